@@ -1,0 +1,43 @@
+"""Packaging of electra_jax: dependencies are lower bounds seen working together on Python 3.11 without TensorFlow."""
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "pytest>=8.0",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    # Oracles for numerical parity. Pinned because an oracle that moves is not one: 5.x renames heads between releases.
+    "torch==2.13.0",
+    "transformers==5.23.0",
+]
+
+setup(
+    name="electra_jax",
+    version="0.1.0",
+    description="Pre-train text encoders by replaced token detection (ELECTRA) in JAX and Flax, on CPU, GPU or TPU.",
+    packages=find_packages(include=["electra_jax", "electra_jax.*", "data_pipelines", "data_pipelines.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",
+        "etils[epath]>=1.12",
+        "flax>=0.12.8",
+        "grain>=0.2.18",
+        "jax>=0.10.2",
+        "ml-collections>=1.1.0",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "sentencepiece>=0.2.1",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "formats": ["pyarrow>=18", "zstandard>=0.22"],  # Parquet and zstd inputs
+        "track": ["tensorboardX>=2.6"],
+        "plots": ["matplotlib>=3.9"],
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": [*TEST, "pyarrow>=18", "zstandard>=0.22", "tensorboardX>=2.6", "matplotlib>=3.9"],
+    },
+)
