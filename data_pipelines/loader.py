@@ -1,0 +1,245 @@
+"""`batch_at(step)`: the batch of a step as a global jax.Array, read ahead by one background thread.
+
+The step number is the only state: nothing is saved with a checkpoint, and any step may be asked for at any time. The
+sharding decides which rows this process reads; every one of them is read once, however many devices hold a copy.
+
+Shapes: B global batch, L sequence length.
+"""
+
+import atexit
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from data_pipelines.mixture import Mixture
+
+Batch = dict[str, jax.Array]
+
+
+class Loader:
+    """Endless batches of a mixture: the batch of step s holds global examples s·B … (s+1)·B - 1.
+
+    Args:
+      mixture: anything with `rows_at`, `read`, `sources`, `sequence_length` and `dtype` as `Mixture` has them.
+      batch_size: B, over all processes.
+      sharding: a NamedSharding of [B, L] arrays that cuts the batch axis alone.
+      prefetch: batches read ahead of the step asked last; 0 reads in the caller's thread.
+
+    Raises:
+      ValueError: a batch size that the sharding does not divide, or a sharding that cuts the length axis.
+    """
+
+    def __init__(self, mixture: Mixture, *, batch_size: int, sharding: NamedSharding, prefetch: int = 2):
+        self._mixture = mixture
+        self._batch_size = batch_size
+        self._rows = _ShardedRows(mixture, batch_size, sharding, key="config.train.batch_size")
+        self._ahead = _LookAhead(lambda step: self._rows.read(step * batch_size), prefetch=prefetch, what="step")
+
+    @property
+    def seconds_waited(self) -> float:
+        """Seconds that callers of `batch_at` have been blocked since the loader was made."""
+        return self._ahead.seconds_waited
+
+    def batch_at(self, step: int) -> Batch:
+        """{"input_ids": [B, L]} of uint16 or int32 for a step counted from 0.
+
+        Raises:
+          RuntimeError: the rows could not be read (the reason is its cause), or the loader is closed.
+        """
+        return self._ahead.get(step)
+
+    def rows_at(self, step: int) -> list[tuple[str, int]]:
+        """(dataset path, row number) of each of the B examples of a step, on any process; for reports."""
+        dataset_index, row = self._mixture.rows_at(step * self._batch_size, (step + 1) * self._batch_size)
+        paths = [source.path for source in self._mixture.sources]
+        return [(paths[number], int(place)) for number, place in zip(dataset_index, row, strict=True)]
+
+    def close(self) -> None:
+        """Stops the background thread and waits for it. May be called twice."""
+        self._ahead.close()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+class EvaluationLoader:
+    """One ordered pass over a sequential mixture in batches of fixed shape.
+
+    The last batch is filled with rows of zeros, [PAD] everywhere: padding is never scored, so they weigh nothing.
+
+    Args:
+      mixture: from `make_sequential`.
+      batch_size, sharding, prefetch: as for `Loader`.
+      max_batches: stop after so many batches; None reads all.
+
+    Raises:
+      ValueError: an endless mixture, `max_batches` < 1, or as for `Loader`.
+    """
+
+    def __init__(self, mixture: Mixture, *, batch_size: int, sharding: NamedSharding, max_batches: int | None = None,
+                 prefetch: int = 2):
+        if mixture.num_examples is None:
+            raise ValueError("EvaluationLoader needs a finite mixture (make_sequential), got an endless one.")
+        if max_batches is not None and max_batches < 1:
+            raise ValueError(f"config.eval.max_batches: got {max_batches}, expected None (all) or at least 1.")
+        rows = _ShardedRows(mixture, batch_size, sharding, key="config.eval.batch_size")
+        num_batches = -(-mixture.num_examples // batch_size)
+        self._num_batches = num_batches if max_batches is None else min(num_batches, max_batches)
+        self._ahead = _LookAhead(lambda index: rows.read(index * batch_size), prefetch=prefetch,
+                                 what="evaluation batch", end=self._num_batches)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def batch_at(self, index: int) -> Batch:
+        """{"input_ids": [B, L]} of batch 0 … len - 1.
+
+        Raises:
+          IndexError: beyond the last batch.
+          RuntimeError: as for `Loader.batch_at`.
+        """
+        return self._ahead.get(index)
+
+    def close(self) -> None:
+        """Stops the background thread and waits for it. May be called twice."""
+        self._ahead.close()
+
+    def __enter__(self) -> "EvaluationLoader":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+class _ShardedRows:
+    """Reads those rows of a batch that this process's devices hold, and lays them out as one global array."""
+
+    def __init__(self, mixture: Mixture, batch_size: int, sharding: NamedSharding, *, key: str):
+        self._mixture, self._sharding = mixture, sharding
+        self._shape = (batch_size, mixture.sequence_length)
+        axes = sharding.spec[0] if len(sharding.spec) else None
+        axes = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
+        shards = int(np.prod([sharding.mesh.shape[axis] for axis in axes]))
+        if batch_size < 1 or batch_size % shards:
+            raise ValueError(f"{key}: got {batch_size}, expected a positive multiple of {shards}, the number of shards "
+                             f"of the batch over mesh axes {axes} (config.mesh.*).")
+        if any(axis is not None for axis in sharding.spec[1:]):
+            raise ValueError(f"a batch is cut along its rows alone, got {sharding.spec}; shard the first axis only.")
+        # Replicated devices ask for the same slice, so a slice is read once: memory holds the distinct ones, in order.
+        slices = sharding.addressable_devices_indices_map(self._shape).values()
+        self._spans = sorted({index[0].indices(batch_size)[:2] for index in slices})
+        sizes = [stop - start for start, stop in self._spans]
+        self._place = dict(zip(self._spans, np.cumsum([0, *sizes]).tolist(), strict=False))
+
+    def read(self, first: int) -> Batch:
+        """The batch whose row 0 is global example `first`. Beyond the end of a finite mixture rows are zeros."""
+        end = self._mixture.num_examples
+        wanted = [self._mixture.rows_at(*(first + bound if end is None else min(first + bound, end) for bound in span))
+                  for span in self._spans]
+        ids = self._mixture.read(*(np.concatenate(parts) for parts in zip(*wanted, strict=True)))
+        # Only the last spans can run over the end, so what is missing is at the tail.
+        missing = sum(stop - start for start, stop in self._spans) - len(ids)
+        if missing:
+            ids = np.concatenate([ids, np.zeros((missing, ids.shape[1]), ids.dtype)])
+
+        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(self._shape[0])
+            place = self._place[start, stop]
+            return ids[place:place + stop - start]
+
+        return {"input_ids": jax.make_array_from_callback(self._shape, self._sharding, of_device)}
+
+
+class _LookAhead:
+    """Results of `make(number)`, computed ahead of the number asked last by one thread. Random access stays correct.
+
+    The window is the `prefetch` numbers after the last one asked. Asking elsewhere moves it: what lies inside is kept,
+    the rest is dropped. The thread starts with the first question, so a resumed run never reads batches of step 0.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], *, prefetch: int, what: str, end: int | None = None):
+        if prefetch < 0:
+            raise ValueError(f"config.data.prefetch: got {prefetch}, expected 0 (no background thread) or more.")
+        self._make, self._prefetch, self._what, self._end = make, prefetch, what, end
+        self._changed = threading.Condition()
+        self._window = range(0)  # numbers that the thread should have ready
+        self._ready: dict[int, Batch | BaseException] = {}
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self.seconds_waited = 0.0
+
+    def get(self, number: int) -> Batch:
+        """make(number), waiting for it if need be."""
+        if number < 0 or (self._end is not None and number >= self._end):
+            raise IndexError(f"{self._what} {number}: expected 0 … {'' if self._end is None else self._end - 1}")
+        began = time.perf_counter()
+        try:
+            result = self._get(number)
+        finally:
+            self.seconds_waited += time.perf_counter() - began
+        if isinstance(result, BaseException):
+            raise RuntimeError(f"cannot load the batch of {self._what} {number}: {result}") from result
+        return result
+
+    def _get(self, number: int) -> Batch | BaseException:
+        with self._changed:
+            if self._is_closed:
+                raise RuntimeError(f"the loader is closed; {self._what} {number} was asked for.")
+            if self._prefetch == 0:
+                try:
+                    return self._make(number)
+                except Exception as error:
+                    return error
+            self._move_window(number, number + 1 + self._prefetch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
+                # A daemon that is inside XLA while the interpreter is torn down can abort the process.
+                atexit.register(self.close)
+                self._thread.start()
+            self._changed.wait_for(lambda: number in self._ready or self._is_closed)
+            if number not in self._ready:
+                raise RuntimeError(f"the loader was closed while {self._what} {number} was being read.")
+            result = self._ready[number]
+            self._move_window(number + 1, number + 1 + self._prefetch)
+            return result
+
+    def _move_window(self, start: int, stop: int) -> None:
+        self._window = range(start, stop if self._end is None else min(stop, self._end))
+        self._ready = {number: result for number, result in self._ready.items() if number in self._window}
+        self._changed.notify_all()
+
+    def _next_missing(self) -> int | None:
+        return next((number for number in self._window if number not in self._ready), None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or self._next_missing() is not None)
+                if self._is_closed:
+                    return
+                number = self._next_missing()
+            try:
+                result = self._make(number)
+            except BaseException as error:  # whatever it is, the caller must hear of it and not wait for ever
+                result = error
+            with self._changed:
+                if number in self._window:
+                    self._ready[number] = result
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the thread, waits for it, and drops what was read ahead."""
+        with self._changed:
+            self._is_closed = True
+            self._ready = {}
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            atexit.unregister(self.close)

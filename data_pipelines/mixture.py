@@ -1,0 +1,212 @@
+"""Several datasets as one endless stream: which row of which dataset is global example i, and those rows' token ids.
+
+Random access, no state: the same global index gives the same row on every host, before and after a restart. Grain
+decides the order (a fresh shuffle every epoch, datasets interleaved by weight); rows are read many at a time, because
+one `__getitems__` of a batch costs far less than its rows one by one.
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines import corpus
+
+FEATURE = "input_ids"
+_MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSource:
+    """One dataset of a mixture: its directory, its share of the examples relative to the others' weights, its split."""
+
+    path: str
+    weight: float = 1.0
+    split: str = "train"
+
+    @property
+    def label(self) -> str:
+        """How errors and reports name it."""
+        return f"{self.path} (split {self.split!r})"
+
+
+class _Dataset:
+    """An opened DatasetSource: rows by number, with errors that name the file."""
+
+    def __init__(self, described: DatasetSource):
+        self.described = described
+        self.info = corpus.load_corpus_info(described.path)
+        builder = tfds.builder_from_directory(described.path)
+        splits = builder.info.splits
+        if described.split not in splits or not splits[described.split].num_examples:
+            sizes = {name: split.num_examples for name, split in splits.items()}
+            raise ValueError(f"dataset {described.path}: split {described.split!r} is missing or empty; its splits and "
+                             f"their rows are {sizes}. Choose another split in config.data, or build from more text.")
+        feature = builder.info.features.get(FEATURE)
+        if feature is None or len(feature.shape) != 1:
+            raise ValueError(f"dataset {described.path}: expected a feature {FEATURE!r} of shape (sequence_length,), "
+                             f"got {builder.info.features}. Build it with data_pipelines.corpus.")
+        (self.sequence_length,) = feature.shape
+        self.dtype = np.dtype(feature.dtype)
+        self.files = [instruction.filename for instruction in splits[described.split].file_instructions]
+        taken = [instruction.take for instruction in splits[described.split].file_instructions]
+        self.file_ends = list(itertools.accumulate(taken))  # file f holds rows file_ends[f-1] … file_ends[f] - 1
+        self.num_rows = self.file_ends[-1]
+        self.source = builder.as_data_source(described.split)
+        self._check_files()
+
+    def _check_files(self) -> None:
+        """Reads the first and last row of every file: a truncated or missing one is found before the first step."""
+        starts = [0, *self.file_ends[:-1]]
+        self.read(sorted({*starts, *(end - 1 for end in self.file_ends)}))
+
+    def read(self, rows: list[int]) -> np.ndarray:
+        """Token ids [n, L] of the given row numbers, in their order."""
+        if rows and not 0 <= min(rows) <= max(rows) < self.num_rows:
+            raise IndexError(f"dataset {self.described.label} has rows 0 … {self.num_rows - 1}, got {min(rows)} … "
+                             f"{max(rows)}.")
+        try:
+            return self._stack(self.source.__getitems__(rows))
+        except Exception as error:
+            # One bad file fails the whole batch, without saying which: ask file by file.
+            file_of = functools.partial(bisect.bisect_right, self.file_ends)
+            for number, of_file in itertools.groupby(sorted(rows), file_of):
+                try:
+                    self._stack(self.source.__getitems__(list(of_file)))
+                except Exception as cause:
+                    raise OSError(f"dataset {self.described.label}: cannot read {self.files[number]}: {cause}. The "
+                                  "file is missing, truncated, damaged or not the one that the dataset was built with; "
+                                  "copy it again or rebuild the dataset.") from cause
+            raise OSError(f"dataset {self.described.label}: reading rows {rows[:8]}… failed: {error}") from error
+
+    def _stack(self, records: Sequence[dict]) -> np.ndarray:
+        ids = np.empty((len(records), self.sequence_length), self.dtype)
+        for index, record in enumerate(records):
+            row = record[FEATURE]
+            if row.shape != (self.sequence_length,):  # assignment would broadcast a row of one id
+                raise ValueError(f"a row has shape {row.shape}, expected ({self.sequence_length},)")
+            ids[index] = row
+        return ids
+
+
+class Mixture:
+    """Global example index → (dataset, row) → token ids; from `make_mixture` (endless) or `make_sequential` (finite).
+
+    Attributes:
+      sources: the DatasetSource of every dataset index.
+      infos: what corpus.json says of each, fingerprints included.
+      num_rows: rows stored in all datasets together.
+      num_examples: valid global indices are 0 … num_examples - 1; None when endless.
+      sequence_length: L, tokens in a row.
+      dtype: of the token ids, uint16 or int32.
+    """
+
+    def __init__(self, datasets: Sequence[_Dataset], order: grain.MapDataset, *, num_examples: int | None):
+        self._datasets = tuple(datasets)
+        self._order = order  # global example index → place of its row in the concatenation of all datasets
+        self._starts = np.cumsum([0, *(dataset.num_rows for dataset in datasets)])
+        self.sources = tuple(dataset.described for dataset in datasets)
+        self.infos = tuple(dataset.info for dataset in datasets)
+        self.num_rows = int(self._starts[-1])
+        self.num_examples = num_examples
+        self.sequence_length = datasets[0].sequence_length
+        self.dtype = np.result_type(*(dataset.dtype for dataset in datasets))
+
+    def rows_at(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Dataset index (int32 [n]) and row number in it (int64 [n]) of the global examples start … stop - 1.
+
+        Raises:
+          IndexError: a negative or reversed range, or one beyond `num_examples`.
+        """
+        if not 0 <= start <= stop or (self.num_examples is not None and stop > self.num_examples):
+            raise IndexError(f"global examples [{start}, {stop}): expected 0 <= start <= stop"
+                             + ("" if self.num_examples is None else f" <= {self.num_examples}") + ".")
+        place = np.fromiter((self._order[index] for index in range(start, stop)), np.int64, stop - start)
+        dataset_index = np.searchsorted(self._starts, place, side="right") - 1
+        return dataset_index.astype(np.int32), place - self._starts[dataset_index]
+
+    def read(self, dataset_index: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Token ids [n, L] of the given rows, in the given order; one batched read a dataset.
+
+        Raises:
+          OSError: a file that cannot be read; names it.
+        """
+        dataset_index, row = np.asarray(dataset_index), np.asarray(row)
+        ids = np.empty((len(row), self.sequence_length), self.dtype)
+        for number in np.unique(dataset_index):
+            (chosen,) = np.nonzero(dataset_index == number)
+            ids[chosen] = self._datasets[number].read(row[chosen].tolist())
+        return ids
+
+
+def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool = True) -> Mixture:
+    """An endless mixture: every dataset repeats in a fresh order each epoch, examples are interleaved by weight.
+
+    Datasets are interleaved evenly, not drawn by chance: any n consecutive global indices hold each dataset's share of
+    n to within a few rows. Grain keeps a weight as whole hundredths of the smallest weight, rounded down.
+
+    Args:
+      datasets: what to mix; the order of this list is part of the mixture's identity.
+      seed: any non-negative integer; runs with different seeds share no order.
+      shuffle: False reads each dataset in stored order, epoch after epoch.
+
+    Raises:
+      FileNotFoundError: a directory that does not exist.
+      ValueError: no datasets, a weight that is not positive, an empty split, or datasets that do not belong together.
+      OSError: a truncated or damaged file; names it.
+    """
+    bad = [dataset for dataset in datasets if not 0 < dataset.weight < float("inf")]
+    if bad:
+        raise ValueError("config.data: every dataset needs a finite weight > 0, got "
+                         + ", ".join(f"{dataset.weight} for {dataset.label}" for dataset in bad)
+                         + ". Remove a dataset from the list to leave it out.")
+    if seed < 0:
+        raise ValueError(f"seed: got {seed}, expected a non-negative integer.")
+    opened = _open_all(datasets)
+    orders, start = [], 0
+    for index, dataset in enumerate(opened):
+        order = grain.MapDataset.range(start, start + dataset.num_rows)
+        start += dataset.num_rows
+        if shuffle:
+            # Grain seeds epoch e with seed + e: neighbouring seeds would replay each other's epochs. Hash them apart.
+            order = order.shuffle(seed=int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
+        orders.append(order.repeat())
+    mixed = orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=[d.weight for d in datasets])
+    return Mixture(opened, mixed, num_examples=None)
+
+
+def make_sequential(datasets: Sequence[DatasetSource]) -> Mixture:
+    """One finite pass in stored order, dataset after dataset, for evaluation: example i is row i. Weights are not used.
+
+    Raises: as `make_mixture`.
+    """
+    opened = _open_all(datasets)
+    num_rows = sum(dataset.num_rows for dataset in opened)
+    return Mixture(opened, grain.MapDataset.range(num_rows), num_examples=num_rows)
+
+
+def _open_all(datasets: Sequence[DatasetSource]) -> list[_Dataset]:
+    if not datasets:
+        raise ValueError("config.data names no dataset; expected at least one directory made by data_pipelines.corpus.")
+    missing = [dataset.path for dataset in datasets if not epath.Path(dataset.path).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "
+                                "data_pipelines.corpus, or correct the path.")
+    opened = [_Dataset(dataset) for dataset in datasets]
+    identities = [(dataset.sequence_length, dataset.info.tokenizer_fingerprint) for dataset in opened]
+    if len(set(identities)) > 1:
+        rows = "\n".join(f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}"
+                         for dataset, (length, fingerprint) in zip(opened, identities, strict=True))
+        raise ValueError("config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
+                         f"{rows}\nRebuild the odd ones with the same tokenizer and length.")
+    too_large = [dataset.described.label for dataset in opened if dataset.num_rows > _MAX_ROWS]
+    if too_large:
+        raise ValueError(f"datasets of more than 2**32 rows cannot be shuffled: {', '.join(too_large)}. Build them in "
+                         "parts and mix the parts with weights in proportion to their rows.")
+    return opened
