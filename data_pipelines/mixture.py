@@ -48,12 +48,12 @@ class _Dataset:
             sizes = {name: split.num_examples for name, split in splits.items()}
             raise ValueError(f"dataset {described.path}: split {described.split!r} is missing or empty; its splits and "
                              f"their rows are {sizes}. Choose another split in config.data, or build from more text.")
-        feature = builder.info.features.get(FEATURE)
-        if feature is None or len(feature.shape) != 1:
+        features = builder.info.features
+        if FEATURE not in features or len(features[FEATURE].shape) != 1:
             raise ValueError(f"dataset {described.path}: expected a feature {FEATURE!r} of shape (sequence_length,), "
-                             f"got {builder.info.features}. Build it with data_pipelines.corpus.")
-        (self.sequence_length,) = feature.shape
-        self.dtype = np.dtype(feature.dtype)
+                             f"got {features}. Build it with data_pipelines.corpus.")
+        (self.sequence_length,) = features[FEATURE].shape
+        self.dtype = np.dtype(features[FEATURE].np_dtype)  # .dtype would import TensorFlow
         self.files = [instruction.filename for instruction in splits[described.split].file_instructions]
         taken = [instruction.take for instruction in splits[described.split].file_instructions]
         self.file_ends = list(itertools.accumulate(taken))  # file f holds rows file_ends[f-1] … file_ends[f] - 1
