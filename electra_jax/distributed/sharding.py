@@ -1,0 +1,88 @@
+"""The one table from logical axes to mesh axes, and shardings of states and batches made from it."""
+
+import contextlib
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# Every logical axis that a model may name. A name that is missing here is an error, never silent replication.
+LOGICAL_AXIS_RULES = (
+    ("batch", ("data", "fsdp")),
+    ("length", None),
+    ("embed", "fsdp"),  # hidden_size of kernels
+    ("embedding", "fsdp"),  # embedding_size of the tables
+    ("heads", "tensor"),
+    ("kv", None),
+    ("mlp", "tensor"),
+    ("vocab", "tensor"),
+    ("position", None),
+    ("token_type", None),
+    ("label", None),
+)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of [B, …] arrays: rows over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of scalars and metric sums."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
+    """Sharding of every parameter.
+
+    Raises:
+      ValueError: an unknown logical axis, or a dimension that its mesh axis does not divide; names all of them.
+    """
+    rules = dict(LOGICAL_AXIS_RULES)
+    problems = []
+
+    def shard(path, shape, axes):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = []
+        for size, axis in zip(shape.shape, axes, strict=True):
+            if axis not in rules:
+                raise ValueError(f"parameter {name}: logical axis {axis!r} is not in LOGICAL_AXIS_RULES ({sorted(rules)}).")
+            mesh_axis = rules[axis]
+            if mesh_axis is not None and mesh_axis in spec:
+                mesh_axis = None  # a mesh axis can cut an array once
+            if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+                problems.append(f"  {name}: axis {axis!r} has {size} entries, config.mesh.{mesh_axis}={mesh.shape[mesh_axis]} "
+                                "does not divide it")
+            spec.append(mesh_axis)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    shardings = jax.tree_util.tree_map_with_path(shard, params, logical_axes)
+    if problems:
+        raise ValueError("config.mesh does not fit the model; choose sizes that divide these, or change the model:\n"
+                         + "\n".join(problems))
+    return shardings
+
+
+def state_shardings(abstract_state: Any, shardings_of_params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
+    """Shardings of a whole TrainState: moments lie where their parameters lie, all the rest is replicated."""
+    opt_state = optax.tree_map_params(optimizer, lambda _, sharding: sharding, abstract_state.opt_state, shardings_of_params,
+                                      transform_non_params=lambda _: replicated(mesh))
+    rest = jax.tree.map(lambda _: replicated(mesh), abstract_state)
+    return rest.replace(params=shardings_of_params, opt_state=opt_state)
+
+
+def check_batch(batch_size: int, num_microbatches: int, mesh: Mesh) -> None:
+    """Raises ValueError when the global batch cannot be cut into microbatches and shards."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if num_microbatches < 1 or batch_size % (shards * num_microbatches):
+        raise ValueError(f"config.train.batch_size: got {batch_size}, expected a multiple of mesh.data·mesh.fsdp·"
+                         f"train.num_microbatches = {mesh.shape['data']}·{mesh.shape['fsdp']}·{num_microbatches}.")
+
+
+@contextlib.contextmanager
+def axis_context(mesh: Mesh):
+    """Context in which models' logical constraints mean something: they are silent no-ops outside of it."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        yield

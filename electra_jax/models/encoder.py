@@ -1,0 +1,55 @@
+"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py.
+
+Shapes: B batch, L length, E embedding_size, D hidden, F mlp.
+"""
+
+import jax
+from flax import linen as nn
+
+from electra_jax.models.attention import SelfAttention
+from electra_jax.models.config import EncoderConfig
+from electra_jax.models.initializers import glorot_uniform, truncated_normal
+from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.layers import Dense, Dropout, LayerNorm, gelu
+
+
+class Encoder(nn.Module):
+    """Embedded tokens [B, L, E] → hidden states [B, L, D].
+
+    A projection stands between them only when the widths differ, with bias and no activation or norm.
+    """
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x_BLE: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
+        config = self.config
+        x_BLD = x_BLE
+        if config.embedding_size != config.hidden_size:
+            x_BLD = Dense(config.hidden_size, ("embedding", "embed"), glorot_uniform(), config.dtype,
+                          name="embeddings_project")(x_BLE)
+        for index in range(config.num_layers):
+            x_BLD = EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")(x_BLD, inputs, is_training)
+        return x_BLD
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then a feed-forward pair; each with dropout, residual and LayerNorm after it."""
+
+    config: EncoderConfig
+    is_first: bool
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
+        config = self.config
+        kernel_init = truncated_normal(config.initializer_range)
+        y_BLD = SelfAttention(config, self.is_first, name="attention")(x_BLD, inputs, is_training)
+        y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)
+        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(x_BLD + y_BLD)
+
+        y_BLF = Dense(config.intermediate_size, ("embed", "mlp"), kernel_init, config.dtype, name="intermediate")(x_BLD)
+        y_BLF = nn.with_logical_constraint(gelu(y_BLF), ("batch", "length", "mlp"))
+        y_BLD = Dense(config.hidden_size, ("mlp", "embed"), kernel_init, config.dtype, name="output")(y_BLF)
+        y_BLD = Dropout(config.hidden_dropout, name="output_dropout")(y_BLD, is_training)
+        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="output_LayerNorm")(x_BLD + y_BLD)
+        return nn.with_logical_constraint(x_BLD, ("batch", "length", None))

@@ -1,0 +1,100 @@
+"""Adam with decoupled weight decay as ELECTRA published it, and groups of parameters by ordered regular expressions.
+
+A rule is (pattern, learning-rate multiplier, weight-decay multiplier); the first pattern found in a parameter's path
+decides, and a parameter that no rule matches is an error.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from electra_jax.training.schedules import warmup_linear_decay
+
+
+class Group(NamedTuple):
+    """One rule of config.optimizer.groups."""
+
+    pattern: str
+    learning_rate: float  # multiplies the schedule
+    weight_decay: float  # multiplies config.optimizer.weight_decay
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """Slash-joined name of a parameter: "discriminator/layer_0/attention/query/kernel"."""
+    return "/".join(str(getattr(key, "key", key)) for key in path)
+
+
+def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
+    """Tree of `Group`, shaped like `params`.
+
+    Raises:
+      ValueError: a parameter that no pattern matches, a pattern that decides nothing, or a rule of the wrong form.
+    """
+    rules = [Group(*rule) for rule in groups]
+    used = set()
+
+    def assign(path, _):
+        name = path_name(path)
+        for rule in rules:
+            if re.search(rule.pattern, name):
+                used.add(rule)
+                return rule
+        raise ValueError(f"config.optimizer.groups: no pattern matches parameter {name!r}; got patterns "
+                         f"{[rule.pattern for rule in rules]}. Add a rule, for example ('.*', 1.0, 1.0) as the last one.")
+
+    tree = jax.tree_util.tree_map_with_path(assign, params)
+    unused = [rule.pattern for rule in rules if rule not in used]
+    if unused:
+        raise ValueError(f"config.optimizer.groups: patterns {unused} decide for no parameter. Remove or correct them.")
+    return tree
+
+
+def make_optimizer(optimizer: dict, num_steps: int, params: Any) -> tuple[optax.GradientTransformation, Callable]:
+    """Optimizer and its schedule for `config.optimizer` as a dict; `params` may be abstract.
+
+    Order as electra model/optimization.py: clip by the global norm of all gradients, Adam, decoupled weight decay, rate.
+    """
+    schedule = warmup_linear_decay(optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)
+    groups = assign_groups(params, optimizer["groups"])
+    is_group = lambda leaf: isinstance(leaf, Group)  # noqa: E731
+    rates = jax.tree.map(lambda group: group.learning_rate, groups, is_leaf=is_group)
+    decays = jax.tree.map(lambda group: optimizer["weight_decay"] * group.weight_decay, groups, is_leaf=is_group)
+    adam = optax.scale_by_adam if optimizer["bias_correction"] else scale_by_uncorrected_adam
+    return optax.chain(
+        optax.clip_by_global_norm(optimizer["clip_norm"]),
+        adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
+        decay_weights(decays),
+        scale_by_tree(rates),
+        optax.scale_by_learning_rate(schedule),
+    ), schedule
+
+
+def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's direction m/(√v + ε) without bias correction, as in BERT's and ELECTRA's AdamWeightDecayOptimizer."""
+
+    def init(params):
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
+        return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros(), nu=zeros())
+
+    def update(updates, state, params=None):
+        del params
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count=optax.safe_increment(state.count), mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def decay_weights(decays: Any) -> optax.GradientTransformation:
+    """Add decay · parameter to every update; `decays` is a tree of floats."""
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda u, d, p: u + d * p, updates, decays, params))
+
+
+def scale_by_tree(factors: Any) -> optax.GradientTransformation:
+    """Multiply every update by its own factor; `factors` is a tree of floats."""
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, factors))

@@ -1,0 +1,26 @@
+"""Learning-rate schedules as pure functions of the step."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
+    """peak · (1 − step/total) · min(1, step/warmup), as electra model/optimization.py.
+
+    The two factors multiply, so the peak is never quite reached; the rate is 0 at step 0 and at `total_steps`.
+
+    Raises:
+      ValueError: negative warm-up, or no steps at all.
+    """
+    if total_steps < 1 or warmup_steps < 0:
+        raise ValueError(f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
+                         "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or config.train.num_steps.")
+
+    def schedule(step: jax.Array) -> jax.Array:
+        step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)
+        warmup = jnp.minimum(1.0, step / warmup_steps) if warmup_steps else 1.0
+        return peak * (1.0 - step / total_steps) * warmup
+
+    return schedule

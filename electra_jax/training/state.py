@@ -1,0 +1,38 @@
+"""All that a run needs to go on: arrays only. Random keys and the data position follow from the step."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from electra_jax.objectives.base import Objective
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Step (int32 scalar), parameters, optimizer state, and the metric sums of the current logging window.
+
+    The window is part of the state so that a run restored in the middle of one logs the same averages.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    window: dict[str, jax.Array]
+
+
+def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
+    """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is computed."""
+    boxed = jax.eval_shape(lambda key: objective.init(key, sequence_length), jax.random.key(0))
+    return nn.meta.unbox(boxed), nn.get_partition_spec(boxed)
+
+
+def init_state(key: jax.Array, objective: Objective, optimizer: optax.GradientTransformation, sequence_length: int,
+               window: dict[str, jax.ShapeDtypeStruct]) -> TrainState:
+    """State before the first step; `window` gives the shapes of the metric sums."""
+    params = nn.meta.unbox(objective.init(key, sequence_length))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
+    return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params), zeros)
