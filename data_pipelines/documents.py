@@ -323,7 +323,8 @@ def _read_tfds(source: str, text_field: str, decoder: _Decoder) -> Iterator[Iter
             raise ValueError(f"no split {split!r}, found {', '.join(builder.info.splits) or 'none prepared'}")
         examples = builder.as_data_source(split=split)
     except Exception as error:
-        raise ValueError(f"{source}: cannot be read ({error}); expected tfds:NAME_OR_DIRECTORY[@SPLIT] of a dataset "
+        reason = str(error).partition("\n")[0]  # the list of every known dataset follows
+        raise ValueError(f"{source}: cannot be read ({reason}); expected tfds:NAME_OR_DIRECTORY[@SPLIT] of a dataset "
                          "already prepared with file_format='array_record'") from error
     for index in range(len(examples)):
         where, record = f"{source}: example {index}", examples[index]

@@ -13,7 +13,8 @@ from data_pipelines.sample import wikitext2
 
 RAW = """ \n = Homarus gammarus = \n \n
  The lobster 's 2 @,@ 000 eggs ( 0 @.@ 5 mm ) aren 't " red " , but well @-@ known .
- \n = = Description = = \n \n It is large ; is it ?\n = Goals ; A = \n Assists\n \n = M @-@ 82 ( highway ) = \n \n A road .\n"""
+ \n = = Description = = \n \n It is large ; is it ?\n = Goals ; A = \n Assists\n \n
+ = M @-@ 82 ( highway ) = \n \n A road .\n"""
 
 
 @pytest.fixture
