@@ -30,14 +30,14 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "sentencepiece>=0.2.1",
         "tensorflow-datasets>=4.9.10",
+        "matplotlib>=3.9",
         "tqdm>=4.66",
     ],
     extras_require={
         "formats": ["pyarrow>=18", "zstandard>=0.22"],  # Parquet and zstd inputs
         "track": ["tensorboardX>=2.6"],
-        "plots": ["matplotlib>=3.9"],
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": [*TEST, "pyarrow>=18", "zstandard>=0.22", "tensorboardX>=2.6", "matplotlib>=3.9"],
+        "test": [*TEST, "pyarrow>=18", "zstandard>=0.22", "tensorboardX>=2.6"],
     },
 )

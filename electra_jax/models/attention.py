@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.initializers import neighbour_projection, truncated_normal
+from electra_jax.models.initializers import kernel_initializer, neighbour_projection
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import Dense, Dropout, broadcast_to_rank, logical
 
@@ -36,8 +36,8 @@ class SelfAttention(nn.Module):
         weights_BHLM = Dropout(config.attention_dropout, name="dropout")(weights_BHLM, is_training)
         context_BLHK = jnp.einsum("BHLM,BMHK->BLHK", weights_BHLM, value_BMHK)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
-        return Dense(config.hidden_size, ("heads", "embed"), truncated_normal(config.initializer_range), config.dtype,
-                     name="output")(context_BLD)
+        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
+        return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(context_BLD)
 
     def _project(self, x_BLD: jax.Array) -> jax.Array:
         """Queries, keys and values in one matrix product: [B, L, 3, H, K]. Stacking leaves the head axis shardable."""
@@ -53,7 +53,7 @@ class SelfAttention(nn.Module):
         config = self.config
         if config.initializer == "local" and self.is_first and role != "value":
             return neighbour_projection(config.initializer_range, role)
-        return truncated_normal(config.initializer_range)
+        return kernel_initializer(config.initializer, config.initializer_range)
 
 
 class Projection(nn.Module):

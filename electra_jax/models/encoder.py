@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from electra_jax.models.attention import SelfAttention
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.initializers import glorot_uniform, truncated_normal
+from electra_jax.models.initializers import glorot_uniform, kernel_initializer
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import Dense, Dropout, LayerNorm, gelu
 
@@ -42,7 +42,7 @@ class EncoderLayer(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
         config = self.config
-        kernel_init = truncated_normal(config.initializer_range)
+        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
         y_BLD = SelfAttention(config, self.is_first, name="attention")(x_BLD, inputs, is_training)
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)
         x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(x_BLD + y_BLD)

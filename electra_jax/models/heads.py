@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.initializers import glorot_uniform, truncated_normal
+from electra_jax.models.initializers import glorot_uniform, kernel_initializer
 from electra_jax.models.layers import Dense, LayerNorm, broadcast_to_rank, gelu, logical
 
 
@@ -20,8 +20,8 @@ class GeneratorPredictions(nn.Module):
     @nn.compact
     def __call__(self, x_BPD: jax.Array, word_table_VE: jax.Array) -> jax.Array:
         config = self.config
-        x_BPE = Dense(config.embedding_size, ("embed", "embedding"), truncated_normal(config.initializer_range),
-                      config.dtype, name="dense")(x_BPD)
+        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
+        x_BPE = Dense(config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, name="dense")(x_BPD)
         x_BPE = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")(gelu(x_BPE))
         bias_V = self.param("bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,))
         logits_BPV = jnp.einsum("BPE,VE->BPV", x_BPE, word_table_VE.astype(config.dtype),
@@ -38,7 +38,7 @@ class DiscriminatorPredictions(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         config = self.config
-        x_BLD = Dense(config.hidden_size, ("embed", "mlp"), truncated_normal(config.initializer_range), config.dtype,
-                      name="dense")(x_BLD)
+        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
+        x_BLD = Dense(config.hidden_size, ("embed", "mlp"), kernel_init, config.dtype, name="dense")(x_BLD)
         # The last product is tiny and its result is a logit: float32.
         return Dense(1, ("mlp", "label"), glorot_uniform(), "float32", name="dense_prediction")(gelu(x_BLD))[..., 0]

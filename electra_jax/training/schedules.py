@@ -16,7 +16,8 @@ def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Cal
     """
     if total_steps < 1 or warmup_steps < 0:
         raise ValueError(f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
-                         "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or config.train.num_steps.")
+                         "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or "
+                         "config.train.num_steps.")
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)

@@ -1,0 +1,93 @@
+"""ELECTRA as published: `--config=configs/electra.py:size=small|small_pp|base|large[,objective=mlm]`.
+
+Clark et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators", ICLR 2020; values from
+google-research/electra (configure_pretraining.py), where paper and code differ the code is followed and said so here.
+
+    python -m electra_jax.pretrain --config=configs/electra.py:size=small --config.data.datasets=DIR --workdir=runs/small
+
+Published result of `small` (paper, Table 1): GLUE dev 79.9 after 1M steps, 4 days on one V100. Not run to the end here.
+"""
+
+from ml_collections import config_dict
+
+from electra_jax.models.config import SIZES, encoder_shape, generator_shape
+
+# size: (mask_prob, sequence_length, learning_rate, batch_size, num_steps). Masking and lengths: comment block of
+# configure_pretraining.py. Steps: 1M and 766K from the paper and flops_computation.py; 4M from the README ("small_pp" is the
+# released small model, trained on sequences of 512); 1.75M is the released large model.
+RECIPES = {
+    "small": (0.15, 128, 5e-4, 128, 1_000_000),
+    "small_pp": (0.15, 512, 5e-4, 128, 4_000_000),
+    "base": (0.15, 512, 2e-4, 256, 766_000),
+    "large": (0.25, 512, 2e-4, 2048, 1_750_000),
+}
+
+
+def parse(arg: str | None, **defaults: str) -> dict[str, str]:
+    """Parse "key=value,key=value" against the known keys; ValueError for others."""
+    chosen = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            raise ValueError(f"config argument: got {item!r}, expected {', '.join(f'{k}=…' for k in defaults)}.")
+        chosen[key] = value
+    return chosen
+
+
+def get_config(arg: str | None = None) -> config_dict.ConfigDict:
+    """The recipe of one size; see the module's text."""
+    chosen = parse(arg, size="small", objective="electra")
+    if chosen["size"] not in SIZES:
+        raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(SIZES)}.")
+    size = SIZES[chosen["size"]]
+    mask_prob, sequence_length, learning_rate, batch_size, num_steps = RECIPES[chosen["size"]]
+    create = config_dict.create
+    return create(
+        model=create(
+            vocab_size=30522,  # BERT's uncased WordPiece; a dataset with a smaller vocabulary fits too
+            embedding_size=size.embedding_size,
+            max_position_embeddings=512,
+            type_vocab_size=2,
+            hidden_dropout=0.1,
+            attention_dropout=0.1,
+            layer_norm_epsilon=1e-12,
+            initializer_range=0.02,
+            initializer="published",  # or "local": heads that start on their neighbours (models/initializers.py)
+            dtype="float32",  # bfloat16 on TPU and GPU
+            embedding_sharing="tied",  # or "none" (paper §3.2)
+            generator=create(**generator_shape(size)),
+            discriminator=create(**encoder_shape(size.hidden_size, size.num_layers)),
+        ),
+        objective=create(
+            name=chosen["objective"],  # electra | mlm
+            mask_prob=mask_prob,
+            mask_token_prob=0.85,  # the code's; the paper's text says 1.0
+            temperature=1.0,
+            gen_weight=1.0,
+            disc_weight=50.0,
+        ),
+        data=create(
+            datasets=("",),  # directories made by `python -m data_pipelines.corpus`
+            weights=(1.0,),
+            sequence_length=sequence_length,
+            seed=0,
+            prefetch=2,
+        ),
+        optimizer=create(
+            learning_rate=learning_rate,
+            warmup_steps=10_000,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-6,
+            weight_decay=0.01,
+            bias_correction=False,
+            clip_norm=1.0,
+            # (pattern, learning-rate multiplier, weight-decay multiplier): the first match decides.
+            groups=((r"LayerNorm|bias", 1.0, 0.0), (r".*", 1.0, 1.0)),
+        ),
+        mesh=create(data=-1, fsdp=1, tensor=1),
+        train=create(num_steps=num_steps, batch_size=batch_size, num_microbatches=1, seed=0, prng_impl="rbg"),
+        eval=create(every=10_000, batch_size=batch_size, max_batches=100, seed=1),
+        checkpoint=create(every=5_000, keep=3),
+        log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),  # peak FLOP/s a device; 0: not stated
+    )

@@ -1,0 +1,69 @@
+"""Saving and restoring a TrainState: the only module that knows Orbax."""
+
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from electra_jax.training.state import TrainState
+
+
+class Checkpointer:
+    """Checkpoints of one run under `directory`, the newest `keep` of them; saved in the background.
+
+    A checkpoint holds the state and a JSON description of the run that made it (config and data fingerprints). It appears
+    under its step only when whole, so a crash or a full disk in mid-save leaves the earlier ones untouched.
+    """
+
+    def __init__(self, directory: str, *, keep: int):
+        # ml frameworks disagree on relative paths; Orbax wants absolute ones.
+        self._manager = ocp.CheckpointManager(
+            epath.Path(directory).resolve(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            item_names=("state", "run"))
+
+    def latest_step(self) -> int | None:
+        """Step of the newest whole checkpoint, None when there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
+        """Start saving; returns once the arrays are copied off the devices.
+
+        Raises:
+          OSError: this save, or an earlier one in the background, could not be written.
+        """
+        try:
+            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)))
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def restore(self, step: int, abstract_state: TrainState) -> TrainState:
+        """State of `step`, each array laid out by the sharding of its counterpart in `abstract_state`: any mesh will do."""
+        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)))["state"]
+
+    def describe(self, step: int) -> dict[str, Any]:
+        """The JSON description saved with `step`."""
+        return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
+
+    def wait(self) -> None:
+        """Block until everything is on disk; raises OSError as `save` does."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _failure(self, error: Exception) -> OSError:
+        kept = self._manager.all_steps()
+        return OSError(f"A checkpoint could not be saved in {self._manager.directory}: {error}. The checkpoints of steps "
+                       f"{sorted(kept)} are whole. Free disk space (config.checkpoint.keep says how many are kept) and run "
+                       "the same command again: it goes on from the newest.")
+
+
+def with_shardings(abstract_state: Any, shardings: Any) -> Any:
+    """Attach a sharding to every abstract array: what `restore` needs."""
+    return jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                        abstract_state, shardings)

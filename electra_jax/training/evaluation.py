@@ -1,0 +1,34 @@
+"""A pass over held-out rows: metric sums on the devices, numbers at the end."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from electra_jax.training.metrics import Numbers, summarize
+
+
+class EvaluationBatches(Protocol):
+    """Finite, ordered batches of a fixed shape; short ones are filled up with padding, which is never scored."""
+
+    def __len__(self) -> int: ...
+
+    def batch_at(self, index: int) -> dict[str, jax.Array]: ...
+
+
+def evaluate(evaluation_step: Callable[..., Any], params: Any, batches: EvaluationBatches) -> Numbers:
+    """Metrics over all batches, from merged sums; added on the host in float64."""
+    total: Any = None
+    pending = None
+    for index in range(len(batches)):
+        dispatched = evaluation_step(params, batches.batch_at(index)["input_ids"], index)
+        if pending is not None:  # fetched one batch late, so that the device always has work
+            total = _add(total, pending)
+        pending = dispatched
+    return summarize(_add(total, pending))
+
+
+def _add(total: Any, sums: Any) -> Any:
+    sums = {key: np.asarray(value, np.float64) for key, value in jax.device_get(sums).items()}
+    return sums if total is None else {key: total[key] + sums[key] for key in sums}

@@ -1,0 +1,131 @@
+"""The one training loop. Its order is fixed: evaluate if due → dispatch the step → write the previous metrics →
+checkpoint if due. Everything it needs is handed to it; it knows neither the model nor where data come from.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.metrics import Numbers, summarize
+from electra_jax.training.state import TrainState
+from electra_jax.training.step import NO_STEP
+from electra_jax.training.writers import MetricWriters
+
+
+class Batches(Protocol):
+    """The batch of a step is a function of the step."""
+
+    seconds_waited: float
+
+    def batch_at(self, step: int) -> dict[str, jax.Array]: ...
+
+    def rows_at(self, step: int) -> list[tuple[str, int]]: ...
+
+
+class Intervals(NamedTuple):
+    """How often, in steps; `num_steps` is the end of the run."""
+
+    num_steps: int
+    log: int
+    evaluate: int
+    checkpoint: int
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss or a gradient became NaN or infinite; names the step and the rows of its batch."""
+
+    def __init__(self, step: int, rows: list[tuple[str, int]], kept_step: int | None):
+        self.step, self.rows = step, rows
+        super().__init__(
+            f"The gradient of step {step} is not finite. Its batch held the rows {rows[:4]}… ({len(rows)} in all, written "
+            f"to nonfinite_batch.json). The last good checkpoint is of step {kept_step}. Lower "
+            "config.optimizer.learning_rate, lengthen config.optimizer.warmup_steps, or look at those rows.")
+
+
+def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, intervals: Intervals, *,
+          evaluate: Callable[[Any], Numbers], write: MetricWriters, checkpointer: Checkpointer, run: dict[str, Any],
+          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None) -> tuple[TrainState, Numbers]:
+    """Train from `state.step` to the end; returns the last state and the last evaluation.
+
+    Raises:
+      NonFiniteLossError: at the first logging step or checkpoint after it happened; nothing bad is ever saved.
+    """
+    clock = _Clock(batches)
+    pending = None
+
+    def flush() -> None:
+        nonlocal pending
+        if pending is None:
+            return
+        step, window, numbers = pending
+        pending = None
+        sums = jax.device_get(window)
+        _check_finite(sums, batches, checkpointer)
+        numbers = summarize(sums) | numbers
+        tokens_per_second = numbers.pop("tokens") / numbers.pop("seconds")
+        numbers |= {"learning_rate": float(schedule(step - 1)), "tokens_per_second": tokens_per_second,
+                    "model_flops_per_second": 3 * flops_per_token * tokens_per_second}
+        if peak_flops is not None:
+            numbers["model_flops_utilization"] = numbers["model_flops_per_second"] / peak_flops
+        write.write(step, numbers)
+
+    step = int(state.step)
+    while step < intervals.num_steps:
+        if step % intervals.evaluate == 0 and step > 0:
+            flush()
+            with clock.paused():
+                write.write(step, evaluate(state.params), prefix="eval/")
+        state, window = step_fn(state, batches.batch_at(step)["input_ids"])
+        step += 1
+        flush()
+        if step % intervals.log == 0:
+            pending = (step, window, clock.lap())
+        if step % intervals.checkpoint == 0 or step == intervals.num_steps:
+            # The row first: a crash between the two then repeats a row instead of losing it.
+            flush()
+            _check_finite(jax.device_get(window), batches, checkpointer)
+            with clock.paused():
+                checkpointer.save(step, state, run)
+    final = evaluate(state.params)
+    write.write(step, final, prefix="eval/")
+    checkpointer.wait()
+    return state, final
+
+
+def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: Checkpointer) -> None:
+    bad_step = int(sums["nonfinite_step"])
+    if bad_step != NO_STEP:
+        checkpointer.wait()
+        raise NonFiniteLossError(bad_step, batches.rows_at(bad_step - 1), checkpointer.latest_step())
+
+
+class _Clock:
+    """Seconds spent training since the last lap, without evaluation and checkpoints, and seconds waited for data."""
+
+    def __init__(self, batches: Batches):
+        self._batches = batches
+        self._start, self._paused, self._waited = time.perf_counter(), 0.0, batches.seconds_waited
+
+    def lap(self) -> Numbers:
+        now, waited = time.perf_counter(), self._batches.seconds_waited
+        numbers = {"seconds": now - self._start - self._paused, "data_wait_seconds": waited - self._waited}
+        self._start, self._paused, self._waited = now, 0.0, waited
+        return numbers
+
+    def paused(self) -> "_Pause":
+        return _Pause(self)
+
+
+class _Pause:
+    def __init__(self, clock: _Clock):
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *error) -> None:
+        self._clock._paused += time.perf_counter() - self._since

@@ -1,0 +1,57 @@
+"""The compiled functions of a run on a mesh: initialisation, training step, evaluation step, and how state is laid out."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
+from electra_jax.objectives.base import Objective
+from electra_jax.training.checkpointing import with_shardings
+from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.state import TrainState, abstract_params, init_state
+from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
+
+
+class Program(NamedTuple):
+    """abstract_state carries shapes and shardings; init creates the state already sharded."""
+
+    abstract_state: TrainState
+    init: Callable[[], TrainState]
+    train_step: Callable[..., Any]
+    evaluation_step: Callable[..., Any]
+    schedule: Callable[[Any], Any]
+
+
+def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Program:
+    """Compile-ready functions for `config`; call and use them inside `axis_context(mesh)`.
+
+    Raises:
+      ValueError: the mesh does not divide a parameter, or optimizer groups do not cover the parameters.
+    """
+    train, length = config["train"], config["data"]["sequence_length"]
+    params, logical_axes = abstract_params(objective, length)
+    optimizer, schedule = make_optimizer(config["optimizer"], train["num_steps"], params)
+    window = abstract_window(objective, params, train["batch_size"], length)
+
+    def init(key):
+        return init_state(key, objective, optimizer, length, window)
+
+    key = jax.random.key(train["seed"])
+    abstract = jax.eval_shape(init, key)
+    shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizer, mesh)
+    rows, everywhere = batch_sharding(mesh), replicated(mesh)
+    train_step = make_train_step(objective, optimizer, seed=train["seed"], num_microbatches=train["num_microbatches"],
+                                 window_steps=config["log"]["every"], prng_impl=train["prng_impl"])
+    evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
+                                           vocab_size=config["model"]["vocab_size"])
+    return Program(
+        abstract_state=with_shardings(abstract, shardings),
+        init=lambda: jax.jit(init, out_shardings=shardings)(key),
+        train_step=jax.jit(train_step, in_shardings=(shardings, rows), out_shardings=(shardings, everywhere),
+                           donate_argnums=0),
+        evaluation_step=jax.jit(evaluation_step, in_shardings=(shardings.params, rows, everywhere),
+                                out_shardings=everywhere),
+        schedule=schedule,
+    )

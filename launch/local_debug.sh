@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# From nothing to a trained tiny ELECTRA: environment, WikiText-2, tokenizer, dataset, pre-training, evaluation.
+#   bash launch/local_debug.sh [RUN_DIRECTORY]      (default runs/debug)
+# Every part is skipped when its result is there, so running it again resumes. On a machine with an NVIDIA GPU the CUDA
+# build of JAX is installed and used.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
+workdir="${1:-runs/debug}"
+extras=formats
+if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then extras=formats,cuda; fi
+make_environment "$extras"
+
+python -m data_pipelines.sample.wikitext2 --out runs/data/wikitext2
+python -m data_pipelines.tokenizer --input runs/data/wikitext2/train.jsonl --out runs/data/tokenizer --vocab_size 1024
+python -m data_pipelines.corpus --train runs/data/wikitext2/train.jsonl --validation runs/data/wikitext2/validation.jsonl \
+  --tokenizer runs/data/tokenizer --sequence_length 64 --packing documents --out runs/data/corpus
+exec python -m electra_jax.pretrain --config=configs/debug.py --workdir="$workdir"

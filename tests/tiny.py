@@ -1,0 +1,54 @@
+"""A tiny model, its inputs and its objective, for tests of everything that stands on them."""
+
+import jax
+import numpy as np
+
+from configs import debug
+from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.mlm import make_mlm_objective
+from electra_jax.objectives.rtd import make_electra_objective
+
+SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4)
+LENGTH = 24
+
+
+def model_section(**changes):
+    """config.model of a model small enough to compile in a second; published start, tied embeddings, no dropout."""
+    model = debug.get_config().model.to_dict()
+    return model | {
+        "vocab_size": 256, "embedding_size": 16, "max_position_embeddings": 32, "initializer": "published",
+        "embedding_sharing": "tied", "generator": encoder_shape(16, 1) | {"num_heads": 2},
+        "discriminator": encoder_shape(32, 2) | {"num_heads": 4},
+    } | changes
+
+
+def objective_section(**changes):
+    """config.objective with the paper's rates."""
+    return debug.get_config().objective.to_dict() | changes
+
+
+def electra(model=None, **changes):
+    """ELECTRA's objective over the tiny model."""
+    return make_electra_objective(make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL)
+
+
+def mlm(model=None, **changes):
+    """The masked-language-model baseline over the tiny model."""
+    return make_mlm_objective(make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL)
+
+
+def rows(num_rows=8, length=LENGTH, seed=0, vocab_size=256):
+    """Rows [n, length] as the corpus packs them: two documents, the second with two segments, then padding."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((num_rows, length), np.int32)
+    for row in out:
+        first, second, third = rng.integers(2, 6, size=3)
+        text = lambda n: rng.integers(5, vocab_size, size=n).tolist()  # noqa: E731
+        ids = [1, *text(first), 2, 1, *text(second), 2, *text(third), 2]
+        row[: len(ids)] = ids
+    return out
+
+
+def key(seed=0):
+    return jax.random.key(seed)
