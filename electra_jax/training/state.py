@@ -27,12 +27,19 @@ class TrainState:
 def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
     """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is computed."""
     boxed = jax.eval_shape(lambda key: objective.init(key, sequence_length), jax.random.key(0))
-    return nn.meta.unbox(boxed), nn.get_partition_spec(boxed)
+    return unbox(boxed), nn.get_partition_spec(boxed)
+
+
+def unbox(boxed: Any) -> Any:
+    """Parameters without their logical axis names. flax's own `unbox` would also constrain shardings, which is the
+    business of distributed/sharding.py and fails on abstract arrays."""
+    is_box = lambda leaf: isinstance(leaf, nn.Partitioned)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, boxed, is_leaf=is_box)
 
 
 def init_state(key: jax.Array, objective: Objective, optimizer: optax.GradientTransformation, sequence_length: int,
                window: dict[str, jax.ShapeDtypeStruct]) -> TrainState:
     """State before the first step; `window` gives the shapes of the metric sums."""
-    params = nn.meta.unbox(objective.init(key, sequence_length))
+    params = unbox(objective.init(key, sequence_length))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
     return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params), zeros)

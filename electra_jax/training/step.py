@@ -74,8 +74,8 @@ def accumulate_gradients(objective: Objective, params, batch, dropout_key: jax.A
 
 def step_sums(step: jax.Array, grads) -> Sums:
     """Metric sums that the step adds to the objective's: gradient norms by top-level module, and the first bad step."""
-    norms = {f"gradient_norm_{name}": optax.global_norm(tree) for name, tree in grads.items()}
-    norm = optax.global_norm(grads)
+    norms = {f"gradient_norm_{name}": optax.tree.norm(tree) for name, tree in grads.items()}
+    norm = optax.tree.norm(grads)
     # A NaN or infinity anywhere in the loss reaches some gradient.
     return norms | {
         "gradient_norm": norm,
