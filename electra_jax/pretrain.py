@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_pipelines.loader import EvaluationLoader, Loader
@@ -162,6 +162,7 @@ def main(argv: list[str]) -> None:
     """Command line of this module."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every rename
     workdir = Path(_WORKDIR.value)
     config = _CONFIG.value.to_dict()
     try:
