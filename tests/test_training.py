@@ -92,7 +92,7 @@ def test_accumulated_gradients_equal_those_of_the_large_batch():
         np.testing.assert_allclose(one, four, atol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 4)])
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 2)])
 def test_losses_are_the_same_on_every_mesh(sizes):
     one = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
     many = make_mesh(dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), jax.devices()[: np.prod(sizes)])
