@@ -140,7 +140,9 @@ def _pack_chunk(job: tuple) -> dict:
     """Tokenise, pack and write one chunk; runs in a worker."""
     tokenizer, sequence_length, packing, path, documents = job
     loaded = Tokenizer.load(tokenizer)
-    rows = pack(loaded.encode_batch(documents), sequence_length=sequence_length, mode=packing)
+    lines = [document.split("\n") if packing == "electra" else [document] for document in documents]
+    encoded = [loaded.encode_batch(document) for document in lines]
+    rows = pack(encoded, sequence_length=sequence_length, mode=packing)
     features = _features(sequence_length, _dtype(loaded.vocab_size))
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     digest = hashlib.sha256()

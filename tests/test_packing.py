@@ -50,7 +50,9 @@ def test_electra_rows_are_consecutive_text_of_one_document(line_lengths, length,
         kept = row[row > 4]
         assert 1 <= (row == SEP_ID).sum() <= 2 and (row == CLS_ID).sum() == 1
         assert len({origin[int(token)] for token in kept}) == 1
-        assert (np.diff(kept) > 0).all()
+        for segment in np.split(row, np.flatnonzero(row == SEP_ID)):
+            # A short line may still join A after B began, as in the original; inside a segment the order holds.
+            assert (np.diff(segment[segment > 4]) > 0).all()
     kept = rows[rows > 4]
     assert len(np.unique(kept)) == len(kept)
     assert {origin[int(token)] for token in kept} == set(origin.values())  # no document goes missing
