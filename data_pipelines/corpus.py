@@ -2,38 +2,41 @@
 
     python -m data_pipelines.corpus --train train.jsonl --validation valid.jsonl --tokenizer DIR \\
         --sequence_length 128 --packing documents --out DIR
+    python -m data_pipelines.corpus --train 'dump.jsonl.zst' --validation_fraction 0.01 --tokenizer DIR \\
+        --sequence_length 512 --packing contiguous --out DIR
 
 The unit of work is a chunk of whole documents of a fixed amount of text, packed by itself into one file, so the rows do not
-depend on the number of processes. The directory appears whole or not at all, and holds a copy of its tokenizer.
+depend on the number of processes. The directory appears whole or not at all, and holds a copy of its tokenizer. A build that
+was interrupted goes on where it stopped when it is started again: finished files wait in DIR.partial.
 """
 
 import argparse
-import collections
 import dataclasses
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
-from data_pipelines.documents import read_documents
-from data_pipelines.packing import PACKERS, pack
-from data_pipelines.tokenizer import PAD_ID, Tokenizer
+from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
+from data_pipelines.packing import PACKERS
+from data_pipelines.shards import Job, row_dtype, row_features, run_jobs, write_json
+from data_pipelines.tokenizer import Tokenizer
 
-INFO_FILE, DATASET = "corpus.json", "electra_corpus"
+INFO_FILE, SETTINGS_FILE, DATASET = "corpus.json", "settings.json", "electra_corpus"
+SPLITS = ("train", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
 class CorpusInfo:
-    """What corpus.json says. `splits`: name → rows, documents, tokens (padding not counted), shards (file → bytes)."""
+    """What corpus.json says. `splits`: name → rows, documents, tokens (padding not counted), text_tokens (before packing),
+    dropped_text_tokens, shards (file → bytes)."""
 
     fingerprint: str
     tokenizer_fingerprint: str
@@ -64,103 +67,115 @@ def load_corpus_info(directory: str) -> CorpusInfo:
     return info
 
 
-def build_corpus(directory: str, *, train: Sequence[str], validation: Sequence[str], tokenizer: str, sequence_length: int,
-                 packing: str, num_processes: int, text_field: str = "text", on_invalid_utf8: str = "error",
-                 chunk_chars: int = 8_000_000) -> CorpusInfo:
+def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequence_length: int, packing: str,
+                 num_processes: int, validation: Sequence[str] = (), validation_fraction: float = 0.0, seed: int = 0,
+                 text_field: str = "text", on_invalid_utf8: str = "error", chunk_chars: int = 8_000_000,
+                 report: ReadReport | None = None) -> CorpusInfo:
     """Build the dataset `directory` from documents (see data_pipelines.documents for the sources).
 
-    A directory already built with the same arguments is returned as it is.
+    Held-out documents come from `validation`, or are the share `validation_fraction` of `train`, chosen by a hash of their
+    text: equal documents fall on the same side. A directory already built with the same arguments is returned as it is.
 
     Raises:
-      FileExistsError: `directory` holds a dataset built otherwise. ValueError: a split without text.
+      FileExistsError: `directory` holds a dataset built otherwise. ValueError: bad arguments, or a split without text.
+      OSError: the disk is full; what is finished stays in DIR.partial.
     """
-    settings = {"train": list(train), "validation": list(validation), "text_field": text_field,
-                "on_invalid_utf8": on_invalid_utf8, "chunk_chars": chunk_chars}
+    if bool(validation) == bool(validation_fraction) or not 0.0 <= validation_fraction < 1.0:
+        raise ValueError(f"held-out text: got --validation {list(validation)} and --validation_fraction {validation_fraction}, "
+                         "expected either sources or a fraction between 0 and 1; give one of the two.")
+    if num_processes < 1 or chunk_chars < 1:
+        raise ValueError(f"--num_processes: got {num_processes}, --chunk_chars: got {chunk_chars}, expected at least 1 each.")
     loaded = Tokenizer.load(tokenizer)
+    settings = {"train": list(train), "validation": list(validation), "validation_fraction": validation_fraction, "seed": seed,
+                "text_field": text_field, "on_invalid_utf8": on_invalid_utf8, "chunk_chars": chunk_chars}
     wanted = {"tokenizer_fingerprint": loaded.fingerprint, "sequence_length": sequence_length, "packing": packing,
               "sources": settings}
     if (Path(directory) / INFO_FILE).exists():
-        info = load_corpus_info(directory)
-        differing = [key for key, value in wanted.items() if getattr(info, key) != value]
-        if differing:
-            raise FileExistsError(f"{directory} holds a dataset with other {', '.join(differing)}. Choose another --out, or "
-                                  "remove it.")
-        return info
-    partial = Path(f"{directory}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    splits, digests = {}, []
-    for split, sources in (("train", train), ("validation", validation)):
-        documents = read_documents(sources, text_field=text_field, on_invalid_utf8=on_invalid_utf8)
-        jobs = ((tokenizer, sequence_length, packing, str(partial / f"{split}-{number:05d}"), chunk)
-                for number, chunk in enumerate(_chunks(documents, chunk_chars)))
-        done = list(tqdm(_run(jobs, num_processes), desc=f"packing {split}", unit="chunk", leave=False))
-        if not sum(counts["rows"] for counts in done):
-            raise ValueError(f"--{split}: got no text from {list(sources)}, expected at least one document.")
-        splits[split] = _name_shards(partial, split, done)
-        digests += [counts["sha256"] for counts in done]
-    _write_tfds_metadata(partial, splits, sequence_length, _dtype(loaded.vocab_size))
-    shutil.copytree(tokenizer, partial / "tokenizer")
-    info = CorpusInfo(
-        fingerprint=hashlib.sha256(json.dumps([wanted, digests], sort_keys=True).encode()).hexdigest(),
-        vocab_size=loaded.vocab_size, splits=splits, **wanted)
+        return _existing(directory, wanted)
+    if Path(directory).exists():
+        raise FileExistsError(f"{directory} exists and is no dataset (no {INFO_FILE}). Choose another --out, or remove it.")
+    partial = _partial_directory(directory, wanted)
+    read = functools.partial(read_documents, text_field=text_field, on_invalid_utf8=on_invalid_utf8, report=report)
+    if validation_fraction:
+        documents = _divide(read(train), validation_fraction)
+    else:
+        sources = {"train": train, "validation": validation}
+        documents = ((split, text) for split in SPLITS for text in read(sources[split]))
+    jobs = (Job(tokenizer, sequence_length, packing, (seed, SPLITS.index(split), number),
+                str(partial / f"{split}-{number:05d}"), texts) for split, number, texts in _chunks(documents, chunk_chars))
+    done: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    with tqdm(total=_size_of([*train, *validation]), unit="B", unit_scale=True, desc="packing", leave=False) as bar:
+        for job, counts in run_jobs(jobs, num_processes):
+            done[Path(job).name.partition("-")[0]].append(counts)
+            bar.update(counts["text_bytes"])
+    for split, chunks in done.items():
+        if not any(counts["rows"] for counts in chunks):
+            looked_at = list(validation if split == "validation" and validation else train)
+            raise ValueError(f"split {split!r}: got no text from {looked_at}, expected at least one document. Check the files "
+                             "and --text_field, or raise --validation_fraction.")
+    splits = {split: _name_shards(partial, split, [counts for counts in chunks if counts["rows"]])
+              for split, chunks in done.items()}
+    _remove_leftovers(partial, {name for split in splits.values() for name in split["shards"]})
+    _write_tfds_metadata(partial, splits, sequence_length, row_dtype(loaded.vocab_size))
+    shutil.copytree(tokenizer, partial / "tokenizer", dirs_exist_ok=True)
+    # Of the text and what was made of it, not of where it lay: a copied dataset, or one built again elsewhere, is the same.
+    digests = {split: [counts["sha256"] for counts in chunks] for split, chunks in done.items()}
+    content = [loaded.fingerprint, sequence_length, packing, digests]
+    info = CorpusInfo(fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+                      vocab_size=loaded.vocab_size, splits=splits, **wanted)
     (partial / INFO_FILE).write_text(json.dumps(dataclasses.asdict(info), indent=2))
     os.replace(partial, directory)
     return info
 
 
-def _chunks(documents: Iterable[str], chunk_chars: int) -> Iterator[list[str]]:
-    chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document)
-        if size >= chunk_chars:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _existing(directory: str, wanted: dict) -> CorpusInfo:
+    info = load_corpus_info(directory)
+    differing = [key for key, value in wanted.items() if getattr(info, key) != value]
+    if differing:
+        raise FileExistsError(f"{directory} holds a dataset with other {', '.join(differing)}. Choose another --out, or "
+                              "remove it.")
+    return info
 
 
-def _run(jobs: Iterator[tuple], num_processes: int) -> Iterator[dict]:
-    """Results in order, with at most two chunks a process in memory."""
-    if num_processes == 1:
-        yield from map(_pack_chunk, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
-        waiting: collections.deque = collections.deque()
-        for job in jobs:
-            waiting.append(pool.apply_async(_pack_chunk, (job,)))
-            if len(waiting) >= 2 * num_processes:
-                yield waiting.popleft().get()
-        while waiting:
-            yield waiting.popleft().get()
+def _partial_directory(directory: str, wanted: dict) -> Path:
+    """Where the build works; what another build left there is removed, what this one left is kept."""
+    partial = Path(f"{directory}.partial")
+    settings = partial / SETTINGS_FILE
+    if partial.exists() and not (settings.exists() and json.loads(settings.read_text()) == wanted):
+        print(f"{partial}: left by a build with other settings; starting anew.", file=sys.stderr)
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(settings, wanted)
+    return partial
 
 
-def _pack_chunk(job: tuple) -> dict:
-    """Tokenise, pack and write one chunk; runs in a worker."""
-    tokenizer, sequence_length, packing, path, documents = job
-    loaded = Tokenizer.load(tokenizer)
-    lines = [document.split("\n") if packing == "electra" else [document] for document in documents]
-    encoded = [loaded.encode_batch(document) for document in lines]
-    rows = pack(encoded, sequence_length=sequence_length, mode=packing)
-    features = _features(sequence_length, _dtype(loaded.vocab_size))
-    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-    digest = hashlib.sha256()
-    writer = ArrayRecordWriter(path, "group_size:1")
-    for row in rows.astype(_dtype(loaded.vocab_size)):
-        writer.write(serializer.serialize_example(features.encode_example({"input_ids": row})))
-        digest.update(row.tobytes())
-    writer.close()
-    return {"path": path, "rows": len(rows), "documents": len(documents), "tokens": int((rows != PAD_ID).sum()),
-            "sha256": digest.hexdigest()}
+def _divide(documents: Iterable[str], fraction: float) -> Iterator[tuple[str, str]]:
+    for text in documents:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        yield "validation" if int.from_bytes(digest[:8], "big") < fraction * 2**64 else "train", text
 
 
-def _dtype(vocab_size: int) -> type:
-    return np.uint16 if vocab_size <= 2**16 else np.int32
+def _chunks(documents: Iterable[tuple[str, str]], chunk_chars: int) -> Iterator[tuple[str, int, list[str]]]:
+    """(split, number of the chunk in its split, documents) of `chunk_chars` characters or a little more."""
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    sizes, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+    for split, text in documents:
+        texts[split].append(text)
+        sizes[split] += len(text)
+        if sizes[split] >= chunk_chars:
+            yield split, numbers[split], texts[split]
+            texts[split], sizes[split] = [], 0
+            numbers[split] += 1
+    for split in SPLITS:
+        if texts[split]:
+            yield split, numbers[split], texts[split]
 
 
-def _features(sequence_length: int, dtype: type) -> tfds.features.FeaturesDict:
-    return tfds.features.FeaturesDict({"input_ids": tfds.features.Tensor(shape=(sequence_length,), dtype=dtype)})
+def _size_of(sources: Sequence[str]) -> int | None:
+    """Bytes of all sources, None where that is not nearly the amount of text in them."""
+    if all(source.lower().endswith((".txt", ".jsonl")) for source in sources):
+        return sum(Path(source).stat().st_size for source in sources if Path(source).exists())
+    return None
 
 
 def _name_shards(directory: Path, split: str, done: list[dict]) -> dict:
@@ -171,8 +186,15 @@ def _name_shards(directory: Path, split: str, done: list[dict]) -> dict:
         os.replace(counts["path"], directory / name)
         shards[name] = (directory / name).stat().st_size
         lengths.append(counts["rows"])
-    return {"rows": sum(lengths), "rows_by_shard": lengths, "documents": sum(counts["documents"] for counts in done),
-            "tokens": sum(counts["tokens"] for counts in done), "shards": shards}
+    totals = {key: sum(counts[key] for counts in done) for key in ("documents", "tokens", "text_tokens", "dropped_text_tokens")}
+    return {"rows": sum(lengths), "rows_by_shard": lengths, **totals, "shards": shards}
+
+
+def _remove_leftovers(directory: Path, shards: set[str]) -> None:
+    """Remove what only the build needed, and files that an interrupted build named when the text was another one."""
+    for path in directory.iterdir():
+        if path.name not in shards and path.is_file():
+            path.unlink()
 
 
 def _write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dtype: type) -> None:
@@ -180,28 +202,42 @@ def _write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dt
     template = tfds.core.ShardedFileTemplate(data_dir=directory, dataset_name=DATASET, filetype_suffix="array_record")
     infos = [tfds.core.SplitInfo(name=name, shard_lengths=split["rows_by_shard"], num_bytes=sum(split["shards"].values()),
                                  filename_template=template) for name, split in splits.items()]
-    tfds.folder_dataset.write_metadata(data_dir=directory, features=_features(sequence_length, dtype), split_infos=infos,
+    tfds.folder_dataset.write_metadata(data_dir=directory, features=row_features(sequence_length, dtype), split_infos=infos,
                                        filename_template=template, check_data=False)
 
 
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", nargs="+", required=True, help="sources: .txt .jsonl .parquet (also .gz, .zst) or tfds:NAME")
-    parser.add_argument("--validation", nargs="+", required=True, help="held-out sources")
-    parser.add_argument("--tokenizer", required=True, help="directory made by data_pipelines.tokenizer")
-    parser.add_argument("--sequence_length", type=int, required=True, help="ids a row, special ones included")
-    parser.add_argument("--packing", choices=sorted(PACKERS), required=True, help="see data_pipelines/packing.py")
-    parser.add_argument("--out", required=True, help="directory to create")
+    parser.add_argument("--train", nargs="+", required=True, metavar="SRC", help=SOURCES_HELP)
+    parser.add_argument("--validation", nargs="+", default=[], metavar="SRC", help="held-out documents, as --train")
+    parser.add_argument("--validation_fraction", type=float, default=0.0, metavar="F",
+                        help="instead of --validation: hold out this share of the --train documents, by a hash of their text")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="directory made by data_pipelines.tokenizer")
+    parser.add_argument("--sequence_length", type=int, required=True, help="ids in a row, special ones included")
+    parser.add_argument("--packing", choices=sorted(PACKERS), required=True,
+                        help="electra: the paper's two segments of one document, drops what does not fit; contiguous: the text "
+                             "as one stream, cut; documents: whole documents share a row, attention stays inside each")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
     parser.add_argument("--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: all cores)")
-    parser.add_argument("--text_field", default="text", help="field of JSONL, Parquet and TFDS documents")
-    parser.add_argument("--on_invalid_utf8", choices=("error", "skip", "replace"), default="error")
+    parser.add_argument("--seed", type=int, default=0, help="of the choices that packing 'electra' makes (default 0)")
+    parser.add_argument("--text_field", default="text", help="field of JSONL, Parquet and TFDS documents (default text)")
+    parser.add_argument("--on_invalid_utf8", choices=ON_INVALID_UTF8, default="error",
+                        help="stop, skip the line, or put U+FFFD in place of the bad bytes (default error)")
     arguments = vars(parser.parse_args())
-    info = build_corpus(arguments.pop("out"), **arguments)
+    report = ReadReport()
+    try:
+        info = build_corpus(arguments.pop("out"), **arguments, report=report)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    if report.invalid_utf8:
+        print(f"{report.invalid_utf8:,} lines were not UTF-8 (--on_invalid_utf8 {arguments['on_invalid_utf8']}); the first: "
+              f"{report.first_invalid}")
     for name, split in info.splits.items():
         padding = 1 - split["tokens"] / (split["rows"] * info.sequence_length)
+        dropped = split["dropped_text_tokens"] / max(1, split["text_tokens"])
         print(f"{name:12s} {split['documents']:>10,} documents {split['tokens']:>14,} tokens {split['rows']:>10,} rows "
-              f"{padding:6.2%} padding")
+              f"{padding:6.2%} padding {dropped:6.2%} of the text dropped")
 
 
 if __name__ == "__main__":

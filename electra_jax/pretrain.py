@@ -1,20 +1,24 @@
 """Pre-train an encoder: `python -m electra_jax.pretrain --config=configs/electra.py:size=small --workdir=DIR`.
 
 Run it again with the same arguments and it goes on from the newest checkpoint, or says that the run is complete. Any
-value of the configuration can be set on the command line: `--config.train.num_steps=1000`, `--config.data.datasets=DIR`.
+value of the configuration can be set on the command line: `--config.train.num_steps=1000`, `--config.data.datasets=DIR1,DIR2`.
 """
 
-import json
+import contextlib
+import logging as stdlib_logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
+from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
+from data_pipelines.sample.prepare import prepare_sample
 from data_pipelines.tokenizer import CLS_ID, MASK_ID, PAD_ID, SEP_ID
+from electra_jax import command_line
+from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
@@ -26,9 +30,11 @@ from electra_jax.objectives.rtd import make_electra_objective
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals, NonFiniteLossError, train
-from electra_jax.training.plots import plot_curves
-from electra_jax.training.program import make_program
-from electra_jax.training.writers import MetricWriters, read_metrics
+from electra_jax.training.parameter_table import parameter_table
+from electra_jax.training.program import Program, make_program
+from electra_jax.training.run_directory import check_run_directory, is_complete, summarize_run, write_json
+from electra_jax.training.state import abstract_params
+from electra_jax.training.writers import MetricWriters
 
 OBJECTIVES = {"electra": (make_electra_objective, electra_flops), "mlm": (make_mlm_objective, mlm_flops)}
 SPECIAL = SpecialTokens(pad=PAD_ID, cls=CLS_ID, sep=SEP_ID, mask=MASK_ID)
@@ -39,47 +45,104 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
 
     Raises:
       ValueError: config, data, mesh and run directory do not fit together; nothing has been written then.
+      OSError: a dataset or checkpoint cannot be read, or the disk is full.
+      NonFiniteLossError: the loss became NaN or infinite.
     """
+    config = config | {"data": config["data"] | dataset_values(config["data"])}
     model = make_pretraining_config(config["model"])
     objective, flops_per_token = make_objective(config, model)
     mesh = make_mesh(config["mesh"])
     check_batch(config["train"]["batch_size"], config["train"]["num_microbatches"], mesh)
-    check_batch(config["eval"]["batch_size"], 1, mesh)
-    sources = [DatasetSource(path, weight) for path, weight in zip(config["data"]["datasets"], config["data"]["weights"],
-                                                                   strict=True)]
+    check_intervals(config)
+    sources = make_sources(config["data"], workdir)
     mixture = make_mixture(sources, seed=config["data"]["seed"])
     held_out = make_sequential([DatasetSource(source.path, split="validation") for source in sources])
     check_data(config, model, mixture)
     description = {"config": config, "data": [info.fingerprint for info in mixture.infos]}
-    checkpointer = Checkpointer(str(workdir / "checkpoints"), keep=config["checkpoint"]["keep"])
     check_run_directory(workdir, description)
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(description, indent=2))
 
-    intervals = Intervals(num_steps=config["train"]["num_steps"], log=config["log"]["every"],
-                          evaluate=config["eval"]["every"], checkpoint=config["checkpoint"]["every"])
+    num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
         program = make_program(config, objective, mesh)
+    with (axis_context(mesh),
+          Loader(mixture, batch_size=config["train"]["batch_size"], sharding=batch_sharding(mesh),
+                 prefetch=config["data"]["prefetch"]) as batches,
+          EvaluationLoader(held_out, batch_size=config["eval"]["batch_size"], sharding=batch_sharding(mesh),
+                           max_batches=config["eval"]["max_batches"]) as held_out_batches,
+          contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=config["checkpoint"]["keep"])) as checkpointer):
         start = checkpointer.latest_step() or 0
+        if is_complete(workdir, start, num_steps):
+            print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
+            return summarize_run(workdir)
+        write_json(workdir / "config.json", description)
+        write_parameters(config, objective, program, workdir)
         state = checkpointer.restore(start, program.abstract_state) if start else program.init()
-        with (Loader(mixture, batch_size=config["train"]["batch_size"], sharding=batch_sharding(mesh),
-                     prefetch=config["data"]["prefetch"]) as batches,
-              EvaluationLoader(held_out, batch_size=config["eval"]["batch_size"], sharding=batch_sharding(mesh),
-                               max_batches=config["eval"]["max_batches"]) as held_out_batches,
-              MetricWriters(workdir, tensorboard=config["log"]["tensorboard"], progress=config["log"]["progress"],
-                            total_steps=intervals.num_steps, start_step=start) as writers):
-            try:
-                train(state, program.train_step, batches, intervals, write=writers, checkpointer=checkpointer,
-                      evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches),
-                      run=description, schedule=program.schedule, flops_per_token=flops_per_token,
-                      peak_flops=config["log"]["peak_flops"] * mesh.size or None)
-            except NonFiniteLossError as error:
-                report = {"step": error.step, "rows": [[path, int(row)] for path, row in error.rows]}
-                (workdir / "nonfinite_batch.json").write_text(json.dumps(report, indent=2))
-                raise
-            finally:
-                checkpointer.close()
+        with (MetricWriters(workdir, tensorboard=config["log"]["tensorboard"], progress=config["log"]["progress"],
+                            total_steps=num_steps, start_step=start) as writers,
+              report_nonfinite(workdir)):
+            train(state, program.train_step, batches,
+                  Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"]),
+                  evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches), write=writers,
+                  checkpointer=checkpointer, run=description, schedule=program.schedule, flops_per_token=flops_per_token,
+                  peak_flops=config["log"]["peak_flops"] * mesh.size or None)
     return summarize_run(workdir)
+
+
+def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
+    """config.data.datasets and weights as tuples of one length: a single directory may be a plain string.
+
+    Raises:
+      ValueError: no directory is given, or not one weight for each.
+    """
+    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
+    datasets = tuple(str(path) for path in datasets if path != "")
+    if not datasets:
+        raise ValueError("config.data.datasets: no dataset is given. Build one with `python -m data_pipelines.corpus --train … "
+                         "--validation … --tokenizer … --sequence_length "
+                         f"{data['sequence_length']} --packing documents --out DIR` (--help explains it), then pass "
+                         "--config.data.datasets=DIR.")
+    weights = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
+    if len(weights) != len(datasets) or not all(isinstance(weight, int | float) for weight in weights):
+        raise ValueError(f"config.data.weights: got {tuple(weights)} for {len(datasets)} datasets, expected a number for each. "
+                         f"Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares.")
+    return {"datasets": datasets, "weights": tuple(float(weight) for weight in weights)}
+
+
+def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
+    """The datasets of config.data; the sample corpus is prepared under `workdir` first.
+
+    Raises:
+      ValueError, OSError: see `prepare_sample`.
+    """
+    return [DatasetSource(prepare_sample(path, workdir / "sample", sequence_length=data["sequence_length"])
+                          if path.startswith(SAMPLE_PREFIX) else path, weight)
+            for path, weight in zip(data["datasets"], data["weights"], strict=True)]
+
+
+def check_intervals(config: dict[str, Any]) -> None:
+    """Raises ValueError when something should happen every zero or fewer steps."""
+    for key in ("log.every", "eval.every", "checkpoint.every", "checkpoint.keep", "train.num_steps"):
+        section, name = key.split(".")
+        if config[section][name] < 1:
+            raise ValueError(f"config.{key}: got {config[section][name]}, expected 1 or more.")
+
+
+@contextlib.contextmanager
+def report_nonfinite(workdir: Path):
+    """Context that leaves the rows of a batch with a NaN or infinite gradient in nonfinite_batch.json."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": [[path, row] for path, row in error.rows]})
+        raise
+
+
+def write_parameters(config: dict[str, Any], objective: Objective, program: Program, workdir: Path) -> None:
+    """Write the table of the parameters to parameters.txt and print its totals."""
+    _, logical_axes = abstract_params(objective, config["data"]["sequence_length"])
+    lines = parameter_table(program.abstract_state.params, logical_axes, config["optimizer"])
+    (workdir / "parameters.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{lines[-1]} (all in {workdir / 'parameters.txt'})", file=sys.stderr)
 
 
 def make_objective(config: dict[str, Any], model: PretrainingConfig) -> tuple[Objective, float]:
@@ -107,45 +170,6 @@ def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixtur
                          f"{vocab_size} entries. Set config.model.vocab_size={vocab_size} or more.")
 
 
-# What may differ between the parts of one run: where it stops, how often it reports, and on which devices it runs.
-FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval")
-
-
-def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
-    """Raises ValueError, listing the keys, when `workdir` holds a run with another configuration or other data."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
-    free = tuple(f"config.{section}." for section in FREE_SECTIONS)
-    differing = [key for key in sorted(old.keys() | new.keys())
-                 if old.get(key) != new.get(key) and not key.startswith(free)]
-    if differing:
-        lines = "\n".join(f"  {key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}" for key in differing)
-        raise ValueError(f"{workdir} belongs to a run with other settings:\n{lines}\n"
-                         "Use another --workdir, or give the settings of the run.")
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as {"a.b.c": value}."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {name: value for key, child in tree.items()
-            for name, value in flatten(child, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def summarize_run(workdir: Path) -> dict[str, Any]:
-    """Write summary.json and the curves of a finished run; returns the summary."""
-    rows = read_metrics(workdir)
-    final = next(row for row in reversed(rows) if "eval/mlm_loss" in row)
-    speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
-    summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
-    summary |= {key.replace("eval/", "heldout_"): value for key, value in final.items() if key.startswith("eval/")}
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2))
-    plot_curves(workdir)
-    return summary
-
-
 def print_summary(summary: dict[str, Any], workdir: Path) -> None:
     """A short table for people; the path of summary.json is the last line."""
     for key, value in summary.items():
@@ -153,25 +177,25 @@ def print_summary(summary: dict[str, Any], workdir: Path) -> None:
     print(workdir / "summary.json")
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, with its argument: FILE.py:key=value,…",
-                                          lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: configuration, metrics, checkpoints, plots.")
-
-
 def main(argv: list[str]) -> None:
     """Command line of this module."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)  # Orbax reports every rename
-    workdir = Path(_WORKDIR.value)
-    config = _CONFIG.value.to_dict()
+    del argv
+    # Orbax reports every rename, and each array that a full disk rejects with its traceback; what matters is also raised.
+    logging.set_verbosity(logging.FATAL)
+    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
+    workdir = Path(flags.FLAGS.workdir)
     try:
-        summary = run(config, workdir)
-    except (ValueError, OSError, NonFiniteLossError) as error:
+        summary = run(flags.FLAGS.config.to_dict(), workdir)
+    except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        sys.exit(f"{type(error.__cause__).__name__}: {error}")  # a loader's thread could not read its rows
     print_summary(summary, workdir)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    define_flags()
+    flags.adopt_module_key_flags(command_line)  # so that --help shows them
+    app.run(main, flags_parser=parse_flags)

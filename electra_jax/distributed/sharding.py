@@ -23,6 +23,8 @@ LOGICAL_AXIS_RULES = (
     ("label", None),
 )
 
+MAX_SHOWN = 8  # parameters that an error names
+
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of [B, …] arrays: rows over data and fsdp."""
@@ -38,7 +40,7 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     """Sharding of every parameter.
 
     Raises:
-      ValueError: an unknown logical axis, or a dimension that its mesh axis does not divide; names all of them.
+      ValueError: an unknown logical axis, or a dimension that its mesh axis does not divide; names the first of them.
     """
     rules = dict(LOGICAL_AXIS_RULES)
     problems = []
@@ -61,7 +63,8 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     shardings = jax.tree_util.tree_map_with_path(shard, params, logical_axes)
     if problems:
         raise ValueError("config.mesh does not fit the model; choose sizes that divide these, or change the model:\n"
-                         + "\n".join(problems))
+                         + "\n".join(problems[:MAX_SHOWN])
+                         + (f"\n  … and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""))
     return shardings
 
 

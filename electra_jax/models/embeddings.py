@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import sinusoidal_positions, truncated_normal
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import Dropout, LayerNorm, logical
+from electra_jax.models.layers import LayerNorm, logical
 
 # The "local" start needs positions to dominate tokens after the embedding LayerNorm (root mean squares before it).
 LOCAL_POSITION_RMS, LOCAL_TOKEN_STDDEV = 0.057, 0.04

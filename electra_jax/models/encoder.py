@@ -8,9 +8,10 @@ from flax import linen as nn
 
 from electra_jax.models.attention import SelfAttention
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import glorot_uniform, kernel_initializer
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import Dense, Dropout, LayerNorm, gelu
+from electra_jax.models.layers import Dense, LayerNorm, gelu
 
 
 class Encoder(nn.Module):

@@ -4,12 +4,11 @@ Shapes: B batch, L length, P masked positions, D hidden, E embedding_size, V voc
 """
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.initializers import glorot_uniform, kernel_initializer
-from electra_jax.models.layers import Dense, LayerNorm, broadcast_to_rank, gelu, logical
+from electra_jax.models.layers import Dense, LayerNorm, broadcast_to_rank, contract, gelu, logical
 
 
 class GeneratorPredictions(nn.Module):
@@ -24,8 +23,7 @@ class GeneratorPredictions(nn.Module):
         x_BPE = Dense(config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, name="dense")(x_BPD)
         x_BPE = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")(gelu(x_BPE))
         bias_V = self.param("bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,))
-        logits_BPV = jnp.einsum("BPE,VE->BPV", x_BPE, word_table_VE.astype(config.dtype),
-                                preferred_element_type=jnp.float32)
+        logits_BPV = contract("BPE,VE->BPV", config.dtype, x_BPE, word_table_VE)
         logits_BPV = nn.with_logical_constraint(logits_BPV, ("batch", None, "vocab"))
         return logits_BPV + broadcast_to_rank(bias_V, 3)
 

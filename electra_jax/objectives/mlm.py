@@ -16,18 +16,23 @@ from electra_jax.objectives.corruption import MaskedBatch, mask_tokens
 
 def mlm_loss(logits_BPV: jax.Array, batch: MaskedBatch, normalizer: jax.Array) -> tuple[jax.Array, Sums]:
     """Cross-entropy of the original ids at the masked positions, summed and divided by `normalizer`; and its sums."""
-    log_total_BP = jax.nn.logsumexp(logits_BPV, axis=-1)
-    target_logit_BP = jnp.take_along_axis(logits_BPV, batch.targets_BP[..., None], axis=-1)[..., 0]
-    nll = (batch.weights_BP * (log_total_BP - target_logit_BP)).sum()
-    fixed_BPV = jax.lax.stop_gradient(logits_BPV)
+    # Of V numbers a position the loss and the accuracy need the maximum, the sum and the target's logit. The target is picked
+    # by comparing indices: that stays inside a shard of the vocabulary and has no scatter as its derivative.
+    max_BP = jax.lax.stop_gradient(logits_BPV.max(axis=-1))
+    exp_BPV = jnp.exp(logits_BPV - max_BP[..., None])
+    total_BP = exp_BPV.sum(axis=-1)
+    index_BPV = jax.lax.broadcasted_iota(jnp.int32, logits_BPV.shape, 2)
+    target_logit_BP = jnp.where(index_BPV == batch.targets_BP[..., None], logits_BPV, 0.0).sum(axis=-1)
+    nll_BP = jnp.log(total_BP) + max_BP - target_logit_BP
+    nll = (batch.weights_BP * nll_BP).sum()
     # Entropy of the softmax, log Z − E[logit]: tells whether the generator is still close to uniform.
-    fixed_total_BP = jax.lax.stop_gradient(log_total_BP)
-    expected_BP = (jnp.exp(fixed_BPV - fixed_total_BP[..., None]) * fixed_BPV).sum(axis=-1)
-    is_correct_BP = fixed_BPV.argmax(axis=-1) == batch.targets_BP
+    expected_BP = jax.lax.stop_gradient((exp_BPV * (logits_BPV - max_BP[..., None])).sum(axis=-1) / total_BP)
+    entropy_BP = jax.lax.stop_gradient(jnp.log(total_BP)) - expected_BP
+    is_correct_BP = jax.lax.stop_gradient(target_logit_BP) >= max_BP
     sums = {
         "mlm_nll": nll,
         "mlm_correct": (batch.weights_BP * is_correct_BP).sum(),
-        "mlm_entropy": (batch.weights_BP * (fixed_total_BP - expected_BP)).sum(),
+        "mlm_entropy": (batch.weights_BP * entropy_BP).sum(),
         "mlm_weight": batch.weights_BP.sum(),
     }
     return nll / normalizer, sums

@@ -1,5 +1,6 @@
 """Saving and restoring a TrainState: the only module that knows Orbax."""
 
+import sys
 from typing import Any
 
 import jax
@@ -39,8 +40,19 @@ class Checkpointer:
             raise self._failure(error) from error
 
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:
-        """State of `step`, each array laid out by the sharding of its counterpart in `abstract_state`: any mesh will do."""
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)))["state"]
+        """State of `step`, each array laid out by the sharding of its counterpart in `abstract_state`: any mesh will do.
+
+        Raises:
+          OSError: the checkpoint is damaged, or of another model; names it.
+        """
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        _silence_stragglers()
+        try:
+            return self._manager.restore(step, args=args)["state"]
+        except Exception as error:
+            others = sorted(set(self._manager.all_steps()) - {step})
+            raise OSError(f"The checkpoint {self._manager.directory / str(step)} cannot be read: {_reason(error)}. Remove that "
+                          f"directory to go on from an earlier one (there are {others}), or from the start.") from error
 
     def describe(self, step: int) -> dict[str, Any]:
         """The JSON description saved with `step`."""
@@ -57,10 +69,28 @@ class Checkpointer:
         self._manager.close()
 
     def _failure(self, error: Exception) -> OSError:
+        _silence_stragglers()
         kept = self._manager.all_steps()
-        return OSError(f"A checkpoint could not be saved in {self._manager.directory}: {error}. The checkpoints of steps "
-                       f"{sorted(kept)} are whole. Free disk space (config.checkpoint.keep says how many are kept) and run "
-                       "the same command again: it goes on from the newest.")
+        return OSError(f"A checkpoint could not be saved in {self._manager.directory}: {_reason(error)}. The checkpoints of "
+                       f"steps {sorted(kept)} are whole. Free disk space (config.checkpoint.keep says how many are kept) and "
+                       "run the same command again: it goes on from the newest.")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the half page that TensorStore adds about how it opened the file."""
+    return str(error).partition(" [tensorstore_spec")[0]
+
+
+def _silence_stragglers() -> None:
+    """After one array of a checkpoint failed, TensorStore prints a traceback for every other one, whose event loop is gone by
+    then: hundreds of lines around the one message that counts. It does so through `sys.excepthook`."""
+    previous = sys.excepthook
+
+    def hook(kind, error, traceback):
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            previous(kind, error, traceback)
+
+    sys.excepthook = hook
 
 
 def with_shardings(abstract_state: Any, shardings: Any) -> Any:

@@ -41,59 +41,71 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, step: int, rows: list[tuple[str, int]], kept_step: int | None):
         self.step, self.rows = step, rows
         super().__init__(
-            f"The gradient of step {step} is not finite. Its batch held the rows {rows[:4]}… ({len(rows)} in all, written "
-            f"to nonfinite_batch.json). The last good checkpoint is of step {kept_step}. Lower "
+            f"The gradient or update of step {step} is not finite. Its batch held the rows {rows[:4]}… ({len(rows)} in all, "
+            f"written to nonfinite_batch.json). The last good checkpoint is of step {kept_step}. Lower "
             "config.optimizer.learning_rate, lengthen config.optimizer.warmup_steps, or look at those rows.")
 
 
 def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, intervals: Intervals, *,
           evaluate: Callable[[Any], Numbers], write: MetricWriters, checkpointer: Checkpointer, run: dict[str, Any],
-          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None) -> tuple[TrainState, Numbers]:
-    """Train from `state.step` to the end; returns the last state and the last evaluation.
+          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None) -> TrainState:
+    """Train from `state.step` to the end, where the last checkpoint and evaluation are made; returns the last state.
 
     Raises:
-      NonFiniteLossError: at the first logging step or checkpoint after it happened; nothing bad is ever saved.
+      NonFiniteLossError: at the first logging step, evaluation or checkpoint after it happened; nothing bad is ever saved.
+      OSError: a checkpoint or a row of metrics could not be written.
     """
+    start = step = int(state.step)
     clock = _Clock(batches)
-    pending = None
+    window: Any = None  # metric sums of the step dispatched last
+    pending: tuple[int, Any] | None = None  # step and sums of the row to write next
 
     def flush() -> None:
         nonlocal pending
         if pending is None:
             return
-        step, window, numbers = pending
-        pending = None
-        sums = jax.device_get(window)
+        (step, sums), pending = pending, None
+        sums = jax.device_get(sums)  # returns when that step is done on the devices: the moment to read the clock
+        timing = clock.lap()
         _check_finite(sums, batches, checkpointer)
-        numbers = summarize(sums) | numbers
-        tokens_per_second = numbers.pop("tokens") / numbers.pop("seconds")
+        numbers = summarize(sums) | timing
+        # A run restored in the middle of a window did not compute all of it.
+        share = min(1.0, (step - start) / float(sums["steps"]))
+        tokens_per_second = share * numbers.pop("tokens") / numbers.pop("seconds")
         numbers |= {"learning_rate": float(schedule(step - 1)), "tokens_per_second": tokens_per_second,
                     "model_flops_per_second": 3 * flops_per_token * tokens_per_second}
         if peak_flops is not None:
             numbers["model_flops_utilization"] = numbers["model_flops_per_second"] / peak_flops
         write.write(step, numbers)
 
-    step = int(state.step)
-    while step < intervals.num_steps:
-        if step % intervals.evaluate == 0 and step > 0:
-            flush()
+    def settle() -> None:
+        """Bring everything dispatched to its end, so that what follows is neither timed as training nor done in vain."""
+        flush()
+        if window is not None:
+            _check_finite(jax.device_get(window), batches, checkpointer)
+
+    def evaluate_now(step: int) -> None:
+        settle()
+        if not write.has_row(step, "eval/"):
             with clock.paused():
                 write.write(step, evaluate(state.params), prefix="eval/")
+
+    while step < intervals.num_steps:
+        if step % intervals.evaluate == 0 and step > 0:
+            evaluate_now(step)
         state, window = step_fn(state, batches.batch_at(step)["input_ids"])
         step += 1
         flush()
         if step % intervals.log == 0:
-            pending = (step, window, clock.lap())
+            pending = (step, window)
         if step % intervals.checkpoint == 0 or step == intervals.num_steps:
             # The row first: a crash between the two then repeats a row instead of losing it.
-            flush()
-            _check_finite(jax.device_get(window), batches, checkpointer)
+            settle()
             with clock.paused():
                 checkpointer.save(step, state, run)
-    final = evaluate(state.params)
-    write.write(step, final, prefix="eval/")
+    evaluate_now(step)
     checkpointer.wait()
-    return state, final
+    return state
 
 
 def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: Checkpointer) -> None:

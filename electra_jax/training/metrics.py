@@ -21,6 +21,7 @@ def summarize(sums: dict[str, np.ndarray]) -> Numbers:
     if "target_counts" in sums:
         numbers["unigram_entropy"] = unigram_entropy(sums["target_counts"])
     if "steps" in sums:
+        numbers["loss"] = float(sums["loss"] / sums["steps"])
         numbers |= {key: float(value / sums["steps"]) for key, value in sums.items() if key.startswith("gradient_norm")}
     numbers["tokens"] = float(sums["tokens"])
     return numbers

@@ -43,7 +43,7 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Pr
     shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizer, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
     train_step = make_train_step(objective, optimizer, seed=train["seed"], num_microbatches=train["num_microbatches"],
-                                 window_steps=config["log"]["every"], prng_impl=train["prng_impl"])
+                                 window_steps=config["log"]["every"])
     evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
                                            vocab_size=config["model"]["vocab_size"])
     return Program(

@@ -16,7 +16,7 @@ NO_STEP = jnp.iinfo(jnp.int32).max
 
 
 def make_train_step(objective: Objective, optimizer: optax.GradientTransformation, *, seed: int, num_microbatches: int,
-                    window_steps: int, prng_impl: str) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
+                    window_steps: int) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
     A window is `window_steps` steps long and restarts by itself; the returned sums are a copy, since the state is
@@ -24,12 +24,12 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
-        corruption_key, dropout_key = step_keys(seed, state.step, prng_impl)
+        corruption_key, dropout_key = step_keys(seed, state.step)
         batch = objective.prepare(corruption_key, ids_BL)
         grads, sums = accumulate_gradients(objective, state.params, batch, dropout_key, num_microbatches)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        sums |= step_sums(state.step, grads)
+        sums |= step_sums(state.step, grads, updates)
         is_new_window = state.step % window_steps == 0
         window = merge_windows(jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window), sums,
                                is_new_window)
@@ -38,11 +38,10 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
     return train_step
 
 
-def step_keys(seed: int, step: jax.Array, prng_impl: str) -> tuple[jax.Array, jax.Array]:
-    """Keys of one step: for the noise on the tokens (always threefry) and for dropout (`prng_impl`)."""
-    corruption_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step), 0)
-    dropout_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl=prng_impl), step), 1)
-    return corruption_key, dropout_key
+def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys of one step: for the noise on the tokens and for dropout."""
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
+    return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
 
 def accumulate_gradients(objective: Objective, params, batch, dropout_key: jax.Array, num_microbatches: int):
@@ -53,8 +52,9 @@ def accumulate_gradients(objective: Objective, params, batch, dropout_key: jax.A
     normalizers = objective.normalizers(batch)
 
     def grad_and_sums(microbatch, index):
-        grad_fn = jax.grad(objective.loss, has_aux=True)
-        return grad_fn(params, microbatch, normalizers, jax.random.fold_in(dropout_key, index))
+        grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
+        (loss, sums), grads = grad_fn(params, microbatch, normalizers, jax.random.fold_in(dropout_key, index))
+        return grads, sums | {"loss": loss}  # of microbatches: they add up to the loss of the batch
 
     if num_microbatches == 1:
         return grad_and_sums(batch, 0)
@@ -72,15 +72,16 @@ def accumulate_gradients(objective: Objective, params, batch, dropout_key: jax.A
     return total
 
 
-def step_sums(step: jax.Array, grads) -> Sums:
+def step_sums(step: jax.Array, grads, updates) -> Sums:
     """Metric sums that the step adds to the objective's: gradient norms by top-level module, and the first bad step."""
     norms = {f"gradient_norm_{name}": optax.tree.norm(tree) for name, tree in grads.items()}
     norm = optax.tree.norm(grads)
-    # A NaN or infinity anywhere in the loss reaches some gradient.
+    # A NaN or infinity anywhere in the loss reaches some gradient; a huge update ruins the parameters a step before that.
+    is_finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
     return norms | {
         "gradient_norm": norm,
         "steps": jnp.ones([]),
-        "nonfinite_step": jnp.where(jnp.isfinite(norm), NO_STEP, step + 1),
+        "nonfinite_step": jnp.where(is_finite, NO_STEP, step + 1),
     }
 
 
@@ -90,7 +91,7 @@ def abstract_window(objective: Objective, params, batch_size: int, sequence_leng
     def sums_of(params, ids_BL):
         batch = objective.prepare(jax.random.key(0), ids_BL)
         grads, sums = accumulate_gradients(objective, params, batch, jax.random.key(0), num_microbatches=1)
-        return sums | step_sums(jnp.zeros([], jnp.int32), grads)
+        return sums | step_sums(jnp.zeros([], jnp.int32), grads, grads)
 
     return jax.eval_shape(sums_of, params, jax.ShapeDtypeStruct((batch_size, sequence_length), jnp.int32))
 

@@ -5,6 +5,7 @@ an evaluation row of step n, whose names start with "eval/", describes the param
 or infinity: a value that is not finite is written as null.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -50,6 +51,7 @@ class MetricWriters:
             raise ValueError(f"start_step: got {start_step}, expected 0 … config.train.num_steps={total_steps}.")
         self._file: TextIO | None = None
         self._tensorboard = self._progress = None
+        self._already_there: set[tuple[int, str]] = set()
         if not is_writer:
             return
         run_dir = _local(run_dir)
@@ -78,13 +80,20 @@ class MetricWriters:
         row = {"step": int(step), **{name: value if math.isfinite(value) else None for name, value in scalars.items()}}
         if (row["step"], _kind(row)) not in self._already_there:
             # One write a row: a crash tears at most the last line, and the next start drops that.
-            self._file.write(json.dumps(row, allow_nan=False) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(row, allow_nan=False) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise self._give_up(error) from error
             if self._tensorboard is not None:
                 for name, value in scalars.items():
                     self._tensorboard.add_scalar(name, value, step)
         if self._progress is not None:
             self._progress.show(step, scalars)
+
+    def has_row(self, step: int, prefix: str = "") -> bool:
+        """Whether the run already had this row when it was opened: the work behind it need not be done again."""
+        return (step, prefix) in self._already_there
 
     def close(self) -> None:
         """Flushes and closes everything. May be called twice."""
@@ -92,6 +101,13 @@ class MetricWriters:
             if sink is not None:
                 sink.close()
         self._file = self._tensorboard = self._progress = None
+
+    def _give_up(self, error: OSError) -> OSError:
+        name, file, self._file = self._file.name, self._file, None
+        with contextlib.suppress(OSError):  # closing tries to write the same row once more
+            file.close()
+        return OSError(f"{name}: a row could not be written: {error}. Free disk space and run the same command again: it goes "
+                       "on from the newest checkpoint.")
 
     def __enter__(self) -> "MetricWriters":
         return self

@@ -1,0 +1,53 @@
+"""The parameters of a run as a table: what each one is, where it lies, and how it is trained."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from electra_jax.training.optimizer import assign_groups, path_name
+
+HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate", "decay")
+
+
+def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any]) -> list[str]:
+    """Lines of text, one a parameter, the totals last.
+
+    Args:
+      params: abstract parameters that carry their NamedShardings.
+      logical_axes: tree of PartitionSpecs of logical names, shaped like `params`.
+      optimizer: config.optimizer; "rate" multiplies its schedule, "decay" is the weight decay that applies.
+
+    Raises:
+      ValueError: a parameter that no group of config.optimizer.groups matches.
+    """
+    rows: list[Sequence[str]] = [HEADER]
+    groups = assign_groups(params, optimizer["groups"])
+
+    def add(path, leaf, axes, group):
+        rows.append((path_name(path), _tuple(leaf.shape), leaf.dtype.name, _axes(axes, leaf.ndim),
+                     _axes(leaf.sharding.spec, leaf.ndim), f"{group.learning_rate:g}",
+                     f"{optimizer['weight_decay'] * group.weight_decay:g}"))
+
+    jax.tree_util.tree_map_with_path(add, params, logical_axes, groups)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*lines, totals(params)]
+
+
+def totals(params: Any) -> str:
+    """One line: how many parameters in all, and by top-level module."""
+    count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))  # noqa: E731
+    parts = ", ".join(f"{name} {count(tree):,}" for name, tree in params.items())
+    return f"{count(params):,} parameters in {len(jax.tree.leaves(params))} arrays: {parts}"
+
+
+def _axes(spec: PartitionSpec, rank: int) -> str:
+    """Names of all `rank` axes; "-" where an axis has none."""
+    return _tuple("-" if name is None else name for name in (*spec, *[None] * (rank - len(spec))))
+
+
+def _tuple(values) -> str:
+    return f"({', '.join(map(str, values))})"

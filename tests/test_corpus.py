@@ -1,0 +1,223 @@
+"""The dataset builder: same rows however it ran, split by document, nothing lost, bad input named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import shards
+from data_pipelines.corpus import build_corpus, load_corpus_info, main
+from data_pipelines.mixture import DatasetSource, make_sequential
+from data_pipelines.tokenizer import CLS_ID, PAD_ID, SEP_ID, Tokenizer, train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+WORDS = ("the", "a", "cat", "dog", "bird", "sat", "ran", "flew", "on", "over", "under", "mat", "hill", "river", "and", "then",
+         "it", "was", "seen", "again", "by", "nobody", "at", "all")
+
+
+def make_documents(count, seed):
+    rng = np.random.default_rng(seed)
+    line = lambda: " ".join(rng.choice(WORDS, size=rng.integers(3, 20)))  # noqa: E731
+    return [f"number {seed} {index} " + "\n".join(line() for _ in range(rng.integers(1, 6))) for index in range(count)]
+
+
+def write(path, documents):
+    path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sources and a tokenizer."""
+    root = tmp_path_factory.mktemp("corpus")
+    train_tokenizer(make_documents(300, 0), str(root / "tokenizer"), vocab_size=80)
+    write(root / "train.jsonl", make_documents(200, 1))
+    write(root / "validation.jsonl", make_documents(30, 2))
+    return root
+
+
+def build(data, out, **changes):
+    arguments = {"train": [str(data / "train.jsonl")], "validation": [str(data / "validation.jsonl")],
+                 "tokenizer": str(data / "tokenizer"), "sequence_length": 32, "packing": "documents", "num_processes": 1,
+                 "chunk_chars": 4_000}
+    return build_corpus(str(out), **arguments | changes)
+
+
+def rows_of(directory, split="train"):
+    return np.stack([row["input_ids"] for row in tfds.builder_from_directory(str(directory)).as_data_source(split)])
+
+
+@pytest.mark.parametrize("packing", ["documents", "contiguous", "electra"])
+def test_rows_do_not_depend_on_the_number_of_processes(data, tmp_path, packing):
+    one, two = build(data, tmp_path / "one", packing=packing), build(data, tmp_path / "two", packing=packing, num_processes=2)
+    assert one.fingerprint == two.fingerprint and len(one.splits["train"]["shards"]) > 2
+    np.testing.assert_array_equal(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
+    assert not (tmp_path / "one.partial").exists()
+
+
+def test_every_token_of_every_document_is_there_once(data, tmp_path):
+    info = build(data, tmp_path / "out")
+    tokenizer = Tokenizer.load(str(data / "tokenizer"))
+    expected = np.concatenate([tokenizer.encode_batch([document])[0] for document in make_documents(200, 1)])
+    kept = rows_of(tmp_path / "out")
+    kept = kept[~np.isin(kept, (PAD_ID, CLS_ID, SEP_ID))]
+    np.testing.assert_array_equal(np.sort(kept), np.sort(expected))
+    train = info.splits["train"]
+    assert (train["documents"], train["text_tokens"], train["dropped_text_tokens"]) == (200, len(expected), 0)
+    assert train["tokens"] == (rows_of(tmp_path / "out") != PAD_ID).sum()
+
+
+def test_electra_packing_says_what_it_dropped(data, tmp_path):
+    split = build(data, tmp_path / "out", packing="electra").splits["train"]
+    rows = rows_of(tmp_path / "out")
+    assert split["dropped_text_tokens"] == split["text_tokens"] - (rows > SEP_ID).sum() > 0
+    build(data, tmp_path / "other", packing="electra", seed=1)
+    assert not np.array_equal(rows, rows_of(tmp_path / "other")[: len(rows)])
+
+
+def test_a_killed_build_goes_on_and_ends_the_same(data, tmp_path, monkeypatch):
+    whole = build(data, tmp_path / "whole")
+    written, original = [], shards.write_shard
+
+    def dies_at_the_fourth(job):
+        if len(written) == 3:
+            Path(job.path + ".tmp").write_bytes(b"half a file")
+            raise KeyboardInterrupt
+        written.append(job.path)
+        return original(job)
+
+    monkeypatch.setattr(shards, "write_shard", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    again = []
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or original(job))
+    assert build(data, tmp_path / "out").fingerprint == whole.fingerprint
+    assert not set(written) & set(again) and len(written) == 3
+    files = lambda root: {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}  # noqa: E731
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsys):
+    source = tmp_path / "train.jsonl"
+    write(source, make_documents(200, 1))
+    original = shards.write_shard
+    monkeypatch.setattr(shards, "write_shard", lambda job: original(job) if "validation" not in job.path else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build(data, tmp_path / "out", train=[str(source)])
+    monkeypatch.setattr(shards, "write_shard", original)
+    write(source, make_documents(50, 3))
+    info = build(data, tmp_path / "out", train=[str(source)])
+    write(source, make_documents(50, 3))
+    assert info.fingerprint == build(data, tmp_path / "fresh", train=[str(source)]).fingerprint
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in (tmp_path / "fresh").iterdir())
+    # Another setting throws the unfinished build away, and says so.
+    (tmp_path / "third.partial").mkdir()
+    build(data, tmp_path / "third")
+    assert "starting anew" in capsys.readouterr().err
+
+
+def test_held_out_share_is_split_by_document(data, tmp_path):
+    documents = make_documents(400, 4)
+    source = write(tmp_path / "all.jsonl", documents + documents[:100])
+    info = build(data, tmp_path / "out", train=[source], validation=[], validation_fraction=0.25, packing="contiguous")
+    assert info.splits["train"]["documents"] + info.splits["validation"]["documents"] == 500
+    assert 0.18 < info.splits["validation"]["documents"] / 500 < 0.32
+    tokenizer = Tokenizer.load(str(data / "tokenizer"))
+    text = {}
+    for split in ("train", "validation"):
+        rows = rows_of(tmp_path / "out", split)
+        text[split] = tokenizer.decode(rows[~np.isin(rows, (PAD_ID, CLS_ID, SEP_ID))].tolist())
+    for index in range(400):  # each on one side, the repeated ones too
+        assert sum(f"number 4 {index} " in side for side in text.values()) == 1
+
+
+def test_it_is_a_tfds_dataset_and_a_mixture_reads_it(data, tmp_path):
+    info = build(data, tmp_path / "out")
+    builder = tfds.builder_from_directory(str(tmp_path / "out"))
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        name: split["rows"] for name, split in info.splits.items()}
+    mixture = make_sequential([DatasetSource(str(tmp_path / "out"), split="validation")])
+    np.testing.assert_array_equal(mixture.read(*mixture.rows_at(0, mixture.num_examples)),
+                                  rows_of(tmp_path / "out", "validation"))
+    assert build(data, tmp_path / "out") == info  # nothing to do
+
+
+def test_a_long_line_is_cut_and_nothing_of_it_lost(data, tmp_path):
+    line = " ".join(np.random.default_rng(0).choice(WORDS, size=500_000))  # 2 MB
+    info = build(data, tmp_path / "out", train=[write(tmp_path / "long.jsonl", [line])], chunk_chars=1_500_000)
+    tokenizer = Tokenizer.load(str(data / "tokenizer"))
+    assert info.splits["train"]["text_tokens"] == len(tokenizer.encode_batch([line])[0])
+    assert info.splits["train"]["dropped_text_tokens"] == 0 and info.splits["train"]["documents"] == 3
+
+
+def test_a_truncated_file_is_named(data, tmp_path):
+    build(data, tmp_path / "out")
+    shard = min((tmp_path / "out").glob("*train*array_record*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(OSError, match=f"{shard.name}.*truncated"):
+        load_corpus_info(str(tmp_path / "out"))
+
+
+def test_other_settings_do_not_touch_what_is_there(data, tmp_path):
+    build(data, tmp_path / "out")
+    with pytest.raises(FileExistsError, match="other sequence_length"):
+        build(data, tmp_path / "out", sequence_length=64)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="is no dataset"):
+        build(data, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"validation": [], "validation_fraction": 0.0}, "give one of the two"),
+    ({"validation_fraction": 0.1}, "give one of the two"),
+    ({"validation": [], "validation_fraction": 1.5}, "between 0 and 1"),
+    ({"packing": "best"}, "expected one of"),
+    ({"sequence_length": 2}, "expected at least 3"),
+    ({"num_processes": 0}, "at least 1"),
+])
+def test_bad_arguments(data, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(data, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line(data, tmp_path, monkeypatch, capsys):
+    common = ["corpus", "--train", str(data / "train.jsonl"), "--tokenizer", str(data / "tokenizer"), "--sequence_length", "32",
+              "--packing", "documents", "--num_processes", "1"]
+    monkeypatch.setattr(sys, "argv", [*common, "--validation_fraction", "0.2", "--out", str(tmp_path / "out")])
+    main()
+    assert "documents" in capsys.readouterr().out and load_corpus_info(str(tmp_path / "out")).sequence_length == 32
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "bad.txt").write_bytes(b"good line\n\n" + b"bad \xff line\n")
+    for sources, words in (([str(tmp_path / "empty.jsonl")], "got no text"), ([str(tmp_path / "none.txt")], "does not exist"),
+                           ([str(tmp_path / "bad.txt")], "not valid UTF-8")):
+        monkeypatch.setattr(sys, "argv", [*common, "--validation", *sources, "--out", str(tmp_path / "no")])
+        with pytest.raises(SystemExit, match=f"error: .*{words}"):
+            main()
+        assert not (tmp_path / "no").exists()
+    monkeypatch.setattr(sys, "argv", [*common, "--validation", str(tmp_path / "bad.txt"), "--on_invalid_utf8", "skip", "--out",
+                                      str(tmp_path / "skipped")])
+    main()
+    assert "1 lines were not UTF-8" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(data, tmp_path):
+    """A 300 MB file is built below 1 GB of resident memory in every process."""
+    document = json.dumps({"text": "\n".join(make_documents(2_000, 5))}) + "\n"
+    with (tmp_path / "large.jsonl").open("w") as file:
+        for _ in range(300_000_000 // len(document)):
+            file.write(document)
+    program = ("import resource, sys; from data_pipelines.corpus import main; main(); "
+               "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))")
+    result = subprocess.run([sys.executable, "-c", program, "--train", str(tmp_path / "large.jsonl"), "--validation",
+                             str(data / "validation.jsonl"), "--tokenizer", str(data / "tokenizer"), "--sequence_length", "512",
+                             "--packing", "contiguous", "--num_processes", "2", "--out", str(tmp_path / "out")],
+                            cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert int(result.stdout.split()[-1]) < 1_000_000  # KiB

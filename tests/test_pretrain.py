@@ -1,0 +1,269 @@
+"""`python -m electra_jax.pretrain` as people run it: to the end, killed, starved of disk, with NaN, and with wrong settings."""
+
+import functools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.corpus import build_corpus
+from data_pipelines.tokenizer import train_tokenizer
+from electra_jax import pretrain
+from electra_jax.command_line import load_config
+from electra_jax.training.loop import Intervals, train
+from electra_jax.training.step import NO_STEP
+from electra_jax.training.writers import MetricWriters, read_metrics
+
+ROOT = Path(__file__).parent.parent
+TIMING = ("tokens_per_second", "model_flops_per_second", "data_wait_seconds")
+NUM_STEPS, LENGTH, VOCAB = 60, 32, 128
+VALUES = {
+    "model.vocab_size": VOCAB, "model.embedding_size": 32, "model.max_position_embeddings": LENGTH,
+    "model.generator.hidden_size": 32, "model.generator.num_layers": 2, "model.generator.intermediate_size": 64,
+    "model.discriminator.hidden_size": 32, "model.discriminator.num_layers": 2, "model.discriminator.intermediate_size": 64,
+    "model.hidden_dropout": 0.1, "data.sequence_length": LENGTH, "optimizer.warmup_steps": 10, "train.num_steps": NUM_STEPS,
+    "train.batch_size": 16, "eval.every": 20, "eval.batch_size": 16, "eval.max_batches": 2, "checkpoint.every": 10,
+    "log.every": 4,  # a checkpoint falls into the middle of a window
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A directory with "corpus" (rows of 32) and "other", made with another tokenizer."""
+    root = tmp_path_factory.mktemp("data")
+    source = random.Random(0)
+    words = ["".join(source.choices("abcdefghijklmnoprstu", k=source.randint(2, 7))) for _ in range(200)]
+    documents = [" ".join(source.choices(words, k=source.randint(10, 60))) for _ in range(300)]
+    (root / "train.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    (root / "validation.txt").write_text("\n\n".join(documents[:50]), encoding="utf-8")
+    for name, vocab_size in (("corpus", VOCAB), ("other", VOCAB - 8)):
+        train_tokenizer(documents, str(root / f"tokenizer_{name}"), vocab_size=vocab_size)
+        build_corpus(str(root / name), train=[str(root / "train.txt")], validation=[str(root / "validation.txt")],
+                     tokenizer=str(root / f"tokenizer_{name}"), sequence_length=LENGTH, packing="documents", num_processes=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device, as on a laptop; programs compiled by one run are reused by the others, to save minutes."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **cache}
+
+
+@pytest.fixture(scope="module")
+def finished(data, environment, tmp_path_factory):
+    """(run directory, outcome) of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, start(workdir, data, environment)
+
+
+def values(data, **changes):
+    """Settings of a small run; `changes` by key with "__" for the dots."""
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    return VALUES | {"data.datasets": str(data / "corpus")} | changes
+
+
+def command(workdir, data, **changes):
+    """The command of a small run."""
+    return [sys.executable, "-m", "electra_jax.pretrain", "--config=configs/debug.py", f"--workdir={workdir}",
+            *(f"--config.{key}={value}" for key, value in values(data, **changes).items())]
+
+
+def start(workdir, data, environment, file_limit=None, **changes):
+    """Run the command to its end; no file may grow beyond `file_limit` bytes."""
+    with subprocess.Popen(command(workdir, data, **changes), cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        if file_limit:  # from outside and while it still starts: code between fork and exec is unsafe beside jax's threads
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def checkpoints(workdir):
+    """Steps of the whole checkpoints."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def comparable(workdir):
+    """Rows of the run without what a clock measured."""
+    return [{key: value for key, value in row.items() if key not in TIMING} for row in read_metrics(workdir)]
+
+
+@pytest.mark.slow
+def test_a_run_to_the_end(finished):
+    workdir, outcome = finished
+    assert outcome.returncode == 0, outcome.stderr
+    path = Path(outcome.stdout.splitlines()[-1])
+    assert path == workdir / "summary.json"
+    summary = json.loads(path.read_text())
+    assert summary["steps"] == NUM_STEPS and summary["tokens_per_second"] > 0
+    assert 0 < summary["heldout_unigram_entropy"] < summary["heldout_mlm_loss"] < 6  # 60 steps do not teach it more
+    assert 0 <= summary["heldout_mlm_accuracy"] < 1 and 0 < summary["heldout_rtd_auc"] < 1
+    assert (workdir / "plots" / "curves.png").exists()
+    assert checkpoints(workdir) == [NUM_STEPS - 10, NUM_STEPS]
+    assert (workdir / "parameters.txt").read_text().splitlines()[-1] in outcome.stderr
+
+
+@pytest.mark.slow
+def test_rows_of_a_run(finished):
+    workdir, _ = finished
+    rows = read_metrics(workdir)
+    training, evaluation = ([row for row in rows if ("eval/mlm_loss" in row) == kind] for kind in (False, True))
+    assert [row["step"] for row in training] == list(range(4, NUM_STEPS + 1, 4))
+    assert [row["step"] for row in evaluation] == [20, 40, 60]
+    weight = load_config("configs/debug.py").objective.disc_weight
+    for row in training:
+        assert row["data_wait_seconds"] >= 0 and row["tokens_per_second"] > 0
+        # Close and not equal: "loss" is a mean over steps, the others are means over tokens.
+        assert row["loss"] == pytest.approx(row["mlm_loss"] + weight * row["rtd_loss"], rel=0.02)
+    assert training[-1]["loss"] < training[0]["loss"]
+
+
+@pytest.mark.slow
+def test_a_complete_run_started_again_changes_nothing(finished, data, environment):
+    workdir, _ = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    outcome = start(workdir, data, environment)
+    assert outcome.returncode == 0 and "the run is complete" in outcome.stderr
+    assert outcome.stdout.splitlines()[-1] == str(workdir / "summary.json")
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def kill_after_a_checkpoint(workdir, data, environment):
+    """Start a run, and end it by SIGKILL as soon as rows lie beyond a checkpoint."""
+    with subprocess.Popen(command(workdir, data), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            saved = checkpoints(workdir)
+            if saved and (workdir / "metrics.jsonl").read_bytes().count(b"\n") * 4 > saved[-1] + 8:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert checkpoints(workdir)[-1] < NUM_STEPS
+
+
+@pytest.mark.slow
+def test_killed_then_starved_of_disk_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
+    expected, workdir = comparable(finished[0]), tmp_path / "killed"
+    kill_after_a_checkpoint(workdir, data, environment)
+    killed_at = checkpoints(workdir)
+    starved = tmp_path / "starved"
+    shutil.copytree(workdir, starved)
+
+    assert start(workdir, data, environment).returncode == 0
+    assert comparable(workdir) == expected
+
+    outcome = start(starved, data, environment, file_limit=50_000)  # less than the largest file of a checkpoint
+    assert outcome.returncode == 1
+    message = outcome.stderr[outcome.stderr.index("OSError: "):]
+    assert f"could not be saved in {starved / 'checkpoints'}" in message and "Traceback" not in message
+    assert f"The checkpoints of steps {killed_at} are whole" in message
+    assert checkpoints(starved) == killed_at
+    assert start(starved, data, environment).returncode == 0
+    assert comparable(starved) == expected
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
+    outcome = start(tmp_path / "run", data, environment, optimizer__learning_rate=1e30, optimizer__warmup_steps=1_000,
+                    checkpoint__every=1)
+    assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
+    report = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
+    step = report["step"]
+    assert f"NonFiniteLossError: The gradient or update of step {step} is not finite" in outcome.stderr
+    assert len(report["rows"]) == 16 and all(path == str(data / "corpus") and row >= 0 for path, row in report["rows"])
+    assert checkpoints(tmp_path / "run")[-1] == step - 1 and f"good checkpoint is of step {step - 1}" in outcome.stderr
+    again = start(tmp_path / "run", data, environment, optimizer__learning_rate=1e30, optimizer__warmup_steps=1_000,
+                  checkpoint__every=1)
+    assert f"The gradient or update of step {step} is not finite" in again.stderr  # restored, and the same happens again
+
+
+def counting_step(state, ids):
+    """A step whose window of two steps holds eight tokens a step and a loss of 3."""
+    step = state.step + 1
+    count = 1 + state.step % 2
+    window = {"steps": count, "loss": 3.0 * count, "tokens": 8 * count, "gradient_norm": 0.0, "nonfinite_step": NO_STEP}
+    return types.SimpleNamespace(step=step, params=step), window
+
+
+def test_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops(tmp_path):
+    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
+    saved, evaluated = [], []
+    checkpointer = types.SimpleNamespace(save=lambda step, state, run: saved.append(step), wait=lambda: None)
+
+    def evaluate(params):
+        evaluated.append(params)
+        return {"mlm_loss": 1.0}
+
+    def go(first, last):
+        with MetricWriters(tmp_path, tensorboard=False, progress=False, total_steps=6, start_step=first) as writers:
+            train(types.SimpleNamespace(step=first, params=first), counting_step, batches, Intervals(last, 2, 2, 4),
+                  evaluate=evaluate, write=writers, checkpointer=checkpointer, run={}, schedule=lambda step: step / 10,
+                  flops_per_token=5.0, peak_flops=1e6)
+        return [row["step"] for row in read_metrics(tmp_path)]
+
+    assert go(0, 4) == [2, 2, 4, 4]
+    assert (saved, evaluated) == ([4], [2, 4])
+    assert go(4, 6) == [2, 2, 4, 4, 6, 6]
+    assert (saved, evaluated) == ([4, 6], [2, 4, 6])
+    row = read_metrics(tmp_path)[-2]
+    assert row["loss"] == 3.0 and row["learning_rate"] == 0.5  # of the update that made step 6
+    assert row["model_flops_per_second"] == pytest.approx(3 * 5.0 * row["tokens_per_second"])
+    assert row["model_flops_utilization"] == pytest.approx(row["model_flops_per_second"] / 1e6)
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), [
+    ({"data__datasets": ""}, ValueError, r"no dataset is given\. Build one with `python -m data_pipelines\.corpus"),
+    ({"data__datasets": "{data}/corpus,{data}/other"}, ValueError, r"config\.data\.weights: got \(1\.0,\) for 2 datasets"),
+    ({"data__datasets": "{data}/corpus,{data}/other", "data__weights": (1, 1)}, ValueError, "sequence_length and tokenizer"),
+    ({"data__datasets": "{data}/nothing"}, FileNotFoundError, r"no such dataset directory: .*nothing"),
+    ({"data__datasets": "{data}"}, FileNotFoundError, r"no corpus\.json; expected a directory made by"),
+    ({"data__datasets": "{truncated}"}, OSError, r"-train\.array_record-00000-of-0000\d: got 1000 bytes, expected"),
+    ({"data__sequence_length": 64}, ValueError, r"config\.data\.sequence_length: got 64, but the datasets hold rows of 32"),
+    ({"model__vocab_size": VOCAB - 1}, ValueError, r"config\.model\.vocab_size: got 127, but the datasets' tokenizer has 128"),
+    ({"model__max_position_embeddings": 16}, ValueError, r"max_position_embeddings: got 16, expected at least .* 32"),
+    ({"mesh__tensor": 3}, ValueError, r"config\.mesh: got .* for 8 devices"),
+    ({"mesh__tensor": 8}, ValueError, r"config\.mesh does not fit the model"),
+    ({"train__batch_size": 12}, ValueError, r"config\.train\.batch_size: got 12, expected a multiple of"),
+    ({"eval__batch_size": 12}, ValueError, r"config\.eval\.batch_size: got 12"),
+    ({"log__every": 0}, ValueError, r"config\.log\.every: got 0, expected 1 or more"),
+    ({"objective__name": "elektra"}, ValueError, r"config\.objective\.name: got 'elektra', expected one of"),
+])
+def test_a_wrong_setting_says_what_to_change_and_leaves_nothing_behind(changes, error, message, data, tmp_path):
+    truncated = tmp_path / "truncated"
+    shutil.copytree(data / "corpus", truncated)
+    shard = next(truncated.glob("*-train.array_record-00000*"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    changes = {key: value.format(data=data, truncated=truncated) if isinstance(value, str) else value
+               for key, value in changes.items()}
+    config, workdir = load_config("configs/debug.py").to_dict(), tmp_path / "run"
+    for key, value in values(data, **changes).items():
+        *sections, name = key.split(".")
+        functools.reduce(dict.__getitem__, sections, config)[name] = value
+    with pytest.raises(error, match=message):
+        pretrain.run(config, workdir)
+    assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_the_directory_of_another_run_is_refused_with_the_keys_that_differ(finished, data, environment):
+    workdir, _ = finished
+    before = (workdir / "config.json").read_bytes()
+    outcome = start(workdir, data, environment, train__seed=3, optimizer__learning_rate=0.5, log__every=7)
+    assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
+    assert "config.train.seed: the run has 0, you gave 3" in outcome.stderr
+    assert "config.optimizer.learning_rate: the run has 0.002, you gave 0.5" in outcome.stderr
+    assert "log.every" not in outcome.stderr  # may differ
+    assert (workdir / "config.json").read_bytes() == before
