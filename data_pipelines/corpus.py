@@ -7,7 +7,8 @@
 
 The unit of work is a chunk of whole documents of a fixed amount of text, packed by itself into one file, so the rows do not
 depend on the number of processes. The directory appears whole or not at all, and holds a copy of its tokenizer. A build that
-was interrupted goes on where it stopped when it is started again: finished files wait in DIR.partial.
+was interrupted goes on where it stopped when it is started again: finished files wait in DIR.partial. Documents of more than a
+million characters are cut at whitespace first, and the pieces counted and split as documents.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from data_pipelines.tokenizer import Tokenizer
 
 INFO_FILE, SETTINGS_FILE, DATASET = "corpus.json", "settings.json", "electra_corpus"
 SPLITS = ("train", "validation")
+TFDS_FILES = ("dataset_info.json", "features.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,10 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
         raise ValueError(f"held-out text: got --validation {list(validation)} and --validation_fraction {validation_fraction}, "
                          "expected either sources or a fraction between 0 and 1; give one of the two.")
     if num_processes < 1 or chunk_chars < 1:
-        raise ValueError(f"--num_processes: got {num_processes}, --chunk_chars: got {chunk_chars}, expected at least 1 each.")
+        raise ValueError(f"--num_processes: got {num_processes}, chunk_chars: got {chunk_chars}, expected at least 1 each.")
+    if seed < 0:
+        raise ValueError(f"--seed: got {seed}, expected 0 or more.")
+    directory = os.path.abspath(directory)  # without the slash at its end
     loaded = Tokenizer.load(tokenizer)
     settings = {"train": list(train), "validation": list(validation), "validation_fraction": validation_fraction, "seed": seed,
                 "text_field": text_field, "on_invalid_utf8": on_invalid_utf8, "chunk_chars": chunk_chars}
@@ -94,7 +99,7 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
         return _existing(directory, wanted)
     if Path(directory).exists():
         raise FileExistsError(f"{directory} exists and is no dataset (no {INFO_FILE}). Choose another --out, or remove it.")
-    partial = _partial_directory(directory, wanted)
+    partial = _partial_directory(directory, wanted | {"files": _files_of([*train, *validation])})
     read = functools.partial(read_documents, text_field=text_field, on_invalid_utf8=on_invalid_utf8, report=report)
     if validation_fraction:
         documents = _divide(read(train), validation_fraction)
@@ -113,9 +118,8 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
             looked_at = list(validation if split == "validation" and validation else train)
             raise ValueError(f"split {split!r}: got no text from {looked_at}, expected at least one document. Check the files "
                              "and --text_field, or raise --validation_fraction.")
-    splits = {split: _name_shards(partial, split, [counts for counts in chunks if counts["rows"]])
-              for split, chunks in done.items()}
-    _remove_leftovers(partial, {name for split in splits.values() for name in split["shards"]})
+    shards = {split: _shard_names(split, [counts for counts in chunks if counts["rows"]]) for split, chunks in done.items()}
+    splits = {split: _describe_split(named) for split, named in shards.items()}
     _write_tfds_metadata(partial, splits, sequence_length, row_dtype(loaded.vocab_size))
     shutil.copytree(tokenizer, partial / "tokenizer", dirs_exist_ok=True)
     # Of the text and what was made of it, not of where it lay: a copied dataset, or one built again elsewhere, is the same.
@@ -124,6 +128,8 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
     info = CorpusInfo(fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
                       vocab_size=loaded.vocab_size, splits=splits, **wanted)
     (partial / INFO_FILE).write_text(json.dumps(dataclasses.asdict(info), indent=2))
+    # Last, since a build that goes on looks for the files under their first names.
+    _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})
     os.replace(partial, directory)
     return info
 
@@ -138,11 +144,11 @@ def _existing(directory: str, wanted: dict) -> CorpusInfo:
 
 
 def _partial_directory(directory: str, wanted: dict) -> Path:
-    """Where the build works; what another build left there is removed, what this one left is kept."""
+    """Where the build works; what another build, or other files, left there is removed, what this one left is kept."""
     partial = Path(f"{directory}.partial")
     settings = partial / SETTINGS_FILE
     if partial.exists() and not (settings.exists() and json.loads(settings.read_text()) == wanted):
-        print(f"{partial}: left by a build with other settings; starting anew.", file=sys.stderr)
+        print(f"{partial}: left by a build with other settings or other files; starting anew.", file=sys.stderr)
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     write_json(settings, wanted)
@@ -178,27 +184,42 @@ def _size_of(sources: Sequence[str]) -> int | None:
     return None
 
 
-def _name_shards(directory: Path, split: str, done: list[dict]) -> dict:
-    """Give the files of a split their TFDS names, which hold their number; returns the split's entry of corpus.json."""
-    shards, lengths = {}, []
-    for number, counts in enumerate(done):
-        name = f"{DATASET}-{split}.array_record-{number:05d}-of-{len(done):05d}"
-        os.replace(counts["path"], directory / name)
-        shards[name] = (directory / name).stat().st_size
-        lengths.append(counts["rows"])
-    totals = {key: sum(counts[key] for counts in done) for key in ("documents", "tokens", "text_tokens", "dropped_text_tokens")}
-    return {"rows": sum(lengths), "rows_by_shard": lengths, **totals, "shards": shards}
+def _files_of(sources: Sequence[str]) -> list[list[int] | None]:
+    """Size [bytes] and time of change [ns] of each source, None for one that is no file."""
+    stats = [os.stat(source) if os.path.isfile(source) else None for source in sources]
+    return [stat and [stat.st_size, stat.st_mtime_ns] for stat in stats]
 
 
-def _remove_leftovers(directory: Path, shards: set[str]) -> None:
-    """Remove what only the build needed, and files that an interrupted build named when the text was another one."""
+def _shard_names(split: str, done: list[dict]) -> dict[str, dict]:
+    """TFDS name → counts of the files of a split; the name holds their number."""
+    return {f"{DATASET}-{split}.array_record-{number:05d}-of-{len(done):05d}": counts for number, counts in enumerate(done)}
+
+
+def _describe_split(named: dict[str, dict]) -> dict:
+    """The entry of corpus.json."""
+    lengths = [counts["rows"] for counts in named.values()]
+    totals = {key: sum(counts[key] for counts in named.values())
+              for key in ("documents", "tokens", "text_tokens", "dropped_text_tokens")}
+    return {"rows": sum(lengths), "rows_by_shard": lengths, **totals,
+            "shards": {name: counts["file_bytes"] for name, counts in named.items()}}
+
+
+def _name_shards(directory: Path, named: dict[str, dict]) -> None:
+    """Give the files their names, and remove what only the build needed."""
+    for name, counts in named.items():
+        os.replace(directory / Path(counts["path"]).name, directory / name)
     for path in directory.iterdir():
-        if path.name not in shards and path.is_file():
+        if path.is_file() and path.name not in {*named, INFO_FILE, *TFDS_FILES}:
             path.unlink()
 
 
 def _write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dtype: type) -> None:
     """dataset_info.json and features.json, so that `tfds.builder_from_directory` reads the dataset."""
+    for leftover in directory.glob(f"{DATASET}-*"):  # of a build interrupted while it gave the names
+        leftover.unlink()
+    for split in splits.values():
+        for name in split["shards"]:
+            (directory / name).touch()  # TFDS wants to see the names; the files themselves get them last
     template = tfds.core.ShardedFileTemplate(data_dir=directory, dataset_name=DATASET, filetype_suffix="array_record")
     infos = [tfds.core.SplitInfo(name=name, shard_lengths=split["rows_by_shard"], num_bytes=sum(split["shards"].values()),
                                  filename_template=template) for name, split in splits.items()]
@@ -208,7 +229,8 @@ def _write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dt
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.corpus", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", nargs="+", required=True, metavar="SRC", help=SOURCES_HELP)
     parser.add_argument("--validation", nargs="+", default=[], metavar="SRC", help="held-out documents, as --train")
     parser.add_argument("--validation_fraction", type=float, default=0.0, metavar="F",
@@ -233,6 +255,8 @@ def main() -> None:
     if report.invalid_utf8:
         print(f"{report.invalid_utf8:,} lines were not UTF-8 (--on_invalid_utf8 {arguments['on_invalid_utf8']}); the first: "
               f"{report.first_invalid}")
+    if report.skipped_empty or report.cut:
+        print(f"{report.skipped_empty:,} empty documents skipped, {report.cut:,} cuts in documents too long to be read whole")
     for name, split in info.splits.items():
         padding = 1 - split["tokens"] / (split["rows"] * info.sequence_length)
         dropped = split["dropped_text_tokens"] / max(1, split["text_tokens"])

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from data_pipelines.packing import pack
 from data_pipelines.tokenizer import PAD_ID, SEP_ID, Tokenizer
 
 COUNTS_SUFFIX = ".counts.json"
+JOBS_AHEAD = 2  # read while every process is busy
 
 
 class Job(NamedTuple):
@@ -32,26 +34,36 @@ class Job(NamedTuple):
 
 
 def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, counts) of every job in order; at most two jobs a process are in memory.
+    """(path, counts) of every job in order; at most `num_processes` + 2 jobs are in memory.
 
     A file that an earlier run finished from the same text is left as it is.
+
+    Raises:
+      OSError: a file could not be written, or a process was killed.
     """
     if num_processes == 1:
         yield from ((job.path, _finished(job) or write_shard(job)) for job in jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
+    # Unlike multiprocessing.Pool, which waits forever, an executor notices that the system killed one of its processes.
+    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
+    try:
         waiting: collections.deque = collections.deque()
         for job in jobs:
             counts = _finished(job)
-            waiting.append((job.path, counts, None if counts else pool.apply_async(write_shard, (job,))))
-            if len(waiting) >= 2 * num_processes:
+            waiting.append((job.path, counts, None if counts else pool.submit(write_shard, job)))
+            if len(waiting) >= num_processes + JOBS_AHEAD:
                 yield _wait(*waiting.popleft())
         while waiting:
             yield _wait(*waiting.popleft())
+    except BrokenProcessPool as error:
+        raise OSError(f"one of {num_processes} processes was killed, probably for want of memory. Start the same command again "
+                      "with a smaller --num_processes; finished files are kept.") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _wait(path: str, counts: dict[str, Any] | None, result) -> tuple[str, dict[str, Any]]:
-    return path, counts or result.get()
+    return path, counts or result.result()
 
 
 def _finished(job: Job) -> dict[str, Any] | None:

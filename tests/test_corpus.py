@@ -1,6 +1,9 @@
 """The dataset builder: same rows however it ran, split by document, nothing lost, bad input named."""
 
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import shards
+from data_pipelines import corpus, shards
 from data_pipelines.corpus import build_corpus, load_corpus_info, main
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizer import CLS_ID, PAD_ID, SEP_ID, Tokenizer, train_tokenizer
@@ -57,6 +60,8 @@ def test_rows_do_not_depend_on_the_number_of_processes(data, tmp_path, packing):
     assert one.fingerprint == two.fingerprint and len(one.splits["train"]["shards"]) > 2
     np.testing.assert_array_equal(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
     assert not (tmp_path / "one.partial").exists()
+    build(data, f"{tmp_path}/three/", packing=packing)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "three", "two"]
 
 
 def test_every_token_of_every_document_is_there_once(data, tmp_path):
@@ -77,6 +82,15 @@ def test_electra_packing_says_what_it_dropped(data, tmp_path):
     assert split["dropped_text_tokens"] == split["text_tokens"] - (rows > SEP_ID).sum() > 0
     build(data, tmp_path / "other", packing="electra", seed=1)
     assert not np.array_equal(rows, rows_of(tmp_path / "other")[: len(rows)])
+
+
+def test_electra_packing_draws_anew_in_every_chunk(data, tmp_path):
+    source = write(tmp_path / "same.jsonl", ["\n".join(make_documents(50, 1))] * 4)
+    info = build(data, tmp_path / "out", train=[source], packing="electra")
+    assert len(info.splits["train"]["shards"]) == 4
+    ends = np.cumsum(info.splits["train"]["rows_by_shard"])[:-1]
+    chunks = [chunk.tobytes() for chunk in np.split(rows_of(tmp_path / "out"), ends)]
+    assert len(set(chunks)) == 4
 
 
 def test_a_killed_build_goes_on_and_ends_the_same(data, tmp_path, monkeypatch):
@@ -102,23 +116,88 @@ def test_a_killed_build_goes_on_and_ends_the_same(data, tmp_path, monkeypatch):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
-def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsys):
+def test_a_build_that_failed_at_its_end_packs_nothing_again(data, tmp_path, monkeypatch):
+    whole, copytree, write_shard = build(data, tmp_path / "whole"), corpus.shutil.copytree, shards.write_shard
+
+    def disk_full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(corpus.shutil, "copytree", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(corpus.shutil, "copytree", copytree)
+    again = []
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
+    assert build(data, tmp_path / "out") == whole and not again
+
+
+def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_path):
+    documents = make_documents(200, 1)
+    tokenizer = str(data / "tokenizer")
+
+    def jobs():
+        for number in range(9):
+            if number == 6:
+                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            yield shards.Job(tokenizer, 32, "documents", (0, 0, number), str(tmp_path / f"{number}"), documents)
+
+    done = []
+    with pytest.raises(OSError, match="one of 2 processes was killed"):
+        done += shards.run_jobs(jobs(), 2)
+    finished = [path.name.partition(".")[0] for path in tmp_path.glob("*" + shards.COUNTS_SUFFIX)]
+    assert finished and all((tmp_path / name).exists() for name in finished)
+
+
+def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing_half_made(data, tmp_path):
+    """As on a full disk: no file may grow beyond 20 kB."""
+    program = ("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+               "from data_pipelines.corpus import main; main()")
+    result = subprocess.run([sys.executable, "-B", "-c", program, "--train", str(data / "train.jsonl"), "--validation",
+                             str(data / "validation.jsonl"), "--tokenizer", str(data / "tokenizer"), "--sequence_length", "32",
+                             "--packing", "documents", "--num_processes", "1", "--out", str(tmp_path / "out")],
+                            cwd=ROOT, capture_output=True, text=True, check=False)
+    error = result.stderr.replace("\r", "\n").splitlines()[-1]
+    assert result.returncode == 1 and "error: " in error and "cannot be written" in error and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_noticed_at_once", [True, False])
+def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsys, is_noticed_at_once):
     source = tmp_path / "train.jsonl"
     write(source, make_documents(200, 1))
-    original = shards.write_shard
-    monkeypatch.setattr(shards, "write_shard", lambda job: original(job) if "validation" not in job.path else 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        build(data, tmp_path / "out", train=[str(source)])
-    monkeypatch.setattr(shards, "write_shard", original)
-    write(source, make_documents(50, 3))
+    before = source.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus.shutil, "copytree", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(data, tmp_path / "out", train=[str(source)])
+    source.write_text(source.read_text().replace("cat", "dog"))
+    if is_noticed_at_once:
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    else:  # same size, same time: the digest of each chunk's text is left to tell
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     info = build(data, tmp_path / "out", train=[str(source)])
-    write(source, make_documents(50, 3))
+    assert ("starting anew" in capsys.readouterr().err) == is_noticed_at_once
     assert info.fingerprint == build(data, tmp_path / "fresh", train=[str(source)]).fingerprint
+    np.testing.assert_array_equal(rows_of(tmp_path / "out"), rows_of(tmp_path / "fresh"))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in (tmp_path / "fresh").iterdir())
-    # Another setting throws the unfinished build away, and says so.
-    (tmp_path / "third.partial").mkdir()
-    build(data, tmp_path / "third")
+
+
+@pytest.mark.parametrize("change", [{"sequence_length": 16}, {"seed": 1}, {"text_field": "body"}, {"chunk_chars": 3_000}])
+def test_an_unfinished_build_of_other_settings_is_thrown_away(data, tmp_path, monkeypatch, capsys, change):
+    source = tmp_path / "both.jsonl"
+    source.write_text("".join(json.dumps({"text": text, "body": text}) + "\n" for text in make_documents(30, 1)))
+    arguments = {"train": [str(source)], "validation": [str(source)]}
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_write_tfds_metadata", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(data, tmp_path / "out", **arguments)
+    assert "anew" not in capsys.readouterr().err
+    again, write_shard = [], shards.write_shard
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
+    info = build(data, tmp_path / "out", **arguments | change)
     assert "starting anew" in capsys.readouterr().err
+    assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
 
 
 def test_held_out_share_is_split_by_document(data, tmp_path):
@@ -179,6 +258,8 @@ def test_other_settings_do_not_touch_what_is_there(data, tmp_path):
     ({"packing": "best"}, "expected one of"),
     ({"sequence_length": 2}, "expected at least 3"),
     ({"num_processes": 0}, "at least 1"),
+    ({"seed": -1}, "--seed: got -1, expected 0 or more"),
+    ({"on_invalid_utf8": "ignore"}, "expected one of error, skip, replace"),
 ])
 def test_bad_arguments(data, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
@@ -200,24 +281,28 @@ def test_command_line(data, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit, match=f"error: .*{words}"):
             main()
         assert not (tmp_path / "no").exists()
-    monkeypatch.setattr(sys, "argv", [*common, "--validation", str(tmp_path / "bad.txt"), "--on_invalid_utf8", "skip", "--out",
-                                      str(tmp_path / "skipped")])
-    main()
-    assert "1 lines were not UTF-8" in capsys.readouterr().out
+    for choice, documents in (("skip", 1), ("replace", 2)):
+        monkeypatch.setattr(sys, "argv", [*common, "--validation", str(tmp_path / "bad.txt"), "--on_invalid_utf8", choice,
+                                          "--out", str(tmp_path / choice)])
+        main()
+        assert f"1 lines were not UTF-8 (--on_invalid_utf8 {choice}); the first: " in capsys.readouterr().out
+        assert load_corpus_info(str(tmp_path / choice)).splits["validation"]["documents"] == documents
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(data, tmp_path):
-    """A 300 MB file is built below 1 GB of resident memory in every process."""
-    document = json.dumps({"text": "\n".join(make_documents(2_000, 5))}) + "\n"
-    with (tmp_path / "large.jsonl").open("w") as file:
-        for _ in range(300_000_000 // len(document)):
-            file.write(document)
+    """A 100 MB file needs as little resident memory as a 25 MB one, in every process."""
+    block = json.dumps({"text": "\n".join(make_documents(2_000, 5))}) + "\n"
     program = ("import resource, sys; from data_pipelines.corpus import main; main(); "
                "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))")
-    result = subprocess.run([sys.executable, "-c", program, "--train", str(tmp_path / "large.jsonl"), "--validation",
-                             str(data / "validation.jsonl"), "--tokenizer", str(data / "tokenizer"), "--sequence_length", "512",
-                             "--packing", "contiguous", "--num_processes", "2", "--out", str(tmp_path / "out")],
-                            cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert int(result.stdout.split()[-1]) < 1_000_000  # KiB
+    peaks = []
+    for megabytes in (25, 100):
+        with (tmp_path / "text.jsonl").open("w") as file:
+            file.writelines(block for _ in range(megabytes * 1_000_000 // len(block)))
+        result = subprocess.run([sys.executable, "-B", "-c", program, "--train", str(tmp_path / "text.jsonl"), "--validation",
+                                 str(data / "validation.jsonl"), "--tokenizer", str(data / "tokenizer"), "--sequence_length",
+                                 "512", "--packing", "contiguous", "--num_processes", "2", "--out",
+                                 str(tmp_path / f"out{megabytes}")], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-2000:]
+        peaks.append(int(result.stdout.split()[-1]))  # KiB
+    assert peaks[1] < 1.2 * peaks[0] < 600_000

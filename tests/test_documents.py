@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import logging
 
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from data_pipelines import documents
 from data_pipelines.documents import ReadReport, read_documents
@@ -97,6 +100,53 @@ def test_parquet(tmp_path):
         list(read_documents([source], text_field="id"))
     with pytest.raises(ValueError, match="no field 'body', found 'text', 'id'"):
         list(read_documents([source], text_field="body"))
+
+
+class Sentences(tfds.core.GeneratorBasedBuilder):
+    """A TensorFlow Dataset of a text and a label."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    texts = {"train": ["one", "zwölf ☃\nthree", "  ", "four"], "test": ["held out", b"b\xffd"]}  # noqa: RUF012
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.Scalar(np.int32)})
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, _):
+        return {split: enumerate({"text": text, "label": 7} for text in texts) for split, texts in self.texts.items()}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    builder = Sentences(data_dir=tmp_path_factory.mktemp("tfds"), file_format="array_record")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+    return f"tfds:{builder.data_path}"
+
+
+def test_tensorflow_datasets(sentences):
+    report = ReadReport()
+    expected = ["one", "zwölf ☃\nthree", "four"]
+    assert list(read_documents([sentences, f"{sentences}@train[1:]"], report=report)) == expected + expected[1:]
+    assert (report.documents, report.skipped_empty) == (5, 2)
+    with pytest.raises(ValueError, match="test: example 1: not valid UTF-8"):
+        list(read_documents([f"{sentences}@test"]))
+    assert list(read_documents([f"{sentences}@test"], on_invalid_utf8="skip")) == ["held out"]
+    assert list(read_documents([f"{sentences}@test"], on_invalid_utf8="replace")) == ["held out", "b\ufffdd"]
+
+
+def test_tensorflow_datasets_that_cannot_be_read(sentences, tmp_path):
+    for source, message in ((f"{sentences}@dev", "no split 'dev', found train, test"),
+                            (f"tfds:{tmp_path}", "cannot be read .*already prepared with file_format='array_record'")):
+        with pytest.raises(ValueError, match=message):
+            list(read_documents([source]))
+    for field, message in (("body", "no field 'body', found 'label', 'text'"),
+                           ("label", "field 'label' is a .*, expected a string")):
+        with pytest.raises(ValueError, match=f"example 0: {message}"):
+            list(read_documents([sentences], text_field=field))
 
 
 def test_sources_are_checked_before_reading(tmp_path):
