@@ -31,12 +31,15 @@ from electra_jax.training.program import make_program
 
 SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4)
 BATCH_SIZE, SEQUENCE_LENGTH, MATMUL_SIZE = 32, 128, 2048
+# Ours in eight parts, whose activations stay in the caches, gives the same update 1.2 times as fast. PyTorch is fastest in one.
+NUM_MICROBATCHES = 8
 Figures = dict[str, Any]
 
 
 def cpu_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
     """One training step of `config` on the CPU beside PyTorch; speeds in tokens a second."""
-    config["train"]["batch_size"], config["data"]["sequence_length"] = BATCH_SIZE, SEQUENCE_LENGTH
+    config["train"] |= {"batch_size": BATCH_SIZE, "num_microbatches": NUM_MICROBATCHES}
+    config["data"]["sequence_length"] = SEQUENCE_LENGTH
     ids_BL = random_rows(config["model"]["vocab_size"])
     contestants = [*jax_contestants(config, ids_BL), *torch_contestants(config, ids_BL), Contestant("matmul", make_matmul())]
     with tqdm(total=rounds * len(contestants), unit="turn", desc="benchmark", leave=False) as bar:
@@ -55,6 +58,7 @@ def cpu_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
         "float32_matmul_gflops_per_second": peak / 1e9,
         "model_gflops_per_second": ours * flops / 1e9,
         "batch_size": BATCH_SIZE,
+        "num_microbatches": NUM_MICROBATCHES,
         "sequence_length": SEQUENCE_LENGTH,
         "cpu_count": os.cpu_count(),
         "jax_version": jax.__version__,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from flax import linen as nn
-from tiny import LENGTH, SPECIAL, electra, key, mlm, rows
+from tiny import LENGTH, SPECIAL, electra, key, mlm, model_section, rows
 
 from electra_jax.objectives.corruption import mask_tokens, max_predictions_per_seq, sample_tokens, write_tokens
 from electra_jax.objectives.rtd import rtd_loss
+from electra_jax.training.state import unbox
 
 
 def masked(ids, seed=0, mask_prob=0.15, mask_token_prob=0.85):
@@ -123,3 +124,18 @@ def test_discriminator_loss_does_not_train_the_generator():
     size = lambda name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(grads[name]))  # noqa: E731
     assert size("generator") == size("generator_predictions") == 0.0
     assert size("discriminator") > 0 and size("embeddings") > 0
+
+
+def test_bfloat16_computes_nearly_the_same_loss_and_gradient():
+    ids = jnp.asarray(rows(8))
+    value = {}
+    for dtype in ("float32", "bfloat16"):
+        objective = electra(model_section(dtype=dtype, hidden_dropout=0.1, attention_dropout=0.1))
+        params = unbox(objective.init(key(0), ids.shape[1]))
+        batch = objective.prepare(key(1), ids)
+        loss = lambda params: objective.loss(params, batch, objective.normalizers(batch), key(2))[0]  # noqa: B023, E731
+        value[dtype] = jax.value_and_grad(loss)(params)
+    np.testing.assert_allclose(value["bfloat16"][0], value["float32"][0], rtol=5e-3)
+    for exact, rounded in zip(*(jax.tree.leaves(value[dtype][1]) for dtype in ("float32", "bfloat16")), strict=True):
+        assert rounded.dtype == np.float32
+        np.testing.assert_allclose(rounded, exact, atol=0.1 * np.abs(exact).max() + 1e-6)

@@ -48,7 +48,11 @@ def _contract_backward(spec, dtype, residuals, gradient):
     x, y = jax.lax.optimization_barrier((x, y))
     first, second, result = re.split(",|->", spec)
     gradient_x = contract(f"{result},{second}->{first}", dtype, gradient, y)
-    gradient_y = contract(f"{first},{result}->{second}", dtype, x, gradient)
+    if len(second) == 2 and y.shape[0] > y.shape[1]:
+        # The CPU back end transposes the first operand of this product: let it be the narrower one.
+        gradient_y = jax.lax.optimization_barrier(contract(f"{result},{first}->{second[::-1]}", dtype, gradient, x)).T
+    else:
+        gradient_y = contract(f"{first},{result}->{second}", dtype, x, gradient)
     return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
 
 
