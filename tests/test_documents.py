@@ -5,8 +5,11 @@ import json
 import logging
 
 import numpy as np
+import pyarrow
 import pytest
 import tensorflow_datasets as tfds
+import zstandard
+from pyarrow import parquet
 
 from data_pipelines import documents
 from data_pipelines.documents import ReadReport, read_documents
@@ -78,7 +81,6 @@ def test_jsonl_defects_are_named(tmp_path):
 
 
 def test_compressed_files(tmp_path):
-    zstandard = pytest.importorskip("zstandard")
     data = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "", "zwölf")).encode()
     report = ReadReport()
     sources = [_write(tmp_path / "a.jsonl.gz", gzip.compress(data)),
@@ -92,9 +94,8 @@ def test_compressed_files(tmp_path):
 
 
 def test_parquet(tmp_path):
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     source = str(tmp_path / "a.parquet")
-    parquet.write_table(arrow.table({"text": ["one", None, "zwölf"], "id": [1, 2, 3]}), source)
+    parquet.write_table(pyarrow.table({"text": ["one", None, "zwölf"], "id": [1, 2, 3]}), source)
     assert list(read_documents([source])) == ["one", "zwölf"]
     with pytest.raises(ValueError, match="column 'id' is int64"):
         list(read_documents([source], text_field="id"))
