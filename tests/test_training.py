@@ -177,7 +177,7 @@ def test_mesh_errors_say_what_to_change():
         make_mesh({"data": 3, "fsdp": 1, "tensor": 1})
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 8})
     params, axes = abstract_params(electra(), LENGTH)
-    with pytest.raises(ValueError, match=r"query/kernel: axis 'heads' has 2 entries, config\.mesh\.tensor=8"):
+    with pytest.raises(ValueError, match=r"query/kernel: axis 'heads' has 4 entries, config\.mesh\.tensor=8"):
         param_shardings(params, axes, mesh)
     with pytest.raises(ValueError, match=r"config\.train\.batch_size"):
         check_batch(12, 1, make_mesh({"data": 8, "fsdp": 1, "tensor": 1}))
