@@ -12,6 +12,7 @@ Published result of `small` (paper, Table 1): GLUE dev 79.9 after 1M steps, 4 da
 
 from ml_collections import config_dict
 
+from electra_jax.config_argument import parse_config_argument
 from electra_jax.models.config import SIZES, encoder_shape, generator_shape
 
 # size: (mask_prob, sequence_length, learning_rate, batch_size, num_steps). Masking and lengths: comment block of
@@ -25,20 +26,9 @@ RECIPES = {
 }
 
 
-def parse(arg: str | None, **defaults: str) -> dict[str, str]:
-    """Parse "key=value,key=value" against the known keys; ValueError for others."""
-    chosen = dict(defaults)
-    for item in filter(None, (arg or "").split(",")):
-        key, _, value = item.partition("=")
-        if key not in defaults:
-            raise ValueError(f"config argument: got {item!r}, expected {', '.join(f'{k}=…' for k in defaults)}.")
-        chosen[key] = value
-    return chosen
-
-
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The recipe of one size; see the module's text."""
-    chosen = parse(arg, size="small", objective="electra")
+    chosen = parse_config_argument(arg, size="small", objective="electra")
     if chosen["size"] not in SIZES:
         raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(SIZES)}.")
     size = SIZES[chosen["size"]]
@@ -56,7 +46,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             initializer_range=0.02,
             initializer="published",  # or "local": heads that start on their neighbours (models/initializers.py)
             dtype="float32",  # bfloat16 on TPU and GPU
-            embedding_sharing="tied",  # or "none" (paper §3.2)
+            position="absolute",
+            disentangled=None,
+            embedding_sharing="tied",  # or "none" (paper §3.2), or "gdes" (DeBERTaV3 §3.3)
             generator=create(**generator_shape(size)),
             discriminator=create(**encoder_shape(size.hidden_size, size.num_layers)),
         ),
@@ -64,7 +56,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             name=chosen["objective"],  # electra | mlm
             mask_prob=mask_prob,
             mask_token_prob=0.85,  # the code's; the paper's text says 1.0
+            masking="uniform",
             temperature=1.0,
+            vocab_chunk_size=0,  # entries of the vocabulary at a time in the generator's loss; 0: all at once
             gen_weight=1.0,
             disc_weight=50.0,
         ),
@@ -79,6 +73,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         ),
         optimizer=create(
             learning_rate=learning_rate,
+            discriminator_learning_rate=0.0,  # 0: the same
+            schedule="warmup_times_decay",
             warmup_steps=10_000,
             beta1=0.9,
             beta2=0.999,

@@ -16,17 +16,17 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
-from data_pipelines.tokenizer import CLS_ID, MASK_ID, PAD_ID, SEP_ID
+from data_pipelines.tokenizer import CLS_ID, MASK_ID, PAD_ID, SEP_ID, UNK_ID
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
-from electra_jax.models.flops import electra_flops, mlm_flops
+from electra_jax.models.flops import mlm_flops, rtd_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.mlm import make_mlm_objective
-from electra_jax.objectives.rtd import make_electra_objective
+from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals, NonFiniteLossError, train
@@ -36,8 +36,9 @@ from electra_jax.training.run_directory import check_run_directory, is_complete,
 from electra_jax.training.state import abstract_params
 from electra_jax.training.writers import MetricWriters
 
-OBJECTIVES = {"electra": (make_electra_objective, electra_flops), "mlm": (make_mlm_objective, mlm_flops)}
-SPECIAL = SpecialTokens(pad=PAD_ID, cls=CLS_ID, sep=SEP_ID, mask=MASK_ID)
+OBJECTIVES = {"electra": (make_electra_objective, rtd_flops), "deberta_v3": (make_deberta_v3_objective, rtd_flops),
+              "mlm": (make_mlm_objective, mlm_flops)}
+SPECIAL = SpecialTokens(pad=PAD_ID, cls=CLS_ID, sep=SEP_ID, mask=MASK_ID, unk=UNK_ID)
 
 
 def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def test_agrees_with_transformers(sharing):
                  "token_type_ids": torch.from_numpy(np.asarray(inputs.token_types_BL).astype(np.int64))}
     assert set(np.unique(inputs.token_types_BL)) == {0, 1}
     positions = jnp.tile(jnp.arange(LENGTH)[None], (3, 1))
-    generated, judged = PretrainingModel(config).apply({"params": params}, jnp.asarray(ids), inputs, positions)
+    (x, table, bias), judged = PretrainingModel(config).apply({"params": params}, jnp.asarray(ids), inputs, positions)
+    generated = x @ table.T + bias[None, None]
     embeddings = {name: params["embeddings" if sharing == "tied" else f"{name}_embeddings"]
                   for name in ("generator", "discriminator")}
     generator = load(transformers.ElectraForMaskedLM, config.generator, torch_weights(
@@ -175,5 +176,5 @@ def test_config_errors_name_the_key():
         make_pretraining_config(model_section(discriminator={"hidden_size": 30, "num_layers": 1, "num_heads": 4,
                                                             "intermediate_size": 8}))
     with pytest.raises(ValueError, match="embedding_sharing"):
-        make_pretraining_config(model_section(embedding_sharing="gdes"))
+        make_pretraining_config(model_section(embedding_sharing="both"))
     assert path_name((jax.tree_util.DictKey("a"), jax.tree_util.DictKey("b"))) == "a/b"

@@ -8,14 +8,15 @@ import torch
 from flax import linen as nn
 from tiny import LENGTH, SPECIAL, electra, key, mlm, model_section, rows
 
-from electra_jax.objectives.corruption import mask_tokens, max_predictions_per_seq, sample_tokens, write_tokens
+from electra_jax.objectives.corruption import mask_tokens, max_predictions_per_seq, write_tokens
 from electra_jax.objectives.rtd import rtd_loss
+from electra_jax.objectives.vocabulary import sample_tokens
 from electra_jax.training.state import unbox
 
 
 def masked(ids, seed=0, mask_prob=0.15, mask_token_prob=0.85):
-    return mask_tokens(key(seed), jnp.asarray(ids), SPECIAL, mask_prob=mask_prob, mask_token_prob=mask_token_prob,
-                       type_vocab_size=2)
+    return mask_tokens(key(seed), jnp.asarray(ids), SPECIAL, masking="uniform", mask_prob=mask_prob,
+                       mask_token_prob=mask_token_prob, type_vocab_size=2)
 
 
 # Reference values of google-research/electra's configure_pretraining.py.
@@ -109,18 +110,18 @@ def test_losses_of_microbatches_add_up(make):
     params = nn.meta.unbox(objective.init(key(), LENGTH))
     batch = objective.prepare(key(1), jnp.asarray(rows(8)))
     normalizers = objective.normalizers(batch)
-    whole, sums = objective.loss(params, batch, normalizers, None)
-    parts = [objective.loss(params, jax.tree.map(lambda x, i=i: x[i : i + 2], batch), normalizers, None)
+    whole, sums = objective.phases[0].loss(params, batch, normalizers, None, None)
+    parts = [objective.phases[0].loss(params, jax.tree.map(lambda x, i=i: x[i : i + 2], batch), normalizers, None, None)
              for i in range(0, 8, 2)]
     np.testing.assert_allclose(whole, sum(value for value, _ in parts), rtol=1e-6)
-    np.testing.assert_allclose(sums["mlm_nll"], sum(part["mlm_nll"] for _, part in parts), rtol=1e-6)
+    np.testing.assert_allclose(sums[0]["mlm_nll"], sum(part["mlm_nll"] for _, (part, _) in parts), rtol=1e-6)
 
 
 def test_discriminator_loss_does_not_train_the_generator():
     objective = electra(gen_weight=0.0)
     params = nn.meta.unbox(objective.init(key(), LENGTH))
     batch = objective.prepare(key(1), jnp.asarray(rows(8)))
-    grads = jax.grad(lambda p: objective.loss(p, batch, objective.normalizers(batch), None)[0])(params)
+    grads = jax.grad(lambda p: objective.phases[0].loss(p, batch, objective.normalizers(batch), None, None)[0])(params)
     size = lambda name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(grads[name]))  # noqa: E731
     assert size("generator") == size("generator_predictions") == 0.0
     assert size("discriminator") > 0 and size("embeddings") > 0
@@ -133,7 +134,7 @@ def test_bfloat16_computes_nearly_the_same_loss_and_gradient():
         objective = electra(model_section(dtype=dtype, hidden_dropout=0.1, attention_dropout=0.1))
         params = unbox(objective.init(key(0), ids.shape[1]))
         batch = objective.prepare(key(1), ids)
-        loss = lambda params: objective.loss(params, batch, objective.normalizers(batch), key(2))[0]  # noqa: B023, E731
+        loss = lambda params: objective.phases[0].loss(params, batch, objective.normalizers(batch), key(2), None)[0]  # noqa: B023, E731
         value[dtype] = jax.value_and_grad(loss)(params)
     np.testing.assert_allclose(value["bfloat16"][0], value["float32"][0], rtol=5e-3)
     for exact, rounded in zip(*(jax.tree.leaves(value[dtype][1]) for dtype in ("float32", "bfloat16")), strict=True):

@@ -10,11 +10,12 @@ from tiny import LENGTH, electra, key, model_section, objective_section, rows
 from configs import debug
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch, param_shardings
+from electra_jax.objectives.base import Phase
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.metrics import binned_auc, summarize, unigram_entropy
-from electra_jax.training.optimizer import assign_groups, make_optimizer
+from electra_jax.training.optimizer import assign_groups, make_optimizers
 from electra_jax.training.program import make_program
-from electra_jax.training.schedules import warmup_linear_decay
+from electra_jax.training.schedules import SCHEDULES, warmup_times_decay
 from electra_jax.training.state import abstract_params
 
 
@@ -31,10 +32,10 @@ def config(**changes):
     return full
 
 
-def run_steps(full, mesh, steps, state=None, start=0):
+def run_steps(full, mesh, steps, state=None, start=0, make=electra):
     """Train on rows(seed=step); returns the state and the metrics of each step's window."""
     with axis_context(mesh):
-        program = make_program(full, electra(full["model"], **full["objective"]), mesh)
+        program = make_program(full, make(full["model"], **full["objective"]), mesh)
         state = program.init() if state is None else state
         windows = []
         for step in range(start, start + steps):
@@ -45,9 +46,12 @@ def run_steps(full, mesh, steps, state=None, start=0):
 
 
 def test_schedule_by_hand():
-    schedule = warmup_linear_decay(1.0, 10, 100)
+    schedule = warmup_times_decay(1.0, 10, 100)
     values = [float(schedule(step)) for step in (0, 5, 10, 50, 100, 120)]
     np.testing.assert_allclose(values, [0.0, 0.95 * 0.5, 0.9, 0.5, 0.0, 0.0], rtol=1e-6)
+    schedule = SCHEDULES["warmup_then_decay"](1.0, 10, 100)
+    values = [float(schedule(step)) for step in (0, 5, 9, 10, 50, 100, 120)]
+    np.testing.assert_allclose(values, [0.0, 0.5, 0.9, 0.9, 0.5, 0.0, 0.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bias_correction", [False, True])
@@ -55,7 +59,9 @@ def test_adam_against_numpy(bias_correction):
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(3, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
     section = config()["optimizer"] | {"bias_correction": bias_correction, "groups": (("bias", 0.5, 0.0), (".*", 1.0, 1.0))}
-    optimizer, schedule = make_optimizer(section, 10, params)
+    phase = Phase("all", tuple(params), None)
+    optimizers, schedule = make_optimizers(section, 10, params, (phase,))
+    optimizer = optimizers["all"]
     ours, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
     expected = {name: value.astype(np.float64) for name, value in params.items()}
     m, v = ({name: np.zeros_like(value) for name, value in expected.items()} for _ in range(2))
@@ -105,7 +111,7 @@ def test_losses_are_the_same_on_every_mesh(sizes):
         assert abs(ours["rtd_loss"] - reference["rtd_loss"]) < 1e-5
     table = state.params["embeddings"]["word_embeddings"]["embedding"]
     assert table.addressable_shards[0].data.shape == (256 // sizes[2], 16 // sizes[1])
-    moment = state.opt_state[1].mu["embeddings"]["word_embeddings"]["embedding"]
+    moment = state.opt_state["joint"][1].mu["embeddings"]["word_embeddings"]["embedding"]
     assert moment.sharding == table.sharding
 
 
@@ -164,7 +170,7 @@ def test_constraints_are_in_the_program_only_inside_the_axis_context():
 
     def count():
         batch = jax.eval_shape(objective.prepare, key(), jax.ShapeDtypeStruct((8, LENGTH), jnp.int32))
-        loss = lambda p, b: objective.loss(p, b, {"mlm": 1.0, "rtd": 1.0}, None)[0]  # noqa: E731
+        loss = lambda p, b: objective.phases[0].loss(p, b, {"mlm": 1.0, "rtd": 1.0}, None, None)[0]  # noqa: E731
         return str(jax.make_jaxpr(loss)(params, batch)).count("sharding_constraint")
 
     assert count() == 0

@@ -7,9 +7,9 @@ from configs import debug
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.mlm import make_mlm_objective
-from electra_jax.objectives.rtd import make_electra_objective
+from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
 
-SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4)
+SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
 LENGTH = 24
 
 
@@ -31,6 +31,19 @@ def objective_section(**changes):
 def electra(model=None, **changes):
     """ELECTRA's objective over the tiny model."""
     return make_electra_objective(make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL)
+
+
+def deberta_section(**changes):
+    """config.model of a tiny DeBERTaV3; published start, gradient-disentangled sharing, no dropout."""
+    model = debug.get_config("model=deberta_v3").model.to_dict()
+    return model | {"vocab_size": 256, "embedding_size": 32, "max_position_embeddings": 32, "initializer": "published",
+                    "generator": encoder_shape(32, 2) | {"num_heads": 2},
+                    "discriminator": encoder_shape(32, 2) | {"num_heads": 2}} | changes
+
+
+def deberta(model=None, **changes):
+    """DeBERTaV3's objective over the tiny model."""
+    return make_deberta_v3_objective(make_pretraining_config(model or deberta_section()), objective_section(**changes), SPECIAL)
 
 
 def mlm(model=None, **changes):

@@ -20,6 +20,8 @@ LOGICAL_AXIS_RULES = (
     ("vocab", "tensor"),
     ("position", None),
     ("token_type", None),
+    ("relpos", None),  # rows of the relative table
+    ("tap", None),  # of a convolution
     ("label", None),
 )
 
@@ -68,11 +70,16 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     return shardings
 
 
-def state_shardings(abstract_state: Any, shardings_of_params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
-    """Shardings of a whole TrainState: moments lie where their parameters lie, all the rest is replicated."""
-    opt_state = optax.tree_map_params(optimizer, lambda _, sharding: sharding, abstract_state.opt_state, shardings_of_params,
-                                      transform_non_params=lambda _: replicated(mesh))
+def state_shardings(abstract_state: Any, shardings_of_params: Any, optimizers: dict[str, optax.GradientTransformation],
+                    trains: dict[str, tuple[str, ...]], mesh: Mesh) -> Any:
+    """Shardings of a whole TrainState: moments lie where their parameters lie, all the rest is replicated. `trains` names the
+    top-level modules of each optimizer."""
     rest = jax.tree.map(lambda _: replicated(mesh), abstract_state)
+    opt_state = {
+        name: optax.tree_map_params(optimizer, lambda _, sharding: sharding, abstract_state.opt_state[name],
+                                    {module: shardings_of_params[module] for module in trains[name]},
+                                    transform_non_params=lambda _: replicated(mesh))
+        for name, optimizer in optimizers.items()}
     return rest.replace(params=shardings_of_params, opt_state=opt_state)
 
 

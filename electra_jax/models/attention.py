@@ -27,7 +27,8 @@ class SelfAttention(nn.Module):
     def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
         config = self.config
         query_BLHK, key_BMHK, value_BMHK = (
-            Projection(config, self._kernel_init(role), name=role)(x_BLD) for role in ("query", "key", "value"))
+            Projection(config, self._kernel_init(role), nn.initializers.zeros, name=role)(x_BLD)
+            for role in ("query", "key", "value"))
         # Scaling queries rather than scores touches L·K numbers a head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
         scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
@@ -37,14 +38,14 @@ class SelfAttention(nn.Module):
         weights_BHLM = Dropout(config.attention_dropout, name="dropout")(weights_BHLM, is_training)
         context_BLHK = contract("BHLM,BMHK->BLHK", config.dtype, weights_BHLM, value_BMHK).astype(config.dtype)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
-        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
+        kernel_init = kernel_initializer(config)
         return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(context_BLD)
 
     def _kernel_init(self, role: str) -> nn.initializers.Initializer:
         config = self.config
         if config.initializer == "local" and self.is_first and role != "value":
             return neighbour_projection(config.initializer_range, role)
-        return kernel_initializer(config.initializer, config.initializer_range)
+        return kernel_initializer(config)
 
 
 class Projection(nn.Module):
@@ -52,12 +53,13 @@ class Projection(nn.Module):
 
     config: EncoderConfig
     kernel_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         config = self.config
         shape = (config.num_heads, config.head_size)
         kernel_DHK = self.param("kernel", logical(self.kernel_init, "embed", "heads", "kv"), (x_BLD.shape[-1], *shape))
-        bias_HK = self.param("bias", logical(nn.initializers.zeros, "heads", "kv"), shape)
+        bias_HK = self.param("bias", logical(self.bias_init, "heads", "kv"), shape)
         y_BLHK = contract("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK) + broadcast_to_rank(bias_HK, 4)
         return nn.with_logical_constraint(y_BLHK.astype(config.dtype), ("batch", "length", "heads", "kv"))

@@ -1,10 +1,39 @@
-"""Frozen, self-checking model configuration, and the table of published ELECTRA sizes with their sources."""
+"""Frozen, self-checking model configuration, and the tables of published sizes with their sources."""
 
 import dataclasses
 
 DTYPES = ("float32", "bfloat16")
-EMBEDDING_SHARING = ("tied", "none")
+EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
+POSITIONS = ("absolute", "disentangled")
+ATTENTION_IMPLEMENTATIONS = ("skew", "gather")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DisentangledConfig:
+    """What DeBERTa-v2/v3 adds to an encoder (config.model.disentangled); reference values in configs/deberta_v3.py.
+
+    Raises:
+      ValueError: a field is out of range.
+    """
+
+    position_buckets: int  # S: relative distances fall into 2·S buckets, exact near and logarithmic far
+    max_relative_positions: int  # M: distances are clipped to ±(M − 1); the published −1 means 512
+    position_biased_input: bool  # add absolute positions to the input, as BERT does; off in v3
+    enhanced_mask_decoder: bool  # the generator's last layer runs twice on a stream that starts from absolute positions
+    conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 is off, as in v3
+    implementation: str  # of the relative terms: "skew", or "gather" (slower, the reference in tests)
+
+    def __post_init__(self):
+        _require(self.position_buckets >= 2, "disentangled.position_buckets", self.position_buckets, "2 or more")
+        _require(self.max_relative_positions - 1 > self.position_buckets // 2, "disentangled.max_relative_positions",
+                 self.max_relative_positions, f"more than position_buckets/2 + 1 ({self.position_buckets // 2 + 1})")
+        _require(self.conv_kernel_size == 0 or self.conv_kernel_size % 2 == 1, "disentangled.conv_kernel_size",
+                 self.conv_kernel_size, "0 or an odd number")
+        _require(not (self.enhanced_mask_decoder and self.position_biased_input), "disentangled.enhanced_mask_decoder", True,
+                 "False when position_biased_input is True: the decoder exists to bring positions in late")
+        _require(self.implementation in ATTENTION_IMPLEMENTATIONS, "disentangled.implementation", self.implementation,
+                 f"one of {ATTENTION_IMPLEMENTATIONS}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,11 +60,22 @@ class EncoderConfig:
     # left and right neighbour; the same architecture, a different start (see models/initializers.py).
     initializer: str
     dtype: str  # of computation; parameters, softmax, LayerNorm statistics, logits and losses are float32
+    position: str  # "absolute" (BERT, ELECTRA) or "disentangled" (DeBERTa)
+    disentangled: DisentangledConfig | None  # set when position is "disentangled"
 
     def __post_init__(self):
         for field in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
-                      "max_position_embeddings", "type_vocab_size"):
+                      "max_position_embeddings"):
             _require(getattr(self, field) >= 1, field, getattr(self, field), "a positive integer")
+        _require(self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more")
+        _require(self.position in POSITIONS, "position", self.position, f"one of {POSITIONS}")
+        _require((self.disentangled is not None) == (self.position == "disentangled"), "disentangled", self.disentangled,
+                 "a section when config.model.position is 'disentangled', and only then")
+        if self.disentangled is not None:
+            _require(self.embedding_size == self.hidden_size, "embedding_size", self.embedding_size,
+                     f"hidden_size ({self.hidden_size}), as in every published DeBERTa")
+            _require(self.num_layers >= 2 or not self.disentangled.enhanced_mask_decoder, "num_layers", self.num_layers,
+                     "2 or more with disentangled.enhanced_mask_decoder, which uses the last layer as the decoder")
         for field in ("hidden_dropout", "attention_dropout"):
             _require(0.0 <= getattr(self, field) < 1.0, field, getattr(self, field), "a probability in [0, 1)")
         _require(self.hidden_size % self.num_heads == 0, "hidden_size", self.hidden_size,
@@ -47,10 +87,16 @@ class EncoderConfig:
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
 
+    @property
+    def has_input_positions(self) -> bool:
+        """Whether absolute positions are added to the token embeddings."""
+        return self.disentangled is None or self.disentangled.position_biased_input
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Generator, discriminator and how they share embeddings ("tied" or "none")."""
+    """Generator, discriminator and how they share embeddings: "tied", "none", or "gdes" (gradient-disentangled embedding
+    sharing: the discriminator adds a table of its own to the generator's, to which its gradient does not pass)."""
 
     generator: EncoderConfig
     discriminator: EncoderConfig
@@ -63,7 +109,7 @@ class PretrainingConfig:
                  self.generator.vocab_size, f"the discriminator's {self.discriminator.vocab_size}")
         _require(self.embedding_sharing == "none" or self.generator.embedding_size == self.discriminator.embedding_size,
                  "generator.embedding_size", self.generator.embedding_size,
-                 f"the discriminator's {self.discriminator.embedding_size} when embeddings are tied")
+                 f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'")
 
 
 def _require(condition: bool, field: str, got, expected: str) -> None:
@@ -82,7 +128,7 @@ class Size:
     generator_depth: float  # generator_layers of the reference code
 
 
-# Source: google-research/electra, configure_pretraining.py and util/training_utils.py; heads = hidden/64, FFN = 4·hidden.
+# ELECTRA. Source: google-research/electra, configure_pretraining.py, util/training_utils.py; heads = hidden/64, FFN = 4·hidden.
 # "small" is the paper's Table 1 model (generator ¼ wide); "small_pp" is the released checkpoint, whose generator is as
 # wide as its discriminator (README, "Continue pre-training", and the authors' answer in issue 39).
 SIZES = {
@@ -108,14 +154,41 @@ def generator_shape(size: Size) -> dict[str, int]:
     return encoder_shape(round(size.hidden_size * size.generator_width), round(size.num_layers * size.generator_depth))
 
 
+@dataclasses.dataclass(frozen=True)
+class DebertaSize:
+    """One row of DeBERTaV3's table: both encoders are equally wide, the generator half as deep."""
+
+    hidden_size: int
+    num_layers: int
+    vocab_size: int
+
+    @property
+    def generator_layers(self) -> int:
+        return self.num_layers // 2
+
+
+# Source: microsoft/DeBERTa, experiments/language_model/rtd_*.json (its README gives other figures for xsmall, base and large:
+# the JSON files and the released checkpoints agree with this table). mdeberta: the released checkpoint's config.json; the
+# depth of its generator rests on a secondary source.
+DEBERTA_V3_SIZES = {
+    "xsmall": DebertaSize(384, 12, 128_100),
+    "small": DebertaSize(768, 6, 128_100),
+    "base": DebertaSize(768, 12, 128_100),
+    "large": DebertaSize(1024, 24, 128_100),
+    "mdeberta": DebertaSize(768, 12, 251_000),
+}
+
+
 def make_pretraining_config(model: dict) -> PretrainingConfig:
-    """Build the frozen configuration from `config.model` as a plain dict: shared fields beside two sub-sections.
+    """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the sub-sections.
 
     Raises:
       ValueError: a value is out of range, or a key is missing or unknown.
     """
     shared = {key: value for key, value in model.items() if key not in ("generator", "discriminator", "embedding_sharing")}
     known = {field.name for field in dataclasses.fields(EncoderConfig)}
+    if shared["disentangled"] is not None:
+        shared["disentangled"] = DisentangledConfig(**shared["disentangled"])
     sections = {}
     for name in ("generator", "discriminator"):
         fields = {**shared, **model[name]}

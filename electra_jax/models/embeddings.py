@@ -1,7 +1,9 @@
-"""Token + position + token-type embeddings and their LayerNorm, at embedding_size (ELECTRA §3.2; modeling.py).
+"""Token (+ position + token-type) embeddings and their LayerNorm, at embedding_size (ELECTRA §3.2; DeBERTaV3 §3.3).
 
 Shapes: B batch, L length, E embedding_size, V vocab.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
-from electra_jax.models.initializers import sinusoidal_positions, truncated_normal
+from electra_jax.models.initializers import sinusoidal_positions, table_initializer, truncated_normal
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import LayerNorm, logical
 
@@ -17,49 +19,95 @@ from electra_jax.models.layers import LayerNorm, logical
 LOCAL_POSITION_RMS, LOCAL_TOKEN_STDDEV = 0.057, 0.04
 
 
+class SharedTables(NamedTuple):
+    """The generator's tables, for a discriminator that builds on them; positions only where its input has them."""
+
+    word_VE: jax.Array
+    position_ME: jax.Array | None
+
+
 class Embeddings(nn.Module):
-    """The three tables and the LayerNorm that ELECTRA's generator and discriminator share when tied."""
+    """Tables and LayerNorm. Token types are absent when type_vocab_size is 0, positions when the input has none.
+
+    `source` says where the word and position tables come from: "own", "tied" (the generator's, none of its own) or "gdes"
+    (the generator's without gradient, plus an own table that starts at zero). `stores_positions` keeps a position table
+    that the input does not use: DeBERTa's enhanced mask decoder reads it.
+    """
 
     config: EncoderConfig
+    source: str = "own"
+    stores_positions: bool = False
 
     def setup(self):
         config = self.config
-        published = truncated_normal(config.initializer_range)
-        is_local = config.initializer == "local"
+        published, is_local = table_initializer(config), config.initializer == "local"
         self.word_embeddings = Table(config.vocab_size, config.embedding_size, "vocab",
-                                     truncated_normal(LOCAL_TOKEN_STDDEV) if is_local else published)
-        self.position_embeddings = Table(config.max_position_embeddings, config.embedding_size, "position",
-                                         sinusoidal_positions(LOCAL_POSITION_RMS) if is_local else published)
-        self.token_type_embeddings = Table(config.type_vocab_size, config.embedding_size, "token_type", published)
+                                     truncated_normal(LOCAL_TOKEN_STDDEV) if is_local else published, self.source)
+        if config.has_input_positions or self.stores_positions:
+            self.position_embeddings = Table(config.max_position_embeddings, config.embedding_size, "position",
+                                             sinusoidal_positions(LOCAL_POSITION_RMS) if is_local else published, self.source)
+        if config.type_vocab_size:
+            self.token_type_embeddings = Table(config.type_vocab_size, config.embedding_size, "token_type", published)
         self.layer_norm = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")
         self.dropout = Dropout(config.hidden_dropout)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
-        """Embed ids [B, L] → [B, L, E], normalised, with dropout."""
-        x_BLE = self.word_embeddings(ids_BL)
-        x_BLE += self.position_embeddings(inputs.positions_BL)
-        x_BLE += self.token_type_embeddings(inputs.token_types_BL)
-        x_BLE = nn.with_logical_constraint(x_BLE, ("batch", "length", None))
-        return self.dropout(self.layer_norm(x_BLE), is_training)
+    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool,
+                 shared: SharedTables | None = None) -> jax.Array:
+        """Embed ids [B, L] → [B, L, E], normalised, with dropout; `shared` is for a source other than "own"."""
+        config = self.config
+        x_BLE = self.word_embeddings(ids_BL, shared and shared.word_VE)
+        if config.has_input_positions:
+            x_BLE += self.position_embeddings(inputs.positions_BL, shared and shared.position_ME)
+        if config.type_vocab_size:
+            x_BLE += self.token_type_embeddings(inputs.token_types_BL)
+        x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
+        if config.disentangled is not None:
+            x_BLE *= inputs.is_token_BL[:, :, None]  # DeBERTa's padding is zero
+        return self.dropout(x_BLE, is_training)
 
-    def word_table(self) -> jax.Array:
+    def positions(self, inputs: EncoderInputs) -> jax.Array:
+        """Absolute positions [B, L, E] alone, without LayerNorm or dropout: what the enhanced mask decoder starts from."""
+        return self.position_embeddings(inputs.positions_BL)
+
+    def word_table(self, shared: SharedTables | None = None) -> jax.Array:
         """Token table [V, E] in float32: also the generator's output matrix."""
-        return self.word_embeddings.table()
+        return self.word_embeddings.table(shared and shared.word_VE)
+
+    def shared_tables(self) -> SharedTables:
+        """What a discriminator with another `source` than "own" builds on."""
+        return SharedTables(self.word_table(), self.position_embeddings.table() if self.config.has_input_positions else None)
 
 
 class Table(nn.Module):
-    """Embedding table [N, E], float32; lookups are float32 too, the LayerNorm behind them chooses the compute dtype."""
+    """Embedding table [N, E], float32; lookups are float32 too, the LayerNorm behind them chooses the compute dtype.
+
+    Of a table that is partly or wholly another's, `base` is the other one (see `Embeddings.source`).
+    """
 
     size: int
     features: int
     axis: str
     init: nn.initializers.Initializer
+    source: str = "own"
 
     def setup(self):
-        self.embedding = self.param("embedding", logical(self.init, self.axis, "embedding"), (self.size, self.features))
+        make = lambda name, init: self.param(name, logical(init, self.axis, "embedding"), (self.size, self.features))  # noqa: E731
+        if self.source == "own":
+            self.embedding = make("embedding", self.init)
+        elif self.source == "gdes":
+            self.delta = make("delta", nn.initializers.zeros)
 
-    def __call__(self, ids: jax.Array) -> jax.Array:
-        return jnp.take(self.embedding, ids, axis=0, mode="clip")
+    def __call__(self, ids: jax.Array, base: jax.Array | None = None) -> jax.Array:
+        # Two lookups and a sum of rows: the sum of whole tables would cost as much as the vocabulary is large.
+        lookup = lambda table: jnp.take(table, ids, axis=0, mode="clip")  # noqa: E731
+        return self._combine(lookup, base)
 
-    def table(self) -> jax.Array:
-        return self.embedding
+    def table(self, base: jax.Array | None = None) -> jax.Array:
+        return self._combine(lambda table: table, base)
+
+    def _combine(self, view, base: jax.Array | None) -> jax.Array:
+        if self.source == "own":
+            return view(self.embedding)
+        if self.source == "tied":
+            return view(base)
+        return jax.lax.stop_gradient(view(base)) + view(self.delta)

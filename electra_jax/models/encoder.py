@@ -8,8 +8,9 @@ from flax import linen as nn
 
 from electra_jax.models.attention import SelfAttention
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.dropout import Dropout
-from electra_jax.models.initializers import glorot_uniform, kernel_initializer
+from electra_jax.models.initializers import kernel_initializer, last_kernel_initializer
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import Dense, LayerNorm, gelu
 
@@ -27,7 +28,7 @@ class Encoder(nn.Module):
         config = self.config
         x_BLD = x_BLE
         if config.embedding_size != config.hidden_size:
-            x_BLD = Dense(config.hidden_size, ("embedding", "embed"), glorot_uniform(), config.dtype,
+            x_BLD = Dense(config.hidden_size, ("embedding", "embed"), last_kernel_initializer(config), config.dtype,
                           name="embeddings_project")(x_BLE)
         for index in range(config.num_layers):
             x_BLD = EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")(x_BLD, inputs, is_training)
@@ -41,13 +42,21 @@ class EncoderLayer(nn.Module):
     is_first: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool, relative_ND: jax.Array | None = None,
+                 query_BLD: jax.Array | None = None) -> jax.Array:
+        """Disentangled attention needs the relative table. With a query stream, keys and values come from `x_BLD` and all
+        else, the residual included, from the stream."""
         config = self.config
-        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
-        y_BLD = SelfAttention(config, self.is_first, name="attention")(x_BLD, inputs, is_training)
+        query_BLD = x_BLD if query_BLD is None else query_BLD
+        if config.disentangled is None:
+            y_BLD = SelfAttention(config, self.is_first, name="attention")(query_BLD, inputs, is_training)
+        else:
+            y_BLD = DisentangledSelfAttention(config, self.is_first, name="attention")(query_BLD, x_BLD, relative_ND, inputs,
+                                                                                      is_training)
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)
-        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(x_BLD + y_BLD)
+        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(query_BLD + y_BLD)
 
+        kernel_init = kernel_initializer(config)
         y_BLF = Dense(config.intermediate_size, ("embed", "mlp"), kernel_init, config.dtype, name="intermediate")(x_BLD)
         y_BLF = nn.with_logical_constraint(gelu(y_BLF), ("batch", "length", "mlp"))
         y_BLD = Dense(config.hidden_size, ("mlp", "embed"), kernel_init, config.dtype, name="output")(y_BLF)

@@ -1,14 +1,20 @@
 """Model FLOPs a token: matrix products only, forward; training costs three times as much. Never counts rows that are not
 predicted, padding, lookups or recomputation."""
 
+import dataclasses
+
 from electra_jax.models.config import EncoderConfig, PretrainingConfig
 
 
 def encoder_flops(config: EncoderConfig, sequence_length: int) -> float:
-    """Forward FLOPs a token of an encoder: 8d² + 4df + 4Ld a layer, and the embedding projection."""
+    """Forward FLOPs a token of an encoder: 8d² + 4df + 4Ld a layer, and the embedding projection.
+
+    Disentangled attention adds 4d·min(2S, 2L), each token's product with the relative rows; projecting those is not counted.
+    """
     d, f = config.hidden_size, config.intermediate_size
     projection = 2 * config.embedding_size * d if config.embedding_size != d else 0
-    return config.num_layers * (8 * d * d + 4 * d * f + 4 * sequence_length * d) + projection
+    relative = 0 if config.disentangled is None else 8 * d * min(config.disentangled.position_buckets, sequence_length)
+    return config.num_layers * (8 * d * d + 4 * d * f + 4 * sequence_length * d + relative) + projection
 
 
 def masked_head_flops(config: EncoderConfig, mask_prob: float) -> float:
@@ -16,13 +22,19 @@ def masked_head_flops(config: EncoderConfig, mask_prob: float) -> float:
     return mask_prob * (2 * config.hidden_size * config.embedding_size + 2 * config.embedding_size * config.vocab_size)
 
 
-def electra_flops(config: PretrainingConfig, sequence_length: int, mask_prob: float) -> float:
-    """Generator, its head, discriminator and its head."""
+def generator_flops(config: EncoderConfig, sequence_length: int) -> float:
+    """Forward FLOPs a token of an encoder that ends in the enhanced mask decoder, if it has one."""
+    passes = int(config.disentangled is not None and config.disentangled.enhanced_mask_decoder)
+    return encoder_flops(dataclasses.replace(config, num_layers=config.num_layers + passes), sequence_length)
+
+
+def rtd_flops(config: PretrainingConfig, sequence_length: int, mask_prob: float) -> float:
+    """Generator, its head, discriminator and its head. An enhanced mask decoder's second pass counts as one more layer."""
     width = config.discriminator.hidden_size
-    return (encoder_flops(config.generator, sequence_length) + masked_head_flops(config.generator, mask_prob)
+    return (generator_flops(config.generator, sequence_length) + masked_head_flops(config.generator, mask_prob)
             + encoder_flops(config.discriminator, sequence_length) + 2 * width * width + 2 * width)
 
 
 def mlm_flops(config: PretrainingConfig, sequence_length: int, mask_prob: float) -> float:
     """The baseline: one encoder of the discriminator's shape with the masked head."""
-    return encoder_flops(config.discriminator, sequence_length) + masked_head_flops(config.discriminator, mask_prob)
+    return generator_flops(config.discriminator, sequence_length) + masked_head_flops(config.discriminator, mask_prob)

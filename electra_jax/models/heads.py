@@ -1,42 +1,61 @@
-"""The two pre-training heads (google-research/electra run_pretraining.py).
+"""The pre-training heads (google-research/electra run_pretraining.py; microsoft/DeBERTa apps/models).
 
 Shapes: B batch, L length, P masked positions, D hidden, E embedding_size, V vocab.
 """
 
+from typing import NamedTuple
+
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.initializers import glorot_uniform, kernel_initializer
-from electra_jax.models.layers import Dense, LayerNorm, broadcast_to_rank, contract, gelu, logical
+from electra_jax.models.initializers import kernel_initializer, last_kernel_initializer
+from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.layers import Dense, LayerNorm, gelu, logical
+
+
+class VocabularyLogits(NamedTuple):
+    """logits_BPV = x_BPE · table_VEᵀ + bias_V before it is multiplied out: objectives/vocabulary.py does that, in whole or in
+    chunks. float32, but for x_BPE, which has the compute dtype."""
+
+    x_BPE: jax.Array
+    table_VE: jax.Array
+    bias_V: jax.Array
 
 
 class GeneratorPredictions(nn.Module):
-    """Hidden states of the masked positions [B, P, D] → logits [B, P, V] in float32, against the token table [V, E]."""
+    """Hidden states of the masked positions [B, P, D] → logits over the vocabulary, against the token table [V, E]."""
 
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, x_BPD: jax.Array, word_table_VE: jax.Array) -> jax.Array:
+    def __call__(self, x_BPD: jax.Array, word_table_VE: jax.Array) -> VocabularyLogits:
         config = self.config
-        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
+        kernel_init = kernel_initializer(config)
         x_BPE = Dense(config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, name="dense")(x_BPD)
         x_BPE = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")(gelu(x_BPE))
         bias_V = self.param("bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,))
-        logits_BPV = contract("BPE,VE->BPV", config.dtype, x_BPE, word_table_VE)
-        logits_BPV = nn.with_logical_constraint(logits_BPV, ("batch", None, "vocab"))
-        return logits_BPV + broadcast_to_rank(bias_V, 3)
+        return VocabularyLogits(x_BPE, word_table_VE, bias_V)
 
 
 class DiscriminatorPredictions(nn.Module):
-    """Hidden states [B, L, D] → one float32 logit a token [B, L]; positive means "replaced". No LayerNorm, no dropout."""
+    """Hidden states [B, L, D] → one float32 logit a token [B, L]; positive means "replaced". No dropout.
+
+    ELECTRA's head is dense → GELU → dense. DeBERTa's first adds the state of [CLS] to every token and normalises.
+    """
 
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs) -> jax.Array:
         config = self.config
-        kernel_init = kernel_initializer(config.initializer, config.initializer_range)
-        x_BLD = Dense(config.hidden_size, ("embed", "mlp"), kernel_init, config.dtype, name="dense")(x_BLD)
+        if config.disentangled is not None:
+            # Of packed documents each token takes the [CLS] of its own.
+            start_BL = jnp.maximum(jnp.arange(x_BLD.shape[1])[None] - inputs.positions_BL, 0)
+            x_BLD += jnp.take_along_axis(x_BLD, start_BL[:, :, None], axis=1)
+            x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(x_BLD)
+        x_BLD = Dense(config.hidden_size, ("embed", "mlp"), kernel_initializer(config), config.dtype, name="dense")(x_BLD)
         # The last product is tiny and its result is a logit: float32.
-        return Dense(1, ("mlp", "label"), glorot_uniform(), "float32", name="dense_prediction")(gelu(x_BLD))[..., 0]
+        kernel_init = last_kernel_initializer(config)
+        return Dense(1, ("mlp", "label"), kernel_init, "float32", name="dense_prediction")(gelu(x_BLD))[..., 0]

@@ -2,8 +2,9 @@
 
 The long early plateau of masked language modelling at the unigram distribution is attention not yet knowing where its
 neighbours are. The "local" start removes it without changing the architecture, so such a model still converts exactly to
-Hugging Face's ELECTRA: positions start as sinusoids, and in the first layer head h starts with a query that is the key
-rotated by one position, to the left for even heads and to the right for odd ones.
+Hugging Face's classes. Absolute positions start as sinusoids, and in the first layer head h starts with a query that is the
+key rotated by one position, to the left for even heads and to the right for odd ones. With disentangled attention the relative
+table starts as sinusoids, and the first layer's query bias and key kernel give the same neighbours a bonus.
 
 Shapes: D hidden, H heads, K head dim, M positions.
 """
@@ -12,6 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from electra_jax.models.config import EncoderConfig
+
+NEIGHBOUR_BONUS = 6.0  # score of the neighbour in the local start of disentangled attention
 
 
 # Google's code: tf.truncated_normal_initializer cuts at two standard deviations without rescaling the variance, as
@@ -29,10 +34,22 @@ def truncated_normal(stddev: float):
 glorot_uniform = nn.initializers.glorot_uniform
 
 
-def kernel_initializer(initializer: str, stddev: float):
+def table_initializer(config: EncoderConfig):
+    """Embedding tables as published: ELECTRA's normal is cut at two standard deviations, DeBERTa's is not
+    (microsoft/DeBERTa, deberta/nnmodule.py)."""
+    published = truncated_normal if config.disentangled is None else nn.initializers.normal
+    return published(config.initializer_range)
+
+
+def kernel_initializer(config: EncoderConfig):
     """Kernels of the encoder and heads: as published, or for the "local" start with variance 1/fan_in, under which what
     attention brings from the neighbours is as large as the residual stream it is added to (at 0.02 it drowns there)."""
-    return nn.initializers.lecun_normal() if initializer == "local" else truncated_normal(stddev)
+    return nn.initializers.lecun_normal() if config.initializer == "local" else table_initializer(config)
+
+
+def last_kernel_initializer(config: EncoderConfig):
+    """embeddings_project and the last layer of the discriminator head: TF1's default in ELECTRA, as all else in DeBERTa."""
+    return glorot_uniform() if config.disentangled is None else kernel_initializer(config)
 
 
 def _frequencies(num_pairs: int) -> np.ndarray:
@@ -40,16 +57,19 @@ def _frequencies(num_pairs: int) -> np.ndarray:
     return np.pi * (np.arange(num_pairs) + 0.5) / num_pairs
 
 
+def _sinusoids(num_positions: int, width: int) -> np.ndarray:
+    """Pairs (sin ω·m, cos ω·m) as [M, D]; an odd last column is zero."""
+    angles = np.arange(num_positions)[:, None] * _frequencies(width // 2)[None, :]
+    table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(num_positions, -1)
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
+
+
 def sinusoidal_positions(stddev: float):
     """Position table [M, D] of pairs (sin ω·m, cos ω·m), scaled to a root mean square of `stddev`."""
 
     def init(key, shape, dtype=jnp.float32):
         del key
-        num_positions, width = shape
-        angles = np.arange(num_positions)[:, None] * _frequencies(width // 2)[None, :]
-        table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(num_positions, -1)
-        table = np.pad(table, ((0, 0), (0, width - table.shape[1])))
-        return jnp.asarray(stddev * np.sqrt(2.0) * table, dtype)
+        return jnp.asarray(stddev * np.sqrt(2.0) * _sinusoids(*shape), dtype)
 
     return init
 
@@ -77,5 +97,33 @@ def neighbour_projection(stddev: float, role: str):
                 rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
                 kernel[2 * pair : 2 * pair + 2, head, 2 * slot : 2 * slot + 2] = rotation
         return jnp.asarray(kernel, dtype) + truncated_normal(stddev)(key, shape, dtype)
+
+    return init
+
+
+def neighbour_query_bias(head_size: int):
+    """Query bias [H, K] that asks every key for its first coordinate; see `neighbour_relative_key`."""
+
+    def init(key, shape, dtype=jnp.float32):
+        del key
+        # Bias and key share the factor evenly, so that neither learns much faster than the other.
+        return jnp.zeros(shape, dtype).at[:, 0].set(np.sqrt(NEIGHBOUR_BONUS * np.sqrt(3.0 * head_size)))
+
+    return init
+
+
+def neighbour_relative_key(config: EncoderConfig, kernel_init):
+    """Key kernel [D, H, K] whose first coordinate of head h is large on one row of the relative table: distance 1 (the token
+    on the left) for even heads, −1 for odd ones. The table must start as sinusoids."""
+
+    def init(key, shape, dtype=jnp.float32):
+        width, num_heads, head_size = shape
+        span = config.disentangled.position_buckets
+        table = _sinusoids(2 * span, width)
+        table -= table.mean(axis=1, keepdims=True)  # the encoder's LayerNorm
+        table /= table.std(axis=1, keepdims=True)
+        rows = [span + (1 if head % 2 == 0 else -1) for head in range(num_heads)]
+        kernel = kernel_init(key, (width, num_heads * head_size), dtype).reshape(shape)
+        return kernel.at[:, :, 0].set(np.sqrt(NEIGHBOUR_BONUS * np.sqrt(3.0 * head_size)) * table[rows].T / width)
 
     return init

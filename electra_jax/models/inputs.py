@@ -19,6 +19,7 @@ class SpecialTokens(NamedTuple):
     cls: int
     sep: int
     mask: int
+    unk: int
 
 
 class EncoderInputs(NamedTuple):
@@ -47,7 +48,7 @@ def derive_inputs(ids_BL: jax.Array, special: SpecialTokens, type_vocab_size: in
     is_sep_BL = ((ids_BL == special.sep) & is_token_BL).astype(jnp.int32)
     seps_before_BL = jnp.cumsum(is_sep_BL, axis=1) - is_sep_BL
     seps_at_start_BL = jnp.take_along_axis(seps_before_BL, start_BL, axis=1)
-    token_types_BL = jnp.minimum(seps_before_BL - seps_at_start_BL, type_vocab_size - 1)
+    token_types_BL = jnp.minimum(seps_before_BL - seps_at_start_BL, max(type_vocab_size - 1, 0))
     # Padding keeps small, valid indices: its embeddings are looked up, never attended to and never scored.
     positions_BL = jnp.where(is_token_BL, index_BL - start_BL, 0)
     return EncoderInputs(segments_BL, positions_BL, jnp.where(is_token_BL, token_types_BL, 0))

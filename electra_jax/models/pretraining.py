@@ -1,6 +1,8 @@
-"""Generator and discriminator side by side, and how they share embeddings (ELECTRA §3.2).
+"""Generator and discriminator side by side, and how they share embeddings (ELECTRA §3.2; DeBERTaV3 §3.3).
 
-`tied`: one set of tables and one embedding LayerNorm serves both (the released code); `none`: each has its own.
+`tied`: one set of tables serves both; ELECTRA ties the whole embedding layer, DeBERTa its word and position tables.
+`none`: each has its own. `gdes`, gradient-disentangled embedding sharing: the discriminator reads
+stop_gradient(generator's table) + its own delta, which starts at zero.
 
 Shapes: B batch, L length, P masked positions, D hidden, V vocab.
 """
@@ -9,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import PretrainingConfig
-from electra_jax.models.embeddings import Embeddings
+from electra_jax.models.config import EncoderConfig, PretrainingConfig
+from electra_jax.models.deberta_encoder import DebertaEncoder
+from electra_jax.models.embeddings import Embeddings, SharedTables
 from electra_jax.models.encoder import Encoder
-from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions
+from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
 
 
@@ -22,34 +25,44 @@ class PretrainingModel(nn.Module):
     config: PretrainingConfig
 
     def setup(self):
-        generator, discriminator = self.config.generator, self.config.discriminator
-        if self.config.embedding_sharing == "tied":
+        generator, discriminator, sharing = self.config.generator, self.config.discriminator, self.config.embedding_sharing
+        self.shares_tables = sharing == "gdes" or (sharing == "tied" and discriminator.disentangled is not None)
+        if sharing == "tied" and not self.shares_tables:
             self.embeddings = Embeddings(discriminator)
             self.embeddings_of = {"generator": self.embeddings, "discriminator": self.embeddings}
         else:
-            self.generator_embeddings = Embeddings(generator)
-            self.discriminator_embeddings = Embeddings(discriminator)
+            self.generator_embeddings = Embeddings(generator, stores_positions=has_decoder(generator))
+            self.discriminator_embeddings = Embeddings(discriminator, "own" if sharing == "none" else sharing)
             self.embeddings_of = {"generator": self.generator_embeddings, "discriminator": self.discriminator_embeddings}
-        self.generator = Encoder(generator)
+        self.generator = make_encoder(generator)
         self.generator_predictions = GeneratorPredictions(generator)
-        self.discriminator = Encoder(discriminator)
+        self.discriminator = make_encoder(discriminator)
         self.discriminator_predictions = DiscriminatorPredictions(discriminator)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs,
+                 positions_BP: jax.Array) -> tuple[VocabularyLogits, jax.Array]:
         """Run both encoders without dropout; touches every parameter, so `init` uses it."""
         return (self.generate(ids_BL, inputs, positions_BP, is_training=False),
                 self.discriminate(ids_BL, inputs, is_training=False))
 
-    def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool) -> jax.Array:
-        """Masked ids [B, L] → logits [B, P, V] at `positions_BP` only: [B, L, V] is never formed."""
-        embeddings = self.embeddings_of["generator"]
-        x_BLD = self.generator(embeddings(ids_BL, inputs, is_training), inputs, is_training)
-        return self.generator_predictions(gather_positions(x_BLD, positions_BP), embeddings.word_table())
+    def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array,
+                 is_training: bool) -> VocabularyLogits:
+        """Masked ids [B, L] → logits at `positions_BP` only: [B, L, V] is never formed."""
+        x_BLD = encode_masked(self.generator, self.embeddings_of["generator"], ids_BL, inputs, is_training)
+        return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings_of["generator"].word_table())
 
     def discriminate(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
         """Corrupted ids [B, L] → logits [B, L]; positive means "replaced"."""
-        embeddings = self.embeddings_of["discriminator"]
-        return self.discriminator_predictions(self.discriminator(embeddings(ids_BL, inputs, is_training), inputs, is_training))
+        x_BLE = self.embeddings_of["discriminator"](ids_BL, inputs, is_training, self._shared_tables())
+        return self.discriminator_predictions(self.discriminator(x_BLE, inputs, is_training), inputs)
+
+    def word_tables(self) -> dict[str, jax.Array]:
+        """The token tables [V, E] as the generator and the discriminator see them."""
+        return {"generator": self.embeddings_of["generator"].word_table(),
+                "discriminator": self.embeddings_of["discriminator"].word_table(self._shared_tables())}
+
+    def _shared_tables(self) -> SharedTables | None:
+        return self.embeddings_of["generator"].shared_tables() if self.shares_tables else None
 
 
 class MaskedLanguageModel(nn.Module):
@@ -59,18 +72,38 @@ class MaskedLanguageModel(nn.Module):
 
     def setup(self):
         encoder = self.config.discriminator
-        self.embeddings = Embeddings(encoder)
-        self.generator = Encoder(encoder)
+        self.embeddings = Embeddings(encoder, stores_positions=has_decoder(encoder))
+        self.generator = make_encoder(encoder)
         self.generator_predictions = GeneratorPredictions(encoder)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array) -> jax.Array:
+    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array) -> VocabularyLogits:
         """`generate` without dropout; used by `init`."""
         return self.generate(ids_BL, inputs, positions_BP, is_training=False)
 
-    def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool) -> jax.Array:
-        """Masked ids [B, L] → logits [B, P, V] at `positions_BP`."""
-        x_BLD = self.generator(self.embeddings(ids_BL, inputs, is_training), inputs, is_training)
+    def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array,
+                 is_training: bool) -> VocabularyLogits:
+        """Masked ids [B, L] → logits at `positions_BP`."""
+        x_BLD = encode_masked(self.generator, self.embeddings, ids_BL, inputs, is_training)
         return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings.word_table())
+
+
+def make_encoder(config: EncoderConfig) -> nn.Module:
+    """The encoder that config.position names."""
+    return {"absolute": Encoder, "disentangled": DebertaEncoder}[config.position](config)
+
+
+def has_decoder(config: EncoderConfig) -> bool:
+    """Whether a generator of this shape ends in the enhanced mask decoder."""
+    return config.disentangled is not None and config.disentangled.enhanced_mask_decoder
+
+
+def encode_masked(encoder: nn.Module, embeddings: Embeddings, ids_BL: jax.Array, inputs: EncoderInputs,
+                  is_training: bool) -> jax.Array:
+    """Hidden states [B, L, D] of a generator, through the enhanced mask decoder where it has one."""
+    x_BLE = embeddings(ids_BL, inputs, is_training)
+    if has_decoder(encoder.config):
+        return encoder(x_BLE, inputs, is_training, embeddings.positions(inputs))
+    return encoder(x_BLE, inputs, is_training)
 
 
 def gather_positions(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:

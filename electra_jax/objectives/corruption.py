@@ -3,17 +3,17 @@
 Everything random is drawn here, for the whole global batch at once, before it is cut into microbatches or shards; what
 follows is a deterministic function of it. So neither gradient accumulation nor the mesh changes what is trained on.
 
-Shapes: B batch, L length, P masked positions, V vocab.
+Shapes: B batch, L length, P masked positions.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens, derive_inputs
-
-SAMPLING_BLOCK = 128  # vocabulary entries a block of the two-level inverse CDF
+from electra_jax.objectives.masking import choose_windowed_positions
 
 
 class MaskedBatch(NamedTuple):
@@ -33,19 +33,17 @@ def max_predictions_per_seq(mask_prob: float, sequence_length: int) -> int:
     return int((mask_prob + 0.005) * sequence_length)
 
 
-def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, mask_prob: float, mask_token_prob: float,
-                type_vocab_size: int) -> MaskedBatch:
-    """Choose positions and write [MASK] on them.
+def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, masking: str, mask_prob: float,
+                mask_token_prob: float, type_vocab_size: int) -> MaskedBatch:
+    """Choose positions as `masking` says (a key of MASKING) and write [MASK] on them.
 
-    Of a row with n tokens, max(1, min(P, round(n·mask_prob))) are predicted, as in the reference code
-    (pretrain_helpers.mask); never [CLS], [SEP], [MASK] or padding. Positions are drawn *without* replacement: the
-    reference draws with replacement and averages the ids of collisions, an artefact. A chosen token becomes [MASK]
-    with probability `mask_token_prob` and otherwise stays (0.85 in the reference code, 1.0 in the paper's text).
+    A chosen token becomes [MASK] with probability `mask_token_prob` and otherwise stays (ELECTRA's code 0.85, its paper's text
+    and DeBERTaV3 1.0).
     """
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
     choice_key, mask_key, sample_key = jax.random.split(key, 3)
-    positions_BP, weights_BP = choose_positions(choice_key, ids_BL, inputs, special, mask_prob)
+    positions_BP, weights_BP = MASKING[masking](choice_key, ids_BL, inputs, special, mask_prob)
     shape = positions_BP.shape
     targets_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=1)
     is_masked_BP = jax.random.uniform(mask_key, shape) < mask_token_prob
@@ -57,7 +55,11 @@ def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, ma
 
 def choose_positions(key: jax.Array, ids_BL: jax.Array, inputs: EncoderInputs, special: SpecialTokens,
                      mask_prob: float) -> tuple[jax.Array, jax.Array]:
-    """Positions [B, P] uniform over the candidates, without replacement, and weights [B, P] (1 used, 0 not)."""
+    """Positions [B, P] uniform over the candidates, without replacement, and weights [B, P] (1 used, 0 not).
+
+    Of a row with n tokens, max(1, min(P, round(n·mask_prob))) are predicted, as in ELECTRA's code (pretrain_helpers.mask);
+    never [CLS], [SEP], [MASK] or padding. That code draws with replacement and averages the ids of collisions, an artefact.
+    """
     num_slots = max_predictions_per_seq(mask_prob, ids_BL.shape[1])
     is_special_BL = (ids_BL == special.cls) | (ids_BL == special.sep) | (ids_BL == special.mask)
     is_candidate_BL = inputs.is_token_BL & ~is_special_BL
@@ -70,38 +72,17 @@ def choose_positions(key: jax.Array, ids_BL: jax.Array, inputs: EncoderInputs, s
     return jnp.where(is_used_BP, positions_BP, 0), is_used_BP.astype(jnp.float32)
 
 
+# "windows" and "windows_released": one token of every 1/mask_prob, as DeBERTa's code; the second never masks a long row's tail.
+MASKING = {
+    "uniform": choose_positions,
+    "windows": functools.partial(choose_windowed_positions, keeps_first_windows=False),
+    "windows_released": functools.partial(choose_windowed_positions, keeps_first_windows=True),
+}
+
+
 def write_tokens(ids_BL: jax.Array, positions_BP: jax.Array, tokens_BP: jax.Array, weights_BP: jax.Array) -> jax.Array:
     """Ids [B, L] with `tokens_BP` written at the positions whose weight is not zero."""
     length = ids_BL.shape[1]
     rows_B1 = jnp.arange(ids_BL.shape[0])[:, None]
     columns_BP = jnp.where(weights_BP > 0, positions_BP, length)  # out of range: dropped
     return ids_BL.at[rows_B1, columns_BP].set(tokens_BP.astype(ids_BL.dtype), mode="drop")
-
-
-def sample_tokens(logits_BPV: jax.Array, uniforms_BP: jax.Array, temperature: float) -> jax.Array:
-    """Ids [B, P] drawn from softmax(logits / temperature) by inverse CDF: one uniform a position, not one a vocabulary entry.
-
-    Two levels: the block of 128 entries in which the cumulative sum crosses u, then the entry inside it. No gradient.
-    """
-    vocab_size = logits_BPV.shape[-1]
-    logits_BPV = jax.lax.stop_gradient(logits_BPV).astype(jnp.float32) / temperature
-    # Not normalised: the draw is scaled by the total instead.
-    weights_BPV = jnp.exp(logits_BPV - logits_BPV.max(axis=-1, keepdims=True))
-    padding = -vocab_size % SAMPLING_BLOCK
-    blocks_BPNK = jnp.pad(weights_BPV, ((0, 0), (0, 0), (0, padding))).reshape(*uniforms_BP.shape, -1, SAMPLING_BLOCK)
-    cumulative_BPN = jnp.cumsum(blocks_BPNK.sum(axis=-1), axis=-1)
-    block_BP, rest_BP = _first_above(cumulative_BPN, uniforms_BP * cumulative_BPN[..., -1])
-    block_BPK = jnp.take_along_axis(blocks_BPNK, block_BP[..., None, None], axis=2)[:, :, 0]
-    entry_BP, _ = _first_above(jnp.cumsum(block_BPK, axis=-1), rest_BP)
-    return block_BP * SAMPLING_BLOCK + entry_BP
-
-
-def _first_above(cumulative: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Index of the first entry above the threshold, and the threshold less what lies before that entry.
-
-    The threshold is kept below the last sum, so that rounding can never select an entry of weight zero.
-    """
-    threshold = jnp.minimum(threshold, cumulative[..., -1] * (1.0 - 2.0**-23))
-    index = (cumulative <= threshold[..., None]).sum(axis=-1, dtype=jnp.int32)
-    before = jnp.take_along_axis(cumulative, jnp.maximum(index - 1, 0)[..., None], axis=-1)[..., 0]
-    return index, threshold - jnp.where(index > 0, before, 0.0)

@@ -1,7 +1,10 @@
-"""Replaced token detection: ELECTRA's joint objective (ELECTRA §2; run_pretraining.py).
+"""Replaced token detection: ELECTRA's joint update (ELECTRA §2) and DeBERTaV3's alternating one (DeBERTaV3 §3.3).
 
-Shapes: B batch, L length, P masked positions, V vocab.
+Shapes: B batch, L length.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,9 @@ import jax.numpy as jnp
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
-from electra_jax.objectives.base import EPSILON, Objective, Sums
-from electra_jax.objectives.corruption import MaskedBatch, sample_tokens, write_tokens
-from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer
+from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
+from electra_jax.objectives.corruption import MaskedBatch, write_tokens
+from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer, predict_masked
 
 # Logit bins of the mergeable AUC. Early in training all logits lie within a few tenths, so the bins are narrow (0.01).
 HISTOGRAM_LIMIT, HISTOGRAM_BINS = 10.24, 2048
@@ -45,28 +48,68 @@ def detection_sums(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL:
 
 
 def make_electra_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
-    """gen_weight·MLM + disc_weight·RTD, one forward pass of the generator serving both its loss and the samples."""
+    """gen_weight·MLM + disc_weight·RTD in one update, one forward pass of the generator serving its loss and the samples."""
+    losses = make_losses(config, objective, special)
+
+    def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
+        del carry
+        shared = params, batch, normalizers, dropout_key
+        generator_loss, (generator_sums, corrupted_BL) = losses.generator(*shared, None)
+        discriminator_loss, (discriminator_sums, _) = losses.discriminator(*shared, corrupted_BL)
+        return generator_loss + discriminator_loss, (generator_sums | discriminator_sums, None)
+
+    shares_module = config.embedding_sharing == "tied" and config.discriminator.disentangled is None
+    return losses.objective((Phase("joint", (("embeddings", *ENCODERS) if shares_module else (*EMBEDDINGS, *ENCODERS)), loss),))
+
+
+def make_deberta_v3_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
+    """DeBERTaV3's alternation (§3.3): the generator is updated first; the discriminator then reads its *updated* embeddings.
+
+    With tied embeddings, whose tables both losses move, the update is a joint one, as in ELECTRA.
+    """
+    if config.embedding_sharing == "tied":
+        return make_electra_objective(config, objective, special)
+    losses = make_losses(config, objective, special)
+    modules = (*EMBEDDINGS, *ENCODERS)
+    return losses.objective(tuple(
+        Phase(name, tuple(module for module in modules if module.startswith(name)), getattr(losses, name))
+        for name in ("generator", "discriminator")))
+
+
+EMBEDDINGS = ("generator_embeddings", "discriminator_embeddings")
+ENCODERS = ("generator", "generator_predictions", "discriminator", "discriminator_predictions")
+
+
+class Losses(NamedTuple):
+    """The two weighted losses in the form that `Phase` wants; the generator's carry is the corrupted batch [B, L]."""
+
+    generator: Callable
+    discriminator: Callable
+    objective: Callable[[tuple[Phase, ...]], Objective]
+
+
+def make_losses(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Losses:
+    """Losses over one model, and the objective that is made of phases of them."""
     model = PretrainingModel(config)
     prepare = make_prepare(objective, special, config.discriminator.type_vocab_size)
 
     def normalizers(batch: MaskedBatch):
         return {"mlm": mlm_normalizer(batch), "rtd": batch.inputs.is_token_BL.sum(dtype=jnp.float32) + EPSILON}
 
-    def loss(params, batch: MaskedBatch, normalizers, dropout_key):
-        is_training = dropout_key is not None
-        logits_BPV = model.apply({"params": params}, batch.masked_ids_BL, batch.inputs, batch.positions_BP, is_training,
-                                 method="generate", rngs=apply_rngs(dropout_key, "generate"))
-        generator_loss, generator_sums = mlm_loss(logits_BPV, batch, normalizers["mlm"])
-        samples_BP = sample_tokens(logits_BPV, batch.uniforms_BP, objective["temperature"])
-        corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, samples_BP, batch.weights_BP)
-        # A sample equal to the original counts as original (ELECTRA §2).
-        is_replaced_BL = corrupted_BL != batch.ids_BL
-        logits_BL = model.apply({"params": params}, corrupted_BL, batch.inputs, is_training,
-                                method="discriminate", rngs=apply_rngs(dropout_key, "discriminate"))
-        discriminator_loss, discriminator_sums = rtd_loss(logits_BL, is_replaced_BL, batch.inputs.is_token_BL,
-                                                          normalizers["rtd"])
-        total = objective["gen_weight"] * generator_loss + objective["disc_weight"] * discriminator_loss
-        tokens = {"tokens": batch.inputs.is_token_BL.sum(dtype=jnp.float32)}
-        return total, generator_sums | discriminator_sums | tokens
+    def generator_loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
+        del carry
+        predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
+        value, sums = mlm_loss(predictions, batch, normalizers["mlm"])
+        corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
+        return objective["gen_weight"] * value, (sums, corrupted_BL)
 
-    return Objective(make_init(model, prepare), prepare, normalizers, loss)
+    def discriminator_loss(params, batch: MaskedBatch, normalizers, dropout_key, corrupted_BL):
+        logits_BL = model.apply({"params": params}, corrupted_BL, batch.inputs, is_training=dropout_key is not None,
+                                method="discriminate", rngs=apply_rngs(dropout_key, "discriminate"))
+        # A sample equal to the original counts as original (ELECTRA §2).
+        value, sums = rtd_loss(logits_BL, corrupted_BL != batch.ids_BL, batch.inputs.is_token_BL, normalizers["rtd"])
+        tokens = {"tokens": batch.inputs.is_token_BL.sum(dtype=jnp.float32)}
+        return objective["disc_weight"] * value, (sums | tokens, None)
+
+    return Losses(generator_loss, discriminator_loss,
+                  lambda phases: Objective(make_init(model, prepare), prepare, normalizers, phases))

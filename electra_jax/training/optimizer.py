@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.training.schedules import warmup_linear_decay
+from electra_jax.objectives.base import Phase
+from electra_jax.training.schedules import SCHEDULES
 
 
 class Group(NamedTuple):
@@ -53,24 +54,58 @@ def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
     return tree
 
 
-def make_optimizer(optimizer: dict, num_steps: int, params: Any) -> tuple[optax.GradientTransformation, Callable]:
-    """Optimizer and its schedule for `config.optimizer` as a dict; `params` may be abstract.
+def effective_groups(params: Any, optimizer: dict) -> Any:
+    """`assign_groups` for config.optimizer, with the discriminator's own learning rate worked into its multipliers.
 
-    Order as electra model/optimization.py: clip by the global norm of all gradients, Adam, decoupled weight decay, rate.
+    `discriminator_learning_rate` is 0 for "the same", as in the released DeBERTa code.
     """
-    schedule = warmup_linear_decay(optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)
+    ratio = optimizer["discriminator_learning_rate"] / optimizer["learning_rate"] or 1.0
+
+    def scale(path, group):
+        is_discriminator = path_name(path).startswith("discriminator")
+        return group._replace(learning_rate=group.learning_rate * ratio) if is_discriminator else group
+
     groups = assign_groups(params, optimizer["groups"])
-    is_group = lambda leaf: isinstance(leaf, Group)  # noqa: E731
-    rates = jax.tree.map(lambda group: group.learning_rate, groups, is_leaf=is_group)
-    decays = jax.tree.map(lambda group: optimizer["weight_decay"] * group.weight_decay, groups, is_leaf=is_group)
+    return jax.tree_util.tree_map_with_path(scale, groups, is_leaf=is_group)
+
+
+def is_group(leaf: Any) -> bool:
+    """For jax.tree: a Group is a leaf."""
+    return isinstance(leaf, Group)
+
+
+def make_optimizers(optimizer: dict, num_steps: int, params: Any,
+                    phases: Sequence[Phase]) -> tuple[dict[str, optax.GradientTransformation], Callable]:
+    """An optimizer for each phase, by name, and their schedule, for `config.optimizer` as a dict; `params` may be abstract.
+
+    Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of the phase's
+    gradients, Adam, decoupled weight decay, rate.
+
+    Raises:
+      ValueError: the phases do not train every top-level module exactly once; see also `assign_groups`.
+    """
+    modules = sorted(module for phase in phases for module in phase.trains)
+    if modules != sorted(params):
+        raise ValueError(f"objective: its phases train {modules}, expected each of {sorted(params)} exactly once.")
+    if optimizer["schedule"] not in SCHEDULES:
+        raise ValueError(f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected one of {sorted(SCHEDULES)}.")
+    schedule = SCHEDULES[optimizer["schedule"]](optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)
+    groups = effective_groups(params, optimizer)
     adam = optax.scale_by_adam if optimizer["bias_correction"] else scale_by_uncorrected_adam
-    return optax.chain(
-        optax.clip_by_global_norm(optimizer["clip_norm"]),
-        adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
-        decay_weights(decays),
-        scale_by_tree(rates),
-        optax.scale_by_learning_rate(schedule),
-    ), schedule
+
+    def make(phase: Phase) -> optax.GradientTransformation:
+        own = {name: groups[name] for name in phase.trains}
+        rates = jax.tree.map(lambda group: group.learning_rate, own, is_leaf=is_group)
+        decays = jax.tree.map(lambda group: optimizer["weight_decay"] * group.weight_decay, own, is_leaf=is_group)
+        return optax.chain(
+            optax.clip_by_global_norm(optimizer["clip_norm"]),
+            adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
+            decay_weights(decays),
+            scale_by_tree(rates),
+            optax.scale_by_learning_rate(schedule),
+        )
+
+    return {phase.name: make(phase) for phase in phases}, schedule
 
 
 def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:

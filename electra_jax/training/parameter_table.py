@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from electra_jax.training.optimizer import assign_groups, path_name
+from electra_jax.training.optimizer import effective_groups, path_name
 
 HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate", "decay")
 
@@ -24,7 +24,7 @@ def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any]) -
       ValueError: a parameter that no group of config.optimizer.groups matches.
     """
     rows: list[Sequence[str]] = [HEADER]
-    groups = assign_groups(params, optimizer["groups"])
+    groups = effective_groups(params, optimizer)
 
     def add(path, leaf, axes, group):
         rows.append((path_name(path), _tuple(leaf.shape), leaf.dtype.name, _axes(axes, leaf.ndim),

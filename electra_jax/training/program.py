@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
 from electra_jax.training.checkpointing import with_shardings
-from electra_jax.training.optimizer import make_optimizer
+from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.state import TrainState, abstract_params, init_state
 from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
 
@@ -32,17 +32,18 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Pr
     """
     train, length = config["train"], config["data"]["sequence_length"]
     params, logical_axes = abstract_params(objective, length)
-    optimizer, schedule = make_optimizer(config["optimizer"], train["num_steps"], params)
+    optimizers, schedule = make_optimizers(config["optimizer"], train["num_steps"], params, objective.phases)
     window = abstract_window(objective, params, train["batch_size"], length)
 
     def init(key):
-        return init_state(key, objective, optimizer, length, window)
+        return init_state(key, objective, optimizers, length, window)
 
     key = jax.random.key(train["seed"])
     abstract = jax.eval_shape(init, key)
-    shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizer, mesh)
+    shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizers,
+                                {phase.name: phase.trains for phase in objective.phases}, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
-    train_step = make_train_step(objective, optimizer, seed=train["seed"], num_microbatches=train["num_microbatches"],
+    train_step = make_train_step(objective, optimizers, seed=train["seed"], num_microbatches=train["num_microbatches"],
                                  window_steps=config["log"]["every"])
     evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
                                            vocab_size=config["model"]["vocab_size"])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
+def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
     """peak · (1 − step/total) · min(1, step/warmup), as electra model/optimization.py.
 
     The two factors multiply, so the peak is never quite reached; the rate is 0 at step 0 and at `total_steps`.
@@ -14,10 +14,7 @@ def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Cal
     Raises:
       ValueError: negative warm-up, or no steps at all.
     """
-    if total_steps < 1 or warmup_steps < 0:
-        raise ValueError(f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
-                         "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or "
-                         "config.train.num_steps.")
+    _check(warmup_steps, total_steps)
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)
@@ -25,3 +22,29 @@ def warmup_linear_decay(peak: float, warmup_steps: int, total_steps: int) -> Cal
         return peak * (1.0 - step / total_steps) * warmup
 
     return schedule
+
+
+def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
+    """peak · step/warmup up to the end of the warm-up, then peak · (1 − step/total), as microsoft/DeBERTa
+    optims/lr_schedulers.py: at the end of the warm-up the rate falls at once by the share that the warm-up is of the run.
+
+    Raises:
+      ValueError: negative warm-up, or no steps at all.
+    """
+    _check(warmup_steps, total_steps)
+
+    def schedule(step: jax.Array) -> jax.Array:
+        step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)
+        return peak * jnp.where(step < warmup_steps, step / max(warmup_steps, 1), 1.0 - step / total_steps)
+
+    return schedule
+
+
+SCHEDULES = {"warmup_times_decay": warmup_times_decay, "warmup_then_decay": warmup_then_decay}
+
+
+def _check(warmup_steps: int, total_steps: int) -> None:
+    if total_steps < 1 or warmup_steps < 0:
+        raise ValueError(f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
+                         "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or "
+                         "config.train.num_steps.")

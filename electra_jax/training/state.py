@@ -13,7 +13,7 @@ from electra_jax.objectives.base import Objective
 
 @flax.struct.dataclass
 class TrainState:
-    """Step (int32 scalar), parameters, optimizer state, and the metric sums of the current logging window.
+    """Step (int32 scalar), parameters, optimizer state of each phase, and the metric sums of the current logging window.
 
     The window is part of the state so that a run restored in the middle of one logs the same averages.
     """
@@ -37,9 +37,11 @@ def unbox(boxed: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, boxed, is_leaf=is_box)
 
 
-def init_state(key: jax.Array, objective: Objective, optimizer: optax.GradientTransformation, sequence_length: int,
+def init_state(key: jax.Array, objective: Objective, optimizers: dict[str, optax.GradientTransformation], sequence_length: int,
                window: dict[str, jax.ShapeDtypeStruct]) -> TrainState:
     """State before the first step; `window` gives the shapes of the metric sums."""
     params = unbox(objective.init(key, sequence_length))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
-    return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params), zeros)
+    opt_state = {phase.name: optimizers[phase.name].init({name: params[name] for name in phase.trains})
+                 for phase in objective.phases}
+    return TrainState(jnp.zeros([], jnp.int32), params, opt_state, zeros)

@@ -4,32 +4,41 @@ Shapes: B batch, L length.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.objectives.base import Objective, Sums
+from electra_jax.objectives.base import Objective, Phase, Sums
 from electra_jax.training.state import TrainState
 
 NO_STEP = jnp.iinfo(jnp.int32).max
 
 
-def make_train_step(objective: Objective, optimizer: optax.GradientTransformation, *, seed: int, num_microbatches: int,
-                    window_steps: int) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
+def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTransformation], *, seed: int,
+                    num_microbatches: int, window_steps: int) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
-    A window is `window_steps` steps long and restarts by itself; the returned sums are a copy, since the state is
-    donated to the next step. Everything random follows from (seed, step).
+    `optimizers` has one for each phase of the objective, by name; so has the optimizer state. A window is `window_steps` steps
+    long and restarts by itself; the returned sums are a copy, since the state is donated to the next step. Everything random
+    follows from (seed, step).
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
         corruption_key, dropout_key = step_keys(seed, state.step)
         batch = objective.prepare(corruption_key, ids_BL)
-        grads, sums = accumulate_gradients(objective, state.params, batch, dropout_key, num_microbatches)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        sums |= step_sums(state.step, grads, updates)
+        normalizers = objective.normalizers(batch)
+        params, opt_state, carry = state.params, {}, None
+        all_grads, all_updates, sums = {}, {}, {}
+        for phase in objective.phases:
+            grads, phase_sums, carry = accumulate_gradients(phase, params, batch, normalizers, dropout_key, carry,
+                                                            num_microbatches)
+            trained = select(params, phase)
+            updates, opt_state[phase.name] = optimizers[phase.name].update(grads, state.opt_state[phase.name], trained)
+            params = params | optax.apply_updates(trained, updates)
+            all_grads, all_updates, sums = all_grads | grads, all_updates | updates, add_sums(sums, phase_sums)
+        sums |= step_sums(state.step, all_grads, all_updates)
         is_new_window = state.step % window_steps == 0
         window = merge_windows(jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window), sums,
                                is_new_window)
@@ -38,38 +47,52 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
     return train_step
 
 
+def select(params: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    """The parameters that a phase trains."""
+    return {name: params[name] for name in phase.trains}
+
+
+def add_sums(sums: Sums, more: Sums) -> Sums:
+    """Sums of two phases: only "loss" is in both."""
+    return sums | more | {"loss": sums.get("loss", 0.0) + more["loss"]}
+
+
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Keys of one step: for the noise on the tokens and for dropout."""
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
 
-def accumulate_gradients(objective: Objective, params, batch, dropout_key: jax.Array, num_microbatches: int):
-    """Gradients and metric sums of the whole batch, computed a microbatch at a time.
+def accumulate_gradients(phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, num_microbatches: int):
+    """(gradients of what the phase trains, metric sums, carry) of the whole batch, computed a microbatch at a time.
 
     Denominators come from the whole batch, so the result equals that of one large batch however tokens are spread.
     """
-    normalizers = objective.normalizers(batch)
 
-    def grad_and_sums(microbatch, index):
-        grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
-        (loss, sums), grads = grad_fn(params, microbatch, normalizers, jax.random.fold_in(dropout_key, index))
-        return grads, sums | {"loss": loss}  # of microbatches: they add up to the loss of the batch
+    def grad_and_sums(microbatch, carry, index):
+        def loss(trained):
+            return phase.loss(params | trained, microbatch, normalizers, jax.random.fold_in(dropout_key, index), carry)
+
+        (value, (sums, new_carry)), grads = jax.value_and_grad(loss, has_aux=True)(select(params, phase))
+        return (grads, sums | {"loss": value}), new_carry  # of microbatches: they add up to the loss of the batch
 
     if num_microbatches == 1:
-        return grad_and_sums(batch, 0)
+        (grads, sums), carry = grad_and_sums(batch, carry, 0)
+        return grads, sums, carry
     # Microbatch i takes rows i, i + n, i + 2n, …: each data shard keeps its own rows and nothing moves.
     split = lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0)  # noqa: E731
-    microbatches = jax.tree.map(split, batch)
+    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
+    microbatches = jax.tree.map(split, (batch, carry))
 
     def body(total, indexed):
-        index, microbatch = indexed
-        return jax.tree.map(jnp.add, total, grad_and_sums(microbatch, index)), None
+        index, (microbatch, carry) = indexed
+        new, new_carry = grad_and_sums(microbatch, carry, index)
+        return jax.tree.map(jnp.add, total, new), new_carry
 
-    shapes = jax.eval_shape(grad_and_sums, jax.tree.map(lambda x: x[0], microbatches), 0)
+    shapes, _ = jax.eval_shape(grad_and_sums, *jax.tree.map(lambda x: x[0], microbatches), 0)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, _ = jax.lax.scan(body, zeros, (jnp.arange(num_microbatches), microbatches))
-    return total
+    (grads, sums), carries = jax.lax.scan(body, zeros, (jnp.arange(num_microbatches), microbatches))
+    return grads, sums, jax.tree.map(join, carries)
 
 
 def step_sums(step: jax.Array, grads, updates) -> Sums:
@@ -90,8 +113,11 @@ def abstract_window(objective: Objective, params, batch_size: int, sequence_leng
 
     def sums_of(params, ids_BL):
         batch = objective.prepare(jax.random.key(0), ids_BL)
-        grads, sums = accumulate_gradients(objective, params, batch, jax.random.key(0), num_microbatches=1)
-        return sums | step_sums(jnp.zeros([], jnp.int32), grads, grads)
+        sums, carry = {}, None
+        for phase in objective.phases:
+            loss, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), jax.random.key(0), carry)
+            sums = add_sums(sums, phase_sums | {"loss": loss})
+        return sums | step_sums(jnp.zeros([], jnp.int32), params, params)
 
     return jax.eval_shape(sums_of, params, jax.ShapeDtypeStruct((batch_size, sequence_length), jnp.int32))
 
@@ -108,7 +134,10 @@ def make_evaluation_step(objective: Objective, *, seed: int, vocab_size: int) ->
 
     def evaluation_step(params, ids_BL: jax.Array, index: jax.Array) -> Sums:
         batch = objective.prepare(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), index), ids_BL)
-        _, sums = objective.loss(params, batch, objective.normalizers(batch), None)
+        sums, carry = {}, None
+        for phase in objective.phases:
+            _, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), None, carry)
+            sums |= phase_sums
         # Counts of the predicted tokens give the entropy of a unigram model fitted to these very tokens.
         counts = jnp.zeros(vocab_size).at[batch.targets_BP.ravel()].add(batch.weights_BP.ravel())
         return sums | {"target_counts": counts}
