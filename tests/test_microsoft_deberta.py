@@ -38,7 +38,7 @@ def microsoft():
     The __init__ files of its subpackages import tokenizers and set up logging; empty modules stand in for them here.
     """
     package = find_spec("DeBERTa")
-    assert package, "Microsoft's DeBERTa is not installed, and no extra of setup.py can say so: pip install --no-deps DeBERTa==0.1.12"
+    assert package, "no extra of setup.py can install what is compared with: pip install --no-deps DeBERTa==0.1.12"
     root = Path(package.origin).parent
     for name in ("deberta", "utils"):
         subpackage = types.ModuleType(f"DeBERTa.{name}")
