@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The debug recipe; the argument names the method."""
     name = parse_config_argument(arg, model="electra")["model"]
     if name not in METHODS:
-        raise ValueError(f"config argument: got model={name}, expected one of {sorted(METHODS)}.")
+        raise ValueError(f"config argument model: got {name!r}, expected one of {sorted(METHODS)}.")
     create = config_dict.create
     config = create(
         model=create(

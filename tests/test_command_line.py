@@ -39,7 +39,7 @@ def read_command_line(argv, monkeypatch):
     (["--config=README.md", "--workdir=w"], r"expected a Python file"),
     (["--config=configs/electra.py:siz=small", "--workdir=w"], r"config argument: got 'siz=small', expected size=…"),
     (["--config=configs/electra.py:size=huge", "--workdir=w"], r"config argument size: got 'huge', expected one of"),
-    (["--config=configs/debug.py:model=bert", "--workdir=w"], r"config argument: got 'model=bert'"),
+    (["--config=configs/debug.py:model=bert", "--workdir=w"], r"config argument model: got 'bert', expected one of"),
     (["--config=configs/debug.py", "--workdirs=w"], r"Unknown command line flag 'workdirs'\. Did you mean: workdir"),
     (["--config=configs/debug.py", "--workdir=w", "stray"], r"got \['stray'\], expected only flags"),
 ])
