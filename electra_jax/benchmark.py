@@ -1,123 +1,71 @@
-"""Throughput of a training step: `python -m electra_jax.benchmark --suite=cpu --json=FILE`.
+"""Measure: `python -m electra_jax.benchmark --suite=… [--json=FILE]`.
 
-Suite `cpu`: ELECTRA-small (or another --config), 32 rows of 128, beside the same step in PyTorch `transformers`, each computing
-in float32 and in bfloat16 (PyTorch: autocast). `electra_small_tokens_per_second` is the better of ours. The contestants take
-turns in one process and medians are reported, so that a busy machine slows all of them. It needs the packages of
-`pip install -e '.[test]'`.
+  cpu        ELECTRA-small's training step, 32 rows of 128, beside the same step in PyTorch `transformers`, each computing in
+             float32 and in bfloat16 (PyTorch: autocast). `electra_small_tokens_per_second` is the better of ours.
+  deberta    The same for DeBERTaV3-xsmall, 32 rows of 128 and 8 of 512, without the enhanced mask decoder: the peer has none.
+  attention  One layer of disentangled attention, forward and backward: gather against skew, in time and in memory.
+  compiled   DeBERTaV3-xsmall's step, compiled for a TPU v5e and an NVIDIA H100 that need not be there: temporary memory with
+             gather and skew, with the vocabulary whole and in chunks. Through `bash launch/compile_only.sh --suite=compiled`.
+
+--config chooses another recipe to measure. The contestants take turns in one process and medians are reported, so that a busy
+machine slows all of them. It needs the packages of `pip install -e '.[test]'`.
 """
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
-from tqdm import tqdm
 
-from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
-from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.models.config import DTYPES, make_pretraining_config
-from electra_jax.models.flops import rtd_flops
-from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.corruption import max_predictions_per_seq
-from electra_jax.objectives.rtd import make_electra_objective
-from electra_jax.training.program import make_program
-
-SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
-BATCH_SIZE, SEQUENCE_LENGTH, MATMUL_SIZE = 32, 128, 2048
-# Ours in eight parts, whose activations stay in the caches, gives the same update 1.2 times as fast. PyTorch is fastest in one.
-NUM_MICROBATCHES = 8
-Figures = dict[str, Any]
+from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figures
+from electra_jax.benchmarks.relative_attention import compare_attention
+from electra_jax.benchmarks.training_step import Figures, compare_steps
+from electra_jax.command_line import load_config
+from electra_jax.distributed.absent_devices import absent_devices
+from electra_jax.models.config import make_pretraining_config
 
 
 def cpu_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
-    """One training step of `config` on the CPU beside PyTorch; speeds in tokens a second."""
-    config["train"] |= {"batch_size": BATCH_SIZE, "num_microbatches": NUM_MICROBATCHES}
-    config["data"]["sequence_length"] = SEQUENCE_LENGTH
-    ids_BL = random_rows(config["model"]["vocab_size"])
-    contestants = [*jax_contestants(config, ids_BL), *torch_contestants(config, ids_BL), Contestant("matmul", make_matmul())]
-    with tqdm(total=rounds * len(contestants), unit="turn", desc="benchmark", leave=False) as bar:
-        seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
-    peak = 2.0 * MATMUL_SIZE**3 / float(np.median(seconds.pop("matmul")))
+    """Ours in eight parts, whose activations stay in the caches: the same update, faster. PyTorch is fastest in one."""
+    return compare_steps("electra_small", config, batch_size=32, length=128, num_microbatches=8, rounds=rounds, steps=steps)
+
+
+def deberta_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+    """Both shapes one after the other; the figures' names start with the shape."""
+    config["model"]["disentangled"]["enhanced_mask_decoder"] = False
+    return {f"{batch_size}x{length}_{key}": value for batch_size, length in ((32, 128), (8, 512))
+            for key, value in compare_steps("deberta_v3_xsmall", config, batch_size=batch_size, length=length,
+                                            num_microbatches=8, rounds=rounds, steps=steps).items()}
+
+
+def attention_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+    """The discriminator's layers, in the recipe's dtype."""
+    encoder = make_pretraining_config(config["model"]).discriminator
+    return {f"{batch_size}x{length}_{key}": value for batch_size, length in ((8, 128), (2, 512))
+            for key, value in compare_attention(encoder, batch_size=batch_size, length=length, rounds=rounds,
+                                                steps=steps).items()}
+
+
+def compiled_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+    """8 rows a device in bfloat16; nothing is timed."""
+    del rounds, steps
+    config["model"]["dtype"] = "bfloat16"
     figures: Figures = {}
-    for name, times in seconds.items():
-        speed = tokens_per_second(times, ids_BL.size)
-        figures |= {f"{name}_tokens_per_second": speed["median"], f"{name}_lower_quartile": speed["lower_quartile"],
-                    f"{name}_upper_quartile": speed["upper_quartile"]}
-    ours, peer = (max(figures[f"{name}_{dtype}_tokens_per_second"] for dtype in DTYPES) for name in ("electra_small", "torch"))
-    flops = 3 * rtd_flops(make_pretraining_config(config["model"]), SEQUENCE_LENGTH, config["objective"]["mask_prob"])
-    return figures | {
-        "electra_small_tokens_per_second": ours,
-        "ratio_to_better_peer": ours / peer,
-        "float32_matmul_gflops_per_second": peak / 1e9,
-        "model_gflops_per_second": ours * flops / 1e9,
-        "batch_size": BATCH_SIZE,
-        "num_microbatches": NUM_MICROBATCHES,
-        "sequence_length": SEQUENCE_LENGTH,
-        "cpu_count": os.cpu_count(),
-        "jax_version": jax.__version__,
-    }
+    for name in ("v5e:1x1", "h100:1"):
+        devices = absent_devices(name)
+        device_figures = (compiled_attention(config, devices[0], batch_size=8)
+                          | step_figures(config, devices, batch_size=8, vocab_chunk_size=16_384))
+        figures |= {f"{name}_{key}": value for key, value in device_figures.items()}
+    return figures
 
 
-def random_rows(vocab_size: int) -> np.ndarray:
-    """Full rows [B, L] of one segment: speed does not depend on what the tokens are."""
-    ids_BL = np.random.default_rng(0).integers(5, vocab_size, size=(BATCH_SIZE, SEQUENCE_LENGTH), dtype=np.int32)
-    ids_BL[:, 0], ids_BL[:, -1] = SPECIAL.cls, SPECIAL.sep
-    return ids_BL
+# Name: (what it does, the recipe it measures unless --config says otherwise).
+SUITES = {"cpu": (cpu_suite, "configs/electra.py:size=small"), "deberta": (deberta_suite, "configs/deberta_v3.py:size=xsmall"),
+          "attention": (attention_suite, "configs/deberta_v3.py:size=xsmall"),
+          "compiled": (compiled_suite, "configs/deberta_v3.py:size=xsmall")}
 
-
-def jax_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
-    """Our step, computing in each dtype; parameters are float32 in both."""
-    return [Contestant(f"electra_small_{dtype}",
-                       make_jax_step(config | {"model": config["model"] | {"dtype": dtype}}, ids_BL)) for dtype in DTYPES]
-
-
-def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], object]:
-    """The training step as `pretrain` compiles it, on rows that are already on the device."""
-    objective = make_electra_objective(make_pretraining_config(config["model"]), config["objective"], SPECIAL)
-    mesh = make_mesh(config["mesh"])
-    with axis_context(mesh):
-        program = make_program(config, objective, mesh)
-        state = program.init()
-        batch = jax.device_put(ids_BL, batch_sharding(mesh))
-
-    def step() -> None:
-        nonlocal state
-        with axis_context(mesh):
-            state, window = program.train_step(state, batch)
-        jax.block_until_ready((state, window))
-
-    return step
-
-
-def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
-    """The peers. PyTorch is imported here, so that other suites do without it."""
-    from electra_jax.benchmarks.torch_electra import make_torch_step
-
-    num_predictions = max_predictions_per_seq(config["objective"]["mask_prob"], SEQUENCE_LENGTH)
-    return [Contestant(f"torch_{dtype}", make_torch_step(make_pretraining_config(config["model"]), config["objective"], ids_BL,
-                                                         SPECIAL, num_predictions=num_predictions,
-                                                         autocast=dtype == "bfloat16"))
-            for dtype in DTYPES]
-
-
-def make_matmul() -> Callable[[], object]:
-    """One large float32 matrix product: the speed that a step can come near to at best."""
-    x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
-    matmul = jax.jit(jnp.matmul)
-    return lambda: matmul(x, x).block_until_ready()
-
-
-SUITES = {"cpu": cpu_suite}
-
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/electra.py:size=small", "Recipe whose step is timed.",
-                                          lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to measure; without it, the suite's own.", lock_config=True)
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.", required=True)
 _JSON = flags.DEFINE_string("json", None, "File that takes the figures as JSON.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each contestant.", lower_bound=1)
@@ -128,9 +76,11 @@ def main(argv: list[str]) -> None:
     """Command line of this module."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    figures = SUITES[_SUITE.value](_CONFIG.value.to_dict(), _ROUNDS.value, _STEPS.value)
+    run, default_config = SUITES[_SUITE.value]
+    config = _CONFIG.value if _CONFIG.value is not None else load_config(default_config)
+    figures = run(config.to_dict(), _ROUNDS.value, _STEPS.value)
     for key, value in figures.items():
-        print(f"{key:36s} {value:,.3f}" if isinstance(value, float) else f"{key:36s} {value}")
+        print(f"{key:48s} {value:,.3f}" if isinstance(value, float) else f"{key:48s} {value}")
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -35,11 +35,10 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Pr
     optimizers, schedule = make_optimizers(config["optimizer"], train["num_steps"], params, objective.phases)
     window = abstract_window(objective, params, train["batch_size"], length)
 
-    def init(key):
-        return init_state(key, objective, optimizers, length, window)
+    def init():
+        return init_state(jax.random.key(train["seed"]), objective, optimizers, length, window)
 
-    key = jax.random.key(train["seed"])
-    abstract = jax.eval_shape(init, key)
+    abstract = jax.eval_shape(init)
     shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizers,
                                 {phase.name: phase.trains for phase in objective.phases}, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
@@ -49,7 +48,7 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Pr
                                            vocab_size=config["model"]["vocab_size"])
     return Program(
         abstract_state=with_shardings(abstract, shardings),
-        init=lambda: jax.jit(init, out_shardings=shardings)(key),
+        init=jax.jit(init, out_shardings=shardings),
         train_step=jax.jit(train_step, in_shardings=(shardings, rows), out_shardings=(shardings, everywhere),
                            donate_argnums=0),
         evaluation_step=jax.jit(evaluation_step, in_shardings=(shardings.params, rows, everywhere),

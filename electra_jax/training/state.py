@@ -26,7 +26,7 @@ class TrainState:
 
 def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
     """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is computed."""
-    boxed = jax.eval_shape(lambda key: objective.init(key, sequence_length), jax.random.key(0))
+    boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), sequence_length))
     return unbox(boxed), nn.get_partition_spec(boxed)
 
 

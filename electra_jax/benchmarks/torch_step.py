@@ -1,0 +1,85 @@
+"""The peers' training step: replaced token detection in PyTorch, written as a user of `transformers` would write it well.
+
+The same work as ours: dynamic masking, the generator's head on the masked positions only, sampling, detection, dropout,
+clipping and AdamW (fused). The models are in torch_electra.py and torch_deberta.py.
+
+Shapes: B batch, L length, P masked positions, V vocab.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from electra_jax.models.inputs import SpecialTokens
+
+
+class TorchModels(NamedTuple):
+    """generate: (masked ids [B, L], attention mask [B, L], positions [B, P]) → logits [B, P, V].
+    detect: (corrupted ids [B, L], attention mask [B, L]) → logits [B, L].
+    groups: parameters by update. One group: a joint update. Two: the generator's, then the discriminator's.
+    """
+
+    generate: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    detect: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    groups: list[list[torch.nn.Parameter]]
+
+
+def unique_parameters(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Trainable parameters of all modules, shared ones once."""
+    return list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
+
+
+def gather_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Hidden states [B, L, D] at positions [B, P] as [B, P, D]."""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def make_torch_step(models: TorchModels, objective: dict, ids_BL: np.ndarray, special: SpecialTokens, *, num_predictions: int,
+                    autocast: bool) -> Callable[[], float]:
+    """A function that trains on `ids_BL` once, in float32 or under bfloat16 autocast, and returns the last loss."""
+    optimizers = [torch.optim.AdamW(group, lr=5e-4, eps=1e-6, weight_decay=0.01, fused=True) for group in models.groups]
+    ids = torch.from_numpy(ids_BL.astype(np.int64))
+    attention_mask = (ids != special.pad).long()
+    is_candidate = (ids != special.pad) & (ids != special.cls) & (ids != special.sep)
+
+    def generator_loss() -> tuple[torch.Tensor, torch.Tensor]:
+        noise = torch.rand(ids.shape).masked_fill(~is_candidate, -1.0)
+        positions = noise.topk(num_predictions, dim=1).indices
+        targets = ids.gather(1, positions)
+        is_masked = torch.rand(targets.shape) < objective["mask_token_prob"]
+        masked = ids.scatter(1, positions, torch.where(is_masked, special.mask, targets))
+        logits = models.generate(masked, attention_mask, positions).float().flatten(0, 1)
+        with torch.no_grad():
+            samples = torch.multinomial(logits.softmax(-1), 1).view_as(targets)
+        loss = torch.nn.functional.cross_entropy(logits, targets.flatten())
+        return objective["gen_weight"] * loss, ids.scatter(1, positions, samples)
+
+    def discriminator_loss(corrupted: torch.Tensor) -> torch.Tensor:
+        bce = torch.nn.functional.binary_cross_entropy_with_logits(
+            models.detect(corrupted, attention_mask).float(), (corrupted != ids).float(), reduction="none")
+        weights = attention_mask.float()
+        return objective["disc_weight"] * (bce * weights).sum() / weights.sum()
+
+    def update(index: int, loss: torch.Tensor) -> None:
+        optimizers[index].zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(models.groups[index], 1.0)
+        optimizers[index].step()
+
+    def forward(function: Callable, *arguments):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            return function(*arguments)
+
+    def step() -> float:
+        loss, corrupted = forward(generator_loss)
+        if len(optimizers) == 1:
+            loss = loss + forward(discriminator_loss, corrupted)
+        else:
+            update(0, loss)
+            loss = forward(discriminator_loss, corrupted)
+        update(-1, loss)
+        return loss.item()
+
+    return step

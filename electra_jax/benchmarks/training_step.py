@@ -1,0 +1,112 @@
+"""Speed of whole training steps, ours and PyTorch's, on rows of random tokens.
+
+Shapes: B batch, L length.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import axis_context, batch_sharding
+from electra_jax.models.config import DTYPES, make_pretraining_config
+from electra_jax.models.flops import rtd_flops
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.corruption import max_predictions_per_seq
+from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+from electra_jax.training.program import make_program
+
+SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
+OBJECTIVES = {"electra": make_electra_objective, "deberta_v3": make_deberta_v3_objective}
+MATMUL_SIZE = 2048
+Figures = dict[str, Any]
+
+
+def compare_steps(name: str, config: dict[str, Any], *, batch_size: int, length: int, num_microbatches: int, rounds: int,
+                  steps: int) -> Figures:
+    """One training step of `config` on B rows of L tokens, ours as `name` and PyTorch's, in float32 and bfloat16 each."""
+    config = config | {"train": config["train"] | {"batch_size": batch_size, "num_microbatches": num_microbatches},
+                       "data": config["data"] | {"sequence_length": length}}
+    ids_BL = random_rows(config["model"]["vocab_size"], batch_size, length)
+    contestants = [*jax_contestants(name, config, ids_BL), *torch_contestants(config, ids_BL),
+                   Contestant("matmul", make_matmul())]
+    with tqdm(total=rounds * len(contestants), unit="turn", desc=f"{name} {batch_size}x{length}", leave=False) as bar:
+        seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
+    peak = 2.0 * MATMUL_SIZE**3 / float(np.median(seconds.pop("matmul")))
+    figures: Figures = {}
+    for contestant, times in seconds.items():
+        speed = tokens_per_second(times, ids_BL.size)
+        figures |= {f"{contestant}_tokens_per_second": speed["median"], f"{contestant}_lower_quartile": speed["lower_quartile"],
+                    f"{contestant}_upper_quartile": speed["upper_quartile"]}
+    ours, peer = (max(figures[f"{who}_{dtype}_tokens_per_second"] for dtype in DTYPES) for who in (name, "torch"))
+    flops = 3 * rtd_flops(make_pretraining_config(config["model"]), length, config["objective"]["mask_prob"])
+    return figures | {
+        f"{name}_tokens_per_second": ours,
+        "ratio_to_better_peer": ours / peer,
+        "float32_matmul_gflops_per_second": peak / 1e9,
+        "model_gflops_per_second": ours * flops / 1e9,
+        "batch_size": batch_size,
+        "num_microbatches": num_microbatches,
+        "sequence_length": length,
+        "cpu_count": os.cpu_count(),
+        "jax_version": jax.__version__,
+    }
+
+
+def random_rows(vocab_size: int, batch_size: int, length: int) -> np.ndarray:
+    """Full rows [B, L] of one segment: speed does not depend on what the tokens are."""
+    ids_BL = np.random.default_rng(0).integers(5, vocab_size, size=(batch_size, length), dtype=np.int32)
+    ids_BL[:, 0], ids_BL[:, -1] = SPECIAL.cls, SPECIAL.sep
+    return ids_BL
+
+
+def jax_contestants(name: str, config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
+    """Our step, computing in each dtype; parameters are float32 in both."""
+    return [Contestant(f"{name}_{dtype}", make_jax_step(config | {"model": config["model"] | {"dtype": dtype}}, ids_BL))
+            for dtype in DTYPES]
+
+
+def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], object]:
+    """The training step as `pretrain` compiles it, on rows that are already on the device."""
+    make_objective = OBJECTIVES[config["objective"]["name"]]
+    objective = make_objective(make_pretraining_config(config["model"]), config["objective"], SPECIAL)
+    mesh = make_mesh(config["mesh"])
+    with axis_context(mesh):
+        program = make_program(config, objective, mesh)
+        state = program.init()
+        batch = jax.device_put(ids_BL, batch_sharding(mesh))
+
+    def step() -> None:
+        nonlocal state
+        with axis_context(mesh):
+            state, window = program.train_step(state, batch)
+        jax.block_until_ready((state, window))
+
+    return step
+
+
+def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
+    """The peers. PyTorch is imported here, so that other suites do without it."""
+    from electra_jax.benchmarks.torch_deberta import make_torch_deberta
+    from electra_jax.benchmarks.torch_electra import make_torch_electra
+    from electra_jax.benchmarks.torch_step import make_torch_step
+
+    make_models = {"electra": make_torch_electra, "deberta_v3": make_torch_deberta}[config["objective"]["name"]]
+    num_predictions = max_predictions_per_seq(config["objective"]["mask_prob"], ids_BL.shape[1])
+    return [Contestant(f"torch_{dtype}", make_torch_step(make_models(make_pretraining_config(config["model"])),
+                                                         config["objective"], ids_BL, SPECIAL,
+                                                         num_predictions=num_predictions, autocast=dtype == "bfloat16"))
+            for dtype in DTYPES]
+
+
+def make_matmul() -> Callable[[], object]:
+    """One large float32 matrix product: the speed that a step can come near to at best."""
+    x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
+    matmul = jax.jit(jnp.matmul)
+    return lambda: matmul(x, x).block_until_ready()
