@@ -18,6 +18,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str, *, keep: int):
+        _silence_stragglers()
         # ml frameworks disagree on relative paths; Orbax wants absolute ones.
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
@@ -46,7 +47,6 @@ class Checkpointer:
           OSError: the checkpoint is damaged, or of another model; names it.
         """
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-        _silence_stragglers()
         try:
             return self._manager.restore(step, args=args)["state"]
         except Exception as error:
@@ -69,7 +69,6 @@ class Checkpointer:
         self._manager.close()
 
     def _failure(self, error: Exception) -> OSError:
-        _silence_stragglers()
         kept = self._manager.all_steps()
         return OSError(f"A checkpoint could not be saved in {self._manager.directory}: {_reason(error)}. The checkpoints of "
                        f"steps {sorted(kept)} are whole. Free disk space (config.checkpoint.keep says how many are kept) and "
@@ -83,14 +82,16 @@ def _reason(error: Exception) -> str:
 
 def _silence_stragglers() -> None:
     """After one array of a checkpoint failed, TensorStore prints a traceback for every other one, whose event loop is gone by
-    then: hundreds of lines around the one message that counts. It does so through `sys.excepthook`."""
-    previous = sys.excepthook
+    then: hundreds of lines around the one message that counts."""
+    previous = sys.unraisablehook
+    if getattr(previous, "__module__", None) == __name__:
+        return
 
-    def hook(kind, error, traceback):
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            previous(kind, error, traceback)
+    def hook(unraisable):
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            previous(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
 
 
 def with_shardings(abstract_state: Any, shardings: Any) -> Any:
