@@ -171,6 +171,12 @@ def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixtur
                          f"{vocab_size} entries. Set config.model.vocab_size={vocab_size} or more.")
 
 
+def silence_libraries() -> None:
+    """Orbax reports every rename, and each array that a full disk rejects with its traceback; what matters is also raised."""
+    logging.set_verbosity(logging.FATAL)
+    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
+
+
 def print_summary(summary: dict[str, Any], workdir: Path) -> None:
     """A short table for people; the path of summary.json is the last line."""
     for key, value in summary.items():
@@ -181,9 +187,7 @@ def print_summary(summary: dict[str, Any], workdir: Path) -> None:
 def main(argv: list[str]) -> None:
     """Command line of this module."""
     del argv
-    # Orbax reports every rename, and each array that a full disk rejects with its traceback; what matters is also raised.
-    logging.set_verbosity(logging.FATAL)
-    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
+    silence_libraries()
     workdir = Path(flags.FLAGS.workdir)
     try:
         summary = run(flags.FLAGS.config.to_dict(), workdir)

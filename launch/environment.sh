@@ -18,3 +18,15 @@ make_environment() {
     echo "$stamp" > ".venv/installed-${extras//,/-}"
   fi
 }
+
+# make_compilers: install the compilers for absent devices, of the versions that belong to this JAX, and set `compilers` to where.
+make_compilers() {
+  compilers="$PWD/.venv/compilers"
+  [ -e "$compilers/installed" ] && return
+  local version
+  version="$(python -c 'import jax; print(jax.__version__)')"
+  echo "Installing compilers for TPUs and GPUs into $compilers (once; a few minutes)"
+  python -m pip install --quiet --disable-pip-version-check --upgrade --target "$compilers" \
+    libtpu "jax-cuda13-plugin==$version" nvidia-cuda-nvcc
+  touch "$compilers/installed"
+}

@@ -29,6 +29,10 @@ class Checkpointer:
         """Step of the newest whole checkpoint, None when there is none."""
         return self._manager.latest_step()
 
+    def all_steps(self) -> list[int]:
+        """Steps of all whole checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
         """Start saving; returns once the arrays are copied off the devices.
 
@@ -50,7 +54,7 @@ class Checkpointer:
         try:
             return self._manager.restore(step, args=args)["state"]
         except Exception as error:
-            others = sorted(set(self._manager.all_steps()) - {step})
+            others = [other for other in self.all_steps() if other != step]
             raise OSError(f"The checkpoint {self._manager.directory / str(step)} cannot be read: {_reason(error)}. Remove that "
                           f"directory to go on from an earlier one (there are {others}), or from the start.") from error
 
@@ -69,10 +73,9 @@ class Checkpointer:
         self._manager.close()
 
     def _failure(self, error: Exception) -> OSError:
-        kept = self._manager.all_steps()
         return OSError(f"A checkpoint could not be saved in {self._manager.directory}: {_reason(error)}. The checkpoints of "
-                       f"steps {sorted(kept)} are whole. Free disk space (config.checkpoint.keep says how many are kept) and "
-                       "run the same command again: it goes on from the newest.")
+                       f"steps {self.all_steps()} are whole. Free disk space (config.checkpoint.keep says how many are kept) "
+                       "and run the same command again: it goes on from the newest.")
 
 
 def _reason(error: Exception) -> str:
