@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 make_environment test
+make_compilers
+export COMPILERS="$compilers"
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, and the parts that are compared need none of them.
 python -m pip install --quiet --no-deps DeBERTa==0.1.12
 ruff check .

@@ -2,91 +2,23 @@
 
 import functools
 import json
-import os
-import random
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import types
 from pathlib import Path
 
 import pytest
+from tiny_run import NUM_STEPS, ROOT, VOCAB, command, start, values
 
-from data_pipelines.corpus import build_corpus
-from data_pipelines.tokenizer import train_tokenizer
 from electra_jax import pretrain
 from electra_jax.command_line import load_config
 from electra_jax.training.loop import Intervals, train
 from electra_jax.training.step import NO_STEP
 from electra_jax.training.writers import MetricWriters, read_metrics
 
-ROOT = Path(__file__).parent.parent
 TIMING = ("tokens_per_second", "model_flops_per_second", "data_wait_seconds")
-NUM_STEPS, LENGTH, VOCAB = 60, 32, 128
-VALUES = {
-    "model.vocab_size": VOCAB, "model.embedding_size": 32, "model.max_position_embeddings": LENGTH,
-    "model.generator.hidden_size": 32, "model.generator.num_layers": 2, "model.generator.intermediate_size": 64,
-    "model.discriminator.hidden_size": 32, "model.discriminator.num_layers": 2, "model.discriminator.intermediate_size": 64,
-    "model.hidden_dropout": 0.1, "data.sequence_length": LENGTH, "optimizer.warmup_steps": 10, "train.num_steps": NUM_STEPS,
-    "train.batch_size": 16, "eval.every": 20, "eval.batch_size": 16, "eval.max_batches": 2, "checkpoint.every": 10,
-    "log.every": 4,  # a checkpoint falls into the middle of a window
-}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A directory with "corpus" (rows of 32) and "other", made with another tokenizer."""
-    root = tmp_path_factory.mktemp("data")
-    source = random.Random(0)
-    words = ["".join(source.choices("abcdefghijklmnoprstu", k=source.randint(2, 7))) for _ in range(200)]
-    documents = [" ".join(source.choices(words, k=source.randint(10, 60))) for _ in range(300)]
-    (root / "train.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    (root / "validation.txt").write_text("\n\n".join(documents[:50]), encoding="utf-8")
-    for name, vocab_size in (("corpus", VOCAB), ("other", VOCAB - 8)):
-        train_tokenizer(documents, str(root / f"tokenizer_{name}"), vocab_size=vocab_size)
-        build_corpus(str(root / name), train=[str(root / "train.txt")], validation=[str(root / "validation.txt")],
-                     tokenizer=str(root / f"tokenizer_{name}"), sequence_length=LENGTH, packing="documents", num_processes=1)
-    return root
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """One device, as on a laptop; programs compiled by one run are reused by the others, to save minutes."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **cache}
-
-
-@pytest.fixture(scope="module")
-def finished(data, environment, tmp_path_factory):
-    """(run directory, outcome) of a run that nothing interrupted."""
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    return workdir, start(workdir, data, environment)
-
-
-def values(data, **changes):
-    """Settings of a small run; `changes` by key with "__" for the dots."""
-    changes = {key.replace("__", "."): value for key, value in changes.items()}
-    return VALUES | {"data.datasets": str(data / "corpus")} | changes
-
-
-def command(workdir, data, **changes):
-    """The command of a small run."""
-    return [sys.executable, "-m", "electra_jax.pretrain", "--config=configs/debug.py", f"--workdir={workdir}",
-            *(f"--config.{key}={value}" for key, value in values(data, **changes).items())]
-
-
-def start(workdir, data, environment, file_limit=None, **changes):
-    """Run the command to its end; no file may grow beyond `file_limit` bytes."""
-    with subprocess.Popen(command(workdir, data, **changes), cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
-        if file_limit:  # from outside and while it still starts: code between fork and exec is unsafe beside jax's threads
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
-        out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def checkpoints(workdir):

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, neighbour_projection
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import Dense, broadcast_to_rank, contract, logical
-
-MASKED_SCORE = -1e9  # finite, so that a row of nothing but padding gives a uniform softmax and no NaN
 
 
 class SelfAttention(nn.Module):
@@ -32,11 +30,9 @@ class SelfAttention(nn.Module):
         # Scaling queries rather than scores touches L·K numbers a head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
         scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
-        allowed_BLM = inputs.segments_BL[:, :, None] == inputs.segments_BL[:, None, :]
-        scores_BHLM = jnp.where(allowed_BLM[:, None], scores_BHLM, MASKED_SCORE)
-        weights_BHLM = jax.nn.softmax(scores_BHLM, axis=-1)
-        weights_BHLM = Dropout(config.attention_dropout, name="dropout")(weights_BHLM, is_training)
-        context_BLHK = contract("BHLM,BMHK->BLHK", config.dtype, weights_BHLM, value_BMHK).astype(config.dtype)
+        key = self.make_rng("dropout") if is_training and config.attention_dropout else None
+        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key)
+        context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(config.dtype)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
         return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(context_BLD)

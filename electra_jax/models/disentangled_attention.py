@@ -12,6 +12,7 @@ Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads,
 table, T distances.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from electra_jax.models.attention import MASKED_SCORE, Projection
+from electra_jax.models.attention import Projection
+from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.config import DisentangledConfig, EncoderConfig
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, neighbour_query_bias, neighbour_relative_key
@@ -82,10 +84,11 @@ def skewed_positions(query_BLHK: jax.Array, key_BMHK: jax.Array, query_RHK: jax.
     """
     ascending = np.append(rows.index_T, rows.index_T[-1])
     descending = np.append(rows.index_T[::-1], rows.index_T[0])
-    content_to_position_BHLT = contract("BLHK,THK->BHLT", dtype, query_BLHK, expand_rows(key_RHK, descending))
-    position_to_content_BHMT = contract("BMHK,THK->BHMT", dtype, key_BMHK, expand_rows(query_RHK, ascending))
+    content_to_position_BHLT = contract("THK,BLHK->BHLT", dtype, expand_rows(key_RHK, descending), query_BLHK)
+    position_to_content_BHMT = contract("THK,BMHK->BHMT", dtype, expand_rows(query_RHK, ascending), key_BMHK)
     # Without the barrier XLA's CPU back end walks the shifted rows again for each of the softmax's passes.
-    return jax.lax.optimization_barrier(skew(content_to_position_BHLT) + skew(position_to_content_BHMT).swapaxes(-1, -2))
+    position_to_content_BHML = skew(dtype, position_to_content_BHMT)
+    return jax.lax.optimization_barrier(skew(dtype, content_to_position_BHLT) + position_to_content_BHML.swapaxes(-1, -2))
 
 
 def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
@@ -97,12 +100,36 @@ def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
     return jnp.take(table_RHK, index_T, axis=0)
 
 
-def skew(x_BHLT: jax.Array) -> jax.Array:
-    """y[…, i, j] = x[…, i, j + L − 1 − i] for x [B, H, L, 2L] as [B, H, L, L]: in flat order, rows that are one shorter."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def skew(dtype: str, x_BHLT: jax.Array) -> jax.Array:
+    """y[…, i, j] = x[…, i, j + L − 1 − i] for x [B, H, L, 2L] as [B, H, L, L]: in flat order, rows that are one shorter.
+
+    The gradient is rounded to `dtype` before it is spread out over twice its size: the product before it rounds it anyway.
+    """
     *lead, length, width = x_BHLT.shape
     flat = x_BHLT.reshape(*lead, length * width)
     flat = jax.lax.slice_in_dim(flat, length - 1, length - 1 + length * (width - 1), axis=-1)
     return flat.reshape(*lead, length, width - 1)[..., :length]
+
+
+def _skew_forward(dtype, x_BHLT):
+    return skew(dtype, x_BHLT), None
+
+
+def _skew_backward(dtype, _, gradient_BHLL):
+    *lead, length, _ = gradient_BHLL.shape
+    rounded = gradient_BHLL.astype(dtype)
+    # XLA's CPU back end copies whole rows when it joins arrays, where padding visits each element; and it moves bfloat16
+    # through float32, but not integers.
+    moved = jax.lax.bitcast_convert_type(rounded, jnp.uint16) if dtype == "bfloat16" else rounded
+    zeros = lambda *shape: jnp.zeros((*lead, *shape), moved.dtype)  # noqa: E731
+    rows = jnp.concatenate([moved, zeros(length, length - 1)], axis=-1).reshape(*lead, -1)
+    rows = jnp.concatenate([zeros(length - 1), rows, zeros(1)], axis=-1).reshape(*lead, length, 2 * length)
+    spread = jax.lax.bitcast_convert_type(rows, rounded.dtype) if dtype == "bfloat16" else rows
+    return (spread.astype(jnp.float32),)
+
+
+skew.defvjp(_skew_forward, _skew_backward)
 
 
 POSITION_TERMS = {"skew": skewed_positions, "gather": gathered_positions}
@@ -136,10 +163,9 @@ class DisentangledSelfAttention(nn.Module):
         scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         scores_BHLM += POSITION_TERMS[config.disentangled.implementation](query_BLHK, key_BMHK, query_RHK, key_RHK, rows,
                                                                          config.dtype)
-        allowed_BLM = inputs.segments_BL[:, :, None] == inputs.segments_BL[:, None, :]
-        weights_BHLM = jax.nn.softmax(jnp.where(allowed_BLM[:, None], scores_BHLM, MASKED_SCORE), axis=-1)
-        weights_BHLM = Dropout(config.attention_dropout, name="dropout")(weights_BHLM, is_training)
-        context_BLHK = contract("BHLM,BMHK->BLHK", config.dtype, weights_BHLM, value_BMHK).astype(config.dtype)
+        key = self.make_rng("dropout") if is_training and config.attention_dropout else None
+        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key)
+        context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(config.dtype)
         context_BLHK *= inputs.is_token_BL[:, :, None, None]
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
