@@ -44,7 +44,7 @@ def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Figures:
     model = PretrainingModel(trained.model)
     tables = jax.jit(lambda params: model.apply({"params": params}, method="word_tables"))(trained.params)
     return {"mlm_loss": summary["heldout_mlm_loss"], "rtd_auc": summary["heldout_rtd_auc"],
-            **{f"{name}_cosine": average_cosine(np.asarray(table)) for name, table in tables.items()}}
+            **{f"{name}_cosine": average_cosine(np.asarray(tables[name])) for name in ("generator", "discriminator")}}
 
 
 def average_cosine(table_VE: np.ndarray) -> float:
