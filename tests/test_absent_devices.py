@@ -32,7 +32,7 @@ def test_a_device_that_does_not_exist_is_named():
 def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_every_token(tmp_path):
     compilers = Path(os.environ.get("COMPILERS", ROOT / ".venv" / "compilers"))
     assert (compilers / "installed").exists(), f"no compilers in {compilers}: `bash launch/run_tests.sh` installs them"
-    layers = [f"--config.model.{encoder}.num_layers=1" for encoder in ("generator", "discriminator")]
+    layers = [f"--config.model.{encoder}.num_layers=2" for encoder in ("generator", "discriminator")]
     outcome = subprocess.run(
         [sys.executable, "-m", "electra_jax.benchmark", "--suite=compiled", "--config=configs/deberta_v3.py:size=xsmall",
          *layers, f"--json={tmp_path / 'figures.json'}"],
