@@ -28,14 +28,19 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "protobuf>=4.25",  # to read SentencePiece models
+        "safetensors>=0.5",
+        "scipy>=1.13",
         "sentencepiece>=0.2.1",
         "tensorflow-datasets>=4.9.10",
+        "tokenizers>=0.22",
         "matplotlib>=3.9",
         "tqdm>=4.66",
     ],
     extras_require={
         "formats": ["pyarrow>=18", "zstandard>=0.22"],  # Parquet and zstd inputs
         "track": ["tensorboardX>=2.6"],
+        "hf": ["torch>=2.6", "transformers>=4.57"],  # to verify exports, and to read PyTorch's own files
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "test": [*TEST, "pyarrow>=18", "zstandard>=0.22", "tensorboardX>=2.6"],

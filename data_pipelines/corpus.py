@@ -28,7 +28,7 @@ from tqdm import tqdm
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
 from data_pipelines.packing import PACKERS
 from data_pipelines.shards import Job, row_dtype, row_features, run_jobs, write_json
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizer import load_tokenizer
 
 INFO_FILE, SETTINGS_FILE, DATASET = "corpus.json", "settings.json", "electra_corpus"
 SPLITS = ("train", "validation")
@@ -38,10 +38,11 @@ TFDS_FILES = ("dataset_info.json", "features.json")
 @dataclasses.dataclass(frozen=True)
 class CorpusInfo:
     """What corpus.json says. `splits`: name → rows, documents, tokens (padding not counted), text_tokens (before packing),
-    dropped_text_tokens, shards (file → bytes)."""
+    dropped_text_tokens, shards (file → bytes). `special_ids`: role → id, as in SpecialIds."""
 
     fingerprint: str
     tokenizer_fingerprint: str
+    special_ids: dict
     vocab_size: int
     sequence_length: int
     packing: str
@@ -54,12 +55,17 @@ def load_corpus_info(directory: str) -> CorpusInfo:
 
     Raises:
       FileNotFoundError: not a dataset of this project. OSError: a file is missing or truncated; names it.
+      ValueError: it was built by a version that did not write down the special ids.
     """
     path = Path(directory) / INFO_FILE
     if not path.exists():
         raise FileNotFoundError(f"{directory}: no {INFO_FILE}; expected a directory made by `python -m data_pipelines.corpus`. "
                                 "Set config.data.datasets to one.")
-    info = CorpusInfo(**json.loads(path.read_text()))
+    entries = json.loads(path.read_text())
+    if "special_ids" not in entries:
+        raise ValueError(f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an earlier "
+                         "version built it. Remove the directory and build the dataset again.")
+    info = CorpusInfo(**entries)
     for split in info.splits.values():
         for name, size in split["shards"].items():
             shard = path.parent / name
@@ -90,7 +96,7 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
     if seed < 0:
         raise ValueError(f"--seed: got {seed}, expected 0 or more.")
     directory = os.path.abspath(directory)  # without the slash at its end
-    loaded = Tokenizer.load(tokenizer)
+    loaded = load_tokenizer(tokenizer)
     settings = {"train": list(train), "validation": list(validation), "validation_fraction": validation_fraction, "seed": seed,
                 "text_field": text_field, "on_invalid_utf8": on_invalid_utf8, "chunk_chars": chunk_chars}
     wanted = {"tokenizer_fingerprint": loaded.fingerprint, "sequence_length": sequence_length, "packing": packing,
@@ -126,7 +132,7 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
     digests = {split: [counts["sha256"] for counts in chunks] for split, chunks in done.items()}
     content = [loaded.fingerprint, sequence_length, packing, digests]
     info = CorpusInfo(fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-                      vocab_size=loaded.vocab_size, splits=splits, **wanted)
+                      special_ids=loaded.special._asdict(), vocab_size=loaded.vocab_size, splits=splits, **wanted)
     (partial / INFO_FILE).write_text(json.dumps(dataclasses.asdict(info), indent=2))
     # Last, since a build that goes on looks for the files under their first names.
     _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})

@@ -24,7 +24,7 @@ class Loader:
     """Endless batches of a mixture: the batch of step s holds global examples s·B … (s+1)·B - 1.
 
     Args:
-      mixture: anything with `rows_at`, `read`, `sources`, `sequence_length` and `dtype` as `Mixture` has them.
+      mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` as `Mixture` has them.
       batch_size: B, over all processes.
       sharding: a NamedSharding of [B, L] arrays that cuts the batch axis alone.
       prefetch: batches read ahead of the step asked last; 0 reads in the caller's thread.
@@ -72,7 +72,7 @@ class Loader:
 class EvaluationLoader:
     """One ordered pass over a sequential mixture in batches of fixed shape.
 
-    The last batch is filled with rows of zeros, [PAD] everywhere: padding is never scored, so they weigh nothing.
+    The last batch is filled with rows of [PAD] alone: padding is never scored, so they weigh nothing.
 
     Args:
       mixture: from `make_sequential`.
@@ -139,7 +139,7 @@ class _ShardedRows:
         self._place = dict(zip(self._spans, np.cumsum([0, *sizes]).tolist(), strict=False))
 
     def read(self, first: int) -> Batch:
-        """The batch whose row 0 is global example `first`. Beyond the end of a finite mixture rows are zeros."""
+        """The batch whose row 0 is global example `first`. Beyond the end of a finite mixture rows are padding."""
         end = self._mixture.num_examples
         wanted = [self._mixture.rows_at(*(first + bound if end is None else min(first + bound, end) for bound in span))
                   for span in self._spans]
@@ -147,7 +147,7 @@ class _ShardedRows:
         # Only the last spans can run over the end, so what is missing is at the tail.
         missing = sum(stop - start for start, stop in self._spans) - len(ids)
         if missing:
-            ids = np.concatenate([ids, np.zeros((missing, ids.shape[1]), ids.dtype)])
+            ids = np.concatenate([ids, np.full((missing, ids.shape[1]), self._mixture.special.pad, ids.dtype)])
 
         def of_device(index: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = index[0].indices(self._shape[0])

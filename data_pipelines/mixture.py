@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import corpus
+from data_pipelines.tokenizer_directory import SpecialIds
 
 FEATURE = "input_ids"
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
@@ -101,6 +102,7 @@ class Mixture:
     Attributes:
       sources: the DatasetSource of every dataset index.
       infos: what corpus.json says of each, fingerprints included.
+      special: the special ids, the same in all datasets.
       num_rows: rows stored in all datasets together.
       num_examples: valid global indices are 0 … num_examples - 1; None when endless.
       sequence_length: L, tokens in a row.
@@ -113,6 +115,7 @@ class Mixture:
         self._starts = np.cumsum([0, *(dataset.num_rows for dataset in datasets)])
         self.sources = tuple(dataset.described for dataset in datasets)
         self.infos = tuple(dataset.info for dataset in datasets)
+        self.special = SpecialIds(**self.infos[0].special_ids)
         self.num_rows = int(self._starts[-1])
         self.num_examples = num_examples
         self.sequence_length = datasets[0].sequence_length
@@ -199,10 +202,11 @@ def _open_all(datasets: Sequence[DatasetSource]) -> list[_Dataset]:
         raise FileNotFoundError(f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "
                                 "data_pipelines.corpus, or correct the path.")
     opened = [_Dataset(dataset) for dataset in datasets]
-    identities = [(dataset.sequence_length, dataset.info.tokenizer_fingerprint) for dataset in opened]
+    identities = [(dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
+                  for dataset in opened]
     if len(set(identities)) > 1:
-        rows = "\n".join(f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}"
-                         for dataset, (length, fingerprint) in zip(opened, identities, strict=True))
+        rows = "\n".join(f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}, {special}"
+                         for dataset, (length, fingerprint, special) in zip(opened, identities, strict=True))
         raise ValueError("config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
                          f"{rows}\nRebuild the odd ones with the same tokenizer and length.")
     too_large = [dataset.described.label for dataset in opened if dataset.num_rows > _MAX_ROWS]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.tokenizer import CLS_ID, PAD_ID, SEP_ID
+from data_pipelines.tokenizer_directory import SpecialIds
 
 OPEN_ROWS = 64  # rows that first-fit still fills; bounds memory and time
 SINGLE_SEGMENT_PROBABILITY = 0.1  # electra: an example without segment B
@@ -18,8 +18,11 @@ MIN_SHORT_TARGET = 5
 Lines = Sequence[Sequence[int]]
 
 
-def pack(documents: Sequence[Lines], *, sequence_length: int, mode: str, seed: int | Sequence[int] = 0) -> np.ndarray:
+def pack(documents: Sequence[Lines], *, sequence_length: int, mode: str, special: SpecialIds,
+         seed: int | Sequence[int] = 0) -> np.ndarray:
     """Rows [n, L] int32 of `documents`; a document is a list of lines, a line the ids of one, without special tokens.
+
+    [CLS], [SEP] and [PAD] are those of `special`, the tokenizer's.
 
     electra: the original recipe, [CLS] A [SEP] B [SEP], A and B consecutive lines of one document; one example in ten
       has no B, one target in twenty is short. What does not fit in a row is dropped, as in the original.
@@ -38,14 +41,14 @@ def pack(documents: Sequence[Lines], *, sequence_length: int, mode: str, seed: i
     if sequence_length < shortest:
         raise ValueError(f"sequence_length: got {sequence_length}, expected at least {shortest} for packing {mode!r} "
                          "(room for [CLS], [SEP] and tokens); ask for longer rows.")
-    rows = PACKERS[mode](documents, sequence_length, np.random.default_rng(seed))
-    packed = np.full((len(rows), sequence_length), PAD_ID, np.int32)
+    rows = PACKERS[mode](documents, sequence_length, special, np.random.default_rng(seed))
+    packed = np.full((len(rows), sequence_length), special.pad, np.int32)
     for target, row in zip(packed, rows, strict=True):
         target[: len(row)] = row
     return packed
 
 
-def _electra(documents: Sequence[Lines], length: int, rng: np.random.Generator) -> list[list[int]]:
+def _electra(documents: Sequence[Lines], length: int, special: SpecialIds, rng: np.random.Generator) -> list[list[int]]:
     rows: list[list[int]] = []
     target_length = length
     for document in documents:
@@ -56,14 +59,14 @@ def _electra(documents: Sequence[Lines], length: int, rng: np.random.Generator) 
                 buffer.append(line)
                 buffered += len(line)
             if buffer and (buffered >= target_length or number == len(document)):
-                rows.append(_two_segments(buffer, target_length, length, rng))
+                rows.append(_two_segments(buffer, target_length, length, special, rng))
                 short = rng.random() < SHORT_TARGET_PROBABILITY
                 target_length = int(rng.integers(MIN_SHORT_TARGET, length, endpoint=True)) if short else length
                 buffer, buffered = [], 0
     return rows
 
 
-def _two_segments(lines: Lines, target_length: int, length: int, rng: np.random.Generator) -> list[int]:
+def _two_segments(lines: Lines, target_length: int, length: int, special: SpecialIds, rng: np.random.Generator) -> list[int]:
     """One example of the original recipe: lines in order go to A until it is about half full, then to B."""
     single = rng.random() < SINGLE_SEGMENT_PROBABILITY
     first_target = 100_000 if single else (target_length - 3) // 2
@@ -78,22 +81,22 @@ def _two_segments(lines: Lines, target_length: int, length: int, rng: np.random.
             second += line
     first = first[: length - 2]
     second = second[: max(0, length - len(first) - 3)]
-    return [*_chunk(first), *second, SEP_ID] if second else _chunk(first)
+    return [*_chunk(first, special), *second, special.sep] if second else _chunk(first, special)
 
 
-def _contiguous(documents: Sequence[Lines], length: int, _: np.random.Generator) -> list[list[int]]:
+def _contiguous(documents: Sequence[Lines], length: int, special: SpecialIds, _: np.random.Generator) -> list[list[int]]:
     stream: list[int] = []
     for document in _flat(documents):
-        stream += [*([SEP_ID] if stream else []), *document]
-    return [_chunk(stream[start : start + length - 2]) for start in range(0, len(stream), length - 2)]
+        stream += [*([special.sep] if stream else []), *document]
+    return [_chunk(stream[start : start + length - 2], special) for start in range(0, len(stream), length - 2)]
 
 
-def _documents(documents: Sequence[Lines], length: int, _: np.random.Generator) -> list[list[int]]:
+def _documents(documents: Sequence[Lines], length: int, special: SpecialIds, _: np.random.Generator) -> list[list[int]]:
     closed: list[list[int]] = []
     open_rows: list[list[int]] = []
     for document in _flat(documents):
         for start in range(0, len(document), length - 2):
-            chunk = _chunk(document[start : start + length - 2])
+            chunk = _chunk(document[start : start + length - 2], special)
             row = next((row for row in open_rows if len(row) + len(chunk) <= length), None)
             if row is None:
                 row = []
@@ -109,8 +112,8 @@ def _flat(documents: Sequence[Lines]) -> Iterator[list[int]]:
     return filter(None, (list(itertools.chain.from_iterable(document)) for document in documents))
 
 
-def _chunk(ids: Sequence[int]) -> list[int]:
-    return [CLS_ID, *ids, SEP_ID]
+def _chunk(ids: Sequence[int], special: SpecialIds) -> list[int]:
+    return [special.cls, *ids, special.sep]
 
 
 PACKERS = {"electra": _electra, "contiguous": _contiguous, "documents": _documents}

@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
 from data_pipelines.packing import pack
-from data_pipelines.tokenizer import PAD_ID, SEP_ID, Tokenizer
+from data_pipelines.tokenizer import load_tokenizer
 
 COUNTS_SUFFIX = ".counts.json"
 JOBS_AHEAD = 2  # read while every process is busy
@@ -91,11 +91,12 @@ def write_shard(job: Job) -> dict[str, Any]:
     Raises:
       OSError: the file could not be written.
     """
-    tokenizer = Tokenizer.load(job.tokenizer)
+    tokenizer = load_tokenizer(job.tokenizer)
+    special = tokenizer.special
     # The original recipe builds its segments out of lines; the other modes join all text of a document anyway.
     lines = (document.split("\n") if job.packing == "electra" else [document] for document in job.documents)
     encoded = [tokenizer.encode_batch(document) for document in lines]
-    rows = pack(encoded, sequence_length=job.sequence_length, mode=job.packing, seed=job.seed)
+    rows = pack(encoded, sequence_length=job.sequence_length, mode=job.packing, special=special, seed=job.seed)
     dtype = row_dtype(tokenizer.vocab_size)
     features = row_features(job.sequence_length, dtype)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
@@ -111,8 +112,9 @@ def write_shard(job: Job) -> dict[str, Any]:
         raise OSError(f"{job.path}: cannot be written: {error}. Free disk space and start the same command again.") from error
     os.replace(temporary, job.path)
     text_tokens = sum(len(line) for document in encoded for line in document)
-    counts = {"path": job.path, "rows": len(rows), "documents": len(job.documents), "tokens": int((rows != PAD_ID).sum()),
-              "text_tokens": text_tokens, "dropped_text_tokens": text_tokens - int((rows > SEP_ID).sum()),
+    kept_text_tokens = np.isin(rows, (special.pad, special.cls, special.sep), invert=True).sum()
+    counts = {"path": job.path, "rows": len(rows), "documents": len(job.documents), "tokens": int((rows != special.pad).sum()),
+              "text_tokens": text_tokens, "dropped_text_tokens": text_tokens - int(kept_text_tokens),
               "text_bytes": sum(len(document.encode("utf-8", "surrogatepass")) for document in job.documents),
               "text_sha256": _digest(job.documents), "file_bytes": os.path.getsize(job.path), "sha256": digest.hexdigest()}
     write_json(Path(job.path + COUNTS_SUFFIX), counts)

@@ -5,6 +5,7 @@ value of the configuration can be set on the command line: `--config.train.num_s
 """
 
 import contextlib
+import dataclasses
 import logging as stdlib_logging
 import sys
 from pathlib import Path
@@ -16,29 +17,25 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
-from data_pipelines.tokenizer import CLS_ID, MASK_ID, PAD_ID, SEP_ID, UNK_ID
+from data_pipelines.tokenizer_json import adopt_tokenizer
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
-from electra_jax.models.flops import mlm_flops, rtd_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.mlm import make_mlm_objective
-from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+from electra_jax.objectives.registry import make_objective
+from electra_jax.trained_run import check_initial, restore_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals, NonFiniteLossError, train
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, make_program
 from electra_jax.training.run_directory import check_run_directory, is_complete, summarize_run, write_json
+from electra_jax.training.session import record_session
 from electra_jax.training.state import abstract_params
 from electra_jax.training.writers import MetricWriters
-
-OBJECTIVES = {"electra": (make_electra_objective, rtd_flops), "deberta_v3": (make_deberta_v3_objective, rtd_flops),
-              "mlm": (make_mlm_objective, mlm_flops)}
-SPECIAL = SpecialTokens(pad=PAD_ID, cls=CLS_ID, sep=SEP_ID, mask=MASK_ID, unk=UNK_ID)
 
 
 def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
@@ -51,7 +48,6 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """
     config = config | {"data": config["data"] | dataset_values(config["data"])}
     model = make_pretraining_config(config["model"])
-    objective, flops_per_token = make_objective(config, model)
     mesh = make_mesh(config["mesh"])
     check_batch(config["train"]["batch_size"], config["train"]["num_microbatches"], mesh)
     check_intervals(config)
@@ -59,8 +55,12 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     mixture = make_mixture(sources, seed=config["data"]["seed"])
     held_out = make_sequential([DatasetSource(source.path, split="validation") for source in sources])
     check_data(config, model, mixture)
+    objective, flops_per_token = make_objective(config, model, SpecialTokens(**mixture.special._asdict()))
     description = {"config": config, "data": [info.fingerprint for info in mixture.infos]}
     check_run_directory(workdir, description)
+    initial = config["checkpoint"]["init_from"]
+    if initial:
+        check_initial(Path(initial), config, mixture.infos[0].tokenizer_fingerprint)
 
     num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
@@ -76,8 +76,17 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
             print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
             return summarize_run(workdir)
         write_json(workdir / "config.json", description)
+        # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
+        adopt_tokenizer(Path(sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
+        write_json(workdir / "datasets.json", [dataclasses.asdict(info) for info in mixture.infos])
         write_parameters(config, objective, program, workdir)
+        record_session(workdir, start)
         state = checkpointer.restore(start, program.abstract_state) if start else program.init()
+        if initial and not start:
+            step, params = restore_params(Path(initial), None, program.abstract_state.params)
+            print(f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
+                  file=sys.stderr)
+            state = state.replace(params=params)
         with (MetricWriters(workdir, tensorboard=config["log"]["tensorboard"], progress=config["log"]["progress"],
                             total_steps=num_steps, start_step=start) as writers,
               report_nonfinite(workdir)):
@@ -144,16 +153,6 @@ def write_parameters(config: dict[str, Any], objective: Objective, program: Prog
     lines = parameter_table(program.abstract_state.params, logical_axes, config["optimizer"])
     (workdir / "parameters.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{lines[-1]} (all in {workdir / 'parameters.txt'})", file=sys.stderr)
-
-
-def make_objective(config: dict[str, Any], model: PretrainingConfig) -> tuple[Objective, float]:
-    """The objective that config.objective.name chooses, and its forward FLOPs a token."""
-    name = config["objective"]["name"]
-    if name not in OBJECTIVES:
-        raise ValueError(f"config.objective.name: got {name!r}, expected one of {sorted(OBJECTIVES)}.")
-    make, count_flops = OBJECTIVES[name]
-    flops = count_flops(model, config["data"]["sequence_length"], config["objective"]["mask_prob"])
-    return make(model, config["objective"], SPECIAL), flops
 
 
 def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixture) -> None:

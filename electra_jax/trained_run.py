@@ -1,44 +1,103 @@
-"""What a run directory holds: its configuration, its model, and the parameters of a checkpoint."""
+"""What a run directory holds: its configuration, its tokenizer, its model, and the parameters of a checkpoint."""
 
 import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
+from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
-from electra_jax.pretrain import make_objective
-from electra_jax.training.checkpointing import Checkpointer
-from electra_jax.training.program import make_program
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.registry import make_objective
+from electra_jax.training.checkpointing import Checkpointer, with_shardings
+from electra_jax.training.run_directory import flatten
+from electra_jax.training.state import abstract_params
+
+# Of config.model: what may differ between a checkpoint and a run that starts from it, since it changes no parameter's meaning.
+FREE_OF_MODEL = ("hidden_dropout", "attention_dropout", "initializer", "initializer_range", "dtype",
+                 "disentangled.implementation")
 
 
 class TrainedRun(NamedTuple):
-    """`config` is the run's whole configuration; `params` are those after `step` steps."""
+    """`description` is the run's config.json, `config` the configuration in it; `params` are those after `step` steps."""
 
-    config: dict[str, Any]
+    workdir: Path
+    description: dict[str, Any]
     model: PretrainingConfig
+    tokenizer: Tokenizer
     step: int
     params: Any
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.description["config"]
 
 
 def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     """The newest checkpoint of a run, or that of `step`; replicated on the devices at hand, whatever mesh it was trained on.
 
     Raises:
-      FileNotFoundError: `workdir` is not a run directory, or has no such checkpoint; names those it has.
+      FileNotFoundError: `workdir` is not a run directory, lacks its tokenizer, or has no such checkpoint; names those it has.
       OSError: the checkpoint is damaged.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{workdir}: expected a run directory of electra_jax.pretrain, but it has no config.json.")
-    config = json.loads(path.read_text())["config"] | {"mesh": {"data": -1, "fsdp": 1, "tensor": 1}}
+    description = read_description(workdir)
+    config = description["config"]
     model = make_pretraining_config(config["model"])
-    objective, _ = make_objective(config, model)
-    program = make_program(config, objective, make_mesh(config["mesh"]))
-    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=config["checkpoint"]["keep"])) as checkpointer:
+    tokenizer = load_tokenizer(str(workdir / "tokenizer"))
+    objective, _ = make_objective(config, model, SpecialTokens(**tokenizer.special._asdict()))
+    params, _ = abstract_params(objective, config["data"]["sequence_length"])
+    everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    step, params = restore_params(workdir, step, with_shardings(params, jax.tree.map(lambda _: everywhere, params)))
+    return TrainedRun(workdir, description, model, tokenizer, step, params)
+
+
+def read_description(workdir: Path) -> dict[str, Any]:
+    """A run's config.json.
+
+    Raises:
+      FileNotFoundError: `workdir` is not a run directory.
+    """
+    path = workdir / "config.json"
+    if not path.is_file() or "config" not in (description := json.loads(path.read_text())):
+        raise FileNotFoundError(f"{workdir}: expected a run directory of electra_jax.pretrain, or one that "
+                                "`electra_jax.convert import` made, but it has no config.json of one.")
+    return description
+
+
+def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int, Any]:
+    """(step, parameters) of a run's newest checkpoint, or that of `step`, laid out as `abstract` says.
+
+    Raises:
+      FileNotFoundError: no such checkpoint; names those there are. OSError: it is damaged.
+    """
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
         steps = checkpointer.all_steps()
         if not steps or (step is not None and step not in steps):
             wanted = "any step" if step is None else f"step {step}"
             raise FileNotFoundError(f"{workdir}: expected a checkpoint of {wanted}, found those of {steps}.")
         step = steps[-1] if step is None else step
-        return TrainedRun(config, model, step, checkpointer.restore(step, program.abstract_state).params)
+        return step, checkpointer.restore_params(step, abstract)
+
+
+def check_initial(initial: Path, config: dict[str, Any], tokenizer_fingerprint: str) -> None:
+    """Raises ValueError when the parameters of the run `initial` mean something else than those of a run with `config`: another
+    objective, model or tokenizer; lists what differs and how to set it."""
+    theirs = read_description(initial)["config"]
+    if (theirs["objective"]["name"] == "mlm") != (config["objective"]["name"] == "mlm"):
+        raise ValueError(f"config.checkpoint.init_from: {initial} was trained with objective {theirs['objective']['name']!r}, "
+                         f"this run has {config['objective']['name']!r}: they have other parameters.")
+    old, new = flatten(theirs["model"]), flatten(config["model"])
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in FREE_OF_MODEL]
+    if differing:
+        lines = "\n".join(f"  config.model.{key}: there {old.get(key)!r}, here {new.get(key)!r}" for key in differing)
+        raise ValueError(f"config.checkpoint.init_from: {initial} holds another model:\n{lines}\n"
+                         f"--config=configs/continued.py:run={initial} takes its settings over.")
+    fingerprint = load_tokenizer(str(initial / "tokenizer")).fingerprint
+    if fingerprint != tokenizer_fingerprint:
+        raise ValueError(f"config.checkpoint.init_from: {initial} was trained with another tokenizer ({fingerprint[:16]}…) "
+                         f"than that of the datasets ({tokenizer_fingerprint[:16]}…), so the same ids would mean other words. "
+                         f"Build the datasets with --tokenizer {initial / 'tokenizer'}.")

@@ -15,9 +15,11 @@ import tensorflow_datasets as tfds
 from data_pipelines import corpus, shards
 from data_pipelines.corpus import build_corpus, load_corpus_info, main
 from data_pipelines.mixture import DatasetSource, make_sequential
-from data_pipelines.tokenizer import CLS_ID, PAD_ID, SEP_ID, Tokenizer, train_tokenizer
+from data_pipelines.sentencepiece_tokenizer import train_tokenizer
+from data_pipelines.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
+PAD_ID, CLS_ID, SEP_ID = 0, 1, 2
 WORDS = ("the", "a", "cat", "dog", "bird", "sat", "ran", "flew", "on", "over", "under", "mat", "hill", "river", "and", "then",
          "it", "was", "seen", "again", "by", "nobody", "at", "all")
 
@@ -66,7 +68,7 @@ def test_rows_do_not_depend_on_the_number_of_processes(data, tmp_path, packing):
 
 def test_every_token_of_every_document_is_there_once(data, tmp_path):
     info = build(data, tmp_path / "out")
-    tokenizer = Tokenizer.load(str(data / "tokenizer"))
+    tokenizer = load_tokenizer(str(data / "tokenizer"))
     expected = np.concatenate([tokenizer.encode_batch([document])[0] for document in make_documents(200, 1)])
     kept = rows_of(tmp_path / "out")
     kept = kept[~np.isin(kept, (PAD_ID, CLS_ID, SEP_ID))]
@@ -206,7 +208,7 @@ def test_held_out_share_is_split_by_document(data, tmp_path):
     info = build(data, tmp_path / "out", train=[source], validation=[], validation_fraction=0.25, packing="contiguous")
     assert info.splits["train"]["documents"] + info.splits["validation"]["documents"] == 500
     assert 0.18 < info.splits["validation"]["documents"] / 500 < 0.32
-    tokenizer = Tokenizer.load(str(data / "tokenizer"))
+    tokenizer = load_tokenizer(str(data / "tokenizer"))
     text = {}
     for split in ("train", "validation"):
         rows = rows_of(tmp_path / "out", split)
@@ -229,7 +231,7 @@ def test_it_is_a_tfds_dataset_and_a_mixture_reads_it(data, tmp_path):
 def test_a_long_line_is_cut_and_nothing_of_it_lost(data, tmp_path):
     line = " ".join(np.random.default_rng(0).choice(WORDS, size=500_000))  # 2 MB
     info = build(data, tmp_path / "out", train=[write(tmp_path / "long.jsonl", [line])], chunk_chars=1_500_000)
-    tokenizer = Tokenizer.load(str(data / "tokenizer"))
+    tokenizer = load_tokenizer(str(data / "tokenizer"))
     assert info.splits["train"]["text_tokens"] == len(tokenizer.encode_batch([line])[0])
     assert info.splits["train"]["dropped_text_tokens"] == 0 and info.splits["train"]["documents"] == 3
 
@@ -239,6 +241,17 @@ def test_a_truncated_file_is_named(data, tmp_path):
     shard = min((tmp_path / "out").glob("*train*array_record*"))
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(OSError, match=f"{shard.name}.*truncated"):
+        load_corpus_info(str(tmp_path / "out"))
+
+
+def test_special_ids_are_written_down_and_a_dataset_without_them_is_refused(data, tmp_path):
+    info = build(data, tmp_path / "out")
+    assert info.special_ids == {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 4}
+    path = tmp_path / "out" / "corpus.json"
+    entries = json.loads(path.read_text())
+    del entries["special_ids"]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=r"corpus\.json: no special_ids, expected (.|\n)*build the dataset again"):
         load_corpus_info(str(tmp_path / "out"))
 
 

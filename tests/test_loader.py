@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from data_pipelines.loader import EvaluationLoader, Loader
+from data_pipelines.tokenizer_directory import SpecialIds
 
 L = 6
 
@@ -18,6 +19,7 @@ class FakeMixture:
     """Row r of dataset d holds the ids d·1000 + r; remembers what was read."""
 
     sequence_length, dtype = L, np.dtype(np.uint16)
+    special = SpecialIds(pad=9_000, cls=9_001, sep=9_002, unk=9_003, mask=9_004)
 
     def __init__(self, num_examples=None, delay=0.0):
         self.num_examples, self.delay = num_examples, delay
@@ -255,7 +257,7 @@ def test_evaluation_pads_the_last_batch(name, prefetch):
         for _ in range(2):  # every pass is the same
             ids = np.concatenate([np.asarray(loader.batch_at(index)["input_ids"]) for index in range(3)])
             np.testing.assert_array_equal(ids[:19], expected_rows(0, 19))
-            assert ids.shape == (24, L) and ids.dtype == np.uint16 and not ids[19:].any()
+            assert ids.shape == (24, L) and ids.dtype == np.uint16 and (ids[19:] == mixture.special.pad).all()
         with pytest.raises(IndexError, match=r"evaluation batch 3: expected 0 … 2"):
             loader.batch_at(3)
 
@@ -264,7 +266,7 @@ def test_a_process_with_nothing_but_padding_reads_nothing_but_padding():
     with EvaluationLoader(FakeMixture(num_examples=1), batch_size=8, sharding=sharding_of((8,))) as loader:
         ids = np.asarray(loader.batch_at(0)["input_ids"])
     np.testing.assert_array_equal(ids[0], expected_rows(0, 1)[0])
-    assert not ids[1:].any()
+    assert (ids[1:] == FakeMixture.special.pad).all()
 
 
 @pytest.mark.parametrize(("num_examples", "max_batches", "expected"), [

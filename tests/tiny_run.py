@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from data_pipelines.corpus import build_corpus
-from data_pipelines.tokenizer import train_tokenizer
+from data_pipelines.sentencepiece_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 NUM_STEPS, LENGTH, VOCAB = 60, 32, 128

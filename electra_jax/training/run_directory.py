@@ -10,6 +10,7 @@ from electra_jax.training.writers import read_metrics
 
 # What may differ between the parts of one run: how often it reports, and on which devices it runs.
 FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval")
+BOUND = "config.checkpoint.init_from"
 
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
@@ -20,7 +21,7 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
     free = tuple(f"config.{section}." for section in FREE_SECTIONS)
     differing = [key for key in sorted(old.keys() | new.keys())
-                 if old.get(key) != new.get(key) and not key.startswith(free)]
+                 if old.get(key) != new.get(key) and (key == BOUND or not key.startswith(free))]
     if differing:
         lines = "\n".join(f"  {key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}" for key in differing)
         raise ValueError(f"{workdir} belongs to a run with other settings:\n{lines}\n"

