@@ -30,3 +30,14 @@ make_compilers() {
     libtpu "jax-cuda13-plugin==$version" nvidia-cuda-nvcc
   touch "$compilers/installed"
 }
+
+# make_older_transformers: install a transformers 4, with the two libraries whose versions it bounds, and set
+# `older_transformers` to where. It shares everything else with the environment, whose own transformers 5 stays what others see.
+make_older_transformers() {
+  older_transformers="$PWD/.venv/transformers4"
+  [ -e "$older_transformers/installed" ] && return
+  echo "Installing transformers 4 into $older_transformers (once; a minute)"
+  python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$older_transformers" \
+    transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
+  touch "$older_transformers/installed"
+}

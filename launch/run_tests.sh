@@ -7,6 +7,8 @@ source launch/environment.sh
 make_environment test
 make_compilers
 export COMPILERS="$compilers"
+make_older_transformers
+export TRANSFORMERS4="$older_transformers"
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, and the parts that are compared need none of them.
 python -m pip install --quiet --no-deps DeBERTa==0.1.12
 ruff check .

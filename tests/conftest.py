@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 
 import jax
 import pytest
+import tiny_export
 import tiny_run
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,3 +37,9 @@ def finished(data, environment, tmp_path_factory):
     """(run directory, outcome) of a run that nothing interrupted. Tests only read it."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     return workdir, tiny_run.start(workdir, data, environment)
+
+
+@pytest.fixture(scope="session")
+def exports(data, tmp_path_factory):
+    """name → (export, parameters of its run) of every variant in tiny_export. Tests only read them."""
+    return tiny_export.make_exports(tmp_path_factory.mktemp("exports"), data)

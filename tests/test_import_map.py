@@ -18,6 +18,7 @@ FORBIDDEN = (
     ("electra_jax.training", ("data_pipelines", "ml_collections", "electra_jax.pretrain")),
     ("electra_jax.distributed", ("electra_jax.models", "electra_jax.objectives", "electra_jax.training", "data_pipelines",
                                  "ml_collections")),
+    ("electra_jax.huggingface", ("electra_jax.training", "electra_jax.distributed", "ml_collections")),
     ("data_pipelines", ("electra_jax", "jax", "flax", "optax", "orbax", "ml_collections", *OUTSIDE)),
     ("configs", ("electra_jax.objectives", "electra_jax.training", "electra_jax.distributed", "data_pipelines", "jax", "flax",
                  "launch", "tests", "tensorflow", "torch", "transformers")),
@@ -28,6 +29,9 @@ ALLOWED = {
     "electra_jax.training.checkpointing": ("orbax",),
     "electra_jax.benchmark": ("torch", "transformers"),  # the oracle and rival of the measurements
     "electra_jax.benchmarks": ("torch", "transformers"),
+    "electra_jax.huggingface.verify": ("torch", "transformers"),  # what it compares with
+    "electra_jax.huggingface.readers": ("torch", "tensorflow"),  # other people's formats, where those are asked for
+    "electra_jax.huggingface.custom_code": ("torch", "transformers"),  # not imported: it travels with an export
 }
 
 

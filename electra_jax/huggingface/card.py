@@ -1,0 +1,187 @@
+"""The model card, README.md of an exported model: true numbers from the run's own files; what they do not say is left out."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.models.config import EncoderConfig
+
+METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mlm": "masked language modelling"}
+PAPERS = {"electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
+          "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)"}
+FIGURES = {  # of summary.json, with what they are
+    "heldout_mlm_loss": "masked language modelling loss, nats", "heldout_mlm_accuracy": "masked token accuracy",
+    "heldout_unigram_entropy": "loss of a model that only counts tokens, nats",
+    "heldout_rtd_auc": "replaced token detection AUC",
+    "heldout_rtd_loss": "replaced token detection loss", "heldout_replaced_rate": "share of tokens replaced",
+}
+USE = {
+    "discriminator": ('tokens = tokenizer("A sentence.", return_tensors="pt")', "states = model(**tokens).last_hidden_state"),
+    "generator": ('fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)', 'print(fill("The [MASK] of a sentence."))'),
+}
+
+
+class RunRecord(NamedTuple):
+    """What a run directory says about itself; a part is None, or empty, where there is no such file (an imported model)."""
+
+    config: dict[str, Any]
+    step: int
+    origin: str | None  # from where it was imported
+    summary: dict[str, Any] | None  # of the last step, if that is `step`
+    datasets: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+
+
+class Publication(NamedTuple):
+    """What only the publisher can say."""
+
+    license: str | None
+    data_license: str | None
+    language: str | None
+
+
+def read_record(workdir: Path, step: int) -> RunRecord:
+    """The run's files."""
+    description = json.loads((workdir / "config.json").read_text())
+
+    def read(name: str, missing: Any) -> Any:
+        path = workdir / name
+        return json.loads(path.read_text()) if path.is_file() else missing
+
+    sessions_file = workdir / "sessions.jsonl"
+    sessions = [json.loads(line) for line in sessions_file.read_text().splitlines()] if sessions_file.is_file() else []
+    summary = read("summary.json", None)
+    return RunRecord(description["config"], step, description.get("imported_from"),
+                     summary if summary and summary["steps"] == step else None, read("datasets.json", []), sessions)
+
+
+def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication: Publication, *, is_exact: bool,
+              with_code: bool) -> str:
+    """README.md of one model."""
+    is_deberta = encoder.disentangled is not None
+    name = record.config["objective"]["name"]
+    title = f"{'DeBERTaV3' if is_deberta else 'ELECTRA'} {role}"
+    if name == "mlm":
+        title = "Encoder with a masked language modelling head"
+    parts = [_front_matter(role, is_deberta, publication, is_exact), f"# {title}",
+             _what(role, name, is_exact, is_deberta, with_code), "```python\n" + _usage(role) + "\n```", _shape(encoder),
+             _training(record), _data(record, publication), _figures(record),
+             _reproduce(record), _limits(record, is_exact, role)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(role: str, is_deberta: bool, publication: Publication, is_exact: bool) -> str:
+    lines = ["---", "library_name: transformers"]
+    stated = {"language": publication.language, "license": publication.license}
+    lines += [f"{key}: {value}" for key, value in stated.items() if value]
+    if role == "generator" and is_exact:
+        lines.append("pipeline_tag: fill-mask")
+    lines += ["tags:", *(f"- {tag}" for tag in ("deberta-v2" if is_deberta else "electra", "replaced-token-detection",
+                                                 "pre-training", "jax"))]
+    return "\n".join([*lines, "---"])
+
+
+def _what(role: str, name: str, is_exact: bool, is_deberta: bool, with_code: bool) -> str:
+    if name == "mlm":
+        text = "An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in masks."
+    elif role == "discriminator":
+        text = "The discriminator: **the model to fine-tune**. Its sister, the generator, fills in masks."
+        if is_deberta:
+            text += (" Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
+                     "`trust_remote_code=True`)." if with_code else " Its replaced token detection head is in "
+                     "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
+                     "`transformers` has no class for it.")
+    else:
+        text = "The generator: a model that fills in masks. **To fine-tune, take its sister, the discriminator.**"
+    if not is_exact:
+        text += (" It was trained with an enhanced mask decoder, which `transformers` does not have: loaded there, **its "
+                 "predictions are not those it was trained to make**. The decoder's position table is in "
+                 "`enhanced_mask_decoder.safetensors`.")
+    return text
+
+
+def _usage(role: str) -> str:
+    names = {"discriminator": "AutoModel, AutoTokenizer", "generator": "AutoModelForMaskedLM, AutoTokenizer, pipeline"}[role]
+    return "\n".join([f"from transformers import {names}", 'path = "."  # this directory, or the name it is published under',
+                      "tokenizer = AutoTokenizer.from_pretrained(path)",
+                      f"model = {names.partition(',')[0]}.from_pretrained(path)", *USE[role]])
+
+
+def _shape(encoder: EncoderConfig) -> str:
+    return (f"{encoder.num_layers} layers of {encoder.hidden_size} with {encoder.num_heads} heads, "
+            f"feed-forward {encoder.intermediate_size}, embeddings of {encoder.embedding_size} "
+            f"for a vocabulary of {encoder.vocab_size:,}, up to {encoder.max_position_embeddings} positions.")
+
+
+def _training(record: RunRecord) -> str:
+    config, lines = record.config, ["## Training", ""]
+    name, train = config["objective"]["name"], config["train"]
+    if record.origin:
+        lines.append(f"Imported from {record.origin}.")
+    initial = config["checkpoint"]["init_from"]
+    if initial:
+        lines.append(f"Pre-training went on from {initial}, with a fresh optimizer.")
+    if record.step:
+        rows = record.step * train["batch_size"]
+        method = METHODS[name] + (f" ({PAPERS[name]})" if name in PAPERS else "")
+        lines.append(f"{method}: {record.step:,} steps of {train['batch_size']:,} rows of {config['data']['sequence_length']} "
+                     f"tokens, peak learning rate {config['optimizer']['learning_rate']:g}, "
+                     f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "
+                     f"{config['objective']['mask_prob']:.0%}, seed {train['seed']}.")
+        tokens = rows * _tokens_per_row(record)
+        if tokens:
+            lines.append(f"It saw about {tokens / 1e6:,.1f} million tokens, padding not counted.")
+        speed = record.summary and record.summary["tokens_per_second"]
+        devices = sorted({session["devices"] for session in record.sessions})
+        if tokens and speed and devices:
+            lines.append(f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} ({speed:,.0f} tokens a "
+                         "second).")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _tokens_per_row(record: RunRecord) -> float:
+    """Mean number of real tokens in a row of the mixture; 0 where it is not known."""
+    weights = record.config["data"]["weights"]
+    if len(record.datasets) != len(weights):
+        return 0.0
+    means = [info["splits"]["train"]["tokens"] / info["splits"]["train"]["rows"] for info in record.datasets]
+    return sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / sum(weights)
+
+
+def _data(record: RunRecord, publication: Publication) -> str:
+    if not record.datasets:
+        return ""
+    lines = ["## Data", "", "| sources | documents | tokens | weight | fingerprint |", "|---|---|---|---|---|"]
+    for info, weight in zip(record.datasets, record.config["data"]["weights"], strict=True):
+        train = info["splits"]["train"]
+        sources = ", ".join(f"`{Path(source).name}`" for source in info["sources"]["train"])
+        lines.append(f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {weight:g} | "
+                     f"`{info['fingerprint'][:16]}` |")
+    return "\n".join([*lines, "", f"Licence of the text: {publication.data_license or 'not stated by the publisher'}."])
+
+
+def _figures(record: RunRecord) -> str:
+    summary = record.summary or {}
+    rows = [f"| {text} | {summary[key]:.4f} |" for key, text in FIGURES.items() if key in summary]
+    return "\n".join([f"## Held-out text, after step {record.step:,}", "", "| | |", "|---|---|", *rows]) if rows else ""
+
+
+def _reproduce(record: RunRecord) -> str:
+    if not record.sessions:
+        return ""
+    first, last = record.sessions[0], record.sessions[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    commit = f", commit {last['commit']}" if last["commit"] else ""
+    return "\n".join(["## Reproduce", "", "```bash", shlex.join(first["command"]), "```", "",
+                      f"`training_config.json` holds every setting. Trained with {versions}{commit}."])
+
+
+def _limits(record: RunRecord, is_exact: bool, role: str) -> str:
+    lines = ["## Limits", "", "The model repeats what its text says, errors and prejudices included."]
+    if record.summary:
+        lines.append("The figures above are of the pre-training task; downstream tasks were not evaluated.")
+    if role == "generator" and is_exact:
+        lines.append("In the training data a word that spells a special token, such as \"[MASK]\", was ordinary text; the "
+                     "tokenizer here reads it as the token.")
+    return "\n".join(lines)

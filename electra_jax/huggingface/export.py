@@ -1,0 +1,106 @@
+"""A trained run as Hugging Face repositories: DIR/discriminator and DIR/generator, each complete by itself.
+
+    config.json  model.safetensors             the model
+    tokenizer.json, tokenizer_config.json, …   its tokenizer (tokenizer.py)
+    rtd_head.safetensors                       DeBERTa's detection head, for which `transformers` has no class
+    enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's decoder, for which it has none either
+    README.md  training_config.json            model card (card.py); the run's configuration
+    verification.safetensors                   what our own model computes (reference.py), for verify.py
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from electra_jax.huggingface.configuration import to_config_json
+from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.huggingface.parts import Published
+from electra_jax.huggingface.reference import CorruptedRows, digest, record
+from electra_jax.models.config import EncoderConfig, make_pretraining_config
+from electra_jax.models.pretraining import has_decoder
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safetensors"
+REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
+CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
+# Stored dtype of the weights.
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
+
+
+class Evidence(NamedTuple):
+    """What the export is compared on: corrupted rows, and (text, token ids) of lines."""
+
+    rows: CorruptedRows
+    lines: list[tuple[str, list[int]]]
+    pad_token_id: int
+
+
+def published_config(config: dict[str, Any], role: str) -> EncoderConfig:
+    """The encoder of a role from a run's whole configuration."""
+    model = make_pretraining_config(config["model"])
+    return model.discriminator if config["objective"]["name"] == "mlm" else getattr(model, role)
+
+
+def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:
+    """Whether `transformers` can compute what the model was trained to: not through an enhanced mask decoder."""
+    return not (role == "generator" and has_decoder(encoder))
+
+
+def rounded(published: Published, dtype: str) -> Published:
+    """The parameters as `dtype` can hold them, in float32."""
+    return published._replace(params=jax.tree.map(lambda x: np.asarray(x).astype(DTYPES[dtype]).astype(np.float32),
+                                                  published.params))
+
+
+def write_model(directory: Path, role: str, published: Published, evidence: Evidence, description: dict[str, Any], *,
+                dtype: str, custom_code: bool) -> None:
+    """Write the model's files but for tokenizer and card into `directory`, which must exist. `published` is `rounded`.
+
+    `custom_code` puts DeBERTa's detection head into the model itself, with a class of its own to load it.
+    """
+    encoder = published.config
+    with_code = custom_code and encoder.disentangled is not None and role == "discriminator"
+    files = _files(role, published, dtype, with_code)
+    for name, arrays in files.items():
+        save_file(arrays, directory / name, metadata={"format": "pt"})
+    additions = {}
+    if with_code:
+        additions = {"architectures": [CODE_CLASS],
+                     "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"}}
+        shutil.copyfile(Path(__file__).with_name("custom_code") / CODE_FILE, directory / CODE_FILE)
+    config = to_config_json(encoder, role, pad_token_id=evidence.pad_token_id, dtype=dtype) | additions
+    _write_json(directory / CONFIG_FILE, config)
+    _write_json(directory / TRAINING_FILE, description)
+    notes = {
+        "role": role, "dtype": dtype, "pad_token_id": evidence.pad_token_id, "config_additions": additions,
+        "has_exact_logits": has_exact_logits(encoder, role), "lines": evidence.lines,
+        "digests": {name: {key: digest(array) for key, array in arrays.items()} for name, arrays in files.items()},
+    }
+    # One entry: the library writes several in any order.
+    save_file(record(published, role, evidence.rows), directory / REFERENCE_FILE, metadata={"notes": json.dumps(notes)})
+
+
+def _files(role: str, published: Published, dtype: str, with_code: bool) -> dict[str, dict[str, np.ndarray]]:
+    """File → its arrays: what the class of `transformers` takes, and what it has no place for."""
+    encoder = published.config
+    family = ELECTRA if encoder.disentangled is None else DEBERTA_V2
+    arrays = {name: array.astype(DTYPES[dtype]) for name, array in to_file(family, role, published.params).items()}
+    files: dict[str, dict[str, np.ndarray]] = {WEIGHTS_FILE: {}}
+    for name, array in arrays.items():
+        file = WEIGHTS_FILE
+        if name.startswith("mask_predictions.") and not with_code:
+            file = HEAD_FILE
+        elif not has_exact_logits(encoder, role) and name == "deberta.embeddings.position_embeddings.weight":
+            file = DECODER_FILE
+        files.setdefault(file, {})[name] = array
+    return files
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,140 @@
+"""What our own model computes on a few rows, kept beside an export: so that anyone can check the files, anywhere, without JAX.
+
+Held-out rows of the run are corrupted as in training, and the model's states, logits and predictions on them are recorded with
+the text lines' token ids. huggingface/verify.py compares what `transformers` makes of the files with these.
+
+Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E embedding_size.
+"""
+
+import functools
+import hashlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import rankdata
+
+from electra_jax.huggingface.parts import Published, PublishedModel
+from electra_jax.models.config import EncoderConfig
+from electra_jax.models.embeddings import Embeddings
+from electra_jax.models.encoder import EncoderLayer
+from electra_jax.models.inputs import EncoderInputs, SpecialTokens
+from electra_jax.models.pretraining import gather_positions
+from electra_jax.objectives.corruption import MaskedBatch, mask_tokens, write_tokens
+from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
+
+NUM_ROWS = 8
+NUM_POSITIONS = 4  # of each row, whose states are recorded: in each of them shows what is wrong anywhere in the row
+NUM_LOGITS = 8  # masked positions whose logits over the whole vocabulary are recorded
+VOCAB_CHUNK = 16_384
+MASK_PROB = 0.15
+
+
+class CorruptedRows(NamedTuple):
+    """Rows as the generator and the discriminator see them."""
+
+    batch: MaskedBatch
+    corrupted_BL: jax.Array
+
+
+def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int) -> np.ndarray:
+    """The first document of each of NUM_ROWS packed rows, with padding: `transformers` knows no packed rows.
+
+    Where there are token types every second row is two documents, "[CLS] a [SEP] b [SEP]", cut to the length.
+    """
+    length = rows_BL.shape[1]
+    documents = []
+    for row in rows_BL:
+        starts = np.flatnonzero(row == special.cls)
+        end = starts[1] if len(starts) > 1 else int((row != special.pad).sum())
+        documents.append(row[:end].tolist())
+    if type_vocab_size > 1:
+        pairs = zip(documents[0::2], documents[1::2], strict=False)
+        documents = [ids for one, other in pairs for ids in (one, one[: length // 2] + other[1:])]
+    out = np.full((NUM_ROWS, length), special.pad, np.int32)
+    for row, ids in zip(out, documents, strict=False):
+        row[: min(len(ids), length)] = ids[:length]
+    used = out[(out != special.pad).any(axis=1)]
+    return used[:, : int((used != special.pad).sum(axis=1).max())]
+
+
+def corrupt(generator: Published, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int) -> CorruptedRows:
+    """Mask 15 % of the tokens and let the generator replace them."""
+    batch = mask_tokens(jax.random.key(0), jnp.asarray(ids_BL), special, masking="uniform", mask_prob=MASK_PROB,
+                        mask_token_prob=1.0, type_vocab_size=type_vocab_size)
+    predictions = _predict(generator.config, generator.params, batch)
+    return CorruptedRows(batch, write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPredictions:
+    """The generator's predictions and samples at the masked positions."""
+    outputs = PublishedModel(config, "generator").apply({"params": params}, batch.masked_ids_BL, batch.inputs)
+    return predict_vocabulary(gather_positions(outputs.x_BPE, batch.positions_BP), outputs.table_VE, outputs.bias_V,
+                              batch.targets_BP, batch.uniforms_BP, temperature=1.0, chunk_size=VOCAB_CHUNK, dtype="float32")
+
+
+def record(published: Published, role: str, rows: CorruptedRows) -> dict[str, np.ndarray]:
+    """What the model computes on `rows`, as arrays for verification.safetensors."""
+    batch = rows.batch
+    ids_BL = rows.corrupted_BL if role == "discriminator" else batch.masked_ids_BL
+    states_NBLD, outputs = _forward(published.config, role, published.params, ids_BL, batch.inputs)
+    is_token_BL = np.asarray(batch.inputs.is_token_BL)
+    positions_BS = np.stack([np.round(np.linspace(0, count - 1, NUM_POSITIONS)) for count in is_token_BL.sum(axis=1)])
+    positions_BS = positions_BS.astype(np.int64)
+    recorded = {
+        "input_ids": np.asarray(ids_BL, np.int64),
+        "attention_mask": is_token_BL.astype(np.int64),
+        "token_type_ids": np.asarray(batch.inputs.token_types_BL, np.int64),
+        "positions": positions_BS,
+        "hidden_states": np.take_along_axis(np.asarray(states_NBLD), positions_BS[None, :, :, None], axis=2),
+    }
+    if role == "discriminator":
+        is_replaced_BL = np.asarray(ids_BL != batch.ids_BL)
+        return recorded | {"logits": np.asarray(outputs), "is_replaced": is_replaced_BL.astype(np.uint8)}
+    slots = np.argwhere(np.asarray(batch.weights_BP) > 0)
+    at_slots = lambda x_BP: np.asarray(x_BP)[tuple(slots.T)]  # noqa: E731
+    places = np.stack([slots[:, 0], at_slots(batch.positions_BP)], axis=1).astype(np.int64)  # (row, position)
+    logits = _logits_at(outputs, places[:NUM_LOGITS])
+    predictions = _predict(published.config, published.params, batch)
+    return recorded | {"places": places, "logits": logits, "targets": at_slots(batch.targets_BP).astype(np.int64),
+                       "is_correct": at_slots(predictions.is_correct_BP).astype(np.uint8)}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs: EncoderInputs):
+    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and what the head gives."""
+    is_state = lambda module, method: method == "__call__" and (  # noqa: E731
+        isinstance(module, Embeddings | EncoderLayer) or module.name in ("embeddings_project", "conv"))
+    outputs, captured = PublishedModel(config, role).apply(
+        {"params": params}, ids_BL, inputs, capture_intermediates=is_state, mutable=["intermediates"])
+    captured = captured["intermediates"]
+    first = captured["encoder"].get("embeddings_project", captured["embeddings"])
+    layers = [captured["encoder"][f"layer_{index}"] for index in range(config.num_layers)]
+    if "conv" in captured["encoder"]:
+        layers[0] = captured["encoder"]["conv"]
+    # A decoder's last layer runs twice and not as `transformers` runs it: its outputs have no counterpart there.
+    states = [state["__call__"][0] for state in (first, *layers) if len(state["__call__"]) == 1]
+    return jnp.stack(states), outputs
+
+
+def _logits_at(outputs, places: np.ndarray) -> np.ndarray:
+    """Logits [K, V] at (row, position) places [K, 2]."""
+    x_KE = outputs.x_BPE[places[:, 0], places[:, 1]]
+    return np.asarray(x_KE @ outputs.table_VE.T + outputs.bias_V[None])
+
+
+def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:
+    """Area under the ROC curve of flat arrays, ties counted one half; NaN when all tokens are of one kind."""
+    num_replaced = int(is_replaced.sum())
+    num_original = is_replaced.size - num_replaced
+    if not num_replaced or not num_original:
+        return float("nan")
+    ranks = rankdata(logits)[is_replaced.astype(bool)].sum()
+    return float((ranks - num_replaced * (num_replaced + 1) / 2) / (num_replaced * num_original))
+
+
+def digest(array: np.ndarray) -> str:
+    """Tells whether an array is the one that was exported."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -1,0 +1,107 @@
+"""Import of somebody's checkpoint: a run directory at step 0, which `pretrain` can start from and `convert export` can read."""
+
+import copy
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizer_json import adopt_tokenizer
+from electra_jax.command_line import load_config
+from electra_jax.huggingface import restore
+from electra_jax.huggingface.parts import Tree, join, split
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.registry import make_objective
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.run_directory import write_json
+from electra_jax.training.state import unbox
+
+# Whose settings an imported model gets for what its files do not say.
+RECIPES = {"electra": "configs/electra.py:size=base", "bert": "configs/electra.py:size=base",
+           "deberta-v2": "configs/deberta_v3.py:size=base"}
+
+
+class Choices(NamedTuple):
+    """generator: its file or directory. recipe: a configuration file with its argument, None for the family's. tokenizer: the
+    checkpoint's, where none lies beside it. new_tokenizer: one to change over to. embedding_sharing: None for what the files
+    show. seed: of what is made anew."""
+
+    kind: str
+    generator: Path | None
+    recipe: str | None
+    tokenizer: Path | None
+    new_tokenizer: Path | None
+    missing_generator: str
+    embedding_sharing: str | None
+    seed: int
+
+
+def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
+    """Make the run directory `out`; returns what was taken, made and left, in sentences.
+
+    Raises:
+      ValueError: the checkpoint is of another kind of model, or its parts do not fit. OSError: it cannot be read, or `out`
+      exists. ImportError: a library that its format needs is not installed.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
+    source = restore.read_source(path, choices.kind, choices.generator)
+    kind = next(iter(source.models.values())).config["model_type"]
+    config = copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()
+    config["checkpoint"]["init_from"] = ""
+    # With every table its own; how they are shared shows once they are read.
+    section = restore.model_section(config, source, choices.missing_generator)
+    recipe_sharing, config["model"] = config["model"]["embedding_sharing"], section | {"embedding_sharing": "none"}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        unfinished = Path(temporary, out.name)
+        adopt_tokenizer(_tokenizer_of(path, choices.tokenizer), unfinished / "tokenizer", lowercase=None)
+        trees, notes = restore.load_trees(source, _fresh_trees(config, unfinished, choices.seed), choices.missing_generator)
+        seen_sharing = restore.choose_sharing(source, trees, kind == "deberta-v2")
+        config["model"]["embedding_sharing"] = choices.embedding_sharing or seen_sharing or recipe_sharing
+        notes.append(f"embeddings: {config['model']['embedding_sharing']}")
+        if choices.new_tokenizer is not None:
+            trees, note = _change_tokenizer(unfinished, choices.new_tokenizer, trees, config["model"], choices.seed)
+            notes.append(note)
+        params = join(trees, make_pretraining_config(config["model"]))
+        description = {"config": config, "data": [], "imported_from": str(path), "imported": notes}
+        checkpointer = Checkpointer(str(unfinished / "checkpoints"), keep=None)
+        checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
+        checkpointer.close()
+        write_json(unfinished / "config.json", description)
+        os.replace(unfinished, out)
+    return notes
+
+
+def _tokenizer_of(path: Path, tokenizer: Path | None) -> Path:
+    """Where the checkpoint's tokenizer is: as said, or beside the weights."""
+    if tokenizer is not None:
+        return tokenizer
+    directory = path if path.is_dir() else path.parent
+    folders = [directory / role for role in ("discriminator", "generator") if (directory / role).is_dir()]
+    return folders[0] if folders else directory
+
+
+def _fresh_trees(config: dict[str, Any], workdir: Path, seed: int) -> dict[str, Tree]:
+    """Parameters as training would start, role → published model."""
+    model = make_pretraining_config(config["model"])
+    special = load_tokenizer(str(workdir / "tokenizer")).special
+    objective, _ = make_objective(config, model, SpecialTokens(**special._asdict()))
+    init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
+    return {role: published.params for role, published in split(jax.device_get(init(jax.random.key(seed))), model).items()}
+
+
+def _change_tokenizer(workdir: Path, new_tokenizer: Path, trees: dict[str, Tree], section: dict[str, Any],
+                      seed: int) -> tuple[dict[str, Tree], str]:
+    """Put another tokenizer in the place of the checkpoint's, with rows for its pieces."""
+    directory = workdir / "tokenizer"
+    old = load_tokenizer(str(directory)).vocabulary()
+    directory.rename(workdir / "old_tokenizer")
+    adopt_tokenizer(new_tokenizer, directory, lowercase=None)
+    new = load_tokenizer(str(directory))
+    section["vocab_size"] = new.vocab_size
+    return restore.resize_vocabulary(trees, old, new.vocabulary(), new.vocab_size, seed)

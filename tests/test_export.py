@@ -1,0 +1,214 @@
+"""Exports loaded with `transformers` 5 and 4: exact where they should be, whole or not there, and checks that see sabotage."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import older_transformers
+import pytest
+import tiny_export
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+from tiny import SPECIAL
+from tiny_export import PLAIN, VARIANTS
+from tiny_run import ROOT
+
+from electra_jax.export_run import export_run, verify_all
+from electra_jax.huggingface import export
+from electra_jax.huggingface.verify import verify
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
+
+
+def batch(model):
+    """(ids, what transformers takes): two rows with padding; token types where there are some."""
+    ids = np.random.default_rng(1).integers(5, tiny_export.VOCAB, size=(2, tiny_export.LENGTH)).astype(np.int32)
+    ids[:, 0] = SPECIAL.cls
+    for row, (middle, end) in enumerate([(7, tiny_export.LENGTH - 1), (3, 15)]):
+        ids[row, [middle, end]] = SPECIAL.sep
+        ids[row, end + 1 :] = SPECIAL.pad
+    inputs = derive_inputs(jnp.asarray(ids), SPECIAL, model["type_vocab_size"])
+    arguments = {"input_ids": ids, "attention_mask": ids != 0, "token_type_ids": np.asarray(inputs.token_types_BL)}
+    if not model["type_vocab_size"]:
+        del arguments["token_type_ids"]
+    return ids, inputs, {name: torch.from_numpy(value.astype(np.int64)) for name, value in arguments.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_transformers_computes_what_was_trained(name, exports):
+    """Against the training model itself, which knows nothing of exports."""
+    model, objective, choices, folders = VARIANTS[name]
+    directory, params = exports[name]
+    ids, inputs, arguments = batch(model)
+    # bfloat16 keeps 8 bits: about three digits of every weight.
+    tolerance = 1e-5 if choices.dtype == "float32" else 0.05
+    real = ids != 0
+    training_model = (MaskedLanguageModel if objective == "mlm" else PretrainingModel)(make_pretraining_config(model))
+    if "discriminator" in folders:
+        expected = training_model.apply({"params": params}, jnp.asarray(ids), inputs, False, method="discriminate")
+        path = directory / "discriminator"
+        if name.startswith("electra"):
+            got = transformers.ElectraForPreTraining.from_pretrained(path).float()(**arguments).logits
+        elif choices.custom_code:
+            got = transformers.AutoModelForPreTraining.from_pretrained(path, trust_remote_code=True)(**arguments).logits
+        else:
+            states = transformers.DebertaV2Model.from_pretrained(path)(**arguments).last_hidden_state
+            head = {key.removeprefix("mask_predictions."): torch.from_numpy(value)
+                    for key, value in load_file(path / export.HEAD_FILE).items()}
+            states = torch.nn.functional.layer_norm(states + states[:, :1], (32,), head["LayerNorm.weight"],
+                                                    head["LayerNorm.bias"], 1e-7)
+            states = torch.nn.functional.gelu(states @ head["dense.weight"].T + head["dense.bias"])
+            got = (states @ head["classifier.weight"].T + head["classifier.bias"])[..., 0]
+        np.testing.assert_allclose(got.detach().numpy()[real], np.asarray(expected)[real], atol=tolerance, rtol=0)
+    if "generator" in folders and not choices.inexact_generator:
+        positions = jnp.tile(jnp.arange(ids.shape[1])[None], (2, 1))
+        x, table, bias = training_model.apply({"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate")
+        got = transformers.AutoModelForMaskedLM.from_pretrained(directory / "generator").float()(**arguments).logits
+        np.testing.assert_allclose(got.detach().numpy()[real], np.asarray(x @ table.T + bias[None, None])[real], atol=tolerance,
+                                   rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes"])
+def test_users_classes_and_pipelines(name, exports):
+    directory, _ = exports[name]
+    model, loading = transformers.AutoModel.from_pretrained(directory / "discriminator", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["mismatched_keys"]
+    assert all("discriminator_predictions" in key for key in loading["unexpected_keys"])  # the head, which this class has not
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "discriminator")
+    tokens = tokenizer(["one sentence", "and a pair"], ["", "of them"], padding=True, return_tensors="pt")
+    states = model(**tokens).last_hidden_state
+    assert states.shape[0] == 2 and torch.isfinite(states).all()
+    fill = transformers.pipeline("fill-mask", model=str(directory / "generator"), tokenizer=str(directory / "generator"))
+    guesses = fill("one [MASK] of text")
+    assert len(guesses) == 5 and all(0 < guess["score"] < 1 for guess in guesses)
+
+
+@pytest.mark.slow
+def test_transformers_4_agrees(exports):
+    """The same checks, and the pipeline, in processes that import transformers 4."""
+    environment = older_transformers.environment() | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    script = ("import sys, pathlib, transformers\n"
+              "from electra_jax.export_run import verify_all\n"
+              "assert transformers.__version__.startswith('4.'), transformers.__version__\n"
+              "failed = [path for path in sys.argv[2:] if not verify_all(pathlib.Path(path))]\n"
+              "fill = transformers.pipeline('fill-mask', model=sys.argv[1], tokenizer=sys.argv[1])\n"
+              "assert len(fill('one [MASK] of text')) == 5\n"
+              "sys.exit(f'failed: {failed}' if failed else 0)\n")
+    paths = [str(directory) for directory, _ in exports.values()]
+    outcome = subprocess.run([sys.executable, "-c", script, f"{exports['deberta_gdes'][0]}/generator", *paths], cwd=ROOT,
+                             env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert outcome.stdout.count("transformers loads it") == sum(len(folders) for *_, folders in VARIANTS.values())
+
+
+@pytest.mark.slow
+def test_an_export_again_is_the_same_bytes(exports, tmp_path):
+    directory, _ = exports["deberta_gdes"]
+    export_run(directory.parent / "runs" / "deberta_gdes", 0, tmp_path / "again", PLAIN)
+    for path in directory.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "again" / path.relative_to(directory)).read_bytes(), path
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_arrays(path, change):
+    arrays = load_file(path)
+    save_file(change(arrays), path, metadata={"format": "pt"})
+
+
+def swap(one, other):
+    def change(arrays):
+        return arrays | {one: arrays[other], other: arrays[one]}
+    return change
+
+
+def edit_tokenizer(path):
+    """Drop the normalisation to NFKC."""
+    described = json.loads(path.read_text())
+    steps = described["normalizer"]["normalizers"]
+    described["normalizer"]["normalizers"] = [step for step in steps if step["type"] != "NFKC"]
+    assert len(described["normalizer"]["normalizers"]) < len(steps)
+    path.write_text(json.dumps(described))
+
+
+LAYER = "encoder.layer.1.attention.self"
+SABOTAGE = [
+    ("electra_tied/discriminator",
+     lambda d: edit_arrays(d / export.WEIGHTS_FILE, swap(f"electra.{LAYER}.query.weight", f"electra.{LAYER}.key.weight")),
+     {export.WEIGHTS_FILE: f"electra.{LAYER}.key.weight is not what was exported",
+      "hidden states": "first differ after layer 1", "detection logits": "max"}),
+    ("electra_tied/discriminator", lambda d: edit_json(d / export.CONFIG_FILE, layer_norm_eps=1e-2),
+     {export.CONFIG_FILE: "layer_norm_eps is 0.01, trained with 1e-12", "hidden states": "first differ after the embeddings"}),
+    ("electra_tied/discriminator", lambda d: edit_arrays(d / export.WEIGHTS_FILE, lambda arrays: {
+        key: value for key, value in arrays.items() if "dense_prediction" not in key}),
+     {"transformers loads it": "missing_keys: discriminator_predictions.dense_prediction.bias", "detection logits": "max"}),
+    ("deberta_gdes/discriminator", lambda d: (d / export.HEAD_FILE).unlink(),
+     {export.HEAD_FILE: "missing", "detection logits": f"{export.HEAD_FILE} is missing"}),
+    ("deberta_gdes/discriminator", lambda d: edit_json(d / export.CONFIG_FILE, pos_att_type=["c2p"]),
+     {export.CONFIG_FILE: r"pos_att_type is ['c2p'], trained with ['p2c', 'c2p']",
+      "hidden states": "first differ after layer 0"}),
+    ("deberta_gdes/generator", lambda d: edit_arrays(d / export.WEIGHTS_FILE, swap("cls.predictions.transform.LayerNorm.weight",
+                                                                                   "cls.predictions.transform.LayerNorm.bias")),
+     {"masked language model logits": "max"}),
+    ("deberta_gdes/generator", lambda d: edit_tokenizer(d / "tokenizer.json"), {"tokenizer": "differ from token"}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "sabotage", "found"), SABOTAGE)
+def test_verify_names_what_was_changed(model, sabotage, found, exports, tmp_path):
+    name, _, role = model.partition("/")
+    directory = tmp_path / role
+    shutil.copytree(exports[name][0] / role, directory)
+    assert all(check.is_passed for check in verify(directory))
+    sabotage(directory)
+    failed = {check.name: check.detail for check in verify(directory) if not check.is_passed}
+    for check, detail in found.items():
+        assert detail in failed.get(check, ""), failed
+    assert not verify_all(directory)
+
+
+def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
+    """A mistake in the table of names, as it would be made there."""
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    to_file = export.to_file
+
+    def mistaken(family, role, tree):
+        arrays = to_file(family, role, tree)
+        return swap("electra.encoder.layer.0.attention.self.query.weight",
+                    "electra.encoder.layer.0.attention.self.key.weight")(arrays)
+
+    monkeypatch.setattr(export, "to_file", mistaken)
+    with pytest.raises(ValueError, match="failed its verification, and was not kept"):
+        export_run(run, None, tmp_path / "out", PLAIN)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.slow
+def test_export_without_pytorch_and_transformers(data, tmp_path, environment):
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    script = ("import sys, runpy\n"
+              "sys.modules |= {'torch': None, 'transformers': None}\n"
+              "sys.argv[0] = 'convert'\n"
+              "runpy.run_module('electra_jax.convert', run_name='__main__')\n")
+    command = [sys.executable, "-c", script, "export", f"--workdir={run}", f"--out={tmp_path / 'out'}"]
+    outcome = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "Not verified: torch and transformers not installed" in outcome.stdout
+    assert outcome.stdout.splitlines()[-2:] == [str(tmp_path / "out" / role) for role in ("discriminator", "generator")]
+    assert verify_all(tmp_path / "out")
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 1 and "out exists. Choose another --out" in again.stderr and "Traceback" not in again.stderr
+    verified = subprocess.run([*command[:3], "verify", str(tmp_path / "out")], cwd=ROOT, env=environment, capture_output=True,
+                              text=True, timeout=300, check=False)
+    assert verified.returncode == 1 and "ImportError" in verified.stderr and "Traceback" not in verified.stderr
