@@ -7,5 +7,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 make_environment test
-make_compilers
-PYTHONPATH="$compilers" JAX_PLATFORMS=cpu exec python -m electra_jax.benchmark "$@"
+install_compilers
+PYTHONPATH=.venv/compilers JAX_PLATFORMS=cpu exec python -m electra_jax.benchmark "$@"

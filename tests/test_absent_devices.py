@@ -1,11 +1,10 @@
 """Compilation for a TPU and a GPU that are not here."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
+import aside
 import pytest
 from tiny_run import ROOT
 
@@ -30,14 +29,11 @@ def test_a_device_that_does_not_exist_is_named():
 
 @pytest.mark.slow
 def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_every_token(tmp_path):
-    compilers = Path(os.environ.get("COMPILERS", ROOT / ".venv" / "compilers"))
-    assert (compilers / "installed").exists(), f"no compilers in {compilers}: `bash launch/run_tests.sh` installs them"
     layers = [f"--config.model.{encoder}.num_layers=2" for encoder in ("generator", "discriminator")]
     outcome = subprocess.run(
         [sys.executable, "-m", "electra_jax.benchmark", "--suite=compiled", "--config=configs/deberta_v3.py:size=xsmall",
          *layers, f"--json={tmp_path / 'figures.json'}"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(compilers), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-        capture_output=True, text=True, timeout=1_200, check=False)
+        cwd=ROOT, env=aside.environment("compilers"), capture_output=True, text=True, timeout=1_200, check=False)
     assert outcome.returncode == 0, outcome.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     for device in ("v5e:1x1", "h100:1"):

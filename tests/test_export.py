@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import sys
 
+import aside
 import jax.numpy as jnp
 import numpy as np
-import older_transformers
 import pytest
 import tiny_export
 import torch
@@ -93,7 +93,6 @@ def test_users_classes_and_pipelines(name, exports):
 @pytest.mark.slow
 def test_transformers_4_agrees(exports):
     """The same checks, and the pipeline, in processes that import transformers 4."""
-    environment = older_transformers.environment() | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     script = ("import sys, pathlib, transformers\n"
               "from electra_jax.export_run import verify_all\n"
               "assert transformers.__version__.startswith('4.'), transformers.__version__\n"
@@ -103,7 +102,7 @@ def test_transformers_4_agrees(exports):
               "sys.exit(f'failed: {failed}' if failed else 0)\n")
     paths = [str(directory) for directory, _ in exports.values()]
     outcome = subprocess.run([sys.executable, "-c", script, f"{exports['deberta_gdes'][0]}/generator", *paths], cwd=ROOT,
-                             env=environment, capture_output=True, text=True, timeout=600, check=False)
+                             env=aside.environment("transformers4"), capture_output=True, text=True, timeout=600, check=False)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert outcome.stdout.count("transformers loads it") == sum(len(folders) for *_, folders in VARIANTS.values())
 

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import older_transformers
+import aside
 import pytest
 import tokenizer_answers
 import tokenizers
@@ -147,7 +147,7 @@ def test_transformers_gives_our_ids(exported, tmp_path, major):
         asked, answered = tmp_path / "asked.json", tmp_path / "answered.json"
         asked.write_text(json.dumps({"directories": directories, "texts": texts}), encoding="utf-8")
         outcome = subprocess.run([sys.executable, tokenizer_answers.__file__, asked, answered], capture_output=True, text=True,
-                                 env=older_transformers.environment(), timeout=300, check=False)
+                                 env=aside.environment("transformers4"), timeout=300, check=False)
         assert outcome.returncode == 0, outcome.stderr
         answers = json.loads(answered.read_text(encoding="utf-8"))
         assert answers["version"].startswith("4.")
