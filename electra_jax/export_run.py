@@ -1,6 +1,7 @@
 """Export of a run to Hugging Face repositories: gather, write, verify, and only then let the directory appear."""
 
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -81,13 +82,21 @@ def gather_evidence(run: TrainedRun) -> Evidence:
     models = split(run.params, run.model)
     encoder = next(iter(models.values())).config
     length = min(run.config["data"]["sequence_length"], encoder.max_position_embeddings)
-    rows_BL = held_out_rows(run.config["data"]["datasets"])
+    rows_BL = held_out_rows(dataset_paths(run))
     documents = [] if rows_BL is None else [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
     lines = comparison_lines(run.tokenizer, documents)
     if rows_BL is None:
         rows_BL = rows_of([ids for _, ids in lines], special, length)
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
     return Evidence(corrupt(models["generator"], documents_BL, special, encoder.type_vocab_size), lines, special.pad)
+
+
+def dataset_paths(run: TrainedRun) -> list[str]:
+    """Directories of the run's datasets: where training found them, or, of an imported run, where it says they were."""
+    path = run.workdir / "datasets.json"
+    if path.is_file():
+        return [entry["path"] for entry in json.loads(path.read_text())]
+    return run.config["data"]["datasets"]
 
 
 def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:

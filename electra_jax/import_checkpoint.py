@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from data_pipelines.tokenizer_json import adopt_tokenizer
 from electra_jax.command_line import load_config
 from electra_jax.huggingface import restore
@@ -53,13 +53,17 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
     kind = next(iter(source.models.values())).config["model_type"]
     config = copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()
     config["checkpoint"]["init_from"] = ""
+    if config["objective"]["name"] == "mlm" and list(source.models) == ["discriminator"]:
+        source = source._replace(models={"generator": source.models["discriminator"]})  # an encoder that shall predict tokens
     # With every table its own; how they are shared shows once they are read.
     section = restore.model_section(config, source, choices.missing_generator)
     recipe_sharing, config["model"] = config["model"]["embedding_sharing"], section | {"embedding_sharing": "none"}
+    config["data"]["sequence_length"] = min(config["data"]["sequence_length"], section["max_position_embeddings"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         unfinished = Path(temporary, out.name)
         adopt_tokenizer(_tokenizer_of(path, choices.tokenizer), unfinished / "tokenizer", lowercase=None)
+        _check_vocabulary(load_tokenizer(str(unfinished / "tokenizer")), section["vocab_size"])
         trees, notes = restore.load_trees(source, _fresh_trees(config, unfinished, choices.seed), choices.missing_generator)
         seen_sharing = restore.choose_sharing(source, trees, kind == "deberta-v2")
         config["model"]["embedding_sharing"] = choices.embedding_sharing or seen_sharing or recipe_sharing
@@ -84,6 +88,13 @@ def _tokenizer_of(path: Path, tokenizer: Path | None) -> Path:
     directory = path if path.is_dir() else path.parent
     folders = [directory / role for role in ("discriminator", "generator") if (directory / role).is_dir()]
     return folders[0] if folders else directory
+
+
+def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    if tokenizer.num_pieces > vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.num_pieces:,} entries, but the model embeddings for {vocab_size:,}: they "
+                         "do not belong together. Give the checkpoint's own with --tokenizer, and the one to change over to "
+                         "with --new_tokenizer.")
 
 
 def _fresh_trees(config: dict[str, Any], workdir: Path, seed: int) -> dict[str, Tree]:

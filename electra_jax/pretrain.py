@@ -78,7 +78,8 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
         write_json(workdir / "config.json", description)
         # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
         adopt_tokenizer(Path(sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
-        write_json(workdir / "datasets.json", [dataclasses.asdict(info) for info in mixture.infos])
+        write_json(workdir / "datasets.json", [{"path": source.path, **dataclasses.asdict(info)}
+                                               for source, info in zip(mixture.sources, mixture.infos, strict=True)])
         write_parameters(config, objective, program, workdir)
         record_session(workdir, start)
         state = checkpointer.restore(start, program.abstract_state) if start else program.init()

@@ -208,6 +208,10 @@ def test_export_without_pytorch_and_transformers(data, tmp_path, environment):
     assert verify_all(tmp_path / "out")
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 1 and "out exists. Choose another --out" in again.stderr and "Traceback" not in again.stderr
+    imported = subprocess.run([*command[:3], "import", f"--from={tmp_path / 'out'}", "--kind=huggingface",
+                               f"--out={tmp_path / 'imported'}"], cwd=ROOT, env=environment, capture_output=True, text=True,
+                              timeout=300, check=False)
+    assert imported.returncode == 0, imported.stderr
     verified = subprocess.run([*command[:3], "verify", str(tmp_path / "out")], cwd=ROOT, env=environment, capture_output=True,
                               text=True, timeout=300, check=False)
     assert verified.returncode == 1 and "ImportError" in verified.stderr and "Traceback" not in verified.stderr

@@ -26,7 +26,7 @@ from electra_jax.huggingface.reference import detection_auc
 from electra_jax.import_checkpoint import Choices, import_checkpoint
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
-from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
 from electra_jax.objectives.registry import make_objective
 from electra_jax.trained_run import load_run
 from electra_jax.training.metrics import summarize
@@ -89,8 +89,9 @@ def table_of(params):
 def bert(tmp_path, **changes):
     """A tiny BERT of transformers, saved."""
     torch.manual_seed(0)
-    config = transformers.BertConfig(vocab_size=tiny_export.VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                     intermediate_size=64, max_position_embeddings=tiny_export.LENGTH, **changes)
+    shape = {"vocab_size": tiny_export.VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 64, "max_position_embeddings": tiny_export.LENGTH}
+    config = transformers.BertConfig(**shape | changes)
     model = transformers.BertForMaskedLM(config).eval()
     model.save_pretrained(tmp_path / "bert")
     return model
@@ -120,6 +121,22 @@ def test_bert_becomes_a_discriminator_with_a_generator_made_here(generator, data
     first = jax.tree.map(np.array_equal, run.params["generator"].get("layer_0"), run.params["discriminator"]["layer_0"]) if (
         generator == "first_layers") else None
     assert generator == "fresh" or jax.tree.all(first)
+
+
+def test_bert_goes_on_as_a_masked_language_model(data, tmp_path):
+    model = bert(tmp_path)
+    notes = import_checkpoint(tmp_path / "bert", tmp_path / "run", DEFAULT._replace(
+        tokenizer=data / "tokenizer_corpus", recipe="configs/electra.py:size=base,objective=mlm"))
+    assert not any("made anew" in note for note in notes)
+    run = load_run(tmp_path / "run")
+    assert run.config["data"]["sequence_length"] == tiny_export.LENGTH  # the recipe's 512 is more than it has positions
+    ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
+    x, table, bias = MaskedLanguageModel(run.model).apply(
+        {"params": run.params}, jnp.asarray(ids), derive_inputs(jnp.asarray(ids), SPECIAL, 2),
+        jnp.tile(jnp.arange(20)[None], (2, 1)), False, method="generate")
+    np.testing.assert_allclose(x @ table.T + bias[None, None], expected, atol=1e-5, rtol=0)
 
 
 def test_a_generator_alone_and_files_that_are_none_are_errors(data, tmp_path):
@@ -264,6 +281,13 @@ def test_a_start_that_does_not_fit_is_refused(changes, message, data, tmp_path):
     with pytest.raises(ValueError, match=message):
         pretrain.run(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
+    bert(tmp_path, vocab_size=tiny_export.VOCAB - 20)
+    with pytest.raises(ValueError, match=r"the tokenizer has 1\d\d entries, but the model embeddings for 108"):
+        import_checkpoint(tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_sharded_safetensors_are_read(data, tmp_path):

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.benchmarks.relative_attention import FORMS, attention_gradient
-from electra_jax.benchmarks.training_step import OBJECTIVES, SPECIAL, Figures
+from electra_jax.benchmarks.training_step import SPECIAL, Figures
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import ATTENTION_IMPLEMENTATIONS, make_pretraining_config
+from electra_jax.objectives.registry import make_objective
 from electra_jax.training.program import make_program
 
 # Autotuning needs a real GPU; without it XLA takes its defaults for matrix products.
@@ -37,7 +38,7 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
 def compiled_step(config: dict[str, Any], devices: list[jax.Device], *, batch_size: int) -> jax.stages.Compiled:
     """The training step of `config` as `pretrain` would run it on `devices`, B rows on each."""
     config = config | {"train": config["train"] | {"batch_size": batch_size * len(devices)}}
-    objective = OBJECTIVES[config["objective"]["name"]](make_pretraining_config(config["model"]), config["objective"], SPECIAL)
+    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     mesh = make_mesh(config["mesh"], devices)
     program = make_program(config, objective, mesh)  # outside of the mesh's context, in which optax would put arrays on it
     with axis_context(mesh):

@@ -16,14 +16,12 @@ from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import DTYPES, make_pretraining_config
-from electra_jax.models.flops import rtd_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import max_predictions_per_seq
-from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+from electra_jax.objectives.registry import make_objective
 from electra_jax.training.program import make_program
 
 SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
-OBJECTIVES = {"electra": make_electra_objective, "deberta_v3": make_deberta_v3_objective}
 MATMUL_SIZE = 2048
 Figures = dict[str, Any]
 
@@ -45,12 +43,12 @@ def compare_steps(name: str, config: dict[str, Any], *, batch_size: int, length:
         figures |= {f"{contestant}_tokens_per_second": speed["median"], f"{contestant}_lower_quartile": speed["lower_quartile"],
                     f"{contestant}_upper_quartile": speed["upper_quartile"]}
     ours, peer = (max(figures[f"{who}_{dtype}_tokens_per_second"] for dtype in DTYPES) for who in (name, "torch"))
-    flops = 3 * rtd_flops(make_pretraining_config(config["model"]), length, config["objective"]["mask_prob"])
+    _, flops_per_token = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     return figures | {
         f"{name}_tokens_per_second": ours,
         "ratio_to_better_peer": ours / peer,
         "float32_matmul_gflops_per_second": peak / 1e9,
-        "model_gflops_per_second": ours * flops / 1e9,
+        "model_gflops_per_second": 3 * ours * flops_per_token / 1e9,
         "batch_size": batch_size,
         "num_microbatches": num_microbatches,
         "sequence_length": length,
@@ -74,8 +72,7 @@ def jax_contestants(name: str, config: dict[str, Any], ids_BL: np.ndarray) -> li
 
 def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], object]:
     """The training step as `pretrain` compiles it, on rows that are already on the device."""
-    make_objective = OBJECTIVES[config["objective"]["name"]]
-    objective = make_objective(make_pretraining_config(config["model"]), config["objective"], SPECIAL)
+    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     mesh = make_mesh(config["mesh"])
     with axis_context(mesh):
         program = make_program(config, objective, mesh)
