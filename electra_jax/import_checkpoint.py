@@ -93,8 +93,8 @@ def _tokenizer_of(path: Path, tokenizer: Path | None) -> Path:
 def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     if tokenizer.num_pieces > vocab_size:
         raise ValueError(f"the tokenizer has {tokenizer.num_pieces:,} entries, but the model embeddings for {vocab_size:,}: "
-                         "they do not belong together. Give the checkpoint's own with --tokenizer, and the one to change over to "
-                         "with --new_tokenizer.")
+                         "they do not belong together. Give the checkpoint's own with --tokenizer, and the one to change over "
+                         "to with --new_tokenizer.")
 
 
 def _fresh_trees(config: dict[str, Any], workdir: Path, seed: int) -> dict[str, Tree]:
