@@ -30,8 +30,10 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "protobuf>=4.25",  # to read SentencePiece models
         "safetensors>=0.5",
-        "scipy>=1.13",
+        "scikit-learn>=1.5",
+        "scipy>=1.15",
         "sentencepiece>=0.2.1",
+        "seqeval>=1.2.2",
         "tensorflow-datasets>=4.9.10",
         "tokenizers>=0.22",
         "matplotlib>=3.9",

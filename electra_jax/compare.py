@@ -94,28 +94,28 @@ def table(figures: dict[str, list[Figures]]) -> list[str]:
     return lines
 
 
-_SUITE = flags.DEFINE_enum("suite", "embedding_sharing", sorted(SUITES), "What to compare.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each variant.", lower_bound=1)
-
-
 def main(argv: list[str]) -> None:
     """Command line of this module."""
     del argv
     silence_libraries()
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     try:
-        figures = compare(SUITES[_SUITE.value], config, workdir, _SEEDS.value)
+        figures = compare(SUITES[flags.FLAGS.suite], config, workdir, flags.FLAGS.seeds)
     except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    write_json(workdir / "comparison.json", {"suite": _SUITE.value, "config": config.to_dict(), "figures": figures})
+    write_json(workdir / "comparison.json",
+               {"suite": flags.FLAGS.suite, "config": config.to_dict(), "figures": figures})
     tokens = config.train.num_steps * config.train.batch_size * config.data.sequence_length
-    print(f"{_SUITE.value}: {config.train.num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run; median (lowest–highest) of "
-          f"{_SEEDS.value} seeds")
+    print(f"{flags.FLAGS.suite}: {config.train.num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run; median (lowest–highest) of "
+          f"{flags.FLAGS.seeds} seeds")
     print("\n".join(table(figures)))
     print(workdir / "comparison.json")
 
 
 if __name__ == "__main__":
     define_flags()
+    # Here and not above, since importing a command must not define its flags.
+    flags.DEFINE_enum("suite", "embedding_sharing", sorted(SUITES), "What to compare.")
+    flags.DEFINE_integer("seeds", 3, "Runs of each variant.", lower_bound=1)
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

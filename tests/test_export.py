@@ -196,10 +196,11 @@ def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_export_without_pytorch_and_transformers(data, tmp_path, environment):
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
-    script = ("import sys, runpy\n"
-              "sys.modules |= {'torch': None, 'transformers': None}\n"
-              "sys.argv[0] = 'convert'\n"
-              "runpy.run_module('electra_jax.convert', run_name='__main__')\n")
+    script = ("import importlib.machinery, runpy\n"
+              "finder, absent = importlib.machinery.PathFinder, ('torch', 'transformers')\n"
+              "find = finder.find_spec\n"
+              "finder.find_spec = lambda name, *rest: None if name.partition('.')[0] in absent else find(name, *rest)\n"
+              "runpy.run_module('electra_jax.convert', run_name='__main__', alter_sys=True)\n")
     command = [sys.executable, "-c", script, "export", f"--workdir={run}", f"--out={tmp_path / 'out'}"]
     outcome = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert outcome.returncode == 0, outcome.stderr
@@ -214,4 +215,5 @@ def test_export_without_pytorch_and_transformers(data, tmp_path, environment):
     assert imported.returncode == 0, imported.stderr
     verified = subprocess.run([*command[:3], "verify", str(tmp_path / "out")], cwd=ROOT, env=environment, capture_output=True,
                               text=True, timeout=300, check=False)
-    assert verified.returncode == 1 and "ImportError" in verified.stderr and "Traceback" not in verified.stderr
+    assert verified.returncode == 1 and "ImportError: No module named 'torch'" in verified.stderr
+    assert "`pip install torch transformers`" in verified.stderr and "Traceback" not in verified.stderr

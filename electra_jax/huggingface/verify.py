@@ -66,8 +66,12 @@ def verify(directory: Path) -> list[Check]:
     Raises:
       ImportError: PyTorch or transformers is not installed.
     """
-    import torch
-    import transformers
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ImportError(f"{error}: PyTorch and transformers are what the export is compared with. `pip install torch "
+                          "transformers`.") from error
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

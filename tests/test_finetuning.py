@@ -1,0 +1,285 @@
+"""Fine-tuning: heads against `transformers`, the published layer-wise rates, batches that lose nothing, and the command."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_export
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import SPECIAL, key
+from tiny_run import VOCAB
+
+from configs import finetune as finetune_config
+from data_pipelines.tasks import EncodedExample
+from electra_jax import finetune
+from electra_jax.command_line import load_config
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.export_run import export_run
+from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
+from electra_jax.finetuning.initial import Initial, load_initial
+from electra_jax.finetuning.metrics import GLUE_METRICS
+from electra_jax.finetuning.models import TaskModel, task_loss
+from electra_jax.finetuning.protocol import Trainer, layer_groups
+from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.training.optimizer import assign_groups
+from electra_jax.training.state import unbox
+
+ONE = {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+def encoder_config(family):
+    model = tiny_export.electra_model() if family == "electra" else tiny_export.deberta_model()
+    return make_pretraining_config(model).discriminator
+
+
+def random_params(model, ids):
+    """Off the trivial start of biases and LayerNorms."""
+    inputs = derive_inputs(ids, SPECIAL, model.config.type_vocab_size)
+    params = unbox(model.init(key(), ids, inputs, False)["params"])
+    leaves, tree = jax.tree.flatten(params)
+    return jax.tree.unflatten(tree, [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)])
+
+
+def torch_model(name, config, params, num_labels):
+    """The class of transformers with our weights; the encoder's through the table that the export is tested with."""
+    family = ELECTRA if config.disentangled is None else DEBERTA_V2
+    weights = to_file(family, "discriminator", {part: params[part] for part in ("embeddings", "encoder")})
+    for ours, theirs in (("pooler", "pooler.dense"), ("classifier", "classifier")):
+        if ours in params["head"]:
+            weights[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T.copy()
+            weights[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
+    from electra_jax.huggingface.configuration import to_config_json
+
+    fields = to_config_json(config, "discriminator", pad_token_id=0, dtype="float32") | {"num_labels": num_labels}
+    for field in ("architectures", "model_type"):
+        del fields[field]
+    model_config = (transformers.ElectraConfig if family is ELECTRA else transformers.DebertaV2Config)(**fields)
+    model = getattr(transformers, name)(model_config).eval()
+    missing, unexpected = model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in weights.items()},
+                                                strict=False)
+    assert not unexpected and not [name for name in missing if "position_ids" not in name and "token_type_ids" not in name]
+    return model
+
+
+@pytest.mark.parametrize(("family", "kind", "name"), [
+    ("deberta", "classification", "DebertaV2ForSequenceClassification"),
+    ("deberta", "tagging", "DebertaV2ForTokenClassification"), ("electra", "tagging", "ElectraForTokenClassification")])
+def test_heads_are_those_of_transformers(family, kind, name):
+    config = encoder_config(family)
+    ids = jnp.asarray(np.random.default_rng(0).integers(5, VOCAB, size=(3, 20)).astype(np.int32)).at[:, 15:].set(0)
+    model = TaskModel(config, kind, 4, 0.1)
+    params = random_params(model, ids)
+    outputs = model.apply({"params": params}, ids, derive_inputs(ids, SPECIAL, config.type_vocab_size), False)
+    with torch.no_grad():
+        expected = torch_model(name, config, params, 4)(torch.from_numpy(np.array(ids, np.int64)),
+                                                        attention_mask=torch.from_numpy(np.array(ids != 0, np.int64))).logits
+    scored = np.asarray(ids != 0) if kind == "tagging" else np.ones(3, bool)
+    np.testing.assert_allclose(np.asarray(outputs)[scored], expected.numpy()[scored], atol=1e-5, rtol=0)
+
+
+def test_electras_head_has_no_layer_in_between():
+    config = encoder_config("electra")
+    ids = jnp.asarray(np.random.default_rng(0).integers(5, VOCAB, size=(3, 20)).astype(np.int32))
+    model = TaskModel(config, "classification", 2, 0.1)
+    params = random_params(model, ids)
+    inputs = derive_inputs(ids, SPECIAL, 2)
+    states = model.apply({"params": params}, ids, inputs,
+                         method=lambda model, ids, inputs: model.encoder(model.embeddings(ids, inputs, False), inputs, False))
+    expected = states[:, 0] @ params["head"]["classifier"]["kernel"] + params["head"]["classifier"]["bias"][None]
+    np.testing.assert_allclose(model.apply({"params": params}, ids, inputs, False), expected, atol=1e-6)
+    assert set(params["head"]) == {"classifier"}
+
+
+# google-research/electra, model/optimization.py, _get_layer_lrs, for three layers: embeddings at 5, the top layer at 2.
+@pytest.mark.parametrize(("top", "exponents"), [
+    (2, {"embeddings": 5, "encoder/embeddings_project": 5, "encoder/layer_0": 4, "encoder/layer_1": 3, "encoder/layer_2": 2,
+         "head": 0}),
+    (1, {"embeddings": 4, "encoder/embeddings_project": 4, "encoder/layer_0": 3, "encoder/layer_1": 2, "encoder/layer_2": 1,
+         "head": 0})])
+def test_rates_decay_from_layer_to_layer(top, exponents):
+    tree = {}
+    for path in exponents:
+        node = tree
+        for part in path.split("/"):
+            node = node.setdefault(part, {})
+        node |= {"kernel": np.zeros(1), "bias": np.zeros(1), "LayerNorm": {"scale": np.zeros(1)}}
+    groups = assign_groups(tree, layer_groups(3, 0.8, top))
+    for path, exponent in exponents.items():
+        node = groups
+        for part in path.split("/"):
+            node = node[part]
+        assert node["kernel"].learning_rate == pytest.approx(0.8**exponent) and node["kernel"].weight_decay == 1.0
+        for leaf in (node["bias"], node["LayerNorm"]["scale"]):
+            assert leaf.learning_rate == pytest.approx(0.8**exponent) and leaf.weight_decay == 0.0
+
+
+def make_examples(lengths, label=lambda index: index % 2):
+    return [EncodedExample(np.full(length, 5 + index % 50, np.int32), label(index)) for index, length in enumerate(lengths)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(2, 600), min_size=1, max_size=40), st.integers(1, 7), st.integers(1, 3))
+def test_no_example_is_lost_and_few_shapes_occur(lengths, batch_size, num_epochs):
+    examples = make_examples(lengths)
+    batches = list(training_batches(examples, batch_size, num_epochs, 0, kind="classification", pad=0))
+    assert len(batches) == num_training_steps(len(examples), batch_size, num_epochs)
+    seen = np.concatenate([batch.indices_B for batch in batches])
+    np.testing.assert_array_equal(np.bincount(seen[seen >= 0], minlength=len(examples)), num_epochs)
+    once = [batch.indices_B for batch in evaluation_batches(examples, batch_size, kind="classification", pad=0)]
+    assert sorted(index for row in once for index in row if index >= 0) == list(range(len(examples)))
+    for batch in batches:
+        assert batch.ids_BL.shape[0] == batch_size and batch.ids_BL.shape[1] in (32, 64, 128, 256, 512, 1024)
+        for ids, label, is_scored, index in zip(batch.ids_BL, batch.labels, batch.is_scored, batch.indices_B, strict=True):
+            assert is_scored == (index >= 0) and (index < 0 or label == examples[index].label)
+            np.testing.assert_array_equal(ids[ids != 0], examples[index].ids if index >= 0 else [])
+
+
+def test_orders_differ_by_epoch_and_seed():
+    examples = make_examples([5] * 30)
+    order = lambda seed: np.concatenate([batch.indices_B for batch in training_batches(  # noqa: E731
+        examples, 30, 2, seed, kind="classification", pad=0)]).reshape(2, 30)
+    assert (order(0)[0] != order(0)[1]).any() and (order(0) != order(1)).any() and (order(0) == order(0)).all()
+
+
+def test_losses_by_hand():
+    outputs = jnp.asarray([[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]])
+    scored = jnp.asarray([True, True, False])
+    expected = (np.log(np.exp(1) + np.exp(2)) - 2 + np.log(np.exp(3) + 1) - 3) / 2
+    np.testing.assert_allclose(task_loss("classification", outputs, jnp.asarray([1, 0, -1]), scored), expected, rtol=1e-6)
+    np.testing.assert_allclose(task_loss("regression", outputs[:, :1], jnp.asarray([0.0, 1.0, 5.0]), scored), (1 + 4) / 2)
+
+
+def settings_of(kind, **train):
+    config = load_config("configs/finetune.py:task=trec6").to_dict()
+    config["task"]["kind"] = kind
+    config["optimizer"]["learning_rate"] = 3e-3
+    config["model"]["head_dropout"] = 0.0
+    config["train"] |= {"num_epochs": 6, "batch_size": 16} | train
+    return config
+
+
+def task_examples(kind, number, seed):
+    """Solvable: class and tag say whether a token is above the middle of the vocabulary, the number says how far."""
+    source = np.random.default_rng(seed)
+    examples = []
+    for _ in range(number):
+        body = source.integers(5, VOCAB, size=source.integers(3, 8)).astype(np.int32)
+        ids = np.concatenate([[1], body, [2]]).astype(np.int32)
+        high = (ids > VOCAB // 2).astype(np.int32)
+        label = {"classification": int(high[1]), "regression": float(ids[1] / VOCAB),
+                 "tagging": np.where((ids == 1) | (ids == 2), -1, high)}[kind]
+        examples.append(EncodedExample(ids, label))
+    return examples
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory):
+    """(a random start, the directory of its run)."""
+    run, _ = tiny_export.make_run(tmp_path_factory.mktemp("start") / "run", data, tiny_export.electra_model())
+    return load_initial(f"random:{run}", tmp_path_factory.mktemp("cache") / "tokenizer"), run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "best"), [("classification", 0.95), ("tagging", 0.95), ("regression", 0.9)])
+def test_every_kind_of_task_is_learnt(kind, best, start):
+    train, held_out = task_examples(kind, 600, 0), task_examples(kind, 101, 1)
+    num_labels = 0 if kind == "regression" else 2
+    trainer = Trainer(start[0], settings_of(kind), num_labels, len(train), make_mesh(ONE, jax.devices()[:1]))
+    predictions = trainer.run(0, train, {"validation": held_out}, progress=False).predictions["validation"]
+    assert len(predictions) == 101
+    if kind == "regression":
+        assert np.corrcoef(predictions, [example.label for example in held_out])[0, 1] > best
+    elif kind == "tagging":
+        assert np.mean(np.concatenate(predictions) == np.concatenate([e.label[e.label >= 0] for e in held_out])) > best
+    else:
+        assert np.mean([guess == example.label for guess, example in zip(predictions, held_out, strict=True)]) > best
+
+
+@pytest.mark.slow
+def test_any_mesh_gives_the_same_predictions(start):
+    train, held_out = task_examples("regression", 70, 0), task_examples("regression", 21, 1)  # neither fills its last batch
+    config = settings_of("regression", num_epochs=2)
+    guesses = [Trainer(start[0], config, 0, len(train), mesh).run(3, train, {"validation": held_out}, progress=False)
+               .predictions["validation"] for mesh in (make_mesh(ONE, jax.devices()[:1]), make_mesh(ONE | {"data": 8}))]
+    np.testing.assert_allclose(*guesses, atol=1e-5)
+    assert np.std(guesses[0]) > 0
+
+
+def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
+    run = load_initial(str(start[1]), tmp_path / "none")
+    export_run(start[1], None, tmp_path / "out", tiny_export.PLAIN)
+    exported = load_initial(str(tmp_path / "out" / "discriminator"), tmp_path / "tokenizer")
+    jax.tree.map(np.testing.assert_array_equal, run.params, exported.params)
+    assert exported.tokenizer.fingerprint == run.tokenizer.fingerprint
+    for field in ("hidden_size", "num_layers", "num_heads", "layer_norm_epsilon", "type_vocab_size", "position"):
+        assert getattr(exported.config, field) == getattr(run.config, field)
+    assert isinstance(exported, Initial) and start[0].params is None
+    with pytest.raises(FileNotFoundError, match="expected the directory of a run or of a Hugging Face model"):
+        load_initial(str(tmp_path), tmp_path / "tokenizer")
+
+
+@pytest.fixture()
+def task(data, tmp_path):
+    """Settings of a small task in files: whether the first word is one of the first half of the words."""
+    words = sorted({word for line in (data / "train.txt").read_text().splitlines() for word in line.split()})[:60]
+    source = np.random.default_rng(0)
+    for split, number in (("train", 64), ("validation", 20)):
+        rows = [f"{' '.join(chosen)}\t{'low' if words.index(chosen[0]) < 30 else 'high'}\n"
+                for chosen in (source.choice(words, size=4) for _ in range(number))]
+        (tmp_path / f"{split}.tsv").write_text("sentence\tclass\n" + "".join(rows))
+    config = load_config("configs/finetune.py:task=local,model=electra,size=small").to_dict()
+    config["task"] |= {"train": str(tmp_path / "train.tsv"), "validation": str(tmp_path / "validation.tsv"), "text": "sentence",
+                       "label": "class"}
+    config["train"] |= {"num_epochs": 1}
+    config["log"] = {"progress": False}
+    config["mesh"] = ONE | {"data": 8}
+    return config
+
+
+@pytest.mark.slow
+def test_the_command_compares_starts_and_goes_on_where_it_stopped(start, task, tmp_path):
+    starts = [str(start[1]), f"random:{start[1]}"]
+    first = finetune.run(task, tmp_path / "run", starts[:1], 1)
+    assert [(result.model, result.seed) for result in first] == [(starts[0], 0)] and 0 <= first[0].metrics["accuracy"] <= 1
+    kept = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert kept == [{"model": starts[0], "seed": 0, "metrics": first[0].metrics}]
+    every = finetune.run(task, tmp_path / "run", starts, 2)
+    assert [(result.model, result.seed) for result in every] == [(name, seed) for name in starts for seed in (0, 1)]
+    assert every[0] == first[0]
+    predictions = sorted(path.relative_to(tmp_path / "run").parts[1:] for path in (tmp_path / "run").rglob("validation.tsv"))
+    assert len(predictions) == 4
+    text = next((tmp_path / "run").rglob("validation.tsv")).read_text().splitlines()
+    assert text[0] == "index\tprediction" and len(text) == 21
+    assert {line.split("\t")[1] for line in text[1:]} <= {"low", "high"}
+    again = finetune.run(task, tmp_path / "run", starts, 2)
+    assert again == every
+    with pytest.raises(ValueError, match=r"config\.train\.num_epochs: the run has 1, you gave 2"):
+        finetune.run(task | {"train": task["train"] | {"num_epochs": 2}}, tmp_path / "run", starts, 2)
+
+
+def test_settings_that_do_not_fit_are_errors(start, task, tmp_path):
+    with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, expected a multiple of the 8 devices"):
+        finetune.run(task | {"train": task["train"] | {"batch_size": 12}}, tmp_path / "run", [str(start[1])], 1)
+    for argument, message in (("task=sst3", "config argument task: got 'sst3'"), ("model=bert", "config argument model"),
+                              ("model=deberta,size=huge", "config argument size")):
+        with pytest.raises(ValueError, match=message):
+            load_config(f"configs/finetune.py:{argument}")
+
+
+def test_every_recipe_of_the_papers_is_there():
+    for task, metrics in GLUE_METRICS.items():
+        for model, sizes in finetune_config.MODELS.items():
+            for size in sizes:
+                config = load_config(f"configs/finetune.py:task={task},model={model},size={size}")
+                assert tuple(config.task.metrics) == metrics
+    large = load_config("configs/finetune.py:task=cola,model=deberta,size=large")
+    assert (large.optimizer.learning_rate, large.train.num_epochs, large.task.max_length) == (5.5e-6, 10, 64)
+    base = load_config("configs/finetune.py:task=rte,model=electra,size=base")
+    assert (base.optimizer.learning_rate, base.optimizer.layer_decay, base.train.num_epochs) == (1e-4, 0.8, 10)
