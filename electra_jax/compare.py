@@ -106,8 +106,8 @@ def main(argv: list[str]) -> None:
     write_json(workdir / "comparison.json",
                {"suite": flags.FLAGS.suite, "config": config.to_dict(), "figures": figures})
     tokens = config.train.num_steps * config.train.batch_size * config.data.sequence_length
-    print(f"{flags.FLAGS.suite}: {config.train.num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run; median (lowest–highest) of "
-          f"{flags.FLAGS.seeds} seeds")
+    print(f"{flags.FLAGS.suite}: {config.train.num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run; median (lowest–highest) "
+          f"of {flags.FLAGS.seeds} seeds")
     print("\n".join(table(figures)))
     print(workdir / "comparison.json")
 

@@ -5,8 +5,8 @@
 
 --init_from names one or more starts: run directories, Hugging Face directories, or random:DIR for a directory's shapes and
 tokenizer with fresh weights. Each is fine-tuned from every seed. results.json is written as each is done, and the same command
-again goes on where it stopped. Then come a table of medians with the paired difference to the first start, a plot, and every run's
-predictions.
+again goes on where it stopped. Then come a table of medians with the paired difference to the first start, a plot, and every
+run's predictions.
 """
 
 import json
