@@ -1,5 +1,6 @@
 """Import of somebody's checkpoint: a run directory at step 0, which `pretrain` can start from and `convert export` can read."""
 
+import contextlib
 import copy
 import os
 import tempfile
@@ -73,9 +74,8 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
             notes.append(note)
         params = join(trees, make_pretraining_config(config["model"]))
         description = {"config": config, "data": [], "imported_from": str(path), "imported": notes}
-        checkpointer = Checkpointer(str(unfinished / "checkpoints"), keep=None)
-        checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
-        checkpointer.close()
+        with contextlib.closing(Checkpointer(str(unfinished / "checkpoints"), keep=1)) as checkpointer:
+            checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
         write_json(unfinished / "config.json", description)
         os.replace(unfinished, out)
     return notes

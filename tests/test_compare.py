@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny_export
 from tiny_run import NUM_STEPS, start
 
 from electra_jax.compare import average_cosine, table
@@ -54,6 +55,14 @@ def test_load_run_reads_the_checkpoint_that_is_asked_for(finished):
     assert all((a == b).all() for a, b in zip(leaves[0], leaves[2], strict=True))
     with pytest.raises(FileNotFoundError, match=rf"expected a checkpoint of step 3, found those of \[{NUM_STEPS - 10}, 60\]"):
         load_run(workdir, 3)
+
+
+def test_load_run_leaves_alone_what_is_being_saved(data, tmp_path):
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    unfinished = run / "checkpoints" / "5.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    assert load_run(run).step == 0
+    assert unfinished.is_dir()
 
 
 def test_load_run_wants_a_run_directory(tmp_path):

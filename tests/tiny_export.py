@@ -59,7 +59,7 @@ def make_run(workdir: Path, data: Path, model, objective="electra"):
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps({"config": config, "data": []}))
     shutil.copytree(data / "tokenizer_corpus", workdir / "tokenizer")
-    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=1)) as checkpointer:
         checkpointer.save_params(params, {})
     return workdir, jax.tree.map(np.asarray, params)
 

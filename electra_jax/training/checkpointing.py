@@ -11,7 +11,8 @@ from electra_jax.training.state import TrainState
 
 
 class Checkpointer:
-    """Checkpoints of one run under `directory`, the newest `keep` of them (None: all); saved in the background.
+    """Checkpoints of one run under `directory`, the newest `keep` of them; saved in the background. With None it only reads,
+    and leaves alone what a run that is going on has not finished saving.
 
     A checkpoint holds the state and a JSON description of the run that made it (config and data fingerprints). It appears
     under its step only when whole, so a crash or a full disk in mid-save leaves the earlier ones untouched.
@@ -22,7 +23,8 @@ class Checkpointer:
         # ml frameworks disagree on relative paths; Orbax wants absolute ones.
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=keep is not None,
+                                                 read_only=keep is None),
             item_names=("state", "run"))
 
     def latest_step(self) -> int | None:
