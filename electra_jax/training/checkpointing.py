@@ -23,8 +23,7 @@ class Checkpointer:
         # ml frameworks disagree on relative paths; Orbax wants absolute ones.
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=keep is not None,
-                                                 read_only=keep is None),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None),
             item_names=("state", "run"))
 
     def latest_step(self) -> int | None:
