@@ -53,15 +53,16 @@ def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
         if is_comparable or path.name in ("spm.model", "tokenizer.json", "tokenizer_config.json", "config.json"):
             assert path.read_bytes() == (tmp_path / "again" / path.relative_to(directory)).read_bytes(), path.name
     if choices.dtype == "float32" and len(folders) == 2:
-        assert evaluate(imported.config, imported.params) == evaluate(imported.config, params)
+        before, after = evaluate(imported.config, params, imported.params)
+        assert before == after
 
 
-def evaluate(config, params):
-    """Metrics of the held-out rows, as training reports them."""
+def evaluate(config, *trees):
+    """Metrics of the held-out rows with each of some parameters, as training reports them."""
     objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
     rows = held_out_rows(config["data"]["datasets"])
-    return summarize(jax.device_get(step(jax.tree.map(np.asarray, params), jnp.asarray(rows), 0)))
+    return [summarize(jax.device_get(step(jax.tree.map(np.asarray, params), jnp.asarray(rows), 0))) for params in trees]
 
 
 def test_delta_that_gives_the_table_back():
