@@ -65,6 +65,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             kind=kind, source=source, train="", validation="", test="", text="", pair="", label="", labels=(),
             language="",  # of XNLI's evaluation splits: en, de, …; it has no training split: task.train="tfds:glue/mnli"
             metrics=metrics, max_length=128,
+            label_scale=1.0,  # numbers of a regression are divided by it for training
+            swaps_pairs=False,  # train on every pair in both orders
         ),
         model=create(head_dropout=0.1),
         optimizer=create(
@@ -79,6 +81,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     if model == "electra":
         learning_rate, decay = ELECTRA[size]
         config.optimizer.update(learning_rate=learning_rate, layer_decay=decay, top_exponent=2)
+        config.task.label_scale = 5.0 if task == "stsb" else 1.0
+        config.task.swaps_pairs = task in ("mrpc", "stsb")  # double_unordered
     else:
         epochs, warmup, rate, rows, dropout, length = DEBERTA.get((task, size), DEBERTA["mnli", size])
         config.optimizer.update(learning_rate=rate, warmup_steps=warmup, schedule="warmup_then_decay")

@@ -33,6 +33,7 @@ from electra_jax.training.run_directory import check_run_directory, write_json
 
 SAMPLE = "sample:trec"
 RESULTS_FILE = "results.json"
+OURS = ("metrics", "max_length", "label_scale", "swaps_pairs")  # of config.task: what `load_task` need not know
 
 
 def run(config: dict[str, Any], workdir: Path, starts: list[str], num_seeds: int) -> list[Result]:
@@ -73,7 +74,7 @@ def run(config: dict[str, Any], workdir: Path, starts: list[str], num_seeds: int
 
 def _prepared(task: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """config.task as `load_task` wants it: the sample is fetched first."""
-    fields = {key: value for key, value in task.items() if key not in ("metrics", "max_length")}
+    fields = {key: value for key, value in task.items() if key not in OURS}
     if task["source"] != SAMPLE:
         return fields
     paths = trec.fetch(workdir / "data")
@@ -86,6 +87,8 @@ def _finetune(start: str, seeds: list[int], config: dict[str, Any], data: TaskDa
     max_length = min(config["task"]["max_length"], initial.config.max_position_embeddings)
     encoded = {}
     for split, examples in data.splits.items():
+        if split == "train" and config["task"]["swaps_pairs"]:
+            examples = [*examples, *(example._replace(text=example.pair, pair=example.text) for example in examples)]
         encoded[split], cut = encode_examples(initial.tokenizer, examples, max_length)
         if cut:
             print(f"{start}: {cut:,} of {len(examples):,} examples of {split} cut to {max_length} tokens", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Fine-tuning: heads against `transformers`, the published layer-wise rates, batches that lose nothing, and the command."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -200,6 +201,37 @@ def test_every_kind_of_task_is_learnt(kind, best, start):
         assert np.mean(np.concatenate(predictions) == np.concatenate([e.label[e.label >= 0] for e in held_out])) > best
     else:
         assert np.mean([guess == example.label for guess, example in zip(predictions, held_out, strict=True)]) > best
+
+
+@pytest.mark.slow
+def test_numbers_are_scaled_for_training_and_back(start):
+    train, held_out = (task_examples("regression", number, seed) for number, seed in ((64, 0), (5, 1)))
+    tenfold = [example._replace(label=10 * example.label) for example in train]
+    guesses = []
+    for examples, scale in ((train, 1.0), (tenfold, 10.0)):
+        config = settings_of("regression", num_epochs=1)
+        config["task"]["label_scale"] = scale
+        trainer = Trainer(start[0], config, 0, len(train), make_mesh(ONE, jax.devices()[:1]))
+        guesses.append(trainer.run(0, examples, {"validation": held_out}, progress=False).predictions["validation"])
+    np.testing.assert_allclose(guesses[1], 10 * np.array(guesses[0]), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_pairs_are_seen_in_both_orders(start, tmp_path, monkeypatch):
+    rows = "".join(f"one {i}\ttwo {i}\t{i % 2}\n" for i in range(8))
+    (tmp_path / "train.tsv").write_text(f"a\tb\tlabel\n{rows}")
+    config = load_config("configs/finetune.py:task=local").to_dict()
+    path = str(tmp_path / "train.tsv")
+    config["task"] |= {"train": path, "validation": path, "text": "a", "pair": "b", "label": "label", "swaps_pairs": True}
+    config["mesh"] = ONE | {"data": 8}
+    seen = {}
+    monkeypatch.setattr(Trainer, "run", lambda self, seed, train, held_out, progress: seen.update(
+        train=train, held_out=held_out) or types.SimpleNamespace(predictions={"validation": [0] * 8}))
+    finetune.run(config, tmp_path / "run", [str(start[1])], 1)
+    assert len(seen["train"]) == 16 and len(seen["held_out"]["validation"]) == 8
+    first, swapped = seen["train"][0].ids.tolist(), seen["train"][8].ids.tolist()
+    middle = first.index(SPECIAL.sep)
+    assert swapped == [SPECIAL.cls, *first[middle + 1 : -1], SPECIAL.sep, *first[1:middle], SPECIAL.sep] != first
 
 
 @pytest.mark.slow

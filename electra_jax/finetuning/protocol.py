@@ -53,6 +53,7 @@ class Trainer:
     def __init__(self, initial: Initial, config: dict[str, Any], num_labels: int, num_examples: int, mesh: Mesh):
         self._initial, self._kind, self._mesh = initial, config["task"]["kind"], mesh
         self._train, self._optimizer_config = config["train"], config["optimizer"]
+        self._label_scale = config["task"]["label_scale"]
         self._model = TaskModel(initial.config, self._kind, max(num_labels, 1), config["model"]["head_dropout"])
         self._num_steps = num_training_steps(num_examples, self._train["batch_size"], self._train["num_epochs"])
         shapes = jax.eval_shape(self._init, jax.random.key(0))
@@ -80,7 +81,8 @@ class Trainer:
 
     def _train_step(self, params: Any, opt_state: Any, batch: TaskBatch, key: jax.Array):
         def loss(params):
-            return task_loss(self._kind, self._outputs(params, batch.ids_BL, key), batch.labels, batch.is_scored)
+            labels = batch.labels / self._label_scale if self._kind == "regression" else batch.labels
+            return task_loss(self._kind, self._outputs(params, batch.ids_BL, key), labels, batch.is_scored)
 
         value, grads = jax.value_and_grad(loss)(params)
         updates, opt_state = self._optimizer.update(grads, opt_state, params)
@@ -130,7 +132,7 @@ class Trainer:
 
     def _decide(self, outputs: np.ndarray, is_scored: np.ndarray) -> Any:
         if self._kind == "regression":
-            return float(outputs[0])
+            return float(outputs[0]) * self._label_scale
         return outputs[is_scored].argmax(axis=-1) if self._kind == "tagging" else int(outputs.argmax())
 
 
