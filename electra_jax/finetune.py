@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 
 from data_pipelines.sample import trec
-from data_pipelines.tasks import TaskData, encode_examples, load_task
+from data_pipelines.tasks import TaggedExample, TaskData, TextExample, encode_examples, load_task
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
@@ -50,20 +51,24 @@ def run(config: dict[str, Any], workdir: Path, starts: list[str], num_seeds: int
     if "train" not in data.splits:
         raise ValueError(f"config.task: got the splits {list(data.splits)}, expected one to train on. Set config.task.train "
                          "to a file, or to tfds:NAME@SPLIT.")
+    labelled = [split for split, examples in data.splits.items() if split != "train" and _is_labelled(examples[0])]
+    if not labelled:
+        raise ValueError(f"config.task: none of the splits {list(data.splits)} but train has labels, expected one to evaluate "
+                         "on. Set config.task.validation.")
     for note in data.notes:
         print(note, file=sys.stderr)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", {"config": config})
-    results = _read_results(workdir)
-    done = {(result.model, result.seed) for result in results}
     mesh = make_mesh(config["mesh"])
     if config["train"]["batch_size"] % mesh.size:
         raise ValueError(f"config.train.batch_size: got {config['train']['batch_size']}, expected a multiple of the "
                          f"{mesh.size} devices. Change it, or config.mesh.")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "config.json", {"config": config})
+    results = _read_results(workdir)
+    done = {(result.model, result.seed) for result in results}
     for start in starts:
         missing = [seed for seed in range(num_seeds) if (start, seed) not in done]
         if missing:
-            for result in _finetune(start, missing, config, data, workdir, mesh):
+            for result in _finetune(start, missing, config, data, labelled, workdir, mesh):
                 results.append(result)
                 write_json(workdir / RESULTS_FILE, to_json(results))  # whole or not at all
             jax.clear_caches()  # every start compiles its own steps
@@ -77,11 +82,20 @@ def _prepared(task: dict[str, Any], workdir: Path) -> dict[str, Any]:
     fields = {key: value for key, value in task.items() if key not in OURS}
     if task["source"] != SAMPLE:
         return fields
-    paths = trec.fetch(workdir / "data")
+    try:
+        paths = trec.fetch(workdir / "data")
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
     return fields | {"source": "", "train": str(paths["train"]), "test": str(paths["test"])}
 
 
-def _finetune(start: str, seeds: list[int], config: dict[str, Any], data: TaskData, workdir: Path, mesh) -> Iterator[Result]:
+def _is_labelled(example: TextExample | TaggedExample) -> bool:
+    """All examples of a split have a label, or none has."""
+    return example.tags[0] >= 0 if isinstance(example, TaggedExample) else example.label is not None
+
+
+def _finetune(start: str, seeds: list[int], config: dict[str, Any], data: TaskData, labelled: list[str], workdir: Path,
+              mesh: Mesh) -> Iterator[Result]:
     """Fine-tune one start from the seeds, and keep what comes out."""
     initial = load_initial(start, workdir / "tokenizers" / _slug(start))
     max_length = min(config["task"]["max_length"], initial.config.max_position_embeddings)
@@ -96,24 +110,20 @@ def _finetune(start: str, seeds: list[int], config: dict[str, Any], data: TaskDa
     trainer = Trainer(initial, config, len(data.labels), len(train), mesh)
     for seed in seeds:
         outcome = trainer.run(seed, train, encoded, config["log"]["progress"])
-        result = Result(start, seed, _score(config["task"], data, encoded, outcome.predictions))
+        metrics = _score(config["task"], data, {split: encoded[split] for split in labelled}, outcome.predictions)
+        result = Result(start, seed, metrics)
         _keep_predictions(workdir / "predictions" / _slug(start) / f"seed_{seed}", data, outcome.predictions)
         yield result
 
 
-def _score(task: dict[str, Any], data: TaskData, encoded: dict[str, list],
+def _score(task: dict[str, Any], data: TaskData, labelled: dict[str, list],
            predictions: dict[str, list]) -> dict[str, float]:
     """Metric → value; with several labelled splits "split/metric"."""
-    labelled = {split: examples for split, examples in encoded.items()
-                if all(example.label is not None and np.max(example.label) >= 0 for example in examples)}
     values = {}
     for split, examples in labelled.items():
         labels = [example.label[example.label >= 0] if task["kind"] == "tagging" else example.label for example in examples]
         for name, value in score(task["metrics"], labels, predictions[split], data.labels).items():
             values[name if len(labelled) == 1 else f"{split}/{name}"] = value
-    if not values:
-        raise ValueError(f"config.task: none of the splits {list(encoded)} has labels, expected one to evaluate on. Set "
-                         "config.task.validation.")
     return values
 
 

@@ -297,8 +297,13 @@ def test_the_command_compares_starts_and_goes_on_where_it_stopped(start, task, t
 
 
 def test_settings_that_do_not_fit_are_errors(start, task, tmp_path):
+    (tmp_path / "test.tsv").write_text("sentence\nno label\n")
+    alone = task["task"] | {"validation": "", "test": str(tmp_path / "test.tsv")}
+    with pytest.raises(ValueError, match=r"none of the splits \['train', 'test'\] but train has labels"):
+        finetune.run(task | {"task": alone}, tmp_path / "run", [str(start[1])], 1)
     with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, expected a multiple of the 8 devices"):
         finetune.run(task | {"train": task["train"] | {"batch_size": 12}}, tmp_path / "run", [str(start[1])], 1)
+    assert not (tmp_path / "run").exists()  # or the corrected settings would be refused
     for argument, message in (("task=sst3", "config argument task: got 'sst3'"), ("model=bert", "config argument model"),
                               ("model=deberta,size=huge", "config argument size")):
         with pytest.raises(ValueError, match=message):
