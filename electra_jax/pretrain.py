@@ -59,7 +59,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     description = {"config": config, "data": [info.fingerprint for info in mixture.infos]}
     check_run_directory(workdir, description)
     initial = config["checkpoint"]["init_from"]
-    if initial:
+    if initial and not (workdir / "config.json").exists():  # a run that goes on needs its start no more
         check_initial(Path(initial), config, mixture.infos[0].tokenizer_fingerprint)
 
     num_steps = config["train"]["num_steps"]

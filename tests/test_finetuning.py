@@ -244,6 +244,12 @@ def test_any_mesh_gives_the_same_predictions(start):
     assert np.std(guesses[0]) > 0
 
 
+def test_the_decoders_positions_are_left_behind(data, tmp_path):
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(decoder=True), "mlm")
+    initial = load_initial(str(run), tmp_path / "none")
+    assert set(initial.params["embeddings"]) == {"word_embeddings", "LayerNorm"}
+
+
 def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
     run = load_initial(str(start[1]), tmp_path / "none")
     export_run(start[1], None, tmp_path / "out", tiny_export.PLAIN)

@@ -22,7 +22,7 @@ from data_pipelines.sentencepiece_tokenizer import train_tokenizer
 from electra_jax import pretrain
 from electra_jax.export_run import export_run, held_out_rows
 from electra_jax.huggingface.parts import join, split
-from electra_jax.huggingface.reference import detection_auc
+from electra_jax.huggingface.reference import detection_auc, single_documents
 from electra_jax.import_checkpoint import Choices, import_checkpoint
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
@@ -289,6 +289,24 @@ def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match=r"the tokenizer has 1\d\d entries, but the model embeddings for 108"):
         import_checkpoint(tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_needs_its_start_no_more(data, tmp_path):
+    initial, _ = tiny_export.make_run(tmp_path / "initial", data, tiny_export.electra_model())
+    config = tiny_export.make_config(tiny_export.electra_model(), data)
+    config["checkpoint"] |= {"init_from": str(initial), "every": 1}
+    config["train"] |= {"num_steps": 1, "batch_size": 8}
+    config["eval"] |= {"batch_size": 8, "max_batches": 1}
+    config["log"]["progress"] = False
+    summary = pretrain.run(config, tmp_path / "run")
+    shutil.rmtree(initial)
+    assert pretrain.run(config, tmp_path / "run") == summary  # complete
+
+
+def test_a_single_row_is_enough_to_compare_on():
+    rows = single_documents(np.array([[1, 9, 2, 0]]), SPECIAL, 2)
+    np.testing.assert_array_equal(rows, [[1, 9, 2, 0], [1, 9, 9, 2]])
 
 
 def test_sharded_safetensors_are_read(data, tmp_path):

@@ -54,7 +54,10 @@ def _of_run(name: str, path: Path) -> Initial:
     run = load_run(path)
     models = split(jax.device_get(run.params), run.model)
     model = models.get("discriminator", models["generator"])
-    return Initial(name, model.config, run.tokenizer, _encoder(model.params))
+    wanted = flatten(_encoder(abstract_encoder(model.config, run.tokenizer)))
+    leaves = flatten(model.params)
+    # Positions that only an enhanced mask decoder reads are left behind.
+    return Initial(name, model.config, run.tokenizer, unflatten({path: leaves[path] for path in wanted}))
 
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> Initial:

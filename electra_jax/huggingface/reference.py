@@ -50,7 +50,7 @@ def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_siz
         end = starts[1] if len(starts) > 1 else int((row != special.pad).sum())
         documents.append(row[:end].tolist())
     if type_vocab_size > 1:
-        pairs = zip(documents[0::2], documents[1::2], strict=False)
+        pairs = zip(documents, documents[1:] + documents[:1], strict=True)
         documents = [ids for one, other in pairs for ids in (one, one[: length // 2] + other[1:])]
     out = np.full((NUM_ROWS, length), special.pad, np.int32)
     for row, ids in zip(out, documents, strict=False):
