@@ -10,10 +10,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
+from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
+from data_pipelines.character_spans import normalized_spans
 from data_pipelines.tokenizer_directory import (
     META_FILE,
     MODEL_FILES,
@@ -42,13 +45,18 @@ def normalize_text(text: str, normalization: str) -> str:
     """The text the model sees: Unicode normal form and case by `normalization`, every run of whitespace one space."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization: got {normalization!r}, expected one of {', '.join(NORMALIZATIONS)}")
+    return " ".join(_normal_form(text, normalization).split())
+
+
+def _normal_form(text: str, normalization: str) -> str:
+    """Unicode normal form and case by `normalization`, white space as it comes."""
     if normalization != "identity":
         text = unicodedata.normalize("NFKC", text)
     if normalization == "nfkc_lowercase":
         # Alone, `lower` looks around: a Σ that ends a word becomes ς. No other implementation of this normalisation, such as
         # the exported tokenizer's, does that, so every Σ is one σ here.
         text = unicodedata.normalize("NFKC", text.replace("Σ", "σ").lower())
-    return " ".join(text.split())
+    return text
 
 
 class SentencePieceTokenizer:
@@ -83,6 +91,31 @@ class SentencePieceTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] or [SEP]; an empty text gives an empty list."""
         return self._processor.encode([normalize_text(text, self.normalization) for text in texts], out_type=int)
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
+        """Ids of each text as by `encode_batch`, and int32 [n, 2]: where in the text as given each piece starts and ends.
+
+        White space before a piece is not part of its span, so that of "▁" alone is empty. Pieces that are bytes have the span
+        of their character; characters that the normalisation changes only together have one span.
+        """
+        normalized = [normalize_text(text, self.normalization) for text in texts]
+        # As bytes, for the other ways to ask for positions changed between versions of the library.
+        encoded = self._processor.encode(normalized, out_type="serialized_proto")
+        return [self._ids_and_spans(text, normal, sentencepiece_pb2.SentencePieceText.FromString(pieces))
+                for text, normal, pieces in zip(texts, normalized, encoded, strict=True)]
+
+    def _ids_and_spans(self, text: str, normalized: str, encoded: Any) -> tuple[list[int], np.ndarray]:
+        """What one text of `encode_with_offsets` comes to; `encoded` is a SentencePieceText."""
+        ids = [piece.id for piece in encoded.pieces]
+        spans = np.array([(piece.begin, piece.end) for piece in encoded.pieces], np.int32).reshape(-1, 2)  # in UTF-8 bytes
+        for at in range(len(ids) - 2, -1, -1):  # of a character in bytes, the last one has it all
+            if spans[at, 0] == spans[at, 1] and self._processor.is_byte(ids[at]):
+                spans[at] = spans[at + 1]
+        is_first_byte = np.frombuffer(normalized.encode(), np.uint8) & 0xC0 != 0x80
+        spans = np.concatenate([[0], np.cumsum(is_first_byte)]).astype(np.int32)[spans]
+        starts, ends = normalized_spans(text, lambda part: _normal_form(part, self.normalization))
+        first, end = spans.T
+        return ids, np.stack([starts[first], np.where(end > first, ends[end - 1], starts[first])], axis=1)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The normalised text of `ids`; [PAD], [CLS], [SEP] and [MASK] vanish, [UNK] shows as " ⁇ "."""

@@ -1,5 +1,6 @@
 """Labelled rows and sentences out of TensorFlow Datasets in ArrayRecord, read without TensorFlow."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ PUBLISHED = {
     "xtreme_xnli": Columns("premise", "hypothesis", "label"),  # MNLI's training examples in the languages of XNLI
 }
 SPLIT_ORDER = ("train", "validation", "dev", "test")
-TRAINING_LANGUAGE = "en"  # XNLI measures how far training in English carries
 READ_EXAMPLES = 1024
 
 
@@ -68,24 +68,31 @@ class TaskDataset:
           ValueError: no such split, or an example that is not what the task needs.
         """
         if self.languages and language not in self.languages:
-            raise ValueError(f"config.task.language: got {language!r}, expected one of {', '.join(self.languages)} to evaluate "
-                             f"{self.source} in")
-        try:
-            if split not in self.splits:
-                raise ValueError(f"no split {split!r}, found {', '.join(self.splits)}")
-            examples = self.builder.as_data_source(split=split)
-        except Exception as error:
-            raise _unreadable(self.source, error) from error
-        read = []
-        for start in range(0, len(examples), READ_EXAMPLES):
-            indices = range(start, min(start + READ_EXAMPLES, len(examples)))
-            for index, example in zip(indices, examples.__getitems__(list(indices)), strict=True):
-                where = f"{self.source} {split}: example {index}"
-                read.append(self._sentence(example, where) if tagging else self._row(example, where, language))
+            raise ValueError(f"config.task.language: got {language!r}, expected one of {', '.join(self.languages)} for "
+                             f"{self.source}; config.task.train_language is that of its training examples")
+        read = [self._sentence(example, where) if tagging else self._row(example, where, language)
+                for where, example in self.examples(split)]
         # In regression the published test splits say -1 for "not told", as class labels do.
         if not tagging and split != "train" and all(row.label == -1 for row in read):
             read = [row._replace(label=None) for row in read]
         return read
+
+    def examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(where, features) of all examples of `split`; `where` is for messages.
+
+        Raises:
+          ValueError: no such split, or it cannot be read.
+        """
+        try:
+            if split not in self.splits:
+                raise ValueError(f"no split {split!r}, found {', '.join(self.splits)}")
+            examples = self.builder.as_data_source(split=split)
+        except Exception as error:  # whatever the library meets on the way
+            raise _unreadable(self.source, error) from error
+        for start in range(0, len(examples), READ_EXAMPLES):
+            indices = range(start, min(start + READ_EXAMPLES, len(examples)))
+            for index, example in zip(indices, examples.__getitems__(list(indices)), strict=True):
+                yield f"{self.source} {split}: example {index}", example
 
     def _row(self, example: dict[str, Any], where: str, language: str) -> Row:
         text, pair = (as_text(_in_language(example[name], language), name, where) if name else None

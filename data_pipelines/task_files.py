@@ -31,10 +31,15 @@ def ending_of(path: str, *, tagging: bool) -> str:
     if ending not in expected:
         raise ValueError(f"{path}: unknown kind of file for {'tagging' if tagging else 'classification or regression'}, "
                          f"expected one of {', '.join(expected)} (also with .gz); convert it, or change config.task.kind")
+    check_is_file(path)
+    return ending
+
+
+def check_is_file(path: str) -> None:
+    """Raises FileNotFoundError where `path` is none."""
     if not Path(path).is_file():
         what = "is a directory" if Path(path).is_dir() else "does not exist"
         raise FileNotFoundError(f"{path}: {what}, expected a file; check config.task.train, validation and test")
-    return ending
 
 
 def read_rows(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Row]:
@@ -74,8 +79,12 @@ def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) ->
     return _read_columns(path, columns, split, skipped)
 
 
-def _read_text(path: str) -> str:
-    """The decompressed text of a whole file, without a byte order mark; labelled data is small."""
+def read_text(path: str) -> str:
+    """The decompressed text of a whole file, without a byte order mark; labelled data is small.
+
+    Raises:
+      ValueError: damaged compression, or not UTF-8.
+    """
     data = Path(path).read_bytes()
     if path.lower().endswith(".gz"):
         try:
@@ -91,7 +100,7 @@ def _read_text(path: str) -> str:
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
     """(number from 1, line) without ends; "\\n" alone ends a line, for text may hold the other characters that could."""
-    return enumerate((line.removesuffix("\r") for line in _read_text(path).split("\n")), 1)
+    return enumerate((line.removesuffix("\r") for line in read_text(path).split("\n")), 1)
 
 
 def _tsv_rows(path: str) -> list[tuple[int, list[str]]]:
@@ -99,7 +108,7 @@ def _tsv_rows(path: str) -> list[tuple[int, list[str]]]:
 
 
 def _csv_rows(path: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows, start = [], 1
     try:
         for fields in reader:

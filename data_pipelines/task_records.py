@@ -34,20 +34,27 @@ class Sentence(NamedTuple):
 
 
 class Skipped:
-    """What was not read, by split and reason."""
+    """What was not read, or not as it stands, by split and reason."""
 
     def __init__(self):
-        self._found: dict[tuple[str, str], tuple[int, str]] = {}
+        self._found: dict[tuple[str, str, str], tuple[int, str]] = {}
 
     def add(self, split: str, reason: str, where: str) -> None:
-        """Count one example of `split`; the place of the first is kept."""
-        count, first = self._found.get((split, reason), (0, where))
-        self._found[split, reason] = (count + 1, first)
+        """Count one example of `split` that is left out; the place of the first is kept."""
+        self._count(split, "skipped", reason, where)
+
+    def keep(self, split: str, reason: str, where: str) -> None:
+        """Count one that is used in spite of `reason`, as `add` does."""
+        self._count(split, "kept", reason, where)
 
     def sentences(self) -> list[str]:
         """One sentence a split and reason."""
-        return [f"{split}: skipped {count} {'example' if count == 1 else 'examples'} with {reason}, the first at {first}"
-                for (split, reason), (count, first) in self._found.items()]
+        return [f"{split}: {what} {count} {'example' if count == 1 else 'examples'} with {reason}, the first at {first}"
+                for (split, what, reason), (count, first) in self._found.items()]
+
+    def _count(self, split: str, what: str, reason: str, where: str) -> None:
+        count, first = self._found.get((split, what, reason), (0, where))
+        self._found[split, what, reason] = (count + 1, first)
 
 
 def as_text(value: Any, column: str, where: str) -> str:

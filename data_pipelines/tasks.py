@@ -1,25 +1,22 @@
-"""Labelled data for fine-tuning: classification, regression and tagging, out of TensorFlow Datasets or files, and as token ids.
+"""Labelled data for fine-tuning: classification, regression, tagging and questions, out of TensorFlow Datasets or files.
 
 A row that cannot be used is skipped and counted in `TaskData.notes`; a label that the task does not know is an error.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from data_pipelines.task_datasets import TRAINING_LANGUAGE, TaskDataset, split_place
+from data_pipelines.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
+from data_pipelines.task_datasets import TaskDataset, split_place
 from data_pipelines.task_files import read_rows, read_sentences
 from data_pipelines.task_records import Columns, Row, Sentence, Skipped
-from data_pipelines.tokenizer import Tokenizer
 
-KINDS = ("classification", "regression", "tagging")
+KINDS = ("classification", "regression", "tagging", "question_answering")
 SPLITS = ("train", "validation", "test")
-NOT_SCORED = -1
+UNKNOWN = -2  # a tag in a split without tags
 TFDS_PREFIX = "tfds:"
-ENCODE_TEXTS = 1024
+ALL_LANGUAGES = "all"
 
 
 class TextExample(NamedTuple):
@@ -34,7 +31,7 @@ class TaggedExample(NamedTuple):
     """A sentence with a tag a word."""
 
     words: tuple[str, ...]
-    tags: tuple[int, ...]  # indices into TaskData.labels, one a word; NOT_SCORED throughout where a split has none
+    tags: tuple[int, ...]  # indices into TaskData.labels, one a word; UNKNOWN throughout where a split has none
 
 
 class TaskData(NamedTuple):
@@ -45,57 +42,90 @@ class TaskData(NamedTuple):
     notes: list[str]  # what was skipped: split, count, reason, first place
 
 
-class EncodedExample(NamedTuple):
-    """An example as token ids."""
-
-    ids: np.ndarray  # int32 [n], [CLS] … [SEP] (… [SEP])
-    label: int | float | np.ndarray | None  # as in the example; of tags int32 [n], NOT_SCORED where none belongs
-
-
 def load_task(task: dict[str, Any]) -> TaskData:
-    """The examples of `task`, which is config.task.
+    """The examples of `task`, which is config.task; of question answering `Question`s.
 
     `source` names a TensorFlow Dataset, all of whose splits are read. `train`, `validation` and `test` are files or
-    "tfds:NAME_OR_DIRECTORY[@SPLIT]"; beside a source they stand for its splits or add one: XNLI has no training split, so
-    train="tfds:glue/mnli" goes with it. Labels are those of config.task.labels, else the dataset's, else those of the
-    training split, sorted (numbers by value).
+    "tfds:NAME_OR_DIRECTORY[@SPLIT]", several with commas between; beside a source they stand for its splits or add one: XNLI
+    has no training split, so train="tfds:glue/mnli" goes with it. Labels are those of config.task.labels, else the dataset's,
+    else those of the training split, sorted (numbers by value). Of a dataset in several languages, `train_language` (or all of
+    them, "all") is trained on and `language` evaluated in.
 
     Raises:
       ValueError: a wrong setting, damaged data, or a label outside the set. FileNotFoundError: no such file.
     """
     _check(task)
-    tagging, skipped = task["kind"] == "tagging", Skipped()
-    columns = Columns(task["text"], task["pair"], task["label"])
-    records: dict[str, list] = {}
-    datasets: list[TaskDataset] = []
-    if task["source"]:
-        datasets.append(TaskDataset(task["source"], columns))
-    parts = {split: (datasets[0], split) for split in datasets[0].splits} if datasets else {}
-    for split in SPLITS:
-        if task[split].startswith(TFDS_PREFIX):
-            name, _, other = task[split].removeprefix(TFDS_PREFIX).partition("@")
-            datasets.append(TaskDataset(name, columns))
-            parts[split] = (datasets[-1], other or split)
-        elif task[split]:
-            parts[split] = (task[split], split)
-    if task["language"] and not any(dataset.languages for dataset in datasets):
-        raise ValueError(f"config.task.language: got {task['language']!r}, expected '', for this data is in one language")
-    file_columns = datasets[0].columns if datasets else columns
-    for split in sorted(parts, key=split_place):
-        place, name = parts[split]
-        if isinstance(place, TaskDataset):
-            language = TRAINING_LANGUAGE if split == "train" else task["language"]
-            records[split] = place.read(name, language=language, tagging=tagging)
-        else:
-            read = read_sentences if tagging else read_rows
-            records[split] = read(place, file_columns, split, skipped)
-    labels = _labels(task, datasets, records)
-    splits = {split: list(_examples(split, rows, task["kind"], labels, skipped)) for split, rows in records.items()}
+    skipped = Skipped()
+    if task["kind"] == "question_answering":
+        labels, splits = (), _read_questions(task, skipped)
+    else:
+        labels, splits = _read_labelled(task, skipped)
     for split, examples in splits.items():
         if not examples:
             raise ValueError(f"config.task: no example is left in {split}, expected some; "
                              f"{'; '.join(skipped.sentences()) or 'it has no rows'}; check its text and label columns")
     return TaskData(labels, splits, skipped.sentences())
+
+
+def _places(task: dict[str, Any], open_dataset: Callable[[str], Any]) -> dict[str, list[tuple[Any, str]]]:
+    """Split → what it is read from: files as (path, split), datasets opened as (dataset, its own split)."""
+    places: dict[str, list[tuple[Any, str]]] = {}
+    if task["source"]:
+        dataset = open_dataset(task["source"])
+        places = {split: [(dataset, split)] for split in dataset.splits}
+    for split in SPLITS:
+        given: list[tuple[Any, str]] = []
+        for place in paths_of(task[split]):
+            if place.startswith(TFDS_PREFIX):
+                name, _, other = place.removeprefix(TFDS_PREFIX).partition("@")
+                given.append((open_dataset(name), other or split))
+            else:
+                given.append((place, split))
+        if given:
+            places[split] = given
+    return {split: places[split] for split in sorted(places, key=split_place)}
+
+
+def paths_of(setting: str) -> list[str]:
+    """The files and datasets that config.task.train, validation or test names."""
+    return [path.strip() for path in setting.split(",") if path.strip()]
+
+
+def _read_questions(task: dict[str, Any], skipped: Skipped) -> dict[str, list[Question]]:
+    places = _places(task, lambda name: TaskDataset(name, QUESTION_COLUMNS))
+    return {split: [question for place, name in parts for question in (
+                        questions_of_dataset(place, name, split, skipped) if isinstance(place, TaskDataset)
+                        else read_squad_file(place, split, skipped))]
+            for split, parts in places.items()}
+
+
+def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, ...], dict[str, list]]:
+    """(labels, examples by split) of all kinds but question answering."""
+    tagging, columns = task["kind"] == "tagging", Columns(task["text"], task["pair"], task["label"])
+    places = _places(task, lambda name: TaskDataset(name, columns))
+    datasets = [place for parts in places.values() for place, _ in parts if isinstance(place, TaskDataset)]
+    if task["language"] and not any(dataset.languages for dataset in datasets):
+        raise ValueError(f"config.task.language: got {task['language']!r}, expected '', for this data is in one language")
+    file_columns = datasets[0].columns if task["source"] else columns
+    records: dict[str, list] = {}
+    for split, parts in places.items():
+        records[split] = []
+        for place, name in parts:
+            if isinstance(place, TaskDataset):
+                for language in _languages(task, split, place):
+                    records[split] += place.read(name, language=language, tagging=tagging)
+            else:
+                read = read_sentences if tagging else read_rows
+                records[split] += read(place, file_columns, split, skipped)
+    labels = _labels(task, datasets, records)
+    return labels, {split: list(_examples(split, rows, task["kind"], labels, skipped)) for split, rows in records.items()}
+
+
+def _languages(task: dict[str, Any], split: str, dataset: TaskDataset) -> Sequence[str]:
+    """In which languages a split is read; a single one that means nothing where a dataset has no translations."""
+    if split != "train":
+        return (task["language"],)
+    return dataset.languages if dataset.languages and task["train_language"] == ALL_LANGUAGES else (task["train_language"],)
 
 
 def _check(task: dict[str, Any]) -> None:
@@ -110,8 +140,9 @@ def _check(task: dict[str, Any]) -> None:
         raise ValueError(f"config.task.labels: got {tuple(task['labels'])!r}, expected each label once")
     if task["kind"] == "tagging" and task["pair"]:
         raise ValueError(f"config.task.pair: got {task['pair']!r}, expected '' for tagging, which takes single sentences")
-    files = [task[split] for split in SPLITS if task[split] and not task[split].startswith(TFDS_PREFIX)]
-    have_names = task["source"] or task["train"].startswith(TFDS_PREFIX) or all(".conllu" in path.lower() for path in files)
+    files = [path for split in SPLITS for path in paths_of(task[split]) if not path.startswith(TFDS_PREFIX)]
+    have_names = (task["source"] or task["train"].startswith(TFDS_PREFIX) or task["kind"] == "question_answering"
+                  or all(".conllu" in path.lower() for path in files))
     for key in ("text", "label"):
         if files and not task[key] and not have_names:
             raise ValueError(f"config.task.{key}: got '', expected the column or field of {files[0]} that holds it")
@@ -147,12 +178,13 @@ def _examples(split: str, records: list, kind: str, labels: tuple[str, ...], ski
             texts, found = row.words, row.tags
         else:
             texts, found = [text.strip() for text in (row.text, row.pair) if text is not None], [row.label]
-        if not texts or not all(texts):
+        # Predictions of a split without labels are told apart by their place alone, so nothing is left out there.
+        if is_labelled and (not texts or not all(texts)):
             skipped.add(split, "an empty word" if kind == "tagging" and texts else "an empty text", row.where)
         elif is_labelled and None in found:
             skipped.add(split, "a missing label", row.where)
         elif kind == "tagging":
-            tags = [numbers[_known(tag, numbers, row.place(at))] if is_labelled else NOT_SCORED for at, tag in enumerate(found)]
+            tags = [numbers[_known(tag, numbers, row.place(at))] if is_labelled else UNKNOWN for at, tag in enumerate(found)]
             yield TaggedExample(tuple(texts), tuple(tags))
         elif not is_labelled:
             yield TextExample(row.text, row.pair, None)
@@ -186,69 +218,3 @@ def _number(row: Row) -> float:
         raise ValueError(f"{row.where}: label {row.label!r}, expected a finite number for regression; correct the data, "
                          "name its column in config.task.label, or change config.task.kind")
     return number
-
-
-def encode_examples(tokenizer: Tokenizer, examples: Sequence[TextExample] | Sequence[TaggedExample], max_length: int,
-                    ) -> tuple[list[EncodedExample], int]:
-    """Token ids of at most `max_length`, and how many examples did not fit whole.
-
-    [CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with the longer of the two cut first. Tagged words are encoded one by one;
-    the first piece carries the tag, and a word that has no piece gets [UNK]. A sentence that does not fit becomes several
-    examples, divided between words; only a single word that does not fit is cut.
-
-    Raises:
-      ValueError: `max_length` leaves no room for text.
-    """
-    is_tagged = bool(examples) and isinstance(examples[0], TaggedExample)
-    shortest = 5 if not is_tagged and any(example.pair is not None for example in examples) else 3
-    if max_length < shortest:
-        raise ValueError(f"max_length: got {max_length}, expected at least {shortest}, so that every text keeps a token; "
-                         "ask for longer examples")
-    encode = _encode_tagged if is_tagged else _encode_texts
-    encoded, cut = [], 0
-    for start in range(0, len(examples), ENCODE_TEXTS):
-        some, some_cut = encode(tokenizer, examples[start : start + ENCODE_TEXTS], max_length)
-        encoded += some
-        cut += some_cut
-    return encoded, cut
-
-
-def _encode_texts(tokenizer: Tokenizer, examples: Sequence[TextExample], max_length: int) -> tuple[list[EncodedExample], int]:
-    cls, sep = tokenizer.special.cls, tokenizer.special.sep
-    texts = tokenizer.encode_batch([example.text for example in examples])
-    pairs = iter(tokenizer.encode_batch([example.pair for example in examples if example.pair is not None]))
-    encoded, cut = [], 0
-    for example, text in zip(examples, texts, strict=True):
-        pair = None if example.pair is None else next(pairs)
-        room = max_length - (2 if pair is None else 3)
-        cut += len(text) + len(pair or ()) > room
-        if pair is None:
-            ids = [cls, *text[:room], sep]
-        else:
-            # What is left after taking tokens off the longer one, or off the pair where both are as long, one by one.
-            pair = pair[: max(room // 2, room - len(text))]
-            ids = [cls, *text[: room - len(pair)], sep, *pair, sep]
-        encoded.append(EncodedExample(np.array(ids, np.int32), example.label))
-    return encoded, cut
-
-
-def _encode_tagged(tokenizer: Tokenizer, examples: Sequence[TaggedExample], max_length: int,
-                   ) -> tuple[list[EncodedExample], int]:
-    cls, sep, unk = tokenizer.special.cls, tokenizer.special.sep, tokenizer.special.unk
-    words = iter(tokenizer.encode_batch([word for example in examples for word in example.words]))
-    room = max_length - 2
-    encoded, cut = [], 0
-    for example in examples:
-        rows: list[tuple[list[int], list[int]]] = [([], [])]
-        is_cut = False
-        for tag, pieces in zip(example.tags, itertools.islice(words, len(example.words)), strict=True):
-            is_cut |= len(pieces) > room
-            pieces = pieces[:room] or [unk]
-            if len(rows[-1][0]) + len(pieces) > room:
-                rows.append(([], []))
-            rows[-1][0].extend(pieces)
-            rows[-1][1].extend([tag, *[NOT_SCORED] * (len(pieces) - 1)])
-        cut += is_cut or len(rows) > 1
-        encoded += [EncodedExample(np.array([cls, *ids, sep], np.int32), np.array([NOT_SCORED, *tags, NOT_SCORED], np.int32))
-                    for ids, tags in rows]
-    return encoded, cut

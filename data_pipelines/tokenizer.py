@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.sentencepiece_tokenizer import MODEL_TYPES, NORMALIZATIONS, SentencePieceTokenizer, train_tokenizer
 from data_pipelines.tokenizer_directory import SpecialIds, kind_of, load_meta
@@ -38,6 +40,13 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens; text that spells one of them gets ordinary pieces."""
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
+        """The same ids, and int32 [n, 2] with each: where in the text as given, not as normalised, a piece starts and ends.
+
+        White space before a piece is not part of its span; a piece that is nothing else has an empty one. Starts never go
+        back, nor do ends. Spans can overlap: pieces of one character all have that character's.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """The normalised text of `ids`; special tokens vanish, except for the unknown one."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from data_pipelines.tokenizer_directory import (
@@ -32,6 +33,7 @@ TOKENIZER_FILE, VOCAB_FILE = MODEL_FILES[KIND], "vocab.txt"
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")  # where Hugging Face names the special tokens
 SPELLINGS = {"pad": ("[PAD]", "<pad>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>"), "unk": ("[UNK]", "<unk>"),
              "mask": ("[MASK]", "<mask>")}
+SPACE_MARKS = ("▁", "Ġ")  # what a space is spelled as in a piece: SentencePiece's way, and that of byte-level BPE
 LONGEST_WORD = 100  # characters of a word that BERT's WordPiece still takes apart; a longer one is [UNK]
 
 
@@ -67,6 +69,15 @@ class HuggingFaceTokenizer:
         encodings = self._encoder.encode_batch_fast([_clean(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
+        """Ids of each text as by `encode_batch`, and int32 [n, 2]: where in the text as given each piece starts and ends.
+
+        White space before a piece is not part of its span, so that of "▁" alone is empty. Pieces that are bytes have the span
+        of their character.
+        """
+        encodings = self._encoder.encode_batch([_clean(text) for text in texts], add_special_tokens=False)
+        return [(encoding.ids, _spans(text, encoding)) for text, encoding in zip(texts, encodings, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The normalised text of `ids`; [PAD], [CLS], [SEP] and [MASK] vanish, [UNK] shows as it is written."""
         ids = [int(i) for i in ids]
@@ -90,6 +101,21 @@ class HuggingFaceTokenizer:
 def _clean(text: str) -> str:
     """Without NUL, which the names of `_make_encoder` hold; BERT's normalisation drops it too."""
     return text.replace("\0", "")
+
+
+def _spans(text: str, encoding: tokenizers.Encoding) -> np.ndarray:
+    """int32 [n, 2], the spans in `text` of the pieces of its encoding, without white space before them."""
+    clean = _clean(text)
+    spans = []
+    for piece, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
+        covered = clean[start:end]
+        start += len(covered) - len(covered.lstrip())
+        # A space put before the first word, where it is a piece of its own, claims that word's first character.
+        spans.append((start, start if piece in SPACE_MARKS and covered != piece else end))
+    if clean != text:
+        places = [at for at, character in enumerate(text) if character != "\0"] + [len(text)]
+        spans = [(places[start], places[end - 1] + 1 if end > start else places[start]) for start, end in spans]
+    return np.array(spans, np.int32).reshape(-1, 2)
 
 
 def _make_encoder(model_bytes: bytes, special: SpecialIds) -> tokenizers.Tokenizer:

@@ -3,7 +3,7 @@
 import gzip
 
 NOTHING = {"source": "", "train": "", "validation": "", "test": "", "text": "", "pair": "", "label": "", "labels": (),
-           "language": ""}
+           "language": "", "train_language": "en"}
 CONLLU = """# newdoc id = one
 # text = It's here. _
 1-2\tIt's\t_\t_\t_\t_\t_\t_\t_\t_

@@ -5,6 +5,8 @@ import random
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from offsets import TEXTS, checked_offsets, slices
 
 from data_pipelines.sentencepiece_tokenizer import _split_bytes, normalize_text, train_tokenizer
 from data_pipelines.tokenizer import load_tokenizer
@@ -129,3 +131,42 @@ def test_normalisation():
     assert normalize_text("ＡB\tC", "nfkc_lowercase") == "ab c"
     assert normalize_text("Ａ  b", "identity") == "Ａ b"
     assert normalize_text("ΟΔΟΣ ΣΑΣ", "nfkc_lowercase") == "οδοσ σασ"  # no ς: what follows a letter does not matter
+
+
+# Where pieces are in the text.
+
+
+@pytest.fixture(scope="module", params=[{}, {"normalization": "nfkc_lowercase"}, {"normalization": "identity"},
+                                        {"vocab_size": 400, "byte_fallback": True, "model_type": "bpe"}])
+def any_tokenizer(request, tmp_path_factory):
+    return train_tokenizer(_documents(), str(tmp_path_factory.mktemp("any") / "t"), **({"vocab_size": 200} | request.param))
+
+
+def test_offsets_are_of_the_text_as_given(tokenizer):
+    assert slices(tokenizer, "  abc\n\tdef  ﬁn e\u0301") == [
+        ("▁a", "a"), ("b", "b"), ("c", "c"), ("▁d", "d"), ("ef", "ef"), ("▁f", "ﬁ"), ("i", "ﬁ"), ("n", "n"), ("▁", ""),
+        ("é", "e\u0301")]
+    assert checked_offsets(tokenizer, "☃ ab ☃\u3000b") == [[0, 0], [0, 1], [2, 3], [3, 4], [5, 5], [5, 6], [7, 8]]
+    assert slices(tokenizer, "a¨b ▁c") == [("▁a", "a"), ("▁", ""), ("\u0308", "¨"), ("b", "b"), ("▁", ""), ("▁c", "▁c")]
+    texts = ["ab", "", " ", "b a"]
+    assert [spans.tolist() for _, spans in tokenizer.encode_with_offsets(texts)] == [
+        checked_offsets(tokenizer, text) for text in texts] == [[[0, 1], [1, 2]], [], [], [[0, 1], [2, 3]]]
+    assert tokenizer.encode_with_offsets([]) == []
+
+
+def test_bytes_have_the_span_of_their_character(tmp_path):
+    tokenizer = train_tokenizer(_documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe")
+    assert slices(tokenizer, "☃½ b") == [
+        ("▁", ""), ("<0xE2>", "☃"), ("<0x98>", "☃"), ("<0x83>", "☃"), ("<0x31>", "½"), ("<0xE2>", "½"), ("<0x81>", "½"),
+        ("<0x84>", "½"), ("<0x32>", "½"), ("▁b", "b")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+def test_offsets_of_any_text(any_tokenizer, text):
+    """Of pieces whose characters no other piece shares, the normalised characters are those of the piece."""
+    spans = [[0, 0], *checked_offsets(any_tokenizer, text), [len(text), len(text)]]
+    for piece, before, (start, end), after in zip(any_tokenizer.pieces(text), spans, spans[1:], spans[2:], strict=False):
+        if before[1] <= start and end <= after[0] and not piece.startswith("<0x"):
+            covered = normalize_text(text[start:end], any_tokenizer.normalization)
+            assert covered.replace("▁", "") == piece.replace("▁", "")

@@ -150,6 +150,16 @@ def test_xnli_evaluates_in_the_language_chosen(datasets):
         load_task(classification(source="glue/mnli", language="de"))
 
 
+def test_xnli_is_trained_in_translation(datasets):
+    task = classification(source="xnli", train="tfds:xtreme_xnli", language="de")
+    german, every = (load_task(task | {"train_language": language}).splits["train"] for language in ("de", "all"))
+    assert german == [("premise de 0", "hypothesis de 0", 2), ("premise de 1", "hypothesis de 1", 1)]
+    assert every == [(f"premise {language} {i}", f"hypothesis {language} {i}", 2 - i)
+                     for language in LANGUAGES for i in range(2) if (language, i) != ("sw", 1)]
+    with pytest.raises(ValueError, match=r"got 'fr', expected one of de, en, sw for xtreme_xnli; config\.task\.train_language"):
+        load_task(task | {"train_language": "fr"})
+
+
 @pytest.mark.parametrize(("train", "first"), [
     ("tfds:glue/mnli", ("train premise 0", "train hypothesis 0", 1)),
     ("tfds:xtreme_xnli", ("premise en 0", "hypothesis en 0", 2)),

@@ -91,6 +91,36 @@ def test_a_test_split_may_lack_labels(tmp_path):
         load_task(classification(train=unlabelled, text="s", label="y"))
 
 
+def test_nothing_is_left_out_of_a_split_whose_predictions_go_by_place(tmp_path):
+    train = write(tmp_path / "a.tsv", "s\ty\none\t1\n")
+    test = write(tmp_path / "b.tsv", "s\ty\nthree\t\n \t\nfive\t\n")
+    data = load_task(classification(train=train, test=test, text="s", label="y"))
+    assert [example.text for example in data.splits["test"]] == ["three", " ", "five"] and data.notes == []
+    train = write(tmp_path / "a.jsonl", '{"w": ["EU"], "t": ["B"]}')
+    test = write(tmp_path / "b.jsonl", '{"w": ["EU", ""]}\n{"w": []}')
+    data = load_task(tagging(train=train, test=test, text="w", label="t"))
+    assert data.splits["test"] == [(("EU", ""), (-2, -2)), ((), ())]
+
+
+def test_a_split_of_several_files(tmp_path):
+    one, other = write(tmp_path / "a.tsv", "s\ty\none\tb\n"), write(tmp_path / "b.tsv", "s\ty\ntwo\ta\n")
+    data = load_task(classification(train=f"{one}, {other}", validation=other, text="s", label="y"))
+    assert data == (("a", "b"), {"train": [("one", None, 1), ("two", None, 0)], "validation": [("two", None, 0)]}, [])
+
+
+def test_questions_of_files(tmp_path):
+    answered = {"id": "1", "question": "Who ran?", "answers": [{"text": "Peter", "answer_start": 9}]}
+    asked = {"id": "2", "question": "Who fell?"}
+    train, test = (write(tmp_path / name, json.dumps({"data": [{"paragraphs": [{"context": "So Peter ran.", "qas": [qa]}]}]}))
+                   for name, qa in (("train.json", answered), ("test.json", asked)))
+    data = load_task(classification(kind="question_answering", train=train, test=test))
+    assert [(question.start, question.answer) for question in data.splits["train"]] == [(3, "Peter")]
+    assert [(question.id, question.is_labelled) for question in data.splits["test"]] == [("2", False)]
+    assert data.labels == () and data.notes == [
+        f"train: kept 1 example with an answer re-found elsewhere in its context, the first at {train}: "
+        "data[0].paragraphs[0].qas[0]"]
+
+
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("a.tsv", "x\ty\none\t1\n", r"a\.tsv:1: no column 's', found 'x', 'y'; set config\.task\.text"),
     ("a.tsv", "s\tlabel\none\t1\n", r"a\.tsv:1: no column 'y', found 's', 'label'"),
@@ -182,7 +212,7 @@ def test_column_files_with_blanks_in_words_and_without_tags(tmp_path):
     task = tagging(train=train, test=test, text="0", label="1")
     for _ in range(2):
         data = load_task(task)
-        assert data.splits == {"train": [(("New York", "ran"), (0, 1))], "test": [(("New York", "ran"), (-1, -1))]}
+        assert data.splits == {"train": [(("New York", "ran"), (0, 1))], "test": [(("New York", "ran"), (-2, -2))]}
         write(tmp_path / "a.conll", "New York\tx\tB\nran\tx\tO\n")
         task |= {"label": "2"}
 
@@ -201,7 +231,7 @@ def test_words_and_tags_in_json_lines(tmp_path):
     train = write(tmp_path / "a.jsonl", '{"w": ["EU", "rejects"], "t": ["B", "O"]}\n{"w": ["a"], "t": ["O"]}')
     assert load_task(tagging(train=train, text="w", label="t")).splits["train"] == [(("EU", "rejects"), (0, 1)), (("a",), (1,))]
     test = write(tmp_path / "b.jsonl", '{"w": ["EU", "rejects"]}')
-    assert load_task(tagging(train=train, test=test, text="w", label="t")).splits["test"] == [(("EU", "rejects"), (-1, -1))]
+    assert load_task(tagging(train=train, test=test, text="w", label="t")).splits["test"] == [(("EU", "rejects"), (-2, -2))]
     for line, message in (('{"w": ["EU", "x"], "t": ["B"]}', r"a\.jsonl:1: 't' is 1 tags, expected a list with one tag"),
                           ('{"w": "EU", "t": ["B"]}', r"a\.jsonl:1: 'w' is a str, expected a list of words")):
         with pytest.raises(ValueError, match=message):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.tasks import NOT_SCORED, TaggedExample, TextExample, encode_examples
+from data_pipelines.task_encoding import NO_TAG, encode_examples
+from data_pipelines.tasks import TaggedExample, TextExample
 from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.tokenizer_json import adopt_tokenizer
 
@@ -90,15 +91,15 @@ def test_no_word_and_no_tag_is_lost(tokenizer, sentences, max_length):
     tags = iter(range(100))
     examples = [TaggedExample(tuple(words), tuple(next(tags) for _ in words)) for words in sentences]
     encoded, cut = encode_examples(tokenizer, examples, max_length)
-    scored = [int(tag) for row in encoded for tag in row.label if tag != NOT_SCORED]
+    scored = [int(tag) for row in encoded for tag in row.label if tag != NO_TAG]
     assert scored == [tag for example in examples for tag in example.tags]
     words = {}
     for row in encoded:
         ids = row.ids.tolist()
         assert len(ids) <= max_length and len(row.label) == len(ids)
-        assert (ids[0], ids[-1]) == (CLS, SEP) and row.label[0] == row.label[-1] == NOT_SCORED
+        assert (ids[0], ids[-1]) == (CLS, SEP) and row.label[0] == row.label[-1] == NO_TAG
         assert CLS not in ids[1:] and SEP not in ids[:-1]
-        starts = [at for at, tag in enumerate(row.label) if tag != NOT_SCORED]
+        starts = [at for at, tag in enumerate(row.label) if tag != NO_TAG]
         assert starts[0] == 1
         words |= {int(row.label[start]): ids[start:end] for start, end in zip(starts, [*starts[1:], len(ids) - 1], strict=True)}
     for example in examples:

@@ -2,12 +2,16 @@
 
 import json
 import pydoc_data.topics
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import real_vocabulary
 import tokenizers
+from hypothesis import given, settings
+from offsets import TEXTS, checked_offsets, slices
+from tokenizers import decoders, pre_tokenizers, trainers
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
@@ -234,3 +238,55 @@ def test_sources_that_are_none(tmp_path):
         with pytest.raises(ValueError, match=message):
             adopt(tmp_path / name, tmp_path / "t", lowercase=lowercase)
     assert not (tmp_path / "t").exists()
+
+
+# Where pieces are in the text.
+
+
+@pytest.fixture(scope="module")
+def unigram(tmp_path_factory):
+    root = tmp_path_factory.mktemp("unigram")
+    write_unigram(root / "tokenizer.json")
+    return adopt(root / "tokenizer.json", root / "t")
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    """BPE of bytes as RoBERTa has it, which puts a space before the first word."""
+    root = tmp_path_factory.mktemp("byte_level")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    tokenizer.train_from_iterator(["a cat"] * 9, trainers.BpeTrainer(
+        vocab_size=400, special_tokens=BRACKETS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.save(str(root / "tokenizer.json"))
+    return adopt(root / "tokenizer.json", root / "t")
+
+
+def test_wordpiece_offsets_are_of_the_text_as_given(electra):
+    assert slices(electra, " naïve\tÅngström 中文☃x a\u0301 \0N\0o") == [
+        ("naive", "naïve"), ("ang", "Ång"), ("##strom", "ström"), ("中", "中"), ("文", "文"), ("[UNK]", "☃x"), ("a", "a"),
+        ("no", "N\0o")]
+    assert checked_offsets(electra, "ab\0 \0\0b\0") == [[0, 2], [6, 7]]
+    assert [spans.tolist() for _, spans in electra.encode_with_offsets(["", "a", " "])] == [[], [[0, 1]], []]
+
+
+def test_marks_of_spaces_are_no_part_of_a_span(unigram, byte_level):
+    """Also where the library gives one put before the text the first character, and where the mark is in the text itself."""
+    assert slices(unigram, "ab  ☃ \0c") == [("▁", ""), ("a", "a"), ("b", "b"), ("▁", ""), ("▁", ""), ("☃", "☃"), ("▁", ""),
+                                            ("c", "c")]
+    assert checked_offsets(unigram, "ab \0c") == [[0, 0], [0, 1], [1, 2], [4, 4], [4, 5]]
+    assert slices(unigram, "▁a ▁") == [("▁", "▁"), ("a", "a"), ("▁", ""), ("▁", "▁")]
+    assert slices(byte_level, "b  a cat ☃") == [("Ġ", ""), ("b", "b"), ("Ġ", ""), ("Ġa", "a"), ("Ġcat", "cat"), ("Ġ", ""),
+                                                 ("â", "☃"), ("ĺ", "☃"), ("ĥ", "☃")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+@pytest.mark.parametrize("kind", ["electra", "unigram", "byte_level"])
+def test_offsets_of_any_text(request, kind, text):
+    tokenizer = request.getfixturevalue(kind)
+    if kind != "unigram":
+        checked_offsets(tokenizer, text)
+        return
+    for piece, covered in slices(tokenizer, text):
+        assert re.sub(r"^[▁\s]+", "", piece) == covered.replace("\0", "").lstrip("▁")
