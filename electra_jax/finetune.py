@@ -1,44 +1,51 @@
 """Fine-tune encoders on a task and compare them: `python -m electra_jax.finetune --config=configs/finetune.py:task=sst2 …`.
 
     python -m electra_jax.finetune --config=configs/finetune.py:task=trec6 --workdir=runs/trec6 --seeds=5 \\
-        --init_from=runs/debug,random:runs/debug
+        --init_from=runs/debug,random:runs/debug --sweep=optimizer.learning_rate=1e-4,3e-4,1e-3
 
---init_from names one or more starts: run directories, Hugging Face directories, or random:DIR for a directory's shapes and
-tokenizer with fresh weights. Each is fine-tuned from every seed. results.json is written as each is done, and the same command
-again goes on where it stopped. Then come a table of medians with the paired difference to the first start, a plot, and every
-run's predictions.
+--init_from names one or more starts: run directories, fine-tuned models, Hugging Face directories, or random:DIR for a
+directory's shapes and tokenizer with fresh weights; "{seed}" in a name stands for the seed. Each is fine-tuned from every seed,
+with every combination of the values of --sweep. results.json is written as each is done, and the same command again goes on
+where it stopped; more seeds, starts or values may be asked for then. Then come a table of medians with the paired difference to
+the first start, a plot, every run's predictions, and of each start the best model, to export or to fine-tune further.
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from absl import app, flags
-from jax.sharding import Mesh
 
 from data_pipelines.sample import trec
-from data_pipelines.tasks import TaggedExample, TaskData, TextExample, encode_examples, load_task
+from data_pipelines.tasks import load_task
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetuning.initial import load_initial
-from electra_jax.finetuning.metrics import score
-from electra_jax.finetuning.protocol import Trainer
+from electra_jax.finetuning.initial import Initial, load_initial
+from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, plot, table, to_json
+from electra_jax.finetuning.saved import save_model
+from electra_jax.finetuning.sweep import apply_settings, best_settings, by_setting, parse_sweep, spell
+from electra_jax.finetuning.workbench import Workbench
 from electra_jax.pretrain import silence_libraries
 from electra_jax.training.run_directory import check_run_directory, write_json
 
-SAMPLE = "sample:trec"
-RESULTS_FILE = "results.json"
-OURS = ("metrics", "max_length", "label_scale", "swaps_pairs")  # of config.task: what `load_task` need not know
+RESULTS_FILE, MODELS = "results.json", "models"
+SEED = "{seed}"
 
 
-def run(config: dict[str, Any], workdir: Path, starts: list[str], num_seeds: int) -> list[Result]:
-    """Every result that is not there yet; all of them, by seed.
+class Plan(NamedTuple):
+    """What to fine-tune: starts, with SEED in them for pre-trainings of their own; seeds; settings (see `parse_sweep`)."""
+
+    starts: Sequence[str]
+    seeds: Sequence[int]
+    sweep: Sequence[dict[str, Any]] = ({},)
+
+
+def run(config: dict[str, Any], workdir: Path, plan: Plan, names: dict[str, str] | None = None) -> list[Result]:
+    """Every result of the plan that is not there yet; all of them, in its order. `names` are what results call the starts.
 
     Raises:
       ValueError, OSError: the task, a start or the settings do not fit together; see `load_task`, `load_initial`.
@@ -47,94 +54,49 @@ def run(config: dict[str, Any], workdir: Path, starts: list[str], num_seeds: int
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
     check_run_directory(workdir, {"config": config})
-    data = load_task(_prepared(task, workdir))
-    if "train" not in data.splits:
-        raise ValueError(f"config.task: got the splits {list(data.splits)}, expected one to train on. Set config.task.train "
-                         "to a file, or to tfds:NAME@SPLIT.")
-    labelled = [split for split, examples in data.splits.items() if split != "train" and _is_labelled(examples[0])]
-    if not labelled:
-        raise ValueError(f"config.task: none of the splits {list(data.splits)} but train has labels, expected one to evaluate "
-                         "on. Set config.task.validation.")
+    data = load_task(trec.with_files(task, workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
     mesh = make_mesh(config["mesh"])
-    if config["train"]["batch_size"] % mesh.size:
-        raise ValueError(f"config.train.batch_size: got {config['train']['batch_size']}, expected a multiple of the "
-                         f"{mesh.size} devices. Change it, or config.mesh.")
+    for settings in plan.sweep:
+        batch_size = apply_settings(config, settings)["train"]["batch_size"]
+        if batch_size % mesh.size:
+            raise ValueError(f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
+                             "Change it, or config.mesh.")
+    bench = Workbench(config, data, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config})
     results = _read_results(workdir)
-    done = {(result.model, result.seed) for result in results}
-    for start in starts:
-        missing = [seed for seed in range(num_seeds) if (start, seed) not in done]
-        if missing:
-            for result in _finetune(start, missing, config, data, labelled, workdir, mesh):
-                results.append(result)
-                write_json(workdir / RESULTS_FILE, to_json(results))  # whole or not at all
-            jax.clear_caches()  # every start compiles its own steps
-    wanted = [(start, seed) for start in starts for seed in range(num_seeds)]
-    return sorted((result for result in results if (result.model, result.seed) in wanted),
-                  key=lambda result: wanted.index((result.model, result.seed)))
+    wanted = [(start, settings, seed) for start in plan.starts for settings in plan.sweep for seed in plan.seeds]
+    names = names or {start: start for start in plan.starts}
+    identity = lambda result: (result.model, result.settings, result.seed)  # noqa: E731
+    initial: Initial | None = None
+    for start, settings, seed in wanted:
+        if (names[start], settings, seed) not in map(identity, results):
+            path = start.replace(SEED, str(seed))
+            if initial is None or initial.name != path:
+                initial = load_initial(path, workdir / "tokenizers" / _slug(path))
+            results.append(_finetune(bench, initial, names[start], settings, seed, results, workdir))
+            write_json(workdir / RESULTS_FILE, to_json(results))  # whole or not at all
+    order = [(names[start], settings, seed) for start, settings, seed in wanted]
+    return sorted((result for result in results if identity(result) in order), key=lambda one: order.index(identity(one)))
 
 
-def _prepared(task: dict[str, Any], workdir: Path) -> dict[str, Any]:
-    """config.task as `load_task` wants it: the sample is fetched first."""
-    fields = {key: value for key, value in task.items() if key not in OURS}
-    if task["source"] != SAMPLE:
-        return fields
-    try:
-        paths = trec.fetch(workdir / "data")
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
-    return fields | {"source": "", "train": str(paths["train"]), "test": str(paths["test"])}
-
-
-def _is_labelled(example: TextExample | TaggedExample) -> bool:
-    """All examples of a split have a label, or none has."""
-    return example.tags[0] >= 0 if isinstance(example, TaggedExample) else example.label is not None
-
-
-def _finetune(start: str, seeds: list[int], config: dict[str, Any], data: TaskData, labelled: list[str], workdir: Path,
-              mesh: Mesh) -> Iterator[Result]:
-    """Fine-tune one start from the seeds, and keep what comes out."""
-    initial = load_initial(start, workdir / "tokenizers" / _slug(start))
-    max_length = min(config["task"]["max_length"], initial.config.max_position_embeddings)
-    encoded = {}
-    for split, examples in data.splits.items():
-        if split == "train" and config["task"]["swaps_pairs"]:
-            examples = [*examples, *(example._replace(text=example.pair, pair=example.text) for example in examples)]
-        encoded[split], cut = encode_examples(initial.tokenizer, examples, max_length)
-        if cut:
-            print(f"{start}: {cut:,} of {len(examples):,} examples of {split} cut to {max_length} tokens", file=sys.stderr)
-    train = encoded.pop("train")
-    trainer = Trainer(initial, config, len(data.labels), len(train), mesh)
-    for seed in seeds:
-        outcome = trainer.run(seed, train, encoded, config["log"]["progress"])
-        metrics = _score(config["task"], data, {split: encoded[split] for split in labelled}, outcome.predictions)
-        result = Result(start, seed, metrics)
-        _keep_predictions(workdir / "predictions" / _slug(start) / f"seed_{seed}", data, outcome.predictions)
-        yield result
-
-
-def _score(task: dict[str, Any], data: TaskData, labelled: dict[str, list],
-           predictions: dict[str, list]) -> dict[str, float]:
-    """Metric → value; with several labelled splits "split/metric"."""
-    values = {}
-    for split, examples in labelled.items():
-        labels = [example.label[example.label >= 0] if task["kind"] == "tagging" else example.label for example in examples]
-        for name, value in score(task["metrics"], labels, predictions[split], data.labels).items():
-            values[name if len(labelled) == 1 else f"{split}/{name}"] = value
-    return values
-
-
-def _keep_predictions(directory: Path, data: TaskData, predictions: dict[str, list]) -> None:
-    """A TSV a split: the index of each example, and its label, number or tags."""
-    directory.mkdir(parents=True, exist_ok=True)
-    spell = lambda value: (" ".join(data.labels[tag] for tag in value) if isinstance(value, np.ndarray)  # noqa: E731
-                           else data.labels[value] if isinstance(value, int) else f"{value:.6g}")
-    for split, values in predictions.items():
-        rows = "".join(f"{index}\t{spell(value)}\n" for index, value in enumerate(values))
-        (directory / f"{split}.tsv").write_text("index\tprediction\n" + rows, encoding="utf-8")
+def _finetune(bench: Workbench, initial: Initial, name: str, settings: dict[str, Any], seed: int, others: Sequence[Result],
+              workdir: Path) -> Result:
+    """One run: its result, after its predictions and, if none of `others` with its name is as good, its model are kept."""
+    task, data = bench.config["task"], bench.data
+    tuned = bench.finetune(initial, settings, seed)
+    result = Result(name, seed, tuned.metrics, settings)
+    directory = workdir / "predictions" / _slug(name) / _slug(spell(settings)) / f"seed_{seed}"
+    for split, predictions in tuned.predictions.items():
+        write_predictions(directory, tuned.kind, task, data, split, predictions)
+    metric = next(iter(result.metrics))
+    if all(other.metrics[metric] < result.metrics[metric] for other in others if other.model == name):
+        description = {"task": task, "labels": data.labels, "config": apply_settings(bench.config, settings),
+                       "start": initial.name, "seed": seed, "settings": settings, "metrics": result.metrics}
+        save_model(workdir / MODELS / _slug(name), tuned.encoder, description, initial.tokenizer, tuned.params)
+    return result
 
 
 def _read_results(workdir: Path) -> list[Result]:
@@ -143,24 +105,38 @@ def _read_results(workdir: Path) -> list[Result]:
 
 
 def _slug(start: str) -> str:
-    """A start as the name of a folder."""
-    return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in start)
+    """A start as the name of a folder; "" stays."""
+    return "".join(letter if letter.isalnum() or letter in "-._=" else "_" for letter in start)
+
+
+def report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:
+    """Lines for people, after the plot is drawn: every combination of a sweep, then each start with its best."""
+    shown = [metric for metric in results[0].metrics if metric.rpartition("/")[2] in metrics]
+    if any(result.settings for result in results):
+        plot(by_setting(results), shown[0], workdir / "plots" / "sweep.png")
+        yield from table(by_setting(results), shown, with_differences=False)
+        results = best_settings(results, shown[0])
+        yield f"\nOf each the setting with the best median {shown[0]}, chosen on the very split that it is reported on:\n"
+        for model, settings in {result.model: spell(result.settings) for result in results}.items():
+            yield f"{model}: {settings}"
+    plot(results, shown[0], workdir / "plots" / "results.png")
+    yield from table(results, shown)
 
 
 def main(argv: list[str]) -> None:
     """Command line of this module."""
     del argv
     silence_libraries()
-    workdir = Path(flags.FLAGS.workdir)
+    workdir, config = Path(flags.FLAGS.workdir), flags.FLAGS.config.to_dict()
     try:
         if not flags.FLAGS.init_from:
             raise ValueError("--init_from is missing: the directory of a run or of a Hugging Face model.")
-        results = run(flags.FLAGS.config.to_dict(), workdir, flags.FLAGS.init_from, flags.FLAGS.seeds)
+        plan = Plan(flags.FLAGS.init_from, range(flags.FLAGS.seeds), parse_sweep(flags.FLAGS.sweep, config))
+        results = run(config, workdir, plan)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    metrics = list(results[0].metrics)
-    plot(results, metrics[0], workdir / "plots" / "results.png")
-    print("\n".join(table(results, metrics)))
+    print("\n".join(report(results, config["task"]["metrics"], workdir)))
+    print(workdir / MODELS)
     print(workdir / RESULTS_FILE)
 
 
@@ -169,5 +145,6 @@ if __name__ == "__main__":
     # Here and not above, since importing a command must not define its flags.
     flags.DEFINE_list("init_from", None, "Starts to compare: DIR, or random:DIR, with commas between.")
     flags.DEFINE_integer("seeds", 1, "Runs of each start.", lower_bound=1)
+    flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE,…: values of the configuration to try; several flags are combined.")
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

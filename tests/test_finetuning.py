@@ -1,7 +1,6 @@
 """Fine-tuning: heads against `transformers`, the published layer-wise rates, batches that lose nothing, and the command."""
 
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +15,21 @@ from tiny import SPECIAL, key
 from tiny_run import VOCAB
 
 from configs import finetune as finetune_config
-from data_pipelines.tasks import EncodedExample
+from data_pipelines.task_encoding import EncodedExample
 from electra_jax import finetune
 from electra_jax.command_line import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.export_run import export_run
+from electra_jax.finetune import Plan
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
 from electra_jax.finetuning.initial import Initial, load_initial
+from electra_jax.finetuning.kinds import make_kind
 from electra_jax.finetuning.metrics import GLUE_METRICS
-from electra_jax.finetuning.models import TaskModel, task_loss
-from electra_jax.finetuning.protocol import Trainer, layer_groups
+from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.protocol import Outcome, Trainer, layer_groups
+from electra_jax.finetuning.saved import load_model
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.models.inputs import derive_inputs
 from electra_jax.training.optimizer import assign_groups
 from electra_jax.training.state import unbox
 
@@ -42,8 +43,7 @@ def encoder_config(family):
 
 def random_params(model, ids):
     """Off the trivial start of biases and LayerNorms."""
-    inputs = derive_inputs(ids, SPECIAL, model.config.type_vocab_size)
-    params = unbox(model.init(key(), ids, inputs, False)["params"])
+    params = unbox(model.init(key(), ids, False)["params"])
     leaves, tree = jax.tree.flatten(params)
     return jax.tree.unflatten(tree, [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)])
 
@@ -52,7 +52,7 @@ def torch_model(name, config, params, num_labels):
     """The class of transformers with our weights; the encoder's through the table that the export is tested with."""
     family = ELECTRA if config.disentangled is None else DEBERTA_V2
     weights = to_file(family, "discriminator", {part: params[part] for part in ("embeddings", "encoder")})
-    for ours, theirs in (("pooler", "pooler.dense"), ("classifier", "classifier")):
+    for ours, theirs in HEADS[name]:
         if ours in params["head"]:
             weights[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T.copy()
             weights[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
@@ -69,32 +69,48 @@ def torch_model(name, config, params, num_labels):
     return model
 
 
-@pytest.mark.parametrize(("family", "kind", "name"), [
-    ("deberta", "classification", "DebertaV2ForSequenceClassification"),
-    ("deberta", "tagging", "DebertaV2ForTokenClassification"), ("electra", "tagging", "ElectraForTokenClassification")])
-def test_heads_are_those_of_transformers(family, kind, name):
-    config = encoder_config(family)
+HEADS = {
+    "DebertaV2ForSequenceClassification": (("pooler", "pooler.dense"), ("classifier", "classifier")),
+    "DebertaV2ForTokenClassification": (("classifier", "classifier"),),
+    "DebertaV2ForQuestionAnswering": (("classifier", "qa_outputs"),),
+    "ElectraForSequenceClassification": (("pooler", "classifier.dense"), ("classifier", "classifier.out_proj")),
+    "ElectraForTokenClassification": (("classifier", "classifier"),),
+    "ElectraForQuestionAnswering": (("classifier", "qa_outputs"),),
+}
+
+
+@pytest.mark.parametrize(("family", "kind", "style", "name"), [
+    ("deberta", "classification", "published", "DebertaV2ForSequenceClassification"),
+    ("deberta", "tagging", "published", "DebertaV2ForTokenClassification"),
+    ("deberta", "question_answering", "published", "DebertaV2ForQuestionAnswering"),
+    ("electra", "classification", "transformers", "ElectraForSequenceClassification"),
+    ("electra", "tagging", "published", "ElectraForTokenClassification"),
+    ("electra", "question_answering", "transformers", "ElectraForQuestionAnswering")])
+def test_heads_are_those_of_transformers(family, kind, style, name):
+    config, num_labels = encoder_config(family), 2 if kind == "question_answering" else 4
     ids = jnp.asarray(np.random.default_rng(0).integers(5, VOCAB, size=(3, 20)).astype(np.int32)).at[:, 15:].set(0)
-    model = TaskModel(config, kind, 4, 0.1)
+    model = TaskModel(config, SPECIAL, kind, num_labels, style, 0.1)
     params = random_params(model, ids)
-    outputs = model.apply({"params": params}, ids, derive_inputs(ids, SPECIAL, config.type_vocab_size), False)
+    outputs = model.apply({"params": params}, ids, False)
     with torch.no_grad():
-        expected = torch_model(name, config, params, 4)(torch.from_numpy(np.array(ids, np.int64)),
-                                                        attention_mask=torch.from_numpy(np.array(ids != 0, np.int64))).logits
-    scored = np.asarray(ids != 0) if kind == "tagging" else np.ones(3, bool)
-    np.testing.assert_allclose(np.asarray(outputs)[scored], expected.numpy()[scored], atol=1e-5, rtol=0)
+        expected = torch_model(name, config, params, num_labels)(
+            torch.from_numpy(np.array(ids, np.int64)), attention_mask=torch.from_numpy(np.array(ids != 0, np.int64)))
+    is_token = np.asarray(ids != 0)
+    pairs = [(outputs, expected.logits)] if kind != "question_answering" else [
+        (outputs.start_logits, expected.start_logits), (outputs.end_logits, expected.end_logits)]
+    for ours, theirs in pairs:
+        scored = np.ones(3, bool) if kind == "classification" else is_token
+        np.testing.assert_allclose(np.asarray(ours)[scored], theirs.numpy()[scored], atol=1e-5, rtol=0)
 
 
 def test_electras_head_has_no_layer_in_between():
     config = encoder_config("electra")
     ids = jnp.asarray(np.random.default_rng(0).integers(5, VOCAB, size=(3, 20)).astype(np.int32))
-    model = TaskModel(config, "classification", 2, 0.1)
+    model = TaskModel(config, SPECIAL, "classification", 2, "published", 0.1)
     params = random_params(model, ids)
-    inputs = derive_inputs(ids, SPECIAL, 2)
-    states = model.apply({"params": params}, ids, inputs,
-                         method=lambda model, ids, inputs: model.encoder(model.embeddings(ids, inputs, False), inputs, False))
+    states = model.apply({"params": params}, ids, False, method="states")
     expected = states[:, 0] @ params["head"]["classifier"]["kernel"] + params["head"]["classifier"]["bias"][None]
-    np.testing.assert_allclose(model.apply({"params": params}, ids, inputs, False), expected, atol=1e-6)
+    np.testing.assert_allclose(model.apply({"params": params}, ids, False), expected, atol=1e-6)
     assert set(params["head"]) == {"classifier"}
 
 
@@ -122,18 +138,20 @@ def test_rates_decay_from_layer_to_layer(top, exponents):
 
 
 def make_examples(lengths, label=lambda index: index % 2):
-    return [EncodedExample(np.full(length, 5 + index % 50, np.int32), label(index)) for index, length in enumerate(lengths)]
+    return [EncodedExample(np.full(length, 5 + index % 50, np.int32), label(index), index)
+            for index, length in enumerate(lengths)]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(2, 600), min_size=1, max_size=40), st.integers(1, 7), st.integers(1, 3))
 def test_no_example_is_lost_and_few_shapes_occur(lengths, batch_size, num_epochs):
     examples = make_examples(lengths)
-    batches = list(training_batches(examples, batch_size, num_epochs, 0, kind="classification", pad=0))
+    kind = kind_of("classification")
+    batches = list(training_batches(kind, examples, batch_size, num_epochs, 0, 0))
     assert len(batches) == num_training_steps(len(examples), batch_size, num_epochs)
     seen = np.concatenate([batch.indices_B for batch in batches])
     np.testing.assert_array_equal(np.bincount(seen[seen >= 0], minlength=len(examples)), num_epochs)
-    once = [batch.indices_B for batch in evaluation_batches(examples, batch_size, kind="classification", pad=0)]
+    once = [batch.indices_B for batch in evaluation_batches(kind, examples, batch_size, 0)]
     assert sorted(index for row in once for index in row if index >= 0) == list(range(len(examples)))
     for batch in batches:
         assert batch.ids_BL.shape[0] == batch_size and batch.ids_BL.shape[1] in (32, 64, 128, 256, 512, 1024)
@@ -145,7 +163,7 @@ def test_no_example_is_lost_and_few_shapes_occur(lengths, batch_size, num_epochs
 def test_orders_differ_by_epoch_and_seed():
     examples = make_examples([5] * 30)
     order = lambda seed: np.concatenate([batch.indices_B for batch in training_batches(  # noqa: E731
-        examples, 30, 2, seed, kind="classification", pad=0)]).reshape(2, 30)
+        kind_of("classification"), examples, 30, 2, seed, 0)]).reshape(2, 30)
     assert (order(0)[0] != order(0)[1]).any() and (order(0) != order(1)).any() and (order(0) == order(0)).all()
 
 
@@ -153,8 +171,14 @@ def test_losses_by_hand():
     outputs = jnp.asarray([[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]])
     scored = jnp.asarray([True, True, False])
     expected = (np.log(np.exp(1) + np.exp(2)) - 2 + np.log(np.exp(3) + 1) - 3) / 2
-    np.testing.assert_allclose(task_loss("classification", outputs, jnp.asarray([1, 0, -1]), scored), expected, rtol=1e-6)
-    np.testing.assert_allclose(task_loss("regression", outputs[:, :1], jnp.asarray([0.0, 1.0, 5.0]), scored), (1 + 4) / 2)
+    loss = lambda kind, *arguments: kind_of(kind).loss(*arguments, None)  # noqa: E731
+    np.testing.assert_allclose(loss("classification", outputs, jnp.asarray([1, 0, -1]), scored), expected, rtol=1e-6)
+    np.testing.assert_allclose(loss("regression", outputs[:, :1], jnp.asarray([0.0, 1.0, 5.0]), scored), (1 + 4) / 2)
+
+
+def kind_of(name, **task):
+    config = load_config("configs/finetune.py:task=local").to_dict()
+    return make_kind(config["task"] | {"kind": name} | task, () if name == "regression" else ("low", "high"), SPECIAL)
 
 
 def settings_of(kind, **train):
@@ -176,7 +200,7 @@ def task_examples(kind, number, seed):
         high = (ids > VOCAB // 2).astype(np.int32)
         label = {"classification": int(high[1]), "regression": float(ids[1] / VOCAB),
                  "tagging": np.where((ids == 1) | (ids == 2), -1, high)}[kind]
-        examples.append(EncodedExample(ids, label))
+        examples.append(EncodedExample(ids, label, len(examples)))
     return examples
 
 
@@ -187,13 +211,18 @@ def start(data, tmp_path_factory):
     return load_initial(f"random:{run}", tmp_path_factory.mktemp("cache") / "tokenizer"), run
 
 
+def predict(initial, name, config, train, held_out, mesh=None, seed=0):
+    kind = kind_of(name, label_scale=config["task"]["label_scale"])
+    trainer = Trainer(initial.config, initial.special, kind, config, len(train), mesh or make_mesh(ONE, jax.devices()[:1]))
+    outcome = trainer.run(initial.params, seed, train, {"validation": held_out}, progress=False)
+    return kind.collect(held_out, held_out, outcome.outputs["validation"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "best"), [("classification", 0.95), ("tagging", 0.95), ("regression", 0.9)])
 def test_every_kind_of_task_is_learnt(kind, best, start):
     train, held_out = task_examples(kind, 600, 0), task_examples(kind, 101, 1)
-    num_labels = 0 if kind == "regression" else 2
-    trainer = Trainer(start[0], settings_of(kind), num_labels, len(train), make_mesh(ONE, jax.devices()[:1]))
-    predictions = trainer.run(0, train, {"validation": held_out}, progress=False).predictions["validation"]
+    predictions = predict(start[0], kind, settings_of(kind), train, held_out)
     assert len(predictions) == 101
     if kind == "regression":
         assert np.corrcoef(predictions, [example.label for example in held_out])[0, 1] > best
@@ -211,8 +240,7 @@ def test_numbers_are_scaled_for_training_and_back(start):
     for examples, scale in ((train, 1.0), (tenfold, 10.0)):
         config = settings_of("regression", num_epochs=1)
         config["task"]["label_scale"] = scale
-        trainer = Trainer(start[0], config, 0, len(train), make_mesh(ONE, jax.devices()[:1]))
-        guesses.append(trainer.run(0, examples, {"validation": held_out}, progress=False).predictions["validation"])
+        guesses.append(predict(start[0], "regression", config, examples, held_out))
     np.testing.assert_allclose(guesses[1], 10 * np.array(guesses[0]), rtol=1e-4)
 
 
@@ -225,9 +253,9 @@ def test_pairs_are_seen_in_both_orders(start, tmp_path, monkeypatch):
     config["task"] |= {"train": path, "validation": path, "text": "a", "pair": "b", "label": "label", "swaps_pairs": True}
     config["mesh"] = ONE | {"data": 8}
     seen = {}
-    monkeypatch.setattr(Trainer, "run", lambda self, seed, train, held_out, progress: seen.update(
-        train=train, held_out=held_out) or types.SimpleNamespace(predictions={"validation": [0] * 8}))
-    finetune.run(config, tmp_path / "run", [str(start[1])], 1)
+    monkeypatch.setattr(Trainer, "run", lambda self, initial, seed, train, held_out, progress: seen.update(
+        train=train, held_out=held_out) or Outcome({"head": {"kernel": np.zeros(1)}}, {"validation": [np.zeros(2)] * 8}))
+    finetune.run(config, tmp_path / "run", Plan([str(start[1])], [0]))
     assert len(seen["train"]) == 16 and len(seen["held_out"]["validation"]) == 8
     first, swapped = seen["train"][0].ids.tolist(), seen["train"][8].ids.tolist()
     middle = first.index(SPECIAL.sep)
@@ -238,8 +266,8 @@ def test_pairs_are_seen_in_both_orders(start, tmp_path, monkeypatch):
 def test_any_mesh_gives_the_same_predictions(start):
     train, held_out = task_examples("regression", 70, 0), task_examples("regression", 21, 1)  # neither fills its last batch
     config = settings_of("regression", num_epochs=2)
-    guesses = [Trainer(start[0], config, 0, len(train), mesh).run(3, train, {"validation": held_out}, progress=False)
-               .predictions["validation"] for mesh in (make_mesh(ONE, jax.devices()[:1]), make_mesh(ONE | {"data": 8}))]
+    guesses = [predict(start[0], "regression", config, train, held_out, mesh, seed=3)
+               for mesh in (make_mesh(ONE, jax.devices()[:1]), make_mesh(ONE | {"data": 8}))]
     np.testing.assert_allclose(*guesses, atol=1e-5)
     assert np.std(guesses[0]) > 0
 
@@ -259,7 +287,7 @@ def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
     for field in ("hidden_size", "num_layers", "num_heads", "layer_norm_epsilon", "type_vocab_size", "position"):
         assert getattr(exported.config, field) == getattr(run.config, field)
     assert isinstance(exported, Initial) and start[0].params is None
-    with pytest.raises(FileNotFoundError, match="expected the directory of a run or of a Hugging Face model"):
+    with pytest.raises(FileNotFoundError, match="expected the directory of a run, of a model that was fine-tuned or"):
         load_initial(str(tmp_path), tmp_path / "tokenizer")
 
 
@@ -284,11 +312,11 @@ def task(data, tmp_path):
 @pytest.mark.slow
 def test_the_command_compares_starts_and_goes_on_where_it_stopped(start, task, tmp_path):
     starts = [str(start[1]), f"random:{start[1]}"]
-    first = finetune.run(task, tmp_path / "run", starts[:1], 1)
+    first = finetune.run(task, tmp_path / "run", Plan(starts[:1], [0]))
     assert [(result.model, result.seed) for result in first] == [(starts[0], 0)] and 0 <= first[0].metrics["accuracy"] <= 1
     kept = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert kept == [{"model": starts[0], "seed": 0, "metrics": first[0].metrics}]
-    every = finetune.run(task, tmp_path / "run", starts, 2)
+    assert kept == [{"model": starts[0], "seed": 0, "settings": {}, "metrics": first[0].metrics}]
+    every = finetune.run(task, tmp_path / "run", Plan(starts, [0, 1]))
     assert [(result.model, result.seed) for result in every] == [(name, seed) for name in starts for seed in (0, 1)]
     assert every[0] == first[0]
     predictions = sorted(path.relative_to(tmp_path / "run").parts[1:] for path in (tmp_path / "run").rglob("validation.tsv"))
@@ -296,19 +324,60 @@ def test_the_command_compares_starts_and_goes_on_where_it_stopped(start, task, t
     text = next((tmp_path / "run").rglob("validation.tsv")).read_text().splitlines()
     assert text[0] == "index\tprediction" and len(text) == 21
     assert {line.split("\t")[1] for line in text[1:]} <= {"low", "high"}
-    again = finetune.run(task, tmp_path / "run", starts, 2)
+    again = finetune.run(task, tmp_path / "run", Plan(starts, [0, 1]))
     assert again == every
     with pytest.raises(ValueError, match=r"config\.train\.num_epochs: the run has 1, you gave 2"):
-        finetune.run(task | {"train": task["train"] | {"num_epochs": 2}}, tmp_path / "run", starts, 2)
+        finetune.run(task | {"train": task["train"] | {"num_epochs": 2}}, tmp_path / "run", Plan(starts, [0, 1]))
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_more_values_and_keeps_the_best_model(start, task, tmp_path):
+    name = f"random:{start[1]}"
+    sweep = [{"optimizer.learning_rate": rate} for rate in (1e-3, 3e-3)]
+    some = finetune.run(task, tmp_path / "run", Plan([name], [0], sweep[:1]))
+    every = finetune.run(task, tmp_path / "run", Plan([name], [0, 1], sweep))
+    assert every[0] == some[0]
+    assert [(result.settings, result.seed) for result in every] == [(one, seed) for one in sweep for seed in (0, 1)]
+    lines = list(finetune.report(every, ["accuracy"], tmp_path / "run"))
+    assert any(line.startswith(f"| {name} learning_rate=0.003 | 2 |") for line in lines)
+    assert {path.name for path in (tmp_path / "run" / "plots").iterdir()} == {"sweep.png", "results.png"}
+    best = max(every, key=lambda result: result.metrics["accuracy"])
+    [directory] = (tmp_path / "run" / "models").iterdir()
+    saved = load_model(directory)
+    assert saved.description["metrics"] == best.metrics and saved.description["labels"] == ["high", "low"]
+    assert saved.description["config"]["optimizer"]["learning_rate"] == best.settings["optimizer.learning_rate"]
+    further = load_initial(str(directory), tmp_path / "none")
+    jax.tree.map(np.testing.assert_array_equal, further.params, {part: saved.params[part] for part in further.params})
+    # What was kept predicts what was written.
+    initial = further._replace(config=saved.encoder)
+    model = TaskModel(initial.config, initial.special, "classification", 2, "published", 0.1)
+    folder = f"learning_rate={best.settings['optimizer.learning_rate']}"
+    written = (tmp_path / "run" / "predictions" / directory.name / folder / f"seed_{best.seed}" / "validation.tsv").read_text()
+    texts = [line.split("\t")[0] for line in (tmp_path / "validation.tsv").read_text().splitlines()[1:]]
+    for text, line in zip(texts, written.splitlines()[1:], strict=True):
+        ids = [SPECIAL.cls, *initial.tokenizer.encode_batch([text])[0], SPECIAL.sep]
+        outputs = model.apply({"params": saved.params}, jnp.asarray([ids]), False)
+        assert line.split("\t")[1] == saved.description["labels"][int(outputs.argmax())]
+
+
+@pytest.mark.slow
+def test_each_seed_has_a_start_of_its_own(start, task, data, tmp_path):
+    for seed in (0, 1):
+        tiny_export.make_run(tmp_path / f"run_{seed}", data, tiny_export.electra_model())
+    own = f"{tmp_path}/run_{finetune.SEED}"
+    together = finetune.run(task, tmp_path / "a", Plan([own], [0, 1]), {own: "mine"})
+    assert [(result.model, result.seed) for result in together] == [("mine", 0), ("mine", 1)]
+    alone = finetune.run(task, tmp_path / "b", Plan([f"{tmp_path}/run_1"], [1]))
+    assert alone[0].metrics == together[1].metrics
 
 
 def test_settings_that_do_not_fit_are_errors(start, task, tmp_path):
     (tmp_path / "test.tsv").write_text("sentence\nno label\n")
     alone = task["task"] | {"validation": "", "test": str(tmp_path / "test.tsv")}
     with pytest.raises(ValueError, match=r"none of the splits \['train', 'test'\] but train has labels"):
-        finetune.run(task | {"task": alone}, tmp_path / "run", [str(start[1])], 1)
+        finetune.run(task | {"task": alone}, tmp_path / "run", Plan([str(start[1])], [0]))
     with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, expected a multiple of the 8 devices"):
-        finetune.run(task | {"train": task["train"] | {"batch_size": 12}}, tmp_path / "run", [str(start[1])], 1)
+        finetune.run(task | {"train": task["train"] | {"batch_size": 12}}, tmp_path / "run", Plan([str(start[1])], [0]))
     assert not (tmp_path / "run").exists()  # or the corrected settings would be refused
     for argument, message in (("task=sst3", "config argument task: got 'sst3'"), ("model=bert", "config argument model"),
                               ("model=deberta,size=huge", "config argument size")):

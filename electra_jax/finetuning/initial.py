@@ -1,4 +1,5 @@
-"""Where fine-tuning starts: encoder and tokenizer of a run or a Hugging Face directory, or fresh weights in their shape."""
+"""Where fine-tuning starts: encoder and tokenizer of a run, of a fine-tuned model or of a Hugging Face directory, or fresh
+weights in their shape."""
 
 import json
 from pathlib import Path
@@ -8,11 +9,12 @@ import jax
 
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from data_pipelines.tokenizer_json import adopt_tokenizer
+from electra_jax.finetuning.saved import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import flatten, from_file, unflatten
 from electra_jax.huggingface.parts import PublishedModel, Tree, split
 from electra_jax.huggingface.readers import merge_deltas, read_directory
-from electra_jax.models.config import DisentangledConfig, EncoderConfig
+from electra_jax.models.config import EncoderConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.trained_run import load_run
 from electra_jax.training.state import unbox
@@ -34,19 +36,24 @@ class Initial(NamedTuple):
 
 
 def load_initial(name: str, cache: Path) -> Initial:
-    """The encoder of a run (its newest checkpoint's discriminator, or its only encoder), or of a Hugging Face directory of
-    ELECTRA, BERT or DeBERTa-v2/v3, whose tokenizer is kept under `cache`.
+    """The encoder of a run (its newest checkpoint's discriminator, or its only encoder), of a model that was fine-tuned on
+    another task, or of a Hugging Face directory of ELECTRA, BERT or DeBERTa-v2/v3, whose tokenizer is kept under `cache`.
 
     Raises:
       FileNotFoundError, ValueError, OSError: neither of them, or it cannot be read.
     """
     path = Path(name.removeprefix(RANDOM))
     described = path / "config.json"
-    if not described.is_file():
-        raise FileNotFoundError(f"--init_from={name}: expected the directory of a run or of a Hugging Face model, but there is "
-                                f"no {described}.")
-    is_run = "config" in json.loads(described.read_text())
-    initial = _of_run(name, path) if is_run else _of_hugging_face(name, path, cache)
+    if is_saved_model(path):
+        saved = load_model(path)
+        initial = Initial(name, saved.encoder, saved.tokenizer, _encoder(saved.params))
+    elif not described.is_file():
+        raise FileNotFoundError(f"--init_from={name}: expected the directory of a run, of a model that was fine-tuned or of a "
+                                f"Hugging Face model, but there is no {described}.")
+    elif "config" in json.loads(described.read_text()):
+        initial = _of_run(name, path)
+    else:
+        initial = _of_hugging_face(name, path, cache)
     return initial._replace(params=None) if name.startswith(RANDOM) else initial
 
 
@@ -63,9 +70,7 @@ def _of_run(name: str, path: Path) -> Initial:
 def _of_hugging_face(name: str, path: Path, cache: Path) -> Initial:
     model, _ = merge_deltas(read_directory(path), None)
     fields = from_config_json(model.config, implementation="skew", enhanced_mask_decoder=False, dtype="float32")
-    if fields["disentangled"] is not None:
-        fields["disentangled"] = DisentangledConfig(**fields["disentangled"])
-    config = EncoderConfig(**fields)
+    config = make_encoder_config(fields)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
     shapes = {leaf: value.shape for leaf, value in flatten(_encoder(abstract_encoder(config, tokenizer))).items()}

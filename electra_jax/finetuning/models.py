@@ -1,75 +1,107 @@
-"""An encoder with the head of a downstream task, as each family published it.
+"""An encoder with the head of a downstream task.
 
-ELECTRA (google-research/electra, finetune/classification): state of [CLS] → dropout → dense; no layer in between, unlike
-`transformers`' ElectraClassificationHead. DeBERTa (apps/models/sequence_classification.py, deberta/pooling.py): state of [CLS]
-→ dense → GELU → dropout → dense. Tags of tokens, in both: dropout → dense on every state.
+Heads are those that each family published, or where they differ those of `transformers`' task classes. Classification:
+ELECTRA's own (google-research/electra, finetune/classification) is state of [CLS] → dropout → dense, where `transformers` has
+dropout → dense → GELU → dropout → dense; DeBERTa (apps/models/sequence_classification.py, deberta/pooling.py) in both is
+dense → GELU → dropout → dense. Tags of tokens, everywhere: dropout → dense on every state. Answers: span_heads.py.
 
-Shapes: B batch, L length, D hidden, C outputs of the task.
+Shapes: B batch, L length, E embedding_size, D hidden, C outputs of the task.
 """
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.initializers import last_kernel_initializer, table_initializer
-from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.models.layers import Dense, gelu
 from electra_jax.models.pretraining import make_encoder
 
-KINDS = ("classification", "regression", "tagging")
+HEADS = ("published", "transformers")
 
 
 class TaskModel(nn.Module):
-    """Ids [B, L] → float32 outputs: [B, C], or [B, L, C] in tagging. Parameters: "embeddings", "encoder", "head"."""
+    """Ids [B, L] → float32 outputs: [B, C], in tagging [B, L, C], of spans a dictionary. Parameters: "embeddings", "encoder",
+    "head". `labels` are those of a training batch, for a head that learns with them; a perturbation of the embeddings is
+    sift.py's."""
 
     config: EncoderConfig
-    kind: str  # one of KINDS
+    special: SpecialTokens
+    kind: str
     num_outputs: int
+    style: str  # of the head, one of HEADS
     head_dropout: float
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
         self.encoder = make_encoder(self.config)
-        self.head = TaskHead(self.config, self.kind, self.num_outputs, self.head_dropout)
+        self.head = make_head(self.config, self.special, self.kind, self.num_outputs, self.style, self.head_dropout)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
-        return self.head(self.encoder(self.embeddings(ids_BL, inputs, is_training), inputs, is_training), is_training)
+    def __call__(self, ids_BL: jax.Array, is_training: bool, labels: jax.Array | None = None,
+                 perturbation_BLE: jax.Array | None = None) -> Any:
+        return self.head(self.states(ids_BL, is_training, perturbation_BLE), ids_BL, is_training, labels)
+
+    def states(self, ids_BL: jax.Array, is_training: bool, perturbation_BLE: jax.Array | None = None) -> jax.Array:
+        """States [B, L, D] after the last layer."""
+        inputs = derive_inputs(ids_BL, self.special, self.config.type_vocab_size)
+        x_BLE = self.embeddings(ids_BL, inputs, is_training, perturbation_BLE=perturbation_BLE)
+        return self.encoder(x_BLE, inputs, is_training)
 
 
-class TaskHead(nn.Module):
-    """States [B, L, D] → outputs."""
+def make_head(config: EncoderConfig, special: SpecialTokens, kind: str, num_outputs: int, style: str,
+              dropout: float) -> nn.Module:
+    """The module between the encoder's states and a task's outputs.
+
+    Raises:
+      ValueError: `style` is not one of HEADS.
+    """
+    if style not in HEADS:
+        raise ValueError(f"config.model.head: got {style!r}, expected one of {', '.join(HEADS)}.")
+    is_electras_own = style == "published" and config.disentangled is None
+    if kind == "question_answering":
+        return JointSpanHead(config, special) if is_electras_own else SpanHead(config)
+    if kind == "tagging":
+        return TaggingHead(config, num_outputs, dropout)
+    return ClassificationHead(config, num_outputs, dropout, has_inner_layer=not is_electras_own)
+
+
+class ClassificationHead(nn.Module):
+    """States [B, L, D] → [B, C] from that of [CLS]; the inner layer is DeBERTa's pooler, or the one of `transformers`."""
 
     config: EncoderConfig
-    kind: str
+    num_outputs: int
+    dropout: float
+    has_inner_layer: bool
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels: jax.Array | None) -> jax.Array:
+        config = self.config
+        x_BLD = x_BLD[:, :1]
+        if self.has_inner_layer:
+            if config.disentangled is None:
+                x_BLD = Dropout(self.dropout, name="inner_dropout")(x_BLD, is_training)
+            kernel_init = table_initializer(config)
+            x_BLD = gelu(Dense(config.hidden_size, ("embed", "mlp"), kernel_init, config.dtype, name="pooler")(x_BLD))
+        x_BLD = Dropout(self.dropout, name="dropout")(x_BLD, is_training)
+        return _classifier(config, self.num_outputs)(x_BLD)[:, 0]
+
+
+class TaggingHead(nn.Module):
+    """States [B, L, D] → [B, L, C]."""
+
+    config: EncoderConfig
     num_outputs: int
     dropout: float
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, is_training: bool) -> jax.Array:
-        config = self.config
-        if self.kind != "tagging":
-            x_BLD = x_BLD[:, :1]
-            if config.disentangled is not None:
-                kernel_init = table_initializer(config)
-                x_BLD = gelu(Dense(config.hidden_size, ("embed", "mlp"), kernel_init, config.dtype, name="pooler")(x_BLD))
-        x_BLD = Dropout(self.dropout, name="dropout")(x_BLD, is_training)
-        kernel_init = last_kernel_initializer(config)
-        outputs_BLC = Dense(self.num_outputs, ("embed", "label"), kernel_init, "float32", name="classifier")(x_BLD)
-        return outputs_BLC if self.kind == "tagging" else outputs_BLC[:, 0]
+    def __call__(self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels: jax.Array | None) -> jax.Array:
+        return _classifier(self.config, self.num_outputs)(Dropout(self.dropout, name="dropout")(x_BLD, is_training))
 
 
-def task_loss(kind: str, outputs: jax.Array, labels: jax.Array, is_scored: jax.Array) -> jax.Array:
-    """Mean loss over the scored entries, of [B, C] and [B], or in tagging of [B, L, C] and [B, L].
-
-    Cross-entropy; in regression the squared error of the one output.
-    """
-    weights = is_scored.astype(jnp.float32)
-    if kind == "regression":
-        losses = jnp.square(outputs[..., 0] - labels)
-    else:
-        log_probabilities = jax.nn.log_softmax(outputs)
-        losses = -jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
-    return (weights * losses).sum() / jnp.maximum(weights.sum(), 1.0)
+def _classifier(config: EncoderConfig, num_outputs: int) -> Dense:
+    return Dense(num_outputs, ("embed", "label"), last_kernel_initializer(config), "float32", name="classifier")

@@ -1,10 +1,9 @@
 """How a task is trained: one optimizer with a learning rate that decays from layer to layer, a fixed number of epochs, the last
-step counts; then the metrics of the held-out splits.
+step counts; then the outputs of what is held out.
 
-Shapes: B batch, L length, C outputs.
+Shapes: B batch, L length.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +13,13 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from data_pipelines.tasks import EncodedExample
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import TaskBatch, evaluation_batches, num_training_steps, training_batches
-from electra_jax.finetuning.initial import Initial
-from electra_jax.finetuning.models import TaskModel, task_loss
-from electra_jax.models.inputs import derive_inputs
+from electra_jax.finetuning.kinds import Rows, TaskKind
+from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.sift import make_sift, sift_penalty
+from electra_jax.models.config import EncoderConfig
+from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Phase
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.state import unbox
@@ -28,10 +28,10 @@ NO_DECAY = r"LayerNorm|bias"
 
 
 class Outcome(NamedTuple):
-    """`predictions`: split → outputs of each example, in order: a class or a number, in tagging an array of tags."""
+    """Trained parameters on the devices, and of every held-out split the outputs of each row."""
 
     params: Any
-    predictions: dict[str, list]
+    outputs: dict[str, list[Any]]
 
 
 def layer_groups(num_layers: int, decay: float, top_exponent: int) -> tuple[tuple[str, float, float], ...]:
@@ -48,59 +48,61 @@ def layer_groups(num_layers: int, decay: float, top_exponent: int) -> tuple[tupl
 
 
 class Trainer:
-    """Compiled functions of one encoder on one task, shared by all seeds."""
+    """Compiled functions of one shape of encoder on one task, shared by all starts and seeds that have it."""
 
-    def __init__(self, initial: Initial, config: dict[str, Any], num_labels: int, num_examples: int, mesh: Mesh):
-        self._initial, self._kind, self._mesh = initial, config["task"]["kind"], mesh
-        self._train, self._optimizer_config = config["train"], config["optimizer"]
-        self._label_scale = config["task"]["label_scale"]
-        self._model = TaskModel(initial.config, self._kind, max(num_labels, 1), config["model"]["head_dropout"])
-        self._num_steps = num_training_steps(num_examples, self._train["batch_size"], self._train["num_epochs"])
+    def __init__(self, encoder: EncoderConfig, special: SpecialTokens, kind: TaskKind, config: dict[str, Any], num_rows: int,
+                 mesh: Mesh):
+        """`config` has the sections model, optimizer, sift and train; `num_rows` are there to train on."""
+        self.model = TaskModel(encoder, special, kind.name, kind.num_outputs, config["model"]["head"],
+                               config["model"]["head_dropout"])
+        self._kind, self._mesh, self._pad = kind, mesh, special.pad
+        self._train, self._optimizer_config, self._sift = config["train"], config["optimizer"], make_sift(config["sift"])
+        self._num_steps = num_training_steps(num_rows, self._train["batch_size"], self._train["num_epochs"])
         shapes = jax.eval_shape(self._init, jax.random.key(0))
         self._optimizer = self._make_optimizer(shapes)
         self._step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self._predict = jax.jit(self._outputs)
+        self._init_jitted = jax.jit(self._init)
 
     def _init(self, key: jax.Array) -> Any:
-        ids = jnp.ones((1, 2), jnp.int32)
-        inputs = derive_inputs(ids, self._initial.special, self._initial.config.type_vocab_size)
-        return unbox(self._model.init(key, ids, inputs, False)["params"])
+        return unbox(self.model.init(key, jnp.ones((1, 2), jnp.int32), False)["params"])
 
     def _make_optimizer(self, params: Any) -> optax.GradientTransformation:
         optimizer = self._optimizer_config
         warmup_steps = optimizer["warmup_steps"] or int(optimizer["warmup_share"] * self._num_steps)
-        groups = layer_groups(self._initial.config.num_layers, optimizer["layer_decay"], optimizer["top_exponent"])
+        groups = layer_groups(self.model.config.num_layers, optimizer["layer_decay"], optimizer["top_exponent"])
         settings = optimizer | {"groups": groups, "warmup_steps": warmup_steps, "discriminator_learning_rate": 0.0}
         phase = Phase("finetune", tuple(params), _no_loss)
         return make_optimizers(settings, self._num_steps, params, [phase])[0]["finetune"]
 
-    def _outputs(self, params: Any, ids_BL: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        inputs = derive_inputs(ids_BL, self._initial.special, self._initial.config.type_vocab_size)
-        rngs = {} if key is None else {"dropout": key}
-        return self._model.apply({"params": params}, ids_BL, inputs, key is not None, rngs=rngs)
+    def _outputs(self, params: Any, ids_BL: jax.Array) -> Any:
+        return self.model.apply({"params": params}, ids_BL, False)
 
     def _train_step(self, params: Any, opt_state: Any, batch: TaskBatch, key: jax.Array):
         def loss(params):
-            labels = batch.labels / self._label_scale if self._kind == "regression" else batch.labels
-            return task_loss(self._kind, self._outputs(params, batch.ids_BL, key), labels, batch.is_scored)
+            outputs = self.model.apply({"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key})
+            value = self._kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL)
+            if self._sift.vat_lambda > 0:
+                sift_key = jax.random.fold_in(key, 1)
+                value += self._sift.vat_lambda * sift_penalty(self.model, params, batch, outputs, self._sift, sift_key)
+            return value
 
         value, grads = jax.value_and_grad(loss)(params)
         updates, opt_state = self._optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, value
 
-    def run(self, seed: int, train: Sequence[EncodedExample], held_out: dict[str, Sequence[EncodedExample]],
-            progress: bool) -> Outcome:
-        """Train from `seed`, which decides the head, the order and dropout (and all of a random start), then predict.
+    def run(self, initial: Any, seed: int, train: Rows, held_out: dict[str, Rows], progress: bool) -> Outcome:
+        """Train from `initial` ({"embeddings", "encoder"}, None for fresh ones) and `seed`, which decides the head, the order
+        and dropout; then compute the outputs of what is held out.
 
         Raises:
           FloatingPointError: the loss is not finite at the end.
         """
-        pad = self._initial.special.pad
         with axis_context(self._mesh):
-            params = self._start(seed)
+            params = jax.device_get(self._init_jitted(jax.random.key(seed))) | (initial or {})
+            params = jax.device_put(params, replicated(self._mesh))
             opt_state = jax.device_put(self._optimizer.init(params), replicated(self._mesh))
-            batches = training_batches(train, self._train["batch_size"], self._train["num_epochs"], seed, kind=self._kind,
-                                       pad=pad)
+            batches = training_batches(self._kind, train, self._train["batch_size"], self._train["num_epochs"], seed, self._pad)
             value = None
             bar = tqdm(batches, total=self._num_steps, desc=f"seed {seed}", leave=False, disable=not progress)
             for step, batch in enumerate(bar):
@@ -109,31 +111,20 @@ class Trainer:
             if not np.isfinite(float(value)):
                 raise FloatingPointError(f"the loss of step {self._num_steps} is {float(value)}. Lower "
                                          "config.optimizer.learning_rate.")
-            predictions = {split: self._predict_all(params, examples, pad) for split, examples in held_out.items()}
-        return Outcome(params, predictions)
-
-    def _start(self, seed: int) -> Any:
-        params = jax.device_get(jax.jit(self._init)(jax.random.key(seed)))
-        return jax.device_put(params | (self._initial.params or {}), replicated(self._mesh))
+            return Outcome(params, {split: self._predict_all(params, rows) for split, rows in held_out.items()})
 
     def _place(self, batch: TaskBatch) -> TaskBatch:
         return batch._replace(**{name: jax.device_put(getattr(batch, name), batch_sharding(self._mesh))
                                  for name in ("ids_BL", "labels", "is_scored")}, indices_B=None)
 
-    def _predict_all(self, params: Any, examples: Sequence[EncodedExample], pad: int) -> list:
-        predictions: list[Any] = [None] * len(examples)
-        batches: Iterable[TaskBatch] = evaluation_batches(examples, self._train["batch_size"], kind=self._kind, pad=pad)
-        for batch in batches:
-            outputs = np.asarray(self._predict(params, jax.device_put(batch.ids_BL, batch_sharding(self._mesh))))
+    def _predict_all(self, params: Any, rows: Rows) -> list[Any]:
+        found: list[Any] = [None] * len(rows)
+        for batch in evaluation_batches(self._kind, rows, self._train["batch_size"], self._pad):
+            outputs = jax.device_get(self._predict(params, jax.device_put(batch.ids_BL, batch_sharding(self._mesh))))
             for row, index in enumerate(batch.indices_B):
                 if index >= 0:
-                    predictions[index] = self._decide(outputs[row], batch.is_scored[row])
-        return predictions
-
-    def _decide(self, outputs: np.ndarray, is_scored: np.ndarray) -> Any:
-        if self._kind == "regression":
-            return float(outputs[0]) * self._label_scale
-        return outputs[is_scored].argmax(axis=-1) if self._kind == "tagging" else int(outputs.argmax())
+                    found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
+        return found
 
 
 def _no_loss(*arguments):

@@ -1,8 +1,10 @@
 """Several models on one task, each fine-tuned from several seeds: medians, differences between models, a table, a picture."""
 
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +12,16 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no display
 from scipy import stats
 
 MIN_PAIRS = 3
+LABEL_CHARACTERS, LABEL_WIDTH = 90, 30  # of a model's name in a plot: how much of it is shown, and in lines of what length
 
 
 class Result(NamedTuple):
-    """One fine-tuning run: metric → value."""
+    """One fine-tuning run: metric → value. `settings` are the values of a sweep, by their keys in the configuration."""
 
     model: str
     seed: int
     metrics: dict[str, float]
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 class Summary(NamedTuple):
@@ -71,11 +75,11 @@ def paired_bootstrap(one: Sequence[float], other: Sequence[float], *, samples: i
     return Interval(float(differences.mean()), float(interval.low), float(interval.high))
 
 
-def table(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
+def table(results: Sequence[Result], metrics: Sequence[str], *, with_differences: bool = True) -> list[str]:
     """Lines of a Markdown table: a row a model with median (low–high) of each metric.
 
-    Of two or more models, the others also have their difference to the first in means over the seeds that both have, with
-    the interval of `paired_bootstrap`.
+    `with_differences`: of two or more models, the others also have their difference to the first in means over the seeds that
+    both have, with the interval of `paired_bootstrap`.
 
     Raises:
       ValueError: see `summarize`.
@@ -83,38 +87,40 @@ def table(results: Sequence[Result], metrics: Sequence[str]) -> list[str]:
     values = {metric: _by_model(results, metric) for metric in metrics}
     summaries = {metric: summarize(results, metric) for metric in metrics}
     models = list(dict.fromkeys(result.model for result in results))
+    with_differences &= len(models) > 1
     columns = ["seeds"]
     for metric in metrics:
-        columns += [metric, f"{metric}, mean difference to {models[0]}"] if len(models) > 1 else [metric]
+        columns += [metric, f"{metric}, mean difference to {models[0]}"] if with_differences else [metric]
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for model in models:
         cells = [str(sum(result.model == model for result in results))]
         for metric in metrics:
             summary = summaries[metric][model]
             cells.append(f"{summary.median:.3f} ({summary.low:.3f}–{summary.high:.3f})")
-            if len(models) > 1:
+            if with_differences:
                 cells.append("" if model == models[0] else _difference(values[metric][model], values[metric][models[0]]))
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
     return lines
 
 
 def plot(results: Sequence[Result], metric: str, path: str | os.PathLike) -> None:
-    """Draws a PNG: a column a model, in it a dot a seed and a bar at the median.
+    """Draws a PNG: a line a model, on it a dot a seed and a bar at the median.
 
     Raises:
       ValueError: see `summarize`.
     """
     summaries = summarize(results, metric)
-    figure = Figure(figsize=(1.5 + 1.2 * len(summaries), 4.0), layout="constrained")
+    figure = Figure(figsize=(9.0, 1.5 + 0.8 * len(summaries)), layout="constrained")
     axes = figure.subplots()
-    for column, (model, seeds) in enumerate(_by_model(results, metric).items()):
-        # Side by side, so that seeds with the same value can be told apart.
-        places = column + (np.linspace(-0.12, 0.12, len(seeds)) if len(seeds) > 1 else np.zeros(1))
-        axes.scatter(places, list(seeds.values()), alpha=0.7)
-        axes.hlines(summaries[model].median, column - 0.25, column + 0.25, color="black")
-    axes.set(ylabel=metric, xlim=(-0.5, len(summaries) - 0.5), title="a dot a seed, a bar at the median")
-    axes.set_xticks(range(len(summaries)), list(summaries), rotation=20)
-    axes.grid(axis="y", alpha=0.3)
+    for line, (model, seeds) in enumerate(_by_model(results, metric).items()):
+        # One above the other, so that seeds with the same value can be told apart.
+        places = line + (np.linspace(-0.12, 0.12, len(seeds)) if len(seeds) > 1 else np.zeros(1))
+        axes.scatter(list(seeds.values()), places, alpha=0.7)
+        axes.vlines(summaries[model].median, line - 0.25, line + 0.25, color="black")
+    axes.set(xlabel=metric, ylim=(len(summaries) - 0.5, -0.5), title="a dot a seed, a bar at the median")
+    # Names may be paths of any length; their ends tell them apart.
+    axes.set_yticks(range(len(summaries)), [textwrap.fill(model[-LABEL_CHARACTERS:], LABEL_WIDTH) for model in summaries])
+    axes.grid(axis="x", alpha=0.3)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=120)
@@ -122,8 +128,8 @@ def plot(results: Sequence[Result], metric: str, path: str | os.PathLike) -> Non
 
 def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The runs as plain data; `Result(**run)` reads one back."""
-    return [{"model": model, "seed": int(seed), "metrics": {name: float(value) for name, value in metrics.items()}}
-            for model, seed, metrics in results]
+    return [{"model": result.model, "seed": int(result.seed), "settings": dict(result.settings),
+             "metrics": {name: float(value) for name, value in result.metrics.items()}} for result in results]
 
 
 def _by_model(results: Sequence[Result], metric: str) -> dict[str, dict[int, float]]:
@@ -131,7 +137,7 @@ def _by_model(results: Sequence[Result], metric: str) -> dict[str, dict[int, flo
     if not results:
         raise ValueError("expected at least one result, got none.")
     values: dict[str, dict[int, float]] = {}
-    for model, seed, metrics in sorted(results, key=lambda result: result.seed):
+    for model, seed, metrics, _ in sorted(results, key=lambda result: result.seed):
         if metric not in metrics:
             raise ValueError(f"{model}, seed {seed}: expected metric {metric}, got {', '.join(metrics)}.")
         if seed in values.setdefault(model, {}):

@@ -179,6 +179,12 @@ DEBERTA_V3_SIZES = {
 }
 
 
+def make_encoder_config(fields: dict) -> EncoderConfig:
+    """The frozen configuration of one encoder from plain values, "disentangled" among them a dictionary or None."""
+    disentangled = fields["disentangled"]
+    return EncoderConfig(**fields | {"disentangled": disentangled and DisentangledConfig(**disentangled)})
+
+
 def make_pretraining_config(model: dict) -> PretrainingConfig:
     """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the sub-sections.
 
@@ -187,12 +193,10 @@ def make_pretraining_config(model: dict) -> PretrainingConfig:
     """
     shared = {key: value for key, value in model.items() if key not in ("generator", "discriminator", "embedding_sharing")}
     known = {field.name for field in dataclasses.fields(EncoderConfig)}
-    if shared["disentangled"] is not None:
-        shared["disentangled"] = DisentangledConfig(**shared["disentangled"])
     sections = {}
     for name in ("generator", "discriminator"):
         fields = {**shared, **model[name]}
         if fields.keys() != known:
             raise ValueError(f"config.model (with config.model.{name}): got keys {sorted(fields)}, expected {sorted(known)}.")
-        sections[name] = EncoderConfig(**fields)
+        sections[name] = make_encoder_config(fields)
     return PretrainingConfig(embedding_sharing=model["embedding_sharing"], **sections)

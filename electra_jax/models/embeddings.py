@@ -13,10 +13,11 @@ from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import sinusoidal_positions, table_initializer, truncated_normal
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import LayerNorm, logical
+from electra_jax.models.layers import LayerNorm, logical, standardize
 
 # The "local" start needs positions to dominate tokens after the embedding LayerNorm (root mean squares before it).
 LOCAL_POSITION_RMS, LOCAL_TOKEN_STDDEV = 0.057, 0.04
+PERTURBED_EPSILON = 1e-7  # of the standardisation before a perturbation, in any model
 
 
 class SharedTables(NamedTuple):
@@ -52,14 +53,19 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool,
-                 shared: SharedTables | None = None) -> jax.Array:
-        """Embed ids [B, L] → [B, L, E], normalised, with dropout; `shared` is for a source other than "own"."""
+                 shared: SharedTables | None = None, perturbation_BLE: jax.Array | None = None) -> jax.Array:
+        """Embed ids [B, L] → [B, L, E], normalised, with dropout; `shared` is for a source other than "own".
+
+        A perturbation is added before the LayerNorm, to the standardised sum, which then has no gradient (finetuning/sift.py).
+        """
         config = self.config
         x_BLE = self.word_embeddings(ids_BL, shared and shared.word_VE)
         if config.has_input_positions:
             x_BLE += self.position_embeddings(inputs.positions_BL, shared and shared.position_ME)
         if config.type_vocab_size:
             x_BLE += self.token_type_embeddings(inputs.token_types_BL)
+        if perturbation_BLE is not None:
+            x_BLE = jax.lax.stop_gradient(standardize(PERTURBED_EPSILON, x_BLE)) + perturbation_BLE
         x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
         if config.disentangled is not None:
             x_BLE *= inputs.is_token_BL[:, :, None]  # DeBERTa's padding is zero

@@ -1,0 +1,74 @@
+"""Several settings of one task: which combinations to try, how they compare, and each model's best."""
+
+import ast
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from electra_jax.finetuning.results import Result, summarize
+from electra_jax.training.run_directory import flatten
+
+SECTIONS = ("optimizer", "train", "model", "sift")  # of the configuration, whose values can be swept
+Settings = dict[str, Any]
+
+
+def parse_sweep(words: Sequence[str], config: dict[str, Any]) -> list[Settings]:
+    """Every combination of "KEY=VALUE,VALUE,…", the first key changing slowest; one empty combination without words.
+
+    Raises:
+      ValueError: a key that the configuration does not have, a value of another type, or a key or value given twice.
+    """
+    known = {key: value for key, value in flatten(config).items() if key.partition(".")[0] in SECTIONS}
+    axes: dict[str, list[Any]] = {}
+    for word in words:
+        key, _, values = word.partition("=")
+        if key not in known:
+            raise ValueError(f"--sweep={word}: got the key {key!r}, expected one of {', '.join(sorted(known))}.")
+        if key in axes:
+            raise ValueError(f"--sweep={word}: {key} is given twice; put all its values into one: {key}=A,B.")
+        axes[key] = [_value(value.strip(), known[key], word) for value in values.split(",") if value.strip()]
+        if not axes[key] or len(set(axes[key])) < len(axes[key]):
+            raise ValueError(f"--sweep={word}: expected one or more different values after '{key}='.")
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _value(text: str, default: Any, word: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ValueError(f"--sweep={word}: got {text!r}, expected {type(default).__name__} as in the default {default!r}.")
+    return value
+
+
+def apply_settings(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The configuration with the values of `settings`, whose keys are "section.name"."""
+    changed = dict(config)
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        changed[section] = changed[section] | {name: value}
+    return changed
+
+
+def spell(settings: Settings) -> str:
+    """Settings as a short text: "learning_rate=0.0001 num_epochs=3"; "" for none. SiFT's have their section's name, too."""
+    return " ".join(f"{key if key.startswith('sift.') else key.rpartition('.')[2]}={value}" for key, value in settings.items())
+
+
+def by_setting(results: Sequence[Result]) -> list[Result]:
+    """The same results with the settings in the model's name, so that each combination counts as a model of its own."""
+    return [result._replace(model=f"{result.model} {spell(result.settings)}".rstrip()) for result in results]
+
+
+def best_settings(results: Sequence[Result], metric: str) -> list[Result]:
+    """Of every model the results of the combination with the highest median of `metric`; the earlier one of equals."""
+    best: dict[str, tuple[float, Settings]] = {}
+    for result in results:
+        same = [other for other in results if (other.model, other.settings) == (result.model, result.settings)]
+        median = summarize(same, metric)[result.model].median
+        if result.model not in best or median > best[result.model][0]:
+            best[result.model] = (median, result.settings)
+    return [result for result in results if result.settings == best[result.model][1]]
