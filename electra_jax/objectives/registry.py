@@ -19,9 +19,17 @@ def make_objective(config: dict[str, Any], model: PretrainingConfig, special: Sp
     Raises:
       ValueError: there is no such objective, or it rejects its settings.
     """
+    flops = forward_flops(config, model)  # first, since it knows the names
+    return OBJECTIVES[config["objective"]["name"]][0](model, config["objective"], special), flops
+
+
+def forward_flops(config: dict[str, Any], model: PretrainingConfig) -> float:
+    """Forward FLOPs a token of the objective that config.objective.name chooses.
+
+    Raises:
+      ValueError: there is no such objective.
+    """
     name = config["objective"]["name"]
     if name not in OBJECTIVES:
         raise ValueError(f"config.objective.name: got {name!r}, expected one of {sorted(OBJECTIVES)}.")
-    make, count_flops = OBJECTIVES[name]
-    flops = count_flops(model, config["data"]["sequence_length"], config["objective"]["mask_prob"])
-    return make(model, config["objective"], special), flops
+    return OBJECTIVES[name][1](model, config["data"]["sequence_length"], config["objective"]["mask_prob"])

@@ -1,0 +1,119 @@
+"""What pre-training is worth downstream: objectives pre-trained with equal FLOPs, each fine-tuned on several tasks beside a
+random start, in one table.
+
+    python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
+    python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/other --init_from=MODEL,random:MODEL
+
+The first pre-trains, and --pretrainings says how often from different seeds; the second compares starts that are there. Under
+--workdir each pre-training and each task has a directory of its own, as the commands for them would make it; the same command
+again goes on where it stopped. evaluation.json holds every run's figures.
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
+from data_pipelines.sample.prepare import prepare_sample
+from electra_jax import command_line, finetune
+from electra_jax.command_line import define_flags, parse_flags
+from electra_jax.finetune import Plan
+from electra_jax.finetuning.initial import RANDOM
+from electra_jax.finetuning.results import Result, plot, table, to_json
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.objectives.registry import forward_flops
+from electra_jax.pretrain import run as pretrain
+from electra_jax.pretrain import silence_libraries
+from electra_jax.training.loop import NonFiniteLossError
+from electra_jax.training.run_directory import write_json
+
+
+def pretrain_objectives(config: dict[str, Any], objectives: Sequence[str], workdir: Path,
+                        seeds: Sequence[int]) -> dict[str, Path]:
+    """Pre-train every objective from every seed, or go on where that stopped; objective → directory of its runs.
+
+    The configuration's own objective takes its train.num_steps; the others as many as cost the same FLOPs.
+
+    Raises:
+      ValueError, OSError, NonFiniteLossError: see `pretrain.run`.
+    """
+    datasets = [prepare_sample(path, workdir / "sample", sequence_length=config["data"]["sequence_length"])
+                if path.startswith(SAMPLE_PREFIX) else path for path in config["data"]["datasets"]]
+    for objective, seed in itertools.product(objectives, seeds):
+        directory = workdir / "pretraining" / objective / f"seed_{seed}"
+        print(f"pre-training: {objective}, seed {seed}", file=sys.stderr)
+        pretrain(config | {
+            "objective": config["objective"] | {"name": objective},
+            "data": config["data"] | {"datasets": tuple(datasets), "seed": seed},
+            "train": config["train"] | {"seed": seed, "num_steps": equal_steps(config, objective)},
+        }, directory)
+        jax.clear_caches()  # every run compiles its own step, and they would add up
+    return {objective: workdir / "pretraining" / objective for objective in objectives}
+
+
+def equal_steps(config: dict[str, Any], objective: str) -> int:
+    """Steps of `objective` that cost as many FLOPs as the configuration's own."""
+    model = make_pretraining_config(config["model"])
+    own, other = (forward_flops(config | {"objective": config["objective"] | {"name": name}}, model)
+                  for name in (config["objective"]["name"], objective))
+    return round(config["train"]["num_steps"] * own / other)
+
+
+def evaluate(config: dict[str, Any], workdir: Path, starts: dict[str, str], seeds: Sequence[int]) -> list[Result]:
+    """Fine-tune every start on every task from every seed; a result a start and seed, with metrics "task metric".
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `finetune.run`.
+    """
+    metrics: dict[tuple[str, int], dict[str, float]] = {}
+    names = {path: name for name, path in starts.items()}
+    for task, settings in config["tasks"].items():
+        print(f"fine-tuning: {task}", file=sys.stderr)
+        for result in finetune.run(settings, workdir / "finetuning" / task, Plan(list(names), seeds), names):
+            shown = {f"{task} {metric}": value for metric, value in result.metrics.items()
+                     if metric.rpartition("/")[2] in settings["task"]["metrics"]}
+            metrics[result.model, result.seed] = metrics.get((result.model, result.seed), {}) | shown
+    return [Result(name, seed, values) for (name, seed), values in metrics.items()]
+
+
+def main(argv: list[str]) -> None:
+    """Command line of this module."""
+    del argv
+    silence_libraries()
+    workdir, config, seeds = Path(flags.FLAGS.workdir), flags.FLAGS.config.to_dict(), range(flags.FLAGS.seeds)
+    try:
+        if flags.FLAGS.init_from:
+            starts = {name: name for name in flags.FLAGS.init_from}
+        else:
+            if flags.FLAGS.pretrainings not in (1, flags.FLAGS.seeds):
+                raise ValueError(f"--pretrainings: got {flags.FLAGS.pretrainings}, expected 1 or --seeds={flags.FLAGS.seeds}.")
+            seeds_of = range(flags.FLAGS.pretrainings)
+            runs = pretrain_objectives(config["pretraining"], config["objectives"], workdir, seeds_of)
+            each = "seed_0" if len(seeds_of) == 1 else f"seed_{finetune.SEED}"
+            starts = {"random": f"{RANDOM}{runs[config['pretraining']['objective']['name']]}/seed_0",
+                      **{objective: f"{directory}/{each}" for objective, directory in runs.items()}}
+        results = evaluate(config, workdir, starts, seeds)
+    except (ValueError, OSError, ImportError, FloatingPointError, NonFiniteLossError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    write_json(workdir / "evaluation.json", {"config": config, "starts": starts, "results": to_json(results)})
+    metrics = list(results[0].metrics)
+    for metric in metrics:
+        plot(results, metric, workdir / "plots" / f"{metric.replace(' ', '_').replace('/', '_')}.png")
+    print("\n".join(table(results, metrics)))
+    print(workdir / "evaluation.json")
+
+
+if __name__ == "__main__":
+    define_flags()
+    # Here and not above, since importing a command must not define its flags.
+    flags.DEFINE_integer("seeds", 3, "Fine-tuning runs of each start on each task.", lower_bound=1)
+    flags.DEFINE_integer("pretrainings", 1, "Pre-training runs of each objective: 1, or as many as --seeds, each then "
+                         "fine-tuned once.", lower_bound=1)
+    flags.DEFINE_list("init_from", None, "Starts to compare instead of pre-training: DIR, or random:DIR, with commas between.")
+    flags.adopt_module_key_flags(command_line)  # so that --help shows them
+    app.run(main, flags_parser=parse_flags)
