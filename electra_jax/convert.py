@@ -1,6 +1,7 @@
 """Between runs and Hugging Face: `python -m electra_jax.convert export | verify | import`; each explains itself with --help.
 
     python -m electra_jax.convert export --workdir=runs/small --out=exports/small
+    python -m electra_jax.convert export --workdir=runs/trec6/models/NAME --out=exports/trec6
     python -m electra_jax.convert verify exports/small
     python -m electra_jax.convert import --from=DIRECTORY --kind=huggingface --out=runs/imported
 
@@ -12,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from electra_jax import export_run, import_checkpoint
+from electra_jax import export_run, export_task, import_checkpoint
+from electra_jax.finetuning.saved import MODEL_FILE, is_saved_model
 from electra_jax.huggingface.card import Publication
 from electra_jax.huggingface.export import DTYPES
 from electra_jax.huggingface.restore import KINDS, MISSING_GENERATOR
@@ -22,9 +24,13 @@ from electra_jax.pretrain import silence_libraries
 EXPORT = """Write a run's newest checkpoint as Hugging Face repositories: OUT/discriminator, the model to fine-tune, and
 OUT/generator, the one that fills in masks. Where PyTorch and transformers are installed both are loaded with them and compared
 with our model; an export that fails does not appear. A DeBERTaV3 generator with an enhanced mask decoder is left out, since
-transformers cannot compute it."""
+transformers cannot compute it.
+
+Or a fine-tuned model, RUN/models/NAME of electra_jax.finetune, as one repository, OUT itself, for the class of its task:
+…ForSequenceClassification, …ForTokenClassification or …ForQuestionAnswering."""
 VERIFY = """Load an export with PyTorch and transformers and compare it with what our model computed when it was exported:
-configuration, arrays, hidden states, logits, the detection AUC, and the tokenizer's ids. The run is not needed."""
+configuration, arrays, hidden states, logits, the detection AUC or the predicted labels, and the tokenizer's ids. The run is not
+needed."""
 IMPORT = """Make a run directory, at step 0, of a checkpoint: Hugging Face ELECTRA, BERT or DeBERTa-v2/v3, Microsoft's own
 DeBERTa files, or google-research/electra's TensorFlow checkpoints. Missing heads, or a missing generator, are made anew, and
 the command says so. Go on from it with `python -m electra_jax.pretrain --config=configs/continued.py:run=OUT`."""
@@ -36,8 +42,11 @@ def make_parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="export|verify|import")
 
-    export = commands.add_parser("export", description=EXPORT, help="a run → Hugging Face")
-    export.add_argument("--workdir", required=True, type=Path, metavar="RUN", help="run directory")
+    export = commands.add_parser("export", description=EXPORT, help="a run, or a fine-tuned model → Hugging Face",
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    export.add_argument("--workdir", required=True, type=Path, metavar="RUN",
+                        help="directory of a pre-training run or of a fine-tuned model; the latter takes none of --step, "
+                             "--inexact_generator and --custom_code")
     export.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     export.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory to create")
     export.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the stored weights (default float32)")
@@ -47,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help="DeBERTa: put the detection head into the model, with a class for it that users load with "
                              "trust_remote_code (default: the head in a file beside the model)")
     export.add_argument("--license", help="of the model, for its card: apache-2.0, …")
-    export.add_argument("--data_license", metavar="TEXT", help="of the training text, for the card")
+    export.add_argument("--data_license", metavar="TEXT", help="of the training text, or of a task's data, for the card")
     export.add_argument("--language", help="of the text, for the card: en, de, …")
 
     verify = commands.add_parser("verify", description=VERIFY, help="check an export")
@@ -88,7 +97,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _export(workdir: Path, step: int | None, out: Path, dtype: str, inexact_generator: bool, custom_code: bool,
             license: str | None, data_license: str | None, language: str | None) -> None:
-    choices = export_run.Choices(dtype, inexact_generator, custom_code, Publication(license, data_license, language))
+    publication = Publication(license, data_license, language)
+    models = [path.parent for path in sorted(workdir.glob(f"models/*/{MODEL_FILE}"))]
+    if models:
+        raise ValueError(f"--workdir: got {workdir}, a run of electra_jax.finetune, expected one of its models: "
+                         f"{', '.join(map(str, models))}.")
+    if is_saved_model(workdir):
+        flags = {"--step": step is not None, "--inexact_generator": inexact_generator, "--custom_code": custom_code}
+        given = [flag for flag, is_given in flags.items() if is_given]
+        if given:
+            raise ValueError(f"{', '.join(given)}: given for {workdir}, a fine-tuned model, expected only for a pre-training "
+                             "run. Leave it out.")
+        print(export_task.export_task(workdir, out, dtype, publication))
+        return
+    choices = export_run.Choices(dtype, inexact_generator, custom_code, publication)
     for directory in export_run.export_run(workdir, step, out, choices):
         print(directory)
 

@@ -1,10 +1,11 @@
 """Export of a run to Hugging Face repositories: gather, write, verify, and only then let the directory appear."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +43,7 @@ def export_run(workdir: Path, step: int | None, out: Path, choices: Choices) -> 
       ValueError: nothing can be exported, or the export failed its verification.
       OSError: `out` exists, or the run cannot be read.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
+    check_new(out)
     run = load_run(workdir, step)
     models = split(jax.device_get(run.params), run.model)
     for role in [role for role, model in models.items() if not has_exact_logits(model.config, role)]:
@@ -56,19 +56,37 @@ def export_run(workdir: Path, step: int | None, out: Path, choices: Choices) -> 
         raise ValueError(f"{workdir}: nothing is left to export.")
     published = {role: rounded(model, choices.dtype) for role, model in models.items()}
     evidence = gather_evidence(run)
+    with verified(out) as unfinished:
+        for role, model in published.items():
+            _write_repository(unfinished / role, role, model, run, evidence, choices)
+    return [out / role for role in published]
+
+
+def check_new(out: Path) -> None:
+    """Raises FileExistsError where an export would take the place of something."""
+    if out.exists():
+        raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
+
+
+@contextlib.contextmanager
+def verified(out: Path) -> Iterator[Path]:
+    """A directory to write an export into; it becomes `out` when it is written and has passed its verification.
+
+    Raises:
+      ValueError: it has not.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         unfinished = Path(temporary, out.name)
-        for role, model in published.items():
-            _write_repository(unfinished / role, role, model, run, evidence, choices)
+        unfinished.mkdir()
+        yield unfinished
         verify_if_possible(unfinished)
         os.replace(unfinished, out)
-    return [out / role for role in published]
 
 
 def _write_repository(directory: Path, role: str, model: Published, run: TrainedRun, evidence: Evidence,
                       choices: Choices) -> None:
-    directory.mkdir(parents=True)
+    directory.mkdir()
     write_model(directory, role, model, evidence, run.description, dtype=choices.dtype, custom_code=choices.custom_code)
     write_tokenizer(run.workdir / "tokenizer", directory, model_max_length=model.config.max_position_embeddings)
     card = make_card(role, model.config, read_record(run.workdir, run.step), choices.publication,

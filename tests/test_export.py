@@ -75,6 +75,12 @@ def test_transformers_computes_what_was_trained(name, exports):
 
 
 @pytest.mark.slow
+def test_a_run_computed_in_bfloat16_is_compared_in_float32(data, tmp_path):
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model(dtype="bfloat16"))
+    assert export_run(run, None, tmp_path / "out", tiny_export.PLAIN)  # or what it is compared with would be rounded
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes"])
 def test_users_classes_and_pipelines(name, exports):
     directory, _ = exports[name]

@@ -1,6 +1,6 @@
 """A fine-tuned model on disk: what it is, its parameters and its tokenizer, for exporting it or fine-tuning it further.
 
-    model.json            encoder, task, labels, head, and how it came about
+    model.json            encoder, task, labels, configuration, and how it came about
     params.safetensors    {"embeddings", "encoder", "head"}, with paths for names
     tokenizer/
 """
@@ -24,7 +24,7 @@ MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokeni
 
 
 class SavedModel(NamedTuple):
-    """`description`: "task" (config.task), "labels", "head", "start", "seed", "settings", "metrics", "config"."""
+    """`description`: "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"."""
 
     encoder: EncoderConfig
     description: dict[str, Any]

@@ -65,8 +65,8 @@ def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication:
     if name == "mlm":
         title = "Encoder with a masked language modelling head"
     parts = [_front_matter(role, is_deberta, publication, is_exact), f"# {title}",
-             _what(role, name, is_exact, is_deberta, with_code), "```python\n" + _usage(role) + "\n```", _shape(encoder),
-             _training(record), _data(record, publication), _figures(record),
+             _what(role, name, is_exact, is_deberta, with_code), "```python\n" + _usage(role) + "\n```",
+             describe_shape(encoder), _training(record), _data(record, publication), _figures(record),
              _reproduce(record), _limits(record, is_exact, role)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -108,7 +108,8 @@ def _usage(role: str) -> str:
                       f"model = {names.partition(',')[0]}.from_pretrained(path)", *USE[role]])
 
 
-def _shape(encoder: EncoderConfig) -> str:
+def describe_shape(encoder: EncoderConfig) -> str:
+    """One sentence."""
     return (f"{encoder.num_layers} layers of {encoder.hidden_size} with {encoder.num_heads} heads, "
             f"feed-forward {encoder.intermediate_size}, embeddings of {encoder.embedding_size} "
             f"for a vocabulary of {encoder.vocab_size:,}, up to {encoder.max_position_embeddings} positions.")

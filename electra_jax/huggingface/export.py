@@ -8,6 +8,7 @@
     verification.safetensors                   what our own model computes (reference.py), for verify.py
 """
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,7 @@ from electra_jax.models.pretraining import has_decoder
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safetensors"
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
+FINETUNING_FILE = "finetuning.json"  # in place of the training configuration, of a model for a task
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
 # Stored dtype of the weights.
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
@@ -53,9 +55,9 @@ def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:
 
 
 def rounded(published: Published, dtype: str) -> Published:
-    """The parameters as `dtype` can hold them, in float32."""
-    return published._replace(params=jax.tree.map(lambda x: np.asarray(x).astype(DTYPES[dtype]).astype(np.float32),
-                                                  published.params))
+    """The parameters as `dtype` can hold them, in float32; what is computed with them is float32 too, as in `verify`."""
+    params = jax.tree.map(lambda x: np.asarray(x).astype(DTYPES[dtype]).astype(np.float32), published.params)
+    return published._replace(config=dataclasses.replace(published.config, dtype="float32"), params=params)
 
 
 def write_model(directory: Path, role: str, published: Published, evidence: Evidence, description: dict[str, Any], *,
@@ -75,8 +77,8 @@ def write_model(directory: Path, role: str, published: Published, evidence: Evid
                      "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"}}
         shutil.copyfile(Path(__file__).with_name("custom_code") / CODE_FILE, directory / CODE_FILE)
     config = to_config_json(encoder, role, pad_token_id=evidence.pad_token_id, dtype=dtype) | additions
-    _write_json(directory / CONFIG_FILE, config)
-    _write_json(directory / TRAINING_FILE, description)
+    write_json(directory / CONFIG_FILE, config)
+    write_json(directory / TRAINING_FILE, description)
     notes = {
         "role": role, "dtype": dtype, "pad_token_id": evidence.pad_token_id, "config_additions": additions,
         "has_exact_logits": has_exact_logits(encoder, role), "lines": evidence.lines,
@@ -102,5 +104,6 @@ def _files(role: str, published: Published, dtype: str, with_code: bool) -> dict
     return files
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """A file of a published model; the same bytes each time."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

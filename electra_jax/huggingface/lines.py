@@ -32,6 +32,13 @@ NASTY_LINES = (
 )
 
 
+def comparison_examples() -> list[tuple[str, str | None]]:
+    """Texts and pairs of texts of several lengths, for models that were fine-tuned on either."""
+    short, long = " ".join(PLAIN_LINES[0].split()[:4]), " ".join(PLAIN_LINES[3:])
+    return [(short, None), (PLAIN_LINES[1], None), (long, None),
+            (short, PLAIN_LINES[2]), (PLAIN_LINES[5], PLAIN_LINES[6]), (PLAIN_LINES[2], long)]
+
+
 def comparison_lines(tokenizer: Tokenizer, documents: Sequence[np.ndarray]) -> list[tuple[str, list[int]]]:
     """(text, ids with [CLS] and [SEP]) of every line; `documents` are token ids without special ones.
 

@@ -50,8 +50,8 @@ Rows = tuple[tuple[str, str, str], ...]
 
 
 class Family(NamedTuple):
-    """`rows` of the encoder with its embeddings, `heads` of what stands on it, by role. `prefix` starts the names of the
-    encoder's parameters and may be missing in a file that holds the encoder alone."""
+    """`rows` of the encoder with its embeddings, `heads` of what stands on it, by role or kind of task. `prefix` starts the
+    names of the encoder's parameters and may be missing in a file that holds the encoder alone."""
 
     leaves: Leaves
     prefix: str
@@ -80,9 +80,16 @@ def _layer(prefix: str, attention: tuple[str, str, str], separator: str = ".") -
     )
 
 
+def _task_heads(pooler: str, classifier: str) -> dict[str, Rows]:
+    """Of the task classes of transformers, which differ in the head of sequence classification alone."""
+    sequence = (("dense", "head/pooler", pooler), ("dense", "head/classifier", classifier))
+    return {"classification": sequence, "regression": sequence, "tagging": (("dense", "head/classifier", "classifier"),),
+            "question_answering": (("dense", "head/classifier", "qa_outputs"),)}
+
+
 _BERT_LIKE = ("query", "key", "value")
 
-# transformers: ElectraForPreTraining and ElectraForMaskedLM.
+# transformers: ElectraForPreTraining, ElectraForMaskedLM, and its task classes.
 ELECTRA = Family(
     TORCH, "electra.",
     (*_embeddings("electra."), ("dense", "encoder/embeddings_project", "electra.embeddings_project"),
@@ -91,15 +98,16 @@ ELECTRA = Family(
                        ("dense", "head/dense_prediction", "discriminator_predictions.dense_prediction")),
      "generator": (("dense", "head/dense", "generator_predictions.dense"),
                    ("norm", "head/LayerNorm", "generator_predictions.LayerNorm"),
-                   ("array", "head/bias", "generator_lm_head.bias"))})
+                   ("array", "head/bias", "generator_lm_head.bias")),
+     **_task_heads("classifier.dense", "classifier.out_proj")})
 
 # BERT's head, and DebertaV2ForMaskedLM's unless its configuration says legacy=False.
 _BERT_GENERATOR = (("dense", "head/dense", "cls.predictions.transform.dense"),
                    ("norm", "head/LayerNorm", "cls.predictions.transform.LayerNorm"),
                    ("array", "head/bias", "cls.predictions.bias"))
 
-# transformers: DebertaV2Model and DebertaV2ForMaskedLM. `mask_predictions` is Microsoft's detection head, which transformers
-# does not have, and position_embeddings, without position_biased_input, the enhanced mask decoder's table.
+# transformers: DebertaV2Model, DebertaV2ForMaskedLM, and its task classes. `mask_predictions` is Microsoft's detection head,
+# which transformers does not have, and position_embeddings, without position_biased_input, the enhanced mask decoder's table.
 DEBERTA_V2 = Family(
     TORCH, "deberta.",
     (*_embeddings("deberta."), ("array", "encoder/rel_embeddings", "deberta.encoder.rel_embeddings.weight"),
@@ -110,7 +118,7 @@ DEBERTA_V2 = Family(
     {"discriminator": (("norm", "head/LayerNorm", "mask_predictions.LayerNorm"),
                        ("dense", "head/dense", "mask_predictions.dense"),
                        ("dense", "head/dense_prediction", "mask_predictions.classifier")),
-     "generator": _BERT_GENERATOR})
+     "generator": _BERT_GENERATOR, **_task_heads("pooler.dense", "classifier")})
 # Microsoft's own files, and DebertaV2ForMaskedLM with legacy=False, differ in the generator's head.
 MICROSOFT_DEBERTA = DEBERTA_V2._replace(heads=DEBERTA_V2.heads | {
     "generator": (("dense", "head/dense", "lm_predictions.lm_head.dense"),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from scipy.stats import rankdata
 
 from electra_jax.huggingface.parts import Published, PublishedModel
@@ -80,16 +81,7 @@ def record(published: Published, role: str, rows: CorruptedRows) -> dict[str, np
     batch = rows.batch
     ids_BL = rows.corrupted_BL if role == "discriminator" else batch.masked_ids_BL
     states_NBLD, outputs = _forward(published.config, role, published.params, ids_BL, batch.inputs)
-    is_token_BL = np.asarray(batch.inputs.is_token_BL)
-    positions_BS = np.stack([np.round(np.linspace(0, count - 1, NUM_POSITIONS)) for count in is_token_BL.sum(axis=1)])
-    positions_BS = positions_BS.astype(np.int64)
-    recorded = {
-        "input_ids": np.asarray(ids_BL, np.int64),
-        "attention_mask": is_token_BL.astype(np.int64),
-        "token_type_ids": np.asarray(batch.inputs.token_types_BL, np.int64),
-        "positions": positions_BS,
-        "hidden_states": np.take_along_axis(np.asarray(states_NBLD), positions_BS[None, :, :, None], axis=2),
-    }
+    recorded = record_states(ids_BL, batch.inputs, states_NBLD)
     if role == "discriminator":
         is_replaced_BL = np.asarray(ids_BL != batch.ids_BL)
         return recorded | {"logits": np.asarray(outputs), "is_replaced": is_replaced_BL.astype(np.uint8)}
@@ -102,16 +94,34 @@ def record(published: Published, role: str, rows: CorruptedRows) -> dict[str, np
                        "is_correct": at_slots(predictions.is_correct_BP).astype(np.uint8)}
 
 
+def record_states(ids_BL: jax.Array, inputs: EncoderInputs, states_NBLD: jax.Array) -> dict[str, np.ndarray]:
+    """What `transformers` is given, and the states of some positions, as arrays for verification.safetensors."""
+    is_token_BL = np.asarray(inputs.is_token_BL)
+    positions_BS = np.stack([np.round(np.linspace(0, count - 1, NUM_POSITIONS)) for count in is_token_BL.sum(axis=1)])
+    positions_BS = positions_BS.astype(np.int64)
+    return {
+        "input_ids": np.asarray(ids_BL, np.int64),
+        "attention_mask": is_token_BL.astype(np.int64),
+        "token_type_ids": np.asarray(inputs.token_types_BL, np.int64),
+        "positions": positions_BS,
+        "hidden_states": np.take_along_axis(np.asarray(states_NBLD), positions_BS[None, :, :, None], axis=2),
+    }
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs: EncoderInputs):
-    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and what the head gives."""
+    return with_states(PublishedModel(config, role), params, ids_BL, inputs)
+
+
+def with_states(model: nn.Module, params, *arguments):
+    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and what `model` gives for `arguments`: an
+    encoder with its embeddings and a head."""
     is_state = lambda module, method: method == "__call__" and (  # noqa: E731
         isinstance(module, Embeddings | EncoderLayer) or module.name in ("embeddings_project", "conv"))
-    outputs, captured = PublishedModel(config, role).apply(
-        {"params": params}, ids_BL, inputs, capture_intermediates=is_state, mutable=["intermediates"])
+    outputs, captured = model.apply({"params": params}, *arguments, capture_intermediates=is_state, mutable=["intermediates"])
     captured = captured["intermediates"]
     first = captured["encoder"].get("embeddings_project", captured["embeddings"])
-    layers = [captured["encoder"][f"layer_{index}"] for index in range(config.num_layers)]
+    layers = [captured["encoder"][f"layer_{index}"] for index in range(model.config.num_layers)]
     if "conv" in captured["encoder"]:
         layers[0] = captured["encoder"]["conv"]
     # A decoder's last layer runs twice and not as `transformers` runs it: its outputs have no counterpart there.

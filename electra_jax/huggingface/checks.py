@@ -1,0 +1,74 @@
+"""What a verification is made of: a line of its report, what was recorded at the export (reference.py), and comparisons.
+
+Shapes: B batch, L length, N layers, S recorded positions, D hidden.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from electra_jax.huggingface.export import CONFIG_FILE
+
+TOLERANCE = 1e-4  # of hidden states and logits
+TOLERANCE_OF_RATES = 1e-3  # of AUC and accuracy
+MAX_SHOWN = 4
+
+
+class Check(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    is_passed: bool
+    detail: str
+
+
+class Reference(NamedTuple):
+    """verification.safetensors: arrays, and what is written in its metadata."""
+
+    arrays: dict[str, np.ndarray]
+    notes: dict[str, Any]
+
+
+def check_states(states: list[np.ndarray], arrays: dict[str, np.ndarray]) -> Check:
+    """States before and after every layer, at the recorded positions; names the first that differs."""
+    name, places = "hidden states", arrays["positions"][:, :, None]
+    wanted = arrays["hidden_states"]
+    if len(states) < len(wanted):
+        return Check(name, False, f"got {len(states) - 1} layers, expected {len(wanted) - 1}")
+    gaps = [_gap(np.take_along_axis(state, places, axis=1), expected)
+            for state, expected in zip(states, wanted, strict=False)]  # a decoder's last layer has no counterpart
+    for index, gap in enumerate(gaps):
+        if not gap <= TOLERANCE:
+            where = "the embeddings" if index == 0 else f"layer {index - 1}"
+            return Check(name, False, f"first differ after {where}: max |Δ| {gap:.1e}, allowed {TOLERANCE:.0e}")
+    return Check(name, True, f"max |Δ| {max(gaps):.1e} over {len(gaps)} states, allowed {TOLERANCE:.0e}")
+
+
+def compare_config(got: dict[str, Any], wanted: dict[str, Any]) -> Check:
+    """config.json against what the trained model's configuration comes to."""
+    differing = [f"{key} is {got.get(key)!r}, trained with {wanted.get(key)!r}" for key in sorted(wanted.keys() | got.keys())
+                 if got.get(key) != wanted.get(key)]
+    return Check(CONFIG_FILE, not differing, some(differing) or f"{len(wanted)} fields as trained")
+
+
+def compare(name: str, got: np.ndarray, wanted: np.ndarray) -> Check:
+    """Two arrays of one shape, to TOLERANCE."""
+    if got.shape != wanted.shape:
+        return Check(name, False, f"got shape {got.shape}, expected {wanted.shape}")
+    gap = _gap(got, wanted)
+    return Check(name, bool(gap <= TOLERANCE), f"max |Δ| {gap:.1e}, allowed {TOLERANCE:.0e}")
+
+
+def compare_rates(name: str, got: float, wanted: float) -> Check:
+    """Two rates in [0, 1], to TOLERANCE_OF_RATES."""
+    return Check(name, bool(abs(got - wanted) <= TOLERANCE_OF_RATES), f"{got:.4f}, in JAX {wanted:.4f}")
+
+
+def _gap(got: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(got - wanted).max())
+
+
+def some(items: list[str]) -> str:
+    """The first few of them as text."""
+    rest = f" and {len(items) - MAX_SHOWN} more" if len(items) > MAX_SHOWN else ""
+    return ", ".join(items[:MAX_SHOWN]) + rest
