@@ -16,6 +16,10 @@ from ml_collections import config_dict
 
 from electra_jax.config_argument import parse_config_argument
 
+# For runs made before there were probes; explained in electra.py.
+PROBE = {"every": 0, "config": "configs/finetune.py:task=trec6", "train": "", "validation": "", "text": "", "pair": "",
+         "label": "", "max_examples": 1000, "num_epochs": 3, "seed": 0}
+
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The configuration of the run named by the argument, starting from its newest checkpoint."""
@@ -29,4 +33,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     config["optimizer"]["groups"] = tuple(map(tuple, config["optimizer"]["groups"]))
     config["data"] |= {key: tuple(config["data"][key]) for key in ("datasets", "weights")}
     config["checkpoint"]["init_from"] = run
+    config.setdefault("probe", PROBE)
     return config_dict.create(**config)

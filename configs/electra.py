@@ -88,6 +88,15 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         mesh=create(data=-1, fsdp=1, tensor=1),
         train=create(num_steps=num_steps, batch_size=batch_size, num_microbatches=1, seed=0),
         eval=create(every=10_000, batch_size=batch_size, max_batches=100, seed=1),
+        # What the encoder is worth on a task, every so many steps (0: never): by a linear classifier on its frozen states, and
+        # by a short fine-tuning. The task and its settings are a configuration's of fine-tuning, where what is not "" takes
+        # the place of the value of the same name: files of one's own, and their columns.
+        probe=create(
+            every=0, config=f"configs/finetune.py:task=trec6,model=electra,size={chosen['size'].removesuffix('_pp')}", train="",
+            validation="", text="", pair="", label="",
+            max_examples=1000,  # of each split, chosen at random; 0 for all
+            num_epochs=3, seed=0,
+        ),
         # init_from: a run, or an imported model, whose parameters this one starts from (configs/continued.py).
         checkpoint=create(every=5_000, keep=3, init_from=""),
         log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),  # peak FLOP/s a device; 0: not stated

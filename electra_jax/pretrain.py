@@ -8,15 +8,18 @@ import contextlib
 import dataclasses
 import logging as stdlib_logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+from jax.sharding import Mesh
 
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
+from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.tokenizer_json import adopt_tokenizer
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
@@ -30,6 +33,7 @@ from electra_jax.trained_run import check_initial, restore_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals, NonFiniteLossError, train
+from electra_jax.training.metrics import Numbers
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, make_program
 from electra_jax.training.run_directory import check_run_directory, is_complete, summarize_run, write_json
@@ -65,6 +69,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
         program = make_program(config, objective, mesh)
+    probe = make_probe(config, model, Path(sources[0].path) / "tokenizer", mesh, workdir / "probe")
     with (axis_context(mesh),
           Loader(mixture, batch_size=config["train"]["batch_size"], sharding=batch_sharding(mesh),
                  prefetch=config["data"]["prefetch"]) as batches,
@@ -72,7 +77,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
                            max_batches=config["eval"]["max_batches"]) as held_out_batches,
           contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=config["checkpoint"]["keep"])) as checkpointer):
         start = checkpointer.latest_step() or 0
-        if is_complete(workdir, start, num_steps):
+        if is_complete(workdir, start, num_steps, has_probe=probe is not None):
             print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
             return summarize_run(workdir)
         write_json(workdir / "config.json", description)
@@ -92,10 +97,11 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
                             total_steps=num_steps, start_step=start) as writers,
               report_nonfinite(workdir)):
             train(state, program.train_step, batches,
-                  Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"]),
-                  evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches), write=writers,
-                  checkpointer=checkpointer, run=description, schedule=program.schedule, flops_per_token=flops_per_token,
-                  peak_flops=config["log"]["peak_flops"] * mesh.size or None)
+                  Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"],
+                            probe_interval(config)),
+                  evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches), probe=probe,
+                  write=writers, checkpointer=checkpointer, run=description, schedule=program.schedule,
+                  flops_per_token=flops_per_token, peak_flops=config["log"]["peak_flops"] * mesh.size or None)
     return summarize_run(workdir)
 
 
@@ -136,6 +142,23 @@ def check_intervals(config: dict[str, Any]) -> None:
         section, name = key.split(".")
         if config[section][name] < 1:
             raise ValueError(f"config.{key}: got {config[section][name]}, expected 1 or more.")
+    if probe_interval(config) < 0:
+        raise ValueError(f"config.probe.every: got {probe_interval(config)}, expected 0 (never) or more.")
+
+
+def probe_interval(config: dict[str, Any]) -> int:
+    """config.probe.every; 0, never, where a configuration was written before there were probes."""
+    return config["probe"]["every"] if "probe" in config else 0
+
+
+def make_probe(config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh,
+               directory: Path) -> Callable[[Any], Numbers] | None:
+    """What measures a run's parameters on config.probe's task, None where it never shall; see `Probe` for the errors."""
+    if not probe_interval(config):
+        return None
+    from electra_jax.finetuning.probes import Probe  # here, since what reads and scores tasks takes seconds to import
+
+    return Probe(config, model, load_tokenizer(str(tokenizer)), mesh, directory)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The one training loop. Its order is fixed: evaluate if due → dispatch the step → write the previous metrics →
+"""The one training loop. Its order is fixed: evaluate and probe if due → dispatch the step → write the previous metrics →
 checkpoint if due. Everything it needs is handed to it; it knows neither the model nor where data come from.
 """
 
@@ -33,6 +33,7 @@ class Intervals(NamedTuple):
     log: int
     evaluate: int
     checkpoint: int
+    probe: int = 0  # for a run that has none
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -48,8 +49,10 @@ class NonFiniteLossError(FloatingPointError):
 
 def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, intervals: Intervals, *,
           evaluate: Callable[[Any], Numbers], write: MetricWriters, checkpointer: Checkpointer, run: dict[str, Any],
-          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None) -> TrainState:
-    """Train from `state.step` to the end, where the last checkpoint and evaluation are made; returns the last state.
+          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None,
+          probe: Callable[[Any], Numbers] | None = None) -> TrainState:
+    """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns the last state.
+    `evaluate` and `probe` get the parameters and leave them as they are.
 
     Raises:
       NonFiniteLossError: at the first logging step, evaluation or checkpoint after it happened; nothing bad is ever saved.
@@ -84,15 +87,19 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         if window is not None:
             _check_finite(jax.device_get(window), batches, checkpointer)
 
-    def evaluate_now(step: int) -> None:
+    def measure(prefix: str, compute: Callable[[Any], Numbers]) -> None:
         settle()
-        if not write.has_row(step, "eval/"):
+        if not write.has_row(step, prefix):
             with clock.paused():
-                write.write(step, evaluate(state.params), prefix="eval/")
+                write.write(step, compute(state.params), prefix=prefix)
 
+    measures = [("eval/", intervals.evaluate, evaluate)]
+    if probe is not None:
+        measures.append(("probe/", intervals.probe, probe))
     while step < intervals.num_steps:
-        if step % intervals.evaluate == 0 and step > 0:
-            evaluate_now(step)
+        for prefix, every, compute in measures:
+            if step % every == 0 and step > 0:
+                measure(prefix, compute)
         state, window = step_fn(state, batches.batch_at(step)["input_ids"])
         step += 1
         flush()
@@ -103,7 +110,8 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
             settle()
             with clock.paused():
                 checkpointer.save(step, state, run)
-    evaluate_now(step)
+    for prefix, _, compute in measures:
+        measure(prefix, compute)
     checkpointer.wait()
     return state
 
@@ -116,7 +124,7 @@ def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: C
 
 
 class _Clock:
-    """Seconds spent training since the last lap, without evaluation and checkpoints, and seconds waited for data."""
+    """Seconds spent training since the last lap, without evaluations, probes and checkpoints, and seconds waited for data."""
 
     def __init__(self, batches: Batches):
         self._batches = batches

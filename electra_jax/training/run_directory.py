@@ -8,8 +8,8 @@ from typing import Any
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import read_metrics
 
-# What may differ between the parts of one run: how often it reports, and on which devices it runs.
-FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval")
+# What may differ between the parts of one run: what it reports and how often, and on which devices it runs.
+FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
 BOUND = "config.checkpoint.init_from"
 
 
@@ -43,10 +43,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
             for name, value in flatten(child, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def is_complete(workdir: Path, newest_checkpoint: int, num_steps: int) -> bool:
-    """Whether the last step is saved and evaluated: there is nothing left to do."""
-    return newest_checkpoint == num_steps and any(
-        row["step"] == num_steps and "eval/mlm_loss" in row for row in read_metrics(workdir))
+def is_complete(workdir: Path, newest_checkpoint: int, num_steps: int, *, has_probe: bool) -> bool:
+    """Whether the last step is saved, evaluated and, in a run that does so, probed: there is nothing left to do."""
+    last = {name for row in read_metrics(workdir) if row["step"] == num_steps for name in row}
+    is_probed = any(name.startswith("probe/") for name in last)
+    return newest_checkpoint == num_steps and "eval/mlm_loss" in last and (is_probed or not has_probe)
 
 
 def summarize_run(workdir: Path) -> dict[str, Any]:
@@ -55,7 +56,9 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     final = next(row for row in reversed(rows) if "eval/mlm_loss" in row)
     speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
     summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
-    summary |= {key.replace("eval/", "heldout_"): value for key, value in final.items() if key.startswith("eval/")}
+    last = {key: value for row in rows if row["step"] == final["step"] for key, value in row.items()}
+    for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
+        summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
     write_json(workdir / "summary.json", summary)
     plot_curves(workdir)
     return summary

@@ -1,8 +1,8 @@
 """Where metrics go: metrics.jsonl always, TensorBoard by option, and a progress bar or plain lines with the time left.
 
 metrics.jsonl holds one object a line. A training row of step n describes the update that made step n (1 … num_steps);
-an evaluation row of step n, whose names start with "eval/", describes the parameters after n updates. JSON has no NaN
-or infinity: a value that is not finite is written as null.
+an evaluation row of step n, whose names start with "eval/", and one of a probe, "probe/", describe the parameters after n
+updates. JSON has no NaN or infinity: a value that is not finite is written as null.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ SECONDS_BETWEEN_LINES = 10.0  # on something that is not a terminal
 # What the terminal shows: metric name → shown name, format.
 _SHOWN = {"loss": ("loss", "{:.3f}"), "rtd_auc": ("auc", "{:.3f}"), "tokens_per_second": ("tokens/s", "{:,.0f}")}
 _SHOWN_EVALUATION = {"eval/mlm_loss": ("mlm_loss", "{:.3f}"), "eval/rtd_auc": ("auc", "{:.3f}")}
+_PROBE = "probe/"  # of these all is shown
 
 Row = dict[str, Any]
 
@@ -65,7 +66,7 @@ class MetricWriters:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, scalars: Mapping[str, float], prefix: str = "") -> None:
-        """Writes one row. Evaluation rows pass prefix="eval/", which is put before every name.
+        """Writes one row. Evaluation rows pass prefix="eval/", probes "probe/", which is put before every name.
 
         Raises:
           ValueError: a scalar named "step".
@@ -190,6 +191,14 @@ def _describe(scalars: Mapping[str, float], shown: Mapping[str, tuple[str, str]]
     return {label: form.format(scalars[name]) for name, (label, form) in shown.items() if name in scalars}
 
 
+def _describe_measured(scalars: Mapping[str, float]) -> tuple[str, dict[str, str]]:
+    """What kind of row it is, and what of it is shown; nothing of a training row."""
+    evaluation = _describe(scalars, _SHOWN_EVALUATION)
+    if evaluation:
+        return "evaluation", evaluation
+    return "probe", {name.removeprefix(_PROBE): f"{value:.3f}" for name, value in scalars.items() if name.startswith(_PROBE)}
+
+
 class _Bar:
     """Progress bar with the time left, for a terminal."""
 
@@ -197,9 +206,9 @@ class _Bar:
         self._bar = tqdm(initial=start_step, total=total_steps, unit="step", file=stream, dynamic_ncols=True)
 
     def show(self, step: int, scalars: Mapping[str, float]) -> None:
-        evaluation = _describe(scalars, _SHOWN_EVALUATION)
-        if evaluation:
-            line = f"step {step} evaluation  " + "  ".join(f"{name} {value}" for name, value in evaluation.items())
+        kind, measured = _describe_measured(scalars)
+        if measured:
+            line = f"step {step} {kind}  " + "  ".join(f"{name} {value}" for name, value in measured.items())
             self._bar.write(line, file=self._bar.fp)
             return
         self._bar.set_postfix(_describe(scalars, _SHOWN), refresh=False)
@@ -210,7 +219,7 @@ class _Bar:
 
 
 class _Lines:
-    """A plain line now and then, for log files: first row, last row, evaluations, otherwise throttled by time."""
+    """A plain line now and then, for log files: first row, last row, evaluations and probes, otherwise throttled by time."""
 
     def __init__(self, stream: TextIO, start_step: int, total_steps: int):
         self._stream, self._total = stream, total_steps
@@ -219,14 +228,14 @@ class _Lines:
 
     def show(self, step: int, scalars: Mapping[str, float]) -> None:
         now = time.monotonic()
-        evaluation = _describe(scalars, _SHOWN_EVALUATION)
-        if not evaluation:
+        kind, measured = _describe_measured(scalars)
+        if not measured:
             self._first = self._first or (step, now)
             if now - self._shown_at < SECONDS_BETWEEN_LINES and step < self._total:
                 return
             self._shown_at = now
-        words = [f"step {step}/{self._total} ({step / self._total:.1%})", "evaluation" if evaluation else ""]
-        words += [f"{name} {value}" for name, value in (evaluation or _describe(scalars, _SHOWN)).items()]
+        words = [f"step {step}/{self._total} ({step / self._total:.1%})", kind if measured else ""]
+        words += [f"{name} {value}" for name, value in (measured or _describe(scalars, _SHOWN)).items()]
         words += [self._time_left(step, now)]
         print("  ".join(word for word in words if word), file=self._stream, flush=True)
 
