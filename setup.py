@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 TEST = [
     "pytest>=8.0",
+    "pytest-xdist>=3.7",
     "hypothesis>=6.100",
     "ruff>=0.6",
     # Oracles for numerical parity. Pinned because an oracle that moves is not one: 5.x renames heads between releases.
@@ -35,6 +36,7 @@ setup(
         "sentencepiece>=0.2.1",
         "seqeval>=1.2.2",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.5",
         "tokenizers>=0.22",
         "matplotlib>=3.9",
         "tqdm>=4.66",

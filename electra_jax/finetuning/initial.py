@@ -14,7 +14,7 @@ from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import flatten, from_file, unflatten
 from electra_jax.huggingface.parts import PublishedModel, Tree, split
 from electra_jax.huggingface.readers import merge_deltas, read_directory
-from electra_jax.models.config import EncoderConfig, make_encoder_config
+from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.trained_run import load_run
 from electra_jax.training.state import unbox
@@ -51,20 +51,21 @@ def load_initial(name: str, cache: Path) -> Initial:
         raise FileNotFoundError(f"--init_from={name}: expected the directory of a run, of a model that was fine-tuned or of a "
                                 f"Hugging Face model, but there is no {described}.")
     elif "config" in json.loads(described.read_text()):
-        initial = _of_run(name, path)
+        run = load_run(path)
+        initial = initial_of(name, run.params, run.model, run.tokenizer)
     else:
         initial = _of_hugging_face(name, path, cache)
     return initial._replace(params=None) if name.startswith(RANDOM) else initial
 
 
-def _of_run(name: str, path: Path) -> Initial:
-    run = load_run(path)
-    models = split(jax.device_get(run.params), run.model)
-    model = models.get("discriminator", models["generator"])
-    wanted = flatten(_encoder(abstract_encoder(model.config, run.tokenizer)))
-    leaves = flatten(model.params)
+def initial_of(name: str, params: Tree, model: PretrainingConfig, tokenizer: Tokenizer) -> Initial:
+    """The discriminator's encoder, or the only one, among the parameters of a pre-training run."""
+    models = split(jax.device_get(params), model)
+    published = models.get("discriminator", models["generator"])
+    wanted = flatten(_encoder(abstract_encoder(published.config, tokenizer)))
+    leaves = flatten(published.params)
     # Positions that only an enhanced mask decoder reads are left behind.
-    return Initial(name, model.config, run.tokenizer, unflatten({path: leaves[path] for path in wanted}))
+    return Initial(name, published.config, tokenizer, unflatten({path: leaves[path] for path in wanted}))
 
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> Initial:

@@ -24,12 +24,10 @@ from data_pipelines.tokenizer import Tokenizer
 from electra_jax.command_line import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
-from electra_jax.finetuning.initial import Initial, abstract_encoder
+from electra_jax.finetuning.initial import Initial, initial_of
 from electra_jax.finetuning.kinds import Rows, make_kind
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.workbench import Workbench
-from electra_jax.huggingface.names import flatten, unflatten
-from electra_jax.huggingface.parts import split
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 
@@ -93,7 +91,7 @@ class Probe:
 
     def __call__(self, params: Any) -> dict[str, float]:
         """`params` as the run has them, on its devices."""
-        initial = self._initial(params)
+        initial = initial_of("probe", params, self._model, self._tokenizer)
         frozen = self._frozen(initial) if self._kind.name == "classification" else {}
         try:
             finetuned = self._bench.finetune(initial, {}, self._seed).metrics
@@ -101,14 +99,6 @@ class Probe:
             finetuned = dict.fromkeys(self._metrics, math.nan)
         return {f"{way}_{metric}": values[metric] for way, values in (("frozen", frozen), ("finetuned", finetuned)) if values
                 for metric in self._metrics}
-
-    def _initial(self, params: Any) -> Initial:
-        models = split(jax.device_get(params), self._model)
-        leaves = flatten(models.get("discriminator", models["generator"]).params)
-        # Positions that only an enhanced mask decoder reads are left behind, with the head.
-        wanted = [path for path in flatten(abstract_encoder(self._model.discriminator, self._tokenizer))
-                  if not path.startswith("head/")]
-        return Initial("probe", self._model.discriminator, self._tokenizer, unflatten({path: leaves[path] for path in wanted}))
 
     def _frozen(self, initial: Initial) -> dict[str, float]:
         with axis_context(self._mesh):
