@@ -56,13 +56,12 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
     check_new(out)
     saved = load_model(workdir)
     check_exportable(saved.encoder, saved.description)
-    encoder = dataclasses.replace(saved.encoder, dtype="float32")
-    model = rounded(Published(encoder, in_units_of_labels(saved.params, saved.description)), dtype)
+    model = rounded(Published(saved.encoder, in_units_of_labels(saved.params, saved.description)), dtype)
     with verified(out) as directory:
         _write_model(directory, model, saved, dtype)
-        write_tokenizer(Path(saved.tokenizer.directory), directory, model_max_length=encoder.max_position_embeddings)
+        write_tokenizer(Path(saved.tokenizer.directory), directory, model_max_length=saved.encoder.max_position_embeddings)
         start = saved.description["start"]
-        card = make_task_card(encoder, saved.description, publication, start=start.removeprefix(RANDOM),
+        card = make_task_card(saved.encoder, saved.description, publication, start=start.removeprefix(RANDOM),
                               is_fresh=start.startswith(RANDOM))
         (directory / CARD_FILE).write_text(card, encoding="utf-8")
     return out

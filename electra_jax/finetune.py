@@ -90,7 +90,7 @@ def _finetune(bench: Workbench, initial: Initial, name: str, settings: dict[str,
     result = Result(name, seed, tuned.metrics, settings)
     directory = workdir / "predictions" / _slug(name) / _slug(spell(settings)) / f"seed_{seed}"
     for split, predictions in tuned.predictions.items():
-        write_predictions(directory, tuned.kind, task, data, split, predictions)
+        write_predictions(directory, bench.kind, task, data, split, predictions)
     metric = next(iter(result.metrics))
     if all(other.metrics[metric] < result.metrics[metric] for other in others if other.model == name):
         description = {"task": task, "labels": data.labels, "config": apply_settings(bench.config, settings),

@@ -98,7 +98,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
               report_nonfinite(workdir)):
             train(state, program.train_step, batches,
                   Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"],
-                            probe_interval(config)),
+                            config["probe"]["every"]),
                   evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches), probe=probe,
                   write=writers, checkpointer=checkpointer, run=description, schedule=program.schedule,
                   flops_per_token=flops_per_token, peak_flops=config["log"]["peak_flops"] * mesh.size or None)
@@ -142,19 +142,14 @@ def check_intervals(config: dict[str, Any]) -> None:
         section, name = key.split(".")
         if config[section][name] < 1:
             raise ValueError(f"config.{key}: got {config[section][name]}, expected 1 or more.")
-    if probe_interval(config) < 0:
-        raise ValueError(f"config.probe.every: got {probe_interval(config)}, expected 0 (never) or more.")
-
-
-def probe_interval(config: dict[str, Any]) -> int:
-    """config.probe.every; 0, never, where a configuration was written before there were probes."""
-    return config["probe"]["every"] if "probe" in config else 0
+    if config["probe"]["every"] < 0:
+        raise ValueError(f"config.probe.every: got {config['probe']['every']}, expected 0 (never) or more.")
 
 
 def make_probe(config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh,
                directory: Path) -> Callable[[Any], Numbers] | None:
     """What measures a run's parameters on config.probe's task, None where it never shall; see `Probe` for the errors."""
-    if not probe_interval(config):
+    if not config["probe"]["every"]:
         return None
     from electra_jax.finetuning.probes import Probe  # here, since what reads and scores tasks takes seconds to import
 

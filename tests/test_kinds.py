@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tiny_export
-from test_finetuning import kind_of
 from tiny import SPECIAL
+from tiny_task import kind_of
 
 from data_pipelines.questions import Question
 from data_pipelines.task_encoding import EncodedExample, encode_examples
@@ -56,13 +56,13 @@ def test_files_for_the_leaderboard_of_glue(tmp_path):
     unlabelled, labelled = [TextExample("a", "b", None)] * 2, [TextExample("a", "b", 1)] * 2
     data = TaskData(labels, {"train": labelled, "test_matched": unlabelled, "test": unlabelled,
                              "validation_matched": labelled}, [])
-    kind = make_kind(task, labels, SPECIAL)
+    kind = make_kind(task, labels)
     for split in ("test_matched", "test", "validation_matched"):
         write_predictions(tmp_path, kind, task, data, split, [2, 0])
     assert {path.name for path in tmp_path.iterdir()} == {
         "test_matched.tsv", "MNLI-m.tsv", "test.tsv", "AX.tsv", "validation_matched.tsv"}
     assert (tmp_path / "AX.tsv").read_text() == "index\tprediction\n0\tcontradiction\n1\tentailment\n"
-    write_predictions(tmp_path / "own", make_kind(task_of(), labels, SPECIAL), task_of(), data, "test", [1, 1])
+    write_predictions(tmp_path / "own", make_kind(task_of(), labels), task_of(), data, "test", [1, 1])
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["test.tsv"]
 
 
@@ -76,7 +76,7 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
     questions = [question("x", ("Peter",)), question("y", () if impossible else ("ran",), impossible)]
     data = TaskData((), {"train": questions, "test": questions}, [])
     answers = [Answer("Peter", 1.0, -3.0, []), Answer("Peter\nran.", 1.0, 2.0, [])]
-    kind = make_kind(task, (), SPECIAL)
+    kind = make_kind(task, ())
     write_predictions(tmp_path, kind, task, data, "test", answers)
     assert json.loads((tmp_path / "test.json").read_text()) == {"x": "Peter", "y": "" if impossible else "Peter\nran."}
     assert (tmp_path / "test_null_odds.json").exists() == impossible
@@ -84,11 +84,11 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
     scores = kind.score(questions, answers)
     assert next(iter(scores)) == "exact_match" and scores["exact_match"] == (1.0 if impossible else 0.5)
     with pytest.raises(ValueError, match=r"config\.task\.metrics: got accuracy, expected some of exact_match, f1"):
-        make_kind(task | {"metrics": ("accuracy",)}, (), SPECIAL).score(questions, answers)
+        make_kind(task | {"metrics": ("accuracy",)}, ()).score(questions, answers)
 
 
 def test_answers_are_read_off_the_context():
-    kind = make_kind(task_of(kind="question_answering", max_query_length=8, doc_stride=4), (), SPECIAL)
+    kind = make_kind(task_of(kind="question_answering", max_query_length=8, doc_stride=4), ())
 
     class Characters:
         special = SPECIAL

@@ -211,8 +211,8 @@ def test_several_processes_are_refused(data, task, tmp_path, monkeypatch):
 
 def test_without_probes_nothing_is_needed(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "electra_jax.finetuning.probes", None)  # importing it would fail
-    for config in ({"probe": {"every": 0, "config": "nowhere.py"}}, {}):
-        assert pretrain.make_probe(config, None, tmp_path, None, tmp_path) is None
+    config = {"probe": {"every": 0, "config": "nowhere.py"}}
+    assert pretrain.make_probe(config, None, tmp_path, None, tmp_path) is None
 
 
 def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_path):

@@ -4,24 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from letters import A_, B_, CLS, SEP, UNK, A, B, make_tokenizer
 
 from data_pipelines.question_windows import encode_questions
 from data_pipelines.questions import Question
-from data_pipelines.tokenizer import load_tokenizer
-from data_pipelines.tokenizer_json import adopt_tokenizer
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a", "##b"]  # a word of n letters has n pieces
-PAD, UNK, CLS, SEP, MASK, A, B, A_, B_ = range(len(PIECES))
 WORDS = st.one_of(st.text("abÀ", min_size=1, max_size=5), st.sampled_from(["\u200b", "ÿ", "  ", "\n", "a\u0301b"]))
 TEXTS = st.lists(WORDS, max_size=20).map(" ".join)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tokenizer")
-    (root / "vocab.txt").write_text("\n".join(PIECES) + "\n")
-    adopt_tokenizer(str(root / "vocab.txt"), str(root / "t"), lowercase=True)
-    return load_tokenizer(str(root / "t"))
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def asked(question, context, start=None, answer="", *, is_impossible=False, is_labelled=True):

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 import torch
-from test_finetuning import HEADS, ONE, encoder_config, kind_of, predict, random_params, settings_of, task_examples, torch_model
 from tiny import SPECIAL, key
 from tiny_run import VOCAB
+from tiny_task import HEADS, ONE, encoder_config, kind_of, predict, random_params, settings_of, task_examples, torch_model
 
 from data_pipelines.question_windows import Window
 from data_pipelines.tasks import load_task
@@ -232,7 +232,7 @@ def test_without_a_weight_a_step_is_the_ordinary_one(family):
     def ordinary(params, state, batch, key):
         def loss(params):
             outputs = trainer.model.apply({"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key})
-            return kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL)
+            return kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
 
         value, grads = jax.value_and_grad(loss)(params)
         updates, state = trainer._optimizer.update(grads, state, params)
@@ -256,7 +256,7 @@ def test_a_step_adds_the_penalty(family, kind):
     def parts(params):
         outputs = trainer.model.apply({"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key(7)})
         penalty = sift_penalty(trainer.model, params, batch, outputs, PUBLISHED, jax.random.fold_in(key(7), 1))
-        return kind_of(kind).loss(outputs, batch.labels, batch.is_scored, batch.ids_BL), penalty
+        return kind_of(kind).loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL), penalty
 
     loss, penalty = jax.jit(parts)(start)
     assert np.isfinite(penalty) and penalty > 0

@@ -122,7 +122,7 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
     config, rows = make_settings(kind, head, **optimizer), make_rows(kind)
     initial = load_initial(str(directories[family]), tmp_path / "tokenizer")
     assert initial.special == SPECIAL
-    functions = make_kind(config["task"] | {"null_threshold": 0.0}, config["task"]["labels"], SPECIAL)
+    functions = make_kind(config["task"] | {"null_threshold": 0.0}, config["task"]["labels"])
     trainer = Trainer(initial.config, SPECIAL, functions, config, len(rows), make_mesh(ONE, jax.devices()[:1]))
     losses, step = [], trainer._step
 
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_said(directories, arguments, tmp_path):
         load_module(start, "question_answering", 2, SPECIAL, model)
     config = make_settings("classification", "published", schedule="constant")
     module = load_module(start, "classification", 3, SPECIAL, config["model"])
-    functions = make_kind(config["task"], config["task"]["labels"], SPECIAL)
+    functions = make_kind(config["task"], config["task"]["labels"])
     batches = training_batches(functions, make_rows("classification"), 8, 1, 0, SPECIAL.pad)
     with pytest.raises(ValueError, match=r"config\.optimizer\.schedule: got 'constant', expected warmup_times_decay or"):
         next(train(module, "classification", batches, 3, config, SPECIAL))

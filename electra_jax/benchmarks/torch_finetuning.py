@@ -50,10 +50,10 @@ class TorchWorkbench(Workbench):
         Raises:
           ValueError, OSError: see `load_module`; rows too short for the task. FloatingPointError: it diverged.
         """
-        config, kind, special = apply_settings(self.config, settings), self._kind(initial.special), initial.special
+        config, kind, special = apply_settings(self.config, settings), self.kind, initial.special
         torch.manual_seed(seed)
         module = load_module(initial.name, kind.name, kind.num_outputs, special, config["model"])
-        encoded, size = self._encode(initial, kind), (config["train"]["batch_size"], config["train"]["num_epochs"])
+        encoded, size = self._encode(initial), (config["train"]["batch_size"], config["train"]["num_epochs"])
         num_steps = num_training_steps(len(encoded["train"]), *size)
         batches = training_batches(kind, encoded["train"], *size, seed, special.pad)
         losses = train(module, kind.name, batches, num_steps, config, special)
@@ -63,7 +63,7 @@ class TorchWorkbench(Workbench):
             raise FloatingPointError(f"the loss of step {num_steps} is {last}. Lower config.optimizer.learning_rate.")
         predictions = {split: kind.collect(self.data.splits[split], rows, predict(module, kind, rows, config, special.pad))
                        for split, rows in encoded.items() if split != "train"}
-        return Finetuned(initial.config, kind, module.state_dict(), predictions, self._score(kind, predictions))
+        return Finetuned(initial.config, module.state_dict(), predictions, self._score(predictions))
 
 
 @torch.no_grad()

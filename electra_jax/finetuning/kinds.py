@@ -28,7 +28,7 @@ class TaskKind(NamedTuple):
 
     encode: (tokenizer, examples, longest row) → rows, how many examples were cut.
     lay_out: (rows, B, L) → labels and which of them are scored, as arrays; what is left of a batch is not scored.
-    loss: (outputs, labels, is_scored, ids [B, L]) → mean over what is scored.
+    loss: (outputs, labels, is_scored, ids [B, L], the special ones) → mean over what is scored.
     collect: (examples, rows, outputs of each row) → a prediction an example.
     is_labelled: example → whether its label is known; alike for all of a split.
     score: (examples, predictions) → metric → value.
@@ -39,14 +39,14 @@ class TaskKind(NamedTuple):
     num_outputs: int
     encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, int]]
     lay_out: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
-    loss: Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
+    loss: Callable[[Any, jax.Array, jax.Array, jax.Array, SpecialTokens], jax.Array]
     collect: Callable[[Sequence[Any], Rows, Sequence[Any]], list[Any]]
     is_labelled: Callable[[Any], bool]
     score: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
     spell: Callable[[Any], str]
 
 
-def make_kind(task: dict[str, Any], labels: tuple[str, ...], special: SpecialTokens) -> TaskKind:
+def make_kind(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     """The functions of `task`, which is config.task, with its `labels`.
 
     Raises:
@@ -54,14 +54,14 @@ def make_kind(task: dict[str, Any], labels: tuple[str, ...], special: SpecialTok
     """
     if task["kind"] not in KINDS:
         raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(KINDS)}")
-    return KINDS[task["kind"]](task, labels, special)
+    return KINDS[task["kind"]](task, labels)
 
 
-def _classification(task: dict[str, Any], labels: tuple[str, ...], special: SpecialTokens) -> TaskKind:
+def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     def lay_out(rows, batch_size, length):
-        return _one_label_a_row(rows, batch_size, np.int32)
+        return _one_label_a_row(rows, (batch_size,), np.int32)
 
-    def loss(outputs_BC, labels_B, is_scored_B, ids_BL):
+    def loss(outputs_BC, labels_B, is_scored_B, ids_BL, special):
         return _mean(_cross_entropy(outputs_BC, labels_B), is_scored_B)
 
     return TaskKind(
@@ -72,13 +72,13 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...], special: Spec
         spell=lambda prediction: labels[prediction])
 
 
-def _regression(task: dict[str, Any], labels: tuple[str, ...], special: SpecialTokens) -> TaskKind:
+def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     scale = task["label_scale"]
 
     def lay_out(rows, batch_size, length):
-        return _one_label_a_row(rows, batch_size, np.float32)
+        return _one_label_a_row(rows, (batch_size,), np.float32)
 
-    def loss(outputs_B1, labels_B, is_scored_B, ids_BL):
+    def loss(outputs_B1, labels_B, is_scored_B, ids_BL, special):
         return _mean(jnp.square(outputs_B1[:, 0] - labels_B / scale), is_scored_B)
 
     return TaskKind(
@@ -89,14 +89,14 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...], special: SpecialT
         spell=lambda prediction: f"{prediction:.6g}")
 
 
-def _tagging(task: dict[str, Any], labels: tuple[str, ...], special: SpecialTokens) -> TaskKind:
+def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     def lay_out(rows, batch_size, length):
         labels_BL = np.full((batch_size, length), NO_TAG, np.int32)
         for row_L, row in zip(labels_BL, rows, strict=False):
             row_L[: len(row.ids)] = row.label
         return labels_BL, labels_BL >= 0
 
-    def loss(outputs_BLC, labels_BL, is_scored_BL, ids_BL):
+    def loss(outputs_BLC, labels_BL, is_scored_BL, ids_BL, special):
         return _mean(_cross_entropy(outputs_BLC, labels_BL), is_scored_BL)
 
     def collect(examples, rows, outputs):
@@ -113,19 +113,15 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...], special: SpecialToke
         spell=lambda prediction: " ".join(labels[tag] for tag in prediction))
 
 
-def _question_answering(task: dict[str, Any], labels: tuple[str, ...], special: SpecialTokens) -> TaskKind:
+def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     def encode(tokenizer, examples, max_length):
         return encode_questions(tokenizer, examples, max_length=max_length, max_query_length=task["max_query_length"],
                                 doc_stride=task["doc_stride"]), 0
 
     def lay_out(rows, batch_size, length):
-        labels_B3, is_scored_B = np.zeros((batch_size, 3), np.int32), np.zeros(batch_size, bool)
-        for index, row in enumerate(rows):
-            if row.label is not None:
-                labels_B3[index], is_scored_B[index] = row.label, True
-        return labels_B3, is_scored_B
+        return _one_label_a_row(rows, (batch_size, 3), np.int32)
 
-    def loss(outputs, labels_B3, is_scored_B, ids_BL):
+    def loss(outputs, labels_B3, is_scored_B, ids_BL, special):
         return span_loss(outputs, labels_B3, is_scored_B, can_answer(ids_BL, special))
 
     def score_answers(questions, answers):
@@ -148,12 +144,13 @@ KINDS = {"classification": _classification, "regression": _regression, "tagging"
          "question_answering": _question_answering}
 
 
-def _one_label_a_row(rows: Rows, batch_size: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    labels_B, is_scored_B = np.zeros(batch_size, dtype), np.zeros(batch_size, bool)
+def _one_label_a_row(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of `shape`, [B] or [B, …], and is_scored [B]."""
+    labels, is_scored_B = np.zeros(shape, dtype), np.zeros(shape[0], bool)
     for index, row in enumerate(rows):
         if row.label is not None:
-            labels_B[index], is_scored_B[index] = row.label, True
-    return labels_B, is_scored_B
+            labels[index], is_scored_B[index] = row.label, True
+    return labels, is_scored_B
 
 
 def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:

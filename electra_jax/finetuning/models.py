@@ -26,9 +26,9 @@ HEADS = ("published", "transformers")
 
 
 class TaskModel(nn.Module):
-    """Ids [B, L] → float32 outputs: [B, C], in tagging [B, L, C], of spans a dictionary. Parameters: "embeddings", "encoder",
-    "head". `labels` are those of a training batch, for a head that learns with them; a perturbation of the embeddings is
-    sift.py's."""
+    """Ids [B, L] → float32 outputs: [B, C], in tagging [B, L, C], of answers as span_heads.py has them. Parameters:
+    "embeddings", "encoder", "head". `labels` are those of a training batch, for a head that learns with them; a perturbation
+    of the embeddings is sift.py's."""
 
     config: EncoderConfig
     special: SpecialTokens

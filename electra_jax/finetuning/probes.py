@@ -73,7 +73,7 @@ class Probe:
         data = load_task(trec.with_files(task, directory))
         for note in data.notes:
             print(f"probe: {note}", file=sys.stderr)
-        self._kind = make_kind(task, data.labels, self._special)
+        self._kind = make_kind(task, data.labels)
         held_out = [name for name in data.splits if name != "train" and self._kind.is_labelled(data.splits[name][0])]
         if not held_out:
             raise ValueError(f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. Set "

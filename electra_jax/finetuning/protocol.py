@@ -81,7 +81,7 @@ class Trainer:
     def _train_step(self, params: Any, opt_state: Any, batch: TaskBatch, key: jax.Array):
         def loss(params):
             outputs = self.model.apply({"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key})
-            value = self._kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL)
+            value = self._kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, self.model.special)
             if self._sift.vat_lambda > 0:
                 sift_key = jax.random.fold_in(key, 1)
                 value += self._sift.vat_lambda * sift_penalty(self.model, params, batch, outputs, self._sift, sift_key)

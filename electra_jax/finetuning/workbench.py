@@ -11,19 +11,17 @@ from jax.sharding import Mesh
 
 from data_pipelines.tasks import TaskData
 from electra_jax.finetuning.initial import Initial
-from electra_jax.finetuning.kinds import Rows, TaskKind, make_kind
+from electra_jax.finetuning.kinds import Rows, make_kind
 from electra_jax.finetuning.protocol import Trainer
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import apply_settings
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.inputs import SpecialTokens
 
 
 class Finetuned(NamedTuple):
     """A run's model, on the host; its predictions by split, one an example; and metric → value, of the splits with labels."""
 
     encoder: EncoderConfig
-    kind: TaskKind
     params: Any
     predictions: dict[str, list[Any]]
     metrics: dict[str, float]
@@ -44,8 +42,9 @@ class Workbench:
                              "config.task.train to a file, or to tfds:NAME@SPLIT.")
         make_sift(config["sift"])  # wrong values are found here, before anything is written
         self.config, self._mesh, self._shares_process = config, mesh, shares_process
-        is_labelled = make_kind(config["task"], data.labels, SpecialTokens(0, 0, 0, 0, 0)).is_labelled
-        self._labelled = [split for split in data.splits if split != "train" and is_labelled(data.splits[split][0])]
+        self.kind = make_kind(config["task"], data.labels)
+        self._labelled = [split for split, examples in data.splits.items()
+                          if split != "train" and self.kind.is_labelled(examples[0])]
         limits = {"train": config["task"]["max_train_examples"],
                   **dict.fromkeys(self._labelled, config["task"]["max_eval_examples"])}
         self.data = data._replace(splits={split: limited(examples, limits.get(split, 0))  # all of a leaderboard's test set
@@ -64,31 +63,28 @@ class Workbench:
         """
         config = apply_settings(self.config, settings)
         regularisation = {key: config["model"][key] for key in ("hidden_dropout", "attention_dropout", "dtype")}
-        encoder, kind = dataclasses.replace(initial.config, **regularisation), self._kind(initial.special)
-        encoded = self._encode(initial, kind)
+        encoder = dataclasses.replace(initial.config, **regularisation)
+        encoded = self._encode(initial)
         train, held_out = encoded["train"], {split: rows for split, rows in encoded.items() if split != "train"}
         key = encoder, initial.special, config["optimizer"], config["train"], config["model"], config["sift"]
         if self._trainer is None or self._trainer[0] != key:
             if not self._shares_process:
                 jax.clear_caches()  # every trainer compiles its own steps, and they would add up
-            self._trainer = key, Trainer(encoder, initial.special, kind, config, len(train), self._mesh)
+            self._trainer = key, Trainer(encoder, initial.special, self.kind, config, len(train), self._mesh)
         outcome = self._trainer[1].run(initial.params, seed, train, held_out, config["log"]["progress"])
-        predictions = {split: kind.collect(self.data.splits[split], held_out[split], outputs)
+        predictions = {split: self.kind.collect(self.data.splits[split], held_out[split], outputs)
                        for split, outputs in outcome.outputs.items()}
-        return Finetuned(encoder, kind, jax.device_get(outcome.params), predictions, self._score(kind, predictions))
+        return Finetuned(encoder, jax.device_get(outcome.params), predictions, self._score(predictions))
 
-    def _kind(self, special: SpecialTokens) -> TaskKind:
-        return make_kind(self.config["task"], self.data.labels, special)
-
-    def _score(self, kind: TaskKind, predictions: dict[str, Sequence[Any]]) -> dict[str, float]:
+    def _score(self, predictions: dict[str, Sequence[Any]]) -> dict[str, float]:
         """Metric → value; with several labelled splits "split/metric"."""
         values = {}
         for split in self._labelled:
-            for metric, value in kind.score(self.data.splits[split], predictions[split]).items():
+            for metric, value in self.kind.score(self.data.splits[split], predictions[split]).items():
                 values[metric if len(self._labelled) == 1 else f"{split}/{metric}"] = value
         return values
 
-    def _encode(self, initial: Initial, kind: TaskKind) -> dict[str, Rows]:
+    def _encode(self, initial: Initial) -> dict[str, Rows]:
         task = self.config["task"]
         max_length = min(task["max_length"], initial.config.max_position_embeddings)
         key = initial.tokenizer.fingerprint, max_length
@@ -97,7 +93,7 @@ class Workbench:
             for split, examples in self.data.splits.items():
                 if split == "train" and task["swaps_pairs"]:
                     examples = [*examples, *(example._replace(text=example.pair, pair=example.text) for example in examples)]
-                rows[split], cut = kind.encode(initial.tokenizer, examples, max_length)
+                rows[split], cut = self.kind.encode(initial.tokenizer, examples, max_length)
                 if cut:
                     print(f"{initial.name}: {cut:,} of {len(examples):,} examples of {split} cut to {max_length} tokens",
                           file=sys.stderr)
