@@ -141,10 +141,15 @@ def test_picture_has_a_dot_a_seed_and_a_bar_at_the_median(tmp_path, monkeypatch)
     assert bars == [(pytest.approx(0.725), True), (pytest.approx(0.755), True), (0.5, True)]
 
 
-def test_names_of_any_length_fit_the_picture(tmp_path):
+def test_names_of_any_length_fit_the_picture(tmp_path, monkeypatch):
+    labels, set_yticks = [], Axes.set_yticks
+    monkeypatch.setattr(Axes, "set_yticks", lambda self, places, names: labels.extend(names) or set_yticks(self, places, names))
     names = ["/".join(["a_directory_deep_down"] * 20) + end for end in ("/one", "/other")]
     plot([Result(name, 0, {"f1": 0.5}) for name in names], "f1", tmp_path / "f1.png")  # warns where there is no room
     assert image.imread(tmp_path / "f1.png").shape[1] == 9 * 120
+    # Their ends, in a few lines, or those of neighbours would lie over each other.
+    assert [label.endswith(end) and label.count("\n") < 4 for label, end in zip(labels, ("/one", "/other"), strict=True)] == [
+        True, True]
 
 
 def test_json_reads_back():

@@ -9,7 +9,7 @@ from electra_jax.finetuning.kinds import TaskKind
 from electra_jax.finetuning.metrics import write_glue_predictions
 from electra_jax.finetuning.squad_metrics import write_squad_predictions
 
-# (dataset, split without labels) → file of a GLUE submission. GLUE's diagnostic set is given to MNLI as its split "test":
+# (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is given to MNLI as its split "test":
 # --config.task.test=tfds:glue/ax.
 GLUE_SUBMISSION = {
     ("glue/cola", "test"): "CoLA.tsv", ("glue/sst2", "test"): "SST-2.tsv", ("glue/mrpc", "test"): "MRPC.tsv",
@@ -28,7 +28,7 @@ def write_predictions(directory: Path, kind: TaskKind, task: dict[str, Any], dat
     rows = "".join(f"{index}\t{kind.spell(value)}\n" for index, value in enumerate(predictions))
     (directory / f"{split}.tsv").write_text("index\tprediction\n" + rows, encoding="utf-8")
     submission = GLUE_SUBMISSION.get((task["source"], split))
-    if submission and not kind.is_labelled(examples[0]):
+    if submission:
         write_glue_predictions(directory / submission, predictions, data.labels)
     if kind.name == "question_answering":
         may_be_impossible = any(question.is_impossible for question in data.splits["train"])
