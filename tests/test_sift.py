@@ -315,7 +315,7 @@ def test_values_can_be_swept(task, monkeypatch):
             return Outcome({}, {"validation": [np.zeros(2)] * 4})
 
     monkeypatch.setattr(workbench, "Trainer", Recorder)
-    monkeypatch.setattr(workbench.Workbench, "_encode", lambda self, initial, kind: {"train": [0] * 4, "validation": [0] * 4})
+    monkeypatch.setattr(workbench.Workbench, "_encode", lambda self, initial: {"train": [0] * 4, "validation": [0] * 4})
     bench = workbench.Workbench(task, load_task(task["task"]), make_mesh(ONE, jax.devices()[:1]))
     initial = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
     sweep = parse_sweep(["sift.learning_rate=1e-4,1e-3"], task)
