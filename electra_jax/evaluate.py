@@ -4,16 +4,17 @@ random start, in one table.
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/other --init_from=MODEL,random:MODEL
 
-The first pre-trains, and --pretrainings says how often from different seeds; the second compares starts that are there. Under
---workdir each pre-training and each task has a directory of its own, as the commands for them would make it; the same command
-again goes on where it stopped. evaluation.json holds every run's figures.
+The first pre-trains, and --pretrainings says how often from different seeds; the second compares starts that are there. With
+--sweep=optimizer.learning_rate=1e-3,3e-3 every start is shown with its best setting of each task. Under --workdir each
+pre-training and each task has a directory of its own, as the commands for them would make it; the same command again goes on
+where it stopped. evaluation.json holds the table's figures, finetuning/TASK/results.json all of them.
 """
 
 import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
@@ -25,6 +26,7 @@ from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.finetune import Plan
 from electra_jax.finetuning.initial import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
+from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep, spell
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
 from electra_jax.pretrain import run as pretrain
@@ -64,21 +66,37 @@ def equal_steps(config: dict[str, Any], objective: str) -> int:
     return round(config["train"]["num_steps"] * own / other)
 
 
-def evaluate(config: dict[str, Any], workdir: Path, starts: dict[str, str], seeds: Sequence[int]) -> list[Result]:
-    """Fine-tune every start on every task from every seed; a result a start and seed, with metrics "task metric".
+class Evaluation(NamedTuple):
+    """A result a start and seed, with metrics "task metric"; and task → start → which settings of the sweep they are."""
+
+    results: list[Result]
+    chosen: dict[str, dict[str, Settings]]
+
+
+def evaluate(config: dict[str, Any], workdir: Path, starts: dict[str, str], seeds: Sequence[int],
+             sweep: Sequence[str] = ()) -> Evaluation:
+    """Fine-tune every start on every task from every seed, with every combination of `sweep` (see `parse_sweep`).
+
+    Of a sweep each start has on each task the settings with the best median of the task's first metric.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `finetune.run`.
+      ValueError, OSError, FloatingPointError: see `finetune.run`, `parse_sweep`.
     """
     metrics: dict[tuple[str, int], dict[str, float]] = {}
+    chosen: dict[str, dict[str, Settings]] = {}
     names = {path: name for name, path in starts.items()}
-    for task, settings in config["tasks"].items():
+    plans = {task: Plan(list(names), seeds, parse_sweep(sweep, settings)) for task, settings in config["tasks"].items()}
+    for task, plan in plans.items():
         print(f"fine-tuning: {task}", file=sys.stderr)
-        for result in finetune.run(settings, workdir / "finetuning" / task, Plan(list(names), seeds), names):
-            shown = {f"{task} {metric}": value for metric, value in result.metrics.items()
-                     if metric.rpartition("/")[2] in settings["task"]["metrics"]}
-            metrics[result.model, result.seed] = metrics.get((result.model, result.seed), {}) | shown
-    return [Result(name, seed, values) for (name, seed), values in metrics.items()]
+        settings = config["tasks"][task]
+        results = finetune.run(settings, workdir / "finetuning" / task, plan)
+        shown = [metric for metric in results[0].metrics if metric.rpartition("/")[2] in settings["task"]["metrics"]]
+        for result in best_settings(results, shown[0]):
+            name = names[result.model]
+            values = {f"{task} {metric}": result.metrics[metric] for metric in shown}
+            metrics[name, result.seed] = metrics.get((name, result.seed), {}) | values
+            chosen.setdefault(task, {})[name] = dict(result.settings)
+    return Evaluation([Result(name, seed, values) for (name, seed), values in metrics.items()], chosen)
 
 
 def main(argv: list[str]) -> None:
@@ -97,14 +115,19 @@ def main(argv: list[str]) -> None:
             each = "seed_0" if len(seeds_of) == 1 else f"seed_{finetune.SEED}"
             starts = {"random": f"{RANDOM}{runs[config['pretraining']['objective']['name']]}/seed_0",
                       **{objective: f"{directory}/{each}" for objective, directory in runs.items()}}
-        results = evaluate(config, workdir, starts, seeds)
+        results, chosen = evaluate(config, workdir, starts, seeds, flags.FLAGS.sweep)
     except (ValueError, OSError, ImportError, FloatingPointError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    write_json(workdir / "evaluation.json", {"config": config, "starts": starts, "results": to_json(results)})
+    write_json(workdir / "evaluation.json", {"config": config, "starts": starts, "settings": chosen,
+                                                 "results": to_json(results)})
     metrics = list(results[0].metrics)
     for metric in metrics:
         plot(results, metric, workdir / "plots" / f"{metric.replace(' ', '_').replace('/', '_')}.png")
     print("\n".join(table(results, metrics)))
+    if flags.FLAGS.sweep:
+        print("\nThe settings of each, chosen by the first metric of the very split that it is reported on:\n")
+        for task, settings in chosen.items():
+            print(f"{task}: " + "; ".join(f"{name} {spell(values)}" for name, values in settings.items()))
     print(workdir / "evaluation.json")
 
 
@@ -114,6 +137,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seeds", 3, "Fine-tuning runs of each start on each task.", lower_bound=1)
     flags.DEFINE_integer("pretrainings", 1, "Pre-training runs of each objective: 1, or as many as --seeds, each then "
                          "fine-tuned once.", lower_bound=1)
+    flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE,…: values of every task's configuration to try; several flags are "
+                              "combined.")
     flags.DEFINE_list("init_from", None, "Starts to compare instead of pre-training: DIR, or random:DIR, with commas between.")
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

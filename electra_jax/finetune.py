@@ -44,8 +44,8 @@ class Plan(NamedTuple):
     sweep: Sequence[dict[str, Any]] = ({},)
 
 
-def run(config: dict[str, Any], workdir: Path, plan: Plan, names: dict[str, str] | None = None) -> list[Result]:
-    """Every result of the plan that is not there yet; all of them, in its order. `names` are what results call the starts.
+def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
+    """Every result of the plan that is not there yet; all of them, in its order. A result's model is the start as in the plan.
 
     Raises:
       ValueError, OSError: the task, a start or the settings do not fit together; see `load_task`, `load_initial`.
@@ -68,18 +68,16 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan, names: dict[str, str]
     write_json(workdir / "config.json", {"config": config})
     results = _read_results(workdir)
     wanted = [(start, settings, seed) for start in plan.starts for settings in plan.sweep for seed in plan.seeds]
-    names = names or {start: start for start in plan.starts}
     identity = lambda result: (result.model, result.settings, result.seed)  # noqa: E731
     initial: Initial | None = None
     for start, settings, seed in wanted:
-        if (names[start], settings, seed) not in map(identity, results):
+        if (start, settings, seed) not in map(identity, results):
             path = start.replace(SEED, str(seed))
             if initial is None or initial.name != path:
                 initial = load_initial(path, workdir / "tokenizers" / _slug(path))
-            results.append(_finetune(bench, initial, names[start], settings, seed, results, workdir))
+            results.append(_finetune(bench, initial, start, settings, seed, results, workdir))
             write_json(workdir / RESULTS_FILE, to_json(results))  # whole or not at all
-    order = [(names[start], settings, seed) for start, settings, seed in wanted]
-    return sorted((result for result in results if identity(result) in order), key=lambda one: order.index(identity(one)))
+    return sorted((result for result in results if identity(result) in wanted), key=lambda one: wanted.index(identity(one)))
 
 
 def _finetune(bench: Workbench, initial: Initial, name: str, settings: dict[str, Any], seed: int, others: Sequence[Result],

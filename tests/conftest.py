@@ -1,12 +1,20 @@
 """Eight fake CPU devices for every test; silent rank promotion is an error. Must run before jax starts its backend.
 
-And a corpus and a run that several modules share: each costs its seconds once.
+What one test compiled is there for the others, those of the other process and the commands that tests start, too: a quarter of
+the time. And a corpus and a run that several modules share: each costs its seconds once.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables from the process that starts them
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest
@@ -25,11 +33,9 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """One device, as on a laptop; programs compiled by one run are reused by the others, to save minutes."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **cache}
+def environment():
+    """One device, as on a laptop."""
+    return {**os.environ, "XLA_FLAGS": ""}
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import tiny_run
 
 from electra_jax import evaluate
 from electra_jax.command_line import load_config
+from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.flops import mlm_flops, rtd_flops
 
@@ -51,7 +52,32 @@ def test_every_start_is_fine_tuned_on_every_task(config, tmp_path):
         described = json.loads((directory / "seed_1" / "config.json").read_text())["config"]
         assert (described["objective"]["name"], described["train"]["seed"], described["data"]["seed"]) == (name, 1, 1)
     starts = {"random": f"random:{runs['electra']}/seed_0", "mlm": f"{runs['mlm']}/seed_{{seed}}"}
-    results = evaluate.evaluate(config, workdir, starts, [0, 1])
+    results = evaluate.evaluate(config, workdir, starts, [0, 1]).results
     assert [(result.model, result.seed) for result in results] == [("random", 0), ("random", 1), ("mlm", 0), ("mlm", 1)]
     assert all(list(result.metrics) == ["one accuracy", "two f1", "two matthews"] for result in results)
-    assert evaluate.evaluate(config, workdir, starts, [0, 1]) == results
+    assert evaluate.evaluate(config, workdir, starts, [0, 1]).results == results
+
+    tuned = workdir / "finetuning" / "one" / "results.json"
+    before = json.loads(tuned.read_text())
+    evaluate.evaluate(config, workdir, {"mlm": f"{runs['mlm']}/seed_0"}, [1])
+    assert len(json.loads(tuned.read_text())) == len(before) + 1  # seed 1 from the pre-training of seed 0 is another run
+
+
+def test_every_start_gets_its_best_of_the_sweep(monkeypatch, tmp_path):
+    config = {"tasks": {task: {"task": {"metrics": ("accuracy", "f1")}, "optimizer": {"learning_rate": 1.0}} for task in "ab"}}
+    best = {("a", "x"): 2.0, ("a", "y"): 3.0, ("b", "x"): 3.0, ("b", "y"): 3.0}
+
+    def run(settings, workdir, plan):
+        return [Result(start, seed, {"f1": -abs(rate - best[workdir.name, start]) + seed, "accuracy": 10.0 * rate, "mcc": 0.0},
+                       {"optimizer.learning_rate": rate})
+                for start in plan.starts for rate in (values["optimizer.learning_rate"] for values in plan.sweep)
+                for seed in plan.seeds]
+
+    monkeypatch.setattr(evaluate.finetune, "run", run)
+    results, chosen = evaluate.evaluate(config, tmp_path, {"X": "x", "Y": "y"}, [0, 1], ["optimizer.learning_rate=2.0,3.0"])
+    rate = lambda value: {"optimizer.learning_rate": value}  # noqa: E731
+    assert chosen == {"a": {"X": rate(2.0), "Y": rate(3.0)}, "b": {"X": rate(3.0), "Y": rate(3.0)}}
+    assert results[:2] == [
+        Result("X", 0, {"a f1": 0.0, "a accuracy": 20.0, "b f1": 0.0, "b accuracy": 30.0}),
+        Result("X", 1, {"a f1": 1.0, "a accuracy": 20.0, "b f1": 1.0, "b accuracy": 30.0})]
+    assert [(result.model, result.seed) for result in results] == [("X", 0), ("X", 1), ("Y", 0), ("Y", 1)]

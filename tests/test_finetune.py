@@ -118,8 +118,8 @@ def test_each_seed_has_a_start_of_its_own(start, task, data, tmp_path):
     for seed in (0, 1):
         tiny_export.make_run(tmp_path / f"run_{seed}", data, tiny_export.electra_model())
     own = f"{tmp_path}/run_{finetune.SEED}"
-    together = finetune.run(task, tmp_path / "a", Plan([own], [0, 1]), {own: "mine"})
-    assert [(result.model, result.seed) for result in together] == [("mine", 0), ("mine", 1)]
+    together = finetune.run(task, tmp_path / "a", Plan([own], [0, 1]))
+    assert [(result.model, result.seed) for result in together] == [(own, 0), (own, 1)]
     alone = finetune.run(task, tmp_path / "b", Plan([f"{tmp_path}/run_1"], [1]))
     assert alone[0].metrics == together[1].metrics
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from matplotlib.axes import Axes
 from test_pretrain import comparable, counting_step
 from tiny import SPECIAL
@@ -66,30 +65,13 @@ def settings(data, task, model="electra", **changes):
     return config
 
 
-@pytest.fixture()
-def compiled_once(tmp_path):
-    """Every program of the test is compiled by the first run that needs it, to save minutes."""
-    wanted = {"jax_compilation_cache_dir": str(tmp_path / "compiled"), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    previous = {name: getattr(jax.config, name) for name in wanted}
-
-    def choose(options):
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-    choose(wanted)
-    yield
-    choose(previous)
-
-
 def is_probe(row):
     return any(name.startswith("probe/") for name in row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "sizes"), [("electra", ONE), ("deberta_v3", EIGHT)])
-def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(model, sizes, data, task, tmp_path, compiled_once,
-                                                                        monkeypatch):
+def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(model, sizes, data, task, tmp_path, monkeypatch):
     mesh = make_mesh(sizes, jax.devices()[: np.prod([*sizes.values()])])
     monkeypatch.setattr(pretrain, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task, model)
