@@ -2,6 +2,10 @@
 
 Run it again with the same arguments and it goes on from the newest checkpoint, or says that the run is complete. Any
 value of the configuration can be set on the command line: `--config.train.num_steps=1000`, `--config.data.datasets=DIR1,DIR2`.
+Told to stop by SIGTERM, or Ctrl-C, it saves and ends with exit code 143.
+
+On several hosts every one of them runs the command with --distributed, and sees the same --workdir and datasets. Where neither
+a TPU's metadata nor GKE, SLURM or Open MPI say who they are, --coordinator=HOST:PORT --num_processes=N --process_id=I does.
 """
 
 import contextlib
@@ -12,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from jax.sharding import Mesh
 
@@ -24,7 +29,9 @@ from data_pipelines.tokenizer_json import adopt_tokenizer
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.processes import is_first, join_processes, leave, wait_for_all
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
+from electra_jax.distributed.stopping import StopNotice
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
@@ -43,9 +50,11 @@ from electra_jax.training.writers import MetricWriters
 
 
 def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
-    """Train as `config` says under `workdir`; returns the summary that is also written to summary.json.
+    """Train as `config` says under `workdir`; returns the summary that is also written to summary.json, {} on all processes
+    but the first.
 
     Raises:
+      Stopped: it was told to stop, and is saved.
       ValueError: config, data, mesh and run directory do not fit together; nothing has been written then.
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
@@ -55,6 +64,9 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     mesh = make_mesh(config["mesh"])
     check_batch(config["train"]["batch_size"], config["train"]["num_microbatches"], mesh)
     check_intervals(config)
+    if is_first():  # the sample is prepared by one process; for the others it is there
+        make_sources(config["data"], workdir)
+    wait_for_all("data")
     sources = make_sources(config["data"], workdir)
     mixture = make_mixture(sources, seed=config["data"]["seed"])
     held_out = make_sequential([DatasetSource(source.path, split="validation") for source in sources])
@@ -66,6 +78,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     if initial and not (workdir / "config.json").exists():  # a run that goes on needs its start no more
         check_initial(Path(initial), config, mixture.infos[0].tokenizer_fingerprint)
 
+    wait_for_all("run directory looked at")
     num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
         program = make_program(config, objective, mesh)
@@ -79,30 +92,33 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
         start = checkpointer.latest_step() or 0
         if is_complete(workdir, start, num_steps, has_probe=probe is not None):
             print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
-            return summarize_run(workdir)
-        write_json(workdir / "config.json", description)
-        # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
-        adopt_tokenizer(Path(sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
-        write_json(workdir / "datasets.json", [{"path": source.path, **dataclasses.asdict(info)}
-                                               for source, info in zip(mixture.sources, mixture.infos, strict=True)])
-        write_parameters(config, objective, program, workdir)
-        record_session(workdir, start)
+            return summarize_run(workdir) if is_first() else {}
+        if is_first():
+            write_json(workdir / "config.json", description)
+            # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
+            adopt_tokenizer(Path(sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
+            write_json(workdir / "datasets.json", [{"path": source.path, **dataclasses.asdict(info)}
+                                                   for source, info in zip(mixture.sources, mixture.infos, strict=True)])
+            write_parameters(config, objective, program, workdir)
+            record_session(workdir, start)
         state = checkpointer.restore(start, program.abstract_state) if start else program.init()
         if initial and not start:
             step, params = restore_params(Path(initial), None, program.abstract_state.params)
             print(f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
                   file=sys.stderr)
             state = state.replace(params=params)
+        # Compiled before the run has anything to lose: told to stop while it compiles it could not save in time.
+        program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
         with (MetricWriters(workdir, tensorboard=config["log"]["tensorboard"], progress=config["log"]["progress"],
-                            total_steps=num_steps, start_step=start) as writers,
-              report_nonfinite(workdir)):
+                            total_steps=num_steps, start_step=start, is_writer=is_first()) as writers,
+              report_nonfinite(workdir), StopNotice() as stop):
             train(state, program.train_step, batches,
                   Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"],
                             config["probe"]["every"]),
-                  evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches), probe=probe,
-                  write=writers, checkpointer=checkpointer, run=description, schedule=program.schedule,
+                  evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches, stop.check), probe=probe,
+                  write=writers, checkpointer=checkpointer, run=description, schedule=program.schedule, stop=stop,
                   flops_per_token=flops_per_token, peak_flops=config["log"]["peak_flops"] * mesh.size or None)
-    return summarize_run(workdir)
+    return summarize_run(workdir) if is_first() else {}
 
 
 def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +178,9 @@ def report_nonfinite(workdir: Path):
     try:
         yield
     except NonFiniteLossError as error:
-        write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": [[path, row] for path, row in error.rows]})
+        if is_first():
+            rows = [[path, row] for path, row in error.rows]
+            write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": rows})
         raise
 
 
@@ -207,18 +225,27 @@ def main(argv: list[str]) -> None:
     del argv
     silence_libraries()
     workdir = Path(flags.FLAGS.workdir)
+    processes = {name: flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")}
     try:
+        if flags.FLAGS.distributed or any(value is not None for value in processes.values()):
+            join_processes(**processes)
         summary = run(flags.FLAGS.config.to_dict(), workdir)
     except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        leave(f"{type(error).__name__}: {error}")
     except RuntimeError as error:
-        if not isinstance(error.__cause__, OSError):
+        if not (isinstance(error.__cause__, OSError) or jax.distributed.is_initialized()):
             raise
-        sys.exit(f"{type(error.__cause__).__name__}: {error}")  # a loader's thread could not read its rows
-    print_summary(summary, workdir)
+        leave(f"{type(error.__cause__ or error).__name__}: {error}")  # a loader could not read its rows, or a process is gone
+    if is_first():
+        print_summary(summary, workdir)
 
 
 if __name__ == "__main__":
     define_flags()
+    # Here and not above, since importing a command must not define its flags.
+    flags.DEFINE_boolean("distributed", False, "Several processes run this command together, found by the cluster.")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
+    flags.DEFINE_integer("num_processes", None, "How many there are, with --coordinator.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Which one this is, from 0, with --coordinator.", lower_bound=0)
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

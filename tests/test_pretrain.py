@@ -14,6 +14,7 @@ from tiny_run import NUM_STEPS, ROOT, VOCAB, command, start, values
 
 from electra_jax import pretrain
 from electra_jax.command_line import load_config
+from electra_jax.distributed.stopping import StopNotice
 from electra_jax.training.loop import Intervals, train
 from electra_jax.training.step import NO_STEP
 from electra_jax.training.writers import MetricWriters, read_metrics
@@ -143,7 +144,7 @@ def test_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops(tmp
         with MetricWriters(tmp_path, tensorboard=False, progress=False, total_steps=6, start_step=first) as writers:
             train(types.SimpleNamespace(step=first, params=first), counting_step, batches, Intervals(last, 2, 2, 4),
                   evaluate=evaluate, write=writers, checkpointer=checkpointer, run={}, schedule=lambda step: step / 10,
-                  flops_per_token=5.0, peak_flops=1e6)
+                  flops_per_token=5.0, peak_flops=1e6, stop=StopNotice())
         return [row["step"] for row in read_metrics(tmp_path)]
 
     assert go(0, 4) == [2, 2, 4, 4]

@@ -21,6 +21,7 @@ from data_pipelines.tokenizer import load_tokenizer
 from electra_jax import pretrain
 from electra_jax.command_line import load_config
 from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.stopping import StopNotice
 from electra_jax.finetuning.probes import Probe, mean_over_text
 from electra_jax.finetuning.workbench import Workbench
 from electra_jax.models.config import make_pretraining_config
@@ -218,7 +219,7 @@ def test_the_loop_probes_when_due_and_at_the_end_beside_the_clock(tmp_path):
         with MetricWriters(tmp_path, tensorboard=False, progress=False, total_steps=8, start_step=first) as writers:
             train(types.SimpleNamespace(step=first, params=first), counting_step, batches, Intervals(last, 2, 2, 2, 3),
                   evaluate=measure("eval", 0.0), probe=measure("probe", 0.3), write=writers, checkpointer=checkpointer, run={},
-                  schedule=lambda step: 0.0, flops_per_token=1.0, peak_flops=None)
+                  schedule=lambda step: 0.0, flops_per_token=1.0, peak_flops=None, stop=StopNotice())
 
     go(0, 6)
     assert order == [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]

@@ -10,6 +10,13 @@ from etils import epath
 from electra_jax.training.state import TrainState
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, without its own look at whether the run shall stop: it would count steps where `StopNotice` counts calls."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpointer:
     """Checkpoints of one run under `directory`, the newest `keep` of them; saved in the background. With None it only reads,
     and leaves alone what a run that is going on has not finished saving.
@@ -21,7 +28,7 @@ class Checkpointer:
     def __init__(self, directory: str, *, keep: int | None):
         _silence_stragglers()
         # ml frameworks disagree on relative paths; Orbax wants absolute ones.
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             epath.Path(directory).resolve(),
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None),
             item_names=("state", "run"))
@@ -94,8 +101,8 @@ class Checkpointer:
 
     def _failure(self, error: Exception) -> OSError:
         return OSError(f"A checkpoint could not be saved in {self._manager.directory}: {_reason(error)}. The checkpoints of "
-                       f"steps {self.all_steps()} are whole. Free disk space (config.checkpoint.keep says how many are kept) "
-                       "and run the same command again: it goes on from the newest.")
+                       f"steps {self.all_steps()} are whole. If the disk is full, free space (config.checkpoint.keep says "
+                       "how many are kept). Run the same command again: it goes on from the newest.")
 
 
 def _reason(error: Exception) -> str:

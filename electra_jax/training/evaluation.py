@@ -17,11 +17,13 @@ class EvaluationBatches(Protocol):
     def batch_at(self, index: int) -> dict[str, jax.Array]: ...
 
 
-def evaluate(evaluation_step: Callable[..., Any], params: Any, batches: EvaluationBatches) -> Numbers:
-    """Metrics over all batches, from merged sums; added on the host in float64."""
+def evaluate(evaluation_step: Callable[..., Any], params: Any, batches: EvaluationBatches,
+             check: Callable[[], None] = lambda: None) -> Numbers:
+    """Metrics over all batches, from merged sums; added on the host in float64. `check` may raise before every batch."""
     total: Any = None
     pending = None
     for index in range(len(batches)):
+        check()
         dispatched = evaluation_step(params, batches.batch_at(index)["input_ids"], index)
         if pending is not None:  # fetched one batch late, so that the device always has work
             total = _add(total, pending)

@@ -2,6 +2,7 @@
 checkpoint if due. Everything it needs is handed to it; it knows neither the model nor where data come from.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.metrics import Numbers, summarize
 from electra_jax.training.state import TrainState
@@ -49,16 +51,17 @@ class NonFiniteLossError(FloatingPointError):
 
 def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, intervals: Intervals, *,
           evaluate: Callable[[Any], Numbers], write: MetricWriters, checkpointer: Checkpointer, run: dict[str, Any],
-          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None,
+          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None, stop: StopNotice,
           probe: Callable[[Any], Numbers] | None = None) -> TrainState:
     """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns the last state.
     `evaluate` and `probe` get the parameters and leave them as they are.
 
     Raises:
+      Stopped: `stop` said so; the state is saved.
       NonFiniteLossError: at the first logging step, evaluation or checkpoint after it happened; nothing bad is ever saved.
       OSError: a checkpoint or a row of metrics could not be written.
     """
-    start = step = int(state.step)
+    start = step = saved = int(state.step)
     clock = _Clock(batches)
     window: Any = None  # metric sums of the step dispatched last
     pending: tuple[int, Any] | None = None  # step and sums of the row to write next
@@ -91,27 +94,45 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         settle()
         if not write.has_row(step, prefix):
             with clock.paused():
-                write.write(step, compute(state.params), prefix=prefix)
+                with stop.waiting():
+                    numbers = compute(state.params)
+                write.write(step, numbers, prefix=prefix)
+
+    def save() -> None:
+        nonlocal saved
+        # The row first: a crash between the two then repeats a row instead of losing it.
+        settle()
+        with clock.paused():
+            checkpointer.save(step, state, run)
+        saved = step
 
     measures = [("eval/", intervals.evaluate, evaluate)]
     if probe is not None:
         measures.append(("probe/", intervals.probe, probe))
-    while step < intervals.num_steps:
-        for prefix, every, compute in measures:
-            if step % every == 0 and step > 0:
-                measure(prefix, compute)
-        state, window = step_fn(state, batches.batch_at(step)["input_ids"])
-        step += 1
-        flush()
-        if step % intervals.log == 0:
-            pending = (step, window)
-        if step % intervals.checkpoint == 0 or step == intervals.num_steps:
-            # The row first: a crash between the two then repeats a row instead of losing it.
-            settle()
-            with clock.paused():
-                checkpointer.save(step, state, run)
-    for prefix, _, compute in measures:
-        measure(prefix, compute)
+    try:
+        while step < intervals.num_steps:
+            for prefix, every, compute in measures:
+                if step % every == 0 and step > 0:
+                    measure(prefix, compute)
+            with stop.waiting():
+                ids = batches.batch_at(step)["input_ids"]
+            state, window = step_fn(state, ids)
+            step += 1
+            flush()
+            if step % intervals.log == 0:
+                pending = (step, window)
+            if step % intervals.checkpoint == 0 or step == intervals.num_steps:
+                save()
+            stop.check()
+        for prefix, _, compute in measures:
+            measure(prefix, compute)
+    except Stopped:
+        if step > saved:
+            save()
+        checkpointer.wait()
+        if jax.process_index() == 0:
+            print(f"Told to stop: step {step} is saved. The same command goes on from there.", file=sys.stderr)
+        raise
     checkpointer.wait()
     return state
 

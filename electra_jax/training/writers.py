@@ -53,14 +53,14 @@ class MetricWriters:
         self._file: TextIO | None = None
         self._tensorboard = self._progress = None
         self._already_there: set[tuple[int, str]] = set()
+        # Evaluation at the restored step may run again; the row it would repeat is already here. All processes must know.
+        self._already_there = {(row["step"], _kind(row)) for row in read_metrics(run_dir) if row["step"] == start_step}
         if not is_writer:
             return
         run_dir = _local(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS_FILE
-        kept = _forget_after(path, start_step)
-        # Evaluation at the restored step may run again; the row it would repeat is already here.
-        self._already_there = {(row["step"], _kind(row)) for row in kept if row["step"] == start_step}
+        _forget_after(path, start_step)
         self._tensorboard = _open_tensorboard(run_dir / "tensorboard", start_step) if tensorboard else None
         self._progress = _make_progress(sys.stderr, start_step, total_steps) if progress else None
         self._file = path.open("a", encoding="utf-8")
@@ -152,10 +152,10 @@ def _parse(path: Path) -> tuple[list[Row], bool]:
     return rows, is_torn
 
 
-def _forget_after(path: Path, start_step: int) -> list[Row]:
-    """Removes rows of later steps and a torn last line, all at once or not at all. Returns the rows that stay."""
+def _forget_after(path: Path, start_step: int) -> None:
+    """Removes rows of later steps and a torn last line, all at once or not at all."""
     if not path.exists():
-        return []
+        return
     rows, is_torn = _parse(path)
     kept = [row for row in rows if row["step"] <= start_step]
     if is_torn or len(kept) < len(rows):
@@ -165,7 +165,6 @@ def _forget_after(path: Path, start_step: int) -> list[Row]:
             file.flush()
             os.fsync(file.fileno())
         rewritten.replace(path)
-    return kept
 
 
 def _kind(row: Row) -> str:

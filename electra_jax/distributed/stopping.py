@@ -1,0 +1,64 @@
+"""How a run is told to stop: SIGTERM, by which clouds and schedulers announce the end of a machine, or Ctrl-C."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+STOPPED = 143  # exit code of a run that saved and can go on: 128 + SIGTERM, as launchers know it
+
+
+class Stopped(SystemExit):
+    """The run was told to stop. Where nothing else is done about it the process ends with STOPPED."""
+
+    def __init__(self):
+        super().__init__(STOPPED)
+
+
+class StopNotice:
+    """Whether the run shall stop; a context manager, which takes over the two signals within it.
+
+    Of one process: SIGTERM or Ctrl-C, of which a second one interrupts as ever. Of several: SIGTERM, on any of them, which JAX
+    hears and agrees on, so that `check` raises in the same call on all, whose calls must therefore be the same.
+    """
+
+    def __init__(self):
+        self._is_due = self._is_waiting = False
+        self._calls = 0
+        self._previous = {}
+
+    def check(self) -> None:
+        """Raises Stopped when the run shall stop. Costs nothing on the devices; to be called between their steps."""
+        self._calls += 1
+        if self._is_due or multihost_utils.reached_preemption_sync_point(self._calls):
+            raise Stopped
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Context for what may take long on the host: of one process, a notice raises Stopped in the midst of it."""
+        self._is_waiting = True
+        try:
+            if self._is_due:
+                raise Stopped
+            yield
+        finally:
+            self._is_waiting = False
+
+    def __enter__(self) -> "StopNotice":
+        if not jax.distributed.is_initialized():
+            self._previous = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self._is_due = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._is_waiting:
+            self._is_waiting = False  # once: what cleans up after it must not be broken off in turn
+            raise Stopped

@@ -1,0 +1,121 @@
+"""Several processes on one machine, over its network: the run of one, whatever happens to them in between."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from test_pretrain import checkpoints, comparable
+from tiny_run import NUM_STEPS, ROOT, command
+
+from electra_jax.distributed.processes import join_processes
+
+DEVICES = 4  # of all processes together, so that programs and their order of sums stay what they are
+
+
+class Processes:
+    """`number` processes that run the tiny run's command together."""
+
+    def __init__(self, number, workdir, data, environment):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        environment = environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // number}"}
+        self.outputs = [workdir.with_name(f"output_{number}_{index}") for index in range(number)]
+        self.processes = []
+        for index, output in enumerate(self.outputs):
+            flags = [f"--coordinator=localhost:{port}", f"--num_processes={number}", f"--process_id={index}"]
+            with output.open("w") as file:
+                self.processes.append(subprocess.Popen(command(workdir, data, arguments=flags if number > 1 else ()), cwd=ROOT,
+                                                       env=environment, stdout=file, stderr=subprocess.STDOUT))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def when_rows(self, number, workdir):
+        """Block until metrics.jsonl has so many lines."""
+        path, deadline = workdir / "metrics.jsonl", time.monotonic() + 400
+        while not path.exists() or path.read_bytes().count(b"\n") < number:
+            assert time.monotonic() < deadline and all(process.poll() is None for process in self.processes), self.text()
+            time.sleep(0.01)
+
+    def wait(self, seconds=400):
+        """Exit codes."""
+        return [process.wait(timeout=seconds) for process in self.processes]
+
+    def text(self):
+        return "\n".join(path.read_text(errors="replace") for path in self.outputs)
+
+
+def assert_same(rows, expected):
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row == {key: value if value is None else pytest.approx(value, rel=1e-5, abs=1e-5)
+                       for key, value in other.items()}, row["step"]
+
+
+@pytest.mark.slow
+def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, environment, tmp_path):
+    workdir = tmp_path / "run"
+    with Processes(4, workdir, data, environment) as four:
+        four.when_rows(2, workdir)
+        four.processes[2].send_signal(signal.SIGTERM)  # to one of them
+        assert four.wait() == [143] * 4, four.text()
+        saved = checkpoints(workdir)[-1]
+        assert four.text().count(f"step {saved} is saved") == 1  # said by the first alone
+    assert 8 <= saved < NUM_STEPS
+
+    with Processes(2, workdir, data, environment) as two:
+        two.when_rows((saved + 12) // 4, workdir)
+        began = time.monotonic()
+        two.processes[1].kill()
+        assert two.wait(60) == [1, -signal.SIGKILL], two.text()
+        assert time.monotonic() - began < 60
+        assert "This was process 0 of 2. Where another one broke off first" in two.text()
+    assert saved <= checkpoints(workdir)[-1] < NUM_STEPS
+
+    with Processes(1, workdir, data, environment) as one:
+        assert one.wait() == [0], one.text()
+    assert_same(comparable(workdir), comparable(finished[0]))
+    assert len((workdir / "sessions.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("localhost:1234", None, 0), r"--num_processes is missing: expected all of --coordinator, --num_processes, --process_id"),
+    (("localhost", 2, 0), r"--coordinator: got 'localhost', expected HOST:PORT"),
+    (("localhost:1234", 2, 2), r"--process_id: got 2 of 2 processes, expected 0 … 1"),
+])
+def test_what_is_missing_or_impossible_is_said(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        join_processes(*arguments)
+
+
+@pytest.mark.slow
+def test_without_a_cluster_it_says_what_to_give(data, tmp_path, environment):
+    environment = {name: value for name, value in environment.items() if not name.startswith(("SLURM_", "OMPI_", "TPU_"))}
+    outcome = subprocess.run(command(tmp_path / "run", data, arguments=["--distributed"]), cwd=ROOT, env=environment,
+                             capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
+    assert "nothing here says where the other processes are" in outcome.stderr and "--coordinator=…" in outcome.stderr
+
+
+SLURM = "SLURM_JOB_ID=77 SLURM_STEP_NODELIST=127.0.0.1 SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0"
+
+
+@pytest.mark.slow
+def test_processes_of_slurm_find_each_other(environment):
+    code = ("from electra_jax.distributed.processes import join_processes; join_processes(); import jax; "
+            "assert jax.distributed.is_initialized() and jax.process_count() == 1")
+    variables = dict(word.split("=") for word in SLURM.split())
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment | variables,
+                             capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "process 0 of 1: 1 of 1 devices" in outcome.stderr
