@@ -6,8 +6,13 @@ import signal
 import threading
 import types
 
+import jax
+import numpy as np
 import pytest
 
+from data_pipelines.loader import Loader
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.distributed.stopping import STOPPED, StopNotice, Stopped
 from electra_jax.training import loop
 from electra_jax.training.evaluation import evaluate
@@ -155,3 +160,21 @@ def test_evaluation_asks_before_every_batch():
     with pytest.raises(Stopped):
         evaluate(lambda params, ids, index: {}, None, Batches(), check)
     assert asked == [0, 1]
+
+
+def test_a_wait_for_rows_is_broken_off_and_the_loader_ends():
+    arrived = threading.Event()
+
+    def read(dataset_index, row):
+        told_soon()
+        arrived.wait(30)
+        raise OSError("the file system hung")
+
+    mixture = types.SimpleNamespace(sequence_length=4, num_examples=None, sources=[], read=read,
+                                    rows_at=lambda start, stop: (np.zeros(stop - start, int), np.arange(start, stop)))
+    sharding = batch_sharding(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1]))
+    with Loader(mixture, batch_size=2, sharding=sharding) as batches, StopNotice() as stop:
+        with pytest.raises(Stopped), stop.waiting():
+            batches.batch_at(0)
+        assert not arrived.is_set() and 0 < batches.seconds_waited < 20
+        arrived.set()
