@@ -21,21 +21,16 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 
 from data_pipelines.loader import EvaluationLoader, Loader
-from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
-from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
-from data_pipelines.sample.prepare import prepare_sample
 from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.tokenizer_json import adopt_tokenizer
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
-from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.processes import is_first, join_processes, leave, wait_for_all
-from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
+from electra_jax.distributed.processes import define_process_flags, is_first, join_by_flags, leave, wait_for_all
+from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
-from electra_jax.models.config import PretrainingConfig, make_pretraining_config
-from electra_jax.models.inputs import SpecialTokens
+from electra_jax.models.config import PretrainingConfig
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.registry import make_objective
+from electra_jax.run_inputs import open_inputs
 from electra_jax.trained_run import check_initial, restore_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
@@ -43,7 +38,7 @@ from electra_jax.training.loop import Intervals, NonFiniteLossError, train
 from electra_jax.training.metrics import Numbers
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, make_program
-from electra_jax.training.run_directory import check_run_directory, is_complete, summarize_run, write_json
+from electra_jax.training.run_directory import is_complete, summarize_run, write_json
 from electra_jax.training.session import record_session
 from electra_jax.training.state import abstract_params
 from electra_jax.training.writers import MetricWriters
@@ -59,21 +54,8 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    config = config | {"data": config["data"] | dataset_values(config["data"])}
-    model = make_pretraining_config(config["model"])
-    mesh = make_mesh(config["mesh"])
-    check_batch(config["train"]["batch_size"], config["train"]["num_microbatches"], mesh)
-    check_intervals(config)
-    if is_first():  # the sample is prepared by one process; for the others it is there
-        make_sources(config["data"], workdir)
-    wait_for_all("data")
-    sources = make_sources(config["data"], workdir)
-    mixture = make_mixture(sources, seed=config["data"]["seed"])
-    held_out = make_sequential([DatasetSource(source.path, split="validation") for source in sources])
-    check_data(config, model, mixture)
-    objective, flops_per_token = make_objective(config, model, SpecialTokens(**mixture.special._asdict()))
-    description = {"config": config, "data": [info.fingerprint for info in mixture.infos]}
-    check_run_directory(workdir, description)
+    inputs = open_inputs(config, workdir)
+    config, mesh, mixture = inputs.config, inputs.mesh, inputs.mixture
     initial = config["checkpoint"]["init_from"]
     if initial and not (workdir / "config.json").exists():  # a run that goes on needs its start no more
         check_initial(Path(initial), config, mixture.infos[0].tokenizer_fingerprint)
@@ -81,12 +63,12 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     wait_for_all("run directory looked at")
     num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
-        program = make_program(config, objective, mesh)
-    probe = make_probe(config, model, Path(sources[0].path) / "tokenizer", mesh, workdir / "probe")
+        program = make_program(config, inputs.objective, mesh)
+    probe = make_probe(config, inputs.model, Path(mixture.sources[0].path) / "tokenizer", mesh, workdir / "probe")
     with (axis_context(mesh),
           Loader(mixture, batch_size=config["train"]["batch_size"], sharding=batch_sharding(mesh),
                  prefetch=config["data"]["prefetch"]) as batches,
-          EvaluationLoader(held_out, batch_size=config["eval"]["batch_size"], sharding=batch_sharding(mesh),
+          EvaluationLoader(inputs.held_out, batch_size=config["eval"]["batch_size"], sharding=batch_sharding(mesh),
                            max_batches=config["eval"]["max_batches"]) as held_out_batches,
           contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=config["checkpoint"]["keep"])) as checkpointer):
         start = checkpointer.latest_step() or 0
@@ -94,12 +76,12 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
             print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
             return summarize_run(workdir) if is_first() else {}
         if is_first():
-            write_json(workdir / "config.json", description)
+            write_json(workdir / "config.json", inputs.description)
             # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
-            adopt_tokenizer(Path(sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
+            adopt_tokenizer(Path(mixture.sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
             write_json(workdir / "datasets.json", [{"path": source.path, **dataclasses.asdict(info)}
                                                    for source, info in zip(mixture.sources, mixture.infos, strict=True)])
-            write_parameters(config, objective, program, workdir)
+            write_parameters(config, inputs.objective, program, workdir)
             record_session(workdir, start)
         state = checkpointer.restore(start, program.abstract_state) if start else program.init()
         if initial and not start:
@@ -116,50 +98,9 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
                   Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"],
                             config["probe"]["every"]),
                   evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches, stop.check), probe=probe,
-                  write=writers, checkpointer=checkpointer, run=description, schedule=program.schedule, stop=stop,
-                  flops_per_token=flops_per_token, peak_flops=config["log"]["peak_flops"] * mesh.size or None)
+                  write=writers, checkpointer=checkpointer, run=inputs.description, schedule=program.schedule, stop=stop,
+                  flops_per_token=inputs.flops_per_token, peak_flops=config["log"]["peak_flops"] * mesh.size or None)
     return summarize_run(workdir) if is_first() else {}
-
-
-def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
-    """config.data.datasets and weights as tuples of one length: a single directory may be a plain string.
-
-    Raises:
-      ValueError: no directory is given, or not one weight for each.
-    """
-    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
-    datasets = tuple(str(path) for path in datasets if path != "")
-    if not datasets:
-        raise ValueError("config.data.datasets: no dataset is given. Build one with `python -m data_pipelines.corpus --train … "
-                         "--validation … --tokenizer … --sequence_length "
-                         f"{data['sequence_length']} --packing documents --out DIR` (--help explains it), then pass "
-                         "--config.data.datasets=DIR.")
-    weights = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
-    if len(weights) != len(datasets) or not all(isinstance(weight, int | float) for weight in weights):
-        raise ValueError(f"config.data.weights: got {tuple(weights)} for {len(datasets)} datasets, expected a number for each. "
-                         f"Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares.")
-    return {"datasets": datasets, "weights": tuple(float(weight) for weight in weights)}
-
-
-def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
-    """The datasets of config.data; the sample corpus is prepared under `workdir` first.
-
-    Raises:
-      ValueError, OSError: see `prepare_sample`.
-    """
-    return [DatasetSource(prepare_sample(path, workdir / "sample", sequence_length=data["sequence_length"])
-                          if path.startswith(SAMPLE_PREFIX) else path, weight)
-            for path, weight in zip(data["datasets"], data["weights"], strict=True)]
-
-
-def check_intervals(config: dict[str, Any]) -> None:
-    """Raises ValueError when something should happen every zero or fewer steps."""
-    for key in ("log.every", "eval.every", "checkpoint.every", "checkpoint.keep", "train.num_steps"):
-        section, name = key.split(".")
-        if config[section][name] < 1:
-            raise ValueError(f"config.{key}: got {config[section][name]}, expected 1 or more.")
-    if config["probe"]["every"] < 0:
-        raise ValueError(f"config.probe.every: got {config['probe']['every']}, expected 0 (never) or more.")
 
 
 def make_probe(config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh,
@@ -192,21 +133,6 @@ def write_parameters(config: dict[str, Any], objective: Objective, program: Prog
     print(f"{lines[-1]} (all in {workdir / 'parameters.txt'})", file=sys.stderr)
 
 
-def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixture) -> None:
-    """Raises ValueError when rows are longer, or ids larger, than the model can take."""
-    length, expected = mixture.sequence_length, config["data"]["sequence_length"]
-    if length != expected:
-        raise ValueError(f"config.data.sequence_length: got {expected}, but the datasets hold rows of {length}. Set "
-                         f"config.data.sequence_length={length}, or build a dataset with --sequence_length {expected}.")
-    if length > model.discriminator.max_position_embeddings:
-        raise ValueError(f"config.model.max_position_embeddings: got {model.discriminator.max_position_embeddings}, "
-                         f"expected at least the row length {length}.")
-    vocab_size = max(info.vocab_size for info in mixture.infos)
-    if vocab_size > model.discriminator.vocab_size:
-        raise ValueError(f"config.model.vocab_size: got {model.discriminator.vocab_size}, but the datasets' tokenizer has "
-                         f"{vocab_size} entries. Set config.model.vocab_size={vocab_size} or more.")
-
-
 def silence_libraries() -> None:
     """Orbax reports every rename, and each array that a full disk rejects with its traceback; what matters is also raised."""
     logging.set_verbosity(logging.FATAL)
@@ -225,10 +151,8 @@ def main(argv: list[str]) -> None:
     del argv
     silence_libraries()
     workdir = Path(flags.FLAGS.workdir)
-    processes = {name: flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")}
     try:
-        if flags.FLAGS.distributed or any(value is not None for value in processes.values()):
-            join_processes(**processes)
+        join_by_flags()
         summary = run(flags.FLAGS.config.to_dict(), workdir)
     except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
         leave(f"{type(error).__name__}: {error}")
@@ -243,9 +167,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     define_flags()
     # Here and not above, since importing a command must not define its flags.
-    flags.DEFINE_boolean("distributed", False, "Several processes run this command together, found by the cluster.")
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
-    flags.DEFINE_integer("num_processes", None, "How many there are, with --coordinator.", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, "Which one this is, from 0, with --coordinator.", lower_bound=0)
+    define_process_flags()
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

@@ -16,7 +16,7 @@ from data_pipelines.mixture import DatasetSource, make_mixture
 from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.tokenizer_directory import SpecialIds
 from data_pipelines.tokenizer_json import adopt_tokenizer
-from electra_jax import pretrain
+from electra_jax import pretrain, run_inputs
 from electra_jax.command_line import load_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import MASKING, mask_tokens
@@ -86,7 +86,7 @@ def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monk
     def make(config, model, special):
         raise Reached(special)
 
-    monkeypatch.setattr(pretrain, "make_objective", make)
+    monkeypatch.setattr(run_inputs, "make_objective", make)
     with pytest.raises(Reached) as reached:
         pretrain.run(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
     assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100),)

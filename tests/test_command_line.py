@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from electra_jax.command_line import define_flags, parse_flags
-from electra_jax.pretrain import dataset_values
+from electra_jax.run_inputs import dataset_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # how ml_collections loads a file
 

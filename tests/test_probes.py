@@ -18,7 +18,7 @@ from tiny_export import electra_model, make_config, random_params
 from tiny_run import values
 
 from data_pipelines.tokenizer import load_tokenizer
-from electra_jax import pretrain
+from electra_jax import pretrain, run_inputs
 from electra_jax.command_line import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.stopping import StopNotice
@@ -74,7 +74,7 @@ def is_probe(row):
 @pytest.mark.parametrize(("model", "sizes"), [("electra", ONE), ("deberta_v3", EIGHT)])
 def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(model, sizes, data, task, tmp_path, monkeypatch):
     mesh = make_mesh(sizes, jax.devices()[: np.prod([*sizes.values()])])
-    monkeypatch.setattr(pretrain, "make_mesh", lambda _: mesh)
+    monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task, model)
     pretrain.run(settings(data, task, model, probe__every=0), tmp_path / "without")
     pretrain.run(with_probes, tmp_path / "with")

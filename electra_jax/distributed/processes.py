@@ -5,6 +5,7 @@ import sys
 from typing import NoReturn
 
 import jax
+from absl import flags
 from jax.experimental import multihost_utils
 
 CONNECT_SECONDS = 120  # for the slowest host to start the same command
@@ -43,6 +44,24 @@ def join_processes(coordinator: str | None = None, num_processes: int | None = N
                          f"GKE, SLURM or Open MPI; elsewhere give {', '.join(f'--{name}=…' for name in given)}.") from error
     print(f"process {jax.process_index()} of {jax.process_count()}: {jax.local_device_count()} of {jax.device_count()} devices",
           file=sys.stderr)
+
+
+def define_process_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define --distributed, and --coordinator, --num_processes and --process_id for where no cluster is."""
+    flags.DEFINE_boolean("distributed", False, "Several processes run this command together, found by the cluster.",
+                         flag_values=flag_values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.", flag_values=flag_values)
+    flags.DEFINE_integer("num_processes", None, "How many there are, with --coordinator.", lower_bound=1,
+                         flag_values=flag_values)
+    flags.DEFINE_integer("process_id", None, "Which one this is, from 0, with --coordinator.", lower_bound=0,
+                         flag_values=flag_values)
+
+
+def join_by_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """`join_processes` as the flags say, which raises its errors; nothing without them."""
+    explicit = [flag_values[name].value for name in ("coordinator", "num_processes", "process_id")]
+    if flag_values["distributed"].value or any(value is not None for value in explicit):
+        join_processes(*explicit)
 
 
 def is_first() -> bool:

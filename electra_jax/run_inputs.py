@@ -1,0 +1,115 @@
+"""What a configuration, its data, the devices and a run directory come to, and whether they fit together."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
+from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
+from data_pipelines.sample.prepare import prepare_sample
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.processes import is_first, wait_for_all
+from electra_jax.distributed.sharding import check_batch
+from electra_jax.models.config import PretrainingConfig, make_pretraining_config
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.base import Objective
+from electra_jax.objectives.registry import make_objective
+from electra_jax.training.run_directory import check_run_directory
+
+
+class RunInputs(NamedTuple):
+    """`config` with its datasets and weights as tuples; `description` is what the run directory and checkpoints keep."""
+
+    config: dict[str, Any]
+    model: PretrainingConfig
+    mesh: Mesh
+    mixture: Mixture
+    held_out: Mixture
+    objective: Objective
+    flops_per_token: float
+    description: dict[str, Any]
+
+
+def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
+    """All that training needs, opened and checked. Writes nothing but the sample corpus, where config.data asks for it.
+
+    Raises:
+      ValueError: config, data, mesh and run directory do not fit together.
+      OSError: a dataset cannot be read.
+    """
+    config = config | {"data": config["data"] | dataset_values(config["data"])}
+    model = make_pretraining_config(config["model"])
+    mesh = make_mesh(config["mesh"])
+    check_batch(config["train"]["batch_size"], config["train"]["num_microbatches"], mesh)
+    check_intervals(config)
+    sources = make_sources(config["data"], workdir)
+    mixture = make_mixture(sources, seed=config["data"]["seed"])
+    held_out = make_sequential([DatasetSource(source.path, split="validation") for source in sources])
+    check_data(config, model, mixture)
+    objective, flops_per_token = make_objective(config, model, SpecialTokens(**mixture.special._asdict()))
+    description = {"config": config, "data": [info.fingerprint for info in mixture.infos]}
+    check_run_directory(workdir, description)
+    return RunInputs(config, model, mesh, mixture, held_out, objective, flops_per_token, description)
+
+
+def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
+    """config.data.datasets and weights as tuples of one length: a single directory may be a plain string.
+
+    Raises:
+      ValueError: no directory is given, or not one weight for each.
+    """
+    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
+    datasets = tuple(str(path) for path in datasets if path != "")
+    if not datasets:
+        raise ValueError("config.data.datasets: no dataset is given. Build one with `python -m data_pipelines.corpus --train … "
+                         "--validation … --tokenizer … --sequence_length "
+                         f"{data['sequence_length']} --packing documents --out DIR` (--help explains it), then pass "
+                         "--config.data.datasets=DIR.")
+    weights = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
+    if len(weights) != len(datasets) or not all(isinstance(weight, int | float) for weight in weights):
+        raise ValueError(f"config.data.weights: got {tuple(weights)} for {len(datasets)} datasets, expected a number for each. "
+                         f"Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares.")
+    return {"datasets": datasets, "weights": tuple(float(weight) for weight in weights)}
+
+
+def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
+    """The datasets of config.data; the sample corpus is prepared under `workdir` first, by the first process.
+
+    Raises:
+      ValueError, OSError: see `prepare_sample`.
+    """
+    has_sample = any(path.startswith(SAMPLE_PREFIX) for path in data["datasets"])
+    if has_sample and not is_first():
+        wait_for_all("sample")
+    sources = [DatasetSource(prepare_sample(path, workdir / "sample", sequence_length=data["sequence_length"])
+                             if path.startswith(SAMPLE_PREFIX) else path, weight)
+               for path, weight in zip(data["datasets"], data["weights"], strict=True)]
+    if has_sample and is_first():
+        wait_for_all("sample")
+    return sources
+
+
+def check_intervals(config: dict[str, Any]) -> None:
+    """Raises ValueError when something should happen every zero or fewer steps."""
+    for key in ("log.every", "eval.every", "checkpoint.every", "checkpoint.keep", "train.num_steps"):
+        section, name = key.split(".")
+        if config[section][name] < 1:
+            raise ValueError(f"config.{key}: got {config[section][name]}, expected 1 or more.")
+    if config["probe"]["every"] < 0:
+        raise ValueError(f"config.probe.every: got {config['probe']['every']}, expected 0 (never) or more.")
+
+
+def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixture) -> None:
+    """Raises ValueError when rows are longer, or ids larger, than the model can take."""
+    length, expected = mixture.sequence_length, config["data"]["sequence_length"]
+    if length != expected:
+        raise ValueError(f"config.data.sequence_length: got {expected}, but the datasets hold rows of {length}. Set "
+                         f"config.data.sequence_length={length}, or build a dataset with --sequence_length {expected}.")
+    if length > model.discriminator.max_position_embeddings:
+        raise ValueError(f"config.model.max_position_embeddings: got {model.discriminator.max_position_embeddings}, "
+                         f"expected at least the row length {length}.")
+    vocab_size = max(info.vocab_size for info in mixture.infos)
+    if vocab_size > model.discriminator.vocab_size:
+        raise ValueError(f"config.model.vocab_size: got {model.discriminator.vocab_size}, but the datasets' tokenizer has "
+                         f"{vocab_size} entries. Set config.model.vocab_size={vocab_size} or more.")
