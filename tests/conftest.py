@@ -20,6 +20,7 @@ import jax
 import pytest
 import tiny_export
 import tiny_run
+import tpu_sandbox
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -49,3 +50,16 @@ def finished(data, environment, tmp_path_factory):
 def exports(data, tmp_path_factory):
     """name → (export, parameters of its run) of every variant in tiny_export. Tests only read them."""
     return tiny_export.make_exports(tmp_path_factory.mktemp("exports"), data)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """The TPU launcher in a repository of its own. Sandboxes copy it."""
+    return tpu_sandbox.make_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture
+def sandbox(tmp_path, checkout):
+    """The launcher with a gcloud that makes up its TPU."""
+    with tpu_sandbox.Sandbox(tmp_path, checkout) as sandbox:
+        yield sandbox

@@ -50,23 +50,31 @@ def test_every_mistake_is_named_in_one_go(data, environment, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_with_other_settings_and_another_disk_is_named(data, environment, tmp_path):
+def test_a_process_with_other_settings_another_disk_and_other_data_is_named(data, environment, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [start(tmp_path / f"disk_{index}" / "run", data, environment,
-                       [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"], train__seed=index)
-                 for index in range(2)]
+                       [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"], train__seed=index,
+                       data__datasets=str(data / ("corpus", "other")[index])) for index in range(2)]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [1, 1], outputs
     shown = lines(outputs[0][0])
     at = shown.index(next(line for line in shown if line.startswith("wrong same everywhere [process 1]")))
-    assert shown[at + 1] == ("other than on process 0: config.train.seed (here 1). Install the same on every host and give the "
-                             "same command.")
+    assert shown[at + 1].startswith('other than on process 0: config.data.datasets (here ["')
+    assert shown[at + 1].endswith("), config.train.seed (here 1). Install the same on every host and give the same command.")
     assert "ok same everywhere [process 0]" in shown[at - 1]
     assert any(line.startswith("the files of processes [1] are not seen here") for line in shown)
     assert any(line.startswith("the files of processes [0] are not seen here") for line in shown)
-    assert "All is well" not in outputs[1][0]
+    assert shown.count("not the same on every process. Copy the datasets again.") == 2
+    assert "same everywhere" not in outputs[1][0]  # the first speaks for all
+
+
+def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
+    eight = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    process = start(tmp_path / "run", data, eight, mesh__tensor=8)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "config.mesh does not fit the model" in out and lines(out)[-2].startswith("…")
 
 
 @pytest.mark.slow

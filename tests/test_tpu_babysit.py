@@ -4,19 +4,7 @@ import signal
 import subprocess
 
 import pytest
-from tpu_sandbox import LAUNCH, QUICK, RUN, TYPE, Sandbox, make_checkout
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """What sandboxes copy."""
-    return make_checkout(tmp_path_factory.mktemp("checkout"))
-
-
-@pytest.fixture
-def sandbox(tmp_path, checkout):
-    with Sandbox(tmp_path, checkout) as sandbox:
-        yield sandbox
+from tpu_sandbox import LAUNCH, QUICK, RUN, TYPE
 
 
 def babysit(sandbox, *words, run=RUN):

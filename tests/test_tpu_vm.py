@@ -9,19 +9,7 @@ import sys
 
 import pytest
 from stand_in_gcloud import kill_run, write_program
-from tpu_sandbox import QUICK, RUN, RUN_NAME, TYPE, Sandbox, commit, make_checkout
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """What sandboxes copy."""
-    return make_checkout(tmp_path_factory.mktemp("checkout"))
-
-
-@pytest.fixture
-def sandbox(tmp_path, checkout):
-    with Sandbox(tmp_path, checkout) as sandbox:
-        yield sandbox
+from tpu_sandbox import QUICK, RUN, RUN_NAME, TYPE, Sandbox, commit
 
 
 @pytest.fixture(scope="module")
