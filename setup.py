@@ -43,6 +43,8 @@ setup(
     ],
     extras_require={
         "formats": ["pyarrow>=18", "zstandard>=0.22"],  # Parquet and zstd inputs
+        # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece 0.2.3 refuse.
+        "beam": ["apache-beam>=2.77", "sentencepiece<0.2.3"],
         "track": ["tensorboardX>=2.6"],
         "hf": ["torch>=2.6", "transformers>=4.57"],  # to verify exports, and to read PyTorch's own files
         "cuda": ["jax[cuda12]"],

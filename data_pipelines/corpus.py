@@ -9,29 +9,34 @@ The unit of work is a chunk of whole documents of a fixed amount of text, packed
 depend on the number of processes. The directory appears whole or not at all, and holds a copy of its tokenizer. A build that
 was interrupted goes on where it stopped when it is started again: finished files wait in DIR.partial. Documents of more than a
 million characters are cut at whitespace first, and the pieces counted and split as documents.
+
+A corpus beyond one machine is built by the workers of an Apache Beam runner, with the same rows (data_pipelines.beam_runner):
+
+    python -m data_pipelines.corpus … --runner FlinkRunner -- --flink_master=HOST:8081 --parallelism=64
 """
 
 import argparse
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
 from data_pipelines.packing import PACKERS
-from data_pipelines.shards import Job, row_dtype, row_features, run_jobs, write_json
+from data_pipelines.shards import SPLITS, Group, Recipe, make_groups, read_jobs, row_dtype, row_features, run_jobs, write_json
 from data_pipelines.tokenizer import load_tokenizer
 
 INFO_FILE, SETTINGS_FILE, DATASET = "corpus.json", "settings.json", "electra_corpus"
-SPLITS = ("train", "validation")
 TFDS_FILES = ("dataset_info.json", "features.json")
 
 
@@ -78,15 +83,17 @@ def load_corpus_info(directory: str) -> CorpusInfo:
 def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequence_length: int, packing: str,
                  num_processes: int, validation: Sequence[str] = (), validation_fraction: float = 0.0, seed: int = 0,
                  text_field: str = "text", on_invalid_utf8: str = "error", chunk_chars: int = 8_000_000,
-                 report: ReadReport | None = None) -> CorpusInfo:
+                 report: ReadReport | None = None, runner: str = "", beam_options: Sequence[str] = ()) -> CorpusInfo:
     """Build the dataset `directory` from documents (see data_pipelines.documents for the sources).
 
     Held-out documents come from `validation`, or are the share `validation_fraction` of `train`, chosen by a hash of their
     text: equal documents fall on the same side. A directory already built with the same arguments is returned as it is.
+    With `runner`, the name of an Apache Beam runner, its workers do the work instead of `num_processes` of this machine;
+    `beam_options` are Beam's own flags.
 
     Raises:
       FileExistsError: `directory` holds a dataset built otherwise. ValueError: bad arguments, or a split without text.
-      OSError: the disk is full; what is finished stays in DIR.partial.
+      OSError: the disk is full, or the runner failed; what is finished stays in DIR.partial. ImportError: no Apache Beam.
     """
     if bool(validation) == bool(validation_fraction) or not 0.0 <= validation_fraction < 1.0:
         raise ValueError(f"held-out text: got --validation {list(validation)} and --validation_fraction {validation_fraction}, "
@@ -95,6 +102,8 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
         raise ValueError(f"--num_processes: got {num_processes}, chunk_chars: got {chunk_chars}, expected at least 1 each.")
     if seed < 0:
         raise ValueError(f"--seed: got {seed}, expected 0 or more.")
+    if beam_options and not runner:
+        raise ValueError(f"got Beam's options {' '.join(beam_options)} without --runner; name the runner they are for.")
     directory = os.path.abspath(directory)  # without the slash at its end
     loaded = load_tokenizer(tokenizer)
     settings = {"train": list(train), "validation": list(validation), "validation_fraction": validation_fraction, "seed": seed,
@@ -105,20 +114,18 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
         return _existing(directory, wanted)
     if Path(directory).exists():
         raise FileExistsError(f"{directory} exists and is no dataset (no {INFO_FILE}). Choose another --out, or remove it.")
+    for sources in (train, validation):  # looked for before the first is read
+        read_documents(sources, text_field=text_field, on_invalid_utf8=on_invalid_utf8)
+    run = _beam_run(runner, beam_options) if runner else functools.partial(
+        _run_here, num_processes=num_processes, num_bytes=_size_of([*train, *validation]))
     partial = _partial_directory(directory, wanted | {"files": _files_of([*train, *validation])})
-    read = functools.partial(read_documents, text_field=text_field, on_invalid_utf8=on_invalid_utf8, report=report)
-    if validation_fraction:
-        documents = _divide(read(train), validation_fraction)
-    else:
-        sources = {"train": train, "validation": validation}
-        documents = ((split, text) for split in SPLITS for text in read(sources[split]))
-    jobs = (Job(tokenizer, sequence_length, packing, (seed, SPLITS.index(split), number),
-                str(partial / f"{split}-{number:05d}"), texts) for split, number, texts in _chunks(documents, chunk_chars))
+    recipe = Recipe(str(partial), os.path.abspath(tokenizer), sequence_length, packing, seed, validation_fraction, chunk_chars,
+                    text_field, on_invalid_utf8)
+    groups = [*make_groups("train", train, chunk_chars), *make_groups("validation", validation, chunk_chars)]
+    report = ReadReport() if report is None else report
     done: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    with tqdm(total=_size_of([*train, *validation]), unit="B", unit_scale=True, desc="packing", leave=False) as bar:
-        for job, counts in run_jobs(jobs, num_processes):
-            done[Path(job).name.partition("-")[0]].append(counts)
-            bar.update(counts["text_bytes"])
+    for path, counts in run(groups, recipe, report):
+        done[Path(path).name.partition("-")[0]].append(counts)
     for split, chunks in done.items():
         if not any(counts["rows"] for counts in chunks):
             looked_at = list(validation if split == "validation" and validation else train)
@@ -140,6 +147,26 @@ def build_corpus(directory: str, *, train: Sequence[str], tokenizer: str, sequen
     return info
 
 
+def _run_here(groups: Sequence[Group], recipe: Recipe, report: ReadReport, num_processes: int,
+              num_bytes: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, counts) of every chunk in order, made by processes of this machine under a progress bar."""
+    jobs = itertools.chain.from_iterable(read_jobs(group, recipe, report) for group in groups)
+    with tqdm(total=num_bytes, unit="B", unit_scale=True, desc="packing", leave=False) as bar:
+        for path, counts in run_jobs(jobs, num_processes):
+            yield path, counts
+            bar.update(counts["text_bytes"])
+
+
+def _beam_run(runner: str, options: Sequence[str]) -> Callable[..., list[tuple[str, dict[str, Any]]]]:
+    """As `_run_here`, by a Beam runner. Imported here, since nothing else needs Apache Beam."""
+    try:
+        from data_pipelines.beam_runner import make_pipeline, run_pipeline
+    except ImportError as error:
+        raise ImportError(f"--runner {runner}: needs Apache Beam, which is not installed ({error}); run "
+                          "`pip install 'electra_jax[beam]'` in an environment of its own") from error
+    return functools.partial(run_pipeline, make_pipeline(runner, options))
+
+
 def _existing(directory: str, wanted: dict) -> CorpusInfo:
     info = load_corpus_info(directory)
     differing = [key for key, value in wanted.items() if getattr(info, key) != value]
@@ -150,37 +177,17 @@ def _existing(directory: str, wanted: dict) -> CorpusInfo:
 
 
 def _partial_directory(directory: str, wanted: dict) -> Path:
-    """Where the build works; what another build, or other files, left there is removed, what this one left is kept."""
+    """Where the build works; what another build, or other files, left there is removed, what this one finished is kept."""
     partial = Path(f"{directory}.partial")
     settings = partial / SETTINGS_FILE
     if partial.exists() and not (settings.exists() and json.loads(settings.read_text()) == wanted):
         print(f"{partial}: left by a build with other settings or other files; starting anew.", file=sys.stderr)
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
+    for unfinished in partial.glob("*.tmp"):
+        unfinished.unlink()
     write_json(settings, wanted)
     return partial
-
-
-def _divide(documents: Iterable[str], fraction: float) -> Iterator[tuple[str, str]]:
-    for text in documents:
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        yield "validation" if int.from_bytes(digest[:8], "big") < fraction * 2**64 else "train", text
-
-
-def _chunks(documents: Iterable[tuple[str, str]], chunk_chars: int) -> Iterator[tuple[str, int, list[str]]]:
-    """(split, number of the chunk in its split, documents) of `chunk_chars` characters or a little more."""
-    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
-    sizes, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-    for split, text in documents:
-        texts[split].append(text)
-        sizes[split] += len(text)
-        if sizes[split] >= chunk_chars:
-            yield split, numbers[split], texts[split]
-            texts[split], sizes[split] = [], 0
-            numbers[split] += 1
-    for split in SPLITS:
-        if texts[split]:
-            yield split, numbers[split], texts[split]
 
 
 def _size_of(sources: Sequence[str]) -> int | None:
@@ -252,10 +259,14 @@ def main() -> None:
     parser.add_argument("--text_field", default="text", help="field of JSONL, Parquet and TFDS documents (default text)")
     parser.add_argument("--on_invalid_utf8", choices=ON_INVALID_UTF8, default="error",
                         help="stop, skip the line, or put U+FFFD in place of the bad bytes (default error)")
-    arguments = vars(parser.parse_args())
+    parser.add_argument("--runner", default="", metavar="NAME",
+                        help="have an Apache Beam runner do it instead of --num_processes; what follows a -- goes to Beam")
+    argv = sys.argv[1:]
+    cut = argv.index("--") if "--" in argv else len(argv)
+    arguments = vars(parser.parse_args(argv[:cut]))
     report = ReadReport()
     try:
-        info = build_corpus(arguments.pop("out"), **arguments, report=report)
+        info = build_corpus(arguments.pop("out"), **arguments, report=report, beam_options=argv[cut + 1 :])
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     if report.invalid_utf8:

@@ -21,23 +21,24 @@ Batch = dict[str, jax.Array]
 
 
 class Loader:
-    """Endless batches of a mixture: the batch of step s holds global examples s·B … (s+1)·B - 1.
+    """Endless batches of a mixture: the batch of step s holds the B global examples from (s - first_step)·B on.
 
     Args:
       mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` as `Mixture` has them.
       batch_size: B, over all processes.
       sharding: a NamedSharding of [B, L] arrays that cuts the batch axis alone.
+      first_step: the step that takes the mixture's first examples; those before it have no batch.
       prefetch: batches read ahead of the step asked last; 0 reads in the caller's thread.
 
     Raises:
       ValueError: a batch size that the sharding does not divide, or a sharding that cuts the length axis.
     """
 
-    def __init__(self, mixture: Mixture, *, batch_size: int, sharding: NamedSharding, prefetch: int = 2):
+    def __init__(self, mixture: Mixture, *, batch_size: int, sharding: NamedSharding, first_step: int = 0, prefetch: int = 2):
         self._mixture = mixture
-        self._batch_size = batch_size
+        self._batch_size, self._first_step = batch_size, first_step
         self._rows = _ShardedRows(mixture, batch_size, sharding, key="config.train.batch_size")
-        self._ahead = _LookAhead(lambda step: self._rows.read(step * batch_size), prefetch=prefetch, what="step")
+        self._ahead = _LookAhead(lambda step: self._rows.read((step - first_step) * batch_size), prefetch=prefetch, what="step")
 
     @property
     def seconds_waited(self) -> float:
@@ -54,7 +55,8 @@ class Loader:
 
     def rows_at(self, step: int) -> list[tuple[str, int]]:
         """(dataset path, row number) of each of the B examples of a step, on any process; for reports."""
-        dataset_index, row = self._mixture.rows_at(step * self._batch_size, (step + 1) * self._batch_size)
+        start = (step - self._first_step) * self._batch_size
+        dataset_index, row = self._mixture.rows_at(start, start + self._batch_size)
         paths = [source.path for source in self._mixture.sources]
         return [(paths[number], int(place)) for number, place in zip(dataset_index, row, strict=True)]
 

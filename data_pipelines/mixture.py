@@ -21,15 +21,22 @@ from data_pipelines.tokenizer_directory import SpecialIds
 
 FEATURE = "input_ids"
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
+_ENDLESS = 2**48  # more examples than are read of a dataset in any run
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSource:
-    """One dataset of a mixture: its directory, its share of the examples relative to the others' weights, its split."""
+    """One dataset of a mixture: its directory, its share of the examples relative to the others' weights, its split.
+
+    `order` is which of the run's shuffled orders it is read in, None for that of its place in the mixture; `start` is how many
+    examples of that order were read before (`continue_sources`).
+    """
 
     path: str
     weight: float = 1.0
     split: str = "train"
+    order: int | None = None
+    start: int = 0
 
     @property
     def label(self) -> str:
@@ -109,11 +116,12 @@ class Mixture:
       dtype: of the token ids, uint16 or int32.
     """
 
-    def __init__(self, datasets: Sequence[_Dataset], order: grain.MapDataset, *, num_examples: int | None):
+    def __init__(self, sources: Sequence[DatasetSource], datasets: Sequence[_Dataset], order: grain.MapDataset, *,
+                 num_examples: int | None):
         self._datasets = tuple(datasets)
         self._order = order  # global example index → place of its row in the concatenation of all datasets
         self._starts = np.cumsum([0, *(dataset.num_rows for dataset in datasets)])
-        self.sources = tuple(dataset.described for dataset in datasets)
+        self.sources = tuple(sources)
         self.infos = tuple(dataset.info for dataset in datasets)
         self.special = SpecialIds(**self.infos[0].special_ids)
         self.num_rows = int(self._starts[-1])
@@ -148,7 +156,8 @@ class Mixture:
         return ids
 
 
-def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool = True) -> Mixture:
+def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool = True,
+                 opened_by: Sequence[Mixture] = ()) -> Mixture:
     """An endless mixture: every dataset repeats in a fresh order each epoch, examples are interleaved by weight.
 
     Datasets are interleaved evenly, not drawn by chance: any n consecutive global indices hold each dataset's share of
@@ -158,50 +167,95 @@ def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool 
       datasets: what to mix; the order of this list is part of the mixture's identity.
       seed: any non-negative integer; runs with different seeds share no order.
       shuffle: False reads each dataset in stored order, epoch after epoch.
+      opened_by: mixtures whose datasets are open already, and are not opened again.
 
     Raises:
       FileNotFoundError: a directory that does not exist.
       ValueError: no datasets, a weight that is not positive, an empty split, or datasets that do not belong together.
       OSError: a truncated or damaged file; names it.
     """
+    _check_weights(datasets)
+    if seed < 0:
+        raise ValueError(f"seed: got {seed}, expected a non-negative integer.")
+    opened = _open_all(datasets, opened_by)
+    orders, start = [], 0
+    for index, (source, dataset) in enumerate(zip(datasets, opened, strict=True)):
+        order = grain.MapDataset.range(start, start + dataset.num_rows)
+        start += dataset.num_rows
+        if shuffle:
+            # Grain seeds epoch e with seed + e: neighbouring seeds would replay each other's epochs. Hash them apart.
+            number = index if source.order is None else source.order
+            order = order.shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+        order = order.repeat()
+        orders.append(order[source.start:] if source.start else order)
+    mixed = orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=[d.weight for d in datasets])
+    return Mixture(datasets, opened, mixed, num_examples=None)
+
+
+def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> list[list[DatasetSource]]:
+    """Sources of the mixtures that are read one after the other, each given with the number of examples read of it: whatever
+    the mixture, every dataset goes on in its own order where it was left. Nothing of it is read twice in an epoch, or not.
+
+    Raises:
+      ValueError: a weight that is not positive.
+    """
+    read: dict[tuple[str, int], int] = {}  # (path, how many before it in the list have that path) → examples read of it
+    continued = []
+    for sources, num_examples in parts:
+        _check_weights(sources)
+        paths = [source.path for source in sources]
+        keys = [(path, paths[:index].count(path)) for index, path in enumerate(paths)]
+        read |= {key: 0 for key in keys if key not in read}
+        numbers = list(read)
+        continued.append([dataclasses.replace(source, order=numbers.index(key), start=read[key])
+                          for source, key in zip(sources, keys, strict=True)])
+        for key, count in zip(keys, examples_of_each([source.weight for source in sources], num_examples), strict=True):
+            read[key] += count
+    return continued
+
+
+def examples_of_each(weights: Sequence[float], num_examples: int) -> list[int]:
+    """How many of the first `num_examples` of a mixture are of each of its datasets."""
+    # The same interleaving of datasets whose elements say which dataset they are of and how many of it come before.
+    numbered = [grain.MapDataset.range(index * _ENDLESS, (index + 1) * _ENDLESS) for index in range(len(weights))]
+    mixed = grain.MapDataset.mix(numbered, weights=list(weights))
+    before: dict[int, int] = {}
+    for index in itertools.count(num_examples):
+        if len(before) == len(weights):
+            return [before[dataset] for dataset in range(len(weights))]
+        dataset, count = divmod(mixed[index], _ENDLESS)
+        before.setdefault(dataset, count)
+
+
+def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mixture] = ()) -> Mixture:
+    """One finite pass in stored order, dataset after dataset, for evaluation: example i is row i. Weights are not used.
+
+    Args, raises: as `make_mixture`.
+    """
+    opened = _open_all(datasets, opened_by)
+    num_rows = sum(dataset.num_rows for dataset in opened)
+    return Mixture(datasets, opened, grain.MapDataset.range(num_rows), num_examples=num_rows)
+
+
+def _check_weights(datasets: Sequence[DatasetSource]) -> None:
     bad = [dataset for dataset in datasets if not 0 < dataset.weight < float("inf")]
     if bad:
         raise ValueError("config.data: every dataset needs a finite weight > 0, got "
                          + ", ".join(f"{dataset.weight} for {dataset.label}" for dataset in bad)
                          + ". Remove a dataset from the list to leave it out.")
-    if seed < 0:
-        raise ValueError(f"seed: got {seed}, expected a non-negative integer.")
-    opened = _open_all(datasets)
-    orders, start = [], 0
-    for index, dataset in enumerate(opened):
-        order = grain.MapDataset.range(start, start + dataset.num_rows)
-        start += dataset.num_rows
-        if shuffle:
-            # Grain seeds epoch e with seed + e: neighbouring seeds would replay each other's epochs. Hash them apart.
-            order = order.shuffle(seed=int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
-        orders.append(order.repeat())
-    mixed = orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=[d.weight for d in datasets])
-    return Mixture(opened, mixed, num_examples=None)
 
 
-def make_sequential(datasets: Sequence[DatasetSource]) -> Mixture:
-    """One finite pass in stored order, dataset after dataset, for evaluation: example i is row i. Weights are not used.
-
-    Raises: as `make_mixture`.
-    """
-    opened = _open_all(datasets)
-    num_rows = sum(dataset.num_rows for dataset in opened)
-    return Mixture(opened, grain.MapDataset.range(num_rows), num_examples=num_rows)
-
-
-def _open_all(datasets: Sequence[DatasetSource]) -> list[_Dataset]:
+def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -> list[_Dataset]:
     if not datasets:
         raise ValueError("config.data names no dataset; expected at least one directory made by data_pipelines.corpus.")
     missing = [dataset.path for dataset in datasets if not epath.Path(dataset.path).is_dir()]
     if missing:
         raise FileNotFoundError(f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "
                                 "data_pipelines.corpus, or correct the path.")
-    opened = [_Dataset(dataset) for dataset in datasets]
+    # Every open file counts, and looking into it takes its time on slow storage.
+    there = {(dataset.described.path, dataset.described.split): dataset
+             for mixture in opened_by for dataset in mixture._datasets}
+    opened = [there.get((dataset.path, dataset.split)) or _Dataset(dataset) for dataset in datasets]
     identities = [(dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
                   for dataset in opened]
     if len(set(identities)) > 1:

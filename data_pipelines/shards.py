@@ -1,11 +1,17 @@
-"""One chunk of documents → one ArrayRecord file of packed rows, in worker processes; finished files are not made again."""
+"""Groups of sources → chunks of documents → one ArrayRecord file of packed rows each; finished files are not made again.
+
+A group is read from its first document to its last by one process. Its chunks may be packed anywhere, in worker processes of
+this machine (`run_jobs`) or of others (data_pipelines.beam_runner): what a chunk holds depends on its group alone.
+"""
 
 import collections
+import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +21,40 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
+from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.packing import pack
 from data_pipelines.tokenizer import load_tokenizer
 
+SPLITS = ("train", "validation")
 COUNTS_SUFFIX = ".counts.json"
 JOBS_AHEAD = 2  # read while every process is busy
+GROUP_CHUNKS = 64  # a chunk ends where its group does, so groups are long: held-out shares of 1 % still fill most of a chunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What all groups have in common: how text is read, cut into chunks [characters] and packed, and where files go.
+
+    `validation_fraction`: the share of documents held out of every group, 0 where held-out sources are given.
+    """
+
+    directory: str
+    tokenizer: str
+    sequence_length: int
+    packing: str
+    seed: int
+    validation_fraction: float
+    chunk_chars: int
+    text_field: str
+    on_invalid_utf8: str
+
+
+class Group(NamedTuple):
+    """Consecutive sources of a split, and their place among its groups."""
+
+    split: str
+    number: int
+    sources: list[str]
 
 
 class Job(NamedTuple):
@@ -33,6 +68,63 @@ class Job(NamedTuple):
     documents: list[str]
 
 
+def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Group]:
+    """The sources in order, a new group as soon as one has the bytes of 64 chunks; none of them is opened.
+
+    TFDS datasets, whose size is not known here, count as that many. Paths are made absolute, for workers elsewhere.
+
+    Raises:
+      OSError: a source does not exist.
+    """
+    grouped: list[list[str]] = []
+    enough = size = GROUP_CHUNKS * chunk_chars
+    for source in sources:
+        if size >= enough:
+            grouped.append([])
+            size = 0
+        is_file = not source.startswith("tfds:")
+        grouped[-1].append(os.path.abspath(source) if is_file else source)
+        size += os.path.getsize(source) if is_file else enough
+    return [Group(split, number, group) for number, group in enumerate(grouped)]
+
+
+def read_jobs(group: Group, recipe: Recipe, report: ReadReport) -> Iterator[Job]:
+    """Read a group; one job for each chunk of it, of `recipe.chunk_chars` characters or a little more."""
+    texts = read_documents(group.sources, text_field=recipe.text_field, on_invalid_utf8=recipe.on_invalid_utf8, report=report)
+    if recipe.validation_fraction:
+        documents = _divide(texts, recipe.validation_fraction)
+    else:
+        documents = ((group.split, text) for text in texts)
+    for split, number, chunk in _chunks(documents, recipe.chunk_chars):
+        # NumPy takes no notice of zeros at the end of a seed: with the group there, the first group, which is all of most
+        # corpora, has the rows it had before there were groups.
+        seed = (recipe.seed, SPLITS.index(split), number, group.number)
+        path = f"{recipe.directory}/{split}-{group.number:08d}-{number:08d}"  # in the order of names
+        yield Job(recipe.tokenizer, recipe.sequence_length, recipe.packing, seed, path, chunk)
+
+
+def _divide(documents: Iterable[str], fraction: float) -> Iterator[tuple[str, str]]:
+    for text in documents:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        yield "validation" if int.from_bytes(digest[:8], "big") < fraction * 2**64 else "train", text
+
+
+def _chunks(documents: Iterable[tuple[str, str]], chunk_chars: int) -> Iterator[tuple[str, int, list[str]]]:
+    """(split, number of the chunk in its split, documents) of `chunk_chars` characters or a little more."""
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    sizes, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+    for split, text in documents:
+        texts[split].append(text)
+        sizes[split] += len(text)
+        if sizes[split] >= chunk_chars:
+            yield split, numbers[split], texts[split]
+            texts[split], sizes[split] = [], 0
+            numbers[split] += 1
+    for split in SPLITS:
+        if texts[split]:
+            yield split, numbers[split], texts[split]
+
+
 def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, counts) of every job in order; at most `num_processes` + 2 jobs are in memory.
 
@@ -42,7 +134,7 @@ def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dic
       OSError: a file could not be written, or a process was killed.
     """
     if num_processes == 1:
-        yield from ((job.path, _finished(job) or write_shard(job)) for job in jobs)
+        yield from map(finish_job, jobs)
         return
     # Unlike multiprocessing.Pool, which waits forever, an executor notices that the system killed one of its processes.
     pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
@@ -60,6 +152,11 @@ def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dic
                       "with a smaller --num_processes; finished files are kept.") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def finish_job(job: Job) -> tuple[str, dict[str, Any]]:
+    """(path, counts) of a job that is done now or was before."""
+    return job.path, _finished(job) or write_shard(job)
 
 
 def _wait(path: str, counts: dict[str, Any] | None, result) -> tuple[str, dict[str, Any]]:
@@ -101,7 +198,7 @@ def write_shard(job: Job) -> dict[str, Any]:
     features = row_features(job.sequence_length, dtype)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
     digest = hashlib.sha256()
-    temporary = job.path + ".tmp"
+    temporary = _temporary(job.path)
     try:
         writer = ArrayRecordWriter(temporary, "group_size:1")
         for row in rows.astype(dtype):
@@ -123,9 +220,14 @@ def write_shard(job: Job) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file that is there whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = Path(_temporary(str(path)))
     temporary.write_text(json.dumps(value))
     os.replace(temporary, path)
+
+
+def _temporary(path: str) -> str:
+    """A name of its own, since a Beam runner may give the same job to two workers at once."""
+    return f"{path}.{uuid.uuid4().hex}.tmp"
 
 
 def row_dtype(vocab_size: int) -> type:

@@ -44,3 +44,10 @@ install_peers() {
   install_aside transformers4 --no-deps transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
   install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse flatbuffers gast google_pasta keras h5py grpcio
 }
+
+# install_beam: Apache Beam, what its runners on one machine import, and the older versions that belong to it (setup.py). It bounds
+# libraries that everything else has newer.
+install_beam() {
+  install_aside beam --no-deps apache-beam==2.77.0 "beartype<0.23" cffi cryptography fastavro grpcio httplib2 "objsize<0.8" \
+    "proto-plus<2" "protobuf<7" pytz sentencepiece==0.2.2
+}

@@ -7,6 +7,7 @@ source launch/environment.sh
 make_environment test
 install_compilers
 install_peers
+install_beam
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, and the parts that are compared need none of them.
 python -m pip install --quiet --no-deps DeBERTa==0.1.12
 ruff check .
