@@ -1,7 +1,7 @@
 """Go on from another run, or from an imported model: `--config=configs/continued.py:run=DIR`.
 
-The settings of the run in DIR with fresh data, optimizer and step count: what follows is a run of its own, whose learning rate
-warms up again. Set what shall differ, at least the data:
+The settings of the run in DIR, those of its last stage where it has several, with fresh data, optimizer and step count: what
+follows is a run of its own, whose learning rate warms up again. Set what shall differ, at least the data:
 
     python -m electra_jax.pretrain --config=configs/continued.py:run=runs/imported --workdir=runs/continued \\
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 --config.train.num_steps=100000
@@ -15,6 +15,7 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from electra_jax.config_argument import parse_config_argument
+from electra_jax.stages import last_stage
 
 # For runs made before there were probes; explained in electra.py.
 PROBE = {"every": 0, "config": "configs/finetune.py:task=trec6", "train": "", "validation": "", "text": "", "pair": "",
@@ -28,7 +29,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     if not run or not path.is_file():
         raise ValueError(f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, with "
                          "its config.json.")
-    config = json.loads(path.read_text())["config"]
+    config = last_stage(json.loads(path.read_text())["config"])
     # JSON knows lists alone; tuples are what the command line can set.
     config["optimizer"]["groups"] = tuple(map(tuple, config["optimizer"]["groups"]))
     config["data"] |= {key: tuple(config["data"][key]) for key in ("datasets", "weights")}

@@ -99,7 +99,16 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             groups=((r"LayerNorm|bias", 1.0, 0.0), (r".*", 1.0, 1.0)),
         ),
         mesh=create(data=-1, fsdp=1, tensor=1),
-        train=create(num_steps=1_000_000 if is_script else 500_000, batch_size=batch_size, num_microbatches=1, seed=0),
+        train=create(
+            num_steps=1_000_000 if is_script else 500_000,
+            batch_size=batch_size,
+            num_microbatches=1,  # the batch in so many parts, one after the other
+            # As in electra.py.
+            layers="unrolled",
+            remat="none",
+            gradient_dtype="float32",
+            seed=0,
+        ),
         eval=create(every=10_000, batch_size=min(batch_size, 256), max_batches=100, seed=1),
         # As in electra.py; fine-tuning has no settings for mdeberta, which has base's shape.
         probe=create(
@@ -109,4 +118,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         # init_from: a run, or an imported model, whose parameters this one starts from (configs/continued.py).
         checkpoint=create(every=5_000, keep=3, init_from=""),
         log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),
+        stages=(),  # as in electra.py
     )

@@ -86,7 +86,18 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             groups=((r"LayerNorm|bias", 1.0, 0.0), (r".*", 1.0, 1.0)),
         ),
         mesh=create(data=-1, fsdp=1, tensor=1),
-        train=create(num_steps=num_steps, batch_size=batch_size, num_microbatches=1, seed=0),
+        train=create(
+            num_steps=num_steps,
+            batch_size=batch_size,
+            num_microbatches=1,  # the batch in so many parts, one after the other
+            # On accelerators: "scanned" layers compile several times faster. What a step keeps in memory can be computed again
+            # instead: remat="dense" (all but products with parameters) or "full". `python -m electra_jax.plan` says what fits.
+            layers="unrolled",
+            remat="none",
+            # bfloat16: each share of the batch adds up its gradients in float32, and they cross the network once, in bfloat16.
+            gradient_dtype="float32",
+            seed=0,
+        ),
         eval=create(every=10_000, batch_size=batch_size, max_batches=100, seed=1),
         # What the encoder is worth on a task, every so many steps (0: never): by a linear classifier on its frozen states, and
         # by a short fine-tuning. The task and its settings are a configuration's of fine-tuning, where what is not "" takes
@@ -100,4 +111,16 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         # init_from: a run, or an imported model, whose parameters this one starts from (configs/continued.py).
         checkpoint=create(every=5_000, keep=3, init_from=""),
         log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),  # peak FLOP/s a device; 0: not stated
+        # What changes in the course of the run: pairs of the number of steps done by then and the new values, which hold until
+        # a later stage changes them. Of 1,000,000 steps, for example,
+        #   BERT's 90 % with rows of 128, the rest with rows of 512, a quarter of them a batch:
+        #     ((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512", "train.batch_size": 32}),)
+        #   a batch that grows, 64 and 128 rows after the first value of train.batch_size:
+        #     ((10_000, {"train.batch_size": 64}), (50_000, {"train.batch_size": 128, "train.num_microbatches": 2}))
+        #   more of the second dataset at the end:
+        #     ((800_000, {"data.datasets": ("data/web", "data/books"), "data.weights": (1.0, 3.0)}),)
+        # Every dataset goes on where it was left, whatever the batch and the mixture. The schedule of optimizer and eval.* hold
+        # throughout; held-out rows are those of the stage that trains next, and losses on rows of another length, or of other
+        # datasets, cannot be compared. On the command line in quotes, as a whole.
+        stages=(),
     )

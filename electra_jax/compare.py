@@ -24,6 +24,7 @@ from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.pretrain import run, silence_libraries
+from electra_jax.stages import make_stages
 from electra_jax.trained_run import load_run
 from electra_jax.training.loop import NonFiniteLossError
 from electra_jax.training.run_directory import write_json
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     write_json(workdir / "comparison.json",
                {"suite": flags.FLAGS.suite, "config": config.to_dict(), "figures": figures})
-    tokens = config.train.num_steps * config.train.batch_size * config.data.sequence_length
+    tokens = sum(stage.num_examples * stage.config["data"]["sequence_length"] for stage in make_stages(config.to_dict()))
     print(f"{flags.FLAGS.suite}: {config.train.num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run; median (lowest–highest) "
           f"of {flags.FLAGS.seeds} seeds")
     print("\n".join(table(figures)))

@@ -31,6 +31,7 @@ from electra_jax.distributed.processes import define_process_flags, is_first, jo
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.pretrain import silence_libraries
 from electra_jax.run_inputs import RunInputs, dataset_values, open_inputs
+from electra_jax.stages import make_stages
 from electra_jax.training.program import make_program
 from electra_jax.training.run_directory import flatten
 
@@ -87,17 +88,22 @@ def check_same(config: dict[str, Any]) -> Finding:
 
 def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInputs]) -> Finding:
     """The datasets, as training would open them; the inputs are appended to `opened` when they fit together."""
-    names = dataset_values(config["data"])["datasets"]
+    names = [name for stage in make_stages(config) for name in dataset_values(stage.config["data"])["datasets"]]
     samples = [name for name in names if name.startswith(SAMPLE_PREFIX)]
     if samples and jax.process_count() > 1:
         raise ValueError(f"config.data.datasets: got {samples[0]!r} in a run of {jax.process_count()} processes, expected the "
                          "directory of a dataset that all of them see.")
     inputs = open_inputs(config, workdir)
-    number = len(inputs.mixture.infos)
-    for held in (inputs.mixture, inputs.held_out):
-        held.read(*held.rows_at(0, min(8, held.num_examples or 8)))
+    described = []
+    for stage in inputs.stages:
+        for held in (stage.mixture, stage.held_out):
+            held.read(*held.rows_at(0, min(8, held.num_examples or 8)))
+        number = len(stage.mixture.infos)
+        if not stage.reads_on:
+            described.append((f"from step {stage.first_step} on " if described else "")
+                             + f"{number} dataset{'s' if number > 1 else ''}, rows of {stage.mixture.sequence_length}")
     opened.append(inputs)
-    return Finding(f"{number} dataset{'s' if number > 1 else ''}, rows of {inputs.mixture.sequence_length}: "
+    return Finding(f"{'; '.join(described)}: "
                    + hashlib.sha256("".join(inputs.description["data"]).encode()).hexdigest()[:12])
 
 

@@ -59,7 +59,14 @@ def pretrain_objectives(config: dict[str, Any], objectives: Sequence[str], workd
 
 
 def equal_steps(config: dict[str, Any], objective: str) -> int:
-    """Steps of `objective` that cost as many FLOPs as the configuration's own."""
+    """Steps of `objective` that cost as many FLOPs as the configuration's own.
+
+    Raises:
+      ValueError: the configuration has stages.
+    """
+    if config["stages"]:
+        raise ValueError(f"config.pretraining.stages: got {config['stages']!r}, expected (): objectives that train for "
+                         "different numbers of steps would not have the same stages.")
     model = make_pretraining_config(config["model"])
     own, other = (forward_flops(config | {"objective": config["objective"] | {"name": name}}, model)
                   for name in (config["objective"]["name"], objective))

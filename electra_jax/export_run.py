@@ -21,6 +21,7 @@ from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.huggingface.verify import find_models, report, verify
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.stages import stage_at
 from electra_jax.trained_run import TrainedRun, load_run
 
 NUM_ROWS = 16  # held-out rows that documents are taken from
@@ -99,7 +100,7 @@ def gather_evidence(run: TrainedRun) -> Evidence:
     special = SpecialTokens(**run.tokenizer.special._asdict())
     models = split(run.params, run.model)
     encoder = next(iter(models.values())).config
-    length = min(run.config["data"]["sequence_length"], encoder.max_position_embeddings)
+    length = min(stage_at(run.config, run.step).config["data"]["sequence_length"], encoder.max_position_embeddings)
     rows_BL = held_out_rows(dataset_paths(run))
     documents = [] if rows_BL is None else [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
     lines = comparison_lines(run.tokenizer, documents)
@@ -110,11 +111,15 @@ def gather_evidence(run: TrainedRun) -> Evidence:
 
 
 def dataset_paths(run: TrainedRun) -> list[str]:
-    """Directories of the run's datasets: where training found them, or, of an imported run, where it says they were."""
-    path = run.workdir / "datasets.json"
-    if path.is_file():
-        return [entry["path"] for entry in json.loads(path.read_text())]
-    return run.config["data"]["datasets"]
+    """Directories of the datasets of the run's stage, which have rows of one length: where training found them, or, of an
+    imported run, where it says they were."""
+    path, stage = run.workdir / "datasets.json", stage_at(run.config, run.step)
+    if not path.is_file():
+        return stage.config["data"]["datasets"]
+    # A run made before there were stages has no such key.
+    entries = [{"first_step": 0} | entry for entry in json.loads(path.read_text())]
+    newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
+    return [entry["path"] for entry in entries if entry["first_step"] == newest]
 
 
 def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from electra_jax.huggingface.parts import Tree, join, split
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
+from electra_jax.stages import last_stage
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.run_directory import write_json
 from electra_jax.training.state import unbox
@@ -52,7 +53,7 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
     source = restore.read_source(path, choices.kind, choices.generator)
     kind = next(iter(source.models.values())).config["model_type"]
-    config = copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()
+    config = last_stage(copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict())
     config["checkpoint"]["init_from"] = ""
     if config["objective"]["name"] == "mlm" and list(source.models) == ["discriminator"]:
         source = source._replace(models={"generator": source.models["discriminator"]})  # an encoder that shall predict tokens

@@ -2,7 +2,9 @@
 
 Run it again with the same arguments and it goes on from the newest checkpoint, or says that the run is complete. Any
 value of the configuration can be set on the command line: `--config.train.num_steps=1000`, `--config.data.datasets=DIR1,DIR2`.
-Told to stop by SIGTERM, or Ctrl-C, it saves and ends with exit code 143.
+Told to stop by SIGTERM, or Ctrl-C, it saves and ends with exit code 143. While it starts and compiles, at the beginning and
+between the stages of config.stages, there is nothing to save: SIGTERM then ends it as it does any process, which a shell shows
+as 143, too.
 
 On several hosts every one of them runs the command with --distributed, and sees the same --workdir and datasets. Where neither
 a TPU's metadata nor GKE, SLURM or Open MPI say who they are, --coordinator=HOST:PORT --num_processes=N --process_id=I does.
@@ -30,7 +32,7 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.objectives.base import Objective
-from electra_jax.run_inputs import open_inputs
+from electra_jax.run_inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.trained_run import check_initial, restore_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
@@ -40,7 +42,7 @@ from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, make_program
 from electra_jax.training.run_directory import is_complete, summarize_run, write_json
 from electra_jax.training.session import record_session
-from electra_jax.training.state import abstract_params
+from electra_jax.training.state import TrainState, abstract_params
 from electra_jax.training.writers import MetricWriters
 
 
@@ -55,52 +57,95 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
       NonFiniteLossError: the loss became NaN or infinite.
     """
     inputs = open_inputs(config, workdir)
-    config, mesh, mixture = inputs.config, inputs.mesh, inputs.mixture
+    config, mesh = inputs.config, inputs.mesh
     initial = config["checkpoint"]["init_from"]
     if initial and not (workdir / "config.json").exists():  # a run that goes on needs its start no more
-        check_initial(Path(initial), config, mixture.infos[0].tokenizer_fingerprint)
+        check_initial(Path(initial), config, inputs.tokenizer_fingerprint)
 
     wait_for_all("run directory looked at")
     num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
-        program = make_program(config, inputs.objective, mesh)
-    probe = make_probe(config, inputs.model, Path(mixture.sources[0].path) / "tokenizer", mesh, workdir / "probe")
+        stages = [(stage, make_program(stage.config, inputs.objective, mesh, first_step=stage.first_step),
+                   make_loaders(stage, mesh)) for stage in inputs.stages]
+    program = stages[0][1]  # the state and how it begins are the same in all
+    probe = make_probe(config, inputs.model, inputs.tokenizer, mesh, workdir / "probe")
     with (axis_context(mesh),
-          Loader(mixture, batch_size=config["train"]["batch_size"], sharding=batch_sharding(mesh),
-                 prefetch=config["data"]["prefetch"]) as batches,
-          EvaluationLoader(inputs.held_out, batch_size=config["eval"]["batch_size"], sharding=batch_sharding(mesh),
-                           max_batches=config["eval"]["max_batches"]) as held_out_batches,
           contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=config["checkpoint"]["keep"])) as checkpointer):
         start = checkpointer.latest_step() or 0
         if is_complete(workdir, start, num_steps, has_probe=probe is not None):
             print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
             return summarize_run(workdir) if is_first() else {}
         if is_first():
-            write_json(workdir / "config.json", inputs.description)
-            # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
-            adopt_tokenizer(Path(mixture.sources[0].path) / "tokenizer", workdir / "tokenizer", lowercase=None)
-            write_json(workdir / "datasets.json", [{"path": source.path, **dataclasses.asdict(info)}
-                                                   for source, info in zip(mixture.sources, mixture.infos, strict=True)])
-            write_parameters(config, inputs.objective, program, workdir)
+            write_run_directory(inputs, program, workdir)
             record_session(workdir, start)
-        state = checkpointer.restore(start, program.abstract_state) if start else program.init()
-        if initial and not start:
-            step, params = restore_params(Path(initial), None, program.abstract_state.params)
-            print(f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
-                  file=sys.stderr)
-            state = state.replace(params=params)
-        # Compiled before the run has anything to lose: told to stop while it compiles it could not save in time.
-        program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
+        state = start_state(program, checkpointer, start, initial, workdir)
+        stop = StopNotice()  # one for all stages, since of several processes it counts how often it was asked
         with (MetricWriters(workdir, tensorboard=config["log"]["tensorboard"], progress=config["log"]["progress"],
                             total_steps=num_steps, start_step=start, is_writer=is_first()) as writers,
-              report_nonfinite(workdir), StopNotice() as stop):
-            train(state, program.train_step, batches,
-                  Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"],
-                            config["probe"]["every"]),
-                  evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches, stop.check), probe=probe,
-                  write=writers, checkpointer=checkpointer, run=inputs.description, schedule=program.schedule, stop=stop,
-                  flops_per_token=inputs.flops_per_token, peak_flops=config["log"]["peak_flops"] * mesh.size or None)
+              report_nonfinite(workdir)):
+            for stage, program, loaders in stages:
+                if start < stage.end or stage is inputs.stages[-1]:
+                    state = train_stage(state, stage, program, loaders, probe=probe, write=writers, checkpointer=checkpointer,
+                                        stop=stop, run=inputs.description)
     return summarize_run(workdir) if is_first() else {}
+
+
+def make_loaders(stage: StageInputs, mesh: Mesh) -> tuple[Loader, EvaluationLoader]:
+    """Batches of a stage, and its held-out ones; nothing is read yet.
+
+    Raises:
+      ValueError: batches that the mesh does not divide, or no batches.
+    """
+    config, sharding = stage.config, batch_sharding(mesh)
+    return (Loader(stage.mixture, batch_size=config["train"]["batch_size"], sharding=sharding, first_step=stage.first_step,
+                   prefetch=config["data"]["prefetch"]),
+            EvaluationLoader(stage.held_out, batch_size=config["eval"]["batch_size"], sharding=sharding,
+                             max_batches=config["eval"]["max_batches"]))
+
+
+def train_stage(state: TrainState, stage: StageInputs, program: Program, loaders: tuple[Loader, EvaluationLoader], *,
+                stop: StopNotice, **others: Any) -> TrainState:
+    """Train to the end of a stage; returns the last state. `others` and errors: see `loop.train`."""
+    config = stage.config
+    with loaders[0] as batches, loaders[1] as held_out_batches:
+        # Compiled while everything is saved: told to stop while it compiles it could not save in time. And outside of
+        # StopNotice, which would hear of it only when compiling is over: until then SIGTERM ends the process at once.
+        program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
+        train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
+        num_steps = config["train"]["num_steps"]
+        with stop:
+            return train(
+                state, train_step, batches,
+                Intervals(num_steps, config["log"]["every"], config["eval"]["every"], config["checkpoint"]["every"],
+                          config["probe"]["every"]),
+                evaluate=lambda params: evaluate(program.evaluation_step, params, held_out_batches, stop.check),
+                schedule=program.schedule, stop=stop, flops_per_token=stage.flops_per_token,
+                peak_flops=config["log"]["peak_flops"] * jax.device_count() or None,
+                until=None if stage.end == num_steps else stage.end, **others)
+
+
+def start_state(program: Program, checkpointer: Checkpointer, step: int, initial: str, workdir: Path) -> TrainState:
+    """The state after `step` steps: restored, or fresh, then with the parameters of the run `initial`, if it names one."""
+    if step:
+        return checkpointer.restore(step, program.abstract_state)
+    state = program.init()
+    if not initial:
+        return state
+    step, params = restore_params(Path(initial), None, program.abstract_state.params)
+    print(f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.", file=sys.stderr)
+    return state.replace(params=params)
+
+
+def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> None:
+    """Write config.json, datasets.json, the table of the parameters, and the tokenizer."""
+    write_json(workdir / "config.json", inputs.description)
+    # What reads the run later needs the special ids and the vocabulary, wherever the datasets are then.
+    adopt_tokenizer(inputs.tokenizer, workdir / "tokenizer", lowercase=None)
+    write_json(workdir / "datasets.json", [
+        {"path": source.path, "weight": source.weight, "first_step": stage.first_step, **dataclasses.asdict(info)}
+        for stage in inputs.stages if not stage.reads_on
+        for source, info in zip(stage.mixture.sources, stage.mixture.infos, strict=True)])
+    write_parameters(inputs.config, inputs.objective, program, workdir)
 
 
 def make_probe(config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh,

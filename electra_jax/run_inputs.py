@@ -1,21 +1,36 @@
 """What a configuration, its data, the devices and a run directory come to, and whether they fit together."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from data_pipelines.mixture import DatasetSource, Mixture, make_mixture, make_sequential
+from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import is_first, wait_for_all
 from electra_jax.distributed.sharding import check_batch
-from electra_jax.models.config import PretrainingConfig, make_pretraining_config
+from electra_jax.models.config import Execution, PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import forward_flops, make_objective
+from electra_jax.stages import Stage, make_stages, stage_errors
 from electra_jax.training.run_directory import check_run_directory
+
+
+class StageInputs(NamedTuple):
+    """A `Stage` and what it trains on. `mixture` begins with its first step; `reads_on` says that its datasets and weights are
+    those of the stage before."""
+
+    first_step: int
+    end: int
+    config: dict[str, Any]
+    mixture: Mixture
+    held_out: Mixture
+    flops_per_token: float
+    reads_on: bool
 
 
 class RunInputs(NamedTuple):
@@ -24,11 +39,18 @@ class RunInputs(NamedTuple):
     config: dict[str, Any]
     model: PretrainingConfig
     mesh: Mesh
-    mixture: Mixture
-    held_out: Mixture
+    stages: tuple[StageInputs, ...]
     objective: Objective
-    flops_per_token: float
     description: dict[str, Any]
+
+    @property
+    def tokenizer(self) -> Path:
+        """Directory of the tokenizer that the datasets were built with."""
+        return Path(self.stages[0].mixture.sources[0].path) / "tokenizer"
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        return self.stages[0].mixture.infos[0].tokenizer_fingerprint
 
 
 def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
@@ -39,18 +61,44 @@ def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
       OSError: a dataset cannot be read.
     """
     config = config | {"data": config["data"] | dataset_values(config["data"])}
-    model = make_pretraining_config(config["model"])
+    model = make_pretraining_config(config["model"], Execution(config["train"]["layers"], config["train"]["remat"]))
     mesh = make_mesh(config["mesh"])
-    check_batch(config["train"]["batch_size"], config["train"]["num_microbatches"], mesh)
     check_intervals(config)
-    sources = make_sources(config["data"], workdir)
-    mixture = make_mixture(sources, seed=config["data"]["seed"])
-    held_out = make_sequential([DatasetSource(source.path, split="validation") for source in sources])
-    check_data(config, model, mixture)
-    objective, flops_per_token = make_objective(config, model, SpecialTokens(**mixture.special._asdict()))
-    description = {"config": config, "data": [info.fingerprint for info in mixture.infos]}
+    stages = open_stages(make_stages(config), model, mesh, workdir)
+    objective, _ = make_objective(config, model, SpecialTokens(**stages[0].mixture.special._asdict()))
+    description = {"config": config, "data": [info.fingerprint for stage in stages if not stage.reads_on
+                                              for info in stage.mixture.infos]}
     check_run_directory(workdir, description)
-    return RunInputs(config, model, mesh, mixture, held_out, objective, flops_per_token, description)
+    return RunInputs(config, model, mesh, stages, objective, description)
+
+
+def open_stages(stages: Sequence[Stage], model: PretrainingConfig, mesh: Mesh, workdir: Path) -> tuple[StageInputs, ...]:
+    """The data of every stage, opened and checked.
+
+    Raises:
+      ValueError, OSError: see `open_inputs`.
+    """
+    found = []
+    for stage in stages:
+        with stage_errors(stage):
+            data, train = stage.config["data"] | dataset_values(stage.config["data"]), stage.config["train"]
+            check_batch(train["batch_size"], train["num_microbatches"], mesh)
+        found.append((stage._replace(config=stage.config | {"data": data}), make_sources(data, workdir)))
+    all_sources = continue_sources([(sources, stage.num_examples) for stage, sources in found])
+    opened: list[StageInputs] = []
+    for (stage, _), sources in zip(found, all_sources, strict=True):
+        mixtures, held_out = [one.mixture for one in opened], [one.held_out for one in opened]
+        data = stage.config["data"]
+        with stage_errors(stage):
+            mixture = make_mixture(sources, seed=data["seed"], opened_by=mixtures)
+            check_data(stage.config, model, mixture)
+            check_tokenizer(mixture, (mixtures or [mixture])[0])
+            validation = make_sequential([DatasetSource(source.path, split="validation") for source in sources],
+                                         opened_by=held_out)
+            flops_per_token = forward_flops(stage.config, model)
+        reads_on = bool(opened) and data == opened[-1].config["data"]
+        opened.append(StageInputs(*stage, mixture, validation, flops_per_token, reads_on))
+    return tuple(opened)
 
 
 def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
@@ -113,3 +161,12 @@ def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixtur
     if vocab_size > model.discriminator.vocab_size:
         raise ValueError(f"config.model.vocab_size: got {model.discriminator.vocab_size}, but the datasets' tokenizer has "
                          f"{vocab_size} entries. Set config.model.vocab_size={vocab_size} or more.")
+
+
+def check_tokenizer(mixture: Mixture, first: Mixture) -> None:
+    """Raises ValueError when the datasets of a stage were built with another tokenizer than those of the first."""
+    mine, expected = ((one.infos[0].tokenizer_fingerprint, one.special) for one in (mixture, first))
+    if mine != expected:
+        raise ValueError(f"config.data.datasets: got {mixture.sources[0].path} with the tokenizer {mine[0][:16]}… ({mine[1]}), "
+                         f"expected that of the first stage's datasets, {expected[0][:16]}… ({expected[1]}): the same ids "
+                         f"would mean other words. Build it with --tokenizer {first.sources[0].path}/tokenizer.")

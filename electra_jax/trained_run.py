@@ -65,6 +65,7 @@ def read_description(workdir: Path) -> dict[str, Any]:
     if not path.is_file() or "config" not in (description := json.loads(path.read_text())):
         raise FileNotFoundError(f"{workdir}: expected a run directory of electra_jax.pretrain, or one that "
                                 "`electra_jax.convert import` made, but it has no config.json of one.")
+    description["config"].setdefault("stages", [])  # a run made before there were any
     return description
 
 

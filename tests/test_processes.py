@@ -1,5 +1,7 @@
 """Several processes on one machine, over its network: the run of one, whatever happens to them in between."""
 
+import functools
+import json
 import os
 import signal
 import socket
@@ -9,27 +11,32 @@ import time
 
 import pytest
 from test_pretrain import checkpoints, comparable
-from tiny_run import NUM_STEPS, ROOT, command
+from tiny_run import NUM_STEPS, ROOT, VALUES, command
 
+from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
 from electra_jax.distributed.processes import join_processes
 
+BATCH_SIZE, HELD_OUT_BATCHES = VALUES["train.batch_size"], VALUES["eval.max_batches"]  # the former of evaluation, too
 DEVICES = 4  # of all processes together, so that programs and their order of sums stay what they are
 
 
 class Processes:
-    """`number` processes that run the tiny run's command together."""
+    """`number` processes that run the tiny run's command together, and record their batches."""
 
     def __init__(self, number, workdir, data, environment):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        environment = environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // number}"}
+        environment = environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // number}",
+                                     "PYTHONPATH": str(ROOT)}
         self.outputs = [workdir.with_name(f"output_{number}_{index}") for index in range(number)]
+        self.records = [path.with_name(f"{path.name}.jsonl") for path in self.outputs]
         self.processes = []
-        for index, output in enumerate(self.outputs):
+        for index, (output, record) in enumerate(zip(self.outputs, self.records, strict=True)):
             flags = [f"--coordinator=localhost:{port}", f"--num_processes={number}", f"--process_id={index}"]
+            words = command(workdir, data, arguments=flags if number > 1 else ())[3:]  # without -m electra_jax.pretrain
             with output.open("w") as file:
-                self.processes.append(subprocess.Popen(command(workdir, data, arguments=flags if number > 1 else ()), cwd=ROOT,
+                self.processes.append(subprocess.Popen([sys.executable, "tests/recorded_run.py", record, *words], cwd=ROOT,
                                                        env=environment, stdout=file, stderr=subprocess.STDOUT))
 
     def __enter__(self):
@@ -54,12 +61,52 @@ class Processes:
     def text(self):
         return "\n".join(path.read_text(errors="replace") for path in self.outputs)
 
+    def batches(self):
+        """(kind, number) → rows of every batch that all processes had, put together from the shards that each held."""
+        shards = {}
+        for record in self.records:
+            lines = map(json.loads, record.read_text().split("\n")[:-1])  # the last is torn where a process was killed
+            own = {(line["kind"], line["number"], line["start"]): line["ids"] for line in lines}
+            assert not shards.keys() & own.keys()  # no row is on two processes
+            shards |= own
+        rows = {}
+        for kind, number, start in sorted(shards):
+            rows.setdefault((kind, number), []).extend(shards[kind, number, start])
+        return {key: ids for key, ids in rows.items() if len(ids) == BATCH_SIZE}
+
+
+@functools.cache
+def batches_of_mixtures(data):
+    """The same of a whole run, read without a loader."""
+    corpus = str(data / "corpus")
+    mixtures = {"train": (make_mixture([DatasetSource(corpus)], seed=0), NUM_STEPS),
+                "eval": (make_sequential([DatasetSource(corpus, split="validation")]), HELD_OUT_BATCHES)}
+    return {(kind, number): mixture.read(*mixture.rows_at(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)).tolist()
+            for kind, (mixture, length) in mixtures.items() for number in range(length)}
+
 
 def assert_same(rows, expected):
     assert [list(row) for row in rows] == [list(row) for row in expected]
     for row, other in zip(rows, expected, strict=True):
         assert row == {key: value if value is None else pytest.approx(value, rel=1e-5, abs=1e-5)
                        for key, value in other.items()}, row["step"]
+
+
+def assert_batches(processes, data, first, last):
+    """They had the mixtures' own rows in the batches of the steps first … last - 1, and of an evaluation."""
+    batches, expected = processes.batches(), batches_of_mixtures(data)
+    assert batches == {key: expected[key] for key in batches}
+    assert batches.keys() >= {("eval", 0), *(("train", step) for step in range(first, last))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
+def test_several_processes_make_the_run_of_one(number, finished, data, environment, tmp_path):
+    workdir = tmp_path / "run"
+    with Processes(number, workdir, data, environment) as processes:
+        assert processes.wait() == [0] * number, processes.text()
+    assert processes.batches() == batches_of_mixtures(data)
+    assert_same(comparable(workdir), comparable(finished[0]))
 
 
 @pytest.mark.slow
@@ -72,6 +119,7 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
         saved = checkpoints(workdir)[-1]
         assert four.text().count(f"step {saved} is saved") == 1  # said by the first alone
     assert 8 <= saved < NUM_STEPS
+    assert_batches(four, data, 0, saved)
 
     with Processes(2, workdir, data, environment) as two:
         two.when_rows((saved + 12) // 4, workdir)
@@ -80,10 +128,13 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
         assert two.wait(60) == [1, -signal.SIGKILL], two.text()
         assert time.monotonic() - began < 60
         assert "This was process 0 of 2. Where another one broke off first" in two.text()
-    assert saved <= checkpoints(workdir)[-1] < NUM_STEPS
+    newest = checkpoints(workdir)[-1]
+    assert saved <= newest < NUM_STEPS
+    assert_batches(two, data, saved, newest)
 
     with Processes(1, workdir, data, environment) as one:
         assert one.wait() == [0], one.text()
+    assert_batches(one, data, newest, NUM_STEPS)
     assert_same(comparable(workdir), comparable(finished[0]))
     assert len((workdir / "sessions.jsonl").read_text().splitlines()) == 3
 

@@ -1,6 +1,7 @@
 """The one table from logical axes to mesh axes, and shardings of states and batches made from it."""
 
 import contextlib
+import math
 from typing import Any
 
 import jax
@@ -9,8 +10,10 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Every logical axis that a model may name. A name that is missing here is an error, never silent replication.
+BATCH_AXES = ("data", "fsdp")
 LOGICAL_AXIS_RULES = (
-    ("batch", ("data", "fsdp")),
+    ("batch", BATCH_AXES),
+    ("looked_up", "data"),  # rows of a batch as they come from a table that is cut by fsdp
     ("length", None),
     ("embed", "fsdp"),  # hidden_size of kernels
     ("embedding", "fsdp"),  # embedding_size of the tables
@@ -30,7 +33,7 @@ MAX_SHOWN = 8  # parameters that an error names
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of [B, …] arrays: rows over data and fsdp."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -83,10 +86,14 @@ def state_shardings(abstract_state: Any, shardings_of_params: Any, optimizers: d
     return rest.replace(params=shardings_of_params, opt_state=opt_state)
 
 
+def num_shares(mesh: Mesh) -> int:
+    """Into how many parts the mesh cuts the rows of a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch(batch_size: int, num_microbatches: int, mesh: Mesh) -> None:
     """Raises ValueError when the global batch cannot be cut into microbatches and shards."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if num_microbatches < 1 or batch_size % (shards * num_microbatches):
+    if num_microbatches < 1 or batch_size % (num_shares(mesh) * num_microbatches):
         raise ValueError(f"config.train.batch_size: got {batch_size}, expected a multiple of mesh.data·mesh.fsdp·"
                          f"train.num_microbatches = {mesh.shape['data']}·{mesh.shape['fsdp']}·{num_microbatches}.")
 
@@ -96,3 +103,9 @@ def axis_context(mesh: Mesh):
     """Context in which models' logical constraints mean something: they are silent no-ops outside of it."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         yield
+
+
+def share_context():
+    """Context within `axis_context` for what is computed on each share of the batch by itself: its rows are in one place, and
+    the axes that the shares lie on cut nothing else."""
+    return nn.logical_axis_rules(tuple((name, axis if axis == "tensor" else None) for name, axis in LOGICAL_AXIS_RULES))

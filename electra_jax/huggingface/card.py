@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.models.config import EncoderConfig
+from electra_jax.stages import Stage, make_stages
 
 METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mlm": "masked language modelling"}
 PAPERS = {"electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
@@ -51,9 +52,14 @@ def read_record(workdir: Path, step: int) -> RunRecord:
 
     sessions_file = workdir / "sessions.jsonl"
     sessions = [json.loads(line) for line in sessions_file.read_text().splitlines()] if sessions_file.is_file() else []
+    config, datasets = {"stages": ()} | description["config"], read("datasets.json", [])
+    if datasets and "weight" not in datasets[0]:  # a run made before there were stages
+        datasets = [info | {"weight": weight, "first_step": 0}
+                    for info, weight in zip(datasets, config["data"]["weights"], strict=True)]
+    datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
     summary = read("summary.json", None)
-    return RunRecord(description["config"], step, description.get("imported_from"),
-                     summary if summary and summary["steps"] == step else None, read("datasets.json", []), sessions)
+    return RunRecord(config, step, description.get("imported_from"),
+                     summary if summary and summary["steps"] == step else None, datasets, sessions)
 
 
 def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication: Publication, *, is_exact: bool,
@@ -124,13 +130,17 @@ def _training(record: RunRecord) -> str:
     if initial:
         lines.append(f"Pre-training went on from {initial}, with a fresh optimizer.")
     if record.step:
-        rows = record.step * train["batch_size"]
+        stages = [stage for stage in make_stages(config) if stage.first_step < record.step]
+        shapes = [f"{'' if stage.first_step == 0 else f'from step {stage.first_step:,} on of '}"
+                  f"{stage.config['train']['batch_size']:,} rows of {stage.config['data']['sequence_length']} tokens"
+                  for stage in stages]
         method = METHODS[name] + (f" ({PAPERS[name]})" if name in PAPERS else "")
-        lines.append(f"{method}: {record.step:,} steps of {train['batch_size']:,} rows of {config['data']['sequence_length']} "
-                     f"tokens, peak learning rate {config['optimizer']['learning_rate']:g}, "
+        lines.append(f"{method}: {record.step:,} steps of {', '.join(shapes)}, "
+                     f"peak learning rate {config['optimizer']['learning_rate']:g}, "
                      f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "
                      f"{config['objective']['mask_prob']:.0%}, seed {train['seed']}.")
-        tokens = rows * _tokens_per_row(record)
+        tokens = sum(stage._replace(end=min(stage.end, record.step)).num_examples * _tokens_per_row(record, stage)
+                     for stage in stages)
         if tokens:
             lines.append(f"It saw about {tokens / 1e6:,.1f} million tokens, padding not counted.")
         speed = record.summary and record.summary["tokens_per_second"]
@@ -141,23 +151,26 @@ def _training(record: RunRecord) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _tokens_per_row(record: RunRecord) -> float:
-    """Mean number of real tokens in a row of the mixture; 0 where it is not known."""
-    weights = record.config["data"]["weights"]
-    if len(record.datasets) != len(weights):
+def _tokens_per_row(record: RunRecord, stage: Stage) -> float:
+    """Mean number of real tokens in a row of a stage's mixture; 0 where it is not known."""
+    begun = [info for info in record.datasets if info["first_step"] <= stage.first_step]
+    mixture = [info for info in begun if info["first_step"] == begun[-1]["first_step"]]
+    if not mixture:
         return 0.0
-    means = [info["splits"]["train"]["tokens"] / info["splits"]["train"]["rows"] for info in record.datasets]
-    return sum(weight * mean for weight, mean in zip(weights, means, strict=True)) / sum(weights)
+    tokens = [info["weight"] * info["splits"]["train"]["tokens"] / info["splits"]["train"]["rows"] for info in mixture]
+    return sum(tokens) / sum(info["weight"] for info in mixture)
 
 
 def _data(record: RunRecord, publication: Publication) -> str:
     if not record.datasets:
         return ""
+    mixtures = {info["first_step"] for info in record.datasets}
     lines = ["## Data", "", "| sources | documents | tokens | weight | fingerprint |", "|---|---|---|---|---|"]
-    for info, weight in zip(record.datasets, record.config["data"]["weights"], strict=True):
+    for info in record.datasets:
         train = info["splits"]["train"]
         sources = ", ".join(f"`{Path(source).name}`" for source in info["sources"]["train"])
-        lines.append(f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {weight:g} | "
+        since = f", from step {info['first_step']:,} on" if len(mixtures) > 1 else ""
+        lines.append(f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {info['weight']:g}{since} | "
                      f"`{info['fingerprint'][:16]}` |")
     return "\n".join([*lines, "", f"Licence of the text: {publication.data_license or 'not stated by the publisher'}."])
 

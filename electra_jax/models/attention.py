@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.initializers import kernel_initializer, neighbour_projection
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import Dense, broadcast_to_rank, contract, logical
+from electra_jax.models.layers import KEPT, Dense, broadcast_to_rank, contract, logical
 
 
 class SelfAttention(nn.Module):
@@ -58,4 +59,5 @@ class Projection(nn.Module):
         kernel_DHK = self.param("kernel", logical(self.kernel_init, "embed", "heads", "kv"), (x_BLD.shape[-1], *shape))
         bias_HK = self.param("bias", logical(self.bias_init, "heads", "kv"), shape)
         y_BLHK = contract("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK) + broadcast_to_rank(bias_HK, 4)
-        return nn.with_logical_constraint(y_BLHK.astype(config.dtype), ("batch", "length", "heads", "kv"))
+        y_BLHK = nn.with_logical_constraint(y_BLHK.astype(config.dtype), ("batch", "length", "heads", "kv"))
+        return checkpoint_name(y_BLHK, KEPT)

@@ -7,6 +7,32 @@ EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
 POSITIONS = ("absolute", "disentangled")
 ATTENTION_IMPLEMENTATIONS = ("skew", "gather")
+LAYERS = ("unrolled", "scanned")
+REMAT = ("none", "dense", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How layers are computed, of no consequence for what they compute (config.train.layers and remat; models/layer_stack.py).
+
+    "scanned" compiles one layer instead of all, several times faster; the program keeps a stacked copy of the parameters, and
+    the compiler plans no memory across layers, so that it wants a policy. remat: what the derivative computes again instead of
+    keeping it, "none"; "dense", all but the products with parameters; "full", the whole layer, about a third more work.
+
+    Raises:
+      ValueError: there is no such way.
+    """
+
+    layers: str
+    remat: str
+
+    def __post_init__(self):
+        for key, known in (("layers", LAYERS), ("remat", REMAT)):
+            if getattr(self, key) not in known:
+                raise ValueError(f"config.train.{key}: got {getattr(self, key)!r}, expected one of {known}.")
+
+
+UNROLLED = Execution("unrolled", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +127,7 @@ class PretrainingConfig:
     generator: EncoderConfig
     discriminator: EncoderConfig
     embedding_sharing: str
+    execution: Execution = UNROLLED  # of both; of no consequence for what they compute
 
     def __post_init__(self):
         _require(self.embedding_sharing in EMBEDDING_SHARING, "embedding_sharing", self.embedding_sharing,
@@ -185,7 +212,7 @@ def make_encoder_config(fields: dict) -> EncoderConfig:
     return EncoderConfig(**fields | {"disentangled": disentangled and DisentangledConfig(**disentangled)})
 
 
-def make_pretraining_config(model: dict) -> PretrainingConfig:
+def make_pretraining_config(model: dict, execution: Execution = UNROLLED) -> PretrainingConfig:
     """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the sub-sections.
 
     Raises:
@@ -199,4 +226,4 @@ def make_pretraining_config(model: dict) -> PretrainingConfig:
         if fields.keys() != known:
             raise ValueError(f"config.model (with config.model.{name}): got keys {sorted(fields)}, expected {sorted(known)}.")
         sections[name] = make_encoder_config(fields)
-    return PretrainingConfig(embedding_sharing=model["embedding_sharing"], **sections)
+    return PretrainingConfig(embedding_sharing=model["embedding_sharing"], execution=execution, **sections)

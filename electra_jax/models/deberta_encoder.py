@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import EncoderConfig
+from electra_jax.models.config import UNROLLED, EncoderConfig, Execution
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.initializers import kernel_initializer, sinusoidal_positions, table_initializer
 from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.layer_stack import run_layers
 from electra_jax.models.layers import LayerNorm, broadcast_to_rank, contract, gelu, logical
 
 NUM_DECODER_PASSES = 2  # of the last layer, in the released code
@@ -25,6 +26,7 @@ class DebertaEncoder(nn.Module):
     """
 
     config: EncoderConfig
+    execution: Execution = UNROLLED
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool,
@@ -35,17 +37,17 @@ class DebertaEncoder(nn.Module):
                                  (2 * config.disentangled.position_buckets, config.hidden_size))
         relative_ND = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(relative_ND)
         layers = [EncoderLayer(config, is_first=index == 0, name=f"layer_{index}") for index in range(config.num_layers)]
-        embedded_BLD = x_BLD
         decoder = layers.pop() if decoder_positions_BLD is not None else None
-        for index, layer in enumerate(layers):
-            x_BLD = layer(x_BLD, inputs, is_training, relative_ND)
-            if index == 0 and config.disentangled.conv_kernel_size:
-                x_BLD = Convolution(config, name="conv")(embedded_BLD, x_BLD, inputs, is_training)
+        if config.disentangled.conv_kernel_size:
+            embedded_BLD = x_BLD
+            x_BLD = run_layers(self, [layers.pop(0)], self.execution, x_BLD, inputs, is_training, relative_ND)
+            x_BLD = Convolution(config, name="conv")(embedded_BLD, x_BLD, inputs, is_training)
+        x_BLD = run_layers(self, layers, self.execution, x_BLD, inputs, is_training, relative_ND)
         if decoder is None:
             return x_BLD
         stream_BLD = x_BLD + decoder_positions_BLD.astype(x_BLD.dtype)
         for _ in range(NUM_DECODER_PASSES):
-            stream_BLD = decoder(x_BLD, inputs, is_training, relative_ND, stream_BLD)
+            stream_BLD = run_layers(self, [decoder], self.execution, x_BLD, inputs, is_training, relative_ND, stream_BLD)
         return stream_BLD
 
 

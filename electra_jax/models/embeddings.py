@@ -106,7 +106,8 @@ class Table(nn.Module):
     def __call__(self, ids: jax.Array, base: jax.Array | None = None) -> jax.Array:
         # Two lookups and a sum of rows: the sum of whole tables would cost as much as the vocabulary is large.
         lookup = lambda table: jnp.take(table, ids, axis=0, mode="clip")  # noqa: E731
-        return self._combine(lookup, base)
+        # First cut as the table is, then as all else: that exchanges rows for columns, where the compiler would copy to all.
+        return nn.with_logical_constraint(self._combine(lookup, base), ("looked_up", *[None] * (ids.ndim - 1), "embedding"))
 
     def table(self, base: jax.Array | None = None) -> jax.Array:
         return self._combine(lambda table: table, base)

@@ -7,11 +7,12 @@ import jax
 from flax import linen as nn
 
 from electra_jax.models.attention import SelfAttention
-from electra_jax.models.config import EncoderConfig
+from electra_jax.models.config import UNROLLED, EncoderConfig, Execution
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, last_kernel_initializer
 from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.layer_stack import run_layers
 from electra_jax.models.layers import Dense, LayerNorm, gelu
 
 
@@ -22,6 +23,7 @@ class Encoder(nn.Module):
     """
 
     config: EncoderConfig
+    execution: Execution = UNROLLED
 
     @nn.compact
     def __call__(self, x_BLE: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
@@ -30,9 +32,8 @@ class Encoder(nn.Module):
         if config.embedding_size != config.hidden_size:
             x_BLD = Dense(config.hidden_size, ("embedding", "embed"), last_kernel_initializer(config), config.dtype,
                           name="embeddings_project")(x_BLE)
-        for index in range(config.num_layers):
-            x_BLD = EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")(x_BLD, inputs, is_training)
-        return x_BLD
+        layers = [EncoderLayer(config, is_first=index == 0, name=f"layer_{index}") for index in range(config.num_layers)]
+        return run_layers(self, layers, self.execution, x_BLD, inputs, is_training)
 
 
 class EncoderLayer(nn.Module):

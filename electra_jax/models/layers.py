@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+KEPT = "dense"  # what products with parameters return, for the policies of models/layer_stack.py
 
 
 def logical(initializer, *axes: str):
@@ -78,7 +81,7 @@ class Dense(nn.Module):
         kernel_DF = self.param("kernel", logical(self.kernel_init, *self.axes), (x.shape[-1], self.features))
         bias_F = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,))
         y_BLF = contract("BLD,DF->BLF", self.dtype, x, kernel_DF)
-        return (y_BLF + broadcast_to_rank(bias_F, y_BLF.ndim)).astype(self.dtype)
+        return checkpoint_name((y_BLF + broadcast_to_rank(bias_F, y_BLF.ndim)).astype(self.dtype), KEPT)
 
 
 class LayerNorm(nn.Module):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import EncoderConfig, PretrainingConfig
+from electra_jax.models.config import UNROLLED, EncoderConfig, Execution, PretrainingConfig
 from electra_jax.models.deberta_encoder import DebertaEncoder
 from electra_jax.models.embeddings import Embeddings, SharedTables
 from electra_jax.models.encoder import Encoder
@@ -34,9 +34,9 @@ class PretrainingModel(nn.Module):
             self.generator_embeddings = Embeddings(generator, stores_positions=has_decoder(generator))
             self.discriminator_embeddings = Embeddings(discriminator, "own" if sharing == "none" else sharing)
             self.embeddings_of = {"generator": self.generator_embeddings, "discriminator": self.discriminator_embeddings}
-        self.generator = make_encoder(generator)
+        self.generator = make_encoder(generator, self.config.execution)
         self.generator_predictions = GeneratorPredictions(generator)
-        self.discriminator = make_encoder(discriminator)
+        self.discriminator = make_encoder(discriminator, self.config.execution)
         self.discriminator_predictions = DiscriminatorPredictions(discriminator)
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs,
@@ -73,7 +73,7 @@ class MaskedLanguageModel(nn.Module):
     def setup(self):
         encoder = self.config.discriminator
         self.embeddings = Embeddings(encoder, stores_positions=has_decoder(encoder))
-        self.generator = make_encoder(encoder)
+        self.generator = make_encoder(encoder, self.config.execution)
         self.generator_predictions = GeneratorPredictions(encoder)
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array) -> VocabularyLogits:
@@ -87,9 +87,9 @@ class MaskedLanguageModel(nn.Module):
         return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings.word_table())
 
 
-def make_encoder(config: EncoderConfig) -> nn.Module:
+def make_encoder(config: EncoderConfig, execution: Execution = UNROLLED) -> nn.Module:
     """The encoder that config.position names."""
-    return {"absolute": Encoder, "disentangled": DebertaEncoder}[config.position](config)
+    return {"absolute": Encoder, "disentangled": DebertaEncoder}[config.position](config, execution)
 
 
 def has_decoder(config: EncoderConfig) -> bool:

@@ -1,5 +1,7 @@
 """The one training loop. Its order is fixed: evaluate and probe if due → dispatch the step → write the previous metrics →
 checkpoint if due. Everything it needs is handed to it; it knows neither the model nor where data come from.
+
+A run with stages goes through it once for each. What is due between two of them is left to the second.
 """
 
 import sys
@@ -52,9 +54,10 @@ class NonFiniteLossError(FloatingPointError):
 def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, intervals: Intervals, *,
           evaluate: Callable[[Any], Numbers], write: MetricWriters, checkpointer: Checkpointer, run: dict[str, Any],
           schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None, stop: StopNotice,
-          probe: Callable[[Any], Numbers] | None = None) -> TrainState:
+          probe: Callable[[Any], Numbers] | None = None, until: int | None = None) -> TrainState:
     """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns the last state.
-    `evaluate` and `probe` get the parameters and leave them as they are.
+    `evaluate` and `probe` get the parameters and leave them as they are. With `until`, a step before the end, it returns after
+    that one instead, whose state is saved and whose logging window is written, however short it is.
 
     Raises:
       Stopped: `stop` said so; the state is saved.
@@ -62,6 +65,7 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
       OSError: a checkpoint or a row of metrics could not be written.
     """
     start = step = saved = int(state.step)
+    end = intervals.num_steps if until is None else until
     clock = _Clock(batches)
     window: Any = None  # metric sums of the step dispatched last
     pending: tuple[int, Any] | None = None  # step and sums of the row to write next
@@ -74,14 +78,10 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         sums = jax.device_get(sums)  # returns when that step is done on the devices: the moment to read the clock
         timing = clock.lap()
         _check_finite(sums, batches, checkpointer)
-        numbers = summarize(sums) | timing
+        numbers = summarize(sums) | timing | {"learning_rate": float(schedule(step - 1))}
         # A run restored in the middle of a window did not compute all of it.
         share = min(1.0, (step - start) / float(sums["steps"]))
-        tokens_per_second = share * numbers.pop("tokens") / numbers.pop("seconds")
-        numbers |= {"learning_rate": float(schedule(step - 1)), "tokens_per_second": tokens_per_second,
-                    "model_flops_per_second": 3 * flops_per_token * tokens_per_second}
-        if peak_flops is not None:
-            numbers["model_flops_utilization"] = numbers["model_flops_per_second"] / peak_flops
+        numbers |= _speed(share * numbers.pop("tokens") / numbers.pop("seconds"), flops_per_token, peak_flops)
         write.write(step, numbers)
 
     def settle() -> None:
@@ -110,7 +110,7 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
     if probe is not None:
         measures.append(("probe/", intervals.probe, probe))
     try:
-        while step < intervals.num_steps:
+        while step < end:
             for prefix, every, compute in measures:
                 if step % every == 0 and step > 0:
                     measure(prefix, compute)
@@ -119,13 +119,18 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
             state, window = step_fn(state, ids)
             step += 1
             flush()
-            if step % intervals.log == 0:
+            if step % intervals.log == 0 or step == until:
                 pending = (step, window)
-            if step % intervals.checkpoint == 0 or step == intervals.num_steps:
+            if step % intervals.checkpoint == 0 or step == end:
                 save()
             stop.check()
-        for prefix, _, compute in measures:
-            measure(prefix, compute)
+        if until is None:
+            for prefix, _, compute in measures:
+                measure(prefix, compute)
+        else:
+            # Whole before the next stage compiles, in which time no notice is heard.
+            checkpointer.wait()
+            stop.check()
     except Stopped:
         if step > saved:
             save()
@@ -135,6 +140,12 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         raise
     checkpointer.wait()
     return state
+
+
+def _speed(tokens_per_second: float, flops_per_token: float, peak_flops: float | None) -> Numbers:
+    flops_per_second = 3 * flops_per_token * tokens_per_second
+    return {"tokens_per_second": tokens_per_second, "model_flops_per_second": flops_per_second,
+            **({} if peak_flops is None else {"model_flops_utilization": flops_per_second / peak_flops})}
 
 
 def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: Checkpointer) -> None:

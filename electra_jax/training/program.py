@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
+from electra_jax.distributed.sharding import batch_sharding, num_shares, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
 from electra_jax.training.checkpointing import with_shardings
+from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.state import TrainState, abstract_params, init_state
 from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
@@ -24,8 +25,9 @@ class Program(NamedTuple):
     schedule: Callable[[Any], Any]
 
 
-def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Program:
-    """Compile-ready functions for `config`; call and use them inside `axis_context(mesh)`.
+def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, first_step: int = 0) -> Program:
+    """Compile-ready functions for `config`; call and use them inside `axis_context(mesh)`. Of a run with stages, those of the
+    stage that begins with `first_step`; its state and schedule are those of the whole run.
 
     Raises:
       ValueError: the mesh does not divide a parameter, or optimizer groups do not cover the parameters.
@@ -42,8 +44,8 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh) -> Pr
     shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizers,
                                 {phase.name: phase.trains for phase in objective.phases}, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
-    train_step = make_train_step(objective, optimizers, seed=train["seed"], num_microbatches=train["num_microbatches"],
-                                 window_steps=config["log"]["every"])
+    train_step = make_train_step(objective, optimizers, seed=train["seed"], window_steps=config["log"]["every"],
+                                 first_step=first_step, accumulation=make_accumulation(train, num_shares(mesh)))
     evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
                                            vocab_size=config["model"]["vocab_size"])
     return Program(

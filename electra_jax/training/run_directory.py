@@ -10,6 +10,7 @@ from electra_jax.training.writers import read_metrics
 
 # What may differ between the parts of one run: what it reports and how often, and on which devices it runs.
 FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
+FREE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
 BOUND = "config.checkpoint.init_from"
 
 
@@ -19,9 +20,11 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     if not path.exists():
         return
     old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
+    if "config.stages" in new:
+        old.setdefault("config.stages", [])  # a run made before there were any
     free = tuple(f"config.{section}." for section in FREE_SECTIONS)
     differing = [key for key in sorted(old.keys() | new.keys())
-                 if old.get(key) != new.get(key) and (key == BOUND or not key.startswith(free))]
+                 if old.get(key) != new.get(key) and (key == BOUND or not key.startswith(free)) and key not in FREE_KEYS]
     if differing:
         lines = "\n".join(f"  {key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}" for key in differing)
         raise ValueError(f"{workdir} belongs to a run with other settings:\n{lines}\n"

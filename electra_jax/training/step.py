@@ -4,25 +4,26 @@ Shapes: B batch, L length.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.objectives.base import Objective, Phase, Sums
+from electra_jax.objectives.base import Objective, Sums
+from electra_jax.training.gradients import Accumulation, gradients, select
 from electra_jax.training.state import TrainState
 
 NO_STEP = jnp.iinfo(jnp.int32).max
 
 
 def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTransformation], *, seed: int,
-                    num_microbatches: int, window_steps: int) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
+                    accumulation: Accumulation, window_steps: int, first_step: int = 0
+                    ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
     `optimizers` has one for each phase of the objective, by name; so has the optimizer state. A window is `window_steps` steps
-    long and restarts by itself; the returned sums are a copy, since the state is donated to the next step. Everything random
-    follows from (seed, step).
+    long and restarts by itself, and at `first_step`, so that all of it is of one stage of the run; the returned sums are a
+    copy, since the state is donated to the next step. Everything random follows from (seed, step).
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
@@ -32,24 +33,18 @@ def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTr
         params, opt_state, carry = state.params, {}, None
         all_grads, all_updates, sums = {}, {}, {}
         for phase in objective.phases:
-            grads, phase_sums, carry = accumulate_gradients(phase, params, batch, normalizers, dropout_key, carry,
-                                                            num_microbatches)
+            grads, phase_sums, carry = gradients(phase, params, batch, normalizers, dropout_key, carry, accumulation)
             trained = select(params, phase)
             updates, opt_state[phase.name] = optimizers[phase.name].update(grads, state.opt_state[phase.name], trained)
             params = params | optax.apply_updates(trained, updates)
             all_grads, all_updates, sums = all_grads | grads, all_updates | updates, add_sums(sums, phase_sums)
         sums |= step_sums(state.step, all_grads, all_updates)
-        is_new_window = state.step % window_steps == 0
+        is_new_window = (state.step % window_steps == 0) | (state.step == first_step)
         window = merge_windows(jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window), sums,
                                is_new_window)
         return TrainState(state.step + 1, params, opt_state, window), jax.tree.map(jnp.copy, window)
 
     return train_step
-
-
-def select(params: dict[str, Any], phase: Phase) -> dict[str, Any]:
-    """The parameters that a phase trains."""
-    return {name: params[name] for name in phase.trains}
 
 
 def add_sums(sums: Sums, more: Sums) -> Sums:
@@ -61,38 +56,6 @@ def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Keys of one step: for the noise on the tokens and for dropout."""
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-
-
-def accumulate_gradients(phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, num_microbatches: int):
-    """(gradients of what the phase trains, metric sums, carry) of the whole batch, computed a microbatch at a time.
-
-    Denominators come from the whole batch, so the result equals that of one large batch however tokens are spread.
-    """
-
-    def grad_and_sums(microbatch, carry, index):
-        def loss(trained):
-            return phase.loss(params | trained, microbatch, normalizers, jax.random.fold_in(dropout_key, index), carry)
-
-        (value, (sums, new_carry)), grads = jax.value_and_grad(loss, has_aux=True)(select(params, phase))
-        return (grads, sums | {"loss": value}), new_carry  # of microbatches: they add up to the loss of the batch
-
-    if num_microbatches == 1:
-        (grads, sums), carry = grad_and_sums(batch, carry, 0)
-        return grads, sums, carry
-    # Microbatch i takes rows i, i + n, i + 2n, …: each data shard keeps its own rows and nothing moves.
-    split = lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0)  # noqa: E731
-    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
-    microbatches = jax.tree.map(split, (batch, carry))
-
-    def body(total, indexed):
-        index, (microbatch, carry) = indexed
-        new, new_carry = grad_and_sums(microbatch, carry, index)
-        return jax.tree.map(jnp.add, total, new), new_carry
-
-    shapes, _ = jax.eval_shape(grad_and_sums, *jax.tree.map(lambda x: x[0], microbatches), 0)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (grads, sums), carries = jax.lax.scan(body, zeros, (jnp.arange(num_microbatches), microbatches))
-    return grads, sums, jax.tree.map(join, carries)
 
 
 def step_sums(step: jax.Array, grads, updates) -> Sums:
