@@ -28,13 +28,14 @@ class WordsParser(tuple_parser.TupleParser):
         return tuple(_literal(word.strip()) for word in argument.split(",") if word.strip())
 
 
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define --config, with --config.a.b=… for every value in it, and --workdir."""
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bool = True) -> None:
+    """Define --config, with --config.a.b=… for every value in it, and for a command that makes a run --workdir."""
     config_flags.register_flag_parser_for_type(tuple, WordsParser())
     config_flags.DEFINE_config_file("config", None, "Configuration file, with its argument: FILE.py:key=value,…",
                                     lock_config=True, flag_values=flag_values)
-    flags.DEFINE_string("workdir", None, "Directory of the run: configuration, metrics, checkpoints, plots.",
-                        flag_values=flag_values)
+    if has_workdir:
+        flags.DEFINE_string("workdir", None, "Directory of the run: configuration, metrics, checkpoints, plots.",
+                            flag_values=flag_values)
 
 
 def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -43,7 +44,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
         defaults = _defaults(argv)
         _check_keys(argv, defaults)
         rest = _parse(argv, flag_values, defaults)
-        missing = [name for name in REQUIRED if flag_values[name].value is None]
+        missing = [name for name in REQUIRED if name in flag_values and flag_values[name].value is None]
         if missing:
             raise ValueError("\n".join(f"--{name} is missing: {REQUIRED[name]}." for name in missing))
         if rest[1:]:

@@ -18,6 +18,7 @@ FORBIDDEN = (
     ("electra_jax.training", ("data_pipelines", "ml_collections", "electra_jax.pretrain")),
     ("electra_jax.distributed", ("electra_jax.models", "electra_jax.objectives", "electra_jax.training", "data_pipelines",
                                  "ml_collections")),
+    ("electra_jax.planning", ("data_pipelines", "ml_collections", "electra_jax.benchmarks", "electra_jax.pretrain")),
     ("electra_jax.huggingface", ("electra_jax.training", "electra_jax.distributed", "ml_collections")),
     ("data_pipelines", ("electra_jax", "jax", "flax", "optax", "orbax", "ml_collections", *OUTSIDE)),
     ("configs", ("electra_jax.objectives", "electra_jax.training", "electra_jax.distributed", "data_pipelines", "jax", "flax",

@@ -8,18 +8,11 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from electra_jax.benchmarks.relative_attention import FORMS, attention_gradient
-from electra_jax.benchmarks.training_step import SPECIAL, Figures
-from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.sharding import axis_context, batch_sharding
+from electra_jax.benchmarks.training_step import Figures
 from electra_jax.models.config import ATTENTION_IMPLEMENTATIONS, make_pretraining_config
-from electra_jax.objectives.registry import make_objective
-from electra_jax.training.program import make_program
-
-# Autotuning needs a real GPU; without it XLA takes its defaults for matrix products.
-GPU_OPTIONS = {"xla_gpu_autotune_level": 0}
+from electra_jax.planning.compiled import compile_step, options
 
 
 def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size: int) -> Figures:
@@ -35,18 +28,6 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
     return figures
 
 
-def compiled_step(config: dict[str, Any], devices: list[jax.Device], *, batch_size: int) -> jax.stages.Compiled:
-    """The training step of `config` as `pretrain` would run it on `devices`, B rows on each."""
-    config = config | {"train": config["train"] | {"batch_size": batch_size * len(devices)}}
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
-    mesh = make_mesh(config["mesh"], devices)
-    program = make_program(config, objective, mesh)  # outside of the mesh's context, in which optax would put arrays on it
-    with axis_context(mesh):
-        rows = jax.ShapeDtypeStruct((config["train"]["batch_size"], config["data"]["sequence_length"]), jnp.int32,
-                                    sharding=batch_sharding(mesh))
-        return program.train_step.lower(program.abstract_state, rows).compile(options(devices[0]))
-
-
 def step_figures(config: dict[str, Any], devices: list[jax.Device], *, batch_size: int, vocab_chunk_size: int) -> Figures:
     """Temporary MiB a device of the step with either attention, and with the vocabulary in chunks.
 
@@ -57,9 +38,9 @@ def step_figures(config: dict[str, Any], devices: list[jax.Device], *, batch_siz
     figures: Figures = {}
     for name, (implementation, chunk_size) in choices.items():
         disentangled = config["model"]["disentangled"] | {"implementation": implementation}
-        compiled = compiled_step(config | {"model": config["model"] | {"disentangled": disentangled},
-                                           "objective": config["objective"] | {"vocab_chunk_size": chunk_size}},
-                                 devices, batch_size=batch_size)
+        compiled = compile_step(config | {"model": config["model"] | {"disentangled": disentangled},
+                                          "objective": config["objective"] | {"vocab_chunk_size": chunk_size},
+                                          "train": config["train"] | {"batch_size": batch_size * len(devices)}}, devices)
         figures[f"step_{name}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
         rows = vocabulary_rows(compiled.as_text(), config["model"]["vocab_size"])
         limit = batch_size * config["data"]["sequence_length"]
@@ -72,8 +53,3 @@ def vocabulary_rows(program_text: str, vocab_size: int) -> int:
     """Elements of the largest array with a dimension of V, divided by V; dimensions are read from HLO text."""
     shapes = {tuple(map(int, dims.split(","))) for dims in re.findall(r"\[(\d+(?:,\d+)*)\]", program_text)}
     return max((math.prod(shape) // vocab_size for shape in shapes if vocab_size in shape), default=0)
-
-
-def options(device: jax.Device) -> dict[str, Any] | None:
-    """Compiler options that compiling without the device needs."""
-    return GPU_OPTIONS if device.platform == "gpu" else None

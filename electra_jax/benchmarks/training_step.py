@@ -16,12 +16,11 @@ from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import DTYPES, make_pretraining_config
-from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import max_predictions_per_seq
 from electra_jax.objectives.registry import make_objective
+from electra_jax.planning.compiled import SPECIAL
 from electra_jax.training.program import make_program
 
-SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
 MATMUL_SIZE = 2048
 Figures = dict[str, Any]
 

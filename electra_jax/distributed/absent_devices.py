@@ -4,6 +4,7 @@ The compilers are libraries of their own: libtpu for TPUs; jax-cuda13-plugin and
 `launch/compile_only.sh` installs them where no other command sees them.
 """
 
+import contextlib
 import os
 
 import jax
@@ -29,7 +30,8 @@ TPU_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 
 
 def absent_devices(name: str) -> list[jax.Device]:
-    """Devices of "h100:8" (GPUs of one host), or of a TPU topology: "v5e:2x4", "v5p:2x2x1", "v6e:4x4".
+    """Devices of "h100:8" (GPUs of one host), or of a TPU topology: "v5e:2x4", "v5p:2x2x1", "v6e:4x4". "cpu:8" is this machine
+    in so many parts.
 
     Must be called before JAX starts its back ends, which it confines to the CPU.
 
@@ -39,6 +41,12 @@ def absent_devices(name: str) -> list[jax.Device]:
     jax.config.update("jax_platforms", "cpu")
     kind, _, shape = name.partition(":")
     try:
+        if kind == "cpu":
+            with contextlib.suppress(RuntimeError):  # too late, there is a number already
+                jax.config.update("jax_num_cpu_devices", int(shape or 1))
+            if len(jax.devices()) < int(shape or 1):
+                raise ValueError(f"JAX has started with {len(jax.devices())} devices")
+            return jax.devices()[: int(shape or 1)]
         if kind in GPUS:
             topology = topologies.get_topology_desc(platform="cuda", topology_name="", target_config=GPUS[kind],
                                                     topology=f"1x1x{int(shape or 1)}")
