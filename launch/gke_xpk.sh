@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Pre-train on Google Kubernetes Engine through XPK. `bash launch/gke_xpk.sh --help` explains.
 set -euo pipefail
+# shellcheck disable=SC1091
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 usage() {
   cat <<'END'
@@ -43,19 +45,6 @@ and with `create`:
 No real cluster has run this yet. Options, and what happens to a command on its way into a container, are those of xpk 1.16, as
 seen in the manifests that it writes; the tests' stand-in for xpk does the same.
 END
-}
-
-fail() {
-  echo "$1 See --help." >&2
-  exit 1
-}
-
-# run COMMAND…: or, in a dry run, print it.
-run() {
-  local line
-  if ! "$dry_run"; then "$@"; return; fi
-  printf -v line '%q ' "$@"
-  echo "${line% }"
 }
 
 deed="" cluster="" workload="" device="" kind="" count=1 count_of="" base_image="" docker_image="" workdir=""
@@ -133,8 +122,7 @@ check_choices() {
 # xpk takes lines as they are: it would keep quotes, break at others of these characters, and pass over lines of other forms.
 check_env_file() {
   local line number=0 form=$'^[A-Za-z_][A-Za-z0-9_]*=[^"\'\\\\$]*$'
-  [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
-  [[ "$(ls -ld "$1")" == -???------* ]] || fail "--env_file: others can read '$1', expected mode 600. Give \`chmod 600 $1\`."
+  check_secrets "$1"
   while IFS= read -r line || [ -n "$line" ]; do
     number=$((number + 1))
     [[ -z "$line" || "$line" == \#* || ("$line" =~ $form && "$line" != *[[:cntrl:]]*) ]] ||

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Submit pre-training to SLURM from the login node. `bash launch/gpu_slurm.sh --help` explains; the job is launch/slurm_job.sh.
 set -euo pipefail
+# shellcheck disable=SC1091
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 usage() {
   cat <<'END'
@@ -38,19 +40,6 @@ machine.
 END
 }
 
-fail() {
-  echo "$1 See --help." >&2
-  exit 1
-}
-
-# run COMMAND…: or, in a dry run, print it.
-run() {
-  local line
-  if ! "$dry_run"; then "$@"; return; fi
-  printf -v line '%q ' "$@"
-  echo "${line% }"
-}
-
 # number OPTION VALUE
 number() { [[ "$2" =~ ^[1-9][0-9]{0,4}$ ]] || fail "$1: got '$2', expected a whole number from 1."; }
 
@@ -75,7 +64,7 @@ read_options() {
         [[ "$value" =~ $minutes ]] && fail "--time: got '$value', expected ten minutes or more. For less: --sbatch=$1."
         options+=("$1") ;;
       --job_name=?*) job_name="$value" ;;
-      --env_file=*) check_env_file "$value"; env_file="$(realpath "$value")" ;;
+      --env_file=*) check_secrets "$value"; env_file="$(realpath "$value")" ;;
       --sbatch=-?*) options+=("$value") ;;
       --dry_run) dry_run=true ;;
       *) fail "$1: not an option with a value that fits, expected such as --nodes=2, then -- and the run's arguments." ;;
@@ -83,11 +72,6 @@ read_options() {
     shift
   done
   [ $# -gt 1 ] || fail "got no arguments of the run, expected some after --: -- --config=… --workdir=…."
-}
-
-check_env_file() {
-  [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
-  [[ "$(ls -ld "$1")" == -???------* ]] || fail "--env_file: others can read '$1', expected mode 600. Give \`chmod 600 $1\`."
 }
 
 # check_arguments ARGUMENTS…: those that the job itself depends on.

@@ -29,7 +29,8 @@ class Cluster:
         (self.root / "images" / "mine").mkdir()
         subprocess.run(["git", "init", "--quiet", "--template=", self.checkout], check=True)
         (self.checkout / "launch").mkdir()
-        shutil.copy(ROOT / "launch" / "gke_xpk.sh", self.checkout / "launch")
+        for name in ("gke_xpk.sh", "options.sh"):
+            shutil.copy(ROOT / "launch" / name, self.checkout / "launch")
         (self.checkout / "launch" / "environment.sh").write_text(ENVIRONMENT)
         commit(self.checkout)
         (root / "temporary").mkdir()

@@ -22,7 +22,7 @@ from tiny_run import NUM_STEPS, ROOT, command
 from electra_jax.training.writers import read_metrics
 
 RUN = ["--config=c.py", "--workdir=runs/a", "--distributed"]
-FILES = ("gpu_slurm.sh", "slurm_job.sh")
+FILES = ("gpu_slurm.sh", "options.sh", "slurm_job.sh")
 
 
 class Cluster:
