@@ -4,8 +4,9 @@
              float32 and in bfloat16 (PyTorch: autocast). `electra_small_tokens_per_second` is the better of ours.
   deberta    The same for DeBERTaV3-xsmall, 32 rows of 128 and 8 of 512, without the enhanced mask decoder: the peer has none.
   attention  One layer of disentangled attention, forward and backward: gather against skew, in time and in memory.
-  compiled   DeBERTaV3-xsmall's step, compiled for a TPU v5e and an NVIDIA H100 that need not be there: temporary memory with
-             gather and skew, with the vocabulary whole and in chunks. `bash launch/compile_only.sh benchmark --suite=compiled`.
+  compiled   Temporary memory on a TPU v5e and an NVIDIA H100 that need not be there: of DeBERTaV3-xsmall's attention, gather
+             and skew, and of its step, with the vocabulary whole and in chunks. Through
+             `bash launch/compile_only.sh benchmark --suite=compiled`.
 
 --config chooses another recipe to measure. The contestants take turns in one process and medians are reported, so that a busy
 machine slows all of them. It needs the packages of `pip install -e '.[test]'`.

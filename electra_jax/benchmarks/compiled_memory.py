@@ -11,7 +11,7 @@ import jax
 
 from electra_jax.benchmarks.relative_attention import FORMS, attention_gradient
 from electra_jax.benchmarks.training_step import Figures
-from electra_jax.models.config import ATTENTION_IMPLEMENTATIONS, make_pretraining_config
+from electra_jax.models.config import make_pretraining_config
 from electra_jax.planning.compiled import compile_step, options
 
 
@@ -29,17 +29,14 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
 
 
 def step_figures(config: dict[str, Any], devices: list[jax.Device], *, batch_size: int, vocab_chunk_size: int) -> Figures:
-    """Temporary MiB a device of the step with either attention, and with the vocabulary in chunks.
+    """Temporary MiB a device of the step, with the vocabulary whole and in chunks.
 
     Raises:
       AssertionError: an array of B·L·V elements or more is among the step's buffers.
     """
-    choices = {name: (name, 0) for name in ATTENTION_IMPLEMENTATIONS} | {"skew_chunked": ("skew", vocab_chunk_size)}
     figures: Figures = {}
-    for name, (implementation, chunk_size) in choices.items():
-        disentangled = config["model"]["disentangled"] | {"implementation": implementation}
-        compiled = compile_step(config | {"model": config["model"] | {"disentangled": disentangled},
-                                          "objective": config["objective"] | {"vocab_chunk_size": chunk_size},
+    for name, chunk_size in (("whole", 0), ("chunked", vocab_chunk_size)):
+        compiled = compile_step(config | {"objective": config["objective"] | {"vocab_chunk_size": chunk_size},
                                           "train": config["train"] | {"batch_size": batch_size * len(devices)}}, devices)
         figures[f"step_{name}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
         rows = vocabulary_rows(compiled.as_text(), config["model"]["vocab_size"])
