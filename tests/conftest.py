@@ -7,6 +7,7 @@ the time. And a corpus and a run that several modules share: each costs its seco
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -23,6 +24,8 @@ import tiny_run
 import tpu_sandbox
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and with them all commands that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
