@@ -90,7 +90,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             num_steps=num_steps,
             batch_size=batch_size,
             num_microbatches=1,  # the batch in so many parts, one after the other
-            # On accelerators: "scanned" layers compile several times faster. What a step keeps in memory can be computed again
+            # On accelerators: "scanned" layers compile as one loop. What a step keeps in memory can be computed again
             # instead: remat="dense" (all but products with parameters) or "full". `python -m electra_jax.plan` says what fits.
             layers="unrolled",
             remat="none",

@@ -15,7 +15,7 @@ says better (model_flops_utilization in its metrics.jsonl).
 --search looks for the settings with which the configured batch fits at least cost: the fewest microbatches, nothing computed
 again, else with more of it (train.remat), else with parameters cut over more devices (mesh.fsdp). It goes on to the first that
 does not fit. Layers are scanned and computation is in bfloat16, as should be on these devices, unless --as_configured is given.
-A step takes one to four minutes to compile on two cores, a search three to ten steps.
+A step takes minutes to compile, a search three to ten steps.
 """
 
 import json

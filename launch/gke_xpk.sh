@@ -132,18 +132,7 @@ check_env_file() {
 
 # check_arguments ARGUMENTS…: those that the workload itself depends on.
 check_arguments() {
-  local previous="" word has_config=false
-  for word in "$@"; do
-    if [[ "$previous" =~ ^--?workdir$ ]]; then workdir="$word"; fi
-    if [[ "$previous" =~ ^--?config$ ]]; then has_config=true; fi
-    case "$word" in
-      --workdir=* | -workdir=*) workdir="${word#*=}" ;;
-      --config=* | -config=*) has_config=true ;;
-      --distributed | -distributed | --distributed=true) is_distributed=true ;;
-    esac
-    previous="$word"
-  done
-  "$has_config" || fail "--config: missing among the run's arguments, expected one as --config=configs/electra.py:size=base."
+  read_arguments "$@"
   [[ "$workdir" == /* ]] ||
     fail "--workdir: got '$workdir', on a container's own disk, expected one in a mounted storage: /data/runs/base."
   # Of a TPU the last number counts chips or cores, of which a host never has more than eight.

@@ -43,7 +43,7 @@ END
 # number OPTION VALUE
 number() { [[ "$2" =~ ^[1-9][0-9]{0,4}$ ]] || fail "$1: got '$2', expected a whole number from 1."; }
 
-nodes=1 gpus=1 cpus=4 job_name="" env_file="" dry_run=false workdir="" is_distributed=false has_config=false
+nodes=1 gpus=1 cpus=4 job_name="" env_file="" dry_run=false workdir="" is_distributed=false
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 options=("--chdir=$root")
 
@@ -76,18 +76,7 @@ read_options() {
 
 # check_arguments ARGUMENTS…: those that the job itself depends on.
 check_arguments() {
-  local previous="" word
-  for word in "$@"; do
-    if [[ "$previous" =~ ^--?workdir$ ]]; then workdir="$word"; fi
-    if [[ "$previous" =~ ^--?config$ ]]; then has_config=true; fi
-    case "$word" in
-      --workdir=* | -workdir=*) workdir="${word#*=}" ;;
-      --config=* | -config=*) has_config=true ;;
-      --distributed | -distributed | --distributed=true) is_distributed=true ;;
-    esac
-    previous="$word"
-  done
-  "$has_config" || fail "--config: missing among the run's arguments, expected one as --config=configs/electra.py:size=base."
+  read_arguments "$@"
   [ -n "$workdir" ] || fail "--workdir: missing among the run's arguments, expected the directory of the run."
   if [ $((nodes * gpus)) -gt 1 ] && ! "$is_distributed"; then
     fail "--distributed: missing among the run's arguments, without which $((nodes * gpus)) processes would each train alone."

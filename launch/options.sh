@@ -18,3 +18,19 @@ check_secrets() {
   [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
   [[ "$(ls -ld "$1")" == -???------* ]] || fail "--env_file: others can read '$1', expected mode 600. Give \`chmod 600 $1\`."
 }
+
+# read_arguments ARGUMENTS…: of the run; sets workdir and is_distributed as they say.
+read_arguments() {
+  local previous="" word has_config=false
+  for word in "$@"; do
+    if [[ "$previous" =~ ^--?workdir$ ]]; then workdir="$word"; fi
+    if [[ "$previous" =~ ^--?config$ ]]; then has_config=true; fi
+    case "$word" in
+      --workdir=* | -workdir=*) workdir="${word#*=}" ;;
+      --config=* | -config=*) has_config=true ;;
+      --distributed | -distributed | --distributed=true) is_distributed=true ;;
+    esac
+    previous="$word"
+  done
+  "$has_config" || fail "--config: missing among the run's arguments, expected one as --config=configs/electra.py:size=base."
+}

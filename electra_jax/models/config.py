@@ -15,7 +15,7 @@ REMAT = ("none", "dense", "full")
 class Execution:
     """How layers are computed, of no consequence for what they compute (config.train.layers and remat; models/layer_stack.py).
 
-    "scanned" compiles one layer instead of all, several times faster; the program keeps a stacked copy of the parameters, and
+    "scanned" compiles one layer instead of all; the program keeps a stacked copy of the parameters, and
     the compiler plans no memory across layers, so that it wants a policy. remat: what the derivative computes again instead of
     keeping it, "none"; "dense", all but the products with parameters; "full", the whole layer, about a third more work.
 

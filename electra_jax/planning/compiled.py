@@ -78,8 +78,12 @@ def trace_step(config: dict[str, Any], devices: list[jax.Device]) -> tuple[jax.s
 def compile_step(config: dict[str, Any], devices: list[jax.Device]) -> jax.stages.Compiled:
     """The compiled step; see `trace_step` for errors."""
     traced, _, mesh = trace_step(config, devices)
+    return _compile(traced, mesh, devices[0])
+
+
+def _compile(traced: jax.stages.Traced, mesh: Mesh, device: jax.Device) -> jax.stages.Compiled:
     with axis_context(mesh):
-        return traced.lower().compile(options(devices[0]))
+        return traced.lower().compile(options(device))
 
 
 def options(device: jax.Device) -> dict[str, Any] | None:
@@ -95,8 +99,7 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     """
     traced, state, mesh = trace_step(config, devices)
     try:
-        with axis_context(mesh):
-            compiled = traced.lower().compile(options(devices[0]))
+        compiled = _compile(traced, mesh, devices[0])
     except jax.errors.JaxRuntimeError as error:
         raise _refusal(error) from error
     stats = compiled.memory_analysis()
