@@ -22,6 +22,7 @@ from ml_collections import config_dict
 
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.pretrain import run, silence_libraries
 from electra_jax.stages import make_stages
@@ -101,7 +102,8 @@ def main(argv: list[str]) -> None:
     silence_libraries()
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     try:
-        figures = compare(SUITES[flags.FLAGS.suite], config, workdir, flags.FLAGS.seeds)
+        with leaving_at_once():
+            figures = compare(SUITES[flags.FLAGS.suite], config, workdir, flags.FLAGS.seeds)
     except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     write_json(workdir / "comparison.json",

@@ -23,6 +23,7 @@ from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from electra_jax import command_line, finetune
 from electra_jax.command_line import define_flags, parse_flags
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.finetune import Plan
 from electra_jax.finetuning.initial import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
@@ -118,7 +119,8 @@ def main(argv: list[str]) -> None:
             if flags.FLAGS.pretrainings not in (1, flags.FLAGS.seeds):
                 raise ValueError(f"--pretrainings: got {flags.FLAGS.pretrainings}, expected 1 or --seeds={flags.FLAGS.seeds}.")
             seeds_of = range(flags.FLAGS.pretrainings)
-            runs = pretrain_objectives(config["pretraining"], config["objectives"], workdir, seeds_of)
+            with leaving_at_once():
+                runs = pretrain_objectives(config["pretraining"], config["objectives"], workdir, seeds_of)
             each = "seed_0" if len(seeds_of) == 1 else f"seed_{finetune.SEED}"
             starts = {"random": f"{RANDOM}{runs[config['pretraining']['objective']['name']]}/seed_0",
                       **{objective: f"{directory}/{each}" for objective, directory in runs.items()}}

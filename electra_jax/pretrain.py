@@ -29,7 +29,7 @@ from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.processes import define_process_flags, is_first, join_by_flags, leave, wait_for_all
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.distributed.stopping import StopNotice
+from electra_jax.distributed.stopping import StopNotice, leaving_at_once
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.objectives.base import Objective
 from electra_jax.run_inputs import RunInputs, StageInputs, open_inputs
@@ -198,7 +198,8 @@ def main(argv: list[str]) -> None:
     workdir = Path(flags.FLAGS.workdir)
     try:
         join_by_flags()
-        summary = run(flags.FLAGS.config.to_dict(), workdir)
+        with leaving_at_once():
+            summary = run(flags.FLAGS.config.to_dict(), workdir)
     except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
         leave(f"{type(error).__name__}: {error}")
     except RuntimeError as error:

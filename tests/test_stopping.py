@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import types
 
 import jax
 import numpy as np
 import pytest
+from tiny_run import ROOT
 
 from data_pipelines.loader import Loader
 from electra_jax.distributed.mesh import make_mesh
@@ -140,6 +143,15 @@ def test_sigterm_while_saving_changes_nothing_and_handlers_are_given_back():
 def test_a_notice_is_not_taken_for_a_failure_by_what_catches_exceptions():
     with StopNotice() as stop, pytest.raises(Stopped), contextlib.suppress(Exception), stop.waiting():
         told()
+
+
+def test_a_stopped_command_ends_without_clean_up():
+    """Which would crash where XLA goes on compiling what nobody waits for any more."""
+    program = ("import atexit\nfrom electra_jax.distributed.stopping import Stopped, leaving_at_once\n"
+               "atexit.register(print, 'clean-up')\nwith leaving_at_once():\n    print('saved')\n    {}\n")
+    outcomes = [subprocess.run([sys.executable, "-c", program.format(line)], cwd=ROOT, capture_output=True, text=True)
+                for line in ("raise Stopped", "pass")]
+    assert [(outcome.returncode, outcome.stdout) for outcome in outcomes] == [(STOPPED, "saved\n"), (0, "saved\nclean-up\n")]
 
 
 def test_evaluation_asks_before_every_batch():

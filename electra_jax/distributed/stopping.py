@@ -1,7 +1,9 @@
 """How a run is told to stop: SIGTERM, by which clouds and schedulers announce the end of a machine, or Ctrl-C."""
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import jax
@@ -15,6 +17,24 @@ class Stopped(SystemExit):
 
     def __init__(self):
         super().__init__(STOPPED)
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Context of a command: when a run in it was told to stop and is saved, the process ends without clean-up.
+
+    A notice may have broken off the wait for a compilation. XLA goes on with it in a thread of its own, and crashes when the
+    interpreter's clean-up takes its client away. One of several processes hears no notice there, and the others wait for it
+    to say goodbye: it ends as ever.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        if jax.distributed.is_initialized():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stopped.code)
 
 
 class StopNotice:
