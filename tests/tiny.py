@@ -6,6 +6,7 @@ import numpy as np
 from configs import debug
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.mcl import make_mcl_objective
 from electra_jax.objectives.mlm import make_mlm_objective
 from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
 
@@ -49,6 +50,20 @@ def deberta(model=None, **changes):
 def mlm(model=None, **changes):
     """The masked-language-model baseline over the tiny model."""
     return make_mlm_objective(make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL)
+
+
+def mcl_arguments(model=None, **changes):
+    """What MCL's objective over the tiny model is made of; all courses are taken."""
+    objective = objective_section(
+        name="mcl", swap_prob=0.15, swap_permutation="uniform", insert_prob=0.15, slm_weight=1.0, std_weight=5.0,
+        itd_weight=5.0, re_mlm_weight=1.0, re_slm_weight=1.0, re_rtd_weight=5.0, re_std_weight=5.0,
+        correction_normalizer="selected")
+    return make_pretraining_config(model or model_section()), objective | changes, SPECIAL
+
+
+def mcl(model=None, **changes):
+    """MCL's objective over the tiny model."""
+    return make_mcl_objective(*mcl_arguments(model, **changes))
 
 
 def rows(num_rows=8, length=LENGTH, seed=0, vocab_size=256):

@@ -53,8 +53,12 @@ class PretrainingModel(nn.Module):
 
     def discriminate(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
         """Corrupted ids [B, L] → logits [B, L]; positive means "replaced"."""
+        return self.discriminator_predictions(self.discriminator_states(ids_BL, inputs, is_training), inputs)
+
+    def discriminator_states(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
+        """Hidden states [B, L, D] that its heads read."""
         x_BLE = self.embeddings_of["discriminator"](ids_BL, inputs, is_training, self._shared_tables())
-        return self.discriminator_predictions(self.discriminator(x_BLE, inputs, is_training), inputs)
+        return self.discriminator(x_BLE, inputs, is_training)
 
     def word_tables(self) -> dict[str, jax.Array]:
         """The token tables [V, E] as the generator and the discriminator see them."""

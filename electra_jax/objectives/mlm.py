@@ -14,16 +14,19 @@ from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MASKING, MaskedBatch, mask_tokens
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
 
+PASSES = ("generate", "discriminate", "regenerate", "rediscriminate")
 
-def mlm_loss(predictions: VocabularyPredictions, batch: MaskedBatch, normalizer: jax.Array) -> tuple[jax.Array, Sums]:
-    """Cross-entropy of the original ids at the masked positions, summed and divided by `normalizer`; and its sums."""
+
+def mlm_loss(predictions: VocabularyPredictions, batch: MaskedBatch, normalizer: jax.Array,
+             name: str = "mlm") -> tuple[jax.Array, Sums]:
+    """Cross-entropy of the original ids at the chosen positions, summed and divided by `normalizer`; its sums, by `name`."""
     nll = (batch.weights_BP * predictions.nll_BP).sum()
     sums = {
-        "mlm_nll": nll,
-        "mlm_correct": (batch.weights_BP * predictions.is_correct_BP).sum(),
+        f"{name}_nll": nll,
+        f"{name}_correct": (batch.weights_BP * predictions.is_correct_BP).sum(),
         # Of the softmax: tells whether the generator is still close to uniform.
-        "mlm_entropy": (batch.weights_BP * predictions.entropy_BP).sum(),
-        "mlm_weight": batch.weights_BP.sum(),
+        f"{name}_entropy": (batch.weights_BP * predictions.entropy_BP).sum(),
+        f"{name}_weight": batch.weights_BP.sum(),
     }
     return nll / normalizer, sums
 
@@ -34,15 +37,15 @@ def mlm_normalizer(batch: MaskedBatch) -> jax.Array:
 
 
 def apply_rngs(dropout_key: jax.Array | None, name: str) -> dict[str, jax.Array]:
-    """Random streams of one forward pass; generator and discriminator draw independent dropout masks."""
-    return {} if dropout_key is None else {"dropout": jax.random.fold_in(dropout_key, {"generate": 0, "discriminate": 1}[name])}
+    """Random streams of one forward pass, one of PASSES; all draw independent dropout masks."""
+    return {} if dropout_key is None else {"dropout": jax.random.fold_in(dropout_key, PASSES.index(name))}
 
 
 def predict_masked(model: nn.Module, objective: dict, params, batch: MaskedBatch, dropout_key: jax.Array | None,
-                   uniforms_BP: jax.Array | None) -> VocabularyPredictions:
+                   uniforms_BP: jax.Array | None, name: str = "generate") -> VocabularyPredictions:
     """The generator's forward pass: loss terms at the masked positions, and samples when uniforms are given."""
     logits = model.apply({"params": params}, batch.masked_ids_BL, batch.inputs, batch.positions_BP,
-                         is_training=dropout_key is not None, method="generate", rngs=apply_rngs(dropout_key, "generate"))
+                         is_training=dropout_key is not None, method="generate", rngs=apply_rngs(dropout_key, name))
     return predict_vocabulary(*logits, batch.targets_BP, uniforms_BP, temperature=objective["temperature"],
                               chunk_size=objective["vocab_chunk_size"], dtype=logits.x_BPE.dtype.name)
 

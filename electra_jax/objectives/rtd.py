@@ -20,18 +20,21 @@ from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_
 HISTOGRAM_LIMIT, HISTOGRAM_BINS = 10.24, 2048
 
 
-def rtd_loss(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array,
-             normalizer: jax.Array) -> tuple[jax.Array, Sums]:
-    """Binary cross-entropy of "replaced" on every real token, [CLS] and [SEP] included, divided by `normalizer`."""
-    weights_BL = is_token_BL.astype(jnp.float32)
-    labels_BL = is_replaced_BL.astype(jnp.float32)
-    # log(1 + e^x) − x·y, the stable form of the sigmoid cross-entropy.
-    bce_BL = jax.nn.softplus(logits_BL) - logits_BL * labels_BL
-    bce = (weights_BL * bce_BL).sum()
-    return bce / normalizer, {"rtd_bce": bce} | detection_sums(jax.lax.stop_gradient(logits_BL), is_replaced_BL, is_token_BL)
+def rtd_loss(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array, normalizer: jax.Array,
+             name: str = "rtd") -> tuple[jax.Array, Sums]:
+    """Binary cross-entropy of "replaced" on every real token, [CLS] and [SEP] included, divided by `normalizer`; and its sums,
+    by `name`."""
+    bce = (is_token_BL.astype(jnp.float32) * binary_cross_entropy(logits_BL, is_replaced_BL)).sum()
+    sums = detection_sums(jax.lax.stop_gradient(logits_BL), is_replaced_BL, is_token_BL, name)
+    return bce / normalizer, {f"{name}_bce": bce} | sums
 
 
-def detection_sums(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array) -> Sums:
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of each bool label; log(1 + e^x) − x·y, the stable form."""
+    return jax.nn.softplus(logits) - logits * labels.astype(jnp.float32)
+
+
+def detection_sums(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array, name: str) -> Sums:
     """Confusion counts at logit 0 and histograms of the logits of replaced and original tokens."""
     predicted_BL = logits_BL > 0
     count = lambda condition_BL: (condition_BL & is_token_BL).sum(dtype=jnp.float32)  # noqa: E731
@@ -39,11 +42,11 @@ def detection_sums(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL:
     bins_BL = jnp.clip(scaled_BL.astype(jnp.int32), 0, HISTOGRAM_BINS - 1) + jnp.where(is_replaced_BL, HISTOGRAM_BINS, 0)
     histogram = jnp.zeros(2 * HISTOGRAM_BINS).at[bins_BL.ravel()].add(is_token_BL.ravel().astype(jnp.float32))
     return {
-        "rtd_true_positive": count(predicted_BL & is_replaced_BL),
-        "rtd_false_positive": count(predicted_BL & ~is_replaced_BL),
-        "rtd_false_negative": count(~predicted_BL & is_replaced_BL),
-        "rtd_true_negative": count(~predicted_BL & ~is_replaced_BL),
-        "rtd_histogram": histogram.reshape(2, HISTOGRAM_BINS),  # [original | replaced, bins]
+        f"{name}_true_positive": count(predicted_BL & is_replaced_BL),
+        f"{name}_false_positive": count(predicted_BL & ~is_replaced_BL),
+        f"{name}_false_negative": count(~predicted_BL & is_replaced_BL),
+        f"{name}_true_negative": count(~predicted_BL & ~is_replaced_BL),
+        f"{name}_histogram": histogram.reshape(2, HISTOGRAM_BINS),  # [original | replaced, bins]
     }
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 Numbers = dict[str, float]
+RATES = {"rtd": "replaced_rate", "std": "swapped_rate", "itd": "inserted_rate"}  # how much of the text is wrong in each way
 
 
 def summarize(sums: dict[str, np.ndarray]) -> Numbers:
@@ -16,8 +17,16 @@ def summarize(sums: dict[str, np.ndarray]) -> Numbers:
             "mlm_accuracy": _ratio(sums["mlm_correct"], weight),
             "generator_entropy": _ratio(sums["mlm_entropy"], weight),
         }
-    if "rtd_bce" in sums:
-        numbers |= _detection(sums)
+    if "slm_weight" in sums:
+        numbers |= {"slm_loss": _ratio(sums["slm_nll"], sums["slm_weight"]),
+                    "slm_accuracy": _ratio(sums["slm_correct"], sums["slm_weight"])}
+    for name in ("rtd", "std", "itd"):
+        if f"{name}_bce" in sums:
+            numbers |= _detection(sums, name)
+    for name in ("mlm", "slm", "rtd", "std"):
+        if f"re_{name}_weight" in sums:  # of a correction: its loss where something was selected, and how much was
+            numbers |= {f"re_{name}_loss": _ratio(sums[f"re_{name}_loss_sum"], sums[f"re_{name}_weight"]),
+                        f"re_{name}_rate": _ratio(sums[f"re_{name}_weight"], sums["tokens"])}
     if "target_counts" in sums:
         numbers["unigram_entropy"] = unigram_entropy(sums["target_counts"])
     if "steps" in sums:
@@ -27,20 +36,21 @@ def summarize(sums: dict[str, np.ndarray]) -> Numbers:
     return numbers
 
 
-def _detection(sums: dict[str, np.ndarray]) -> Numbers:
-    """Binary classification metrics, "replaced" being the positive class."""
-    tp, fp = sums["rtd_true_positive"], sums["rtd_false_positive"]
-    fn, tn = sums["rtd_false_negative"], sums["rtd_true_negative"]
+def _detection(sums: dict[str, np.ndarray], name: str) -> Numbers:
+    """Binary classification metrics of a way to be wrong, which is the positive class."""
+    tp, fp = sums[f"{name}_true_positive"], sums[f"{name}_false_positive"]
+    fn, tn = sums[f"{name}_false_negative"], sums[f"{name}_true_negative"]
     recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    original, replaced = sums["rtd_histogram"]
+    original, replaced = sums[f"{name}_histogram"]
+    num_tokens = tp + fp + fn + tn
     return {
-        "rtd_loss": _ratio(sums["rtd_bce"], sums["tokens"]),
-        "rtd_auc": binned_auc(original, replaced),
-        "rtd_accuracy": _ratio(tp + tn, tp + fp + fn + tn),
-        "rtd_precision": _ratio(tp, tp + fp),
-        "rtd_recall": recall,
-        "rtd_balanced_accuracy": (recall + specificity) / 2,
-        "replaced_rate": _ratio(tp + fn, tp + fp + fn + tn),
+        f"{name}_loss": _ratio(sums[f"{name}_bce"], num_tokens),
+        f"{name}_auc": binned_auc(original, replaced),
+        f"{name}_accuracy": _ratio(tp + tn, num_tokens),
+        f"{name}_precision": _ratio(tp, tp + fp),
+        f"{name}_recall": recall,
+        f"{name}_balanced_accuracy": (recall + specificity) / 2,
+        RATES[name]: _ratio(tp + fn, num_tokens),
     }
 
 
