@@ -7,6 +7,7 @@
   compiled   Temporary memory on a TPU v5e and an NVIDIA H100 that need not be there: of DeBERTaV3-xsmall's attention, gather
              and skew, and of its step, with the vocabulary whole and in chunks. Through
              `bash launch/compile_only.sh benchmark --suite=compiled`.
+  courses    FLOPs of MCL's step, 8 rows, with one course after the other, beside ELECTRA's. Compiled, but not run.
 
 --config chooses another recipe to measure. The contestants take turns in one process and medians are reported, so that a busy
 machine slows all of them. It needs the packages of `pip install -e '.[test]'`.
@@ -20,6 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figures
+from electra_jax.benchmarks.courses import course_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
 from electra_jax.benchmarks.training_step import Figures, compare_steps
 from electra_jax.command_line import load_config
@@ -62,10 +64,17 @@ def compiled_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
     return figures
 
 
+def courses_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+    """Nothing is timed."""
+    del rounds, steps
+    return course_figures(config, batch_size=8)
+
+
 # Name: (what it does, the recipe it measures unless --config says otherwise).
 SUITES = {"cpu": (cpu_suite, "configs/electra.py:size=small"), "deberta": (deberta_suite, "configs/deberta_v3.py:size=xsmall"),
           "attention": (attention_suite, "configs/deberta_v3.py:size=xsmall"),
-          "compiled": (compiled_suite, "configs/deberta_v3.py:size=xsmall")}
+          "compiled": (compiled_suite, "configs/deberta_v3.py:size=xsmall"),
+          "courses": (courses_suite, "configs/mcl.py:size=small")}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to measure; without it, the suite's own.", lock_config=True)
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.", required=True)

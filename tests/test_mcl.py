@@ -41,7 +41,7 @@ def params():
 
 def evaluated(objective, params):
     """(batch, normalizers, (loss, sums) of rows without dropout)."""
-    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+    batch = jax.jit(objective.prepare)(key(1), rows(8))  # at once, or every operation is compiled by itself
     normalizers = objective.normalizers(batch)
     value, (sums, _) = jax.jit(objective.phases[0].loss)(params, batch, normalizers, None, None)
     return batch, normalizers, (value, jax.device_get(sums))

@@ -1,0 +1,43 @@
+"""What each of MCL's courses costs: FLOPs of the compiled training step, beside ELECTRA's."""
+
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from electra_jax.benchmarks.training_step import Figures
+from electra_jax.planning.compiled import measure_step
+
+# What is added to ELECTRA in each step that is measured, by the weights that are not 0.
+SWAPPED, INSERTED = ("slm", "std"), ("itd",)
+AGAIN_REPLACED, AGAIN_SWAPPED = ("re_mlm", "re_rtd"), ("re_slm", "re_std")
+ADDED = {
+    "electra": (),
+    "swapped": SWAPPED,
+    "inserted": INSERTED,
+    "self_supervision": SWAPPED + INSERTED,
+    "correction_of_replaced": AGAIN_REPLACED,
+    "swapped_and_its_correction": SWAPPED + AGAIN_SWAPPED,
+    "mcl": SWAPPED + INSERTED + AGAIN_REPLACED + AGAIN_SWAPPED,
+}
+ALL = ADDED["mcl"]
+
+
+def with_courses(objective: dict[str, Any], added: tuple[str, ...]) -> dict[str, Any]:
+    """config.objective of MCL with the weights of `added`, and those of ELECTRA, alone."""
+    return objective | {f"{name}_weight": 0.0 for name in ALL if name not in added}
+
+
+def course_figures(config: dict[str, Any], *, batch_size: int) -> Figures:
+    """GFLOP of a step on one CPU device, as XLA counts them, and how many times ELECTRA's they are; and the same of the
+    products of matrices in the program before compilation."""
+    # Unrolled, for XLA counts the body of a loop once.
+    train = config["train"] | {"batch_size": batch_size, "num_microbatches": 1, "layers": "unrolled", "remat": "none"}
+    figures: Figures = {"batch_size": batch_size, "sequence_length": config["data"]["sequence_length"]}
+    for name, added in tqdm(ADDED.items(), unit="program", desc="compiling", leave=False):
+        objective = with_courses(config["objective"], added)
+        step = measure_step(config | {"objective": objective, "train": train}, jax.devices("cpu")[:1], None)
+        for kind, flops in (("compiled", step.compiler_flops), ("products", step.flops)):
+            figures[f"{name}_{kind}_gflop"] = flops / 1e9
+            figures[f"{name}_{kind}_times_electra"] = flops / 1e9 / figures[f"electra_{kind}_gflop"]
+    return figures
