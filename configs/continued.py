@@ -17,7 +17,7 @@ from ml_collections import config_dict
 from electra_jax.config_argument import parse_config_argument
 from electra_jax.stages import last_stage
 
-# For runs made before there were probes; explained in electra.py.
+# For runs made before there were probes, or moving averages; explained in electra.py.
 PROBE = {"every": 0, "config": "configs/finetune.py:task=trec6", "train": "", "validation": "", "text": "", "pair": "",
          "label": "", "max_examples": 1000, "num_epochs": 3, "seed": 0}
 
@@ -35,4 +35,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     config["data"] |= {key: tuple(config["data"][key]) for key in ("datasets", "weights")}
     config["checkpoint"]["init_from"] = run
     config.setdefault("probe", PROBE)
+    config["train"].setdefault("ema_decay", 0.0)
     return config_dict.create(**config)

@@ -36,7 +36,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         ),
         mesh=create(data=-1, fsdp=1, tensor=1),
         train=create(num_steps=3000, batch_size=32, num_microbatches=1, layers="unrolled", remat="none",
-                     gradient_dtype="float32", seed=0),  # explained in electra.py
+                     gradient_dtype="float32", ema_decay=0.0, seed=0),  # explained in electra.py
         eval=create(every=250, batch_size=128, max_batches=12, seed=1),
         probe=create(every=0, config="configs/finetune.py:task=trec6", train="", validation="", text="", pair="", label="",
                      max_examples=1000, num_epochs=3, seed=0),  # explained in electra.py

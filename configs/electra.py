@@ -96,6 +96,11 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             remat="none",
             # bfloat16: each share of the batch adds up its gradients in float32, and they cross the network once, in bfloat16.
             gradient_dtype="float32",
+            # Above 0, for example 0.999 or 0.9999, a moving average of the parameters goes along: after every update
+            # average += (1 - ema_decay) · (parameters - average), from the start on (training/averaging.py). It takes the
+            # memory of the parameters once more. eval/ and probe/ then measure the average, and export, fine-tuning, init_from
+            # and soup read it.
+            ema_decay=0.0,
             seed=0,
         ),
         eval=create(every=10_000, batch_size=batch_size, max_batches=100, seed=1),

@@ -42,7 +42,7 @@ from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, make_program
 from electra_jax.training.run_directory import is_complete, summarize_run, write_json
 from electra_jax.training.session import record_session
-from electra_jax.training.state import TrainState, abstract_params
+from electra_jax.training.state import TrainState, abstract_params, start_from
 from electra_jax.training.writers import MetricWriters
 
 
@@ -133,7 +133,7 @@ def start_state(program: Program, checkpointer: Checkpointer, step: int, initial
         return state
     step, params = restore_params(Path(initial), None, program.abstract_state.params)
     print(f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.", file=sys.stderr)
-    return state.replace(params=params)
+    return start_from(state, params)
 
 
 def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> None:

@@ -23,7 +23,8 @@ FREE_OF_MODEL = ("hidden_dropout", "attention_dropout", "initializer", "initiali
 
 
 class TrainedRun(NamedTuple):
-    """`description` is the run's config.json, `config` the configuration in it; `params` are those after `step` steps."""
+    """`description` is the run's config.json, `config` the configuration in it; `params` are those after
+    `step` steps, or their moving average where the run keeps one."""
 
     workdir: Path
     description: dict[str, Any]
@@ -65,12 +66,15 @@ def read_description(workdir: Path) -> dict[str, Any]:
     if not path.is_file() or "config" not in (description := json.loads(path.read_text())):
         raise FileNotFoundError(f"{workdir}: expected a run directory of electra_jax.pretrain, or one that "
                                 "`electra_jax.convert import` made, but it has no config.json of one.")
-    description["config"].setdefault("stages", [])  # a run made before there were any
+    # Of a run made before there were any.
+    description["config"].setdefault("stages", [])
+    description["config"]["train"].setdefault("ema_decay", 0.0)
     return description
 
 
 def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int, Any]:
-    """(step, parameters) of a run's newest checkpoint, or that of `step`, laid out as `abstract` says.
+    """(step, parameters) of a run's newest checkpoint, or that of `step`, laid out as `abstract` says; their moving average
+    where the checkpoint has one, since by that the run was measured.
 
     Raises:
       FileNotFoundError: no such checkpoint; names those there are. OSError: it is damaged.

@@ -79,14 +79,16 @@ def test_products_are_counted_in_loops_and_where_they_are_computed_again():
         assert matmul_flops(jaxpr) == times * 5 * 2 * 4 * 8 * 8
 
 
-@pytest.mark.parametrize(("fsdp", "remat"), [(1, "none"), (8, "dense")])
-def test_a_measured_step_is_the_one_that_runs(fsdp, remat):
-    full = config(train={"batch_size": 16, "remat": remat, "layers": "scanned"}, mesh={"data": -1, "fsdp": fsdp})
+@pytest.mark.parametrize(("fsdp", "remat", "ema_decay"), [(1, "none", 0.0), (8, "dense", 0.99)])
+def test_a_measured_step_is_the_one_that_runs(fsdp, remat, ema_decay):
+    full = config(train={"batch_size": 16, "remat": remat, "layers": "scanned", "ema_decay": ema_decay},
+                  mesh={"data": -1, "fsdp": fsdp})
     step = measure_step(full, jax.devices(), None)
     mesh = make_mesh(full["mesh"])
     _, state, _ = run_steps(full | {"train": full["train"] | {"batch_size": 8}}, mesh, 0)
     on_one = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
-    assert (step.memory.parameters, step.memory.optimizer) == (on_one(state.params), on_one(state.opt_state))
+    kept = on_one((state.opt_state, state.ema) if ema_decay else state.opt_state)
+    assert (step.memory.parameters, step.memory.optimizer) == (on_one(state.params), kept)
     batch = jax.device_put(rows(16), batch_sharding(mesh))
     assert step.memory.batch_and_metrics == on_one(batch) + on_one((state.step, state.window))
     assert step.memory.temporary > on_one(state.params)  # the gradients alone

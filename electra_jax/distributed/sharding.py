@@ -75,15 +75,16 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
 def state_shardings(abstract_state: Any, shardings_of_params: Any, optimizers: dict[str, optax.GradientTransformation],
                     trains: dict[str, tuple[str, ...]], mesh: Mesh) -> Any:
-    """Shardings of a whole TrainState: moments lie where their parameters lie, all the rest is replicated. `trains` names the
-    top-level modules of each optimizer."""
+    """Shardings of a whole TrainState: moments and a moving average lie where their parameters lie, all the rest is replicated.
+    `trains` names the top-level modules of each optimizer."""
     rest = jax.tree.map(lambda _: replicated(mesh), abstract_state)
     opt_state = {
         name: optax.tree_map_params(optimizer, lambda _, sharding: sharding, abstract_state.opt_state[name],
                                     {module: shardings_of_params[module] for module in trains[name]},
                                     transform_non_params=lambda _: replicated(mesh))
         for name, optimizer in optimizers.items()}
-    return rest.replace(params=shardings_of_params, opt_state=opt_state)
+    average = {"ema": shardings_of_params} if hasattr(abstract_state, "ema") else {}
+    return rest.replace(params=shardings_of_params, opt_state=opt_state, **average)
 
 
 def num_shares(mesh: Mesh) -> int:

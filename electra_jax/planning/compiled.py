@@ -16,7 +16,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.training.program import make_program
-from electra_jax.training.state import TrainState
+from electra_jax.training.state import AveragedTrainState, TrainState
 
 SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)  # which ids these are makes no difference
 # Autotuning needs a real GPU; without it XLA takes its defaults for matrix products.
@@ -25,7 +25,8 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Memory(NamedTuple):
-    """Bytes a device. `temporary` is what the step needs while it runs, gradients and activations above all."""
+    """Bytes a device. `optimizer`: its state, and a moving average of the parameters. `temporary` is what the step needs
+    while it runs, gradients and activations above all."""
 
     parameters: int
     optimizer: int
@@ -104,6 +105,8 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
         raise _refusal(error) from error
     stats = compiled.memory_analysis()
     parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
+    if isinstance(state, AveragedTrainState):
+        optimizer += _bytes_of(state.ema)
     arguments = stats.argument_size_in_bytes
     memory = Memory(parameters, optimizer, arguments - parameters - optimizer,
                     stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,

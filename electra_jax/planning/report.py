@@ -42,7 +42,8 @@ def report_lines(config: dict[str, Any], device: str, step: CompiledStep, figure
                  utilization: float, num_steps: int) -> list[str]:
     """The same for people."""
     gib, available = (lambda size: f"{size / GIB:.2f} GiB"), chip_of(device)[1].memory
-    rows = [*zip(("parameters", "optimizer state", "batch and metrics", "while it runs", "program"), step.memory, strict=True),
+    kept = "optimizer, average" if config["train"]["ema_decay"] else "optimizer state"
+    rows = [*zip(("parameters", kept, "batch and metrics", "while it runs", "program"), step.memory, strict=True),
             ("together", step.memory.total)]
     tried = [f"{'fits' if trial.step else 'does not fit'}: {describe(trial.config)}: {gib(_needed(trial))}" for trial in trials]
     lines = [*tried, "", f"{device}: {describe(config)}", "", "memory of each device",

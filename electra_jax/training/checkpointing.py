@@ -70,13 +70,16 @@ class Checkpointer:
             raise self._unreadable(step, error) from error
 
     def restore_params(self, step: int, abstract_params: Any) -> Any:
-        """The parameters alone, of a whole state or of `save_params`; as `restore`, and with its errors."""
-        wanted = {"params": abstract_params}
-        args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-                                      partial_restore=True)
+        """The parameters alone, of a whole state or of `save_params`; of a state with their moving average, that. As `restore`,
+        and with its errors."""
+        path = self._manager.directory / str(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as reader:
-                return reader.restore(self._manager.directory / str(step) / "state", args=args)["params"]
+                name = "ema" if "ema" in reader.metadata(path).item_metadata.tree else "params"
+                wanted = {name: abstract_params}
+                args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                                              partial_restore=True)
+                return reader.restore(path, args=args)[name]
         except Exception as error:
             raise self._unreadable(step, error) from error
 

@@ -15,7 +15,7 @@ import numpy as np
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.metrics import Numbers, summarize
-from electra_jax.training.state import TrainState
+from electra_jax.training.state import TrainState, measured_params
 from electra_jax.training.step import NO_STEP
 from electra_jax.training.writers import MetricWriters
 
@@ -56,8 +56,9 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
           schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None, stop: StopNotice,
           probe: Callable[[Any], Numbers] | None = None, until: int | None = None) -> TrainState:
     """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns the last state.
-    `evaluate` and `probe` get the parameters and leave them as they are. With `until`, a step before the end, it returns after
-    that one instead, whose state is saved and whose logging window is written, however short it is.
+    `evaluate` and `probe` get the parameters, or their moving average (`measured_params`), and leave them as they are. With
+    `until`, a step before the end, it returns after that one instead, whose state is saved and whose logging window is written,
+    however short it is.
 
     Raises:
       Stopped: `stop` said so; the state is saved.
@@ -95,7 +96,7 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         if not write.has_row(step, prefix):
             with clock.paused():
                 with stop.waiting():
-                    numbers = compute(state.params)
+                    numbers = compute(measured_params(state))
                 write.write(step, numbers, prefix=prefix)
 
     def save() -> None:

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.sharding import batch_sharding, num_shares, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
+from electra_jax.training.averaging import check_decay
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
@@ -30,22 +31,26 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
     stage that begins with `first_step`; its state and schedule are those of the whole run.
 
     Raises:
-      ValueError: the mesh does not divide a parameter, or optimizer groups do not cover the parameters.
+      ValueError: the mesh does not divide a parameter, optimizer groups do not cover the parameters, or config.train.ema_decay
+        is no decay.
     """
     train, length = config["train"], config["data"]["sequence_length"]
+    check_decay(train["ema_decay"])
     params, logical_axes = abstract_params(objective, length)
     optimizers, schedule = make_optimizers(config["optimizer"], train["num_steps"], params, objective.phases)
     window = abstract_window(objective, params, train["batch_size"], length)
 
     def init():
-        return init_state(jax.random.key(train["seed"]), objective, optimizers, length, window)
+        return init_state(jax.random.key(train["seed"]), objective, optimizers, length, window,
+                          ema_decay=train["ema_decay"])
 
     abstract = jax.eval_shape(init)
     shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizers,
                                 {phase.name: phase.trains for phase in objective.phases}, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
     train_step = make_train_step(objective, optimizers, seed=train["seed"], window_steps=config["log"]["every"],
-                                 first_step=first_step, accumulation=make_accumulation(train, num_shares(mesh)))
+                                 first_step=first_step, ema_decay=train["ema_decay"],
+                                 accumulation=make_accumulation(train, num_shares(mesh)))
     evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
                                            vocab_size=config["model"]["vocab_size"])
     return Program(

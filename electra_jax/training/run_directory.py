@@ -12,6 +12,8 @@ from electra_jax.training.writers import read_metrics
 FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
 FREE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
 BOUND = "config.checkpoint.init_from"
+# What runs made before there was such a key stand for.
+LATER_KEYS = {"config.stages": [], "config.train.ema_decay": 0.0}
 
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
@@ -20,8 +22,8 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     if not path.exists():
         return
     old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
-    if "config.stages" in new:
-        old.setdefault("config.stages", [])  # a run made before there were any
+    for key in LATER_KEYS.keys() & new.keys():
+        old.setdefault(key, LATER_KEYS[key])
     free = tuple(f"config.{section}." for section in FREE_SECTIONS)
     differing = [key for key in sorted(old.keys() | new.keys())
                  if old.get(key) != new.get(key) and (key == BOUND or not key.startswith(free)) and key not in FREE_KEYS]

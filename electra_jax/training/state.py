@@ -24,6 +24,14 @@ class TrainState:
     window: dict[str, jax.Array]
 
 
+@flax.struct.dataclass
+class AveragedTrainState(TrainState):
+    """A state with the moving average of the parameters beside them (config.train.ema_decay). Runs without one have a
+    `TrainState`, whose checkpoints are as they always were."""
+
+    ema: Any
+
+
 def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
     """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is computed."""
     boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), sequence_length))
@@ -38,10 +46,23 @@ def unbox(boxed: Any) -> Any:
 
 
 def init_state(key: jax.Array, objective: Objective, optimizers: dict[str, optax.GradientTransformation], sequence_length: int,
-               window: dict[str, jax.ShapeDtypeStruct]) -> TrainState:
-    """State before the first step; `window` gives the shapes of the metric sums."""
+               window: dict[str, jax.ShapeDtypeStruct], *, ema_decay: float) -> TrainState:
+    """State before the first step; `window` gives the shapes of the metric sums. An average starts as the parameters."""
     params = unbox(objective.init(key, sequence_length))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
     opt_state = {phase.name: optimizers[phase.name].init({name: params[name] for name in phase.trains})
                  for phase in objective.phases}
-    return TrainState(jnp.zeros([], jnp.int32), params, opt_state, zeros)
+    state = TrainState(jnp.zeros([], jnp.int32), params, opt_state, zeros)
+    return AveragedTrainState(**vars(state), ema=params) if ema_decay else state
+
+
+def start_from(state: TrainState, params: Any) -> TrainState:
+    """The state before the first step with other parameters; an average starts as those."""
+    state = state.replace(params=params)
+    # A copy, since the step is given both to write over.
+    return state.replace(ema=jax.tree.map(jnp.copy, params)) if isinstance(state, AveragedTrainState) else state
+
+
+def measured_params(state: TrainState) -> Any:
+    """What evaluations and probes measure: the moving average where there is one."""
+    return state.ema if isinstance(state, AveragedTrainState) else state.params

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from electra_jax.objectives.base import Objective, Sums
+from electra_jax.training.averaging import move_towards
 from electra_jax.training.gradients import Accumulation, gradients, select
 from electra_jax.training.state import TrainState
 
@@ -17,13 +18,14 @@ NO_STEP = jnp.iinfo(jnp.int32).max
 
 
 def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTransformation], *, seed: int,
-                    accumulation: Accumulation, window_steps: int, first_step: int = 0
-                    ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
+                    accumulation: Accumulation, window_steps: int, ema_decay: float,
+                    first_step: int = 0) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
     `optimizers` has one for each phase of the objective, by name; so has the optimizer state. A window is `window_steps` steps
     long and restarts by itself, and at `first_step`, so that all of it is of one stage of the run; the returned sums are a
-    copy, since the state is donated to the next step. Everything random follows from (seed, step).
+    copy, since the state is donated to the next step. Everything random follows from (seed, step). With `ema_decay` the state
+    is an `AveragedTrainState`, whose average follows every update.
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
@@ -42,7 +44,10 @@ def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTr
         is_new_window = (state.step % window_steps == 0) | (state.step == first_step)
         window = merge_windows(jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window), sums,
                                is_new_window)
-        return TrainState(state.step + 1, params, opt_state, window), jax.tree.map(jnp.copy, window)
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, window=window)
+        if ema_decay:
+            state = state.replace(ema=move_towards(state.ema, params, 1.0 - ema_decay))
+        return state, jax.tree.map(jnp.copy, window)
 
     return train_step
 
