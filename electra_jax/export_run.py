@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.huggingface.verify import find_models, report, verify
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.stages import stage_at
-from electra_jax.trained_run import TrainedRun, load_run
+from electra_jax.trained_run import TrainedRun, dataset_paths, load_run
 
 NUM_ROWS = 16  # held-out rows that documents are taken from
 
@@ -101,25 +100,13 @@ def gather_evidence(run: TrainedRun) -> Evidence:
     models = split(run.params, run.model)
     encoder = next(iter(models.values())).config
     length = min(stage_at(run.config, run.step).config["data"]["sequence_length"], encoder.max_position_embeddings)
-    rows_BL = held_out_rows(dataset_paths(run))
+    rows_BL = held_out_rows(dataset_paths(run.workdir, run.config, run.step))
     documents = [] if rows_BL is None else [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
     lines = comparison_lines(run.tokenizer, documents)
     if rows_BL is None:
         rows_BL = rows_of([ids for _, ids in lines], special, length)
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
     return Evidence(corrupt(models["generator"], documents_BL, special, encoder.type_vocab_size), lines, special.pad)
-
-
-def dataset_paths(run: TrainedRun) -> list[str]:
-    """Directories of the datasets of the run's stage, which have rows of one length: where training found them, or, of an
-    imported run, where it says they were."""
-    path, stage = run.workdir / "datasets.json", stage_at(run.config, run.step)
-    if not path.is_file():
-        return stage.config["data"]["datasets"]
-    # A run made before there were stages has no such key.
-    entries = [{"first_step": 0} | entry for entry in json.loads(path.read_text())]
-    newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
-    return [entry["path"] for entry in entries if entry["first_step"] == newest]
 
 
 def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
+from electra_jax.stages import stage_at
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.run_directory import flatten
 from electra_jax.training.state import abstract_params
@@ -72,6 +73,18 @@ def read_description(workdir: Path) -> dict[str, Any]:
     return description
 
 
+def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]:
+    """Directories of the datasets of the stage that a run is in after `step` steps, which have rows of one length: where
+    training found them, or, of an imported run, where its `config` says they were."""
+    path, stage = workdir / "datasets.json", stage_at(config, step)
+    if not path.is_file():
+        return list(stage.config["data"]["datasets"])
+    # A run made before there were stages has no such key.
+    entries = [{"first_step": 0} | entry for entry in json.loads(path.read_text())]
+    newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
+    return [entry["path"] for entry in entries if entry["first_step"] == newest]
+
+
 def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int, Any]:
     """(step, parameters) of a run's newest checkpoint, or that of `step`, laid out as `abstract` says; their moving average
     where the checkpoint has one, since by that the run was measured.
@@ -80,12 +93,29 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
       FileNotFoundError: no such checkpoint; names those there are. OSError: it is damaged.
     """
     with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
-        steps = checkpointer.all_steps()
-        if not steps or (step is not None and step not in steps):
-            wanted = "any step" if step is None else f"step {step}"
-            raise FileNotFoundError(f"{workdir}: expected a checkpoint of {wanted}, found those of {steps}.")
-        step = steps[-1] if step is None else step
+        step = _choose_step(workdir, step, checkpointer)
         return step, checkpointer.restore_params(step, abstract)
+
+
+def find_step(workdir: Path, step: int | None) -> int:
+    """Step of a run's newest checkpoint, or `step`; raises FileNotFoundError when there is no such checkpoint."""
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
+        return _choose_step(workdir, step, checkpointer)
+
+
+def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) -> int:
+    steps = checkpointer.all_steps()
+    if not steps or (step is not None and step not in steps):
+        wanted = "any step" if step is None else f"step {step}"
+        raise FileNotFoundError(f"{workdir}: expected a checkpoint of {wanted}, found those of {steps}.")
+    return steps[-1] if step is None else step
+
+
+def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Of two sections config.model what gives parameters another shape or meaning: key → values of the two."""
+    one, other = flatten(one), flatten(other)
+    return {key: (one.get(key), other.get(key)) for key in sorted(one.keys() | other.keys())
+            if one.get(key) != other.get(key) and key not in FREE_OF_MODEL}
 
 
 def check_initial(initial: Path, config: dict[str, Any], tokenizer_fingerprint: str) -> None:
@@ -95,10 +125,9 @@ def check_initial(initial: Path, config: dict[str, Any], tokenizer_fingerprint: 
     if (theirs["objective"]["name"] == "mlm") != (config["objective"]["name"] == "mlm"):
         raise ValueError(f"config.checkpoint.init_from: {initial} was trained with objective {theirs['objective']['name']!r}, "
                          f"this run has {config['objective']['name']!r}: they have other parameters.")
-    old, new = flatten(theirs["model"]), flatten(config["model"])
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and key not in FREE_OF_MODEL]
+    differing = differing_settings(theirs["model"], config["model"])
     if differing:
-        lines = "\n".join(f"  config.model.{key}: there {old.get(key)!r}, here {new.get(key)!r}" for key in differing)
+        lines = "\n".join(f"  config.model.{key}: there {old!r}, here {new!r}" for key, (old, new) in differing.items())
         raise ValueError(f"config.checkpoint.init_from: {initial} holds another model:\n{lines}\n"
                          f"--config=configs/continued.py:run={initial} takes its settings over.")
     fingerprint = load_tokenizer(str(initial / "tokenizer")).fingerprint

@@ -26,12 +26,11 @@ from electra_jax.command_line import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.distributed.stopping import StopNotice, Stopped
-from electra_jax.export_run import dataset_paths
 from electra_jax.huggingface.card import Publication, make_card, read_record
 from electra_jax.models.flops import rtd_flops
 from electra_jax.run_inputs import open_inputs
 from electra_jax.stages import last_stage, make_stages, stage_at
-from electra_jax.trained_run import load_run
+from electra_jax.trained_run import dataset_paths, load_run
 from electra_jax.training.loop import Intervals, train
 from electra_jax.training.program import make_program
 from electra_jax.training.writers import MetricWriters, read_metrics
@@ -307,8 +306,8 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
     assert [row["step"] for row in evaluation] == [LENGTHENED, 12]
     assert {row["eval/tokens"] for row in evaluation} == {float((ids != run.tokenizer.special.pad).sum())}
     assert checkpoints(workdir) == [RAMP, LENGTHENED, 12]
-    assert dataset_paths(run) == [str(corpora / "long"), str(corpora / "second")]
-    assert dataset_paths(run._replace(step=LENGTHENED)) == [str(corpora / "short")]
+    assert dataset_paths(workdir, run.config, run.step) == [str(corpora / "long"), str(corpora / "second")]
+    assert dataset_paths(workdir, run.config, LENGTHENED) == [str(corpora / "short")]
     card = make_card("discriminator", run.model.discriminator, read_record(workdir, 12), Publication(None, None, None),
                      is_exact=True, with_code=False)
     assert ("12 steps of 8 rows of 16 tokens, from step 5 on of 16 rows of 16 tokens, from step 9 on of 16 rows of 32 tokens, "

@@ -32,6 +32,7 @@ class RunRecord(NamedTuple):
     summary: dict[str, Any] | None  # of the last step, if that is `step`
     datasets: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
+    soup: dict[str, Any] | None  # soup.json, of an average of checkpoints
 
 
 class Publication(NamedTuple):
@@ -53,13 +54,14 @@ def read_record(workdir: Path, step: int) -> RunRecord:
     sessions_file = workdir / "sessions.jsonl"
     sessions = [json.loads(line) for line in sessions_file.read_text().splitlines()] if sessions_file.is_file() else []
     config, datasets = {"stages": ()} | description["config"], read("datasets.json", [])
+    config["train"] = {"ema_decay": 0.0} | config["train"]  # a run made before there was such a key
     if datasets and "weight" not in datasets[0]:  # a run made before there were stages
         datasets = [info | {"weight": weight, "first_step": 0}
                     for info, weight in zip(datasets, config["data"]["weights"], strict=True)]
     datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
     summary = read("summary.json", None)
     return RunRecord(config, step, description.get("imported_from"),
-                     summary if summary and summary["steps"] == step else None, datasets, sessions)
+                     summary if summary and summary["steps"] == step else None, datasets, sessions, read("soup.json", None))
 
 
 def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication: Publication, *, is_exact: bool,
@@ -126,6 +128,8 @@ def _training(record: RunRecord) -> str:
     name, train = config["objective"]["name"], config["train"]
     if record.origin:
         lines.append(f"Imported from {record.origin}.")
+    if record.soup:
+        lines.append(_soup(record.soup))
     initial = config["checkpoint"]["init_from"]
     if initial:
         lines.append(f"Pre-training went on from {initial}, with a fresh optimizer.")
@@ -139,6 +143,8 @@ def _training(record: RunRecord) -> str:
                      f"peak learning rate {config['optimizer']['learning_rate']:g}, "
                      f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "
                      f"{config['objective']['mask_prob']:.0%}, seed {train['seed']}.")
+        if train["ema_decay"]:
+            lines.append(f"These are the exponential moving averages of its parameters, decay {train['ema_decay']:g}.")
         tokens = sum(stage._replace(end=min(stage.end, record.step)).num_examples * _tokens_per_row(record, stage)
                      for stage in stages)
         if tokens:
@@ -149,6 +155,16 @@ def _training(record: RunRecord) -> str:
             lines.append(f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} ({speed:,.0f} tokens a "
                          "second).")
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _soup(soup: dict[str, Any]) -> str:
+    """One or two sentences."""
+    kept = [f"`{Path(one['workdir']).name}`, step {one['step']:,}" for one in soup["ingredients"] if one["weight"]]
+    text = f"The mean of the parameters of {len(kept)} checkpoint{'s' if len(kept) > 1 else ''} ({'; '.join(kept)})"
+    if soup["method"] == "greedy":
+        text += (f", chosen out of {len(soup['ingredients'])} as a greedy soup (Wortsman et al. 2022, [Model soups]"
+                 f"(https://arxiv.org/abs/2203.05482)) by {soup['score']['name']}")
+    return text + "."
 
 
 def _tokens_per_row(record: RunRecord, stage: Stage) -> float:
