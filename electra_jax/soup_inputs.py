@@ -116,10 +116,10 @@ def _check_same_model(first: Ingredient, other: Ingredient) -> None:
 
 
 def _check_same_start(first: Ingredient, other: Ingredient) -> None:
-    one, two = first.start, other.start
-    if one is None or one != two:
-        keys = sorted((one or {}).keys() | (two or {}).keys())
-        lines = "\n".join(f"  {key}: {(one or {}).get(key)!r} and {(two or {}).get(key)!r}" for key in keys)
+    if first.start is None or first.start != other.start:
+        one, two = (start or {"of a soup": "several starts"} for start in (first.start, other.start))
+        lines = "\n".join(f"  {key}: {one.get(key)!r} and {two.get(key)!r}" for key in sorted(one.keys() | two.keys())
+                          if one.get(key) != two.get(key) or first.start is None)
         raise ValueError(f"--runs: {first.name} and {other.name} started from different parameters, or from what is not known, "
                          f"expected the same start:\n{lines}\nWhat one learned in one unit the other has in another, and their "
                          "average in none. Train them from the same config.train.seed, or the same "

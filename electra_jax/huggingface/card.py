@@ -204,7 +204,8 @@ def _reproduce(record: RunRecord) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     commit = f", commit {last['commit']}" if last["commit"] else ""
     return "\n".join(["## Reproduce", "", "```bash", shlex.join(first["command"]), "```", "",
-                      f"`training_config.json` holds every setting. Trained with {versions}{commit}."])
+                      f"`training_config.json` holds every setting{' of the first checkpoint' if record.soup else ''}. "
+                      f"{'Averaged' if record.soup else 'Trained'} with {versions}{commit}."])
 
 
 def _limits(record: RunRecord, is_exact: bool, role: str) -> str:
