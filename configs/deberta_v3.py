@@ -66,6 +66,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
                 conv_kernel_size=0,  # 3 in DeBERTa-v2 xlarge and xxlarge
                 implementation="skew",
             ),
+            relative_bias=None,
             embedding_sharing="gdes",  # or "tied" (the paper's ES, updated jointly), or "none" (NES)
             generator=create(**encoder_shape(shape.hidden_size, shape.generator_layers)),
             discriminator=create(**encoder_shape(shape.hidden_size, shape.num_layers)),

@@ -1,10 +1,11 @@
-"""Tiny models for a CPU and a few minutes: `--config=configs/debug.py[:model=electra|deberta_v3]`.
+"""Tiny models for a CPU and a few minutes: `--config=configs/debug.py[:model=electra|deberta_v3|mcl]`.
 
 What `bash launch/local_debug.sh` trains on WikiText-2, so that it shows learning, not a good encoder. Two things let so short a
 run get somewhere: the start is "local" (models/initializers.py), without which it stays at the unigram distribution, and the
 vocabulary is small. ELECTRA: a discriminator of two layers of 128 and a generator of one; disc_weight is 5 rather than 50, at
 which the discriminator's gradient would take the shared embeddings away from the generator. DeBERTaV3: two layers each, the
-generator's second being its enhanced mask decoder, and gradient-disentangled embedding sharing.
+generator's second being its enhanced mask decoder, and gradient-disentangled embedding sharing. MCL: two layers each with a
+relative bias beside absolute positions, and weights as small as ELECTRA's here.
 """
 
 from ml_collections import config_dict
@@ -49,14 +50,14 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
 
 
 def _electra(config: config_dict.ConfigDict) -> None:
-    config.model.update(type_vocab_size=2, layer_norm_epsilon=1e-12, position="absolute", disentangled=None,
+    config.model.update(type_vocab_size=2, layer_norm_epsilon=1e-12, position="absolute", disentangled=None, relative_bias=None,
                         embedding_sharing="tied", generator=encoder_shape(128, 1))
     config.objective.disc_weight = 5.0
 
 
 def _deberta_v3(config: config_dict.ConfigDict) -> None:
     config.model.update(
-        type_vocab_size=0, layer_norm_epsilon=1e-7, position="disentangled", embedding_sharing="gdes",
+        type_vocab_size=0, layer_norm_epsilon=1e-7, position="disentangled", relative_bias=None, embedding_sharing="gdes",
         disentangled={"position_buckets": 32, "max_relative_positions": 128, "position_biased_input": False,
                       "enhanced_mask_decoder": True, "conv_kernel_size": 0, "implementation": "skew"},
         generator=encoder_shape(128, 2))
@@ -65,4 +66,14 @@ def _deberta_v3(config: config_dict.ConfigDict) -> None:
     config.train.num_steps = 1500
 
 
-METHODS = {"electra": _electra, "deberta_v3": _deberta_v3}
+def _mcl(config: config_dict.ConfigDict) -> None:
+    config.model.update(
+        type_vocab_size=0, layer_norm_epsilon=1e-5, position="relative_bias", disentangled=None, embedding_sharing="tied",
+        relative_bias={"num_buckets": 32, "max_distance": 128, "position_biased_input": True}, generator=encoder_shape(128, 2))
+    config.objective.update(
+        swap_prob=0.15, swap_permutation="uniform", insert_prob=0.15, disc_weight=5.0, slm_weight=1.0, std_weight=5.0,
+        itd_weight=5.0, re_mlm_weight=1.0, re_slm_weight=1.0, re_rtd_weight=5.0, re_std_weight=5.0,
+        correction_normalizer="selected")  # explained in mcl.py
+
+
+METHODS = {"electra": _electra, "deberta_v3": _deberta_v3, "mcl": _mcl}

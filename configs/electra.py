@@ -48,6 +48,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             dtype="float32",  # bfloat16 on TPU and GPU
             position="absolute",
             disentangled=None,
+            relative_bias=None,
             embedding_sharing="tied",  # or "none" (paper §3.2), or "gdes" (DeBERTaV3 §3.3)
             generator=create(**generator_shape(size)),
             discriminator=create(**encoder_shape(size.hidden_size, size.num_layers)),

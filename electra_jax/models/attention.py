@@ -1,4 +1,5 @@
-"""Multi-head self-attention of BERT: queries, keys and values with bias, scores divided by √K, inside segments.
+"""Multi-head self-attention of BERT: queries, keys and values with bias, scores divided by √K, inside segments; where there is
+one, a bias for the distance of query and key is added to the scores (relative_bias.py).
 
 Shapes: B batch, L query length, M key length, D hidden, H heads, K head dim.
 """
@@ -17,13 +18,14 @@ from electra_jax.models.layers import KEPT, Dense, broadcast_to_rank, contract, 
 
 
 class SelfAttention(nn.Module):
-    """x_BLD → x_BLD: attention and its output projection, before dropout and residual."""
+    """x_BLD → x_BLD: attention and its output projection, before dropout and residual. `bias_HLM` is float32."""
 
     config: EncoderConfig
     is_first: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool,
+                 bias_HLM: jax.Array | None = None) -> jax.Array:
         config = self.config
         query_BLHK, key_BMHK, value_BMHK = (
             Projection(config, self._kernel_init(role), nn.initializers.zeros, name=role)(x_BLD)
@@ -31,6 +33,8 @@ class SelfAttention(nn.Module):
         # Scaling queries rather than scores touches L·K numbers a head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
         scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
+        if bias_HLM is not None:
+            scores_BHLM += bias_HLM[None]
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
         weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key)
         context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(config.dtype)
@@ -40,7 +44,7 @@ class SelfAttention(nn.Module):
 
     def _kernel_init(self, role: str) -> nn.initializers.Initializer:
         config = self.config
-        if config.initializer == "local" and self.is_first and role != "value":
+        if config.initializer == "local" and config.has_input_positions and self.is_first and role != "value":
             return neighbour_projection(config.initializer_range, role)
         return kernel_initializer(config)
 

@@ -5,7 +5,7 @@ import dataclasses
 DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
-POSITIONS = ("absolute", "disentangled")
+POSITIONS = ("absolute", "disentangled", "relative_bias")
 ATTENTION_IMPLEMENTATIONS = ("skew", "gather")
 LAYERS = ("unrolled", "scanned")
 REMAT = ("none", "dense", "full")
@@ -63,6 +63,26 @@ class DisentangledConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RelativeBiasConfig:
+    """A learned bias of the attention scores for every distance, as COCO-LM and MCL have it (config.model.relative_bias;
+    models/relative_bias.py); reference values in configs/mcl.py.
+
+    Raises:
+      ValueError: a field is out of range.
+    """
+
+    num_buckets: int  # half of them for either direction: a quarter one distance each, the others logarithmic
+    max_distance: int  # from max_distance − 1 on all distances share the last bucket
+    position_biased_input: bool  # add learned absolute positions to the input as well
+
+    def __post_init__(self):
+        _require(self.num_buckets >= 4 and self.num_buckets % 2 == 0, "relative_bias.num_buckets", self.num_buckets,
+                 "an even number, 4 or more")
+        _require(self.max_distance - 1 > self.num_buckets // 4, "relative_bias.max_distance", self.max_distance,
+                 f"more than num_buckets/4 + 1 ({self.num_buckets // 4 + 1})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Shape and regularisation of one encoder (generator or discriminator).
 
@@ -86,8 +106,9 @@ class EncoderConfig:
     # left and right neighbour; the same architecture, a different start (see models/initializers.py).
     initializer: str
     dtype: str  # of computation; parameters, softmax, LayerNorm statistics, logits and losses are float32
-    position: str  # "absolute" (BERT, ELECTRA) or "disentangled" (DeBERTa)
+    position: str  # "absolute" (BERT, ELECTRA), "disentangled" (DeBERTa) or "relative_bias" (COCO-LM, MCL)
     disentangled: DisentangledConfig | None  # set when position is "disentangled"
+    relative_bias: RelativeBiasConfig | None  # set when position is "relative_bias"
 
     def __post_init__(self):
         for field in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
@@ -95,8 +116,9 @@ class EncoderConfig:
             _require(getattr(self, field) >= 1, field, getattr(self, field), "a positive integer")
         _require(self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more")
         _require(self.position in POSITIONS, "position", self.position, f"one of {POSITIONS}")
-        _require((self.disentangled is not None) == (self.position == "disentangled"), "disentangled", self.disentangled,
-                 "a section when config.model.position is 'disentangled', and only then")
+        for section in ("disentangled", "relative_bias"):
+            _require((getattr(self, section) is not None) == (self.position == section), section, getattr(self, section),
+                     f"a section when config.model.position is {section!r}, and only then")
         if self.disentangled is not None:
             _require(self.embedding_size == self.hidden_size, "embedding_size", self.embedding_size,
                      f"hidden_size ({self.hidden_size}), as in every published DeBERTa")
@@ -116,7 +138,8 @@ class EncoderConfig:
     @property
     def has_input_positions(self) -> bool:
         """Whether absolute positions are added to the token embeddings."""
-        return self.disentangled is None or self.disentangled.position_biased_input
+        section = self.disentangled or self.relative_bias
+        return section is None or section.position_biased_input
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,10 +229,17 @@ DEBERTA_V3_SIZES = {
 }
 
 
+# Sections that a model which was saved before there were any lacks.
+ADDED_SECTIONS = {"relative_bias": None}
+
+
 def make_encoder_config(fields: dict) -> EncoderConfig:
-    """The frozen configuration of one encoder from plain values, "disentangled" among them a dictionary or None."""
-    disentangled = fields["disentangled"]
-    return EncoderConfig(**fields | {"disentangled": disentangled and DisentangledConfig(**disentangled)})
+    """The frozen configuration of one encoder from plain values, "disentangled" and "relative_bias" among them dictionaries or
+    None."""
+    fields = ADDED_SECTIONS | fields
+    made = {name: fields[name] and make(**fields[name])
+            for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))}
+    return EncoderConfig(**fields | made)
 
 
 def make_pretraining_config(model: dict, execution: Execution = UNROLLED) -> PretrainingConfig:
@@ -218,7 +248,8 @@ def make_pretraining_config(model: dict, execution: Execution = UNROLLED) -> Pre
     Raises:
       ValueError: a value is out of range, or a key is missing or unknown.
     """
-    shared = {key: value for key, value in model.items() if key not in ("generator", "discriminator", "embedding_sharing")}
+    shared = ADDED_SECTIONS | {key: value for key, value in model.items()
+                               if key not in ("generator", "discriminator", "embedding_sharing")}
     known = {field.name for field in dataclasses.fields(EncoderConfig)}
     sections = {}
     for name in ("generator", "discriminator"):

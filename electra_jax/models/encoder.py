@@ -1,4 +1,5 @@
-"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py.
+"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py; with position "relative_bias"
+its attention adds one bias to the scores of every layer (relative_bias.py).
 
 Shapes: B batch, L length, E embedding_size, D hidden, F mlp.
 """
@@ -14,6 +15,7 @@ from electra_jax.models.initializers import kernel_initializer, last_kernel_init
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layer_stack import run_layers
 from electra_jax.models.layers import Dense, LayerNorm, gelu
+from electra_jax.models.relative_bias import RelativeBias
 
 
 class Encoder(nn.Module):
@@ -33,7 +35,8 @@ class Encoder(nn.Module):
             x_BLD = Dense(config.hidden_size, ("embedding", "embed"), last_kernel_initializer(config), config.dtype,
                           name="embeddings_project")(x_BLE)
         layers = [EncoderLayer(config, is_first=index == 0, name=f"layer_{index}") for index in range(config.num_layers)]
-        return run_layers(self, layers, self.execution, x_BLD, inputs, is_training)
+        bias = () if config.relative_bias is None else (RelativeBias(config, name="relative_bias")(x_BLD.shape[1]),)
+        return run_layers(self, layers, self.execution, x_BLD, inputs, is_training, *bias)
 
 
 class EncoderLayer(nn.Module):
@@ -43,16 +46,17 @@ class EncoderLayer(nn.Module):
     is_first: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool, relative_ND: jax.Array | None = None,
+    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool, relative: jax.Array | None = None,
                  query_BLD: jax.Array | None = None) -> jax.Array:
-        """Disentangled attention needs the relative table. With a query stream, keys and values come from `x_BLD` and all
-        else, the residual included, from the stream."""
+        """`relative` is what the encoder's layers share: for disentangled attention its table [2S, D], for a relative bias
+        that [H, L, M]. With a query stream, keys and values come from `x_BLD` and all else, the residual included, from the
+        stream."""
         config = self.config
         query_BLD = x_BLD if query_BLD is None else query_BLD
         if config.disentangled is None:
-            y_BLD = SelfAttention(config, self.is_first, name="attention")(query_BLD, inputs, is_training)
+            y_BLD = SelfAttention(config, self.is_first, name="attention")(query_BLD, inputs, is_training, relative)
         else:
-            y_BLD = DisentangledSelfAttention(config, self.is_first, name="attention")(query_BLD, x_BLD, relative_ND, inputs,
+            y_BLD = DisentangledSelfAttention(config, self.is_first, name="attention")(query_BLD, x_BLD, relative, inputs,
                                                                                       is_training)
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)
         x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(query_BLD + y_BLD)

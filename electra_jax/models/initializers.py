@@ -4,9 +4,10 @@ The long early plateau of masked language modelling at the unigram distribution 
 neighbours are. The "local" start removes it without changing the architecture, so such a model still converts exactly to
 Hugging Face's classes. Absolute positions start as sinusoids, and in the first layer head h starts with a query that is the
 key rotated by one position, to the left for even heads and to the right for odd ones. With disentangled attention the relative
-table starts as sinusoids, and the first layer's query bias and key kernel give the same neighbours a bonus.
+table starts as sinusoids, and the first layer's query bias and key kernel give the same neighbours a bonus. A relative bias
+gives it itself, in all layers, where the input has no positions; where it has, everything starts as with absolute ones.
 
-Shapes: D hidden, H heads, K head dim, M positions.
+Shapes: D hidden, H heads, K head dim, M positions, N rows of a relative bias.
 """
 
 import jax
@@ -16,7 +17,7 @@ from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
 
-NEIGHBOUR_BONUS = 6.0  # score of the neighbour in the local start of disentangled attention
+NEIGHBOUR_BONUS = 6.0  # score of the neighbour in the local start of disentangled attention and of a relative bias
 
 
 # Google's code: tf.truncated_normal_initializer cuts at two standard deviations without rescaling the variance, as
@@ -125,5 +126,19 @@ def neighbour_relative_key(config: EncoderConfig, kernel_init):
         rows = [span + (1 if head % 2 == 0 else -1) for head in range(num_heads)]
         kernel = kernel_init(key, (width, num_heads * head_size), dtype).reshape(shape)
         return kernel.at[:, :, 0].set(np.sqrt(NEIGHBOUR_BONUS * np.sqrt(3.0 * head_size)) * table[rows].T / width)
+
+    return init
+
+
+def neighbour_bias(config: EncoderConfig):
+    """Table of a relative bias [N, H] in which the token on the left has a bonus for even heads, that on the right for odd ones,
+    unless the input has positions."""
+
+    def init(key, shape, dtype=jnp.float32):
+        table_NH = table_initializer(config)(key, shape, dtype)
+        if config.has_input_positions:
+            return table_NH
+        middle, heads = config.relative_bias.num_buckets // 2 - 1, np.arange(shape[1])
+        return table_NH.at[np.where(heads % 2 == 0, middle - 1, middle + 1), heads].add(NEIGHBOUR_BONUS)
 
     return init

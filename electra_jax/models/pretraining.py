@@ -93,7 +93,8 @@ class MaskedLanguageModel(nn.Module):
 
 def make_encoder(config: EncoderConfig, execution: Execution = UNROLLED) -> nn.Module:
     """The encoder that config.position names."""
-    return {"absolute": Encoder, "disentangled": DebertaEncoder}[config.position](config, execution)
+    encoders = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
+    return encoders[config.position](config, execution)
 
 
 def has_decoder(config: EncoderConfig) -> bool:
