@@ -1,21 +1,21 @@
 """MCL: `--config=configs/mcl.py:size=base|tiny|small[,objective=electra|mlm]`.
 
 Chen et al., "Pre-training Language Model as a Multi-perspective Course Learner", Findings of ACL 2023: ELECTRA with two more
-courses, tokens that were swapped and tokens that were inserted, and with corrections of what generator and discriminator got wrong.
+courses, tokens that were swapped and tokens that were inserted, and with corrections of what the two encoders got wrong.
 
     python -m electra_jax.pretrain --config=configs/mcl.py:size=base --config.data.datasets=DIR --workdir=runs/mcl
 
-Without --config.data.datasets it runs on WikiText-2. No code of its pre-training is public, and the paper's text was not at hand
-when this was written. So every value says how it is known:
+Without --config.data.datasets it runs on WikiText-2. No code of its pre-training is public, and the paper's text was not at
+hand when this was written. So every value says how it is known:
 
   [V]  seen in the paper's abstract, or on the page and in the file list of the released model
   [C]  seen in the code of COCO-LM (microsoft/COCO-LM), whose architecture MCL is recalled to share
   [R]  recalled, not checked; it may be wrong, and is not to be quoted as the paper's
   [E]  chosen here, since nothing says it
 
-`base` is the paper's setting and `tiny` that of its ablations, the same model with a smaller batch [R]. `small` is ours, ELECTRA
-small with this architecture [E]. Published [V]: 2.8 points more than ELECTRA on GLUE, 3.2 on SQuAD 2.0, in its own comparison.
-Not run to the end here.
+`base` is the paper's setting and `tiny` that of its ablations, the same model with a smaller batch [R]. `small` is ours:
+ELECTRA small with this architecture [E]. Published [V]: on average 2.8 points more than ELECTRA on GLUE and 3.2 on SQuAD 2.0,
+in its own comparison. Not run to the end here.
 """
 
 from typing import NamedTuple
@@ -50,7 +50,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     chosen = parse_config_argument(arg, size="base", objective="mcl")
     if chosen["size"] not in RECIPES:
         raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(RECIPES)}.")
-    recipe = RECIPES[chosen["size"]]
+    recipe, settings = RECIPES[chosen["size"]], chosen["size"].replace("tiny", "base")
     create = config_dict.create
     return create(
         model=create(
@@ -127,8 +127,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         eval=create(every=10_000, batch_size=min(recipe.batch_size, 256), max_batches=100, seed=1),
         # As in electra.py; fine-tuned with ELECTRA's settings [E].
         probe=create(
-            every=0, config=f"configs/finetune.py:task=trec6,model=electra,size={chosen['size'].replace('tiny', 'base')}", train="",
-            validation="", text="", pair="", label="", max_examples=1000, num_epochs=3, seed=0,
+            every=0, config=f"configs/finetune.py:task=trec6,model=electra,size={settings}", train="", validation="", text="",
+            pair="", label="", max_examples=1000, num_epochs=3, seed=0,
         ),
         # init_from: a run, or an imported model, whose parameters this one starts from (configs/continued.py).
         checkpoint=create(every=5_000, keep=3, init_from=""),

@@ -1,6 +1,7 @@
 """Export of a fine-tuned model to one Hugging Face repository, for the task class of `transformers`.
 
     config.json  model.safetensors             the model (huggingface/task_heads.py)
+    modeling_*.py                              its classes, where `transformers` has none
     tokenizer.json, tokenizer_config.json, …   its tokenizer (huggingface/tokenizer.py)
     README.md  finetuning.json                 model card (huggingface/task_card.py); all that is known about the model
     verification.safetensors                   what our own model computes, for huggingface/verify.py
@@ -26,6 +27,7 @@ from electra_jax.finetuning.initial import RANDOM
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.saved import SavedModel, load_model
 from electra_jax.huggingface.card import Publication
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import (
     CARD_FILE,
     CONFIG_FILE,
@@ -33,6 +35,7 @@ from electra_jax.huggingface.export import (
     FINETUNING_FILE,
     REFERENCE_FILE,
     WEIGHTS_FILE,
+    copy_code,
     rounded,
     write_json,
 )
@@ -71,6 +74,8 @@ def _write_model(directory: Path, model: Published, saved: SavedModel, dtype: st
     description, pad = saved.description, saved.tokenizer.special.pad
     arrays = {name: array.astype(DTYPES[dtype]) for name, array in task_arrays(model.config, description, model.params).items()}
     save_file(arrays, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    if model.config.relative_bias is not None:
+        copy_code(RELATIVE_BIAS_FILE, directory)
     write_json(directory / CONFIG_FILE, task_config_json(model.config, description, pad_token_id=pad, dtype=dtype))
     write_json(directory / FINETUNING_FILE, {"encoder": dataclasses.asdict(saved.encoder), **description})
     recorded, notes = record_task(model, saved)

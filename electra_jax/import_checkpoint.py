@@ -13,7 +13,8 @@ from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from data_pipelines.tokenizer_json import adopt_tokenizer
 from electra_jax.command_line import load_config
 from electra_jax.huggingface import restore
-from electra_jax.huggingface.parts import Tree, join, split
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
+from electra_jax.huggingface.parts import UNPUBLISHED, Tree, join, split
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
@@ -24,7 +25,7 @@ from electra_jax.training.state import unbox
 
 # Whose settings an imported model gets for what its files do not say.
 RECIPES = {"electra": "configs/electra.py:size=base", "bert": "configs/electra.py:size=base",
-           "deberta-v2": "configs/deberta_v3.py:size=base"}
+           "deberta-v2": "configs/deberta_v3.py:size=base", RELATIVE_BIAS_TYPE: "configs/mcl.py:size=base"}
 
 
 class Choices(NamedTuple):
@@ -66,14 +67,18 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
         unfinished = Path(temporary, out.name)
         adopt_tokenizer(_tokenizer_of(path, choices.tokenizer), unfinished / "tokenizer", lowercase=None)
         _check_vocabulary(load_tokenizer(str(unfinished / "tokenizer")), section["vocab_size"])
-        trees, notes = restore.load_trees(source, _fresh_trees(config, unfinished, choices.seed), choices.missing_generator)
+        fresh = _fresh_params(config, unfinished, choices.seed)
+        fresh_trees = {role: model.params for role, model in split(fresh, make_pretraining_config(config["model"])).items()}
+        trees, notes = restore.load_trees(source, fresh_trees, choices.missing_generator)
         seen_sharing = restore.choose_sharing(source, trees, kind == "deberta-v2")
         config["model"]["embedding_sharing"] = choices.embedding_sharing or seen_sharing or recipe_sharing
         notes.append(f"embeddings: {config['model']['embedding_sharing']}")
         if choices.new_tokenizer is not None:
             trees, note = _change_tokenizer(unfinished, choices.new_tokenizer, trees, config["model"], choices.seed)
             notes.append(note)
-        params = join(trees, make_pretraining_config(config["model"]))
+        unpublished = {name: fresh[name] for name in UNPUBLISHED if name in fresh}
+        notes += [f"{name}: made anew, since exports do not have it" for name in unpublished]
+        params = join(trees, make_pretraining_config(config["model"])) | unpublished
         description = {"config": config, "data": [], "imported_from": str(path), "imported": notes}
         with contextlib.closing(Checkpointer(str(unfinished / "checkpoints"), keep=1)) as checkpointer:
             checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
@@ -98,13 +103,13 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
                          "to with --new_tokenizer.")
 
 
-def _fresh_trees(config: dict[str, Any], workdir: Path, seed: int) -> dict[str, Tree]:
-    """Parameters as training would start, role → published model."""
+def _fresh_params(config: dict[str, Any], workdir: Path, seed: int) -> Tree:
+    """Parameters as training would start."""
     model = make_pretraining_config(config["model"])
     special = load_tokenizer(str(workdir / "tokenizer")).special
     objective, _ = make_objective(config, model, SpecialTokens(**special._asdict()))
     init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
-    return {role: published.params for role, published in split(jax.device_get(init(jax.random.key(seed))), model).items()}
+    return jax.device_get(init(jax.random.key(seed)))
 
 
 def _change_tokenizer(workdir: Path, new_tokenizer: Path, trees: dict[str, Tree], section: dict[str, Any],

@@ -24,6 +24,12 @@ def model_section(**changes):
     } | changes
 
 
+def relative_section(positions=True, **changes):
+    """config.model of a tiny model with a relative bias, whose rows reach every bucket."""
+    bias = {"num_buckets": 12, "max_distance": 14, "position_biased_input": positions}
+    return model_section(position="relative_bias", relative_bias=bias) | changes
+
+
 def objective_section(**changes):
     """config.objective with the paper's rates."""
     return debug.get_config().objective.to_dict() | changes

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tiny_run
-from tiny import SPECIAL, deberta_section, model_section
+from tiny import SPECIAL, deberta_section, model_section, relative_section
 
 from configs import debug
 from electra_jax.export_run import Choices, export_run
@@ -32,6 +32,11 @@ def deberta_model(decoder=False, **changes):
         "enhanced_mask_decoder": decoder, "position_buckets": 16, "max_relative_positions": LENGTH}
     disentangled |= changes.pop("disentangled", {})
     return deberta_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, disentangled=disentangled, **changes)
+
+
+def relative_model(**changes):
+    """config.model of a tiny ELECTRA with a relative bias."""
+    return relative_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
 
 
 def make_config(model, data, objective="electra"):
@@ -76,6 +81,10 @@ VARIANTS = {
     "electra_mlm": (electra_model(), "mlm", PLAIN, ["generator"]),
     "electra_bfloat16": (electra_model(), "electra", PLAIN._replace(dtype="bfloat16"),
                          ["discriminator", "generator"]),
+    "electra_typeless": (electra_model(type_vocab_size=0), "electra", PLAIN, ["discriminator", "generator"]),
+    "relative": (relative_model(), "electra", PLAIN, ["discriminator", "generator"]),
+    "relative_alone": (relative_model(positions=False, embedding_sharing="none", type_vocab_size=0), "electra", PLAIN,
+                       ["discriminator", "generator"]),
     "deberta_gdes": (deberta_model(), "deberta_v3", PLAIN, ["discriminator", "generator"]),
     "deberta_tied": (deberta_model(embedding_sharing="tied"), "deberta_v3", PLAIN, ["discriminator", "generator"]),
     "deberta_none": (deberta_model(embedding_sharing="none"), "deberta_v3", PLAIN, ["discriminator", "generator"]),

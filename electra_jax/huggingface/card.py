@@ -5,12 +5,14 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.models.config import EncoderConfig
 from electra_jax.stages import Stage, make_stages
 
-METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mlm": "masked language modelling"}
+METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mcl": "MCL", "mlm": "masked language modelling"}
 PAPERS = {"electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
-          "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)"}
+          "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
+          "mcl": "Chen et al. 2023, [MCL](https://arxiv.org/abs/2305.03981)"}
 FIGURES = {  # of summary.json, with what they are
     "heldout_mlm_loss": "masked language modelling loss, nats", "heldout_mlm_accuracy": "masked token accuracy",
     "heldout_unigram_entropy": "loss of a model that only counts tokens, nats",
@@ -69,11 +71,12 @@ def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication:
     """README.md of one model."""
     is_deberta = encoder.disentangled is not None
     name = record.config["objective"]["name"]
-    title = f"{'DeBERTaV3' if is_deberta else 'ELECTRA'} {role}"
+    title = f"{'DeBERTaV3' if is_deberta else METHODS['mcl' if name == 'mcl' else 'electra']} {role}"
     if name == "mlm":
         title = "Encoder with a masked language modelling head"
     parts = [_front_matter(role, is_deberta, publication, is_exact), f"# {title}",
-             _what(role, name, is_exact, is_deberta, with_code), "```python\n" + _usage(role) + "\n```",
+             _what(role, name, is_exact, is_deberta, with_code), explain_code(encoder),
+             "```python\n" + with_trust(_usage(role), encoder) + "\n```",
              describe_shape(encoder), _training(record), _data(record, publication), _figures(record),
              _reproduce(record), _limits(record, is_exact, role)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -114,6 +117,24 @@ def _usage(role: str) -> str:
     return "\n".join([f"from transformers import {names}", 'path = "."  # this directory, or the name it is published under',
                       "tokenizer = AutoTokenizer.from_pretrained(path)",
                       f"model = {names.partition(',')[0]}.from_pretrained(path)", *USE[role]])
+
+
+def explain_code(encoder: EncoderConfig) -> str:
+    """Why a model needs code of its own; empty where it does not."""
+    if encoder.relative_bias is None:
+        return ""
+    return (f"**It needs the code in `{RELATIVE_BIAS_FILE}`**, and so `trust_remote_code=True`: its attention adds a learned "
+            "bias for the distance of two tokens to the scores, which no class of `transformers` does for ELECTRA. The file "
+            "adds it to ELECTRA's own classes.")
+
+
+def with_trust(lines: str, encoder: EncoderConfig) -> str:
+    """Lines of Python that load a model from `path`, as they have to be where it brings code."""
+    if encoder.relative_bias is None:
+        return lines
+    for call in ("from_pretrained(path", "model=path"):
+        lines = lines.replace(call, f"{call}, trust_remote_code=True")
+    return lines
 
 
 def describe_shape(encoder: EncoderConfig) -> str:

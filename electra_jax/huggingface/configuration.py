@@ -5,7 +5,7 @@ Every field that differs from the class's default is written, and those that lib
 
 from typing import Any
 
-from electra_jax.models.config import DisentangledConfig, EncoderConfig
+from electra_jax.models.config import DisentangledConfig, EncoderConfig, RelativeBiasConfig
 
 ACTIVATION = "gelu"  # the exact one
 
@@ -26,6 +26,12 @@ _FIELDS = {
 # Role → class of `transformers` that loads the export.
 ELECTRA_CLASSES = {"discriminator": "ElectraForPreTraining", "generator": "ElectraForMaskedLM"}
 DEBERTA_CLASSES = {"discriminator": "DebertaV2Model", "generator": "DebertaV2ForMaskedLM"}
+# An ELECTRA with a relative bias has no class in `transformers`; its own are in a file that travels with the model. It has a
+# type of its own, too: with ELECTRA's it would load as one where the file is not trusted, and the bias be left out.
+RELATIVE_BIAS_TYPE, RELATIVE_BIAS_FILE = "electra_relative_bias", "modeling_electra_relative_bias.py"
+RELATIVE_BIAS_PREFIX = "ElectraRelativeBias"
+RELATIVE_BIAS_TASKS = ("ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification",
+                       "ForQuestionAnswering")
 # model_type → (fields that must have one of these values when they are there, what else would be needed).
 _SUPPORTED = {
     "hidden_act": (ACTIVATION,),
@@ -39,7 +45,9 @@ _SUPPORTED = {
     "conv_groups": (1,),
 }
 _REQUIRED_OF_DEBERTA = ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type")
-MODEL_TYPES = ("electra", "bert", "deberta-v2")
+_REQUIRED_OF_RELATIVE_BIAS = {"relative_bias_num_buckets": "num_buckets", "relative_bias_max_distance": "max_distance",
+                              "position_biased_input": "position_biased_input"}
+MODEL_TYPES = ("electra", "bert", "deberta-v2", RELATIVE_BIAS_TYPE)
 
 
 def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtype: str) -> dict[str, Any]:
@@ -48,9 +56,12 @@ def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtyp
     # `torch_dtype` is the name in transformers 4, which 5 still reads.
     common = {"hidden_act": ACTIVATION, "pad_token_id": pad_token_id, "torch_dtype": dtype, "tie_word_embeddings": True}
     if encoder.disentangled is None:
-        return {"architectures": [ELECTRA_CLASSES[role]], "model_type": "electra", "embedding_size": encoder.embedding_size,
-                "position_embedding_type": "absolute", "summary_type": "first", "summary_use_proj": True,
-                "summary_activation": ACTIVATION, "summary_last_dropout": encoder.hidden_dropout} | fields | common
+        electra = {"architectures": [ELECTRA_CLASSES[role]], "model_type": "electra", "embedding_size": encoder.embedding_size,
+                   "position_embedding_type": "absolute", "summary_type": "first", "summary_use_proj": True,
+                   "summary_activation": ACTIVATION, "summary_last_dropout": encoder.hidden_dropout} | fields | common
+        if encoder.relative_bias is None:
+            return electra | {"type_vocab_size": max(encoder.type_vocab_size, 1)}  # parts.with_token_types
+        return electra | _relative_bias_fields(encoder.relative_bias, ELECTRA_CLASSES[role].removeprefix("Electra"))
     disentangled = encoder.disentangled
     convolution = {"conv_kernel_size": disentangled.conv_kernel_size, "conv_act": ACTIVATION, "conv_groups": 1}
     return {
@@ -64,8 +75,18 @@ def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtyp
     } | fields | common | (convolution if disentangled.conv_kernel_size else {})
 
 
+def _relative_bias_fields(relative_bias: RelativeBiasConfig, task: str) -> dict[str, Any]:
+    """What a model with custom code has of its own in config.json, and where its classes are."""
+    place = f"{RELATIVE_BIAS_FILE.removesuffix('.py')}.{RELATIVE_BIAS_PREFIX}"
+    autos = {"AutoConfig": f"{place}Config", "AutoModel": f"{place}Model"}
+    return {"architectures": [f"{RELATIVE_BIAS_PREFIX}{task}"], "model_type": RELATIVE_BIAS_TYPE,
+            "auto_map": autos | {f"AutoModel{task}": f"{place}{task}" for task in RELATIVE_BIAS_TASKS},
+            **{theirs: getattr(relative_bias, ours) for theirs, ours in _REQUIRED_OF_RELATIVE_BIAS.items()}}
+
+
 def from_config_json(config: dict[str, Any], *, implementation: str, enhanced_mask_decoder: bool, dtype: str) -> dict[str, Any]:
-    """Fields of an EncoderConfig from a config.json of BERT, ELECTRA or DeBERTa-v2/v3; the last three are ours to choose.
+    """Fields of an EncoderConfig from a config.json of BERT, ELECTRA (with or without our relative bias) or DeBERTa-v2/v3; the
+    last three are ours to choose.
 
     Raises:
       ValueError: another kind of model, a field is missing, or it has a value that our encoders cannot compute.
@@ -73,7 +94,8 @@ def from_config_json(config: dict[str, Any], *, implementation: str, enhanced_ma
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
         raise ValueError(f"config.json: got model_type {kind!r}, expected one of {MODEL_TYPES}. Only these can be imported.")
-    needed = [*_FIELDS, *(_REQUIRED_OF_DEBERTA if kind == "deberta-v2" else ())]
+    required = {"deberta-v2": _REQUIRED_OF_DEBERTA, RELATIVE_BIAS_TYPE: tuple(_REQUIRED_OF_RELATIVE_BIAS)}
+    needed = [*_FIELDS, *required.get(kind, ())]
     missing = [name for name in needed if name not in config]
     if missing:
         raise ValueError(f"config.json: {', '.join(missing)} missing. The defaults of transformers differ from release to "
@@ -84,7 +106,10 @@ def from_config_json(config: dict[str, Any], *, implementation: str, enhanced_ma
                              "encoders cannot compute anything else.")
     fields = {ours: config[theirs] for theirs, ours in _FIELDS.items()}
     fields |= {"initializer": "published", "dtype": dtype,
-               "embedding_size": config.get("embedding_size", config["hidden_size"])}
+               "embedding_size": config.get("embedding_size", config["hidden_size"]), "relative_bias": None}
+    if kind == RELATIVE_BIAS_TYPE:
+        relative_bias = {ours: config[theirs] for theirs, ours in _REQUIRED_OF_RELATIVE_BIAS.items()}
+        return fields | {"position": "relative_bias", "disentangled": None, "relative_bias": relative_bias}
     if kind != "deberta-v2":
         return fields | {"position": "absolute", "disentangled": None}
     limit = config.get("max_relative_positions", -1)

@@ -2,6 +2,8 @@
 
     config.json  model.safetensors             the model
     tokenizer.json, tokenizer_config.json, …   its tokenizer (tokenizer.py)
+    modeling_*.py                              classes of its own: where the bias of distances has none in `transformers`, or
+                                               DeBERTa's detection head shall have one
     rtd_head.safetensors                       DeBERTa's detection head, for which `transformers` has no class
     enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's decoder, for which it has none either
     README.md  training_config.json            model card (card.py); the run's configuration
@@ -19,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from electra_jax.huggingface.configuration import to_config_json
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
-from electra_jax.huggingface.parts import Published
+from electra_jax.huggingface.parts import Published, with_token_types
 from electra_jax.huggingface.reference import CorruptedRows, digest, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
@@ -75,7 +77,9 @@ def write_model(directory: Path, role: str, published: Published, evidence: Evid
     if with_code:
         additions = {"architectures": [CODE_CLASS],
                      "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"}}
-        shutil.copyfile(Path(__file__).with_name("custom_code") / CODE_FILE, directory / CODE_FILE)
+        copy_code(CODE_FILE, directory)
+    if encoder.relative_bias is not None:
+        copy_code(RELATIVE_BIAS_FILE, directory)
     config = to_config_json(encoder, role, pad_token_id=evidence.pad_token_id, dtype=dtype) | additions
     write_json(directory / CONFIG_FILE, config)
     write_json(directory / TRAINING_FILE, description)
@@ -92,7 +96,8 @@ def _files(role: str, published: Published, dtype: str, with_code: bool) -> dict
     """File → its arrays: what the class of `transformers` takes, and what it has no place for."""
     encoder = published.config
     family = ELECTRA if encoder.disentangled is None else DEBERTA_V2
-    arrays = {name: array.astype(DTYPES[dtype]) for name, array in to_file(family, role, published.params).items()}
+    params = with_token_types(published.params, encoder)
+    arrays = {name: array.astype(DTYPES[dtype]) for name, array in to_file(family, role, params).items()}
     files: dict[str, dict[str, np.ndarray]] = {WEIGHTS_FILE: {}}
     for name, array in arrays.items():
         file = WEIGHTS_FILE
@@ -102,6 +107,11 @@ def _files(role: str, published: Published, dtype: str, with_code: bool) -> dict
             file = DECODER_FILE
         files.setdefault(file, {})[name] = array
     return files
+
+
+def copy_code(name: str, directory: Path) -> None:
+    """Put a file of custom_code/ beside a model."""
+    shutil.copyfile(Path(__file__).with_name("custom_code") / name, directory / name)
 
 
 def write_json(path: Path, value: Any) -> None:

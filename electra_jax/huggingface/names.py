@@ -89,10 +89,11 @@ def _task_heads(pooler: str, classifier: str) -> dict[str, Rows]:
 
 _BERT_LIKE = ("query", "key", "value")
 
-# transformers: ElectraForPreTraining, ElectraForMaskedLM, and its task classes.
+# transformers: ElectraForPreTraining, ElectraForMaskedLM, and its task classes. relative_bias is custom_code/'s.
 ELECTRA = Family(
     TORCH, "electra.",
     (*_embeddings("electra."), ("dense", "encoder/embeddings_project", "electra.embeddings_project"),
+     ("table", "encoder/relative_bias", "electra.encoder.relative_bias"),
      *_layer("electra.encoder.layer.", _BERT_LIKE)),
     {"discriminator": (("dense", "head/dense", "discriminator_predictions.dense"),
                        ("dense", "head/dense_prediction", "discriminator_predictions.dense_prediction")),

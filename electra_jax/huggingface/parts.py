@@ -21,6 +21,10 @@ from electra_jax.models.pretraining import encode_masked, has_decoder, make_enco
 Tree = dict[str, Any]
 ROLES = ("discriminator", "generator")
 SHARED_TABLES = ("word_embeddings", "position_embeddings")
+# Modules of a run that no published model has: MCL's detection heads for swapped and inserted tokens, for which no class of
+# `transformers` has a place. An import makes them anew.
+UNPUBLISHED = ("swap_predictions", "insert_predictions")
+MODULES = ("embeddings", *(f"{role}{part}" for role in ROLES for part in ("", "_embeddings", "_predictions")))
 
 
 class PublishedModel(nn.Module):
@@ -53,8 +57,17 @@ class Published(NamedTuple):
 def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
     """Role → model, from the parameters of a run: a generator alone after plain masked language modelling.
 
-    Gradient-disentangled tables (GDES) are added up here, in float32: E_D = E_G + E_Δ (DeBERTaV3 §3.3).
+    Gradient-disentangled tables (GDES) are added up here, in float32: E_D = E_G + E_Δ (DeBERTaV3 §3.3). UNPUBLISHED modules are
+    left behind.
+
+    Raises:
+      ValueError: another module that no role takes.
     """
+    params = {name: tree for name, tree in params.items() if name not in UNPUBLISHED}
+    unknown = [name for name in params if name not in MODULES]
+    if unknown:
+        raise ValueError(f"parameters: got the modules {unknown}, which no published model takes, expected some of {MODULES}. "
+                         "Add them to UNPUBLISHED in huggingface/parts.py if they shall be left behind.")
     if "discriminator" not in params:
         generator = {"embeddings": params["embeddings"], "encoder": params["generator"],
                      "head": params["generator_predictions"]}
@@ -68,6 +81,15 @@ def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
     return {role: Published(encoder, {"embeddings": embeddings, "encoder": params[role], "head": params[f"{role}_predictions"]})
             for role, encoder, embeddings in (("discriminator", config.discriminator, discriminator_embeddings),
                                               ("generator", config.generator, generator_embeddings))}
+
+
+def with_token_types(params: Tree, config: EncoderConfig) -> Tree:
+    """What a file for ELECTRA's classes holds: they cannot do without token types, so that a model without gets one, a row of
+    zeros."""
+    if config.type_vocab_size or config.disentangled is not None or config.relative_bias is not None:
+        return params
+    row = np.zeros((1, config.embedding_size), np.float32)
+    return params | {"embeddings": params["embeddings"] | {"token_type_embeddings": {"embedding": row}}}
 
 
 def _with_tables(embeddings: Tree, generator_embeddings: Tree, has_positions: bool) -> Tree:

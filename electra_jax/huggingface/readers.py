@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import load_file
 
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
 from electra_jax.huggingface.parts import ROLES
 
-FAMILIES = {"electra": ELECTRA, "bert": BERT, "deberta-v2": DEBERTA_V2}
+FAMILIES = {"electra": ELECTRA, RELATIVE_BIAS_TYPE: ELECTRA, "bert": BERT, "deberta-v2": DEBERTA_V2}
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
 DELTA, TABLE = "word_embeddings._weight", "word_embeddings.weight"
 

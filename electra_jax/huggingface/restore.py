@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from electra_jax.huggingface.configuration import from_config_json
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_config_json
 from electra_jax.huggingface.export import TRAINING_FILE
 from electra_jax.huggingface.names import flatten, from_file, unflatten
 from electra_jax.huggingface.parts import ROLES, Tree, shares_embeddings
@@ -55,7 +55,7 @@ def _role_of(path: Path) -> str:
     """A masked language model of ELECTRA or DeBERTa is a generator; all else is taken for an encoder to go on with."""
     config_file = (path if path.is_dir() else path.parent) / "config.json"
     architectures = json.loads(config_file.read_text()).get("architectures") if config_file.is_file() else None
-    is_generator = architectures in (["ElectraForMaskedLM"], ["DebertaV2ForMaskedLM"])
+    is_generator = architectures in (["ElectraForMaskedLM"], [f"{RELATIVE_BIAS_PREFIX}ForMaskedLM"], ["DebertaV2ForMaskedLM"])
     return "generator" if is_generator or "generator" in path.name else "discriminator"
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from electra_jax.huggingface.card import Publication, describe_shape
+from electra_jax.huggingface.card import Publication, describe_shape, explain_code, with_trust
 from electra_jax.huggingface.task_heads import class_name, has_added_layer
 from electra_jax.models.config import EncoderConfig
 
@@ -60,7 +60,8 @@ def make_task_card(encoder: EncoderConfig, description: dict[str, Any], publicat
     shown = ", ".join(f"`{label}`" for label in labels[:MAX_LABELS]) + (", …" if len(labels) > MAX_LABELS else "")
     what = f"`{class_name(encoder, kind)}`. {WHAT[kind].format(count=len(labels), labels=shown)}"
     parts = [_front_matter(family, kind, publication), f"# {family}, fine-tuned on {_data(description['task'])}", what,
-             f"```python\n{USE[kind]}\n```", describe_shape(encoder), _training(description, start, is_fresh),
+             explain_code(encoder), f"```python\n{with_trust(USE[kind], encoder)}\n```",
+             describe_shape(encoder), _training(description, start, is_fresh),
              _data_license(publication), _figures(description["metrics"]), _notes(encoder, description)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

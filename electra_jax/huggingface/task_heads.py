@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.huggingface.configuration import to_config_json
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
-from electra_jax.huggingface.parts import Tree
+from electra_jax.huggingface.parts import Tree, with_token_types
 from electra_jax.models.config import EncoderConfig
 
 Description = dict[str, Any]
@@ -49,8 +49,9 @@ def has_added_layer(encoder: EncoderConfig, description: Description) -> bool:
 
 
 def class_name(encoder: EncoderConfig, kind: str) -> str:
-    """Class of `transformers` that loads the export."""
-    return ("Electra" if encoder.disentangled is None else "DebertaV2") + CLASSES[kind]
+    """Class that loads the export: one of `transformers`, but for a relative bias."""
+    prefix = {"absolute": "Electra", "relative_bias": RELATIVE_BIAS_PREFIX, "disentangled": "DebertaV2"}[encoder.position]
+    return prefix + CLASSES[kind]
 
 
 def task_config_json(encoder: EncoderConfig, description: Description, *, pad_token_id: int, dtype: str) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def task_arrays(encoder: EncoderConfig, description: Description, params: Tree) 
     """Parameters {"embeddings", "encoder", "head"} under the names of the class, in its layouts."""
     if has_added_layer(encoder, description):
         params = params | {"head": with_inner_layer(params["head"])}
+    params = with_token_types(params, encoder)
     return to_file(ELECTRA if encoder.disentangled is None else DEBERTA_V2, description["task"]["kind"], params)
 
 

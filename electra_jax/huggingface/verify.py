@@ -65,7 +65,7 @@ def verify(directory: Path) -> list[Check]:
         checks.append(check_states([state.numpy() for state in output.hidden_states], reference.arrays))
         checks += kind.check_outputs(torch, model, output, directory, reference)
     checks.append(check_saved_again(directory, model))
-    checks.append(check_tokenizer(transformers, directory, reference))
+    checks.append(check_tokenizer(transformers, directory, reference, has_code="auto_map" in config))
     return checks
 
 
@@ -94,8 +94,9 @@ def check_arrays(directory: Path, reference: Reference) -> list[Check]:
 def load_model(transformers, directory: Path, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model in float32, and what `transformers` says about loading it."""
     if "auto_map" in config:
-        model, loading = transformers.AutoModelForPreTraining.from_pretrained(directory, output_loading_info=True,
-                                                                              trust_remote_code=True)
+        name = next(auto for auto, place in config["auto_map"].items() if place.endswith(f".{config['architectures'][0]}"))
+        auto = getattr(transformers, name)
+        model, loading = auto.from_pretrained(directory, output_loading_info=True, trust_remote_code=True)
     else:
         model, loading = getattr(transformers, config["architectures"][0]).from_pretrained(directory, output_loading_info=True)
     return model.float().eval(), loading
@@ -118,11 +119,11 @@ def check_saved_again(directory: Path, model) -> Check:
     return Check("saved again", not problems, some(problems) or f"the same {len(exported)} parameters")
 
 
-def check_tokenizer(transformers, directory: Path, reference: Reference) -> Check:
-    """Token ids of the recorded lines."""
+def check_tokenizer(transformers, directory: Path, reference: Reference, *, has_code: bool) -> Check:
+    """Token ids of the recorded lines. No tokenizer has code of its own, but what loads it asks the model's configuration."""
     name = "tokenizer"
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=has_code)
     except Exception as error:
         return Check(name, False, f"{type(error).__name__}: {error}")
     for text, wanted in reference.notes["lines"]:

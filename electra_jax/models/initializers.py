@@ -131,8 +131,8 @@ def neighbour_relative_key(config: EncoderConfig, kernel_init):
 
 
 def neighbour_bias(config: EncoderConfig):
-    """Table of a relative bias [N, H] in which the token on the left has a bonus for even heads, that on the right for odd ones,
-    unless the input has positions."""
+    """Table of a relative bias [N, H] in which the token on the left has a bonus for even heads and that on the right for odd
+    ones, unless the input has positions."""
 
     def init(key, shape, dtype=jnp.float32):
         table_NH = table_initializer(config)(key, shape, dtype)

@@ -2,22 +2,20 @@
 
     score[i, j] = q_i·k_j / √K + table[bucket(j − i) + num_buckets/2 − 1, head]
 
-One table [num_buckets, heads] serves all layers of an encoder (microsoft/COCO-LM, modules/transformer_sentence_encoder.py, whose
-buckets these are). Half of the buckets are for either direction: with s = num_buckets/2 and e = ⌊s/2⌋, distances below e have one
-each, and beyond
+One table [num_buckets, heads] serves all layers of an encoder, as in microsoft/COCO-LM, whose buckets these are
+(modules/transformer_sentence_encoder.py). With s = num_buckets/2 for either direction and e = ⌊s/2⌋, a distance r = j − i
+nearer than e has a bucket of its own, bucket(r) = r, and others share
 
     bucket(r) = sign(r) · min(s − 1, e + ⌈(s − 1 − e) · ln(|r|/e) / ln((max_distance − 1)/e)⌉).
 
-T5, where such tables come from (`T5Attention` of transformers), rounds down instead of up, reaches its last bucket at max_distance
-and not one before it, has s − e rather than s − 1 − e buckets beyond e, and keeps keys on the right of the query in the table's
-second half. Here the order is that of the distances, from the far left to the far right: num_buckets − 1 rows, the last one is
-never read.
+In T5 (`T5Attention` of transformers) that is min(s − 1, e + ⌊(s − e) · ln(|r|/e) / ln(max_distance/e)⌋), and keys on the right
+of the query have the second half of the table. Here its order is that of the distances, from far left to far right; the last
+of the num_buckets rows is never read.
 
 Shapes: L length of queries, M of keys (equal to L), H heads, N rows of the table, T distances.
 """
 
 import functools
-from itertools import count, takewhile
 
 import jax
 import jax.numpy as jnp
@@ -34,16 +32,17 @@ from electra_jax.models.layers import logical
 def bucket_edges(config: RelativeBiasConfig) -> tuple[int, ...]:
     """The greatest distance in each bucket of one direction but the last, which has none.
 
-    In whole numbers, |r|^n · e^k ≤ (max_distance − 1)^k · e^n for k of n logarithmic buckets: no distance hangs on how a logarithm
-    was rounded.
+    In whole numbers: |r|^n · e^k ≤ (max_distance − 1)^k · e^n for k = 0 … n − 1, n = s − 1 − e, so that nothing hangs on how
+    logarithms are rounded.
     """
     side, last = config.num_buckets // 2, config.max_distance - 1
     exact = side // 2
     edges, steps = list(range(exact)), side - 1 - exact
     for step in range(steps):
-        limit = last**step * exact**steps
-        inside = takewhile(lambda distance: distance**steps * exact**step <= limit, count(edges[-1] + 1))  # noqa: B023
-        edges.append(edges[-1] + sum(1 for _ in inside))
+        edge = edges[-1]
+        while (edge + 1) ** steps * exact**step <= last**step * exact**steps:
+            edge += 1
+        edges.append(edge)
     return tuple(edges)
 
 
@@ -64,8 +63,8 @@ class RelativeBias(nn.Module):
         config, relative = self.config, self.config.relative_bias
         init = neighbour_bias(config) if config.initializer == "local" else table_initializer(config)
         table_NH = self.param("embedding", logical(init, "relpos", "heads"), (relative.num_buckets, config.num_heads))
-        # One row a distance, and one more that makes the shift a reshape: the derivative adds up 2L numbers a head in the table,
-        # where that of an index of L·M would scatter them all.
+        # One row a distance, and one more that makes the shift a reshape: the derivative adds 2L numbers a head to the table,
+        # where that of an index [L, M] would scatter L·M.
         rows_T = bucket_rows(relative, length)
         bias_HT = jnp.take(table_NH, np.append(rows_T, rows_T[-1]), axis=0).T
         bias_HLM = skew("float32", jnp.broadcast_to(bias_HT[:, None], (config.num_heads, length, 2 * length)))
