@@ -55,7 +55,7 @@ def test_transformers_computes_what_was_trained(name, exports):
         path = directory / "discriminator"
         if name.startswith("electra"):
             got = transformers.ElectraForPreTraining.from_pretrained(path).float()(**arguments).logits
-        elif choices.custom_code:
+        elif choices.custom_code or name == "relative":
             got = transformers.AutoModelForPreTraining.from_pretrained(path, trust_remote_code=True)(**arguments).logits
         else:
             states = transformers.DebertaV2Model.from_pretrained(path)(**arguments).last_hidden_state
@@ -69,7 +69,8 @@ def test_transformers_computes_what_was_trained(name, exports):
     if "generator" in folders and not choices.inexact_generator:
         positions = jnp.tile(jnp.arange(ids.shape[1])[None], (2, 1))
         x, table, bias = training_model.apply({"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate")
-        got = transformers.AutoModelForMaskedLM.from_pretrained(directory / "generator").float()(**arguments).logits
+        generator = transformers.AutoModelForMaskedLM.from_pretrained(directory / "generator", trust_remote_code=True)
+        got = generator.float()(**arguments).logits
         np.testing.assert_allclose(got.detach().numpy()[real], np.asarray(x @ table.T + bias[None, None])[real], atol=tolerance,
                                    rtol=0)
 
@@ -81,19 +82,36 @@ def test_a_run_computed_in_bfloat16_is_compared_in_float32(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes"])
+@pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes", "relative"])
 def test_users_classes_and_pipelines(name, exports):
     directory, _ = exports[name]
-    model, loading = transformers.AutoModel.from_pretrained(directory / "discriminator", output_loading_info=True)
+    trust = {"trust_remote_code": True} if name == "relative" else {}
+    model, loading = transformers.AutoModel.from_pretrained(directory / "discriminator", output_loading_info=True, **trust)
     assert not loading["missing_keys"] and not loading["mismatched_keys"]
     assert all("discriminator_predictions" in key for key in loading["unexpected_keys"])  # the head, which this class has not
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "discriminator")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "discriminator", **trust)
     tokens = tokenizer(["one sentence", "and a pair"], ["", "of them"], padding=True, return_tensors="pt")
     states = model(**tokens).last_hidden_state
     assert states.shape[0] == 2 and torch.isfinite(states).all()
-    fill = transformers.pipeline("fill-mask", model=str(directory / "generator"), tokenizer=str(directory / "generator"))
+    generator = str(directory / "generator")
+    fill = transformers.pipeline("fill-mask", model=generator, tokenizer=generator, **trust)
     guesses = fill("one [MASK] of text")
     assert len(guesses) == 5 and all(0 < guess["score"] < 1 for guess in guesses)
+
+
+@pytest.mark.slow
+def test_a_model_with_code_of_its_own_says_so_and_never_loads_without(exports):
+    """Nothing takes it for an ELECTRA and leaves its bias out. The lines of the cards run."""
+    directory, _ = exports["relative"]
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        transformers.AutoModel.from_pretrained(directory / "discriminator", trust_remote_code=False)
+    for role in ("discriminator", "generator"):
+        card = (directory / role / export.CARD_FILE).read_text()
+        assert f"# ELECTRA {role}" in card and "**It needs the code in `modeling_electra_relative_bias.py`**" in card
+        code = card.partition("```python\n")[2].partition("```")[0]
+        exec(code.replace('path = "."', f"path = {str(directory / role)!r}"), {})
+    plain = (exports["electra_tied"][0] / "discriminator" / export.CARD_FILE).read_text()
+    assert "trust_remote_code" not in plain and "needs the code" not in plain
 
 
 @pytest.mark.slow
@@ -146,7 +164,7 @@ def edit_tokenizer(path):
     path.write_text(json.dumps(described))
 
 
-LAYER = "encoder.layer.1.attention.self"
+LAYER, BIAS = "encoder.layer.1.attention.self", "electra.encoder.relative_bias.weight"
 SABOTAGE = [
     ("electra_tied/discriminator",
      lambda d: edit_arrays(d / export.WEIGHTS_FILE, swap(f"electra.{LAYER}.query.weight", f"electra.{LAYER}.key.weight")),
@@ -157,6 +175,11 @@ SABOTAGE = [
     ("electra_tied/discriminator", lambda d: edit_arrays(d / export.WEIGHTS_FILE, lambda arrays: {
         key: value for key, value in arrays.items() if "dense_prediction" not in key}),
      {"transformers loads it": "missing_keys: discriminator_predictions.dense_prediction.bias", "detection logits": "max"}),
+    ("relative/discriminator", lambda d: edit_arrays(d / export.WEIGHTS_FILE, lambda arrays: arrays | {
+        BIAS: np.ascontiguousarray(arrays[BIAS][::-1])}),
+     {export.WEIGHTS_FILE: f"{BIAS} is not what was exported", "hidden states": "first differ after layer 0"}),
+    ("relative/discriminator", lambda d: edit_json(d / export.CONFIG_FILE, relative_bias_max_distance=40),
+     {export.CONFIG_FILE: "relative_bias_max_distance is 40, trained with 14", "hidden states": "first differ after layer 0"}),
     ("deberta_gdes/discriminator", lambda d: (d / export.HEAD_FILE).unlink(),
      {export.HEAD_FILE: "missing", "detection logits": f"{export.HEAD_FILE} is missing"}),
     ("deberta_gdes/discriminator", lambda d: edit_json(d / export.CONFIG_FILE, pos_att_type=["c2p"]),

@@ -40,7 +40,7 @@ LABELS = {"classification": ["low", "middle", "high"], "regression": [], "taggin
 NUM_OUTPUTS = {"classification": 3, "regression": 1, "tagging": 4, "question_answering": 2}
 SCALE = 5.0
 UNSAID = Publication(None, None, None)
-ELECTRA, DEBERTA = tiny_export.electra_model, tiny_export.deberta_model
+ELECTRA, RELATIVE, DEBERTA = tiny_export.electra_model, tiny_export.relative_model, tiny_export.deberta_model
 # name: (config.model of the encoder, kind, head, dtype, class)
 VARIANTS = {
     "electra_classification": (ELECTRA(), "classification", "published", "float32", "ElectraForSequenceClassification"),
@@ -55,13 +55,19 @@ VARIANTS = {
     "electra_wide": (ELECTRA(embedding_size=32, generator=WIDE, discriminator=WIDE, dtype="bfloat16"), "classification",
                      "published", "float32", "ElectraForSequenceClassification"),
     "electra_bfloat16": (ELECTRA(), "regression", "published", "bfloat16", "ElectraForSequenceClassification"),
+    "electra_typeless": (ELECTRA(type_vocab_size=0), "tagging", "published", "float32", "ElectraForTokenClassification"),
+    "relative_classification": (RELATIVE(), "classification", "published", "float32",
+                                "ElectraRelativeBiasForSequenceClassification"),
+    "relative_questions": (RELATIVE(positions=False, type_vocab_size=0), "question_answering", "transformers", "float32",
+                           "ElectraRelativeBiasForQuestionAnswering"),
     "deberta_classification": (DEBERTA(), "classification", "published", "float32", "DebertaV2ForSequenceClassification"),
     "deberta_regression": (DEBERTA(), "regression", "transformers", "float32", "DebertaV2ForSequenceClassification"),
     "deberta_tagging": (DEBERTA(), "tagging", "published", "float32", "DebertaV2ForTokenClassification"),
     "deberta_questions": (DEBERTA(), "question_answering", "published", "float32", "DebertaV2ForQuestionAnswering"),
     "deberta_bfloat16": (DEBERTA(), "classification", "published", "bfloat16", "DebertaV2ForSequenceClassification"),
 }
-ADDED = ("electra_classification", "electra_regression", "electra_wide", "electra_bfloat16")  # with a layer that is not ours
+# With a layer that is not ours.
+ADDED = ("electra_classification", "electra_regression", "electra_wide", "electra_bfloat16", "relative_classification")
 
 
 def make_model(directory, data, model, kind, head, labels=None):
@@ -122,7 +128,9 @@ def test_transformers_computes_what_was_trained(name, made):
     arguments = {"input_ids": ids, "attention_mask": ids != 0}
     if encoder.type_vocab_size:
         arguments["token_type_ids"] = np.asarray(types)
-    model, loading = getattr(transformers, class_name).from_pretrained(directory, output_loading_info=True)
+    auto = getattr(transformers, class_name.replace("ElectraRelativeBias", "AutoModel"))
+    trust = {"trust_remote_code": True} if name.startswith("relative") else {}
+    model, loading = auto.from_pretrained(directory, output_loading_info=True, **trust)
     assert not any(loading[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():
         got = model.float().eval()(**{key: torch.from_numpy(value.astype(np.int64)) for key, value in arguments.items()})
@@ -143,7 +151,7 @@ def test_transformers_computes_what_was_trained(name, made):
     if kind in task_heads.OF_SEQUENCES:
         assert config.problem_type == ("regression" if kind == "regression" else "single_label_classification")
         assert config.num_labels == NUM_OUTPUTS[kind]
-        dropout = config.classifier_dropout if name.startswith("electra") else config.cls_dropout
+        dropout = config.cls_dropout if name.startswith("deberta") else config.classifier_dropout
         assert dropout == (0.0 if name in ADDED else 0.2)
 
 
@@ -164,7 +172,7 @@ def test_the_added_layer_changes_nothing(count, dtype, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["electra_classification", "electra_wide", "deberta_questions"])
+@pytest.mark.parametrize("name", ["electra_classification", "electra_wide", "relative_questions", "deberta_questions"])
 def test_an_export_is_a_start_again(name, made, tmp_path):
     source, directory = made(name)
     initial, saved = load_initial(str(directory), tmp_path / "tokenizer"), load_model(source)
@@ -248,7 +256,7 @@ def test_a_tagger_reads_words_as_it_was_trained_to(made):
 
 
 USED = {"electra_classification": "[{'label': '", "electra_regression": "[{'label': 'LABEL_0', 'score': ",
-        "deberta_tagging": "[('Every', '", "deberta_questions": ""}
+        "relative_classification": "[{'label': '", "deberta_tagging": "[('Every', '", "deberta_questions": ""}
 
 
 @pytest.mark.slow
