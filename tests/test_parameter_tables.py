@@ -11,7 +11,7 @@ import conftest  # noqa: F401  eight fake devices, also when this file is run as
 import pytest
 from tiny import SPECIAL
 
-from configs import deberta_v3, electra
+from configs import deberta_v3, electra, mcl
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import param_shardings
 from electra_jax.models.config import make_pretraining_config
@@ -22,11 +22,11 @@ from electra_jax.training.state import abstract_params
 
 GOLDEN = Path(__file__).parent / "golden"
 METHODS = {"electra": (electra.get_config, make_electra_objective),
-           "deberta_v3": (deberta_v3.get_config, make_deberta_v3_objective)}
+           "deberta_v3": (deberta_v3.get_config, make_deberta_v3_objective), "mcl": (mcl.get_config, make_electra_objective)}
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
 # The generator of ELECTRA's "small" has one head, which no tensor axis can cut.
 MESHES = {"electra_small": {"data": 4, "fsdp": 2, "tensor": 1}, "electra_base": CUBE, "electra_large": CUBE,
-          "deberta_v3_xsmall": CUBE, "deberta_v3_base": CUBE}
+          "deberta_v3_xsmall": CUBE, "deberta_v3_base": CUBE, "mcl_base": CUBE}
 
 
 def table(name: str) -> str:

@@ -33,6 +33,7 @@ from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import make_encoder
 from electra_jax.models.relative_bias import RelativeBias, bucket_edges, bucket_rows
 from electra_jax.training.optimizer import effective_groups
+from electra_jax.training.run_directory import check_run_directory
 from electra_jax.training.state import unbox
 
 ARRAY = np.asarray
@@ -265,11 +266,15 @@ def test_the_section_is_there_when_the_position_says_so_and_only_then():
             make_pretraining_config(section)
 
 
-def test_what_was_saved_before_there_were_any_is_read():
+def test_what_was_saved_before_there_were_any_is_read(tmp_path):
     section = model_section()
     old = {name: value for name, value in section.items() if name != "relative_bias"}
     config = make_pretraining_config(section)
     assert make_pretraining_config(old) == config
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"model": old}}))
+    check_run_directory(tmp_path, {"config": {"model": section}})  # such a run goes on
+    with pytest.raises(ValueError, match="belongs to a run with other settings"):
+        check_run_directory(tmp_path, {"config": {"model": relative_section()}})
     encoder = json.loads(json.dumps(dataclasses.asdict(config.discriminator)))
     del encoder["relative_bias"]
     assert make_encoder_config(encoder) == config.discriminator
