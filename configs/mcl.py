@@ -122,6 +122,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             layers="unrolled",
             remat="none",
             gradient_dtype="float32",
+            ema_decay=0.0,
             seed=0,
         ),
         eval=create(every=10_000, batch_size=min(recipe.batch_size, 256), max_batches=100, seed=1),

@@ -53,25 +53,29 @@ def pretrain_objectives(config: dict[str, Any], objectives: Sequence[str], workd
         pretrain(config | {
             "objective": config["objective"] | {"name": objective},
             "data": config["data"] | {"datasets": tuple(datasets), "seed": seed},
-            "train": config["train"] | {"seed": seed, "num_steps": equal_steps(config, objective)},
+            "train": config["train"] | {"seed": seed, "num_steps": equal_steps(config, with_objective(config, objective))},
         }, directory)
         jax.clear_caches()  # every run compiles its own step, and they would add up
     return {objective: workdir / "pretraining" / objective for objective in objectives}
 
 
-def equal_steps(config: dict[str, Any], objective: str) -> int:
-    """Steps of `objective` that cost as many FLOPs as the configuration's own.
+def with_objective(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """`config` with another objective."""
+    return config | {"objective": config["objective"] | {"name": name}}
+
+
+def equal_steps(config: dict[str, Any], other: dict[str, Any]) -> int:
+    """Steps of the configuration `other` that cost as many FLOPs as those of `config`.
 
     Raises:
-      ValueError: the configuration has stages.
+      ValueError: it has stages.
     """
     if config["stages"]:
-        raise ValueError(f"config.pretraining.stages: got {config['stages']!r}, expected (): objectives that train for "
-                         "different numbers of steps would not have the same stages.")
-    model = make_pretraining_config(config["model"])
-    own, other = (forward_flops(config | {"objective": config["objective"] | {"name": name}}, model)
-                  for name in (config["objective"]["name"], objective))
-    return round(config["train"]["num_steps"] * own / other)
+        raise ValueError(f"config.stages: got {config['stages']!r}, expected (): runs of different numbers of steps would not "
+                         "have the same stages.")
+    own, theirs = (forward_flops(one, make_pretraining_config(one["model"])) * one["train"]["batch_size"]
+                   for one in (config, other))
+    return round(config["train"]["num_steps"] * own / theirs)
 
 
 class Evaluation(NamedTuple):
@@ -131,7 +135,7 @@ def main(argv: list[str]) -> None:
                                                  "results": to_json(results)})
     metrics = list(results[0].metrics)
     for metric in metrics:
-        plot(results, metric, workdir / "plots" / f"{metric.replace(' ', '_').replace('/', '_')}.png")
+        plot(results, [metric], workdir / "plots" / f"{metric.replace(' ', '_').replace('/', '_')}.png")
     print("\n".join(table(results, metrics)))
     if flags.FLAGS.sweep:
         print("\nThe settings of each, chosen by the first metric of the very split that it is reported on:\n")

@@ -111,13 +111,13 @@ def report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> 
     """Lines for people, after the plot is drawn: every combination of a sweep, then each start with its best."""
     shown = [metric for metric in results[0].metrics if metric.rpartition("/")[2] in metrics]
     if any(result.settings for result in results):
-        plot(by_setting(results), shown[0], workdir / "plots" / "sweep.png")
+        plot(by_setting(results), shown[:1], workdir / "plots" / "sweep.png")
         yield from table(by_setting(results), shown, with_differences=False)
         results = best_settings(results, shown[0])
         yield f"\nOf each the setting with the best median {shown[0]}, chosen on the very split that it is reported on:\n"
         for model, settings in {result.model: spell(result.settings) for result in results}.items():
             yield f"{model}: {settings}"
-    plot(results, shown[0], workdir / "plots" / "results.png")
+    plot(results, shown[:1], workdir / "plots" / "results.png")
     yield from table(results, shown)
 
 

@@ -48,7 +48,7 @@ def open_ingredients(runs: Sequence[str], *, different_starts: bool) -> list[Ing
       ValueError: fewer than two, one twice, or they cannot be averaged; `different_starts` lets pass those whose starts differ,
         or are not known.
     """
-    ingredients = [_open(*_parse(word)) for word in runs]
+    ingredients = [open_ingredient(*_parse(word)) for word in runs]
     names = [one.name for one in ingredients]
     if len(set(names)) < max(2, len(names)):
         raise ValueError(f"--runs: got the checkpoints {names}, expected two or more different ones. Name runs, DIR1,DIR2, or "
@@ -67,7 +67,12 @@ def _parse(word: str) -> tuple[Path, int | None]:
     return (Path(directory), int(step)) if directory and step.isdecimal() else (Path(word), None)
 
 
-def _open(workdir: Path, step: int | None) -> Ingredient:
+def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
+    """The checkpoint of `step`, or the newest; no parameter is read.
+
+    Raises:
+      FileNotFoundError: no run, or no such checkpoint.
+    """
     description = read_description(workdir)
     step = find_step(workdir, step)
     config = stage_at(description["config"], step).config | {"stages": ()}

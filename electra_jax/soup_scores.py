@@ -56,7 +56,7 @@ def open_score(name: str, ingredient: Ingredient, mesh: Mesh, *, datasets: Seque
     """
     check_name(name)
     prefix = HELD_OUT if name.startswith(HELD_OUT) else PROBE
-    metrics = _held_out(ingredient, mesh, datasets) if prefix == HELD_OUT else _probe(ingredient, mesh, probe, directory)
+    metrics = held_out(ingredient, mesh, datasets) if prefix == HELD_OUT else _probe(ingredient, mesh, probe, directory)
     with metrics as compute:
         def measure(params: Any) -> float:
             numbers = compute(params)
@@ -69,8 +69,12 @@ def open_score(name: str, ingredient: Ingredient, mesh: Mesh, *, datasets: Seque
 
 
 @contextlib.contextmanager
-def _held_out(ingredient: Ingredient, mesh: Mesh, datasets: Sequence[str]) -> Iterator[Callable[[Any], Numbers]]:
-    """The evaluation of pre-training: its rows, its noise, its metrics."""
+def held_out(ingredient: Ingredient, mesh: Mesh, datasets: Sequence[str]) -> Iterator[Callable[[Any], Numbers]]:
+    """Parameters → what the evaluation of pre-training measures: with its rows, its noise, its metrics.
+
+    Raises:
+      ValueError, OSError: the data do not fit the run or cannot be read.
+    """
     config = ingredient.config
     absent = [path for path in datasets if not Path(path).is_dir()]
     if absent:

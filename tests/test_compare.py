@@ -8,7 +8,7 @@ import pytest
 import tiny_export
 from tiny_run import NUM_STEPS, start
 
-from electra_jax.compare import average_cosine, table
+from electra_jax.comparisons import average_cosine
 from electra_jax.trained_run import load_run
 
 
@@ -17,11 +17,6 @@ def test_average_cosine_is_that_of_all_pairs():
     cosine = lambda u, v: u @ v / np.sqrt((u @ u) * (v @ v))  # noqa: E731
     pairs = [cosine(table_VE[i], table_VE[j]) for i in range(9) for j in range(9) if i != j]
     assert average_cosine(table_VE) == pytest.approx(np.mean(pairs), abs=1e-12)
-
-
-def test_table_shows_medians_and_ranges():
-    figures = {"tied": [{"loss": 3.0}, {"loss": 1.0}, {"loss": 1.5}], "gdes": [{"loss": 0.25}] * 3}
-    assert table(figures) == ["| | loss |", "|---|---|", "| tied | 1.500 (1.000–3.000) |", "| gdes | 0.250 (0.250–0.250) |"]
 
 
 @pytest.mark.slow

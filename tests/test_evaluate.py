@@ -17,8 +17,8 @@ def test_objectives_cost_the_same():
     config = load_config("configs/evaluate.py").pretraining.to_dict()
     model = make_pretraining_config(config["model"])
     tokens = config["train"]["num_steps"] * config["train"]["batch_size"] * 128
-    steps = evaluate.equal_steps(config, "mlm")
-    assert evaluate.equal_steps(config, "electra") == config["train"]["num_steps"] < steps
+    steps = evaluate.equal_steps(config, evaluate.with_objective(config, "mlm"))
+    assert evaluate.equal_steps(config, config) == config["train"]["num_steps"] < steps
     cost = steps * config["train"]["batch_size"] * 128 * mlm_flops(model, 128, 0.15)
     np.testing.assert_allclose(cost, tokens * rtd_flops(model, 128, 0.15), rtol=1e-3)
 

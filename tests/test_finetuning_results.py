@@ -132,7 +132,7 @@ def test_picture_has_a_dot_a_seed_and_a_bar_at_the_median(tmp_path, monkeypatch)
     monkeypatch.setattr(Axes, "vlines", lambda self, x, low, high, **style: bars.append((x, low < high))
                         or vlines(self, x, low, high, **style))
     path = tmp_path / "plots" / "accuracy.png"
-    plot([*results_of(VALUES), Result("late", 7, {"accuracy": 0.5})], "accuracy", path)
+    plot([*results_of(VALUES), Result("late", 7, {"accuracy": 0.5})], ["accuracy"], path)
     picture = image.imread(path)
     assert picture.shape[0] > 300 and np.ptp(picture) > 0.5
     assert [values for _, values in dots] == [*VALUES.values(), [0.5]]
@@ -145,7 +145,7 @@ def test_names_of_any_length_fit_the_picture(tmp_path, monkeypatch):
     labels, set_yticks = [], Axes.set_yticks
     monkeypatch.setattr(Axes, "set_yticks", lambda self, places, names: labels.extend(names) or set_yticks(self, places, names))
     names = ["/".join(["a_directory_deep_down"] * 20) + end for end in ("/one", "/other")]
-    plot([Result(name, 0, {"f1": 0.5}) for name in names], "f1", tmp_path / "f1.png")  # warns where there is no room
+    plot([Result(name, 0, {"f1": 0.5}) for name in names], ["f1"], tmp_path / "f1.png")  # warns where there is no room
     assert image.imread(tmp_path / "f1.png").shape[1] == 9 * 120
     # Their ends, in a few lines, or those of neighbours would lie over each other.
     assert [label.endswith(end) and label.count("\n") < 4 for label, end in zip(labels, ("/one", "/other"), strict=True)] == [

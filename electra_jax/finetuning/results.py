@@ -103,24 +103,27 @@ def table(results: Sequence[Result], metrics: Sequence[str], *, with_differences
     return lines
 
 
-def plot(results: Sequence[Result], metric: str, path: str | os.PathLike) -> None:
-    """Draws a PNG: a line a model, on it a dot a seed and a bar at the median.
+def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathLike) -> None:
+    """Draws a PNG: a panel a metric, in it a line a model, on that a dot a seed and a bar at the median.
 
     Raises:
       ValueError: see `summarize`.
     """
-    summaries = summarize(results, metric)
-    figure = Figure(figsize=(9.0, 1.5 + 0.8 * len(summaries)), layout="constrained")
-    axes = figure.subplots()
-    for line, (model, seeds) in enumerate(_by_model(results, metric).items()):
-        # One above the other, so that seeds with the same value can be told apart.
-        places = line + (np.linspace(-0.12, 0.12, len(seeds)) if len(seeds) > 1 else np.zeros(1))
-        axes.scatter(list(seeds.values()), places, alpha=0.7)
-        axes.vlines(summaries[model].median, line - 0.25, line + 0.25, color="black")
-    axes.set(xlabel=metric, ylim=(len(summaries) - 0.5, -0.5), title="a dot a seed, a bar at the median")
+    models = list(summarize(results, metrics[0]))
+    figure = Figure(figsize=(5.0 + 4.0 * len(metrics), 1.5 + 0.8 * len(models)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        summaries = summarize(results, metric)
+        for line, (model, seeds) in enumerate(_by_model(results, metric).items()):
+            # One above the other, so that seeds with the same value can be told apart.
+            places = line + (np.linspace(-0.12, 0.12, len(seeds)) if len(seeds) > 1 else np.zeros(1))
+            axes.scatter(list(seeds.values()), places, alpha=0.7)
+            axes.vlines(summaries[model].median, line - 0.25, line + 0.25, color="black")
+        axes.set(xlabel=metric, ylim=(len(models) - 0.5, -0.5))
+        axes.grid(axis="x", alpha=0.3)
+    figure.suptitle("a dot a seed, a bar at the median")
     # Names may be paths of any length; their ends tell them apart.
-    axes.set_yticks(range(len(summaries)), [textwrap.fill(model[-LABEL_CHARACTERS:], LABEL_WIDTH) for model in summaries])
-    axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(models)), [textwrap.fill(model[-LABEL_CHARACTERS:], LABEL_WIDTH) for model in models])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=120)
