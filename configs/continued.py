@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from electra_jax.config_argument import parse_config_argument
 from electra_jax.stages import last_stage
+from electra_jax.training.run_directory import completed
 
 # For runs made before there were probes, or moving averages; explained in electra.py.
 PROBE = {"every": 0, "config": "configs/finetune.py:task=trec6", "train": "", "validation": "", "text": "", "pair": "",
@@ -29,11 +30,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     if not run or not path.is_file():
         raise ValueError(f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, with "
                          "its config.json.")
-    config = last_stage(json.loads(path.read_text())["config"])
+    config = completed(last_stage(json.loads(path.read_text())["config"]))
     # JSON knows lists alone; tuples are what the command line can set.
     config["optimizer"]["groups"] = tuple(map(tuple, config["optimizer"]["groups"]))
     config["data"] |= {key: tuple(config["data"][key]) for key in ("datasets", "weights")}
     config["checkpoint"]["init_from"] = run
     config.setdefault("probe", PROBE)
-    config["train"].setdefault("ema_decay", 0.0)
     return config_dict.create(**config)

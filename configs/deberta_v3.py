@@ -76,6 +76,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             masking="windows_released" if is_script else "windows",  # objectives/masking.py; "uniform" as ELECTRA
             mask_prob=0.15,
             mask_token_prob=1.0,
+            random_token_prob=0.0,  # as in electra.py
+            generator="model",  # as in electra.py
             temperature=1.0,
             # Entries of the vocabulary at a time in the generator's loss and sampling; 0: all at once, faster as long as
             # its logits [rows, masked positions, vocabulary] fit: they take 4·B·80·V bytes, some of them two or three times.
@@ -83,6 +85,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             gen_weight=1.0,
             # 50 in the paper, 10 in the script. With an update of its own it only matters through clipping and epsilon.
             disc_weight=10.0 if is_script else 50.0,
+            token_weight=1.0,  # of objectives of ELECTRA's
         ),
         data=create(datasets=("sample:wikitext2",), weights=(1.0,), sequence_length=512, seed=0, prefetch=2),
         optimizer=create(

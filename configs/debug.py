@@ -1,4 +1,4 @@
-"""Tiny models for a CPU and a few minutes: `--config=configs/debug.py[:model=electra|deberta_v3|mcl]`.
+"""Tiny models for a CPU and a few minutes: `--config=configs/debug.py[:model=electra|deberta_v3|mcl][,objective=NAME]`.
 
 What `bash launch/local_debug.sh` trains on WikiText-2, so that it shows learning, not a good encoder. Two things let so short a
 run get somewhere: the start is "local" (models/initializers.py), without which it stays at the unigram distribution, and the
@@ -17,8 +17,9 @@ SEQUENCE_LENGTH = 64
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-    """The debug recipe; the argument names the method."""
-    name = parse_config_argument(arg, model="electra")["model"]
+    """The debug recipe; the argument names the method, and of ELECTRA's another objective than its own (electra.py)."""
+    chosen = parse_config_argument(arg, model="electra", objective="")
+    name = chosen["model"]
     if name not in METHODS:
         raise ValueError(f"config argument model: got {name!r}, expected one of {sorted(METHODS)}.")
     create = config_dict.create
@@ -28,7 +29,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             initializer_range=0.02, initializer="local", dtype="float32", discriminator=create(**encoder_shape(128, 2)),
         ),
         objective=create(name=name, masking="uniform", mask_prob=0.15, mask_token_prob=1.0, temperature=1.0, vocab_chunk_size=0,
-                         gen_weight=1.0),
+                         gen_weight=1.0, generator="model", random_token_prob=0.0, token_weight=1.0),  # explained in electra.py
         data=create(datasets=("runs/data/corpus",), weights=(1.0,), sequence_length=SEQUENCE_LENGTH, seed=0, prefetch=2),
         optimizer=create(
             learning_rate=2e-3, discriminator_learning_rate=0.0, schedule="warmup_times_decay", warmup_steps=100, beta1=0.9,
@@ -46,6 +47,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         stages=(),  # explained in electra.py
     )
     METHODS[name](config)
+    _choose_objective(config, chosen["objective"])
     return config
 
 
@@ -74,6 +76,15 @@ def _mcl(config: config_dict.ConfigDict) -> None:
         swap_prob=0.15, swap_permutation="uniform", insert_prob=0.15, disc_weight=5.0, slm_weight=1.0, std_weight=5.0,
         itd_weight=5.0, re_mlm_weight=1.0, re_slm_weight=1.0, re_rtd_weight=5.0, re_std_weight=5.0,
         correction_normalizer="selected")  # explained in mcl.py
+
+
+def _choose_objective(config: config_dict.ConfigDict, objective: str) -> None:
+    """As in electra.py; "" leaves the model's own."""
+    config.objective.name = objective or config.objective.name
+    if objective in ("all_tokens_mlm", "electric"):
+        config.objective.vocab_chunk_size = 256
+    if objective == "two_stage":
+        config.model.update(embedding_sharing="none", generator=config.model.discriminator)
 
 
 METHODS = {"electra": _electra, "deberta_v3": _deberta_v3, "mcl": _mcl}

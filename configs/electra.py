@@ -1,4 +1,4 @@
-"""ELECTRA as published: `--config=configs/electra.py:size=small|small_pp|base|large[,objective=mlm]`.
+"""ELECTRA as published: `--config=configs/electra.py:size=small|small_pp|base|large[,objective=NAME]`.
 
 Clark et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators", ICLR 2020; values from
 google-research/electra (configure_pretraining.py), where paper and code differ the code is followed and said so here.
@@ -6,6 +6,16 @@ google-research/electra (configure_pretraining.py), where paper and code differ 
     python -m electra_jax.pretrain --config=configs/electra.py:size=small --config.data.datasets=DIR --workdir=runs/small
 
 Without --config.data.datasets it runs on WikiText-2.
+
+`objective`: electra, mlm (the baseline), or one of the paper's ablations and relatives:
+
+  electra_15       the discriminator's loss on the masked positions alone (§3.5)
+  replace_mlm      an encoder predicts the masked tokens, in an input with the generator's samples instead of [MASK] (§3.5)
+  all_tokens_mlm   the same, but all tokens, with a gate for copying the input (§3.5)
+  two_stage        the discriminator beside a finished generator (§3.2): first a run with objective=mlm and the same size, then
+                   this one with --config.checkpoint.init_from=DIR of the first
+  adversarial      the generator maximises the discriminator's loss (§3.2; objectives/adversarial.py says what is not known)
+  electric         Electric, an energy a token by noise-contrastive estimation (objectives/electric.py)
 
 Published result of `small` (paper, Table 1): GLUE dev 79.9 after 1M steps, 4 days on one V100. Not run to the end here.
 """
@@ -33,6 +43,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(SIZES)}.")
     size = SIZES[chosen["size"]]
     mask_prob, sequence_length, learning_rate, batch_size, num_steps = RECIPES[chosen["size"]]
+    is_two_stage = chosen["objective"] == "two_stage"  # both of its encoders start from that of an objective=mlm run
+    discriminator = encoder_shape(size.hidden_size, size.num_layers)
     create = config_dict.create
     return create(
         model=create(
@@ -49,19 +61,28 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             position="absolute",
             disentangled=None,
             relative_bias=None,
-            embedding_sharing="tied",  # or "none" (paper §3.2), or "gdes" (DeBERTaV3 §3.3)
-            generator=create(**generator_shape(size)),
-            discriminator=create(**encoder_shape(size.hidden_size, size.num_layers)),
+            # Or "none" (paper §3.2), or "gdes" (DeBERTaV3 §3.3).
+            embedding_sharing="none" if is_two_stage else "tied",
+            generator=create(**(discriminator if is_two_stage else generator_shape(size))),
+            discriminator=create(**discriminator),
         ),
         objective=create(
-            name=chosen["objective"],  # electra | mlm
+            name=chosen["objective"],
+            # What replaces tokens: "model", or for electra and electra_15 tokens as frequent as in the batch, "unigram", or of
+            # the whole vocabulary alike, "uniform" (paper §3.2). Without a model there is no generator to train.
+            generator="model",
             mask_prob=mask_prob,
             mask_token_prob=0.85,  # the code's; the paper's text says 1.0
+            # Of the chosen tokens so many become any token, with mlm alone. BERT: mask_token_prob=0.8, random_token_prob=0.1.
+            random_token_prob=0.0,
             masking="uniform",
             temperature=1.0,
-            vocab_chunk_size=0,  # entries of the vocabulary at a time in the generator's loss; 0: all at once
+            # Entries of the vocabulary at a time in losses over it; 0: all at once. all_tokens_mlm and electric predict
+            # every position, where that would be [rows, tokens, vocabulary], and refuse 0.
+            vocab_chunk_size=2048 if chosen["objective"] in ("all_tokens_mlm", "electric") else 0,
             gen_weight=1.0,
-            disc_weight=50.0,
+            disc_weight=50.0,  # of the mean over the tokens that count; for an ablation the paper states none
+            token_weight=1.0,  # of the loss of replace_mlm's and all_tokens_mlm's encoder; not stated, our choice
         ),
         data=create(
             # Directories made by `python -m data_pipelines.corpus`. The sample is fetched and prepared in the run directory:

@@ -77,8 +77,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         ),
         objective=create(
             name=chosen["objective"],  # mcl | electra | mlm
+            generator="model",  # as in electra.py; so are random_token_prob and token_weight
             mask_prob=0.15,  # [V]
             mask_token_prob=1.0,  # [R]
+            random_token_prob=0.0,
             masking="uniform",
             temperature=1.0,
             vocab_chunk_size=0,  # entries of the vocabulary at a time in the generator's losses; 0: all at once
@@ -87,6 +89,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             insert_prob=0.15,  # [E]
             # Weights of the courses: no source gives one. 50 is ELECTRA's, and the default of COCO-LM's code [C].
             gen_weight=1.0,  # masked tokens
+            token_weight=1.0,
             disc_weight=50.0,  # replaced tokens [E]
             slm_weight=1.0,  # swapped tokens, generator [R]
             std_weight=50.0,  # swapped tokens, discriminator [E]

@@ -23,6 +23,15 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.stages import stage_at
 from electra_jax.trained_run import TrainedRun, dataset_paths, load_run
 
+# Objective → what is not exported of it.
+LEFT_OUT = {
+    "replace_mlm": "the small generator. The encoder was not trained on [MASK]: it is for fine-tuning",
+    "all_tokens_mlm": "the small generator, and the gate for copying a token, for which transformers has no class. The encoder "
+                      "was not trained on [MASK]: it is for fine-tuning",
+    "adversarial": "the generator's baseline, which only training needs",
+    "electric": "the noise model of two towers, for which transformers has no class. The discriminator's logit is an energy: "
+                "the larger, the less likely the token",
+}
 NUM_ROWS = 16  # held-out rows that documents are taken from
 
 
@@ -46,6 +55,8 @@ def export_run(workdir: Path, step: int | None, out: Path, choices: Choices) -> 
     check_new(out)
     run = load_run(workdir, step)
     models = split(jax.device_get(run.params), run.model)
+    if run.config["objective"]["name"] in LEFT_OUT:
+        print(f"Not exported: {LEFT_OUT[run.config['objective']['name']]}.")
     for role in [role for role, model in models.items() if not has_exact_logits(model.config, role)]:
         print(f"{role}: trained with an enhanced mask decoder, which the classes of transformers do not have: its predictions "
               "there are others. " + ("Exported all the same, as asked." if choices.inexact_generator else
@@ -106,7 +117,7 @@ def gather_evidence(run: TrainedRun) -> Evidence:
     if rows_BL is None:
         rows_BL = rows_of([ids for _, ids in lines], special, length)
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
-    return Evidence(corrupt(models["generator"], documents_BL, special, encoder.type_vocab_size), lines, special.pad)
+    return Evidence(corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size), lines, special.pad)
 
 
 def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:

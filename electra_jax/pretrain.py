@@ -33,7 +33,7 @@ from electra_jax.distributed.stopping import StopNotice, leaving_at_once
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.objectives.base import Objective
 from electra_jax.run_inputs import RunInputs, StageInputs, open_inputs
-from electra_jax.trained_run import check_initial, restore_params
+from electra_jax.trained_run import check_initial, initial_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals, NonFiniteLossError, train
@@ -59,8 +59,8 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     inputs = open_inputs(config, workdir)
     config, mesh = inputs.config, inputs.mesh
     initial = config["checkpoint"]["init_from"]
-    if initial and not (workdir / "config.json").exists():  # a run that goes on needs its start no more
-        check_initial(Path(initial), config, inputs.tokenizer_fingerprint)
+    if not (workdir / "config.json").exists():  # a run that goes on needs its start no more
+        check_initial(initial, config, inputs.tokenizer_fingerprint)
 
     wait_for_all("run directory looked at")
     num_steps = config["train"]["num_steps"]
@@ -131,7 +131,7 @@ def start_state(program: Program, checkpointer: Checkpointer, step: int, initial
     state = program.init()
     if not initial:
         return state
-    step, params = restore_params(Path(initial), None, program.abstract_state.params)
+    step, params = initial_params(Path(initial), state.params, program.abstract_state.params)
     print(f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.", file=sys.stderr)
     return start_from(state, params)
 
@@ -173,7 +173,7 @@ def report_nonfinite(workdir: Path):
 def write_parameters(config: dict[str, Any], objective: Objective, program: Program, workdir: Path) -> None:
     """Write the table of the parameters to parameters.txt and print its totals."""
     _, logical_axes = abstract_params(objective, config["data"]["sequence_length"])
-    lines = parameter_table(program.abstract_state.params, logical_axes, config["optimizer"])
+    lines = parameter_table(program.abstract_state.params, logical_axes, config["optimizer"], objective.frozen)
     (workdir / "parameters.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{lines[-1]} (all in {workdir / 'parameters.txt'})", file=sys.stderr)
 

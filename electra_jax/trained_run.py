@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import make_objective, parameter_kind
 from electra_jax.stages import stage_at
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
-from electra_jax.training.run_directory import flatten
+from electra_jax.training.run_directory import completed, flatten
 from electra_jax.training.state import abstract_params
 
 # Of config.model: what may differ between a checkpoint and a run that starts from it, since it changes no parameter's meaning.
 FREE_OF_MODEL = ("hidden_dropout", "attention_dropout", "initializer", "initializer_range", "dtype",
                  "disentangled.implementation")
+# Of config.model: what says nothing of a masked language model, which has the discriminator's shape.
+UNUSED_BY_MLM = ("generator.", "embedding_sharing")
 
 
 class TrainedRun(NamedTuple):
@@ -67,10 +70,7 @@ def read_description(workdir: Path) -> dict[str, Any]:
     if not path.is_file() or "config" not in (description := json.loads(path.read_text())):
         raise FileNotFoundError(f"{workdir}: expected a run directory of electra_jax.pretrain, or one that "
                                 "`electra_jax.convert import` made, but it has no config.json of one.")
-    # Of a run made before there were any.
-    description["config"].setdefault("stages", [])
-    description["config"]["train"].setdefault("ema_decay", 0.0)
-    return description
+    return description | {"config": completed(description["config"])}
 
 
 def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]:
@@ -111,6 +111,24 @@ def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) ->
     return steps[-1] if step is None else step
 
 
+def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]:
+    """(step, parameters) of the run `initial` for one that starts from it: `abstract` says how they are laid out, `params` are
+    the fresh ones. A run in the second of two stages (objectives/ablations.py) may start from the first, plain masked language
+    modelling: both of its encoders are then the one that was trained there, and the detection head is fresh.
+
+    Raises:
+      FileNotFoundError, OSError: see `restore_params`.
+    """
+    if "discriminator" not in abstract or read_description(initial)["config"]["objective"]["name"] != "mlm":
+        return restore_params(initial, None, abstract)
+    names = {"embeddings": "generator_embeddings", "generator": "generator", "generator_predictions": "generator_predictions"}
+    step, first = restore_params(initial, None, {name: abstract[own] for name, own in names.items()})
+    copies = {  # a step gives its arrays away: none may be there twice
+        "discriminator_embeddings": {name: first["embeddings"][name] for name in abstract["discriminator_embeddings"]},
+        "discriminator": first["generator"]}
+    return step, params | {own: first[name] for name, own in names.items()} | jax.tree.map(jnp.copy, copies)
+
+
 def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Of two sections config.model what gives parameters another shape or meaning: key → values of the two."""
     one, other = flatten(one), flatten(other)
@@ -118,20 +136,30 @@ def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, 
             if one.get(key) != other.get(key) and key not in FREE_OF_MODEL}
 
 
-def check_initial(initial: Path, config: dict[str, Any], tokenizer_fingerprint: str) -> None:
+def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: str) -> None:
     """Raises ValueError when the parameters of the run `initial` mean something else than those of a run with `config`: another
-    objective, model or tokenizer; lists what differs and how to set it."""
-    theirs = read_description(initial)["config"]
-    if (theirs["objective"]["name"] == "mlm") != (config["objective"]["name"] == "mlm"):
-        raise ValueError(f"config.checkpoint.init_from: {initial} was trained with objective {theirs['objective']['name']!r}, "
-                         f"this run has {config['objective']['name']!r}: they have other parameters.")
-    differing = differing_settings(theirs["model"], config["model"])
+    objective, model or tokenizer; lists what differs and how to set it. And when a run that cannot do without has no start."""
+    name = config["objective"]["name"]
+    if not initial:
+        if name == "two_stage":
+            raise ValueError("config.checkpoint.init_from: got '', expected with config.objective.name='two_stage' the run of "
+                             "its first stage, with objective=mlm and the same size.")
+        return
+    theirs = read_description(Path(initial))["config"]
+    spell = lambda config: " with generator ".join(  # noqa: E731
+        repr(config["objective"][key]) for key in ("name", "generator") if config["objective"][key] != "model")
+    is_next_stage = name == "two_stage" and theirs["objective"]["name"] == "mlm"
+    if parameter_kind(theirs["objective"]) != parameter_kind(config["objective"]) and not is_next_stage:
+        raise ValueError(f"config.checkpoint.init_from: {initial} was trained with objective {spell(theirs)}, this run has "
+                         f"{spell(config)}: they have other parameters.")
+    differing = {key: values for key, values in differing_settings(theirs["model"], config["model"]).items()
+                 if not (is_next_stage and key.startswith(UNUSED_BY_MLM))}
     if differing:
         lines = "\n".join(f"  config.model.{key}: there {old!r}, here {new!r}" for key, (old, new) in differing.items())
         raise ValueError(f"config.checkpoint.init_from: {initial} holds another model:\n{lines}\n"
                          f"--config=configs/continued.py:run={initial} takes its settings over.")
-    fingerprint = load_tokenizer(str(initial / "tokenizer")).fingerprint
+    fingerprint = load_tokenizer(str(Path(initial, "tokenizer"))).fingerprint
     if fingerprint != tokenizer_fingerprint:
         raise ValueError(f"config.checkpoint.init_from: {initial} was trained with another tokenizer ({fingerprint[:16]}…) "
                          f"than that of the datasets ({tokenizer_fingerprint[:16]}…), so the same ids would mean other words. "
-                         f"Build the datasets with --tokenizer {initial / 'tokenizer'}.")
+                         f"Build the datasets with --tokenizer {Path(initial, 'tokenizer')}.")

@@ -61,7 +61,7 @@ def load_initial(name: str, cache: Path) -> Initial:
 def initial_of(name: str, params: Tree, model: PretrainingConfig, tokenizer: Tokenizer) -> Initial:
     """The discriminator's encoder, or the only one, among the parameters of a pre-training run."""
     models = split(jax.device_get(params), model)
-    published = models.get("discriminator", models["generator"])
+    published = models["discriminator" if "discriminator" in models else "generator"]
     wanted = flatten(_encoder(abstract_encoder(published.config, tokenizer)))
     leaves = flatten(published.params)
     # Positions that only an enhanced mask decoder reads are left behind.

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
+from electra_jax.huggingface.export import PREDICTS_TOKENS
 from electra_jax.models.config import EncoderConfig
 from electra_jax.stages import Stage, make_stages
+from electra_jax.training.run_directory import completed
 
-METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mcl": "MCL", "mlm": "masked language modelling"}
+METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mcl": "MCL", "mlm": "masked language modelling",
+           "electra_15": "ELECTRA with a loss on the masked tokens alone", "replace_mlm": "Replace MLM",
+           "all_tokens_mlm": "All-Tokens MLM", "two_stage": "ELECTRA beside a generator trained before",
+           "adversarial": "ELECTRA with an adversarial generator", "electric": "Electric"}
+NEVER_SAW_MASK = ("replace_mlm", "all_tokens_mlm")
 PAPERS = {"electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
           "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
           "mcl": "Chen et al. 2023, [MCL](https://arxiv.org/abs/2305.03981)"}
@@ -55,8 +61,7 @@ def read_record(workdir: Path, step: int) -> RunRecord:
 
     sessions_file = workdir / "sessions.jsonl"
     sessions = [json.loads(line) for line in sessions_file.read_text().splitlines()] if sessions_file.is_file() else []
-    config, datasets = {"stages": ()} | description["config"], read("datasets.json", [])
-    config["train"] = {"ema_decay": 0.0} | config["train"]  # a run made before there was such a key
+    config, datasets = completed(description["config"]), read("datasets.json", [])
     if datasets and "weight" not in datasets[0]:  # a run made before there were stages
         datasets = [info | {"weight": weight, "first_step": 0}
                     for info, weight in zip(datasets, config["data"]["weights"], strict=True)]
@@ -72,32 +77,42 @@ def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication:
     is_deberta = encoder.disentangled is not None
     name = record.config["objective"]["name"]
     title = f"{'DeBERTaV3' if is_deberta else METHODS['mcl' if name == 'mcl' else 'electra']} {role}"
-    if name == "mlm":
+    if name in PREDICTS_TOKENS:
         title = "Encoder with a masked language modelling head"
-    parts = [_front_matter(role, is_deberta, publication, is_exact), f"# {title}",
-             _what(role, name, is_exact, is_deberta, with_code), explain_code(encoder),
-             "```python\n" + with_trust(_usage(role), encoder) + "\n```",
+    usage = _usage("discriminator" if name in NEVER_SAW_MASK else role)
+    parts = [_front_matter(role, is_deberta, publication, is_exact and name not in NEVER_SAW_MASK), f"# {title}",
+             _what(role, record.config["objective"], is_exact, is_deberta, with_code), explain_code(encoder),
+             "```python\n" + with_trust(usage, encoder) + "\n```",
              describe_shape(encoder), _training(record), _data(record, publication), _figures(record),
              _reproduce(record), _limits(record, is_exact, role)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(role: str, is_deberta: bool, publication: Publication, is_exact: bool) -> str:
+def _front_matter(role: str, is_deberta: bool, publication: Publication, fills_masks: bool) -> str:
     lines = ["---", "library_name: transformers"]
     stated = {"language": publication.language, "license": publication.license}
     lines += [f"{key}: {value}" for key, value in stated.items() if value]
-    if role == "generator" and is_exact:
+    if role == "generator" and fills_masks:
         lines.append("pipeline_tag: fill-mask")
     lines += ["tags:", *(f"- {tag}" for tag in ("deberta-v2" if is_deberta else "electra", "replaced-token-detection",
                                                  "pre-training", "jax"))]
     return "\n".join([*lines, "---"])
 
 
-def _what(role: str, name: str, is_exact: bool, is_deberta: bool, with_code: bool) -> str:
+def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool, with_code: bool) -> str:
+    name = objective["name"]
     if name == "mlm":
         text = "An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in masks."
+    elif name in NEVER_SAW_MASK:
+        text = (f"An encoder pre-trained by {METHODS[name]}, **to be fine-tuned**. It says which tokens stood where others "
+                "stand now, and never saw [MASK].")
+    elif name == "electric":
+        text = ("The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the larger, the less "
+                "likely the token in its place.")
     elif role == "discriminator":
-        text = "The discriminator: **the model to fine-tune**. Its sister, the generator, fills in masks."
+        text = "The discriminator: **the model to fine-tune**."
+        if objective["generator"] == "model":
+            text += " Its sister, the generator, fills in masks."
         if is_deberta:
             text += (" Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
                      "`trust_remote_code=True`)." if with_code else " Its replaced token detection head is in "
@@ -159,7 +174,10 @@ def _training(record: RunRecord) -> str:
         shapes = [f"{'' if stage.first_step == 0 else f'from step {stage.first_step:,} on of '}"
                   f"{stage.config['train']['batch_size']:,} rows of {stage.config['data']['sequence_length']} tokens"
                   for stage in stages]
-        method = METHODS[name] + (f" ({PAPERS[name]})" if name in PAPERS else "")
+        method = METHODS[name]
+        if config["objective"]["generator"] != "model":
+            method += f" with a {config['objective']['generator']} distribution for a generator"
+        method += f" ({PAPERS[name]})" if name in PAPERS else ""
         lines.append(f"{method}: {record.step:,} steps of {', '.join(shapes)}, "
                      f"peak learning rate {config['optimizer']['learning_rate']:g}, "
                      f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "

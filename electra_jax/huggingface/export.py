@@ -33,6 +33,8 @@ HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safeten
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
 FINETUNING_FILE = "finetuning.json"  # in place of the training configuration, of a model for a task
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
+# Objectives of which an encoder of the discriminator's shape is exported with a masked-language-model head, as a generator.
+PREDICTS_TOKENS = ("mlm", "replace_mlm", "all_tokens_mlm")
 # Stored dtype of the weights.
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
@@ -48,7 +50,7 @@ class Evidence(NamedTuple):
 def published_config(config: dict[str, Any], role: str) -> EncoderConfig:
     """The encoder of a role from a run's whole configuration."""
     model = make_pretraining_config(config["model"])
-    return model.discriminator if config["objective"]["name"] == "mlm" else getattr(model, role)
+    return model.discriminator if config["objective"]["name"] in PREDICTS_TOKENS else getattr(model, role)
 
 
 def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:

@@ -57,6 +57,9 @@ class Published(NamedTuple):
 def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
     """Role → model, from the parameters of a run: a generator alone after plain masked language modelling.
 
+    Of the ablations (models/ablations.py) it is the encoder that they train: in the role of a generator where it predicts
+    tokens, without its gate; a discriminator alone where there is no generator, or one that is no encoder (two towers).
+
     Gradient-disentangled tables (GDES) are added up here, in float32: E_D = E_G + E_Δ (DeBERTaV3 §3.3). UNPUBLISHED modules are
     left behind.
 
@@ -78,9 +81,13 @@ def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
     if shared is None:
         discriminator_embeddings = _with_tables(params["discriminator_embeddings"], generator_embeddings,
                                                 config.discriminator.has_input_positions)
+    if "discriminator_tokens" in params:
+        encoder = {"embeddings": discriminator_embeddings, "encoder": params["discriminator"],
+                   "head": params["discriminator_tokens"]}
+        return {"generator": Published(config.discriminator, encoder)}
     return {role: Published(encoder, {"embeddings": embeddings, "encoder": params[role], "head": params[f"{role}_predictions"]})
             for role, encoder, embeddings in (("discriminator", config.discriminator, discriminator_embeddings),
-                                              ("generator", config.generator, generator_embeddings))}
+                                              ("generator", config.generator, generator_embeddings)) if role in params}
 
 
 def with_token_types(params: Tree, config: EncoderConfig) -> Tree:

@@ -23,6 +23,7 @@ from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.models.pretraining import gather_positions
 from electra_jax.objectives.corruption import MaskedBatch, mask_tokens, write_tokens
+from electra_jax.objectives.fixed_generators import draw_unigrams
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
 
 NUM_ROWS = 8
@@ -60,12 +61,15 @@ def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_siz
     return used[:, : int((used != special.pad).sum(axis=1).max())]
 
 
-def corrupt(generator: Published, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int) -> CorruptedRows:
-    """Mask 15 % of the tokens and let the generator replace them."""
+def corrupt(generator: Published | None, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int) -> CorruptedRows:
+    """Mask 15 % of the tokens and let the generator replace them; without one, tokens of other places."""
     batch = mask_tokens(jax.random.key(0), jnp.asarray(ids_BL), special, masking="uniform", mask_prob=MASK_PROB,
                         mask_token_prob=1.0, type_vocab_size=type_vocab_size)
-    predictions = _predict(generator.config, generator.params, batch)
-    return CorruptedRows(batch, write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP))
+    if generator is None:
+        samples_BP = draw_unigrams(batch.uniforms_BP, batch.ids_BL, special)
+    else:
+        samples_BP = _predict(generator.config, generator.params, batch).samples_BP
+    return CorruptedRows(batch, write_tokens(batch.ids_BL, batch.positions_BP, samples_BP, batch.weights_BP))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -36,7 +36,8 @@ class SelfAttention(nn.Module):
         if bias_HLM is not None:
             scores_BHLM += bias_HLM[None]
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key)
+        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key,
+                                         inputs.direction)
         context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(config.dtype)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)

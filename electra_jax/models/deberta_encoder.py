@@ -68,8 +68,8 @@ class Convolution(nn.Module):
         y_BLF = jnp.zeros(embedded_BLD.shape, jnp.float32)
         for tap in range(width):
             offset = tap - width // 2
-            is_inside_BL = _shift(inputs.segments_BL, offset) == inputs.segments_BL
-            shifted_BLD = _shift(embedded_BLD, offset) * (is_inside_BL & inputs.is_token_BL)[:, :, None]
+            is_inside_BL = shift(inputs.segments_BL, offset) == inputs.segments_BL
+            shifted_BLD = shift(embedded_BLD, offset) * (is_inside_BL & inputs.is_token_BL)[:, :, None]
             y_BLF += contract("BLD,DF->BLF", config.dtype, shifted_BLD, kernel_TDF[tap])
         y_BLF = (y_BLF + broadcast_to_rank(bias_F, 3)).astype(config.dtype) * inputs.is_token_BL[:, :, None]
         y_BLF = gelu(Dropout(config.hidden_dropout, name="dropout")(y_BLF, is_training))
@@ -77,7 +77,7 @@ class Convolution(nn.Module):
         return x_BLD * inputs.is_token_BL[:, :, None]
 
 
-def _shift(x: jax.Array, offset: int) -> jax.Array:
+def shift(x: jax.Array, offset: int) -> jax.Array:
     """y[:, i] = x[:, i + offset], zero outside (segment 0 is padding)."""
     padding = [(0, 0), (max(-offset, 0), max(offset, 0)), *[(0, 0)] * (x.ndim - 2)]
     start = max(offset, 0)

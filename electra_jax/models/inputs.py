@@ -23,11 +23,13 @@ class SpecialTokens(NamedTuple):
 
 
 class EncoderInputs(NamedTuple):
-    """Structure of a row, all [B, L]."""
+    """Structure of a row, all [B, L] but `direction`."""
 
     segments_BL: jax.Array  # int32: 0 padding, 1… the document a token belongs to; attention stays inside a segment
     positions_BL: jax.Array  # int32: restart at 0 in every segment
     token_types_BL: jax.Array  # int32: 0 up to and including the segment's first [SEP], 1 after it
+    # A number: 1 where tokens attend to themselves and what is left of them, −1 to what is right; None to all.
+    direction: jax.Array | None = None
 
     @property
     def is_token_BL(self) -> jax.Array:

@@ -29,13 +29,15 @@ class Objective(NamedTuple):
     init: (key, sequence_length) → parameters with logical axis names attached.
     prepare: (key, ids [B, L]) → batch with its noise; all leaves [B, …]. Called on the whole global batch.
     normalizers: (batch) → the denominators of the losses over the whole global batch.
-    phases: run in order in every step; together they train every top-level module exactly once.
+    phases: run in order in every step; together they train every top-level module that is not frozen exactly once.
+    frozen: top-level modules that stay as they are: no gradient, no weight decay, no optimizer state.
     """
 
     init: Callable[[jax.Array, int], Params]
     prepare: Callable[[jax.Array, jax.Array], Any]
     normalizers: Callable[[Any], dict[str, jax.Array]]
     phases: tuple[Phase, ...]
+    frozen: tuple[str, ...] = ()
 
 
 # Google's code adds this to every denominator, so that a batch without predictions gives zero instead of NaN.

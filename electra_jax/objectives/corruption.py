@@ -34,11 +34,12 @@ def max_predictions_per_seq(mask_prob: float, sequence_length: int) -> int:
 
 
 def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, masking: str, mask_prob: float,
-                mask_token_prob: float, type_vocab_size: int) -> MaskedBatch:
+                mask_token_prob: float, type_vocab_size: int, random_token_prob: float = 0.0,
+                vocab_size: int = 0) -> MaskedBatch:
     """Choose positions as `masking` says (a key of MASKING) and write [MASK] on them.
 
-    A chosen token becomes [MASK] with probability `mask_token_prob` and otherwise stays (ELECTRA's code 0.85, its paper's text
-    and DeBERTaV3 1.0).
+    A chosen token becomes [MASK] with probability `mask_token_prob` (ELECTRA's code 0.85, its paper's text and DeBERTaV3 1.0),
+    any token of the vocabulary with `random_token_prob` (BERT: 0.8 and 0.1; create_pretraining_data.py), and otherwise stays.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
@@ -46,8 +47,12 @@ def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, ma
     positions_BP, weights_BP = MASKING[masking](choice_key, ids_BL, inputs, special, mask_prob)
     shape = positions_BP.shape
     targets_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=1)
-    is_masked_BP = jax.random.uniform(mask_key, shape) < mask_token_prob
-    written_BP = jnp.where(is_masked_BP, special.mask, targets_BP)
+    share_BP = jax.random.uniform(mask_key, shape)
+    written_BP = jnp.where(share_BP < mask_token_prob, special.mask, targets_BP)
+    if random_token_prob:
+        random_BP = jax.random.randint(jax.random.fold_in(mask_key, 1), shape, 0, vocab_size, jnp.int32)
+        is_random_BP = (share_BP >= mask_token_prob) & (share_BP < mask_token_prob + random_token_prob)
+        written_BP = jnp.where(is_random_BP, random_BP, written_BP)
     masked_ids_BL = write_tokens(ids_BL, positions_BP, written_BP, weights_BP)
     return MaskedBatch(ids_BL, inputs, masked_ids_BL, positions_BP, targets_BP, weights_BP,
                        jax.random.uniform(sample_key, shape))

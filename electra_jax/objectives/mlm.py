@@ -50,18 +50,25 @@ def predict_masked(model: nn.Module, objective: dict, params, batch: MaskedBatch
                               chunk_size=objective["vocab_chunk_size"], dtype=logits.x_BPE.dtype.name)
 
 
-def make_prepare(objective: dict, special: SpecialTokens, type_vocab_size: int):
-    """Masking as configured: (key, ids [B, L]) → MaskedBatch.
+def make_prepare(objective: dict, special: SpecialTokens, type_vocab_size: int, vocab_size: int | None = None):
+    """Masking as configured: (key, ids [B, L]) → MaskedBatch. An objective that takes random tokens gives a vocab_size.
 
     Raises:
-      ValueError: an unknown way of masking.
+      ValueError: an unknown way of masking, or random tokens where there are none, or with more than what [MASK] leaves.
     """
     if objective["masking"] not in MASKING:
         raise ValueError(f"config.objective.masking: got {objective['masking']!r}, expected one of {sorted(MASKING)}.")
+    random_token_prob = objective["random_token_prob"]
+    most = 0.0 if vocab_size is None else 1.0 - objective["mask_token_prob"]
+    if not 0.0 <= random_token_prob <= most + EPSILON:
+        raise ValueError(f"config.objective.random_token_prob: got {random_token_prob}, expected "
+                         + (f"0.0 with config.objective.name={objective['name']!r}: only 'mlm' has random tokens."
+                            if vocab_size is None else f"0 … {most:g}, what config.objective.mask_token_prob leaves."))
 
     def prepare(key: jax.Array, ids_BL: jax.Array) -> MaskedBatch:
         return mask_tokens(key, ids_BL, special, mask_prob=objective["mask_prob"], masking=objective["masking"],
-                           mask_token_prob=objective["mask_token_prob"], type_vocab_size=type_vocab_size)
+                           mask_token_prob=objective["mask_token_prob"], type_vocab_size=type_vocab_size,
+                           random_token_prob=random_token_prob, vocab_size=vocab_size or 0)
 
     return prepare
 
@@ -78,8 +85,8 @@ def make_init(model: nn.Module, prepare):
 
 def make_mlm_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
     """The papers' baseline: an encoder of the discriminator's size, dynamic masking, no next-sentence prediction."""
-    model = MaskedLanguageModel(config)
-    prepare = make_prepare(objective, special, config.discriminator.type_vocab_size)
+    model, encoder = MaskedLanguageModel(config), config.discriminator
+    prepare = make_prepare(objective, special, encoder.type_vocab_size, encoder.vocab_size)
 
     def loss(params, batch, normalizers, dropout_key, carry):
         value, sums = mlm_loss(predict_masked(model, objective, params, batch, dropout_key, None), batch, normalizers["mlm"])

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from electra_jax.models.config import PretrainingConfig
-from electra_jax.models.inputs import SpecialTokens
+from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MaskedBatch, write_tokens
@@ -61,8 +62,7 @@ def make_electra_objective(config: PretrainingConfig, objective: dict, special: 
         discriminator_loss, (discriminator_sums, _) = losses.discriminator(*shared, corrupted_BL)
         return generator_loss + discriminator_loss, (generator_sums | discriminator_sums, None)
 
-    shares_module = config.embedding_sharing == "tied" and config.discriminator.disentangled is None
-    return losses.objective((Phase("joint", (("embeddings", *ENCODERS) if shares_module else (*EMBEDDINGS, *ENCODERS)), loss),))
+    return losses.objective((Phase("joint", (*embedding_modules(config), *ENCODERS), loss),))
 
 
 def make_deberta_v3_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
@@ -83,6 +83,33 @@ EMBEDDINGS = ("generator_embeddings", "discriminator_embeddings")
 ENCODERS = ("generator", "generator_predictions", "discriminator", "discriminator_predictions")
 
 
+def embedding_modules(config: PretrainingConfig) -> tuple[str, ...]:
+    """The top-level modules of PretrainingModel that hold embeddings."""
+    shares_module = config.embedding_sharing == "tied" and config.discriminator.disentangled is None
+    return ("embeddings",) if shares_module else EMBEDDINGS
+
+
+def generator_loss(model: nn.Module, objective: dict, params, batch: MaskedBatch, normalizer: jax.Array,
+                   dropout_key: jax.Array | None) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
+    """(gen_weight·MLM, (its sums, the batch with the generator's samples [B, L])): one forward pass serves both."""
+    predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
+    value, sums = mlm_loss(predictions, batch, normalizer)
+    corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
+    return objective["gen_weight"] * value, (sums, corrupted_BL)
+
+
+def detection_logits(model: nn.Module, params, corrupted_BL: jax.Array, inputs: EncoderInputs,
+                     dropout_key: jax.Array | None) -> jax.Array:
+    """The discriminator's logits [B, L]."""
+    return model.apply({"params": params}, corrupted_BL, inputs, is_training=dropout_key is not None, method="discriminate",
+                       rngs=apply_rngs(dropout_key, "discriminate"))
+
+
+def token_count(inputs: EncoderInputs) -> jax.Array:
+    """Real tokens, the sum "tokens" of every objective."""
+    return inputs.is_token_BL.sum(dtype=jnp.float32)
+
+
 class Losses(NamedTuple):
     """The two weighted losses in the form that `Phase` wants; the generator's carry is the corrupted batch [B, L]."""
 
@@ -97,22 +124,17 @@ def make_losses(config: PretrainingConfig, objective: dict, special: SpecialToke
     prepare = make_prepare(objective, special, config.discriminator.type_vocab_size)
 
     def normalizers(batch: MaskedBatch):
-        return {"mlm": mlm_normalizer(batch), "rtd": batch.inputs.is_token_BL.sum(dtype=jnp.float32) + EPSILON}
+        return {"mlm": mlm_normalizer(batch), "rtd": token_count(batch.inputs) + EPSILON}
 
-    def generator_loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
+    def generator(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         del carry
-        predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
-        value, sums = mlm_loss(predictions, batch, normalizers["mlm"])
-        corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
-        return objective["gen_weight"] * value, (sums, corrupted_BL)
+        return generator_loss(model, objective, params, batch, normalizers["mlm"], dropout_key)
 
-    def discriminator_loss(params, batch: MaskedBatch, normalizers, dropout_key, corrupted_BL):
-        logits_BL = model.apply({"params": params}, corrupted_BL, batch.inputs, is_training=dropout_key is not None,
-                                method="discriminate", rngs=apply_rngs(dropout_key, "discriminate"))
+    def discriminator(params, batch: MaskedBatch, normalizers, dropout_key, corrupted_BL):
+        logits_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)
         # A sample equal to the original counts as original (ELECTRA §2).
         value, sums = rtd_loss(logits_BL, corrupted_BL != batch.ids_BL, batch.inputs.is_token_BL, normalizers["rtd"])
-        tokens = {"tokens": batch.inputs.is_token_BL.sum(dtype=jnp.float32)}
-        return objective["disc_weight"] * value, (sums | tokens, None)
+        return objective["disc_weight"] * value, (sums | {"tokens": token_count(batch.inputs)}, None)
 
-    return Losses(generator_loss, discriminator_loss,
+    return Losses(generator, discriminator,
                   lambda phases: Objective(make_init(model, prepare), prepare, normalizers, phases))

@@ -5,6 +5,14 @@ import numpy as np
 Numbers = dict[str, float]
 RATES = {"rtd": "replaced_rate", "std": "swapped_rate", "itd": "inserted_rate"}  # how much of the text is wrong in each way
 
+# Of objectives/ablations.py and adversarial.py: metric → its sum, and the sum that it is divided by.
+MEANS = {
+    "token_loss": ("token_nll", "token_weight"),
+    "token_accuracy": ("token_correct", "mlm_weight"),
+    "reward": ("reward", "mlm_weight"),
+    "baseline": ("baseline", "mlm_weight"),
+}
+
 
 def summarize(sums: dict[str, np.ndarray]) -> Numbers:
     """Metrics of a window or an evaluation from its sums (see objectives/ for what each holds)."""
@@ -27,6 +35,7 @@ def summarize(sums: dict[str, np.ndarray]) -> Numbers:
         if f"re_{name}_weight" in sums:  # of a correction: its loss where something was selected, and how much was
             numbers |= {f"re_{name}_loss": _ratio(sums[f"re_{name}_loss_sum"], sums[f"re_{name}_weight"]),
                         f"re_{name}_rate": _ratio(sums[f"re_{name}_weight"], sums["tokens"])}
+    numbers |= {name: _ratio(sums[total], sums[weight]) for name, (total, weight) in MEANS.items() if total in sums}
     if "target_counts" in sums:
         numbers["unigram_entropy"] = unigram_entropy(sums["target_counts"])
     if "steps" in sums:

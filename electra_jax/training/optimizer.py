@@ -74,19 +74,19 @@ def is_group(leaf: Any) -> bool:
     return isinstance(leaf, Group)
 
 
-def make_optimizers(optimizer: dict, num_steps: int, params: Any,
-                    phases: Sequence[Phase]) -> tuple[dict[str, optax.GradientTransformation], Callable]:
+def make_optimizers(optimizer: dict, num_steps: int, params: Any, phases: Sequence[Phase],
+                    frozen: Sequence[str] = ()) -> tuple[dict[str, optax.GradientTransformation], Callable]:
     """An optimizer for each phase, by name, and their schedule, for `config.optimizer` as a dict; `params` may be abstract.
 
     Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of the phase's
     gradients, Adam, decoupled weight decay, rate.
 
     Raises:
-      ValueError: the phases do not train every top-level module exactly once; see also `assign_groups`.
+      ValueError: the phases do not train every top-level module that is not `frozen` exactly once; see also `assign_groups`.
     """
-    modules = sorted(module for phase in phases for module in phase.trains)
-    if modules != sorted(params):
-        raise ValueError(f"objective: its phases train {modules}, expected each of {sorted(params)} exactly once.")
+    modules, expected = sorted(module for phase in phases for module in phase.trains), sorted(params.keys() - set(frozen))
+    if modules != expected:
+        raise ValueError(f"objective: its phases train {modules}, expected each of {expected} exactly once.")
     if optimizer["schedule"] not in SCHEDULES:
         raise ValueError(f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected one of {sorted(SCHEDULES)}.")
     schedule = SCHEDULES[optimizer["schedule"]](optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)

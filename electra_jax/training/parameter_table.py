@@ -12,13 +12,14 @@ from electra_jax.training.optimizer import effective_groups, path_name
 HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate", "decay")
 
 
-def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any]) -> list[str]:
+def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any], frozen: Sequence[str] = ()) -> list[str]:
     """Lines of text, one a parameter, the totals last.
 
     Args:
       params: abstract parameters that carry their NamedShardings.
       logical_axes: tree of PartitionSpecs of logical names, shaped like `params`.
       optimizer: config.optimizer; "rate" multiplies its schedule, "decay" is the weight decay that applies.
+      frozen: top-level modules that are not trained: neither applies.
 
     Raises:
       ValueError: a parameter that no group of config.optimizer.groups matches.
@@ -27,9 +28,10 @@ def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any]) -
     groups = effective_groups(params, optimizer)
 
     def add(path, leaf, axes, group):
+        is_frozen = path_name(path[:1]) in frozen
         rows.append((path_name(path), _tuple(leaf.shape), leaf.dtype.name, _axes(axes, leaf.ndim),
-                     _axes(leaf.sharding.spec, leaf.ndim), f"{group.learning_rate:g}",
-                     f"{optimizer['weight_decay'] * group.weight_decay:g}"))
+                     _axes(leaf.sharding.spec, leaf.ndim), "-" if is_frozen else f"{group.learning_rate:g}",
+                     "-" if is_frozen else f"{optimizer['weight_decay'] * group.weight_decay:g}"))
 
     jax.tree_util.tree_map_with_path(add, params, logical_axes, groups)
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]

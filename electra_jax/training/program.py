@@ -37,7 +37,7 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
     train, length = config["train"], config["data"]["sequence_length"]
     check_decay(train["ema_decay"])
     params, logical_axes = abstract_params(objective, length)
-    optimizers, schedule = make_optimizers(config["optimizer"], train["num_steps"], params, objective.phases)
+    optimizers, schedule = make_optimizers(config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen)
     window = abstract_window(objective, params, train["batch_size"], length)
 
     def init():

@@ -12,8 +12,18 @@ from electra_jax.training.writers import read_metrics
 FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
 FREE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
 BOUND = "config.checkpoint.init_from"
-# What runs made before there was such a key stand for.
-LATER_KEYS = {"config.stages": [], "config.train.ema_decay": 0.0}
+# Keys of a configuration that older runs do not have, and what held for these.
+ADDED = {"stages": [], "train.ema_decay": 0.0, "objective.generator": "model", "objective.random_token_prob": 0.0,
+         "objective.token_weight": 1.0}
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run, read from a file, with all keys that a run has today."""
+    config = {name: dict(section) if isinstance(section, dict) else section for name, section in config.items()}
+    for key, value in ADDED.items():
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config).setdefault(name, value)
+    return config
 
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
@@ -22,8 +32,7 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     if not path.exists():
         return
     old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
-    for key in LATER_KEYS.keys() & new.keys():
-        old.setdefault(key, LATER_KEYS[key])
+    old = {f"config.{key}": value for key, value in ADDED.items() if f"config.{key}" in new} | old
     free = tuple(f"config.{section}." for section in FREE_SECTIONS)
     differing = [key for key in sorted(old.keys() | new.keys())
                  if old.get(key) != new.get(key) and (key == BOUND or not key.startswith(free)) and key not in FREE_KEYS]
@@ -50,15 +59,20 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def is_complete(workdir: Path, newest_checkpoint: int, num_steps: int, *, has_probe: bool) -> bool:
     """Whether the last step is saved, evaluated and, in a run that does so, probed: there is nothing left to do."""
-    last = {name for row in read_metrics(workdir) if row["step"] == num_steps for name in row}
-    is_probed = any(name.startswith("probe/") for name in last)
-    return newest_checkpoint == num_steps and "eval/mlm_loss" in last and (is_probed or not has_probe)
+    last = [row for row in read_metrics(workdir) if row["step"] == num_steps]
+    return newest_checkpoint == num_steps and any(map(is_evaluation, last)) and (
+        not has_probe or any(name.startswith("probe/") for row in last for name in row))
+
+
+def is_evaluation(row: dict[str, Any]) -> bool:
+    """Whether a row of metrics is one of a pass over held-out text."""
+    return any(name.startswith("eval/") for name in row)
 
 
 def summarize_run(workdir: Path) -> dict[str, Any]:
     """Write summary.json and the curves of a finished run; returns the summary."""
     rows = read_metrics(workdir)
-    final = next(row for row in reversed(rows) if "eval/mlm_loss" in row)
+    final = next(filter(is_evaluation, reversed(rows)))
     speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
     summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
     last = {key: value for row in rows if row["step"] == final["step"] for key, value in row.items()}

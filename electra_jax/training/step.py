@@ -85,7 +85,8 @@ def abstract_window(objective: Objective, params, batch_size: int, sequence_leng
         for phase in objective.phases:
             loss, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), jax.random.key(0), carry)
             sums = add_sums(sums, phase_sums | {"loss": loss})
-        return sums | step_sums(jnp.zeros([], jnp.int32), params, params)
+        trained = {name: params[name] for phase in objective.phases for name in phase.trains}
+        return sums | step_sums(jnp.zeros([], jnp.int32), trained, trained)
 
     return jax.eval_shape(sums_of, params, jax.ShapeDtypeStruct((batch_size, sequence_length), jnp.int32))
 
