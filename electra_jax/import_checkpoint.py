@@ -20,7 +20,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
 from electra_jax.stages import last_stage
 from electra_jax.training.checkpointing import Checkpointer
-from electra_jax.training.run_directory import write_json
+from electra_jax.training.run_directory import completed, write_json
 from electra_jax.training.state import unbox
 
 # Whose settings an imported model gets for what its files do not say.
@@ -54,8 +54,9 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
     source = restore.read_source(path, choices.kind, choices.generator)
     kind = next(iter(source.models.values())).config["model_type"]
-    config = last_stage(copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict())
+    config = last_stage(completed(copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()))
     config["checkpoint"]["init_from"] = ""
+    config["objective"], objective_notes = restore.plain_objective(config["objective"])
     if config["objective"]["name"] == "mlm" and list(source.models) == ["discriminator"]:
         source = source._replace(models={"generator": source.models["discriminator"]})  # an encoder that shall predict tokens
     # With every table its own; how they are shared shows once they are read.
@@ -70,6 +71,7 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
         fresh = _fresh_params(config, unfinished, choices.seed)
         fresh_trees = {role: model.params for role, model in split(fresh, make_pretraining_config(config["model"])).items()}
         trees, notes = restore.load_trees(source, fresh_trees, choices.missing_generator)
+        notes += objective_notes
         seen_sharing = restore.choose_sharing(source, trees, kind == "deberta-v2")
         config["model"]["embedding_sharing"] = choices.embedding_sharing or seen_sharing or recipe_sharing
         notes.append(f"embeddings: {config['model']['embedding_sharing']}")

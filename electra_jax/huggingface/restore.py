@@ -17,6 +17,7 @@ from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_dire
 
 KINDS = ("huggingface", "microsoft", "google")
 MISSING_GENERATOR = ("first_layers", "fresh")
+PLAIN_OBJECTIVES = {"replace_mlm": "mlm", "all_tokens_mlm": "mlm", "adversarial": "electra", "electric": "electra"}
 _OF_ONE_ENCODER = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 VOCABULARY_LEAVES = ("embeddings/word_embeddings/embedding", "head/bias")  # [V, E] and [V]
 MAX_SHOWN = 6
@@ -57,6 +58,14 @@ def _role_of(path: Path) -> str:
     architectures = json.loads(config_file.read_text()).get("architectures") if config_file.is_file() else None
     is_generator = architectures in (["ElectraForMaskedLM"], [f"{RELATIVE_BIAS_PREFIX}ForMaskedLM"], ["DebertaV2ForMaskedLM"])
     return "generator" if is_generator or "generator" in path.name else "discriminator"
+
+
+def plain_objective(objective: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """config.objective for going on from an exported model, and what was changed: of some objectives more is trained than is
+    exported, and what was exported goes on as ELECTRA's or as a masked language model."""
+    plain = objective | {"name": PLAIN_OBJECTIVES.get(objective["name"], objective["name"]), "generator": "model"}
+    return plain, [f"objective.{key}: {plain[key]!r} in the place of {objective[key]!r}, of which not all is exported"
+                   for key in ("name", "generator") if plain[key] != objective[key]]
 
 
 def model_section(recipe: dict[str, Any], source: Source, missing_generator: str) -> dict[str, Any]:

@@ -25,14 +25,14 @@ def draw_unigrams(uniforms_BP: jax.Array, ids_BL: jax.Array, special: SpecialTok
     special one. Over batches that is the unigram distribution of the text, and needs no table of it."""
     is_word_N = ~jnp.isin(ids_BL, jnp.asarray(special)).reshape(-1)
     rank_N = jnp.cumsum(is_word_N, dtype=jnp.int32)
-    # The product can round up to the count itself.
-    wanted_BP = jnp.minimum((uniforms_BP * rank_N[-1]).astype(jnp.int32), rank_N[-1] - 1)
+    # The largest float32 below 1 keeps the product below any count that float32 holds exactly.
+    wanted_BP = (uniforms_BP * rank_N[-1]).astype(jnp.int32)
     return ids_BL.reshape(-1)[jnp.searchsorted(rank_N, wanted_BP + 1)]
 
 
 def draw_uniformly(uniforms_BP: jax.Array, vocab_size: int) -> jax.Array:
     """Ids [B, P], all of the vocabulary alike, special ones included, as in google-research/electra (uniform_generator)."""
-    return jnp.minimum((uniforms_BP * vocab_size).astype(jnp.int32), vocab_size - 1)
+    return (uniforms_BP * vocab_size).astype(jnp.int32)
 
 
 FIXED_GENERATORS = {

@@ -39,7 +39,7 @@ from electra_jax.objectives.courses import (
     unstack,
 )
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer, predict_masked
-from electra_jax.objectives.rtd import EMBEDDINGS, ENCODERS, binary_cross_entropy, rtd_loss
+from electra_jax.objectives.rtd import ENCODERS, binary_cross_entropy, embedding_modules, rtd_loss
 from electra_jax.objectives.vocabulary import VocabularyPredictions
 
 HEADS = ("discriminator_swap_predictions", "discriminator_insert_predictions")
@@ -59,8 +59,7 @@ def make_mcl_objective(config: PretrainingConfig, objective: dict[str, Any], spe
         if objective[key] not in known:
             raise ValueError(f"config.objective.{key}: got {objective[key]!r}, expected one of {known}.")
     courses = Courses(config, objective, special)
-    shares_module = config.embedding_sharing == "tied" and config.discriminator.disentangled is None
-    modules = (*(("embeddings",) if shares_module else EMBEDDINGS), *ENCODERS, *HEADS)
+    modules = (*embedding_modules(config), *ENCODERS, *HEADS)
     return Objective(make_init(courses.model, courses.mask), courses.prepare, courses.normalizers,
                      (Phase("joint", modules, courses.loss),))
 
