@@ -158,6 +158,9 @@ def test_greedy_with_ties_and_with_what_has_no_score():
     # 2 is the best; 1.5 is worse; 2 and 3 is as far off; with the 9, which comes last, the mean is worse.
     assert made.kept == [2] and [trial.is_kept for trial in made.trials] == [False] * 3
     assert made.trials[-1].added == "run:3" and math.isnan(made.scores[3])
+    kettle = Kettle([-2.0, 1.0, 2.0], 0.0)
+    made = greedy(kettle.ingredients, kettle.read, kettle.score)  # 1, then −1/2, then 1/3
+    assert made.kept == [1, 0, 2] and made.params["x"][0] == pytest.approx(1 / 3)
     kettle = Kettle([2.0, 2.0], 1.0)
     assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0, 1]  # it does not lower the score
     kettle = Kettle([3.0, 5.0], 3.5, broken=(4.0,))
