@@ -41,7 +41,7 @@ def relative_model(**changes):
 
 def make_config(model, data, objective="electra"):
     """A whole configuration around config.model."""
-    config = debug.get_config().to_dict()
+    config = debug.get_config("model=mcl" if objective == "mcl" else None).to_dict()
     config["model"] = model
     config["objective"]["name"] = objective
     config["data"] |= {"datasets": [str(data / "corpus")], "sequence_length": LENGTH}

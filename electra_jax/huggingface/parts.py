@@ -23,8 +23,11 @@ ROLES = ("discriminator", "generator")
 SHARED_TABLES = ("word_embeddings", "position_embeddings")
 # Modules of a run that no published model has: MCL's detection heads for swapped and inserted tokens, for which no class of
 # `transformers` has a place. An import makes them anew.
-UNPUBLISHED = ("swap_predictions", "insert_predictions")
-MODULES = ("embeddings", *(f"{role}{part}" for role in ROLES for part in ("", "_embeddings", "_predictions")))
+UNPUBLISHED = ("discriminator_swap_predictions", "discriminator_insert_predictions")
+# What else is left behind, of the ablations: a copy gate, a baseline, two towers. An import goes on without them.
+OF_ABLATIONS = ("discriminator_gate", "generator_baseline", "generator_left", "generator_right")
+MODULES = ("embeddings", "discriminator_tokens",
+           *(f"{role}{part}" for role in ROLES for part in ("", "_embeddings", "_predictions")))
 
 
 class PublishedModel(nn.Module):
@@ -66,7 +69,7 @@ def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
     Raises:
       ValueError: another module that no role takes.
     """
-    params = {name: tree for name, tree in params.items() if name not in UNPUBLISHED}
+    params = {name: tree for name, tree in params.items() if name not in UNPUBLISHED + OF_ABLATIONS}
     unknown = [name for name in params if name not in MODULES]
     if unknown:
         raise ValueError(f"parameters: got the modules {unknown}, which no published model takes, expected some of {MODULES}. "
