@@ -153,16 +153,17 @@ def test_greedy_keeps_what_does_not_make_it_worse(numbers, target, is_lower_bett
 
 
 def test_greedy_with_ties_and_with_what_has_no_score():
-    kettle = Kettle([1.0, 3.0, 2.0, 9.0], 2.0, broken=(9.0, 4.0))
+    kettle = Kettle([9.0, 1.0, 3.0, 2.0], 2.0, broken=(9.0, 5.5))
     made = greedy(kettle.ingredients, kettle.read, kettle.score)
-    # 2 is the best; 1.5 is worse; 2 and 3 is as far off; with the 9, which comes last, the mean is worse.
-    assert made.kept == [2] and [trial.is_kept for trial in made.trials] == [False] * 3
-    assert made.trials[-1].added == "run:3" and math.isnan(made.scores[3])
+    # 2 is the best; 1.5 is worse; 2.5 is as far off; the 9 comes last, and 5.5 has no score either.
+    assert made.kept == [3] and [trial.is_kept for trial in made.trials] == [False] * 3
+    assert made.trials[-1].added == "run:0" and math.isnan(made.scores[0])
     kettle = Kettle([-2.0, 1.0, 2.0], 0.0)
     made = greedy(kettle.ingredients, kettle.read, kettle.score)  # 1, then −1/2, then 1/3
     assert made.kept == [1, 0, 2] and made.params["x"][0] == pytest.approx(1 / 3)
-    kettle = Kettle([2.0, 2.0], 1.0)
-    assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0, 1]  # it does not lower the score
+    for is_lower_better in (False, True):
+        kettle = Kettle([2.0, 2.0], 1.0, is_lower_better=is_lower_better)
+        assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0, 1]  # it does not lower the score
     kettle = Kettle([3.0, 5.0], 3.5, broken=(4.0,))
     assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0]
     kettle = Kettle([9.0, 9.0], 0.0, broken=(9.0,))
