@@ -234,8 +234,10 @@ def test_what_exists_is_left_alone_and_what_started_apart_can_be_asked_for(pantr
     assert not [*(tmp_path / "soup").iterdir()]
     apart, runs = UNIFORM._replace(different_starts=True), [str(pantry / "a"), str(pantry / "seed")]
     assert make_soup(runs, tmp_path / "apart", apart)["start"] is None
-    with pytest.raises(ValueError, match="or from what is not known"):
-        make_soup([str(tmp_path / "apart"), *runs], tmp_path / "again", UNIFORM)
+    shutil.copytree(tmp_path / "apart", tmp_path / "as_well")
+    for other, start in ((pantry / "a", "  config.train.seed: None and 0\n"), (tmp_path / "as_well", "")):
+        with pytest.raises(ValueError, match=rf"or from what is not known(.|\n)*{start}  of a soup: 'several starts' and "):
+            make_soup([str(tmp_path / "apart"), str(other)], tmp_path / "again", UNIFORM)
 
 
 def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_path, monkeypatch):
