@@ -173,7 +173,7 @@ def test_greedy_with_ties_and_with_what_has_no_score():
 
 REFUSED = {
     "one checkpoint": (["a"], {}, ValueError, r"--runs: got the checkpoints \['.*/a:2'\], expected two or more different"),
-    "one of them twice": (["a", "a:2"], {}, ValueError, r"expected two or more different ones"),
+    "one of them twice": (["a", "b", "a:2"], {}, ValueError, r"expected two or more different ones"),
     "no such step": (["a:3", "a"], {}, FileNotFoundError, r"expected a checkpoint of step 3, found those of \[1, 2\]"),
     "no run": (["a", "nothing"], {}, FileNotFoundError, "nothing: expected a run directory"),
     "another model": (["a", "model"], {}, ValueError, r"/a:2 and .*/model:1 are different models, expected the same:\n"
