@@ -127,4 +127,4 @@ def test_an_import_takes_the_encoders_and_makes_the_heads_of_courses_anew(data, 
 def test_an_unknown_module_is_refused():
     config = make_pretraining_config(tiny_export.relative_model())
     with pytest.raises(ValueError, match=r"got the modules \['other_predictions'\], which no published model takes"):
-        split(dict.fromkeys(("other_predictions", "discriminator_swap_predictions", "discriminator_insert_predictions"), {}), config)
+        split({"other_predictions": {}, "discriminator_swap_predictions": {}, "discriminator_insert_predictions": {}}, config)
