@@ -71,7 +71,7 @@ def test_a_process_with_other_settings_another_disk_and_other_data_is_named(data
 
 
 def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
-    eight = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    eight = environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     process = start(tmp_path / "run", data, eight, mesh__tensor=8)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "config.mesh does not fit the model" in out and lines(out)[-2].startswith("…")

@@ -27,8 +27,8 @@ class Processes:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        environment = environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // number}",
-                                     "PYTHONPATH": str(ROOT)}
+        one = f"--xla_force_host_platform_device_count={DEVICES // number}"
+        environment = environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} {one}", "PYTHONPATH": str(ROOT)}
         self.outputs = [workdir.with_name(f"output_{number}_{index}") for index in range(number)]
         self.records = [path.with_name(f"{path.name}.jsonl") for path in self.outputs]
         self.processes = []
