@@ -1,6 +1,7 @@
 """`python -m electra_jax.compare`, what it measures, and the run directories it reads."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 import tiny_export
 from tiny_run import NUM_STEPS, start
 
-from electra_jax.comparisons import average_cosine
+from electra_jax import compare
+from electra_jax.command_line import load_config
+from electra_jax.comparisons import COURSES, SUITES, average_cosine, measure_soup
+from electra_jax.evaluate import Evaluation
+from electra_jax.finetuning.results import Result
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.objectives.registry import forward_flops
 from electra_jax.trained_run import load_run
 
 
@@ -19,17 +26,59 @@ def test_average_cosine_is_that_of_all_pairs():
     assert average_cosine(table_VE) == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
+def test_variants_cost_the_same():
+    config = load_config("configs/debug.py:model=mcl")
+    variants = {name: compare.variant_config(SUITES["courses"], config, name, 3) for name in COURSES}
+    assert variants["rtd"]["train"]["num_steps"] == config.train.num_steps
+    costs = [one["train"]["num_steps"] * forward_flops(one, make_pretraining_config(one["model"])) for one in variants.values()]
+    np.testing.assert_allclose(costs, costs[0], rtol=1e-3)
+    assert all((one["train"]["seed"], one["data"]["seed"]) == (3, 3) for one in variants.values())
+    assert [one["objective"]["re_std_weight"] for one in variants.values()] == [0.0, 0.0, 0.0, 5.0]
+    assert [one["objective"]["std_weight"] for one in variants.values()] == [0.0, 5.0, 5.0, 5.0]
+
+
+def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeypatch):
+    def run(config, directory):
+        """A run at step 0, which says nothing new the second time."""
+        if not directory.exists():
+            shutil.copytree(made, directory)
+            trained.append((directory.parent.name, config["train"]["num_steps"]))
+        return {"heldout_mlm_loss": 5.0, "heldout_rtd_auc": 0.5}
+
+    made, trained = tmp_path / "made", []
+    tiny_export.make_run(made, data, tiny_export.relative_model(), "mcl")
+    monkeypatch.setattr(compare, "run", run)
+    monkeypatch.setattr(compare, "evaluate", lambda config, workdir, starts, seeds: Evaluation(
+        [Result(name, seed, {"task f1": 0.25}) for name in starts for seed in seeds], {}))
+    config = load_config("configs/debug.py:model=mcl")
+    config.train.num_steps = 100
+    results = compare.compare(SUITES["courses"], config, tmp_path, 1)
+    assert [result.model for result in results] == [*COURSES, "soup"]
+    assert trained == [("rtd", 100), ("rtd_std", 50), ("rtd_std_itd", 33), ("mcl", 20)]
+    # All are the same model here, and so is their average; it is measured as any of them would be.
+    assert results[-1].metrics == pytest.approx(measure_soup(tmp_path / "mcl" / "seed_0"), rel=1e-4)
+    assert compare.compare(SUITES["courses"], config, tmp_path, 1) == results and len(trained) == 4
+
+    results = compare.downstream(results, {}, tmp_path, 1)
+    assert all(list(result.metrics) == ["mlm_loss", "rtd_auc", "task f1"] for result in results)
+    lines = compare.report("courses", config.to_dict(), results, tmp_path)
+    assert len(lines) == 2 + 5 and "task f1" in lines[0] and lines[2].startswith("| rtd | 1 | 5.000 (5.000–5.000)")
+    assert (tmp_path / "comparison.png").is_file()
+    assert len(json.loads((tmp_path / "comparison.json").read_text())["results"]) == 5
+
+
 @pytest.mark.slow
 def test_embedding_sharing_by_command_and_again(data, environment, tmp_path):
-    choices = {"module": "electra_jax.compare", "config": "configs/debug.py:model=deberta_v3", "train__num_steps": 8,
+    choices = {"module": "electra_jax.compare", "config": "configs/debug.py", "train__num_steps": 8,
                "eval__every": 8, "checkpoint__every": 8, "arguments": ("--suite=embedding_sharing", "--seeds=1")}
     outcome = start(tmp_path, data, environment, **choices)
     assert outcome.returncode == 0, outcome.stderr
     lines = outcome.stdout.splitlines()
-    assert lines[1] == "| | mlm_loss | rtd_auc | generator_cosine | discriminator_cosine |"
-    assert [line.split(" ")[1] for line in lines[3:6]] == ["tied", "none", "gdes"]
-    figures = json.loads((tmp_path / "comparison.json").read_text())["figures"]
-    tied, none, gdes = (figures[name][0] for name in ("tied", "none", "gdes"))
+    assert lines[1] == "tied: 8 steps, 0.0 M tokens a run"
+    assert lines[4].startswith("| | seeds | mlm_loss | mlm_loss, mean difference to tied | rtd_auc |")
+    assert [line.split(" ")[1] for line in lines[6:9]] == ["tied", "none", "gdes"]
+    results = json.loads((tmp_path / "comparison.json").read_text())["results"]
+    tied, none, gdes = (result["metrics"] for result in results)
     assert tied["generator_cosine"] == tied["discriminator_cosine"]
     assert none["generator_cosine"] != none["discriminator_cosine"]
     # Eight steps have hardly moved the deltas, which started at zero; separate tables start apart.
