@@ -15,6 +15,7 @@ from configs import deberta_v3, electra, mcl
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import param_shardings
 from electra_jax.models.config import make_pretraining_config
+from electra_jax.objectives.mcl import make_mcl_objective
 from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.parameter_table import parameter_table
@@ -22,7 +23,7 @@ from electra_jax.training.state import abstract_params
 
 GOLDEN = Path(__file__).parent / "golden"
 METHODS = {"electra": (electra.get_config, make_electra_objective),
-           "deberta_v3": (deberta_v3.get_config, make_deberta_v3_objective), "mcl": (mcl.get_config, make_electra_objective)}
+           "deberta_v3": (deberta_v3.get_config, make_deberta_v3_objective), "mcl": (mcl.get_config, make_mcl_objective)}
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
 # The generator of ELECTRA's "small" has one head, which no tensor axis can cut.
 MESHES = {"electra_small": {"data": 4, "fsdp": 2, "tensor": 1}, "electra_base": CUBE, "electra_large": CUBE,
