@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tiny import SPECIAL, key, mcl, mcl_arguments
 
 from electra_jax.models.inputs import derive_inputs
-from electra_jax.objectives.courses import confuse, correct_generator, insert_tokens, mark, stack, swap_tokens, unstack
+from electra_jax.objectives.corruption import chosen_positions
+from electra_jax.objectives.courses import confuse, correct_generator, insert_tokens, stack, swap_tokens, unstack
 from electra_jax.objectives.mcl import Courses, taken
 
 LENGTH, NUM_ROWS = 40, 4
@@ -79,7 +80,7 @@ def test_every_permutation_is_as_likely_or_every_cycle():
 def test_without_what_was_inserted_a_row_is_the_row_it_was(seed, noise):
     ids = documents(seed)
     batch = jax.device_get(lengthened(noise, ids))
-    is_inserted = np.asarray(mark(batch.positions_BP, batch.weights_BP, LENGTH))
+    is_inserted = np.asarray(chosen_positions(batch.positions_BP, batch.weights_BP, LENGTH))
     for row, (old, new) in enumerate(zip(ids, batch.ids_BL, strict=True)):
         assert (new[is_inserted[row]] == SPECIAL.mask).all() and SPECIAL.mask not in new[~is_inserted[row]]
         kept = new[~is_inserted[row]]
@@ -103,7 +104,7 @@ def test_the_confusion_table_parts_all_ordinary_tokens_and_corrections_keep_pos4
     ids = documents(seed)
     batch = jax.device_get(swapped(noise, ids))
     source = np.random.default_rng(noise)
-    chosen = np.asarray(mark(batch.positions_BP, batch.weights_BP, LENGTH))
+    chosen = np.asarray(chosen_positions(batch.positions_BP, batch.weights_BP, LENGTH))
     is_replaced = chosen & (source.random(ids.shape) < 0.7)
     logits = source.normal(size=ids.shape)
     table = jax.device_get(confuse(jnp.asarray(logits), jnp.asarray(is_replaced), jnp.asarray(ids), SPECIAL))
@@ -114,7 +115,7 @@ def test_the_confusion_table_parts_all_ordinary_tokens_and_corrections_keep_pos4
 
     lesson = jax.device_get(correct_generator(batch, table, SPECIAL.mask))
     np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.pos4, SPECIAL.mask, ids))
-    np.testing.assert_array_equal(np.asarray(mark(lesson.positions_BP, lesson.weights_BP, LENGTH)), table.pos4)
+    np.testing.assert_array_equal(np.asarray(chosen_positions(lesson.positions_BP, lesson.weights_BP, LENGTH)), table.pos4)
     lesson = jax.device_get(correct_generator(batch, table, batch.masked_ids_BL))
     np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.pos4, batch.masked_ids_BL, ids))
 

@@ -15,7 +15,7 @@ from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
-from electra_jax.objectives.corruption import MaskedBatch, write_tokens
+from electra_jax.objectives.corruption import MaskedBatch, chosen_positions
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_normalizer
 from electra_jax.objectives.rtd import (
     ENCODERS,
@@ -36,17 +36,12 @@ def make_electra_15_objective(config: PretrainingConfig, objective: dict, specia
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         generator_value, (generator_sums, corrupted_BL) = losses.generator(params, batch, normalizers, dropout_key, carry)
         logits_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)
-        value, sums = rtd_loss(logits_BL, corrupted_BL != batch.ids_BL, chosen_positions(batch), normalizers["mlm"])
+        chosen_BL = chosen_positions(batch.positions_BP, batch.weights_BP, batch.ids_BL.shape[1])
+        value, sums = rtd_loss(logits_BL, corrupted_BL != batch.ids_BL, chosen_BL, normalizers["mlm"])
         return (generator_value + objective["disc_weight"] * value,
                 (generator_sums | sums | {"tokens": token_count(batch.inputs)}, None))
 
     return losses.objective((Phase("joint", (*embedding_modules(config), *ENCODERS), loss),))
-
-
-def chosen_positions(batch) -> jax.Array:
-    """[B, L]: True where a token is predicted, or replaced."""
-    zeros_BL = jnp.zeros_like(batch.ids_BL)
-    return write_tokens(zeros_BL, batch.positions_BP, jnp.ones_like(batch.positions_BP), batch.weights_BP) > 0
 
 
 def make_two_stage_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:

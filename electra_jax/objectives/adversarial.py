@@ -21,7 +21,14 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MaskedBatch, write_tokens
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer
-from electra_jax.objectives.rtd import ENCODERS, detection_logits, embedding_modules, rtd_loss, token_count
+from electra_jax.objectives.rtd import (
+    ENCODERS,
+    binary_cross_entropy,
+    detection_logits,
+    embedding_modules,
+    rtd_loss,
+    token_count,
+)
 from electra_jax.objectives.vocabulary import predict_vocabulary
 
 
@@ -73,7 +80,7 @@ def make_adversarial_objective(config: PretrainingConfig, objective: dict, speci
         detection_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)
         is_replaced_BL = corrupted_BL != batch.ids_BL
         detection, sums = rtd_loss(detection_BL, is_replaced_BL, batch.inputs.is_token_BL, normalizers["rtd"])
-        bce_BL = jax.lax.stop_gradient(jax.nn.softplus(detection_BL) - detection_BL * is_replaced_BL)
+        bce_BL = jax.lax.stop_gradient(binary_cross_entropy(detection_BL, is_replaced_BL))
         reward_BP = jnp.take_along_axis(bce_BL, batch.positions_BP, axis=1)
         baseline_BP = jax.nn.softplus(-baseline_logits_BP)
         generator = (reinforce_loss(sampled.nll_BP, reward_BP, baseline_BP, batch.weights_BP)

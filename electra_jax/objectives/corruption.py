@@ -91,3 +91,9 @@ def write_tokens(ids_BL: jax.Array, positions_BP: jax.Array, tokens_BP: jax.Arra
     rows_B1 = jnp.arange(ids_BL.shape[0])[:, None]
     columns_BP = jnp.where(weights_BP > 0, positions_BP, length)  # out of range: dropped
     return ids_BL.at[rows_B1, columns_BP].set(tokens_BP.astype(ids_BL.dtype), mode="drop")
+
+
+def chosen_positions(positions_BP: jax.Array, weights_BP: jax.Array, length: int) -> jax.Array:
+    """Bool [B, L]: True where a slot in use stands, whose token is predicted, replaced or inserted."""
+    nothing_BL = jnp.zeros((positions_BP.shape[0], length), jnp.int32)
+    return write_tokens(nothing_BL, positions_BP, jnp.ones_like(positions_BP), weights_BP) > 0

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens, derive_inputs
-from electra_jax.objectives.corruption import MaskedBatch, choose_positions, write_tokens
+from electra_jax.objectives.corruption import MaskedBatch, choose_positions, chosen_positions, write_tokens
 
 PERMUTATIONS = ("uniform", "cyclic")
 
@@ -70,18 +70,12 @@ def insert_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, 
     positions_BP = followers_BP + jnp.arange(followers_BP.shape[1])[None]
     weights_BP = (positions_BP < length).astype(jnp.float32)
     positions_BP = jnp.where(weights_BP > 0, positions_BP, 0)
-    is_inserted_BL = mark(positions_BP, weights_BP, length)
+    is_inserted_BL = chosen_positions(positions_BP, weights_BP, length)
     source_BL = jnp.arange(length)[None] - jnp.cumsum(is_inserted_BL, axis=1)
     longer_BL = jnp.where(is_inserted_BL, special.mask, jnp.take_along_axis(ids_BL, jnp.maximum(source_BL, 0), axis=1))
     targets_BP = jnp.full(positions_BP.shape, special.mask)
     return MaskedBatch(longer_BL, derive_inputs(longer_BL, special, type_vocab_size), longer_BL, positions_BP, targets_BP,
                        weights_BP, jax.random.uniform(sample_key, positions_BP.shape))
-
-
-def mark(positions_BP: jax.Array, weights_BP: jax.Array, length: int) -> jax.Array:
-    """Whether a position is one of the slots in use, bool [B, L]: after `insert_tokens`, whether its token was inserted."""
-    nothing_BL = jnp.zeros((positions_BP.shape[0], length), jnp.int32)
-    return write_tokens(nothing_BL, positions_BP, jnp.ones_like(positions_BP), weights_BP) > 0
 
 
 class Confusion(NamedTuple):

@@ -17,10 +17,10 @@ from electra_jax.models.ablations import TwoTowerModel
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import gather_positions
-from electra_jax.objectives.ablations import check_chunks, chosen_positions, require_absolute_positions
+from electra_jax.objectives.ablations import check_chunks, require_absolute_positions
 from electra_jax.objectives.adversarial import require_plain_samples
 from electra_jax.objectives.base import EPSILON, Objective, Phase
-from electra_jax.objectives.corruption import MaskedBatch, write_tokens
+from electra_jax.objectives.corruption import MaskedBatch, chosen_positions, write_tokens
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare
 from electra_jax.objectives.rtd import detection_logits, rtd_loss, token_count
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
@@ -66,7 +66,8 @@ def make_electric_objective(config: PretrainingConfig, objective: dict, special:
                 "tokens": token_count(batch.inputs)}
         energy_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)
         logits_BL = noise_logits(energy_BL, log_noise_BL, objective["mask_prob"])
-        value, detection = rtd_loss(logits_BL, chosen_positions(batch), batch.inputs.is_token_BL, normalizers["rtd"])
+        is_noise_BL = chosen_positions(batch.positions_BP, batch.weights_BP, batch.ids_BL.shape[1])
+        value, detection = rtd_loss(logits_BL, is_noise_BL, batch.inputs.is_token_BL, normalizers["rtd"])
         return (objective["gen_weight"] * nll / normalizers["mlm"] + objective["disc_weight"] * value, (sums | detection, None))
 
     modules = ("embeddings", "generator_left", "generator_right", "generator_predictions", "discriminator",

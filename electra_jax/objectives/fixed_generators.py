@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from electra_jax.models.ablations import DiscriminatorModel
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
-from electra_jax.objectives.ablations import chosen_positions
 from electra_jax.objectives.base import EPSILON, Objective, Phase
-from electra_jax.objectives.corruption import write_tokens
+from electra_jax.objectives.corruption import chosen_positions, write_tokens
 from electra_jax.objectives.mlm import make_init, make_prepare, mlm_normalizer
 from electra_jax.objectives.rtd import detection_logits, rtd_loss, token_count
 
@@ -70,7 +69,8 @@ def make_fixed_generator_objective(config: PretrainingConfig, objective: dict, s
     def loss(params, batch: CorruptedBatch, normalizers, dropout_key, carry):
         del carry
         logits_BL = detection_logits(model, params, batch.corrupted_BL, batch.inputs, dropout_key)
-        counted_BL = batch.inputs.is_token_BL if counts_all else chosen_positions(batch)
+        chosen_BL = chosen_positions(batch.positions_BP, batch.weights_BP, batch.ids_BL.shape[1])
+        counted_BL = batch.inputs.is_token_BL if counts_all else chosen_BL
         value, sums = rtd_loss(logits_BL, batch.corrupted_BL != batch.ids_BL, counted_BL, normalizers["rtd"])
         return objective["disc_weight"] * value, (sums | {"tokens": token_count(batch.inputs)}, None)
 

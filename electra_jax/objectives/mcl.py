@@ -26,20 +26,19 @@ from electra_jax.models.course_model import CourseModel
 from electra_jax.models.flops import encoder_flops, generator_flops, masked_head_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
-from electra_jax.objectives.corruption import MaskedBatch, write_tokens
+from electra_jax.objectives.corruption import MaskedBatch, chosen_positions, write_tokens
 from electra_jax.objectives.courses import (
     PERMUTATIONS,
     CourseBatch,
     confuse,
     correct_generator,
     insert_tokens,
-    mark,
     stack,
     swap_tokens,
     unstack,
 )
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer, predict_masked
-from electra_jax.objectives.rtd import ENCODERS, binary_cross_entropy, embedding_modules, rtd_loss
+from electra_jax.objectives.rtd import ENCODERS, binary_cross_entropy, embedding_modules, rtd_loss, token_count
 from electra_jax.objectives.vocabulary import VocabularyPredictions
 
 HEADS = ("discriminator_swap_predictions", "discriminator_insert_predictions")
@@ -87,7 +86,7 @@ class Courses:
         noisy = batch.courses
         return {"rows": jnp.asarray(batch.ids_BL.shape[0], jnp.float32),
                 **{LANGUAGE[name][0]: mlm_normalizer(noisy[name]) for name in noisy if name in LANGUAGE},
-                **{name: noisy[name].inputs.is_token_BL.sum(dtype=jnp.float32) + EPSILON for name in noisy}}
+                **{name: token_count(noisy[name].inputs) + EPSILON for name in noisy}}
 
     def loss(self, params, batch: CourseBatch, normalizers, dropout_key, carry):
         """As `Phase` wants it; nothing is carried."""
@@ -104,7 +103,7 @@ class Courses:
         if self.again_discriminator:
             value, more = self.rediscriminate(params, noisy, corrupted, confusions, *shared)
             total, sums = total + value, sums | more
-        return total, (sums | {"tokens": batch.inputs.is_token_BL.sum(dtype=jnp.float32)}, None)
+        return total, (sums | {"tokens": token_count(batch.inputs)}, None)
 
     def generate(self, params, noisy, normalizers, dropout_key) -> tuple[jax.Array, Sums, dict[str, jax.Array]]:
         """The generator's losses, and what the discriminator sees [B, L] of each course."""
@@ -124,7 +123,7 @@ class Courses:
         logits = self._detect(params, noisy, corrupted, dropout_key, "discriminate")
         for name, one in noisy.items():
             # A sample equal to the original counts as original; an inserted token has none, whatever was drawn.
-            is_wrong_BL = (mark(one.positions_BP, one.weights_BP, one.ids_BL.shape[1]) if name == "itd"
+            is_wrong_BL = (chosen_positions(one.positions_BP, one.weights_BP, one.ids_BL.shape[1]) if name == "itd"
                            else corrupted[name] != one.ids_BL)
             value, more = rtd_loss(logits[name], is_wrong_BL, one.inputs.is_token_BL, normalizers[name], name)
             total, sums = total + self.objective[DETECTION[name]] * value, sums | more
