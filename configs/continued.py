@@ -15,8 +15,8 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from electra_jax.config_argument import parse_config_argument
+from electra_jax.older_runs import completed
 from electra_jax.stages import last_stage
-from electra_jax.training.run_directory import completed
 
 # For runs made before there were probes, or moving averages; explained in electra.py.
 PROBE = {"every": 0, "config": "configs/finetune.py:task=trec6", "train": "", "validation": "", "text": "", "pair": "",

@@ -18,9 +18,10 @@ from electra_jax.huggingface.parts import UNPUBLISHED, Tree, join, split
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
+from electra_jax.older_runs import completed
 from electra_jax.stages import last_stage
 from electra_jax.training.checkpointing import Checkpointer
-from electra_jax.training.run_directory import completed, write_json
+from electra_jax.training.run_directory import write_json
 from electra_jax.training.state import unbox
 
 # Whose settings an imported model gets for what its files do not say.

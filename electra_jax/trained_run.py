@@ -14,9 +14,10 @@ from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective, parameter_kind
+from electra_jax.older_runs import completed
 from electra_jax.stages import stage_at
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
-from electra_jax.training.run_directory import completed, flatten
+from electra_jax.training.run_directory import flatten
 from electra_jax.training.state import abstract_params
 
 # Of config.model: what may differ between a checkpoint and a run that starts from it, since it changes no parameter's meaning.

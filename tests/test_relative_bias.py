@@ -286,7 +286,7 @@ def test_what_was_saved_before_there_were_any_is_read(tmp_path):
 OBJECTIVE = {
     "name", "mask_prob", "mask_token_prob", "masking", "temperature", "vocab_chunk_size", "swap_prob", "swap_permutation",
     "insert_prob", "gen_weight", "disc_weight", "slm_weight", "std_weight", "itd_weight", "re_mlm_weight", "re_slm_weight",
-    "re_rtd_weight", "re_std_weight", "correction_normalizer"}
+    "re_rtd_weight", "re_std_weight", "correction_normalizer", "generator", "random_token_prob", "token_weight"}
 
 
 def test_recipes():

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import PREDICTS_TOKENS
 from electra_jax.models.config import EncoderConfig
+from electra_jax.older_runs import completed
 from electra_jax.stages import Stage, make_stages
-from electra_jax.training.run_directory import completed
 
 METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mcl": "MCL", "mlm": "masked language modelling",
            "electra_15": "ELECTRA with a loss on the masked tokens alone", "replace_mlm": "Replace MLM",

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from electra_jax.older_runs import ADDED
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import read_metrics
 
@@ -12,18 +13,6 @@ from electra_jax.training.writers import read_metrics
 FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
 FREE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
 BOUND = "config.checkpoint.init_from"
-# Keys of a configuration that older runs do not have, and what held for these.
-ADDED = {"stages": [], "train.ema_decay": 0.0, "objective.generator": "model", "objective.random_token_prob": 0.0,
-         "objective.token_weight": 1.0}
-
-
-def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, read from a file, with all keys that a run has today."""
-    config = {name: dict(section) if isinstance(section, dict) else section for name, section in config.items()}
-    for key, value in ADDED.items():
-        section, _, name = key.rpartition(".")
-        (config[section] if section else config).setdefault(name, value)
-    return config
 
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
