@@ -13,6 +13,7 @@ import numpy as np
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, with_nothing_but
 from electra_jax.soup_inputs import open_ingredient
 from electra_jax.soup_scores import HELD_OUT, held_out
 from electra_jax.trained_run import load_run
@@ -63,22 +64,9 @@ def measure_soup(run_directory: Path) -> Figures:
     return {name: numbers[key.removeprefix(HELD_OUT)] for name, key in SUMMARY.items()}
 
 
-# config.objective's weights of MCL beside those of ELECTRA.
-SWAPPED, INSERTED = ("slm", "std"), ("itd",)
-CORRECTED = ("re_mlm", "re_slm", "re_rtd", "re_std")
-
-
-def without(*weights: str) -> dict[str, float]:
-    """MCL's recipe with these weights at 0."""
-    return {f"objective.{name}_weight": 0.0 for name in weights}
-
-
-COURSES = {
-    "rtd": without(*SWAPPED, *INSERTED, *CORRECTED),
-    "rtd_std": without(*INSERTED, *CORRECTED),
-    "rtd_std_itd": without(*CORRECTED),
-    "mcl": {},
-}
+# Variant → changes of MCL's recipe.
+COURSES = {name: {f"objective.{key}": value for key, value in with_nothing_but(*added).items()}
+           for name, added in {"rtd": (), "rtd_std": SWAPPED, "rtd_std_itd": SWAPPED + INSERTED, "mcl": ADDED}.items()}
 SUITES = {
     "embedding_sharing": Suite({sharing: {"model.embedding_sharing": sharing} for sharing in ("tied", "none", "gdes")},
                                measure_embeddings),

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import SPECIAL, key, mcl, mcl_arguments
 
+from electra_jax.models.course_model import unstack
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.corruption import chosen_positions
-from electra_jax.objectives.courses import confuse, correct_generator, insert_tokens, stack, swap_tokens, unstack
+from electra_jax.objectives.courses import confusion_table, correct_generator, insert_tokens, stack, swap_tokens
 from electra_jax.objectives.mcl import Courses, taken
 
 LENGTH, NUM_ROWS = 40, 4
@@ -107,7 +108,7 @@ def test_the_confusion_table_parts_all_ordinary_tokens_and_corrections_keep_pos4
     chosen = np.asarray(chosen_positions(batch.positions_BP, batch.weights_BP, LENGTH))
     is_replaced = chosen & (source.random(ids.shape) < 0.7)
     logits = source.normal(size=ids.shape)
-    table = jax.device_get(confuse(jnp.asarray(logits), jnp.asarray(is_replaced), jnp.asarray(ids), SPECIAL))
+    table = jax.device_get(confusion_table(jnp.asarray(logits), jnp.asarray(is_replaced), jnp.asarray(ids), SPECIAL))
     ordinary = ~np.isin(ids, SPECIAL_IDS)
     np.testing.assert_array_equal(np.sum(table, axis=0), ordinary)
     for mine, (replaced, accused) in zip(table, [(False, False), (True, False), (False, True), (True, True)], strict=True):

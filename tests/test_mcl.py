@@ -11,13 +11,13 @@ from tiny import LENGTH, SPECIAL, key, mcl, mcl_arguments, model_section, rows
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import encoder_shape
-from electra_jax.objectives.mcl import HEADS, Courses, mcl_flops
+from electra_jax.objectives.mcl import HEADS, Courses, mcl_flops, with_nothing_but
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.metrics import summarize
 from electra_jax.training.program import make_program
 
-NONE = {f"{name}_weight": 0.0 for name in ("slm", "std", "itd", "re_mlm", "re_slm", "re_rtd", "re_std")}
+NONE = with_nothing_but()
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 MODEL = model_section(generator=encoder_shape(16, 1) | {"num_heads": 2}, discriminator=encoder_shape(32, 1) | {"num_heads": 4})
 

@@ -6,26 +6,19 @@ import jax
 from tqdm import tqdm
 
 from electra_jax.benchmarks.training_step import Figures
+from electra_jax.objectives.mcl import ADDED, AGAIN_REPLACED, AGAIN_SWAPPED, INSERTED, SWAPPED, with_nothing_but
 from electra_jax.planning.compiled import measure_step
 
 # What is added to ELECTRA in each step that is measured, by the weights that are not 0.
-SWAPPED, INSERTED = ("slm", "std"), ("itd",)
-AGAIN_REPLACED, AGAIN_SWAPPED = ("re_mlm", "re_rtd"), ("re_slm", "re_std")
-ADDED = {
+STEPS = {
     "electra": (),
     "swapped": SWAPPED,
     "inserted": INSERTED,
     "self_supervision": SWAPPED + INSERTED,
     "correction_of_replaced": AGAIN_REPLACED,
     "swapped_and_its_correction": SWAPPED + AGAIN_SWAPPED,
-    "mcl": SWAPPED + INSERTED + AGAIN_REPLACED + AGAIN_SWAPPED,
+    "mcl": ADDED,
 }
-ALL = ADDED["mcl"]
-
-
-def with_courses(objective: dict[str, Any], added: tuple[str, ...]) -> dict[str, Any]:
-    """config.objective of MCL with the weights of `added`, and those of ELECTRA, alone."""
-    return objective | {f"{name}_weight": 0.0 for name in ALL if name not in added}
 
 
 def course_figures(config: dict[str, Any], *, batch_size: int) -> Figures:
@@ -34,8 +27,8 @@ def course_figures(config: dict[str, Any], *, batch_size: int) -> Figures:
     # Unrolled, for XLA counts the body of a loop once.
     train = config["train"] | {"batch_size": batch_size, "num_microbatches": 1, "layers": "unrolled", "remat": "none"}
     figures: Figures = {"batch_size": batch_size, "sequence_length": config["data"]["sequence_length"]}
-    for name, added in tqdm(ADDED.items(), unit="program", desc="compiling", leave=False):
-        objective = with_courses(config["objective"], added)
+    for name, added in tqdm(STEPS.items(), unit="program", desc="compiling", leave=False):
+        objective = config["objective"] | with_nothing_but(*added)
         step = measure_step(config | {"objective": objective, "train": train}, jax.devices("cpu")[:1], None)
         for kind, flops in (("compiled", step.compiler_flops), ("products", step.flops)):
             figures[f"{name}_{kind}_gflop"] = flops / 1e9

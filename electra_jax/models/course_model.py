@@ -3,6 +3,8 @@
 Shapes: B batch, L length, C courses.
 """
 
+from typing import Any
+
 import jax
 
 from electra_jax.models.heads import DiscriminatorPredictions
@@ -28,6 +30,10 @@ class CourseModel(PretrainingModel):
         heads = {"rtd": self.discriminator_predictions, "std": self.discriminator_swap_predictions,
                  "itd": self.discriminator_insert_predictions}
         states = self.discriminator_states(ids, inputs, is_training), inputs
-        # Of each course every C-th row.
-        take = lambda x, index: x.reshape(-1, len(courses), *x.shape[1:])[:, index]  # noqa: E731
-        return [heads[course](*jax.tree.map(lambda x: take(x, index), states)) for index, course in enumerate(courses)]  # noqa: B023
+        return [heads[course](*of_course) for course, of_course in zip(courses, unstack(states, len(courses)), strict=True)]
+
+
+def unstack(tree: Any, num_courses: int) -> list[Any]:
+    """Of arrays [B·C, …], those of a row beside each other, one tree of [B, …] for each course."""
+    return [jax.tree.map(lambda x: x.reshape(-1, num_courses, *x.shape[1:])[:, index], tree)  # noqa: B023
+            for index in range(num_courses)]

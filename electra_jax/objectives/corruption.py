@@ -66,15 +66,18 @@ def choose_positions(key: jax.Array, ids_BL: jax.Array, inputs: EncoderInputs, s
     never [CLS], [SEP], [MASK] or padding. That code draws with replacement and averages the ids of collisions, an artefact.
     """
     num_slots = max_predictions_per_seq(mask_prob, ids_BL.shape[1])
-    is_special_BL = (ids_BL == special.cls) | (ids_BL == special.sep) | (ids_BL == special.mask)
-    is_candidate_BL = inputs.is_token_BL & ~is_special_BL
-    noise_BL = jnp.where(is_candidate_BL, jax.random.uniform(key, ids_BL.shape), -1.0)
+    noise_BL = jnp.where(is_ordinary(ids_BL, special), jax.random.uniform(key, ids_BL.shape), -1.0)
     noise_BP, positions_BP = jax.lax.top_k(noise_BL, num_slots)
     num_tokens_B1 = inputs.is_token_BL.sum(axis=1, keepdims=True, dtype=jnp.int32)
     # jnp.round rounds half to even, as tf.round does.
     num_to_predict_B1 = jnp.clip(jnp.round(num_tokens_B1 * mask_prob), 1, num_slots)
     is_used_BP = (noise_BP >= 0.0) & (jnp.arange(num_slots)[None, :] < num_to_predict_B1)
     return jnp.where(is_used_BP, positions_BP, 0), is_used_BP.astype(jnp.float32)
+
+
+def is_ordinary(ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
+    """Bool [B, L]: False on [CLS], [SEP], [MASK] and padding, which are never chosen."""
+    return ~jnp.isin(ids_BL, jnp.asarray([special.pad, special.cls, special.sep, special.mask]))
 
 
 # "windows" and "windows_released": one token of every 1/mask_prob, as DeBERTa's code; the second never masks a long row's tail.

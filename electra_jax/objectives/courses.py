@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens, derive_inputs
-from electra_jax.objectives.corruption import MaskedBatch, choose_positions, chosen_positions, write_tokens
+from electra_jax.objectives.corruption import MaskedBatch, choose_positions, chosen_positions, is_ordinary, write_tokens
 
 PERMUTATIONS = ("uniform", "cyclic")
 
@@ -91,11 +91,9 @@ class Confusion(NamedTuple):
         return self.pos2 | self.pos3
 
 
-def confuse(logits_BL: jax.Array, is_replaced_BL: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> Confusion:
+def confusion_table(logits_BL: jax.Array, is_replaced_BL: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> Confusion:
     """The table at logit 0, from the decisions of the step at hand; `ids_BL` are the originals. It has no gradient."""
-    structure = jnp.asarray([special.pad, special.cls, special.sep, special.mask])
-    is_judged_BL = ~jnp.isin(ids_BL, structure)
-    is_accused_BL = logits_BL > 0
+    is_judged_BL, is_accused_BL = is_ordinary(ids_BL, special), logits_BL > 0
     return Confusion(is_judged_BL & ~is_accused_BL & ~is_replaced_BL, is_judged_BL & ~is_accused_BL & is_replaced_BL,
                      is_judged_BL & is_accused_BL & ~is_replaced_BL, is_judged_BL & is_accused_BL & is_replaced_BL)
 
@@ -109,7 +107,8 @@ def correct_generator(batch: MaskedBatch, confusion: Confusion, noise_BL: jax.Ar
 
 
 def stack(batches: list[MaskedBatch]) -> MaskedBatch:
-    """Courses as the rows of one batch [B·C, …], those of a row beside each other: no row leaves its device.
+    """Courses as the rows of one batch [B·C, …], those of a row beside each other: no row leaves its device. The inverse is
+    `unstack` of models/course_model.py.
 
     Slots are filled up to the largest number of them; more have weight 0.
     """
@@ -120,12 +119,6 @@ def stack(batches: list[MaskedBatch]) -> MaskedBatch:
     filled = [batch._replace(positions_BP=fill(batch.positions_BP), targets_BP=fill(batch.targets_BP),
                              weights_BP=fill(batch.weights_BP), uniforms_BP=fill(batch.uniforms_BP)) for batch in batches]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *filled)
-
-
-def unstack(x: jax.Array, num_courses: int) -> list[jax.Array]:
-    """The inverse, of an array [B·C, …]: one [B, …] for each course."""
-    x = x.reshape(-1, num_courses, *x.shape[1:])
-    return [x[:, index] for index in range(num_courses)]
 
 
 class CourseBatch(NamedTuple):
@@ -148,10 +141,6 @@ class CourseBatch(NamedTuple):
     @property
     def inputs(self) -> EncoderInputs:
         return self.masked.inputs
-
-    @property
-    def positions_BP(self) -> jax.Array:
-        return self.masked.positions_BP
 
     @property
     def targets_BP(self) -> jax.Array:

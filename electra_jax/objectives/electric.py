@@ -20,7 +20,7 @@ from electra_jax.models.pretraining import gather_positions
 from electra_jax.objectives.ablations import check_chunks, require_absolute_positions
 from electra_jax.objectives.adversarial import require_plain_samples
 from electra_jax.objectives.base import EPSILON, Objective, Phase
-from electra_jax.objectives.corruption import MaskedBatch, chosen_positions, write_tokens
+from electra_jax.objectives.corruption import MaskedBatch, chosen_positions, is_ordinary, write_tokens
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare
 from electra_jax.objectives.rtd import detection_logits, rtd_loss, token_count
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
@@ -50,16 +50,14 @@ def make_electric_objective(config: PretrainingConfig, objective: dict, special:
     model = TwoTowerModel(config)
     prepare = make_prepare(objective, special, config.discriminator.type_vocab_size)
 
-    def is_candidate(batch: MaskedBatch) -> jax.Array:
-        return batch.inputs.is_token_BL & ~jnp.isin(batch.ids_BL, jnp.asarray([special.cls, special.sep, special.mask]))
-
     def normalizers(batch: MaskedBatch):
-        return {"mlm": is_candidate(batch).sum(dtype=jnp.float32) + EPSILON, "rtd": token_count(batch.inputs) + EPSILON}
+        return {"mlm": is_ordinary(batch.ids_BL, special).sum(dtype=jnp.float32) + EPSILON,
+                "rtd": token_count(batch.inputs) + EPSILON}
 
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         del carry
         noise, log_noise_BL, corrupted_BL = draw_noise(model, objective, params, batch, dropout_key)
-        weights_BL = is_candidate(batch).astype(jnp.float32)
+        weights_BL = is_ordinary(batch.ids_BL, special).astype(jnp.float32)
         nll = (weights_BL * noise.nll_BP).sum()
         sums = {"mlm_nll": nll, "mlm_correct": (weights_BL * noise.is_correct_BP).sum(),
                 "mlm_entropy": (weights_BL * noise.entropy_BP).sum(), "mlm_weight": weights_BL.sum(),

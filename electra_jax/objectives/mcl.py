@@ -22,26 +22,29 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.models.config import PretrainingConfig
-from electra_jax.models.course_model import CourseModel
-from electra_jax.models.flops import encoder_flops, generator_flops, masked_head_flops
+from electra_jax.models.course_model import CourseModel, unstack
+from electra_jax.models.flops import discriminator_flops, generator_flops, masked_head_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MaskedBatch, chosen_positions, write_tokens
 from electra_jax.objectives.courses import (
     PERMUTATIONS,
     CourseBatch,
-    confuse,
+    confusion_table,
     correct_generator,
     insert_tokens,
     stack,
     swap_tokens,
-    unstack,
 )
 from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer, predict_masked
 from electra_jax.objectives.rtd import ENCODERS, binary_cross_entropy, embedding_modules, rtd_loss, token_count
 from electra_jax.objectives.vocabulary import VocabularyPredictions
 
 HEADS = ("discriminator_swap_predictions", "discriminator_insert_predictions")
+# config.objective's weights of what MCL adds to ELECTRA, without "_weight".
+SWAPPED, INSERTED = ("slm", "std"), ("itd",)
+AGAIN_REPLACED, AGAIN_SWAPPED = ("re_mlm", "re_rtd"), ("re_slm", "re_std")
+ADDED = SWAPPED + INSERTED + AGAIN_REPLACED + AGAIN_SWAPPED
 LANGUAGE = {"rtd": ("mlm", "gen_weight"), "std": ("slm", "slm_weight")}  # the generator's part of a course; ITD has none
 DETECTION = {"rtd": "disc_weight", "std": "std_weight", "itd": "itd_weight"}
 NORMALIZERS = ("selected", "all")
@@ -95,8 +98,9 @@ class Courses:
         total, sums, corrupted = self.generate(params, noisy, *shared)
         value, more, logits = self.discriminate(params, noisy, corrupted, *shared)
         total, sums = total + value, sums | more
-        confusions = {name: confuse(logits[name], corrupted[name] != noisy[name].ids_BL, noisy[name].ids_BL, self.special)
-                      for name in {*self.again_generator, *self.again_discriminator}}
+        # A set would have another order in every process, and they must all compile one program.
+        confusions = {name: confusion_table(logits[name], corrupted[name] != one.ids_BL, one.ids_BL, self.special)
+                      for name, one in noisy.items() if name in self.again_generator + self.again_discriminator}
         if self.again_generator:
             value, more = self.regenerate(params, noisy, confusions, *shared)
             total, sums = total + value, sums | more
@@ -156,8 +160,8 @@ class Courses:
         stacked = stack(noisy)
         predictions = predict_masked(self.model, self.objective, params, stacked, dropout_key,
                                      stacked.uniforms_BP if which == "generate" else None, which)
-        return [jax.tree.map(lambda leaf: unstack(leaf, len(noisy))[index][:, : one.positions_BP.shape[1]], predictions)  # noqa: B023
-                for index, one in enumerate(noisy)]
+        return [jax.tree.map(lambda leaf: leaf[:, : one.positions_BP.shape[1]], of_course)  # noqa: B023
+                for one, of_course in zip(noisy, unstack(predictions, len(noisy)), strict=True)]
 
     def _detect(self, params, noisy, ids: dict[str, jax.Array], dropout_key, which: str) -> dict[str, jax.Array]:
         """A pass of the discriminator over `ids` [B, L] of courses: its logits [B, L]."""
@@ -177,6 +181,11 @@ class Courses:
         return value, {f"re_{first}_loss_sum": total_B.sum(), f"re_{first}_weight": count_B.sum()}
 
 
+def with_nothing_but(*names: str) -> dict[str, float]:
+    """What to change in MCL's config.objective so that of all that it adds to ELECTRA `names` of ADDED alone have weight."""
+    return {f"{name}_weight": 0.0 for name in ADDED if name not in names}
+
+
 def taken(objective: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The courses whose weights are not all 0 – RTD always –, those of them that are corrected for the generator, and those
     for the discriminator."""
@@ -193,8 +202,7 @@ def mcl_flops(config: PretrainingConfig, sequence_length: int, objective: Mappin
     rates = {"rtd": objective["mask_prob"], "std": objective["swap_prob"], "itd": objective["insert_prob"]}
     # A stacked pass has as many slots for each course as for the one that needs most.
     most = lambda names: max((rates[name] for name in names), default=0.0)  # noqa: E731
-    width = config.discriminator.hidden_size
     generator = generator_flops(config.generator, sequence_length)
-    discriminator = encoder_flops(config.discriminator, sequence_length) + 2 * width * width + 2 * width
+    discriminator = discriminator_flops(config, sequence_length)
     return sum(len(names) * (generator + masked_head_flops(config.generator, most(names)))
                for names in (courses, again_generator)) + (len(courses) + len(again_discriminator)) * discriminator
