@@ -1,5 +1,8 @@
 """MCL as a whole: ELECTRA where nothing else has weight, courses in one pass as each alone, microbatches, cost, and a step."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from flax import linen as nn
 from test_training import config, run_steps
 from tiny import LENGTH, SPECIAL, key, mcl, mcl_arguments, model_section, rows
+from tiny_run import ROOT
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
@@ -123,6 +127,27 @@ def test_losses_are_the_same_on_a_mesh(params, together):
     np.testing.assert_allclose(cut, value, rtol=1e-5)
     for name, expected in sums.items():
         np.testing.assert_allclose(more[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+TRACED = """
+import hashlib, jax, jax.numpy as jnp
+from flax import linen as nn
+from tiny import LENGTH, key, mcl
+objective = mcl()
+params = jax.eval_shape(lambda: nn.meta.unbox(objective.init(key(), LENGTH)))
+def loss(params, ids):
+    batch = objective.prepare(key(1), ids)
+    return objective.phases[0].loss(params, batch, objective.normalizers(batch), None, None)
+print(hashlib.sha256(str(jax.make_jaxpr(loss)(params, jnp.ones((8, LENGTH), jnp.int32))).encode()).hexdigest())
+"""
+
+
+def test_every_process_traces_the_same_program(environment):
+    """Each hashes strings in its own way, on which the order of a set depends."""
+    programs = {subprocess.run([sys.executable, "-c", TRACED], check=True, capture_output=True, text=True, cwd=ROOT,
+                               env=environment | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}).stdout
+                for seed in range(4)}
+    assert len(programs) == 1 and len(programs.pop()) == 65
 
 
 def test_every_course_is_reported(together):
