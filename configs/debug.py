@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from electra_jax.config_argument import parse_config_argument
 from electra_jax.models.config import encoder_shape
+from electra_jax.objective_choice import choose_objective
 
 SEQUENCE_LENGTH = 64
 
@@ -47,7 +48,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         stages=(),  # explained in electra.py
     )
     METHODS[name](config)
-    _choose_objective(config, chosen["objective"])
+    choose_objective(config, chosen["objective"] or config.objective.name)
     return config
 
 
@@ -76,15 +77,6 @@ def _mcl(config: config_dict.ConfigDict) -> None:
         swap_prob=0.15, swap_permutation="uniform", insert_prob=0.15, disc_weight=5.0, slm_weight=1.0, std_weight=5.0,
         itd_weight=5.0, re_mlm_weight=1.0, re_slm_weight=1.0, re_rtd_weight=5.0, re_std_weight=5.0,
         correction_normalizer="selected")  # explained in mcl.py
-
-
-def _choose_objective(config: config_dict.ConfigDict, objective: str) -> None:
-    """As in electra.py; "" leaves the model's own."""
-    config.objective.name = objective or config.objective.name
-    if objective in ("all_tokens_mlm", "electric"):
-        config.objective.vocab_chunk_size = 256
-    if objective == "two_stage":
-        config.model.update(embedding_sharing="none", generator=config.model.discriminator)
 
 
 METHODS = {"electra": _electra, "deberta_v3": _deberta_v3, "mcl": _mcl}

@@ -1,4 +1,4 @@
-"""Does pre-training pay off? `--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…]`.
+"""Does pre-training pay off? `--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…][,tasks=ud+squad]`.
 
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
 
@@ -12,7 +12,8 @@ DIR:
     squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz    SQuAD's format; the last is held out
 
 Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose their presets; without
-them they are ours for tiny models: 1e-3, no decay from layer to layer, no dropout in the encoder. With --init_from=DIR,DIR
+them they are ours for tiny models: 1e-3, no decay from layer to layer, no dropout in the encoder. `tasks` names some of sst2,
+cola, ud and squad, in place of all. With --init_from=DIR,DIR
 nothing is pre-trained: the starts named are compared. The questions, 4,000 to train on and 2,000 held out, take windows of 128
 tokens and the head of `transformers`, which is the faster one.
 """
@@ -29,13 +30,16 @@ HERE = Path(__file__).parent
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """Pre-training, its objectives, and the tasks."""
-    chosen = parse_config_argument(arg, data="data/tasks", model="", size="base")
+    chosen = parse_config_argument(arg, data="data/tasks", model="", size="base", tasks="+".join(TASKS))
+    names = chosen["tasks"].split("+")
+    if unknown := [name for name in names if name not in TASKS]:
+        raise ValueError(f"config argument tasks: got {unknown[0]!r}, expected some of {', '.join(TASKS)} with + between.")
     pretraining = load_config(str(HERE / "debug.py"))
     pretraining.data.update(datasets=("sample:wikitext2",), sequence_length=128)
     pretraining.model.vocab_size = 8192
     pretraining.train.num_steps = 4000
     pretraining.eval.every = pretraining.checkpoint.every = 1000
-    tasks = {name: _task(name, Path(chosen["data"]), chosen["model"], chosen["size"]) for name in TASKS}
+    tasks = {name: _task(name, Path(chosen["data"]), chosen["model"], chosen["size"]) for name in names}
     return config_dict.create(pretraining=pretraining, objectives=("mlm", "electra"), tasks=tasks)
 
 

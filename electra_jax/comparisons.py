@@ -10,33 +10,56 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import config_dict
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.objective_choice import choose_objective
 from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, with_nothing_but
 from electra_jax.soup_inputs import open_ingredient
 from electra_jax.soup_scores import HELD_OUT, held_out
 from electra_jax.trained_run import load_run
 
 Figures = dict[str, float]
+Change = Callable[[config_dict.ConfigDict], None]
 SUMMARY = {"mlm_loss": "heldout_mlm_loss", "rtd_auc": "heldout_rtd_auc"}
 
 
 class Suite(NamedTuple):
-    """variants: name → values of the configuration that it changes; the first sets the number of FLOPs. measure: (run
-    directory, its summary) → figures. soups: name → the variants that it is the average of; measure_soup: (run directory) →
-    the same figures."""
+    """variants: name → what it changes of the configuration, one change a run; of several runs each starts from the one before
+    and takes as many steps. The first variant sets the number of FLOPs. measure: (run directory, its summary) → figures. soups:
+    name → the variants that it is the average of; measure_soup: (run directory) → the same figures."""
 
-    variants: Mapping[str, Mapping[str, Any]]
+    variants: Mapping[str, tuple[Change, ...]]
     measure: Callable[[Path, dict[str, Any]], Figures]
     soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     measure_soup: Callable[[Path], Figures] | None = None
 
 
+def setting(values: Mapping[str, Any]) -> Change:
+    """The change that gives keys of the configuration new values."""
+    return lambda config: config.update_from_flattened_dict(values)
+
+
+def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Change:
+    """The change to another objective of ELECTRA's, and of config.objective's values."""
+    def change(config: config_dict.ConfigDict) -> None:
+        choose_objective(config, name)
+        config.objective.update(values)
+
+    return change
+
+
+def first_stage(config: config_dict.ConfigDict) -> None:
+    """The change to what two_stage starts from."""
+    choose_objective(config, "two_stage")
+    config.objective.name = "mlm"
+
+
 def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Figures:
-    """Held-out loss and AUC."""
+    """Held-out loss and AUC, as far as the objective has them."""
     del run_directory
-    return {name: summary[key] for name, key in SUMMARY.items()}
+    return {name: summary[key] for name, key in SUMMARY.items() if key in summary}
 
 
 def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Figures:
@@ -64,11 +87,19 @@ def measure_soup(run_directory: Path) -> Figures:
     return {name: numbers[key.removeprefix(HELD_OUT)] for name, key in SUMMARY.items()}
 
 
-# Variant → changes of MCL's recipe.
-COURSES = {name: {f"objective.{key}": value for key, value in with_nothing_but(*added).items()}
+COURSES = {name: (setting({f"objective.{key}": value for key, value in with_nothing_but(*added).items()}),)
            for name, added in {"rtd": (), "rtd_std": SWAPPED, "rtd_std_itd": SWAPPED + INSERTED, "mcl": ADDED}.items()}
+ABLATIONS = {name: (objective(name),) for name in ("electra", "mlm", "electra_15", "replace_mlm", "all_tokens_mlm")} | {
+    "bert": (objective("mlm", {"mask_token_prob": 0.8, "random_token_prob": 0.1}),),
+    "two_stage": (first_stage, objective("two_stage")),
+    "adversarial": (objective("adversarial"),),
+    "electric": (objective("electric"),),
+    "unigram": (objective("electra", {"generator": "unigram"}),),
+    "uniform": (objective("electra", {"generator": "uniform"}),),
+}
+SHARINGS = {sharing: (setting({"model.embedding_sharing": sharing}),) for sharing in ("tied", "none", "gdes")}
 SUITES = {
-    "embedding_sharing": Suite({sharing: {"model.embedding_sharing": sharing} for sharing in ("tied", "none", "gdes")},
-                               measure_embeddings),
+    "ablations": Suite(ABLATIONS, measure_summary),
     "courses": Suite(COURSES, measure_summary, {"soup": tuple(COURSES)}, measure_soup),
+    "embedding_sharing": Suite(SHARINGS, measure_embeddings),
 }

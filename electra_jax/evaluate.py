@@ -64,8 +64,8 @@ def with_objective(config: dict[str, Any], name: str) -> dict[str, Any]:
     return config | {"objective": config["objective"] | {"name": name}}
 
 
-def equal_steps(config: dict[str, Any], other: dict[str, Any]) -> int:
-    """Steps of the configuration `other` that cost as many FLOPs as those of `config`.
+def equal_steps(config: dict[str, Any], *others: dict[str, Any]) -> int:
+    """Steps of each of the configurations `others`, one after the other, that together cost as many FLOPs as those of `config`.
 
     Raises:
       ValueError: it has stages.
@@ -73,9 +73,9 @@ def equal_steps(config: dict[str, Any], other: dict[str, Any]) -> int:
     if config["stages"]:
         raise ValueError(f"config.stages: got {config['stages']!r}, expected (): runs of different numbers of steps would not "
                          "have the same stages.")
-    own, theirs = (forward_flops(one, make_pretraining_config(one["model"])) * one["train"]["batch_size"]
-                   for one in (config, other))
-    return round(config["train"]["num_steps"] * own / theirs)
+    own, *theirs = (forward_flops(one, make_pretraining_config(one["model"])) * one["train"]["batch_size"]
+                    for one in (config, *others))
+    return round(config["train"]["num_steps"] * own / sum(theirs))
 
 
 class Evaluation(NamedTuple):

@@ -11,11 +11,12 @@ from tiny_run import NUM_STEPS, start
 
 from electra_jax import compare
 from electra_jax.command_line import load_config
-from electra_jax.comparisons import COURSES, SUITES, average_cosine, measure_soup
+from electra_jax.comparisons import ABLATIONS, COURSES, SUITES, average_cosine, measure_soup
 from electra_jax.evaluate import Evaluation
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.objectives.registry import forward_flops
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.trained_run import load_run
 
 
@@ -26,15 +27,46 @@ def test_average_cosine_is_that_of_all_pairs():
     assert average_cosine(table_VE) == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
-def test_variants_cost_the_same():
-    config = load_config("configs/debug.py:model=mcl")
-    variants = {name: compare.variant_config(SUITES["courses"], config, name, 3) for name in COURSES}
-    assert variants["rtd"]["train"]["num_steps"] == config.train.num_steps
-    costs = [one["train"]["num_steps"] * forward_flops(one, make_pretraining_config(one["model"])) for one in variants.values()]
+def runs_of(suite, config, workdir):
+    """Variant → its runs from seed 3, directory below the working directory → configuration."""
+    return {name: {str(directory.relative_to(workdir)): run for directory, run in
+                   compare.variant_runs(SUITES[suite], config, name, 3, workdir).items()} for name in SUITES[suite].variants}
+
+
+@pytest.mark.parametrize(("suite", "model"),
+                         [("courses", "mcl"), ("ablations", "electra"), ("embedding_sharing", "deberta_v3")])
+def test_variants_cost_the_same(suite, model, tmp_path):
+    config = load_config(f"configs/debug.py:model={model}")
+    variants = [list(runs.values()) for runs in runs_of(suite, config, tmp_path).values()]
+    assert [run["train"]["num_steps"] for run in variants[0]] == [config.train.num_steps]
+    costs = [sum(run["train"]["num_steps"] * forward_flops(run, make_pretraining_config(run["model"])) for run in runs)
+             for runs in variants]
     np.testing.assert_allclose(costs, costs[0], rtol=1e-3)
-    assert all((one["train"]["seed"], one["data"]["seed"]) == (3, 3) for one in variants.values())
-    assert [one["objective"]["re_std_weight"] for one in variants.values()] == [0.0, 0.0, 0.0, 5.0]
-    assert [one["objective"]["std_weight"] for one in variants.values()] == [0.0, 5.0, 5.0, 5.0]
+    assert all((run["train"]["seed"], run["data"]["seed"]) == (3, 3) for runs in variants for run in runs)
+
+
+def test_courses_come_one_after_the_other(tmp_path):
+    runs = runs_of("courses", load_config("configs/debug.py:model=mcl"), tmp_path)
+    objectives = {name: run["objective"] for name, ((_, run),) in ((name, runs[name].items()) for name in COURSES)}
+    assert [one["re_std_weight"] for one in objectives.values()] == [0.0, 0.0, 0.0, 5.0]
+    assert [one["itd_weight"] for one in objectives.values()] == [0.0, 0.0, 5.0, 5.0]
+    assert [one["std_weight"] for one in objectives.values()] == [0.0, 5.0, 5.0, 5.0]
+
+
+def test_ablations_are_objectives_that_can_be_made_and_differ(tmp_path):
+    runs = {path: run for one in runs_of("ablations", load_config("configs/debug.py"), tmp_path).values()
+            for path, run in one.items()}
+    assert set(runs) == {f"{name}/seed_3" for name in ABLATIONS} | {"two_stage/stage_1/seed_3"}
+    assert len({json.dumps([run["objective"], run["model"]], sort_keys=True) for run in runs.values()}) == len(runs)
+    for run in runs.values():
+        make_objective(run, make_pretraining_config(run["model"]), SpecialTokens(pad=0, cls=1, sep=2, unk=3, mask=4))
+    first, second = runs["two_stage/stage_1/seed_3"], runs["two_stage/seed_3"]
+    assert (first["objective"]["name"], second["objective"]["name"]) == ("mlm", "two_stage")
+    assert second["checkpoint"]["init_from"] == str(tmp_path / "two_stage" / "stage_1" / "seed_3")
+    assert first["model"] == second["model"] and first["train"] == second["train"]
+    assert {path for path, run in runs.items() if run["checkpoint"]["init_from"]} == {"two_stage/seed_3"}
+    bert = runs["bert/seed_3"]["objective"]
+    assert (bert["name"], bert["mask_token_prob"], bert["random_token_prob"]) == ("mlm", 0.8, 0.1)
 
 
 def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeypatch):
@@ -48,8 +80,9 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     made, trained = tmp_path / "made", []
     tiny_export.make_run(made, data, tiny_export.relative_model(), "mcl")
     monkeypatch.setattr(compare, "run", run)
-    monkeypatch.setattr(compare, "evaluate", lambda config, workdir, starts, seeds: Evaluation(
-        [Result(name, seed, {"task f1": 0.25}) for name in starts for seed in seeds], {}))
+    starts = {}
+    monkeypatch.setattr(compare, "evaluate", lambda config, workdir, named, seeds: starts.update(named) or Evaluation(
+        [Result(name, seed, {"task f1": 0.25}) for name in named for seed in seeds], {}))
     config = load_config("configs/debug.py:model=mcl")
     config.train.num_steps = 100
     results = compare.compare(SUITES["courses"], config, tmp_path, 1)
@@ -60,11 +93,13 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     assert compare.compare(SUITES["courses"], config, tmp_path, 1) == results and len(trained) == 4
 
     results = compare.downstream(results, {}, tmp_path, 1)
-    assert all(list(result.metrics) == ["mlm_loss", "rtd_auc", "task f1"] for result in results)
+    *results_of_runs, random = results
+    assert all(list(result.metrics) == ["mlm_loss", "rtd_auc", "task f1"] for result in results_of_runs)
+    assert random == Result("random", 0, {"task f1": 0.25}) and starts["random"] == f"random:{tmp_path}/rtd/seed_0"
     lines = compare.report("courses", config.to_dict(), results, tmp_path)
-    assert len(lines) == 2 + 5 and "task f1" in lines[0] and lines[2].startswith("| rtd | 1 | 5.000 (5.000–5.000)")
+    assert len(lines) == 2 + 6 and "task f1" in lines[0] and lines[2].startswith("| rtd | 1 | 5.000 (5.000–5.000)")
     assert (tmp_path / "comparison.png").is_file()
-    assert len(json.loads((tmp_path / "comparison.json").read_text())["results"]) == 5
+    assert len(json.loads((tmp_path / "comparison.json").read_text())["results"]) == 6
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ def test_summary_is_median_lowest_highest_and_count():
 @pytest.mark.parametrize(("results", "message"), [
     ([], "at least one result"),
     ([Result("a", 0, {"f1": 1.0})], "a, seed 0: expected metric accuracy, got f1"),
+    ([Result("a", 0, {"accuracy": 1.0}), Result("a", 1, {"f1": 1.0})], "a, seed 1: expected metric accuracy, got f1"),
     ([Result("a", 3, {"accuracy": 1.0}), Result("a", 3, {"accuracy": 0.5})], "a: expected one .*, got two of seed 3"),
 ])
 @pytest.mark.parametrize("read", [summarize, lambda results, metric: table(results, [metric])])
@@ -115,6 +116,21 @@ def test_table_compares_with_the_first_model_over_common_seeds():
     assert table(results, ["matthews"]) == golden
     by_model = {model: [result for result in results if result.model == model] for model in values}
     assert table([result for model in values for result in reversed(by_model[model])], ["matthews"]) == golden
+
+
+def test_what_a_model_has_not_is_left_out(tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(Axes, "vlines", lambda self, x, low, high, **style: places.append((x, (low + high) / 2)))
+    results = [*results_of({"base": [0.5] * 3}, "f1"), *results_of({"ours": [0.75] * 3}),
+               *(Result("both", seed, {"f1": 0.5, "accuracy": 0.25}) for seed in range(3))]
+    assert table(results, ["f1", "accuracy"]) == [
+        "| | seeds | f1 | f1, mean difference to base | accuracy | accuracy, mean difference to base |",
+        "|---|---|---|---|---|---|",
+        "| base | 3 | 0.500 (0.500–0.500) |  | – |  |",
+        "| ours | 3 | – | – | 0.750 (0.750–0.750) | – |",
+        "| both | 3 | 0.500 (0.500–0.500) | +0.000 (+0.000 to +0.000) | 0.250 (0.250–0.250) | – |"]
+    plot(results, ["f1", "accuracy"], tmp_path / "plot.png")
+    assert places == [(0.5, 0), (0.5, 2), (0.75, 1), (0.25, 2)]
 
 
 def test_table_does_not_depend_on_the_order_of_the_results():

@@ -42,10 +42,10 @@ class Interval(NamedTuple):
 
 
 def summarize(results: Sequence[Result], metric: str) -> dict[str, Summary]:
-    """Model → summary over its seeds, models in the order in which they first occur.
+    """Model → summary over its seeds, models in the order in which they first occur; without those that have no such metric.
 
     Raises:
-      ValueError: no results, a seed that occurs twice, or a run without the metric.
+      ValueError: no results, a seed that occurs twice, or a metric that none has, or of a model's runs only some.
     """
     return {model: Summary(float(np.median(values)), min(values), max(values), len(values))
             for model, values in ((model, list(seeds.values())) for model, seeds in _by_model(results, metric).items())}
@@ -78,8 +78,8 @@ def paired_bootstrap(one: Sequence[float], other: Sequence[float], *, samples: i
 def table(results: Sequence[Result], metrics: Sequence[str], *, with_differences: bool = True) -> list[str]:
     """Lines of a Markdown table: a row a model with median (low–high) of each metric.
 
-    `with_differences`: of two or more models, the others also have their difference to the first in means over the seeds that
-    both have, with the interval of `paired_bootstrap`.
+    Where a model does not have a metric its cell is "–". `with_differences`: of two or more models, the others also have their
+    difference to the first in means over the seeds that both have, with the interval of `paired_bootstrap`.
 
     Raises:
       ValueError: see `summarize`.
@@ -95,10 +95,11 @@ def table(results: Sequence[Result], metrics: Sequence[str], *, with_differences
     for model in models:
         cells = [str(sum(result.model == model for result in results))]
         for metric in metrics:
-            summary = summaries[metric][model]
-            cells.append(f"{summary.median:.3f} ({summary.low:.3f}–{summary.high:.3f})")
+            summary = summaries[metric].get(model)
+            cells.append(f"{summary.median:.3f} ({summary.low:.3f}–{summary.high:.3f})" if summary else "–")
             if with_differences:
-                cells.append("" if model == models[0] else _difference(values[metric][model], values[metric][models[0]]))
+                pair = [values[metric].get(one) for one in (model, models[0])]
+                cells.append("" if model == models[0] else _difference(*pair) if all(pair) else "–")
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
     return lines
 
@@ -109,12 +110,13 @@ def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathL
     Raises:
       ValueError: see `summarize`.
     """
-    models = list(summarize(results, metrics[0]))
+    models = list(dict.fromkeys(result.model for result in results))
     figure = Figure(figsize=(5.0 + 4.0 * len(metrics), 1.5 + 0.8 * len(models)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         summaries = summarize(results, metric)
-        for line, (model, seeds) in enumerate(_by_model(results, metric).items()):
+        for model, seeds in _by_model(results, metric).items():
+            line = models.index(model)
             # One above the other, so that seeds with the same value can be told apart.
             places = line + (np.linspace(-0.12, 0.12, len(seeds)) if len(seeds) > 1 else np.zeros(1))
             axes.scatter(list(seeds.values()), places, alpha=0.7)
@@ -136,17 +138,20 @@ def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _by_model(results: Sequence[Result], metric: str) -> dict[str, dict[int, float]]:
-    """Model → seed → value, seeds ascending."""
+    """Model → seed → value, seeds ascending; without models that have no such metric."""
     if not results:
         raise ValueError("expected at least one result, got none.")
+    having = {result.model for result in results if metric in result.metrics}
     values: dict[str, dict[int, float]] = {}
     for model, seed, metrics, _ in sorted(results, key=lambda result: result.seed):
-        if metric not in metrics:
+        if metric not in metrics and (model in having or not having):
             raise ValueError(f"{model}, seed {seed}: expected metric {metric}, got {', '.join(metrics)}.")
+        if model not in having:
+            continue
         if seed in values.setdefault(model, {}):
             raise ValueError(f"{model}: expected one result a seed, got two of seed {seed}.")
         values[model][seed] = metrics[metric]
-    return {model: values[model] for model in dict.fromkeys(result.model for result in results)}
+    return {model: values[model] for model in dict.fromkeys(result.model for result in results) if model in having}
 
 
 def _difference(one: dict[int, float], other: dict[int, float]) -> str:
