@@ -79,7 +79,13 @@ class Checkpointer:
                 wanted = {name: abstract_params}
                 args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
                                               partial_restore=True)
-                return reader.restore(path, args=args)[name]
+                params = reader.restore(path, args=args)[name]
+            # A partial restore says nothing of what is not there.
+            missing = [jax.tree_util.keystr(place, simple=True, separator="/")
+                       for place, leaf in jax.tree_util.tree_leaves_with_path(params) if not isinstance(leaf, jax.Array)]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            return params
         except Exception as error:
             raise self._unreadable(step, error) from error
 
