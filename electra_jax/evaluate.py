@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
+from ml_collections import config_dict
 
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
@@ -29,6 +30,7 @@ from electra_jax.finetuning.initial import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep, spell
 from electra_jax.models.config import make_pretraining_config
+from electra_jax.objective_choice import choose_objective
 from electra_jax.objectives.registry import forward_flops
 from electra_jax.pretrain import run as pretrain
 from electra_jax.pretrain import silence_libraries
@@ -50,10 +52,10 @@ def pretrain_objectives(config: dict[str, Any], objectives: Sequence[str], workd
     for objective, seed in itertools.product(objectives, seeds):
         directory = workdir / "pretraining" / objective / f"seed_{seed}"
         print(f"pre-training: {objective}, seed {seed}", file=sys.stderr)
-        pretrain(config | {
-            "objective": config["objective"] | {"name": objective},
+        chosen = with_objective(config, objective)
+        pretrain(chosen | {
             "data": config["data"] | {"datasets": tuple(datasets), "seed": seed},
-            "train": config["train"] | {"seed": seed, "num_steps": equal_steps(config, with_objective(config, objective))},
+            "train": config["train"] | {"seed": seed, "num_steps": equal_steps(config, chosen)},
         }, directory)
         jax.clear_caches()  # every run compiles its own step, and they would add up
     return {objective: workdir / "pretraining" / objective for objective in objectives}
@@ -61,7 +63,9 @@ def pretrain_objectives(config: dict[str, Any], objectives: Sequence[str], workd
 
 def with_objective(config: dict[str, Any], name: str) -> dict[str, Any]:
     """`config` with another objective."""
-    return config | {"objective": config["objective"] | {"name": name}}
+    changed = config_dict.ConfigDict(config)
+    choose_objective(changed, name)
+    return changed.to_dict()
 
 
 def equal_steps(config: dict[str, Any], *others: dict[str, Any]) -> int:

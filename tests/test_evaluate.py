@@ -23,6 +23,21 @@ def test_objectives_cost_the_same():
     np.testing.assert_allclose(cost, tokens * rtd_flops(model, 128, 0.15), rtol=1e-3)
 
 
+def test_an_objective_brings_what_it_cannot_do_without():
+    config = load_config("configs/evaluate.py").pretraining.to_dict()
+    assert evaluate.with_objective(config, "electra") == config
+    changed = evaluate.with_objective(config, "electric")
+    assert changed["objective"] == config["objective"] | {"name": "electric", "vocab_chunk_size": 2048}
+    assert changed["model"] == config["model"] and config["objective"]["vocab_chunk_size"] == 0
+
+
+def test_some_of_the_tasks_can_be_chosen():
+    assert set(load_config("configs/evaluate.py").tasks) == {"sst2", "cola", "ud", "squad"}
+    assert set(load_config("configs/evaluate.py:data=DIR,tasks=ud+cola").tasks) == {"ud", "cola"}
+    with pytest.raises(ValueError, match=r"argument tasks: got 'udd', expected some of sst2, cola, ud, squad with \+ between"):
+        load_config("configs/evaluate.py:tasks=ud+udd")
+
+
 @pytest.fixture()
 def config(data, tmp_path):
     """Two small tasks, a run of a few steps."""
