@@ -153,7 +153,7 @@ class DisentangledSelfAttention(nn.Module):
         rows = relative_rows(config.disentangled, x_BLD.shape[1])
         project = {role: Projection(config, *self._initializers(role), name=role) for role in ("query", "key", "value")}
         relative_RD = relative_ND[rows.first : rows.last + 1]
-        relative_RD = Dropout(config.hidden_dropout, name="position_dropout")(relative_RD, is_training)
+        relative_RD = Dropout(config.hidden_dropout, has_rows=False, name="position_dropout")(relative_RD, is_training)
         # Projected once, not for every example; the projections are shared with the content (share_att_key).
         query_RHK, key_RHK = (project[role](relative_RD[None])[0] for role in ("query", "key"))
         query_BLHK, key_BMHK, value_BMHK = project["query"](query_BLD), project["key"](x_BLD), project["value"](x_BLD)

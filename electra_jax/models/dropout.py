@@ -1,5 +1,6 @@
 """Dropout whose mask is a hash of the element's index: a few integer operations that fuse into their neighbours, where a
-random-number generator would write its numbers to memory first. Any mesh draws the same masks, without communication.
+random-number generator would write its numbers to memory first. Any mesh draws the same masks, without communication, also
+where the rows of a batch are cut into shares along a mapped axis SHARES.
 
 Shapes: B batch, L length, D width.
 """
@@ -10,22 +11,27 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+SHARES = "shares"  # axis of `jax.vmap` along which a batch is cut, its first rows to the first share
+
 
 class Dropout(nn.Module):
-    """Inverted dropout; draws from the stream "dropout"."""
+    """Inverted dropout; draws from the stream "dropout". Without `has_rows` the first axis of its input is not the batch's, and
+    every share of the batch has the same input."""
 
     rate: float
+    has_rows: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
         if not is_training or self.rate == 0.0:
             return x
-        kept = keep_mask(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
+        kept = keep_mask(self.make_rng("dropout"), 1.0 - self.rate, x.shape, has_rows=self.has_rows)
         return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
-def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int]) -> jax.Array:
-    """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²); a function of key and shape alone.
+def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_rows: bool = True) -> jax.Array:
+    """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²); a function of key and shape alone. With
+    `has_rows` the first axis is the batch's, and a share of it has its part of the mask of the whole.
 
     Every row along the last axis gets a hash of its index and the key, every element one of its row's and its own index.
     """
@@ -34,10 +40,20 @@ def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int]) -> jax.Arr
     row = jnp.zeros((*lead, 1), jnp.uint32)
     for axis, size in enumerate(lead):
         row = row * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis)
+        if axis == 0 and has_rows:
+            row += _share() * jnp.uint32(size)
     row = mix(mix(row ^ first_word) ^ second_word)
     column = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), len(lead))
     threshold = min(round(keep_prob * 2**32), 2**32 - 1)
     return mix(row + column * jnp.uint32(0x9E3779B9)) < jnp.uint32(threshold)
+
+
+def _share() -> jax.Array:
+    """Index of the share that is computed; 0 where the batch is whole."""
+    try:
+        return jax.lax.axis_index(SHARES).astype(jnp.uint32)
+    except NameError:  # what JAX raises where no axis has that name
+        return jnp.uint32(0)
 
 
 def mix(x: jax.Array) -> jax.Array:

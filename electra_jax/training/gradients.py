@@ -1,58 +1,66 @@
-"""Gradients of a phase over the global batch: in microbatches, and in shares whose sums cross the network in bfloat16.
+"""Gradients of a phase over the global batch: in microbatches, and in shares whose sums cross the network once a step.
 
 Shapes: B batch, S shares.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from electra_jax.distributed.sharding import BATCH_AXES, share_context
+from electra_jax.distributed.sharding import BATCH_AXES, num_shares, share_context
 from electra_jax.models.config import DTYPES
+from electra_jax.models.dropout import SHARES
 from electra_jax.objectives.base import Phase
 
 
 class Accumulation(NamedTuple):
-    """How the batch is cut: into microbatches, one after the other, and with dtype "bfloat16" into `num_shares` first, one for
-    each part of the mesh that has rows of its own."""
+    """How the batch is cut: into `num_shares`, one for each part of the mesh that has rows of its own, or 1, which leaves that
+    to the compiler; and each into microbatches, one after the other. Sums of shares cross the network in `dtype`."""
 
+    num_shares: int
     num_microbatches: int
     dtype: str
-    num_shares: int
 
 
-def make_accumulation(train: dict[str, Any], num_shares: int) -> Accumulation:
-    """What config.train says, on a mesh that cuts the batch into `num_shares`.
+def make_accumulation(train: dict[str, Any], mesh: Mesh) -> Accumulation:
+    """What config.train says, on a mesh.
+
+    With one microbatch the compiler's own sums are as good as those of shares. And where parameters are cut, so are their
+    gradients, to spare memory: a share's are whole.
 
     Raises:
       ValueError: an unknown dtype.
     """
-    if train["gradient_dtype"] not in DTYPES:
-        raise ValueError(f"config.train.gradient_dtype: got {train['gradient_dtype']!r}, expected one of {DTYPES}.")
-    return Accumulation(train["num_microbatches"], train["gradient_dtype"], num_shares)
+    num_microbatches, dtype = train["num_microbatches"], train["gradient_dtype"]
+    if dtype not in DTYPES:
+        raise ValueError(f"config.train.gradient_dtype: got {dtype!r}, expected one of {DTYPES}.")
+    is_shared = dtype == "bfloat16" or (num_microbatches > 1 and mesh.shape["fsdp"] == 1)
+    return Accumulation(num_shares(mesh) if is_shared else 1, num_microbatches, dtype)
 
 
 def gradients(phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, accumulation: Accumulation):
     """(gradients of what the phase trains, metric sums, carry) of the whole batch.
 
     Left to itself the compiler sums each gradient over the network in the precision that it was computed in, in every
-    microbatch. With dtype "bfloat16" every share of the batch adds up its own gradients in float32, to the last microbatch;
-    only then they are rounded, and summed. Shares have dropout keys of their own, so that the noise depends on their number.
+    microbatch. Cut into shares, each of them adds up its own gradients in float32, to the last microbatch; only then they are
+    rounded to `dtype`, and summed. Noise is that of the whole batch, however it is cut.
     """
-    if accumulation.dtype == "float32":
+    if accumulation.num_shares == 1:
         return accumulate_gradients(phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches)
-    num_shares = accumulation.num_shares
-    split = lambda x: x.reshape(num_shares, -1, *x.shape[1:])  # noqa: E731
+    split = lambda x: x.reshape(accumulation.num_shares, -1, *x.shape[1:])  # noqa: E731
     batch, carry = jax.tree.map(split, (batch, carry))
 
-    def of_share(batch, carry, dropout_key):
+    @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES, axis_name=SHARES)
+    def of_share(batch, carry):
         with share_context():
             return accumulate_gradients(phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches)
 
-    grads, sums, carry = jax.vmap(of_share, spmd_axis_name=BATCH_AXES)(batch, carry, jax.random.split(dropout_key, num_shares))
-    # reduce_sum, since jnp.sum would go through float32, on the network, too.
-    reduce = lambda grad: jax.lax.reduce_sum(grad.astype(jnp.bfloat16), axes=(0,)).astype(jnp.float32)  # noqa: E731
+    grads, sums, carry = of_share(batch, carry)
+    # reduce_sum, since jnp.sum would take bfloat16 through float32, on the network, too.
+    reduce = lambda grad: jax.lax.reduce_sum(grad.astype(accumulation.dtype), axes=(0,)).astype(jnp.float32)  # noqa: E731
     join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
     return jax.tree.map(reduce, grads), jax.tree.map(lambda x: x.sum(axis=0), sums), jax.tree.map(join, carry)
 

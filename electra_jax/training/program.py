@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from electra_jax.distributed.sharding import batch_sharding, num_shares, param_shardings, replicated, state_shardings
+from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
 from electra_jax.training.averaging import check_decay
 from electra_jax.training.checkpointing import with_shardings
@@ -50,7 +50,7 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
     train_step = make_train_step(objective, optimizers, seed=train["seed"], window_steps=config["log"]["every"],
                                  first_step=first_step, ema_decay=train["ema_decay"],
-                                 accumulation=make_accumulation(train, num_shares(mesh)))
+                                 accumulation=make_accumulation(train, mesh))
     evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
                                            vocab_size=config["model"]["vocab_size"])
     return Program(
