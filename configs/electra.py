@@ -116,8 +116,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             # instead: remat="dense" (all but products with parameters) or "full". `python -m electra_jax.plan` says what fits.
             layers="unrolled",
             remat="none",
-            # In what gradients cross the network. They do so once a step: each share of the batch adds up its own, in float32
-            # always, over all microbatches; with float32 and mesh.fsdp above 1 in every microbatch, to keep only a part of them.
+            # In what gradients cross the network. They do so once a step: each share of the batch adds up its own, always in
+            # float32, over all microbatches; with float32 and mesh.fsdp above 1 in every microbatch, to keep only a part.
             gradient_dtype="float32",
             # Above 0, for example 0.999 or 0.9999, a moving average of the parameters goes along: after every update
             # average += (1 - ema_decay) · (parameters - average), from the start on (training/averaging.py). It takes the
