@@ -184,7 +184,7 @@ def test_the_command_plans_for_a_tpu_and_is_refused_by_its_compiler(tmp_path):
     assert figures["bytes"]["total"] == sum(parts)
     assert "all-reduce" in {each["kind"] for each in figures["collectives"]} and figures["compiler_flops_of_one_device"] > 0
     assert "memory of each device" in fits.stdout and "--config.train.layers=scanned" in fits.stdout
-    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**18}")
+    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**16}")
     assert too_large.returncode == 1 and "Traceback" not in too_large.stderr
     assert "does not fit v5e:2x2" in too_large.stderr and "of 15.75" in too_large.stderr and "--search" in too_large.stderr
 
