@@ -186,7 +186,7 @@ def test_a_frozen_generator_stays_as_it_is_bit_for_bit():
     objective, params, _ = prepared("two_stage")
     section = full_config("two_stage")["optimizer"] | {"warmup_steps": 0, "learning_rate": 1e-2, "weight_decay": 0.1}
     optimizers, _ = make_optimizers(section, 10, params, objective.phases, objective.frozen)
-    step = make_train_step(objective, optimizers, seed=0, accumulation=Accumulation(1, "float32", 1), window_steps=2,
+    step = make_train_step(objective, optimizers, seed=0, accumulation=Accumulation(1, 1, "float32"), window_steps=2,
                            ema_decay=0.0)
     window = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract_window(objective, params, 4, LENGTH))
     state = TrainState(jnp.int32(0), params, {"discriminator": optimizers["discriminator"].init(
