@@ -3,6 +3,7 @@
 import json
 import pydoc_data.topics
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import transformers
 from tiny_export import PLAIN
 
 from data_pipelines.corpus import build_corpus
-from electra_jax import pretrain
+from electra_jax import pretrain, run_inputs
 from electra_jax.command_line import load_config
+from electra_jax.distributed.mesh import make_mesh
 from electra_jax.export_run import export_run
 from electra_jax.import_checkpoint import Choices, import_checkpoint
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
@@ -57,8 +59,10 @@ def test_real_weights_give_the_states_of_transformers_on_real_text(imported):
 
 
 @pytest.mark.slow
-def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported, tmp_path):
+def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported, tmp_path, monkeypatch):
     _, run, _ = imported
+    one = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+    monkeypatch.setattr(run_inputs, "make_mesh", lambda _: one)  # eight on two cores would wait for each other
     (tmp_path / "text.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
     build_corpus(str(tmp_path / "corpus"), train=[str(tmp_path / "text.txt")], validation_fraction=0.1, sequence_length=64,
                  tokenizer=str(run / "tokenizer"), packing="documents", num_processes=1)
