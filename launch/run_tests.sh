@@ -9,7 +9,7 @@ install_compilers
 install_peers
 install_beam
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, and the parts that are compared need none of them.
-python -m pip install --quiet --no-deps DeBERTa==0.1.12
+python -m pip install --quiet --no-compile --no-deps DeBERTa==0.1.12
 ruff check .
 # Two processes, since much of the time one core compiles; a file stays in one of them, for what its tests share, and the files in
 # their order, for the longest test is in the first.

@@ -100,11 +100,10 @@ def assert_batches(processes, data, first, last):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [2, 4])
-def test_several_processes_make_the_run_of_one(number, finished, data, environment, tmp_path):
+def test_two_processes_make_the_run_of_one(finished, data, environment, tmp_path):
     workdir = tmp_path / "run"
-    with Processes(number, workdir, data, environment) as processes:
-        assert processes.wait() == [0] * number, processes.text()
+    with Processes(2, workdir, data, environment) as processes:
+        assert processes.wait() == [0, 0], processes.text()
     assert processes.batches() == batches_of_mixtures(data)
     assert_same(comparable(workdir), comparable(finished[0]))
 
@@ -113,21 +112,24 @@ def test_several_processes_make_the_run_of_one(number, finished, data, environme
 def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, environment, tmp_path):
     workdir = tmp_path / "run"
     with Processes(4, workdir, data, environment) as four:
-        four.when_rows(2, workdir)
+        four.when_rows(6, workdir)  # five windows and an evaluation
         four.processes[2].send_signal(signal.SIGTERM)  # to one of them
         assert four.wait() == [143] * 4, four.text()
         saved = checkpoints(workdir)[-1]
         assert four.text().count(f"step {saved} is saved") == 1  # said by the first alone
-    assert 8 <= saved < NUM_STEPS
+    assert 20 <= saved < NUM_STEPS
     assert_batches(four, data, 0, saved)
 
     with Processes(2, workdir, data, environment) as two:
         two.when_rows((saved + 12) // 4, workdir)
         began = time.monotonic()
         two.processes[1].kill()
-        assert two.wait(60) == [1, -signal.SIGKILL], two.text()
+        codes = two.wait(60)
         assert time.monotonic() - began < 60
-        assert "This was process 0 of 2. Where another one broke off first" in two.text()
+        # Gloo notices the connection; where one device waits for the process's other, which did, JAX the missing sign of life.
+        assert codes in ([1, -signal.SIGKILL], [-signal.SIGABRT, -signal.SIGKILL]), two.text()
+        assert {1: "This was process 0 of 2. Where another one broke off first",
+                -signal.SIGABRT: "most likely indicates that another task died"}[codes[0]] in two.text()
     newest = checkpoints(workdir)[-1]
     assert saved <= newest < NUM_STEPS
     assert_batches(two, data, saved, newest)
