@@ -132,7 +132,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, ImportError, FloatingPointError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     lines = report(flags.FLAGS.suite, config.to_dict(), results, workdir)
-    print(f"{flags.FLAGS.suite}: median (lowest–highest) of {num_seeds} seeds, equal FLOPs")
+    print(f"{flags.FLAGS.suite}: median (lowest–highest) of {num_seeds} seed{'s' * (num_seeds > 1)}, equal FLOPs")
     for name in suite.variants:
         for directory, variant in variant_runs(suite, config, name, 0, workdir).items():
             train = variant["train"]

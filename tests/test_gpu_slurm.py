@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from stand_in_slurm import ENVIRONMENT, PYTHON, end, make_sandbox
 from test_pretrain import checkpoints
-from tiny_run import NUM_STEPS, ROOT, command
+from tiny_run import ROOT, command
 
 from electra_jax.training.writers import read_metrics
 
@@ -312,8 +312,9 @@ def test_two_real_processes_train_behind_a_proxy_are_stopped_and_go_on(cluster, 
     cluster.script(first_job=free_job(), nodelist=os.uname().nodename)
     silent = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "grpc_proxy")}
     cluster.environment = environment | cluster.environment | silent
-    workdir = cluster.checkout / "runs" / "a"
-    job = cluster.submit("--gpus_per_node=2", arguments=[*command("runs/a", data)[3:], "--distributed"])
+    workdir, num_steps = cluster.checkout / "runs" / "a", 40
+    words = command("runs/a", data, train__num_steps=num_steps)[3:]  # for python -m electra_jax.pretrain
+    job = cluster.submit("--gpus_per_node=2", arguments=[*words, "--distributed"])
     metrics = workdir / "metrics.jsonl"
     cluster.wait_for(lambda: (job / "ended").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 2), 300)
     cluster.scancel("--signal=TERM", job.name)
@@ -322,6 +323,6 @@ def test_two_real_processes_train_behind_a_proxy_are_stopped_and_go_on(cluster, 
     assert cluster.ended(job) == "COMPLETED 0", log
     assert cluster.requeued() == [job.name] and re.search(r"0: Told to stop: step \d+ is saved", log)
     assert log.count("process 1 of 2: 1 of 2 devices") == 2
-    assert checkpoints(workdir)[-1] == NUM_STEPS and len((workdir / "sessions.jsonl").read_text().splitlines()) == 2
+    assert checkpoints(workdir)[-1] == num_steps and len((workdir / "sessions.jsonl").read_text().splitlines()) == 2
     steps = [row["step"] for row in read_metrics(workdir) if "loss" in row]
-    assert steps == sorted(set(steps)) and steps[-1] == NUM_STEPS
+    assert steps == sorted(set(steps)) and steps[-1] == num_steps
