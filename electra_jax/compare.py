@@ -127,8 +127,8 @@ def main(argv: list[str]) -> None:
         tasks = load_config(flags.FLAGS.tasks).tasks.to_dict() if flags.FLAGS.tasks else None
         with leaving_at_once():
             results = compare(suite, config, workdir, num_seeds)
-        if tasks is not None:
-            results = downstream(results, tasks, workdir, num_seeds)
+            if tasks is not None:
+                results = downstream(results, tasks, workdir, num_seeds)
     except (ValueError, OSError, ImportError, FloatingPointError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     lines = report(flags.FLAGS.suite, config.to_dict(), results, workdir)

@@ -132,7 +132,8 @@ def main(argv: list[str]) -> None:
             each = "seed_0" if len(seeds_of) == 1 else f"seed_{finetune.SEED}"
             starts = {"random": f"{RANDOM}{runs[config['pretraining']['objective']['name']]}/seed_0",
                       **{objective: f"{directory}/{each}" for objective, directory in runs.items()}}
-        results, chosen = evaluate(config, workdir, starts, seeds, flags.FLAGS.sweep)
+        with leaving_at_once():
+            results, chosen = evaluate(config, workdir, starts, seeds, flags.FLAGS.sweep)
     except (ValueError, OSError, ImportError, FloatingPointError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     write_json(workdir / "evaluation.json", {"config": config, "starts": starts, "settings": chosen,

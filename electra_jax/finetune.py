@@ -23,6 +23,7 @@ from data_pipelines.tasks import load_task
 from electra_jax import command_line
 from electra_jax.command_line import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.finetuning.initial import Initial, load_initial
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, plot, table, to_json
@@ -130,7 +131,8 @@ def main(argv: list[str]) -> None:
         if not flags.FLAGS.init_from:
             raise ValueError("--init_from is missing: the directory of a run or of a Hugging Face model.")
         plan = Plan(flags.FLAGS.init_from, range(flags.FLAGS.seeds), parse_sweep(flags.FLAGS.sweep, config))
-        results = run(config, workdir, plan)
+        with leaving_at_once():
+            results = run(config, workdir, plan)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print("\n".join(report(results, config["task"]["metrics"], workdir)))

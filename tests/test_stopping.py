@@ -16,7 +16,7 @@ from tiny_run import ROOT
 from data_pipelines.loader import Loader
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
-from electra_jax.distributed.stopping import STOPPED, StopNotice, Stopped
+from electra_jax.distributed.stopping import INTERRUPTED, STOPPED, StopNotice, Stopped
 from electra_jax.training import loop
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.step import NO_STEP
@@ -150,8 +150,11 @@ def test_a_stopped_command_ends_without_clean_up():
     program = ("import atexit\nfrom electra_jax.distributed.stopping import Stopped, leaving_at_once\n"
                "atexit.register(print, 'clean-up')\nwith leaving_at_once():\n    print('saved')\n    {}\n")
     outcomes = [subprocess.run([sys.executable, "-c", program.format(line)], cwd=ROOT, capture_output=True, text=True)
-                for line in ("raise Stopped", "pass")]
-    assert [(outcome.returncode, outcome.stdout) for outcome in outcomes] == [(STOPPED, "saved\n"), (0, "saved\nclean-up\n")]
+                for line in ("raise Stopped", "raise KeyboardInterrupt", "pass")]
+    assert [(outcome.returncode, outcome.stdout) for outcome in outcomes] == [
+        (STOPPED, "saved\n"), (INTERRUPTED, "saved\n"), (0, "saved\nclean-up\n")]
+    interrupted = "\nInterrupted. The same command goes on with what is missing.\n"
+    assert [outcome.stderr for outcome in outcomes] == ["", interrupted, ""]
 
 
 def test_evaluation_asks_before_every_batch():

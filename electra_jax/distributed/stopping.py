@@ -10,6 +10,7 @@ import jax
 from jax.experimental import multihost_utils
 
 STOPPED = 143  # exit code of a run that saved and can go on: 128 + SIGTERM, as launchers know it
+INTERRUPTED = 130  # by Ctrl-C, where nothing is saved that was not before: 128 + SIGINT
 
 
 class Stopped(SystemExit):
@@ -21,7 +22,8 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Context of a command: when a run in it was told to stop and is saved, the process ends without clean-up.
+    """Context of a command: when a run in it was told to stop and is saved, the process ends without clean-up; so it does after
+    Ctrl-C, where a command keeps what is finished and the next one goes on with the rest.
 
     A notice may have broken off the wait for a compilation. XLA goes on with it in a thread of its own, and crashes when the
     interpreter's clean-up takes its client away. One of several processes hears no notice there, and the others wait for it
@@ -29,12 +31,15 @@ def leaving_at_once() -> Iterator[None]:
     """
     try:
         yield
-    except Stopped as stopped:
+    except (Stopped, KeyboardInterrupt) as stopped:
         if jax.distributed.is_initialized():
             raise
+        code = stopped.code if isinstance(stopped, Stopped) else INTERRUPTED
+        if code == INTERRUPTED:
+            print("\nInterrupted. The same command goes on with what is missing.", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(stopped.code)
+        os._exit(code)
 
 
 class StopNotice:
