@@ -34,7 +34,7 @@ def test_all_is_well_and_nothing_is_left_behind(data, environment, tmp_path):
     shown = lines(out)
     assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "All is well."
     assert [line.split()[1] for line in shown[:-1]] == ["devices", "same", "run", "data", "size"]
-    assert "1 dataset, rows of 32" in shown[3] and "MiB of checkpoints" in shown[4]
+    assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[4]
     assert list((tmp_path / "new").iterdir()) == []
 
 

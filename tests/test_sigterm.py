@@ -42,7 +42,6 @@ class Run:
         probe = {"train": data / "probe.jsonl", "validation": data / "probe.jsonl", "text": "text", "label": "label",
                  "every": 40, "num_epochs": 1}
         self.command = command(self.workdir, data, train__num_steps=160, eval__every=10, checkpoint__every=5,
-                               model__generator__num_layers=1, model__discriminator__num_layers=1,
                                **{f"probe__{key}": value for key, value in probe.items()})
 
     def start(self, words, **variables):
