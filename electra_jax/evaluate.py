@@ -115,24 +115,31 @@ def evaluate(config: dict[str, Any], workdir: Path, starts: dict[str, str], seed
     return Evaluation([Result(name, seed, values) for (name, seed), values in metrics.items()], chosen)
 
 
+def pretrained_starts(config: dict[str, Any], workdir: Path, num_pretrainings: int, num_seeds: int) -> dict[str, str]:
+    """Pre-train by every objective; name → start for fine-tuning, a random one first.
+
+    Raises:
+      ValueError: neither one pre-training of each nor one a seed. See `pretrain_objectives`.
+    """
+    if num_pretrainings not in (1, num_seeds):
+        raise ValueError(f"--pretrainings: got {num_pretrainings}, expected 1 or --seeds={num_seeds}.")
+    runs = pretrain_objectives(config["pretraining"], config["objectives"], workdir, range(num_pretrainings))
+    each = "seed_0" if num_pretrainings == 1 else f"seed_{finetune.SEED}"
+    return {"random": f"{RANDOM}{runs[config['pretraining']['objective']['name']]}/seed_0",
+            **{objective: f"{directory}/{each}" for objective, directory in runs.items()}}
+
+
 def main(argv: list[str]) -> None:
     """Command line of this module."""
     del argv
     silence_libraries()
     workdir, config, seeds = Path(flags.FLAGS.workdir), flags.FLAGS.config.to_dict(), range(flags.FLAGS.seeds)
     try:
-        if flags.FLAGS.init_from:
-            starts = {name: name for name in flags.FLAGS.init_from}
-        else:
-            if flags.FLAGS.pretrainings not in (1, flags.FLAGS.seeds):
-                raise ValueError(f"--pretrainings: got {flags.FLAGS.pretrainings}, expected 1 or --seeds={flags.FLAGS.seeds}.")
-            seeds_of = range(flags.FLAGS.pretrainings)
-            with leaving_at_once():
-                runs = pretrain_objectives(config["pretraining"], config["objectives"], workdir, seeds_of)
-            each = "seed_0" if len(seeds_of) == 1 else f"seed_{finetune.SEED}"
-            starts = {"random": f"{RANDOM}{runs[config['pretraining']['objective']['name']]}/seed_0",
-                      **{objective: f"{directory}/{each}" for objective, directory in runs.items()}}
         with leaving_at_once():
+            if flags.FLAGS.init_from:
+                starts = {name: name for name in flags.FLAGS.init_from}
+            else:
+                starts = pretrained_starts(config, workdir, flags.FLAGS.pretrainings, len(seeds))
             results, chosen = evaluate(config, workdir, starts, seeds, flags.FLAGS.sweep)
     except (ValueError, OSError, ImportError, FloatingPointError, NonFiniteLossError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -1,5 +1,5 @@
-# Sourced by the other scripts: a virtual environment in .venv with the extras asked for. Of the modules that pip installs most are
-# never imported: Python compiles those that are when they are, which halves the installation's time.
+# Sourced by the other scripts: a virtual environment in .venv with the extras asked for. Most modules that pip installs are never
+# imported: Python compiles the others when they are (TensorFlow is installed in half the processor time).
 
 # make_environment EXTRAS: create .venv if it is missing, install this checkout with EXTRAS, and activate it. The install is
 # repeated only when setup.py or the extras changed since the last one.

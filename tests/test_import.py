@@ -154,9 +154,11 @@ def test_a_generator_alone_and_files_that_are_none_are_errors(data, tmp_path):
     config = tmp_path / "out" / "discriminator" / "config.json"
     for changes, message in (({"hidden_act": "relu"}, "got hidden_act='relu', expected 'gelu'"),
                              ({"model_type": "roberta"}, "got model_type 'roberta', expected one of"),
+                             ({"embedding_size": None}, "embedding_size missing"),
                              ({"intermediate_size": 99}, "expected one for encoder/layer_0/intermediate/(kernel|bias)")):
         original = config.read_text()
-        config.write_text(json.dumps(json.loads(original) | changes))
+        fields = json.loads(original) | changes
+        config.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
         with pytest.raises(ValueError, match=message):
             import_checkpoint(tmp_path / "out", tmp_path / "imported", DEFAULT)
         config.write_text(original)

@@ -34,12 +34,12 @@ def leaving_at_once() -> Iterator[None]:
     except (Stopped, KeyboardInterrupt) as stopped:
         if jax.distributed.is_initialized():
             raise
-        code = stopped.code if isinstance(stopped, Stopped) else INTERRUPTED
-        if code == INTERRUPTED:
+        was_interrupted = isinstance(stopped, KeyboardInterrupt)
+        if was_interrupted:
             print("\nInterrupted. The same command goes on with what is missing.", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(INTERRUPTED if was_interrupted else STOPPED)
 
 
 class StopNotice:

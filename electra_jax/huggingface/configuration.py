@@ -44,6 +44,7 @@ _SUPPORTED = {
     "conv_act": (ACTIVATION,),
     "conv_groups": (1,),
 }
+_REQUIRED_OF_ELECTRA = ("embedding_size",)  # the others' embeddings are as wide as the model, unless they say it
 _REQUIRED_OF_DEBERTA = ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type")
 _REQUIRED_OF_RELATIVE_BIAS = {"relative_bias_num_buckets": "num_buckets", "relative_bias_max_distance": "max_distance",
                               "position_biased_input": "position_biased_input"}
@@ -94,7 +95,8 @@ def from_config_json(config: dict[str, Any], *, implementation: str, enhanced_ma
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
         raise ValueError(f"config.json: got model_type {kind!r}, expected one of {MODEL_TYPES}. Only these can be imported.")
-    required = {"deberta-v2": _REQUIRED_OF_DEBERTA, RELATIVE_BIAS_TYPE: tuple(_REQUIRED_OF_RELATIVE_BIAS)}
+    required = {"electra": _REQUIRED_OF_ELECTRA, "deberta-v2": _REQUIRED_OF_DEBERTA,
+                RELATIVE_BIAS_TYPE: (*_REQUIRED_OF_ELECTRA, *_REQUIRED_OF_RELATIVE_BIAS)}
     needed = [*_FIELDS, *required.get(kind, ())]
     missing = [name for name in needed if name not in config]
     if missing:
