@@ -1,4 +1,5 @@
-"""Packaging of electra_jax: dependencies are lower bounds seen working together on Python 3.11 without TensorFlow."""
+"""Packaging of electra_jax: dependencies are lower bounds seen working together on Python 3.11 without
+TensorFlow."""
 
 from setuptools import find_packages, setup
 
@@ -7,7 +8,8 @@ TEST = [
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
     "ruff>=0.6",
-    # Oracles for numerical parity. Pinned because an oracle that moves is not one: 5.x renames heads between releases.
+    # Oracles for numerical parity. Pinned because an oracle that moves is not one: 5.x renames heads between
+    # releases.
     "torch==2.13.0",
     "transformers==5.23.0",
 ]
@@ -15,7 +17,9 @@ TEST = [
 setup(
     name="electra_jax",
     version="0.1.0",
-    description="Pre-train text encoders by replaced token detection (ELECTRA) in JAX and Flax, on CPU, GPU or TPU.",
+    description=(
+        "Pre-train text encoders by replaced token detection (ELECTRA) in JAX and Flax, on CPU, GPU or TPU."
+    ),
     packages=find_packages(include=["electra_jax", "electra_jax.*", "data_pipelines", "data_pipelines.*"]),
     python_requires=">=3.11",
     install_requires=[
@@ -43,7 +47,8 @@ setup(
     ],
     extras_require={
         "formats": ["pyarrow>=18", "zstandard>=0.22"],  # Parquet and zstd inputs
-        # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece 0.2.3 refuse.
+        # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece
+        # 0.2.3 refuse.
         "beam": ["apache-beam>=2.77", "sentencepiece<0.2.3"],
         "track": ["tensorboardX>=2.6"],
         "hf": ["torch>=2.6", "transformers>=4.57"],  # to verify exports, and to read PyTorch's own files

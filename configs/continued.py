@@ -1,12 +1,14 @@
 """Go on from another run, or from an imported model: `--config=configs/continued.py:run=DIR`.
 
-The settings of the run in DIR, those of its last stage where it has several, with fresh data, optimizer and step count: what
-follows is a run of its own, whose learning rate warms up again. Set what shall differ, at least the data:
+The settings of the run in DIR, those of its last stage where it has several, with fresh data, optimizer and
+step count: what follows is a run of its own, whose learning rate warms up again. Set what shall differ, at
+least the data:
 
     python -m electra_jax.pretrain --config=configs/continued.py:run=runs/imported --workdir=runs/continued \\
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 --config.train.num_steps=100000
 
-Microsoft's script goes on with a learning rate of 5e-5 for 100,000 steps of 256 rows (rtd.sh, deberta-v3-*-continue).
+Microsoft's script goes on with a learning rate of 5e-5 for 100,000 steps of 256 rows (rtd.sh,
+deberta-v3-*-continue).
 """
 
 import json
@@ -14,13 +16,23 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from electra_jax.config_argument import parse_config_argument
-from electra_jax.older_runs import completed
-from electra_jax.stages import last_stage
+from electra_jax.configuration.migration import completed
+from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.stages import last_stage
 
 # For runs made before there were probes, or moving averages; explained in electra.py.
-PROBE = {"every": 0, "config": "configs/finetune.py:task=trec6", "train": "", "validation": "", "text": "", "pair": "",
-         "label": "", "max_examples": 1000, "num_epochs": 3, "seed": 0}
+PROBE = {
+    "every": 0,
+    "config": "configs/finetune.py:task=trec6",
+    "train": "",
+    "validation": "",
+    "text": "",
+    "pair": "",
+    "label": "",
+    "max_examples": 1000,
+    "num_epochs": 3,
+    "seed": 0,
+}
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
@@ -28,8 +40,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     run = parse_config_argument(arg, run="")["run"]
     path = Path(run, "config.json")
     if not run or not path.is_file():
-        raise ValueError(f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, with "
-                         "its config.json.")
+        raise ValueError(
+            f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
+            "with its config.json."
+        )
     config = completed(last_stage(json.loads(path.read_text())["config"]))
     # JSON knows lists alone; tuples are what the command line can set.
     config["optimizer"]["groups"] = tuple(map(tuple, config["optimizer"]["groups"]))

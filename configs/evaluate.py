@@ -1,29 +1,31 @@
-"""Does pre-training pay off? `--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…][,tasks=ud+squad]`.
+"""Does pre-training pay off?
+`--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…][,tasks=ud+squad]`.
 
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
 
-Pre-trains the tiny model of configs/debug.py on WikiText-2 (vocabulary 8,192, rows of 128) by replaced token detection and by
-plain masked language modelling with as many FLOPs, and fine-tunes both, beside a random start, on four tasks whose files are in
-DIR:
+Pre-trains the tiny model of configs/debug.py on WikiText-2 (vocabulary 8,192, rows of 128) by replaced token
+detection and by plain masked language modelling with as many FLOPs, and fine-tunes both, beside a random
+start, on four tasks whose files are in DIR:
 
     sst2/train.tsv, dev.tsv                                            sentence TAB label, no header
     cola/in_domain_train.tsv, in_domain_dev.tsv, out_of_domain_dev.tsv as CoLA publishes them
     ud_english_ewt/dev.conllu.gz, test.conllu.gz                       part of speech; the first is trained on
-    squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz    SQuAD's format; the last is held out
+    squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz    SQuAD's format; the last is
+    held out
 
-Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose their presets; without
-them they are ours for tiny models: 1e-3, no decay from layer to layer, no dropout in the encoder. `tasks` names some of sst2,
-cola, ud and squad, in place of all. With --init_from=DIR,DIR
-nothing is pre-trained: the starts named are compared. The questions, 4,000 to train on and 2,000 held out, take windows of 128
-tokens and the head of `transformers`, which is the faster one.
+Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose their
+presets; without them they are ours for tiny models: 1e-3, no decay from layer to layer, no dropout in the
+encoder. `tasks` names some of sst2, cola, ud and squad, in place of all. With --init_from=DIR,DIR nothing is
+pre-trained: the starts named are compared. The questions, 4,000 to train on and 2,000 held out, take windows
+of 128 tokens and the head of `transformers`, which is the faster one.
 """
 
 from pathlib import Path
 
 from ml_collections import config_dict
 
-from electra_jax.command_line import load_config
-from electra_jax.config_argument import parse_config_argument
+from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.recipe_argument import parse_config_argument
 
 HERE = Path(__file__).parent
 
@@ -33,7 +35,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     chosen = parse_config_argument(arg, data="data/tasks", model="", size="base", tasks="+".join(TASKS))
     names = chosen["tasks"].split("+")
     if unknown := [name for name in names if name not in TASKS]:
-        raise ValueError(f"config argument tasks: got {unknown[0]!r}, expected some of {', '.join(TASKS)} with + between.")
+        raise ValueError(
+            f"config argument tasks: got {unknown[0]!r}, expected some of {', '.join(TASKS)} with + between."
+        )
     pretraining = load_config(str(HERE / "debug.py"))
     pretraining.data.update(datasets=("sample:wikitext2",), sequence_length=128)
     pretraining.model.vocab_size = 8192
@@ -47,7 +51,9 @@ def _task(name: str, data: Path, model: str, size: str) -> config_dict.ConfigDic
     task, files, settings = TASKS[name]
     preset = f",model={model},size={size}" if model else ""
     config = load_config(f"{HERE / 'finetune.py'}:task={task}{preset}")
-    config.task.update({split: ",".join(str(data / path) for path in paths) for split, paths in files.items()})
+    config.task.update(
+        {split: ",".join(str(data / path) for path in paths) for split, paths in files.items()}
+    )
     config.task.update(settings)
     if not model:
         config.optimizer.update(learning_rate=1e-3, layer_decay=1.0)
@@ -59,14 +65,36 @@ def _task(name: str, data: Path, model: str, size: str) -> config_dict.ConfigDic
 
 # name: (kind of configs/finetune.py, files, settings of config.task)
 TASKS = {
-    "sst2": ("local", {"train": ["sst2/train.tsv"], "validation": ["sst2/dev.tsv"]}, {"text": "0", "label": "1"}),
-    "cola": ("local", {"train": ["cola/in_domain_train.tsv"],
-                       "validation": ["cola/in_domain_dev.tsv", "cola/out_of_domain_dev.tsv"]},
-             {"text": "3", "label": "1", "metrics": ("matthews",)}),
-    "ud": ("local_tagging", {"train": ["ud_english_ewt/dev.conllu.gz"], "validation": ["ud_english_ewt/test.conllu.gz"]},
-           {}),
-    "squad": ("local_squad", {"train": ["squad_format/new_wiki_v1.0.json.gz", "squad_format/nyt_v1.0.json.gz"],
-                              "validation": ["squad_format/reddit_v1.0.json.gz"]},
-              {"max_length": 128, "doc_stride": 64, "metrics": ("f1", "exact_match"), "max_train_examples": 4000,
-               "max_eval_examples": 2000}),
+    "sst2": (
+        "local",
+        {"train": ["sst2/train.tsv"], "validation": ["sst2/dev.tsv"]},
+        {"text": "0", "label": "1"},
+    ),
+    "cola": (
+        "local",
+        {
+            "train": ["cola/in_domain_train.tsv"],
+            "validation": ["cola/in_domain_dev.tsv", "cola/out_of_domain_dev.tsv"],
+        },
+        {"text": "3", "label": "1", "metrics": ("matthews",)},
+    ),
+    "ud": (
+        "local_tagging",
+        {"train": ["ud_english_ewt/dev.conllu.gz"], "validation": ["ud_english_ewt/test.conllu.gz"]},
+        {},
+    ),
+    "squad": (
+        "local_squad",
+        {
+            "train": ["squad_format/new_wiki_v1.0.json.gz", "squad_format/nyt_v1.0.json.gz"],
+            "validation": ["squad_format/reddit_v1.0.json.gz"],
+        },
+        {
+            "max_length": 128,
+            "doc_stride": 64,
+            "metrics": ("f1", "exact_match"),
+            "max_train_examples": 4000,
+            "max_eval_examples": 2000,
+        },
+    ),
 }

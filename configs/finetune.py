@@ -3,23 +3,24 @@
     python -m electra_jax.finetune --config=configs/finetune.py:task=sst2,model=electra,size=base --workdir=runs/sst2 \\
         --init_from=runs/base,random:runs/base
 
-Tasks: GLUE's nine (cola sst2 mrpc stsb qqp mnli qnli rte wnli), xnli, squad1, squad2, trec6 and trec47 (fetched), and four
-kinds of one's own: `local` (classification), `local_regression`, `local_tagging`, with --config.task.train=FILE,
---config.task.validation=FILE, and the names of the columns, and `local_squad` (files in SQuAD's format). Several files go with
-commas between. GLUE, XNLI and SQuAD are read as TFDS datasets: prepare them with tfds, or give a copy's directory as
---config.task.source.
+Tasks: GLUE's nine (cola sst2 mrpc stsb qqp mnli qnli rte wnli), xnli, squad1, squad2, trec6 and trec47
+(fetched), and four kinds of one's own: `local` (classification), `local_regression`, `local_tagging`, with
+--config.task.train=FILE, --config.task.validation=FILE, and the names of the columns, and `local_squad`
+(files in SQuAD's format). Several files go with commas between. GLUE, XNLI and SQuAD are read as TFDS
+datasets: prepare them with tfds, or give a copy's directory as --config.task.source.
 
-Settings. electra: google-research/electra, configure_finetuning.py, finetune/, model/optimization.py, with its layer-wise decay
-as published (the top layer already decayed twice; `optimizer.top_exponent=1` is what was meant). Its code has no rate of its
-own for `small` (1e-4); the paper's table says 3e-4, taken here. Weight decay 0.01 as in the code, where the paper says 0.
-deberta: microsoft/DeBERTa, experiments/glue/*.sh; what has no script there takes MNLI's values of its
-size. With sift=true (scale-invariant fine-tuning, finetuning/sift.py; 2.7 times the operations of a step and twice its memory)
-xsmall, small and base take the values that mnli.sh has for it. Not run at their scale here.
+Settings. electra: google-research/electra, configure_finetuning.py, finetune/, model/optimization.py, with
+its layer-wise decay as published (the top layer already decayed twice; `optimizer.top_exponent=1` is what was
+meant). Its code has no rate of its own for `small` (1e-4); the paper's table says 3e-4, taken here. Weight
+decay 0.01 as in the code, where the paper says 0.
+deberta: microsoft/DeBERTa, experiments/glue/*.sh; what has no script there takes MNLI's values of its size.
+With sift=true (scale-invariant fine-tuning, finetuning/sift.py; 2.7 times the operations of a step and twice
+its memory) xsmall, small and base take the values that mnli.sh has for it. Not run at their scale here.
 """
 
 from ml_collections import config_dict
 
-from electra_jax.config_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_config_argument
 
 # task: (TFDS name or sample, metrics, epochs of ELECTRA's code, kind)
 TASKS = {
@@ -46,16 +47,24 @@ TASKS = {
 ELECTRA = {"small": (3e-4, 0.8), "base": (1e-4, 0.8), "large": (5e-5, 0.9)}
 # (task, size): (epochs, warm-up steps, learning rate, rows, dropout of the head, tokens)
 DEBERTA = {
-    ("mnli", "xsmall"): (3, 1000, 4.5e-5, 64, 0.1, 256), ("mnli", "small"): (3, 1500, 4.5e-5, 64, 0.2, 256),
-    ("mnli", "base"): (3, 1000, 1.5e-5, 64, 0.1, 256), ("mnli", "large"): (2, 500, 7e-6, 64, 0.3, 256),
-    ("qqp", "large"): (6, 1000, 1e-5, 64, 0.2, 320), ("qnli", "large"): (6, 200, 7e-6, 64, 0.2, 512),
-    ("sst2", "large"): (8, 500, 6e-6, 32, 0.1, 128), ("cola", "large"): (10, 50, 5.5e-6, 32, 0.1, 64),
-    ("stsb", "large"): (4, 50, 7e-6, 32, 0.1, 128), ("mrpc", "large"): (6, 50, 6e-6, 32, 0.2, 128),
+    ("mnli", "xsmall"): (3, 1000, 4.5e-5, 64, 0.1, 256),
+    ("mnli", "small"): (3, 1500, 4.5e-5, 64, 0.2, 256),
+    ("mnli", "base"): (3, 1000, 1.5e-5, 64, 0.1, 256),
+    ("mnli", "large"): (2, 500, 7e-6, 64, 0.3, 256),
+    ("qqp", "large"): (6, 1000, 1e-5, 64, 0.2, 320),
+    ("qnli", "large"): (6, 200, 7e-6, 64, 0.2, 512),
+    ("sst2", "large"): (8, 500, 6e-6, 32, 0.1, 128),
+    ("cola", "large"): (10, 50, 5.5e-6, 32, 0.1, 64),
+    ("stsb", "large"): (4, 50, 7e-6, 32, 0.1, 128),
+    ("mrpc", "large"): (6, 50, 6e-6, 32, 0.2, 128),
     ("rte", "large"): (6, 50, 1e-5, 32, 0.3, 320),
 }
 # size: (values as above, weight of the penalty); experiments/glue/mnli.sh, deberta-v3-*-sift
-SIFT = {"xsmall": ((10, 1500, 5e-5, 64, 0.1, 256), 3.0), "small": ((6, 1000, 3.5e-5, 64, 0.1, 256), 5.0),
-        "base": ((6, 1000, 1.5e-5, 64, 0.1, 256), 5.0)}
+SIFT = {
+    "xsmall": ((10, 1500, 5e-5, 64, 0.1, 256), 3.0),
+    "small": ((6, 1000, 3.5e-5, 64, 0.1, 256), 5.0),
+    "base": ((6, 1000, 1.5e-5, 64, 0.1, 256), 5.0),
+}
 VAT_LAMBDA = 5.0  # elsewhere, as for xxlarge-v2
 MODELS = {"electra": tuple(ELECTRA), "deberta": ("xsmall", "small", "base", "large")}
 
@@ -64,37 +73,71 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The settings of one task for one size of one family."""
     chosen = parse_config_argument(arg, task="trec6", model="electra", size="small", sift="false")
     task, model, size = chosen["task"], chosen["model"], chosen["size"]
-    for key, known in (("task", TASKS), ("model", MODELS), ("size", MODELS.get(model, ())), ("sift", ("true", "false"))):
+    for key, known in (
+        ("task", TASKS),
+        ("model", MODELS),
+        ("size", MODELS.get(model, ())),
+        ("sift", ("true", "false")),
+    ):
         if chosen[key] not in known:
-            raise ValueError(f"config argument {key}: got {chosen[key]!r}, expected one of {', '.join(known)}.")
+            raise ValueError(
+                f"config argument {key}: got {chosen[key]!r}, expected one of {', '.join(known)}."
+            )
     source, metrics, epochs, kind = TASKS[task]
     create = config_dict.create
     config = create(
         task=create(
-            kind=kind, source=source, train="", validation="", test="", text="", pair="", label="", labels=(),
+            kind=kind,
+            source=source,
+            train="",
+            validation="",
+            test="",
+            text="",
+            pair="",
+            label="",
+            labels=(),
             # Of XNLI: `language` (en, de, …) is that of its evaluation splits. It has no training split: with
-            # task.train="tfds:glue/mnli" it is zero-shot; translate-train is task.train="tfds:xtreme_xnli" with the same
-            # train_language, or "all" for all of them.
-            language="", train_language="en",
-            metrics=metrics, max_length=512 if kind == "question_answering" else 128,
-            max_train_examples=0, max_eval_examples=0,  # of a split with labels; chosen at random, always the same; 0 for all
+            # task.train="tfds:glue/mnli" it is zero-shot; translate-train is task.train="tfds:xtreme_xnli"
+            # with the same train_language, or "all" for all of them.
+            language="",
+            train_language="en",
+            metrics=metrics,
+            max_length=512 if kind == "question_answering" else 128,
+            max_train_examples=0,
+            max_eval_examples=0,  # of a split with labels; chosen at random, always the same; 0 for all
             label_scale=1.0,  # numbers of a regression are divided by it for training
             swaps_pairs=False,  # train on every pair in both orders
-            max_query_length=64, doc_stride=128,  # of questions: tokens kept, and from one window of the context to the next
+            max_query_length=64,
+            doc_stride=128,  # of questions: tokens kept, and from one window of the context to the next
             null_threshold=0.0,  # a question whose score of having no answer is higher is left unanswered
         ),
         model=create(
             head="published",  # or "transformers": the one that its classes have, to be exported; the same but in ELECTRA
-            head_dropout=0.1, hidden_dropout=0.1, attention_dropout=0.1, dtype="float32",
+            head_dropout=0.1,
+            hidden_dropout=0.1,
+            attention_dropout=0.1,
+            dtype="float32",
         ),
         optimizer=create(
-            learning_rate=1e-4, layer_decay=1.0, top_exponent=1, schedule="warmup_times_decay",
+            learning_rate=1e-4,
+            layer_decay=1.0,
+            top_exponent=1,
+            schedule="warmup_times_decay",
             warmup_steps=0,  # 0: warmup_share of the run
-            warmup_share=0.1, beta1=0.9, beta2=0.999, epsilon=1e-6, weight_decay=0.01, bias_correction=False, clip_norm=1.0,
+            warmup_share=0.1,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-6,
+            weight_decay=0.01,
+            bias_correction=False,
+            clip_norm=1.0,
         ),
         sift=create(  # scale-invariant fine-tuning
-            vat_lambda=VAT_LAMBDA if chosen["sift"] == "true" else 0.0,  # weight of its penalty; 0: without it
-            learning_rate=1e-4, init_perturbation=1e-2,
+            vat_lambda=VAT_LAMBDA
+            if chosen["sift"] == "true"
+            else 0.0,  # weight of its penalty; 0: without it
+            learning_rate=1e-4,
+            init_perturbation=1e-2,
         ),
         mesh=create(data=-1, fsdp=1, tensor=1),
         train=create(num_epochs=epochs, batch_size=32),
@@ -105,7 +148,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         config.optimizer.update(learning_rate=learning_rate, layer_decay=decay, top_exponent=2)
         config.task.label_scale = 5.0 if task == "stsb" else 1.0
         config.task.swaps_pairs = task in ("mrpc", "stsb")  # double_unordered
-        config.task.null_threshold = -2.75 if task == "squad2" else 0.0  # that of its submission; a logit, with its own head
+        config.task.null_threshold = (
+            -2.75 if task == "squad2" else 0.0
+        )  # that of its submission; a logit, with its own head
     else:
         values = DEBERTA.get((task, size), DEBERTA["mnli", size])
         if chosen["sift"] == "true" and size in SIFT:

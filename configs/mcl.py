@@ -1,28 +1,29 @@
 """MCL: `--config=configs/mcl.py:size=base|tiny|small[,objective=electra|mlm]`.
 
-Chen et al., "Pre-training Language Model as a Multi-perspective Course Learner", Findings of ACL 2023: ELECTRA with two more
-courses, tokens that were swapped and tokens that were inserted, and with corrections of what the two encoders got wrong.
+Chen et al., "Pre-training Language Model as a Multi-perspective Course Learner", Findings of ACL 2023:
+ELECTRA with two more courses, tokens that were swapped and tokens that were inserted, and with corrections of
+what the two encoders got wrong.
 
     python -m electra_jax.pretrain --config=configs/mcl.py:size=base --config.data.datasets=DIR --workdir=runs/mcl
 
-Without --config.data.datasets it runs on WikiText-2. No code of its pre-training is public, and the paper's text was not at
-hand when this was written. So every value says how it is known:
+Without --config.data.datasets it runs on WikiText-2. No code of its pre-training is public, and the paper's
+text was not at hand when this was written. So every value says how it is known:
 
   [V]  seen in the paper's abstract, or on the page and in the file list of the released model
   [C]  seen in the code of COCO-LM (microsoft/COCO-LM), whose architecture MCL is recalled to share
   [R]  recalled, not checked; it may be wrong, and is not to be quoted as the paper's
   [E]  chosen here, since nothing says it
 
-`base` is the paper's setting and `tiny` that of its ablations, the same model with a smaller batch [R]. `small` is ours:
-ELECTRA small with this architecture [E]. Published [V]: on average 2.8 points more than ELECTRA on GLUE and 3.2 on SQuAD 2.0,
-in its own comparison. Not run to the end here.
+`base` is the paper's setting and `tiny` that of its ablations, the same model with a smaller batch [R].
+`small` is ours: ELECTRA small with this architecture [E]. Published [V]: on average 2.8 points more than
+ELECTRA on GLUE and 3.2 on SQuAD 2.0, in its own comparison. Not run to the end here.
 """
 
 from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from electra_jax.config_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_config_argument
 from electra_jax.models.config import encoder_shape
 
 
@@ -38,7 +39,8 @@ class Recipe(NamedTuple):
 
 NUM_LAYERS, GENERATOR_LAYERS = 12, 4  # [R]; [C] cocolm_base
 RECIPES = {
-    # 12×768 [R]; 2,048 rows of 512 [R], of 16 GB of text [R]; 125,000 steps [V], from the name of the checkpoint.
+    # 12×768 [R]; 2,048 rows of 512 [R], of 16 GB of text [R]; 125,000 steps [V], from the name of the
+    # checkpoint.
     "base": Recipe(768, 768, 512, 2048, 125_000),
     "tiny": Recipe(768, 768, 512, 512, 125_000),  # 512 rows [R]
     "small": Recipe(128, 256, 128, 128, 1_000_000),  # [E]
@@ -72,7 +74,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
                 position_biased_input=True,  # learned absolute positions in the input, too [C]
             ),
             embedding_sharing="tied",  # tokens, positions and LayerNorm [C]; the only bridge between the two [V]
-            generator=create(**encoder_shape(recipe.hidden_size, GENERATOR_LAYERS)),  # as wide as the discriminator [R]; [C]
+            generator=create(
+                **encoder_shape(recipe.hidden_size, GENERATOR_LAYERS)
+            ),  # as wide as the discriminator [R]; [C]
             discriminator=create(**encoder_shape(recipe.hidden_size, NUM_LAYERS)),
         ),
         objective=create(
@@ -87,7 +91,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             swap_prob=0.15,  # [R]
             swap_permutation="uniform",  # [E]; or "cyclic", in which no token stays where it was
             insert_prob=0.15,  # [E]
-            # Weights of the courses: no source gives one. 50 is ELECTRA's, and the default of COCO-LM's code [C].
+            # Weights of the courses: no source gives one. 50 is ELECTRA's, and the default of COCO-LM's code
+            # [C].
             gen_weight=1.0,  # masked tokens
             token_weight=1.0,
             disc_weight=50.0,  # replaced tokens [E]
@@ -101,7 +106,13 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             correction_normalizer="selected",  # the tokens that are corrected [E]; or "all"
         ),
         # As in electra.py.
-        data=create(datasets=("sample:wikitext2",), weights=(1.0,), sequence_length=recipe.sequence_length, seed=0, prefetch=2),
+        data=create(
+            datasets=("sample:wikitext2",),
+            weights=(1.0,),
+            sequence_length=recipe.sequence_length,
+            seed=0,
+            prefetch=2,
+        ),
         optimizer=create(
             learning_rate=5e-4,  # [R]
             discriminator_learning_rate=0.0,  # 0: the same
@@ -131,10 +142,19 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         eval=create(every=10_000, batch_size=min(recipe.batch_size, 256), max_batches=100, seed=1),
         # As in electra.py; fine-tuned with ELECTRA's settings [E].
         probe=create(
-            every=0, config=f"configs/finetune.py:task=trec6,model=electra,size={settings}", train="", validation="", text="",
-            pair="", label="", max_examples=1000, num_epochs=3, seed=0,
+            every=0,
+            config=f"configs/finetune.py:task=trec6,model=electra,size={settings}",
+            train="",
+            validation="",
+            text="",
+            pair="",
+            label="",
+            max_examples=1000,
+            num_epochs=3,
+            seed=0,
         ),
-        # init_from: a run, or an imported model, whose parameters this one starts from (configs/continued.py).
+        # init_from: a run, or an imported model, whose parameters this one starts from
+        # (configs/continued.py).
         checkpoint=create(every=5_000, keep=3, init_from=""),
         log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),
         stages=(),  # as in electra.py

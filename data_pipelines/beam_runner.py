@@ -1,14 +1,16 @@
-"""The dataset builder on Apache Beam, for corpora beyond one machine: the same groups, chunks and files as on one machine.
+"""The dataset builder on Apache Beam, for corpora beyond one machine: the same groups, chunks and files as on
+one machine.
 
     python -m data_pipelines.corpus … --runner FlinkRunner -- --flink_master=HOST:8081 --parallelism=64
     python -m data_pipelines.corpus … --runner FnApiRunner -- --direct_num_workers=4 --direct_running_mode=multi_processing
 
-A group of sources is read by one worker (cut a corpus into files of some GB); its chunks are dealt out to all workers, and each
-becomes one file. Every worker needs this package installed, and sees the sources, the tokenizer and --out under the paths that
-they have here: on a file system that all share, or a bucket mounted on all. Paths like gs://… are not read, so Dataflow needs
-a container that mounts the bucket. A chunk that is done is not packed again, be it that the runner tries twice or that the
-command is given again. Shown to work with Beam's own runner of one machine, FnApiRunner, in one process and in several, which
-holds the whole text in memory; no cluster has run it yet.
+A group of sources is read by one worker (cut a corpus into files of some GB); its chunks are dealt out to all
+workers, and each becomes one file. Every worker needs this package installed, and sees the sources, the
+tokenizer and --out under the paths that they have here: on a file system that all share, or a bucket mounted
+on all. Paths like gs://… are not read, so Dataflow needs a container that mounts the bucket. A chunk that is
+done is not packed again, be it that the runner tries twice or that the command is given again. Shown to work
+with Beam's own runner of one machine, FnApiRunner, in one process and in several, which holds the whole text
+in memory; no cluster has run it yet.
 """
 
 import dataclasses
@@ -38,8 +40,9 @@ def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
         raise ValueError(f"--runner {runner}: {error}") from error
 
 
-def run_pipeline(pipeline: beam.Pipeline, groups: Sequence[Group], recipe: Recipe,
-                 report: ReadReport) -> list[tuple[str, dict[str, Any]]]:
+def run_pipeline(
+    pipeline: beam.Pipeline, groups: Sequence[Group], recipe: Recipe, report: ReadReport
+) -> list[tuple[str, dict[str, Any]]]:
     """(path, counts) of every chunk of all groups in order; what was read is added to `report`.
 
     Raises:
@@ -48,16 +51,26 @@ def run_pipeline(pipeline: beam.Pipeline, groups: Sequence[Group], recipe: Recip
     results = {name: Path(recipe.directory) / f"{name}.json" for name in ("chunks", "reports")}
     for path in results.values():
         path.unlink(missing_ok=True)  # of an earlier try
-    read = (pipeline | "Groups" >> beam.Create(groups) | "Deal out groups" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_read, recipe).with_outputs(REPORT, main="jobs"))
+    read = (
+        pipeline
+        | "Groups" >> beam.Create(groups)
+        | "Deal out groups" >> beam.Reshuffle()
+        | "Read" >> beam.FlatMap(_read, recipe).with_outputs(REPORT, main="jobs")
+    )
     chunks = read["jobs"] | "Deal out chunks" >> beam.Reshuffle() | "Pack" >> beam.Map(finish_job)
     for name, values in (("chunks", chunks), ("reports", read[REPORT])):
-        _ = values | f"All {name}" >> beam.combiners.ToList() | f"Write {name}" >> beam.Map(_write, results[name])
+        _ = (
+            values
+            | f"All {name}" >> beam.combiners.ToList()
+            | f"Write {name}" >> beam.Map(_write, results[name])
+        )
     try:
         pipeline.run().wait_until_finish()
     except Exception as error:  # each runner has its own; the last line is the worker's
         reason = str(error).strip().rpartition("\n")[2]
-        raise OSError(f"the Beam pipeline failed: {reason}. What is finished is kept for the next try.") from error
+        raise OSError(
+            f"the Beam pipeline failed: {reason}. What is finished is kept for the next try."
+        ) from error
     return _gather(results, report)
 
 
@@ -88,5 +101,7 @@ def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dic
 
 def _expect(path: Path) -> None:
     if not path.exists():
-        raise OSError(f"{path}: written by a worker, and not seen here. Give an --out on a file system that this process and "
-                      "all workers share, under the same path.")
+        raise OSError(
+            f"{path}: written by a worker, and not seen here. Give an --out on a file system that this "
+            "process and all workers share, under the same path."
+        )

@@ -1,7 +1,7 @@
 """Read plain documents out of text, JSON lines, Parquet and TensorFlow Datasets sources, one string each.
 
-Memory stays bounded whatever the file looks like, except that one JSON line, one Parquet batch of values or one tfds
-example must fit. What a reader changed (cut, skipped, replaced) is counted in a `ReadReport`.
+Memory stays bounded whatever the file looks like, except that one JSON line, one Parquet batch of values or
+one tfds example must fit. What a reader changed (cut, skipped, replaced) is counted in a `ReadReport`.
 """
 
 import codecs
@@ -32,30 +32,47 @@ class ReadReport:
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
 
 
-def read_documents(sources: Sequence[str], *, text_field: str = "text", on_invalid_utf8: str = "error",
-                   max_document_chars: int = 1_000_000, report: ReadReport | None = None) -> Iterator[str]:
+def read_documents(
+    sources: Sequence[str],
+    *,
+    text_field: str = "text",
+    on_invalid_utf8: str = "error",
+    max_document_chars: int = 1_000_000,
+    report: ReadReport | None = None,
+) -> Iterator[str]:
     """The documents of all sources, in order.
 
-    In .txt a blank line ends a document and the lines inside are joined by newlines; elsewhere a document is the
-    `text_field` of one record. Longer documents than `max_document_chars` are cut, at whitespace where there is any.
-    A line that is not UTF-8 is an error, dropped ("skip"), or gets U+FFFD for the bad bytes ("replace"). All sources
-    are checked to exist before the first document is given.
+    In .txt a blank line ends a document and the lines inside are joined by newlines; elsewhere a document is
+    the `text_field` of one record. Longer documents than `max_document_chars` are cut, at whitespace where
+    there is any. A line that is not UTF-8 is an error, dropped ("skip"), or gets U+FFFD for the bad bytes
+    ("replace"). All sources are checked to exist before the first document is given.
     """
     if isinstance(sources, str):
-        raise TypeError(f"sources: got the string {sources!r}, expected a list of strings; write [{sources!r}]")
+        raise TypeError(
+            f"sources: got the string {sources!r}, expected a list of strings; write [{sources!r}]"
+        )
     if on_invalid_utf8 not in ON_INVALID_UTF8:
-        raise ValueError(f"on_invalid_utf8: got {on_invalid_utf8!r}, expected one of {', '.join(ON_INVALID_UTF8)}")
+        raise ValueError(
+            f"on_invalid_utf8: got {on_invalid_utf8!r}, expected one of {', '.join(ON_INVALID_UTF8)}"
+        )
     if max_document_chars < 1:
         raise ValueError(f"max_document_chars: got {max_document_chars}, expected at least 1")
     sources = [str(source) for source in sources]
     readers = [_reader_of(source) for source in sources]
     report = ReadReport() if report is None else report
     decoder = _Decoder(on_invalid_utf8, report)
-    return _read_all(list(zip(sources, readers, strict=True)), text_field, decoder, max_document_chars, report)
+    return _read_all(
+        list(zip(sources, readers, strict=True)), text_field, decoder, max_document_chars, report
+    )
 
 
-def _read_all(sources: list[tuple[str, Callable]], text_field: str, decoder: "_Decoder", max_chars: int,
-              report: ReadReport) -> Iterator[str]:
+def _read_all(
+    sources: list[tuple[str, Callable]],
+    text_field: str,
+    decoder: "_Decoder",
+    max_chars: int,
+    report: ReadReport,
+) -> Iterator[str]:
     for source, reader in sources:
         for fragments in reader(source, text_field, decoder):
             for document in _cut(fragments, max_chars, report):
@@ -75,7 +92,9 @@ def _reader_of(source: str) -> Callable:
     if name.endswith(".parquet"):
         reader = _read_parquet
     if reader is None:
-        raise ValueError(f"{source}: unknown kind of source, expected {SOURCES_HELP}; rename or convert the file")
+        raise ValueError(
+            f"{source}: unknown kind of source, expected {SOURCES_HELP}; rename or convert the file"
+        )
     if not Path(source).is_file():
         what = "is a directory" if Path(source).is_dir() else "does not exist"
         raise FileNotFoundError(f"{source}: {what}, expected a file; check the path")
@@ -91,8 +110,10 @@ class _Decoder:
     def note(self, where: str, error: Exception) -> None:
         """Count an invalid line, or raise."""
         if self.on_invalid == "error":
-            raise ValueError(f"{where}: not valid UTF-8 ({error}); convert the file, or choose on_invalid_utf8 'skip' "
-                             "(drop the line) or 'replace' (write U+FFFD)") from error
+            raise ValueError(
+                f"{where}: not valid UTF-8 ({error}); convert the file, or choose on_invalid_utf8 'skip' "
+                "(drop the line) or 'replace' (write U+FFFD)"
+            ) from error
         self.report.invalid_utf8 += 1
         self.report.first_invalid = self.report.first_invalid or where
 
@@ -105,7 +126,8 @@ class _Decoder:
             return data.decode("utf-8", "replace") if self.on_invalid == "replace" else None
 
     def string(self, value: str, where: str) -> str | None:
-        """`value`, unless it holds lone surrogates (JSON can spell them), which are no text in UTF-8 either."""
+        """`value`, unless it holds lone surrogates (JSON can spell them), which are no text in UTF-8
+        either."""
         try:
             value.encode("utf-8")
             return value
@@ -121,8 +143,10 @@ def _import(module: str, source: str) -> Any:
     try:
         return __import__(module, fromlist=["_"])
     except ImportError as error:
-        raise ImportError(f"{source}: reading it needs the package {module.split('.')[0]}, which is not installed "
-                          f"({error}); run `pip install 'electra_jax[formats]'`") from error
+        raise ImportError(
+            f"{source}: reading it needs the package {module.split('.')[0]}, which is not installed "
+            f"({error}); run `pip install 'electra_jax[formats]'`"
+        ) from error
 
 
 @contextmanager
@@ -140,11 +164,14 @@ def _open(source: str) -> Iterator[BinaryIO]:
         try:
             yield stream
         except damage as error:
-            raise ValueError(f"{source}: damaged or cut-off compressed data ({error}); fetch the file again") from error
+            raise ValueError(
+                f"{source}: damaged or cut-off compressed data ({error}); fetch the file again"
+            ) from error
 
 
 def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """(line number from 1, bytes, whether the line ends here); a line above BLOCK_BYTES comes in several pieces."""
+    """(line number from 1, bytes, whether the line ends here); a line above BLOCK_BYTES comes in several
+    pieces."""
     number, held = 1, b""
     while data := stream.read(BLOCK_BYTES):
         *whole, rest = (held + data).split(b"\n")
@@ -188,8 +215,8 @@ def _until_none(first: str, fragments: Iterator[str | None]) -> Iterator[str]:
 def _txt_fragments(stream: BinaryIO, source: str, decoder: _Decoder) -> Iterator[str | None]:
     """Text in small pieces, "\\n" after a line, None at a blank line.
 
-    A line is decoded as it streams. One longer than a block that turns out invalid midway under "skip" keeps what was
-    already given and drops the rest.
+    A line is decoded as it streams. One longer than a block that turns out invalid midway under "skip" keeps
+    what was already given and drops the rest.
     """
     make = codecs.getincrementaldecoder("utf-8")
     strict, dropped, noted, blank, number_was = make("strict"), False, False, True, 0
@@ -222,7 +249,8 @@ def _txt_fragments(stream: BinaryIO, source: str, decoder: _Decoder) -> Iterator
 
 
 def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport) -> Iterator[str]:
-    """Documents of at most `max_chars` characters from the pieces of one; empty ones are counted and dropped."""
+    """Documents of at most `max_chars` characters from the pieces of one; empty ones are counted and
+    dropped."""
     parts, size, given = [], 0, False
     for fragment in fragments:
         parts.append(fragment)
@@ -250,7 +278,8 @@ def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport) -> Iterat
 
 
 def _split_at_whitespace(text: str, limit: int) -> tuple[str, str]:
-    """The first at most `limit` characters up to a whitespace, and the rest; without whitespace, exactly `limit`."""
+    """The first at most `limit` characters up to a whitespace, and the rest; without whitespace, exactly
+    `limit`."""
     text = text.lstrip()
     at = next((i for i in range(min(limit, len(text) - 1), 0, -1) if text[i].isspace()), limit)
     return text[:at].rstrip(), text[at:].lstrip()
@@ -266,8 +295,10 @@ def _read_jsonl(source: str, text_field: str, decoder: _Decoder) -> Iterator[Ite
             try:
                 record = json.loads(text)
             except ValueError as error:
-                raise ValueError(f"{where}: not valid JSON ({error}); expected one object a line with the text in "
-                                 f"{text_field!r}") from error
+                raise ValueError(
+                    f"{where}: not valid JSON ({error}); expected one object a line with the text in "
+                    f"{text_field!r}"
+                ) from error
             value = decoder.string(_field(record, text_field, where), where)
             if value is not None:
                 yield iter([value])
@@ -276,14 +307,20 @@ def _read_jsonl(source: str, text_field: str, decoder: _Decoder) -> Iterator[Ite
 def _field(record: Any, text_field: str, where: str) -> str:
     """The text of a record, or an error naming the fields it has."""
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: got a {type(record).__name__}, expected an object with the field {text_field!r}")
+        raise ValueError(
+            f"{where}: got a {type(record).__name__}, expected an object with the field {text_field!r}"
+        )
     if text_field not in record:
-        raise ValueError(f"{where}: no field {text_field!r}, found {', '.join(map(repr, record)) or 'no fields'}; "
-                         "name the one that holds the text with text_field")
+        raise ValueError(
+            f"{where}: no field {text_field!r}, found {', '.join(map(repr, record)) or 'no fields'}; "
+            "name the one that holds the text with text_field"
+        )
     value = record[text_field]
     if not isinstance(value, str):
-        raise ValueError(f"{where}: field {text_field!r} is a {type(value).__name__}, expected a string; name the one "
-                         "that holds the text with text_field")
+        raise ValueError(
+            f"{where}: field {text_field!r} is a {type(value).__name__}, expected a string; name the one "
+            "that holds the text with text_field"
+        )
     return value
 
 
@@ -292,7 +329,9 @@ def _read_parquet(source: str, text_field: str, decoder: _Decoder) -> Iterator[I
     try:
         file = parquet.ParquetFile(source)
     except arrow.ArrowInvalid as error:
-        raise ValueError(f"{source}: not a Parquet file, or damaged ({error}); fetch the file again") from error
+        raise ValueError(
+            f"{source}: not a Parquet file, or damaged ({error}); fetch the file again"
+        ) from error
     with file:
         names = file.schema_arrow.names
         if text_field not in names:
@@ -300,8 +339,10 @@ def _read_parquet(source: str, text_field: str, decoder: _Decoder) -> Iterator[I
         kind = file.schema_arrow.field(text_field).type
         texts = (arrow.string(), arrow.large_string(), arrow.binary(), arrow.large_binary())
         if kind not in texts:
-            raise ValueError(f"{source}: column {text_field!r} is {kind}, expected string; name the one that holds the "
-                             "text with text_field")
+            raise ValueError(
+                f"{source}: column {text_field!r} is {kind}, expected string; name the one that holds the "
+                "text with text_field"
+            )
         row = 0
         for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
             binary = arrow.large_binary() if "large" in str(kind) else arrow.binary()
@@ -324,8 +365,10 @@ def _read_tfds(source: str, text_field: str, decoder: _Decoder) -> Iterator[Iter
         examples = builder.as_data_source(split=split)
     except Exception as error:
         reason = str(error).partition("\n")[0]  # the list of every known dataset follows
-        raise ValueError(f"{source}: cannot be read ({reason}); expected tfds:NAME_OR_DIRECTORY[@SPLIT] of a dataset "
-                         "already prepared with file_format='array_record'") from error
+        raise ValueError(
+            f"{source}: cannot be read ({reason}); expected tfds:NAME_OR_DIRECTORY[@SPLIT] of a dataset "
+            "already prepared with file_format='array_record'"
+        ) from error
     for index in range(len(examples)):
         where, record = f"{source}: example {index}", examples[index]
         if isinstance(record, dict) and isinstance(record.get(text_field), bytes):

@@ -1,7 +1,8 @@
 """`batch_at(step)`: the batch of a step as a global jax.Array, read ahead by one background thread.
 
-The step number is the only state: nothing is saved with a checkpoint, and any step may be asked for at any time. The
-sharding decides which rows this process reads; every one of them is read once, however many devices hold a copy.
+The step number is the only state: nothing is saved with a checkpoint, and any step may be asked for at any
+time. The sharding decides which rows this process reads; every one of them is read once, however many devices
+hold a copy.
 
 Shapes: B global batch, L sequence length.
 """
@@ -21,24 +22,33 @@ Batch = dict[str, jax.Array]
 
 
 class Loader:
-    """Endless batches of a mixture: the batch of step s holds the B global examples from (s - first_step)·B on.
+    """Endless batches of a mixture: the batch of step s holds the B global examples from (s - first_step)·B
+    on.
 
-    Args:
-      mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` as `Mixture` has them.
-      batch_size: B, over all processes.
-      sharding: a NamedSharding of [B, L] arrays that cuts the batch axis alone.
-      first_step: the step that takes the mixture's first examples; those before it have no batch.
-      prefetch: batches read ahead of the step asked last; 0 reads in the caller's thread.
+    Args: mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` as
+      `Mixture` has them. batch_size: B, over all processes. sharding: a NamedSharding of [B, L] arrays that
+      cuts the batch axis alone. first_step: the step that takes the mixture's first examples; those before it
+      have no batch. prefetch: batches read ahead of the step asked last; 0 reads in the caller's thread.
 
     Raises:
       ValueError: a batch size that the sharding does not divide, or a sharding that cuts the length axis.
     """
 
-    def __init__(self, mixture: Mixture, *, batch_size: int, sharding: NamedSharding, first_step: int = 0, prefetch: int = 2):
+    def __init__(
+        self,
+        mixture: Mixture,
+        *,
+        batch_size: int,
+        sharding: NamedSharding,
+        first_step: int = 0,
+        prefetch: int = 2,
+    ):
         self._mixture = mixture
         self._batch_size, self._first_step = batch_size, first_step
         self._rows = _ShardedRows(mixture, batch_size, sharding, key="config.train.batch_size")
-        self._ahead = _LookAhead(lambda step: self._rows.read((step - first_step) * batch_size), prefetch=prefetch, what="step")
+        self._ahead = _LookAhead(
+            lambda step: self._rows.read((step - first_step) * batch_size), prefetch=prefetch, what="step"
+        )
 
     @property
     def seconds_waited(self) -> float:
@@ -85,17 +95,30 @@ class EvaluationLoader:
       ValueError: an endless mixture, `max_batches` < 1, or as for `Loader`.
     """
 
-    def __init__(self, mixture: Mixture, *, batch_size: int, sharding: NamedSharding, max_batches: int | None = None,
-                 prefetch: int = 2):
+    def __init__(
+        self,
+        mixture: Mixture,
+        *,
+        batch_size: int,
+        sharding: NamedSharding,
+        max_batches: int | None = None,
+        prefetch: int = 2,
+    ):
         if mixture.num_examples is None:
             raise ValueError("EvaluationLoader needs a finite mixture (make_sequential), got an endless one.")
         if max_batches is not None and max_batches < 1:
-            raise ValueError(f"config.eval.max_batches: got {max_batches}, expected None (all) or at least 1.")
+            raise ValueError(
+                f"config.eval.max_batches: got {max_batches}, expected None (all) or at least 1."
+            )
         rows = _ShardedRows(mixture, batch_size, sharding, key="config.eval.batch_size")
         num_batches = -(-mixture.num_examples // batch_size)
         self._num_batches = num_batches if max_batches is None else min(num_batches, max_batches)
-        self._ahead = _LookAhead(lambda index: rows.read(index * batch_size), prefetch=prefetch,
-                                 what="evaluation batch", end=self._num_batches)
+        self._ahead = _LookAhead(
+            lambda index: rows.read(index * batch_size),
+            prefetch=prefetch,
+            what="evaluation batch",
+            end=self._num_batches,
+        )
 
     def __len__(self) -> int:
         return self._num_batches
@@ -130,45 +153,61 @@ class _ShardedRows:
         axes = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
         shards = int(np.prod([sharding.mesh.shape[axis] for axis in axes]))
         if batch_size < 1 or batch_size % shards:
-            raise ValueError(f"{key}: got {batch_size}, expected a positive multiple of {shards}, the number of shards "
-                             f"of the batch over mesh axes {axes} (config.mesh.*).")
+            raise ValueError(
+                f"{key}: got {batch_size}, expected a positive multiple of {shards}, the number of shards "
+                f"of the batch over mesh axes {axes} (config.mesh.*)."
+            )
         if any(axis is not None for axis in sharding.spec[1:]):
-            raise ValueError(f"a batch is cut along its rows alone, got {sharding.spec}; shard the first axis only.")
-        # Replicated devices ask for the same slice, so a slice is read once: memory holds the distinct ones, in order.
+            raise ValueError(
+                f"a batch is cut along its rows alone, got {sharding.spec}; shard the first axis only."
+            )
+        # Replicated devices ask for the same slice, so a slice is read once: memory holds the distinct ones,
+        # in order.
         slices = sharding.addressable_devices_indices_map(self._shape).values()
         self._spans = sorted({index[0].indices(batch_size)[:2] for index in slices})
         sizes = [stop - start for start, stop in self._spans]
         self._place = dict(zip(self._spans, np.cumsum([0, *sizes]).tolist(), strict=False))
 
     def read(self, first: int) -> Batch:
-        """The batch whose row 0 is global example `first`. Beyond the end of a finite mixture rows are padding."""
+        """The batch whose row 0 is global example `first`. Beyond the end of a finite mixture rows are
+        padding."""
         end = self._mixture.num_examples
-        wanted = [self._mixture.rows_at(*(first + bound if end is None else min(first + bound, end) for bound in span))
-                  for span in self._spans]
+        wanted = [
+            self._mixture.rows_at(
+                *(first + bound if end is None else min(first + bound, end) for bound in span)
+            )
+            for span in self._spans
+        ]
         ids = self._mixture.read(*(np.concatenate(parts) for parts in zip(*wanted, strict=True)))
         # Only the last spans can run over the end, so what is missing is at the tail.
         missing = sum(stop - start for start, stop in self._spans) - len(ids)
         if missing:
-            ids = np.concatenate([ids, np.full((missing, ids.shape[1]), self._mixture.special.pad, ids.dtype)])
+            ids = np.concatenate(
+                [ids, np.full((missing, ids.shape[1]), self._mixture.special.pad, ids.dtype)]
+            )
 
         def of_device(index: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = index[0].indices(self._shape[0])
             place = self._place[start, stop]
-            return ids[place:place + stop - start]
+            return ids[place : place + stop - start]
 
         return {"input_ids": jax.make_array_from_callback(self._shape, self._sharding, of_device)}
 
 
 class _LookAhead:
-    """Results of `make(number)`, computed ahead of the number asked last by one thread. Random access stays correct.
+    """Results of `make(number)`, computed ahead of the number asked last by one thread. Random access stays
+    correct.
 
-    The window is the `prefetch` numbers after the last one asked. Asking elsewhere moves it: what lies inside is kept,
-    the rest is dropped. The thread starts with the first question, so a resumed run never reads batches of step 0.
+    The window is the `prefetch` numbers after the last one asked. Asking elsewhere moves it: what lies inside
+    is kept, the rest is dropped. The thread starts with the first question, so a resumed run never reads
+    batches of step 0.
     """
 
     def __init__(self, make: Callable[[int], Batch], *, prefetch: int, what: str, end: int | None = None):
         if prefetch < 0:
-            raise ValueError(f"config.data.prefetch: got {prefetch}, expected 0 (no background thread) or more.")
+            raise ValueError(
+                f"config.data.prefetch: got {prefetch}, expected 0 (no background thread) or more."
+            )
         self._make, self._prefetch, self._what, self._end = make, prefetch, what, end
         self._changed = threading.Condition()
         self._window = range(0)  # numbers that the thread should have ready
@@ -180,7 +219,9 @@ class _LookAhead:
     def get(self, number: int) -> Batch:
         """make(number), waiting for it if need be."""
         if number < 0 or (self._end is not None and number >= self._end):
-            raise IndexError(f"{self._what} {number}: expected 0 … {'' if self._end is None else self._end - 1}")
+            raise IndexError(
+                f"{self._what} {number}: expected 0 … {'' if self._end is None else self._end - 1}"
+            )
         began = time.perf_counter()
         try:
             result = self._get(number)

@@ -1,8 +1,9 @@
-"""Several datasets as one endless stream: which row of which dataset is global example i, and those rows' token ids.
+"""Several datasets as one endless stream: which row of which dataset is global example i, and those rows'
+token ids.
 
-Random access, no state: the same global index gives the same row on every host, before and after a restart. Grain
-decides the order (a fresh shuffle every epoch, datasets interleaved by weight); rows are read many at a time, because
-one `__getitems__` of a batch costs far less than its rows one by one.
+Random access, no state: the same global index gives the same row on every host, before and after a restart.
+Grain decides the order (a fresh shuffle every epoch, datasets interleaved by weight); rows are read many at a
+time, because one `__getitems__` of a batch costs far less than its rows one by one.
 """
 
 import bisect
@@ -17,7 +18,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines import corpus
-from data_pipelines.tokenizer_directory import SpecialIds
+from data_pipelines.tokenizers.directory import SpecialIds
 
 FEATURE = "input_ids"
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
@@ -26,10 +27,11 @@ _ENDLESS = 2**48  # more examples than are read of a dataset in any run
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSource:
-    """One dataset of a mixture: its directory, its share of the examples relative to the others' weights, its split.
+    """One dataset of a mixture: its directory, its share of the examples relative to the others' weights, its
+    split.
 
-    `order` is which of the run's shuffled orders it is read in, None for that of its place in the mixture; `start` is how many
-    examples of that order were read before (`continue_sources`).
+    `order` is which of the run's shuffled orders it is read in, None for that of its place in the mixture;
+    `start` is how many examples of that order were read before (`continue_sources`).
     """
 
     path: str
@@ -54,31 +56,40 @@ class _Dataset:
         splits = builder.info.splits
         if described.split not in splits or not splits[described.split].num_examples:
             sizes = {name: split.num_examples for name, split in splits.items()}
-            raise ValueError(f"dataset {described.path}: split {described.split!r} is missing or empty; its splits and "
-                             f"their rows are {sizes}. Choose another split in config.data, or build from more text.")
+            raise ValueError(
+                f"dataset {described.path}: split {described.split!r} is missing or empty; its splits and "
+                f"their rows are {sizes}. Choose another split in config.data, or build from more text."
+            )
         features = builder.info.features
         if FEATURE not in features or len(features[FEATURE].shape) != 1:
-            raise ValueError(f"dataset {described.path}: expected a feature {FEATURE!r} of shape (sequence_length,), "
-                             f"got {features}. Build it with data_pipelines.corpus.")
+            raise ValueError(
+                f"dataset {described.path}: expected a feature {FEATURE!r} of shape (sequence_length,), "
+                f"got {features}. Build it with data_pipelines.corpus."
+            )
         (self.sequence_length,) = features[FEATURE].shape
         self.dtype = np.dtype(features[FEATURE].np_dtype)  # .dtype would import TensorFlow
         self.files = [instruction.filename for instruction in splits[described.split].file_instructions]
         taken = [instruction.take for instruction in splits[described.split].file_instructions]
-        self.file_ends = list(itertools.accumulate(taken))  # file f holds rows file_ends[f-1] … file_ends[f] - 1
+        self.file_ends = list(
+            itertools.accumulate(taken)
+        )  # file f holds rows file_ends[f-1] … file_ends[f] - 1
         self.num_rows = self.file_ends[-1]
         self.source = builder.as_data_source(described.split)
         self._check_files()
 
     def _check_files(self) -> None:
-        """Reads the first and last row of every file: a truncated or missing one is found before the first step."""
+        """Reads the first and last row of every file: a truncated or missing one is found before the first
+        step."""
         starts = [0, *self.file_ends[:-1]]
         self.read(sorted({*starts, *(end - 1 for end in self.file_ends)}))
 
     def read(self, rows: list[int]) -> np.ndarray:
         """Token ids [n, L] of the given row numbers, in their order."""
         if rows and not 0 <= min(rows) <= max(rows) < self.num_rows:
-            raise IndexError(f"dataset {self.described.label} has rows 0 … {self.num_rows - 1}, got {min(rows)} … "
-                             f"{max(rows)}.")
+            raise IndexError(
+                f"dataset {self.described.label} has rows 0 … {self.num_rows - 1}, got {min(rows)} … "
+                f"{max(rows)}."
+            )
         try:
             return self._stack(self.source.__getitems__(rows))
         except Exception as error:
@@ -88,10 +99,14 @@ class _Dataset:
                 try:
                     self._stack(self.source.__getitems__(list(of_file)))
                 except Exception as cause:
-                    raise OSError(f"dataset {self.described.label}: cannot read {self.files[number]}: {cause}. The "
-                                  "file is missing, truncated, damaged or not the one that the dataset was built with; "
-                                  "copy it again or rebuild the dataset.") from cause
-            raise OSError(f"dataset {self.described.label}: reading rows {rows[:8]}… failed: {error}") from error
+                    raise OSError(
+                        f"dataset {self.described.label}: cannot read {self.files[number]}: {cause}. The "
+                        "file is missing, truncated, damaged or not the one that the dataset was built with; "
+                        "copy it again or rebuild the dataset."
+                    ) from cause
+            raise OSError(
+                f"dataset {self.described.label}: reading rows {rows[:8]}… failed: {error}"
+            ) from error
 
     def _stack(self, records: Sequence[dict]) -> np.ndarray:
         ids = np.empty((len(records), self.sequence_length), self.dtype)
@@ -104,7 +119,8 @@ class _Dataset:
 
 
 class Mixture:
-    """Global example index → (dataset, row) → token ids; from `make_mixture` (endless) or `make_sequential` (finite).
+    """Global example index → (dataset, row) → token ids; from `make_mixture` (endless) or `make_sequential`
+    (finite).
 
     Attributes:
       sources: the DatasetSource of every dataset index.
@@ -116,8 +132,14 @@ class Mixture:
       dtype: of the token ids, uint16 or int32.
     """
 
-    def __init__(self, sources: Sequence[DatasetSource], datasets: Sequence[_Dataset], order: grain.MapDataset, *,
-                 num_examples: int | None):
+    def __init__(
+        self,
+        sources: Sequence[DatasetSource],
+        datasets: Sequence[_Dataset],
+        order: grain.MapDataset,
+        *,
+        num_examples: int | None,
+    ):
         self._datasets = tuple(datasets)
         self._order = order  # global example index → place of its row in the concatenation of all datasets
         self._starts = np.cumsum([0, *(dataset.num_rows for dataset in datasets)])
@@ -136,8 +158,11 @@ class Mixture:
           IndexError: a negative or reversed range, or one beyond `num_examples`.
         """
         if not 0 <= start <= stop or (self.num_examples is not None and stop > self.num_examples):
-            raise IndexError(f"global examples [{start}, {stop}): expected 0 <= start <= stop"
-                             + ("" if self.num_examples is None else f" <= {self.num_examples}") + ".")
+            raise IndexError(
+                f"global examples [{start}, {stop}): expected 0 <= start <= stop"
+                + ("" if self.num_examples is None else f" <= {self.num_examples}")
+                + "."
+            )
         place = np.fromiter((self._order[index] for index in range(start, stop)), np.int64, stop - start)
         dataset_index = np.searchsorted(self._starts, place, side="right") - 1
         return dataset_index.astype(np.int32), place - self._starts[dataset_index]
@@ -156,12 +181,15 @@ class Mixture:
         return ids
 
 
-def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool = True,
-                 opened_by: Sequence[Mixture] = ()) -> Mixture:
-    """An endless mixture: every dataset repeats in a fresh order each epoch, examples are interleaved by weight.
+def make_mixture(
+    datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool = True, opened_by: Sequence[Mixture] = ()
+) -> Mixture:
+    """An endless mixture: every dataset repeats in a fresh order each epoch, examples are interleaved by
+    weight.
 
-    Datasets are interleaved evenly, not drawn by chance: any n consecutive global indices hold each dataset's share of
-    n to within a few rows. Grain keeps a weight as whole hundredths of the smallest weight, rounded down.
+    Datasets are interleaved evenly, not drawn by chance: any n consecutive global indices hold each dataset's
+    share of n to within a few rows. Grain keeps a weight as whole hundredths of the smallest weight, rounded
+    down.
 
     Args:
       datasets: what to mix; the order of this list is part of the mixture's identity.
@@ -169,10 +197,9 @@ def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool 
       shuffle: False reads each dataset in stored order, epoch after epoch.
       opened_by: mixtures whose datasets are open already, and are not opened again.
 
-    Raises:
-      FileNotFoundError: a directory that does not exist.
-      ValueError: no datasets, a weight that is not positive, an empty split, or datasets that do not belong together.
-      OSError: a truncated or damaged file; names it.
+    Raises: FileNotFoundError: a directory that does not exist. ValueError: no datasets, a weight that is not
+      positive, an empty split, or datasets that do not belong together. OSError: a truncated or damaged file;
+      names it.
     """
     _check_weights(datasets)
     if seed < 0:
@@ -183,23 +210,29 @@ def make_mixture(datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool 
         order = grain.MapDataset.range(start, start + dataset.num_rows)
         start += dataset.num_rows
         if shuffle:
-            # Grain seeds epoch e with seed + e: neighbouring seeds would replay each other's epochs. Hash them apart.
+            # Grain seeds epoch e with seed + e: neighbouring seeds would replay each other's epochs. Hash
+            # them apart.
             number = index if source.order is None else source.order
             order = order.shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
         order = order.repeat()
-        orders.append(order[source.start:] if source.start else order)
-    mixed = orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=[d.weight for d in datasets])
+        orders.append(order[source.start :] if source.start else order)
+    mixed = (
+        orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, weights=[d.weight for d in datasets])
+    )
     return Mixture(datasets, opened, mixed, num_examples=None)
 
 
 def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> list[list[DatasetSource]]:
-    """Sources of the mixtures that are read one after the other, each given with the number of examples read of it: whatever
-    the mixture, every dataset goes on in its own order where it was left. Nothing of it is read twice in an epoch, or not.
+    """Sources of the mixtures that are read one after the other, each given with the number of examples read
+    of it: whatever the mixture, every dataset goes on in its own order where it was left. Nothing of it is
+    read twice in an epoch, or not.
 
     Raises:
       ValueError: a weight that is not positive.
     """
-    read: dict[tuple[str, int], int] = {}  # (path, how many before it in the list have that path) → examples read of it
+    read: dict[
+        tuple[str, int], int
+    ] = {}  # (path, how many before it in the list have that path) → examples read of it
     continued = []
     for sources, num_examples in parts:
         _check_weights(sources)
@@ -207,17 +240,26 @@ def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> li
         keys = [(path, paths[:index].count(path)) for index, path in enumerate(paths)]
         read |= {key: 0 for key in keys if key not in read}
         numbers = list(read)
-        continued.append([dataclasses.replace(source, order=numbers.index(key), start=read[key])
-                          for source, key in zip(sources, keys, strict=True)])
-        for key, count in zip(keys, examples_of_each([source.weight for source in sources], num_examples), strict=True):
+        continued.append(
+            [
+                dataclasses.replace(source, order=numbers.index(key), start=read[key])
+                for source, key in zip(sources, keys, strict=True)
+            ]
+        )
+        for key, count in zip(
+            keys, examples_of_each([source.weight for source in sources], num_examples), strict=True
+        ):
             read[key] += count
     return continued
 
 
 def examples_of_each(weights: Sequence[float], num_examples: int) -> list[int]:
     """How many of the first `num_examples` of a mixture are of each of its datasets."""
-    # The same interleaving of datasets whose elements say which dataset they are of and how many of it come before.
-    numbered = [grain.MapDataset.range(index * _ENDLESS, (index + 1) * _ENDLESS) for index in range(len(weights))]
+    # The same interleaving of datasets whose elements say which dataset they are of and how many of it come
+    # before.
+    numbered = [
+        grain.MapDataset.range(index * _ENDLESS, (index + 1) * _ENDLESS) for index in range(len(weights))
+    ]
     mixed = grain.MapDataset.mix(numbered, weights=list(weights))
     before: dict[int, int] = {}
     for index in itertools.count(num_examples):
@@ -228,7 +270,8 @@ def examples_of_each(weights: Sequence[float], num_examples: int) -> list[int]:
 
 
 def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mixture] = ()) -> Mixture:
-    """One finite pass in stored order, dataset after dataset, for evaluation: example i is row i. Weights are not used.
+    """One finite pass in stored order, dataset after dataset, for evaluation: example i is row i. Weights are
+    not used.
 
     Args, raises: as `make_mixture`.
     """
@@ -240,31 +283,48 @@ def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mi
 def _check_weights(datasets: Sequence[DatasetSource]) -> None:
     bad = [dataset for dataset in datasets if not 0 < dataset.weight < float("inf")]
     if bad:
-        raise ValueError("config.data: every dataset needs a finite weight > 0, got "
-                         + ", ".join(f"{dataset.weight} for {dataset.label}" for dataset in bad)
-                         + ". Remove a dataset from the list to leave it out.")
+        raise ValueError(
+            "config.data: every dataset needs a finite weight > 0, got "
+            + ", ".join(f"{dataset.weight} for {dataset.label}" for dataset in bad)
+            + ". Remove a dataset from the list to leave it out."
+        )
 
 
 def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -> list[_Dataset]:
     if not datasets:
-        raise ValueError("config.data names no dataset; expected at least one directory made by data_pipelines.corpus.")
+        raise ValueError(
+            "config.data names no dataset; expected at least one directory made by data_pipelines.corpus."
+        )
     missing = [dataset.path for dataset in datasets if not epath.Path(dataset.path).is_dir()]
     if missing:
-        raise FileNotFoundError(f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "
-                                "data_pipelines.corpus, or correct the path.")
+        raise FileNotFoundError(
+            f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "
+            "data_pipelines.corpus, or correct the path."
+        )
     # Every open file counts, and looking into it takes its time on slow storage.
-    there = {(dataset.described.path, dataset.described.split): dataset
-             for mixture in opened_by for dataset in mixture._datasets}
+    there = {
+        (dataset.described.path, dataset.described.split): dataset
+        for mixture in opened_by
+        for dataset in mixture._datasets
+    }
     opened = [there.get((dataset.path, dataset.split)) or _Dataset(dataset) for dataset in datasets]
-    identities = [(dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
-                  for dataset in opened]
+    identities = [
+        (dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
+        for dataset in opened
+    ]
     if len(set(identities)) > 1:
-        rows = "\n".join(f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}, {special}"
-                         for dataset, (length, fingerprint, special) in zip(opened, identities, strict=True))
-        raise ValueError("config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
-                         f"{rows}\nRebuild the odd ones with the same tokenizer and length.")
+        rows = "\n".join(
+            f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}, {special}"
+            for dataset, (length, fingerprint, special) in zip(opened, identities, strict=True)
+        )
+        raise ValueError(
+            "config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
+            f"{rows}\nRebuild the odd ones with the same tokenizer and length."
+        )
     too_large = [dataset.described.label for dataset in opened if dataset.num_rows > _MAX_ROWS]
     if too_large:
-        raise ValueError(f"datasets of more than 2**32 rows cannot be shuffled: {', '.join(too_large)}. Build them in "
-                         "parts and mix the parts with weights in proportion to their rows.")
+        raise ValueError(
+            f"datasets of more than 2**32 rows cannot be shuffled: {', '.join(too_large)}. Build them in "
+            "parts and mix the parts with weights in proportion to their rows."
+        )
     return opened

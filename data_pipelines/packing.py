@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.tokenizer_directory import SpecialIds
+from data_pipelines.tokenizers.directory import SpecialIds
 
 OPEN_ROWS = 64  # rows that first-fit still fills; bounds memory and time
 SINGLE_SEGMENT_PROBABILITY = 0.1  # electra: an example without segment B
@@ -18,17 +18,25 @@ MIN_SHORT_TARGET = 5
 Lines = Sequence[Sequence[int]]
 
 
-def pack(documents: Sequence[Lines], *, sequence_length: int, mode: str, special: SpecialIds,
-         seed: int | Sequence[int] = 0) -> np.ndarray:
-    """Rows [n, L] int32 of `documents`; a document is a list of lines, a line the ids of one, without special tokens.
+def pack(
+    documents: Sequence[Lines],
+    *,
+    sequence_length: int,
+    mode: str,
+    special: SpecialIds,
+    seed: int | Sequence[int] = 0,
+) -> np.ndarray:
+    """Rows [n, L] int32 of `documents`; a document is a list of lines, a line the ids of one, without special
+    tokens.
 
     [CLS], [SEP] and [PAD] are those of `special`, the tokenizer's.
 
-    electra: the original recipe, [CLS] A [SEP] B [SEP], A and B consecutive lines of one document; one example in ten
-      has no B, one target in twenty is short. What does not fit in a row is dropped, as in the original.
+    electra: the original recipe, [CLS] A [SEP] B [SEP], A and B consecutive lines of one document; one
+      example in ten has no B, one target in twenty is short. What does not fit in a row is dropped, as in the
+      original.
     contiguous: documents joined by [SEP] are cut into [CLS] + L−2 ids + [SEP]; only the last row is padded.
-    documents: each document is cut into chunks [CLS] ≤ L−2 ids [SEP]; several chunks share a row, first-fit, so that
-      the i-th [CLS] starts the row's segment i.
+    documents: each document is cut into chunks [CLS] ≤ L−2 ids [SEP]; several chunks share a row, first-fit,
+      so that the i-th [CLS] starts the row's segment i.
 
     The last two lose no token and draw nothing from `seed`, which `np.random.default_rng` takes.
 
@@ -39,8 +47,10 @@ def pack(documents: Sequence[Lines], *, sequence_length: int, mode: str, special
         raise ValueError(f"packing: got {mode!r}, expected one of {', '.join(PACKERS)}; choose one of them.")
     shortest = MIN_SHORT_TARGET if mode == "electra" else 3
     if sequence_length < shortest:
-        raise ValueError(f"sequence_length: got {sequence_length}, expected at least {shortest} for packing {mode!r} "
-                         "(room for [CLS], [SEP] and tokens); ask for longer rows.")
+        raise ValueError(
+            f"sequence_length: got {sequence_length}, expected at least {shortest} for packing {mode!r} "
+            "(room for [CLS], [SEP] and tokens); ask for longer rows."
+        )
     rows = PACKERS[mode](documents, sequence_length, special, np.random.default_rng(seed))
     packed = np.full((len(rows), sequence_length), special.pad, np.int32)
     for target, row in zip(packed, rows, strict=True):
@@ -48,7 +58,9 @@ def pack(documents: Sequence[Lines], *, sequence_length: int, mode: str, special
     return packed
 
 
-def _electra(documents: Sequence[Lines], length: int, special: SpecialIds, rng: np.random.Generator) -> list[list[int]]:
+def _electra(
+    documents: Sequence[Lines], length: int, special: SpecialIds, rng: np.random.Generator
+) -> list[list[int]]:
     rows: list[list[int]] = []
     target_length = length
     for document in documents:
@@ -61,12 +73,16 @@ def _electra(documents: Sequence[Lines], length: int, special: SpecialIds, rng: 
             if buffer and (buffered >= target_length or number == len(document)):
                 rows.append(_two_segments(buffer, target_length, length, special, rng))
                 short = rng.random() < SHORT_TARGET_PROBABILITY
-                target_length = int(rng.integers(MIN_SHORT_TARGET, length, endpoint=True)) if short else length
+                target_length = (
+                    int(rng.integers(MIN_SHORT_TARGET, length, endpoint=True)) if short else length
+                )
                 buffer, buffered = [], 0
     return rows
 
 
-def _two_segments(lines: Lines, target_length: int, length: int, special: SpecialIds, rng: np.random.Generator) -> list[int]:
+def _two_segments(
+    lines: Lines, target_length: int, length: int, special: SpecialIds, rng: np.random.Generator
+) -> list[int]:
     """One example of the original recipe: lines in order go to A until it is about half full, then to B."""
     single = rng.random() < SINGLE_SEGMENT_PROBABILITY
     first_target = 100_000 if single else (target_length - 3) // 2
@@ -74,8 +90,11 @@ def _two_segments(lines: Lines, target_length: int, length: int, special: Specia
     second: list[int] = []
     for line in lines:
         # The coin is tossed only where it decides, as in the original.
-        if (not first or len(first) + len(line) < first_target
-                or (not second and len(first) < first_target and rng.random() < 0.5)):
+        if (
+            not first
+            or len(first) + len(line) < first_target
+            or (not second and len(first) < first_target and rng.random() < 0.5)
+        ):
             first += line
         else:
             second += line
@@ -84,14 +103,20 @@ def _two_segments(lines: Lines, target_length: int, length: int, special: Specia
     return [*_chunk(first, special), *second, special.sep] if second else _chunk(first, special)
 
 
-def _contiguous(documents: Sequence[Lines], length: int, special: SpecialIds, _: np.random.Generator) -> list[list[int]]:
+def _contiguous(
+    documents: Sequence[Lines], length: int, special: SpecialIds, _: np.random.Generator
+) -> list[list[int]]:
     stream: list[int] = []
     for document in _flat(documents):
         stream += [*([special.sep] if stream else []), *document]
-    return [_chunk(stream[start : start + length - 2], special) for start in range(0, len(stream), length - 2)]
+    return [
+        _chunk(stream[start : start + length - 2], special) for start in range(0, len(stream), length - 2)
+    ]
 
 
-def _documents(documents: Sequence[Lines], length: int, special: SpecialIds, _: np.random.Generator) -> list[list[int]]:
+def _documents(
+    documents: Sequence[Lines], length: int, special: SpecialIds, _: np.random.Generator
+) -> list[list[int]]:
     closed: list[list[int]] = []
     open_rows: list[list[int]] = []
     for document in _flat(documents):

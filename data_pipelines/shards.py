@@ -1,7 +1,9 @@
-"""Groups of sources → chunks of documents → one ArrayRecord file of packed rows each; finished files are not made again.
+"""Groups of sources → chunks of documents → one ArrayRecord file of packed rows each; finished files are not
+made again.
 
-A group is read from its first document to its last by one process. Its chunks may be packed anywhere, in worker processes of
-this machine (`run_jobs`) or of others (data_pipelines.beam_runner): what a chunk holds depends on its group alone.
+A group is read from its first document to its last by one process. Its chunks may be packed anywhere, in
+worker processes of this machine (`run_jobs`) or of others (data_pipelines.beam_runner): what a chunk holds
+depends on its group alone.
 """
 
 import collections
@@ -33,7 +35,8 @@ GROUP_CHUNKS = 64  # a chunk ends where its group does, so groups are long: held
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What all groups have in common: how text is read, cut into chunks [characters] and packed, and where files go.
+    """What all groups have in common: how text is read, cut into chunks [characters] and packed, and where
+    files go.
 
     `validation_fraction`: the share of documents held out of every group, 0 where held-out sources are given.
     """
@@ -71,7 +74,8 @@ class Job(NamedTuple):
 def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Group]:
     """The sources in order, a new group as soon as one has the bytes of 64 chunks; none of them is opened.
 
-    TFDS datasets, whose size is not known here, count as that many. Paths are made absolute, for workers elsewhere.
+    TFDS datasets, whose size is not known here, count as that many. Paths are made absolute, for workers
+    elsewhere.
 
     Raises:
       OSError: a source does not exist.
@@ -90,14 +94,16 @@ def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Gr
 
 def read_jobs(group: Group, recipe: Recipe, report: ReadReport) -> Iterator[Job]:
     """Read a group; one job for each chunk of it, of `recipe.chunk_chars` characters or a little more."""
-    texts = read_documents(group.sources, text_field=recipe.text_field, on_invalid_utf8=recipe.on_invalid_utf8, report=report)
+    texts = read_documents(
+        group.sources, text_field=recipe.text_field, on_invalid_utf8=recipe.on_invalid_utf8, report=report
+    )
     if recipe.validation_fraction:
         documents = _divide(texts, recipe.validation_fraction)
     else:
         documents = ((group.split, text) for text in texts)
     for split, number, chunk in _chunks(documents, recipe.chunk_chars):
-        # NumPy takes no notice of zeros at the end of a seed: with the group there, the first group, which is all of most
-        # corpora, has the rows it had before there were groups.
+        # NumPy takes no notice of zeros at the end of a seed: with the group there, the first group, which is
+        # all of most corpora, has the rows it had before there were groups.
         seed = (recipe.seed, SPLITS.index(split), number, group.number)
         path = f"{recipe.directory}/{split}-{group.number:08d}-{number:08d}"  # in the order of names
         yield Job(recipe.tokenizer, recipe.sequence_length, recipe.packing, seed, path, chunk)
@@ -136,7 +142,8 @@ def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dic
     if num_processes == 1:
         yield from map(finish_job, jobs)
         return
-    # Unlike multiprocessing.Pool, which waits forever, an executor notices that the system killed one of its processes.
+    # Unlike multiprocessing.Pool, which waits forever, an executor notices that the system killed one of its
+    # processes.
     pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
     try:
         waiting: collections.deque = collections.deque()
@@ -148,8 +155,10 @@ def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dic
         while waiting:
             yield _wait(*waiting.popleft())
     except BrokenProcessPool as error:
-        raise OSError(f"one of {num_processes} processes was killed, probably for want of memory. Start the same command again "
-                      "with a smaller --num_processes; finished files are kept.") from error
+        raise OSError(
+            f"one of {num_processes} processes was killed, probably for want of memory. Start the same "
+            "command again with a smaller --num_processes; finished files are kept."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -169,7 +178,10 @@ def _finished(job: Job) -> dict[str, Any] | None:
     if not recorded.exists() or not Path(job.path).exists():
         return None
     counts = json.loads(recorded.read_text())
-    is_same = counts["text_sha256"] == _digest(job.documents) and counts["file_bytes"] == Path(job.path).stat().st_size
+    is_same = (
+        counts["text_sha256"] == _digest(job.documents)
+        and counts["file_bytes"] == Path(job.path).stat().st_size
+    )
     return counts if is_same else None
 
 
@@ -190,10 +202,13 @@ def write_shard(job: Job) -> dict[str, Any]:
     """
     tokenizer = load_tokenizer(job.tokenizer)
     special = tokenizer.special
-    # The original recipe builds its segments out of lines; the other modes join all text of a document anyway.
+    # The original recipe builds its segments out of lines; the other modes join all text of a document
+    # anyway.
     lines = (document.split("\n") if job.packing == "electra" else [document] for document in job.documents)
     encoded = [tokenizer.encode_batch(document) for document in lines]
-    rows = pack(encoded, sequence_length=job.sequence_length, mode=job.packing, special=special, seed=job.seed)
+    rows = pack(
+        encoded, sequence_length=job.sequence_length, mode=job.packing, special=special, seed=job.seed
+    )
     dtype = row_dtype(tokenizer.vocab_size)
     features = row_features(job.sequence_length, dtype)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
@@ -206,14 +221,24 @@ def write_shard(job: Job) -> dict[str, Any]:
             digest.update(row.tobytes())
         writer.close()
     except (RuntimeError, ValueError) as error:  # what ArrayRecord raises where a file cannot be written
-        raise OSError(f"{job.path}: cannot be written: {error}. Free disk space and start the same command again.") from error
+        raise OSError(
+            f"{job.path}: cannot be written: {error}. Free disk space and start the same command again."
+        ) from error
     os.replace(temporary, job.path)
     text_tokens = sum(len(line) for document in encoded for line in document)
     kept_text_tokens = np.isin(rows, (special.pad, special.cls, special.sep), invert=True).sum()
-    counts = {"path": job.path, "rows": len(rows), "documents": len(job.documents), "tokens": int((rows != special.pad).sum()),
-              "text_tokens": text_tokens, "dropped_text_tokens": text_tokens - int(kept_text_tokens),
-              "text_bytes": sum(len(document.encode("utf-8", "surrogatepass")) for document in job.documents),
-              "text_sha256": _digest(job.documents), "file_bytes": os.path.getsize(job.path), "sha256": digest.hexdigest()}
+    counts = {
+        "path": job.path,
+        "rows": len(rows),
+        "documents": len(job.documents),
+        "tokens": int((rows != special.pad).sum()),
+        "text_tokens": text_tokens,
+        "dropped_text_tokens": text_tokens - int(kept_text_tokens),
+        "text_bytes": sum(len(document.encode("utf-8", "surrogatepass")) for document in job.documents),
+        "text_sha256": _digest(job.documents),
+        "file_bytes": os.path.getsize(job.path),
+        "sha256": digest.hexdigest(),
+    }
     write_json(Path(job.path + COUNTS_SUFFIX), counts)
     return counts
 
@@ -237,4 +262,6 @@ def row_dtype(vocab_size: int) -> type:
 
 def row_features(sequence_length: int, dtype: type) -> tfds.features.FeaturesDict:
     """The TFDS feature of a row."""
-    return tfds.features.FeaturesDict({"input_ids": tfds.features.Tensor(shape=(sequence_length,), dtype=dtype)})
+    return tfds.features.FeaturesDict(
+        {"input_ids": tfds.features.Tensor(shape=(sequence_length,), dtype=dtype)}
+    )

@@ -1,4 +1,5 @@
-"""Between runs and Hugging Face: `python -m electra_jax.convert export | verify | import`; each explains itself with --help.
+"""Between runs and Hugging Face: `python -m electra_jax.convert export | verify | import`; each explains
+itself with --help.
 
     python -m electra_jax.convert export --workdir=runs/small --out=exports/small
     python -m electra_jax.convert export --workdir=runs/trec6/models/NAME --out=exports/trec6
@@ -13,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from electra_jax import export_run, export_task, import_checkpoint
-from electra_jax.finetuning.saved import MODEL_FILE, is_saved_model
+from electra_jax.conversion import export_run, export_task, import_checkpoint
+from electra_jax.finetuning.model_files import MODEL_FILE, is_saved_model
 from electra_jax.huggingface.card import Publication
 from electra_jax.huggingface.export import DTYPES
 from electra_jax.huggingface.restore import KINDS, MISSING_GENERATOR
@@ -38,48 +39,99 @@ the command says so. Go on from it with `python -m electra_jax.pretrain --config
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m electra_jax.convert", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m electra_jax.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="export|verify|import")
 
-    export = commands.add_parser("export", description=EXPORT, help="a run, or a fine-tuned model → Hugging Face",
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    export.add_argument("--workdir", required=True, type=Path, metavar="RUN",
-                        help="directory of a pre-training run or of a fine-tuned model; the latter takes none of --step, "
-                             "--inexact_generator and --custom_code")
+    export = commands.add_parser(
+        "export",
+        description=EXPORT,
+        help="a run, or a fine-tuned model → Hugging Face",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_argument(
+        "--workdir",
+        required=True,
+        type=Path,
+        metavar="RUN",
+        help="directory of a pre-training run or of a fine-tuned model; the latter takes none of --step, "
+        "--inexact_generator and --custom_code",
+    )
     export.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     export.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory to create")
-    export.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the stored weights (default float32)")
-    export.add_argument("--inexact_generator", action="store_true",
-                        help="also export a generator with an enhanced mask decoder")
-    export.add_argument("--custom_code", action="store_true",
-                        help="DeBERTa: put the detection head into the model, with a class for it that users load with "
-                             "trust_remote_code (default: the head in a file beside the model)")
+    export.add_argument(
+        "--dtype", choices=sorted(DTYPES), default="float32", help="of the stored weights (default float32)"
+    )
+    export.add_argument(
+        "--inexact_generator",
+        action="store_true",
+        help="also export a generator with an enhanced mask decoder",
+    )
+    export.add_argument(
+        "--custom_code",
+        action="store_true",
+        help="DeBERTa: put the detection head into the model, with a class for it that users load with "
+        "trust_remote_code (default: the head in a file beside the model)",
+    )
     export.add_argument("--license", help="of the model, for its card: apache-2.0, …")
-    export.add_argument("--data_license", metavar="TEXT", help="of the training text, or of a task's data, for the card")
+    export.add_argument(
+        "--data_license", metavar="TEXT", help="of the training text, or of a task's data, for the card"
+    )
     export.add_argument("--language", help="of the text, for the card: en, de, …")
 
     verify = commands.add_parser("verify", description=VERIFY, help="check an export")
     verify.add_argument("directory", type=Path, metavar="DIR", help="of an export, or of one of its models")
 
     load = commands.add_parser("import", description=IMPORT, help="a checkpoint → a run directory")
-    load.add_argument("--from", dest="source", required=True, type=Path, metavar="DIR_OR_FILE",
-                      help="directory of a model or of an export, a weights' file, or the prefix of a TensorFlow checkpoint")
+    load.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help=(
+            "directory of a model or of an export, a weights' file, or the prefix of a TensorFlow checkpoint"
+        ),
+    )
     load.add_argument("--kind", choices=KINDS, required=True, help="whose files they are")
     load.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory to create")
-    load.add_argument("--generator", type=Path, metavar="DIR_OR_FILE", help="its generator, where that lies elsewhere")
-    load.add_argument("--missing_generator", choices=MISSING_GENERATOR, default="first_layers",
-                      help="without a generator: the first half of the discriminator's layers, or a fresh one of the recipe's "
-                           "shape; its embeddings are the discriminator's (default first_layers)")
-    load.add_argument("--embedding_sharing", choices=EMBEDDING_SHARING,
-                      help="default: tied where both models have the same embeddings, else gdes (DeBERTa) or none")
-    load.add_argument("--config", dest="recipe", metavar="FILE.py:ARG",
-                      help="recipe for all that the files do not say (default: size=base of the family)")
-    load.add_argument("--tokenizer", type=Path, metavar="PATH",
-                      help="the checkpoint's tokenizer, where it does not lie beside it")
-    load.add_argument("--new_tokenizer", type=Path, metavar="DIR",
-                      help="change over to this tokenizer: pieces spelled as before keep their embeddings, the others start "
-                           "near the mean")
+    load.add_argument(
+        "--generator", type=Path, metavar="DIR_OR_FILE", help="its generator, where that lies elsewhere"
+    )
+    load.add_argument(
+        "--missing_generator",
+        choices=MISSING_GENERATOR,
+        default="first_layers",
+        help="without a generator: the first half of the discriminator's layers, or a fresh one of the "
+        "recipe's shape; its embeddings are the discriminator's (default first_layers)",
+    )
+    load.add_argument(
+        "--embedding_sharing",
+        choices=EMBEDDING_SHARING,
+        help="default: tied where both models have the same embeddings, else gdes (DeBERTa) or none",
+    )
+    load.add_argument(
+        "--config",
+        dest="recipe",
+        metavar="FILE.py:ARG",
+        help="recipe for all that the files do not say (default: size=base of the family)",
+    )
+    load.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="the checkpoint's tokenizer, where it does not lie beside it",
+    )
+    load.add_argument(
+        "--new_tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="change over to this tokenizer: pieces spelled as before keep their embeddings, the others "
+        "start near the mean",
+    )
     load.add_argument("--seed", type=int, default=0, help="of whatever is made anew (default 0)")
     return parser
 
@@ -95,19 +147,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-def _export(workdir: Path, step: int | None, out: Path, dtype: str, inexact_generator: bool, custom_code: bool,
-            license: str | None, data_license: str | None, language: str | None) -> None:
+def _export(
+    workdir: Path,
+    step: int | None,
+    out: Path,
+    dtype: str,
+    inexact_generator: bool,
+    custom_code: bool,
+    license: str | None,
+    data_license: str | None,
+    language: str | None,
+) -> None:
     publication = Publication(license, data_license, language)
     models = [path.parent for path in sorted(workdir.glob(f"models/*/{MODEL_FILE}"))]
     if models:
-        raise ValueError(f"--workdir: got {workdir}, a run of electra_jax.finetune, expected one of its models: "
-                         f"{', '.join(map(str, models))}.")
+        raise ValueError(
+            f"--workdir: got {workdir}, a run of electra_jax.finetune, expected one of its models: "
+            f"{', '.join(map(str, models))}."
+        )
     if is_saved_model(workdir):
-        flags = {"--step": step is not None, "--inexact_generator": inexact_generator, "--custom_code": custom_code}
+        flags = {
+            "--step": step is not None,
+            "--inexact_generator": inexact_generator,
+            "--custom_code": custom_code,
+        }
         given = [flag for flag, is_given in flags.items() if is_given]
         if given:
-            raise ValueError(f"{', '.join(given)}: given for {workdir}, a fine-tuned model, expected only for a pre-training "
-                             "run. Leave it out.")
+            raise ValueError(
+                f"{', '.join(given)}: given for {workdir}, a fine-tuned model, expected only for a "
+                "pre-training run. Leave it out."
+            )
         print(export_task.export_task(workdir, out, dtype, publication))
         return
     choices = export_run.Choices(dtype, inexact_generator, custom_code, publication)
@@ -123,8 +192,10 @@ def _verify(directory: Path) -> None:
 def _import(source: Path, out: Path, **choices) -> None:
     for note in import_checkpoint.import_checkpoint(source, out, import_checkpoint.Choices(**choices)):
         print(note)
-    print(f"Go on from it with `python -m electra_jax.pretrain --config=configs/continued.py:run={out} --workdir=…`; build "
-          f"datasets with `--tokenizer {out / 'tokenizer'}`.")
+    print(
+        f"Go on from it with `python -m electra_jax.pretrain --config=configs/continued.py:run={out} "
+        f"--workdir=…`; build datasets with `--tokenizer {out / 'tokenizer'}`."
+    )
     print(out)
 
 

@@ -1,13 +1,15 @@
-"""Fine-tune encoders on a task and compare them: `python -m electra_jax.finetune --config=configs/finetune.py:task=sst2 …`.
+"""Fine-tune encoders on a task and compare them: `python -m electra_jax.finetune
+--config=configs/finetune.py:task=sst2 …`.
 
     python -m electra_jax.finetune --config=configs/finetune.py:task=trec6 --workdir=runs/trec6 --seeds=5 \\
         --init_from=runs/debug,random:runs/debug --sweep=optimizer.learning_rate=1e-4,3e-4,1e-3
 
---init_from names one or more starts: run directories, fine-tuned models, Hugging Face directories, or random:DIR for a
-directory's shapes and tokenizer with fresh weights; "{seed}" in a name stands for the seed. Each is fine-tuned from every seed,
-with every combination of the values of --sweep. results.json is written as each is done, and the same command again goes on
-where it stopped; more seeds, starts or values may be asked for then. Then come a table of medians with the paired difference to
-the first start, a plot, every run's predictions, and of each start the best model, to export or to fine-tune further.
+--init_from names one or more starts: run directories, fine-tuned models, Hugging Face directories, or
+random:DIR for a directory's shapes and tokenizer with fresh weights; "{seed}" in a name stands for the seed.
+Each is fine-tuned from every seed, with every combination of the values of --sweep. results.json is written
+as each is done, and the same command again goes on where it stopped; more seeds, starts or values may be
+asked for then. Then come a table of medians with the paired difference to the first start, a plot, every
+run's predictions, and of each start the best model, to export or to fine-tune further.
 """
 
 import json
@@ -19,26 +21,27 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from data_pipelines.sample import trec
-from data_pipelines.tasks import load_task
-from electra_jax import command_line
-from electra_jax.command_line import define_flags, parse_flags
+from data_pipelines.tasks.load import load_task
+from electra_jax.configuration import flags as command_line
+from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.stopping import leaving_at_once
-from electra_jax.finetuning.initial import Initial, load_initial
+from electra_jax.finetuning.encoders import Initial, load_initial
+from electra_jax.finetuning.model_files import save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, plot, table, to_json
-from electra_jax.finetuning.saved import save_model
 from electra_jax.finetuning.sweep import apply_settings, best_settings, by_setting, parse_sweep, spell
-from electra_jax.finetuning.workbench import Workbench
+from electra_jax.finetuning.task_finetuner import Workbench
 from electra_jax.pretrain import silence_libraries
-from electra_jax.training.run_directory import check_run_directory, write_json
+from electra_jax.runs.directory import check_run_directory, write_json
 
 RESULTS_FILE, MODELS = "results.json", "models"
 SEED = "{seed}"
 
 
 class Plan(NamedTuple):
-    """What to fine-tune: starts, with SEED in them for pre-trainings of their own; seeds; settings (see `parse_sweep`)."""
+    """What to fine-tune: starts, with SEED in them for pre-trainings of their own; seeds; settings (see
+    `parse_sweep`)."""
 
     starts: Sequence[str]
     seeds: Sequence[int]
@@ -46,11 +49,11 @@ class Plan(NamedTuple):
 
 
 def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
-    """Every result of the plan that is not there yet; all of them, in its order. A result's model is the start as in the plan.
+    """Every result of the plan that is not there yet; all of them, in its order. A result's model is the
+    start as in the plan.
 
-    Raises:
-      ValueError, OSError: the task, a start or the settings do not fit together; see `load_task`, `load_initial`.
-      FloatingPointError: a run diverged.
+    Raises: ValueError, OSError: the task, a start or the settings do not fit together; see `load_task`,
+      `load_initial`. FloatingPointError: a run diverged.
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
@@ -62,14 +65,18 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     for settings in plan.sweep:
         batch_size = apply_settings(config, settings)["train"]["batch_size"]
         if batch_size % mesh.size:
-            raise ValueError(f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
-                             "Change it, or config.mesh.")
+            raise ValueError(
+                f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
+                "Change it, or config.mesh."
+            )
     bench = Workbench(config, data, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config})
     results = _read_results(workdir)
-    wanted = [(start, settings, seed) for start in plan.starts for settings in plan.sweep for seed in plan.seeds]
-    identity = lambda result: (result.model, result.settings, result.seed)  # noqa: E731
+    wanted = [
+        (start, settings, seed) for start in plan.starts for settings in plan.sweep for seed in plan.seeds
+    ]
+    identity = lambda result: (result.model, result.settings, result.seed)
     initial: Initial | None = None
     for start, settings, seed in wanted:
         if (start, settings, seed) not in map(identity, results):
@@ -78,12 +85,23 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
                 initial = load_initial(path, workdir / "tokenizers" / _slug(path))
             results.append(_finetune(bench, initial, start, settings, seed, results, workdir))
             write_json(workdir / RESULTS_FILE, to_json(results))  # whole or not at all
-    return sorted((result for result in results if identity(result) in wanted), key=lambda one: wanted.index(identity(one)))
+    return sorted(
+        (result for result in results if identity(result) in wanted),
+        key=lambda one: wanted.index(identity(one)),
+    )
 
 
-def _finetune(bench: Workbench, initial: Initial, name: str, settings: dict[str, Any], seed: int, others: Sequence[Result],
-              workdir: Path) -> Result:
-    """One run: its result, after its predictions and, if none of `others` with its name is as good, its model are kept."""
+def _finetune(
+    bench: Workbench,
+    initial: Initial,
+    name: str,
+    settings: dict[str, Any],
+    seed: int,
+    others: Sequence[Result],
+    workdir: Path,
+) -> Result:
+    """One run: its result, after its predictions and, if none of `others` with its name is as good, its model
+    are kept."""
     task, data = bench.config["task"], bench.data
     tuned = bench.finetune(initial, settings, seed)
     result = Result(name, seed, tuned.metrics, settings)
@@ -92,9 +110,18 @@ def _finetune(bench: Workbench, initial: Initial, name: str, settings: dict[str,
         write_predictions(directory, bench.kind, task, data, split, predictions)
     metric = next(iter(result.metrics))
     if all(other.metrics[metric] < result.metrics[metric] for other in others if other.model == name):
-        description = {"task": task, "labels": data.labels, "config": apply_settings(bench.config, settings),
-                       "start": initial.name, "seed": seed, "settings": settings, "metrics": result.metrics}
-        save_model(workdir / MODELS / _slug(name), tuned.encoder, description, initial.tokenizer, tuned.params)
+        description = {
+            "task": task,
+            "labels": data.labels,
+            "config": apply_settings(bench.config, settings),
+            "start": initial.name,
+            "seed": seed,
+            "settings": settings,
+            "metrics": result.metrics,
+        }
+        save_model(
+            workdir / MODELS / _slug(name), tuned.encoder, description, initial.tokenizer, tuned.params
+        )
     return result
 
 
@@ -109,7 +136,8 @@ def _slug(start: str) -> str:
 
 
 def report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:
-    """Lines for people, after the plot is drawn: every combination of a sweep, then each start with its best."""
+    """Lines for people, after the plot is drawn: every combination of a sweep, then each start with its
+    best."""
     shown = [metric for metric in results[0].metrics if metric.rpartition("/")[2] in metrics]
     if any(result.settings for result in results):
         plot(by_setting(results), shown[:1], workdir / "plots" / "sweep.png")
@@ -145,6 +173,8 @@ if __name__ == "__main__":
     # Here and not above, since importing a command must not define its flags.
     flags.DEFINE_list("init_from", None, "Starts to compare: DIR, or random:DIR, with commas between.")
     flags.DEFINE_integer("seeds", 1, "Runs of each start.", lower_bound=1)
-    flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE,…: values of the configuration to try; several flags are combined.")
+    flags.DEFINE_multi_string(
+        "sweep", [], "KEY=VALUE,VALUE,…: values of the configuration to try; several flags are combined."
+    )
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

@@ -1,6 +1,8 @@
-"""A TPU VM as gcloud shows it: its condition, files and commands for its workers, and what they say of their run.
+"""A TPU VM as gcloud shows it: its condition, files and commands for its workers, and what they say of their
+run.
 
-Nothing else here talks to gcloud; launch/tpu_vm.py is the command. What runs on the workers is launch/tpu_worker.sh.
+Nothing else here talks to gcloud; launch/tpu_vm.py is the command. What runs on the workers is
+launch/tpu_worker.sh.
 """
 
 import argparse
@@ -17,8 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNTIMES = {"v2": "tpu-ubuntu2204-base", "v3": "tpu-ubuntu2204-base", "v4": "tpu-ubuntu2204-base",
-            "v5litepod": "v2-alpha-tpuv5-lite", "v5p": "v2-alpha-tpuv5", "v6e": "v2-alpha-tpuv6e"}
+RUNTIMES = {
+    "v2": "tpu-ubuntu2204-base",
+    "v3": "tpu-ubuntu2204-base",
+    "v4": "tpu-ubuntu2204-base",
+    "v5litepod": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
 WORKER = "bash .electra_jax/worker.sh"  # launch/tpu_worker.sh, where its setup puts it
 NODE_GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")
 SSH_FAILED = 255  # what gcloud ends with when ssh, and not the command given to it, failed
@@ -41,7 +49,8 @@ class UnreachableError(LauncherError):
 
 
 class Condition(NamedTuple):
-    """Of the queued resource and its node. kind: missing, waiting, ready, preempted or failed; text: in Google's words."""
+    """Of the queued resource and its node. kind: missing, waiting, ready, preempted or failed; text: in
+    Google's words."""
 
     kind: str
     text: str
@@ -56,14 +65,18 @@ class Worker(NamedTuple):
     code: str
 
     def __str__(self) -> str:
-        words = {"never": "no run was started", "running": f"running {self.run}",
-                 "ended": f"{self.run} ended with exit code {self.code}",
-                 "lost": f"{self.run} left no exit code: killed, or the VM was rebooted"}
+        words = {
+            "never": "no run was started",
+            "running": f"running {self.run}",
+            "ended": f"{self.run} ended with exit code {self.code}",
+            "lost": f"{self.run} left no exit code: killed, or the VM was rebooted",
+        }
         return f"worker {self.number}: {words[self.state]}"
 
 
 def reason(text: str) -> str:
-    """The one line that says why a command failed: gcloud's error, under which it may print details, or else the last."""
+    """The one line that says why a command failed: gcloud's error, under which it may print details, or else
+    the last."""
     lines = text.strip().splitlines() or ["it said nothing."]
     return next((line for line in lines if line.startswith("ERROR: ")), lines[-1])
 
@@ -76,9 +89,13 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
     """
     pipe = None if show else subprocess.PIPE
     try:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, check=False)
+        return subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, check=False
+        )
     except FileNotFoundError as error:
-        hint = "Install it: https://cloud.google.com/sdk/docs/install" if words[0] == "gcloud" else "Install it."
+        hint = (
+            "Install it: https://cloud.google.com/sdk/docs/install" if words[0] == "gcloud" else "Install it."
+        )
         raise LauncherError(f"{words[0]}: not found on PATH, and every command needs it. {hint}") from error
 
 
@@ -94,9 +111,14 @@ class DryRun:
             self.exists = True
         if not self.exists:
             return subprocess.CompletedProcess(words, 1, "", "NOT_FOUND")
-        answers = {"--format=json": '{"state": {"state": "ACTIVE"}}', "--format=value(state)": "READY",
-                   f"--command={WORKER} status": "electra_jax worker=0 state=never run= code="}
-        return subprocess.CompletedProcess(words, 0, next((answers[word] for word in words if word in answers), ""), "")
+        answers = {
+            "--format=json": '{"state": {"state": "ACTIVE"}}',
+            "--format=value(state)": "READY",
+            f"--command={WORKER} status": "electra_jax worker=0 state=never run= code=",
+        }
+        return subprocess.CompletedProcess(
+            words, 0, next((answers[word] for word in words if word in answers), ""), ""
+        )
 
 
 class Tpu:
@@ -106,7 +128,11 @@ class Tpu:
         self.name = options.name
         self.options = options
         self.call = DryRun(options.command not in ("create", "babysit")) if options.dry_run else call
-        self.common = [f"--zone={options.zone}", *([f"--project={options.project}"] if options.project else []), "--quiet"]
+        self.common = [
+            f"--zone={options.zone}",
+            *([f"--project={options.project}"] if options.project else []),
+            "--quiet",
+        ]
         self.archive = ""
 
     def close(self) -> None:
@@ -125,7 +151,9 @@ class Tpu:
 
     def queued_resource(self, verb: str, *flags: str) -> subprocess.CompletedProcess:
         """gcloud compute tpus queued-resources VERB."""
-        return self.call(["gcloud", "compute", "tpus", "queued-resources", verb, self.name, *flags, *self.common])
+        return self.call(
+            ["gcloud", "compute", "tpus", "queued-resources", verb, self.name, *flags, *self.common]
+        )
 
     def node(self, verb: str, *words: str, show: bool = False) -> subprocess.CompletedProcess:
         """gcloud compute tpus tpu-vm VERB."""
@@ -155,10 +183,16 @@ class Tpu:
         outcome = self.node("describe", self.name, "--format=value(state)")
         state = outcome.stdout.strip()
         if outcome.returncode and "NOT_FOUND" not in outcome.stderr:
-            raise UnreachableError(f"{self.name}: gcloud does not say how its node is: {reason(outcome.stderr)}")
+            raise UnreachableError(
+                f"{self.name}: gcloud does not say how its node is: {reason(outcome.stderr)}"
+            )
         if outcome.returncode or state in NODE_GONE:
             return Condition("preempted", f"ACTIVE, but its node is {state or 'gone'}")
-        return Condition("ready", "ACTIVE") if state == "READY" else Condition("waiting", f"ACTIVE, its node {state}")
+        return (
+            Condition("ready", "ACTIVE")
+            if state == "READY"
+            else Condition("waiting", f"ACTIVE, its node {state}")
+        )
 
     def create(self) -> None:
         """Raises LauncherError when gcloud refuses."""
@@ -166,23 +200,33 @@ class Tpu:
         flags = [f"--{tier}" for tier in ("spot", "reserved") if getattr(options, tier)]
         flags += [f"--valid-until-duration={options.valid_until}"] if options.valid_until else []
         outcome = self.queued_resource(
-            "create", f"--node-id={self.name}", f"--accelerator-type={options.type}",
-            f"--runtime-version={options.runtime_version or runtime_version(options.type)}", *flags)
+            "create",
+            f"--node-id={self.name}",
+            f"--accelerator-type={options.type}",
+            f"--runtime-version={options.runtime_version or runtime_version(options.type)}",
+            *flags,
+        )
         if outcome.returncode:
             raise LauncherError(
-                f"{self.name}: gcloud refused to create it: {reason(outcome.stderr)} Where the quota is used up, or "
-                f"{options.zone} does not have the type: another --zone, or ask for quota in the console.")
+                f"{self.name}: gcloud refused to create it: {reason(outcome.stderr)} Where the quota is "
+                f"used up, or {options.zone} does not have the type: another --zone, or ask for quota in "
+                "the console."
+            )
 
     def delete(self) -> None:
-        """Queued resource and node; a missing one is no error. Raises UnreachableError when it could not be deleted."""
+        """Queued resource and node; a missing one is no error. Raises UnreachableError when it could not be
+        deleted."""
         outcome = self.queued_resource("delete", "--force")
         if outcome.returncode and "NOT_FOUND" not in outcome.stderr:
-            raise UnreachableError(f"{self.name}: could not be deleted, and may go on costing money: {reason(outcome.stderr)} "
-                                   "Give `delete` again.")
+            raise UnreachableError(
+                f"{self.name}: could not be deleted, and may go on costing money: {reason(outcome.stderr)} "
+                "Give `delete` again."
+            )
         self.say(f"{self.name}: {'there is none' if outcome.returncode else 'deleted'}.")
 
     def setup(self) -> None:
-        """Install the last commit on all workers. Raises LauncherError, or UnreachableError, when that fails."""
+        """Install the last commit on all workers. Raises LauncherError, or UnreachableError, when that
+        fails."""
         git = ["git", "-C", str(ROOT)]
         if not self.archive:  # once, so that all that one command starts is the same commit
             if self.call([*git, "status", "--porcelain"]).stdout:
@@ -190,18 +234,29 @@ class Tpu:
             archive = f"{tempfile.gettempdir()}/electra_jax-{os.getpid()}.tar.gz"
             outcome = self.call([*git, "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
             if outcome.returncode:
-                raise LauncherError(f"{ROOT}: expected a git checkout with a commit to send: {reason(outcome.stderr)}")
+                raise LauncherError(
+                    f"{ROOT}: expected a git checkout with a commit to send: {reason(outcome.stderr)}"
+                )
             self.archive = archive
         files = {self.archive: ".electra_jax.tar.gz"}
         if self.options.env_file:
             files[self.options.env_file] = ".electra_jax.env"
         for source, target in files.items():
-            self._check(self.node("scp", source, f"{self.name}:{target}", "--worker=all"), "files could not be copied")
+            self._check(
+                self.node("scp", source, f"{self.name}:{target}", "--worker=all"), "files could not be copied"
+            )
         # Into a new file: of the old one, a run may be executing what it has not yet read.
         new = ".electra_jax/worker.new"
-        unpack = f"tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > {new} && mv {new} .electra_jax/worker.sh"
-        self._check(self.ssh(f"mkdir -p .electra_jax && {unpack} && {WORKER} setup {self.options.bucket}".rstrip(),
-                             show=True), "the set-up failed on a worker, as shown above")
+        unpack = (
+            f"tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > {new} && mv {new} .electra_jax/worker.sh"
+        )
+        self._check(
+            self.ssh(
+                f"mkdir -p .electra_jax && {unpack} && {WORKER} setup {self.options.bucket}".rstrip(),
+                show=True,
+            ),
+            "the set-up failed on a worker, as shown above",
+        )
 
     def _check(self, outcome: subprocess.CompletedProcess, what: str) -> None:
         if outcome.returncode:
@@ -209,18 +264,29 @@ class Tpu:
             raise kind(f"{self.name}: {what}" + (f": {reason(outcome.stderr)}" if outcome.stderr else "."))
 
     def workers(self) -> list[Worker]:
-        """What every worker says of its run, none before `setup`. Raises UnreachableError unless all answer."""
+        """What every worker says of its run, none before `setup`. Raises UnreachableError unless all
+        answer."""
         outcome = self.ssh(f"{WORKER} status")
         if outcome.returncode and "worker.sh: No such file" not in outcome.stderr:
             raise UnreachableError(f"{self.name}: not all workers answer: {reason(outcome.stderr)}")
-        return [Worker(*found) for found in sorted(re.findall(
-            r"^electra_jax worker=(\S+) state=(\S+) run=(\S*) code=(\S*)$", outcome.stdout, re.MULTILINE),
-            key=lambda found: int(found[0]) if found[0].isdigit() else -1)]
+        return [
+            Worker(*found)
+            for found in sorted(
+                re.findall(
+                    r"^electra_jax worker=(\S+) state=(\S+) run=(\S*) code=(\S*)$",
+                    outcome.stdout,
+                    re.MULTILINE,
+                ),
+                key=lambda found: int(found[0]) if found[0].isdigit() else -1,
+            )
+        ]
 
     def start(self, run: str, arguments: Sequence[str]) -> None:
         """Start a run on all workers. Raises LauncherError when it did not start on every one."""
-        self._check(self.ssh(shlex.join([*WORKER.split(), "start", run, *arguments])),
-                    "the run was not started on every worker. Give `stop`, then `start` again")
+        self._check(
+            self.ssh(shlex.join([*WORKER.split(), "start", run, *arguments])),
+            "the run was not started on every worker. Give `stop`, then `start` again",
+        )
 
     def stop(self) -> str:
         """Tell the run to save and end; what the workers said. Raises UnreachableError unless all answer."""
@@ -229,8 +295,11 @@ class Tpu:
         return outcome.stdout
 
     def tail(self, worker: str) -> None:
-        """Show the end of a worker's log, and what follows while the run is running. Raises LauncherError if none."""
-        self._check(self.ssh(f"{WORKER} tail_log", worker, show=True), f"no log of worker {worker} could be shown")
+        """Show the end of a worker's log, and what follows while the run is running. Raises LauncherError if
+        none."""
+        self._check(
+            self.ssh(f"{WORKER} tail_log", worker, show=True), f"no log of worker {worker} could be shown"
+        )
 
 
 def runtime_version(accelerator_type: str) -> str:
@@ -238,6 +307,8 @@ def runtime_version(accelerator_type: str) -> str:
     family, _, size = accelerator_type.partition("-")
     if family not in RUNTIMES or not size.isdigit():
         raise LauncherError(
-            f"--type: got {accelerator_type!r}, expected one of {', '.join(f'{name}-N' for name in RUNTIMES)} with a number, "
-            "as v5litepod-16 (that is a v5e). For a newer kind give its --runtime_version, too.")
+            f"--type: got {accelerator_type!r}, expected one of "
+            f"{', '.join(f'{name}-N' for name in RUNTIMES)} with a number, as v5litepod-16 (that is a v5e). "
+            "For a newer kind give its --runtime_version, too."
+        )
     return RUNTIMES[family]

@@ -1,4 +1,5 @@
-"""What is done with a TPU VM and the run on it: create, start, status, babysit. launch/tpu_vm.py is the command."""
+"""What is done with a TPU VM and the run on it: create, start, status, babysit. launch/tpu_vm.py is the
+command."""
 
 import contextlib
 import hashlib
@@ -18,15 +19,20 @@ MAX_PAUSE_SECONDS, SAY_AGAIN_SECONDS, LASTED_SECONDS = 600, 600, 3_600
 
 
 def check_arguments(arguments: Sequence[str], shared: bool) -> None:
-    """Raises LauncherError when a run directory that must outlive VMs, or be seen by several (`shared`), would not."""
+    """Raises LauncherError when a run directory that must outlive VMs, or be seen by several (`shared`),
+    would not."""
     workdir = next((word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)), "")
     if workdir.startswith("~"):
-        raise LauncherError(f"--workdir: got {workdir!r}, but ~ would not be expanded there. Write bucket/… or an absolute "
-                            "path.")
+        raise LauncherError(
+            f"--workdir: got {workdir!r}, but ~ would not be expanded there. Write bucket/… or an absolute "
+            "path."
+        )
     if shared and not workdir.startswith(("bucket/", "/")):
         raise LauncherError(
-            f"--workdir: got {workdir!r}, which is on each VM's own disk: workers do not share it, and it is deleted with the "
-            "VM. Write --workdir=bucket/… (with the equals sign), and give --bucket=BUCKET to `setup` or `babysit`.")
+            f"--workdir: got {workdir!r}, which is on each VM's own disk: workers do not share it, and it "
+            "is deleted with the VM. Write --workdir=bucket/… (with the equals sign), and give "
+            "--bucket=BUCKET to `setup` or `babysit`."
+        )
 
 
 def fingerprint(arguments: Sequence[str]) -> str:
@@ -35,9 +41,13 @@ def fingerprint(arguments: Sequence[str]) -> str:
 
 
 def verdict(workers: Sequence[Worker]) -> tuple[str, int, str]:
-    """All workers together: (running, complete, stopped, failed or never; exit code; a worker that failed)."""
-    codes = {worker.number: LOST if worker.state == "lost" else int(worker.code or 1) for worker in workers
-             if worker.state in ("ended", "lost")}
+    """All workers together: (running, complete, stopped, failed or never; exit code; a worker that
+    failed)."""
+    codes = {
+        worker.number: LOST if worker.state == "lost" else int(worker.code or 1)
+        for worker in workers
+        if worker.state in ("ended", "lost")
+    }
     failed = [(code, number) for number, code in codes.items() if code not in (0, STOPPED)]
     if any(worker.state == "running" for worker in workers):
         return "running", 0, ""
@@ -49,17 +59,21 @@ def verdict(workers: Sequence[Worker]) -> tuple[str, int, str]:
 
 
 def start(tpu: Tpu, arguments: Sequence[str]) -> None:
-    """Start a run on all workers. Raises LauncherError when one runs already, or with these arguments cannot."""
+    """Start a run on all workers. Raises LauncherError when one runs already, or with these arguments
+    cannot."""
     workers = tpu.workers()
     if not workers:
         raise LauncherError(f"{tpu.name}: nothing is installed there. Give `setup` first.")
     busy = [worker for worker in workers if worker.state == "running"]
     if busy:
-        raise LauncherError(f"{tpu.name}: a run is running there ({busy[0]}). Give `stop`, and `status` until it "
-                            "has ended.")
+        raise LauncherError(
+            f"{tpu.name}: a run is running there ({busy[0]}). Give `stop`, and `status` until it has ended."
+        )
     if len(workers) > 1 and not any(re.fullmatch("--?distributed(=true)?", word) for word in arguments):
-        raise LauncherError(f"{tpu.name}: got {len(workers)} workers and no --distributed among the run's arguments, without "
-                            "which each would train on its own. Add it.")
+        raise LauncherError(
+            f"{tpu.name}: got {len(workers)} workers and no --distributed among the run's arguments, without "
+            "which each would train on its own. Add it."
+        )
     check_arguments(arguments, shared=len(workers) > 1)
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S.%f}-{fingerprint(arguments)}"
     tpu.start(run, arguments)
@@ -75,7 +89,9 @@ def status(tpu: Tpu) -> int:
     workers = tpu.workers()
     if tpu.options.dry_run:
         return 0
-    print("\n".join([f"{tpu.name}: {condition.text}", *map(str, workers or ["nothing is installed there yet"])]))
+    print(
+        "\n".join([f"{tpu.name}: {condition.text}", *map(str, workers or ["nothing is installed there yet"])])
+    )
     return STATUS_CODES[verdict(workers)[0]]
 
 
@@ -94,10 +110,11 @@ class Progress:
 
 
 def patiently(tpu: Tpu, step: Callable[[], int | None]) -> int:
-    """Repeat `step` until it returns a number; what does not answer any more is asked again, after pauses that double.
+    """Repeat `step` until it returns a number; what does not answer any more is asked again, after pauses
+    that double.
 
-    Raises:
-      LauncherError: whatever `step` raises, and UnreachableError when that came MAX_SILENT times in a row, or at
+    Raises: LauncherError: whatever `step` raises, and UnreachableError when that came MAX_SILENT times in a
+      row, or at
         once where nothing had answered before: a login or a permission is missing, which time does not bring.
     """
     silent, answered = 0, False
@@ -114,7 +131,7 @@ def patiently(tpu: Tpu, step: Callable[[], int | None]) -> int:
             if result is not None:
                 return result
         poll = tpu.options.poll_seconds
-        tpu.sleep(min(poll * 2 ** silent, max(MAX_PAUSE_SECONDS, poll)))
+        tpu.sleep(min(poll * 2**silent, max(MAX_PAUSE_SECONDS, poll)))
 
 
 def create(tpu: Tpu) -> int:
@@ -134,8 +151,10 @@ def create(tpu: Tpu) -> int:
             progress(condition.text)
         else:
             raise LauncherError(
-                f"{tpu.name}: {condition.text}. It will not become ACTIVE any more. Give `delete`, then `create` again; where "
-                "there is no capacity or no quota, in another --zone, or with a later --valid_until.")
+                f"{tpu.name}: {condition.text}. It will not become ACTIVE any more. Give `delete`, then "
+                "`create` again; where there is no capacity or no quota, in another --zone, or with a "
+                "later --valid_until."
+            )
         return None
 
     return patiently(tpu, step)
@@ -151,8 +170,8 @@ class Babysitter:
     def step(self) -> int | None:
         """One look and one deed; the exit code when nothing is left to do.
 
-        Raises:
-          UnreachableError: no answer. LauncherError: too many failures, or a run with other arguments is running there.
+        Raises: UnreachableError: no answer. LauncherError: too many failures, or a run with other arguments
+          is running there.
         """
         condition = self.tpu.condition()
         if condition.kind == "ready":
@@ -174,8 +193,10 @@ class Babysitter:
         own = all(worker.run.endswith(fingerprint(self.arguments)) for worker in workers)
         if kind == "running":
             if not own:
-                raise LauncherError(f"{self.tpu.name}: a run with other arguments is running there ({workers[0]}). Give `stop` "
-                                    "first, or another --name.")
+                raise LauncherError(
+                    f"{self.tpu.name}: a run with other arguments is running there ({workers[0]}). Give "
+                    "`stop` first, or another --name."
+                )
             self.progress(", ".join(map(str, workers)))
             return None
         if own and kind == "complete":
@@ -189,7 +210,9 @@ class Babysitter:
             self.counted = workers[0].run
             with contextlib.suppress(LauncherError):  # without it, the exit code says enough to go on
                 self.tpu.tail(number)
-            self._count_failure(f"worker {number} ended with exit code {code}.", code, time.monotonic() - self.launched)
+            self._count_failure(
+                f"worker {number} ended with exit code {code}.", code, time.monotonic() - self.launched
+            )
         return self._try(self._launch)
 
     def _launch(self) -> int | None:
@@ -204,7 +227,10 @@ class Babysitter:
         except UnreachableError:
             raise
         except LauncherError as error:
-            if self.tpu.condition().kind in ("missing", "ready"):  # else the next look says why it did not succeed
+            if self.tpu.condition().kind in (
+                "missing",
+                "ready",
+            ):  # else the next look says why it did not succeed
                 self._count_failure(str(error), error.code)
         return None
 
@@ -212,6 +238,9 @@ class Babysitter:
         self.failures = 1 if lasted > LASTED_SECONDS else self.failures + 1
         text = f"failure {self.failures} of {self.tpu.options.max_failures}: {text}"
         if self.failures >= self.tpu.options.max_failures:
-            raise LauncherError(f"{self.tpu.name}: {text} This ends here; what there is of the TPU costs money until you "
-                                "`delete` it.", code)
+            raise LauncherError(
+                f"{self.tpu.name}: {text} This ends here; what there is of the TPU costs money until you "
+                "`delete` it.",
+                code,
+            )
         self.tpu.say(text)

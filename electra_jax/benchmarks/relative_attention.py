@@ -22,8 +22,11 @@ from electra_jax.training.state import unbox
 FORMS = ("plain", *ATTENTION_IMPLEMENTATIONS)
 
 
-def compare_attention(encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int) -> Figures:
-    """Milliseconds (medians) and temporary MiB of each form, and how many times faster skew is than gather."""
+def compare_attention(
+    encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int
+) -> Figures:
+    """Milliseconds (medians) and temporary MiB of each form, and how many times faster skew is than
+    gather."""
     figures: Figures = {}
     contestants = []
     for form in FORMS:
@@ -31,25 +34,34 @@ def compare_attention(encoder: EncoderConfig, *, batch_size: int, length: int, r
         compiled = jax.jit(function).lower(*shapes).compile()
         figures[f"{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
         contestants.append(Contestant(form, _call(compiled, jax.tree.map(_fill, shapes))))
-    with tqdm(total=rounds * len(contestants), unit="turn", desc=f"attention {batch_size}x{length}", leave=False) as bar:
+    with tqdm(
+        total=rounds * len(contestants), unit="turn", desc=f"attention {batch_size}x{length}", leave=False
+    ) as bar:
         seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
     figures |= {f"{form}_milliseconds": 1e3 * float(np.median(times)) for form, times in seconds.items()}
     return figures | {"gather_over_skew": figures["gather_milliseconds"] / figures["skew_milliseconds"]}
 
 
-def attention_gradient(encoder: EncoderConfig, form: str, batch_size: int, length: int) -> tuple[Callable, tuple]:
+def attention_gradient(
+    encoder: EncoderConfig, form: str, batch_size: int, length: int
+) -> tuple[Callable, tuple]:
     """(gradients of a layer's parameters and inputs as a function, the shapes of its arguments).
 
-    `form` is "plain", scores of content alone, or one of ATTENTION_IMPLEMENTATIONS. Dropout is on, as in training.
+    `form` is "plain", scores of content alone, or one of ATTENTION_IMPLEMENTATIONS. Dropout is on, as in
+    training.
     """
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
     if form == "plain":
         layer = SelfAttention(encoder, is_first=False)
     else:
         disentangled = dataclasses.replace(encoder.disentangled, implementation=form)
-        layer = DisentangledSelfAttention(dataclasses.replace(encoder, disentangled=disentangled), is_first=False)
+        layer = DisentangledSelfAttention(
+            dataclasses.replace(encoder, disentangled=disentangled), is_first=False
+        )
     x_BLD = jax.ShapeDtypeStruct((batch_size, length, encoder.hidden_size), encoder.dtype)
-    table_ND = jax.ShapeDtypeStruct((2 * encoder.disentangled.position_buckets, encoder.hidden_size), encoder.dtype)
+    table_ND = jax.ShapeDtypeStruct(
+        (2 * encoder.disentangled.position_buckets, encoder.hidden_size), encoder.dtype
+    )
 
     def arguments(x_BLD, table_ND):
         inputs = derive_inputs(jnp.asarray(ids_BL), SPECIAL, 0)
@@ -60,7 +72,9 @@ def attention_gradient(encoder: EncoderConfig, form: str, batch_size: int, lengt
         return unbox(layer.init({"params": key, "dropout": key}, *arguments(x_BLD, table_ND))["params"])
 
     def loss(params, x_BLD, table_ND, seed):
-        y_BLD = layer.apply({"params": params}, *arguments(x_BLD, table_ND), rngs={"dropout": jax.random.key(seed)})
+        y_BLD = layer.apply(
+            {"params": params}, *arguments(x_BLD, table_ND), rngs={"dropout": jax.random.key(seed)}
+        )
         return jnp.square(y_BLD.astype(jnp.float32)).sum()
 
     params = jax.eval_shape(init, x_BLD, table_ND)

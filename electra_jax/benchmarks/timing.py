@@ -13,12 +13,17 @@ class Contestant(NamedTuple):
     step: Callable[[], object]
 
 
-def time_in_turns(contestants: list[Contestant], *, rounds: int, steps: int,
-                  report: Callable[[str, int], None] = lambda name, round_number: None) -> dict[str, list[float]]:
+def time_in_turns(
+    contestants: list[Contestant],
+    *,
+    rounds: int,
+    steps: int,
+    report: Callable[[str, int], None] = lambda name, round_number: None,
+) -> dict[str, list[float]]:
     """Seconds of every timed step, name → [rounds · steps].
 
-    Each contestant takes `steps` timed steps in each round, after one that is not timed: it compiles in the first round, and
-    in later ones it takes the caches and the threads back from the contestant before.
+    Each contestant takes `steps` timed steps in each round, after one that is not timed: it compiles in the
+    first round, and in later ones it takes the caches and the threads back from the contestant before.
     """
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     for round_number in range(rounds):

@@ -1,6 +1,8 @@
-"""DeBERTaV3 in PyTorch: DebertaV2 of `transformers`, gradient-disentangled embeddings, the generator updated first.
+"""DeBERTaV3 in PyTorch: DebertaV2 of `transformers`, gradient-disentangled embeddings, the generator updated
+first.
 
-`transformers` has neither an enhanced mask decoder nor the detection head; the first is left out, the second is written here.
+`transformers` has neither an enhanced mask decoder nor the detection head; the first is left out, the second
+is written here.
 """
 
 import torch
@@ -53,16 +55,31 @@ def make_torch_deberta(model: PretrainingConfig) -> TorchModels:
     def detect(ids, attention_mask):
         return head(discriminator(ids, attention_mask=attention_mask).last_hidden_state)
 
-    return TorchModels(generate, detect, [unique_parameters(generator), unique_parameters(discriminator, head)])
+    return TorchModels(
+        generate, detect, [unique_parameters(generator), unique_parameters(discriminator, head)]
+    )
 
 
 def _config(encoder: EncoderConfig) -> transformers.DebertaV2Config:
     disentangled = encoder.disentangled
     return transformers.DebertaV2Config(
-        vocab_size=encoder.vocab_size, hidden_size=encoder.hidden_size, num_hidden_layers=encoder.num_layers,
-        num_attention_heads=encoder.num_heads, attention_head_size=encoder.head_size,
-        intermediate_size=encoder.intermediate_size, max_position_embeddings=encoder.max_position_embeddings,
-        type_vocab_size=0, layer_norm_eps=encoder.layer_norm_epsilon, hidden_dropout_prob=encoder.hidden_dropout,
-        attention_probs_dropout_prob=encoder.attention_dropout, relative_attention=True, position_biased_input=False,
-        max_relative_positions=disentangled.max_relative_positions, position_buckets=disentangled.position_buckets,
-        norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"], legacy=False)
+        vocab_size=encoder.vocab_size,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        attention_head_size=encoder.head_size,
+        intermediate_size=encoder.intermediate_size,
+        max_position_embeddings=encoder.max_position_embeddings,
+        type_vocab_size=0,
+        layer_norm_eps=encoder.layer_norm_epsilon,
+        hidden_dropout_prob=encoder.hidden_dropout,
+        attention_probs_dropout_prob=encoder.attention_dropout,
+        relative_attention=True,
+        position_biased_input=False,
+        max_relative_positions=disentangled.max_relative_positions,
+        position_buckets=disentangled.position_buckets,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        legacy=False,
+    )

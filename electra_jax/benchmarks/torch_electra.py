@@ -1,4 +1,5 @@
-"""ELECTRA in PyTorch: the models of `transformers`, embeddings tied as in the released code, one joint update."""
+"""ELECTRA in PyTorch: the models of `transformers`, embeddings tied as in the released code, one joint
+update."""
 
 import torch
 import transformers
@@ -16,16 +17,28 @@ def make_torch_electra(model: PretrainingConfig) -> TorchModels:
 
     def generate(ids, attention_mask, positions):
         hidden = generator.electra(ids, attention_mask=attention_mask).last_hidden_state
-        return generator.generator_lm_head(generator.generator_predictions(gather_positions(hidden, positions)))
+        return generator.generator_lm_head(
+            generator.generator_predictions(gather_positions(hidden, positions))
+        )
 
-    return TorchModels(generate, lambda ids, attention_mask: discriminator(ids, attention_mask=attention_mask).logits,
-                       [unique_parameters(generator, discriminator)])
+    return TorchModels(
+        generate,
+        lambda ids, attention_mask: discriminator(ids, attention_mask=attention_mask).logits,
+        [unique_parameters(generator, discriminator)],
+    )
 
 
 def _config(encoder: EncoderConfig) -> transformers.ElectraConfig:
     return transformers.ElectraConfig(
-        vocab_size=encoder.vocab_size, embedding_size=encoder.embedding_size, hidden_size=encoder.hidden_size,
-        num_hidden_layers=encoder.num_layers, num_attention_heads=encoder.num_heads,
-        intermediate_size=encoder.intermediate_size, max_position_embeddings=encoder.max_position_embeddings,
-        type_vocab_size=encoder.type_vocab_size, hidden_dropout_prob=encoder.hidden_dropout,
-        attention_probs_dropout_prob=encoder.attention_dropout, layer_norm_eps=encoder.layer_norm_epsilon)
+        vocab_size=encoder.vocab_size,
+        embedding_size=encoder.embedding_size,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        intermediate_size=encoder.intermediate_size,
+        max_position_embeddings=encoder.max_position_embeddings,
+        type_vocab_size=encoder.type_vocab_size,
+        hidden_dropout_prob=encoder.hidden_dropout,
+        attention_probs_dropout_prob=encoder.attention_dropout,
+        layer_norm_eps=encoder.layer_norm_epsilon,
+    )

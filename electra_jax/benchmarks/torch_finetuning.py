@@ -1,12 +1,14 @@
-"""The peer of `python -m electra_jax.finetune`: the same fine-tuning with PyTorch and `transformers`, on the CPU.
+"""The peer of `python -m electra_jax.finetune`: the same fine-tuning with PyTorch and `transformers`, on the
+CPU.
 
     python -m electra_jax.benchmarks.torch_finetuning --config=configs/finetune.py:task=sst2,model=electra,size=base \\
         --init_from=HF_DIR --seeds=5 --workdir=runs/sst2_torch --beside=runs/sst2
 
-Token ids, batches, their order and the measures are those of our command with the same --config and the same overrides; the
-encoder, head, loss, dropout, optimizer and the head's first weights are PyTorch's (torch_task.py). --beside is the --workdir of
-our command: its results come first in the table, and "mean difference" says whether the two agree. The same command again goes
-on where it stopped. It needs the packages of `pip install -e '.[test]'`.
+Token ids, batches, their order and the measures are those of our command with the same --config and the same
+overrides; the encoder, head, loss, dropout, optimizer and the head's first weights are PyTorch's
+(torch_task.py). --beside is the --workdir of our command: its results come first in the table, and "mean
+difference" says whether the two agree. The same command again goes on where it stopped. It needs the packages
+of `pip install -e '.[test]'`.
 """
 
 import json
@@ -22,21 +24,21 @@ from absl import app, flags
 from tqdm import tqdm
 
 from data_pipelines.sample import trec
-from data_pipelines.tasks import load_task
-from electra_jax import command_line
+from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
-from electra_jax.command_line import define_flags, parse_flags
+from electra_jax.configuration import flags as command_line
+from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetune import RESULTS_FILE, report
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
-from electra_jax.finetuning.initial import Initial, load_initial
-from electra_jax.finetuning.kinds import Rows, TaskKind
+from electra_jax.finetuning.encoders import Initial, load_initial
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import apply_settings
-from electra_jax.finetuning.workbench import Finetuned, Workbench
+from electra_jax.finetuning.task_finetuner import Finetuned, Workbench
+from electra_jax.finetuning.task_types import Rows, TaskKind
 from electra_jax.pretrain import silence_libraries
-from electra_jax.training.run_directory import check_run_directory, write_json
+from electra_jax.runs.directory import check_run_directory, write_json
 
 PREFIX = "transformers:"  # before the directory: the name in the results
 
@@ -47,8 +49,8 @@ class TorchWorkbench(Workbench):
     def finetune(self, initial: Initial, settings: dict[str, Any], seed: int) -> Finetuned:
         """One run; `initial` gives the directory and the tokenizer.
 
-        Raises:
-          ValueError, OSError: see `load_module`; rows too short for the task. FloatingPointError: it diverged.
+        Raises: ValueError, OSError: see `load_module`; rows too short for the task. FloatingPointError: it
+          diverged.
         """
         config, kind, special = apply_settings(self.config, settings), self.kind, initial.special
         torch.manual_seed(seed)
@@ -57,12 +59,21 @@ class TorchWorkbench(Workbench):
         num_steps = num_training_steps(len(encoded["train"]), *size)
         batches = training_batches(kind, encoded["train"], *size, seed, special.pad)
         losses = train(module, kind.name, batches, num_steps, config, special)
-        bar = tqdm(losses, total=num_steps, desc=f"seed {seed}", leave=False, disable=not config["log"]["progress"])
+        bar = tqdm(
+            losses, total=num_steps, desc=f"seed {seed}", leave=False, disable=not config["log"]["progress"]
+        )
         last = [*bar][-1]
         if not np.isfinite(last):
-            raise FloatingPointError(f"the loss of step {num_steps} is {last}. Lower config.optimizer.learning_rate.")
-        predictions = {split: kind.collect(self.data.splits[split], rows, predict(module, kind, rows, config, special.pad))
-                       for split, rows in encoded.items() if split != "train"}
+            raise FloatingPointError(
+                f"the loss of step {num_steps} is {last}. Lower config.optimizer.learning_rate."
+            )
+        predictions = {
+            split: kind.collect(
+                self.data.splits[split], rows, predict(module, kind, rows, config, special.pad)
+            )
+            for split, rows in encoded.items()
+            if split != "train"
+        }
         return Finetuned(initial.config, module.state_dict(), predictions, self._score(predictions))
 
 
@@ -73,23 +84,27 @@ def predict(module: TaskModule, kind: TaskKind, rows: Rows, config: dict[str, An
     found: list[Any] = [None] * len(rows)
     for batch in evaluation_batches(kind, rows, config["train"]["batch_size"], pad):
         chosen = batch.indices_B[batch.indices_B >= 0]
-        outputs = forward(module, batch._replace(ids_BL=batch.ids_BL[: len(chosen)]), config["model"]["dtype"]).numpy()
+        outputs = forward(
+            module, batch._replace(ids_BL=batch.ids_BL[: len(chosen)]), config["model"]["dtype"]
+        ).numpy()
         for index, output in zip(chosen, outputs, strict=True):
             found[index] = IndependentOutputs(*output.T) if kind.name == "question_answering" else output
     return found
 
 
 def run(config: dict[str, Any], workdir: Path, start: str, seeds: Sequence[int]) -> list[Result]:
-    """The results of all `seeds` from the Hugging Face directory `start`; those that are not there yet are made.
+    """The results of all `seeds` from the Hugging Face directory `start`; those that are not there yet are
+    made.
 
-    Raises:
-      ValueError, OSError: the task, the start or the settings do not fit together, or `workdir` is another run's.
-      FloatingPointError: a run diverged.
+    Raises: ValueError, OSError: the task, the start or the settings do not fit together, or `workdir` is
+      another run's. FloatingPointError: a run diverged.
     """
     described = Path(start) / "config.json"
     if not described.is_file() or "model_type" not in json.loads(described.read_text()):
-        raise ValueError(f"--init_from={start}: got no {described} of a Hugging Face model, expected one. Export the run: "
-                         "python -m electra_jax.convert export.")
+        raise ValueError(
+            f"--init_from={start}: got no {described} of a Hugging Face model, expected one. Export the run: "
+            "python -m electra_jax.convert export."
+        )
     config = _with_tuples(config)
     check_run_directory(workdir, {"config": config, "start": start})
     data = load_task(trec.with_files(config["task"], workdir / "data"))
@@ -115,7 +130,9 @@ def read_results(workdir: Path) -> list[Result]:
     """
     path = workdir / RESULTS_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{workdir}: there is no {RESULTS_FILE}, expected the --workdir of a fine-tuning run.")
+        raise FileNotFoundError(
+            f"{workdir}: there is no {RESULTS_FILE}, expected the --workdir of a fine-tuning run."
+        )
     return [Result(**one) for one in json.loads(path.read_text())]
 
 
@@ -131,7 +148,9 @@ def read_beside(workdir: Path, config: dict[str, Any], start: str) -> list[Resul
 
 
 def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    return config | {"task": config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}}
+    return config | {
+        "task": config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    }
 
 
 def main(argv: list[str]) -> None:
@@ -157,6 +176,8 @@ if __name__ == "__main__":
     # Here and not above, since importing a command must not define its flags.
     flags.DEFINE_string("init_from", None, "Hugging Face directory of ELECTRA, BERT or DeBERTa-v2/v3.")
     flags.DEFINE_integer("seeds", 1, "Runs.", lower_bound=1)
-    flags.DEFINE_string("beside", None, "The --workdir of electra_jax.finetune with the same settings, to compare with.")
+    flags.DEFINE_string(
+        "beside", None, "The --workdir of electra_jax.finetune with the same settings, to compare with."
+    )
     flags.adopt_module_key_flags(command_line)  # so that --help shows them
     app.run(main, flags_parser=parse_flags)

@@ -1,7 +1,8 @@
-"""The peers' training step: replaced token detection in PyTorch, written as a user of `transformers` would write it well.
+"""The peers' training step: replaced token detection in PyTorch, written as a user of `transformers` would
+write it well.
 
-The same work as ours: dynamic masking, the generator's head on the masked positions only, sampling, detection, dropout,
-clipping and AdamW (fused). The models are in torch_electra.py and torch_deberta.py.
+The same work as ours: dynamic masking, the generator's head on the masked positions only, sampling,
+detection, dropout, clipping and AdamW (fused). The models are in torch_electra.py and torch_deberta.py.
 
 Shapes: B batch, L length, P masked positions, V vocab.
 """
@@ -36,10 +37,20 @@ def gather_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Ten
     return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
-def make_torch_step(models: TorchModels, objective: dict, ids_BL: np.ndarray, special: SpecialTokens, *, num_predictions: int,
-                    autocast: bool) -> Callable[[], float]:
-    """A function that trains on `ids_BL` once, in float32 or under bfloat16 autocast, and returns the last loss."""
-    optimizers = [torch.optim.AdamW(group, lr=5e-4, eps=1e-6, weight_decay=0.01, fused=True) for group in models.groups]
+def make_torch_step(
+    models: TorchModels,
+    objective: dict,
+    ids_BL: np.ndarray,
+    special: SpecialTokens,
+    *,
+    num_predictions: int,
+    autocast: bool,
+) -> Callable[[], float]:
+    """A function that trains on `ids_BL` once, in float32 or under bfloat16 autocast, and returns the last
+    loss."""
+    optimizers = [
+        torch.optim.AdamW(group, lr=5e-4, eps=1e-6, weight_decay=0.01, fused=True) for group in models.groups
+    ]
     ids = torch.from_numpy(ids_BL.astype(np.int64))
     attention_mask = (ids != special.pad).long()
     is_candidate = (ids != special.pad) & (ids != special.cls) & (ids != special.sep)
@@ -58,7 +69,8 @@ def make_torch_step(models: TorchModels, objective: dict, ids_BL: np.ndarray, sp
 
     def discriminator_loss(corrupted: torch.Tensor) -> torch.Tensor:
         bce = torch.nn.functional.binary_cross_entropy_with_logits(
-            models.detect(corrupted, attention_mask).float(), (corrupted != ids).float(), reduction="none")
+            models.detect(corrupted, attention_mask).float(), (corrupted != ids).float(), reduction="none"
+        )
         weights = attention_mask.float()
         return objective["disc_weight"] * (bce * weights).sum() / weights.sum()
 

@@ -1,7 +1,8 @@
-"""Fine-tuning in PyTorch: an encoder of `transformers` under a task's head, the loss, and the published optimizer.
+"""Fine-tuning in PyTorch: an encoder of `transformers` under a task's head, the loss, and the published
+optimizer.
 
-The schedule, the optimizer, the layer-wise rates and the losses are written anew and do not call ours, so that a mistake in
-either shows.
+The schedule, the optimizer, the layer-wise rates and the losses are written anew and do not call ours, so
+that a mistake in either shows.
 
 Shapes: B batch, L length, D hidden, C outputs of the task.
 """
@@ -25,7 +26,9 @@ IMPOSSIBLE = -1000.0  # instead of the scores of tokens that no answer can start
 class TaskModule(nn.Module):
     """Ids [B, L] → outputs [B, C], of tags [B, L, C], of answers the logits [B, L, 2] of start and end."""
 
-    def __init__(self, encoder: transformers.PreTrainedModel, head: nn.Module, kind: str, special: SpecialTokens):
+    def __init__(
+        self, encoder: transformers.PreTrainedModel, head: nn.Module, kind: str, special: SpecialTokens
+    ):
         super().__init__()
         self.encoder, self.head = encoder, head
         self._reads_cls, self._special = kind in ("classification", "regression"), special
@@ -34,18 +37,24 @@ class TaskModule(nn.Module):
         is_token_BL = (ids_BL != self._special.pad).long()
         last_type = max(self.encoder.config.type_vocab_size - 1, 0)
         token_types_BL = seps_before(ids_BL, self._special.sep).clamp(max=last_type) * is_token_BL
-        states_BLD = self.encoder(ids_BL, attention_mask=is_token_BL, token_type_ids=token_types_BL).last_hidden_state
+        states_BLD = self.encoder(
+            ids_BL, attention_mask=is_token_BL, token_type_ids=token_types_BL
+        ).last_hidden_state
         return self.head(states_BLD[:, 0] if self._reads_cls else states_BLD)
 
 
 def seps_before(ids_BL: torch.Tensor, sep: int) -> torch.Tensor:
-    """How many [SEP] stand before each token [B, L]: 0 in the first text with its own [SEP], 1 in the second."""
+    """How many [SEP] stand before each token [B, L]: 0 in the first text with its own [SEP], 1 in the
+    second."""
     is_sep_BL = (ids_BL == sep).long()
     return is_sep_BL.cumsum(dim=1) - is_sep_BL
 
 
-def load_module(path: str, kind: str, num_outputs: int, special: SpecialTokens, model: dict[str, Any]) -> TaskModule:
-    """The encoder of a Hugging Face directory with its own weights, under a head with fresh ones from torch's generator.
+def load_module(
+    path: str, kind: str, num_outputs: int, special: SpecialTokens, model: dict[str, Any]
+) -> TaskModule:
+    """The encoder of a Hugging Face directory with its own weights, under a head with fresh ones from torch's
+    generator.
 
     Args:
       model: config.model.
@@ -54,18 +63,25 @@ def load_module(path: str, kind: str, num_outputs: int, special: SpecialTokens, 
       ValueError, OSError: `transformers` cannot load it, or see `make_head`.
     """
     encoder = transformers.AutoModel.from_pretrained(
-        path, dtype=torch.float32, hidden_dropout_prob=model["hidden_dropout"],
-        attention_probs_dropout_prob=model["attention_dropout"])
+        path,
+        dtype=torch.float32,
+        hidden_dropout_prob=model["hidden_dropout"],
+        attention_probs_dropout_prob=model["attention_dropout"],
+    )
     if hasattr(encoder, "pooler"):
         encoder.pooler = None  # BERT's, which no head here reads
     head = make_head(encoder.config, kind, num_outputs, model["head"], model["head_dropout"])
     return TaskModule(encoder, head, kind, special)
 
 
-def make_head(config: transformers.PreTrainedConfig, kind: str, num_outputs: int, style: str, dropout: float) -> nn.Sequential:
-    """States [..., D] → outputs [..., C]: the head of config.model.head, whose first weights have the published distributions.
+def make_head(
+    config: transformers.PreTrainedConfig, kind: str, num_outputs: int, style: str, dropout: float
+) -> nn.Sequential:
+    """States [..., D] → outputs [..., C]: the head of config.model.head, whose first weights have the
+    published distributions.
 
-    Those are normal; in ELECTRA (and for BERT) cut at two standard deviations, and of the last layer Glorot's uniform.
+    Those are normal; in ELECTRA (and for BERT) cut at two standard deviations, and of the last layer Glorot's
+    uniform.
 
     Raises:
       ValueError: ELECTRA's own head for answers is asked for.
@@ -76,8 +92,10 @@ def make_head(config: transformers.PreTrainedConfig, kind: str, num_outputs: int
     (_normal(config) if is_deberta else nn.init.xavier_uniform_)(classifier.weight)
     if kind == "question_answering":
         if style == "published" and not is_deberta:
-            raise ValueError(f"config.model.head: got {style!r}, expected 'transformers': ELECTRA's own head for answers is "
-                             "not written in PyTorch. Set --config.model.head=transformers, in our run too.")
+            raise ValueError(
+                f"config.model.head: got {style!r}, expected 'transformers': ELECTRA's own head for answers "
+                "is not written in PyTorch. Set --config.model.head=transformers, in our run too."
+            )
         return nn.Sequential(OrderedDict(classifier=classifier))
     last = OrderedDict(dropout=nn.Dropout(dropout), classifier=classifier)
     if kind == "tagging" or (style == "published" and not is_deberta):
@@ -96,8 +114,11 @@ def _normal(config: transformers.PreTrainedConfig) -> Callable[[torch.Tensor], t
     return lambda weight: nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def task_loss(kind: str, outputs: torch.Tensor, batch: TaskBatch, special: SpecialTokens, label_scale: float) -> torch.Tensor:
-    """Mean loss over what is scored; an answer's is the mean over its two ends, among [CLS] and the tokens of the context."""
+def task_loss(
+    kind: str, outputs: torch.Tensor, batch: TaskBatch, special: SpecialTokens, label_scale: float
+) -> torch.Tensor:
+    """Mean loss over what is scored; an answer's is the mean over its two ends, among [CLS] and the tokens of
+    the context."""
     labels, is_scored = torch.from_numpy(batch.labels), torch.from_numpy(batch.is_scored)
     cross_entropy = nn.functional.cross_entropy
     if kind == "regression":
@@ -105,11 +126,15 @@ def task_loss(kind: str, outputs: torch.Tensor, batch: TaskBatch, special: Speci
     if kind != "question_answering":
         return cross_entropy(outputs[is_scored], labels[is_scored].long())
     ids_BL = torch.from_numpy(batch.ids_BL)
-    may_answer_BL = (seps_before(ids_BL, special.sep) == 1) & (ids_BL != special.sep) & (ids_BL != special.pad)
+    may_answer_BL = (
+        (seps_before(ids_BL, special.sep) == 1) & (ids_BL != special.sep) & (ids_BL != special.pad)
+    )
     may_answer_BL[:, 0] = True
     logits_BL2 = outputs.masked_fill(~may_answer_BL[..., None], IMPOSSIBLE)[is_scored]
     ends_B3 = labels[is_scored].long()
-    return (cross_entropy(logits_BL2[..., 0], ends_B3[:, 0]) + cross_entropy(logits_BL2[..., 1], ends_B3[:, 1])) / 2
+    return (
+        cross_entropy(logits_BL2[..., 0], ends_B3[:, 0]) + cross_entropy(logits_BL2[..., 1], ends_B3[:, 1])
+    ) / 2
 
 
 def learning_rate(optimizer: dict[str, Any], step: int, num_steps: int) -> float:
@@ -125,8 +150,10 @@ def learning_rate(optimizer: dict[str, Any], step: int, num_steps: int) -> float
         return optimizer["learning_rate"] * warmup * decay
     if optimizer["schedule"] == "warmup_then_decay":
         return optimizer["learning_rate"] * (decay if step >= warmup_steps else warmup)
-    raise ValueError(f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected warmup_times_decay or "
-                     "warmup_then_decay.")
+    raise ValueError(
+        f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected warmup_times_decay or "
+        "warmup_then_decay."
+    )
 
 
 class _Moments(NamedTuple):
@@ -148,10 +175,15 @@ class TaskOptimizer:
         """`optimizer` is config.optimizer."""
         self._settings, self._num_steps, self._step = optimizer, num_steps, 0
         num_layers = module.encoder.config.num_hidden_layers
-        self._moments = {parameter: _Moments(
-            torch.zeros_like(parameter), torch.zeros_like(parameter),
-            optimizer["layer_decay"] ** depth(name, num_layers, optimizer["top_exponent"]),
-            0.0 if NO_DECAY.search(name) else optimizer["weight_decay"]) for name, parameter in module.named_parameters()}
+        self._moments = {
+            parameter: _Moments(
+                torch.zeros_like(parameter),
+                torch.zeros_like(parameter),
+                optimizer["layer_decay"] ** depth(name, num_layers, optimizer["top_exponent"]),
+                0.0 if NO_DECAY.search(name) else optimizer["weight_decay"],
+            )
+            for name, parameter in module.named_parameters()
+        }
 
     @torch.no_grad()
     def step(self) -> None:
@@ -161,7 +193,9 @@ class TaskOptimizer:
         nn.utils.clip_grad_norm_(self._moments, settings["clip_norm"])
         rate = learning_rate(settings, self._step, self._num_steps)
         self._step += 1
-        corrections = (1 - beta1**self._step, 1 - beta2**self._step) if settings["bias_correction"] else (1.0, 1.0)
+        corrections = (
+            (1 - beta1**self._step, 1 - beta2**self._step) if settings["bias_correction"] else (1.0, 1.0)
+        )
         for parameter, moments in self._moments.items():
             moments.mean.lerp_(parameter.grad, 1 - beta1)
             moments.square.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
@@ -172,15 +206,22 @@ class TaskOptimizer:
 
 
 def depth(name: str, num_layers: int, top_exponent: int) -> int:
-    """Power of the layer-wise decay of a parameter: 0 in the head, `top_exponent` in the top layer, one more a layer down."""
+    """Power of the layer-wise decay of a parameter: 0 in the head, `top_exponent` in the top layer, one more
+    a layer down."""
     if name.startswith("head."):
         return 0
     layer = re.match(r"encoder\.encoder\.layer\.(\d+)\.", name)
     return num_layers + top_exponent - (1 + int(layer[1]) if layer else 0)
 
 
-def train(module: TaskModule, kind: str, batches: Iterable[TaskBatch], num_steps: int, config: dict[str, Any],
-          special: SpecialTokens) -> Iterator[float]:
+def train(
+    module: TaskModule,
+    kind: str,
+    batches: Iterable[TaskBatch],
+    num_steps: int,
+    config: dict[str, Any],
+    special: SpecialTokens,
+) -> Iterator[float]:
     """Train on the batches in their order; the loss of each step, as it is done.
 
     Args:
@@ -190,7 +231,9 @@ def train(module: TaskModule, kind: str, batches: Iterable[TaskBatch], num_steps
     module.train()
     for padded in batches:
         count = int((padded.indices_B >= 0).sum())  # rows that only fill the batch are last
-        batch = padded._replace(ids_BL=padded.ids_BL[:count], labels=padded.labels[:count], is_scored=padded.is_scored[:count])
+        batch = padded._replace(
+            ids_BL=padded.ids_BL[:count], labels=padded.labels[:count], is_scored=padded.is_scored[:count]
+        )
         outputs = forward(module, batch, config["model"]["dtype"])
         loss = task_loss(kind, outputs, batch, special, config["task"]["label_scale"])
         loss.backward()

@@ -25,23 +25,44 @@ MATMUL_SIZE = 2048
 Figures = dict[str, Any]
 
 
-def compare_steps(name: str, config: dict[str, Any], *, batch_size: int, length: int, num_microbatches: int, rounds: int,
-                  steps: int) -> Figures:
-    """One training step of `config` on B rows of L tokens, ours as `name` and PyTorch's, in float32 and bfloat16 each."""
-    config = config | {"train": config["train"] | {"batch_size": batch_size, "num_microbatches": num_microbatches},
-                       "data": config["data"] | {"sequence_length": length}}
+def compare_steps(
+    name: str,
+    config: dict[str, Any],
+    *,
+    batch_size: int,
+    length: int,
+    num_microbatches: int,
+    rounds: int,
+    steps: int,
+) -> Figures:
+    """One training step of `config` on B rows of L tokens, ours as `name` and PyTorch's, in float32 and
+    bfloat16 each."""
+    config = config | {
+        "train": config["train"] | {"batch_size": batch_size, "num_microbatches": num_microbatches},
+        "data": config["data"] | {"sequence_length": length},
+    }
     ids_BL = random_rows(config["model"]["vocab_size"], batch_size, length)
-    contestants = [*jax_contestants(name, config, ids_BL), *torch_contestants(config, ids_BL),
-                   Contestant("matmul", make_matmul())]
-    with tqdm(total=rounds * len(contestants), unit="turn", desc=f"{name} {batch_size}x{length}", leave=False) as bar:
+    contestants = [
+        *jax_contestants(name, config, ids_BL),
+        *torch_contestants(config, ids_BL),
+        Contestant("matmul", make_matmul()),
+    ]
+    with tqdm(
+        total=rounds * len(contestants), unit="turn", desc=f"{name} {batch_size}x{length}", leave=False
+    ) as bar:
         seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
     peak = 2.0 * MATMUL_SIZE**3 / float(np.median(seconds.pop("matmul")))
     figures: Figures = {}
     for contestant, times in seconds.items():
         speed = tokens_per_second(times, ids_BL.size)
-        figures |= {f"{contestant}_tokens_per_second": speed["median"], f"{contestant}_lower_quartile": speed["lower_quartile"],
-                    f"{contestant}_upper_quartile": speed["upper_quartile"]}
-    ours, peer = (max(figures[f"{who}_{dtype}_tokens_per_second"] for dtype in DTYPES) for who in (name, "torch"))
+        figures |= {
+            f"{contestant}_tokens_per_second": speed["median"],
+            f"{contestant}_lower_quartile": speed["lower_quartile"],
+            f"{contestant}_upper_quartile": speed["upper_quartile"],
+        }
+    ours, peer = (
+        max(figures[f"{who}_{dtype}_tokens_per_second"] for dtype in DTYPES) for who in (name, "torch")
+    )
     _, flops_per_token = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     return figures | {
         f"{name}_tokens_per_second": ours,
@@ -65,8 +86,12 @@ def random_rows(vocab_size: int, batch_size: int, length: int) -> np.ndarray:
 
 def jax_contestants(name: str, config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
     """Our step, computing in each dtype; parameters are float32 in both."""
-    return [Contestant(f"{name}_{dtype}", make_jax_step(config | {"model": config["model"] | {"dtype": dtype}}, ids_BL))
-            for dtype in DTYPES]
+    return [
+        Contestant(
+            f"{name}_{dtype}", make_jax_step(config | {"model": config["model"] | {"dtype": dtype}}, ids_BL)
+        )
+        for dtype in DTYPES
+    ]
 
 
 def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], object]:
@@ -93,12 +118,24 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
     from electra_jax.benchmarks.torch_electra import make_torch_electra
     from electra_jax.benchmarks.torch_step import make_torch_step
 
-    make_models = {"electra": make_torch_electra, "deberta_v3": make_torch_deberta}[config["objective"]["name"]]
+    make_models = {"electra": make_torch_electra, "deberta_v3": make_torch_deberta}[
+        config["objective"]["name"]
+    ]
     num_predictions = max_predictions_per_seq(config["objective"]["mask_prob"], ids_BL.shape[1])
-    return [Contestant(f"torch_{dtype}", make_torch_step(make_models(make_pretraining_config(config["model"])),
-                                                         config["objective"], ids_BL, SPECIAL,
-                                                         num_predictions=num_predictions, autocast=dtype == "bfloat16"))
-            for dtype in DTYPES]
+    return [
+        Contestant(
+            f"torch_{dtype}",
+            make_torch_step(
+                make_models(make_pretraining_config(config["model"])),
+                config["objective"],
+                ids_BL,
+                SPECIAL,
+                num_predictions=num_predictions,
+                autocast=dtype == "bfloat16",
+            ),
+        )
+        for dtype in DTYPES
+    ]
 
 
 def make_matmul() -> Callable[[], object]:

@@ -11,7 +11,8 @@ import jax
 from jax.experimental import topologies
 
 # google.protobuf text of the device, as XLA writes it for one that is attached.
-GPUS = {"h100": """
+GPUS = {
+    "h100": """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
   threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
@@ -23,15 +24,21 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 8 }
 runtime_version { major: 13 }
 device_description_str: "NVIDIA H100 80GB HBM3"
-"""}
+"""
+}
 # Without these libtpu asks the network which TPU it is on, and two processes cannot load it at once.
-TPU_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-                   "TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}
+TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
 
 
 def absent_devices(name: str) -> list[jax.Device]:
-    """Devices of "h100:8" (GPUs of one host), or of a TPU topology: "v5e:2x4", "v5p:2x2x1", "v6e:4x4". "cpu:8" is this machine
-    in so many parts.
+    """Devices of "h100:8" (GPUs of one host), or of a TPU topology: "v5e:2x4", "v5p:2x2x1", "v6e:4x4".
+    "cpu:8" is this machine in so many parts.
 
     Must be called before JAX starts its back ends, which it confines to the CPU.
 
@@ -48,14 +55,17 @@ def absent_devices(name: str) -> list[jax.Device]:
                 raise ValueError(f"JAX has started with {len(jax.devices())} devices")
             return jax.devices()[: int(shape or 1)]
         if kind in GPUS:
-            topology = topologies.get_topology_desc(platform="cuda", topology_name="", target_config=GPUS[kind],
-                                                    topology=f"1x1x{int(shape or 1)}")
+            topology = topologies.get_topology_desc(
+                platform="cuda", topology_name="", target_config=GPUS[kind], topology=f"1x1x{int(shape or 1)}"
+            )
         else:
             for variable, value in TPU_ENVIRONMENT.items():
                 os.environ.setdefault(variable, value)
             topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except Exception as error:
-        raise ValueError(f"device: got {name!r}, which cannot be compiled for here: {error}. Expected {sorted(GPUS)} with a "
-                         "number of GPUs (h100:8) or a TPU topology (v5e:2x4, v6e:4x4, v5p:2x2x1), and its compiler installed: "
-                         "bash launch/compile_only.sh does that.") from error
+        raise ValueError(
+            f"device: got {name!r}, which cannot be compiled for here: {error}. Expected {sorted(GPUS)} "
+            "with a number of GPUs (h100:8) or a TPU topology (v5e:2x4, v6e:4x4, v5p:2x2x1), and its "
+            "compiler installed: bash launch/compile_only.sh does that."
+        ) from error
     return list(topology.devices)

@@ -24,7 +24,9 @@ def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
     if -1 in wanted and len(devices) % known == 0:
         wanted[wanted.index(-1)] = len(devices) // known
     if -1 in wanted or math.prod(wanted) != len(devices):
-        raise ValueError(f"config.mesh: got {dict(sizes)} (product {known}) for {len(devices)} devices; the sizes must "
-                         f"multiply to {len(devices)}. Set one of config.mesh.data|fsdp|tensor to -1 to fill up.")
+        raise ValueError(
+            f"config.mesh: got {dict(sizes)} (product {known}) for {len(devices)} devices; the sizes must "
+            f"multiply to {len(devices)}. Set one of config.mesh.data|fsdp|tensor to -1 to fill up."
+        )
     # Auto axes: flax.linen's lookups do not work on Explicit ones, jax's default since 0.9.
     return jax.make_mesh(wanted, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

@@ -44,8 +44,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     """Sharding of every parameter.
 
-    Raises:
-      ValueError: an unknown logical axis, or a dimension that its mesh axis does not divide; names the first of them.
+    Raises: ValueError: an unknown logical axis, or a dimension that its mesh axis does not divide; names the
+      first of them.
     """
     rules = dict(LOGICAL_AXIS_RULES)
     problems = []
@@ -55,34 +55,50 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
         spec = []
         for size, axis in zip(shape.shape, axes, strict=True):
             if axis not in rules:
-                raise ValueError(f"parameter {name}: logical axis {axis!r} is not in LOGICAL_AXIS_RULES ({sorted(rules)}).")
+                raise ValueError(
+                    f"parameter {name}: logical axis {axis!r} is not in LOGICAL_AXIS_RULES ({sorted(rules)})."
+                )
             mesh_axis = rules[axis]
             if mesh_axis is not None and mesh_axis in spec:
                 mesh_axis = None  # a mesh axis can cut an array once
             if mesh_axis is not None and size % mesh.shape[mesh_axis]:
-                problems.append(f"  {name}: axis {axis!r} has {size} entries, config.mesh.{mesh_axis}={mesh.shape[mesh_axis]} "
-                                "does not divide it")
+                problems.append(
+                    f"  {name}: axis {axis!r} has {size} entries, "
+                    f"config.mesh.{mesh_axis}={mesh.shape[mesh_axis]} does not divide it"
+                )
             spec.append(mesh_axis)
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     shardings = jax.tree_util.tree_map_with_path(shard, params, logical_axes)
     if problems:
-        raise ValueError("config.mesh does not fit the model; choose sizes that divide these, or change the model:\n"
-                         + "\n".join(problems[:MAX_SHOWN])
-                         + (f"\n  … and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""))
+        raise ValueError(
+            "config.mesh does not fit the model; choose sizes that divide these, or change the model:\n"
+            + "\n".join(problems[:MAX_SHOWN])
+            + (f"\n  … and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else "")
+        )
     return shardings
 
 
-def state_shardings(abstract_state: Any, shardings_of_params: Any, optimizers: dict[str, optax.GradientTransformation],
-                    trains: dict[str, tuple[str, ...]], mesh: Mesh) -> Any:
-    """Shardings of a whole TrainState: moments and a moving average lie where their parameters lie, all the rest is replicated.
-    `trains` names the top-level modules of each optimizer."""
+def state_shardings(
+    abstract_state: Any,
+    shardings_of_params: Any,
+    optimizers: dict[str, optax.GradientTransformation],
+    trains: dict[str, tuple[str, ...]],
+    mesh: Mesh,
+) -> Any:
+    """Shardings of a whole TrainState: moments and a moving average lie where their parameters lie, all the
+    rest is replicated. `trains` names the top-level modules of each optimizer."""
     rest = jax.tree.map(lambda _: replicated(mesh), abstract_state)
     opt_state = {
-        name: optax.tree_map_params(optimizer, lambda _, sharding: sharding, abstract_state.opt_state[name],
-                                    {module: shardings_of_params[module] for module in trains[name]},
-                                    transform_non_params=lambda _: replicated(mesh))
-        for name, optimizer in optimizers.items()}
+        name: optax.tree_map_params(
+            optimizer,
+            lambda _, sharding: sharding,
+            abstract_state.opt_state[name],
+            {module: shardings_of_params[module] for module in trains[name]},
+            transform_non_params=lambda _: replicated(mesh),
+        )
+        for name, optimizer in optimizers.items()
+    }
     average = {"ema": shardings_of_params} if hasattr(abstract_state, "ema") else {}
     return rest.replace(params=shardings_of_params, opt_state=opt_state, **average)
 
@@ -95,8 +111,10 @@ def num_shares(mesh: Mesh) -> int:
 def check_batch(batch_size: int, num_microbatches: int, mesh: Mesh) -> None:
     """Raises ValueError when the global batch cannot be cut into microbatches and shards."""
     if num_microbatches < 1 or batch_size % (num_shares(mesh) * num_microbatches):
-        raise ValueError(f"config.train.batch_size: got {batch_size}, expected a multiple of mesh.data·mesh.fsdp·"
-                         f"train.num_microbatches = {mesh.shape['data']}·{mesh.shape['fsdp']}·{num_microbatches}.")
+        raise ValueError(
+            f"config.train.batch_size: got {batch_size}, expected a multiple of mesh.data·mesh.fsdp·"
+            f"train.num_microbatches = {mesh.shape['data']}·{mesh.shape['fsdp']}·{num_microbatches}."
+        )
 
 
 @contextlib.contextmanager
@@ -107,6 +125,8 @@ def axis_context(mesh: Mesh):
 
 
 def share_context():
-    """Context within `axis_context` for what is computed on each share of the batch by itself: its rows are in one place, and
-    the axes that the shares lie on cut nothing else."""
-    return nn.logical_axis_rules(tuple((name, axis if axis == "tensor" else None) for name, axis in LOGICAL_AXIS_RULES))
+    """Context within `axis_context` for what is computed on each share of the batch by itself: its rows are
+    in one place, and the axes that the shares lie on cut nothing else."""
+    return nn.logical_axis_rules(
+        tuple((name, axis if axis == "tensor" else None) for name, axis in LOGICAL_AXIS_RULES)
+    )

@@ -1,4 +1,5 @@
-"""How a run is told to stop: SIGTERM, by which clouds and schedulers announce the end of a machine, or Ctrl-C."""
+"""How a run is told to stop: SIGTERM, by which clouds and schedulers announce the end of a machine, or
+Ctrl-C."""
 
 import contextlib
 import os
@@ -22,12 +23,13 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Context of a command: when a run in it was told to stop and is saved, the process ends without clean-up; so it does after
-    Ctrl-C, where a command keeps what is finished and the next one goes on with the rest.
+    """Context of a command: when a run in it was told to stop and is saved, the process ends without
+    clean-up; so it does after Ctrl-C, where a command keeps what is finished and the next one goes on with
+    the rest.
 
-    A notice may have broken off the wait for a compilation. XLA goes on with it in a thread of its own, and crashes when the
-    interpreter's clean-up takes its client away. One of several processes hears no notice there, and the others wait for it
-    to say goodbye: it ends as ever.
+    A notice may have broken off the wait for a compilation. XLA goes on with it in a thread of its own, and
+    crashes when the interpreter's clean-up takes its client away. One of several processes hears no notice
+    there, and the others wait for it to say goodbye: it ends as ever.
     """
     try:
         yield
@@ -45,8 +47,9 @@ def leaving_at_once() -> Iterator[None]:
 class StopNotice:
     """Whether the run shall stop; a context manager, which takes over the two signals within it.
 
-    Of one process: SIGTERM or Ctrl-C, of which a second one interrupts as ever. Of several: SIGTERM, on any of them, which JAX
-    hears and agrees on, so that `check` raises in the same call on all, whose calls must therefore be the same.
+    Of one process: SIGTERM or Ctrl-C, of which a second one interrupts as ever. Of several: SIGTERM, on any
+    of them, which JAX hears and agrees on, so that `check` raises in the same call on all, whose calls must
+    therefore be the same.
     """
 
     def __init__(self):
@@ -55,14 +58,16 @@ class StopNotice:
         self._previous = {}
 
     def check(self) -> None:
-        """Raises Stopped when the run shall stop. Costs nothing on the devices; to be called between their steps."""
+        """Raises Stopped when the run shall stop. Costs nothing on the devices; to be called between their
+        steps."""
         self._calls += 1
         if self._is_due or multihost_utils.reached_preemption_sync_point(self._calls):
             raise Stopped
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Context for what may take long on the host: of one process, a notice raises Stopped in the midst of it."""
+        """Context for what may take long on the host: of one process, a notice raises Stopped in the midst of
+        it."""
         self._is_waiting = True
         try:
             if self._is_due:
@@ -73,7 +78,9 @@ class StopNotice:
 
     def __enter__(self) -> "StopNotice":
         if not jax.distributed.is_initialized():
-            self._previous = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._previous = {
+                number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *exception) -> None:

@@ -1,4 +1,5 @@
-"""Batches of encoded examples: padded to a few lengths, so that few shapes are compiled; filled up, so that none is dropped.
+"""Batches of encoded examples: padded to a few lengths, so that few shapes are compiled; filled up, so that
+none is dropped.
 
 Shapes: B batch, L length.
 """
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from electra_jax.finetuning.kinds import TaskKind
+from electra_jax.finetuning.task_types import TaskKind
 
 LENGTHS = (32, 64, 128, 256, 512)  # longer rows get a multiple of the last
 
@@ -27,7 +28,9 @@ def padded_length(length: int) -> int:
     return next((bound for bound in LENGTHS if length <= bound), -(-length // LENGTHS[-1]) * LENGTHS[-1])
 
 
-def make_batch(kind: TaskKind, rows: Sequence[Any], indices: Sequence[int], batch_size: int, pad: int) -> TaskBatch:
+def make_batch(
+    kind: TaskKind, rows: Sequence[Any], indices: Sequence[int], batch_size: int, pad: int
+) -> TaskBatch:
     """The rows at `indices`, at most B of them."""
     chosen = [rows[index] for index in indices]
     length = padded_length(max(len(row.ids) for row in chosen))
@@ -40,9 +43,11 @@ def make_batch(kind: TaskKind, rows: Sequence[Any], indices: Sequence[int], batc
     return TaskBatch(ids_BL, labels, is_scored, indices_B)
 
 
-def training_batches(kind: TaskKind, rows: Sequence[Any], batch_size: int, num_epochs: int, seed: int,
-                     pad: int) -> Iterator[TaskBatch]:
-    """Every epoch all rows in a new order; one epoch's last batch is completed by the next one's first rows."""
+def training_batches(
+    kind: TaskKind, rows: Sequence[Any], batch_size: int, num_epochs: int, seed: int, pad: int
+) -> Iterator[TaskBatch]:
+    """Every epoch all rows in a new order; one epoch's last batch is completed by the next one's first
+    rows."""
     source = np.random.default_rng(seed)
     order = np.concatenate([source.permutation(len(rows)) for _ in range(num_epochs)])
     for start in range(0, len(order), batch_size):

@@ -17,8 +17,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 class Metric(NamedTuple):
     """score: (labels, predictions) → value. is_better: picks the best of several values.
 
-    Both sides are arrays [n]. With `is_tagging` they are lists of n sequences, one element a word; with `reads_names` these
-    hold the tags' names, else their indices.
+    Both sides are arrays [n]. With `is_tagging` they are lists of n sequences, one element a word; with
+    `reads_names` these hold the tags' names, else their indices.
     """
 
     score: Callable[[Sequence, Sequence], float]
@@ -27,17 +27,24 @@ class Metric(NamedTuple):
     reads_names: bool = False
 
 
-def _unless_constant(correlation: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The correlation, or 0 where labels or predictions are all alike: 0/0, for which SciPy returns NaN and a warning.
+def _unless_constant(
+    correlation: Callable[[np.ndarray, np.ndarray], float],
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The correlation, or 0 where labels or predictions are all alike: 0/0, for which SciPy returns NaN and a
+    warning.
 
-    0 says what such predictions are worth, can be ranked and averaged, and is scikit-learn's value of Matthews' coefficient,
-    which is Pearson's of two binary variables.
+    0 says what such predictions are worth, can be ranked and averaged, and is scikit-learn's value of
+    Matthews' coefficient, which is Pearson's of two binary variables.
     """
+
     def correlate(labels: np.ndarray, predictions: np.ndarray) -> float:
         if not np.isfinite(predictions).all():
-            raise ValueError(f"predictions: expected finite numbers, got {np.isnan(predictions).sum()} NaN and "
-                             f"{np.isinf(predictions).sum()} infinite of {len(predictions)}. The training has diverged.")
+            raise ValueError(
+                f"predictions: expected finite numbers, got {np.isnan(predictions).sum()} NaN and "
+                f"{np.isinf(predictions).sum()} infinite of {len(predictions)}. The training has diverged."
+            )
         return 0.0 if np.ptp(labels) == 0 or np.ptp(predictions) == 0 else correlation(labels, predictions)
+
     return correlate
 
 
@@ -51,12 +58,19 @@ METRICS: dict[str, Metric] = {
     "f1": Metric(lambda labels, predictions: f1_score(labels, predictions, pos_label=1, zero_division=0)),
     "macro_f1": Metric(lambda labels, predictions: f1_score(labels, predictions, average="macro")),
     "matthews": Metric(_unless_constant(matthews_corrcoef)),
-    "pearson": Metric(_unless_constant(lambda labels, predictions: stats.pearsonr(labels, predictions).statistic)),
-    "spearman": Metric(_unless_constant(lambda labels, predictions: stats.spearmanr(labels, predictions).statistic)),
+    "pearson": Metric(
+        _unless_constant(lambda labels, predictions: stats.pearsonr(labels, predictions).statistic)
+    ),
+    "spearman": Metric(
+        _unless_constant(lambda labels, predictions: stats.spearmanr(labels, predictions).statistic)
+    ),
     "tagging_accuracy": Metric(_tagging_accuracy, is_tagging=True),
     # As CoNLL's conlleval.pl counts: over all types, and an I- without its B- begins a span.
-    "span_f1": Metric(lambda labels, predictions: conlleval_f1(labels, predictions, average="micro", zero_division=0),
-                      is_tagging=True, reads_names=True),
+    "span_f1": Metric(
+        lambda labels, predictions: conlleval_f1(labels, predictions, average="micro", zero_division=0),
+        is_tagging=True,
+        reads_names=True,
+    ),
 }
 
 # Task → what the leaderboard shows, in its order (GLUE, arXiv 1804.07461; gluebenchmark.com).
@@ -74,38 +88,58 @@ GLUE_METRICS: dict[str, tuple[str, ...]] = {
 
 # File of a submission → what stands in its second column (nyu-mll/GLUE-baselines, src/main.py).
 GLUE_FILES: dict[str, str] = {
-    "CoLA.tsv": "index", "SST-2.tsv": "index", "MRPC.tsv": "index", "QQP.tsv": "index", "WNLI.tsv": "index",
+    "CoLA.tsv": "index",
+    "SST-2.tsv": "index",
+    "MRPC.tsv": "index",
+    "QQP.tsv": "index",
+    "WNLI.tsv": "index",
     "STS-B.tsv": "number",
-    "MNLI-m.tsv": "name", "MNLI-mm.tsv": "name", "AX.tsv": "name", "QNLI.tsv": "name", "RTE.tsv": "name",
+    "MNLI-m.tsv": "name",
+    "MNLI-mm.tsv": "name",
+    "AX.tsv": "name",
+    "QNLI.tsv": "name",
+    "RTE.tsv": "name",
 }
 
 
-def score(names: Sequence[str], labels: Sequence, predictions: Sequence, label_names: tuple[str, ...]) -> dict[str, float]:
+def score(
+    names: Sequence[str], labels: Sequence, predictions: Sequence, label_names: tuple[str, ...]
+) -> dict[str, float]:
     """Metrics of one set of predictions, in the order asked for.
 
-    `labels` and `predictions` are [n] class indices, or numbers in regression; in tagging n arrays of tag indices, one a word.
-    f1 takes class 1 for the positive one. macro_f1 is the mean over the classes that occur on either side.
+    `labels` and `predictions` are [n] class indices, or numbers in regression; in tagging n arrays of tag
+    indices, one a word. f1 takes class 1 for the positive one. macro_f1 is the mean over the classes that
+    occur on either side.
 
-    Raises:
-      ValueError: an unknown name, no examples, sides of different lengths, predictions that are not finite, or for span_f1
+    Raises: ValueError: an unknown name, no examples, sides of different lengths, predictions that are not
+      finite, or for span_f1
         a tag outside `label_names` or names that are no BIO or BIOES tags.
     """
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise ValueError(f"metrics: got {', '.join(unknown)}, expected some of {', '.join(METRICS)}.")
     if len(labels) != len(predictions) or not len(labels):
-        raise ValueError(f"expected as many predictions as labels and at least one, got {len(predictions)} and {len(labels)}.")
-    return {name: float(METRICS[name].score(*_sides(name, labels, predictions, label_names))) for name in names}
+        raise ValueError(
+            f"expected as many predictions as labels and at least one, got {len(predictions)} and "
+            f"{len(labels)}."
+        )
+    return {
+        name: float(METRICS[name].score(*_sides(name, labels, predictions, label_names))) for name in names
+    }
 
 
-def _sides(name: str, labels: Sequence, predictions: Sequence, label_names: tuple[str, ...]) -> tuple[Sequence, Sequence]:
+def _sides(
+    name: str, labels: Sequence, predictions: Sequence, label_names: tuple[str, ...]
+) -> tuple[Sequence, Sequence]:
     """Labels and predictions in the form that the metric reads."""
     metric = METRICS[name]
     if not metric.is_tagging:
         return np.asarray(labels), np.asarray(predictions)
     for sentence, (wanted, got) in enumerate(zip(labels, predictions, strict=True)):
         if len(wanted) != len(got):
-            raise ValueError(f"sentence {sentence}: expected a tag for each of its {len(wanted)} words, got {len(got)}.")
+            raise ValueError(
+                f"sentence {sentence}: expected a tag for each of its {len(wanted)} words, got {len(got)}."
+            )
     if not metric.reads_names:
         return labels, predictions
     foreign = [tag for tag in label_names if tag != "O" and not tag.startswith(("B-", "I-", "E-", "S-"))]
@@ -122,12 +156,16 @@ def _names(sentences: Sequence[Sequence[int]], label_names: tuple[str, ...]) -> 
     return [[label_names[tag] for tag in sentence] for sentence in sentences]
 
 
-def write_glue_predictions(path: str | os.PathLike, predictions: Sequence, label_names: tuple[str, ...]) -> None:
-    """Writes one file of a GLUE submission: a header, then index and prediction of each test example, tabs between.
+def write_glue_predictions(
+    path: str | os.PathLike, predictions: Sequence, label_names: tuple[str, ...]
+) -> None:
+    """Writes one file of a GLUE submission: a header, then index and prediction of each test example, tabs
+    between.
 
-    The file's name says what is written, as the leaderboard expects those names (GLUE_FILES): the label's name for MNLI, AX,
-    QNLI and RTE; for STS-B the number, kept between 0 and 5, with three digits; for the others the class index, of which
-    GLUE has 1 for acceptable, positive, equivalent, duplicate and entailment. `predictions` are in the order of the test set.
+    The file's name says what is written, as the leaderboard expects those names (GLUE_FILES): the label's
+    name for MNLI, AX, QNLI and RTE; for STS-B the number, kept between 0 and 5, with three digits; for the
+    others the class index, of which GLUE has 1 for acceptable, positive, equivalent, duplicate and
+    entailment. `predictions` are in the order of the test set.
 
     Source: nyu-mll/GLUE-baselines, src/main.py and src/evaluate.py.
 
@@ -136,7 +174,9 @@ def write_glue_predictions(path: str | os.PathLike, predictions: Sequence, label
     """
     path = Path(path)
     if path.name not in GLUE_FILES:
-        raise ValueError(f"{path}: expected a file of a GLUE submission ({', '.join(GLUE_FILES)}), got {path.name}.")
+        raise ValueError(
+            f"{path}: expected a file of a GLUE submission ({', '.join(GLUE_FILES)}), got {path.name}."
+        )
     column = {
         "index": lambda prediction: f"{int(prediction)}",
         "number": lambda prediction: f"{np.clip(prediction, 0, 5):.3f}",

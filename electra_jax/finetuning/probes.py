@@ -1,5 +1,6 @@
-"""What the encoder of a run is worth on a task while it is being pre-trained: a linear classifier on its frozen states, and a
-short fine-tuning. Both work on copies of the parameters with compiled functions of their own; the run takes no notice.
+"""What the encoder of a run is worth on a task while it is being pre-trained: a linear classifier on its
+frozen states, and a short fine-tuning. Both work on copies of the parameters with compiled functions of their
+own; the run takes no notice.
 
 Shapes: B batch, L length, D hidden, N examples.
 """
@@ -19,40 +20,56 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from data_pipelines.sample import trec
-from data_pipelines.tasks import load_task
+from data_pipelines.tasks.load import load_task
 from data_pipelines.tokenizer import Tokenizer
-from electra_jax.command_line import load_config
+from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
-from electra_jax.finetuning.initial import Initial, initial_of
-from electra_jax.finetuning.kinds import Rows, make_kind
+from electra_jax.finetuning.encoders import Initial, initial_of
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.workbench import Workbench
+from electra_jax.finetuning.task_finetuner import Workbench
+from electra_jax.finetuning.task_types import Rows, make_kind
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 
-REPLACED = ("train", "validation", "text", "pair", "label")  # of config.task, by those of config.probe that are not ""
+REPLACED = (
+    "train",
+    "validation",
+    "text",
+    "pair",
+    "label",
+)  # of config.task, by those of config.probe that are not ""
 MAX_ITERATIONS = 10_000  # of the classifier, which converges long before: its loss is strictly convex
 
 
 class Probe:
     """Parameters of a run → metrics of the task, on its first held-out split with labels.
 
-    frozen_…, for classification alone: logistic regression (scikit-learn's, with its penalty of C = 1) on standardised
-    features, the mean of the last layer's states over the text. [CLS] and [SEP] are left out: no objective of pre-training
-    asks [CLS] to sum up its text. finetuned_…: by the ordinary fine-tuning; NaN where it diverged.
+    frozen_…, for classification alone: logistic regression (scikit-learn's, with its penalty of C = 1) on
+    standardised features, the mean of the last layer's states over the text. [CLS] and [SEP] are left out: no
+    objective of pre-training asks [CLS] to sum up its text. finetuned_…: by the ordinary fine-tuning; NaN
+    where it diverged.
     """
 
-    def __init__(self, config: dict[str, Any], model: PretrainingConfig, tokenizer: Tokenizer, mesh: Mesh, directory: Path):
+    def __init__(
+        self,
+        config: dict[str, Any],
+        model: PretrainingConfig,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        directory: Path,
+    ):
         """`config` is the run's; `directory` is where a sample is fetched to.
 
         Raises:
           ValueError: config.probe does not fit together, the run or the mesh. OSError: a file cannot be read.
         """
         if jax.process_count() > 1:
-            raise ValueError(f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} processes, "
-                             "expected 0: probes fine-tune, which takes a single process. Fine-tune its checkpoints instead: "
-                             "python -m electra_jax.finetune.")
+            raise ValueError(
+                f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} "
+                "processes, expected 0: probes fine-tune, which takes a single process. Fine-tune its "
+                "checkpoints instead: python -m electra_jax.finetune."
+            )
         self._model, self._tokenizer, self._mesh, self._seed = model, tokenizer, mesh, config["probe"]["seed"]
         self._special = SpecialTokens(**tokenizer.special._asdict())
         try:
@@ -61,33 +78,50 @@ class Probe:
             raise FileNotFoundError(f"config.probe: {error}") from error
         except ValueError as error:
             raise ValueError(f"config.probe: {error}") from error
-        self._encoder = TaskModel(model.discriminator, self._special, self._kind.name, self._kind.num_outputs, "published", 0.0)
+        self._encoder = TaskModel(
+            model.discriminator, self._special, self._kind.name, self._kind.num_outputs, "published", 0.0
+        )
         self._features_jitted = jax.jit(self._features)
 
     def _open(self, settings: dict[str, Any], directory: Path) -> None:
         task, batch_size = settings["task"], settings["train"]["batch_size"]
         shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
         if batch_size % shards:
-            raise ValueError(f"the batch_size of fine-tuning: got {batch_size}, expected a multiple of the run's mesh.data·"
-                             f"mesh.fsdp = {shards}. Use another config.probe.config, or change config.mesh.")
+            raise ValueError(
+                f"the batch_size of fine-tuning: got {batch_size}, expected a multiple of the run's "
+                f"mesh.data·mesh.fsdp = {shards}. Use another config.probe.config, or change config.mesh."
+            )
         data = load_task(trec.with_files(task, directory))
         for note in data.notes:
             print(f"probe: {note}", file=sys.stderr)
         self._kind = make_kind(task, data.labels)
-        held_out = [name for name in data.splits if name != "train" and self._kind.is_labelled(data.splits[name][0])]
+        held_out = [
+            name for name in data.splits if name != "train" and self._kind.is_labelled(data.splits[name][0])
+        ]
         if not held_out:
-            raise ValueError(f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. Set "
-                             "config.probe.validation.")
+            raise ValueError(
+                f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. "
+                "Set config.probe.validation."
+            )
         self._held_out = held_out[0]
-        splits = {name: examples for name, examples in data.splits.items() if name in ("train", self._held_out)}
+        splits = {
+            name: examples for name, examples in data.splits.items() if name in ("train", self._held_out)
+        }
         self._bench = Workbench(settings, data._replace(splits=splits), self._mesh, shares_process=True)
         self._examples = self._bench.data.splits
-        self._rows = {name: self._kind.encode(self._tokenizer, examples, task["max_length"])[0]
-                      for name, examples in self._examples.items()}
+        self._rows = {
+            name: self._kind.encode(self._tokenizer, examples, task["max_length"])[0]
+            for name, examples in self._examples.items()
+        }
         self._metrics, self._batch_size = task["metrics"], batch_size
-        if self._kind.name == "classification" and len({example.label for example in self._examples["train"]}) < 2:
-            raise ValueError(f"the {len(self._examples['train'])} examples to train on all have one label, expected two or "
-                             "more. Raise config.probe.max_examples.")
+        if (
+            self._kind.name == "classification"
+            and len({example.label for example in self._examples["train"]}) < 2
+        ):
+            raise ValueError(
+                f"the {len(self._examples['train'])} examples to train on all have one label, expected two "
+                "or more. Raise config.probe.max_examples."
+            )
 
     def __call__(self, params: Any) -> dict[str, float]:
         """`params` as the run has them, on its devices."""
@@ -97,15 +131,23 @@ class Probe:
             finetuned = self._bench.finetune(initial, {}, self._seed).metrics
         except FloatingPointError:
             finetuned = dict.fromkeys(self._metrics, math.nan)
-        return {f"{way}_{metric}": values[metric] for way, values in (("frozen", frozen), ("finetuned", finetuned)) if values
-                for metric in self._metrics}
+        return {
+            f"{way}_{metric}": values[metric]
+            for way, values in (("frozen", frozen), ("finetuned", finetuned))
+            if values
+            for metric in self._metrics
+        }
 
     def _frozen(self, initial: Initial) -> dict[str, float]:
         with axis_context(self._mesh):
             params = jax.device_put(initial.params, replicated(self._mesh))
-            train_ND, held_out_ND = (self._features_of(params, self._rows[name]) for name in ("train", self._held_out))
+            train_ND, held_out_ND = (
+                self._features_of(params, self._rows[name]) for name in ("train", self._held_out)
+            )
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-        with threadpool_limits(1):  # its many small products are faster on one thread, where others compete for the cores
+        with threadpool_limits(
+            1
+        ):  # its many small products are faster on one thread, where others compete for the cores
             classifier.fit(train_ND, [example.label for example in self._examples["train"]])
         return self._kind.score(self._examples[self._held_out], classifier.predict(held_out_ND))
 
@@ -115,11 +157,15 @@ class Probe:
         for batch in evaluation_batches(self._kind, rows, self._batch_size, self._special.pad):
             ids_BL = jax.device_put(batch.ids_BL, batch_sharding(self._mesh))
             is_row_B = batch.indices_B >= 0
-            features_ND[batch.indices_B[is_row_B]] = jax.device_get(self._features_jitted(params, ids_BL))[is_row_B]
+            features_ND[batch.indices_B[is_row_B]] = jax.device_get(self._features_jitted(params, ids_BL))[
+                is_row_B
+            ]
         return features_ND
 
     def _features(self, params: Any, ids_BL: jax.Array) -> jax.Array:
-        return mean_over_text(self._encoder.apply({"params": params}, ids_BL, False, method="states"), ids_BL, self._special)
+        return mean_over_text(
+            self._encoder.apply({"params": params}, ids_BL, False, method="states"), ids_BL, self._special
+        )
 
 
 def mean_over_text(x_BLD: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
@@ -137,10 +183,14 @@ def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     probe = config["probe"]
     settings = load_config(probe["config"]).to_dict()
-    missing = [section for section in ("task", "model", "optimizer", "sift", "train") if section not in settings]
+    missing = [
+        section for section in ("task", "model", "optimizer", "sift", "train") if section not in settings
+    ]
     if missing:
-        raise ValueError(f"config: got {probe['config']!r} without {', '.join(missing)}, expected a configuration of "
-                         "fine-tuning such as configs/finetune.py:task=trec6.")
+        raise ValueError(
+            f"config: got {probe['config']!r} without {', '.join(missing)}, expected a configuration of "
+            "fine-tuning such as configs/finetune.py:task=trec6."
+        )
     for key, least in (("num_epochs", 1), ("max_examples", 0)):
         if probe[key] < least:
             raise ValueError(f"{key}: got {probe[key]}, expected {least} or more.")
@@ -151,6 +201,10 @@ def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
     # Positions beyond the run's rows are never trained.
     task["max_length"] = min(task["max_length"], config["data"]["sequence_length"])
     # A warm-up in steps is meant for the whole task; so short a run would end within it.
-    return settings | {"task": task, "model": settings["model"] | {"dtype": config["model"]["dtype"]},
-                       "optimizer": settings["optimizer"] | {"warmup_steps": 0},
-                       "train": settings["train"] | {"num_epochs": probe["num_epochs"]}, "log": {"progress": False}}
+    return settings | {
+        "task": task,
+        "model": settings["model"] | {"dtype": config["model"]["dtype"]},
+        "optimizer": settings["optimizer"] | {"warmup_steps": 0},
+        "train": settings["train"] | {"num_epochs": probe["num_epochs"]},
+        "log": {"progress": False},
+    }

@@ -1,4 +1,5 @@
-"""Several models on one task, each fine-tuned from several seeds: medians, differences between models, a table, a picture."""
+"""Several models on one task, each fine-tuned from several seeds: medians, differences between models, a
+table, a picture."""
 
 import os
 import textwrap
@@ -12,11 +13,15 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no display
 from scipy import stats
 
 MIN_PAIRS = 3
-LABEL_CHARACTERS, LABEL_WIDTH = 90, 30  # of a model's name in a plot: how much of it is shown, and in lines of what length
+LABEL_CHARACTERS, LABEL_WIDTH = (
+    90,
+    30,
+)  # of a model's name in a plot: how much of it is shown, and in lines of what length
 
 
 class Result(NamedTuple):
-    """One fine-tuning run: metric → value. `settings` are the values of a sweep, by their keys in the configuration."""
+    """One fine-tuning run: metric → value. `settings` are the values of a sweep, by their keys in the
+    configuration."""
 
     model: str
     seed: int
@@ -42,22 +47,30 @@ class Interval(NamedTuple):
 
 
 def summarize(results: Sequence[Result], metric: str) -> dict[str, Summary]:
-    """Model → summary over its seeds, models in the order in which they first occur; without those that have no such metric.
+    """Model → summary over its seeds, models in the order in which they first occur; without those that have
+    no such metric.
 
-    Raises:
-      ValueError: no results, a seed that occurs twice, or a metric that none has, or of a model's runs only some.
+    Raises: ValueError: no results, a seed that occurs twice, or a metric that none has, or of a model's runs
+      only some.
     """
-    return {model: Summary(float(np.median(values)), min(values), max(values), len(values))
-            for model, values in ((model, list(seeds.values())) for model, seeds in _by_model(results, metric).items())}
+    return {
+        model: Summary(float(np.median(values)), min(values), max(values), len(values))
+        for model, values in (
+            (model, list(seeds.values())) for model, seeds in _by_model(results, metric).items()
+        )
+    }
 
 
-def paired_bootstrap(one: Sequence[float], other: Sequence[float], *, samples: int = 10_000, seed: int = 0) -> Interval | None:
-    """mean(one) − mean(other) with its 95 % percentile interval over resampled pairs; None with fewer than three pairs.
+def paired_bootstrap(
+    one: Sequence[float], other: Sequence[float], *, samples: int = 10_000, seed: int = 0
+) -> Interval | None:
+    """mean(one) − mean(other) with its 95 % percentile interval over resampled pairs; None with fewer than
+    three pairs.
 
-    one[i] and other[i] are runs from the same seed. Resampling pairs is resampling their differences. Swapping the two sides
-    negates the result; the order of the pairs does not matter, except between differences that are exact opposites. With few
-    pairs the interval is too narrow: that of three is their lowest and highest difference, which enclose the mean of a
-    symmetric distribution three times in four.
+    one[i] and other[i] are runs from the same seed. Resampling pairs is resampling their differences.
+    Swapping the two sides negates the result; the order of the pairs does not matter, except between
+    differences that are exact opposites. With few pairs the interval is too narrow: that of three is their
+    lowest and highest difference, which enclose the mean of a symmetric distribution three times in four.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, §13.3 (percentile interval).
 
@@ -69,17 +82,26 @@ def paired_bootstrap(one: Sequence[float], other: Sequence[float], *, samples: i
     if len(one) < MIN_PAIRS:
         return None
     differences = np.asarray(one, np.float64) - np.asarray(other, np.float64)
-    differences = differences[np.argsort(np.abs(differences), kind="stable")]  # resampling draws places, not values
-    interval = stats.bootstrap((differences,), np.mean, n_resamples=samples, confidence_level=0.95, method="percentile",
-                               rng=np.random.default_rng(seed)).confidence_interval
+    differences = differences[
+        np.argsort(np.abs(differences), kind="stable")
+    ]  # resampling draws places, not values
+    interval = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=samples,
+        confidence_level=0.95,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return Interval(float(differences.mean()), float(interval.low), float(interval.high))
 
 
 def table(results: Sequence[Result], metrics: Sequence[str], *, with_differences: bool = True) -> list[str]:
     """Lines of a Markdown table: a row a model with median (low–high) of each metric.
 
-    Where a model does not have a metric its cell is "–". `with_differences`: of two or more models, the others also have their
-    difference to the first in means over the seeds that both have, with the interval of `paired_bootstrap`.
+    Where a model does not have a metric its cell is "–". `with_differences`: of two or more models, the
+    others also have their difference to the first in means over the seeds that both have, with the interval
+    of `paired_bootstrap`.
 
     Raises:
       ValueError: see `summarize`.
@@ -125,7 +147,9 @@ def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathL
         axes.grid(axis="x", alpha=0.3)
     figure.suptitle("a dot a seed, a bar at the median")
     # Names may be paths of any length; their ends tell them apart.
-    panels[0].set_yticks(range(len(models)), [textwrap.fill(model[-LABEL_CHARACTERS:], LABEL_WIDTH) for model in models])
+    panels[0].set_yticks(
+        range(len(models)), [textwrap.fill(model[-LABEL_CHARACTERS:], LABEL_WIDTH) for model in models]
+    )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=120)
@@ -133,8 +157,15 @@ def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathL
 
 def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The runs as plain data; `Result(**run)` reads one back."""
-    return [{"model": result.model, "seed": int(result.seed), "settings": dict(result.settings),
-             "metrics": {name: float(value) for name, value in result.metrics.items()}} for result in results]
+    return [
+        {
+            "model": result.model,
+            "seed": int(result.seed),
+            "settings": dict(result.settings),
+            "metrics": {name: float(value) for name, value in result.metrics.items()},
+        }
+        for result in results
+    ]
 
 
 def _by_model(results: Sequence[Result], metric: str) -> dict[str, dict[int, float]]:
@@ -151,7 +182,9 @@ def _by_model(results: Sequence[Result], metric: str) -> dict[str, dict[int, flo
         if seed in values.setdefault(model, {}):
             raise ValueError(f"{model}: expected one result a seed, got two of seed {seed}.")
         values[model][seed] = metrics[metric]
-    return {model: values[model] for model in dict.fromkeys(result.model for result in results) if model in having}
+    return {
+        model: values[model] for model in dict.fromkeys(result.model for result in results) if model in having
+    }
 
 
 def _difference(one: dict[int, float], other: dict[int, float]) -> str:

@@ -1,18 +1,22 @@
-"""SiFT, scale-invariant fine-tuning: outputs should not change when the normalised embeddings are nudged (DeBERTa §4).
+"""SiFT, scale-invariant fine-tuning: outputs should not change when the normalised embeddings are nudged
+(DeBERTa §4).
 
-As in microsoft/DeBERTa (sift/sift.py, apps/run.py): random noise, moved one step to where the outputs change most, is added to
-the embeddings' sum, which is standardised first, so that the noise means the same at any scale. The penalty is the symmetric
-cross-entropy between the outputs without and with it. Each of the three passes (ordinary, for the step, with the result) has a
-dropout mask of its own. The standardised sum has no gradient: the tables learn from the penalty through the ordinary outputs.
+As in microsoft/DeBERTa (sift/sift.py, apps/run.py): random noise, moved one step to where the outputs change
+most, is added to the embeddings' sum, which is standardised first, so that the noise means the same at any
+scale. The penalty is the symmetric cross-entropy between the outputs without and with it. Each of the three
+passes (ordinary, for the step, with the result) has a dropout mask of its own. The standardised sum has no
+gradient: the tables learn from the penalty through the ordinary outputs.
 
 Decided here:
-- The ordinary pass stays as it is, where the published code standardises there too, in evaluation as well. The LayerNorm right
-  behind makes both the same but for its epsilon: the states before its scale differ by a factor of about 1 + epsilon / (2 ·
-  variance of the sum).
-- Only what is scored counts: no rows that fill a batch, and of tags no other pieces and padding (published: all positions).
-- Regression: squared error in place of the cross-entropy (published: the cross-entropy, which of one output is zero).
-- Questions, which the published code has not: the mean over start and end, among the tokens that can be one, as in the loss.
-  Of ELECTRA's head the ends given the true start; its logit for no answer has no penalty.
+- The ordinary pass stays as it is, where the published code standardises there too, in evaluation as well.
+  The LayerNorm right behind makes both the same but for its epsilon: the states before its scale differ by a
+  factor of about 1 + epsilon / (2 · variance of the sum).
+- Only what is scored counts: no rows that fill a batch, and of tags no other pieces and padding (published:
+  all positions).
+- Regression: squared error in place of the cross-entropy (published: the cross-entropy, which of one output
+  is zero).
+- Questions, which the published code has not: the mean over start and end, among the tokens that can be one,
+  as in the loss. Of ELECTRA's head the ends given the true start; its logit for no answer has no penalty.
 - A gradient that is not finite is no special case (published: the step is left out then, for float16).
 
 Shapes: B batch, L length, E embedding_size, C outputs.
@@ -32,7 +36,8 @@ EPSILON = 1e-6  # beside the largest element of a gradient
 
 
 class Sift(NamedTuple):
-    """config.sift: the penalty's weight (0: none), the length of the step and the standard deviation of the noise."""
+    """config.sift: the penalty's weight (0: none), the length of the step and the standard deviation of the
+    noise."""
 
     vat_lambda: float
     learning_rate: float
@@ -51,8 +56,11 @@ def make_sift(section: dict[str, float]) -> Sift:
     return Sift(**section)
 
 
-def sift_penalty(model: TaskModel, params: Any, batch: TaskBatch, outputs: Any, sift: Sift, key: jax.Array) -> jax.Array:
-    """Mean distance of the batch's `outputs`, from the ordinary pass in training, to those with perturbed embeddings.
+def sift_penalty(
+    model: TaskModel, params: Any, batch: TaskBatch, outputs: Any, sift: Sift, key: jax.Array
+) -> jax.Array:
+    """Mean distance of the batch's `outputs`, from the ordinary pass in training, to those with perturbed
+    embeddings.
 
     Differentiable in `params` and `outputs`; without its weight.
     """
@@ -60,14 +68,22 @@ def sift_penalty(model: TaskModel, params: Any, batch: TaskBatch, outputs: Any, 
     weights, ordinary = batch.is_scored.astype(jnp.float32), _scores(model, outputs, batch.ids_BL)
 
     def perturbed(params: Any, perturbation_BLE: jax.Array, dropout_key: jax.Array) -> jax.Array:
-        outputs = model.apply({"params": params}, batch.ids_BL, True, batch.labels, perturbation_BLE,
-                              rngs={"dropout": dropout_key})
+        outputs = model.apply(
+            {"params": params},
+            batch.ids_BL,
+            True,
+            batch.labels,
+            perturbation_BLE,
+            rngs={"dropout": dropout_key},
+        )
         return _scores(model, outputs, batch.ids_BL)
 
     frozen = jax.lax.stop_gradient(params)
 
     def distance_of(perturbation_BLE: jax.Array) -> jax.Array:
-        return (weights * _distances(model.kind, ordinary, perturbed(frozen, perturbation_BLE, step_key))).sum()
+        return (
+            weights * _distances(model.kind, ordinary, perturbed(frozen, perturbation_BLE, step_key))
+        ).sum()
 
     shape = (*batch.ids_BL.shape, model.config.embedding_size)
     start_BLE = initial_perturbation(start_key, shape, sift.init_perturbation)
@@ -83,7 +99,8 @@ def initial_perturbation(key: jax.Array, shape: Sequence[int], stddev: float) ->
 
 
 def step_up(loss: Callable[[jax.Array], jax.Array], start_BLE: jax.Array, learning_rate: float) -> jax.Array:
-    """`start_BLE` moved along the gradient of `loss`; in every token the largest element moves by `learning_rate`.
+    """`start_BLE` moved along the gradient of `loss`; in every token the largest element moves by
+    `learning_rate`.
 
     The result has no gradient.
     """
@@ -93,7 +110,8 @@ def step_up(loss: Callable[[jax.Array], jax.Array], start_BLE: jax.Array, learni
 
 
 def _scores(model: TaskModel, outputs: Any, ids_BL: jax.Array) -> jax.Array:
-    """Outputs as one array, whose last axis is a distribution's: [B, C], of tags [B, L, C], of answers' two ends [B, 2, L]."""
+    """Outputs as one array, whose last axis is a distribution's: [B, C], of tags [B, L, C], of answers' two
+    ends [B, 2, L]."""
     if model.kind != "question_answering":
         return outputs
     logits_B2L = jnp.stack([outputs.start_logits, outputs.end_logits], axis=1)
@@ -101,7 +119,8 @@ def _scores(model: TaskModel, outputs: Any, ids_BL: jax.Array) -> jax.Array:
 
 
 def _distances(kind: str, target: jax.Array, scores: jax.Array) -> jax.Array:
-    """How far `scores` are from `target`, which has no gradient, for everything that is scored: [B], of tags [B, L]."""
+    """How far `scores` are from `target`, which has no gradient, for everything that is scored: [B], of tags
+    [B, L]."""
     target = jax.lax.stop_gradient(target)
     if kind == "regression":
         return jnp.square(scores - target)[:, 0]

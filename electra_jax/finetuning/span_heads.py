@@ -1,7 +1,8 @@
-"""Heads that find an answer in a text: one scores its two ends apart; ELECTRA's predicts the end given the start.
+"""Heads that find an answer in a text: one scores its two ends apart; ELECTRA's predicts the end given the
+start.
 
-An answer lies among the tokens of the context (the second text); [CLS] stands for "not here". Labels [B, 3] are start, end and
-whether the question has no answer at all.
+An answer lies among the tokens of the context (the second text); [CLS] stands for "not here". Labels [B, 3]
+are start, end and whether the question has no answer at all.
 
 Shapes: B batch, L length, D hidden, F inner width, K starts tried.
 """
@@ -33,13 +34,15 @@ class JointTrainingOutputs(NamedTuple):
 
 
 class SpanHead(nn.Module):
-    """States [B, L, D] → start and end logits [B, L] of every token, as in `transformers`' question answering classes."""
+    """States [B, L, D] → start and end logits [B, L] of every token, as in `transformers`' question answering
+    classes."""
 
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool,
-                 labels_B3: jax.Array | None) -> IndependentOutputs:
+    def __call__(
+        self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels_B3: jax.Array | None
+    ) -> IndependentOutputs:
         kernel_init = last_kernel_initializer(self.config)
         logits_BL2 = Dense(2, ("embed", "label"), kernel_init, "float32", name="classifier")(x_BLD)
         return IndependentOutputs(logits_BL2[..., 0], logits_BL2[..., 1])
@@ -48,19 +51,21 @@ class SpanHead(nn.Module):
 class JointSpanHead(nn.Module):
     """ELECTRA's (google-research/electra, finetune/qa/qa_tasks.py, after XLNet's).
 
-    States [B, L, D] → in training the logits of starts, and of ends given the true start; otherwise the K likeliest starts,
-    and of each the K likeliest ends. With both a logit for no answer, from the state of [CLS] and the mean state of the start.
+    States [B, L, D] → in training the logits of starts, and of ends given the true start; otherwise the K
+    likeliest starts, and of each the K likeliest ends. With both a logit for no answer, from the state of
+    [CLS] and the mean state of the start.
     """
 
     config: EncoderConfig
     special: SpecialTokens
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool,
-                 labels_B3: jax.Array | None) -> JointTrainingOutputs | JointOutputs:
+    def __call__(
+        self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels_B3: jax.Array | None
+    ) -> JointTrainingOutputs | JointOutputs:
         kernel_init, width = last_kernel_initializer(self.config), x_BLD.shape[-1]
         x_BLD = x_BLD.astype(jnp.float32)
-        dense = lambda features, name, axes: Dense(features, axes, kernel_init, "float32", name=name)  # noqa: E731
+        dense = lambda features, name, axes: Dense(features, axes, kernel_init, "float32", name=name)
         penalty_BL = jnp.where(can_answer(ids_BL, self.special), 0.0, IMPOSSIBLE)
         start_logits_BL = dense(1, "start", ("embed", "label"))(x_BLD)[..., 0] + penalty_BL
 
@@ -70,7 +75,9 @@ class JointSpanHead(nn.Module):
         answerable_logit_B = dense(1, "answerable", ("mlp", "label"))(inner_BLF)[:, 0, 0]
 
         # dense(concat(state of the start, state)) is a sum of two products, one of which all starts share.
-        kernel_EF = self.param("end_inner_kernel", logical(kernel_init, "embed", "mlp"), (2 * width, INNER_WIDTH))
+        kernel_EF = self.param(
+            "end_inner_kernel", logical(kernel_init, "embed", "mlp"), (2 * width, INNER_WIDTH)
+        )
         bias_F = self.param("end_inner_bias", logical(nn.initializers.zeros, "mlp"), (INNER_WIDTH,))
         shared_BLF = contract("BLD,DF->BLF", "float32", x_BLD, kernel_EF[width:]) + bias_F[None, None]
         score = dense(1, "end", ("mlp", "label"))
@@ -85,9 +92,16 @@ class JointSpanHead(nn.Module):
         beam = min(BEAM_SIZE, ids_BL.shape[1])
         start_log_probs_BK, start_indices_BK = jax.lax.top_k(jax.nn.log_softmax(start_logits_BL), beam)
         # One start after the other: of all at once the inner states would be [B, K, L, F].
-        ends = [jax.lax.top_k(jax.nn.log_softmax(end_logits(start_indices_BK[:, k])), beam) for k in range(beam)]
-        return JointOutputs(start_log_probs_BK, start_indices_BK, jnp.stack([log_probs for log_probs, _ in ends], axis=1),
-                            jnp.stack([indices for _, indices in ends], axis=1), answerable_logit_B)
+        ends = [
+            jax.lax.top_k(jax.nn.log_softmax(end_logits(start_indices_BK[:, k])), beam) for k in range(beam)
+        ]
+        return JointOutputs(
+            start_log_probs_BK,
+            start_indices_BK,
+            jnp.stack([log_probs for log_probs, _ in ends], axis=1),
+            jnp.stack([indices for _, indices in ends], axis=1),
+            answerable_logit_B,
+        )
 
 
 def can_answer(ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
@@ -98,9 +112,14 @@ def can_answer(ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
     return is_context_BL.at[:, 0].set(True)
 
 
-def span_loss(outputs: IndependentOutputs | JointTrainingOutputs, labels_B3: jax.Array, is_scored_B: jax.Array,
-              can_answer_BL: jax.Array) -> jax.Array:
-    """Mean of the cross-entropies of start and end, and in ELECTRA's head half of that of whether there is an answer."""
+def span_loss(
+    outputs: IndependentOutputs | JointTrainingOutputs,
+    labels_B3: jax.Array,
+    is_scored_B: jax.Array,
+    can_answer_BL: jax.Array,
+) -> jax.Array:
+    """Mean of the cross-entropies of start and end, and in ELECTRA's head half of that of whether there is an
+    answer."""
     weights_B = is_scored_B.astype(jnp.float32)
     losses_B = jnp.zeros_like(weights_B)
     for column, logits_BL in enumerate((outputs.start_logits, outputs.end_logits)):

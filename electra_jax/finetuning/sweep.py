@@ -6,24 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from electra_jax.finetuning.results import Result, summarize
-from electra_jax.training.run_directory import flatten
+from electra_jax.runs.directory import flatten
 
 SECTIONS = ("optimizer", "train", "model", "sift")  # of the configuration, whose values can be swept
 Settings = dict[str, Any]
 
 
 def parse_sweep(words: Sequence[str], config: dict[str, Any]) -> list[Settings]:
-    """Every combination of "KEY=VALUE,VALUE,…", the first key changing slowest; one empty combination without words.
+    """Every combination of "KEY=VALUE,VALUE,…", the first key changing slowest; one empty combination without
+    words.
 
-    Raises:
-      ValueError: a key that the configuration does not have, a value of another type, or a key or value given twice.
+    Raises: ValueError: a key that the configuration does not have, a value of another type, or a key or value
+      given twice.
     """
     known = {key: value for key, value in flatten(config).items() if key.partition(".")[0] in SECTIONS}
     axes: dict[str, list[Any]] = {}
     for word in words:
         key, _, values = word.partition("=")
         if key not in known:
-            raise ValueError(f"--sweep={word}: got the key {key!r}, expected one of {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"--sweep={word}: got the key {key!r}, expected one of {', '.join(sorted(known))}."
+            )
         if key in axes:
             raise ValueError(f"--sweep={word}: {key} is given twice; put all its values into one: {key}=A,B.")
         axes[key] = [_value(value.strip(), known[key], word) for value in values.split(",") if value.strip()]
@@ -40,7 +43,9 @@ def _value(text: str, default: Any, word: str) -> Any:
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):
-        raise ValueError(f"--sweep={word}: got {text!r}, expected {type(default).__name__} as in the default {default!r}.")
+        raise ValueError(
+            f"--sweep={word}: got {text!r}, expected {type(default).__name__} as in the default {default!r}."
+        )
     return value
 
 
@@ -54,20 +59,28 @@ def apply_settings(config: dict[str, Any], settings: Settings) -> dict[str, Any]
 
 
 def spell(settings: Settings) -> str:
-    """Settings as a short text: "learning_rate=0.0001 num_epochs=3"; "" for none. SiFT's have their section's name, too."""
-    return " ".join(f"{key if key.startswith('sift.') else key.rpartition('.')[2]}={value}" for key, value in settings.items())
+    """Settings as a short text: "learning_rate=0.0001 num_epochs=3"; "" for none. SiFT's have their section's
+    name, too."""
+    return " ".join(
+        f"{key if key.startswith('sift.') else key.rpartition('.')[2]}={value}"
+        for key, value in settings.items()
+    )
 
 
 def by_setting(results: Sequence[Result]) -> list[Result]:
-    """The same results with the settings in the model's name, so that each combination counts as a model of its own."""
+    """The same results with the settings in the model's name, so that each combination counts as a model of
+    its own."""
     return [result._replace(model=f"{result.model} {spell(result.settings)}".rstrip()) for result in results]
 
 
 def best_settings(results: Sequence[Result], metric: str) -> list[Result]:
-    """Of every model the results of the combination with the highest median of `metric`; the earlier one of equals."""
+    """Of every model the results of the combination with the highest median of `metric`; the earlier one of
+    equals."""
     best: dict[str, tuple[float, Settings]] = {}
     for result in results:
-        same = [other for other in results if (other.model, other.settings) == (result.model, result.settings)]
+        same = [
+            other for other in results if (other.model, other.settings) == (result.model, result.settings)
+        ]
         median = summarize(same, metric)[result.model].median
         if result.model not in best or median > best[result.model][0]:
             best[result.model] = (median, result.settings)

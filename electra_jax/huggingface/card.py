@@ -1,38 +1,58 @@
-"""The model card, README.md of an exported model: true numbers from the run's own files; what they do not say is left out."""
+"""The model card, README.md of an exported model: true numbers from the run's own files; what they do not say
+is left out."""
 
 import json
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_jax.configuration.migration import completed
+from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import PREDICTS_TOKENS
 from electra_jax.models.config import EncoderConfig
-from electra_jax.older_runs import completed
-from electra_jax.stages import Stage, make_stages
 
-METHODS = {"electra": "ELECTRA", "deberta_v3": "DeBERTaV3", "mcl": "MCL", "mlm": "masked language modelling",
-           "electra_15": "ELECTRA with a loss on the masked tokens alone", "replace_mlm": "Replace MLM",
-           "all_tokens_mlm": "All-Tokens MLM", "two_stage": "ELECTRA beside a generator trained before",
-           "adversarial": "ELECTRA with an adversarial generator", "electric": "Electric"}
+METHODS = {
+    "electra": "ELECTRA",
+    "deberta_v3": "DeBERTaV3",
+    "mcl": "MCL",
+    "mlm": "masked language modelling",
+    "electra_15": "ELECTRA with a loss on the masked tokens alone",
+    "replace_mlm": "Replace MLM",
+    "all_tokens_mlm": "All-Tokens MLM",
+    "two_stage": "ELECTRA beside a generator trained before",
+    "adversarial": "ELECTRA with an adversarial generator",
+    "electric": "Electric",
+}
 NEVER_SAW_MASK = ("replace_mlm", "all_tokens_mlm")
-PAPERS = {"electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
-          "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
-          "mcl": "Chen et al. 2023, [MCL](https://arxiv.org/abs/2305.03981)"}
+PAPERS = {
+    "electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
+    "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
+    "mcl": "Chen et al. 2023, [MCL](https://arxiv.org/abs/2305.03981)",
+}
 FIGURES = {  # of summary.json, with what they are
-    "heldout_mlm_loss": "masked language modelling loss, nats", "heldout_mlm_accuracy": "masked token accuracy",
+    "heldout_mlm_loss": "masked language modelling loss, nats",
+    "heldout_mlm_accuracy": "masked token accuracy",
     "heldout_unigram_entropy": "loss of a model that only counts tokens, nats",
     "heldout_rtd_auc": "replaced token detection AUC",
-    "heldout_rtd_loss": "replaced token detection loss", "heldout_replaced_rate": "share of tokens replaced",
+    "heldout_rtd_loss": "replaced token detection loss",
+    "heldout_replaced_rate": "share of tokens replaced",
 }
 USE = {
-    "discriminator": ('tokens = tokenizer("A sentence.", return_tensors="pt")', "states = model(**tokens).last_hidden_state"),
-    "generator": ('fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)', 'print(fill("The [MASK] of a sentence."))'),
+    "discriminator": (
+        'tokens = tokenizer("A sentence.", return_tensors="pt")',
+        "states = model(**tokens).last_hidden_state",
+    ),
+    "generator": (
+        'fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)',
+        'print(fill("The [MASK] of a sentence."))',
+    ),
 }
 
 
 class RunRecord(NamedTuple):
-    """What a run directory says about itself; a part is None, or empty, where there is no such file (an imported model)."""
+    """What a run directory says about itself; a part is None, or empty, where there is no such file (an
+    imported model)."""
 
     config: dict[str, Any]
     step: int
@@ -60,19 +80,39 @@ def read_record(workdir: Path, step: int) -> RunRecord:
         return json.loads(path.read_text()) if path.is_file() else missing
 
     sessions_file = workdir / "sessions.jsonl"
-    sessions = [json.loads(line) for line in sessions_file.read_text().splitlines()] if sessions_file.is_file() else []
+    sessions = (
+        [json.loads(line) for line in sessions_file.read_text().splitlines()]
+        if sessions_file.is_file()
+        else []
+    )
     config, datasets = completed(description["config"]), read("datasets.json", [])
     if datasets and "weight" not in datasets[0]:  # a run made before there were stages
-        datasets = [info | {"weight": weight, "first_step": 0}
-                    for info, weight in zip(datasets, config["data"]["weights"], strict=True)]
+        datasets = [
+            info | {"weight": weight, "first_step": 0}
+            for info, weight in zip(datasets, config["data"]["weights"], strict=True)
+        ]
     datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
     summary = read("summary.json", None)
-    return RunRecord(config, step, description.get("imported_from"),
-                     summary if summary and summary["steps"] == step else None, datasets, sessions, read("soup.json", None))
+    return RunRecord(
+        config,
+        step,
+        description.get("imported_from"),
+        summary if summary and summary["steps"] == step else None,
+        datasets,
+        sessions,
+        read("soup.json", None),
+    )
 
 
-def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication: Publication, *, is_exact: bool,
-              with_code: bool) -> str:
+def make_card(
+    role: str,
+    encoder: EncoderConfig,
+    record: RunRecord,
+    publication: Publication,
+    *,
+    is_exact: bool,
+    with_code: bool,
+) -> str:
     """README.md of one model."""
     is_deberta = encoder.disentangled is not None
     name = record.config["objective"]["name"]
@@ -80,11 +120,19 @@ def make_card(role: str, encoder: EncoderConfig, record: RunRecord, publication:
     if name in PREDICTS_TOKENS:
         title = "Encoder with a masked language modelling head"
     usage = _usage("discriminator" if name in NEVER_SAW_MASK else role)
-    parts = [_front_matter(role, is_deberta, publication, is_exact and name not in NEVER_SAW_MASK), f"# {title}",
-             _what(role, record.config["objective"], is_exact, is_deberta, with_code), explain_code(encoder),
-             "```python\n" + with_trust(usage, encoder) + "\n```",
-             describe_shape(encoder), _training(record), _data(record, publication), _figures(record),
-             _reproduce(record), _limits(record, is_exact, role)]
+    parts = [
+        _front_matter(role, is_deberta, publication, is_exact and name not in NEVER_SAW_MASK),
+        f"# {title}",
+        _what(role, record.config["objective"], is_exact, is_deberta, with_code),
+        explain_code(encoder),
+        "```python\n" + with_trust(usage, encoder) + "\n```",
+        describe_shape(encoder),
+        _training(record),
+        _data(record, publication),
+        _figures(record),
+        _reproduce(record),
+        _limits(record, is_exact, role),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -94,53 +142,89 @@ def _front_matter(role: str, is_deberta: bool, publication: Publication, fills_m
     lines += [f"{key}: {value}" for key, value in stated.items() if value]
     if role == "generator" and fills_masks:
         lines.append("pipeline_tag: fill-mask")
-    lines += ["tags:", *(f"- {tag}" for tag in ("deberta-v2" if is_deberta else "electra", "replaced-token-detection",
-                                                 "pre-training", "jax"))]
+    lines += [
+        "tags:",
+        *(
+            f"- {tag}"
+            for tag in (
+                "deberta-v2" if is_deberta else "electra",
+                "replaced-token-detection",
+                "pre-training",
+                "jax",
+            )
+        ),
+    ]
     return "\n".join([*lines, "---"])
 
 
 def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool, with_code: bool) -> str:
     name = objective["name"]
     if name == "mlm":
-        text = "An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in masks."
+        text = (
+            "An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in masks."
+        )
     elif name in NEVER_SAW_MASK:
-        text = (f"An encoder pre-trained by {METHODS[name]}, **to be fine-tuned**. It says which tokens stood where others "
-                "stand now, and never saw [MASK].")
+        text = (
+            f"An encoder pre-trained by {METHODS[name]}, **to be fine-tuned**. It says which tokens stood "
+            "where others stand now, and never saw [MASK]."
+        )
     elif name == "electric":
-        text = ("The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the larger, the less "
-                "likely the token in its place.")
+        text = (
+            "The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the "
+            "larger, the less likely the token in its place."
+        )
     elif role == "discriminator":
         text = "The discriminator: **the model to fine-tune**."
         if objective["generator"] == "model":
             text += " Its sister, the generator, fills in masks."
         if is_deberta:
-            text += (" Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
-                     "`trust_remote_code=True`)." if with_code else " Its replaced token detection head is in "
-                     "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
-                     "`transformers` has no class for it.")
+            text += (
+                " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
+                "`trust_remote_code=True`)."
+                if with_code
+                else " Its replaced token detection head is in "
+                "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
+                "`transformers` has no class for it."
+            )
     else:
-        text = "The generator: a model that fills in masks. **To fine-tune, take its sister, the discriminator.**"
+        text = (
+            "The generator: a model that fills in masks. **To fine-tune, take its sister, the "
+            "discriminator.**"
+        )
     if not is_exact:
-        text += (" It was trained with an enhanced mask decoder, which `transformers` does not have: loaded there, **its "
-                 "predictions are not those it was trained to make**. The decoder's position table is in "
-                 "`enhanced_mask_decoder.safetensors`.")
+        text += (
+            " It was trained with an enhanced mask decoder, which `transformers` does not have: loaded "
+            "there, **its predictions are not those it was trained to make**. The decoder's position table "
+            "is in `enhanced_mask_decoder.safetensors`."
+        )
     return text
 
 
 def _usage(role: str) -> str:
-    names = {"discriminator": "AutoModel, AutoTokenizer", "generator": "AutoModelForMaskedLM, AutoTokenizer, pipeline"}[role]
-    return "\n".join([f"from transformers import {names}", 'path = "."  # this directory, or the name it is published under',
-                      "tokenizer = AutoTokenizer.from_pretrained(path)",
-                      f"model = {names.partition(',')[0]}.from_pretrained(path)", *USE[role]])
+    names = {
+        "discriminator": "AutoModel, AutoTokenizer",
+        "generator": "AutoModelForMaskedLM, AutoTokenizer, pipeline",
+    }[role]
+    return "\n".join(
+        [
+            f"from transformers import {names}",
+            'path = "."  # this directory, or the name it is published under',
+            "tokenizer = AutoTokenizer.from_pretrained(path)",
+            f"model = {names.partition(',')[0]}.from_pretrained(path)",
+            *USE[role],
+        ]
+    )
 
 
 def explain_code(encoder: EncoderConfig) -> str:
     """Why a model needs code of its own; empty where it does not."""
     if encoder.relative_bias is None:
         return ""
-    return (f"**It needs the code in `{RELATIVE_BIAS_FILE}`**, and so `trust_remote_code=True`: its attention adds a learned "
-            "bias for the distance of two tokens to the scores, which no class of `transformers` does for ELECTRA. The file "
-            "adds it to ELECTRA's own classes.")
+    return (
+        f"**It needs the code in `{RELATIVE_BIAS_FILE}`**, and so `trust_remote_code=True`: its attention "
+        "adds a learned bias for the distance of two tokens to the scores, which no class of "
+        "`transformers` does for ELECTRA. The file adds it to ELECTRA's own classes."
+    )
 
 
 def with_trust(lines: str, encoder: EncoderConfig) -> str:
@@ -154,9 +238,11 @@ def with_trust(lines: str, encoder: EncoderConfig) -> str:
 
 def describe_shape(encoder: EncoderConfig) -> str:
     """One sentence."""
-    return (f"{encoder.num_layers} layers of {encoder.hidden_size} with {encoder.num_heads} heads, "
-            f"feed-forward {encoder.intermediate_size}, embeddings of {encoder.embedding_size} "
-            f"for a vocabulary of {encoder.vocab_size:,}, up to {encoder.max_position_embeddings} positions.")
+    return (
+        f"{encoder.num_layers} layers of {encoder.hidden_size} with {encoder.num_heads} heads, "
+        f"feed-forward {encoder.intermediate_size}, embeddings of {encoder.embedding_size} "
+        f"for a vocabulary of {encoder.vocab_size:,}, up to {encoder.max_position_embeddings} positions."
+    )
 
 
 def _training(record: RunRecord) -> str:
@@ -171,38 +257,56 @@ def _training(record: RunRecord) -> str:
         lines.append(f"Pre-training went on from {initial}, with a fresh optimizer.")
     if record.step:
         stages = [stage for stage in make_stages(config) if stage.first_step < record.step]
-        shapes = [f"{'' if stage.first_step == 0 else f'from step {stage.first_step:,} on of '}"
-                  f"{stage.config['train']['batch_size']:,} rows of {stage.config['data']['sequence_length']} tokens"
-                  for stage in stages]
+        shapes = [
+            f"{'' if stage.first_step == 0 else f'from step {stage.first_step:,} on of '}"
+            f"{stage.config['train']['batch_size']:,} rows of {stage.config['data']['sequence_length']} "
+            "tokens"
+            for stage in stages
+        ]
         method = METHODS[name]
         if config["objective"]["generator"] != "model":
             method += f" with a {config['objective']['generator']} distribution for a generator"
         method += f" ({PAPERS[name]})" if name in PAPERS else ""
-        lines.append(f"{method}: {record.step:,} steps of {', '.join(shapes)}, "
-                     f"peak learning rate {config['optimizer']['learning_rate']:g}, "
-                     f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "
-                     f"{config['objective']['mask_prob']:.0%}, seed {train['seed']}.")
+        lines.append(
+            f"{method}: {record.step:,} steps of {', '.join(shapes)}, "
+            f"peak learning rate {config['optimizer']['learning_rate']:g}, "
+            f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "
+            f"{config['objective']['mask_prob']:.0%}, seed {train['seed']}."
+        )
         if train["ema_decay"]:
-            lines.append(f"These are the exponential moving averages of its parameters, decay {train['ema_decay']:g}.")
-        tokens = sum(stage._replace(end=min(stage.end, record.step)).num_examples * _tokens_per_row(record, stage)
-                     for stage in stages)
+            lines.append(
+                f"These are the exponential moving averages of its parameters, decay {train['ema_decay']:g}."
+            )
+        tokens = sum(
+            stage._replace(end=min(stage.end, record.step)).num_examples * _tokens_per_row(record, stage)
+            for stage in stages
+        )
         if tokens:
             lines.append(f"It saw about {tokens / 1e6:,.1f} million tokens, padding not counted.")
         speed = record.summary and record.summary["tokens_per_second"]
         devices = sorted({session["devices"] for session in record.sessions})
         if tokens and speed and devices:
-            lines.append(f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} ({speed:,.0f} tokens a "
-                         "second).")
+            lines.append(
+                f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} "
+                f"({speed:,.0f} tokens a second)."
+            )
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _soup(soup: dict[str, Any]) -> str:
     """One or two sentences."""
-    kept = [f"`{Path(one['workdir']).name}`, step {one['step']:,}" for one in soup["ingredients"] if one["weight"]]
-    text = f"The mean of the parameters of {len(kept)} checkpoint{'s' if len(kept) > 1 else ''} ({'; '.join(kept)})"
+    kept = [
+        f"`{Path(one['workdir']).name}`, step {one['step']:,}" for one in soup["ingredients"] if one["weight"]
+    ]
+    text = (
+        f"The mean of the parameters of {len(kept)} checkpoint{'s' if len(kept) > 1 else ''} "
+        f"({'; '.join(kept)})"
+    )
     if soup["method"] == "greedy":
-        text += (f", chosen out of {len(soup['ingredients'])} as a greedy soup (Wortsman et al. 2022, [Model soups]"
-                 f"(https://arxiv.org/abs/2203.05482)) by {soup['score']['name']}")
+        text += (
+            f", chosen out of {len(soup['ingredients'])} as a greedy soup (Wortsman et al. 2022, [Model "
+            f"soups](https://arxiv.org/abs/2203.05482)) by {soup['score']['name']}"
+        )
     return text + "."
 
 
@@ -212,7 +316,10 @@ def _tokens_per_row(record: RunRecord, stage: Stage) -> float:
     mixture = [info for info in begun if info["first_step"] == begun[-1]["first_step"]]
     if not mixture:
         return 0.0
-    tokens = [info["weight"] * info["splits"]["train"]["tokens"] / info["splits"]["train"]["rows"] for info in mixture]
+    tokens = [
+        info["weight"] * info["splits"]["train"]["tokens"] / info["splits"]["train"]["rows"]
+        for info in mixture
+    ]
     return sum(tokens) / sum(info["weight"] for info in mixture)
 
 
@@ -220,20 +327,33 @@ def _data(record: RunRecord, publication: Publication) -> str:
     if not record.datasets:
         return ""
     mixtures = {info["first_step"] for info in record.datasets}
-    lines = ["## Data", "", "| sources | documents | tokens | weight | fingerprint |", "|---|---|---|---|---|"]
+    lines = [
+        "## Data",
+        "",
+        "| sources | documents | tokens | weight | fingerprint |",
+        "|---|---|---|---|---|",
+    ]
     for info in record.datasets:
         train = info["splits"]["train"]
         sources = ", ".join(f"`{Path(source).name}`" for source in info["sources"]["train"])
         since = f", from step {info['first_step']:,} on" if len(mixtures) > 1 else ""
-        lines.append(f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {info['weight']:g}{since} | "
-                     f"`{info['fingerprint'][:16]}` |")
-    return "\n".join([*lines, "", f"Licence of the text: {publication.data_license or 'not stated by the publisher'}."])
+        lines.append(
+            f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {info['weight']:g}{since} | "
+            f"`{info['fingerprint'][:16]}` |"
+        )
+    return "\n".join(
+        [*lines, "", f"Licence of the text: {publication.data_license or 'not stated by the publisher'}."]
+    )
 
 
 def _figures(record: RunRecord) -> str:
     summary = record.summary or {}
     rows = [f"| {text} | {summary[key]:.4f} |" for key, text in FIGURES.items() if key in summary]
-    return "\n".join([f"## Held-out text, after step {record.step:,}", "", "| | |", "|---|---|", *rows]) if rows else ""
+    return (
+        "\n".join([f"## Held-out text, after step {record.step:,}", "", "| | |", "|---|---|", *rows])
+        if rows
+        else ""
+    )
 
 
 def _reproduce(record: RunRecord) -> str:
@@ -242,9 +362,18 @@ def _reproduce(record: RunRecord) -> str:
     first, last = record.sessions[0], record.sessions[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     commit = f", commit {last['commit']}" if last["commit"] else ""
-    return "\n".join(["## Reproduce", "", "```bash", shlex.join(first["command"]), "```", "",
-                      f"`training_config.json` holds every setting{' of the first checkpoint' if record.soup else ''}. "
-                      f"{'Averaged' if record.soup else 'Trained'} with {versions}{commit}."])
+    return "\n".join(
+        [
+            "## Reproduce",
+            "",
+            "```bash",
+            shlex.join(first["command"]),
+            "```",
+            "",
+            f"`training_config.json` holds every setting{' of the first checkpoint' if record.soup else ''}. "
+            f"{'Averaged' if record.soup else 'Trained'} with {versions}{commit}.",
+        ]
+    )
 
 
 def _limits(record: RunRecord, is_exact: bool, role: str) -> str:
@@ -252,6 +381,8 @@ def _limits(record: RunRecord, is_exact: bool, role: str) -> str:
     if record.summary:
         lines.append("The figures above are of the pre-training task; downstream tasks were not evaluated.")
     if role == "generator" and is_exact:
-        lines.append("In the training data a word that spells a special token, such as \"[MASK]\", was ordinary text; the "
-                     "tokenizer here reads it as the token.")
+        lines.append(
+            'In the training data a word that spells a special token, such as "[MASK]", was ordinary text; the '
+            "tokenizer here reads it as the token."
+        )
     return "\n".join(lines)

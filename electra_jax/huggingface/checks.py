@@ -1,4 +1,5 @@
-"""What a verification is made of: a line of its report, what was recorded at the export (reference.py), and comparisons.
+"""What a verification is made of: a line of its report, what was recorded at the export (reference.py), and
+comparisons.
 
 Shapes: B batch, L length, N layers, S recorded positions, D hidden.
 """
@@ -35,19 +36,26 @@ def check_states(states: list[np.ndarray], arrays: dict[str, np.ndarray]) -> Che
     wanted = arrays["hidden_states"]
     if len(states) < len(wanted):
         return Check(name, False, f"got {len(states) - 1} layers, expected {len(wanted) - 1}")
-    gaps = [_gap(np.take_along_axis(state, places, axis=1), expected)
-            for state, expected in zip(states, wanted, strict=False)]  # a decoder's last layer has no counterpart
+    gaps = [
+        _gap(np.take_along_axis(state, places, axis=1), expected)
+        for state, expected in zip(states, wanted, strict=False)
+    ]  # a decoder's last layer has no counterpart
     for index, gap in enumerate(gaps):
         if not gap <= TOLERANCE:
             where = "the embeddings" if index == 0 else f"layer {index - 1}"
-            return Check(name, False, f"first differ after {where}: max |Δ| {gap:.1e}, allowed {TOLERANCE:.0e}")
+            return Check(
+                name, False, f"first differ after {where}: max |Δ| {gap:.1e}, allowed {TOLERANCE:.0e}"
+            )
     return Check(name, True, f"max |Δ| {max(gaps):.1e} over {len(gaps)} states, allowed {TOLERANCE:.0e}")
 
 
 def compare_config(got: dict[str, Any], wanted: dict[str, Any]) -> Check:
     """config.json against what the trained model's configuration comes to."""
-    differing = [f"{key} is {got.get(key)!r}, trained with {wanted.get(key)!r}" for key in sorted(wanted.keys() | got.keys())
-                 if got.get(key) != wanted.get(key)]
+    differing = [
+        f"{key} is {got.get(key)!r}, trained with {wanted.get(key)!r}"
+        for key in sorted(wanted.keys() | got.keys())
+        if got.get(key) != wanted.get(key)
+    ]
     return Check(CONFIG_FILE, not differing, some(differing) or f"{len(wanted)} fields as trained")
 
 

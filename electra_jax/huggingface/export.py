@@ -1,13 +1,14 @@
 """A trained run as Hugging Face repositories: DIR/discriminator and DIR/generator, each complete by itself.
 
-    config.json  model.safetensors             the model
-    tokenizer.json, tokenizer_config.json, …   its tokenizer (tokenizer.py)
-    modeling_*.py                              classes of its own: where the bias of distances has none in `transformers`, or
-                                               DeBERTa's detection head shall have one
-    rtd_head.safetensors                       DeBERTa's detection head, for which `transformers` has no class
-    enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's decoder, for which it has none either
-    README.md  training_config.json            model card (card.py); the run's configuration
-    verification.safetensors                   what our own model computes (reference.py), for verify.py
+config.json  model.safetensors             the model
+tokenizer.json, tokenizer_config.json, …   its tokenizer (tokenizer.py)
+modeling_*.py                              classes of its own: where the bias of distances has none in
+                                           `transformers`, or DeBERTa's detection head shall have one
+rtd_head.safetensors                       DeBERTa's detection head, for which `transformers` has no class
+enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's decoder, for which it
+                                           has none either
+README.md  training_config.json            model card (card.py); the run's configuration
+verification.safetensors                   what our own model computes (reference.py), for verify.py
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from safetensors.numpy import save_file
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
-from electra_jax.huggingface.parts import Published, with_token_types
+from electra_jax.huggingface.published_models import Published, with_token_types
 from electra_jax.huggingface.reference import CorruptedRows, digest, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
@@ -33,7 +34,8 @@ HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safeten
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
 FINETUNING_FILE = "finetuning.json"  # in place of the training configuration, of a model for a task
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
-# Objectives of which an encoder of the discriminator's shape is exported with a masked-language-model head, as a generator.
+# Objectives of which an encoder of the discriminator's shape is exported with a masked-language-model head,
+# as a generator.
 PREDICTS_TOKENS = ("mlm", "replace_mlm", "all_tokens_mlm")
 # Stored dtype of the weights.
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
@@ -54,19 +56,30 @@ def published_config(config: dict[str, Any], role: str) -> EncoderConfig:
 
 
 def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:
-    """Whether `transformers` can compute what the model was trained to: not through an enhanced mask decoder."""
+    """Whether `transformers` can compute what the model was trained to: not through an enhanced mask
+    decoder."""
     return not (role == "generator" and has_decoder(encoder))
 
 
 def rounded(published: Published, dtype: str) -> Published:
-    """The parameters as `dtype` can hold them, in float32; what is computed with them is float32 too, as in `verify`."""
+    """The parameters as `dtype` can hold them, in float32; what is computed with them is float32 too, as in
+    `verify`."""
     params = jax.tree.map(lambda x: np.asarray(x).astype(DTYPES[dtype]).astype(np.float32), published.params)
     return published._replace(config=dataclasses.replace(published.config, dtype="float32"), params=params)
 
 
-def write_model(directory: Path, role: str, published: Published, evidence: Evidence, description: dict[str, Any], *,
-                dtype: str, custom_code: bool) -> None:
-    """Write the model's files but for tokenizer and card into `directory`, which must exist. `published` is `rounded`.
+def write_model(
+    directory: Path,
+    role: str,
+    published: Published,
+    evidence: Evidence,
+    description: dict[str, Any],
+    *,
+    dtype: str,
+    custom_code: bool,
+) -> None:
+    """Write the model's files but for tokenizer and card into `directory`, which must exist. `published` is
+    `rounded`.
 
     `custom_code` puts DeBERTa's detection head into the model itself, with a class of its own to load it.
     """
@@ -77,8 +90,10 @@ def write_model(directory: Path, role: str, published: Published, evidence: Evid
         save_file(arrays, directory / name, metadata={"format": "pt"})
     additions = {}
     if with_code:
-        additions = {"architectures": [CODE_CLASS],
-                     "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"}}
+        additions = {
+            "architectures": [CODE_CLASS],
+            "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"},
+        }
         copy_code(CODE_FILE, directory)
     if encoder.relative_bias is not None:
         copy_code(RELATIVE_BIAS_FILE, directory)
@@ -86,12 +101,22 @@ def write_model(directory: Path, role: str, published: Published, evidence: Evid
     write_json(directory / CONFIG_FILE, config)
     write_json(directory / TRAINING_FILE, description)
     notes = {
-        "role": role, "dtype": dtype, "pad_token_id": evidence.pad_token_id, "config_additions": additions,
-        "has_exact_logits": has_exact_logits(encoder, role), "lines": evidence.lines,
-        "digests": {name: {key: digest(array) for key, array in arrays.items()} for name, arrays in files.items()},
+        "role": role,
+        "dtype": dtype,
+        "pad_token_id": evidence.pad_token_id,
+        "config_additions": additions,
+        "has_exact_logits": has_exact_logits(encoder, role),
+        "lines": evidence.lines,
+        "digests": {
+            name: {key: digest(array) for key, array in arrays.items()} for name, arrays in files.items()
+        },
     }
     # One entry: the library writes several in any order.
-    save_file(record(published, role, evidence.rows), directory / REFERENCE_FILE, metadata={"notes": json.dumps(notes)})
+    save_file(
+        record(published, role, evidence.rows),
+        directory / REFERENCE_FILE,
+        metadata={"notes": json.dumps(notes)},
+    )
 
 
 def _files(role: str, published: Published, dtype: str, with_code: bool) -> dict[str, dict[str, np.ndarray]]:

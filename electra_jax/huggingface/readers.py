@@ -1,8 +1,9 @@
 """Arrays and configuration out of other people's checkpoint files, none of which is ever unpickled.
 
-  huggingface  a directory with config.json and model.safetensors (in one file or several) or pytorch_model.bin
-  microsoft    the same names in Microsoft's own files: the encoder with its heads, GDES deltas as "…word_embeddings._weight"
-  google       a TensorFlow checkpoint of google-research/electra, named by its prefix: DIR/model.ckpt-1000000
+huggingface  a directory with config.json and model.safetensors (in one file or several) or pytorch_model.bin
+microsoft    the same names in Microsoft's own files: the encoder with its heads, GDES deltas as
+             "…word_embeddings._weight"
+google       a TensorFlow checkpoint of google-research/electra, named by its prefix: DIR/model.ckpt-1000000
 """
 
 import json
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
-from electra_jax.huggingface.parts import ROLES
+from electra_jax.huggingface.published_models import ROLES
 
 FAMILIES = {"electra": ELECTRA, RELATIVE_BIAS_TYPE: ELECTRA, "bert": BERT, "deberta-v2": DEBERTA_V2}
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
@@ -36,9 +37,8 @@ class SourceModel(NamedTuple):
 def read_directory(path: Path) -> SourceModel:
     """A Hugging Face or Microsoft model: a directory, or a weights' file with its configuration beside it.
 
-    Raises:
-      FileNotFoundError: no weights, or no configuration. ValueError: another kind of model. ImportError: a .bin file without
-      PyTorch.
+    Raises: FileNotFoundError: no weights, or no configuration. ValueError: another kind of model.
+      ImportError: a .bin file without PyTorch.
     """
     file = path if path.is_file() else _weights_of(path)
     arrays = _read_weights(file)
@@ -48,19 +48,33 @@ def read_directory(path: Path) -> SourceModel:
     config = _read_config(file)
     kind = config.get("model_type")
     if kind not in FAMILIES:
-        raise ValueError(f"{file.parent / CONFIG_FILE}: got model_type {kind!r}, expected one of {sorted(FAMILIES)}. Only "
-                         "these can be imported.")
-    family = MICROSOFT_DEBERTA if any(name.startswith("lm_predictions.") for name in arrays) else FAMILIES[kind]
-    return SourceModel(path, family, config, {name: np.asarray(array, np.float32) for name, array in arrays.items()
-                                                      if not name.endswith(("position_ids", "token_type_ids"))})
+        raise ValueError(
+            f"{file.parent / CONFIG_FILE}: got model_type {kind!r}, expected one of {sorted(FAMILIES)}. Only "
+            "these can be imported."
+        )
+    family = (
+        MICROSOFT_DEBERTA if any(name.startswith("lm_predictions.") for name in arrays) else FAMILIES[kind]
+    )
+    return SourceModel(
+        path,
+        family,
+        config,
+        {
+            name: np.asarray(array, np.float32)
+            for name, array in arrays.items()
+            if not name.endswith(("position_ids", "token_type_ids"))
+        },
+    )
 
 
 def _weights_of(directory: Path) -> Path:
     for name in (WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE):
         if (directory / name).is_file():
             return directory / name
-    raise FileNotFoundError(f"{directory}: expected {WEIGHTS_FILE}, {INDEX_FILE} or {PICKLE_FILE} in it, or the path of a "
-                            "weights' file.")
+    raise FileNotFoundError(
+        f"{directory}: expected {WEIGHTS_FILE}, {INDEX_FILE} or {PICKLE_FILE} in it, or the path of a "
+        "weights' file."
+    )
 
 
 def _read_weights(file: Path) -> dict[str, np.ndarray]:
@@ -75,30 +89,41 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(f"{file}: a PyTorch file, which needs PyTorch to be read: `pip install torch`, or save the model "
-                          "with safe_serialization=True, which makes model.safetensors.") from error
+        raise ImportError(
+            f"{file}: a PyTorch file, which needs PyTorch to be read: `pip install torch`, or save the model "
+            "with safe_serialization=True, which makes model.safetensors."
+        ) from error
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{file}: cannot be read without running code in it, which is not done: {error}") from error
-    return {name: tensor.float().numpy() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+        raise ValueError(
+            f"{file}: cannot be read without running code in it, which is not done: {error}"
+        ) from error
+    return {
+        name: tensor.float().numpy() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)
+    }
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """config.json beside the weights; a generator that lies in the same directory has generator_config.json."""
+    """config.json beside the weights; a generator that lies in the same directory has
+    generator_config.json."""
     names = ["generator_config.json"] * ("generator" in file.name) + [CONFIG_FILE]
     for name in names:
         if (file.parent / name).is_file():
             config = json.loads((file.parent / name).read_text())
-            return config.get("model", config)  # Microsoft's training configuration holds that of the model in a section
-    raise FileNotFoundError(f"{file.parent}: no {' or '.join(names)} beside {file.name}: the shape of the model is not known.")
+            return config.get(
+                "model", config
+            )  # Microsoft's training configuration holds that of the model in a section
+    raise FileNotFoundError(
+        f"{file.parent}: no {' or '.join(names)} beside {file.name}: the shape of the model is not known."
+    )
 
 
 def merge_deltas(discriminator: SourceModel, generator: SourceModel | None) -> tuple[SourceModel, list[str]]:
     """The discriminator with whole embedding tables, and what has to be said about them.
 
-    A file saved while training with GDES holds E_Δ as `_weight` and, as `weight`, the sum E_G + E_Δ of the last forward pass,
-    one update old.
+    A file saved while training with GDES holds E_Δ as `_weight` and, as `weight`, the sum E_G + E_Δ of the
+    last forward pass, one update old.
 
     Raises:
       ValueError: E_Δ without anything to add it to.
@@ -115,28 +140,36 @@ def merge_deltas(discriminator: SourceModel, generator: SourceModel | None) -> t
         arrays[table] = base + delta
         return discriminator._replace(arrays=arrays), ["word embeddings: the generator's plus the delta"]
     if table not in arrays:
-        raise ValueError(f"{discriminator.path}: {names[0]} is what the discriminator adds to its generator's embeddings, "
-                         "which are not in the file. Give the generator's file with --generator.")
+        raise ValueError(
+            f"{discriminator.path}: {names[0]} is what the discriminator adds to its generator's embeddings, "
+            "which are not in the file. Give the generator's file with --generator."
+        )
     return discriminator._replace(arrays=arrays), [
-        "word embeddings: the sum stored in the file, one update older than the rest; with --generator it is made anew"]
+        "word embeddings: the sum stored in the file, one update older than the rest; with --generator it "
+        "is made anew"
+    ]
 
 
 def read_google(prefix: Path) -> dict[str, SourceModel]:
     """Both models of a google-research/electra checkpoint, role → model; a fine-tuned one has no generator.
 
-    Raises:
-      ImportError: no TensorFlow. FileNotFoundError: no such checkpoint. ValueError: not an ELECTRA checkpoint.
+    Raises: ImportError: no TensorFlow. FileNotFoundError: no such checkpoint. ValueError: not an ELECTRA
+      checkpoint.
     """
     arrays = _read_tensorflow(prefix)
     if "electra/embeddings/word_embeddings" not in arrays:
-        raise ValueError(f"{prefix}: got a checkpoint with {sorted(arrays)[:3]} …, expected google-research/electra's, with "
-                         "electra/embeddings/word_embeddings.")
+        raise ValueError(
+            f"{prefix}: got a checkpoint with {sorted(arrays)[:3]} …, expected google-research/electra's, "
+            "with electra/embeddings/word_embeddings."
+        )
     is_shared = "generator/embeddings/word_embeddings" not in arrays
     models = {}
     for role in ROLES:
         family = google_electra(role, is_shared)
         if any(name.startswith(f"{family.prefix}encoder/") for name in arrays):
-            models[role] = SourceModel(prefix, family, _google_config(arrays, family.prefix, is_shared), arrays)
+            models[role] = SourceModel(
+                prefix, family, _google_config(arrays, family.prefix, is_shared), arrays
+            )
     return models
 
 
@@ -144,26 +177,43 @@ def _read_tensorflow(prefix: Path) -> dict[str, np.ndarray]:
     try:
         import tensorflow
     except ImportError as error:
-        raise ImportError(f"{prefix}: a TensorFlow checkpoint, which needs TensorFlow to be read: `pip install tensorflow`, in "
-                          "an environment of its own if the versions of common libraries conflict.") from error
+        raise ImportError(
+            f"{prefix}: a TensorFlow checkpoint, which needs TensorFlow to be read: `pip install "
+            "tensorflow`, in an environment of its own if the versions of common libraries conflict."
+        ) from error
     if not prefix.with_name(f"{prefix.name}.index").is_file():
-        raise FileNotFoundError(f"{prefix}: expected the prefix of a TensorFlow checkpoint, beside {prefix.name}.index.")
+        raise FileNotFoundError(
+            f"{prefix}: expected the prefix of a TensorFlow checkpoint, beside {prefix.name}.index."
+        )
     reader = tensorflow.train.load_checkpoint(str(prefix))
-    return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()
-            if not re.search(r"(^|/)(adam_[mv]|global_step)$", name)}
+    return {
+        name: np.asarray(reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+        if not re.search(r"(^|/)(adam_[mv]|global_step)$", name)
+    }
 
 
 def _google_config(arrays: dict[str, np.ndarray], scope: str, is_shared: bool) -> dict[str, Any]:
-    """The configuration, from the shapes: Google's files have none, and its code fixes the rest (model/modeling.py)."""
+    """The configuration, from the shapes: Google's files have none, and its code fixes the rest
+    (model/modeling.py)."""
     embeddings = f"{'electra/' if is_shared else scope}embeddings/"
     kernel = arrays[f"{scope}encoder/layer_0/intermediate/dense/kernel"]
     layers = {name.split("/")[2] for name in arrays if name.startswith(f"{scope}encoder/layer_")}
     vocab_size, embedding_size = arrays[f"{embeddings}word_embeddings"].shape
     hidden_size, intermediate_size = kernel.shape
     return {
-        "model_type": "electra", "vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size,
-        "num_hidden_layers": len(layers), "num_attention_heads": max(1, hidden_size // 64),
+        "model_type": "electra",
+        "vocab_size": vocab_size,
+        "embedding_size": embedding_size,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, hidden_size // 64),
         "intermediate_size": intermediate_size,
         "max_position_embeddings": len(arrays[f"{embeddings}position_embeddings"]),
-        "type_vocab_size": len(arrays[f"{embeddings}token_type_embeddings"]), "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1, "layer_norm_eps": 1e-12, "initializer_range": 0.02}
+        "type_vocab_size": len(arrays[f"{embeddings}token_type_embeddings"]),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.02,
+    }

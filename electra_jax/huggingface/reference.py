@@ -1,9 +1,12 @@
-"""What our own model computes on a few rows, kept beside an export: so that anyone can check the files, anywhere, without JAX.
+"""What our own model computes on a few rows, kept beside an export: so that anyone can check the files,
+anywhere, without JAX.
 
-Held-out rows of the run are corrupted as in training, and the model's states, logits and predictions on them are recorded with
-the text lines' token ids. huggingface/verify.py compares what `transformers` makes of the files with these.
+Held-out rows of the run are corrupted as in training, and the model's states, logits and predictions on them
+are recorded with the text lines' token ids. huggingface/verify.py compares what `transformers` makes of the
+files with these.
 
-Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E embedding_size.
+Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E
+embedding_size.
 """
 
 import functools
@@ -16,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from scipy.stats import rankdata
 
-from electra_jax.huggingface.parts import Published, PublishedModel
+from electra_jax.huggingface.published_models import Published, PublishedModel
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.encoder import EncoderLayer
@@ -27,7 +30,9 @@ from electra_jax.objectives.fixed_generators import draw_unigrams
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
 
 NUM_ROWS = 8
-NUM_POSITIONS = 4  # of each row, whose states are recorded: in each of them shows what is wrong anywhere in the row
+NUM_POSITIONS = (
+    4  # of each row, whose states are recorded: in each of them shows what is wrong anywhere in the row
+)
 NUM_LOGITS = 8  # masked positions whose logits over the whole vocabulary are recorded
 VOCAB_CHUNK = 16_384
 MASK_PROB = 0.15
@@ -61,10 +66,19 @@ def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_siz
     return used[:, : int((used != special.pad).sum(axis=1).max())]
 
 
-def corrupt(generator: Published | None, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int) -> CorruptedRows:
+def corrupt(
+    generator: Published | None, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int
+) -> CorruptedRows:
     """Mask 15 % of the tokens and let the generator replace them; without one, tokens of other places."""
-    batch = mask_tokens(jax.random.key(0), jnp.asarray(ids_BL), special, masking="uniform", mask_prob=MASK_PROB,
-                        mask_token_prob=1.0, type_vocab_size=type_vocab_size)
+    batch = mask_tokens(
+        jax.random.key(0),
+        jnp.asarray(ids_BL),
+        special,
+        masking="uniform",
+        mask_prob=MASK_PROB,
+        mask_token_prob=1.0,
+        type_vocab_size=type_vocab_size,
+    )
     if generator is None:
         samples_BP = draw_unigrams(batch.uniforms_BP, batch.ids_BL, special)
     else:
@@ -76,8 +90,16 @@ def corrupt(generator: Published | None, ids_BL: np.ndarray, special: SpecialTok
 def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPredictions:
     """The generator's predictions and samples at the masked positions."""
     outputs = PublishedModel(config, "generator").apply({"params": params}, batch.masked_ids_BL, batch.inputs)
-    return predict_vocabulary(gather_positions(outputs.x_BPE, batch.positions_BP), outputs.table_VE, outputs.bias_V,
-                              batch.targets_BP, batch.uniforms_BP, temperature=1.0, chunk_size=VOCAB_CHUNK, dtype="float32")
+    return predict_vocabulary(
+        gather_positions(outputs.x_BPE, batch.positions_BP),
+        outputs.table_VE,
+        outputs.bias_V,
+        batch.targets_BP,
+        batch.uniforms_BP,
+        temperature=1.0,
+        chunk_size=VOCAB_CHUNK,
+        dtype="float32",
+    )
 
 
 def record(published: Published, role: str, rows: CorruptedRows) -> dict[str, np.ndarray]:
@@ -90,18 +112,25 @@ def record(published: Published, role: str, rows: CorruptedRows) -> dict[str, np
         is_replaced_BL = np.asarray(ids_BL != batch.ids_BL)
         return recorded | {"logits": np.asarray(outputs), "is_replaced": is_replaced_BL.astype(np.uint8)}
     slots = np.argwhere(np.asarray(batch.weights_BP) > 0)
-    at_slots = lambda x_BP: np.asarray(x_BP)[tuple(slots.T)]  # noqa: E731
+    at_slots = lambda x_BP: np.asarray(x_BP)[tuple(slots.T)]
     places = np.stack([slots[:, 0], at_slots(batch.positions_BP)], axis=1).astype(np.int64)  # (row, position)
     logits = _logits_at(outputs, places[:NUM_LOGITS])
     predictions = _predict(published.config, published.params, batch)
-    return recorded | {"places": places, "logits": logits, "targets": at_slots(batch.targets_BP).astype(np.int64),
-                       "is_correct": at_slots(predictions.is_correct_BP).astype(np.uint8)}
+    return recorded | {
+        "places": places,
+        "logits": logits,
+        "targets": at_slots(batch.targets_BP).astype(np.int64),
+        "is_correct": at_slots(predictions.is_correct_BP).astype(np.uint8),
+    }
 
 
 def record_states(ids_BL: jax.Array, inputs: EncoderInputs, states_NBLD: jax.Array) -> dict[str, np.ndarray]:
-    """What `transformers` is given, and the states of some positions, as arrays for verification.safetensors."""
+    """What `transformers` is given, and the states of some positions, as arrays for
+    verification.safetensors."""
     is_token_BL = np.asarray(inputs.is_token_BL)
-    positions_BS = np.stack([np.round(np.linspace(0, count - 1, NUM_POSITIONS)) for count in is_token_BL.sum(axis=1)])
+    positions_BS = np.stack(
+        [np.round(np.linspace(0, count - 1, NUM_POSITIONS)) for count in is_token_BL.sum(axis=1)]
+    )
     positions_BS = positions_BS.astype(np.int64)
     return {
         "input_ids": np.asarray(ids_BL, np.int64),
@@ -118,17 +147,22 @@ def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs
 
 
 def with_states(model: nn.Module, params, *arguments):
-    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and what `model` gives for `arguments`: an
-    encoder with its embeddings and a head."""
-    is_state = lambda module, method: method == "__call__" and (  # noqa: E731
-        isinstance(module, Embeddings | EncoderLayer) or module.name in ("embeddings_project", "conv"))
-    outputs, captured = model.apply({"params": params}, *arguments, capture_intermediates=is_state, mutable=["intermediates"])
+    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and what `model` gives for
+    `arguments`: an encoder with its embeddings and a head."""
+    is_state = lambda module, method: (
+        method == "__call__"
+        and (isinstance(module, Embeddings | EncoderLayer) or module.name in ("embeddings_project", "conv"))
+    )
+    outputs, captured = model.apply(
+        {"params": params}, *arguments, capture_intermediates=is_state, mutable=["intermediates"]
+    )
     captured = captured["intermediates"]
     first = captured["encoder"].get("embeddings_project", captured["embeddings"])
     layers = [captured["encoder"][f"layer_{index}"] for index in range(model.config.num_layers)]
     if "conv" in captured["encoder"]:
         layers[0] = captured["encoder"]["conv"]
-    # A decoder's last layer runs twice and not as `transformers` runs it: its outputs have no counterpart there.
+    # A decoder's last layer runs twice and not as `transformers` runs it: its outputs have no counterpart
+    # there.
     states = [state["__call__"][0] for state in (first, *layers) if len(state["__call__"]) == 1]
     return jnp.stack(states), outputs
 

@@ -1,4 +1,5 @@
-"""What verify.py checks of a fine-tuned model alone: what its config.json should say, its logits, and the labels they give.
+"""What verify.py checks of a fine-tuned model alone: what its config.json should say, its logits, and the
+labels they give.
 
 Shapes: n rows, or tokens of all rows; C outputs of the task.
 """
@@ -18,33 +19,49 @@ from electra_jax.models.config import make_encoder_config
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     """config.json as the fine-tuned model has it."""
     description = json.loads((directory / FINETUNING_FILE).read_text())
-    return task_config_json(make_encoder_config(description["encoder"]), description, pad_token_id=notes["pad_token_id"],
-                            dtype=notes["dtype"])
+    return task_config_json(
+        make_encoder_config(description["encoder"]),
+        description,
+        pad_token_id=notes["pad_token_id"],
+        dtype=notes["dtype"],
+    )
 
 
 def check_outputs(torch, model, output, directory: Path, reference: Reference) -> list[Check]:
-    """Logits, and where the task has labels those they give. `output` is what `model` gives for the recorded rows."""
+    """Logits, and where the task has labels those they give. `output` is what `model` gives for the recorded
+    rows."""
     arrays, notes = reference
-    scored = lambda logits: scored_logits(logits, arrays["attention_mask"], notes["kind"])  # noqa: E731
+    scored = lambda logits: scored_logits(logits, arrays["attention_mask"], notes["kind"])
     got = {name: scored(output[name].numpy()) for name in notes["outputs"]}
     checks = [compare(name.replace("_", " "), logits, scored(arrays[name])) for name, logits in got.items()]
     if notes["predictions"]:
-        checks.append(check_labels(got["logits"], scored(arrays["logits"]), notes["predictions"], model.config.id2label))
+        checks.append(
+            check_labels(got["logits"], scored(arrays["logits"]), notes["predictions"], model.config.id2label)
+        )
     return checks
 
 
 def scored_logits(logits: np.ndarray, attention_mask: np.ndarray, kind: str) -> np.ndarray:
-    """Those that mean something: of every row, or in tasks about tokens of every token that is not padding."""
+    """Those that mean something: of every row, or in tasks about tokens of every token that is not
+    padding."""
     return logits[attention_mask.astype(bool)] if kind in OF_TOKENS else logits
 
 
-def check_labels(got_nC: np.ndarray, recorded_nC: np.ndarray, wanted: list[str], names: dict[int, str]) -> Check:
-    """Names of the likeliest labels, where our own model prefers one by more than the tolerance of two logits."""
+def check_labels(
+    got_nC: np.ndarray, recorded_nC: np.ndarray, wanted: list[str], names: dict[int, str]
+) -> Check:
+    """Names of the likeliest labels, where our own model prefers one by more than the tolerance of two
+    logits."""
     if got_nC.shape != recorded_nC.shape:
-        return Check("predicted labels", False, f"got logits of shape {got_nC.shape}, expected {recorded_nC.shape}")
+        return Check(
+            "predicted labels", False, f"got logits of shape {got_nC.shape}, expected {recorded_nC.shape}"
+        )
     lead_n = np.diff(np.sort(recorded_nC, axis=-1)[:, -2:], axis=-1).min(axis=-1, initial=np.inf)
     is_clear_n = lead_n > 2 * TOLERANCE
     found = [names.get(int(index)) for index in got_nC.argmax(axis=-1)]
-    differing = [f"got {name!r}, expected {label!r}" for name, label, is_clear in zip(found, wanted, is_clear_n, strict=True)
-                 if is_clear and name != label]
+    differing = [
+        f"got {name!r}, expected {label!r}"
+        for name, label, is_clear in zip(found, wanted, is_clear_n, strict=True)
+        if is_clear and name != label
+    ]
     return Check("predicted labels", not differing, some(differing) or f"the same {int(is_clear_n.sum())}")

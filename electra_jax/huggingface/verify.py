@@ -1,7 +1,8 @@
-"""Load an exported model with `transformers` and compare it with what was recorded at the export (reference.py).
+"""Load an exported model with `transformers` and compare it with what was recorded at the export
+(reference.py).
 
-Everything needed lies in the model's own directory, so this runs anywhere, with any version of `transformers`: the one module
-of the package that imports it and PyTorch.
+Everything needed lies in the model's own directory, so this runs anywhere, with any version of
+`transformers`: the one module of the package that imports it and PyTorch.
 """
 
 import json
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file
 from electra_jax.huggingface import pretraining_checks, task_checks
 from electra_jax.huggingface.checks import Check, Reference, check_states, compare_config, some
 from electra_jax.huggingface.export import CONFIG_FILE, REFERENCE_FILE, WEIGHTS_FILE
-from electra_jax.huggingface.parts import ROLES
+from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.reference import digest
 
 
@@ -25,10 +26,16 @@ def find_models(directory: Path) -> list[Path]:
     Raises:
       FileNotFoundError: there are none.
     """
-    found = [path for path in (directory, *(directory / role for role in ROLES)) if (path / REFERENCE_FILE).is_file()]
+    found = [
+        path
+        for path in (directory, *(directory / role for role in ROLES))
+        if (path / REFERENCE_FILE).is_file()
+    ]
     if not found:
-        raise FileNotFoundError(f"{directory}: no {REFERENCE_FILE} in it nor in its folders discriminator and generator; "
-                                "expected a directory made by `python -m electra_jax.convert export`.")
+        raise FileNotFoundError(
+            f"{directory}: no {REFERENCE_FILE} in it nor in its folders discriminator and generator; "
+            "expected a directory made by `python -m electra_jax.convert export`."
+        )
     return found
 
 
@@ -42,24 +49,39 @@ def verify(directory: Path) -> list[Check]:
         import torch
         import transformers
     except ImportError as error:
-        raise ImportError(f"{error}: PyTorch and transformers are what the export is compared with. `pip install torch "
-                          "transformers`.") from error
+        raise ImportError(
+            f"{error}: PyTorch and transformers are what the export is compared with. `pip install torch "
+            "transformers`."
+        ) from error
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     reference = read_reference(directory)
     kind = task_checks if "kind" in reference.notes else pretraining_checks
     config = json.loads((directory / CONFIG_FILE).read_text())
-    checks = [compare_config(config, kind.wanted_config(directory, reference.notes)), *check_arrays(directory, reference)]
+    checks = [
+        compare_config(config, kind.wanted_config(directory, reference.notes)),
+        *check_arrays(directory, reference),
+    ]
     try:
         model, loading = load_model(transformers, directory, config)
     except Exception as error:  # whatever stops a user of `transformers` here is what this command is to find
         return [*checks, Check("transformers loads it", False, f"{type(error).__name__}: {error}")]
-    problems = {problem: sorted(map(str, loading[problem])) for problem in ("missing_keys", "unexpected_keys",
-                                                                            "mismatched_keys") if loading[problem]}
+    problems = {
+        problem: sorted(map(str, loading[problem]))
+        for problem in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if loading[problem]
+    }
     said = ", ".join(f"{problem}: {some(names)}" for problem, names in problems.items())
-    checks.append(Check("transformers loads it", not problems, said or f"{type(model).__name__} of {transformers.__version__}: "
-                        "nothing missing, unexpected or of another size"))
+    checks.append(
+        Check(
+            "transformers loads it",
+            not problems,
+            said
+            or f"{type(model).__name__} of {transformers.__version__}: "
+            "nothing missing, unexpected or of another size",
+        )
+    )
     with torch.no_grad():
         output = model(**model_inputs(torch, config, reference), output_hidden_states=True)
         checks.append(check_states([state.numpy() for state in output.hidden_states], reference.arrays))
@@ -85,8 +107,12 @@ def check_arrays(directory: Path, reference: Reference) -> list[Check]:
             checks.append(Check(file, False, "missing"))
             continue
         found = {name: digest(array) for name, array in load_file(directory / file).items()}
-        problems = [f"{name} is {'missing' if name not in found else 'new' if name not in digests else 'not what was exported'}"
-                    for name in sorted(found.keys() | digests.keys()) if found.get(name) != digests.get(name)]
+        problems = [
+            f"{name} is "
+            f"{'missing' if name not in found else 'new' if name not in digests else 'not what was exported'}"
+            for name in sorted(found.keys() | digests.keys())
+            if found.get(name) != digests.get(name)
+        ]
         checks.append(Check(file, not problems, some(problems) or f"{len(digests)} arrays as exported"))
     return checks
 
@@ -94,11 +120,17 @@ def check_arrays(directory: Path, reference: Reference) -> list[Check]:
 def load_model(transformers, directory: Path, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model in float32, and what `transformers` says about loading it."""
     if "auto_map" in config:
-        name = next(auto for auto, place in config["auto_map"].items() if place.endswith(f".{config['architectures'][0]}"))
+        name = next(
+            auto
+            for auto, place in config["auto_map"].items()
+            if place.endswith(f".{config['architectures'][0]}")
+        )
         auto = getattr(transformers, name)
         model, loading = auto.from_pretrained(directory, output_loading_info=True, trust_remote_code=True)
     else:
-        model, loading = getattr(transformers, config["architectures"][0]).from_pretrained(directory, output_loading_info=True)
+        model, loading = getattr(transformers, config["architectures"][0]).from_pretrained(
+            directory, output_loading_info=True
+        )
     return model.float().eval(), loading
 
 
@@ -114,13 +146,14 @@ def check_saved_again(directory: Path, model) -> Check:
         model.save_pretrained(again)
         saved, exported = (set(load_file(Path(path) / WEIGHTS_FILE)) for path in (again, directory))
     # DebertaV2Model saves itself without the prefix that all its task models know it by.
-    strip = lambda names: {name.removeprefix("deberta.") for name in names}  # noqa: E731
+    strip = lambda names: {name.removeprefix("deberta.") for name in names}
     problems = sorted(strip(saved) ^ strip(exported))
     return Check("saved again", not problems, some(problems) or f"the same {len(exported)} parameters")
 
 
 def check_tokenizer(transformers, directory: Path, reference: Reference, *, has_code: bool) -> Check:
-    """Token ids of the recorded lines. No tokenizer has code of its own, but what loads it asks the model's configuration."""
+    """Token ids of the recorded lines. No tokenizer has code of its own, but what loads it asks the model's
+    configuration."""
     name = "tokenizer"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=has_code)
@@ -129,9 +162,16 @@ def check_tokenizer(transformers, directory: Path, reference: Reference, *, has_
     for text, wanted in reference.notes["lines"]:
         got = tokenizer(text)["input_ids"]
         if got != wanted:
-            place = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
-            return Check(name, False, f"ids of {text[:60]!r} differ from token {place} on: got {got[place : place + 8]}, "
-                                      f"expected {wanted[place : place + 8]}")
+            place = next(
+                (i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b),
+                min(len(got), len(wanted)),
+            )
+            return Check(
+                name,
+                False,
+                f"ids of {text[:60]!r} differ from token {place} on: got {got[place : place + 8]}, "
+                f"expected {wanted[place : place + 8]}",
+            )
     return Check(name, True, f"the ids of {len(reference.notes['lines'])} lines")
 
 

@@ -1,4 +1,5 @@
-"""The models of ELECTRA's ablations (ELECTRA §3.2, §3.5 and its appendix on adversarial training) and of Electric.
+"""The models of ELECTRA's ablations (ELECTRA §3.2, §3.5 and its appendix on adversarial training) and of
+Electric.
 
 Shapes: B batch, L length, P masked positions, D hidden, E embedding_size, V vocab.
 """
@@ -41,10 +42,12 @@ class DiscriminatorModel(nn.Module):
 
 
 class TokenModel(PretrainingModel):
-    """A generator, and in the discriminator's place an encoder of its shape that predicts tokens (ELECTRA §3.5).
+    """A generator, and in the discriminator's place an encoder of its shape that predicts tokens (ELECTRA
+    §3.5).
 
-    With a gate it also gives, from one linear map of each state, the logit of D_t, the weight of copying the input token. The
-    paper calls it a sigmoid layer; that it is a linear map of the last state is not verified.
+    With a gate it also gives, from one linear map of each state, the logit of D_t, the weight of copying the
+    input token. The paper calls it a sigmoid layer; that it is a linear map of the last state is not
+    verified.
     """
 
     has_gate: bool
@@ -54,26 +57,35 @@ class TokenModel(PretrainingModel):
         encoder = self.config.discriminator
         self.discriminator_tokens = GeneratorPredictions(encoder)
         if self.has_gate:
-            self.discriminator_gate = Dense(1, ("embed", "label"), last_kernel_initializer(encoder), "float32")
+            self.discriminator_gate = Dense(
+                1, ("embed", "label"), last_kernel_initializer(encoder), "float32"
+            )
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array):
         """Run both encoders without dropout; touches every parameter, so `init` uses it."""
-        return (self.generate(ids_BL, inputs, positions_BP, is_training=False),
-                self.predict_tokens(ids_BL, inputs, None if self.has_gate else positions_BP, is_training=False))
+        return (
+            self.generate(ids_BL, inputs, positions_BP, is_training=False),
+            self.predict_tokens(ids_BL, inputs, None if self.has_gate else positions_BP, is_training=False),
+        )
 
-    def predict_tokens(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array | None,
-                       is_training: bool) -> tuple[VocabularyLogits, jax.Array | None]:
-        """Corrupted ids [B, L] → logits over the vocabulary at `positions_BP`, everywhere with None; and the gate's [B, L]."""
+    def predict_tokens(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array | None, is_training: bool
+    ) -> tuple[VocabularyLogits, jax.Array | None]:
+        """Corrupted ids [B, L] → logits over the vocabulary at `positions_BP`, everywhere with None; and the
+        gate's [B, L]."""
         shared = self._shared_tables()
         x_BLE = self.embeddings_of["discriminator"](ids_BL, inputs, is_training, shared)
         x_BLD = self.discriminator(x_BLE, inputs, is_training)
         gate_BL = self.discriminator_gate(x_BLD)[..., 0] if self.has_gate else None
         x_BPD = x_BLD if positions_BP is None else gather_positions(x_BLD, positions_BP)
-        return self.discriminator_tokens(x_BPD, self.embeddings_of["discriminator"].word_table(shared)), gate_BL
+        return self.discriminator_tokens(
+            x_BPD, self.embeddings_of["discriminator"].word_table(shared)
+        ), gate_BL
 
 
 class AdversarialModel(PretrainingModel):
-    """ELECTRA's model with a baseline for what the generator earns at a position: a linear map of its state there."""
+    """ELECTRA's model with a baseline for what the generator earns at a position: a linear map of its state
+    there."""
 
     def setup(self):
         super().setup()
@@ -82,20 +94,26 @@ class AdversarialModel(PretrainingModel):
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array):
         """Run both encoders without dropout; touches every parameter, so `init` uses it."""
-        return (self.generate_with_baseline(ids_BL, inputs, positions_BP, is_training=False),
-                self.discriminate(ids_BL, inputs, is_training=False))
+        return (
+            self.generate_with_baseline(ids_BL, inputs, positions_BP, is_training=False),
+            self.discriminate(ids_BL, inputs, is_training=False),
+        )
 
-    def generate_with_baseline(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array,
-                               is_training: bool) -> tuple[VocabularyLogits, jax.Array]:
+    def generate_with_baseline(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool
+    ) -> tuple[VocabularyLogits, jax.Array]:
         """`generate`, and the baseline's logits [B, P], whose gradient stops at the generator's states."""
         embeddings = self.embeddings_of["generator"]
-        x_BPD = gather_positions(encode_masked(self.generator, embeddings, ids_BL, inputs, is_training), positions_BP)
+        x_BPD = gather_positions(
+            encode_masked(self.generator, embeddings, ids_BL, inputs, is_training), positions_BP
+        )
         baseline_BP = self.generator_baseline(jax.lax.stop_gradient(x_BPD))[..., 0]
         return self.generator_predictions(x_BPD, embeddings.word_table()), baseline_BP
 
 
 class TwoTowerModel(nn.Module):
-    """Electric: a discriminator whose logit is an energy, and a noise model that knows both sides of a token but never itself.
+    """Electric: a discriminator whose logit is an energy, and a noise model that knows both sides of a token
+    but never itself.
 
     The noise model is two encoders of the generator's shape, of which each attends in one direction
     (google-research/electra run_pretraining.py, two_tower_generator). The embeddings are shared by all three.
@@ -104,7 +122,11 @@ class TwoTowerModel(nn.Module):
     config: PretrainingConfig
 
     def setup(self):
-        generator, discriminator, execution = self.config.generator, self.config.discriminator, self.config.execution
+        generator, discriminator, execution = (
+            self.config.generator,
+            self.config.discriminator,
+            self.config.execution,
+        )
         self.embeddings = Embeddings(discriminator)
         self.generator_left = make_encoder(generator, execution)
         self.generator_right = make_encoder(generator, execution)
@@ -115,11 +137,14 @@ class TwoTowerModel(nn.Module):
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array):
         """Run all encoders without dropout; touches every parameter, so `init` uses it."""
         del positions_BP
-        return self.generate(ids_BL, inputs, is_training=False), self.discriminate(ids_BL, inputs, is_training=False)
+        return self.generate(ids_BL, inputs, is_training=False), self.discriminate(
+            ids_BL, inputs, is_training=False
+        )
 
     def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> VocabularyLogits:
-        """Ids [B, L], not masked → logits at every position t, from the left tower's state at t − 1 and the right one's at
-        t + 1. Beyond the edge of a document there is zero. The released code wraps around there, to a state that has seen t.
+        """Ids [B, L], not masked → logits at every position t, from the left tower's state at t − 1 and the
+        right one's at t + 1. Beyond the edge of a document there is zero. The released code wraps around
+        there, to a state that has seen t.
         """
         x_BLE = self.embeddings(ids_BL, inputs, is_training)
 
@@ -128,7 +153,9 @@ class TwoTowerModel(nn.Module):
             is_inside_BL = shift(inputs.segments_BL, -direction) == inputs.segments_BL
             return shift(x_BLD, -direction) * is_inside_BL[:, :, None]
 
-        x_BLD = jnp.concatenate([states_beside(self.generator_left, LEFT), states_beside(self.generator_right, RIGHT)], axis=-1)
+        x_BLD = jnp.concatenate(
+            [states_beside(self.generator_left, LEFT), states_beside(self.generator_right, RIGHT)], axis=-1
+        )
         return self.generator_predictions(x_BLD, self.embeddings.word_table())
 
     def discriminate(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:

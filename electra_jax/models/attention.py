@@ -1,5 +1,6 @@
-"""Multi-head self-attention of BERT: queries, keys and values with bias, scores divided by √K, inside segments; where there is
-one, a bias for the distance of query and key is added to the scores (relative_bias.py).
+"""Multi-head self-attention of BERT: queries, keys and values with bias, scores divided by √K, inside
+segments; where there is one, a bias for the distance of query and key is added to the scores
+(relative_bias.py).
 
 Shapes: B batch, L query length, M key length, D hidden, H heads, K head dim.
 """
@@ -18,30 +19,38 @@ from electra_jax.models.layers import KEPT, Dense, broadcast_to_rank, contract, 
 
 
 class SelfAttention(nn.Module):
-    """x_BLD → x_BLD: attention and its output projection, before dropout and residual. `bias_HLM` is float32."""
+    """x_BLD → x_BLD: attention and its output projection, before dropout and residual. `bias_HLM` is
+    float32."""
 
     config: EncoderConfig
     is_first: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool,
-                 bias_HLM: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool, bias_HLM: jax.Array | None = None
+    ) -> jax.Array:
         config = self.config
         query_BLHK, key_BMHK, value_BMHK = (
             Projection(config, self._kernel_init(role), nn.initializers.zeros, name=role)(x_BLD)
-            for role in ("query", "key", "value"))
+            for role in ("query", "key", "value")
+        )
         # Scaling queries rather than scores touches L·K numbers a head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
         scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         if bias_HLM is not None:
             scores_BHLM += bias_HLM[None]
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key,
-                                         inputs.direction)
-        context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(config.dtype)
+        weights_BHLM = attention_weights(
+            1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key, inputs.direction
+        )
+        context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
+            config.dtype
+        )
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
-        return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(context_BLD)
+        return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(
+            context_BLD
+        )
 
     def _kernel_init(self, role: str) -> nn.initializers.Initializer:
         config = self.config
@@ -61,7 +70,9 @@ class Projection(nn.Module):
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         config = self.config
         shape = (config.num_heads, config.head_size)
-        kernel_DHK = self.param("kernel", logical(self.kernel_init, "embed", "heads", "kv"), (x_BLD.shape[-1], *shape))
+        kernel_DHK = self.param(
+            "kernel", logical(self.kernel_init, "embed", "heads", "kv"), (x_BLD.shape[-1], *shape)
+        )
         bias_HK = self.param("bias", logical(self.bias_init, "heads", "kv"), shape)
         y_BLHK = contract("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK) + broadcast_to_rank(bias_HK, 4)
         y_BLHK = nn.with_logical_constraint(y_BLHK.astype(config.dtype), ("batch", "length", "heads", "kv"))

@@ -14,12 +14,18 @@ MASKED_SCORE = -1e9  # finite, so that a row of nothing but padding gives a unif
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def attention_weights(keep_prob: float, scores_BHLM: jax.Array, segments_BL: jax.Array, key: jax.Array | None,
-                      direction: jax.Array | None = None) -> jax.Array:
-    """Softmax over the keys of the query's own segment, those in its `direction` where one is given (see `EncoderInputs`), then
-    dropout that keeps with `keep_prob`; without a key, none.
+def attention_weights(
+    keep_prob: float,
+    scores_BHLM: jax.Array,
+    segments_BL: jax.Array,
+    key: jax.Array | None,
+    direction: jax.Array | None = None,
+) -> jax.Array:
+    """Softmax over the keys of the query's own segment, those in its `direction` where one is given (see
+    `EncoderInputs`), then dropout that keeps with `keep_prob`; without a key, none.
 
-    The derivative keeps the weights alone, where plain differentiation would keep every step, and it multiplies and sums in two
+    The derivative keeps the weights alone, where plain differentiation would keep every step, and it
+    multiplies and sums in two
     passes: XLA's CPU back end turns the sum of a product along rows into thousands of little matrix products.
     """
     return _forward(keep_prob, scores_BHLM, segments_BL, key, direction)[0]
@@ -27,7 +33,8 @@ def attention_weights(keep_prob: float, scores_BHLM: jax.Array, segments_BL: jax
 
 def _forward(keep_prob, scores_BHLM, segments_BL, key, direction):
     scores_BHLM = jnp.where(_allowed(segments_BL, direction), scores_BHLM, MASKED_SCORE)
-    # The barrier lets the dropout below read the weights, which are kept anyway, rather than compute them again.
+    # The barrier lets the dropout below read the weights, which are kept anyway, rather than compute them
+    # again.
     weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1))
     return _drop(keep_prob, weights_BHLM, key), (weights_BHLM, segments_BL, key, direction)
 
@@ -37,7 +44,12 @@ def _backward(keep_prob, residuals, gradient_BHLM):
     product_BHLM = jax.lax.optimization_barrier(_drop(keep_prob, gradient_BHLM, key) * weights_BHLM)
     gradient_BHLM = product_BHLM - weights_BHLM * product_BHLM.sum(axis=-1, keepdims=True)
     # Several products read this: without the barrier each would compute it again.
-    return jax.lax.optimization_barrier(jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)), None, None, None
+    return (
+        jax.lax.optimization_barrier(jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)),
+        None,
+        None,
+        None,
+    )
 
 
 attention_weights.defvjp(_forward, _backward)

@@ -13,11 +13,13 @@ REMAT = ("none", "dense", "full")
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How layers are computed, of no consequence for what they compute (config.train.layers and remat; models/layer_stack.py).
+    """How layers are computed, of no consequence for what they compute (config.train.layers and remat;
+    models/layer_stack.py).
 
-    "scanned" compiles one layer instead of all; the program keeps a stacked copy of the parameters, and
-    the compiler plans no memory across layers, so that it wants a policy. remat: what the derivative computes again instead of
-    keeping it, "none"; "dense", all but the products with parameters; "full", the whole layer, about a third more work.
+    "scanned" compiles one layer instead of all; the program keeps a stacked copy of the parameters, and the
+    compiler plans no memory across layers, so that it wants a policy. remat: what the derivative computes
+    again instead of keeping it, "none"; "dense", all but the products with parameters; "full", the whole
+    layer, about a third more work.
 
     Raises:
       ValueError: there is no such way.
@@ -37,7 +39,8 @@ UNROLLED = Execution("unrolled", "none")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DisentangledConfig:
-    """What DeBERTa-v2/v3 adds to an encoder (config.model.disentangled); reference values in configs/deberta_v3.py.
+    """What DeBERTa-v2/v3 adds to an encoder (config.model.disentangled); reference values in
+    configs/deberta_v3.py.
 
     Raises:
       ValueError: a field is out of range.
@@ -46,26 +49,46 @@ class DisentangledConfig:
     position_buckets: int  # S: relative distances fall into 2·S buckets, exact near and logarithmic far
     max_relative_positions: int  # M: distances are clipped to ±(M − 1); the published −1 means 512
     position_biased_input: bool  # add absolute positions to the input, as BERT does; off in v3
-    enhanced_mask_decoder: bool  # the generator's last layer runs twice on a stream that starts from absolute positions
+    enhanced_mask_decoder: (
+        bool  # the generator's last layer runs twice on a stream that starts from absolute positions
+    )
     conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 is off, as in v3
     implementation: str  # of the relative terms: "skew", or "gather" (slower, the reference in tests)
 
     def __post_init__(self):
-        _require(self.position_buckets >= 2, "disentangled.position_buckets", self.position_buckets, "2 or more")
-        _require(self.max_relative_positions - 1 > self.position_buckets // 2, "disentangled.max_relative_positions",
-                 self.max_relative_positions, f"more than position_buckets/2 + 1 ({self.position_buckets // 2 + 1})")
-        _require(self.conv_kernel_size == 0 or self.conv_kernel_size % 2 == 1, "disentangled.conv_kernel_size",
-                 self.conv_kernel_size, "0 or an odd number")
-        _require(not (self.enhanced_mask_decoder and self.position_biased_input), "disentangled.enhanced_mask_decoder", True,
-                 "False when position_biased_input is True: the decoder exists to bring positions in late")
-        _require(self.implementation in ATTENTION_IMPLEMENTATIONS, "disentangled.implementation", self.implementation,
-                 f"one of {ATTENTION_IMPLEMENTATIONS}")
+        _require(
+            self.position_buckets >= 2, "disentangled.position_buckets", self.position_buckets, "2 or more"
+        )
+        _require(
+            self.max_relative_positions - 1 > self.position_buckets // 2,
+            "disentangled.max_relative_positions",
+            self.max_relative_positions,
+            f"more than position_buckets/2 + 1 ({self.position_buckets // 2 + 1})",
+        )
+        _require(
+            self.conv_kernel_size == 0 or self.conv_kernel_size % 2 == 1,
+            "disentangled.conv_kernel_size",
+            self.conv_kernel_size,
+            "0 or an odd number",
+        )
+        _require(
+            not (self.enhanced_mask_decoder and self.position_biased_input),
+            "disentangled.enhanced_mask_decoder",
+            True,
+            "False when position_biased_input is True: the decoder exists to bring positions in late",
+        )
+        _require(
+            self.implementation in ATTENTION_IMPLEMENTATIONS,
+            "disentangled.implementation",
+            self.implementation,
+            f"one of {ATTENTION_IMPLEMENTATIONS}",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RelativeBiasConfig:
-    """A learned bias of the attention scores for every distance, as COCO-LM and MCL have it (config.model.relative_bias;
-    models/relative_bias.py); reference values in configs/mcl.py.
+    """A learned bias of the attention scores for every distance, as COCO-LM and MCL have it
+    (config.model.relative_bias; models/relative_bias.py); reference values in configs/mcl.py.
 
     Raises:
       ValueError: a field is out of range.
@@ -76,10 +99,18 @@ class RelativeBiasConfig:
     position_biased_input: bool  # add learned absolute positions to the input as well
 
     def __post_init__(self):
-        _require(self.num_buckets >= 4 and self.num_buckets % 2 == 0, "relative_bias.num_buckets", self.num_buckets,
-                 "an even number, 4 or more")
-        _require(self.max_distance - 1 > self.num_buckets // 4, "relative_bias.max_distance", self.max_distance,
-                 f"more than num_buckets/4 + 1 ({self.num_buckets // 4 + 1})")
+        _require(
+            self.num_buckets >= 4 and self.num_buckets % 2 == 0,
+            "relative_bias.num_buckets",
+            self.num_buckets,
+            "an even number, 4 or more",
+        )
+        _require(
+            self.max_distance - 1 > self.num_buckets // 4,
+            "relative_bias.max_distance",
+            self.max_distance,
+            f"more than num_buckets/4 + 1 ({self.num_buckets // 4 + 1})",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,8 +133,8 @@ class EncoderConfig:
     attention_dropout: float
     layer_norm_epsilon: float
     initializer_range: float
-    # "published": truncated normal everywhere. "local": sinusoidal positions and first-layer heads that start on the
-    # left and right neighbour; the same architecture, a different start (see models/initializers.py).
+    # "published": truncated normal everywhere. "local": sinusoidal positions and first-layer heads that start
+    # on the left and right neighbour; the same architecture, a different start (see models/initializers.py).
     initializer: str
     dtype: str  # of computation; parameters, softmax, LayerNorm statistics, logits and losses are float32
     position: str  # "absolute" (BERT, ELECTRA), "disentangled" (DeBERTa) or "relative_bias" (COCO-LM, MCL)
@@ -111,23 +142,50 @@ class EncoderConfig:
     relative_bias: RelativeBiasConfig | None  # set when position is "relative_bias"
 
     def __post_init__(self):
-        for field in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size",
-                      "max_position_embeddings"):
+        for field in (
+            "vocab_size",
+            "embedding_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+        ):
             _require(getattr(self, field) >= 1, field, getattr(self, field), "a positive integer")
-        _require(self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more")
+        _require(
+            self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more"
+        )
         _require(self.position in POSITIONS, "position", self.position, f"one of {POSITIONS}")
         for section in ("disentangled", "relative_bias"):
-            _require((getattr(self, section) is not None) == (self.position == section), section, getattr(self, section),
-                     f"a section when config.model.position is {section!r}, and only then")
+            _require(
+                (getattr(self, section) is not None) == (self.position == section),
+                section,
+                getattr(self, section),
+                f"a section when config.model.position is {section!r}, and only then",
+            )
         if self.disentangled is not None:
-            _require(self.embedding_size == self.hidden_size, "embedding_size", self.embedding_size,
-                     f"hidden_size ({self.hidden_size}), as in every published DeBERTa")
-            _require(self.num_layers >= 2 or not self.disentangled.enhanced_mask_decoder, "num_layers", self.num_layers,
-                     "2 or more with disentangled.enhanced_mask_decoder, which uses the last layer as the decoder")
+            _require(
+                self.embedding_size == self.hidden_size,
+                "embedding_size",
+                self.embedding_size,
+                f"hidden_size ({self.hidden_size}), as in every published DeBERTa",
+            )
+            _require(
+                self.num_layers >= 2 or not self.disentangled.enhanced_mask_decoder,
+                "num_layers",
+                self.num_layers,
+                "2 or more with disentangled.enhanced_mask_decoder, which uses the last layer as the decoder",
+            )
         for field in ("hidden_dropout", "attention_dropout"):
-            _require(0.0 <= getattr(self, field) < 1.0, field, getattr(self, field), "a probability in [0, 1)")
-        _require(self.hidden_size % self.num_heads == 0, "hidden_size", self.hidden_size,
-                 f"a multiple of num_heads ({self.num_heads})")
+            _require(
+                0.0 <= getattr(self, field) < 1.0, field, getattr(self, field), "a probability in [0, 1)"
+            )
+        _require(
+            self.hidden_size % self.num_heads == 0,
+            "hidden_size",
+            self.hidden_size,
+            f"a multiple of num_heads ({self.num_heads})",
+        )
         _require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {DTYPES}")
         _require(self.initializer in INITIALIZERS, "initializer", self.initializer, f"one of {INITIALIZERS}")
 
@@ -144,8 +202,9 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Generator, discriminator and how they share embeddings: "tied", "none", or "gdes" (gradient-disentangled embedding
-    sharing: the discriminator adds a table of its own to the generator's, to which its gradient does not pass)."""
+    """Generator, discriminator and how they share embeddings: "tied", "none", or "gdes"
+    (gradient-disentangled embedding sharing: the discriminator adds a table of its own to the generator's, to
+    which its gradient does not pass)."""
 
     generator: EncoderConfig
     discriminator: EncoderConfig
@@ -153,13 +212,25 @@ class PretrainingConfig:
     execution: Execution = UNROLLED  # of both; of no consequence for what they compute
 
     def __post_init__(self):
-        _require(self.embedding_sharing in EMBEDDING_SHARING, "embedding_sharing", self.embedding_sharing,
-                 f"one of {EMBEDDING_SHARING}")
-        _require(self.generator.vocab_size == self.discriminator.vocab_size, "generator.vocab_size",
-                 self.generator.vocab_size, f"the discriminator's {self.discriminator.vocab_size}")
-        _require(self.embedding_sharing == "none" or self.generator.embedding_size == self.discriminator.embedding_size,
-                 "generator.embedding_size", self.generator.embedding_size,
-                 f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'")
+        _require(
+            self.embedding_sharing in EMBEDDING_SHARING,
+            "embedding_sharing",
+            self.embedding_sharing,
+            f"one of {EMBEDDING_SHARING}",
+        )
+        _require(
+            self.generator.vocab_size == self.discriminator.vocab_size,
+            "generator.vocab_size",
+            self.generator.vocab_size,
+            f"the discriminator's {self.discriminator.vocab_size}",
+        )
+        _require(
+            self.embedding_sharing == "none"
+            or self.generator.embedding_size == self.discriminator.embedding_size,
+            "generator.embedding_size",
+            self.generator.embedding_size,
+            f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
+        )
 
 
 def _require(condition: bool, field: str, got, expected: str) -> None:
@@ -178,9 +249,10 @@ class Size:
     generator_depth: float  # generator_layers of the reference code
 
 
-# ELECTRA. Source: google-research/electra, configure_pretraining.py, util/training_utils.py; heads = hidden/64, FFN = 4·hidden.
-# "small" is the paper's Table 1 model (generator ¼ wide); "small_pp" is the released checkpoint, whose generator is as
-# wide as its discriminator (README, "Continue pre-training", and the authors' answer in issue 39).
+# ELECTRA. Source: google-research/electra, configure_pretraining.py, util/training_utils.py; heads =
+# hidden/64, FFN = 4·hidden. "small" is the paper's Table 1 model (generator ¼ wide); "small_pp" is the
+# released checkpoint, whose generator is as wide as its discriminator (README, "Continue pre-training", and
+# the authors' answer in issue 39).
 SIZES = {
     "small": Size(128, 256, 12, 0.25, 1.0),
     "small_pp": Size(128, 256, 12, 1.0, 1.0),
@@ -201,7 +273,9 @@ def encoder_shape(hidden_size: int, num_layers: int) -> dict[str, int]:
 
 def generator_shape(size: Size) -> dict[str, int]:
     """Generator of a published size: only width (and by option depth) shrinks (run_pretraining.py)."""
-    return encoder_shape(round(size.hidden_size * size.generator_width), round(size.num_layers * size.generator_depth))
+    return encoder_shape(
+        round(size.hidden_size * size.generator_width), round(size.num_layers * size.generator_depth)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,9 +291,9 @@ class DebertaSize:
         return self.num_layers // 2
 
 
-# Source: microsoft/DeBERTa, experiments/language_model/rtd_*.json (its README gives other figures for xsmall, base and large:
-# the JSON files and the released checkpoints agree with this table). mdeberta: the released checkpoint's config.json; the
-# depth of its generator rests on a secondary source.
+# Source: microsoft/DeBERTa, experiments/language_model/rtd_*.json (its README gives other figures for xsmall,
+# base and large: the JSON files and the released checkpoints agree with this table). mdeberta: the released
+# checkpoint's config.json; the depth of its generator rests on a secondary source.
 DEBERTA_V3_SIZES = {
     "xsmall": DebertaSize(384, 12, 128_100),
     "small": DebertaSize(768, 6, 128_100),
@@ -234,27 +308,36 @@ ADDED_SECTIONS = {"relative_bias": None}
 
 
 def make_encoder_config(fields: dict) -> EncoderConfig:
-    """The frozen configuration of one encoder from plain values, "disentangled" and "relative_bias" among them dictionaries or
-    None."""
+    """The frozen configuration of one encoder from plain values, "disentangled" and "relative_bias" among
+    them dictionaries or None."""
     fields = ADDED_SECTIONS | fields
-    made = {name: fields[name] and make(**fields[name])
-            for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))}
+    made = {
+        name: fields[name] and make(**fields[name])
+        for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))
+    }
     return EncoderConfig(**fields | made)
 
 
 def make_pretraining_config(model: dict, execution: Execution = UNROLLED) -> PretrainingConfig:
-    """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the sub-sections.
+    """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the
+    sub-sections.
 
     Raises:
       ValueError: a value is out of range, or a key is missing or unknown.
     """
-    shared = ADDED_SECTIONS | {key: value for key, value in model.items()
-                               if key not in ("generator", "discriminator", "embedding_sharing")}
+    shared = ADDED_SECTIONS | {
+        key: value
+        for key, value in model.items()
+        if key not in ("generator", "discriminator", "embedding_sharing")
+    }
     known = {field.name for field in dataclasses.fields(EncoderConfig)}
     sections = {}
     for name in ("generator", "discriminator"):
         fields = {**shared, **model[name]}
         if fields.keys() != known:
-            raise ValueError(f"config.model (with config.model.{name}): got keys {sorted(fields)}, expected {sorted(known)}.")
+            raise ValueError(
+                f"config.model (with config.model.{name}): got keys {sorted(fields)}, expected "
+                f"{sorted(known)}."
+            )
         sections[name] = make_encoder_config(fields)
     return PretrainingConfig(embedding_sharing=model["embedding_sharing"], execution=execution, **sections)

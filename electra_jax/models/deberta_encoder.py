@@ -1,4 +1,5 @@
-"""DeBERTa's encoder (microsoft/DeBERTa deberta/bert.py) and its enhanced mask decoder (apps/models/masked_language_model.py).
+"""DeBERTa's encoder (microsoft/DeBERTa deberta/bert.py) and its enhanced mask decoder
+(apps/models/masked_language_model.py).
 
 Shapes: B batch, L length, D hidden, N rows of the relative table (2S).
 """
@@ -19,24 +20,43 @@ NUM_DECODER_PASSES = 2  # of the last layer, in the released code
 
 
 class DebertaEncoder(nn.Module):
-    """Embedded tokens [B, L, D] → hidden states [B, L, D]. One relative table, normalised once, serves all layers.
+    """Embedded tokens [B, L, D] → hidden states [B, L, D]. One relative table, normalised once, serves all
+    layers.
 
-    `decoder_positions_BLD` turns the last layer into the enhanced mask decoder: it then runs twice, with keys and values from
-    the layer before it and a query stream that starts as those states plus absolute positions. Its normal output is not used.
+    `decoder_positions_BLD` turns the last layer into the enhanced mask decoder: it then runs twice, with keys
+    and values from the layer before it and a query stream that starts as those states plus absolute
+    positions. Its normal output is not used.
     """
 
     config: EncoderConfig
     execution: Execution = UNROLLED
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool,
-                 decoder_positions_BLD: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        inputs: EncoderInputs,
+        is_training: bool,
+        decoder_positions_BLD: jax.Array | None = None,
+    ) -> jax.Array:
         config = self.config
-        init = sinusoidal_positions(config.initializer_range) if config.initializer == "local" else table_initializer(config)
-        relative_ND = self.param("rel_embeddings", logical(init, "relpos", "embed"),
-                                 (2 * config.disentangled.position_buckets, config.hidden_size))
-        relative_ND = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(relative_ND)
-        layers = [EncoderLayer(config, is_first=index == 0, name=f"layer_{index}") for index in range(config.num_layers)]
+        init = (
+            sinusoidal_positions(config.initializer_range)
+            if config.initializer == "local"
+            else table_initializer(config)
+        )
+        relative_ND = self.param(
+            "rel_embeddings",
+            logical(init, "relpos", "embed"),
+            (2 * config.disentangled.position_buckets, config.hidden_size),
+        )
+        relative_ND = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(
+            relative_ND
+        )
+        layers = [
+            EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")
+            for index in range(config.num_layers)
+        ]
         decoder = layers.pop() if decoder_positions_BLD is not None else None
         if config.disentangled.conv_kernel_size:
             embedded_BLD = x_BLD
@@ -47,12 +67,15 @@ class DebertaEncoder(nn.Module):
             return x_BLD
         stream_BLD = x_BLD + decoder_positions_BLD.astype(x_BLD.dtype)
         for _ in range(NUM_DECODER_PASSES):
-            stream_BLD = run_layers(self, [decoder], self.execution, x_BLD, inputs, is_training, relative_ND, stream_BLD)
+            stream_BLD = run_layers(
+                self, [decoder], self.execution, x_BLD, inputs, is_training, relative_ND, stream_BLD
+            )
         return stream_BLD
 
 
 class Convolution(nn.Module):
-    """v2's layer: LayerNorm(first layer's output + GELU(dropout(convolution of the embeddings))), zero on padding.
+    """v2's layer: LayerNorm(first layer's output + GELU(dropout(convolution of the embeddings))), zero on
+    padding.
 
     A sum over taps of shifted inputs, so that a window can stop at the edge of its document.
     """
@@ -60,7 +83,9 @@ class Convolution(nn.Module):
     config: EncoderConfig
 
     @nn.compact
-    def __call__(self, embedded_BLD: jax.Array, residual_BLD: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
+    def __call__(
+        self, embedded_BLD: jax.Array, residual_BLD: jax.Array, inputs: EncoderInputs, is_training: bool
+    ) -> jax.Array:
         config, width = self.config, self.config.disentangled.conv_kernel_size
         shape = (width, config.hidden_size, config.hidden_size)
         kernel_TDF = self.param("kernel", logical(kernel_initializer(config), "tap", "embed", "mlp"), shape)
@@ -73,7 +98,9 @@ class Convolution(nn.Module):
             y_BLF += contract("BLD,DF->BLF", config.dtype, shifted_BLD, kernel_TDF[tap])
         y_BLF = (y_BLF + broadcast_to_rank(bias_F, 3)).astype(config.dtype) * inputs.is_token_BL[:, :, None]
         y_BLF = gelu(Dropout(config.hidden_dropout, name="dropout")(y_BLF, is_training))
-        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(residual_BLD + y_BLF)
+        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(
+            residual_BLD + y_BLF
+        )
         return x_BLD * inputs.is_token_BL[:, :, None]
 
 

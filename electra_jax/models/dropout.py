@@ -1,6 +1,6 @@
-"""Dropout whose mask is a hash of the element's index: a few integer operations that fuse into their neighbours, where a
-random-number generator would write its numbers to memory first. Any mesh draws the same masks, without communication, also
-where the rows of a batch are cut into shares along a mapped axis SHARES.
+"""Dropout whose mask is a hash of the element's index: a few integer operations that fuse into their
+neighbours, where a random-number generator would write its numbers to memory first. Any mesh draws the same
+masks, without communication, also where the rows of a batch are cut into shares along a mapped axis SHARES.
 
 Shapes: B batch, L length, D width.
 """
@@ -15,8 +15,8 @@ SHARES = "shares"  # axis of `jax.vmap` along which a batch is cut, its first ro
 
 
 class Dropout(nn.Module):
-    """Inverted dropout; draws from the stream "dropout". Without `has_rows` the first axis of its input is not the batch's, and
-    every share of the batch has the same input."""
+    """Inverted dropout; draws from the stream "dropout". Without `has_rows` the first axis of its input is
+    not the batch's, and every share of the batch has the same input."""
 
     rate: float
     has_rows: bool = True
@@ -30,10 +30,12 @@ class Dropout(nn.Module):
 
 
 def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_rows: bool = True) -> jax.Array:
-    """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²); a function of key and shape alone. With
-    `has_rows` the first axis is the batch's, and a share of it has its part of the mask of the whole.
+    """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²); a function of key and
+    shape alone. With `has_rows` the first axis is the batch's, and a share of it has its part of the mask of
+    the whole.
 
-    Every row along the last axis gets a hash of its index and the key, every element one of its row's and its own index.
+    Every row along the last axis gets a hash of its index and the key, every element one of its row's and its
+    own index.
     """
     lead = tuple(shape[:-1])
     first_word, second_word = jax.random.key_data(key).astype(jnp.uint32).ravel()[:2]

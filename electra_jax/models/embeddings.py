@@ -1,4 +1,5 @@
-"""Token (+ position + token-type) embeddings and their LayerNorm, at embedding_size (ELECTRA §3.2; DeBERTaV3 §3.3).
+"""Token (+ position + token-type) embeddings and their LayerNorm, at embedding_size (ELECTRA §3.2; DeBERTaV3
+§3.3).
 
 Shapes: B batch, L length, E embedding_size, V vocab.
 """
@@ -15,24 +16,28 @@ from electra_jax.models.initializers import sinusoidal_positions, table_initiali
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import LayerNorm, logical, standardize
 
-# The "local" start needs positions to dominate tokens after the embedding LayerNorm (root mean squares before it).
+# The "local" start needs positions to dominate tokens after the embedding LayerNorm (root mean squares before
+# it).
 LOCAL_POSITION_RMS, LOCAL_TOKEN_STDDEV = 0.057, 0.04
 PERTURBED_EPSILON = 1e-7  # of the standardisation before a perturbation, in any model
 
 
 class SharedTables(NamedTuple):
-    """The generator's tables, for a discriminator that builds on them; positions only where its input has them."""
+    """The generator's tables, for a discriminator that builds on them; positions only where its input has
+    them."""
 
     word_VE: jax.Array
     position_ME: jax.Array | None
 
 
 class Embeddings(nn.Module):
-    """Tables and LayerNorm. Token types are absent when type_vocab_size is 0, positions when the input has none.
+    """Tables and LayerNorm. Token types are absent when type_vocab_size is 0, positions when the input has
+    none.
 
-    `source` says where the word and position tables come from: "own", "tied" (the generator's, none of its own) or "gdes"
-    (the generator's without gradient, plus an own table that starts at zero). `stores_positions` keeps a position table
-    that the input does not use: DeBERTa's enhanced mask decoder reads it.
+    `source` says where the word and position tables come from: "own", "tied" (the generator's, none of its
+    own) or "gdes" (the generator's without gradient, plus an own table that starts at zero).
+    `stores_positions` keeps a position table that the input does not use: DeBERTa's enhanced mask decoder
+    reads it.
     """
 
     config: EncoderConfig
@@ -42,21 +47,40 @@ class Embeddings(nn.Module):
     def setup(self):
         config = self.config
         published, is_local = table_initializer(config), config.initializer == "local"
-        self.word_embeddings = Table(config.vocab_size, config.embedding_size, "vocab",
-                                     truncated_normal(LOCAL_TOKEN_STDDEV) if is_local else published, self.source)
+        self.word_embeddings = Table(
+            config.vocab_size,
+            config.embedding_size,
+            "vocab",
+            truncated_normal(LOCAL_TOKEN_STDDEV) if is_local else published,
+            self.source,
+        )
         if config.has_input_positions or self.stores_positions:
-            self.position_embeddings = Table(config.max_position_embeddings, config.embedding_size, "position",
-                                             sinusoidal_positions(LOCAL_POSITION_RMS) if is_local else published, self.source)
+            self.position_embeddings = Table(
+                config.max_position_embeddings,
+                config.embedding_size,
+                "position",
+                sinusoidal_positions(LOCAL_POSITION_RMS) if is_local else published,
+                self.source,
+            )
         if config.type_vocab_size:
-            self.token_type_embeddings = Table(config.type_vocab_size, config.embedding_size, "token_type", published)
+            self.token_type_embeddings = Table(
+                config.type_vocab_size, config.embedding_size, "token_type", published
+            )
         self.layer_norm = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")
         self.dropout = Dropout(config.hidden_dropout)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool,
-                 shared: SharedTables | None = None, perturbation_BLE: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        ids_BL: jax.Array,
+        inputs: EncoderInputs,
+        is_training: bool,
+        shared: SharedTables | None = None,
+        perturbation_BLE: jax.Array | None = None,
+    ) -> jax.Array:
         """Embed ids [B, L] → [B, L, E], normalised, with dropout; `shared` is for a source other than "own".
 
-        A perturbation is added before the LayerNorm, to the standardised sum, which then has no gradient (finetuning/sift.py).
+        A perturbation is added before the LayerNorm, to the standardised sum, which then has no gradient
+        (finetuning/sift.py).
         """
         config = self.config
         x_BLE = self.word_embeddings(ids_BL, shared and shared.word_VE)
@@ -72,7 +96,8 @@ class Embeddings(nn.Module):
         return self.dropout(x_BLE, is_training)
 
     def positions(self, inputs: EncoderInputs) -> jax.Array:
-        """Absolute positions [B, L, E] alone, without LayerNorm or dropout: what the enhanced mask decoder starts from."""
+        """Absolute positions [B, L, E] alone, without LayerNorm or dropout: what the enhanced mask decoder
+        starts from."""
         return self.position_embeddings(inputs.positions_BL)
 
     def word_table(self, shared: SharedTables | None = None) -> jax.Array:
@@ -81,11 +106,14 @@ class Embeddings(nn.Module):
 
     def shared_tables(self) -> SharedTables:
         """What a discriminator with another `source` than "own" builds on."""
-        return SharedTables(self.word_table(), self.position_embeddings.table() if self.config.has_input_positions else None)
+        return SharedTables(
+            self.word_table(), self.position_embeddings.table() if self.config.has_input_positions else None
+        )
 
 
 class Table(nn.Module):
-    """Embedding table [N, E], float32; lookups are float32 too, the LayerNorm behind them chooses the compute dtype.
+    """Embedding table [N, E], float32; lookups are float32 too, the LayerNorm behind them chooses the compute
+    dtype.
 
     Of a table that is partly or wholly another's, `base` is the other one (see `Embeddings.source`).
     """
@@ -97,17 +125,23 @@ class Table(nn.Module):
     source: str = "own"
 
     def setup(self):
-        make = lambda name, init: self.param(name, logical(init, self.axis, "embedding"), (self.size, self.features))  # noqa: E731
+        make = lambda name, init: self.param(
+            name, logical(init, self.axis, "embedding"), (self.size, self.features)
+        )
         if self.source == "own":
             self.embedding = make("embedding", self.init)
         elif self.source == "gdes":
             self.delta = make("delta", nn.initializers.zeros)
 
     def __call__(self, ids: jax.Array, base: jax.Array | None = None) -> jax.Array:
-        # Two lookups and a sum of rows: the sum of whole tables would cost as much as the vocabulary is large.
-        lookup = lambda table: jnp.take(table, ids, axis=0, mode="clip")  # noqa: E731
-        # First cut as the table is, then as all else: that exchanges rows for columns, where the compiler would copy to all.
-        return nn.with_logical_constraint(self._combine(lookup, base), ("looked_up", *[None] * (ids.ndim - 1), "embedding"))
+        # Two lookups and a sum of rows: the sum of whole tables would cost as much as the vocabulary is
+        # large.
+        lookup = lambda table: jnp.take(table, ids, axis=0, mode="clip")
+        # First cut as the table is, then as all else: that exchanges rows for columns, where the compiler
+        # would copy to all.
+        return nn.with_logical_constraint(
+            self._combine(lookup, base), ("looked_up", *[None] * (ids.ndim - 1), "embedding")
+        )
 
     def table(self, base: jax.Array | None = None) -> jax.Array:
         return self._combine(lambda table: table, base)

@@ -1,5 +1,5 @@
-"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py; with position "relative_bias"
-its attention adds one bias to the scores of every layer (relative_bias.py).
+"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py; with position
+"relative_bias" its attention adds one bias to the scores of every layer (relative_bias.py).
 
 Shapes: B batch, L length, E embedding_size, D hidden, F mlp.
 """
@@ -32,10 +32,22 @@ class Encoder(nn.Module):
         config = self.config
         x_BLD = x_BLE
         if config.embedding_size != config.hidden_size:
-            x_BLD = Dense(config.hidden_size, ("embedding", "embed"), last_kernel_initializer(config), config.dtype,
-                          name="embeddings_project")(x_BLE)
-        layers = [EncoderLayer(config, is_first=index == 0, name=f"layer_{index}") for index in range(config.num_layers)]
-        bias = () if config.relative_bias is None else (RelativeBias(config, name="relative_bias")(x_BLD.shape[1]),)
+            x_BLD = Dense(
+                config.hidden_size,
+                ("embedding", "embed"),
+                last_kernel_initializer(config),
+                config.dtype,
+                name="embeddings_project",
+            )(x_BLE)
+        layers = [
+            EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")
+            for index in range(config.num_layers)
+        ]
+        bias = (
+            ()
+            if config.relative_bias is None
+            else (RelativeBias(config, name="relative_bias")(x_BLD.shape[1]),)
+        )
         return run_layers(self, layers, self.execution, x_BLD, inputs, is_training, *bias)
 
 
@@ -46,25 +58,40 @@ class EncoderLayer(nn.Module):
     is_first: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool, relative: jax.Array | None = None,
-                 query_BLD: jax.Array | None = None) -> jax.Array:
-        """`relative` is what the encoder's layers share: for disentangled attention its table [2S, D], for a relative bias
-        that [H, L, M]. With a query stream, keys and values come from `x_BLD` and all else, the residual included, from the
-        stream."""
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        inputs: EncoderInputs,
+        is_training: bool,
+        relative: jax.Array | None = None,
+        query_BLD: jax.Array | None = None,
+    ) -> jax.Array:
+        """`relative` is what the encoder's layers share: for disentangled attention its table [2S, D], for a
+        relative bias that [H, L, M]. With a query stream, keys and values come from `x_BLD` and all else, the
+        residual included, from the stream."""
         config = self.config
         query_BLD = x_BLD if query_BLD is None else query_BLD
         if config.disentangled is None:
-            y_BLD = SelfAttention(config, self.is_first, name="attention")(query_BLD, inputs, is_training, relative)
+            y_BLD = SelfAttention(config, self.is_first, name="attention")(
+                query_BLD, inputs, is_training, relative
+            )
         else:
-            y_BLD = DisentangledSelfAttention(config, self.is_first, name="attention")(query_BLD, x_BLD, relative, inputs,
-                                                                                      is_training)
+            y_BLD = DisentangledSelfAttention(config, self.is_first, name="attention")(
+                query_BLD, x_BLD, relative, inputs, is_training
+            )
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)
-        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(query_BLD + y_BLD)
+        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(
+            query_BLD + y_BLD
+        )
 
         kernel_init = kernel_initializer(config)
-        y_BLF = Dense(config.intermediate_size, ("embed", "mlp"), kernel_init, config.dtype, name="intermediate")(x_BLD)
+        y_BLF = Dense(
+            config.intermediate_size, ("embed", "mlp"), kernel_init, config.dtype, name="intermediate"
+        )(x_BLD)
         y_BLF = nn.with_logical_constraint(gelu(y_BLF), ("batch", "length", "mlp"))
         y_BLD = Dense(config.hidden_size, ("mlp", "embed"), kernel_init, config.dtype, name="output")(y_BLF)
         y_BLD = Dropout(config.hidden_dropout, name="output_dropout")(y_BLD, is_training)
-        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="output_LayerNorm")(x_BLD + y_BLD)
+        x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="output_LayerNorm")(
+            x_BLD + y_BLD
+        )
         return nn.with_logical_constraint(x_BLD, ("batch", "length", None))

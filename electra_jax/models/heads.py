@@ -16,8 +16,8 @@ from electra_jax.models.layers import Dense, LayerNorm, gelu, logical
 
 
 class VocabularyLogits(NamedTuple):
-    """logits_BPV = x_BPE · table_VEᵀ + bias_V before it is multiplied out: objectives/vocabulary.py does that, in whole or in
-    chunks. float32, but for x_BPE, which has the compute dtype."""
+    """logits_BPV = x_BPE · table_VEᵀ + bias_V before it is multiplied out: objectives/vocabulary.py does
+    that, in whole or in chunks. float32, but for x_BPE, which has the compute dtype."""
 
     x_BPE: jax.Array
     table_VE: jax.Array
@@ -25,7 +25,8 @@ class VocabularyLogits(NamedTuple):
 
 
 class GeneratorPredictions(nn.Module):
-    """Hidden states of the masked positions [B, P, D] → logits over the vocabulary, against the token table [V, E]."""
+    """Hidden states of the masked positions [B, P, D] → logits over the vocabulary, against the token table
+    [V, E]."""
 
     config: EncoderConfig
 
@@ -33,7 +34,9 @@ class GeneratorPredictions(nn.Module):
     def __call__(self, x_BPD: jax.Array, word_table_VE: jax.Array) -> VocabularyLogits:
         config = self.config
         kernel_init = kernel_initializer(config)
-        x_BPE = Dense(config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, name="dense")(x_BPD)
+        x_BPE = Dense(config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, name="dense")(
+            x_BPD
+        )
         x_BPE = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")(gelu(x_BPE))
         bias_V = self.param("bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,))
         return VocabularyLogits(x_BPE, word_table_VE, bias_V)
@@ -42,7 +45,8 @@ class GeneratorPredictions(nn.Module):
 class DiscriminatorPredictions(nn.Module):
     """Hidden states [B, L, D] → one float32 logit a token [B, L]; positive means "replaced". No dropout.
 
-    ELECTRA's head is dense → GELU → dense. DeBERTa's first adds the state of [CLS] to every token and normalises.
+    ELECTRA's head is dense → GELU → dense. DeBERTa's first adds the state of [CLS] to every token and
+    normalises.
     """
 
     config: EncoderConfig
@@ -55,7 +59,11 @@ class DiscriminatorPredictions(nn.Module):
             start_BL = jnp.maximum(jnp.arange(x_BLD.shape[1])[None] - inputs.positions_BL, 0)
             x_BLD += jnp.take_along_axis(x_BLD, start_BL[:, :, None], axis=1)
             x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(x_BLD)
-        x_BLD = Dense(config.hidden_size, ("embed", "mlp"), kernel_initializer(config), config.dtype, name="dense")(x_BLD)
+        x_BLD = Dense(
+            config.hidden_size, ("embed", "mlp"), kernel_initializer(config), config.dtype, name="dense"
+        )(x_BLD)
         # The last product is tiny and its result is a logit: float32.
         kernel_init = last_kernel_initializer(config)
-        return Dense(1, ("mlp", "label"), kernel_init, "float32", name="dense_prediction")(gelu(x_BLD))[..., 0]
+        return Dense(1, ("mlp", "label"), kernel_init, "float32", name="dense_prediction")(gelu(x_BLD))[
+            ..., 0
+        ]

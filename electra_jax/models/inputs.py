@@ -1,7 +1,8 @@
-"""What an encoder is told about a row of token ids: padding, segments, positions, token types. Pure functions.
+"""What an encoder is told about a row of token ids: padding, segments, positions, token types. Pure
+functions.
 
-Rows hold ids alone, so everything else is derived here on the device, always from the *original* ids: a corrupted row may
-contain a sampled [CLS] or [SEP].
+Rows hold ids alone, so everything else is derived here on the device, always from the *original* ids: a
+corrupted row may contain a sampled [CLS] or [SEP].
 
 Shapes: B batch, L length.
 """
@@ -25,10 +26,13 @@ class SpecialTokens(NamedTuple):
 class EncoderInputs(NamedTuple):
     """Structure of a row, all [B, L] but `direction`."""
 
-    segments_BL: jax.Array  # int32: 0 padding, 1… the document a token belongs to; attention stays inside a segment
+    segments_BL: (
+        jax.Array
+    )  # int32: 0 padding, 1… the document a token belongs to; attention stays inside a segment
     positions_BL: jax.Array  # int32: restart at 0 in every segment
     token_types_BL: jax.Array  # int32: 0 up to and including the segment's first [SEP], 1 after it
-    # A number: 1 where tokens attend to themselves and what is left of them, −1 to what is right; None to all.
+    # A number: 1 where tokens attend to themselves and what is left of them, −1 to what is right; None to
+    # all.
     direction: jax.Array | None = None
 
     @property

@@ -24,20 +24,27 @@ def logical(initializer, *axes: str):
 def contract(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """einsum of two arrays with operands rounded to `dtype` and sums in float32; the result is float32.
 
-    So are its gradients' products: the incoming gradient is rounded to `dtype` too, where plain differentiation would multiply
-    a float32 by a bfloat16 array at the speed of float32. `spec` names every axis; one that is summed is in both operands.
+    So are its gradients' products: the incoming gradient is rounded to `dtype` too, where plain
+    differentiation would multiply a float32 by a bfloat16 array at the speed of float32. `spec` names every
+    axis; one that is summed is in both operands.
     """
     return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def _contract_forward(spec, dtype, x, y):
     # Empty arrays remember the dtypes that the gradients must have.
-    return contract(spec, dtype, x, y), (x.astype(dtype), y.astype(dtype), jnp.empty(0, x.dtype), jnp.empty(0, y.dtype))
+    return contract(spec, dtype, x, y), (
+        x.astype(dtype),
+        y.astype(dtype),
+        jnp.empty(0, x.dtype),
+        jnp.empty(0, y.dtype),
+    )
 
 
 def _contract_backward(spec, dtype, residuals, gradient):
     x, y, like_x, like_y = residuals
-    # Without the barrier XLA's CPU back end computes x again, element by element, while it transposes it for the product.
+    # Without the barrier XLA's CPU back end computes x again, element by element, while it transposes it for
+    # the product.
     x, y = jax.lax.optimization_barrier((x, y))
     first, second, result = re.split(",|->", spec)
     if set(first) & set(second) & set(result):
@@ -47,16 +54,19 @@ def _contract_backward(spec, dtype, residuals, gradient):
     gradient_x = contract(f"{result},{second}->{first}", dtype, gradient, y)
     if len(second) == 2 and y.shape[0] > y.shape[1]:
         # The CPU back end transposes the first operand of this product: let it be the narrower one.
-        gradient_y = jax.lax.optimization_barrier(contract(f"{result},{first}->{second[::-1]}", dtype, gradient, x)).T
+        gradient_y = jax.lax.optimization_barrier(
+            contract(f"{result},{first}->{second[::-1]}", dtype, gradient, x)
+        ).T
     else:
         gradient_y = contract(f"{first},{result}->{second}", dtype, x, gradient)
     return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
 
 
 def _batched(one: tuple[str, jax.Array], other: tuple[str, jax.Array], result: str, dtype: str) -> jax.Array:
-    """The product of two operands, each with its axes, in the order that XLA's CPU back end is fast at (up to three times), and
-    in which it has bfloat16 kernels: first the one whose summed axis stands right before its last, or failing that further
-    from it."""
+    """The product of two operands, each with its axes, in the order that XLA's CPU back end is fast at (up to
+    three times), and in which it has bfloat16 kernels: first the one whose summed axis stands right before
+    its last, or failing that further from it."""
+
     def distance(operand):
         axes = operand[0]
         return len(axes) - 1 - max(axes.index(axis) for axis in axes if axis not in result) or len(axes)
@@ -103,8 +113,8 @@ class LayerNorm(nn.Module):
 def standardize(epsilon: float, x: jax.Array) -> jax.Array:
     """(x − mean) / √(variance + epsilon) over the last axis.
 
-    Its derivative forms the product of gradient and result before it sums: XLA's CPU back end turns the sum of a product along
-    rows into thousands of little matrix products.
+    Its derivative forms the product of gradient and result before it sums: XLA's CPU back end turns the sum
+    of a product along rows into thousands of little matrix products.
     """
     return _standardize_forward(epsilon, x)[0]
 
@@ -119,7 +129,7 @@ def _standardize_forward(epsilon, x):
 def _standardize_backward(epsilon, residuals, gradient):
     y, inverse = residuals
     gradient, product = jax.lax.optimization_barrier((gradient, gradient * y))
-    mean = lambda x: x.mean(axis=-1, keepdims=True)  # noqa: E731
+    mean = lambda x: x.mean(axis=-1, keepdims=True)
     return (inverse * (gradient - mean(gradient) - y * mean(product)),)
 
 
@@ -134,7 +144,8 @@ def broadcast_to_rank(x: jax.Array, rank: int) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """Exact (erf) GELU, as ELECTRA's code; the tanh approximation differs by up to 5e-4. In float32.
 
-    jax.nn.gelu goes through erfc, which costs another exponential for digits that are lost in 1 − erfc anyway.
+    jax.nn.gelu goes through erfc, which costs another exponential for digits that are lost in 1 − erfc
+    anyway.
     """
     wide = x.astype(jnp.float32)
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * np.float32(np.sqrt(0.5))))).astype(x.dtype)

@@ -1,7 +1,7 @@
 """Generator and discriminator side by side, and how they share embeddings (ELECTRA §3.2; DeBERTaV3 §3.3).
 
-`tied`: one set of tables serves both; ELECTRA ties the whole embedding layer, DeBERTa its word and position tables.
-`none`: each has its own. `gdes`, gradient-disentangled embedding sharing: the discriminator reads
+`tied`: one set of tables serves both; ELECTRA ties the whole embedding layer, DeBERTa its word and position
+tables. `none`: each has its own. `gdes`, gradient-disentangled embedding sharing: the discriminator reads
 stop_gradient(generator's table) + its own delta, which starts at zero.
 
 Shapes: B batch, L length, P masked positions, D hidden, V vocab.
@@ -20,36 +20,52 @@ from electra_jax.models.inputs import EncoderInputs
 
 
 class PretrainingModel(nn.Module):
-    """Use as `model.apply({"params": params}, …, method="generate" | "discriminate", rngs={"dropout": key})`."""
+    """Use as `model.apply({"params": params}, …, method="generate" | "discriminate", rngs={"dropout":
+    key})`."""
 
     config: PretrainingConfig
 
     def setup(self):
-        generator, discriminator, sharing = self.config.generator, self.config.discriminator, self.config.embedding_sharing
-        self.shares_tables = sharing == "gdes" or (sharing == "tied" and discriminator.disentangled is not None)
+        generator, discriminator, sharing = (
+            self.config.generator,
+            self.config.discriminator,
+            self.config.embedding_sharing,
+        )
+        self.shares_tables = sharing == "gdes" or (
+            sharing == "tied" and discriminator.disentangled is not None
+        )
         if sharing == "tied" and not self.shares_tables:
             self.embeddings = Embeddings(discriminator)
             self.embeddings_of = {"generator": self.embeddings, "discriminator": self.embeddings}
         else:
             self.generator_embeddings = Embeddings(generator, stores_positions=has_decoder(generator))
             self.discriminator_embeddings = Embeddings(discriminator, "own" if sharing == "none" else sharing)
-            self.embeddings_of = {"generator": self.generator_embeddings, "discriminator": self.discriminator_embeddings}
+            self.embeddings_of = {
+                "generator": self.generator_embeddings,
+                "discriminator": self.discriminator_embeddings,
+            }
         self.generator = make_encoder(generator, self.config.execution)
         self.generator_predictions = GeneratorPredictions(generator)
         self.discriminator = make_encoder(discriminator, self.config.execution)
         self.discriminator_predictions = DiscriminatorPredictions(discriminator)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs,
-                 positions_BP: jax.Array) -> tuple[VocabularyLogits, jax.Array]:
+    def __call__(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array
+    ) -> tuple[VocabularyLogits, jax.Array]:
         """Run both encoders without dropout; touches every parameter, so `init` uses it."""
-        return (self.generate(ids_BL, inputs, positions_BP, is_training=False),
-                self.discriminate(ids_BL, inputs, is_training=False))
+        return (
+            self.generate(ids_BL, inputs, positions_BP, is_training=False),
+            self.discriminate(ids_BL, inputs, is_training=False),
+        )
 
-    def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array,
-                 is_training: bool) -> VocabularyLogits:
+    def generate(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool
+    ) -> VocabularyLogits:
         """Masked ids [B, L] → logits at `positions_BP` only: [B, L, V] is never formed."""
         x_BLD = encode_masked(self.generator, self.embeddings_of["generator"], ids_BL, inputs, is_training)
-        return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings_of["generator"].word_table())
+        return self.generator_predictions(
+            gather_positions(x_BLD, positions_BP), self.embeddings_of["generator"].word_table()
+        )
 
     def discriminate(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
         """Corrupted ids [B, L] → logits [B, L]; positive means "replaced"."""
@@ -62,15 +78,18 @@ class PretrainingModel(nn.Module):
 
     def word_tables(self) -> dict[str, jax.Array]:
         """The token tables [V, E] as the generator and the discriminator see them."""
-        return {"generator": self.embeddings_of["generator"].word_table(),
-                "discriminator": self.embeddings_of["discriminator"].word_table(self._shared_tables())}
+        return {
+            "generator": self.embeddings_of["generator"].word_table(),
+            "discriminator": self.embeddings_of["discriminator"].word_table(self._shared_tables()),
+        }
 
     def _shared_tables(self) -> SharedTables | None:
         return self.embeddings_of["generator"].shared_tables() if self.shares_tables else None
 
 
 class MaskedLanguageModel(nn.Module):
-    """The baseline: one encoder of the discriminator's shape with the masked-language-model head (ELECTRA §3.3)."""
+    """The baseline: one encoder of the discriminator's shape with the masked-language-model head (ELECTRA
+    §3.3)."""
 
     config: PretrainingConfig
 
@@ -84,8 +103,9 @@ class MaskedLanguageModel(nn.Module):
         """`generate` without dropout; used by `init`."""
         return self.generate(ids_BL, inputs, positions_BP, is_training=False)
 
-    def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array,
-                 is_training: bool) -> VocabularyLogits:
+    def generate(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool
+    ) -> VocabularyLogits:
         """Masked ids [B, L] → logits at `positions_BP`."""
         x_BLD = encode_masked(self.generator, self.embeddings, ids_BL, inputs, is_training)
         return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings.word_table())
@@ -102,8 +122,9 @@ def has_decoder(config: EncoderConfig) -> bool:
     return config.disentangled is not None and config.disentangled.enhanced_mask_decoder
 
 
-def encode_masked(encoder: nn.Module, embeddings: Embeddings, ids_BL: jax.Array, inputs: EncoderInputs,
-                  is_training: bool) -> jax.Array:
+def encode_masked(
+    encoder: nn.Module, embeddings: Embeddings, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool
+) -> jax.Array:
     """Hidden states [B, L, D] of a generator, through the enhanced mask decoder where it has one."""
     x_BLE = embeddings(ids_BL, inputs, is_training)
     if has_decoder(encoder.config):

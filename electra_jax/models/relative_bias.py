@@ -1,16 +1,17 @@
-"""A learned bias for the distance of query and key, added to the attention scores of every layer (COCO-LM, MCL).
+"""A learned bias for the distance of query and key, added to the attention scores of every layer (COCO-LM,
+MCL).
 
     score[i, j] = q_i·k_j / √K + table[bucket(j − i) + num_buckets/2 − 1, head]
 
-One table [num_buckets, heads] serves all layers of an encoder, as in microsoft/COCO-LM, whose buckets these are
-(modules/transformer_sentence_encoder.py). With s = num_buckets/2 for either direction and e = ⌊s/2⌋, a distance r = j − i
-nearer than e has a bucket of its own, bucket(r) = r, and others share
+One table [num_buckets, heads] serves all layers of an encoder, as in microsoft/COCO-LM, whose buckets these
+are (modules/transformer_sentence_encoder.py). With s = num_buckets/2 for either direction and e = ⌊s/2⌋, a
+distance r = j − i nearer than e has a bucket of its own, bucket(r) = r, and others share
 
     bucket(r) = sign(r) · min(s − 1, e + ⌈(s − 1 − e) · ln(|r|/e) / ln((max_distance − 1)/e)⌉).
 
-In T5 (`T5Attention` of transformers) that is min(s − 1, e + ⌊(s − e) · ln(|r|/e) / ln(max_distance/e)⌋), and keys on the right
-of the query have the second half of the table. Here its order is that of the distances, from far left to far right; the last
-of the num_buckets rows is never read.
+In T5 (`T5Attention` of transformers) that is min(s − 1, e + ⌊(s − e) · ln(|r|/e) / ln(max_distance/e)⌋), and
+keys on the right of the query have the second half of the table. Here its order is that of the distances,
+from far left to far right; the last of the num_buckets rows is never read.
 
 Shapes: L length of queries, M of keys (equal to L), H heads, N rows of the table, T distances.
 """
@@ -32,8 +33,8 @@ from electra_jax.models.layers import logical
 def bucket_edges(config: RelativeBiasConfig) -> tuple[int, ...]:
     """The greatest distance in each bucket of one direction but the last, which has none.
 
-    In whole numbers: |r|^n · e^k ≤ (max_distance − 1)^k · e^n for k = 0 … n − 1, n = s − 1 − e, so that nothing hangs on how
-    logarithms are rounded.
+    In whole numbers: |r|^n · e^k ≤ (max_distance − 1)^k · e^n for k = 0 … n − 1, n = s − 1 − e, so that
+    nothing hangs on how logarithms are rounded.
     """
     side, last = config.num_buckets // 2, config.max_distance - 1
     exact = side // 2
@@ -49,12 +50,15 @@ def bucket_edges(config: RelativeBiasConfig) -> tuple[int, ...]:
 def bucket_rows(config: RelativeBiasConfig, length: int) -> np.ndarray:
     """Row of the table for each distance j − i = t − (L − 1), int [2L − 1]."""
     distance_T = np.arange(-(length - 1), length)
-    bucket_T = np.searchsorted(bucket_edges(config), np.abs(distance_T))  # so many edges are below the distance
+    bucket_T = np.searchsorted(
+        bucket_edges(config), np.abs(distance_T)
+    )  # so many edges are below the distance
     return np.sign(distance_T) * bucket_T + config.num_buckets // 2 - 1
 
 
 class RelativeBias(nn.Module):
-    """A length L → bias_HLM, float32. Distances in a row of several documents need no reset: attention stays inside each."""
+    """A length L → bias_HLM, float32. Distances in a row of several documents need no reset: attention stays
+    inside each."""
 
     config: EncoderConfig
 
@@ -62,9 +66,11 @@ class RelativeBias(nn.Module):
     def __call__(self, length: int) -> jax.Array:
         config, relative = self.config, self.config.relative_bias
         init = neighbour_bias(config) if config.initializer == "local" else table_initializer(config)
-        table_NH = self.param("embedding", logical(init, "relpos", "heads"), (relative.num_buckets, config.num_heads))
-        # One row a distance, and one more that makes the shift a reshape: the derivative adds 2L numbers a head to the table,
-        # where that of an index [L, M] would scatter L·M.
+        table_NH = self.param(
+            "embedding", logical(init, "relpos", "heads"), (relative.num_buckets, config.num_heads)
+        )
+        # One row a distance, and one more that makes the shift a reshape: the derivative adds 2L numbers a
+        # head to the table, where that of an index [L, M] would scatter L·M.
         rows_T = bucket_rows(relative, length)
         bias_HT = jnp.take(table_NH, np.append(rows_T, rows_T[-1]), axis=0).T
         bias_HLM = skew("float32", jnp.broadcast_to(bias_HT[:, None], (config.num_heads, length, 2 * length)))

@@ -1,7 +1,8 @@
 """Noise on token ids: which positions are predicted, what the generator sees, what the discriminator sees.
 
-Everything random is drawn here, for the whole global batch at once, before it is cut into microbatches or shards; what
-follows is a deterministic function of it. So neither gradient accumulation nor the mesh changes what is trained on.
+Everything random is drawn here, for the whole global batch at once, before it is cut into microbatches or
+shards; what follows is a deterministic function of it. So neither gradient accumulation nor the mesh changes
+what is trained on.
 
 Shapes: B batch, L length, P masked positions.
 """
@@ -33,13 +34,23 @@ def max_predictions_per_seq(mask_prob: float, sequence_length: int) -> int:
     return int((mask_prob + 0.005) * sequence_length)
 
 
-def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, masking: str, mask_prob: float,
-                mask_token_prob: float, type_vocab_size: int, random_token_prob: float = 0.0,
-                vocab_size: int = 0) -> MaskedBatch:
+def mask_tokens(
+    key: jax.Array,
+    ids_BL: jax.Array,
+    special: SpecialTokens,
+    *,
+    masking: str,
+    mask_prob: float,
+    mask_token_prob: float,
+    type_vocab_size: int,
+    random_token_prob: float = 0.0,
+    vocab_size: int = 0,
+) -> MaskedBatch:
     """Choose positions as `masking` says (a key of MASKING) and write [MASK] on them.
 
-    A chosen token becomes [MASK] with probability `mask_token_prob` (ELECTRA's code 0.85, its paper's text and DeBERTaV3 1.0),
-    any token of the vocabulary with `random_token_prob` (BERT: 0.8 and 0.1; create_pretraining_data.py), and otherwise stays.
+    A chosen token becomes [MASK] with probability `mask_token_prob` (ELECTRA's code 0.85, its paper's text
+    and DeBERTaV3 1.0), any token of the vocabulary with `random_token_prob` (BERT: 0.8 and 0.1;
+    create_pretraining_data.py), and otherwise stays.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
@@ -54,16 +65,25 @@ def mask_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, ma
         is_random_BP = (share_BP >= mask_token_prob) & (share_BP < mask_token_prob + random_token_prob)
         written_BP = jnp.where(is_random_BP, random_BP, written_BP)
     masked_ids_BL = write_tokens(ids_BL, positions_BP, written_BP, weights_BP)
-    return MaskedBatch(ids_BL, inputs, masked_ids_BL, positions_BP, targets_BP, weights_BP,
-                       jax.random.uniform(sample_key, shape))
+    return MaskedBatch(
+        ids_BL,
+        inputs,
+        masked_ids_BL,
+        positions_BP,
+        targets_BP,
+        weights_BP,
+        jax.random.uniform(sample_key, shape),
+    )
 
 
-def choose_positions(key: jax.Array, ids_BL: jax.Array, inputs: EncoderInputs, special: SpecialTokens,
-                     mask_prob: float) -> tuple[jax.Array, jax.Array]:
+def choose_positions(
+    key: jax.Array, ids_BL: jax.Array, inputs: EncoderInputs, special: SpecialTokens, mask_prob: float
+) -> tuple[jax.Array, jax.Array]:
     """Positions [B, P] uniform over the candidates, without replacement, and weights [B, P] (1 used, 0 not).
 
-    Of a row with n tokens, max(1, min(P, round(n·mask_prob))) are predicted, as in ELECTRA's code (pretrain_helpers.mask);
-    never [CLS], [SEP], [MASK] or padding. That code draws with replacement and averages the ids of collisions, an artefact.
+    Of a row with n tokens, max(1, min(P, round(n·mask_prob))) are predicted, as in ELECTRA's code
+    (pretrain_helpers.mask); never [CLS], [SEP], [MASK] or padding. That code draws with replacement and
+    averages the ids of collisions, an artefact.
     """
     num_slots = max_predictions_per_seq(mask_prob, ids_BL.shape[1])
     noise_BL = jnp.where(is_ordinary(ids_BL, special), jax.random.uniform(key, ids_BL.shape), -1.0)
@@ -80,7 +100,8 @@ def is_ordinary(ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
     return ~jnp.isin(ids_BL, jnp.asarray([special.pad, special.cls, special.sep, special.mask]))
 
 
-# "windows" and "windows_released": one token of every 1/mask_prob, as DeBERTa's code; the second never masks a long row's tail.
+# "windows" and "windows_released": one token of every 1/mask_prob, as DeBERTa's code; the second never masks
+# a long row's tail.
 MASKING = {
     "uniform": choose_positions,
     "windows": functools.partial(choose_windowed_positions, keeps_first_windows=False),
@@ -88,7 +109,9 @@ MASKING = {
 }
 
 
-def write_tokens(ids_BL: jax.Array, positions_BP: jax.Array, tokens_BP: jax.Array, weights_BP: jax.Array) -> jax.Array:
+def write_tokens(
+    ids_BL: jax.Array, positions_BP: jax.Array, tokens_BP: jax.Array, weights_BP: jax.Array
+) -> jax.Array:
     """Ids [B, L] with `tokens_BP` written at the positions whose weight is not zero."""
     length = ids_BL.shape[1]
     rows_B1 = jnp.arange(ids_BL.shape[0])[:, None]

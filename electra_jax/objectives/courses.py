@@ -1,7 +1,8 @@
 """Noise of MCL's courses beside masking: swapped tokens, inserted tokens, and what is corrected.
 
-A course is a `MaskedBatch`, whatever its noise: ids, what the generator sees, and the slots for which it draws a token. What is
-not known of MCL is decided here, and said where it is; configs/mcl.py says of every value where it is from.
+A course is a `MaskedBatch`, whatever its noise: ids, what the generator sees, and the slots for which it
+draws a token. What is not known of MCL is decided here, and said where it is; configs/mcl.py says of every
+value where it is from.
 
 Shapes: B batch, L length, P slots, C courses.
 """
@@ -12,38 +13,63 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens, derive_inputs
-from electra_jax.objectives.corruption import MaskedBatch, choose_positions, chosen_positions, is_ordinary, write_tokens
+from electra_jax.objectives.corruption import (
+    MaskedBatch,
+    choose_positions,
+    chosen_positions,
+    is_ordinary,
+    write_tokens,
+)
 
 PERMUTATIONS = ("uniform", "cyclic")
 
 
-def swap_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, swap_prob: float, permutation: str,
-                type_vocab_size: int) -> MaskedBatch:
+def swap_tokens(
+    key: jax.Array,
+    ids_BL: jax.Array,
+    special: SpecialTokens,
+    *,
+    swap_prob: float,
+    permutation: str,
+    type_vocab_size: int,
+) -> MaskedBatch:
     """Choose positions as for masking, and permute their tokens among those of the same document.
 
-    "uniform" draws any permutation, so that a token may stay; "cyclic" one that is a single cycle, in which none does, unless
-    it is alone in its document. All that is chosen is predicted.
+    "uniform" draws any permutation, so that a token may stay; "cyclic" one that is a single cycle, in which
+    none does, unless it is alone in its document. All that is chosen is predicted.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
     choice_key, order_key, sample_key = jax.random.split(key, 3)
     positions_BP, weights_BP = choose_positions(choice_key, ids_BL, inputs, special, swap_prob)
     targets_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=1)
-    documents_BP = jnp.where(weights_BP > 0, jnp.take_along_axis(inputs.segments_BL, positions_BP, axis=1), ids_BL.shape[1] + 1)
+    documents_BP = jnp.where(
+        weights_BP > 0, jnp.take_along_axis(inputs.segments_BL, positions_BP, axis=1), ids_BL.shape[1] + 1
+    )
     shuffled_BP = jnp.lexsort((jax.random.uniform(order_key, documents_BP.shape), documents_BP), axis=1)
     if permutation == "uniform":
         # Both orders have the documents in the same places, so that each receives its own tokens.
         sources_BP, places_BP = shuffled_BP, jnp.argsort(documents_BP, axis=1, stable=True)
     else:
         sources_BP, places_BP = _next_in_group(shuffled_BP, documents_BP), shuffled_BP
-    moved_BP = jnp.take_along_axis(jnp.take_along_axis(targets_BP, sources_BP, axis=1), jnp.argsort(places_BP, axis=1), axis=1)
+    moved_BP = jnp.take_along_axis(
+        jnp.take_along_axis(targets_BP, sources_BP, axis=1), jnp.argsort(places_BP, axis=1), axis=1
+    )
     swapped_BL = write_tokens(ids_BL, positions_BP, moved_BP, weights_BP)
-    return MaskedBatch(ids_BL, inputs, swapped_BL, positions_BP, targets_BP, weights_BP,
-                       jax.random.uniform(sample_key, positions_BP.shape))
+    return MaskedBatch(
+        ids_BL,
+        inputs,
+        swapped_BL,
+        positions_BP,
+        targets_BP,
+        weights_BP,
+        jax.random.uniform(sample_key, positions_BP.shape),
+    )
 
 
 def _next_in_group(order_BP: jax.Array, groups_BP: jax.Array) -> jax.Array:
-    """For each element of an order that keeps groups together, the one after it; for a group's last, its first."""
+    """For each element of an order that keeps groups together, the one after it; for a group's last, its
+    first."""
     sorted_BP = jnp.take_along_axis(groups_BP, order_BP, axis=1)
     index_1P = jnp.arange(order_BP.shape[1])[None]
     is_first_BP = jnp.pad(sorted_BP[:, 1:] != sorted_BP[:, :-1], ((0, 0), (1, 0)), constant_values=True)
@@ -52,19 +78,22 @@ def _next_in_group(order_BP: jax.Array, groups_BP: jax.Array) -> jax.Array:
     return jnp.take_along_axis(order_BP, jnp.where(is_last_BP, first_BP, index_1P + 1), axis=1)
 
 
-def insert_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, insert_prob: float,
-                  type_vocab_size: int) -> MaskedBatch:
-    """Insert [MASK] before as many tokens as would be masked; never before a special one, so none stands between documents.
+def insert_tokens(
+    key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, insert_prob: float, type_vocab_size: int
+) -> MaskedBatch:
+    """Insert [MASK] before as many tokens as would be masked; never before a special one, so none stands
+    between documents.
 
-    Rows keep their length: padding gives way first, then what no longer fits is dropped from the end of the row, insertions
-    there, too. Documents, positions and token types are those of the longer row. Nothing is predicted: an inserted token has
-    no original. `weights_BP` says which slots are drawn.
+    Rows keep their length: padding gives way first, then what no longer fits is dropped from the end of the
+    row, insertions there, too. Documents, positions and token types are those of the longer row. Nothing is
+    predicted: an inserted token has no original. `weights_BP` says which slots are drawn.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     length = ids_BL.shape[1]
     choice_key, sample_key = jax.random.split(key)
-    followers_BP, is_used_BP = choose_positions(choice_key, ids_BL, derive_inputs(ids_BL, special, type_vocab_size), special,
-                                                insert_prob)
+    followers_BP, is_used_BP = choose_positions(
+        choice_key, ids_BL, derive_inputs(ids_BL, special, type_vocab_size), special, insert_prob
+    )
     # The n-th of them, from 0, is moved by the n that come before it.
     followers_BP = jnp.sort(jnp.where(is_used_BP > 0, followers_BP, length), axis=1)
     positions_BP = followers_BP + jnp.arange(followers_BP.shape[1])[None]
@@ -72,14 +101,24 @@ def insert_tokens(key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, 
     positions_BP = jnp.where(weights_BP > 0, positions_BP, 0)
     is_inserted_BL = chosen_positions(positions_BP, weights_BP, length)
     source_BL = jnp.arange(length)[None] - jnp.cumsum(is_inserted_BL, axis=1)
-    longer_BL = jnp.where(is_inserted_BL, special.mask, jnp.take_along_axis(ids_BL, jnp.maximum(source_BL, 0), axis=1))
+    longer_BL = jnp.where(
+        is_inserted_BL, special.mask, jnp.take_along_axis(ids_BL, jnp.maximum(source_BL, 0), axis=1)
+    )
     targets_BP = jnp.full(positions_BP.shape, special.mask)
-    return MaskedBatch(longer_BL, derive_inputs(longer_BL, special, type_vocab_size), longer_BL, positions_BP, targets_BP,
-                       weights_BP, jax.random.uniform(sample_key, positions_BP.shape))
+    return MaskedBatch(
+        longer_BL,
+        derive_inputs(longer_BL, special, type_vocab_size),
+        longer_BL,
+        positions_BP,
+        targets_BP,
+        weights_BP,
+        jax.random.uniform(sample_key, positions_BP.shape),
+    )
 
 
 class Confusion(NamedTuple):
-    """What the discriminator says of a course, all bool [B, L]: they are a partition of the tokens that are not special."""
+    """What the discriminator says of a course, all bool [B, L]: they are a partition of the tokens that are
+    not special."""
 
     pos1: jax.Array  # original, and taken for it
     pos2: jax.Array  # replaced, and taken for original
@@ -91,38 +130,54 @@ class Confusion(NamedTuple):
         return self.pos2 | self.pos3
 
 
-def confusion_table(logits_BL: jax.Array, is_replaced_BL: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> Confusion:
-    """The table at logit 0, from the decisions of the step at hand; `ids_BL` are the originals. It has no gradient."""
+def confusion_table(
+    logits_BL: jax.Array, is_replaced_BL: jax.Array, ids_BL: jax.Array, special: SpecialTokens
+) -> Confusion:
+    """The table at logit 0, from the decisions of the step at hand; `ids_BL` are the originals. It has no
+    gradient."""
     is_judged_BL, is_accused_BL = is_ordinary(ids_BL, special), logits_BL > 0
-    return Confusion(is_judged_BL & ~is_accused_BL & ~is_replaced_BL, is_judged_BL & ~is_accused_BL & is_replaced_BL,
-                     is_judged_BL & is_accused_BL & ~is_replaced_BL, is_judged_BL & is_accused_BL & is_replaced_BL)
+    return Confusion(
+        is_judged_BL & ~is_accused_BL & ~is_replaced_BL,
+        is_judged_BL & ~is_accused_BL & is_replaced_BL,
+        is_judged_BL & is_accused_BL & ~is_replaced_BL,
+        is_judged_BL & is_accused_BL & is_replaced_BL,
+    )
 
 
 def correct_generator(batch: MaskedBatch, confusion: Confusion, noise_BL: jax.Array) -> MaskedBatch:
-    """What the generator learns once more: the noise, [MASK] or the swapped tokens, stays at pos4 alone, where the
-    discriminator found its tokens, and the originals are restored elsewhere; to be predicted is what was there."""
+    """What the generator learns once more: the noise, [MASK] or the swapped tokens, stays at pos4 alone,
+    where the discriminator found its tokens, and the originals are restored elsewhere; to be predicted is
+    what was there."""
     noisy_BL = jnp.where(confusion.pos4, noise_BL, batch.ids_BL)
     found_BP = jnp.take_along_axis(confusion.pos4, batch.positions_BP, axis=1)
     return batch._replace(masked_ids_BL=noisy_BL, weights_BP=batch.weights_BP * found_BP)
 
 
 def stack(batches: list[MaskedBatch]) -> MaskedBatch:
-    """Courses as the rows of one batch [B·C, …], those of a row beside each other: no row leaves its device. The inverse is
-    `unstack` of models/course_model.py.
+    """Courses as the rows of one batch [B·C, …], those of a row beside each other: no row leaves its device.
+    The inverse is `unstack` of models/course_model.py.
 
     Slots are filled up to the largest number of them; more have weight 0.
     """
     if len(batches) == 1:
         return batches[0]
     num_slots = max(batch.positions_BP.shape[1] for batch in batches)
-    fill = lambda x_BP: jnp.pad(x_BP, ((0, 0), (0, num_slots - x_BP.shape[1])))  # noqa: E731
-    filled = [batch._replace(positions_BP=fill(batch.positions_BP), targets_BP=fill(batch.targets_BP),
-                             weights_BP=fill(batch.weights_BP), uniforms_BP=fill(batch.uniforms_BP)) for batch in batches]
+    fill = lambda x_BP: jnp.pad(x_BP, ((0, 0), (0, num_slots - x_BP.shape[1])))
+    filled = [
+        batch._replace(
+            positions_BP=fill(batch.positions_BP),
+            targets_BP=fill(batch.targets_BP),
+            weights_BP=fill(batch.weights_BP),
+            uniforms_BP=fill(batch.uniforms_BP),
+        )
+        for batch in batches
+    ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *filled)
 
 
 class CourseBatch(NamedTuple):
-    """Courses over the same rows; None for one that is not taken. Evaluation counts the tokens that masking predicts."""
+    """Courses over the same rows; None for one that is not taken. Evaluation counts the tokens that masking
+    predicts."""
 
     masked: MaskedBatch
     swapped: MaskedBatch | None

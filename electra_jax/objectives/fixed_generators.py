@@ -1,4 +1,5 @@
-"""ELECTRA with a fixed distribution in the generator's place (ELECTRA §3.2): config.objective.generator "unigram" or "uniform".
+"""ELECTRA with a fixed distribution in the generator's place (ELECTRA §3.2): config.objective.generator
+"unigram" or "uniform".
 
 Nothing but the discriminator is trained then: there are no losses and no FLOPs of a generator.
 
@@ -20,8 +21,9 @@ from electra_jax.objectives.rtd import detection_logits, rtd_loss, token_count
 
 
 def draw_unigrams(uniforms_BP: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
-    """Ids [B, P] as often as they are in the batch: for every uniform number the token at a random place of it that holds no
-    special one. Over batches that is the unigram distribution of the text, and needs no table of it."""
+    """Ids [B, P] as often as they are in the batch: for every uniform number the token at a random place of
+    it that holds no special one. Over batches that is the unigram distribution of the text, and needs no
+    table of it."""
     is_word_N = ~jnp.isin(ids_BL, jnp.asarray(special)).reshape(-1)
     rank_N = jnp.cumsum(is_word_N, dtype=jnp.int32)
     # The largest float32 below 1 keeps the product below any count that float32 holds exactly.
@@ -30,7 +32,8 @@ def draw_unigrams(uniforms_BP: jax.Array, ids_BL: jax.Array, special: SpecialTok
 
 
 def draw_uniformly(uniforms_BP: jax.Array, vocab_size: int) -> jax.Array:
-    """Ids [B, P], all of the vocabulary alike, special ones included, as in google-research/electra (uniform_generator)."""
+    """Ids [B, P], all of the vocabulary alike, special ones included, as in google-research/electra
+    (uniform_generator)."""
     return (uniforms_BP * vocab_size).astype(jnp.int32)
 
 
@@ -41,7 +44,8 @@ FIXED_GENERATORS = {
 
 
 class CorruptedBatch(NamedTuple):
-    """A `MaskedBatch` whose noise is already drawn: what the discriminator sees is in it. All leaves [B, …]."""
+    """A `MaskedBatch` whose noise is already drawn: what the discriminator sees is in it. All leaves [B,
+    …]."""
 
     ids_BL: jax.Array
     inputs: EncoderInputs
@@ -51,8 +55,11 @@ class CorruptedBatch(NamedTuple):
     weights_BP: jax.Array
 
 
-def make_fixed_generator_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
-    """disc_weight·RTD of tokens drawn from a fixed distribution; with the name "electra_15" at the replaced positions alone."""
+def make_fixed_generator_objective(
+    config: PretrainingConfig, objective: dict, special: SpecialTokens
+) -> Objective:
+    """disc_weight·RTD of tokens drawn from a fixed distribution; with the name "electra_15" at the replaced
+    positions alone."""
     model, counts_all = DiscriminatorModel(config), objective["name"] != "electra_15"
     mask = make_prepare(objective, special, config.discriminator.type_vocab_size)
     draw = FIXED_GENERATORS[objective["generator"]]
@@ -61,7 +68,9 @@ def make_fixed_generator_objective(config: PretrainingConfig, objective: dict, s
         batch = mask(key, ids_BL)
         samples_BP = draw(batch.uniforms_BP, batch.ids_BL, special, config.discriminator.vocab_size)
         corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, samples_BP, batch.weights_BP)
-        return CorruptedBatch(batch.ids_BL, batch.inputs, corrupted_BL, batch.positions_BP, batch.targets_BP, batch.weights_BP)
+        return CorruptedBatch(
+            batch.ids_BL, batch.inputs, corrupted_BL, batch.positions_BP, batch.targets_BP, batch.weights_BP
+        )
 
     def normalizers(batch: CorruptedBatch):
         return {"rtd": token_count(batch.inputs) + EPSILON if counts_all else mlm_normalizer(batch)}
@@ -74,5 +83,9 @@ def make_fixed_generator_objective(config: PretrainingConfig, objective: dict, s
         value, sums = rtd_loss(logits_BL, batch.corrupted_BL != batch.ids_BL, counted_BL, normalizers["rtd"])
         return objective["disc_weight"] * value, (sums | {"tokens": token_count(batch.inputs)}, None)
 
-    return Objective(make_init(model, prepare), prepare, normalizers,
-                     (Phase("joint", ("embeddings", "discriminator", "discriminator_predictions"), loss),))
+    return Objective(
+        make_init(model, prepare),
+        prepare,
+        normalizers,
+        (Phase("joint", ("embeddings", "discriminator", "discriminator_predictions"), loss),),
+    )

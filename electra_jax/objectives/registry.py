@@ -54,7 +54,9 @@ TAKES_FIXED_GENERATOR = ("electra", "electra_15", "deberta_v3")
 OF_TWO_ENCODERS = ("electra", "deberta_v3", "electra_15", "two_stage")
 
 
-def make_objective(config: dict[str, Any], model: PretrainingConfig, special: SpecialTokens) -> tuple[Objective, float]:
+def make_objective(
+    config: dict[str, Any], model: PretrainingConfig, special: SpecialTokens
+) -> tuple[Objective, float]:
     """The objective that config.objective.name chooses, and its forward FLOPs a token.
 
     Raises:
@@ -89,6 +91,8 @@ def _chosen(objective: dict[str, Any]) -> tuple[Callable, Callable]:
         return OBJECTIVES[name]
     known = sorted(FIXED_GENERATORS) if name in TAKES_FIXED_GENERATOR else []
     if generator not in known:
-        raise ValueError(f"config.objective.generator: got {generator!r}, expected {' or '.join(['model', *known])} with "
-                         f"config.objective.name={name!r}.")
+        raise ValueError(
+            f"config.objective.generator: got {generator!r}, expected {' or '.join(['model', *known])} with "
+            f"config.objective.name={name!r}."
+        )
     return make_fixed_generator_objective, _by_mask_prob(discriminator_flops)

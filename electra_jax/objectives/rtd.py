@@ -1,4 +1,5 @@
-"""Replaced token detection: ELECTRA's joint update (ELECTRA §2) and DeBERTaV3's alternating one (DeBERTaV3 §3.3).
+"""Replaced token detection: ELECTRA's joint update (ELECTRA §2) and DeBERTaV3's alternating one (DeBERTaV3
+§3.3).
 
 Shapes: B batch, L length.
 """
@@ -15,16 +16,29 @@ from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MaskedBatch, write_tokens
-from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer, predict_masked
+from electra_jax.objectives.mlm import (
+    apply_rngs,
+    make_init,
+    make_prepare,
+    mlm_loss,
+    mlm_normalizer,
+    predict_masked,
+)
 
-# Logit bins of the mergeable AUC. Early in training all logits lie within a few tenths, so the bins are narrow (0.01).
+# Logit bins of the mergeable AUC. Early in training all logits lie within a few tenths, so the bins are
+# narrow (0.01).
 HISTOGRAM_LIMIT, HISTOGRAM_BINS = 10.24, 2048
 
 
-def rtd_loss(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array, normalizer: jax.Array,
-             name: str = "rtd") -> tuple[jax.Array, Sums]:
-    """Binary cross-entropy of "replaced" on every real token, [CLS] and [SEP] included, divided by `normalizer`; and its sums,
-    by `name`."""
+def rtd_loss(
+    logits_BL: jax.Array,
+    is_replaced_BL: jax.Array,
+    is_token_BL: jax.Array,
+    normalizer: jax.Array,
+    name: str = "rtd",
+) -> tuple[jax.Array, Sums]:
+    """Binary cross-entropy of "replaced" on every real token, [CLS] and [SEP] included, divided by
+    `normalizer`; and its sums, by `name`."""
     bce = (is_token_BL.astype(jnp.float32) * binary_cross_entropy(logits_BL, is_replaced_BL)).sum()
     sums = detection_sums(jax.lax.stop_gradient(logits_BL), is_replaced_BL, is_token_BL, name)
     return bce / normalizer, {f"{name}_bce": bce} | sums
@@ -35,12 +49,16 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.nn.softplus(logits) - logits * labels.astype(jnp.float32)
 
 
-def detection_sums(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array, name: str) -> Sums:
+def detection_sums(
+    logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL: jax.Array, name: str
+) -> Sums:
     """Confusion counts at logit 0 and histograms of the logits of replaced and original tokens."""
     predicted_BL = logits_BL > 0
-    count = lambda condition_BL: (condition_BL & is_token_BL).sum(dtype=jnp.float32)  # noqa: E731
+    count = lambda condition_BL: (condition_BL & is_token_BL).sum(dtype=jnp.float32)
     scaled_BL = (logits_BL + HISTOGRAM_LIMIT) * (HISTOGRAM_BINS / (2 * HISTOGRAM_LIMIT))
-    bins_BL = jnp.clip(scaled_BL.astype(jnp.int32), 0, HISTOGRAM_BINS - 1) + jnp.where(is_replaced_BL, HISTOGRAM_BINS, 0)
+    bins_BL = jnp.clip(scaled_BL.astype(jnp.int32), 0, HISTOGRAM_BINS - 1) + jnp.where(
+        is_replaced_BL, HISTOGRAM_BINS, 0
+    )
     histogram = jnp.zeros(2 * HISTOGRAM_BINS).at[bins_BL.ravel()].add(is_token_BL.ravel().astype(jnp.float32))
     return {
         f"{name}_true_positive": count(predicted_BL & is_replaced_BL),
@@ -52,7 +70,8 @@ def detection_sums(logits_BL: jax.Array, is_replaced_BL: jax.Array, is_token_BL:
 
 
 def make_electra_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
-    """gen_weight·MLM + disc_weight·RTD in one update, one forward pass of the generator serving its loss and the samples."""
+    """gen_weight·MLM + disc_weight·RTD in one update, one forward pass of the generator serving its loss and
+    the samples."""
     losses = make_losses(config, objective, special)
 
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
@@ -65,8 +84,11 @@ def make_electra_objective(config: PretrainingConfig, objective: dict, special: 
     return losses.objective((Phase("joint", (*embedding_modules(config), *ENCODERS), loss),))
 
 
-def make_deberta_v3_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
-    """DeBERTaV3's alternation (§3.3): the generator is updated first; the discriminator then reads its *updated* embeddings.
+def make_deberta_v3_objective(
+    config: PretrainingConfig, objective: dict, special: SpecialTokens
+) -> Objective:
+    """DeBERTaV3's alternation (§3.3): the generator is updated first; the discriminator then reads its
+    *updated* embeddings.
 
     With tied embeddings, whose tables both losses move, the update is a joint one, as in ELECTRA.
     """
@@ -74,9 +96,12 @@ def make_deberta_v3_objective(config: PretrainingConfig, objective: dict, specia
         return make_electra_objective(config, objective, special)
     losses = make_losses(config, objective, special)
     modules = (*EMBEDDINGS, *ENCODERS)
-    return losses.objective(tuple(
-        Phase(name, tuple(module for module in modules if module.startswith(name)), getattr(losses, name))
-        for name in ("generator", "discriminator")))
+    return losses.objective(
+        tuple(
+            Phase(name, tuple(module for module in modules if module.startswith(name)), getattr(losses, name))
+            for name in ("generator", "discriminator")
+        )
+    )
 
 
 EMBEDDINGS = ("generator_embeddings", "discriminator_embeddings")
@@ -89,20 +114,34 @@ def embedding_modules(config: PretrainingConfig) -> tuple[str, ...]:
     return ("embeddings",) if shares_module else EMBEDDINGS
 
 
-def generator_loss(model: nn.Module, objective: dict, params, batch: MaskedBatch, normalizer: jax.Array,
-                   dropout_key: jax.Array | None) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
-    """(gen_weight·MLM, (its sums, the batch with the generator's samples [B, L])): one forward pass serves both."""
+def generator_loss(
+    model: nn.Module,
+    objective: dict,
+    params,
+    batch: MaskedBatch,
+    normalizer: jax.Array,
+    dropout_key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
+    """(gen_weight·MLM, (its sums, the batch with the generator's samples [B, L])): one forward pass serves
+    both."""
     predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
     value, sums = mlm_loss(predictions, batch, normalizer)
     corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
     return objective["gen_weight"] * value, (sums, corrupted_BL)
 
 
-def detection_logits(model: nn.Module, params, corrupted_BL: jax.Array, inputs: EncoderInputs,
-                     dropout_key: jax.Array | None) -> jax.Array:
+def detection_logits(
+    model: nn.Module, params, corrupted_BL: jax.Array, inputs: EncoderInputs, dropout_key: jax.Array | None
+) -> jax.Array:
     """The discriminator's logits [B, L]."""
-    return model.apply({"params": params}, corrupted_BL, inputs, is_training=dropout_key is not None, method="discriminate",
-                       rngs=apply_rngs(dropout_key, "discriminate"))
+    return model.apply(
+        {"params": params},
+        corrupted_BL,
+        inputs,
+        is_training=dropout_key is not None,
+        method="discriminate",
+        rngs=apply_rngs(dropout_key, "discriminate"),
+    )
 
 
 def token_count(inputs: EncoderInputs) -> jax.Array:
@@ -111,7 +150,8 @@ def token_count(inputs: EncoderInputs) -> jax.Array:
 
 
 class Losses(NamedTuple):
-    """The two weighted losses in the form that `Phase` wants; the generator's carry is the corrupted batch [B, L]."""
+    """The two weighted losses in the form that `Phase` wants; the generator's carry is the corrupted batch
+    [B, L]."""
 
     generator: Callable
     discriminator: Callable
@@ -133,8 +173,13 @@ def make_losses(config: PretrainingConfig, objective: dict, special: SpecialToke
     def discriminator(params, batch: MaskedBatch, normalizers, dropout_key, corrupted_BL):
         logits_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)
         # A sample equal to the original counts as original (ELECTRA §2).
-        value, sums = rtd_loss(logits_BL, corrupted_BL != batch.ids_BL, batch.inputs.is_token_BL, normalizers["rtd"])
+        value, sums = rtd_loss(
+            logits_BL, corrupted_BL != batch.ids_BL, batch.inputs.is_token_BL, normalizers["rtd"]
+        )
         return objective["disc_weight"] * value, (sums | {"tokens": token_count(batch.inputs)}, None)
 
-    return Losses(generator, discriminator,
-                  lambda phases: Objective(make_init(model, prepare), prepare, normalizers, phases))
+    return Losses(
+        generator,
+        discriminator,
+        lambda phases: Objective(make_init(model, prepare), prepare, normalizers, phases),
+    )

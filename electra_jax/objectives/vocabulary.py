@@ -1,10 +1,12 @@
-"""From the generator's states at masked positions to loss terms and samples: over the whole vocabulary at once, or in chunks
-under a memory bound.
+"""From the generator's states at masked positions to loss terms and samples: over the whole vocabulary at
+once, or in chunks under a memory bound.
 
-In chunks no [B, P, V] array exists, forward or backward. A pass over the vocabulary carries the running maximum, sums of the
-softmax and the sample drawn so far; the backward pass computes each chunk's logits again.
+In chunks no [B, P, V] array exists, forward or backward. A pass over the vocabulary carries the running
+maximum, sums of the softmax and the sample drawn so far; the backward pass computes each chunk's logits
+again.
 
-Shapes: B batch, P masked positions, N = B·P rows, E embedding_size, V vocab, C chunk of the vocabulary, K sampling block.
+Shapes: B batch, P masked positions, N = B·P rows, E embedding_size, V vocab, C chunk of the vocabulary, K
+sampling block.
 """
 
 import functools
@@ -29,9 +31,17 @@ class VocabularyPredictions(NamedTuple):
     samples_BP: jax.Array | None  # int32, drawn from softmax(logits / temperature); None without uniforms
 
 
-def predict_vocabulary(x_BPE: jax.Array, table_VE: jax.Array, bias_V: jax.Array, targets_BP: jax.Array,
-                       uniforms_BP: jax.Array | None, *, temperature: float, chunk_size: int,
-                       dtype: str) -> VocabularyPredictions:
+def predict_vocabulary(
+    x_BPE: jax.Array,
+    table_VE: jax.Array,
+    bias_V: jax.Array,
+    targets_BP: jax.Array,
+    uniforms_BP: jax.Array | None,
+    *,
+    temperature: float,
+    chunk_size: int,
+    dtype: str,
+) -> VocabularyPredictions:
     """Loss terms of logits = x·tableᵀ + bias, and a sample for each uniform number in [0, 1).
 
     Args:
@@ -43,16 +53,25 @@ def predict_vocabulary(x_BPE: jax.Array, table_VE: jax.Array, bias_V: jax.Array,
     shape = targets_BP.shape
     options = _Options(min(chunk_size, table_VE.shape[0]), temperature, dtype, uniforms_BP is not None)
     uniforms_N = jnp.zeros(targets_BP.size) if uniforms_BP is None else uniforms_BP.reshape(-1)
-    rows = _chunked(options, x_BPE.reshape(-1, x_BPE.shape[-1]), table_VE, bias_V, targets_BP.reshape(-1), uniforms_N)
+    rows = _chunked(
+        options, x_BPE.reshape(-1, x_BPE.shape[-1]), table_VE, bias_V, targets_BP.reshape(-1), uniforms_N
+    )
     nll_BP, is_correct_BP, entropy_BP, samples_BP = (row.reshape(shape) for row in rows)
-    return VocabularyPredictions(nll_BP, is_correct_BP, entropy_BP, None if uniforms_BP is None else samples_BP)
+    return VocabularyPredictions(
+        nll_BP, is_correct_BP, entropy_BP, None if uniforms_BP is None else samples_BP
+    )
 
 
-def _predict_at_once(x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype) -> VocabularyPredictions:
-    logits_BPV = nn.with_logical_constraint(contract("BPE,VE->BPV", dtype, x_BPE, table_VE), ("batch", None, "vocab"))
+def _predict_at_once(
+    x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype
+) -> VocabularyPredictions:
+    logits_BPV = nn.with_logical_constraint(
+        contract("BPE,VE->BPV", dtype, x_BPE, table_VE), ("batch", None, "vocab")
+    )
     logits_BPV += broadcast_to_rank(bias_V, 3)
-    # Of V numbers a position the loss and the accuracy need the maximum, the sum and the target's logit. The target is picked
-    # by comparing indices: that stays inside a shard of the vocabulary and has no scatter as its derivative.
+    # Of V numbers a position the loss and the accuracy need the maximum, the sum and the target's logit. The
+    # target is picked by comparing indices: that stays inside a shard of the vocabulary and has no scatter as
+    # its derivative.
     max_BP = jax.lax.stop_gradient(logits_BPV.max(axis=-1))
     exp_BPV = jnp.exp(logits_BPV - max_BP[..., None])
     total_BP = exp_BPV.sum(axis=-1)
@@ -67,16 +86,16 @@ def _predict_at_once(x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperatu
 
 
 def sample_tokens(logits: jax.Array, uniforms: jax.Array, temperature: float) -> jax.Array:
-    """Ids […] drawn from softmax(logits […, V] / temperature) by inverse CDF: one uniform a position, not one a vocabulary
-    entry. No gradient."""
+    """Ids […] drawn from softmax(logits […, V] / temperature) by inverse CDF: one uniform a position, not one
+    a vocabulary entry. No gradient."""
     logits = jax.lax.stop_gradient(logits).astype(jnp.float32) / temperature
     # Not normalised: the draw is scaled by the total instead.
     return _inverse_cdf(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), uniforms)
 
 
 def _inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """Indices […] drawn in proportion to weights […, V], in two levels: the block of 128 entries in which the cumulative sum
-    crosses u, then the entry inside it."""
+    """Indices […] drawn in proportion to weights […, V], in two levels: the block of 128 entries in which the
+    cumulative sum crosses u, then the entry inside it."""
     padding = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % SAMPLING_BLOCK)]
     blocks = jnp.pad(weights, padding).reshape(*uniforms.shape, -1, SAMPLING_BLOCK)
     cumulative = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
@@ -133,12 +152,18 @@ def _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, uniforms_N):
     running = _Running(zeros_N - jnp.inf, zeros_N, zeros_N, zeros_N, zeros_N, targets_N)
 
     def advance(running, start, table_CE, bias_C):
-        return _advance(options, running, _logits(options, x_NE, table_CE, bias_C), targets_N, uniforms_N, start), None
+        return _advance(
+            options, running, _logits(options, x_NE, table_CE, bias_C), targets_N, uniforms_N, start
+        ), None
 
     running, _ = _over_chunks(options, advance, running, table_VE, bias_V)
     log_total_N = jnp.log(running.total) + running.max
-    outputs = (log_total_N - running.target_logit, running.target_logit >= running.max,
-               jnp.log(running.total) - running.weighted / running.total, running.sample)
+    outputs = (
+        log_total_N - running.target_logit,
+        running.target_logit >= running.max,
+        jnp.log(running.total) - running.weighted / running.total,
+        running.sample,
+    )
     return outputs, (x_NE, table_VE, bias_V, targets_N, log_total_N)
 
 
@@ -156,18 +181,25 @@ def _advance(options: _Options, running: _Running, logits_NC, targets_N, uniform
         tempered_total_N = before_N + new_N
         # A sample from the chunk replaces the one so far with the chunk's share of the total.
         is_new_N = _derived_uniforms(uniforms_N, start, 0) * tempered_total_N < new_N
-        sample_N = jnp.where(is_new_N, start + _inverse_cdf(weights_NC, _derived_uniforms(uniforms_N, start, 1)), sample_N)
+        sample_N = jnp.where(
+            is_new_N, start + _inverse_cdf(weights_NC, _derived_uniforms(uniforms_N, start, 1)), sample_N
+        )
     return _Running(
         max_N,
         running.total * rescale_N + exp_NC.sum(axis=-1),
         (running.weighted + shift_N * running.total) * rescale_N + (exp_NC * centered_NC).sum(axis=-1),
         running.target_logit + _pick(logits_NC, targets_N - start),
-        tempered_total_N, sample_N)
+        tempered_total_N,
+        sample_N,
+    )
 
 
 def _derived_uniforms(uniforms_N, start, draw: int) -> jax.Array:
-    """Further uniform numbers in [0, 1), by hashing: scaling one back to [0, 1) after every decision would use up its bits."""
-    bits_N = mix(jax.lax.bitcast_convert_type(uniforms_N, jnp.uint32)) + jnp.asarray(2 * start + draw, jnp.uint32)
+    """Further uniform numbers in [0, 1), by hashing: scaling one back to [0, 1) after every decision would
+    use up its bits."""
+    bits_N = mix(jax.lax.bitcast_convert_type(uniforms_N, jnp.uint32)) + jnp.asarray(
+        2 * start + draw, jnp.uint32
+    )
     return (mix(bits_N * jnp.uint32(0x9E3779B9)) >> 8).astype(jnp.float32) * 2.0**-24
 
 
@@ -181,11 +213,21 @@ def _chunked_backward(options, residuals, gradients):
         is_target_NC = index_NC == (targets_N - start)[:, None]
         logits_gradient_NC = (jnp.exp(logits_NC - log_total_N[:, None]) - is_target_NC) * gradient_N[:, None]
         x_gradient_NE += contract("NC,CE->NE", options.dtype, logits_gradient_NC, table_CE)
-        return x_gradient_NE, (contract("NC,NE->CE", options.dtype, logits_gradient_NC, x_NE), logits_gradient_NC.sum(axis=0))
+        return x_gradient_NE, (
+            contract("NC,NE->CE", options.dtype, logits_gradient_NC, x_NE),
+            logits_gradient_NC.sum(axis=0),
+        )
 
     x_gradient_NE, (table_gradient_VE, bias_gradient_V) = _over_chunks(
-        options, advance, jnp.zeros(x_NE.shape, jnp.float32), table_VE, bias_V)
-    return x_gradient_NE.astype(x_NE.dtype), table_gradient_VE.astype(table_VE.dtype), bias_gradient_V, None, None
+        options, advance, jnp.zeros(x_NE.shape, jnp.float32), table_VE, bias_V
+    )
+    return (
+        x_gradient_NE.astype(x_NE.dtype),
+        table_gradient_VE.astype(table_VE.dtype),
+        bias_gradient_V,
+        None,
+        None,
+    )
 
 
 _chunked.defvjp(_chunked_forward, _chunked_backward)
@@ -196,7 +238,8 @@ def _logits(options: _Options, x_NE, table_CE, bias_C) -> jax.Array:
 
 
 def _over_chunks(options: _Options, advance, carry, table_VE, bias_V):
-    """Fold advance(carry, start, table [C, E], bias [C]) → (carry, outputs [C, …]) over the vocabulary; the outputs are joined.
+    """Fold advance(carry, start, table [C, E], bias [C]) → (carry, outputs [C, …]) over the vocabulary; the
+    outputs are joined.
 
     The last chunk may be shorter: it is a call of its own, so that the table need not be copied to pad it.
     """
@@ -205,7 +248,7 @@ def _over_chunks(options: _Options, advance, carry, table_VE, bias_V):
     end = num_whole * chunk_size
 
     def body(carry, index):
-        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, index * chunk_size, chunk_size)  # noqa: E731
+        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, index * chunk_size, chunk_size)
         return advance(carry, index * chunk_size, cut(table_VE), cut(bias_V))
 
     carry, outputs = jax.lax.scan(body, carry, jnp.arange(num_whole))

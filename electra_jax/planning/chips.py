@@ -1,4 +1,5 @@
-"""What the devices can do that a run is planned for. Sources: docs.cloud.google.com (TPU), NVIDIA's data sheet (H100 SXM)."""
+"""What the devices can do that a run is planned for. Sources: docs.cloud.google.com (TPU), NVIDIA's data
+sheet (H100 SXM)."""
 
 import json
 from pathlib import Path
@@ -8,8 +9,9 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """peak_flops: of dense bfloat16 products a second. memory: bytes that a program can have; of TPUs, what their compiler says
-    when it refuses one; of GPUs nine tenths, the rest is the CUDA context's and what falls between pieces; None: unchecked."""
+    """peak_flops: of dense bfloat16 products a second. memory: bytes that a program can have; of TPUs, what
+    their compiler says when it refuses one; of GPUs nine tenths, the rest is the CUDA context's and what
+    falls between pieces; None: unchecked."""
 
     peak_flops: float
     memory: int | None
@@ -32,8 +34,10 @@ def chip_of(device: str) -> tuple[str, Chip]:
     """
     name = device.partition(":")[0]
     if name not in CHIPS:
-        raise ValueError(f"--device: got {device!r}, expected one of {', '.join(CHIPS)} with a topology or a number: v5e:4x4, "
-                         "v5p:2x2x2, v6e:2x4, h100:8, cpu:8.")
+        raise ValueError(
+            f"--device: got {device!r}, expected one of {', '.join(CHIPS)} with a topology or a number: "
+            "v5e:4x4, v5p:2x2x2, v6e:2x4, h100:8, cpu:8."
+        )
     return name, CHIPS[name]
 
 
@@ -47,5 +51,7 @@ def price_of(path: str, name: str) -> float:
     if name == "cpu":
         return 0.0
     if not isinstance(prices.get(name), int | float):
-        raise ValueError(f"--prices: {path} has no number for {name!r}, expected US dollars an hour and chip. Add it.")
+        raise ValueError(
+            f"--prices: {path} has no number for {name!r}, expected US dollars an hour and chip. Add it."
+        )
     return float(prices[name])

@@ -6,8 +6,21 @@ import re
 from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BITS = {"pred": 8, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32, "u32": 32, "f64": 64,
-        "s64": 64, "u64": 64}
+BITS = {
+    "pred": 8,
+    "s8": 8,
+    "u8": 8,
+    "bf16": 16,
+    "f16": 16,
+    "s16": 16,
+    "u16": 16,
+    "f32": 32,
+    "s32": 32,
+    "u32": 32,
+    "f64": 64,
+    "s64": 64,
+    "u64": 64,
+}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(.*?channel_id=(\d+)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
@@ -30,7 +43,9 @@ class Collective(NamedTuple):
 def read_collectives(text: str) -> list[Collective]:
     """All collectives of a program, in loops as often as these turn; the largest first."""
     computations, entry = _computations(text)
-    found: dict[str, Collective] = {}  # by channel, since a TPU's compiler writes one down in each part that it overlaps with
+    found: dict[
+        str, Collective
+    ] = {}  # by channel, since a TPU's compiler writes one down in each part that it overlaps with
 
     def walk(name: str, times: int) -> None:
         for line in computations.get(name, ()):
@@ -39,7 +54,10 @@ def read_collectives(text: str) -> list[Collective]:
                 dtype, num_bytes = _result(shapes, has_operands=start is not None and kind != "all-reduce")
                 found.setdefault(channel, Collective(kind, dtype, times, times * num_bytes))
             turns = _turns(line, computations) if " while(" in line else 1
-            for called in [*_CALLED.findall(line), *(name for names in _BRANCHES.findall(line) for name in names.split(", "))]:
+            for called in [
+                *_CALLED.findall(line),
+                *(name for names in _BRANCHES.findall(line) for name in names.split(", ")),
+            ]:
                 walk(called.removeprefix("%"), times * turns)
 
     walk(entry, 1)
@@ -48,7 +66,9 @@ def read_collectives(text: str) -> list[Collective]:
         total = totals[each.kind, each.dtype]
         total[0] += each.number
         total[1] += each.num_bytes
-    return sorted((Collective(*key, *total) for key, total in totals.items()), key=lambda each: -each.num_bytes)
+    return sorted(
+        (Collective(*key, *total) for key, total in totals.items()), key=lambda each: -each.num_bytes
+    )
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -74,8 +94,11 @@ def _turns(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def _result(shapes: str, *, has_operands: bool) -> tuple[str, int]:
-    """dtype and bytes of what an operation returns, which begun in the background may be preceded by its operands."""
-    arrays = [(dtype, math.prod(map(int, dims.split(","))) if dims else 1) for dtype, dims in _ARRAY.findall(shapes)]
+    """dtype and bytes of what an operation returns, which begun in the background may be preceded by its
+    operands."""
+    arrays = [
+        (dtype, math.prod(map(int, dims.split(","))) if dims else 1) for dtype, dims in _ARRAY.findall(shapes)
+    ]
     arrays = [(dtype, size) for dtype, size in arrays if dtype in BITS]
     if has_operands:
         arrays = arrays[len(arrays) // 2 :]

@@ -25,8 +25,8 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Memory(NamedTuple):
-    """Bytes a device. `optimizer`: its state, and a moving average of the parameters. `temporary` is what the step needs
-    while it runs, gradients and activations above all."""
+    """Bytes a device. `optimizer`: its state, and a moving average of the parameters. `temporary` is what the
+    step needs while it runs, gradients and activations above all."""
 
     parameters: int
     optimizer: int
@@ -40,9 +40,9 @@ class Memory(NamedTuple):
 
 
 class CompiledStep(NamedTuple):
-    """`flops`: of the whole step on all devices, products of matrices only, with what is computed again; counted in the program
-    before compilation. `compiler_flops`: what XLA counts on one device, loop bodies once; None where it does not count.
-    `collectives`: None where the compiler's program cannot be read."""
+    """`flops`: of the whole step on all devices, products of matrices only, with what is computed again;
+    counted in the program before compilation. `compiler_flops`: what XLA counts on one device, loop bodies
+    once; None where it does not count. `collectives`: None where the compiler's program cannot be read."""
 
     memory: Memory
     flops: float
@@ -58,7 +58,9 @@ class DoesNotFitError(MemoryError):
         self.needed, self.available = needed, available
 
 
-def trace_step(config: dict[str, Any], devices: list[jax.Device]) -> tuple[jax.stages.Traced, TrainState, Mesh]:
+def trace_step(
+    config: dict[str, Any], devices: list[jax.Device]
+) -> tuple[jax.stages.Traced, TrainState, Mesh]:
     """The training step of `config` as `pretrain` runs it, its state as shapes, and the mesh.
 
     Raises:
@@ -69,10 +71,13 @@ def trace_step(config: dict[str, Any], devices: list[jax.Device]) -> tuple[jax.s
     objective, _ = make_objective(config, model, SPECIAL)
     mesh = make_mesh(config["mesh"], devices)
     check_batch(train["batch_size"], train["num_microbatches"], mesh)
-    program = make_program(config, objective, mesh)  # outside of the mesh's context, in which optax would put arrays on it
+    program = make_program(
+        config, objective, mesh
+    )  # outside of the mesh's context, in which optax would put arrays on it
     with axis_context(mesh):
-        rows = jax.ShapeDtypeStruct((train["batch_size"], config["data"]["sequence_length"]), jnp.int32,
-                                    sharding=batch_sharding(mesh))
+        rows = jax.ShapeDtypeStruct(
+            (train["batch_size"], config["data"]["sequence_length"]), jnp.int32, sharding=batch_sharding(mesh)
+        )
         return program.train_step.trace(program.abstract_state, rows), program.abstract_state, mesh
 
 
@@ -93,7 +98,8 @@ def options(device: jax.Device) -> dict[str, Any] | None:
 
 
 def measure_step(config: dict[str, Any], devices: list[jax.Device], available: int | None) -> CompiledStep:
-    """Compile the step and read what the compiler says; `available` bytes a device, None where that is not to be checked.
+    """Compile the step and read what the compiler says; `available` bytes a device, None where that is not to
+    be checked.
 
     Raises:
       DoesNotFitError: the step needs more. ValueError: the configuration does not fit the devices.
@@ -108,29 +114,43 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     if isinstance(state, AveragedTrainState):
         optimizer += _bytes_of(state.ema)
     arguments = stats.argument_size_in_bytes
-    memory = Memory(parameters, optimizer, arguments - parameters - optimizer,
-                    stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
-                    stats.generated_code_size_in_bytes)
+    memory = Memory(
+        parameters,
+        optimizer,
+        arguments - parameters - optimizer,
+        stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        stats.generated_code_size_in_bytes,
+    )
     if available is not None and memory.total > available:
-        raise DoesNotFitError("the compiled step's buffers come to more than the device has", memory.total, available)
+        raise DoesNotFitError(
+            "the compiled step's buffers come to more than the device has", memory.total, available
+        )
     cost = compiled.cost_analysis()
-    return CompiledStep(memory, matmul_flops(traced.jaxpr.jaxpr), cost and cost.get("flops"), _collectives(compiled))
+    return CompiledStep(
+        memory, matmul_flops(traced.jaxpr.jaxpr), cost and cost.get("flops"), _collectives(compiled)
+    )
 
 
 def _refusal(error: jax.errors.JaxRuntimeError) -> Exception:
-    """What a TPU's compiler says when memory does not suffice, as an error with numbers; another error as it is."""
+    """What a TPU's compiler says when memory does not suffice, as an error with numbers; another error as it
+    is."""
     text = str(error)
     said = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", text)
     said = said or re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
     if "RESOURCE_EXHAUSTED" not in text or said is None:
         return error
-    needed, available = (int(float(number) * UNITS[unit]) for number, unit in (said.group(1, 2), said.group(3, 4)))
+    needed, available = (
+        int(float(number) * UNITS[unit]) for number, unit in (said.group(1, 2), said.group(3, 4))
+    )
     return DoesNotFitError(text.splitlines()[0], needed, available)
 
 
 def _bytes_of(tree: Any) -> int:
     """On one device, of arrays or shapes with shardings."""
-    return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(tree))
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def _collectives(compiled: jax.stages.Compiled) -> list[Collective] | None:
@@ -148,7 +168,9 @@ def matmul_flops(jaxpr: Any) -> float:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            total += (
+                2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            )
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
         total += turns * sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
     return total

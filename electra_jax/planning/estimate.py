@@ -10,7 +10,8 @@ HOUR, DAY = 3600.0, 86400.0
 
 
 class Estimate(NamedTuple):
-    """model_flops: of a step on all devices, three times the forward pass (models/flops.py). days, dollars: of all steps."""
+    """model_flops: of a step on all devices, three times the forward pass (models/flops.py). days, dollars:
+    of all steps."""
 
     model_flops: float
     step_seconds: float
@@ -20,12 +21,22 @@ class Estimate(NamedTuple):
     checkpoint_every: int
 
 
-def estimate(config: dict[str, Any], *, num_steps: int, num_devices: int, peak_flops: float, utilization: float,
-             dollars_per_hour: float, hours_between_stops: float, save_seconds: float) -> Estimate:
+def estimate(
+    config: dict[str, Any],
+    *,
+    num_steps: int,
+    num_devices: int,
+    peak_flops: float,
+    utilization: float,
+    dollars_per_hour: float,
+    hours_between_stops: float,
+    save_seconds: float,
+) -> Estimate:
     """`utilization`: the share of the peak that goes into model FLOPs. `dollars_per_hour` is of one device.
 
-    The checkpoint interval is Young's, √(2 · save · between stops), in steps: what is lost by saving and by doing again are
-    then about the same (Young, A first order approximation to the optimum checkpoint interval, 1974).
+    The checkpoint interval is Young's, √(2 · save · between stops), in steps: what is lost by saving and by
+    doing again are then about the same (Young, A first order approximation to the optimum checkpoint
+    interval, 1974).
     """
     train, length = config["train"], config["data"]["sequence_length"]
     tokens = train["batch_size"] * length
@@ -33,8 +44,14 @@ def estimate(config: dict[str, Any], *, num_steps: int, num_devices: int, peak_f
     step_seconds = model_flops / (num_devices * peak_flops * utilization)
     total = step_seconds * num_steps
     interval = math.sqrt(2.0 * save_seconds * hours_between_stops * HOUR)
-    return Estimate(model_flops, step_seconds, tokens / step_seconds, total / DAY,
-                    total / HOUR * dollars_per_hour * num_devices, max(1, _round(interval / step_seconds)))
+    return Estimate(
+        model_flops,
+        step_seconds,
+        tokens / step_seconds,
+        total / DAY,
+        total / HOUR * dollars_per_hour * num_devices,
+        max(1, _round(interval / step_seconds)),
+    )
 
 
 def _round(value: float) -> int:

@@ -10,16 +10,22 @@ from electra_jax.training.metrics import Numbers, summarize
 
 
 class EvaluationBatches(Protocol):
-    """Finite, ordered batches of a fixed shape; short ones are filled up with padding, which is never scored."""
+    """Finite, ordered batches of a fixed shape; short ones are filled up with padding, which is never
+    scored."""
 
     def __len__(self) -> int: ...
 
     def batch_at(self, index: int) -> dict[str, jax.Array]: ...
 
 
-def evaluate(evaluation_step: Callable[..., Any], params: Any, batches: EvaluationBatches,
-             check: Callable[[], None] = lambda: None) -> Numbers:
-    """Metrics over all batches, from merged sums; added on the host in float64. `check` may raise before every batch."""
+def evaluate(
+    evaluation_step: Callable[..., Any],
+    params: Any,
+    batches: EvaluationBatches,
+    check: Callable[[], None] = lambda: None,
+) -> Numbers:
+    """Metrics over all batches, from merged sums; added on the host in float64. `check` may raise before
+    every batch."""
     total: Any = None
     pending = None
     for index in range(len(batches)):

@@ -1,4 +1,5 @@
-"""Gradients of a phase over the global batch: in microbatches, and in shares whose sums cross the network once a step.
+"""Gradients of a phase over the global batch: in microbatches, and in shares whose sums cross the network
+once a step.
 
 Shapes: B batch, S shares.
 """
@@ -17,8 +18,9 @@ from electra_jax.objectives.base import Phase
 
 
 class Accumulation(NamedTuple):
-    """How the batch is cut: into `num_shares`, one for each part of the mesh that has rows of its own, or 1, which leaves that
-    to the compiler; and each into microbatches, one after the other. Sums of shares cross the network in `dtype`."""
+    """How the batch is cut: into `num_shares`, one for each part of the mesh that has rows of its own, or 1,
+    which leaves that to the compiler; and each into microbatches, one after the other. Sums of shares cross
+    the network in `dtype`."""
 
     num_shares: int
     num_microbatches: int
@@ -28,8 +30,8 @@ class Accumulation(NamedTuple):
 def make_accumulation(train: dict[str, Any], mesh: Mesh) -> Accumulation:
     """What config.train says, on a mesh.
 
-    With one microbatch the compiler's own sums are as good as those of shares. And where parameters are cut, so are their
-    gradients, to spare memory: a share's are whole.
+    With one microbatch the compiler's own sums are as good as those of shares. And where parameters are cut,
+    so are their gradients, to spare memory: a share's are whole.
 
     Raises:
       ValueError: an unknown dtype.
@@ -41,49 +43,65 @@ def make_accumulation(train: dict[str, Any], mesh: Mesh) -> Accumulation:
     return Accumulation(num_shares(mesh) if is_shared else 1, num_microbatches, dtype)
 
 
-def gradients(phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, accumulation: Accumulation):
+def gradients(
+    phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, accumulation: Accumulation
+):
     """(gradients of what the phase trains, metric sums, carry) of the whole batch.
 
-    Left to itself the compiler sums each gradient over the network in the precision that it was computed in, in every
-    microbatch. Cut into shares, each of them adds up its own gradients in float32, to the last microbatch; only then they are
-    rounded to `dtype`, and summed. Noise is that of the whole batch, however it is cut.
+    Left to itself the compiler sums each gradient over the network in the precision that it was computed in,
+    in every microbatch. Cut into shares, each of them adds up its own gradients in float32, to the last
+    microbatch; only then they are rounded to `dtype`, and summed. Noise is that of the whole batch, however
+    it is cut.
     """
     if accumulation.num_shares == 1:
-        return accumulate_gradients(phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches)
-    split = lambda x: x.reshape(accumulation.num_shares, -1, *x.shape[1:])  # noqa: E731
+        return accumulate_gradients(
+            phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches
+        )
+    split = lambda x: x.reshape(accumulation.num_shares, -1, *x.shape[1:])
     batch, carry = jax.tree.map(split, (batch, carry))
 
     @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES, axis_name=SHARES)
     def of_share(batch, carry):
         with share_context():
-            return accumulate_gradients(phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches)
+            return accumulate_gradients(
+                phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches
+            )
 
     grads, sums, carry = of_share(batch, carry)
     # reduce_sum, since jnp.sum would take bfloat16 through float32, on the network, too.
-    reduce = lambda grad: jax.lax.reduce_sum(grad.astype(accumulation.dtype), axes=(0,)).astype(jnp.float32)  # noqa: E731
-    join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    reduce = lambda grad: jax.lax.reduce_sum(grad.astype(accumulation.dtype), axes=(0,)).astype(jnp.float32)
+    join = lambda x: x.reshape(-1, *x.shape[2:])
     return jax.tree.map(reduce, grads), jax.tree.map(lambda x: x.sum(axis=0), sums), jax.tree.map(join, carry)
 
 
-def accumulate_gradients(phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, num_microbatches: int):
-    """(gradients of what the phase trains, metric sums, carry) of the whole batch, computed a microbatch at a time.
+def accumulate_gradients(
+    phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, num_microbatches: int
+):
+    """(gradients of what the phase trains, metric sums, carry) of the whole batch, computed a microbatch at a
+    time.
 
-    Denominators come from the whole batch, so the result equals that of one large batch however tokens are spread.
+    Denominators come from the whole batch, so the result equals that of one large batch however tokens are
+    spread.
     """
 
     def grad_and_sums(microbatch, carry, index):
         def loss(trained):
-            return phase.loss(params | trained, microbatch, normalizers, jax.random.fold_in(dropout_key, index), carry)
+            return phase.loss(
+                params | trained, microbatch, normalizers, jax.random.fold_in(dropout_key, index), carry
+            )
 
         (value, (sums, new_carry)), grads = jax.value_and_grad(loss, has_aux=True)(select(params, phase))
-        return (grads, sums | {"loss": value}), new_carry  # of microbatches: they add up to the loss of the batch
+        return (
+            grads,
+            sums | {"loss": value},
+        ), new_carry  # of microbatches: they add up to the loss of the batch
 
     if num_microbatches == 1:
         (grads, sums), carry = grad_and_sums(batch, carry, 0)
         return grads, sums, carry
     # Microbatch i takes rows i, i + n, i + 2n, …: each data shard keeps its own rows and nothing moves.
-    split = lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0)  # noqa: E731
-    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
+    split = lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0)
+    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
     microbatches = jax.tree.map(split, (batch, carry))
 
     def body(total, indexed):

@@ -1,5 +1,6 @@
-"""The one training loop. Its order is fixed: evaluate and probe if due → dispatch the step → write the previous metrics →
-checkpoint if due. Everything it needs is handed to it; it knows neither the model nor where data come from.
+"""The one training loop. Its order is fixed: evaluate and probe if due → dispatch the step → write the
+previous metrics → checkpoint if due. Everything it needs is handed to it; it knows neither the model nor
+where data come from.
 
 A run with stages goes through it once for each. What is due between two of them is left to the second.
 """
@@ -46,24 +47,38 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, step: int, rows: list[tuple[str, int]], kept_step: int | None):
         self.step, self.rows = step, rows
         super().__init__(
-            f"The gradient or update of step {step} is not finite. Its batch held the rows {rows[:4]}… ({len(rows)} in all, "
-            f"written to nonfinite_batch.json). The last good checkpoint is of step {kept_step}. Lower "
-            "config.optimizer.learning_rate, lengthen config.optimizer.warmup_steps, or look at those rows.")
+            f"The gradient or update of step {step} is not finite. Its batch held the rows {rows[:4]}… "
+            f"({len(rows)} in all, written to nonfinite_batch.json). The last good checkpoint is of step "
+            f"{kept_step}. Lower config.optimizer.learning_rate, lengthen config.optimizer.warmup_steps, or "
+            "look at those rows."
+        )
 
 
-def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, intervals: Intervals, *,
-          evaluate: Callable[[Any], Numbers], write: MetricWriters, checkpointer: Checkpointer, run: dict[str, Any],
-          schedule: Callable[[int], Any], flops_per_token: float, peak_flops: float | None, stop: StopNotice,
-          probe: Callable[[Any], Numbers] | None = None, until: int | None = None) -> TrainState:
-    """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns the last state.
-    `evaluate` and `probe` get the parameters, or their moving average (`measured_params`), and leave them as they are. With
-    `until`, a step before the end, it returns after that one instead, whose state is saved and whose logging window is written,
-    however short it is.
+def train(
+    state: TrainState,
+    step_fn: Callable[..., Any],
+    batches: Batches,
+    intervals: Intervals,
+    *,
+    evaluate: Callable[[Any], Numbers],
+    write: MetricWriters,
+    checkpointer: Checkpointer,
+    run: dict[str, Any],
+    schedule: Callable[[int], Any],
+    flops_per_token: float,
+    peak_flops: float | None,
+    stop: StopNotice,
+    probe: Callable[[Any], Numbers] | None = None,
+    until: int | None = None,
+) -> TrainState:
+    """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns
+    the last state. `evaluate` and `probe` get the parameters, or their moving average (`measured_params`),
+    and leave them as they are. With `until`, a step before the end, it returns after that one instead, whose
+    state is saved and whose logging window is written, however short it is.
 
-    Raises:
-      Stopped: `stop` said so; the state is saved.
-      NonFiniteLossError: at the first logging step, evaluation or checkpoint after it happened; nothing bad is ever saved.
-      OSError: a checkpoint or a row of metrics could not be written.
+    Raises: Stopped: `stop` said so; the state is saved. NonFiniteLossError: at the first logging step,
+      evaluation or checkpoint after it happened; nothing bad is ever saved. OSError: a checkpoint or a row of
+      metrics could not be written.
     """
     start = step = saved = int(state.step)
     end = intervals.num_steps if until is None else until
@@ -76,7 +91,9 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         if pending is None:
             return
         (step, sums), pending = pending, None
-        sums = jax.device_get(sums)  # returns when that step is done on the devices: the moment to read the clock
+        sums = jax.device_get(
+            sums
+        )  # returns when that step is done on the devices: the moment to read the clock
         timing = clock.lap()
         _check_finite(sums, batches, checkpointer)
         numbers = summarize(sums) | timing | {"learning_rate": float(schedule(step - 1))}
@@ -86,7 +103,8 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
         write.write(step, numbers)
 
     def settle() -> None:
-        """Bring everything dispatched to its end, so that what follows is neither timed as training nor done in vain."""
+        """Bring everything dispatched to its end, so that what follows is neither timed as training nor done
+        in vain."""
         flush()
         if window is not None:
             _check_finite(jax.device_get(window), batches, checkpointer)
@@ -137,7 +155,9 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
             save()
         checkpointer.wait()
         if jax.process_index() == 0:
-            print(f"Told to stop: step {step} is saved. The same command goes on from there.", file=sys.stderr)
+            print(
+                f"Told to stop: step {step} is saved. The same command goes on from there.", file=sys.stderr
+            )
         raise
     checkpointer.wait()
     return state
@@ -145,8 +165,11 @@ def train(state: TrainState, step_fn: Callable[..., Any], batches: Batches, inte
 
 def _speed(tokens_per_second: float, flops_per_token: float, peak_flops: float | None) -> Numbers:
     flops_per_second = 3 * flops_per_token * tokens_per_second
-    return {"tokens_per_second": tokens_per_second, "model_flops_per_second": flops_per_second,
-            **({} if peak_flops is None else {"model_flops_utilization": flops_per_second / peak_flops})}
+    return {
+        "tokens_per_second": tokens_per_second,
+        "model_flops_per_second": flops_per_second,
+        **({} if peak_flops is None else {"model_flops_utilization": flops_per_second / peak_flops}),
+    }
 
 
 def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: Checkpointer) -> None:
@@ -157,7 +180,8 @@ def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: C
 
 
 class _Clock:
-    """Seconds spent training since the last lap, without evaluations, probes and checkpoints, and seconds waited for data."""
+    """Seconds spent training since the last lap, without evaluations, probes and checkpoints, and seconds
+    waited for data."""
 
     def __init__(self, batches: Batches):
         self._batches = batches

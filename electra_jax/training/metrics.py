@@ -3,7 +3,11 @@
 import numpy as np
 
 Numbers = dict[str, float]
-RATES = {"rtd": "replaced_rate", "std": "swapped_rate", "itd": "inserted_rate"}  # how much of the text is wrong in each way
+RATES = {
+    "rtd": "replaced_rate",
+    "std": "swapped_rate",
+    "itd": "inserted_rate",
+}  # how much of the text is wrong in each way
 
 # Of objectives/ablations.py and adversarial.py: metric → its sum, and the sum that it is divided by.
 MEANS = {
@@ -26,21 +30,33 @@ def summarize(sums: dict[str, np.ndarray]) -> Numbers:
             "generator_entropy": _ratio(sums["mlm_entropy"], weight),
         }
     if "slm_weight" in sums:
-        numbers |= {"slm_loss": _ratio(sums["slm_nll"], sums["slm_weight"]),
-                    "slm_accuracy": _ratio(sums["slm_correct"], sums["slm_weight"])}
+        numbers |= {
+            "slm_loss": _ratio(sums["slm_nll"], sums["slm_weight"]),
+            "slm_accuracy": _ratio(sums["slm_correct"], sums["slm_weight"]),
+        }
     for name in ("rtd", "std", "itd"):
         if f"{name}_bce" in sums:
             numbers |= _detection(sums, name)
     for name in ("mlm", "slm", "rtd", "std"):
-        if f"re_{name}_weight" in sums:  # of a correction: its loss where something was selected, and how much was
-            numbers |= {f"re_{name}_loss": _ratio(sums[f"re_{name}_loss_sum"], sums[f"re_{name}_weight"]),
-                        f"re_{name}_rate": _ratio(sums[f"re_{name}_weight"], sums["tokens"])}
-    numbers |= {name: _ratio(sums[total], sums[weight]) for name, (total, weight) in MEANS.items() if total in sums}
+        if (
+            f"re_{name}_weight" in sums
+        ):  # of a correction: its loss where something was selected, and how much was
+            numbers |= {
+                f"re_{name}_loss": _ratio(sums[f"re_{name}_loss_sum"], sums[f"re_{name}_weight"]),
+                f"re_{name}_rate": _ratio(sums[f"re_{name}_weight"], sums["tokens"]),
+            }
+    numbers |= {
+        name: _ratio(sums[total], sums[weight]) for name, (total, weight) in MEANS.items() if total in sums
+    }
     if "target_counts" in sums:
         numbers["unigram_entropy"] = unigram_entropy(sums["target_counts"])
     if "steps" in sums:
         numbers["loss"] = float(sums["loss"] / sums["steps"])
-        numbers |= {key: float(value / sums["steps"]) for key, value in sums.items() if key.startswith("gradient_norm")}
+        numbers |= {
+            key: float(value / sums["steps"])
+            for key, value in sums.items()
+            if key.startswith("gradient_norm")
+        }
     numbers["tokens"] = float(sums["tokens"])
     return numbers
 

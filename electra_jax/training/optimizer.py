@@ -1,7 +1,8 @@
-"""Adam with decoupled weight decay as ELECTRA published it, and groups of parameters by ordered regular expressions.
+"""Adam with decoupled weight decay as ELECTRA published it, and groups of parameters by ordered regular
+expressions.
 
-A rule is (pattern, learning-rate multiplier, weight-decay multiplier); the first pattern found in a parameter's path
-decides, and a parameter that no rule matches is an error.
+A rule is (pattern, learning-rate multiplier, weight-decay multiplier); the first pattern found in a
+parameter's path decides, and a parameter that no rule matches is an error.
 """
 
 import re
@@ -32,8 +33,8 @@ def path_name(path: Sequence[Any]) -> str:
 def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
     """Tree of `Group`, shaped like `params`.
 
-    Raises:
-      ValueError: a parameter that no pattern matches, a pattern that decides nothing, or a rule of the wrong form.
+    Raises: ValueError: a parameter that no pattern matches, a pattern that decides nothing, or a rule of the
+      wrong form.
     """
     rules = [Group(*rule) for rule in groups]
     used = set()
@@ -44,18 +45,23 @@ def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
             if re.search(rule.pattern, name):
                 used.add(rule)
                 return rule
-        raise ValueError(f"config.optimizer.groups: no pattern matches parameter {name!r}; got patterns "
-                         f"{[rule.pattern for rule in rules]}. Add a rule, for example ('.*', 1.0, 1.0) as the last one.")
+        raise ValueError(
+            f"config.optimizer.groups: no pattern matches parameter {name!r}; got patterns "
+            f"{[rule.pattern for rule in rules]}. Add a rule, for example ('.*', 1.0, 1.0) as the last one."
+        )
 
     tree = jax.tree_util.tree_map_with_path(assign, params)
     unused = [rule.pattern for rule in rules if rule not in used]
     if unused:
-        raise ValueError(f"config.optimizer.groups: patterns {unused} decide for no parameter. Remove or correct them.")
+        raise ValueError(
+            f"config.optimizer.groups: patterns {unused} decide for no parameter. Remove or correct them."
+        )
     return tree
 
 
 def effective_groups(params: Any, optimizer: dict) -> Any:
-    """`assign_groups` for config.optimizer, with the discriminator's own learning rate worked into its multipliers.
+    """`assign_groups` for config.optimizer, with the discriminator's own learning rate worked into its
+    multipliers.
 
     `discriminator_learning_rate` is 0 for "the same", as in the released DeBERTa code.
     """
@@ -74,29 +80,40 @@ def is_group(leaf: Any) -> bool:
     return isinstance(leaf, Group)
 
 
-def make_optimizers(optimizer: dict, num_steps: int, params: Any, phases: Sequence[Phase],
-                    frozen: Sequence[str] = ()) -> tuple[dict[str, optax.GradientTransformation], Callable]:
-    """An optimizer for each phase, by name, and their schedule, for `config.optimizer` as a dict; `params` may be abstract.
+def make_optimizers(
+    optimizer: dict, num_steps: int, params: Any, phases: Sequence[Phase], frozen: Sequence[str] = ()
+) -> tuple[dict[str, optax.GradientTransformation], Callable]:
+    """An optimizer for each phase, by name, and their schedule, for `config.optimizer` as a dict; `params`
+    may be abstract.
 
-    Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of the phase's
-    gradients, Adam, decoupled weight decay, rate.
+    Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of
+    the phase's gradients, Adam, decoupled weight decay, rate.
 
-    Raises:
-      ValueError: the phases do not train every top-level module that is not `frozen` exactly once; see also `assign_groups`.
+    Raises: ValueError: the phases do not train every top-level module that is not `frozen` exactly once; see
+      also `assign_groups`.
     """
-    modules, expected = sorted(module for phase in phases for module in phase.trains), sorted(params.keys() - set(frozen))
+    modules, expected = (
+        sorted(module for phase in phases for module in phase.trains),
+        sorted(params.keys() - set(frozen)),
+    )
     if modules != expected:
         raise ValueError(f"objective: its phases train {modules}, expected each of {expected} exactly once.")
     if optimizer["schedule"] not in SCHEDULES:
-        raise ValueError(f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected one of {sorted(SCHEDULES)}.")
-    schedule = SCHEDULES[optimizer["schedule"]](optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)
+        raise ValueError(
+            f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected one of {sorted(SCHEDULES)}."
+        )
+    schedule = SCHEDULES[optimizer["schedule"]](
+        optimizer["learning_rate"], optimizer["warmup_steps"], num_steps
+    )
     groups = effective_groups(params, optimizer)
     adam = optax.scale_by_adam if optimizer["bias_correction"] else scale_by_uncorrected_adam
 
     def make(phase: Phase) -> optax.GradientTransformation:
         own = {name: groups[name] for name in phase.trains}
         rates = jax.tree.map(lambda group: group.learning_rate, own, is_leaf=is_group)
-        decays = jax.tree.map(lambda group: optimizer["weight_decay"] * group.weight_decay, own, is_leaf=is_group)
+        decays = jax.tree.map(
+            lambda group: optimizer["weight_decay"] * group.weight_decay, own, is_leaf=is_group
+        )
         return optax.chain(
             optax.clip_by_global_norm(optimizer["clip_norm"]),
             adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
@@ -109,10 +126,11 @@ def make_optimizers(optimizer: dict, num_steps: int, params: Any, phases: Sequen
 
 
 def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction m/(√v + ε) without bias correction, as in BERT's and ELECTRA's AdamWeightDecayOptimizer."""
+    """Adam's direction m/(√v + ε) without bias correction, as in BERT's and ELECTRA's
+    AdamWeightDecayOptimizer."""
 
     def init(params):
-        zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
         return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros(), nu=zeros())
 
     def update(updates, state, params=None):
@@ -127,7 +145,9 @@ def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.Gradien
 
 def decay_weights(decays: Any) -> optax.GradientTransformation:
     """Add decay · parameter to every update; `decays` is a tree of floats."""
-    return optax.stateless(lambda updates, params: jax.tree.map(lambda u, d, p: u + d * p, updates, decays, params))
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u, d, p: u + d * p, updates, decays, params)
+    )
 
 
 def scale_by_tree(factors: Any) -> optax.GradientTransformation:

@@ -12,7 +12,9 @@ from electra_jax.training.optimizer import effective_groups, path_name
 HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate", "decay")
 
 
-def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any], frozen: Sequence[str] = ()) -> list[str]:
+def parameter_table(
+    params: Any, logical_axes: Any, optimizer: dict[str, Any], frozen: Sequence[str] = ()
+) -> list[str]:
     """Lines of text, one a parameter, the totals last.
 
     Args:
@@ -29,19 +31,29 @@ def parameter_table(params: Any, logical_axes: Any, optimizer: dict[str, Any], f
 
     def add(path, leaf, axes, group):
         is_frozen = path_name(path[:1]) in frozen
-        rows.append((path_name(path), _tuple(leaf.shape), leaf.dtype.name, _axes(axes, leaf.ndim),
-                     _axes(leaf.sharding.spec, leaf.ndim), "-" if is_frozen else f"{group.learning_rate:g}",
-                     "-" if is_frozen else f"{optimizer['weight_decay'] * group.weight_decay:g}"))
+        rows.append(
+            (
+                path_name(path),
+                _tuple(leaf.shape),
+                leaf.dtype.name,
+                _axes(axes, leaf.ndim),
+                _axes(leaf.sharding.spec, leaf.ndim),
+                "-" if is_frozen else f"{group.learning_rate:g}",
+                "-" if is_frozen else f"{optimizer['weight_decay'] * group.weight_decay:g}",
+            )
+        )
 
     jax.tree_util.tree_map_with_path(add, params, logical_axes, groups)
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return [*lines, totals(params)]
 
 
 def totals(params: Any) -> str:
     """One line: how many parameters in all, and by top-level module."""
-    count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))  # noqa: E731
+    count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
     parts = ", ".join(f"{name} {count(tree):,}" for name, tree in params.items())
     return f"{count(params):,} parameters in {len(jax.tree.leaves(params))} arrays: {parts}"
 

@@ -13,9 +13,9 @@ PROBES = "probes"  # title of one more panel, for rows under probe/
 def plot_curves(run_dir: str | os.PathLike) -> Path:
     """Draws run_dir/metrics.jsonl into run_dir/plots/curves.png and returns that path.
 
-    The loss panel carries the unigram entropy of the held-out tokens, the level of a model that only counts words, when
-    an evaluation row holds `eval/unigram_entropy`. A run with probes has a panel for them. Values that were not finite leave
-    gaps.
+    The loss panel carries the unigram entropy of the held-out tokens, the level of a model that only counts
+    words, when an evaluation row holds `eval/unigram_entropy`. A run with probes has a panel for them. Values
+    that were not finite leave gaps.
 
     Raises:
       ImportError: matplotlib is not installed.
@@ -27,12 +27,16 @@ def plot_curves(run_dir: str | os.PathLike) -> Path:
         raise ImportError("curves need matplotlib: pip install 'electra_jax[plots]'.") from error
     rows = read_metrics(run_dir)
     if not rows:
-        raise ValueError(f"{run_dir}: expected metrics.jsonl with at least one row, found none. Train for "
-                         "config.log.every steps first.")
+        raise ValueError(
+            f"{run_dir}: expected metrics.jsonl with at least one row, found none. Train for "
+            "config.log.every steps first."
+        )
     probes = sorted({name for row in rows for name in row if name.startswith("probe/")})
     points = {"marker": "o", "markersize": 3}
-    panels = {title: {metric: {"alpha": 0.7, "label": "training"}, f"eval/{metric}": points | {"label": "held out"}}
-              for title, metric in PANELS.items()}
+    panels = {
+        title: {metric: {"alpha": 0.7, "label": "training"}, f"eval/{metric}": points | {"label": "held out"}}
+        for title, metric in PANELS.items()
+    }
     if probes:
         panels[PROBES] = {name: points | {"label": name.removeprefix("probe/")} for name in probes}
     figure = Figure(figsize=(5.5 * len(panels), 4.0), layout="constrained")
@@ -42,7 +46,9 @@ def plot_curves(run_dir: str | os.PathLike) -> Path:
             if drawn:
                 steps, values = zip(*drawn, strict=True)
                 axes.plot(steps, [float("nan") if value is None else value for value in values], **style)
-        entropies = [row["eval/unigram_entropy"] for row in rows if row.get("eval/unigram_entropy") is not None]
+        entropies = [
+            row["eval/unigram_entropy"] for row in rows if row.get("eval/unigram_entropy") is not None
+        ]
         if "mlm_loss" in curves and entropies:
             axes.axhline(entropies[-1], linestyle="--", color="gray", label="unigram entropy")
         axes.set(title=title, xlabel="step")

@@ -1,4 +1,5 @@
-"""The compiled functions of a run on a mesh: initialisation, training step, evaluation step, and how state is laid out."""
+"""The compiled functions of a run on a mesh: initialisation, training step, evaluation step, and how state is
+laid out."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,38 +28,59 @@ class Program(NamedTuple):
 
 
 def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, first_step: int = 0) -> Program:
-    """Compile-ready functions for `config`; call and use them inside `axis_context(mesh)`. Of a run with stages, those of the
-    stage that begins with `first_step`; its state and schedule are those of the whole run.
+    """Compile-ready functions for `config`; call and use them inside `axis_context(mesh)`. Of a run with
+    stages, those of the stage that begins with `first_step`; its state and schedule are those of the whole
+    run.
 
-    Raises:
-      ValueError: the mesh does not divide a parameter, optimizer groups do not cover the parameters, or config.train.ema_decay
+    Raises: ValueError: the mesh does not divide a parameter, optimizer groups do not cover the parameters, or
+      config.train.ema_decay
         is no decay.
     """
     train, length = config["train"], config["data"]["sequence_length"]
     check_decay(train["ema_decay"])
     params, logical_axes = abstract_params(objective, length)
-    optimizers, schedule = make_optimizers(config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen)
+    optimizers, schedule = make_optimizers(
+        config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen
+    )
     window = abstract_window(objective, params, train["batch_size"], length)
 
     def init():
-        return init_state(jax.random.key(train["seed"]), objective, optimizers, length, window,
-                          ema_decay=train["ema_decay"])
+        return init_state(
+            jax.random.key(train["seed"]), objective, optimizers, length, window, ema_decay=train["ema_decay"]
+        )
 
     abstract = jax.eval_shape(init)
-    shardings = state_shardings(abstract, param_shardings(params, logical_axes, mesh), optimizers,
-                                {phase.name: phase.trains for phase in objective.phases}, mesh)
+    shardings = state_shardings(
+        abstract,
+        param_shardings(params, logical_axes, mesh),
+        optimizers,
+        {phase.name: phase.trains for phase in objective.phases},
+        mesh,
+    )
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
-    train_step = make_train_step(objective, optimizers, seed=train["seed"], window_steps=config["log"]["every"],
-                                 first_step=first_step, ema_decay=train["ema_decay"],
-                                 accumulation=make_accumulation(train, mesh))
-    evaluation_step = make_evaluation_step(objective, seed=config["eval"]["seed"],
-                                           vocab_size=config["model"]["vocab_size"])
+    train_step = make_train_step(
+        objective,
+        optimizers,
+        seed=train["seed"],
+        window_steps=config["log"]["every"],
+        first_step=first_step,
+        ema_decay=train["ema_decay"],
+        accumulation=make_accumulation(train, mesh),
+    )
+    evaluation_step = make_evaluation_step(
+        objective, seed=config["eval"]["seed"], vocab_size=config["model"]["vocab_size"]
+    )
     return Program(
         abstract_state=with_shardings(abstract, shardings),
         init=jax.jit(init, out_shardings=shardings),
-        train_step=jax.jit(train_step, in_shardings=(shardings, rows), out_shardings=(shardings, everywhere),
-                           donate_argnums=0),
-        evaluation_step=jax.jit(evaluation_step, in_shardings=(shardings.params, rows, everywhere),
-                                out_shardings=everywhere),
+        train_step=jax.jit(
+            train_step,
+            in_shardings=(shardings, rows),
+            out_shardings=(shardings, everywhere),
+            donate_argnums=0,
+        ),
+        evaluation_step=jax.jit(
+            evaluation_step, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
+        ),
         schedule=schedule,
     )

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
     """peak · (1 − step/total) · min(1, step/warmup), as electra model/optimization.py.
 
-    The two factors multiply, so the peak is never quite reached; the rate is 0 at step 0 and at `total_steps`.
+    The two factors multiply, so the peak is never quite reached; the rate is 0 at step 0 and at
+    `total_steps`.
 
     Raises:
       ValueError: negative warm-up, or no steps at all.
@@ -26,7 +27,8 @@ def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Call
 
 def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
     """peak · step/warmup up to the end of the warm-up, then peak · (1 − step/total), as microsoft/DeBERTa
-    optims/lr_schedulers.py: at the end of the warm-up the rate falls at once by the share that the warm-up is of the run.
+    optims/lr_schedulers.py: at the end of the warm-up the rate falls at once by the share that the warm-up is
+    of the run.
 
     Raises:
       ValueError: negative warm-up, or no steps at all.
@@ -45,6 +47,8 @@ SCHEDULES = {"warmup_times_decay": warmup_times_decay, "warmup_then_decay": warm
 
 def _check(warmup_steps: int, total_steps: int) -> None:
     if total_steps < 1 or warmup_steps < 0:
-        raise ValueError(f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
-                         "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or "
-                         "config.train.num_steps.")
+        raise ValueError(
+            f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
+            "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or "
+            "config.train.num_steps."
+        )

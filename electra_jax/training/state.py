@@ -13,7 +13,8 @@ from electra_jax.objectives.base import Objective
 
 @flax.struct.dataclass
 class TrainState:
-    """Step (int32 scalar), parameters, optimizer state of each phase, and the metric sums of the current logging window.
+    """Step (int32 scalar), parameters, optimizer state of each phase, and the metric sums of the current
+    logging window.
 
     The window is part of the state so that a run restored in the middle of one logs the same averages.
     """
@@ -26,32 +27,43 @@ class TrainState:
 
 @flax.struct.dataclass
 class AveragedTrainState(TrainState):
-    """A state with the moving average of the parameters beside them (config.train.ema_decay). Runs without one have a
-    `TrainState`, whose checkpoints are as they always were."""
+    """A state with the moving average of the parameters beside them (config.train.ema_decay). Runs without
+    one have a `TrainState`, whose checkpoints are as they always were."""
 
     ema: Any
 
 
 def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
-    """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is computed."""
+    """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is
+    computed."""
     boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), sequence_length))
     return unbox(boxed), nn.get_partition_spec(boxed)
 
 
 def unbox(boxed: Any) -> Any:
-    """Parameters without their logical axis names. flax's own `unbox` would also constrain shardings, which is the
-    business of distributed/sharding.py and fails on abstract arrays."""
-    is_box = lambda leaf: isinstance(leaf, nn.Partitioned)  # noqa: E731
+    """Parameters without their logical axis names. flax's own `unbox` would also constrain shardings, which
+    is the business of distributed/sharding.py and fails on abstract arrays."""
+    is_box = lambda leaf: isinstance(leaf, nn.Partitioned)
     return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, boxed, is_leaf=is_box)
 
 
-def init_state(key: jax.Array, objective: Objective, optimizers: dict[str, optax.GradientTransformation], sequence_length: int,
-               window: dict[str, jax.ShapeDtypeStruct], *, ema_decay: float) -> TrainState:
-    """State before the first step; `window` gives the shapes of the metric sums. An average starts as the parameters."""
+def init_state(
+    key: jax.Array,
+    objective: Objective,
+    optimizers: dict[str, optax.GradientTransformation],
+    sequence_length: int,
+    window: dict[str, jax.ShapeDtypeStruct],
+    *,
+    ema_decay: float,
+) -> TrainState:
+    """State before the first step; `window` gives the shapes of the metric sums. An average starts as the
+    parameters."""
     params = unbox(objective.init(key, sequence_length))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
-    opt_state = {phase.name: optimizers[phase.name].init({name: params[name] for name in phase.trains})
-                 for phase in objective.phases}
+    opt_state = {
+        phase.name: optimizers[phase.name].init({name: params[name] for name in phase.trains})
+        for phase in objective.phases
+    }
     state = TrainState(jnp.zeros([], jnp.int32), params, opt_state, zeros)
     return AveragedTrainState(**vars(state), ema=params) if ema_decay else state
 
@@ -60,7 +72,9 @@ def start_from(state: TrainState, params: Any) -> TrainState:
     """The state before the first step with other parameters; an average starts as those."""
     state = state.replace(params=params)
     # A copy, since the step is given both to write over.
-    return state.replace(ema=jax.tree.map(jnp.copy, params)) if isinstance(state, AveragedTrainState) else state
+    return (
+        state.replace(ema=jax.tree.map(jnp.copy, params)) if isinstance(state, AveragedTrainState) else state
+    )
 
 
 def measured_params(state: TrainState) -> Any:

@@ -17,15 +17,23 @@ from electra_jax.training.state import TrainState
 NO_STEP = jnp.iinfo(jnp.int32).max
 
 
-def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTransformation], *, seed: int,
-                    accumulation: Accumulation, window_steps: int, ema_decay: float,
-                    first_step: int = 0) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
+def make_train_step(
+    objective: Objective,
+    optimizers: dict[str, optax.GradientTransformation],
+    *,
+    seed: int,
+    accumulation: Accumulation,
+    window_steps: int,
+    ema_decay: float,
+    first_step: int = 0,
+) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
-    `optimizers` has one for each phase of the objective, by name; so has the optimizer state. A window is `window_steps` steps
-    long and restarts by itself, and at `first_step`, so that all of it is of one stage of the run; the returned sums are a
-    copy, since the state is donated to the next step. Everything random follows from (seed, step). With `ema_decay` the state
-    is an `AveragedTrainState`, whose average follows every update.
+    `optimizers` has one for each phase of the objective, by name; so has the optimizer state. A window is
+    `window_steps` steps long and restarts by itself, and at `first_step`, so that all of it is of one stage
+    of the run; the returned sums are a copy, since the state is donated to the next step. Everything random
+    follows from (seed, step). With `ema_decay` the state is an `AveragedTrainState`, whose average follows
+    every update.
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
@@ -35,15 +43,26 @@ def make_train_step(objective: Objective, optimizers: dict[str, optax.GradientTr
         params, opt_state, carry = state.params, {}, None
         all_grads, all_updates, sums = {}, {}, {}
         for phase in objective.phases:
-            grads, phase_sums, carry = gradients(phase, params, batch, normalizers, dropout_key, carry, accumulation)
+            grads, phase_sums, carry = gradients(
+                phase, params, batch, normalizers, dropout_key, carry, accumulation
+            )
             trained = select(params, phase)
-            updates, opt_state[phase.name] = optimizers[phase.name].update(grads, state.opt_state[phase.name], trained)
+            updates, opt_state[phase.name] = optimizers[phase.name].update(
+                grads, state.opt_state[phase.name], trained
+            )
             params = params | optax.apply_updates(trained, updates)
-            all_grads, all_updates, sums = all_grads | grads, all_updates | updates, add_sums(sums, phase_sums)
+            all_grads, all_updates, sums = (
+                all_grads | grads,
+                all_updates | updates,
+                add_sums(sums, phase_sums),
+            )
         sums |= step_sums(state.step, all_grads, all_updates)
         is_new_window = (state.step % window_steps == 0) | (state.step == first_step)
-        window = merge_windows(jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window), sums,
-                               is_new_window)
+        window = merge_windows(
+            jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window),
+            sums,
+            is_new_window,
+        )
         state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, window=window)
         if ema_decay:
             state = state.replace(ema=move_towards(state.ema, params, 1.0 - ema_decay))
@@ -64,10 +83,12 @@ def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def step_sums(step: jax.Array, grads, updates) -> Sums:
-    """Metric sums that the step adds to the objective's: gradient norms by top-level module, and the first bad step."""
+    """Metric sums that the step adds to the objective's: gradient norms by top-level module, and the first
+    bad step."""
     norms = {f"gradient_norm_{name}": optax.tree.norm(tree) for name, tree in grads.items()}
     norm = optax.tree.norm(grads)
-    # A NaN or infinity anywhere in the loss reaches some gradient; a huge update ruins the parameters a step before that.
+    # A NaN or infinity anywhere in the loss reaches some gradient; a huge update ruins the parameters a step
+    # before that.
     is_finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
     return norms | {
         "gradient_norm": norm,
@@ -83,7 +104,9 @@ def abstract_window(objective: Objective, params, batch_size: int, sequence_leng
         batch = objective.prepare(jax.random.key(0), ids_BL)
         sums, carry = {}, None
         for phase in objective.phases:
-            loss, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), jax.random.key(0), carry)
+            loss, (phase_sums, carry) = phase.loss(
+                params, batch, objective.normalizers(batch), jax.random.key(0), carry
+            )
             sums = add_sums(sums, phase_sums | {"loss": loss})
         trained = {name: params[name] for phase in objective.phases for name in phase.trains}
         return sums | step_sums(jnp.zeros([], jnp.int32), trained, trained)
@@ -98,11 +121,13 @@ def merge_windows(window: Sums, sums: Sums, is_new: jax.Array) -> Sums:
 
 
 def make_evaluation_step(objective: Objective, *, seed: int, vocab_size: int) -> Callable[..., Sums]:
-    """(params, ids [B, L], batch index) → metric sums, without dropout. The noise depends on the index alone, so that
-    evaluations at different steps see the same masks."""
+    """(params, ids [B, L], batch index) → metric sums, without dropout. The noise depends on the index alone,
+    so that evaluations at different steps see the same masks."""
 
     def evaluation_step(params, ids_BL: jax.Array, index: jax.Array) -> Sums:
-        batch = objective.prepare(jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), index), ids_BL)
+        batch = objective.prepare(
+            jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), index), ids_BL
+        )
         sums, carry = {}, None
         for phase in objective.phases:
             _, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), None, carry)

@@ -1,8 +1,10 @@
-"""Where metrics go: metrics.jsonl always, TensorBoard by option, and a progress bar or plain lines with the time left.
+"""Where metrics go: metrics.jsonl always, TensorBoard by option, and a progress bar or plain lines with the
+time left.
 
-metrics.jsonl holds one object a line. A training row of step n describes the update that made step n (1 … num_steps);
-an evaluation row of step n, whose names start with "eval/", and one of a probe, "probe/", describe the parameters after n
-updates. JSON has no NaN or infinity: a value that is not finite is written as null.
+metrics.jsonl holds one object a line. A training row of step n describes the update that made step n (1 …
+num_steps); an evaluation row of step n, whose names start with "eval/", and one of a probe, "probe/",
+describe the parameters after n updates. JSON has no NaN or infinity: a value that is not finite is written as
+null.
 """
 
 import contextlib
@@ -20,7 +22,11 @@ from tqdm import tqdm
 METRICS_FILE = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 10.0  # on something that is not a terminal
 # What the terminal shows: metric name → shown name, format.
-_SHOWN = {"loss": ("loss", "{:.3f}"), "rtd_auc": ("auc", "{:.3f}"), "tokens_per_second": ("tokens/s", "{:,.0f}")}
+_SHOWN = {
+    "loss": ("loss", "{:.3f}"),
+    "rtd_auc": ("auc", "{:.3f}"),
+    "tokens_per_second": ("tokens/s", "{:,.0f}"),
+}
 _SHOWN_EVALUATION = {"eval/mlm_loss": ("mlm_loss", "{:.3f}"), "eval/rtd_auc": ("auc", "{:.3f}")}
 _PROBE = "probe/"  # of these all is shown
 
@@ -30,8 +36,8 @@ Row = dict[str, Any]
 class MetricWriters:
     """Writes scalars of a run everywhere they should go.
 
-    Opening it for a resumed run forgets what the lost steps wrote: rows beyond `start_step` are removed, and a last
-    line torn by a crash is dropped, so that a step never appears twice.
+    Opening it for a resumed run forgets what the lost steps wrote: rows beyond `start_step` are removed, and
+    a last line torn by a crash is dropped, so that a step never appears twice.
 
     Args:
       run_dir: a local or mounted directory; created if missing.
@@ -41,20 +47,32 @@ class MetricWriters:
       start_step: the restored step, 0 for a new run.
       is_writer: False on all processes but one, which then write and show nothing.
 
-    Raises:
-      ValueError: a remote `run_dir`, a start beyond the end, or a metrics.jsonl that is damaged before its last line.
-      ImportError: TensorBoard asked for without tensorboardX.
+    Raises: ValueError: a remote `run_dir`, a start beyond the end, or a metrics.jsonl that is damaged before
+      its last line. ImportError: TensorBoard asked for without tensorboardX.
     """
 
-    def __init__(self, run_dir: str | os.PathLike, *, tensorboard: bool, progress: bool, total_steps: int,
-                 start_step: int, is_writer: bool = True):
+    def __init__(
+        self,
+        run_dir: str | os.PathLike,
+        *,
+        tensorboard: bool,
+        progress: bool,
+        total_steps: int,
+        start_step: int,
+        is_writer: bool = True,
+    ):
         if not 0 <= start_step <= total_steps:
-            raise ValueError(f"start_step: got {start_step}, expected 0 … config.train.num_steps={total_steps}.")
+            raise ValueError(
+                f"start_step: got {start_step}, expected 0 … config.train.num_steps={total_steps}."
+            )
         self._file: TextIO | None = None
         self._tensorboard = self._progress = None
         self._already_there: set[tuple[int, str]] = set()
-        # Evaluation at the restored step may run again; the row it would repeat is already here. All processes must know.
-        self._already_there = {(row["step"], _kind(row)) for row in read_metrics(run_dir) if row["step"] == start_step}
+        # Evaluation at the restored step may run again; the row it would repeat is already here. All
+        # processes must know.
+        self._already_there = {
+            (row["step"], _kind(row)) for row in read_metrics(run_dir) if row["step"] == start_step
+        }
         if not is_writer:
             return
         run_dir = _local(run_dir)
@@ -66,7 +84,8 @@ class MetricWriters:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, scalars: Mapping[str, float], prefix: str = "") -> None:
-        """Writes one row. Evaluation rows pass prefix="eval/", probes "probe/", which is put before every name.
+        """Writes one row. Evaluation rows pass prefix="eval/", probes "probe/", which is put before every
+        name.
 
         Raises:
           ValueError: a scalar named "step".
@@ -78,7 +97,10 @@ class MetricWriters:
         scalars = {prefix + name: float(value) for name, value in scalars.items()}
         if "step" in scalars:
             raise ValueError('a metric may not be named "step": that is the row\'s own key. Rename it.')
-        row = {"step": int(step), **{name: value if math.isfinite(value) else None for name, value in scalars.items()}}
+        row = {
+            "step": int(step),
+            **{name: value if math.isfinite(value) else None for name, value in scalars.items()},
+        }
         if (row["step"], _kind(row)) not in self._already_there:
             # One write a row: a crash tears at most the last line, and the next start drops that.
             try:
@@ -93,7 +115,8 @@ class MetricWriters:
             self._progress.show(step, scalars)
 
     def has_row(self, step: int, prefix: str = "") -> bool:
-        """Whether the run already had this row when it was opened: the work behind it need not be done again."""
+        """Whether the run already had this row when it was opened: the work behind it need not be done
+        again."""
         return (step, prefix) in self._already_there
 
     def close(self) -> None:
@@ -107,8 +130,10 @@ class MetricWriters:
         name, file, self._file = self._file.name, self._file, None
         with contextlib.suppress(OSError):  # closing tries to write the same row once more
             file.close()
-        return OSError(f"{name}: a row could not be written: {error}. Free disk space and run the same command again: it goes "
-                       "on from the newest checkpoint.")
+        return OSError(
+            f"{name}: a row could not be written: {error}. Free disk space and run the same command again: "
+            "it goes on from the newest checkpoint."
+        )
 
     def __enter__(self) -> "MetricWriters":
         return self
@@ -118,7 +143,8 @@ class MetricWriters:
 
 
 def read_metrics(run_dir: str | os.PathLike) -> list[Row]:
-    """Rows of run_dir/metrics.jsonl in file order, without a last line torn by a crash; [] when there is no file.
+    """Rows of run_dir/metrics.jsonl in file order, without a last line torn by a crash; [] when there is no
+    file.
 
     Raises:
       ValueError: a damaged line before the last one; names it.
@@ -129,13 +155,16 @@ def read_metrics(run_dir: str | os.PathLike) -> list[Row]:
 
 def _local(run_dir: str | os.PathLike) -> Path:
     if "://" in os.fspath(run_dir):
-        raise ValueError(f"run directory: got {os.fspath(run_dir)!r}, expected a local or mounted path: metrics.jsonl "
-                         "grows by appending, and object stores cannot append. Mount the bucket, or copy afterwards.")
+        raise ValueError(
+            f"run directory: got {os.fspath(run_dir)!r}, expected a local or mounted path: metrics.jsonl "
+            "grows by appending, and object stores cannot append. Mount the bucket, or copy afterwards."
+        )
     return Path(run_dir)
 
 
 def _parse(path: Path) -> tuple[list[Row], bool]:
-    """Rows of the file, and whether its last line lacks its newline; that one is left out unless all of it is there."""
+    """Rows of the file, and whether its last line lacks its newline; that one is left out unless all of it is
+    there."""
     lines = path.read_bytes().split(b"\n")
     is_torn = lines[-1] != b""
     rows = []
@@ -146,8 +175,10 @@ def _parse(path: Path) -> tuple[list[Row], bool]:
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):  # only a torn one gets here
                 break
-            raise ValueError(f"{path}, line {number}: expected an object with a \"step\", got {line[:80]!r}. Repair "
-                             "the file or move it away; the run itself can still be resumed.") from error
+            raise ValueError(
+                f'{path}, line {number}: expected an object with a "step", got {line[:80]!r}. Repair '
+                "the file or move it away; the run itself can still be resumed."
+            ) from error
         rows.append(row)
     return rows, is_torn
 
@@ -168,7 +199,8 @@ def _forget_after(path: Path, start_step: int) -> None:
 
 
 def _kind(row: Row) -> str:
-    """Prefix that all names of a row share, "" for training rows: two rows of one step and kind are the same row."""
+    """Prefix that all names of a row share, "" for training rows: two rows of one step and kind are the same
+    row."""
     prefixes = {name.partition("/")[0] + "/" if "/" in name else "" for name in row if name != "step"}
     return prefixes.pop() if len(prefixes) == 1 else ""
 
@@ -177,8 +209,9 @@ def _open_tensorboard(directory: Path, start_step: int):
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise ImportError("config.log.tensorboard needs tensorboardX: pip install 'electra_jax[track]', or switch it "
-                          "off.") from error
+        raise ImportError(
+            "config.log.tensorboard needs tensorboardX: pip install 'electra_jax[track]', or switch it off."
+        ) from error
     return SummaryWriter(str(directory), purge_step=start_step + 1)  # viewers then hide what lost steps wrote
 
 
@@ -195,7 +228,11 @@ def _describe_measured(scalars: Mapping[str, float]) -> tuple[str, dict[str, str
     evaluation = _describe(scalars, _SHOWN_EVALUATION)
     if evaluation:
         return "evaluation", evaluation
-    return "probe", {name.removeprefix(_PROBE): f"{value:.3f}" for name, value in scalars.items() if name.startswith(_PROBE)}
+    return "probe", {
+        name.removeprefix(_PROBE): f"{value:.3f}"
+        for name, value in scalars.items()
+        if name.startswith(_PROBE)
+    }
 
 
 class _Bar:
@@ -218,11 +255,14 @@ class _Bar:
 
 
 class _Lines:
-    """A plain line now and then, for log files: first row, last row, evaluations and probes, otherwise throttled by time."""
+    """A plain line now and then, for log files: first row, last row, evaluations and probes, otherwise
+    throttled by time."""
 
     def __init__(self, stream: TextIO, start_step: int, total_steps: int):
         self._stream, self._total = stream, total_steps
-        self._first: tuple[int, float] | None = None  # step and time of the first row: compilation lies before it
+        self._first: tuple[int, float] | None = (
+            None  # step and time of the first row: compilation lies before it
+        )
         self._shown_at = -math.inf
 
     def show(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -33,14 +33,28 @@ class DebertaV2ForReplacedTokenDetection(DebertaV2PreTrainedModel):
         self.mask_predictions = DetectionHead(config)
         self.post_init()
 
-    def forward(self, input_ids=None, attention_mask=None, token_type_ids=None, labels=None, output_hidden_states=None,
-                **kwargs):
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        labels=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
         """With `labels` [batch, length] (1 replaced, 0 original, −100 not scored), also the loss."""
-        outputs = self.deberta(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids,
-                               output_hidden_states=output_hidden_states, **kwargs)
+        outputs = self.deberta(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
         logits = self.mask_predictions(outputs.last_hidden_state)
         loss = None
         if labels is not None:
             is_scored = labels >= 0
-            loss = nn.functional.binary_cross_entropy_with_logits(logits[is_scored], labels[is_scored].to(logits.dtype))
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                logits[is_scored], labels[is_scored].to(logits.dtype)
+            )
         return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

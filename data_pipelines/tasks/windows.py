@@ -1,0 +1,143 @@
+"""Questions as token ids: a context that does not fit with its question becomes several overlapping windows.
+
+As in google-research/electra, finetune/qa/qa_tasks.py, and google-research/bert, run_squad.py, but for the
+answer's tokens, which are found by the characters that they stand for.
+
+Shapes: n ids of a window, m context tokens in it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.tasks.questions import Question
+from data_pipelines.tokenizer import Tokenizer
+
+ENCODE_TEXTS = 1024
+LENGTH_WEIGHT = 0.01  # a window may show a token less around another for every 100 by which it is longer
+
+
+class Window(NamedTuple):
+    """A question and a part of its context."""
+
+    ids: np.ndarray  # int32 [n], [CLS] question [SEP] part of the context [SEP]
+    # int32 [3]: positions in `ids` of the answer's first and last token, and whether the question is
+    # impossible. The positions are 0 and 0 where the question is impossible or the answer is not wholly
+    # inside. None where the question is not labelled, or is not impossible but has no token to point at:
+    # there is nothing to learn from it.
+    label: np.ndarray | None
+    example: int  # index of its question
+    first: int  # position in `ids` of the first context token
+    offsets: np.ndarray  # int32 [m, 2], start and end in the question's context of each context token
+    is_max_context: (
+        np.ndarray
+    )  # bool [m], whether this window has the most context around a token; true in just one window
+
+
+class _Context(NamedTuple):
+    ids: list[int]
+    offsets: np.ndarray  # int32, a span a token
+
+
+def encode_questions(
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    *,
+    max_length: int,
+    max_query_length: int,
+    doc_stride: int,
+) -> list[Window]:
+    """The windows of each question, at least one, in their order; all of at most `max_length` ids.
+
+    A question keeps its first `max_query_length` tokens. A window takes as much of the context as then fits;
+    the next one starts `doc_stride` tokens later, or right behind it if that comes first.
+
+    Raises:
+      ValueError: a length below 1, or `max_length` leaves no room for context beside the longest question.
+    """
+    for name, value in (("max_query_length", max_query_length), ("doc_stride", doc_stride)):
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
+    if max_length < max_query_length + 4:
+        raise ValueError(
+            f"max_length: got {max_length}, expected at least {max_query_length + 4}, for a question of up "
+            f"to {max_query_length} tokens, three special ones and one of the context; ask for longer "
+            "examples, or lower max_query_length"
+        )
+    contexts = _encode(tokenizer.encode_with_offsets, [question.context for question in questions])
+    queries = _encode(tokenizer.encode_batch, [question.question for question in questions])
+    cls, sep = tokenizer.special.cls, tokenizer.special.sep
+    windows = []
+    for example, question in enumerate(questions):
+        context = _Context(*contexts[question.context])
+        start = [cls, *queries[question.question][:max_query_length], sep]
+        answer = _answer_tokens(question, context.offsets)
+        has_label = answer is not None or question.is_impossible
+        parts = list(_parts(len(context.ids), max_length - len(start) - 1, doc_stride))
+        best = _max_context(len(context.ids), parts)
+        for number, part in enumerate(parts):
+            windows.append(
+                Window(
+                    np.array([*start, *context.ids[part], sep], np.int32),
+                    _label(answer, part, len(start), question.is_impossible) if has_label else None,
+                    example,
+                    len(start),
+                    context.offsets[part],
+                    best[part] == number,
+                )
+            )
+    return windows
+
+
+def _encode(encode: Callable[[list[str]], list], texts: Sequence[str]) -> dict[str, Any]:
+    """What `encode` makes of each text; many questions share a context, which is encoded once."""
+    different = list(dict.fromkeys(texts))
+    encoded = (
+        row
+        for at in range(0, len(different), ENCODE_TEXTS)
+        for row in encode(different[at : at + ENCODE_TEXTS])
+    )
+    return dict(zip(different, encoded, strict=True))
+
+
+def _parts(count: int, room: int, doc_stride: int) -> Iterator[slice]:
+    """Slices of `count` tokens; a single empty one of none."""
+    start = 0
+    while True:
+        stop = min(start + room, count)
+        yield slice(start, stop)
+        if stop == count:
+            return
+        start += min(room, doc_stride)
+
+
+def _answer_tokens(question: Question, offsets: np.ndarray) -> tuple[int, int] | None:
+    """The first and last token that hold a character of the answer, None where there is no answer or no such
+    token."""
+    if question.start is None:
+        return None
+    stop = question.start + len(question.answer)
+    is_inside = (offsets[:, 0] < stop) & (offsets[:, 1] > question.start) & (offsets[:, 0] < offsets[:, 1])
+    tokens = np.flatnonzero(is_inside)
+    return (int(tokens[0]), int(tokens[-1])) if len(tokens) else None
+
+
+def _label(answer: tuple[int, int] | None, part: slice, first: int, is_impossible: bool) -> np.ndarray:
+    start = end = 0
+    if answer is not None and part.start <= answer[0] and answer[1] < part.stop:
+        start, end = (token - part.start + first for token in answer)
+    return np.array([start, end, is_impossible], np.int32)
+
+
+def _max_context(count: int, parts: Sequence[slice]) -> np.ndarray:
+    """int [count], which part each token counts in: BERT's `_check_is_max_context`, the first where several
+    are as good."""
+    best, best_scores = np.zeros(count, np.int32), np.full(count, -1.0)
+    for number, part in enumerate(parts):
+        tokens = np.arange(part.start, part.stop)
+        scores = np.minimum(tokens - part.start, part.stop - 1 - tokens) + LENGTH_WEIGHT * len(tokens)
+        is_better = scores > best_scores[part]
+        best[part][is_better] = number
+        best_scores[part][is_better] = scores[is_better]
+    return best

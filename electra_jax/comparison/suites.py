@@ -1,0 +1,119 @@
+"""What `electra_jax.compare` compares: suites of variants, and what is measured of their runs.
+
+Shapes: V vocab, E embedding_size.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from electra_jax.configuration.objectives import choose_objective
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, with_nothing_but
+from electra_jax.runs.trained import load_run
+from electra_jax.soups.ingredients import open_ingredient
+from electra_jax.soups.scores import HELD_OUT, held_out
+
+Figures = dict[str, float]
+Change = Callable[[config_dict.ConfigDict], None]
+SUMMARY = {"mlm_loss": "heldout_mlm_loss", "rtd_auc": "heldout_rtd_auc"}
+
+
+class Suite(NamedTuple):
+    """variants: name → what it changes of the configuration, one change a run; of several runs each starts
+    from the one before and takes as many steps. The first variant sets the number of FLOPs. measure: (run
+    directory, its summary) → figures. soups: name → the variants that it is the average of; measure_soup:
+    (run directory) → the same figures."""
+
+    variants: Mapping[str, tuple[Change, ...]]
+    measure: Callable[[Path, dict[str, Any]], Figures]
+    soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    measure_soup: Callable[[Path], Figures] | None = None
+
+
+def setting(values: Mapping[str, Any]) -> Change:
+    """The change that gives keys of the configuration new values."""
+    return lambda config: config.update_from_flattened_dict(values)
+
+
+def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Change:
+    """The change to another objective of ELECTRA's, and of config.objective's values."""
+
+    def change(config: config_dict.ConfigDict) -> None:
+        choose_objective(config, name)
+        config.objective.update(values)
+
+    return change
+
+
+def first_stage(config: config_dict.ConfigDict) -> None:
+    """The change to what two_stage starts from."""
+    choose_objective(config, "two_stage")
+    config.objective.name = "mlm"
+
+
+def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Figures:
+    """Held-out loss and AUC, as far as the objective has them."""
+    del run_directory
+    return {name: summary[key] for name, key in SUMMARY.items() if key in summary}
+
+
+def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Figures:
+    """Held-out loss and AUC, and how alike the words of each table are on average."""
+    trained = load_run(run_directory)
+    model = PretrainingModel(trained.model)
+    tables = jax.jit(lambda params: model.apply({"params": params}, method="word_tables"))(trained.params)
+    return measure_summary(run_directory, summary) | {
+        f"{name}_cosine": average_cosine(np.asarray(tables[name])) for name in ("generator", "discriminator")
+    }
+
+
+def average_cosine(table_VE: np.ndarray) -> float:
+    """Mean cosine of all pairs of different rows, from the length of the sum of the unit rows: (‖Σû‖² − V) /
+    (V(V − 1))."""
+    table_VE = table_VE.astype(np.float64)
+    unit_VE = table_VE / np.linalg.norm(table_VE, axis=1, keepdims=True)
+    rows = len(unit_VE)
+    return float((np.square(unit_VE.sum(0)).sum() - rows) / (rows * (rows - 1)))
+
+
+def measure_soup(run_directory: Path) -> Figures:
+    """Held-out loss and AUC of an average, which no run has measured, on the rows and with the masks of its
+    ingredients."""
+    ingredient = open_ingredient(run_directory, None)
+    with held_out(ingredient, make_mesh(ingredient.config["mesh"]), ingredient.datasets) as compute:
+        numbers = compute(load_run(run_directory).params)
+    return {name: numbers[key.removeprefix(HELD_OUT)] for name, key in SUMMARY.items()}
+
+
+COURSES = {
+    name: (setting({f"objective.{key}": value for key, value in with_nothing_but(*added).items()}),)
+    for name, added in {
+        "rtd": (),
+        "rtd_std": SWAPPED,
+        "rtd_std_itd": SWAPPED + INSERTED,
+        "mcl": ADDED,
+    }.items()
+}
+ABLATIONS = {
+    name: (objective(name),) for name in ("electra", "mlm", "electra_15", "replace_mlm", "all_tokens_mlm")
+} | {
+    "bert": (objective("mlm", {"mask_token_prob": 0.8, "random_token_prob": 0.1}),),
+    "two_stage": (first_stage, objective("two_stage")),
+    "adversarial": (objective("adversarial"),),
+    "electric": (objective("electric"),),
+    "unigram": (objective("electra", {"generator": "unigram"}),),
+    "uniform": (objective("electra", {"generator": "uniform"}),),
+}
+SHARINGS = {sharing: (setting({"model.embedding_sharing": sharing}),) for sharing in ("tied", "none", "gdes")}
+SUITES = {
+    "ablations": Suite(ABLATIONS, measure_summary),
+    "courses": Suite(COURSES, measure_summary, {"soup": tuple(COURSES)}, measure_soup),
+    "embedding_sharing": Suite(SHARINGS, measure_embeddings),
+}

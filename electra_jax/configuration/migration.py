@@ -1,0 +1,23 @@
+"""What configurations of older runs lack, read from their files."""
+
+from typing import Any
+
+# Keys of a configuration that older runs do not have, and what held for these.
+ADDED = {
+    "stages": [],
+    "train.ema_decay": 0.0,
+    "objective.generator": "model",
+    "objective.random_token_prob": 0.0,
+    "objective.token_weight": 1.0,
+}
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run, read from a file, with all keys that a run has today."""
+    config = {
+        name: dict(section) if isinstance(section, dict) else section for name, section in config.items()
+    }
+    for key, value in ADDED.items():
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config).setdefault(name, value)
+    return config

@@ -1,0 +1,18 @@
+"""The argument of a configuration file: what follows the colon of --config=FILE.py:key=value,key=value."""
+
+
+def parse_config_argument(arg: str | None, **defaults: str) -> dict[str, str]:
+    """Its values over `defaults`.
+
+    Raises:
+      ValueError: a key that is not among the defaults.
+    """
+    chosen = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            raise ValueError(
+                f"config argument: got {item!r}, expected {', '.join(f'{k}=…' for k in defaults)}."
+            )
+        chosen[key] = value
+    return chosen

@@ -1,0 +1,138 @@
+"""The stages of a run: short rows first and long ones at the end, a batch that grows, another mixture.
+
+config.stages holds a pair for each stage after the first: the step that it begins with, counted from 0, and
+what changes then:
+
+    stages=((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512", "train.batch_size":
+    64}),)
+
+What a stage does not name stays as it was in the stage before. The learning rate follows the steps of the
+whole run.
+"""
+
+import contextlib
+import difflib
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+# What a stage may change, section.key; of those in COUNTS the value is a number of 1 or more.
+COUNTS = ("data.sequence_length", "train.batch_size", "train.num_microbatches")
+KEYS = ("data.datasets", "data.weights", *COUNTS)
+EXAMPLE = """((900000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)"""
+
+
+class Stage(NamedTuple):
+    """Steps first_step … end - 1, counted from 0; `config` is the whole configuration as it is in this
+    stage."""
+
+    first_step: int
+    end: int
+    config: dict[str, Any]
+
+    @property
+    def num_examples(self) -> int:
+        """Rows that its steps train on."""
+        return (self.end - self.first_step) * self.config["train"]["batch_size"]
+
+
+def make_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
+    """The stages of a run in their order, at least one; together they are its steps 0 …
+    config.train.num_steps - 1.
+
+    Raises:
+      ValueError: config.stages is not as the text above says.
+    """
+    entries, num_steps = [_check_entry(entry) for entry in config["stages"]], config["train"]["num_steps"]
+    starts = [0, *(first_step for first_step, _ in entries), num_steps]
+    if entries and any(one >= other for one, other in itertools.pairwise(starts)):
+        raise ValueError(
+            f"config.stages: got stages from the steps {starts[1:-1]} on, expected growing numbers, all of "
+            f"them between 0 and config.train.num_steps={num_steps}, and neither of the two."
+        )
+    stages = [Stage(0, starts[1], config)]
+    for (first_step, changes), end in zip(entries, starts[2:], strict=True):
+        stages.append(Stage(first_step, end, _changed(stages[-1].config, changes)))
+    return tuple(stages)
+
+
+def stage_at(config: dict[str, Any], num_done: int) -> Stage:
+    """The stage of the last of `num_done` steps; the first one where none is done."""
+    return next(stage for stage in make_stages(config) if num_done <= stage.end)
+
+
+def last_stage(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run's last stage as one without stages: what goes on from the run goes on from
+    there."""
+    without = {"stages": ()}
+    return (
+        make_stages(without | config)[-1].config | without
+    )  # a run made before there were stages has no such key
+
+
+@contextlib.contextmanager
+def stage_errors(stage: Stage) -> Iterator[None]:
+    """Context in which a ValueError is made to say that a stage is meant, where it is not the first."""
+    try:
+        yield
+    except ValueError as error:
+        if stage.first_step == 0:
+            raise
+        raise ValueError(
+            f"config.stages, in the stage from step {stage.first_step} on: {error} What a stage changes is "
+            "set in config.stages."
+        ) from error
+
+
+def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    for key, value in changes.items():
+        section, name = key.split(".")
+        if key == "data.datasets" and isinstance(value, str):
+            value = tuple(value.split(","))
+        if key == "data.weights" and not isinstance(value, list | tuple):
+            value = (value,)
+        config = config | {section: config[section] | {name: value}}
+    return config
+
+
+def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
+    if (
+        not isinstance(entry, list | tuple)
+        or len(entry) != 2
+        or not _is_count(entry[0])
+        or not isinstance(entry[1], dict)
+    ):
+        raise ValueError(
+            f"config.stages: got {entry!r}, expected pairs of the step that a stage begins with, 1 or more, "
+            f"and what changes then, as in {EXAMPLE}."
+        )
+    first_step, changes = entry
+    where = f"config.stages, in the stage from step {first_step} on"
+    for key, value in changes.items():
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1)
+            raise ValueError(
+                f"{where}: got {key!r}, expected of {', '.join(KEYS)}."
+                + (
+                    f" Did you mean {near[0]!r}?"
+                    if near
+                    else " Nothing else can change in the course of a run."
+                )
+            )
+        if key in COUNTS and not _is_count(value):
+            raise ValueError(f"{where}: got {key}={value!r}, expected a number of 1 or more.")
+    if not changes:
+        raise ValueError(
+            f"{where}: got no change, expected one or more of {', '.join(KEYS)}. Remove the stage."
+        )
+    if "data.sequence_length" in changes and "data.datasets" not in changes:
+        raise ValueError(
+            f"{where}: got data.sequence_length={changes['data.sequence_length']} without data.datasets, "
+            "expected both: the rows of a dataset have one length. Add 'data.datasets', built with "
+            f"--sequence_length {changes['data.sequence_length']}."
+        )
+    return first_step, changes
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,211 @@
+"""What tasks of a kind have of their own: how their examples become rows, labels a batch, outputs a loss and
+predictions.
+
+Shapes: B batch, L length, C outputs of the task.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.tasks.encoding import NO_TAG, encode_examples
+from data_pipelines.tasks.load import UNKNOWN
+from data_pipelines.tasks.windows import encode_questions
+from data_pipelines.tokenizer import Tokenizer
+from electra_jax.finetuning.metrics import score
+from electra_jax.finetuning.span_decoding import decode
+from electra_jax.finetuning.span_heads import can_answer, span_loss
+from electra_jax.finetuning.squad_metrics import squad_score
+from electra_jax.models.inputs import SpecialTokens
+
+Rows = Sequence[Any]  # EncodedExample or Window
+
+
+class TaskKind(NamedTuple):
+    """The functions of one task; `make_kind` makes it.
+
+    encode: (tokenizer, examples, longest row) → rows, how many examples were cut.
+    lay_out: (rows, B, L) → labels and which of them are scored, as arrays; what is left of a batch is not
+    scored.
+    loss: (outputs, labels, is_scored, ids [B, L], the special ones) → mean over what is scored.
+    collect: (examples, rows, outputs of each row) → a prediction an example.
+    is_labelled: example → whether its label is known; alike for all of a split.
+    score: (examples, predictions) → metric → value.
+    spell: prediction → its text in a file of predictions.
+    """
+
+    name: str
+    num_outputs: int
+    encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, int]]
+    lay_out: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
+    loss: Callable[[Any, jax.Array, jax.Array, jax.Array, SpecialTokens], jax.Array]
+    collect: Callable[[Sequence[Any], Rows, Sequence[Any]], list[Any]]
+    is_labelled: Callable[[Any], bool]
+    score: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+    spell: Callable[[Any], str]
+
+
+def make_kind(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+    """The functions of `task`, which is config.task, with its `labels`.
+
+    Raises:
+      ValueError: there is no such kind.
+    """
+    if task["kind"] not in KINDS:
+        raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(KINDS)}")
+    return KINDS[task["kind"]](task, labels)
+
+
+def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+    def lay_out(rows, batch_size, length):
+        return _one_label_a_row(rows, (batch_size,), np.int32)
+
+    def loss(outputs_BC, labels_B, is_scored_B, ids_BL, special):
+        return _mean(_cross_entropy(outputs_BC, labels_B), is_scored_B)
+
+    return TaskKind(
+        "classification",
+        len(labels),
+        encode_examples,
+        lay_out,
+        loss,
+        collect=lambda examples, rows, outputs: [int(output.argmax()) for output in outputs],
+        is_labelled=lambda example: example.label is not None,
+        score=lambda examples, guesses: score(
+            task["metrics"], [example.label for example in examples], guesses, labels
+        ),
+        spell=lambda prediction: labels[prediction],
+    )
+
+
+def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+    scale = task["label_scale"]
+
+    def lay_out(rows, batch_size, length):
+        return _one_label_a_row(rows, (batch_size,), np.float32)
+
+    def loss(outputs_B1, labels_B, is_scored_B, ids_BL, special):
+        return _mean(jnp.square(outputs_B1[:, 0] - labels_B / scale), is_scored_B)
+
+    return TaskKind(
+        "regression",
+        1,
+        encode_examples,
+        lay_out,
+        loss,
+        collect=lambda examples, rows, outputs: [float(output[0]) * scale for output in outputs],
+        is_labelled=lambda example: example.label is not None,
+        score=lambda examples, predictions: score(
+            task["metrics"], [example.label for example in examples], predictions, ()
+        ),
+        spell=lambda prediction: f"{prediction:.6g}",
+    )
+
+
+def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+    def lay_out(rows, batch_size, length):
+        labels_BL = np.full((batch_size, length), NO_TAG, np.int32)
+        for row_L, row in zip(labels_BL, rows, strict=False):
+            row_L[: len(row.ids)] = row.label
+        return labels_BL, labels_BL >= 0
+
+    def loss(outputs_BLC, labels_BL, is_scored_BL, ids_BL, special):
+        return _mean(_cross_entropy(outputs_BLC, labels_BL), is_scored_BL)
+
+    def collect(examples, rows, outputs):
+        parts = [[] for _ in examples]
+        for row, output_LC in zip(rows, outputs, strict=True):
+            parts[row.example].append(output_LC[: len(row.ids)][row.label != NO_TAG].argmax(axis=-1))
+        return [np.concatenate(tags) for tags in parts]
+
+    return TaskKind(
+        "tagging",
+        len(labels),
+        encode_examples,
+        lay_out,
+        loss,
+        collect,
+        is_labelled=lambda example: UNKNOWN not in example.tags,
+        score=lambda examples, predictions: score(
+            task["metrics"], [np.array(example.tags) for example in examples], predictions, labels
+        ),
+        spell=lambda prediction: " ".join(labels[tag] for tag in prediction),
+    )
+
+
+def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+    def encode(tokenizer, examples, max_length):
+        return encode_questions(
+            tokenizer,
+            examples,
+            max_length=max_length,
+            max_query_length=task["max_query_length"],
+            doc_stride=task["doc_stride"],
+        ), 0
+
+    def lay_out(rows, batch_size, length):
+        return _one_label_a_row(rows, (batch_size, 3), np.int32)
+
+    def loss(outputs, labels_B3, is_scored_B, ids_BL, special):
+        return span_loss(outputs, labels_B3, is_scored_B, can_answer(ids_BL, special))
+
+    def score_answers(questions, answers):
+        values = squad_score(
+            [question.answers for question in questions],
+            [answer.text for answer in answers],
+            [answer.null_score for answer in answers],
+            task["null_threshold"],
+        )
+        missing = [name for name in task["metrics"] if name not in values]
+        if missing:
+            raise ValueError(
+                f"config.task.metrics: got {', '.join(missing)}, expected some of {', '.join(values)} for "
+                "these questions."
+            )
+        return {name: values[name] for name in (*task["metrics"], *values)}
+
+    return TaskKind(
+        "question_answering",
+        2,
+        encode,
+        lay_out,
+        loss,
+        collect=lambda examples, rows, outputs: decode(
+            [question.context for question in examples], rows, outputs
+        ),
+        is_labelled=lambda question: question.is_labelled,
+        score=score_answers,
+        spell=lambda answer: " ".join(answer.text.split()),
+    )
+
+
+KINDS = {
+    "classification": _classification,
+    "regression": _regression,
+    "tagging": _tagging,
+    "question_answering": _question_answering,
+}
+
+
+def _one_label_a_row(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of `shape`, [B] or [B, …], and is_scored [B]."""
+    labels, is_scored_B = np.zeros(shape, dtype), np.zeros(shape[0], bool)
+    for index, row in enumerate(rows):
+        if row.label is not None:
+            labels[index], is_scored_B[index] = row.label, True
+    return labels, is_scored_B
+
+
+def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """−log p of the label over the last axis."""
+    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.maximum(labels, 0)[..., None], axis=-1)[
+        ..., 0
+    ]
+
+
+def _mean(losses: jax.Array, is_scored: jax.Array) -> jax.Array:
+    weights = is_scored.astype(jnp.float32)
+    return (weights * losses).sum() / jnp.maximum(weights.sum(), 1.0)

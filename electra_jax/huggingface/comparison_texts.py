@@ -1,0 +1,85 @@
+"""Text that an exported tokenizer is compared on: held-out documents where they are at hand, sentences, and
+nasty cases."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipelines.tokenizer import Tokenizer
+
+PLAIN_LINES = (
+    "The generator proposes a token for every masked position, and the discriminator says which tokens "
+    "were replaced.",
+    "In 1872 the committee met eleven times; its report, 340 pages long, was never printed.",
+    "She asked whether the bridge over the river had been repaired, but nobody in the village could tell "
+    "her.",
+    "Prices rose by 4.5 % in March, after a rise of 3.9 % in February and 2.1 % a year before.",
+    "Most of the birds leave the islands in August; a few stay until the first snow falls on the southern "
+    "hills.",
+    '"You can\'t do that," he said, "not without the owner\'s permission – and she isn\'t here."',
+    "The function returns a list of pairs (name, value), sorted by name, or None if the file can't be read.",
+    "After the war the theatre was rebuilt on the same ground, to the plans of an architect from Prague.",
+    "Add the flour slowly, stir until the dough is smooth, and let it rest for an hour in a warm place.",
+    "Light travels about 299,792 kilometres in a second, so it needs eight minutes from the Sun to the "
+    "Earth.",
+    "His second novel, which appeared under another name, sold better than all the others together.",
+    "Nothing in the letter suggests that the author had ever visited the country that he described.",
+)
+NASTY_LINES = (
+    "",
+    " ",
+    "\t\n",
+    "  two  spaces\tand\ttabs \n",
+    "no\u00a0break\u202fspaces\u3000wide",
+    "zero\u200bwidth\u200djoiner\ufeff",
+    "Ｆｕｌｌ－ｗｉｄｔｈ １２３",
+    "ﬁne ligatures: ﬀ ﬃ ﬄ",
+    "e\u0301 combining, é composed, ñ, Å, \u1e9b\u0323",
+    "ΟΔΥΣΣΕΥΣ και ο Σίσυφος",
+    "İstanbul'da ışık, STRASSE straße ẞ",
+    "Привет, мир! Ёлка и ёлка",
+    "今天天气很好，我们去公园吧。",
+    "日本語のテキスト ｶﾀｶﾅ",
+    "한국어 문장입니다",
+    "مرحبا بالعالم",
+    "שלום עולם",
+    "हिन्दी में लिखा",
+    "ไม่มีช่องว่างระหว่างคำ",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 ☃️",
+    "½ ² ㎏ № ™ …",
+    "a literal ▁ here, and ▁there",
+    "control \x07 and \x1f and \x85 characters",
+    "[NOT A TOKEN] <tag> & {braces}",
+    "x" * 600,
+    "word " * 600,
+    "under_score, hy-phen, e-mail@example.com, https://example.com/a?b=c&d=%20",
+)
+
+
+def comparison_examples() -> list[tuple[str, str | None]]:
+    """Texts and pairs of texts of several lengths, for models that were fine-tuned on either."""
+    short, long = " ".join(PLAIN_LINES[0].split()[:4]), " ".join(PLAIN_LINES[3:])
+    return [
+        (short, None),
+        (PLAIN_LINES[1], None),
+        (long, None),
+        (short, PLAIN_LINES[2]),
+        (PLAIN_LINES[5], PLAIN_LINES[6]),
+        (PLAIN_LINES[2], long),
+    ]
+
+
+def comparison_lines(tokenizer: Tokenizer, documents: Sequence[np.ndarray]) -> list[tuple[str, list[int]]]:
+    """(text, ids with [CLS] and [SEP]) of every line; `documents` are token ids without special ones.
+
+    A text that spells a special token is left out: `transformers` reads it as the token, our pipeline as
+    text.
+    """
+    special = tokenizer.special
+    spellings = [tokenizer.vocabulary()[i] for i in special]
+    texts = [*(tokenizer.decode(ids.tolist()) for ids in documents), *PLAIN_LINES, *NASTY_LINES]
+    texts = [text for text in texts if not any(spelling in text for spelling in spellings)]
+    return [
+        (text, [special.cls, *ids, special.sep])
+        for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True)
+    ]

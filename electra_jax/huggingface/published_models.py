@@ -1,0 +1,196 @@
+"""A pre-training model as the models that are published: each one encoder with embeddings of its own and the
+head on it.
+
+Parameters of a published model are {"embeddings", "encoder", "head"}. `split` makes them from a run's
+parameters, with shared tables written out; `join` puts them together again under a given way of sharing.
+
+Shapes: B batch, L length, D hidden, V vocab, E embedding_size.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from electra_jax.models.config import EncoderConfig, PretrainingConfig
+from electra_jax.models.embeddings import Embeddings
+from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
+from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.pretraining import encode_masked, has_decoder, make_encoder
+
+Tree = dict[str, Any]
+ROLES = ("discriminator", "generator")
+SHARED_TABLES = ("word_embeddings", "position_embeddings")
+# Modules of a run that no published model has: MCL's detection heads for swapped and inserted tokens, for
+# which no class of `transformers` has a place. An import makes them anew.
+UNPUBLISHED = ("discriminator_swap_predictions", "discriminator_insert_predictions")
+# What else is left behind, of the ablations: a copy gate, a baseline, two towers. An import goes on without
+# them.
+OF_ABLATIONS = ("discriminator_gate", "generator_baseline", "generator_left", "generator_right")
+MODULES = (
+    "embeddings",
+    "discriminator_tokens",
+    *(f"{role}{part}" for role in ROLES for part in ("", "_embeddings", "_predictions")),
+)
+
+
+class PublishedModel(nn.Module):
+    """One encoder with its own embeddings and head; its parameters are what `split` returns for a role."""
+
+    config: EncoderConfig
+    role: str  # one of ROLES
+
+    def setup(self):
+        is_generator = self.role == "generator"
+        self.embeddings = Embeddings(self.config, stores_positions=is_generator and has_decoder(self.config))
+        self.encoder = make_encoder(self.config)
+        self.head = (GeneratorPredictions if is_generator else DiscriminatorPredictions)(self.config)
+
+    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs) -> jax.Array | VocabularyLogits:
+        """Without dropout: detection logits [B, L], or the generator's `VocabularyLogits` of all
+        positions."""
+        if self.role == "generator":
+            x_BLD = encode_masked(self.encoder, self.embeddings, ids_BL, inputs, is_training=False)
+            return self.head(x_BLD, self.embeddings.word_table())
+        return self.head(self.encoder(self.embeddings(ids_BL, inputs, False), inputs, False), inputs)
+
+
+class Published(NamedTuple):
+    """A model to publish."""
+
+    config: EncoderConfig
+    params: Tree
+
+
+def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
+    """Role → model, from the parameters of a run: a generator alone after plain masked language modelling.
+
+    Of the ablations (models/ablations.py) it is the encoder that they train: in the role of a generator where
+    it predicts tokens, without its gate; a discriminator alone where there is no generator, or one that is no
+    encoder (two towers).
+
+    Gradient-disentangled tables (GDES) are added up here, in float32: E_D = E_G + E_Δ (DeBERTaV3 §3.3).
+    UNPUBLISHED modules are left behind.
+
+    Raises:
+      ValueError: another module that no role takes.
+    """
+    params = {name: tree for name, tree in params.items() if name not in UNPUBLISHED + OF_ABLATIONS}
+    unknown = [name for name in params if name not in MODULES]
+    if unknown:
+        raise ValueError(
+            f"parameters: got the modules {unknown}, which no published model takes, expected some of "
+            f"{MODULES}. Add them to UNPUBLISHED in huggingface/parts.py if they shall be left behind."
+        )
+    if "discriminator" not in params:
+        generator = {
+            "embeddings": params["embeddings"],
+            "encoder": params["generator"],
+            "head": params["generator_predictions"],
+        }
+        return {"generator": Published(config.discriminator, generator)}
+    shared = params.get("embeddings")
+    generator_embeddings = params["generator_embeddings"] if shared is None else shared
+    discriminator_embeddings = shared
+    if shared is None:
+        discriminator_embeddings = _with_tables(
+            params["discriminator_embeddings"], generator_embeddings, config.discriminator.has_input_positions
+        )
+    if "discriminator_tokens" in params:
+        encoder = {
+            "embeddings": discriminator_embeddings,
+            "encoder": params["discriminator"],
+            "head": params["discriminator_tokens"],
+        }
+        return {"generator": Published(config.discriminator, encoder)}
+    return {
+        role: Published(
+            encoder,
+            {"embeddings": embeddings, "encoder": params[role], "head": params[f"{role}_predictions"]},
+        )
+        for role, encoder, embeddings in (
+            ("discriminator", config.discriminator, discriminator_embeddings),
+            ("generator", config.generator, generator_embeddings),
+        )
+        if role in params
+    }
+
+
+def with_token_types(params: Tree, config: EncoderConfig) -> Tree:
+    """What a file for ELECTRA's classes holds: they cannot do without token types, so that a model without
+    gets one, a row of zeros."""
+    if config.type_vocab_size or config.disentangled is not None or config.relative_bias is not None:
+        return params
+    row = np.zeros((1, config.embedding_size), np.float32)
+    return params | {"embeddings": params["embeddings"] | {"token_type_embeddings": {"embedding": row}}}
+
+
+def _with_tables(embeddings: Tree, generator_embeddings: Tree, has_positions: bool) -> Tree:
+    """The discriminator's embeddings with complete tables of its own."""
+    complete = dict(embeddings)
+    for name in SHARED_TABLES if has_positions else SHARED_TABLES[:1]:
+        base, own = generator_embeddings[name], embeddings.get(name, {})
+        if "delta" in own:
+            complete[name] = {"embedding": base["embedding"] + own["delta"]}
+        elif not own:
+            complete[name] = base
+    return complete
+
+
+def join(trees: dict[str, Tree], config: PretrainingConfig) -> Tree:
+    """The inverse of `split`: a run's parameters under config.embedding_sharing.
+
+    GDES: E_Δ = E_D − E_G in float32, the nearest number to the difference; if any E_Δ gives E_D back exactly,
+    this one does.
+
+    Raises:
+      ValueError: the embeddings of the two are not the same, but should be shared.
+    """
+    generator = trees["generator"]
+    if "discriminator" not in trees:
+        return {
+            "embeddings": generator["embeddings"],
+            "generator": generator["encoder"],
+            "generator_predictions": generator["head"],
+        }
+    params = {role: trees[role]["encoder"] for role in ROLES}
+    params |= {f"{role}_predictions": trees[role]["head"] for role in ROLES}
+    discriminator_embeddings, generator_embeddings = (
+        trees["discriminator"]["embeddings"],
+        generator["embeddings"],
+    )
+    sharing = config.embedding_sharing
+    if sharing == "tied" and config.discriminator.disentangled is None:
+        _check_equal(discriminator_embeddings, generator_embeddings)
+        return params | {"embeddings": discriminator_embeddings}
+    own = dict(discriminator_embeddings)
+    if sharing != "none":
+        for name in SHARED_TABLES:
+            if name in own and sharing == "tied":
+                _check_equal({name: own.pop(name)}, {name: generator_embeddings[name]})
+            elif name in own:
+                own[name] = {"delta": own[name]["embedding"] - generator_embeddings[name]["embedding"]}
+    return params | {"generator_embeddings": generator_embeddings, "discriminator_embeddings": own}
+
+
+def _check_equal(one: Tree, other: Tree) -> None:
+    for path, value in jax.tree_util.tree_leaves_with_path(one):
+        counterpart = other
+        for part in path:
+            counterpart = counterpart[part.key]
+        if not np.array_equal(value, counterpart):
+            raise ValueError(
+                f"{jax.tree_util.keystr(path, simple=True, separator='/')}: the generator's and the "
+                "discriminator's differ, expected equal ones for embeddings that are tied. Use "
+                "--embedding_sharing none or gdes."
+            )
+
+
+def shares_embeddings(trees: dict[str, Tree], is_deberta: bool) -> bool:
+    """Whether both models have the same embeddings, as far as tied ones would be shared."""
+    one, other = (trees[role]["embeddings"] for role in ROLES)
+    names = [name for name in SHARED_TABLES if name in one] if is_deberta else list(one)
+    return all(
+        name in other and jax.tree.all(jax.tree.map(np.array_equal, one[name], other[name])) for name in names
+    )

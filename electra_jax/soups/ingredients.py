@@ -1,0 +1,165 @@
+"""The ingredients of a soup, and whether they can be averaged: one model, one tokenizer, one start."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from electra_jax.configuration.stages import stage_at
+from electra_jax.models.config import PretrainingConfig, make_pretraining_config
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.base import Objective
+from electra_jax.objectives.registry import make_objective
+from electra_jax.runs.trained import dataset_paths, differing_settings, find_step, read_description
+from electra_jax.training.optimizer import path_name
+from electra_jax.training.state import abstract_params
+
+SOUP_FILE = "soup.json"
+MAX_SHOWN = 6  # parameters that an error names
+
+
+class Ingredient(NamedTuple):
+    """A checkpoint of a run. `config` is that of the stage it is in, `datasets` are the directories of its
+    data, `params` are shapes, `start` says where training began (`_start_of`)."""
+
+    workdir: Path
+    step: int
+    config: dict[str, Any]
+    datasets: list[str]
+    model: PretrainingConfig
+    tokenizer: Tokenizer
+    objective: Objective
+    params: Any
+    start: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.workdir}:{self.step}"
+
+
+def open_ingredients(runs: Sequence[str], *, different_starts: bool) -> list[Ingredient]:
+    """The checkpoints DIR (the newest) or DIR:STEP, checked; no parameter is read.
+
+    Raises: FileNotFoundError: no run, or no such checkpoint. ValueError: fewer than two, one twice, or they
+      cannot be averaged; `different_starts` lets pass those whose starts differ,
+        or are not known.
+    """
+    ingredients = [open_ingredient(*_parse(word)) for word in runs]
+    names = [one.name for one in ingredients]
+    if len(set(names)) < max(2, len(names)):
+        raise ValueError(
+            f"--runs: got the checkpoints {names}, expected two or more different ones. Name runs, "
+            "DIR1,DIR2, or steps of one run, DIR:STEP,DIR:STEP; config.checkpoint.keep says how many a run "
+            "keeps."
+        )
+    first, *others = ingredients
+    for other in others:
+        _check_same_model(first, other)
+        if not different_starts:
+            _check_same_start(first, other)
+    return ingredients
+
+
+def _parse(word: str) -> tuple[Path, int | None]:
+    """DIR:STEP, or DIR, which may hold colons too."""
+    directory, _, step = word.rpartition(":")
+    return (Path(directory), int(step)) if directory and step.isdecimal() else (Path(word), None)
+
+
+def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
+    """The checkpoint of `step`, or the newest; no parameter is read.
+
+    Raises:
+      FileNotFoundError: no run, or no such checkpoint.
+    """
+    description = read_description(workdir)
+    step = find_step(workdir, step)
+    config = stage_at(description["config"], step).config | {"stages": ()}
+    model, tokenizer = make_pretraining_config(config["model"]), load_tokenizer(str(workdir / "tokenizer"))
+    objective, _ = make_objective(config, model, SpecialTokens(**tokenizer.special._asdict()))
+    params, _ = abstract_params(objective, config["data"]["sequence_length"])
+    return Ingredient(
+        workdir,
+        step,
+        config,
+        dataset_paths(workdir, description["config"], step),
+        model,
+        tokenizer,
+        objective,
+        params,
+        _start_of(workdir, description),
+    )
+
+
+def _start_of(workdir: Path, description: dict[str, Any]) -> dict[str, Any] | None:
+    """What decided the parameters at step 0; None for a soup of different starts.
+
+    With config.checkpoint.init_from it is that run alone: the seed then decides masks and dropout, which may
+    differ.
+    """
+    if (workdir / SOUP_FILE).is_file():
+        return json.loads((workdir / SOUP_FILE).read_text())["start"]
+    if "imported_from" in description:
+        return {"imported from": description["imported_from"]}
+    config = description["config"]
+    if config["checkpoint"]["init_from"]:
+        return {"config.checkpoint.init_from": str(Path(config["checkpoint"]["init_from"]).resolve())}
+    return {
+        "config.train.seed": config["train"]["seed"],
+        **{f"config.model.{key}": config["model"][key] for key in ("initializer", "initializer_range")},
+    }
+
+
+def _check_same_model(first: Ingredient, other: Ingredient) -> None:
+    where = f"--runs: {first.name} and {other.name}"
+    differing = differing_settings(first.config["model"], other.config["model"])
+    if differing:
+        lines = "\n".join(
+            f"  config.model.{key}: {one!r} and {two!r}" for key, (one, two) in differing.items()
+        )
+        raise ValueError(f"{where} are different models, expected the same:\n{lines}\nLeave one of them out.")
+    one, two = first.tokenizer.fingerprint, other.tokenizer.fingerprint
+    if one != two:
+        raise ValueError(
+            f"{where} have different tokenizers ({one[:16]}… and {two[:16]}…), expected the same: rows of "
+            "their tables would be averaged that are not of one word. Leave one of them out."
+        )
+    one, two = (_shapes(ingredient.params) for ingredient in (first, other))
+    differing = [
+        f"  {name}: {one.get(name)} and {two.get(name)}"
+        for name in sorted(one.keys() | two.keys())
+        if one.get(name) != two.get(name)
+    ]
+    if differing:
+        rest = [f"  … and {len(differing) - MAX_SHOWN} more"] if len(differing) > MAX_SHOWN else []
+        lines = "\n".join(differing[:MAX_SHOWN] + rest)
+        objectives = " and ".join(
+            repr(ingredient.config["objective"]["name"]) for ingredient in (first, other)
+        )
+        raise ValueError(
+            f"{where} (config.objective.name {objectives}) have different parameters, expected the same "
+            f"names and shapes:\n{lines}\nLeave one of them out."
+        )
+
+
+def _check_same_start(first: Ingredient, other: Ingredient) -> None:
+    if first.start is None or first.start != other.start:
+        one, two = (start or {"of a soup": "several starts"} for start in (first.start, other.start))
+        lines = "\n".join(
+            f"  {key}: {one.get(key)!r} and {two.get(key)!r}"
+            for key in sorted(one.keys() | two.keys())
+            if one.get(key) != two.get(key) or first.start is None
+        )
+        raise ValueError(
+            f"--runs: {first.name} and {other.name} started from different parameters, or from what is not "
+            f"known, expected the same start:\n{lines}\nWhat one learned in one unit the other has in "
+            "another, and their average in none. Train them from the same config.train.seed, or the same "
+            "config.checkpoint.init_from. If you know that they started alike, give --different_starts."
+        )
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}

@@ -1,0 +1,159 @@
+"""What a greedy soup is chosen by: a metric of a run's own evaluation on held-out rows, or of its probe on a
+task."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from data_pipelines.loader import EvaluationLoader
+from data_pipelines.mixture import DatasetSource, make_sequential
+from electra_jax.distributed.sharding import axis_context, batch_sharding
+from electra_jax.runs.inputs import check_data
+from electra_jax.soups.ingredients import Ingredient
+from electra_jax.training.evaluation import evaluate
+from electra_jax.training.metrics import Numbers
+from electra_jax.training.step import make_evaluation_step
+
+HELD_OUT, PROBE = "heldout_", "probe_"  # before the names of metrics, as in summary.json
+LOWER_IS_BETTER, HIGHER_IS_BETTER = (
+    ("loss",),
+    ("accuracy", "auc"),
+)  # last words of held-out metrics that rank models
+
+
+class Score(NamedTuple):
+    """measure: parameters → value. is_as_good: (value, other) → whether it is not worse; False for NaN."""
+
+    name: str
+    measure: Callable[[Any], float]
+    is_lower_better: bool
+
+    def is_as_good(self, value: float, other: float) -> bool:
+        return value <= other if self.is_lower_better else value >= other
+
+    def rank(self, value: float) -> float:
+        """Sorts the best first and NaN last."""
+        return math.inf if math.isnan(value) else value if self.is_lower_better else -value
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError when `name` cannot be the name of a score."""
+    is_held_out = name.startswith(HELD_OUT) and name.endswith(LOWER_IS_BETTER + HIGHER_IS_BETTER)
+    if not is_held_out and not name.startswith(PROBE):
+        raise ValueError(
+            f"--score: got {name!r}, expected {HELD_OUT}METRIC, a loss, accuracy or AUC as summary.json has "
+            f"them (heldout_mlm_loss, heldout_rtd_auc), or {PROBE}METRIC (probe_frozen_accuracy, "
+            "probe_finetuned_f1)."
+        )
+
+
+@contextlib.contextmanager
+def open_score(
+    name: str,
+    ingredient: Ingredient,
+    mesh: Mesh,
+    *,
+    datasets: Sequence[str],
+    probe: dict[str, str],
+    directory: Path,
+) -> Iterator[Score]:
+    """The score `name` as the run of `ingredient` would measure it on `mesh`. Held-out rows are those of
+    `datasets`; `probe` holds values that replace those of its config.probe, whose sample, if it is one, is
+    fetched to `directory`.
+
+    Raises:
+      ValueError, OSError: the data do not fit the run or cannot be read, or there is no such metric.
+    """
+    check_name(name)
+    prefix = HELD_OUT if name.startswith(HELD_OUT) else PROBE
+    metrics = (
+        held_out(ingredient, mesh, datasets)
+        if prefix == HELD_OUT
+        else _probe(ingredient, mesh, probe, directory)
+    )
+    with metrics as compute:
+
+        def measure(params: Any) -> float:
+            numbers = compute(params)
+            if name.removeprefix(prefix) not in numbers:
+                raise ValueError(
+                    f"--score: got {name!r}, which {ingredient.workdir} does not measure; expected one of "
+                    f"{', '.join(prefix + metric for metric in sorted(numbers))}."
+                )
+            return numbers[name.removeprefix(prefix)]
+
+        yield Score(name, measure, prefix == HELD_OUT and name.endswith(LOWER_IS_BETTER))
+
+
+@contextlib.contextmanager
+def held_out(
+    ingredient: Ingredient, mesh: Mesh, datasets: Sequence[str]
+) -> Iterator[Callable[[Any], Numbers]]:
+    """Parameters → what the evaluation of pre-training measures: with its rows, its noise, its metrics.
+
+    Raises:
+      ValueError, OSError: the data do not fit the run or cannot be read.
+    """
+    config = ingredient.config
+    absent = [path for path in datasets if not Path(path).is_dir()]
+    if absent:
+        raise FileNotFoundError(
+            f"--score: there is no directory {', '.join(absent)}, expected the datasets of "
+            f"{ingredient.workdir}, whose held-out rows it is of. Say where they are: --datasets=DIR,DIR."
+        )
+    mixture = make_sequential([DatasetSource(path, split="validation") for path in datasets])
+    check_data(config, ingredient.model, mixture)
+    theirs, ours = mixture.infos[0].tokenizer_fingerprint, ingredient.tokenizer.fingerprint
+    if theirs != ours:
+        raise ValueError(
+            f"--datasets: {datasets[0]} was built with another tokenizer ({theirs[:16]}…) than the runs' "
+            f"({ours[:16]}…). Build it with --tokenizer {ingredient.workdir / 'tokenizer'}."
+        )
+    step = jax.jit(
+        make_evaluation_step(
+            ingredient.objective, seed=config["eval"]["seed"], vocab_size=config["model"]["vocab_size"]
+        )
+    )
+    with (
+        axis_context(mesh),
+        EvaluationLoader(
+            mixture,
+            batch_size=config["eval"]["batch_size"],
+            sharding=batch_sharding(mesh),
+            max_batches=config["eval"]["max_batches"],
+        ) as batches,
+    ):
+        yield lambda params: evaluate(step, params, batches)
+
+
+@contextlib.contextmanager
+def _probe(
+    ingredient: Ingredient, mesh: Mesh, values: dict[str, str], directory: Path
+) -> Iterator[Callable[[Any], Numbers]]:
+    """The probe of pre-training: a classifier on frozen states, and a short fine-tuning."""
+    from electra_jax.finetuning.probes import (
+        Probe,  # here, since what reads and scores tasks takes seconds to import
+    )
+
+    if "probe" not in ingredient.config:
+        raise ValueError(
+            f"--score: {ingredient.workdir} was made before runs had a config.probe. Choose by its held-out "
+            "rows."
+        )
+    settings = ingredient.config["probe"]
+    unknown = [key for key in values if key not in settings]
+    if unknown:
+        raise ValueError(f"--probe: got {', '.join(unknown)}, expected of {', '.join(sorted(settings))}.")
+    chosen = {key: type(settings[key])(value) for key, value in values.items()}
+    yield Probe(
+        ingredient.config | {"probe": settings | chosen},
+        ingredient.model,
+        ingredient.tokenizer,
+        mesh,
+        directory,
+    )

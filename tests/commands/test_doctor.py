@@ -1,0 +1,152 @@
+"""`python -m electra_jax.doctor`: what is wrong is found before the run, on whichever process it is."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import types
+
+import jax
+import pytest
+from ml_collections import config_dict
+
+from electra_jax import doctor
+from electra_jax.configuration.flags import load_config
+from electra_jax.distributed.sharding import axis_context
+from electra_jax.runs.inputs import open_inputs
+from electra_jax.training.program import make_program
+from support.paths import ROOT
+from support.tiny_run import command, values
+
+
+def start(workdir, data, environment, arguments=(), **changes):
+    return subprocess.Popen(
+        command(workdir, data, module="electra_jax.doctor", arguments=arguments, **changes),
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def lines(output):
+    return [" ".join(line.split()) for line in output.splitlines()]
+
+
+def test_all_is_well_and_nothing_is_left_behind(data, environment, tmp_path):
+    process = start(tmp_path / "new" / "run", data, environment, ["--expect_devices=1"])
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    shown = lines(out)
+    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "All is well."
+    assert [line.split()[1] for line in shown[:-1]] == ["devices", "same", "run", "data", "size"]
+    assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[4]
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_every_mistake_is_named_in_one_go(data, environment, tmp_path):
+    (tmp_path / "file").write_text("")
+    process = start(
+        tmp_path / "file" / "run", data, environment, ["--expect_devices=8"], data__sequence_length=64
+    )
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "--expect_devices: got 1, expected 8" in out
+    assert "cannot be written: " in out and "Give a --workdir that this user may write to" in out
+    assert "config.data.sequence_length: got 64, but the datasets hold rows of 32" in out
+    assert " size " not in out and lines(out)[-1] == "Something is wrong; see above."
+
+
+@pytest.mark.slow
+def test_a_process_with_other_settings_another_disk_and_other_data_is_named(data, environment, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        start(
+            tmp_path / f"disk_{index}" / "run",
+            data,
+            environment,
+            [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"],
+            train__seed=index,
+            data__datasets=str(data / ("corpus", "other")[index]),
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], outputs
+    shown = lines(outputs[0][0])
+    at = shown.index(next(line for line in shown if line.startswith("wrong same everywhere [process 1]")))
+    assert shown[at + 1].startswith('other than on process 0: config.data.datasets (here ["')
+    assert shown[at + 1].endswith(
+        "), config.train.seed (here 1). Install the same on every host and give the same command."
+    )
+    assert "ok same everywhere [process 0]" in shown[at - 1]
+    assert any(line.startswith("the files of processes [1] are not seen here") for line in shown)
+    assert any(line.startswith("the files of processes [0] are not seen here") for line in shown)
+    assert shown.count("not the same on every process. Copy the datasets again.") == 2
+    assert "same everywhere" not in outputs[1][0]  # the first speaks for all
+
+
+def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
+    eight = environment | {
+        "XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    }
+    process = start(tmp_path / "run", data, eight, mesh__tensor=8)
+    out, _ = process.communicate(timeout=300)
+    assert (
+        process.returncode == 1
+        and "config.mesh does not fit the model" in out
+        and lines(out)[-2].startswith("…")
+    )
+
+
+@pytest.mark.slow
+def test_a_process_that_is_missing_is_said_and_does_not_hang(data, environment, tmp_path):
+    process = start(
+        tmp_path / "run",
+        data,
+        environment,
+        ["--coordinator=localhost:1", "--num_processes=2", "--process_id=1", "--timeout=5"],
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "No answer in 5 seconds; this process was waiting for: the other processes." in err
+
+
+def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):
+    config = config_dict.ConfigDict(load_config("configs/debug.py").to_dict())
+    changes = values(data, mesh__data=2, mesh__fsdp=4)
+    config.update_from_flattened_dict(
+        {key: value for key, value in changes.items() if key != "data.datasets"}
+    )
+    config.data.datasets = (str(data / "corpus"),)
+    inputs = open_inputs(config.to_dict(), tmp_path / "run")
+    with axis_context(inputs.mesh):
+        state = make_program(inputs.config, inputs.objective, inputs.mesh).init()
+    on_device = sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(state))
+    finding = doctor.check_sizes(inputs, tmp_path / "run")
+    assert finding.problem == "" and f"state {doctor.size(on_device)} a device" in finding.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
+    finding = doctor.check_sizes(inputs, tmp_path / "run")
+    assert "10 B free" in finding.text and "the checkpoints do not fit" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (2**40 * 3, "3.0 TiB")]
+)
+def test_bytes_for_people(number, text):
+    assert doctor.size(number) == text
+
+
+def test_help_teaches():
+    outcome = subprocess.run(
+        [sys.executable, "-m", "electra_jax.doctor", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "--expect_devices" in outcome.stdout and "Exit code 0: all is well" in outcome.stdout

@@ -1,0 +1,138 @@
+"""`python -m electra_jax.evaluate`: equal FLOPs, every start on every task, one table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from electra_jax import evaluate
+from electra_jax.configuration.flags import load_config
+from electra_jax.finetuning.results import Result
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.flops import mlm_flops, rtd_flops
+from support import tiny_run
+
+
+def test_objectives_cost_the_same():
+    config = load_config("configs/evaluate.py").pretraining.to_dict()
+    model = make_pretraining_config(config["model"])
+    tokens = config["train"]["num_steps"] * config["train"]["batch_size"] * 128
+    steps = evaluate.equal_steps(config, evaluate.with_objective(config, "mlm"))
+    assert evaluate.equal_steps(config, config) == config["train"]["num_steps"] < steps
+    cost = steps * config["train"]["batch_size"] * 128 * mlm_flops(model, 128, 0.15)
+    np.testing.assert_allclose(cost, tokens * rtd_flops(model, 128, 0.15), rtol=1e-3)
+
+
+def test_an_objective_brings_what_it_cannot_do_without():
+    config = load_config("configs/evaluate.py").pretraining.to_dict()
+    assert evaluate.with_objective(config, "electra") == config
+    changed = evaluate.with_objective(config, "electric")
+    assert changed["objective"] == config["objective"] | {"name": "electric", "vocab_chunk_size": 2048}
+    assert changed["model"] == config["model"] and config["objective"]["vocab_chunk_size"] == 0
+
+
+def test_some_of_the_tasks_can_be_chosen():
+    assert set(load_config("configs/evaluate.py").tasks) == {"sst2", "cola", "ud", "squad"}
+    assert set(load_config("configs/evaluate.py:data=DIR,tasks=ud+cola").tasks) == {"ud", "cola"}
+    with pytest.raises(
+        ValueError, match=r"argument tasks: got 'udd', expected some of sst2, cola, ud, squad with \+ between"
+    ):
+        load_config("configs/evaluate.py:tasks=ud+udd")
+
+
+@pytest.fixture()
+def config(data, tmp_path):
+    """Two small tasks, a run of a few steps."""
+    for split, number in (("train", 32), ("validation", 16)):
+        rows = [f"{'abc defg' if i % 2 else 'hij klm'}\t{i % 2}\n" for i in range(number)]
+        (tmp_path / f"{split}.tsv").write_text("".join(rows))
+    config = load_config("configs/evaluate.py").to_dict()
+    pretraining = load_config("configs/debug.py")
+    pretraining.update_from_flattened_dict(
+        {
+            key: value
+            for key, value in tiny_run.values(
+                data, train__num_steps=4, eval__every=4, checkpoint__every=4, log__every=2
+            ).items()
+            if key != "data.datasets"
+        }
+    )
+    pretraining.data.datasets = (str(data / "corpus"),)
+    task = load_config("configs/finetune.py:task=local").to_dict()
+    task["task"] |= {split: str(tmp_path / f"{split}.tsv") for split in ("train", "validation")} | {
+        "text": "0",
+        "label": "1",
+    }
+    task["train"] |= {"num_epochs": 1, "batch_size": 8}
+    task["log"] = {"progress": False}
+    other = task | {"task": task["task"] | {"metrics": ("f1", "matthews")}}
+    return config | {"pretraining": pretraining.to_dict(), "tasks": {"one": task, "two": other}}
+
+
+@pytest.mark.slow
+def test_every_start_is_fine_tuned_on_every_task(config, tmp_path):
+    workdir = tmp_path / "run"
+    runs = evaluate.pretrain_objectives(config["pretraining"], ["mlm", "electra"], workdir, [0, 1])
+    assert {name: sorted(path.name for path in directory.iterdir()) for name, directory in runs.items()} == {
+        "mlm": ["seed_0", "seed_1"],
+        "electra": ["seed_0", "seed_1"],
+    }
+    for name, directory in runs.items():
+        described = json.loads((directory / "seed_1" / "config.json").read_text())["config"]
+        assert (described["objective"]["name"], described["train"]["seed"], described["data"]["seed"]) == (
+            name,
+            1,
+            1,
+        )
+    starts = {"random": f"random:{runs['electra']}/seed_0", "mlm": f"{runs['mlm']}/seed_{{seed}}"}
+    results = evaluate.evaluate(config, workdir, starts, [0, 1]).results
+    assert [(result.model, result.seed) for result in results] == [
+        ("random", 0),
+        ("random", 1),
+        ("mlm", 0),
+        ("mlm", 1),
+    ]
+    assert all(list(result.metrics) == ["one accuracy", "two f1", "two matthews"] for result in results)
+    assert evaluate.evaluate(config, workdir, starts, [0, 1]).results == results
+
+    tuned = workdir / "finetuning" / "one" / "results.json"
+    before = json.loads(tuned.read_text())
+    evaluate.evaluate(config, workdir, {"mlm": f"{runs['mlm']}/seed_0"}, [1])
+    assert (
+        len(json.loads(tuned.read_text())) == len(before) + 1
+    )  # seed 1 from the pre-training of seed 0 is another run
+
+
+def test_every_start_gets_its_best_of_the_sweep(monkeypatch, tmp_path):
+    config = {
+        "tasks": {
+            task: {"task": {"metrics": ("accuracy", "f1")}, "optimizer": {"learning_rate": 1.0}}
+            for task in "ab"
+        }
+    }
+    best = {("a", "x"): 2.0, ("a", "y"): 3.0, ("b", "x"): 3.0, ("b", "y"): 3.0}
+
+    def run(settings, workdir, plan):
+        return [
+            Result(
+                start,
+                seed,
+                {"f1": -abs(rate - best[workdir.name, start]) + seed, "accuracy": 10.0 * rate, "mcc": 0.0},
+                {"optimizer.learning_rate": rate},
+            )
+            for start in plan.starts
+            for rate in (values["optimizer.learning_rate"] for values in plan.sweep)
+            for seed in plan.seeds
+        ]
+
+    monkeypatch.setattr(evaluate.finetune, "run", run)
+    results, chosen = evaluate.evaluate(
+        config, tmp_path, {"X": "x", "Y": "y"}, [0, 1], ["optimizer.learning_rate=2.0,3.0"]
+    )
+    rate = lambda value: {"optimizer.learning_rate": value}
+    assert chosen == {"a": {"X": rate(2.0), "Y": rate(3.0)}, "b": {"X": rate(3.0), "Y": rate(3.0)}}
+    assert results[:2] == [
+        Result("X", 0, {"a f1": 0.0, "a accuracy": 20.0, "b f1": 0.0, "b accuracy": 30.0}),
+        Result("X", 1, {"a f1": 1.0, "a accuracy": 20.0, "b f1": 1.0, "b accuracy": 30.0}),
+    ]
+    assert [(result.model, result.seed) for result in results] == [("X", 0), ("X", 1), ("Y", 0), ("Y", 1)]

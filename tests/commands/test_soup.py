@@ -1,0 +1,459 @@
+"""`python -m electra_jax.soup`: what is averaged, what a greedy soup keeps, what is refused, and who reads
+what comes out."""
+
+import contextlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electra_jax import soup
+from electra_jax.configuration.flags import load_config
+from electra_jax.conversion import export_run as export_module
+from electra_jax.finetuning import probes
+from electra_jax.finetuning.encoders import load_initial
+from electra_jax.huggingface.published_models import split
+from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.objectives.registry import make_objective
+from electra_jax.runs.trained import check_initial, load_run
+from electra_jax.soup import Choices, add, greedy, make_soup
+from electra_jax.soups.scores import Score
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.state import abstract_params
+from electra_jax.training.writers import read_metrics
+from support.paths import ROOT
+from support.tiny import SPECIAL
+from support.tiny_export import PLAIN, electra_model, make_config
+from support.tiny_run import LENGTH, NUM_STEPS
+
+UNIFORM = Choices("uniform", None, [], {}, different_starts=False)
+
+
+@pytest.fixture(scope="module")
+def base(data):
+    """(whole configuration, parameters) of a tiny ELECTRA."""
+    config = make_config(electra_model(discriminator=encoder_shape(16, 1) | {"num_heads": 2}), data)
+    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    shapes, _ = abstract_params(objective, LENGTH)
+    rng = np.random.default_rng(0)
+    return config, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+def make_run(workdir, data, base, *states, tokenizer="tokenizer_corpus", **changes):
+    """(run directory, parameters of each checkpoint) of a run that started as `base`, with the steps 1, 2, …
+    of parameters near it. A state "ema" has a moving average, which is then what is returned. `changes` by
+    key with "__" for the dots."""
+    config = json.loads(json.dumps(base[0]))
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        section = config
+        for each in sections:
+            section = section[each]
+        section[name] = value
+    shutil.copytree(data / tokenizer, workdir / "tokenizer")
+    (workdir / "config.json").write_text(json.dumps({"config": config, "data": []}))
+    rng = np.random.default_rng(len(workdir.name) + sum(map(ord, workdir.name)))
+    near = lambda: jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), base[1])
+    trees = []
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=9)) as checkpointer:
+        for step, kind in enumerate(states or ("params",), 1):
+            state = {"params": near()} | ({"ema": near()} if kind == "ema" else {})
+            checkpointer.save(step, state, {})
+            trees.append(state[kind])
+        checkpointer.wait()
+    return workdir, trees
+
+
+def assert_is_mean(params, trees):
+    for ours, *leaves in zip(jax.tree.leaves(params), *map(jax.tree.leaves, trees), strict=True):
+        np.testing.assert_allclose(ours, np.mean(leaves, axis=0, dtype=np.float64), atol=5e-7)
+
+
+def test_the_mean_of_runs_steps_and_moving_averages_in_any_order(data, base, tmp_path):
+    one, first = make_run(
+        tmp_path / "one", data, base, "params", "params", "params", stages=[[2, {"train.batch_size": 8}]]
+    )
+    two, second = make_run(tmp_path / "two", data, base, "ema", objective__disc_weight=9.0, data__seed=3)
+    record = make_soup([f"{one}:1", f"{one}", str(two)], tmp_path / "soup", UNIFORM)
+    run = load_run(tmp_path / "soup")
+    assert_is_mean(run.params, [first[0], first[2], second[0]])
+    assert run.step == 0 and run.config["stages"] == [] and run.config["train"]["batch_size"] == 32
+    assert run.config["checkpoint"]["init_from"] == "" and run.config["data"]["datasets"] == [
+        str(data / "corpus")
+    ]
+    table = run.params["embeddings"]["word_embeddings"]["embedding"]
+    assert len(table.devices()) == 8 and table.dtype == np.float32
+    assert record == json.loads((tmp_path / "soup" / "soup.json").read_text())
+    assert [
+        (each["workdir"], each["step"], each["weight"], each["score"]) for each in record["ingredients"]
+    ] == [(str(one), 1, 1 / 3, None), (str(one), 3, 1 / 3, None), (str(two), 1, 1 / 3, None)]
+    assert record["start"]["config.train.seed"] == 0 and record["score"] is None and record["trials"] == []
+    # Its settings are those of the first, in the stage of that checkpoint; and a soup can go into another.
+    make_soup([f"{one}:3", f"{two}:1", f"{one}:1"], tmp_path / "again", UNIFORM)
+    again = load_run(tmp_path / "again")
+    assert again.config["train"]["batch_size"] == 8
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-7), again.params, run.params)
+    make_soup([str(tmp_path / "soup"), f"{one}:1"], tmp_path / "of_soups", UNIFORM)
+    assert_is_mean(load_run(tmp_path / "of_soups").params, [jax.device_get(run.params), first[0]])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "one",
+        "two",
+        "soup",
+        "again",
+        "of_soups",
+    }  # nothing unfinished
+
+
+@settings(deadline=None, max_examples=25)
+@given(count=st.integers(1, 9), seed=st.integers(0, 99))
+def test_a_mean_is_that_of_numpy_and_of_equals_exact(count, seed):
+    rows = np.random.default_rng(seed).normal(size=(count, 7)).astype(np.float32)
+    mean, same = jnp.array(rows[0]), jnp.array(rows[0])
+    for number, row in enumerate(rows[1:], 2):
+        before, added = mean, jnp.array(row)
+        mean, same = add(mean, added, 1.0 / number), add(same, jnp.array(rows[0]), 1.0 / number)
+        assert added.is_deleted() and not before.is_deleted()  # what is left when an ingredient is not kept
+    np.testing.assert_allclose(mean, rows.mean(0, dtype=np.float64), atol=1e-6)
+    np.testing.assert_array_equal(same, rows[0])
+
+
+class Kettle:
+    """Ingredients that are numbers, of which the mean nearest to `target` scores best; counts the models in
+    memory."""
+
+    def __init__(self, numbers, target, *, is_lower_better=False, broken=()):
+        self.numbers, self.target, self.most = numbers, target, 0
+        sign = 1 if is_lower_better else -1
+        self.score = Score(
+            "heldout_x",
+            lambda params: (
+                math.nan if float(params["x"][0]) in broken else sign * abs(float(params["x"][0]) - target)
+            ),
+            is_lower_better,
+        )
+        self.ingredients = [Named(f"run:{place}", number) for place, number in enumerate(numbers)]
+
+    def read(self, ingredient):
+        params = {"x": jnp.full(1000, ingredient.number, jnp.float32)}
+        self.most = max(self.most, sum(array.shape == (1000,) for array in jax.live_arrays()))
+        return params
+
+
+class Named:
+    def __init__(self, name, number):
+        self.name, self.number = name, number
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    numbers=st.lists(st.integers(-8, 8), min_size=2, max_size=6),
+    target=st.integers(-8, 8),
+    is_lower_better=st.booleans(),
+)
+def test_greedy_keeps_what_does_not_make_it_worse(numbers, target, is_lower_better):
+    kettle = Kettle(
+        [number + place / 64 for place, number in enumerate(numbers)], target, is_lower_better=is_lower_better
+    )
+    made = greedy(kettle.ingredients, kettle.read, kettle.score)
+    loss = lambda places: abs(np.mean([kettle.numbers[place] for place in places]) - target)
+    order = sorted(range(len(numbers)), key=lambda place: loss([place]))
+    kept = order[:1]
+    for trial, place in zip(made.trials, order[1:], strict=True):
+        assert trial.to == [f"run:{one}" for one in kept] and trial.added == f"run:{place}"
+        if abs(loss([*kept, place]) - loss(kept)) > 1e-5:  # closer than that it is up to rounding
+            assert trial.is_kept == (loss([*kept, place]) < loss(kept))
+        kept = [*kept, place] if trial.is_kept else kept
+    assert made.kept == kept and kettle.most == 2
+    assert (
+        abs(made.score) == pytest.approx(loss(kept), abs=1e-5) and abs(made.score) <= loss(order[:1]) + 1e-5
+    )
+    np.testing.assert_allclose(
+        made.params["x"][0], np.mean([kettle.numbers[place] for place in kept]), atol=1e-5
+    )
+    assert {place: abs(score) for place, score in made.scores.items()} == pytest.approx(
+        {place: loss([place]) for place in range(len(numbers))}, abs=1e-5
+    )
+
+
+def test_greedy_with_ties_and_with_what_has_no_score():
+    kettle = Kettle([9.0, 1.0, 3.0, 2.0], 2.0, broken=(9.0, 5.5))
+    made = greedy(kettle.ingredients, kettle.read, kettle.score)
+    # 2 is the best; 1.5 is worse; 2.5 is as far off; the 9 comes last, and 5.5 has no score either.
+    assert made.kept == [3] and [trial.is_kept for trial in made.trials] == [False] * 3
+    assert made.trials[-1].added == "run:0" and math.isnan(made.scores[0])
+    kettle = Kettle([-2.0, 1.0, 2.0], 0.0)
+    made = greedy(kettle.ingredients, kettle.read, kettle.score)  # 1, then −1/2, then 1/3
+    assert made.kept == [1, 0, 2] and made.params["x"][0] == pytest.approx(1 / 3)
+    for is_lower_better in (False, True):
+        kettle = Kettle([2.0, 2.0], 1.0, is_lower_better=is_lower_better)
+        assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [
+            0,
+            1,
+        ]  # it does not lower the score
+    kettle = Kettle([3.0, 5.0], 3.5, broken=(4.0,))
+    assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0]
+    kettle = Kettle([9.0, 9.0], 0.0, broken=(9.0,))
+    with pytest.raises(ValueError, match="--score: got heldout_x = NaN for all ingredients"):
+        greedy(kettle.ingredients, kettle.read, kettle.score)
+
+
+REFUSED = {
+    "one checkpoint": (
+        ["a"],
+        {},
+        ValueError,
+        r"--runs: got the checkpoints \['.*/a:2'\], expected two or more different",
+    ),
+    "one of them twice": (["a", "b", "a:2"], {}, ValueError, r"expected two or more different ones"),
+    "no such step": (
+        ["a:3", "a"],
+        {},
+        FileNotFoundError,
+        r"expected a checkpoint of step 3, found those of \[1, 2\]",
+    ),
+    "no run": (["a", "nothing"], {}, FileNotFoundError, "nothing: expected a run directory"),
+    "another model": (
+        ["a", "model"],
+        {},
+        ValueError,
+        r"/a:2 and .*/model:1 are different models, expected the same:\n"
+        r"  config\.model\.layer_norm_epsilon: 1e-12 and 0\.001\nLeave",
+    ),
+    "another tokenizer": (
+        ["a", "tokenizer"],
+        {},
+        ValueError,
+        r"have different tokenizers \(\w{16}… and \w{16}…\)",
+    ),
+    "other modules": (
+        ["a", "mlm"],
+        {},
+        ValueError,
+        r"objective\.name 'electra' and 'mlm'\) have different parameters, exp"
+        r"(.|\n)*  discriminator/\S+: \(.*\) and None\n(.|\n)*… and \d+ more\nLeave one",
+    ),
+    "another seed": (
+        ["a", "seed"],
+        {},
+        ValueError,
+        r"started from different parameters(.|\n)*  config\.train\.seed: 0 and 1\n"
+        r"(.|\n)*give --different_starts",
+    ),
+    "another initializer": (
+        ["a", "initializer"],
+        {},
+        ValueError,
+        r"  config\.model\.initializer: 'published' and 'local'",
+    ),
+    "a run from elsewhere": (
+        ["a", "from_b"],
+        {},
+        ValueError,
+        r"  config\.checkpoint\.init_from: None and '/b'\n",
+    ),
+    "two from elsewhere": (
+        ["from_b", "from_c"],
+        {},
+        ValueError,
+        r"  config\.checkpoint\.init_from: '/b' and '/c'\n",
+    ),
+    "two imports": (["import_b", "import_c"], {}, ValueError, r"  imported from: 'b' and 'c'\n"),
+    "greedy without a score": (
+        ["a", "b"],
+        {"method": "greedy"},
+        ValueError,
+        "--score is missing: --method=greedy chooses",
+    ),
+    "a score that ranks nothing": (
+        ["a", "b"],
+        {"score": "heldout_unigram_entropy"},
+        ValueError,
+        "--score: got 'heldout_uni",
+    ),
+    "a score of no kind": (
+        ["a", "b"],
+        {"score": "mlm_loss"},
+        ValueError,
+        r"got 'mlm_loss', expected heldout_METRIC",
+    ),
+    "no held-out rows": (
+        ["lost", "b"],
+        {"score": "heldout_mlm_loss"},
+        FileNotFoundError,
+        "no directory /lost, expected",
+    ),
+    "rows of others": (
+        ["a", "b"],
+        {"score": "heldout_mlm_loss", "datasets": ["{data}/other"]},
+        ValueError,
+        r"--datasets: .*other was built with another tokenizer",
+    ),
+    "no such probe": (
+        ["a", "b"],
+        {"score": "probe_x", "probe": {"trian": "f"}},
+        ValueError,
+        "--probe: got trian, expected",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pantry(data, base, tmp_path_factory):
+    """Run directories under their names, most of them fit for no soup with "a"."""
+    root = tmp_path_factory.mktemp("pantry")
+    make_run(
+        root / "a", data, base, "params", "params", model__hidden_dropout=0.1
+    )  # which changes no parameter's meaning
+    make_run(root / "b", data, base)
+    make_run(root / "model", data, base, model__layer_norm_epsilon=1e-3)
+    make_run(root / "tokenizer", data, base, tokenizer="tokenizer_other")
+    make_run(root / "mlm", data, base, objective__name="mlm")
+    make_run(root / "seed", data, base, train__seed=1)
+    make_run(root / "initializer", data, base, model__initializer="local")
+    make_run(root / "lost", data, base, data__datasets=["/lost"])
+    for name in ("b", "c"):
+        make_run(root / f"from_{name}", data, base, checkpoint__init_from=f"/{name}")
+        run, _ = make_run(root / f"import_{name}", data, base)
+        (run / "config.json").write_text(
+            json.dumps(json.loads((run / "config.json").read_text()) | {"imported_from": name})
+        )
+    return root
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_averaged_is_refused_before_anything_is_read(
+    case, pantry, data, tmp_path, monkeypatch
+):
+    runs, choices, error, message = REFUSED[case]
+    if "datasets" in choices:
+        choices = choices | {"datasets": [path.format(data=data) for path in choices["datasets"]]}
+    monkeypatch.setattr(soup, "restore_params", None)
+    with pytest.raises(error, match=message):
+        make_soup([str(pantry / run) for run in runs], tmp_path / "soup", UNIFORM._replace(**choices))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_exists_is_left_alone_and_what_started_apart_can_be_asked_for(pantry, data, tmp_path):
+    (tmp_path / "soup").mkdir()
+    with pytest.raises(
+        FileExistsError, match=r"--workdir: .*soup exists, expected a directory to make\. Choose another"
+    ):
+        make_soup([str(pantry / "a"), str(pantry / "b")], tmp_path / "soup", UNIFORM)
+    assert not [*(tmp_path / "soup").iterdir()]
+    apart, runs = UNIFORM._replace(different_starts=True), [str(pantry / "a"), str(pantry / "seed")]
+    assert make_soup(runs, tmp_path / "apart", apart)["start"] is None
+    shutil.copytree(tmp_path / "apart", tmp_path / "as_well")
+    for other, start in ((pantry / "a", "  config.train.seed: None and 0\n"), (tmp_path / "as_well", "")):
+        with pytest.raises(
+            ValueError, match=rf"or from what is not known(.|\n)*{start}  of a soup: 'several starts' and "
+        ):
+            make_soup([str(tmp_path / "apart"), str(other)], tmp_path / "again", UNIFORM)
+
+
+def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_path, monkeypatch):
+    asked = []
+
+    class Probe:
+        def __init__(self, config, model, tokenizer, mesh, directory):
+            asked.append(
+                (
+                    config["probe"]["max_examples"],
+                    config["probe"]["train"],
+                    config["probe"]["num_epochs"],
+                    directory,
+                )
+            )
+
+        def __call__(self, params):
+            return {"frozen_accuracy": float(params["embeddings"]["word_embeddings"]["embedding"][0, 0])}
+
+    monkeypatch.setattr(probes, "Probe", Probe)
+    choices = Choices(
+        "greedy", "probe_frozen_accuracy", [], {"max_examples": "7", "train": "file"}, different_starts=False
+    )
+    record = make_soup(
+        [str(pantry / "a"), str(pantry / "a:1"), str(pantry / "b")], tmp_path / "soup", choices
+    )
+    ((examples, train, epochs, directory),) = asked
+    assert (examples, train, epochs, directory.name) == (7, "file", 3, "probe")
+    scores = [each["score"] for each in record["ingredients"]]
+    assert [each["weight"] for each in record["ingredients"]] == [
+        float(score == max(scores)) for score in scores
+    ]
+    assert record["score"] == {
+        "name": "probe_frozen_accuracy",
+        "value": max(scores),
+        "probe": {"max_examples": "7", "train": "file"},
+    }
+    assert len(record["trials"]) == 2 and not any(trial["is_kept"] for trial in record["trials"])
+    with pytest.raises(
+        ValueError, match=r"'probe_f1', which .* does not measure; expected one of probe_frozen_accuracy\."
+    ):
+        make_soup(
+            [str(pantry / "a"), str(pantry / "b")], tmp_path / "other", choices._replace(score="probe_f1")
+        )
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_by_command_chosen_by_the_evaluation_of_training_and_read_by_all(
+    finished, environment, tmp_path, monkeypatch
+):
+    run, made = finished[0], tmp_path / "soup"
+    outcome = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "electra_jax.soup",
+            f"--runs={run},{run}:{NUM_STEPS - 10}",
+            f"--workdir={made}",
+            "--method=greedy",
+            "--score=heldout_mlm_loss",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    record = json.loads((made / "soup.json").read_text())
+    newest, older = record["ingredients"]
+    trained = [
+        row["eval/mlm_loss"]
+        for row in read_metrics(run)
+        if row["step"] == NUM_STEPS and "eval/mlm_loss" in row
+    ]
+    assert newest["score"] == pytest.approx(trained[0], abs=1e-6) and newest["score"] < older["score"]
+    (trial,) = record["trials"]
+    assert trial["is_kept"] == (trial["score"] <= newest["score"]) and trial["to"] == [f"{run}:{NUM_STEPS}"]
+    lines = outcome.stdout.splitlines()
+    assert lines[0] == f"{newest['weight']:.3f}  {run}:{NUM_STEPS}" and lines[-1] == str(made)
+    assert f"[2/2] {run}:{NUM_STEPS - 10}: heldout_mlm_loss {older['score']:.4f}" in outcome.stderr
+
+    average = load_run(made)
+    encoder = jax.tree.map(
+        np.asarray, split(average.params, average.model)["discriminator"].params["encoder"]
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal, load_initial(str(made), tmp_path / "cache").params["encoder"], encoder
+    )
+    config = load_config(f"configs/continued.py:run={made}").to_dict()
+    check_initial(made, config, average.tokenizer.fingerprint)
+    monkeypatch.setattr(export_module, "verify_if_possible", lambda directory: None)  # as of any run
+    export_module.export_run(made, None, tmp_path / "export", PLAIN)
+    card = (tmp_path / "export" / "discriminator" / "README.md").read_text()
+    kept = sum(each["weight"] > 0 for each in record["ingredients"])
+    assert (
+        f"The mean of the parameters of {kept} checkpoint" in card
+        and "chosen out of 2 as a greedy soup (Wortsman" in card
+    )
+    assert "python -m electra_jax.soup" in card

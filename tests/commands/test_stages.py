@@ -1,0 +1,552 @@
+"""Stages of a run: which steps they are, what they read, and that a run which changes on its way is still one
+run."""
+
+import collections
+import json
+import os
+import shutil
+import signal
+import types
+
+import jax
+import numpy as np
+import pytest
+from grain import MapDataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import continued, debug
+from data_pipelines import mixture
+from data_pipelines.corpus import build_corpus
+from data_pipelines.mixture import (
+    DatasetSource,
+    continue_sources,
+    examples_of_each,
+    make_mixture,
+    make_sequential,
+)
+from electra_jax import doctor, pretrain
+from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.stages import last_stage, make_stages, stage_at
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import axis_context
+from electra_jax.distributed.stopping import StopNotice, Stopped
+from electra_jax.huggingface.card import Publication, make_card, read_record
+from electra_jax.models.flops import rtd_flops
+from electra_jax.runs import inputs as run_inputs
+from electra_jax.runs.inputs import open_inputs
+from electra_jax.runs.trained import dataset_paths, load_run
+from electra_jax.training.loop import Intervals, train
+from electra_jax.training.program import make_program
+from electra_jax.training.writers import MetricWriters, read_metrics
+from support import tiny_run
+from support.command_lines import read_command_line
+from support.run_records import checkpoints, comparable, counting_step
+
+SHORT, LONG = 16, tiny_run.LENGTH
+
+
+def staged(*stages, num_steps=100):
+    """The debug configuration with config.stages, 32 rows of 64 at the beginning."""
+    config = debug.get_config().to_dict()
+    config["train"]["num_steps"], config["stages"] = num_steps, stages
+    return config
+
+
+def shapes(config):
+    return [
+        (
+            stage.first_step,
+            stage.end,
+            stage.config["train"]["batch_size"],
+            stage.config["data"]["sequence_length"],
+            stage.config["data"]["datasets"],
+        )
+        for stage in make_stages(config)
+    ]
+
+
+def test_a_stage_keeps_what_it_does_not_name():
+    config = staged(
+        (10, {"train.batch_size": 64}),
+        (50, {"data.sequence_length": 128, "data.datasets": "a,b"}),
+        (90, {"data.weights": (1, 3), "train.num_microbatches": 2}),
+    )
+    first = ("runs/data/corpus",)
+    assert shapes(config) == [
+        (0, 10, 32, 64, first),
+        (10, 50, 64, 64, first),
+        (50, 90, 64, 128, ("a", "b")),
+        (90, 100, 64, 128, ("a", "b")),
+    ]
+    assert make_stages(config)[-1].config["data"]["weights"] == (1, 3)
+    assert make_stages(config)[1].config["train"]["num_microbatches"] == 1
+    assert shapes(json.loads(json.dumps(config)))[2] == (50, 90, 64, 128, ("a", "b"))
+    assert [stage_at(config, num_done).first_step for num_done in (0, 1, 10, 11, 90, 91, 100)] == [
+        0,
+        0,
+        0,
+        10,
+        50,
+        90,
+        90,
+    ]
+    assert config["train"]["batch_size"] == 32  # what it was made from is left as it was
+    assert shapes(staged()) == [(0, 100, 32, 64, first)]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([(10,)], r"got \(10,\), expected pairs of the step that a stage begins with"),
+        (
+            [10, {"train.batch_size": 64}],
+            r"config\.stages: got 10, expected pairs .* as in \(\(900000, ",
+        ),  # no outer comma
+        ([(0, {"train.batch_size": 64})], r"got \(0, .*the step that a stage begins with, 1 or more"),
+        ([(True, {"train.batch_size": 64})], r"got \(True, "),
+        ([(10, {})], r"from step 10 on: got no change, expected one or more of data\.datasets"),
+        (
+            [(10, {"train.batchsize": 64})],
+            r"got 'train\.batchsize', expected of .* Did you mean 'train\.batch_size'\?",
+        ),
+        ([(10, {"optimizer.beta1": 0.5})], r"got 'optimizer\.beta1', expected of .*Nothing else can change"),
+        ([(10, {"train.batch_size": "64"})], r"got train\.batch_size='64', expected a number of 1 or more"),
+        ([(10, {"train.num_microbatches": 0})], r"got train\.num_microbatches=0, expected a number"),
+        (
+            [(10, {"data.sequence_length": 128})],
+            r"without data\.datasets, expected both.*--sequence_length 128",
+        ),
+        (
+            [(10, {"train.batch_size": 64}), (10, {"train.batch_size": 128})],
+            r"from the steps \[10, 10\] on, expected growing",
+        ),
+        ([(100, {"train.batch_size": 64})], r"from the steps \[100\] on, .*config\.train\.num_steps=100"),
+    ],
+)
+def test_wrong_stages_say_what_to_change(stages, message):
+    with pytest.raises(ValueError, match=message):
+        make_stages(staged(*stages))
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_stages_on_the_command_line_and_back_from_a_file(tmp_path, monkeypatch):
+    wanted = "((10, {'train.batch_size': 64}), (20, {'data.datasets': ('a', 'b'), 'data.weights': (1, 2)}))"
+    config, _ = read_command_line(
+        ["pretrain", "--config=configs/debug.py", "--workdir=w", f"--config.stages={wanted}"], monkeypatch
+    )
+    assert config["stages"] == (
+        (10, {"train.batch_size": 64}),
+        (20, {"data.datasets": ("a", "b"), "data.weights": (1, 2)}),
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"config": config}))
+    again = continued.get_config(f"run={tmp_path}")
+    assert (again.data.datasets, again.data.weights, again.train.batch_size, again.stages) == (
+        ("a", "b"),
+        (1, 2),
+        64,
+        (),
+    )
+    del config["stages"]  # as in a run of an earlier version
+    assert last_stage(config) == config | {"stages": ()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=4), st.integers(0, 10**12))
+def test_how_many_examples_of_a_mixture_are_of_each_dataset(weights, many):
+    small, mixed = (
+        many % 300,
+        MapDataset.mix(
+            [MapDataset.range(1).map(lambda _, i=index: i).repeat() for index in range(len(weights))],
+            weights=weights,
+        ),
+    )
+    counts = collections.Counter(mixed[index] for index in range(small))
+    assert examples_of_each(weights, small) == [counts[index] for index in range(len(weights))]
+    assert sum(examples_of_each(weights, many)) == many  # at once, however many
+
+
+@pytest.fixture(scope="module")
+def corpora(data, tmp_path_factory):
+    """Datasets of one text: "short" with rows of 16, "long" and "second" with rows of 32, "other" with
+    another tokenizer."""
+    root = tmp_path_factory.mktemp("corpora")
+    build_corpus(
+        str(root / "short"),
+        train=[str(data / "train.txt")],
+        validation=[str(data / "validation.txt")],
+        tokenizer=str(data / "tokenizer_corpus"),
+        sequence_length=SHORT,
+        packing="documents",
+        num_processes=1,
+    )
+    for name, path in (("long", "corpus"), ("second", "corpus"), ("other", "other")):
+        shutil.copytree(data / path, root / name)
+    return root
+
+
+def rows_of(mixed, count):
+    """(path, row) of the first examples."""
+    return [
+        (mixed.sources[index].path, row)
+        for index, row in zip(*(array.tolist() for array in mixed.rows_at(0, count)), strict=True)
+    ]
+
+
+def test_whatever_batches_and_mixtures_come_every_dataset_is_read_in_its_own_order(corpora):
+    paths = [str(corpora / "long"), str(corpora / "second")]
+    reference = rows_of(make_mixture([DatasetSource(path) for path in paths], seed=3), 4000)
+    orders = {path: [row for name, row in reference if name == path] for path in paths}
+    mixtures = st.sampled_from([paths[:1], paths, paths[1:], paths[::-1]])
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(mixtures, st.integers(1, 5), st.integers(1, 7), st.integers(1, 30)),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def check(parts):
+        parts = [(paths, 1, 1, 1), *parts]
+        numbers = [steps * batch_size for *_, batch_size, steps in parts]
+        sources = continue_sources(
+            [
+                ([DatasetSource(path, weight) for path, weight in zip(names, (1, weight), strict=False)], n)
+                for (names, weight, *_), n in zip(parts, numbers, strict=True)
+            ]
+        )
+        opened = []
+        for one in sources:
+            opened.append(make_mixture(one, seed=3, opened_by=opened))
+        read = [pair for one, number in zip(opened, numbers, strict=True) for pair in rows_of(one, number)]
+        assert len(read) == sum(numbers)
+        for path in paths:
+            mine = [row for name, row in read if name == path]
+            assert mine == orders[path][: len(mine)]
+
+    check()
+
+
+def test_a_dataset_that_is_there_twice_goes_on_twice(corpora):
+    path = str(corpora / "long")
+    whole = make_mixture([DatasetSource(path), DatasetSource(path)], seed=0)
+    _, then = continue_sources([([DatasetSource(path)] * 2, 40)] * 2)
+    assert rows_of(whole, 80)[40:] == rows_of(make_mixture(then, seed=0), 40)
+
+
+def configuration(corpora, stages=(), **changes):
+    """A small run that begins with 8 rows of 16."""
+    config = load_config("configs/debug.py")
+    small = {
+        "model.generator.num_layers": 1,
+        "model.discriminator.num_layers": 1,
+        "data.sequence_length": SHORT,
+        "train.batch_size": 8,
+        "train.num_steps": 12,
+        "log.every": 4,
+        "eval.every": 9,
+        "checkpoint.every": 100,
+        "log.progress": False,
+        "checkpoint.keep": 20,
+    }
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict(
+        tiny_run.VALUES | small | {"data.datasets": (str(corpora / "short"),), "stages": stages} | changes
+    )
+    return config.to_dict()
+
+
+RAMP, LENGTHENED = 5, 9  # where the second and third stage begin
+
+
+def three_stages(corpora):
+    """8 rows of 16, then 16 rows of 16, then 16 rows of 32 from two datasets."""
+    return (
+        (RAMP, {"train.batch_size": 16}),
+        (
+            LENGTHENED,
+            {
+                "data.sequence_length": LONG,
+                "data.datasets": (str(corpora / "long"), str(corpora / "second")),
+                "data.weights": (1.0, 2.0),
+            },
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"train.batch_size": 12},
+            ValueError,
+            r"^config\.stages, in the stage from step 5 on: config\.train\.batch_size: got 12",
+        ),
+        (
+            {"train.num_microbatches": 2},
+            ValueError,
+            r"step 5 on: config\.train\.batch_size: got 8, expected a multiple .* 8·1·2",
+        ),
+        ({"data.datasets": "{corpora}/nothing"}, FileNotFoundError, r"no such dataset directory: .*nothing"),
+        (
+            {"data.datasets": "{corpora}/long"},
+            ValueError,
+            r"step 5 on: config\.data\.sequence_length: got 16, but .* rows of 32",
+        ),
+        (
+            {"data.datasets": "{corpora}/short,{corpora}/short"},
+            ValueError,
+            r"step 5 on: config\.data\.weights: got .* for 2 data",
+        ),
+        ({"data.weights": 0.0}, ValueError, r"every dataset needs a finite weight > 0"),
+        (
+            {"data.datasets": "{corpora}/other", "data.sequence_length": 32},
+            ValueError,
+            r"step 5 on: config\.data\.datasets: got .*other with the tokenizer .*expected that of the first.*tokenizer .*short",
+        ),
+    ],
+)
+def test_the_data_of_every_stage_are_looked_at_before_the_first_step(
+    change, error, message, corpora, tmp_path
+):
+    change = {
+        key: value.format(corpora=corpora) if isinstance(value, str) else value
+        for key, value in change.items()
+    }
+    with pytest.raises(error, match=message):
+        pretrain.run(configuration(corpora, ((5, change),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_longer_than_the_model_are_refused(corpora, tmp_path):
+    config = configuration(corpora, three_stages(corpora), model__max_position_embeddings=SHORT)
+    with pytest.raises(
+        ValueError, match=r"step 9 on: config\.model\.max_position_embeddings: got 16, expected at least"
+    ):
+        open_inputs(config, tmp_path / "run")
+
+
+def test_stages_have_one_state_and_doctor_finds_them_well(corpora, tmp_path, monkeypatch):
+    opened, looked_at, load = [], [], mixture.corpus.load_corpus_info
+    monkeypatch.setattr(mixture.corpus, "load_corpus_info", lambda path: looked_at.append(path) or load(path))
+    finding = doctor.check_run_inputs(configuration(corpora, three_stages(corpora)), tmp_path / "run", opened)
+    assert finding.problem == "" and finding.text.startswith(
+        "1 dataset, rows of 16; from step 9 on 2 datasets, rows of 32: "
+    )
+    assert sorted(looked_at) == sorted(
+        str(corpora / name) for name in ("short", "long", "second") * 2
+    )  # opened once a split
+    (inputs,) = opened
+    infos = [info for stage in inputs.stages[1:] for info in stage.mixture.infos]
+    assert inputs.description["data"] == [info.fingerprint for info in infos] and len(infos) == 3
+    with axis_context(inputs.mesh):
+        states = [
+            make_program(
+                stage.config, inputs.objective, inputs.mesh, first_step=stage.first_step
+            ).abstract_state
+            for stage in inputs.stages
+        ]
+    assert states[0] == states[1] == states[2]
+    assert doctor.check_sizes(inputs, tmp_path / "run").problem == ""
+
+
+def test_the_loop_ends_with_a_stage_and_leaves_what_is_due_there_to_the_next(tmp_path):
+    saved, evaluated, waits = [], [], []
+    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
+    checkpointer = types.SimpleNamespace(
+        save=lambda step, state, run: saved.append(step), wait=lambda: waits.pop()()
+    )
+
+    def go(first, until, stop, on_wait=lambda: None):
+        waits[:] = [lambda: None, on_wait]
+        with (
+            MetricWriters(
+                tmp_path, tensorboard=False, progress=False, total_steps=6, start_step=first
+            ) as writers,
+            stop,
+        ):
+            train(
+                types.SimpleNamespace(step=first, params=(first, until)),
+                counting_step,
+                batches,
+                Intervals(6, 2, 3, 10),
+                evaluate=lambda params: evaluated.append(params) or {"mlm_loss": 1.0},
+                write=writers,
+                run={},
+                checkpointer=checkpointer,
+                schedule=lambda step: 0.0,
+                flops_per_token=1.0,
+                peak_flops=None,
+                stop=stop,
+                until=until,
+            )
+
+    stop = StopNotice()
+    go(0, 3, stop)
+    assert (saved, evaluated, [row["step"] for row in read_metrics(tmp_path)]) == ([3], [], [2, 3])
+    with pytest.raises(Stopped):  # told while the checkpoint between two stages is written
+        go(3, 5, stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert saved == [3, 5] and [row["step"] for row in read_metrics(tmp_path)] == [2, 3, 3, 4, 5]
+    go(5, None, StopNotice())
+    assert (saved, evaluated) == ([3, 5, 6], [(3, 5), 6])
+
+
+class Watched:
+    """`loop.train` which remembers the rows and the length of the logging window at each step; `happens` at a
+    step after it."""
+
+    def __init__(self, monkeypatch):
+        self.ids, self.windows, self.happens, self.train = {}, {}, {}, pretrain.train
+        monkeypatch.setattr(pretrain, "train", self)
+        one = jax.devices()[:1]  # compiles for it in half the time
+        monkeypatch.setattr(run_inputs, "make_mesh", lambda sizes: make_mesh(sizes, one))
+
+    def __call__(self, state, step_fn, batches, intervals, **others):
+        def step(state, ids):
+            number = int(state.step)
+            self.ids[number] = np.asarray(ids)
+            state, window = step_fn(state, ids)
+            self.windows[number] = int(window["steps"])
+            self.happens.pop(number + 1, lambda: None)()
+            return state, window
+
+        return self.train(state, step, batches, intervals, **others)
+
+
+class PowerCut(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(corpora, tmp_path_factory):
+    """(run directory, what was seen of it) of a run through all stages that nothing interrupted. Tests only
+    read it."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        watched = Watched(monkeypatch)
+        pretrain.run(configuration(corpora, three_stages(corpora)), workdir)
+    return workdir, watched
+
+
+@pytest.mark.slow
+def test_a_run_reads_what_its_stages_say(whole, corpora):
+    _, watched = whole
+    short = make_mixture([DatasetSource(str(corpora / "short"))], seed=0)
+    read = np.concatenate([watched.ids[step] for step in range(LENGTHENED)])
+    assert [len(watched.ids[step]) for step in range(12)] == [8] * RAMP + [16] * (12 - RAMP)
+    np.testing.assert_array_equal(read, short.read(*short.rows_at(0, 8 * RAMP + 16 * (LENGTHENED - RAMP))))
+    both = make_mixture(
+        [
+            DatasetSource(str(corpora / "long"), 1.0, order=1),
+            DatasetSource(str(corpora / "second"), 2.0, order=2),
+        ],
+        seed=0,
+    )
+    read = np.concatenate([watched.ids[step] for step in range(LENGTHENED, 12)])
+    np.testing.assert_array_equal(read, both.read(*both.rows_at(0, 16 * 3)))
+
+
+@pytest.mark.slow
+def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
+    workdir, watched = whole
+    rows = read_metrics(workdir)
+    training, evaluation = (
+        [row for row in rows if ("eval/mlm_loss" in row) == kind] for kind in (False, True)
+    )
+    assert [watched.windows[step] for step in range(12)] == [
+        1,
+        2,
+        3,
+        4,
+        1,
+        1,
+        2,
+        3,
+        1,
+        1,
+        2,
+        3,
+    ]  # none of two stages
+    run = load_run(workdir)
+    assert [row["step"] for row in training] == [4, RAMP, 8, LENGTHENED, 12]
+    for row in training:  # a token of a longer row costs more
+        length = SHORT if row["step"] <= LENGTHENED else LONG
+        assert row["model_flops_per_second"] == pytest.approx(
+            3 * row["tokens_per_second"] * rtd_flops(run.model, length, run.config["objective"]["mask_prob"])
+        )
+    held_out = make_sequential(
+        [DatasetSource(str(corpora / name), split="validation") for name in ("long", "second")]
+    )
+    ids = held_out.read(*held_out.rows_at(0, 32))  # two batches of 16
+    assert [row["step"] for row in evaluation] == [LENGTHENED, 12]
+    assert {row["eval/tokens"] for row in evaluation} == {float((ids != run.tokenizer.special.pad).sum())}
+    assert checkpoints(workdir) == [RAMP, LENGTHENED, 12]
+    assert dataset_paths(workdir, run.config, run.step) == [str(corpora / "long"), str(corpora / "second")]
+    assert dataset_paths(workdir, run.config, LENGTHENED) == [str(corpora / "short")]
+    card = make_card(
+        "discriminator",
+        run.model.discriminator,
+        read_record(workdir, 12),
+        Publication(None, None, None),
+        is_exact=True,
+        with_code=False,
+    )
+    assert (
+        "12 steps of 8 rows of 16 tokens, from step 5 on of 16 rows of 16 tokens, from step 9 on of 16 "
+        "rows of 32 tokens, peak learning rate"
+    ) in card
+    assert card.count(" | 2, from step 9 on | `") == 1
+
+
+@pytest.mark.slow
+def test_other_stages_are_another_run(whole, corpora):
+    workdir, _ = whole
+    for stages in (
+        (),
+        three_stages(corpora)[:1],
+        ((RAMP + 1, {"train.batch_size": 16}), three_stages(corpora)[1]),
+    ):
+        with pytest.raises(
+            ValueError, match=r"belongs to a run with other settings:\n  config\.stages: the run has \[\[5, "
+        ):
+            open_inputs(configuration(corpora, stages), workdir)
+    shutil.copytree(workdir, workdir.with_name("older"))
+    path = workdir.with_name("older") / "config.json"
+    older = json.loads(path.read_text())
+    older["config"] = configuration(corpora) | {"checkpoint": older["config"]["checkpoint"]}
+    older["data"] = older["data"][:1]
+    del older["config"]["stages"]  # of a run made before there were any
+    path.write_text(json.dumps(older))
+    assert len(open_inputs(configuration(corpora), path.parent).stages) == 1
+
+
+@pytest.mark.slow
+def test_interrupted_anywhere_a_run_goes_on_as_if_nothing_had_been(whole, corpora, tmp_path, monkeypatch):
+    workdir, watched = tmp_path / "run", Watched(monkeypatch)
+
+    def stopped():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def cut():
+        raise PowerCut
+
+    config = configuration(corpora, three_stages(corpora))
+    # In the midst of a window; between two stages; one step after; and without a notice, two steps after the
+    # next boundary.
+    for step, event, error, saved in (
+        (3, stopped, Stopped, 3),
+        (RAMP, stopped, Stopped, RAMP),
+        (RAMP + 1, stopped, Stopped, RAMP + 1),
+        (LENGTHENED + 2, cut, PowerCut, LENGTHENED),
+    ):
+        watched.happens = {step: event}
+        with pytest.raises(error):
+            pretrain.run(config, workdir)
+        assert checkpoints(workdir)[-1] == saved
+    pretrain.run(config, workdir)
+    assert comparable(workdir) == comparable(whole[0])
+    for one, other in zip(
+        *(jax.tree.leaves(load_run(path).params) for path in (workdir, whole[0])), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)

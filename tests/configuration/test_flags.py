@@ -1,0 +1,116 @@
+"""Command lines: what is read, and what a mistake is answered with."""
+
+import subprocess
+import sys
+
+import pytest
+
+from electra_jax.runs.inputs import dataset_values
+from support.command_lines import read_command_line
+from support.paths import ROOT
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the load_module:DeprecationWarning"
+)  # how ml_collections loads a file
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.train.num_step=5"],
+            r"--config\.train\.num_step: .*no such key\. Did you mean --config\.train\.num_steps\?",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.optimizer.num_steps=5"],
+            r"mean --config\.train\.num_steps\?",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.model.hidden_size=5"],
+            r"discriminator\.hidden_size or --",
+        ),
+        (
+            ["--config", "configs/debug.py", "--workdir=w", "--config.zzz", "5"],
+            r"no such key\. Its sections are checkpoint, ",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.train.num_steps=abc"],
+            r"got 'abc', expected int as in the def",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.train.num_steps=1.5"],
+            r"got '1\.5', expected int",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.model.hidden_dropout=x"],
+            r"got 'x', expected float",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdir=w", "--config.log.progress=maybe"],
+            r"got 'maybe', expected bool",
+        ),
+        (["--config=configs/debug.py", "--workdir=w", "--config.train=5"], r"--config\.train=5"),
+        (["--config=configs/debug.py"], r"^--workdir is missing"),
+        (["--workdir=w"], r"^--config is missing"),
+        (["--config=configs/nothing.py", "--workdir=w"], r"there is no file configs/nothing\.py"),
+        (["--config=README.md", "--workdir=w"], r"expected a Python file"),
+        (
+            ["--config=configs/electra.py:siz=small", "--workdir=w"],
+            r"config argument: got 'siz=small', expected size=…",
+        ),
+        (
+            ["--config=configs/electra.py:size=huge", "--workdir=w"],
+            r"config argument size: got 'huge', expected one of",
+        ),
+        (
+            ["--config=configs/debug.py:model=bert", "--workdir=w"],
+            r"config argument model: got 'bert', expected one of",
+        ),
+        (
+            ["--config=configs/debug.py", "--workdirs=w"],
+            r"Unknown command line flag 'workdirs'\. Did you mean: workdir",
+        ),
+        (["--config=configs/debug.py", "--workdir=w", "stray"], r"got \['stray'\], expected only flags"),
+    ],
+)
+def test_a_wrong_command_line_says_what_to_change(argv, message, monkeypatch):
+    with pytest.raises(SystemExit, match=message) as error:
+        read_command_line(["pretrain", *argv], monkeypatch)
+    assert "Traceback" not in error.value.code  # a text: exit code 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["some/dir"], ("some/dir",)),
+        (["/a/b-c,d_e"], ("/a/b-c", "d_e")),
+        (["('a,b', 'c')"], ("a,b", "c")),
+        (["/a/b-c", "2024"], ("/a/b-c", "2024")),
+    ],
+)
+def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
+    argv = [
+        "pretrain",
+        "--config=configs/debug.py",
+        "--workdir=w",
+        *(f"--config.data.datasets={word}" for word in words),
+        f"--config.data.weights={','.join('2' for _ in expected)}",
+    ]
+    config, _ = read_command_line(argv, monkeypatch)
+    assert dataset_values(config["data"]) == {"datasets": expected, "weights": (2.0,) * len(expected)}
+
+
+def test_a_mistake_on_the_command_line_ends_the_program_with_code_1():
+    command = [
+        sys.executable,
+        "-m",
+        "electra_jax.pretrain",
+        "--config=configs/debug.py",
+        "--workdir=w",
+        "--config.train.num_step=5",
+    ]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 1 and outcome.stdout == ""
+    assert (
+        len(outcome.stderr.splitlines()) == 1 and "Did you mean --config.train.num_steps?" in outcome.stderr
+    )

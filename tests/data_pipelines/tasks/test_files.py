@@ -1,0 +1,319 @@
+"""Labelled data in files: tables, JSON lines, and tagged sentences."""
+
+import gzip
+import json
+
+import pytest
+
+from data_pipelines.tasks.load import load_task
+from support.task_settings import COLUMNS, CONLLU, classification, tagging, write
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_tsv_knows_no_quotes(tmp_path, name):
+    train = write(
+        tmp_path / name, '\ufeffsentence\tid\tlabel\r\n"an open quote\t0\tgood\r\na\x85b, c\t1\t bad\n\n'
+    )
+    data = load_task(classification(train=train, text="sentence", label="label"))
+    assert data == (("bad", "good"), {"train": [('"an open quote', None, 1), ("a\x85b, c", None, 0)]}, [])
+
+
+def test_csv_knows_quotes(tmp_path):
+    train = write(tmp_path / "a.csv", 'a,b,y\n"one, ""1""\nline",two,0\nthree,four,1\n')
+    data = load_task(classification(train=train, text="a", pair="b", label="y"))
+    assert data.splits["train"] == [('one, "1"\nline', "two", 0), ("three", "four", 1)]
+    write(tmp_path / "a.csv", 'a,b,y\n"1\n1",2,3\n"one,two,0\nthree,four,1\n')
+    with pytest.raises(ValueError, match=r"a\.csv:4: not valid CSV .*name the file \.tsv"):
+        load_task(classification(train=train, text="a", pair="b", label="y"))
+
+
+def test_columns_by_number_have_no_header(tmp_path):
+    train = write(tmp_path / "a.tsv", "gj04\t1\t\tThe boat sank.\ngj04\t0\t*\tBoat the sank.\n")
+    data = load_task(classification(train=train, validation=train, text="3", label="1"))
+    assert data.labels == ("0", "1")
+    assert (
+        data.splits["train"]
+        == data.splits["validation"]
+        == [("The boat sank.", None, 1), ("Boat the sank.", None, 0)]
+    )
+
+
+def test_jsonl(tmp_path):
+    train = write(
+        tmp_path / "a.jsonl",
+        '{"s": "one", "t": "zwölf", "y": true}\n\n{"s": "a", "t": "b", "y": false, "z": 1}\n',
+    )
+    data = load_task(classification(train=train, text="s", pair="t", label="y"))
+    assert data == (("false", "true"), {"train": [("one", "zwölf", 1), ("a", "b", 0)]}, [])
+
+
+def test_labels_are_sorted_by_value_or_given(tmp_path):
+    train = write(tmp_path / "a.tsv", "".join(f"text {i}\t{i}\n" for i in (10, 9, 2)))
+    task = classification(train=train, text="0", label="1")
+    assert load_task(task).labels == ("2", "9", "10")
+    data = load_task(task | {"labels": ("9", "10", "2", "7")})
+    assert data.labels == ("9", "10", "2", "7") and [example.label for example in data.splits["train"]] == [
+        1,
+        0,
+        2,
+    ]
+
+
+def test_a_label_outside_the_set_is_an_error(tmp_path):
+    train = write(tmp_path / "a.tsv", "s\ty\none\tgood\ntwo\tbad\n")
+    test = write(tmp_path / "b.tsv", "s\ty\none\tgood\ntwo\tugly\n")
+    message = r"b\.tsv:3: label 'ugly', expected one of 'bad', 'good'; .*every label in config\.task\.labels"
+    with pytest.raises(ValueError, match=message):
+        load_task(classification(train=train, test=test, text="s", label="y"))
+
+
+@pytest.mark.parametrize("label", ["high", "nan", "inf"])
+def test_regression_takes_finite_numbers(tmp_path, label):
+    train = write(tmp_path / "a.tsv", "one\t-1\ntwo\t2.5e0\n")
+    task = classification(kind="regression", train=train, text="0", label="1")
+    assert load_task(task) == ((), {"train": [("one", None, -1.0), ("two", None, 2.5)]}, [])
+    write(tmp_path / "a.tsv", f"one\t-1\ntwo\t{label}\n")
+    with pytest.raises(
+        ValueError, match=rf"a\.tsv:2: label '{label}', expected a finite number .*config\.task\.label"
+    ):
+        load_task(task)
+
+
+def test_rows_that_cannot_be_used_are_counted(tmp_path):
+    rows = [
+        "one\tuno\t1",
+        "two\tdos\t1\tmore",
+        "\ttres\t0",
+        "four\t \t0",
+        "five\tcinco\t",
+        "six\tseis",
+        "seven\tsiete\t0",
+    ]
+    train = write(tmp_path / "a.tsv", "s\tt\ty\n" + "\n".join(rows))
+    data = load_task(classification(train=train, text="s", pair="t", label="y"))
+    assert data.splits["train"] == [("one", "uno", 1), ("seven", "siete", 0)]
+    assert data.notes == [
+        f"train: skipped 2 examples with a number of columns other than 3, the first at {train}:3",
+        f"train: skipped 2 examples with an empty text, the first at {train}:4",
+        f"train: skipped 1 example with a missing label, the first at {train}:6",
+    ]
+    records = [
+        {"s": "a", "t": "b", "y": "1"},
+        {"s": "a", "y": "1"},
+        {"s": "a", "t": "b"},
+        {"s": None, "t": "b", "y": "1"},
+    ]
+    train = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, records)))
+    data = load_task(classification(train=train, text="s", pair="t", label="y"))
+    assert data.splits["train"] == [("a", "b", 0)]
+    assert data.notes == [
+        f"train: skipped 2 examples with an empty text, the first at {train}:2",
+        f"train: skipped 1 example with a missing label, the first at {train}:3",
+    ]
+
+
+def test_a_test_split_may_lack_labels(tmp_path):
+    train = write(tmp_path / "a.tsv", "s\ty\none\t1\n")
+    for lines in ("s\nthree\n", "s\ty\nthree\t\n"):
+        test = write(tmp_path / "b.tsv", lines)
+        data = load_task(classification(train=train, test=test, text="s", label="y"))
+        assert data.splits["test"] == [("three", None, None)] and data.notes == []
+    unlabelled = write(tmp_path / "c.tsv", "s\ty\none\t\n")
+    with pytest.raises(ValueError, match=r"c\.tsv:2: no label, and none in the rest of the training split"):
+        load_task(classification(train=unlabelled, text="s", label="y"))
+
+
+def test_nothing_is_left_out_of_a_split_whose_predictions_go_by_place(tmp_path):
+    train = write(tmp_path / "a.tsv", "s\ty\none\t1\n")
+    test = write(tmp_path / "b.tsv", "s\ty\nthree\t\n \t\nfive\t\n")
+    data = load_task(classification(train=train, test=test, text="s", label="y"))
+    assert [example.text for example in data.splits["test"]] == ["three", " ", "five"] and data.notes == []
+    train = write(tmp_path / "a.jsonl", '{"w": ["EU"], "t": ["B"]}')
+    test = write(tmp_path / "b.jsonl", '{"w": ["EU", ""]}\n{"w": []}')
+    data = load_task(tagging(train=train, test=test, text="w", label="t"))
+    assert data.splits["test"] == [(("EU", ""), (-2, -2)), ((), ())]
+
+
+def test_a_split_of_several_files(tmp_path):
+    one, other = write(tmp_path / "a.tsv", "s\ty\none\tb\n"), write(tmp_path / "b.tsv", "s\ty\ntwo\ta\n")
+    data = load_task(classification(train=f"{one}, {other}", validation=other, text="s", label="y"))
+    assert data == (
+        ("a", "b"),
+        {"train": [("one", None, 1), ("two", None, 0)], "validation": [("two", None, 0)]},
+        [],
+    )
+
+
+def test_questions_of_files(tmp_path):
+    answered = {"id": "1", "question": "Who ran?", "answers": [{"text": "Peter", "answer_start": 9}]}
+    asked = {"id": "2", "question": "Who fell?"}
+    train, test = (
+        write(
+            tmp_path / name,
+            json.dumps({"data": [{"paragraphs": [{"context": "So Peter ran.", "qas": [qa]}]}]}),
+        )
+        for name, qa in (("train.json", answered), ("test.json", asked))
+    )
+    data = load_task(classification(kind="question_answering", train=train, test=test))
+    assert [(question.start, question.answer) for question in data.splits["train"]] == [(3, "Peter")]
+    assert [(question.id, question.is_labelled) for question in data.splits["test"]] == [("2", False)]
+    assert data.labels == () and data.notes == [
+        f"train: kept 1 example with an answer re-found elsewhere in its context, the first at {train}: "
+        "data[0].paragraphs[0].qas[0]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "x\ty\none\t1\n", r"a\.tsv:1: no column 's', found 'x', 'y'; set config\.task\.text"),
+        ("a.tsv", "s\tlabel\none\t1\n", r"a\.tsv:1: no column 'y', found 's', 'label'"),
+        ("a.tsv", "s\ty\n", r"no example is left in train, .*it has no rows"),
+        ("a.tsv", "", r"no example is left in train, .*it has no rows"),
+        (
+            "a.tsv",
+            "s\ty\none\ttwo\t1\n",
+            r"no example is left in train, .*a number of columns other than 2, the first",
+        ),
+        ("a.tsv", b"s\ty\none\t1\n\xff\t1\n", r"a\.tsv:3: not valid UTF-8"),
+        ("a.jsonl", '{"s": "a", "y": 1}\n{"s', r"a\.jsonl:2: not valid JSON"),
+        ("a.jsonl", "[1]", r"a\.jsonl:1: got a list, expected an object"),
+        ("a.jsonl", '{"x": "a", "y": 1}', r"a\.jsonl: no field 's', found 'x', 'y'; set config\.task\.text"),
+        ("a.jsonl", '{"s": ["a"], "y": 1}', r"a\.jsonl:1: 's' is a list, expected a string"),
+        ("a.jsonl", '{"s": "\\ud800", "y": 1}', r"a\.jsonl:1: 's' is not valid UTF-8"),
+        ("a.jsonl", '{"s": "a", "y": [1]}', r"a\.jsonl:1: label is a list, expected a string or number"),
+        ("a.conllu", "", r"unknown kind of file for classification or regression, expected one of \.tsv"),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_task(classification(train=write(tmp_path / name, text), text="s", label="y"))
+
+
+def test_missing_and_damaged_files(tmp_path):
+    for name, what in (("none.tsv", "does not exist"), ("folder.tsv", "is a directory")):
+        (tmp_path / "folder.tsv").mkdir(exist_ok=True)
+        with pytest.raises(FileNotFoundError, match=rf"{name}: {what}, expected a file"):
+            load_task(classification(train=str(tmp_path / name), text="s", label="y"))
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"s\ty\none\t1\n")[:-12])
+    with pytest.raises(ValueError, match=r"a\.tsv\.gz: damaged or cut-off"):
+        load_task(classification(train=str(tmp_path / "a.tsv.gz"), text="s", label="y"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "ranking"}, "kind: got 'ranking', expected one of classification, regression, tagging"),
+        ({"train": ""}, "train: got '' and no config.task.source"),
+        ({"text": ""}, "text: got '', expected the column or field of a.tsv"),
+        ({"label": ""}, "label: got '', expected the column or field of a.tsv"),
+        ({"kind": "regression", "labels": ("a",)}, r"labels: got \('a',\), expected \(\) for regression"),
+        ({"labels": ("a", "a")}, "labels: got .*, expected each label once"),
+        ({"kind": "tagging", "pair": "x"}, "pair: got 'x', expected '' for tagging"),
+        ({"train": "a.tsv", "language": "de"}, "language: got 'de', expected ''"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes, message):
+    with pytest.raises(ValueError, match=rf"config\.task\.{message}"):
+        load_task(classification(train="a.tsv", text="s", label="y") | changes)
+
+
+# Tagged sentences.
+
+
+def test_conllu_gives_words_alone(tmp_path):
+    train = write(tmp_path / "a.conllu.gz", CONLLU)
+    data = load_task(tagging(train=train))
+    assert data.labels == ("ADV", "AUX", "PRON", "PUNCT", "VERB") and data.notes == []
+    assert data.splits["train"] == [(("It", "'s", "here", "_"), (2, 1, 0, 3)), (("Go",), (4,))]
+    assert load_task(tagging(train=train, text="form", label="feats")).labels == ("Mood=Imp", "_")
+    assert load_task(tagging(train=train, text="2", label="xpos")).splits["train"][1] == (("go",), (3,))
+    with pytest.raises(ValueError, match="no column 'pos', expected one of id, form, lemma"):
+        load_task(tagging(train=train, text="form", label="pos"))
+
+
+def test_sentences_that_cannot_be_used_are_counted(tmp_path):
+    cut, untagged = CONLLU.replace("\tcop\t_\t_", "\tcop"), CONLLU.replace("\tADV\tRB", "\t_\tRB", 1)
+    nameless = CONLLU.replace("\tIt\tit", "\t\tit")
+    for text, reason, line in (
+        (cut, "a number of columns other than 10", 5),
+        (untagged, "a missing label", 4),
+        (nameless, "an empty word", 4),
+    ):
+        train = write(tmp_path / "a.conllu", text)
+        data = load_task(tagging(train=train))
+        assert [example.words for example in data.splits["train"]] == [("Go",)]
+        assert data.notes == [f"train: skipped 1 example with {reason}, the first at {train}:{line}"]
+
+
+def test_a_tag_outside_the_set_is_named_by_its_line(tmp_path):
+    labels = ("PRON", "ADV", "PUNCT", "VERB")
+    with pytest.raises(
+        ValueError, match=r"a\.conllu:5: label 'AUX', expected one of 'PRON', 'ADV', 'PUNCT', 'VERB'"
+    ):
+        load_task(tagging(train=write(tmp_path / "a.conllu", CONLLU), labels=labels))
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", "   "])
+@pytest.mark.parametrize("name", ["a.conll", "a.txt"])
+def test_column_files(tmp_path, name, separator):
+    train = write(
+        tmp_path / name,
+        "\n".join(
+            line if line.startswith("# id") else line.replace(" ", separator) for line in COLUMNS.split("\n")
+        ),
+    )
+    data = load_task(tagging(train=train, text="0", label="2"))
+    expected = [(("EU", "#", "\u3000"), (0, 2, 2)), (("#", "Peter"), (2, 1))]
+    assert data == (("B-ORG", "B-PER", "O"), {"train": expected}, [])
+
+
+def test_column_files_with_blanks_in_words_and_without_tags(tmp_path):
+    train, test = (
+        write(tmp_path / "a.conll", "New York\tB\nran\tO\n"),
+        write(tmp_path / "b.conll", "New York\t\nran\t\n"),
+    )
+    task = tagging(train=train, test=test, text="0", label="1")
+    for _ in range(2):
+        data = load_task(task)
+        assert data.splits == {
+            "train": [(("New York", "ran"), (0, 1))],
+            "test": [(("New York", "ran"), (-2, -2))],
+        }
+        write(tmp_path / "a.conll", "New York\tx\tB\nran\tx\tO\n")
+        task |= {"label": "2"}
+
+
+def test_column_files_that_are_not_what_they_should_be(tmp_path):
+    train = write(tmp_path / "a.conll", COLUMNS.replace("Peter NNP B-PER", "Peter B-PER"))
+    data = load_task(tagging(train=train, text="0", label="2"))
+    assert data.notes == [
+        f"train: skipped 1 example with a number of columns other than 3, the first at {train}:9"
+    ]
+    for columns, message in (
+        ({"text": "word", "label": "2"}, r"config\.task\.text: got 'word', expected a column's number"),
+        ({"text": "0", "label": "3"}, "no column 3, its rows have 3 columns"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_task(tagging(train=train, **columns))
+
+
+def test_words_and_tags_in_json_lines(tmp_path):
+    train = write(tmp_path / "a.jsonl", '{"w": ["EU", "rejects"], "t": ["B", "O"]}\n{"w": ["a"], "t": ["O"]}')
+    assert load_task(tagging(train=train, text="w", label="t")).splits["train"] == [
+        (("EU", "rejects"), (0, 1)),
+        (("a",), (1,)),
+    ]
+    test = write(tmp_path / "b.jsonl", '{"w": ["EU", "rejects"]}')
+    assert load_task(tagging(train=train, test=test, text="w", label="t")).splits["test"] == [
+        (("EU", "rejects"), (-2, -2))
+    ]
+    for line, message in (
+        ('{"w": ["EU", "x"], "t": ["B"]}', r"a\.jsonl:1: 't' is 1 tags, expected a list with one tag"),
+        ('{"w": "EU", "t": ["B"]}', r"a\.jsonl:1: 'w' is a str, expected a list of words"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_task(tagging(train=write(tmp_path / "a.jsonl", line), text="w", label="t"))
+    write(tmp_path / "a.jsonl", '{"w": ["EU", "x"], "t": ["B", "I"]}')
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: word 1: label 'I', expected one of 'B'"):
+        load_task(tagging(train=train, text="w", label="t", labels=("B",)))

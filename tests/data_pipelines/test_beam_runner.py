@@ -1,0 +1,335 @@
+"""The dataset builder by Apache Beam's runners of one machine: the same directory, byte for byte, as without
+them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import corpus, shards
+from data_pipelines.corpus import build_corpus
+from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from support import aside
+
+WORDS = (
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "over",
+    "mat",
+    "hill",
+    "river",
+    "and",
+    "then",
+    "it",
+    "was",
+    "seen",
+)
+GROUP_CHUNKS = 4  # small groups, so that small sources are several
+BUILD = f"""
+import json, os, sys
+from data_pipelines import shards
+from data_pipelines.corpus import build_corpus
+shards.GROUP_CHUNKS = {GROUP_CHUNKS}
+"""
+BAR = "packing:"  # shown where this machine's own processes work
+RUN = "build_corpus(**json.loads(sys.argv[1]))"
+
+
+def make_documents(count, seed):
+    rng = np.random.default_rng(seed)
+    line = lambda: " ".join(rng.choice(WORDS, size=rng.integers(3, 20)))
+    return [f"{index} " + "\n".join(line() for _ in range(rng.integers(1, 6))) for index in range(count)]
+
+
+def write(path, documents):
+    """One record a line, or a blank line between documents."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+    else:
+        path.write_text("\n\n".join(documents))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A tokenizer, and sources of some 6 kB each, three quarters of a group."""
+    root = tmp_path_factory.mktemp("beam")
+    train_tokenizer(make_documents(300, 0), str(root / "tokenizer"), vocab_size=60)
+    for number, name in enumerate(
+        ("a.jsonl", "b.txt", "c.jsonl", "d.txt", "e.jsonl", "held_out.jsonl", "held_out.txt"), 1
+    ):
+        write(root / name, make_documents(45, number))
+    return root
+
+
+@pytest.fixture
+def choices(data, monkeypatch):
+    """Arguments of `build_corpus` but for the directory."""
+    monkeypatch.setattr(shards, "GROUP_CHUNKS", GROUP_CHUNKS)
+    return {
+        "train": [str(data / name) for name in ("a.jsonl", "b.txt", "c.jsonl", "d.txt", "e.jsonl")],
+        "validation_fraction": 0.2,
+        "tokenizer": str(data / "tokenizer"),
+        "sequence_length": 32,
+        "packing": "electra",
+        "num_processes": 1,
+        "chunk_chars": 2_000,
+    }
+
+
+def with_beam(*arguments, cwd=None):
+    """Outcome of a Python process that has Apache Beam."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=aside.environment("beam"),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def build_with_beam(directory, choices, program=RUN, cwd=None):
+    arguments = choices | {"directory": str(directory), "runner": "FnApiRunner"}
+    return with_beam("-c", BUILD + program, json.dumps(arguments), cwd=cwd)
+
+
+def files(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_small_sources_share_a_group_and_a_long_one_has_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "GROUP_CHUNKS", 4)
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("a", 30), ("b", 10), ("c", 500), ("d", 39), ("e", 39), ("f", 1)):
+        (tmp_path / name).write_bytes(bytes(size))
+    path = lambda name: str(tmp_path / name)
+    sources = ["a", "b", "c", "d", "tfds:name", "e", "f"]
+    assert shards.make_groups("train", sources, chunk_chars=10) == [
+        ("train", 0, [path("a"), path("b")]),
+        ("train", 1, [path("c")]),
+        ("train", 2, [path("d"), "tfds:name"]),
+        ("train", 3, [path("e"), path("f")]),
+    ]
+    assert shards.make_groups("validation", [], chunk_chars=10) == []
+
+
+def test_electra_packing_draws_anew_in_every_group(choices, tmp_path):
+    sources = [str(tmp_path / f"{number}.jsonl") for number in range(3)]
+    for source in sources:
+        (tmp_path / source).write_text(json.dumps({"text": "\n".join(make_documents(60, 1))}) + "\n")
+    changes = {"train": sources, "validation": sources, "validation_fraction": 0.0}
+    info = build_corpus(str(tmp_path / "out"), **choices | changes)
+    rows = np.stack(
+        [
+            row["input_ids"]
+            for row in tfds.builder_from_directory(str(tmp_path / "out")).as_data_source("train")
+        ]
+    )
+    ends = np.cumsum(info.splits["train"]["rows_by_shard"])[:-1]
+    assert len({chunk.tobytes() for chunk in np.split(rows, ends)}) == len(ends) + 1 == 3
+
+
+def test_a_half_written_file_does_not_stay(tmp_path):
+    partial = corpus._partial_directory(str(tmp_path / "out"), {"seed": 0})
+    for name in ("train-0", "train-1.2.tmp"):
+        (partial / name).touch()
+    corpus._partial_directory(str(tmp_path / "out"), {"seed": 0})
+    assert {path.name for path in partial.iterdir()} == {corpus.SETTINGS_FILE, "train-0"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "held_out", "beam_options"),
+    [
+        (
+            {"packing": "electra", "validation_fraction": 0.2},
+            [],
+            ["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+        ),
+        ({"packing": "documents", "validation_fraction": 0.0}, ["held_out.jsonl", "held_out.txt"], []),
+    ],
+)
+def test_the_directory_is_that_of_the_local_builder(data, choices, tmp_path, changes, held_out, beam_options):
+    choices = choices | changes | {"validation": [str(data / name) for name in held_out]}
+    local = build_corpus(str(tmp_path / "local"), **choices)
+    assert (
+        len(shards.make_groups("train", choices["train"], 2_000)) == 3
+        and len(local.splits["train"]["shards"]) > 9
+    )
+    result = build_with_beam(tmp_path / "beam", choices | {"beam_options": beam_options})
+    assert result.returncode == 0 and BAR not in result.stderr, result.stderr[-2000:]
+    assert files(tmp_path / "beam") == files(tmp_path / "local")
+    assert not (tmp_path / "beam.partial").exists()
+
+
+def test_command_line(data, tmp_path):
+    """Paths are relative, and what was not read is counted as it is without Beam."""
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"good\n\nbad \xff line\n")
+    sources = ["a.jsonl", str(bad), "b.txt"]
+    command = [
+        "-m",
+        "data_pipelines.corpus",
+        "--train",
+        *sources,
+        "--validation",
+        "held_out.txt",
+        str(bad),
+        "--tokenizer",
+        "tokenizer",
+        "--sequence_length",
+        "32",
+        "--packing",
+        "contiguous",
+        "--on_invalid_utf8",
+        "skip",
+        "--num_processes",
+        "1",
+    ]
+    local = with_beam(*command, "--out", str(tmp_path / "local"), cwd=data)
+    beam = with_beam(
+        *command,
+        "--out",
+        str(tmp_path / "beam"),
+        "--runner",
+        "FnApiRunner",
+        "--",
+        "--direct_num_workers=1",
+        cwd=data,
+    )
+    assert (beam.returncode, local.returncode) == (0, 0), beam.stderr[-2000:]
+    assert BAR in local.stderr and BAR not in beam.stderr
+    assert (
+        beam.stdout == local.stdout
+        and f"2 lines were not UTF-8 (--on_invalid_utf8 skip); the first: {bad}:3" in beam.stdout
+    )
+    assert files(tmp_path / "beam") == files(tmp_path / "local")
+
+
+def test_an_interrupted_build_goes_on_and_ends_the_same(choices, tmp_path):
+    """Killed after three chunks, as by the system."""
+    build_corpus(str(tmp_path / "local"), **choices)
+    dies = """
+write_shard, written = shards.write_shard, []
+def write_three(job):
+    if len(written) == 3:
+        open(job.path + ".half.tmp", "wb").write(b"half a file")
+        os._exit(9)
+    written.append(job)
+    return write_shard(job)
+shards.write_shard = write_three
+"""
+    assert build_with_beam(tmp_path / "beam", choices, dies + RUN).returncode == 9
+    partial = tmp_path / "beam.partial"
+    when = lambda path: (path.stat().st_ino, path.stat().st_mtime_ns)
+    done = {
+        when(path.with_name(path.name.removesuffix(shards.COUNTS_SUFFIX)))
+        for path in partial.glob("*" + shards.COUNTS_SUFFIX)
+    }
+    assert len(done) == 3 and not (tmp_path / "beam").exists()
+    result = build_with_beam(tmp_path / "beam", choices)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert done < {when(path) for path in (tmp_path / "beam").glob("*array_record*")}
+    assert files(tmp_path / "beam") == files(tmp_path / "local") and not partial.exists()
+
+
+def test_what_workers_write_where_nobody_sees_it_is_an_error(choices, tmp_path):
+    """First the rows alone, then all: what the first try left must not pass for what the second wrote."""
+    elsewhere = f"""
+write_shard = shards.write_shard
+shards.write_shard = lambda job: write_shard(job._replace(path=job.path.replace({str(tmp_path / "out.partial")!r}, ".")))
+"""
+    nowhere = """
+from data_pipelines import beam_runner
+beam_runner.write_json = lambda path, value: None
+"""
+    for program, name in ((elsewhere, "train-00000000-00000000"), (nowhere, "chunks.json")):
+        result = build_with_beam(tmp_path / "out", choices, program + RUN, cwd=tmp_path)
+        assert result.returncode == 1 and not (tmp_path / "out").exists()
+        assert (
+            f"{name}: written by a worker, and not seen here. Give an --out on a file system that"
+            in result.stderr
+        )
+
+
+@pytest.mark.parametrize(
+    ("runner", "code", "words"),
+    [
+        (["Fast"], 1, "error: --runner Fast: Unexpected pipeline runner: Fast. Valid values are "),
+        (
+            ["apache_beam.Fast"],
+            1,
+            "error: --runner apache_beam.Fast: module 'apache_beam' has no attribute 'Fast'",
+        ),
+        (
+            ["FnApiRunner", "--", "--direct_running_mode=fast"],
+            2,
+            "error: argument --direct_running_mode: invalid choice: 'fast'",
+        ),
+        (["FnApiRunner"], 1, "error: the Beam pipeline failed: {bad}:3: not valid UTF-8 "),
+    ],
+)
+def test_errors_are_one_sentence(data, tmp_path, runner, code, words):
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"good\n\nbad \xff line\n")
+    result = with_beam(
+        "-m",
+        "data_pipelines.corpus",
+        "--train",
+        "a.jsonl",
+        "--validation",
+        str(bad),
+        "--tokenizer",
+        "tokenizer",
+        "--sequence_length",
+        "32",
+        "--packing",
+        "documents",
+        "--out",
+        str(tmp_path / "out"),
+        "--runner",
+        *runner,
+        cwd=data,
+    )
+    assert result.returncode == code and words.format(bad=bad) in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_apache_beam(choices, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "data_pipelines.beam_runner", raising=False)
+    build_corpus(str(tmp_path / "local"), **choices)
+    command = [
+        "corpus",
+        "--train",
+        *choices["train"],
+        "--validation_fraction",
+        "0.2",
+        "--tokenizer",
+        str(data / "tokenizer"),
+        "--sequence_length",
+        "32",
+        "--packing",
+        "documents",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    for arguments, words in (
+        (
+            ["--runner", "FnApiRunner"],
+            r"--runner FnApiRunner: needs Apache Beam, .*`pip install 'electra_jax\[beam\]'`",
+        ),
+        (["--", "--direct_num_workers=2"], "Beam's options --direct_num_workers=2 without --runner"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*command, *arguments])
+        with pytest.raises(SystemExit, match=f"error: .*{words}"):
+            corpus.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["local"]

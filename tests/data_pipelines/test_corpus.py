@@ -1,0 +1,466 @@
+"""The dataset builder: same rows however it ran, split by document, nothing lost, bad input named."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import corpus, shards
+from data_pipelines.corpus import build_corpus, load_corpus_info, main
+from data_pipelines.mixture import DatasetSource, make_sequential
+from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from support.paths import ROOT
+
+PAD_ID, CLS_ID, SEP_ID = 0, 1, 2
+WORDS = (
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "bird",
+    "sat",
+    "ran",
+    "flew",
+    "on",
+    "over",
+    "under",
+    "mat",
+    "hill",
+    "river",
+    "and",
+    "then",
+    "it",
+    "was",
+    "seen",
+    "again",
+    "by",
+    "nobody",
+    "at",
+    "all",
+)
+
+
+def make_documents(count, seed):
+    rng = np.random.default_rng(seed)
+    line = lambda: " ".join(rng.choice(WORDS, size=rng.integers(3, 20)))
+    return [
+        f"number {seed} {index} " + "\n".join(line() for _ in range(rng.integers(1, 6)))
+        for index in range(count)
+    ]
+
+
+def write(path, documents):
+    path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sources and a tokenizer."""
+    root = tmp_path_factory.mktemp("corpus")
+    train_tokenizer(make_documents(300, 0), str(root / "tokenizer"), vocab_size=80)
+    write(root / "train.jsonl", make_documents(200, 1))
+    write(root / "validation.jsonl", make_documents(30, 2))
+    return root
+
+
+def build(data, out, **changes):
+    arguments = {
+        "train": [str(data / "train.jsonl")],
+        "validation": [str(data / "validation.jsonl")],
+        "tokenizer": str(data / "tokenizer"),
+        "sequence_length": 32,
+        "packing": "documents",
+        "num_processes": 1,
+        "chunk_chars": 4_000,
+    }
+    return build_corpus(str(out), **arguments | changes)
+
+
+def rows_of(directory, split="train"):
+    return np.stack(
+        [row["input_ids"] for row in tfds.builder_from_directory(str(directory)).as_data_source(split)]
+    )
+
+
+@pytest.mark.parametrize("packing", ["documents", "contiguous", "electra"])
+def test_rows_do_not_depend_on_the_number_of_processes(data, tmp_path, packing):
+    one, two = (
+        build(data, tmp_path / "one", packing=packing),
+        build(data, tmp_path / "two", packing=packing, num_processes=2),
+    )
+    assert one.fingerprint == two.fingerprint and len(one.splits["train"]["shards"]) > 2
+    np.testing.assert_array_equal(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
+    assert not (tmp_path / "one.partial").exists()
+    build(data, f"{tmp_path}/three/", packing=packing)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
+def test_every_token_of_every_document_is_there_once(data, tmp_path):
+    info = build(data, tmp_path / "out")
+    tokenizer = load_tokenizer(str(data / "tokenizer"))
+    expected = np.concatenate([tokenizer.encode_batch([document])[0] for document in make_documents(200, 1)])
+    kept = rows_of(tmp_path / "out")
+    kept = kept[~np.isin(kept, (PAD_ID, CLS_ID, SEP_ID))]
+    np.testing.assert_array_equal(np.sort(kept), np.sort(expected))
+    train = info.splits["train"]
+    assert (train["documents"], train["text_tokens"], train["dropped_text_tokens"]) == (200, len(expected), 0)
+    assert train["tokens"] == (rows_of(tmp_path / "out") != PAD_ID).sum()
+
+
+def test_electra_packing_says_what_it_dropped(data, tmp_path):
+    split = build(data, tmp_path / "out", packing="electra").splits["train"]
+    rows = rows_of(tmp_path / "out")
+    assert split["dropped_text_tokens"] == split["text_tokens"] - (rows > SEP_ID).sum() > 0
+    build(data, tmp_path / "other", packing="electra", seed=1)
+    assert not np.array_equal(rows, rows_of(tmp_path / "other")[: len(rows)])
+
+
+def test_electra_packing_draws_anew_in_every_chunk(data, tmp_path):
+    source = write(tmp_path / "same.jsonl", ["\n".join(make_documents(50, 1))] * 4)
+    info = build(data, tmp_path / "out", train=[source], packing="electra")
+    assert len(info.splits["train"]["shards"]) == 4
+    ends = np.cumsum(info.splits["train"]["rows_by_shard"])[:-1]
+    chunks = [chunk.tobytes() for chunk in np.split(rows_of(tmp_path / "out"), ends)]
+    assert len(set(chunks)) == 4
+
+
+def test_a_killed_build_goes_on_and_ends_the_same(data, tmp_path, monkeypatch):
+    whole = build(data, tmp_path / "whole")
+    written, original = [], shards.write_shard
+
+    def dies_at_the_fourth(job):
+        if len(written) == 3:
+            Path(job.path + ".tmp").write_bytes(b"half a file")
+            raise KeyboardInterrupt
+        written.append(job.path)
+        return original(job)
+
+    monkeypatch.setattr(shards, "write_shard", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    again = []
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or original(job))
+    assert build(data, tmp_path / "out").fingerprint == whole.fingerprint
+    assert not set(written) & set(again) and len(written) == 3
+    files = lambda root: {
+        path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_build_that_failed_at_its_end_packs_nothing_again(data, tmp_path, monkeypatch):
+    whole, copytree, write_shard = build(data, tmp_path / "whole"), corpus.shutil.copytree, shards.write_shard
+
+    def disk_full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(corpus.shutil, "copytree", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(corpus.shutil, "copytree", copytree)
+    again = []
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
+    assert build(data, tmp_path / "out") == whole and not again
+
+
+def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_path):
+    documents = make_documents(200, 1)
+    tokenizer = str(data / "tokenizer")
+
+    def jobs():
+        for number in range(9):
+            if number == 6:
+                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            yield shards.Job(
+                tokenizer, 32, "documents", (0, 0, number), str(tmp_path / f"{number}"), documents
+            )
+
+    done = []
+    with pytest.raises(OSError, match="one of 2 processes was killed"):
+        done += shards.run_jobs(jobs(), 2)
+    finished = [path.name.partition(".")[0] for path in tmp_path.glob("*" + shards.COUNTS_SUFFIX)]
+    assert finished and all((tmp_path / name).exists() for name in finished)
+
+
+def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing_half_made(data, tmp_path):
+    """As on a full disk: no file may grow beyond 20 kB."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        "from data_pipelines.corpus import main; main()"
+    )
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-B",
+            "-c",
+            program,
+            "--train",
+            str(data / "train.jsonl"),
+            "--validation",
+            str(data / "validation.jsonl"),
+            "--tokenizer",
+            str(data / "tokenizer"),
+            "--sequence_length",
+            "32",
+            "--packing",
+            "documents",
+            "--num_processes",
+            "1",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    error = result.stderr.replace("\r", "\n").splitlines()[-1]
+    assert (
+        result.returncode == 1
+        and "error: " in error
+        and "cannot be written" in error
+        and "Traceback" not in result.stderr
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_noticed_at_once", [True, False])
+def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsys, is_noticed_at_once):
+    source = tmp_path / "train.jsonl"
+    write(source, make_documents(200, 1))
+    before = source.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus.shutil, "copytree", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(data, tmp_path / "out", train=[str(source)])
+    source.write_text(source.read_text().replace("cat", "dog"))
+    if is_noticed_at_once:
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    else:  # same size, same time: the digest of each chunk's text is left to tell
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    info = build(data, tmp_path / "out", train=[str(source)])
+    assert ("starting anew" in capsys.readouterr().err) == is_noticed_at_once
+    assert info.fingerprint == build(data, tmp_path / "fresh", train=[str(source)]).fingerprint
+    np.testing.assert_array_equal(rows_of(tmp_path / "out"), rows_of(tmp_path / "fresh"))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        p.name for p in (tmp_path / "fresh").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"sequence_length": 16}, {"seed": 1}, {"text_field": "body"}, {"chunk_chars": 3_000}]
+)
+def test_an_unfinished_build_of_other_settings_is_thrown_away(data, tmp_path, monkeypatch, capsys, change):
+    source = tmp_path / "both.jsonl"
+    source.write_text(
+        "".join(json.dumps({"text": text, "body": text}) + "\n" for text in make_documents(30, 1))
+    )
+    arguments = {"train": [str(source)], "validation": [str(source)]}
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_write_tfds_metadata", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(data, tmp_path / "out", **arguments)
+    assert "anew" not in capsys.readouterr().err
+    again, write_shard = [], shards.write_shard
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
+    info = build(data, tmp_path / "out", **arguments | change)
+    assert "starting anew" in capsys.readouterr().err
+    assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
+
+
+def test_held_out_share_is_split_by_document(data, tmp_path):
+    documents = make_documents(400, 4)
+    source = write(tmp_path / "all.jsonl", documents + documents[:100])
+    info = build(
+        data, tmp_path / "out", train=[source], validation=[], validation_fraction=0.25, packing="contiguous"
+    )
+    assert info.splits["train"]["documents"] + info.splits["validation"]["documents"] == 500
+    assert 0.18 < info.splits["validation"]["documents"] / 500 < 0.32
+    tokenizer = load_tokenizer(str(data / "tokenizer"))
+    text = {}
+    for split in ("train", "validation"):
+        rows = rows_of(tmp_path / "out", split)
+        text[split] = tokenizer.decode(rows[~np.isin(rows, (PAD_ID, CLS_ID, SEP_ID))].tolist())
+    for index in range(400):  # each on one side, the repeated ones too
+        assert sum(f"number 4 {index} " in side for side in text.values()) == 1
+
+
+def test_it_is_a_tfds_dataset_and_a_mixture_reads_it(data, tmp_path):
+    info = build(data, tmp_path / "out")
+    builder = tfds.builder_from_directory(str(tmp_path / "out"))
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        name: split["rows"] for name, split in info.splits.items()
+    }
+    mixture = make_sequential([DatasetSource(str(tmp_path / "out"), split="validation")])
+    np.testing.assert_array_equal(
+        mixture.read(*mixture.rows_at(0, mixture.num_examples)), rows_of(tmp_path / "out", "validation")
+    )
+    assert build(data, tmp_path / "out") == info  # nothing to do
+
+
+def test_a_long_line_is_cut_and_nothing_of_it_lost(data, tmp_path):
+    line = " ".join(np.random.default_rng(0).choice(WORDS, size=500_000))  # 2 MB
+    info = build(
+        data, tmp_path / "out", train=[write(tmp_path / "long.jsonl", [line])], chunk_chars=1_500_000
+    )
+    tokenizer = load_tokenizer(str(data / "tokenizer"))
+    assert info.splits["train"]["text_tokens"] == len(tokenizer.encode_batch([line])[0])
+    assert info.splits["train"]["dropped_text_tokens"] == 0 and info.splits["train"]["documents"] == 3
+
+
+def test_a_truncated_file_is_named(data, tmp_path):
+    build(data, tmp_path / "out")
+    shard = min((tmp_path / "out").glob("*train*array_record*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(OSError, match=f"{shard.name}.*truncated"):
+        load_corpus_info(str(tmp_path / "out"))
+
+
+def test_special_ids_are_written_down_and_a_dataset_without_them_is_refused(data, tmp_path):
+    info = build(data, tmp_path / "out")
+    assert info.special_ids == {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 4}
+    path = tmp_path / "out" / "corpus.json"
+    entries = json.loads(path.read_text())
+    del entries["special_ids"]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(
+        ValueError, match=r"corpus\.json: no special_ids, expected (.|\n)*build the dataset again"
+    ):
+        load_corpus_info(str(tmp_path / "out"))
+
+
+def test_other_settings_do_not_touch_what_is_there(data, tmp_path):
+    build(data, tmp_path / "out")
+    with pytest.raises(FileExistsError, match="other sequence_length"):
+        build(data, tmp_path / "out", sequence_length=64)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="is no dataset"):
+        build(data, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation": [], "validation_fraction": 0.0}, "give one of the two"),
+        ({"validation_fraction": 0.1}, "give one of the two"),
+        ({"validation": [], "validation_fraction": 1.5}, "between 0 and 1"),
+        ({"packing": "best"}, "expected one of"),
+        ({"sequence_length": 2}, "expected at least 3"),
+        ({"num_processes": 0}, "at least 1"),
+        ({"seed": -1}, "--seed: got -1, expected 0 or more"),
+        ({"on_invalid_utf8": "ignore"}, "expected one of error, skip, replace"),
+    ],
+)
+def test_bad_arguments(data, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(data, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line(data, tmp_path, monkeypatch, capsys):
+    common = [
+        "corpus",
+        "--train",
+        str(data / "train.jsonl"),
+        "--tokenizer",
+        str(data / "tokenizer"),
+        "--sequence_length",
+        "32",
+        "--packing",
+        "documents",
+        "--num_processes",
+        "1",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", [*common, "--validation_fraction", "0.2", "--out", str(tmp_path / "out")]
+    )
+    main()
+    assert (
+        "documents" in capsys.readouterr().out
+        and load_corpus_info(str(tmp_path / "out")).sequence_length == 32
+    )
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "bad.txt").write_bytes(b"good line\n\n" + b"bad \xff line\n")
+    for sources, words in (
+        ([str(tmp_path / "empty.jsonl")], "got no text"),
+        ([str(tmp_path / "none.txt")], "does not exist"),
+        ([str(tmp_path / "bad.txt")], "not valid UTF-8"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*common, "--validation", *sources, "--out", str(tmp_path / "no")])
+        with pytest.raises(SystemExit, match=f"error: .*{words}"):
+            main()
+        assert not (tmp_path / "no").exists()
+    for choice, documents in (("skip", 1), ("replace", 2)):
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                *common,
+                "--validation",
+                str(tmp_path / "bad.txt"),
+                "--on_invalid_utf8",
+                choice,
+                "--out",
+                str(tmp_path / choice),
+            ],
+        )
+        main()
+        assert f"1 lines were not UTF-8 (--on_invalid_utf8 {choice}); the first: " in capsys.readouterr().out
+        assert load_corpus_info(str(tmp_path / choice)).splits["validation"]["documents"] == documents
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(data, tmp_path):
+    """A 100 MB file needs as little resident memory as a 25 MB one, in every process."""
+    block = json.dumps({"text": "\n".join(make_documents(2_000, 5))}) + "\n"
+    # A process that is started inherits the peak of the one that starts it: a small one in between keeps
+    # pytest's own out.
+    program = (
+        "import resource, subprocess, sys; subprocess.run([sys.executable, '-B', '-m', "
+        "'data_pipelines.corpus', *sys.argv[1:]], check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    peaks = []
+    for megabytes in (25, 100):
+        with (tmp_path / "text.jsonl").open("w") as file:
+            file.writelines(block for _ in range(megabytes * 1_000_000 // len(block)))
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-B",
+                "-c",
+                program,
+                "--train",
+                str(tmp_path / "text.jsonl"),
+                "--validation",
+                str(data / "validation.jsonl"),
+                "--tokenizer",
+                str(data / "tokenizer"),
+                "--sequence_length",
+                "512",
+                "--packing",
+                "contiguous",
+                "--num_processes",
+                "2",
+                "--out",
+                str(tmp_path / f"out{megabytes}"),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        peaks.append(int(result.stdout.split()[-1]))  # KiB
+    assert peaks[1] < 1.2 * peaks[0] < 600_000

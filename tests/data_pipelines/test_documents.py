@@ -1,0 +1,175 @@
+"""Documents come out of every format as they went in, and every defect is named or counted."""
+
+import gzip
+import json
+import logging
+
+import numpy as np
+import pyarrow
+import pytest
+import tensorflow_datasets as tfds
+import zstandard
+from pyarrow import parquet
+
+from data_pipelines import documents
+from data_pipelines.documents import ReadReport, read_documents
+
+
+def _write(path, data):
+    path.write_bytes(data)
+    return str(path)
+
+
+def test_blank_lines_end_text_documents(tmp_path):
+    source = _write(tmp_path / "a.txt", b"\n\none\ntwo\r\n  \n\nthree \xc3\xa9\n")
+    report = ReadReport()
+    assert list(read_documents([source], report=report)) == ["one\ntwo", "three é"]
+    assert (report.documents, report.characters) == (2, 14)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+def test_blocks_do_not_show_in_the_documents(tmp_path, monkeypatch, block):
+    source = _write(tmp_path / "a.txt", "aé ☃ b\r\nzwei\r\n\n \nüber 😀\n\n\nend".encode())
+    monkeypatch.setattr(documents, "BLOCK_BYTES", block)
+    assert list(read_documents([source])) == ["aé ☃ b\nzwei", "über 😀", "end"]
+
+
+@pytest.mark.parametrize("block", [4, 1 << 20])
+def test_long_documents_are_cut_at_whitespace_without_losing_words(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(documents, "BLOCK_BYTES", block)
+    words = [f"word{i}" for i in range(200)]
+    source = _write(tmp_path / "a.txt", " ".join(words).encode())
+    report = ReadReport()
+    got = list(read_documents([source], max_document_chars=50, report=report))
+    assert " ".join(got).split() == words
+    assert max(map(len, got)) <= 50 and report.cut == len(got) - 1 > 10
+
+
+def test_a_line_without_whitespace_is_cut_anyway(tmp_path):
+    source = _write(tmp_path / "a.txt", b"x" * 25)
+    assert [len(d) for d in read_documents([source], max_document_chars=10)] == [10, 10, 5]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_invalid_utf8(tmp_path, name):
+    lines = [b"good", b"b\xffd", b"fine"]
+    data = b"\n\n".join(lines) if name == "a.txt" else b"\n".join(b'{"text": "%s"}' % line for line in lines)
+    source = _write(tmp_path / name, data)
+    where = f"{source}:{3 if name == 'a.txt' else 2}"
+    with pytest.raises(ValueError, match=f"{where}: not valid UTF-8"):
+        list(read_documents([source]))
+    for mode, expected in (("skip", ["good", "fine"]), ("replace", ["good", "b\ufffdd", "fine"])):
+        report = ReadReport()
+        assert list(read_documents([source], on_invalid_utf8=mode, report=report)) == expected
+        assert (report.invalid_utf8, report.first_invalid) == (1, where)
+
+
+def test_lone_surrogates_in_json_are_invalid_text(tmp_path):
+    source = _write(tmp_path / "a.jsonl", b'{"text": "a\\ud800b"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: not valid UTF-8"):
+        list(read_documents([source]))
+    assert list(read_documents([source], on_invalid_utf8="replace")) == ["a\ufffdb"]
+
+
+def test_jsonl_defects_are_named(tmp_path):
+    for data, message in (
+        (b'{"text": "a"}\n{"te', r"a\.jsonl:2: not valid JSON"),
+        (b'{"body": "a"}', r"a\.jsonl:1: no field 'text', found 'body'"),
+        (b'{"text": 3}', "is a int, expected a string"),
+        (b"[1]", "got a list"),
+    ):
+        source = _write(tmp_path / "a.jsonl", data)
+        with pytest.raises(ValueError, match=message):
+            list(read_documents([source]))
+
+
+def test_compressed_files(tmp_path):
+    data = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "", "zwölf")).encode()
+    report = ReadReport()
+    sources = [
+        _write(tmp_path / "a.jsonl.gz", gzip.compress(data)),
+        _write(tmp_path / "b.jsonl.zst", zstandard.compress(data)),
+        _write(tmp_path / "c.txt.zst", zstandard.compress(b"three")),
+    ]
+    assert list(read_documents(sources, report=report)) == ["one", "zwölf", "one", "zwölf", "three"]
+    assert report.skipped_empty == 2
+    damaged = _write(tmp_path / "d.txt.gz", gzip.compress(data)[:-12])
+    with pytest.raises(ValueError, match=r"d\.txt\.gz: damaged"):
+        list(read_documents([damaged]))
+
+
+def test_parquet(tmp_path):
+    source = str(tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table({"text": ["one", None, "zwölf"], "id": [1, 2, 3]}), source)
+    assert list(read_documents([source])) == ["one", "zwölf"]
+    with pytest.raises(ValueError, match="column 'id' is int64"):
+        list(read_documents([source], text_field="id"))
+    with pytest.raises(ValueError, match="no field 'body', found 'text', 'id'"):
+        list(read_documents([source], text_field="body"))
+
+
+class Sentences(tfds.core.GeneratorBasedBuilder):
+    """A TensorFlow Dataset of a text and a label."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    texts = {"train": ["one", "zwölf ☃\nthree", "  ", "four"], "test": ["held out", b"b\xffd"]}
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {"text": tfds.features.Text(), "label": tfds.features.Scalar(np.int32)}
+        )
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, _):
+        return {
+            split: enumerate({"text": text, "label": 7} for text in texts)
+            for split, texts in self.texts.items()
+        }
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    builder = Sentences(data_dir=tmp_path_factory.mktemp("tfds"), file_format="array_record")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+    return f"tfds:{builder.data_path}"
+
+
+def test_tensorflow_datasets(sentences):
+    report = ReadReport()
+    expected = ["one", "zwölf ☃\nthree", "four"]
+    assert (
+        list(read_documents([sentences, f"{sentences}@train[1:]"], report=report)) == expected + expected[1:]
+    )
+    assert (report.documents, report.skipped_empty) == (5, 2)
+    with pytest.raises(ValueError, match="test: example 1: not valid UTF-8"):
+        list(read_documents([f"{sentences}@test"]))
+    assert list(read_documents([f"{sentences}@test"], on_invalid_utf8="skip")) == ["held out"]
+    assert list(read_documents([f"{sentences}@test"], on_invalid_utf8="replace")) == ["held out", "b\ufffdd"]
+
+
+def test_tensorflow_datasets_that_cannot_be_read(sentences, tmp_path):
+    for source, message in (
+        (f"{sentences}@dev", "no split 'dev', found train, test"),
+        (f"tfds:{tmp_path}", "cannot be read .*already prepared with file_format='array_record'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(read_documents([source]))
+    for field, message in (
+        ("body", "no field 'body', found 'label', 'text'"),
+        ("label", "field 'label' is a .*, expected a string"),
+    ):
+        with pytest.raises(ValueError, match=f"example 0: {message}"):
+            list(read_documents([sentences], text_field=field))
+
+
+def test_sources_are_checked_before_reading(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_documents([str(tmp_path / "none.txt")])
+    with pytest.raises(ValueError, match="unknown kind of source"):
+        read_documents(["a.csv"])
+    with pytest.raises(TypeError, match="expected a list"):
+        read_documents("a.txt")

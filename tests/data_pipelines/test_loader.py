@@ -1,0 +1,311 @@
+"""Batches are the same on every sharding, after a restart, in any order of asking; nothing hangs or is read
+twice."""
+
+import threading
+import time
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from data_pipelines.loader import EvaluationLoader, Loader
+from data_pipelines.tokenizers.directory import SpecialIds
+
+L = 6
+
+
+class FakeMixture:
+    """Row r of dataset d holds the ids d·1000 + r; remembers what was read."""
+
+    sequence_length, dtype = L, np.dtype(np.uint16)
+    special = SpecialIds(pad=9_000, cls=9_001, sep=9_002, unk=9_003, mask=9_004)
+
+    def __init__(self, num_examples=None, delay=0.0):
+        self.num_examples, self.delay = num_examples, delay
+        self.sources = (types.SimpleNamespace(path="/data/a"), types.SimpleNamespace(path="/data/b"))
+        self.reads: list[list[int]] = []
+        self.bad_example = None
+
+    def rows_at(self, start, stop):
+        assert self.num_examples is None or stop <= self.num_examples
+        example = np.arange(start, stop)
+        return (example % 2).astype(np.int32), (example // 2).astype(np.int64)
+
+    def read(self, dataset_index, row):
+        time.sleep(self.delay)
+        examples = (row * 2 + dataset_index).tolist()
+        self.reads.append(examples)
+        if self.bad_example in examples:
+            raise OSError("cannot read /data/a/rows.array_record-00003: truncated")
+        return np.repeat((dataset_index * 1000 + row + 1)[:, None], L, axis=1).astype(self.dtype)
+
+
+def expected_rows(start, stop):
+    example = np.arange(start, stop)
+    return np.repeat((example % 2 * 1000 + example // 2 + 1)[:, None], L, axis=1).astype(np.uint16)
+
+
+BY_DATA = PartitionSpec("data")
+
+
+def sharding_of(sizes=(1,), spec=BY_DATA):
+    names = ("data", "fsdp", "tensor")[: len(sizes)]
+    devices = jax.devices()[: int(np.prod(sizes))]
+    return NamedSharding(
+        jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes), devices=devices), spec
+    )
+
+
+def loader_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "loader"]
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert loader_threads() == []
+
+
+SHARDINGS = {
+    "one device": ((1,), PartitionSpec("data")),
+    "8": ((8,), PartitionSpec("data")),
+    "4x2": ((4, 2), PartitionSpec(("data", "fsdp"))),
+    "2x2x2, replicated over tensor": ((2, 2, 2), PartitionSpec(("data", "fsdp"))),
+    "1x8x1": ((1, 8, 1), PartitionSpec(("data", "fsdp"), None)),
+    "4x2, replicated over fsdp": ((4, 2), PartitionSpec("data")),
+    "8, all replicated": ((8,), PartitionSpec()),
+}
+
+
+@pytest.mark.parametrize("name", SHARDINGS)
+def test_every_sharding_gives_the_same_batches_and_reads_a_row_once(name):
+    sharding = sharding_of(*SHARDINGS[name])
+    mixture = FakeMixture()
+    with Loader(mixture, batch_size=16, sharding=sharding, prefetch=0) as loader:
+        for step in (0, 1, 7):
+            ids = loader.batch_at(step)["input_ids"]
+            assert ids.dtype == np.uint16 and ids.sharding == sharding
+            np.testing.assert_array_equal(np.asarray(ids), expected_rows(16 * step, 16 * step + 16))
+            assert mixture.reads.pop() == list(range(16 * step, 16 * step + 16))
+            assert mixture.reads == []
+            for shard in ids.addressable_shards:
+                np.testing.assert_array_equal(np.asarray(shard.data), np.asarray(ids)[shard.index])
+
+
+class OneProcessOf(NamedSharding):
+    """A sharding seen by a process that owns devices 2, 3 and 6 of 8: what the loader is told on a host of a
+    pod."""
+
+    def addressable_devices_indices_map(self, shape):
+        everything = super().addressable_devices_indices_map(shape)
+        return {device: index for device, index in everything.items() if device.id in (2, 3, 6)}
+
+
+def test_only_rows_of_this_process_are_read(monkeypatch):
+    asked = {}
+
+    def make_array(shape, sharding, callback):
+        asked.update(
+            {
+                index[0].indices(shape[0])[:2]: callback(index)
+                for index in sharding.addressable_devices_indices_map(shape).values()
+            }
+        )
+
+    monkeypatch.setattr(jax, "make_array_from_callback", make_array)
+    whole = sharding_of((8,))
+    mixture = FakeMixture()
+    with Loader(mixture, batch_size=16, sharding=OneProcessOf(whole.mesh, whole.spec), prefetch=0) as loader:
+        loader.batch_at(1)
+    assert mixture.reads == [[20, 21, 22, 23, 28, 29]]
+    assert sorted(asked) == [(4, 6), (6, 8), (12, 14)]
+    for (start, stop), ids in asked.items():
+        np.testing.assert_array_equal(ids, expected_rows(16 + start, 16 + stop))
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_any_order_of_asking_is_correct(prefetch):
+    with Loader(FakeMixture(), batch_size=4, sharding=sharding_of(), prefetch=prefetch) as loader:
+        for step in (0, 1, 2, 2, 9, 10, 3, 4, 6, 5, 0, 1_000_000_000):
+            ids = np.asarray(loader.batch_at(step)["input_ids"])
+            example = np.arange(4 * step, 4 * step + 4)
+            np.testing.assert_array_equal(
+                ids[:, 0], (example % 2 * 1000 + example // 2 + 1).astype(np.uint16)
+            )
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_batch_that_was_handed_out_is_not_handed_out_again(prefetch):
+    with Loader(FakeMixture(), batch_size=4, sharding=sharding_of(), prefetch=prefetch) as loader:
+        loader.batch_at(3)["input_ids"].delete()  # what donating it to a jitted step does
+        np.testing.assert_array_equal(np.asarray(loader.batch_at(3)["input_ids"]), expected_rows(12, 16))
+
+
+def test_resuming_gives_the_batches_of_the_uninterrupted_run():
+    with Loader(FakeMixture(), batch_size=4, sharding=sharding_of()) as loader:
+        through = [np.asarray(loader.batch_at(step)["input_ids"]) for step in range(8)]
+    mixture = FakeMixture()
+    with Loader(mixture, batch_size=4, sharding=sharding_of((4,))) as loader:
+        resumed = [np.asarray(loader.batch_at(step)["input_ids"]) for step in range(5, 8)]
+    np.testing.assert_array_equal(resumed, through[5:])
+    assert min(min(read) for read in mixture.reads) == 20  # nothing before the restored step is read
+
+
+def test_reads_ahead_of_the_last_step_asked_and_no_further():
+    mixture = FakeMixture()
+    with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=3) as loader:
+        assert mixture.reads == []
+        loader.batch_at(5)
+        wait_until(lambda: len(mixture.reads) == 4)
+        time.sleep(0.05)
+        assert [read[0] // 4 for read in mixture.reads] == [5, 6, 7, 8]
+        loader.batch_at(6)
+        wait_until(lambda: len(mixture.reads) == 5)
+        assert mixture.reads[-1][0] // 4 == 9
+        loader.batch_at(8)  # inside the window: 8 and 9 are kept
+        wait_until(lambda: len(mixture.reads) == 7)
+        assert [read[0] // 4 for read in mixture.reads[5:]] == [10, 11]
+        assert len(loader_threads()) == 1
+
+
+def test_seconds_waited_grows_with_a_slow_source_and_prefetch_hides_it():
+    mixture = FakeMixture(delay=0.1)
+    with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=2) as loader:
+        assert loader.seconds_waited == 0.0
+        loader.batch_at(0)
+        first = loader.seconds_waited
+        assert first >= 0.1
+        wait_until(lambda: len(mixture.reads) == 3)
+        time.sleep(0.05)
+        loader.batch_at(1)
+        assert first <= loader.seconds_waited < first + 0.09
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_failed_read_surfaces_at_its_own_step_with_its_cause(prefetch):
+    mixture = FakeMixture()
+    mixture.bad_example = 13  # step 3
+    with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=prefetch) as loader:
+        for step in range(3):
+            loader.batch_at(step)
+        with pytest.raises(
+            RuntimeError, match=r"batch of step 3: cannot read .*rows.array_record-00003"
+        ) as error:
+            loader.batch_at(3)
+        assert isinstance(error.value.__cause__, OSError)
+        loader.batch_at(4)
+        mixture.bad_example = None  # the disk came back
+        np.testing.assert_array_equal(np.asarray(loader.batch_at(3)["input_ids"]), expected_rows(12, 16))
+
+
+def test_even_an_exit_in_the_thread_does_not_hang(monkeypatch):
+    mixture = FakeMixture()
+    monkeypatch.setattr(mixture, "read", lambda *_: (_ for _ in ()).throw(SystemExit("gone")))
+    with (
+        Loader(mixture, batch_size=4, sharding=sharding_of()) as loader,
+        pytest.raises(RuntimeError, match="gone"),
+    ):
+        loader.batch_at(0)
+
+
+def test_close_waits_for_the_thread_and_refuses_further_steps():
+    loader = Loader(FakeMixture(delay=0.05), batch_size=4, sharding=sharding_of())
+    loader.batch_at(0)
+    assert len(loader_threads()) == 1
+    loader.close()
+    assert loader_threads() == []
+    loader.close()
+    with pytest.raises(RuntimeError, match="the loader is closed; step 1 was asked for"):
+        loader.batch_at(1)
+
+
+def test_closing_from_another_thread_wakes_a_waiting_caller():
+    loader = Loader(FakeMixture(delay=0.5), batch_size=4, sharding=sharding_of())
+    closer = threading.Timer(0.1, loader.close)
+    closer.start()
+    with pytest.raises(RuntimeError, match="closed while step 0"):
+        loader.batch_at(0)
+    closer.join()
+
+
+def test_rows_at_names_the_examples_of_a_step():
+    with Loader(FakeMixture(), batch_size=4, sharding=sharding_of((4,))) as loader:
+        assert loader.rows_at(3) == [("/data/a", 6), ("/data/b", 6), ("/data/a", 7), ("/data/b", 7)]
+
+
+@pytest.mark.parametrize("make", [Loader, EvaluationLoader])
+@pytest.mark.parametrize("batch_size", [0, 6, -8])
+def test_a_batch_that_the_mesh_does_not_divide_is_refused_before_reading(make, batch_size):
+    mixture = FakeMixture(num_examples=10)
+    message = (
+        rf"config.\w+.batch_size: got {batch_size}, expected a positive multiple of 4, the number of shards of "
+        r"the batch over mesh axes \('data', 'fsdp'\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        make(mixture, batch_size=batch_size, sharding=sharding_of((2, 2, 2), PartitionSpec(("data", "fsdp"))))
+    assert mixture.reads == []
+
+
+def test_wrong_sharding_prefetch_and_step_are_errors():
+    with pytest.raises(ValueError, match="cut along its rows alone"):
+        Loader(FakeMixture(), batch_size=4, sharding=sharding_of((2,), PartitionSpec(None, "data")))
+    with pytest.raises(ValueError, match=r"config.data.prefetch: got -1"):
+        Loader(FakeMixture(), batch_size=4, sharding=sharding_of(), prefetch=-1)
+    loader = Loader(FakeMixture(), batch_size=4, sharding=sharding_of())
+    with loader, pytest.raises(IndexError, match="step -1"):
+        loader.batch_at(-1)
+
+
+@pytest.mark.parametrize("name", SHARDINGS)
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_evaluation_pads_the_last_batch(name, prefetch):
+    mixture = FakeMixture(num_examples=19)
+    with EvaluationLoader(
+        mixture, batch_size=8, sharding=sharding_of(*SHARDINGS[name]), prefetch=prefetch
+    ) as loader:
+        assert len(loader) == 3
+        for _ in range(2):  # every pass is the same
+            ids = np.concatenate([np.asarray(loader.batch_at(index)["input_ids"]) for index in range(3)])
+            np.testing.assert_array_equal(ids[:19], expected_rows(0, 19))
+            assert ids.shape == (24, L) and ids.dtype == np.uint16 and (ids[19:] == mixture.special.pad).all()
+        with pytest.raises(IndexError, match=r"evaluation batch 3: expected 0 … 2"):
+            loader.batch_at(3)
+
+
+def test_a_process_with_nothing_but_padding_reads_nothing_but_padding():
+    with EvaluationLoader(FakeMixture(num_examples=1), batch_size=8, sharding=sharding_of((8,))) as loader:
+        ids = np.asarray(loader.batch_at(0)["input_ids"])
+    np.testing.assert_array_equal(ids[0], expected_rows(0, 1)[0])
+    assert (ids[1:] == FakeMixture.special.pad).all()
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "max_batches", "expected"),
+    [(16, None, 2), (17, None, 3), (17, 2, 2), (17, 9, 3), (1, 1, 1)],
+)
+def test_number_of_evaluation_batches(num_examples, max_batches, expected):
+    mixture = FakeMixture(num_examples=num_examples)
+    with EvaluationLoader(
+        mixture, batch_size=8, sharding=sharding_of(), max_batches=max_batches, prefetch=5
+    ) as loader:
+        assert len(loader) == expected
+        loader.batch_at(0)
+        wait_until(lambda: len(mixture.reads) == expected)
+        time.sleep(0.02)
+        assert len(mixture.reads) == expected  # never reads beyond the last batch
+
+
+def test_evaluation_refuses_an_endless_mixture_and_no_batches():
+    with pytest.raises(ValueError, match="needs a finite mixture"):
+        EvaluationLoader(FakeMixture(), batch_size=8, sharding=sharding_of())
+    with pytest.raises(ValueError, match=r"config.eval.max_batches: got 0"):
+        EvaluationLoader(FakeMixture(num_examples=3), batch_size=8, sharding=sharding_of(), max_batches=0)

@@ -1,0 +1,232 @@
+"""SentencePiece: special ids, determinism, directories that appear whole, errors that say what to do."""
+
+import json
+import random
+import shutil
+
+import pytest
+from hypothesis import given, settings
+
+from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.directory import META_FILE, MODEL_FILES
+from data_pipelines.tokenizers.sentencepiece import _split_bytes, normalize_text, train_tokenizer
+from support.offsets import TEXTS, checked_offsets, slices
+
+
+def _documents():
+    source = random.Random(0)
+    words = [
+        "".join(source.choice("abcdefghijklmnoprstuéKASM[]") for _ in range(source.randint(2, 7)))
+        for _ in range(300)
+    ]
+    return [" ".join(source.choice(words) for _ in range(30)) for _ in range(200)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return train_tokenizer(_documents(), str(tmp_path_factory.mktemp("tokenizer") / "t"), vocab_size=200)
+
+
+def test_special_text_never_becomes_a_special_id(tokenizer):
+    ids = tokenizer.encode_batch(["[MASK] [CLS] [SEP] [PAD] [UNK] <s> </s>", "", "abc"])
+    special = tokenizer.special
+    assert not {special.pad, special.cls, special.sep, special.mask} & {i for row in ids for i in row}
+    assert ids[1] == [] and ids[2]
+    names = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+    assert [tokenizer._processor.piece_to_id(name) for name in names] == [0, 1, 2, 3, 4] == sorted(special)
+
+
+def test_decode_gives_back_the_normalised_text(tokenizer):
+    text = "  abc\n\tdef  ﬁn e\u0301"
+    [ids] = tokenizer.encode_batch([text])
+    pad, cls, sep, unk, _ = tokenizer.special
+    assert unk not in ids
+    assert tokenizer.decode([cls, *ids, sep, pad]) == "abc def fin é"
+    with pytest.raises(ValueError, match="got id 200, expected 0 to 199"):
+        tokenizer.decode([200])
+
+
+def test_sizes(tokenizer):
+    assert (tokenizer.num_pieces, tokenizer.vocab_size) == (200, 256)
+
+
+def test_training_is_deterministic_and_the_fingerprint_covers_normalization(tokenizer, tmp_path):
+    again = train_tokenizer(iter(_documents()), str(tmp_path / "a"), vocab_size=200)
+    other = train_tokenizer(_documents(), str(tmp_path / "b"), vocab_size=200, normalization="identity")
+    assert again.fingerprint == tokenizer.fingerprint == load_tokenizer(str(tmp_path / "a")).fingerprint
+    assert other.fingerprint != tokenizer.fingerprint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]  # nothing temporary stays
+
+
+def test_same_options_reuse_and_others_refuse(tokenizer):
+    def unread():
+        raise AssertionError("the documents were read")
+        yield
+
+    assert train_tokenizer(unread(), tokenizer.directory, vocab_size=200).fingerprint == tokenizer.fingerprint
+    with pytest.raises(
+        FileExistsError, match="requested_vocab_size is 200, asked for 210; model_type is 'unigram'"
+    ):
+        train_tokenizer(unread(), tokenizer.directory, vocab_size=210, model_type="bpe")
+
+
+def test_byte_fallback_leaves_nothing_unknown(tmp_path):
+    tokenizer = train_tokenizer(
+        _documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe"
+    )
+    [ids] = tokenizer.encode_batch(["abc ☃😀"])
+    assert tokenizer.special.unk not in ids and tokenizer.decode(ids) == "abc ☃😀"
+
+
+def test_errors(tmp_path):
+    for kwargs, message in (
+        ({"vocab_size": 9000}, "too small for it: at most"),
+        ({"vocab_size": 10}, "at least"),
+        ({"vocab_size": 200, "byte_fallback": True}, "expected at least 262"),
+        ({"vocab_size": 200, "normalization": "nfd"}, "expected one of nfkc"),
+        ({"vocab_size": 200, "model_type": "word"}, "expected one of unigram, bpe"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_tokenizer(_documents(), str(tmp_path / "t"), **kwargs)
+    with pytest.raises(ValueError, match="no text to train"):
+        train_tokenizer(["", " \n"], str(tmp_path / "t"), vocab_size=200)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_in_the_documents_is_not_the_end_of_the_text(tmp_path):
+    def broken():
+        yield from _documents()
+        raise ValueError("line 7 is broken")
+
+    with pytest.raises(ValueError, match="line 7 is broken"):
+        train_tokenizer(broken(), str(tmp_path / "t"), vocab_size=200)
+    assert not list(tmp_path.iterdir())
+
+
+def test_loading_notices_missing_and_changed_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no tokenizer here"):
+        load_tokenizer(str(tmp_path))
+    train_tokenizer(_documents(), str(tmp_path / "t"), vocab_size=200)
+    meta = tmp_path / "t" / META_FILE
+    meta.write_text(meta.read_text().replace('"nfkc"', '"identity"'))
+    with pytest.raises(ValueError, match="changed or damaged"):
+        load_tokenizer(str(tmp_path / "t"))
+    (tmp_path / "t" / MODEL_FILES["sentencepiece"]).unlink()
+    with pytest.raises(FileNotFoundError, match="copy the directory again"):
+        load_tokenizer(str(tmp_path / "t"))
+
+
+def test_a_directory_that_names_no_kind_is_of_this_one(tokenizer, tmp_path):
+    shutil.copytree(tokenizer.directory, tmp_path / "t")
+    meta = json.loads((tmp_path / "t" / META_FILE).read_text())
+    assert meta.pop("kind") == "sentencepiece"
+    (tmp_path / "t" / META_FILE).write_text(json.dumps(meta))  # as written before there was another
+    assert load_tokenizer(str(tmp_path / "t")).fingerprint == tokenizer.fingerprint
+    assert train_tokenizer([], str(tmp_path / "t"), vocab_size=200).fingerprint == tokenizer.fingerprint
+    (tmp_path / "t" / META_FILE).write_text(json.dumps(meta | {"kind": "words"}))
+    with pytest.raises(ValueError, match="got kind 'words', expected one of sentencepiece, tokenizers"):
+        load_tokenizer(str(tmp_path / "t"))
+
+
+def test_long_lines_are_split_within_bytes_and_characters():
+    text = "é" * 50 + " " + "ab cd " * 20
+    parts = list(_split_bytes(text, 11))
+    assert max(len(part.encode()) for part in parts) <= 11
+    assert "".join(parts).replace(" ", "") == text.replace(" ", "")
+
+
+def test_normalisation():
+    assert normalize_text("Ａ  İé\n", "nfkc") == "A İé"
+    assert normalize_text("ＡB\tC", "nfkc_lowercase") == "ab c"
+    assert normalize_text("Ａ  b", "identity") == "Ａ b"
+    assert (
+        normalize_text("ΟΔΟΣ ΣΑΣ", "nfkc_lowercase") == "οδοσ σασ"
+    )  # no ς: what follows a letter does not matter
+
+
+# Where pieces are in the text.
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        {},
+        {"normalization": "nfkc_lowercase"},
+        {"normalization": "identity"},
+        {"vocab_size": 400, "byte_fallback": True, "model_type": "bpe"},
+    ],
+)
+def any_tokenizer(request, tmp_path_factory):
+    return train_tokenizer(
+        _documents(), str(tmp_path_factory.mktemp("any") / "t"), **({"vocab_size": 200} | request.param)
+    )
+
+
+def test_offsets_are_of_the_text_as_given(tokenizer):
+    assert slices(tokenizer, "  abc\n\tdef  ﬁn e\u0301") == [
+        ("▁a", "a"),
+        ("b", "b"),
+        ("c", "c"),
+        ("▁d", "d"),
+        ("ef", "ef"),
+        ("▁f", "ﬁ"),
+        ("i", "ﬁ"),
+        ("n", "n"),
+        ("▁", ""),
+        ("é", "e\u0301"),
+    ]
+    assert checked_offsets(tokenizer, "☃ ab ☃\u3000b") == [
+        [0, 0],
+        [0, 1],
+        [2, 3],
+        [3, 4],
+        [5, 5],
+        [5, 6],
+        [7, 8],
+    ]
+    assert slices(tokenizer, "a¨b ▁c") == [
+        ("▁a", "a"),
+        ("▁", ""),
+        ("\u0308", "¨"),
+        ("b", "b"),
+        ("▁", ""),
+        ("▁c", "▁c"),
+    ]
+    texts = ["ab", "", " ", "b a"]
+    assert (
+        [spans.tolist() for _, spans in tokenizer.encode_with_offsets(texts)]
+        == [checked_offsets(tokenizer, text) for text in texts]
+        == [[[0, 1], [1, 2]], [], [], [[0, 1], [2, 3]]]
+    )
+    assert tokenizer.encode_with_offsets([]) == []
+
+
+def test_bytes_have_the_span_of_their_character(tmp_path):
+    tokenizer = train_tokenizer(
+        _documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe"
+    )
+    assert slices(tokenizer, "☃½ b") == [
+        ("▁", ""),
+        ("<0xE2>", "☃"),
+        ("<0x98>", "☃"),
+        ("<0x83>", "☃"),
+        ("<0x31>", "½"),
+        ("<0xE2>", "½"),
+        ("<0x81>", "½"),
+        ("<0x84>", "½"),
+        ("<0x32>", "½"),
+        ("▁b", "b"),
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+def test_offsets_of_any_text(any_tokenizer, text):
+    """Of pieces whose characters no other piece shares, the normalised characters are those of the piece."""
+    spans = [[0, 0], *checked_offsets(any_tokenizer, text), [len(text), len(text)]]
+    for piece, before, (start, end), after in zip(
+        any_tokenizer.pieces(text), spans, spans[1:], spans[2:], strict=False
+    ):
+        if before[1] <= start and end <= after[0] and not piece.startswith("<0x"):
+            covered = normalize_text(text[start:end], any_tokenizer.normalization)
+            assert covered.replace("▁", "") == piece.replace("▁", "")

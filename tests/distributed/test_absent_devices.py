@@ -1,0 +1,65 @@
+"""Compilation for a TPU and a GPU that are not here."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from electra_jax.benchmarks.compiled_memory import vocabulary_rows
+from electra_jax.distributed.absent_devices import absent_devices
+from support import aside
+from support.paths import ROOT
+
+
+def test_vocabulary_rows_reads_every_array_of_a_program():
+    text = """
+    %fusion.1 = (f32[8,80,128100]{2,1,0:T(8,128)}, s32[640]{0}) fusion(bf16[128100,384]{1,0} %p0), kind=kLoop
+    %copy.2 = f32[81,128100]{1,0} copy(f32[1281000,8]{1,0} %p1)
+    """
+    assert vocabulary_rows(text, 128_100) == 640
+    assert vocabulary_rows(text.replace("f32[81,", "f32[8,512,"), 128_100) == 4_096
+    assert vocabulary_rows(text, 999) == 0
+
+
+def test_a_device_that_does_not_exist_is_named():
+    with pytest.raises(
+        ValueError, match=r"device: got 'v9z:1x1', which cannot be compiled for here: .*compile_only\.sh"
+    ):
+        absent_devices("v9z:1x1")
+
+
+@pytest.mark.slow
+def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_every_token(tmp_path):
+    layers = [f"--config.model.{encoder}.num_layers=1" for encoder in ("generator", "discriminator")]
+    outcome = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "electra_jax.benchmark",
+            "--suite=compiled",
+            "--config=configs/deberta_v3.py:size=xsmall",
+            *layers,
+            "--config.model.disentangled.enhanced_mask_decoder=False",
+            f"--json={tmp_path / 'figures.json'}",
+        ],
+        cwd=ROOT,
+        env=aside.environment("compilers"),
+        capture_output=True,
+        text=True,
+        timeout=1_200,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    for device in ("v5e:1x1", "h100:1"):
+        temporary = {name: figures[f"{device}_step_{name}_temporary_mib"] for name in ("whole", "chunked")}
+        rows = {name: figures[f"{device}_step_{name}_vocabulary_rows"] for name in temporary}
+        assert rows["whole"] == 8 * 80 and rows["chunked"] < 640  # B·P, and the tables alone
+        assert temporary["chunked"] < temporary["whole"]
+        # Of one layer alone: in the whole step, the compiler's schedule and not the attention has the last
+        # word.
+        layer = {
+            form: figures[f"{device}_attention_{form}_temporary_mib"] for form in ("plain", "skew", "gather")
+        }
+        assert layer["plain"] < layer["skew"] < layer["gather"]

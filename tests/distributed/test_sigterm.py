@@ -1,0 +1,158 @@
+"""SIGTERM at random moments of a real run, in every phase of it: it is saved, ends with 143, goes on, and
+nothing is lost."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import pytest
+
+from support.paths import ROOT
+from support.run_records import checkpoints, comparable
+from support.tiny_run import command
+
+NUM_NOTICES, MOST_NOTICES, OF_EACH = 20, 40, 2
+SECONDS = 30  # from a notice to the end, on a machine that has much else to do
+# Phase → how many of its beginnings may be let pass, and within how many seconds of the next one the notice
+# is sent. In this order, in which nothing lies compiled on disk yet when it shall be met being compiled.
+START_UP = {"imports": (0, 1.0), "opening": (0, 1.5), "compile": (1, 1.5)}
+LOOP = {"data": (5, 0.15), "step": (5, 0.003), "save": (1, 0.03), "evaluation": (0, 0.15), "probe": (0, 1.5)}
+PHASES = START_UP | LOOP
+ANYWHERE = 10.0  # seconds from the start
+
+
+class Notice(NamedTuple):
+    """The phase that a notice met, the exit code, the seconds until then, the newest checkpoint before the
+    process was started and after it had ended, and how many steps were dispatched in between."""
+
+    phase: str
+    code: int
+    seconds: float
+    before: int
+    after: int
+    num_dispatched: int
+
+
+class Run:
+    """A run that can be started again and again, and is too long to end meanwhile."""
+
+    def __init__(self, root, data, environment):
+        self.workdir, self.marks, self.output, self.environment = (
+            root / "run",
+            root / "marks",
+            root / "output",
+            environment,
+        )
+        probe = {
+            "train": data / "probe.jsonl",
+            "validation": data / "probe.jsonl",
+            "text": "text",
+            "label": "label",
+            "every": 40,
+            "num_epochs": 1,
+        }
+        self.command = command(
+            self.workdir,
+            data,
+            train__num_steps=160,
+            eval__every=10,
+            checkpoint__every=5,
+            **{f"probe__{key}": value for key, value in probe.items()},
+        )
+
+    def start(self, words, **variables):
+        with self.output.open("w") as output:
+            return subprocess.Popen(
+                words, cwd=ROOT, env=self.environment | variables, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def finish(self):
+        """Let it come to its end."""
+        with self.start(self.command) as process:
+            assert process.wait(timeout=400) == 0, self.output.read_text()
+
+    def notify(self, phase, visit, delay):
+        """Start it, and send a notice `delay` seconds after `phase` began for the `visit`-th time."""
+        before = self.newest_checkpoint()
+        self.marks.unlink(missing_ok=True)
+        words = [
+            sys.executable,
+            "tests/support/watched_run.py",
+            self.marks,
+            *self.command[3:],
+        ]  # for -m electra_jax.pretrain
+        with self.start(words, PYTHONPATH=str(ROOT)) as process:
+            deadline = time.monotonic() + 400
+            while [name for _, name in self.begun()].count(phase) < visit:
+                assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
+                time.sleep(0.003)
+            time.sleep(delay)
+            sent = time.monotonic_ns()
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=400)
+        seconds, begun = (time.monotonic_ns() - sent) / 1e9, self.begun()
+        return Notice(
+            [name for moment, name in begun if moment <= sent][-1],
+            code,
+            seconds,
+            before,
+            self.newest_checkpoint(),
+            [name for _, name in begun].count("step"),
+        )
+
+    def begun(self):
+        """(moment, phase) of all that have begun."""
+        lines = self.marks.read_text().split("\n")[:-1] if self.marks.exists() else []
+        return [(int(moment), phase) for moment, phase in map(str.split, lines)]
+
+    def newest_checkpoint(self):
+        return max(checkpoints(self.workdir), default=0)
+
+
+def check(notice, output):
+    """Every step that was begun is saved."""
+    assert notice.after == notice.before + notice.num_dispatched, (notice, output)
+    assert notice.seconds < SECONDS, (notice, output)
+    if notice.phase in LOOP:
+        assert (
+            notice.code == 128 + signal.SIGTERM and f"Told to stop: step {notice.after} is saved" in output
+        ), (notice, output)
+    else:  # what the signal itself makes of a process is 143 for a shell, too; and no step is made first
+        assert notice.code in (-signal.SIGTERM, 128 + signal.SIGTERM) and not notice.num_dispatched, (
+            notice,
+            output,
+        )
+
+
+@pytest.fixture
+def runs(data, environment, tmp_path):
+    """Two of the same, with a small task for probes."""
+    texts = [" ".join(line.split()[:4]) for line in (data / "train.txt").read_text().splitlines() if line][
+        :40
+    ]
+    rows = [json.dumps({"text": text, "label": ("odd", "even")[len(text) % 2]}) for text in texts]
+    (data / "probe.jsonl").write_text("\n".join(rows) + "\n")
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    return [Run(tmp_path / name, data, environment) for name in ("whole", "stopped")]
+
+
+@pytest.mark.slow
+def test_twenty_notices_in_every_phase_lose_nothing(runs):
+    whole, stopped = runs
+    source, met = random.Random(0), []
+    while len(met) < NUM_NOTICES or any(met.count(phase) < OF_EACH for phase in PHASES):
+        assert len(met) < MOST_NOTICES, met
+        missing = [phase for phase in PHASES if met.count(phase) < OF_EACH]
+        aim, (skipped, seconds) = (missing[0], PHASES[missing[0]]) if missing else ("imports", (0, ANYWHERE))
+        notice = stopped.notify(aim, 1 + source.randint(0, skipped), source.uniform(0, seconds))
+        print(notice)  # what pytest shows of a failure
+        check(notice, stopped.output.read_text())
+        met.append(notice.phase)
+    stopped.finish()
+    whole.finish()
+    assert comparable(stopped.workdir) == comparable(whole.workdir)

@@ -1,0 +1,247 @@
+"""Told to stop: wherever the notice comes, everything done so far is saved, once, and the run goes on from
+there."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.loader import Loader
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import batch_sharding
+from electra_jax.distributed.stopping import INTERRUPTED, STOPPED, StopNotice, Stopped
+from electra_jax.training import loop
+from electra_jax.training.evaluation import evaluate
+from electra_jax.training.step import NO_STEP
+from electra_jax.training.writers import MetricWriters, read_metrics
+from support.paths import ROOT
+
+LAST = 6
+
+
+def told(number=signal.SIGTERM):
+    """A notice, as it comes from outside."""
+    os.kill(os.getpid(), number)
+
+
+def told_soon():
+    """A notice during what the caller does next."""
+    threading.Timer(0.1, told).start()
+
+
+class Run:
+    """The loop with counters for a model; `events` maps (phase, step) to what happens there."""
+
+    def __init__(self, workdir, events=None):
+        self.workdir, self.events, self.saved, self.phases = workdir, events or {}, [], []
+
+    def at(self, phase, step):
+        self.phases.append((phase, step))
+        self.events.get((phase, step), lambda: None)()
+
+    def batch_at(self, step):
+        self.at("data", step)
+        return {"input_ids": step}
+
+    def step(self, state, ids):
+        assert state.step == ids
+        self.at("step", ids)
+        count = 1 + ids % 2
+        window = {
+            "steps": count,
+            "loss": 3.0 * count,
+            "tokens": 8 * count,
+            "gradient_norm": 0.0,
+            "nonfinite_step": NO_STEP,
+        }
+        return types.SimpleNamespace(step=ids + 1, params=ids + 1), window
+
+    def go(self, start):
+        """From `start` to the end."""
+        batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=self.batch_at)
+        checkpointer = types.SimpleNamespace(
+            save=lambda step, state, run: self.saved.append((step, state.step)), wait=lambda: None
+        )
+        with (
+            MetricWriters(
+                self.workdir, tensorboard=False, progress=False, total_steps=LAST, start_step=start
+            ) as writers,
+            StopNotice() as stop,
+        ):
+
+            def measure(params):
+                for _ in range(2):
+                    stop.check()
+                    self.at("evaluation", params)
+                return {"mlm_loss": 1.0}
+
+            def probe(params):
+                self.at("probe", params)
+                return {"accuracy": 1.0}
+
+            loop.train(
+                types.SimpleNamespace(step=start, params=start),
+                self.step,
+                batches,
+                loop.Intervals(LAST, 2, 2, 4, 3),
+                evaluate=measure,
+                probe=probe,
+                write=writers,
+                checkpointer=checkpointer,
+                run={},
+                stop=stop,
+                schedule=lambda step: 0.0,
+                flops_per_token=1.0,
+                peak_flops=None,
+            )
+
+
+def rows(workdir):
+    return [
+        {key: value for key, value in row.items() if "second" not in key} for row in read_metrics(workdir)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "saved"),
+    [
+        ("step", 0, 1),
+        ("step", 2, 3),
+        ("step", 3, 4),
+        ("step", 5, 6),
+        ("data", 1, 1),
+        ("data", 4, 4),
+        ("evaluation", 2, 2),
+        ("evaluation", 4, 4),
+        ("evaluation", 6, 6),
+        ("probe", 3, 3),
+        ("probe", 6, 6),
+    ],
+)
+@pytest.mark.parametrize("how", [told, told_soon])
+def test_it_is_saved_and_goes_on(phase, step, saved, how, tmp_path, capsys):
+    def hangs():  # until the notice: what is broken off need not come to its end
+        how()
+        if phase != "step":
+            threading.Event().wait(30)
+            raise AssertionError("not broken off")
+        threading.Event().wait(0.3)
+
+    whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken", {(phase, step): hangs})
+    whole.go(0)
+    with pytest.raises(SystemExit) as stopped:
+        broken.go(0)
+    assert stopped.value.code == STOPPED == 128 + signal.SIGTERM
+    assert f"step {saved} is saved" in capsys.readouterr().err
+    assert broken.saved == [(each, each) for each in (4, 6) if each < saved] + [(saved, saved)]
+    again = Run(tmp_path / "broken")
+    again.go(saved)
+    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+
+
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path):
+    run = Run(tmp_path, {("data", 0): told})
+    with pytest.raises(Stopped):
+        run.go(0)
+    assert run.saved == [] and run.phases == [("data", 0)]
+
+
+def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
+    run = Run(tmp_path, {("step", 1): lambda: told(signal.SIGINT)})
+    with pytest.raises(Stopped):
+        run.go(0)
+    assert run.saved == [(2, 2)]
+
+    def twice():
+        told(signal.SIGINT)
+        told(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path / "twice", {("step", 1): twice}).go(0)
+
+
+def test_sigterm_while_saving_changes_nothing_and_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopNotice() as stop:
+        stop.check()
+        told()
+        told()  # outside of waiting(): heard, and no more
+        with pytest.raises(Stopped):
+            stop.check()
+        with pytest.raises(Stopped), stop.waiting():
+            raise AssertionError("a notice that came earlier counts at once")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_notice_is_not_taken_for_a_failure_by_what_catches_exceptions():
+    with StopNotice() as stop, pytest.raises(Stopped), contextlib.suppress(Exception), stop.waiting():
+        told()
+
+
+def test_a_stopped_command_ends_without_clean_up():
+    """Which would crash where XLA goes on compiling what nobody waits for any more."""
+    program = (
+        "import atexit\nfrom electra_jax.distributed.stopping import Stopped, leaving_at_once\n"
+        "atexit.register(print, 'clean-up')\nwith leaving_at_once():\n    print('saved')\n    {}\n"
+    )
+    outcomes = [
+        subprocess.run([sys.executable, "-c", program.format(line)], cwd=ROOT, capture_output=True, text=True)
+        for line in ("raise Stopped", "raise KeyboardInterrupt", "pass")
+    ]
+    assert [(outcome.returncode, outcome.stdout) for outcome in outcomes] == [
+        (STOPPED, "saved\n"),
+        (INTERRUPTED, "saved\n"),
+        (0, "saved\nclean-up\n"),
+    ]
+    interrupted = "\nInterrupted. The same command goes on with what is missing.\n"
+    assert [outcome.stderr for outcome in outcomes] == ["", interrupted, ""]
+
+
+def test_evaluation_asks_before_every_batch():
+    asked = []
+
+    def check():
+        asked.append(len(asked))
+        if len(asked) == 2:
+            raise Stopped
+
+    class Batches:
+        def __len__(self):
+            return 3
+
+        def batch_at(self, index):
+            return {"input_ids": index}
+
+    with pytest.raises(Stopped):
+        evaluate(lambda params, ids, index: {}, None, Batches(), check)
+    assert asked == [0, 1]
+
+
+def test_a_wait_for_rows_is_broken_off_and_the_loader_ends():
+    arrived = threading.Event()
+
+    def read(dataset_index, row):
+        told_soon()
+        arrived.wait(30)
+        raise OSError("the file system hung")
+
+    mixture = types.SimpleNamespace(
+        sequence_length=4,
+        num_examples=None,
+        sources=[],
+        read=read,
+        rows_at=lambda start, stop: (np.zeros(stop - start, int), np.arange(start, stop)),
+    )
+    sharding = batch_sharding(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1]))
+    with Loader(mixture, batch_size=2, sharding=sharding) as batches, StopNotice() as stop:
+        with pytest.raises(Stopped), stop.waiting():
+            batches.batch_at(0)
+        assert not arrived.is_set() and 0 < batches.seconds_waited < 20
+        arrived.set()

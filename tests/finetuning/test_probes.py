@@ -1,0 +1,345 @@
+"""Probes of a run: they leave it as it is, bit by bit; they come when due, learn, compile once, and say what
+is wrong."""
+
+import functools
+import json
+import random
+import sys
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from data_pipelines.tokenizer import load_tokenizer
+from electra_jax import pretrain
+from electra_jax.configuration.flags import load_config
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.stopping import StopNotice
+from electra_jax.finetuning.probes import Probe, mean_over_text
+from electra_jax.finetuning.task_finetuner import Workbench
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.runs import inputs as run_inputs
+from electra_jax.runs.directory import check_run_directory, is_complete, summarize_run
+from electra_jax.runs.trained import load_run
+from electra_jax.training.loop import Intervals, train
+from electra_jax.training.plots import plot_curves
+from electra_jax.training.writers import MetricWriters, read_metrics
+from support.run_records import comparable, counting_step
+from support.tiny import SPECIAL
+from support.tiny_export import electra_model, make_config, random_params
+from support.tiny_run import values
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+ONE = {"data": 1, "fsdp": 1, "tensor": 1}
+EIGHT = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.fixture(scope="module")
+def task(data, tmp_path_factory):
+    """Keys of config.probe for a solvable task in files: of which of two sets of words is a text made;
+    "number" says it as 0 or 1. And unlabelled.jsonl beside them."""
+    root = tmp_path_factory.mktemp("task")
+    words = sorted({word for line in (data / "train.txt").read_text().splitlines() for word in line.split()})
+    source = random.Random(0)
+    for name, number in (("train", 120), ("validation", 60)):
+        rows = []
+        for index in range(number):
+            label = index % 2
+            text = " ".join(source.choices(words[:20] if label else words[20:40], k=4))
+            rows.append({"sentence": text, "class": ("few", "many")[label], "number": float(label)})
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "unlabelled.jsonl").write_text(json.dumps({"sentence": words[0], "class": None}) + "\n")
+    return {
+        "train": str(root / "train.jsonl"),
+        "validation": str(root / "validation.jsonl"),
+        "text": "sentence",
+        "label": "class",
+    }
+
+
+def settings(data, task, **changes):
+    """A whole configuration of a tiny run of twelve steps, with a probe every four."""
+    config = load_config("configs/debug.py").to_dict()
+    often = {
+        "train__num_steps": 12,
+        "eval__every": 4,
+        "checkpoint__every": 4,
+        "log__every": 3,
+        "probe__every": 4,
+        "probe__num_epochs": 1,
+    }
+    for key, value in values(
+        data, **(often | {f"probe__{key}": value for key, value in task.items()} | changes)
+    ).items():
+        *sections, name = key.split(".")
+        functools.reduce(dict.__getitem__, sections, config)[name] = value
+    return config
+
+
+def is_probe(row):
+    return any(name.startswith("probe/") for name in row)
+
+
+@pytest.mark.slow
+def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task, tmp_path, monkeypatch):
+    mesh = make_mesh(EIGHT)
+    monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
+    with_probes = settings(data, task)
+    pretrain.run(settings(data, task, probe__every=0), tmp_path / "without")
+    pretrain.run(with_probes, tmp_path / "with")
+    expected, rows = comparable(tmp_path / "without"), comparable(tmp_path / "with")
+    probed = [row for row in rows if is_probe(row)]
+    assert [row for row in rows if not is_probe(row)] == expected and not any(map(is_probe, expected))
+    assert [row["step"] for row in probed] == [4, 8, 12]
+    assert all(set(row) == {"step", "probe/frozen_accuracy", "probe/finetuned_accuracy"} for row in probed)
+    params = jax.device_get(load_run(tmp_path / "without").params)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "with").params), params)
+
+    calls, call, batch_at = [], Probe.__call__, pretrain.Loader.batch_at
+    monkeypatch.setattr(Probe, "__call__", lambda self, params: calls.append(1) or call(self, params))
+
+    def break_off(self, step):
+        if step == 9:
+            raise InterruptedError
+        return batch_at(self, step)
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(pretrain.Loader, "batch_at", break_off)
+        pretrain.run(with_probes, tmp_path / "broken")
+    assert len(calls) == 2
+    summary = pretrain.run(with_probes, tmp_path / "broken")
+    assert len(calls) == 3  # that of step 8, from whose checkpoint the run went on, was there
+    assert comparable(tmp_path / "broken") == rows
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "broken").params), params)
+    assert summary["probe_frozen_accuracy"] == probed[-1]["probe/frozen_accuracy"]
+
+
+def make_probe(data, task, tmp_path, **changes):
+    """(a probe of a tiny ELECTRA, random parameters of one)."""
+    config = make_config(electra_model(), data)
+    config["probe"] |= {"every": 1, "num_epochs": 1} | task | changes
+    tokenizer = load_tokenizer(str(data / "tokenizer_corpus"))
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    return (
+        Probe(config, make_pretraining_config(config["model"]), tokenizer, mesh, tmp_path / "probe"),
+        jax.tree.map(jnp.asarray, random_params(config)),
+    )
+
+
+@pytest.mark.slow
+def test_it_learns_and_compiles_once_and_leaves_alone_what_others_compiled(data, task, tmp_path):
+    probe, params = make_probe(data, task, tmp_path)
+    compiled = []
+
+    def count(name, seconds, **_):
+        if name == COMPILED:
+            compiled.append(seconds)
+
+    of_the_run = jax.jit(lambda x: 3 * x)
+    argument = jnp.ones(3)
+    of_the_run(argument)
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        first = probe(params)
+        assert len(compiled) > 2
+        compiled.clear()
+        of_the_run(argument)
+        second = probe(params)
+        assert not compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert first == second and first["frozen_accuracy"] > 0.8  # chance: 0.5
+    assert 0 <= first["finetuned_accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_other_kinds_of_task_are_fine_tuned_alone_and_what_diverges_is_not_a_number(
+    data, task, tmp_path, monkeypatch
+):
+    probe, params = make_probe(
+        data, task, tmp_path, config="configs/finetune.py:task=local_regression", label="number"
+    )
+    assert set(probe(params)) == {"finetuned_pearson", "finetuned_spearman"}
+
+    def diverge(self, initial, settings, seed):
+        raise FloatingPointError
+
+    monkeypatch.setattr(Workbench, "finetune", diverge)
+    assert np.isnan([*probe(params).values()]).all()
+
+
+def test_means_are_over_the_text_alone():
+    ids_BL = jnp.asarray([[1, 9, 8, 2, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0, 0, 0]])
+    x_BLD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 3)), jnp.bfloat16)
+    means_BD = mean_over_text(x_BLD, ids_BL, SPECIAL)
+    assert means_BD.dtype == jnp.float32
+    np.testing.assert_allclose(
+        means_BD[0], np.asarray(x_BLD[0], np.float32)[[1, 2, 4]].mean(axis=0), rtol=1e-6
+    )
+    np.testing.assert_array_equal(means_BD[1], 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"validation": "{unlabelled}"},
+            ValueError,
+            r"config\.probe: none of the splits \['train', 'validation'\] but train has",
+        ),
+        (
+            {"validation": ""},
+            ValueError,
+            r"none of the splits \['train'\] but train has labels.* Set config\.probe\.validation",
+        ),
+        ({"label": "klass"}, ValueError, r"config\.probe: .*klass"),
+        ({"train": "nowhere.jsonl"}, FileNotFoundError, r"config\.probe: .*nowhere\.jsonl"),
+        ({"every": -1}, ValueError, r"config\.probe\.every: got -1, expected 0 \(never\) or more"),
+        ({"num_epochs": 0}, ValueError, r"config\.probe: num_epochs: got 0, expected 1 or more"),
+        ({"max_examples": 1}, ValueError, r"config\.probe: the 1 examples to train on all have one label"),
+        (
+            {"config": "configs/finetune.py:task=trec"},
+            ValueError,
+            r"config\.probe: .*config argument task: got 'trec'",
+        ),
+        ({"config": "nowhere.py"}, FileNotFoundError, r"config\.probe: .*there is no file nowhere\.py"),
+        (
+            {"config": "configs/debug.py"},
+            ValueError,
+            r"config\.probe: config: got 'configs/debug\.py' without task, sift, exp",
+        ),
+        (
+            {"config": "{twelve}"},
+            ValueError,
+            r"the batch_size of fine-tuning: got 12, expected a multiple of .* = 8",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_found_before_anything_is_written(changes, error, message, data, task, tmp_path):
+    (tmp_path / "twelve.py").write_text(
+        "from configs.finetune import get_config as original\ndef get_config(arg):\n"
+        "    config = original(arg)\n    config.train.batch_size = 12\n    return config\n"
+    )
+    places = {
+        "unlabelled": task["train"].replace("train.jsonl", "unlabelled.jsonl"),
+        "twelve": tmp_path / "twelve.py",
+    }
+    config = settings(data, task)
+    config["probe"] |= {
+        key: value.format(**places) if isinstance(value, str) else value for key, value in changes.items()
+    }
+    with pytest.raises(error, match=message):
+        pretrain.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused(data, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"config\.probe\.every: got 1 in a run of 2 processes, expected 0"):
+        make_probe(data, task, tmp_path)
+
+
+def test_without_probes_nothing_is_needed(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "electra_jax.finetuning.probes", None)  # importing it would fail
+    config = {"probe": {"every": 0, "config": "nowhere.py"}}
+    assert pretrain.make_probe(config, None, tmp_path, None, tmp_path) is None
+
+
+def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_path):
+    config = make_config(electra_model(), data)
+    old = {"config": {name: section for name, section in config.items() if name != "probe"}, "data": []}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    check_run_directory(tmp_path, {"config": config, "data": []})
+    continued = load_config(f"configs/continued.py:run={tmp_path}")
+    assert continued.probe.to_dict() == load_config("configs/debug.py").probe.to_dict()
+
+
+def test_the_loop_probes_when_due_and_at_the_end_beside_the_clock(tmp_path):
+    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
+    checkpointer = types.SimpleNamespace(save=lambda step, state, run: None, wait=lambda: None)
+    order = []
+
+    def measure(name, seconds):
+        return lambda params: order.append((name, params)) or time.sleep(seconds) or {"mlm_loss": 1.0}
+
+    def go(first, last):
+        with MetricWriters(
+            tmp_path, tensorboard=False, progress=False, total_steps=8, start_step=first
+        ) as writers:
+            train(
+                types.SimpleNamespace(step=first, params=first),
+                counting_step,
+                batches,
+                Intervals(last, 2, 2, 2, 3),
+                evaluate=measure("eval", 0.0),
+                probe=measure("probe", 0.3),
+                write=writers,
+                checkpointer=checkpointer,
+                run={},
+                schedule=lambda step: 0.0,
+                flops_per_token=1.0,
+                peak_flops=None,
+                stop=StopNotice(),
+            )
+
+    go(0, 6)
+    assert order == [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]
+    go(6, 8)
+    assert order[5:] == [("eval", 8), ("probe", 8)]  # those of step 6 were there
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows if is_probe(row)] == [3, 6, 8]
+    (after,) = [row for row in rows if row["step"] == 4 and "loss" in row]
+    assert 16 / after["tokens_per_second"] < 0.2  # its two steps took less than the probe between them
+
+
+def write_rows(run_dir, rows):
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path, monkeypatch):
+    drawn = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes,
+        "plot",
+        lambda self, x, y, **style: (
+            drawn.append((list(x), list(y), style["label"])) or plot(self, x, y, **style)
+        ),
+    )
+    rows = [
+        {"step": 2, "probe/frozen_accuracy": 0.5, "probe/finetuned_accuracy": None},
+        {"step": 4, "eval/mlm_loss": 2.0},
+    ]
+    write_rows(tmp_path, rows)
+    assert is_complete(tmp_path, 4, 4, has_probe=False) and not is_complete(tmp_path, 4, 4, has_probe=True)
+    assert summarize_run(tmp_path) == {"steps": 4, "tokens_per_second": None, "heldout_mlm_loss": 2.0}
+    write_rows(tmp_path, [*rows, {"step": 4, "probe/frozen_accuracy": 0.75, "probe/finetuned_accuracy": 1.0}])
+    assert is_complete(tmp_path, 4, 4, has_probe=True) and not is_complete(tmp_path, 2, 4, has_probe=True)
+    assert summarize_run(tmp_path) == {
+        "steps": 4,
+        "tokens_per_second": None,
+        "heldout_mlm_loss": 2.0,
+        "probe_frozen_accuracy": 0.75,
+        "probe_finetuned_accuracy": 1.0,
+    }
+    drawn.clear()
+    plot_curves(tmp_path)
+    np.testing.assert_equal(
+        drawn[1:],
+        [([2, 4], [float("nan"), 1.0], "finetuned_accuracy"), ([2, 4], [0.5, 0.75], "frozen_accuracy")],
+    )
+
+
+def test_a_probe_is_shown_on_a_line_of_its_own(tmp_path, capsys):
+    with MetricWriters(tmp_path, tensorboard=False, progress=True, total_steps=10, start_step=0) as writers:
+        writers.write(5, {"frozen_accuracy": 0.5, "finetuned_accuracy": float("nan")}, prefix="probe/")
+    assert (
+        capsys.readouterr().err == "step 5/10 (50.0%)  probe  frozen_accuracy 0.500  finetuned_accuracy nan\n"
+    )
+    assert read_metrics(tmp_path) == [
+        {"step": 5, "probe/frozen_accuracy": 0.5, "probe/finetuned_accuracy": None}
+    ]

@@ -1,0 +1,460 @@
+"""Scale-invariant fine-tuning: the published algorithm written out in PyTorch, every kind of task, and steps
+without it."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from data_pipelines.tasks.load import load_task
+from data_pipelines.tasks.windows import Window
+from electra_jax import finetune
+from electra_jax.configuration.flags import load_config
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import axis_context, replicated
+from electra_jax.finetuning import task_finetuner as workbench
+from electra_jax.finetuning.batches import TaskBatch, make_batch
+from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.sift import Sift, initial_perturbation, make_sift, sift_penalty, step_up
+from electra_jax.finetuning.span_decoding import IndependentOutputs
+from electra_jax.finetuning.sweep import parse_sweep, spell
+from electra_jax.finetuning.trainer import Outcome, Trainer
+from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.models.embeddings import Embeddings
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.layers import LayerNorm
+from electra_jax.training.state import unbox
+from support.tiny import SPECIAL, key
+from support.tiny_run import VOCAB
+from support.tiny_task import (
+    HEADS,
+    ONE,
+    encoder_config,
+    kind_of,
+    predict,
+    random_params,
+    settings_of,
+    task_examples,
+    torch_model,
+)
+
+PUBLISHED = Sift(vat_lambda=5.0, learning_rate=1e-4, init_perturbation=1e-2)
+KINDS = ("classification", "regression", "tagging", "question_answering")
+
+
+def make_ids(num_rows=3):
+    ids = np.random.default_rng(0).integers(5, VOCAB, size=(num_rows, 20)).astype(np.int32)
+    ids[:, 0], ids[:, 5], ids[:, 14], ids[:, 15:] = SPECIAL.cls, SPECIAL.sep, SPECIAL.sep, SPECIAL.pad
+    return ids
+
+
+class Spy:
+    """A model that keeps what it was asked for."""
+
+    def __init__(self, model, answer=None):
+        self.kind, self.special, self.config = model.kind, model.special, model.config
+        self._answer, self.perturbations, self.keys = answer or model.apply, [], []
+
+    def apply(self, variables, ids, is_training, labels, perturbation, rngs):
+        assert is_training
+        self.perturbations.append(perturbation)
+        self.keys.append(rngs["dropout"])
+        return self._answer(variables, ids, is_training, labels, perturbation, rngs=rngs)
+
+
+def torch_penalty(model, layer_norm, ids, noise, sift):
+    """(penalty, perturbation) by the published algorithm: a hook before the LayerNorm, and two more
+    passes."""
+    types_ = (
+        {}
+        if not hasattr(model, "electra")
+        else {
+            "token_type_ids": torch.from_numpy(
+                np.array(derive_inputs(jnp.asarray(ids), SPECIAL, 2).token_types_BL, np.int64)
+            )
+        }
+    )
+    logits = lambda: (
+        model(
+            torch.from_numpy(ids.astype(np.int64)),
+            **types_,
+            attention_mask=torch.from_numpy((ids != 0).astype(np.int64)),
+        ).logits
+    )
+    target = logits()
+    perturbation = torch.from_numpy(noise).requires_grad_()
+
+    def hook(module, inputs):
+        return (
+            torch.nn.functional.layer_norm(inputs[0], inputs[0].shape[-1:], eps=1e-7).detach() + perturbation
+        )
+
+    handle = layer_norm.register_forward_pre_hook(hook)
+    cross_entropy = lambda p, q: -(p.softmax(-1).detach() * q.log_softmax(-1)).sum(-1)
+    (gradient,) = torch.autograd.grad(cross_entropy(target, logits()).sum(), perturbation)
+    largest = gradient.abs().max(-1, keepdim=True)[0]
+    perturbation = (perturbation + sift.learning_rate * gradient / (1e-6 + largest)).detach()
+    perturbed = logits()
+    handle.remove()
+    return (cross_entropy(target, perturbed) + cross_entropy(perturbed, target)).mean(), perturbation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("deberta", "DebertaV2ForSequenceClassification"), ("electra", "ElectraForSequenceClassification")],
+)
+def test_the_penalty_and_its_gradients_are_the_published_ones(family, name):
+    config, ids, sift = (
+        encoder_config(family),
+        make_ids(),
+        PUBLISHED._replace(init_perturbation=0.1, learning_rate=0.05),
+    )
+    model = TaskModel(config, SPECIAL, "classification", 4, "transformers", 0.0)
+    params = jax.jit(lambda: random_params(model, jnp.asarray(ids)))()
+    batch = TaskBatch(jnp.asarray(ids), jnp.zeros(3, jnp.int32), jnp.ones(3, bool), None)
+
+    def penalty(params):
+        spy, outputs = (
+            Spy(model),
+            model.apply({"params": params}, batch.ids_BL, True, rngs={"dropout": key(1)}),
+        )
+        return sift_penalty(spy, params, batch, outputs, sift, key(2)), spy.perturbations[1]
+
+    (value, perturbation_BLE), grads = jax.jit(jax.value_and_grad(penalty, has_aux=True))(params)
+    theirs = torch_model(name, config, params, 4)
+    noise = np.array(
+        initial_perturbation(jax.random.split(key(2), 3)[0], (*ids.shape, config.embedding_size), 0.1)
+    )
+    layer_norm = (theirs.deberta if family == "deberta" else theirs.electra).embeddings.LayerNorm
+    expected, perturbation = torch_penalty(theirs, layer_norm, ids, noise, sift)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(perturbation_BLE)[ids != 0], perturbation.numpy()[ids != 0], atol=1e-5
+    )
+
+    family = DEBERTA_V2 if family == "deberta" else ELECTRA
+    found = to_file(family, "discriminator", {part: grads[part] for part in ("embeddings", "encoder")})
+    for ours, name_there in HEADS[name]:
+        found[f"{name_there}.weight"] = np.asarray(grads["head"][ours]["kernel"]).T
+        found[f"{name_there}.bias"] = np.asarray(grads["head"][ours]["bias"])
+    wanted = {path: leaf.grad for path, leaf in theirs.named_parameters() if leaf.grad is not None}
+    assert set(wanted) <= set(found) and len(wanted) > 20
+    for path, gradient in wanted.items():
+        gradient = gradient.numpy().copy()
+        if path.endswith("embeddings.word_embeddings.weight"):
+            gradient[0] = found[path][0]  # theirs keeps the gradient of padding back
+        np.testing.assert_allclose(
+            found[path], gradient, atol=2e-5 * max(1.0, np.abs(gradient).max()), err_msg=path
+        )
+
+
+def test_the_perturbation_stays_small_and_has_no_gradient():
+    noise = np.asarray(initial_perturbation(key(), (50, 20, 16), 0.01))
+    assert (
+        np.abs(noise).max() == np.float32(0.02) and 0.03 < np.mean(np.abs(noise) == np.float32(0.02)) < 0.06
+    )
+    assert abs(noise.mean()) < 1e-3 and 0.0085 < noise.std() < 0.01
+    slope = np.random.default_rng(0).normal(size=noise.shape).astype(np.float32)
+    slope[0, 0] = 0.0  # nowhere to go
+
+    def stepped(scale, learning_rate):
+        return step_up(
+            lambda perturbation: (slope * (perturbation + scale * perturbation**2)).sum(),
+            jnp.asarray(noise),
+            learning_rate,
+        )
+
+    found, gradient = np.asarray(stepped(1.0, 1e-4)), slope * (1 + 2 * noise)
+    expected = noise + 1e-4 * gradient / (np.abs(gradient).max(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+    moved = np.abs(found - noise).max(-1)
+    assert moved[0, 0] == 0
+    np.testing.assert_allclose(moved[1:], 1e-4, rtol=1e-3)
+    assert np.abs(found).max() <= 0.02 + 1.001e-4
+    assert jax.grad(lambda scale: stepped(scale, 1.0).sum())(1.0) == 0.0
+
+
+@pytest.mark.parametrize("family", ["electra", "deberta"])
+def test_without_a_perturbation_embeddings_are_what_they_were(family):
+    config, ids = encoder_config(family), jnp.asarray(make_ids())
+    inputs, embeddings = derive_inputs(ids, SPECIAL, config.type_vocab_size), Embeddings(config)
+    params = unbox(embeddings.init(key(), ids, inputs, False)["params"])
+    total = params["word_embeddings"]["embedding"][ids]
+    if family == "electra":
+        total += params["position_embeddings"]["embedding"][inputs.positions_BL]
+        total += params["token_type_embeddings"]["embedding"][inputs.token_types_BL]
+    layer_norm = LayerNorm(config.layer_norm_epsilon, "embedding", "float32")
+    expected = layer_norm.apply({"params": params["LayerNorm"]}, total)
+    if family == "deberta":
+        expected *= inputs.is_token_BL[:, :, None]
+    ordinary = embeddings.apply({"params": params}, ids, inputs, False)
+    np.testing.assert_array_equal(ordinary, expected)
+    zeros = embeddings.apply({"params": params}, ids, inputs, False, perturbation_BLE=jnp.zeros_like(total))
+    difference = np.abs(np.asarray(zeros - ordinary))
+    share = config.layer_norm_epsilon / (
+        2 * np.asarray(total.var(axis=-1, keepdims=True))
+    )  # see the docstring of sift.py
+    assert (difference - 1.1 * share * np.abs(np.asarray(ordinary))).max() < 1e-6
+    assert (difference.max() > 1e-5) == (
+        family == "deberta"
+    )  # of the published start, with a variance of 4e-4
+
+
+@pytest.mark.parametrize("family", ["electra", "deberta"])
+def test_a_perturbation_of_nothing_hardly_changes_the_outputs(family):
+    model, ids = (
+        TaskModel(encoder_config(family), SPECIAL, "classification", 2, "published", 0.0),
+        jnp.asarray(make_ids()),
+    )
+    params = jax.jit(lambda: random_params(model, ids))()  # variance about 0.01, as of trained tables
+    states = jax.jit(
+        lambda perturbation: model.apply({"params": params}, ids, False, perturbation, method="states")
+    )
+    ordinary, perturbed = states(None), states(jnp.zeros((*ids.shape, model.config.embedding_size)))
+    np.testing.assert_allclose(perturbed, ordinary, atol=1e-5)
+
+
+def cross_entropy(target, scores):
+    """−Σ p(target) · log p(scores) over the last axis, in float64."""
+    softmax = lambda x: (
+        np.exp(x - x.max(-1, keepdims=True)) / np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    )
+    return -(softmax(np.float64(target)) * np.log(softmax(np.float64(scores)))).sum(-1)
+
+
+def toy_batch(kind, num_rows=16, num_scored=13):
+    """Rows of a task that can be learnt; the last ones only fill it."""
+    if kind == "question_answering":
+        ids = make_ids(num_scored)
+        rows = [
+            Window(
+                row[:15],
+                np.array([7, 9, 0], np.int32),
+                index,
+                6,
+                np.zeros((8, 2), np.int32),
+                np.ones(8, bool),
+            )
+            for index, row in enumerate(ids)
+        ]
+    else:
+        rows = task_examples(kind, num_scored, 0)
+    return make_batch(kind_of(kind), rows, range(num_scored), num_rows, SPECIAL.pad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_penalty_of_every_kind_by_hand(kind):
+    batch, source = toy_batch(kind), np.random.default_rng(1)
+    shape = {
+        "tagging": (*batch.ids_BL.shape, 3),
+        "regression": (16, 1),
+        "classification": (16, 3),
+        "question_answering": (2, *batch.ids_BL.shape),
+    }[kind]
+    clean, other = source.normal(size=(2, *shape)).astype(np.float32)
+    wrap = lambda array: IndependentOutputs(*array) if kind == "question_answering" else array
+    model = types.SimpleNamespace(kind=kind, special=SPECIAL, config=types.SimpleNamespace(embedding_size=8))
+    spy = Spy(
+        model,
+        lambda variables, ids, is_training, labels, perturbation, rngs: wrap(
+            other + 0.0 * perturbation.sum()
+        ),
+    )
+    found = sift_penalty(spy, {}, batch, wrap(jnp.asarray(clean)), PUBLISHED, key())
+    assert [perturbation.shape for perturbation in spy.perturbations] == [(*batch.ids_BL.shape, 8)] * 2
+    assert spy.keys[0] != spy.keys[1]  # dropout masks of their own
+    if kind == "regression":
+        expected = 2 * np.square(clean - other)[:13].mean()
+    elif kind == "question_answering":  # eight tokens of context and [CLS]
+        clean, other = (array[:, :13, [0, *range(6, 14)]] for array in (clean, other))
+        expected = (cross_entropy(clean, other) + cross_entropy(other, clean)).mean()
+    else:
+        is_scored = batch.is_scored
+        assert 0 < is_scored.sum() < is_scored.size
+        expected = (cross_entropy(clean, other) + cross_entropy(other, clean))[is_scored].mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def make_trainer(family, kind, mesh=None, **sift):
+    """A trainer whose first step has its whole rate, with dropout everywhere."""
+    config = settings_of(kind)
+    config["model"]["head_dropout"], config["optimizer"]["warmup_share"] = 0.1, 0.0
+    config["sift"] |= sift
+    encoder = dataclasses.replace(
+        encoder_config(family), num_layers=1, hidden_dropout=0.1, attention_dropout=0.1
+    )
+    return Trainer(encoder, SPECIAL, kind_of(kind), config, 64, mesh or make_mesh(ONE, jax.devices()[:1]))
+
+
+def first_step(trainer, batch, step=None):
+    """(parameters after it, loss)."""
+    with axis_context(trainer._mesh):
+        params = jax.device_put(trainer._init_jitted(key()), replicated(trainer._mesh))
+        state = jax.device_put(trainer._optimizer.init(params), replicated(trainer._mesh))
+        params, _, value = (step or trainer._step)(params, state, trainer._place(batch), key(7))
+    return jax.device_get(params), float(value)
+
+
+@pytest.mark.parametrize("family", ["electra", "deberta"])
+def test_without_a_weight_a_step_is_the_ordinary_one(family):
+    batch, trainer, kind = (
+        toy_batch("classification"),
+        make_trainer(family, "classification"),
+        kind_of("classification"),
+    )
+
+    def ordinary(params, state, batch, key):
+        def loss(params):
+            outputs = trainer.model.apply(
+                {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key}
+            )
+            return kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = trainer._optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    params, value = first_step(trainer, batch)
+    expected_params, expected = first_step(trainer, batch, jax.jit(ordinary, donate_argnums=(0, 1)))
+    assert value == expected
+    jax.tree.map(np.testing.assert_array_equal, params, expected_params)
+    arguments = (
+        expected_params,
+        jax.eval_shape(trainer._optimizer.init, expected_params),
+        batch._replace(indices_B=None),
+        key(),
+    )
+    programs = [str(jax.make_jaxpr(step)(*arguments)) for step in (trainer._train_step, ordinary)]
+    assert programs[0] == programs[1]  # nothing is computed for nothing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "kind"), [*(("deberta", kind) for kind in KINDS), ("electra", "question_answering")]
+)
+def test_a_step_adds_the_penalty(family, kind):
+    batch, trainer = toy_batch(kind), make_trainer(family, kind, vat_lambda=5.0)
+    start = trainer._init_jitted(key())
+
+    def parts(params):
+        outputs = trainer.model.apply(
+            {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key(7)}
+        )
+        penalty = sift_penalty(
+            trainer.model, params, batch, outputs, PUBLISHED, jax.random.fold_in(key(7), 1)
+        )
+        return kind_of(kind).loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL), penalty
+
+    loss, penalty = jax.jit(parts)(start)
+    assert np.isfinite(penalty) and penalty > 0
+    params, value = first_step(trainer, batch)
+    np.testing.assert_allclose(value, loss + 5 * penalty, rtol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert any(
+        (leaf != before).any()
+        for leaf, before in zip(jax.tree.leaves(params), jax.tree.leaves(start), strict=True)
+    )
+
+
+@pytest.mark.slow
+def test_any_mesh_makes_the_same_step():
+    batch, meshes = (
+        toy_batch("classification"),
+        (make_mesh(ONE, jax.devices()[:1]), make_mesh(ONE | {"data": 8})),
+    )
+    (params, value), (many_params, many_value) = (
+        first_step(make_trainer("electra", "classification", mesh, vat_lambda=5.0), batch) for mesh in meshes
+    )
+    np.testing.assert_allclose(value, many_value, rtol=1e-5)
+    jax.tree.map(lambda one, many: np.testing.assert_allclose(one, many, atol=2e-4), params, many_params)
+
+
+@pytest.mark.slow
+def test_a_task_is_learnt_with_it():
+    train, held_out = task_examples("classification", 600, 0), task_examples("classification", 101, 1)
+    config = settings_of("classification")
+    config["sift"]["vat_lambda"] = 5.0
+    start = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
+    predictions = predict(start, "classification", config, train, held_out)
+    assert np.mean(np.equal(predictions, [example.label for example in held_out])) > 0.95
+
+
+@pytest.fixture()
+def task(tmp_path):
+    """Settings of a task of four examples in files."""
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + "a\tlow\nb\thigh\n" * 2)
+    config = load_config("configs/finetune.py:task=local,sift=true").to_dict()
+    config["task"] |= {split: str(tmp_path / f"{split}.tsv") for split in ("train", "validation")}
+    config["task"] |= {"text": "text", "label": "label"}
+    return config
+
+
+def test_wrong_values_are_found_before_anything_is_written(task, tmp_path):
+    assert make_sift(task["sift"]) == PUBLISHED
+    task["sift"]["init_perturbation"] = -0.1
+    with pytest.raises(ValueError, match=r"config\.sift\.init_perturbation: got -0\.1, expected 0 or more"):
+        finetune.run(task, tmp_path / "run", finetune.Plan(["nowhere"], [0]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_can_be_swept(task, monkeypatch):
+    made = []
+
+    class Recorder:
+        def __init__(self, encoder, special, kind, config, num_rows, mesh):
+            made.append(config["sift"]["learning_rate"])
+
+        def run(self, *arguments):
+            return Outcome({}, {"validation": [np.zeros(2)] * 4})
+
+    monkeypatch.setattr(workbench, "Trainer", Recorder)
+    monkeypatch.setattr(
+        workbench.Workbench, "_encode", lambda self, initial: {"train": [0] * 4, "validation": [0] * 4}
+    )
+    bench = workbench.Workbench(task, load_task(task["task"]), make_mesh(ONE, jax.devices()[:1]))
+    initial = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
+    sweep = parse_sweep(["sift.learning_rate=1e-4,1e-3"], task)
+    assert [spell(settings) for settings in sweep] == [
+        "sift.learning_rate=0.0001",
+        "sift.learning_rate=0.001",
+    ]
+    for settings in sweep:
+        bench.finetune(initial, settings, 0)
+    assert made == [1e-4, 1e-3]
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [  # experiments/glue/mnli.sh; epochs, warm-up, rate, dropout, weight
+        ("task=mnli,model=deberta,size=xsmall,sift=true", (10, 1500, 5e-5, 0.1, 3.0)),
+        ("task=mnli,model=deberta,size=small,sift=true", (6, 1000, 3.5e-5, 0.1, 5.0)),
+        ("task=rte,model=deberta,size=base,sift=true", (6, 1000, 1.5e-5, 0.1, 5.0)),
+        ("task=cola,model=deberta,size=large,sift=true", (10, 50, 5.5e-6, 0.1, 5.0)),
+        ("task=rte,model=electra,size=base,sift=true", (10, 0, 1e-4, 0.1, 5.0)),
+        ("task=mnli,model=deberta,size=xsmall", (3, 1000, 4.5e-5, 0.1, 0.0)),
+        ("task=mnli,model=electra,size=small,sift=false", (3, 0, 3e-4, 0.1, 0.0)),
+    ],
+)
+def test_published_settings(argument, values):
+    config = load_config(f"configs/finetune.py:{argument}")
+    assert (
+        config.train.num_epochs,
+        config.optimizer.warmup_steps,
+        config.optimizer.learning_rate,
+        config.model.head_dropout,
+        config.sift.vat_lambda,
+    ) == values
+    assert (config.sift.learning_rate, config.sift.init_perturbation) == (1e-4, 1e-2)
+
+
+def test_an_unknown_choice_is_an_error():
+    with pytest.raises(ValueError, match="config argument sift: got 'yes', expected one of true, false"):
+        load_config("configs/finetune.py:task=mnli,sift=yes")

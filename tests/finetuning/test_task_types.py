@@ -1,0 +1,169 @@
+"""What comes of the outputs of rows: predictions, files of them, and models on disk."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines.tasks.encoding import EncodedExample, encode_examples
+from data_pipelines.tasks.load import UNKNOWN, TaggedExample, TaskData, TextExample
+from data_pipelines.tasks.questions import Question
+from data_pipelines.tokenizer import load_tokenizer
+from electra_jax.finetuning.model_files import load_model, save_model
+from electra_jax.finetuning.predictions import write_predictions
+from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
+from electra_jax.finetuning.task_types import make_kind
+from electra_jax.huggingface.names import flatten
+from electra_jax.models.config import make_pretraining_config
+from support import tiny_export
+from support.tiny import SPECIAL
+from support.tiny_task import kind_of
+
+
+def one_hot(tags, length):
+    return np.eye(3)[np.pad(np.array(tags), (0, length - len(tags)))]
+
+
+@pytest.mark.parametrize("tags", [(2, 0, 1, 2), (UNKNOWN,) * 4])
+def test_a_divided_sentence_has_one_prediction_with_or_without_its_tags(data, tags):
+    kind, tokenizer = kind_of("tagging"), load_tokenizer(str(data / "tokenizer_corpus"))
+    examples = [TaggedExample(("abcd", "ef", "ghij", "k"), tags), TaggedExample(("ab",), tags[:1])]
+    rows, cut = encode_examples(tokenizer, examples, 8)
+    assert cut == 1 and len(rows) > 2
+    predicted = iter((1, 2, 0, 1, 2))
+    # Every token but the first of a word says something else, which must not be heard.
+    outputs = [one_hot([next(predicted) if label != -1 else 0 for label in row.label], 16) for row in rows]
+    collected = kind.collect(examples, rows, outputs)
+    assert [sentence.tolist() for sentence in collected] == [[1, 2, 0, 1], [2]]
+    labels, is_scored = kind.lay_out(rows, len(rows) + 1, 16)
+    assert (
+        is_scored.sum() == (0 if UNKNOWN in tags else 5)
+        and not is_scored[-1].any()
+        and (labels[-1] == -1).all()
+    )
+    assert [kind.is_labelled(example) for example in examples] == [UNKNOWN not in tags] * 2
+
+
+def test_an_unlabelled_row_is_not_scored():
+    for name, dtype in (("classification", np.int32), ("regression", np.float32)):
+        labels, is_scored = kind_of(name).lay_out(
+            [EncodedExample(np.ones(3), 1, 0), EncodedExample(np.ones(3), None, 1)], 4, 8
+        )
+        assert (
+            labels.dtype == dtype
+            and labels.tolist() == [1, 0, 0, 0]
+            and is_scored.tolist() == [True, False, False, False]
+        )
+
+
+def task_of(**changes):
+    return {"kind": "classification", "metrics": ("accuracy",), "source": "", "null_threshold": 0.0} | changes
+
+
+def test_files_for_the_leaderboard_of_glue(tmp_path):
+    task = task_of(source="glue/mnli")
+    labels = ("entailment", "neutral", "contradiction")
+    unlabelled, labelled = [TextExample("a", "b", None)] * 2, [TextExample("a", "b", 1)] * 2
+    data = TaskData(
+        labels,
+        {"train": labelled, "test_matched": unlabelled, "test": unlabelled, "validation_matched": labelled},
+        [],
+    )
+    kind = make_kind(task, labels)
+    for split in ("test_matched", "test", "validation_matched"):
+        write_predictions(tmp_path, kind, task, data, split, [2, 0])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "test_matched.tsv",
+        "MNLI-m.tsv",
+        "test.tsv",
+        "AX.tsv",
+        "validation_matched.tsv",
+    }
+    assert (tmp_path / "AX.tsv").read_text() == "index\tprediction\n0\tcontradiction\n1\tentailment\n"
+    write_predictions(tmp_path / "own", make_kind(task_of(), labels), task_of(), data, "test", [1, 1])
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["test.tsv"]
+
+
+def question(name, answers, impossible=False):
+    return Question(name, "Who?", "Peter ran.", answers, None, "", impossible, True)
+
+
+@pytest.mark.parametrize("impossible", [False, True])
+def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
+    task = task_of(kind="question_answering", metrics=("exact_match",))
+    questions = [question("x", ("Peter",)), question("y", () if impossible else ("ran",), impossible)]
+    data = TaskData((), {"train": questions, "test": questions}, [])
+    answers = [Answer("Peter", 1.0, -3.0, []), Answer("Peter\nran.", 1.0, 2.0, [])]
+    kind = make_kind(task, ())
+    write_predictions(tmp_path, kind, task, data, "test", answers)
+    assert json.loads((tmp_path / "test.json").read_text()) == {
+        "x": "Peter",
+        "y": "" if impossible else "Peter\nran.",
+    }
+    assert (tmp_path / "test_null_odds.json").exists() == impossible
+    assert (tmp_path / "test.tsv").read_text() == "index\tprediction\n0\tPeter\n1\tPeter ran.\n"
+    scores = kind.score(questions, answers)
+    assert next(iter(scores)) == "exact_match" and scores["exact_match"] == (1.0 if impossible else 0.5)
+    with pytest.raises(
+        ValueError, match=r"config\.task\.metrics: got accuracy, expected some of exact_match, f1"
+    ):
+        make_kind(task | {"metrics": ("accuracy",)}, ()).score(questions, answers)
+
+
+def test_answers_are_read_off_the_context():
+    kind = make_kind(task_of(kind="question_answering", max_query_length=8, doc_stride=4), ())
+
+    class Characters:
+        special = SPECIAL
+        encode_batch = staticmethod(
+            lambda texts: [[5 + ord(letter) % 100 for letter in text] for text in texts]
+        )
+        encode_with_offsets = staticmethod(
+            lambda texts: [
+                (
+                    [5 + ord(letter) % 100 for letter in text],
+                    np.array([[i, i + 1] for i in range(len(text))], np.int32),
+                )
+                for text in texts
+            ]
+        )
+
+    asked = [question("x", ("ran",))._replace(start=6, answer="ran")]
+    rows, _ = kind.encode(Characters(), asked, 16)
+    assert len(rows) == 2  # the context has ten tokens, a window room for nine
+    labels, is_scored = kind.lay_out(rows, 3, 32)
+    assert is_scored.tolist() == [True, True, False]
+    outputs = []
+    for label in labels[:2]:
+        start, end = np.zeros(32), np.zeros(32)
+        start[label[0]], end[label[1]] = 9.0, 9.0
+        outputs.append(IndependentOutputs(start, end))
+    assert [answer.text for answer in kind.collect(asked, rows, outputs)] == ["ran"]
+
+
+@pytest.mark.parametrize("model", [tiny_export.electra_model(), tiny_export.deberta_model()])
+def test_a_saved_model_comes_back_and_takes_the_place_of_an_older_one(data, tmp_path, model):
+    encoder, tokenizer = (
+        make_pretraining_config(model).discriminator,
+        load_tokenizer(str(data / "tokenizer_corpus")),
+    )
+    params = {
+        "head": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T},
+        "encoder": {"a": {"b": np.ones(2)}},
+    }
+    for metric in (0.1, 0.2):
+        save_model(
+            tmp_path / "models" / "x",
+            encoder,
+            {"labels": ["a"], "metrics": {"f1": metric}},
+            tokenizer,
+            params,
+        )
+    saved = load_model(tmp_path / "models" / "x")
+    assert saved.encoder == encoder and saved.description == {"labels": ["a"], "metrics": {"f1": 0.2}}
+    assert saved.tokenizer.fingerprint == tokenizer.fingerprint
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["x"]
+    for name, array in flatten(params).items():
+        np.testing.assert_array_equal(flatten(saved.params)[name], array)
+    with pytest.raises(FileNotFoundError, match=r"no model\.json in it, expected a directory under models/"):
+        load_model(tmp_path)

@@ -1,0 +1,98 @@
+"""google-research/electra's TensorFlow checkpoints, written and read by TensorFlow in processes of their
+own."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from electra_jax.conversion.export_run import export_run
+from electra_jax.models.config import encoder_shape
+from electra_jax.runs.trained import load_run
+from support import aside, tiny_export
+from support.paths import ROOT
+
+WRITE = """
+import sys
+import tensorflow as tf
+from safetensors.numpy import load_file
+arrays = load_file(sys.argv[1])
+names = sorted(arrays)
+tf.raw_ops.SaveV2(prefix=sys.argv[2], tensor_names=[name.replace("|", "/") for name in names],
+                  shape_and_slices=[""] * len(names), tensors=[tf.constant(arrays[name]) for name in names])
+"""
+
+
+def google_name(name: str, role: str) -> str:
+    """The rule of transformers' converter (models/electra, load_tf_weights_in_electra, up to 4.57), from
+    right to left."""
+    scope = "electra" if role == "discriminator" or name.startswith("electra.embeddings.") else "generator"
+    name = name.replace("electra.", f"{scope}.", 1).replace("encoder.layer.", "encoder.layer_")
+    name = name.replace("dense_prediction", "dense_1").replace(
+        "generator_lm_head.bias", "generator_predictions.output_bias"
+    )
+    name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    name = name.removesuffix(".weight") if "embeddings.weight" in name else name.replace(".weight", ".kernel")
+    return name.replace(".", "/")
+
+
+def run_aside(*command):
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=aside.environment("tensorflow"),
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
+    # Google's rule: heads of 64.
+    model = tiny_export.electra_model(discriminator=encoder_shape(128, 2), generator=encoder_shape(64, 2))
+    run, params = tiny_export.make_run(tmp_path / "run", data, model)
+    export_run(run, None, tmp_path / "out", tiny_export.PLAIN)
+    arrays = {"global_step": np.asarray(7, np.int64)}
+    for role in ("discriminator", "generator"):
+        for name, array in load_file(tmp_path / "out" / role / "model.safetensors").items():
+            theirs = google_name(name, role)
+            arrays[theirs] = array.T if theirs.endswith("/kernel") else array
+            arrays[f"{theirs}/adam_m"] = np.ones_like(arrays[theirs])
+    save_file(
+        {name.replace("/", "|"): np.ascontiguousarray(array) for name, array in arrays.items()},
+        tmp_path / "arrays.safetensors",
+    )
+    prefix = tmp_path / "model.ckpt-7"
+    assert run_aside("-c", WRITE, tmp_path / "arrays.safetensors", prefix).returncode == 0
+    command = [
+        "-m",
+        "electra_jax.convert",
+        "import",
+        f"--from={prefix}",
+        "--kind=google",
+        f"--out={tmp_path / 'imported'}",
+        f"--tokenizer={data / 'tokenizer_corpus'}",
+    ]
+    outcome = run_aside(*command)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "embeddings: tied" in outcome.stdout and "made anew" not in outcome.stdout
+    imported = load_run(tmp_path / "imported")
+    assert imported.config["model"]["generator"] == model["generator"]
+    jax.tree.map(np.testing.assert_array_equal, imported.params, params)
+    wrong = run_aside(
+        *command[:3], f"--from={tmp_path / 'model.ckpt-8'}", *command[4:5], f"--out={tmp_path / 'no'}"
+    )
+    assert wrong.returncode == 1 and "expected the prefix of a TensorFlow checkpoint" in wrong.stderr
+    assert "Traceback" not in wrong.stderr and not (tmp_path / "no").exists()
+
+
+def test_without_tensorflow_the_message_says_so(tmp_path):
+    from electra_jax.huggingface.readers import read_google
+
+    with pytest.raises(ImportError, match="needs TensorFlow to be read: `pip install tensorflow`"):
+        read_google(tmp_path / "model.ckpt-7")

@@ -1,0 +1,460 @@
+"""Imports: exports come back as they were, other people's files are read, and training goes on from them."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from electra_jax import pretrain
+from electra_jax.conversion.export_run import export_run, held_out_rows
+from electra_jax.conversion.import_checkpoint import import_checkpoint
+from electra_jax.huggingface.published_models import join, split
+from electra_jax.huggingface.reference import detection_auc, single_documents
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
+from electra_jax.objectives.registry import make_objective
+from electra_jax.runs.trained import load_run
+from electra_jax.training.metrics import summarize
+from electra_jax.training.step import make_evaluation_step
+from support import tiny_export
+from support.import_options import DEFAULT
+from support.paths import ROOT
+from support.tiny import SPECIAL
+from support.tiny_export import PLAIN, VARIANTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
+    model, _, choices, folders = VARIANTS[name]
+    directory, params = exports[name]
+    notes = import_checkpoint(directory, tmp_path / "imported", DEFAULT)
+    assert not any("not used" in note for note in notes), notes
+    imported = load_run(tmp_path / "imported")
+    assert imported.config["model"]["embedding_sharing"] == model["embedding_sharing"]
+    again = export_run(tmp_path / "imported", None, tmp_path / "again", choices)
+    assert [path.name for path in again] == folders
+    for path in directory.rglob("*"):
+        # What was recorded depends on a generator that, where none was exported, was made anew.
+        is_comparable = path.suffix == ".safetensors" and (
+            path.name != "verification.safetensors" or len(folders) == 2
+        )
+        if is_comparable or path.name in (
+            "spm.model",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "config.json",
+        ):
+            assert path.read_bytes() == (tmp_path / "again" / path.relative_to(directory)).read_bytes(), (
+                path.name
+            )
+    if choices.dtype == "float32" and len(folders) == 2:
+        before, after = evaluate(imported.config, params, imported.params)
+        assert before == after
+
+
+def evaluate(config, *trees):
+    """Metrics of the held-out rows with each of some parameters, as training reports them."""
+    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
+    rows = held_out_rows(config["data"]["datasets"])
+    return [
+        summarize(jax.device_get(step(jax.tree.map(np.asarray, params), jnp.asarray(rows), 0)))
+        for params in trees
+    ]
+
+
+def test_delta_that_gives_the_table_back():
+    """Every E_D that a float32 sum can reach is reached again from E_D − E_G, whatever their sizes."""
+    config = make_pretraining_config(tiny_export.deberta_model())
+    rng = np.random.default_rng(0)
+    run = jax.tree.map(
+        np.asarray,
+        tiny_export.random_params(tiny_export.make_config(tiny_export.deberta_model(), ROOT, "deberta_v3")),
+    )
+    shape = run["generator_embeddings"]["word_embeddings"]["embedding"].shape
+    scales = 10.0 ** rng.uniform(-6, 1, size=(2, *shape))
+    base, delta = (scale * rng.normal(size=shape) for scale in scales)
+    run["generator_embeddings"]["word_embeddings"]["embedding"] = base.astype(np.float32)
+    run["discriminator_embeddings"]["word_embeddings"]["delta"] = delta.astype(np.float32)
+    first = {role: model.params for role, model in split(run, config).items()}
+    second = {role: model.params for role, model in split(join(first, config), config).items()}
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert not np.array_equal(
+        first["discriminator"]["embeddings"]["word_embeddings"]["embedding"], base.astype(np.float32)
+    )
+
+
+def table_of(params):
+    """Word embeddings [V, E]."""
+    return np.asarray(params["embeddings"]["word_embeddings"]["embedding"])
+
+
+def bert(tmp_path, **changes):
+    """A tiny BERT of transformers, saved."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": tiny_export.VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": tiny_export.LENGTH,
+    }
+    config = transformers.BertConfig(**shape | changes)
+    model = transformers.BertForMaskedLM(config).eval()
+    model.save_pretrained(tmp_path / "bert")
+    return model
+
+
+def states_of(run, ids):
+    """Our encoder's last hidden states."""
+    model = PretrainingModel(run.model)
+    inputs = derive_inputs(jnp.asarray(ids), SPECIAL, run.model.discriminator.type_vocab_size)
+    return model.apply(
+        {"params": run.params},
+        jnp.asarray(ids),
+        inputs,
+        method=lambda model, ids, inputs: model.discriminator(
+            model.embeddings_of["discriminator"](ids, inputs, False), inputs, False
+        ),
+    )
+
+
+@pytest.mark.parametrize("generator", ["first_layers", "fresh"])
+def test_bert_becomes_a_discriminator_with_a_generator_made_here(generator, data, tmp_path):
+    model = bert(tmp_path)
+    notes = import_checkpoint(
+        tmp_path / "bert",
+        tmp_path / "run",
+        DEFAULT._replace(
+            tokenizer=data / "tokenizer_corpus", missing_generator=generator, recipe="configs/debug.py"
+        ),
+    )
+    text = "\n".join(notes)
+    assert (
+        "discriminator: made anew, since the file lacks them: head/dense/bias" in text
+        and "cls.predictions.bias" in text
+    )
+    assert (
+        "1 layers, the discriminator's first" if generator == "first_layers" else "1 fresh layers"
+    ) in text
+    run = load_run(tmp_path / "run")
+    ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
+    with torch.no_grad():
+        expected = model.bert(torch.from_numpy(ids.astype(np.int64))).last_hidden_state.numpy()
+    np.testing.assert_allclose(states_of(run, ids), expected, atol=1e-5, rtol=0)
+    first = (
+        jax.tree.map(
+            np.array_equal, run.params["generator"].get("layer_0"), run.params["discriminator"]["layer_0"]
+        )
+        if (generator == "first_layers")
+        else None
+    )
+    assert generator == "fresh" or jax.tree.all(first)
+
+
+def test_bert_goes_on_as_a_masked_language_model(data, tmp_path):
+    model = bert(tmp_path)
+    notes = import_checkpoint(
+        tmp_path / "bert",
+        tmp_path / "run",
+        DEFAULT._replace(
+            tokenizer=data / "tokenizer_corpus", recipe="configs/electra.py:size=base,objective=mlm"
+        ),
+    )
+    assert not any("made anew" in note for note in notes)
+    run = load_run(tmp_path / "run")
+    assert (
+        run.config["data"]["sequence_length"] == tiny_export.LENGTH
+    )  # the recipe's 512 is more than it has positions
+    ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
+    x, table, bias = MaskedLanguageModel(run.model).apply(
+        {"params": run.params},
+        jnp.asarray(ids),
+        derive_inputs(jnp.asarray(ids), SPECIAL, 2),
+        jnp.tile(jnp.arange(20)[None], (2, 1)),
+        False,
+        method="generate",
+    )
+    np.testing.assert_allclose(x @ table.T + bias[None, None], expected, atol=1e-5, rtol=0)
+
+
+def test_a_generator_alone_and_files_that_are_none_are_errors(data, tmp_path):
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    export_run(run, None, tmp_path / "out", PLAIN)
+    (tmp_path / "out" / "generator" / "training_config.json").unlink()
+    for path, error, message in (
+        (
+            tmp_path / "out" / "generator",
+            ValueError,
+            "got generator for a recipe with objective 'electra', expected a",
+        ),
+        (
+            data,
+            FileNotFoundError,
+            r"expected model\.safetensors, model\.safetensors\.index\.json or pytorch_model\.bin",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            import_checkpoint(path, tmp_path / "imported", DEFAULT)
+        assert not (tmp_path / "imported").exists() and not list(tmp_path.glob(".imported*"))
+    config = tmp_path / "out" / "discriminator" / "config.json"
+    for changes, message in (
+        ({"hidden_act": "relu"}, "got hidden_act='relu', expected 'gelu'"),
+        ({"model_type": "roberta"}, "got model_type 'roberta', expected one of"),
+        ({"embedding_size": None}, "embedding_size missing"),
+        ({"intermediate_size": 99}, "expected one for encoder/layer_0/intermediate/(kernel|bias)"),
+    ):
+        original = config.read_text()
+        fields = json.loads(original) | changes
+        config.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+        with pytest.raises(ValueError, match=message):
+            import_checkpoint(tmp_path / "out", tmp_path / "imported", DEFAULT)
+        config.write_text(original)
+
+
+def microsoft(tmp_path, data):
+    """Microsoft's own files of a GDES run: the delta as `_weight`, an old sum as `weight`, pickled; and its
+    parameters."""
+    run, params = tiny_export.make_run(
+        tmp_path / "run", data, tiny_export.deberta_model(decoder=True), "deberta_v3"
+    )
+    export_run(run, None, tmp_path / "out", PLAIN._replace(inexact_generator=True))
+    out = tmp_path / "microsoft"
+    out.mkdir()
+    for role, name in (("discriminator", "pytorch_model.bin"), ("generator", "pytorch_model.generator.bin")):
+        files = (tmp_path / "out" / role).glob("[mre]*.safetensors")
+        arrays = {key: value for path in files for key, value in load_file(path).items()}
+        arrays = {
+            key.replace(".transform", "").replace("cls.predictions", "lm_predictions.lm_head"): value
+            for key, value in arrays.items()
+        }
+        if role == "discriminator":
+            word = "deberta.embeddings.word_embeddings.weight"
+            arrays[word.replace("weight", "_weight")] = params["discriminator_embeddings"]["word_embeddings"][
+                "delta"
+            ]
+            arrays[word] = arrays[word] + 1.0
+            arrays["deberta.embeddings.position_embeddings._weight"] = np.zeros(
+                (tiny_export.LENGTH, 32), np.float32
+            )
+        torch.save({key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}, out / name)
+        config = "config.json" if role == "discriminator" else "generator_config.json"
+        shutil.copy(tmp_path / "out" / role / "config.json", out / config)
+    return out, params
+
+
+def test_microsofts_own_files(data, tmp_path):
+    out, params = microsoft(tmp_path, data)
+    choices = DEFAULT._replace(kind="microsoft", tokenizer=data / "tokenizer_corpus")
+    notes = import_checkpoint(
+        out, tmp_path / "both", choices._replace(generator=out / "pytorch_model.generator.bin")
+    )
+    assert "word embeddings: the generator's plus the delta" in notes
+    run = load_run(tmp_path / "both")
+    assert (
+        run.config["model"]["embedding_sharing"] == "gdes"
+        and run.config["model"]["disentangled"]["enhanced_mask_decoder"]
+    )
+    expected, got = (
+        {role: model.params for role, model in split(tree, run.model).items()}
+        for tree in (params, run.params)
+    )
+    jax.tree.map(np.testing.assert_array_equal, expected, got)
+    notes = import_checkpoint(out, tmp_path / "alone", choices)
+    assert any("one update older" in note for note in notes)
+    alone = split(load_run(tmp_path / "alone").params, run.model)["discriminator"].params
+    np.testing.assert_allclose(table_of(alone), table_of(expected["discriminator"]) + 1.0, atol=1e-6)
+    state = torch.load(out / "pytorch_model.bin")
+    del state["deberta.embeddings.word_embeddings.weight"]
+    torch.save(state, out / "pytorch_model.bin")
+    with pytest.raises(
+        ValueError, match=r"which are not in the file\. Give the generator's file with --generator"
+    ):
+        import_checkpoint(out, tmp_path / "delta", choices)
+
+
+class Opens:
+    """What a hostile file would do when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_code_in_a_pytorch_file_is_not_run(data, tmp_path):
+    bert(tmp_path)
+    (tmp_path / "bert" / "model.safetensors").unlink()
+    torch.save({"bert.embeddings": Opens(tmp_path / "opened")}, tmp_path / "bert" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="cannot be read without running code in it"):
+        import_checkpoint(
+            tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus")
+        )
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_new_vocabulary_keeps_the_rows_of_pieces_spelled_the_same(data, tmp_path):
+    run, params = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    export_run(run, None, tmp_path / "out", PLAIN)
+    text = (data / "train.txt").read_text().replace("s", "z").replace("th", "xy")
+    train_tokenizer([text], str(tmp_path / "other"), vocab_size=110)
+    notes = import_checkpoint(
+        tmp_path / "out", tmp_path / "new", DEFAULT._replace(new_tokenizer=tmp_path / "other")
+    )
+    new, old = load_run(tmp_path / "new"), load_run(tmp_path / "run")
+    places = {piece: row for row, piece in enumerate(old.tokenizer.vocabulary())}
+    shared = [(row, places[piece]) for row, piece in enumerate(new.tokenizer.vocabulary()) if piece in places]
+    assert 20 < len(shared) < new.tokenizer.num_pieces
+    assert f"{len(shared):,} of {new.tokenizer.num_pieces:,} pieces keep their rows" in "\n".join(notes)
+    new_table, old_table = table_of(new.params), table_of(params)
+    assert new.config["model"]["vocab_size"] == new.tokenizer.vocab_size == len(new_table)
+    for row, old_row in shared:
+        np.testing.assert_array_equal(new_table[row], old_table[old_row])
+    added = next(row for row, piece in enumerate(new.tokenizer.vocabulary()) if piece not in places)
+    gap = new_table[added] - old_table[: old.tokenizer.num_pieces].mean(0)
+    assert 0 < np.abs(gap).max() < 0.2
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_an_import(data, environment, tmp_path):
+    source, params = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(), "deberta_v3")
+    export_run(source, None, tmp_path / "out", PLAIN)
+    command = [
+        sys.executable,
+        "-m",
+        "electra_jax.convert",
+        "import",
+        f"--from={tmp_path / 'out'}",
+        "--kind=huggingface",
+        f"--out={tmp_path / 'imported'}",
+    ]
+    imported = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert imported.returncode == 0, imported.stderr
+    assert imported.stdout.splitlines()[-1] == str(tmp_path / "imported")
+    going_on = [
+        sys.executable,
+        "-m",
+        "electra_jax.pretrain",
+        f"--config=configs/continued.py:run={tmp_path / 'imported'}",
+        f"--workdir={tmp_path / 'continued'}",
+        "--config.train.num_steps=4",
+        "--config.log.every=1",
+        "--config.optimizer.warmup_steps=2",
+        "--config.optimizer.learning_rate=1e-9",
+        "--config.eval.max_batches=2",
+    ]
+    outcome = subprocess.run(
+        going_on, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"starting from the parameters of {tmp_path / 'imported'}, step 0" in outcome.stderr
+    rates = [
+        json.loads(line)["learning_rate"]
+        for line in (tmp_path / "continued" / "metrics.jsonl").read_text().splitlines()
+        if "learning_rate" in line
+    ]
+    assert rates[0] < rates[1]  # it warms up again
+    continued = load_run(tmp_path / "continued")
+    assert continued.step == 4
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), continued.params, params
+    )
+    assert len((tmp_path / "continued" / "sessions.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": {"layer_norm_epsilon": 1e-5}},
+            r"config\.model\.layer_norm_epsilon: there 1e-12, here 1e-05",
+        ),
+        ({"objective": {"name": "mlm"}}, "was trained with objective 'electra', this run has 'mlm'"),
+        ({"data": {"datasets": ["{data}/other"]}}, "was trained with another tokenizer"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(changes, message, data, tmp_path):
+    initial, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    config = tiny_export.make_config(tiny_export.electra_model(), data)
+    config["checkpoint"]["init_from"] = str(initial)
+    for section, values in changes.items():
+        config[section] |= {
+            key: [path.format(data=data) for path in value] if key == "datasets" else value
+            for key, value in values.items()
+        }
+    with pytest.raises(ValueError, match=message):
+        pretrain.run(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
+    bert(tmp_path, vocab_size=tiny_export.VOCAB - 20)
+    with pytest.raises(
+        ValueError, match=r"the tokenizer has 1\d\d entries, but the model embeddings for 108"
+    ):
+        import_checkpoint(
+            tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus")
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_needs_its_start_no_more(data, tmp_path):
+    initial, _ = tiny_export.make_run(tmp_path / "initial", data, tiny_export.electra_model())
+    config = tiny_export.make_config(tiny_export.electra_model(), data)
+    config["checkpoint"] |= {"init_from": str(initial), "every": 1}
+    config["train"] |= {"num_steps": 1, "batch_size": 8}
+    config["eval"] |= {"batch_size": 8, "max_batches": 1}
+    config["log"]["progress"] = False
+    summary = pretrain.run(config, tmp_path / "run")
+    shutil.rmtree(initial)
+    assert pretrain.run(config, tmp_path / "run") == summary  # complete
+
+
+def test_a_single_row_is_enough_to_compare_on():
+    rows = single_documents(np.array([[1, 9, 2, 0]]), SPECIAL, 2)
+    np.testing.assert_array_equal(rows, [[1, 9, 2, 0], [1, 9, 9, 2]])
+
+
+def test_sharded_safetensors_are_read(data, tmp_path):
+    bert(tmp_path)
+    whole = tmp_path / "bert" / "model.safetensors"
+    arrays = load_file(whole)
+    names = sorted(arrays)
+    parts = {"model-00001-of-00002.safetensors": names[:10], "model-00002-of-00002.safetensors": names[10:]}
+    choices = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe="configs/debug.py")
+    import_checkpoint(tmp_path / "bert", tmp_path / "one", choices)
+    for part, chosen in parts.items():
+        save_file({name: arrays[name] for name in chosen}, tmp_path / "bert" / part)
+    (tmp_path / "bert" / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {name: part for part, chosen in parts.items() for name in chosen}})
+    )
+    whole.unlink()
+    import_checkpoint(tmp_path / "bert", tmp_path / "two", choices)
+    jax.tree.map(
+        np.testing.assert_array_equal, load_run(tmp_path / "one").params, load_run(tmp_path / "two").params
+    )
+
+
+# By hand: of the pairs (replaced, original) 0.5 above 0.1 and 0.3, 0.3 above 0.1 and equal to 0.3.
+def test_detection_auc():
+    logits, is_replaced = np.array([0.1, 0.3, 0.3, 0.5]), np.array([0, 0, 1, 1])
+    assert detection_auc(logits, is_replaced) == (2 + 1 + 0.5) / 4
+    assert np.isnan(detection_auc(logits, np.zeros(4)))

@@ -1,0 +1,123 @@
+"""A real BERT checkpoint through all of it: import, its own WordPiece vocabulary, training that goes on, and
+export."""
+
+import json
+import pydoc_data.topics
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from data_pipelines.corpus import build_corpus
+from electra_jax import pretrain
+from electra_jax.configuration.flags import load_config
+from electra_jax.conversion.export_run import export_run
+from electra_jax.conversion.import_checkpoint import Choices, import_checkpoint
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.models.inputs import SpecialTokens, derive_inputs
+from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.runs import inputs as run_inputs
+from electra_jax.runs.trained import load_run
+from support import real_vocabulary
+from support.tiny_export import PLAIN
+
+TEXT = [
+    line.strip()
+    for topic in pydoc_data.topics.topics.values()
+    for line in topic.split("\n\n")
+    if len(line) > 200
+]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """(directory of the checkpoint, the run made of it, what the import said)."""
+    root = tmp_path_factory.mktemp("bert")
+    source = real_vocabulary.extract(root / "bert", (*real_vocabulary.FILES, *real_vocabulary.MODEL_FILES))
+    notes = import_checkpoint(
+        source,
+        root / "run",
+        Choices(
+            kind="huggingface",
+            generator=None,
+            recipe=None,
+            tokenizer=None,
+            new_tokenizer=None,
+            missing_generator="first_layers",
+            embedding_sharing=None,
+            seed=0,
+        ),
+    )
+    return source, root / "run", notes
+
+
+@pytest.mark.slow
+def test_real_weights_give_the_states_of_transformers_on_real_text(imported):
+    source, run, notes = imported
+    assert (
+        "generator: made here: the discriminator's embeddings, 3 layers, the discriminator's first, a "
+        "fresh head" in notes
+    )
+    loaded = load_run(run)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    tokens = tokenizer(
+        TEXT[:8], TEXT[8:16], padding=True, truncation=True, max_length=256, return_tensors="pt"
+    )
+    model = transformers.BertModel.from_pretrained(source).eval()
+    with torch.no_grad():
+        expected = model(**tokens).last_hidden_state.numpy()
+    ids = jnp.asarray(tokens["input_ids"].numpy().astype(np.int32))
+    special = SpecialTokens(**loaded.tokenizer.special._asdict())
+    inputs = derive_inputs(ids, special, 2)
+    np.testing.assert_array_equal(inputs.token_types_BL, tokens["token_type_ids"])
+    assert set(np.unique(inputs.token_types_BL)) == {0, 1}
+    states = PretrainingModel(loaded.model).apply(
+        {"params": loaded.params},
+        ids,
+        inputs,
+        method=lambda model, ids, inputs: model.discriminator(
+            model.embeddings(ids, inputs, False), inputs, False
+        ),
+    )
+    real = tokens["attention_mask"].numpy().astype(bool)
+    np.testing.assert_allclose(np.asarray(states)[real], expected[real], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported, tmp_path, monkeypatch):
+    _, run, _ = imported
+    one = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+    monkeypatch.setattr(
+        run_inputs, "make_mesh", lambda _: one
+    )  # eight on two cores would wait for each other
+    (tmp_path / "text.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
+    build_corpus(
+        str(tmp_path / "corpus"),
+        train=[str(tmp_path / "text.txt")],
+        validation_fraction=0.1,
+        sequence_length=64,
+        tokenizer=str(run / "tokenizer"),
+        packing="documents",
+        num_processes=1,
+    )
+    config = load_config(f"configs/continued.py:run={run}").to_dict()
+    config["data"] |= {"datasets": (str(tmp_path / "corpus"),), "sequence_length": 64}
+    config["train"] |= {"num_steps": 2, "batch_size": 8}
+    config["eval"] |= {"batch_size": 8, "max_batches": 1}
+    config["log"] |= {"every": 1, "progress": False}
+    summary = pretrain.run(config, tmp_path / "continued")
+    assert summary["steps"] == 2 and np.isfinite(summary["heldout_rtd_loss"])
+    discriminator, generator = export_run(tmp_path / "continued", None, tmp_path / "out", PLAIN)
+    # Nothing else than the vocabulary that came in goes out.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(discriminator)
+    assert tokenizer("replaced [MASK] detection")["input_ids"] == [101, 2999, 103, 10788, 102]
+    assert (discriminator / "vocab.txt").read_text().split("\n")[103] == "[MASK]"
+    fill = transformers.pipeline("fill-mask", model=str(generator), tokenizer=str(generator))
+    assert len(fill("the [MASK] of a statement")) == 5
+    card = (discriminator / "README.md").read_text()
+    session = json.loads((tmp_path / "continued" / "sessions.jsonl").read_text())
+    assert "2 steps of 8 rows of 64 tokens" in card and "text.txt" in card and session["devices"] in card
+    assert f"Pre-training went on from {run}" in card and f"{summary['heldout_rtd_auc']:.4f}" in card

@@ -1,0 +1,153 @@
+"""`launch/tpu_vm.py babysit` through preemptions, lost connections and failures of the run."""
+
+import signal
+import subprocess
+
+import pytest
+
+from support.tpu_sandbox import LAUNCH, QUICK, RUN, TYPE
+
+
+def babysit(sandbox, *words, run=RUN):
+    return sandbox.launch("babysit", TYPE, "--spot", "--bucket=my-bucket", QUICK, *words, *run)
+
+
+def test_babysit_creates_a_preempted_tpu_again_and_deletes_it_when_done(sandbox):
+    sandbox.behave("run run 0")
+    sandbox.script(
+        lives=[
+            ["WAITING_FOR_RESOURCES", "ACTIVE", "ACTIVE", "ACTIVE", "SUSPENDED"],
+            ["PROVISIONING", "ACTIVE", "NODE_PREEMPTED"],
+            ["ACTIVE"],
+        ]
+    )
+    outcome = babysit(sandbox, "--delete_when_done")
+    assert outcome.returncode == 0, outcome.stderr
+    assert sandbox.verbs() == ["create", "setup", "start", "delete"] * 3
+    assert (
+        "SUSPENDED. Deleting what is left of it" in outcome.stderr
+        and "its node is PREEMPTED. Del" in outcome.stderr
+    )
+    assert "failure" not in outcome.stderr and "the run is complete" in outcome.stderr
+    assert [run[0] for run in sandbox.started()] == [["-m", "electra_jax.pretrain", *RUN[1:]]] * 3
+
+
+def test_babysit_starts_a_stopped_run_again(sandbox):
+    sandbox.behave("143 143 0")
+    outcome = babysit(sandbox)
+    assert outcome.returncode == 0 and "failure" not in outcome.stderr
+    assert sandbox.verbs() == ["create"] + ["setup", "start"] * 3
+
+
+def test_babysit_gives_up_on_a_run_that_fails(sandbox):
+    sandbox.behave("0")
+    sandbox.behave("17", worker=1)
+    sandbox.script(workers=2)
+    outcome = babysit(sandbox, "--max_failures=2")
+    assert outcome.returncode == 17 and outcome.stdout.count("training on worker 1\n") == 2
+    assert "failure 1 of 2: worker 1 ended with exit code 17" in outcome.stderr
+    assert (
+        outcome.stderr.splitlines()[-1].startswith("small: failure 2 of 2: ")
+        and "delete" not in sandbox.verbs()
+    )
+
+
+def test_babysit_asks_again_when_nothing_answers_for_a_moment(sandbox):
+    sandbox.behave("0")
+    sandbox.script(
+        ssh_errors=[True, True, False, True, False, False, False, True],  # in a set-up and a start, too
+        lives=[["ACTIVE", "ACTIVE", "ERROR", "ERROR", "ACTIVE"]],
+    )
+    outcome = babysit(sandbox)
+    assert (
+        outcome.returncode == 0
+        and "Asking again (5 of 9)" in outcome.stderr
+        and "failure" not in outcome.stderr
+    )
+    assert sandbox.verbs().count("create") == 1 and "delete" not in sandbox.verbs()
+
+
+def test_babysit_ends_when_a_tpu_never_answers_and_leaves_it(sandbox):
+    sandbox.script(ssh_errors=[True] * 100)
+    outcome = babysit(sandbox, "--poll_seconds=0.001")
+    assert outcome.returncode == 7 and outcome.stderr.splitlines()[-1].startswith(
+        "small: not all workers answer"
+    )
+    assert sandbox.verbs() == ["create"]
+
+
+def test_babysit_asks_three_times_for_what_is_refused(sandbox):
+    sandbox.behave("0")
+    sandbox.script(create_errors=["RESOURCE_EXHAUSTED: Quota exceeded."] * 2)
+    outcome = babysit(sandbox)
+    assert (
+        outcome.returncode == 0
+        and "failure 2 of 3: small: gcloud refused to create it: ERROR" in outcome.stderr
+    )
+    sandbox.succeed("delete")
+    sandbox.script(lives=[["FAILED"]] * 3)
+    outcome = babysit(sandbox)
+    assert (
+        outcome.returncode == 1 and "failure 3 of 3: FAILED: no capacity" in outcome.stderr.splitlines()[-1]
+    )
+
+
+def test_babysit_goes_on_with_a_run_that_it_finds(sandbox):
+    sandbox.ready()
+    sandbox.succeed("start", *RUN)
+    other = babysit(sandbox, run=[*RUN, "--other"])
+    assert (
+        other.returncode == 1
+        and "a run with other arguments is running there (worker 0: running" in other.stderr
+    )
+    said = sandbox.root / "said"
+    with said.open("w") as output:
+        watching = subprocess.Popen(
+            sandbox.command("babysit", TYPE, QUICK, *RUN), env=sandbox.environment, stderr=output
+        )
+    sandbox.wait_for(lambda: "worker 0: running" in said.read_text())
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(timeout=20) == 130 and "Interrupted. What was started goes on" in said.read_text()
+    assert sandbox.succeed("status").stdout.count("running") == 1 and len(sandbox.started()) == 1
+
+
+def test_a_run_that_lasted_starts_the_count_of_failures_anew(monkeypatch):
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    import tpu_run
+
+    class Machine:
+        name, said = "small", []
+        options = type("Options", (), {"max_failures": 2})
+        say = said.append
+
+    sitter = tpu_run.Babysitter(Machine, ["a"])
+    sitter._count_failure("a", 1, 10)
+    sitter._count_failure("b", 1, 3_601)
+    with pytest.raises(tpu_run.LauncherError, match="failure 2 of 2: c"):
+        sitter._count_failure("c", 9, 3_599)
+    assert Machine.said == ["failure 1 of 2: a", "failure 1 of 2: b"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        ("", ("never", 0, "")),
+        ("never never", ("never", 0, "")),
+        ("ended:0 never", ("never", 0, "")),  # a worker that Google has replaced
+        ("ended:1 running", ("running", 0, "")),
+        ("ended:0 ended:0", ("complete", 0, "")),
+        ("ended:0 ended:143", ("stopped", 143, "")),
+        ("ended:143 ended:7", ("failed", 7, "1")),
+        ("ended:0 lost", ("failed", 137, "1")),
+    ],
+)
+def test_what_all_workers_together_come_to(workers, expected, monkeypatch):
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    import tpu_machine
+    import tpu_run
+
+    answers = [
+        tpu_machine.Worker(str(number), state.partition(":")[0], "run", state.partition(":")[2])
+        for number, state in enumerate(workers.split())
+    ]
+    assert tpu_run.verdict(answers) == expected

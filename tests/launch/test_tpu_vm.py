@@ -1,0 +1,388 @@
+"""launch/tpu_vm.py against a stand-in gcloud, whose workers really run what they are told, each in its own
+home directory."""
+
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from support.stand_in_gcloud import kill_run, write_program
+from support.tpu_sandbox import QUICK, RUN, RUN_NAME, TYPE, Sandbox, commit
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory, checkout):
+    """A sandbox for what never comes to calling gcloud."""
+    return Sandbox(tmp_path_factory.mktemp("untouched"), checkout)
+
+
+def test_help_teaches(untouched):
+    text = untouched.succeed("create", "--help").stdout
+    assert "--spot" in text and "6h, 1d12h" in text
+    assert "3 told to stop, 4 failed" in " ".join(untouched.succeed("status", "--help").stdout.split())
+    program = untouched.repository / "launch" / "tpu_vm.py"
+    text = subprocess.run(
+        [sys.executable, program, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "tpu_vm.py babysit $tpu --type=v5litepod-16 --spot" in text and not untouched.calls()
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "message"),
+    [
+        (["create", TYPE], {"name": "Small_1"}, r"--name: got 'Small_1', expected at most 40 lower-case"),
+        (["create", TYPE], {"name": "a" * 41}, r"--name: got 'a{41}'"),
+        (["create", TYPE], {"name": "a-"}, r"--name: got 'a-'.* no hyphen last"),
+        (["create", TYPE], {"zone": "us-west4"}, r"--zone: got 'us-west4', expected a zone as"),
+        (
+            ["create", "--type=v5e-16"],
+            {},
+            r"--type: got 'v5e-16', expected one of v2-N, .*v5litepod-N.*--runtime_version",
+        ),
+        (["create", "--type=v4"], {}, r"--type: got 'v4'"),
+        (["create", TYPE, "--valid_until=soon"], {}, r"--valid_until: got 'soon', expected a duration"),
+        (["create", TYPE, "--spot", "--reserved"], {}, r"--reserved: not allowed with argument --spot"),
+        (["create"], {}, r"arguments are required: --type"),
+        (["creat"], {}, r"invalid choice: 'creat'"),
+        (["setup", "--bucket=gs://b"], {}, r"--bucket: got 'gs://b', expected the bucket's name alone"),
+        (["setup", "--env_file=nowhere"], {}, r"--env_file: got 'nowhere', expected a file"),
+        (["start"], {}, r"start: got \[\] as the run's arguments, expected some after --"),
+        (["stop", "--", "a"], {}, r"stop: got \['a'\] .*none else"),
+        (
+            ["babysit", TYPE, "--spot", *RUN],
+            {},
+            r"--bucket: got none with --spot.*buckets create gs://BUCKET --location=us-west4`",
+        ),
+        (
+            ["babysit", TYPE, "--spot", "--bucket=bbb", "--", "--workdir=runs/a"],
+            {},
+            r"--workdir: got 'runs/a', which is on each",
+        ),
+        (
+            ["babysit", TYPE, "--", "--workdir=~/bucket/a"],
+            {},
+            r"--workdir: got '~/bucket/a', but ~ would not be expanded",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_1(words, changes, message, untouched):
+    outcome = untouched.launch(*words, **changes)
+    assert outcome.returncode == 1 and re.search(message, outcome.stderr), outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1 and not outcome.stdout and not untouched.calls()
+
+
+def test_a_missing_gcloud_is_named(sandbox):
+    sandbox.environment["PATH"] = str(sandbox.root / "bin")
+    outcome = sandbox.launch("status")
+    assert outcome.returncode == 1 and outcome.stderr.startswith("gcloud: not found on PATH")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            ["--type=v5p-8", "--reserved"],
+            ["--accelerator-type=v5p-8", "--runtime-version=v2-alpha-tpuv5", "--reserved"],
+        ),
+        (["--type=v6e-8"], ["--accelerator-type=v6e-8", "--runtime-version=v2-alpha-tpuv6e"]),
+        (["--type=v4-8"], ["--accelerator-type=v4-8", "--runtime-version=tpu-ubuntu2204-base"]),
+        (["--type=tpu9-4", "--runtime_version=new"], ["--accelerator-type=tpu9-4", "--runtime-version=new"]),
+    ],
+)
+def test_the_type_decides_what_runs_on_the_vm(flags, expected, untouched):
+    command = untouched.succeed("create", "--dry_run", *flags).stdout.splitlines()[1]
+    assert command.split()[5:] == [
+        "small",
+        "--node-id=small",
+        *expected,
+        "--zone=us-west4-a",
+        "--project=p",
+        "--quiet",
+    ]
+
+
+def test_create_waits_until_it_is_active(sandbox):
+    sandbox.script(
+        lives=[["ACCEPTED", "WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]]
+    )
+    outcome = sandbox.succeed("create", TYPE, QUICK, "--spot", "--valid_until=6h")
+    lines = outcome.stderr.splitlines()
+    assert [line.split()[1] for line in lines] == [
+        "ACCEPTED",
+        "WAITING_FOR_RESOURCES",
+        "PROVISIONING",
+        "small",
+    ]
+    assert "(after 0:00:0" in lines[0] and lines[-1].endswith("small is ACTIVE.")
+    create = next(call for call in sandbox.calls() if call[3] == "create")
+    assert create[3:] == [
+        "create",
+        "small",
+        "--node-id=small",
+        "--accelerator-type=v5litepod-16",
+        "--runtime-version=v2-alpha-tpuv5-lite",
+        "--spot",
+        "--valid-until-duration=6h",
+        "--zone=us-west4-a",
+        "--project=p",
+        "--quiet",
+    ]
+    assert "small exists and is ACTIVE" in sandbox.succeed("create", TYPE).stderr
+    assert sandbox.verbs() == ["create"]
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            {"create_errors": ["RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepod' has been exceeded."]},
+            r"refused to create it: ERROR: .*Quota limit 'TPUV5sLitepod' has been exceeded\. .*another --zone, or ask for quota",
+        ),
+        (
+            {"lives": [["WAITING_FOR_RESOURCES", "FAILED"]]},
+            r"FAILED: no capacity until the deadline\..*Give `delete`, then",
+        ),
+        ({"lives": [["PROVISIONING", "SUSPENDED"]]}, r"small: SUSPENDED\. It will not become ACTIVE"),
+    ],
+)
+def test_create_says_why_there_is_no_tpu(script, message, sandbox):
+    sandbox.script(**script)
+    outcome = sandbox.launch("create", TYPE, QUICK)
+    assert outcome.returncode == 1 and re.search(message, outcome.stderr.splitlines()[-1]), outcome.stderr
+
+
+def test_setup_sends_the_last_commit_and_leaves_what_runs_wrote(sandbox):
+    (sandbox.repository / "old name.txt").write_text("committed")
+    commit(sandbox.repository)
+    secrets = sandbox.root / "secrets"
+    secrets.write_text("SECRET='a b $HOME'\n")
+    sandbox.script(workers=2)
+    sandbox.succeed("create", TYPE, QUICK)
+    loud = sandbox.launch("setup", f"--env_file={secrets}")
+    assert loud.returncode == 1 and "expected 600" in loud.stderr and f"chmod 600 {secrets}" in loud.stderr
+    secrets.chmod(0o600)
+    assert "not sent" not in sandbox.succeed("setup", "--bucket=my-bucket", f"--env_file={secrets}").stderr
+    (sandbox.home() / "electra_jax" / "mine").write_text("written by a run")
+    (sandbox.repository / "old name.txt").rename(sandbox.repository / "new.txt")
+    commit(sandbox.repository)
+    (sandbox.repository / "uncommitted").touch()
+    assert (
+        "uncommitted changes of this checkout are not sent"
+        in sandbox.succeed("setup", "--bucket=my-bucket").stderr
+    )
+    for worker in (0, 1):
+        checkout = sandbox.home(worker) / "electra_jax"
+        assert (checkout / "new.txt").read_text() == "committed" and not (checkout / "old name.txt").exists()
+        assert not (checkout / "uncommitted").exists()
+        assert (checkout / ".venv" / "made").read_text() == "tpu,formats with python3.13\n"
+        assert (checkout / "bucket").resolve() == sandbox.root / "shared" / "my-bucket"
+        assert (sandbox.home(worker) / ".electra_jax" / "env").stat().st_mode & 0o777 == 0o600
+    assert (sandbox.home() / "electra_jax" / "mine").exists()
+    other = sandbox.launch("setup", "--bucket=other")
+    assert other.returncode == 1 and "got --bucket=other, but ~/bucket is my-bucket" in other.stderr
+    sandbox.behave("0")
+    sandbox.succeed("start", *RUN)
+    sandbox.wait_for(lambda: sandbox.started(1))
+    assert sandbox.started()[0][1:] == [str(sandbox.home() / "electra_jax"), "a b $HOME"]
+    assert not any("a b" in word for call in sandbox.calls() for word in call)
+    assert not list(sandbox.root.parent.glob("electra_jax-*.tar.gz"))  # nothing is left here
+
+
+def test_setup_brings_gcsfuse_and_a_newer_python_where_they_are_missing(sandbox):
+    shutil.move(sandbox.root / "bin" / "gcsfuse", sandbox.root / "later")
+    for name in ("python3.13", "python3.12", "python3.11"):
+        write_program(sandbox.root / "bin" / name, "exit 1")
+    write_program(
+        sandbox.root / "bin" / "python3",
+        'case "$*" in -c*) exit 1 ;; *find*) echo /uv/python3.11 ;; *) echo "$*" >> "$STAND_IN/python3" ;; esac',
+    )
+    sandbox.succeed("create", TYPE, QUICK)
+    sandbox.succeed("setup", "--bucket=my-bucket")
+    assert (
+        sandbox.home() / "electra_jax" / ".venv" / "made"
+    ).read_text() == "tpu,formats with /uv/python3.11\n"
+    assert (sandbox.root / "python3").read_text().splitlines() == [
+        "-m pip install --quiet --user uv",
+        "-m uv python install --quiet 3.11",
+    ]
+    sudo = (sandbox.root / "sudo").read_text()
+    assert "apt-get install --yes" in sudo and (sandbox.home() / "electra_jax" / "bucket").is_dir()
+
+
+def test_a_run_from_start_to_end(sandbox):
+    sandbox.script(workers=2)
+    assert sandbox.launch("status").returncode == 6
+    sandbox.succeed("create", TYPE, QUICK)
+    bare = sandbox.launch("status")
+    assert bare.returncode == 5 and "nothing is installed" in bare.stdout
+    assert "Give `setup` first" in sandbox.launch("start", *RUN).stderr
+    sandbox.succeed("setup")
+    assert sandbox.launch("status").returncode == 5
+    assert "--distributed" in sandbox.launch("start", "--", "--workdir=bucket/a").stderr
+    assert "on each VM's own disk" in sandbox.launch("start", "--", "--workdir=a", "--distributed").stderr
+    sandbox.succeed("start", *RUN)
+    running = sandbox.succeed("status").stdout.splitlines()
+    assert running[0] == "small: ACTIVE" and re.fullmatch(f"worker 1: running {RUN_NAME}", running[2])
+    for refused in (["start", *RUN], ["setup"]):
+        outcome = sandbox.launch(*refused)
+        assert outcome.returncode == 1 and "a run is running" in outcome.stderr
+    shown = sandbox.root / "shown"
+    with shown.open("w") as output:
+        follower = subprocess.Popen(
+            sandbox.command("tail", "--worker=1"), env=sandbox.environment, stdout=output
+        )
+    sandbox.wait_for(lambda: shown.read_text() == "training on worker 1\n")  # before the run ends: it follows
+    stopped = sandbox.succeed("stop").stdout
+    assert "worker 0: run" in stopped and "worker 1: run" in stopped and "was told to save and end" in stopped
+    assert follower.wait(timeout=20) == 0 and shown.read_text() == "training on worker 1\nsaved\n"
+    sandbox.wait_for(lambda: sandbox.has_ended(0) and sandbox.has_ended(1))
+    assert sandbox.launch("status").returncode == 3
+    assert "worker 0: no run is running here." in sandbox.succeed("stop").stdout
+    assert len(sandbox.started()) == len(sandbox.started(1)) == 1
+    assert sandbox.succeed("tail").stdout == "training on worker 0\nsaved\n"
+    sandbox.succeed("delete")
+    assert "there is none" in sandbox.succeed("delete").stderr
+
+
+def test_status_tells_how_a_run_ended(sandbox):
+    sandbox.script(workers=2)
+    sandbox.ready()
+    sandbox.behave("0")
+    for number, (behaviour, code, text) in enumerate(
+        [
+            ("0", 0, "ended with exit code 0"),
+            ("1", 4, "ended with exit code 1"),
+            ("143", 3, "exit code 143"),
+            ("run", 4, "left no exit code"),
+        ],
+        1,
+    ):
+        sandbox.behave(behaviour, worker=1)
+        sandbox.succeed("start", *RUN)
+        sandbox.wait_for(lambda: sandbox.has_ended(0))
+        sandbox.wait_for(lambda number=number: len(sandbox.started(1)) == number)
+        if behaviour == "run":
+            kill_run(sandbox.home(1))
+        else:
+            sandbox.wait_for(lambda: sandbox.has_ended(1))
+        outcome = sandbox.launch("status")
+        assert (
+            outcome.returncode == code
+            and text in outcome.stdout.splitlines()[2]
+            and "exit code 0" in outcome.stdout
+        )
+
+
+def test_status_when_nothing_answers(sandbox):
+    sandbox.ready()
+    sandbox.script(ssh_errors=[True])
+    outcome = sandbox.launch("status")
+    assert outcome.returncode == 7 and "not all workers answer: ssh: connect to host" in outcome.stderr
+    sandbox.script(no_login=True)
+    for words in (["status"], ["create", TYPE], ["babysit", TYPE, *RUN]):
+        outcome = sandbox.launch(*words)
+        assert outcome.returncode == 7 and "refreshing your auth tokens" in outcome.stderr
+        assert len(outcome.stderr.splitlines()) == 1  # and not asked again
+
+
+def test_a_command_that_arrives_twice_is_done_once(sandbox):
+    sandbox.script(repeat_ssh=True)
+    sandbox.ready()
+    sandbox.succeed("start", *RUN)
+    assert sandbox.succeed("status").stdout.count("running") == 2  # one worker, asked twice
+    assert len(sandbox.started()) == 1
+
+
+def test_arguments_arrive_as_they_are(sandbox):
+    sandbox.ready()
+    sandbox.behave("0")
+    generator = random.Random(0)
+    letters = " '\"\\$`;&|*?~!#(){}[]<>\n\t=ab日"
+    nasty = [
+        "",
+        " ",
+        "  two  spaces ",
+        "it's",
+        '"',
+        "\\",
+        "\\\\'",
+        "$(touch pwned)",
+        "`touch pwned`",
+        "; touch pwned",
+        "a\nb",
+        "a\tb",
+        "*",
+        "~",
+        "$HOME",
+        "${PATH}",
+        "!!",
+        "#",
+        "&",
+        "|",
+        "<>",
+        "--",
+        "größe → 日本語 🙂",
+        "-n",
+        "'$(touch pwned)'",
+    ]
+    nasty += ["".join(generator.choices(letters, k=generator.randrange(1, 12))) for _ in range(40)]
+    sandbox.succeed("start", "--", *nasty)
+    sandbox.wait_for(sandbox.started)
+    assert sandbox.started()[0][0] == ["-m", "electra_jax.pretrain", *nasty]
+    assert not list(sandbox.root.parent.rglob("pwned"))
+
+
+GOLDEN = """\
+gcloud compute tpus queued-resources describe small --format=json ZONE
+gcloud compute tpus queued-resources create small --node-id=small --accelerator-type=v5litepod-16 \
+--runtime-version=v2-alpha-tpuv5-lite --spot ZONE
+gcloud compute tpus queued-resources describe small --format=json ZONE
+gcloud compute tpus tpu-vm describe small '--format=value(state)' ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh status' ZONE
+git -C CHECKOUT status --porcelain
+git -C CHECKOUT archive --format=tar.gz --output=ARCHIVE HEAD
+gcloud compute tpus tpu-vm scp ARCHIVE small:.electra_jax.tar.gz --worker=all ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=mkdir -p .electra_jax && tar -xzOf .electra_jax.tar.gz \
+launch/tpu_worker.sh > .electra_jax/worker.new && mv .electra_jax/worker.new .electra_jax/worker.sh && \
+bash .electra_jax/worker.sh setup my-bucket' ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh status' ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN --config=c.py \
+--workdir=bucket/runs/a --distributed' ZONE
+"""
+
+
+def masked(text, sandbox):
+    """Without what differs from one run of the command to the next."""
+    text = text.replace(str(sandbox.repository), "CHECKOUT").replace(
+        "--zone=us-west4-a --project=p --quiet", "ZONE"
+    )
+    text = re.sub(re.escape(str(sandbox.root.parent)) + r"/electra_jax-\d+\.tar\.gz", "ARCHIVE", text)
+    return re.sub(RUN_NAME, "RUN", text)
+
+
+def test_dry_run_of_babysit_prints_every_command_and_runs_none(sandbox):
+    outcome = sandbox.succeed("babysit", "--dry_run", TYPE, "--spot", "--bucket=my-bucket", *RUN)
+    assert masked(outcome.stdout, sandbox) == GOLDEN and not outcome.stderr
+    assert not sandbox.calls() and not list(sandbox.root.parent.glob("*.tar.gz"))
+
+
+def test_dry_run_prints_what_is_then_run(sandbox):
+    for words in (
+        ["create", TYPE, QUICK, "--reserved"],
+        ["setup"],
+        ["start", *RUN],
+        ["stop"],
+        ["tail"],
+        ["status"],
+        ["delete"],
+    ):
+        printed = sandbox.succeed(words[0], "--dry_run", *words[1:]).stdout
+        before = len(sandbox.calls())
+        sandbox.launch(*words)
+        ran = "".join(f"{shlex.join(['gcloud', *call])}\n" for call in sandbox.calls()[before:])
+        printed = "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("git "))
+        assert masked(printed, sandbox) == masked(ran, sandbox) != ""

@@ -1,0 +1,367 @@
+"""DeBERTaV3 against `transformers`, its attention against itself in two forms, published sizes, and who
+trains whom."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import linen as nn
+
+from configs import deberta_v3 as deberta_config
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.disentangled_attention import POSITION_TERMS, log_bucket, relative_rows
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.training.state import unbox
+from support.tiny import LENGTH, SPECIAL, deberta, deberta_section, key, rows
+
+DISENTANGLED = deberta_section()["disentangled"]
+
+
+def init_params(config, length=LENGTH):
+    """Random parameters with biases, LayerNorms and deltas moved off their trivial start, so that a lost one
+    shows."""
+    ids = jnp.asarray(rows(2, length))
+    params = nn.meta.unbox(
+        PretrainingModel(config).init(key(), ids, derive_inputs(ids, SPECIAL, 0), jnp.zeros((2, 1), int))
+    )
+    leaves, tree = jax.tree.flatten(params["params"])
+    return jax.tree.unflatten(
+        tree, [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    )
+
+
+def torch_weights(encoder, embeddings, head=None):
+    """state_dict of transformers' DeBERTa-v2: kernels transposed, heads flattened."""
+    out = {}
+
+    def put(name, tree):
+        for leaf, value in tree.items():
+            value = np.asarray(value)
+            if leaf == "kernel":
+                value = value.reshape(value.shape[0], -1).T
+            torch_leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)
+            out[f"{name}.{torch_leaf}"] = torch.from_numpy(
+                value.reshape(-1).copy() if leaf == "bias" else value.copy()
+            )
+
+    put("deberta.embeddings.word_embeddings", embeddings["word_embeddings"])
+    put("deberta.embeddings.LayerNorm", embeddings["LayerNorm"])
+    out["deberta.encoder.rel_embeddings.weight"] = torch.from_numpy(
+        np.asarray(encoder["rel_embeddings"]).copy()
+    )
+    put("deberta.encoder.LayerNorm", encoder["LayerNorm"])
+    for name, tree in encoder.items():
+        if name == "conv":
+            out["deberta.encoder.conv.conv.weight"] = torch.from_numpy(
+                np.asarray(tree["kernel"]).transpose(2, 1, 0).copy()
+            )
+            out["deberta.encoder.conv.conv.bias"] = torch.from_numpy(np.asarray(tree["bias"]).copy())
+            put("deberta.encoder.conv.LayerNorm", tree["LayerNorm"])
+        if not name.startswith("layer_"):
+            continue
+        layer = f"deberta.encoder.layer.{name.removeprefix('layer_')}"
+        for part in ("query", "key", "value"):
+            put(f"{layer}.attention.self.{part}_proj", tree["attention"][part])
+        put(f"{layer}.attention.output.dense", tree["attention"]["output"])
+        put(f"{layer}.attention.output.LayerNorm", tree["attention_LayerNorm"])
+        put(f"{layer}.intermediate.dense", tree["intermediate"])
+        put(f"{layer}.output.dense", tree["output"])
+        put(f"{layer}.output.LayerNorm", tree["output_LayerNorm"])
+    if head is not None:
+        put("lm_predictions.lm_head.dense", head["dense"])
+        put("lm_predictions.lm_head.LayerNorm", head["LayerNorm"])
+        out["lm_predictions.lm_head.bias"] = torch.from_numpy(np.asarray(head["bias"]).copy())
+    return out
+
+
+def transformers_config(encoder):
+    return transformers.DebertaV2Config(
+        vocab_size=encoder.vocab_size,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        intermediate_size=encoder.intermediate_size,
+        max_position_embeddings=encoder.max_position_embeddings,
+        type_vocab_size=0,
+        layer_norm_eps=1e-7,
+        relative_attention=True,
+        max_relative_positions=encoder.disentangled.max_relative_positions,
+        position_biased_input=False,
+        position_buckets=encoder.disentangled.position_buckets,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        attention_head_size=encoder.head_size,
+        legacy=False,
+        **(
+            {"conv_kernel_size": encoder.disentangled.conv_kernel_size, "conv_act": "gelu"}
+            if encoder.disentangled.conv_kernel_size
+            else {}
+        ),
+    )
+
+
+def padded_rows(length):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, 256, size=(3, length)).astype(np.int32)
+    ids[:, 0] = 1
+    for row, end in enumerate((length - 1, length // 2, length - 4)):
+        ids[row, end] = 2
+        ids[row, end + 1 :] = 0
+    return ids
+
+
+@pytest.mark.parametrize("length, conv", [(16, 0), (200, 0), (512, 0), (200, 3)])
+@pytest.mark.parametrize("implementation", sorted(POSITION_TERMS))
+def test_agrees_with_transformers(length, conv, implementation):
+    config = make_pretraining_config(
+        deberta_section(
+            embedding_sharing="none",
+            max_position_embeddings=512,
+            disentangled=DISENTANGLED
+            | {
+                "position_buckets": 256,
+                "max_relative_positions": 512,
+                "enhanced_mask_decoder": False,
+                "conv_kernel_size": conv,
+                "implementation": implementation,
+            },
+        )
+    )
+    params = init_params(config)
+    ids = padded_rows(length)
+    inputs = derive_inputs(jnp.asarray(ids), SPECIAL, 0)
+    positions = jnp.tile(jnp.arange(length)[None], (3, 1))
+    x, table, bias = PretrainingModel(config).apply(
+        {"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate"
+    )
+    weights = torch_weights(
+        params["generator"], params["generator_embeddings"], params["generator_predictions"]
+    )
+    model = transformers.DebertaV2ForMaskedLM(transformers_config(config.generator)).eval()
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected and not [name for name in missing if "position_ids" not in name]
+    with torch.no_grad():
+        output = model(
+            input_ids=torch.from_numpy(ids.astype(np.int64)),
+            output_hidden_states=True,
+            attention_mask=torch.from_numpy((ids != 0).astype(np.int64)),
+        )
+    real = ids != 0
+    logits = np.asarray(x @ table.T + bias[None, None])
+    np.testing.assert_allclose(logits[real], output.logits.numpy()[real], atol=2e-5, rtol=0)
+    # The same states through the whole encoder class.
+    encoder = transformers.DebertaV2Model(transformers_config(config.discriminator)).eval()
+    weights = torch_weights(params["discriminator"], params["discriminator_embeddings"])
+    weights = {name.removeprefix("deberta."): weight for name, weight in weights.items()}
+    missing, unexpected = encoder.load_state_dict(weights, strict=False)
+    assert not unexpected and not [name for name in missing if "position_ids" not in name]
+    with torch.no_grad():
+        expected = encoder(
+            input_ids=torch.from_numpy(ids.astype(np.int64)),
+            attention_mask=torch.from_numpy((ids != 0).astype(np.int64)),
+        ).last_hidden_state.numpy()
+    ours = PretrainingModel(config).apply({"params": params}, jnp.asarray(ids), inputs, method=hidden_states)
+    np.testing.assert_allclose(np.asarray(ours)[real], expected[real], atol=2e-5, rtol=0)
+
+
+def hidden_states(model, ids, inputs):
+    return model.discriminator(model.discriminator_embeddings(ids, inputs, False), inputs, False)
+
+
+# microsoft/DeBERTa's make_log_bucket_position, run.
+def test_log_buckets_as_released():
+    expected = {
+        0: 0,
+        1: 1,
+        127: 127,
+        128: 128,
+        129: 129,
+        130: 130,
+        140: 137,
+        150: 143,
+        200: 169,
+        300: 207,
+        400: 233,
+        500: 254,
+        510: 255,
+        511: 255,
+        600: 255,
+    }
+    distances = np.array(list(expected))
+    np.testing.assert_array_equal(log_bucket(distances, 256, 512), list(expected.values()))
+    np.testing.assert_array_equal(log_bucket(-distances, 256, 512), [-bucket for bucket in expected.values()])
+    config = make_pretraining_config(deberta_section()).generator.disentangled
+    matrix = relative_rows(config, 5).matrix(5)
+    np.testing.assert_array_equal(
+        matrix[0], [4, 3, 2, 1, 0]
+    )  # i − j from 0 down to −4, counted from the lowest reachable row
+    np.testing.assert_array_equal(matrix[:, 0], [4, 5, 6, 7, 8])
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 64, 128, 300])
+@pytest.mark.parametrize("buckets", [32, 256])
+def test_skew_equals_gather_in_value_and_gradient(length, buckets):
+    config = make_pretraining_config(
+        deberta_section(
+            disentangled=DISENTANGLED | {"position_buckets": buckets, "max_relative_positions": 512}
+        )
+    ).generator.disentangled
+    terms = relative_rows(config, length)
+    shapes = [(2, length, 2, 8)] * 2 + [(terms.last - terms.first + 1, 2, 8)] * 2
+    arguments = [jax.random.normal(key(i), shape) for i, shape in enumerate(shapes)]
+    weights = jax.random.normal(key(9), (2, 2, length, length))
+    results = {}
+    for name, position_terms in POSITION_TERMS.items():
+        value = lambda *a: (position_terms(*a, terms, "float32") * weights).sum()
+        results[name] = (
+            position_terms(*arguments, terms, "float32"),
+            jax.grad(value, argnums=(0, 1, 2, 3))(*arguments),
+        )
+    for skewed, gathered in zip(
+        jax.tree.leaves(results["skew"]), jax.tree.leaves(results["gather"]), strict=True
+    ):
+        np.testing.assert_allclose(
+            skewed, gathered, atol=1e-5 * max(1.0, float(jnp.abs(gathered).max())), rtol=0
+        )
+    query, keys, relative_query, relative_key = (np.asarray(a) for a in arguments)
+    i, j = length - 1, length // 3
+    row = terms.matrix(length)[i, j]
+    by_hand = query[0, i, 1] @ relative_key[row, 1] + relative_query[row, 1] @ keys[0, j, 1]
+    np.testing.assert_allclose(results["skew"][0][0, 1, i, j], by_hand, atol=1e-5)
+
+
+# reference: the backbones as transformers instantiates them, heads not counted.
+@pytest.mark.parametrize(
+    "size, millions",
+    [("xsmall", 70.68), ("small", 141.30), ("base", 183.83), ("large", 434.01), ("mdeberta", 278.22)],
+)
+def test_published_parameter_counts(size, millions):
+    config = make_pretraining_config(deberta_config.get_config(f"size={size}").model.to_dict())
+    ids = jnp.ones((1, 8), jnp.int32)
+    params = unbox(
+        jax.eval_shape(PretrainingModel(config).init, key(), ids, derive_inputs(ids, SPECIAL, 0), ids)
+    )["params"]
+    count = lambda name: sum(leaf.size for leaf in jax.tree.leaves(params[name]))
+    assert round((count("discriminator_embeddings") + count("discriminator")) / 1e6, 2) == millions
+    assert config.generator.num_layers * 2 == config.discriminator.num_layers
+    assert params["generator_embeddings"]["position_embeddings"]["embedding"].shape == (
+        512,
+        config.generator.hidden_size,
+    )
+
+
+def test_enhanced_mask_decoder_by_hand():
+    """The last layer twice: keys and values from the layer before, queries and residual from the stream."""
+    config = make_pretraining_config(deberta_section())
+    params = init_params(config)
+    ids = jnp.asarray(rows(2))
+    inputs = derive_inputs(ids, SPECIAL, 0)
+
+    def by_hand(model, ids, inputs):
+        embeddings, encoder = model.generator_embeddings, model.generator
+        from electra_jax.models.encoder import EncoderLayer
+        from electra_jax.models.layers import LayerNorm
+
+        weights = params["generator"]
+        relative = LayerNorm(1e-7, "embed", "float32").apply(
+            {"params": weights["LayerNorm"]}, weights["rel_embeddings"]
+        )
+        layer = lambda index, *a: EncoderLayer(encoder.config, False).apply(
+            {"params": weights[f"layer_{index}"]}, a[0], inputs, False, relative, *a[1:]
+        )
+        x = layer(0, embeddings(ids, inputs, False))
+        stream = x + embeddings.positions(inputs)
+        stream = layer(1, x, stream)
+        return layer(1, x, stream), encoder(
+            embeddings(ids, inputs, False), inputs, False, embeddings.positions(inputs)
+        )
+
+    expected, ours = PretrainingModel(config).apply({"params": params}, ids, inputs, method=by_hand)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_packed_documents_do_not_see_each_other():
+    config = make_pretraining_config(deberta_section(disentangled=DISENTANGLED | {"conv_kernel_size": 3}))
+    params = init_params(config)
+    ids = rows(1)
+    second, end = int(np.flatnonzero(ids[0] == 1)[1]), int(np.flatnonzero(ids[0])[-1]) + 1
+
+    def run(ids, method):
+        ids = jnp.asarray(ids)
+        arguments = (
+            ids,
+            derive_inputs(ids, SPECIAL, 0),
+            *([jnp.arange(LENGTH)[None]] if method == "generate" else []),
+            False,
+        )
+        out = PretrainingModel(config).apply({"params": params}, *arguments, method=method)
+        return np.asarray(out if method == "discriminate" else out.x_BPE)
+
+    alone = np.zeros_like(ids)
+    alone[0, : end - second] = ids[0, second:end]
+    for method in ("discriminate", "generate"):
+        np.testing.assert_allclose(
+            run(ids, method)[0, second:end], run(alone, method)[0, : end - second], atol=2e-5
+        )
+
+
+def gradients(sharing, phase_losses):
+    """Gradients of all parameters under the sum of the chosen losses ("generator", "discriminator")."""
+    objective = deberta(
+        deberta_section(embedding_sharing=sharing),
+        gen_weight=float("generator" in phase_losses),
+        disc_weight=float("discriminator" in phase_losses),
+    )
+    params = nn.meta.unbox(objective.init(key(), LENGTH))
+    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+
+    def loss(params):
+        total, carry = 0.0, None
+        for phase in objective.phases:
+            value, (_, carry) = phase.loss(params, batch, objective.normalizers(batch), None, carry)
+            total += value
+        return total
+
+    grads = jax.grad(loss)(params)
+    return lambda *path: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(_at(grads, path))))
+
+
+def _at(tree, path):
+    return _at(tree[path[0]], path[1:]) if path else tree
+
+
+def test_what_each_loss_reaches():
+    word = ("generator_embeddings", "word_embeddings")
+    for sharing, own in (("gdes", "delta"), ("none", "embedding")):
+        rtd, mlm = gradients(sharing, ["discriminator"]), gradients(sharing, ["generator"])
+        assert rtd("generator_embeddings") == rtd("generator") == rtd("generator_predictions") == 0.0
+        assert rtd("discriminator_embeddings", "word_embeddings", own) > 0.0 and rtd("discriminator") > 0.0
+        assert (
+            mlm("discriminator_embeddings") == mlm("discriminator") == mlm("discriminator_predictions") == 0.0
+        )
+        assert mlm(*word) > 0.0 and mlm("generator_embeddings", "position_embeddings") > 0.0
+    rtd, mlm = gradients("tied", ["discriminator"]), gradients("tied", ["generator"])
+    assert rtd(*word) > 0.0 and mlm(*word) > 0.0 and rtd("generator") == 0.0
+
+
+def test_position_tables_are_shared_like_word_tables_when_the_input_has_them():
+    section = deberta_section(
+        embedding_sharing="gdes",
+        disentangled=DISENTANGLED | {"position_biased_input": True, "enhanced_mask_decoder": False},
+    )
+    objective = deberta(section)
+    params = nn.meta.unbox(objective.init(key(), LENGTH))
+    assert float(jnp.abs(params["discriminator_embeddings"]["position_embeddings"]["delta"]).sum()) == 0.0
+    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+    _, (_, corrupted) = objective.phases[0].loss(params, batch, objective.normalizers(batch), None, None)
+    grads = jax.grad(
+        lambda p: objective.phases[1].loss(p, batch, objective.normalizers(batch), None, corrupted)[0]
+    )(params)
+    assert float(jnp.abs(grads["discriminator_embeddings"]["position_embeddings"]["delta"]).sum()) > 0.0
+    assert float(jnp.abs(grads["generator_embeddings"]["position_embeddings"]["embedding"]).sum()) == 0.0
+    with pytest.raises(ValueError, match="enhanced_mask_decoder"):
+        make_pretraining_config(deberta_section(disentangled=DISENTANGLED | {"position_biased_input": True}))

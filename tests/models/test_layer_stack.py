@@ -1,0 +1,147 @@
+"""Layers as a loop or one after the other, and what is computed again: never another result, less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.models.config import (
+    LAYERS,
+    REMAT,
+    UNROLLED,
+    Execution,
+    encoder_shape,
+    make_pretraining_config,
+)
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.pretraining import make_encoder
+from electra_jax.objectives.rtd import make_electra_objective
+from electra_jax.training.metrics import summarize
+from electra_jax.training.state import unbox
+from support.tiny import LENGTH, SPECIAL, deberta_section, key, model_section, rows
+from support.training_steps import config, run_steps
+
+WIDTH, DEPTH = 32, 4
+SHAPE = encoder_shape(WIDTH, DEPTH) | {"num_heads": 2}
+CHANGES = {
+    "embedding_size": WIDTH,
+    "hidden_dropout": 0.1,
+    "attention_dropout": 0.1,
+    "discriminator": SHAPE,
+    "generator": SHAPE,
+}
+DISENTANGLED = deberta_section()["disentangled"]
+# name: (config.model, whether the last layer is the enhanced mask decoder); neither that nor what has a
+# convolution after it is in the loop.
+ENCODERS = {
+    "absolute": (model_section(**CHANGES), False),
+    "decoder": (deberta_section(**CHANGES), True),
+    "decoder_and_convolution": (
+        deberta_section(**CHANGES, disentangled=DISENTANGLED | {"conv_kernel_size": 3}),
+        True,
+    ),
+}
+FORMS = (Execution("unrolled", "dense"), Execution("scanned", "full"))
+
+
+def gradient_of(name, execution, num_rows=4):
+    """(function of the parameters to a loss with dropout and its gradients, parameters) of an encoder on
+    embedded rows."""
+    section, has_decoder = ENCODERS[name]
+    encoder = make_encoder(make_pretraining_config(section).discriminator, execution)
+    inputs = derive_inputs(jnp.asarray(rows(num_rows)), SPECIAL, section["type_vocab_size"])
+    x_BLD, target_BLD, positions_BLD = jax.random.normal(key(1), (3, num_rows, LENGTH, WIDTH))
+    more = (positions_BLD,) if has_decoder else ()
+    params = unbox(encoder.init(key(), x_BLD, inputs, False, *more)["params"])
+
+    def loss(params):
+        return (
+            encoder.apply({"params": params}, x_BLD, inputs, True, *more, rngs={"dropout": key(2)})
+            * target_BLD
+        ).sum()
+
+    return jax.value_and_grad(loss), params
+
+
+@pytest.mark.parametrize("name", ["absolute", "decoder_and_convolution"])
+def test_every_form_computes_the_same_with_dropout(name):
+    function, params = gradient_of(name, UNROLLED)
+    expected, expected_grads = jax.jit(function)(params)
+    for execution in FORMS:
+        function, other = gradient_of(name, execution)
+        assert jax.tree.structure(other) == jax.tree.structure(params)
+        value, grads = jax.jit(function)(params)
+        assert float(value) == pytest.approx(float(expected), rel=1e-5), execution
+        for one, two in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-3, err_msg=str(execution))
+
+
+def count(jaxpr, name, times=1):
+    """How often a primitive is computed, its turns in loops counted."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = times * equation.params["length"] if equation.primitive.name == "scan" else times
+        total += times * (equation.primitive.name == name)
+        total += sum(count(each, name, inner) for each in jaxprs_in_params(equation.params))
+    return total
+
+
+def figures(name, execution):
+    function, params = gradient_of(name, execution)
+    jaxpr = jax.make_jaxpr(function)(params).jaxpr
+    return count(jaxpr, "dot_general"), count(jaxpr, "erf")
+
+
+def test_a_policy_computes_again_what_it_says():
+    dots, gelus = figures("decoder", UNROLLED)
+    assert gelus == DEPTH + 1  # the decoder counts twice
+    again = {remat: figures("decoder", Execution("unrolled", remat)) for remat in REMAT}
+    assert again["none"] == (dots, gelus)
+    assert again["dense"][1] == again["full"][1] == 2 * gelus
+    # Scores, their two terms of position, and the product with the values; with "full", those with
+    # parameters, too: queries and keys of the table and of the row, values, and three more.
+    assert again["dense"][0] - dots == 4 * gelus
+    assert again["full"][0] - dots == (4 + 8) * gelus
+    assert {remat: figures("decoder", Execution("scanned", remat)) for remat in REMAT} == again
+
+
+def test_scanning_compiles_one_layer_and_policies_need_less_memory():
+    def lowered(execution):
+        function, params = gradient_of("absolute", execution, num_rows=64)
+        return jax.jit(function).lower(params)
+
+    dots = {
+        layers: lowered(Execution(layers, "none")).as_text().count("stablehlo.dot_general")
+        for layers in LAYERS
+    }
+    assert dots["unrolled"] > (DEPTH - 1) * dots["scanned"]
+    memory = {
+        remat: lowered(Execution("scanned", remat)).compile().memory_analysis().temp_size_in_bytes
+        for remat in REMAT
+    }
+    assert memory["full"] < 0.8 * memory["dense"] < 0.64 * memory["none"]
+
+
+def test_an_unknown_form_is_named():
+    with pytest.raises(
+        ValueError, match=r"config\.train\.remat: got 'some', expected one of \('none', 'dense', 'full'\)"
+    ):
+        Execution("scanned", "some")
+    with pytest.raises(ValueError, match=r"config\.train\.layers: got 'rolled'"):
+        Execution("rolled", "none")
+
+
+def test_losses_of_scanned_layers_on_a_mesh_are_those_of_one_device():
+    full = config()
+
+    def scanned(section, **objective):
+        model = make_pretraining_config(section, Execution("scanned", "dense"))
+        return make_electra_objective(model, objective, SPECIAL)
+
+    *_, expected = run_steps(full, make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1]), 3)
+    *_, windows = run_steps(full, make_mesh({"data": 2, "fsdp": 2, "tensor": 2}), 3, make=scanned)
+    for ours, reference in zip(map(summarize, windows), map(summarize, expected), strict=True):
+        assert abs(ours["mlm_loss"] - reference["mlm_loss"]) < 1e-5
+        assert abs(ours["rtd_loss"] - reference["rtd_loss"]) < 1e-5

@@ -1,0 +1,230 @@
+"""Encoders and heads against `transformers`, published sizes, and packed documents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import linen as nn
+
+from configs import electra as electra_config
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.training.optimizer import path_name
+from support.tiny import LENGTH, SPECIAL, key, model_section, rows
+
+
+def init_params(config, length=LENGTH):
+    """Random parameters with biases and LayerNorms moved off their trivial start, so that a lost one
+    shows."""
+    ids = jnp.asarray(rows(2, length))
+    params = nn.meta.unbox(
+        PretrainingModel(config).init(key(), ids, derive_inputs(ids, SPECIAL, 2), jnp.zeros((2, 1), int))
+    )
+    leaves, tree = jax.tree.flatten(params["params"])
+    noise = [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(tree, noise)
+
+
+def torch_weights(encoder, embeddings, head, head_name):
+    """state_dict of transformers' ELECTRA from our parameters: kernels transposed, heads flattened."""
+    out = {}
+
+    def put(name, tree):
+        for leaf, value in tree.items():
+            value = np.asarray(value)
+            if leaf == "kernel":
+                value = value.reshape(value.shape[0], -1).T
+            torch_leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)
+            out[f"{name}.{torch_leaf}"] = torch.from_numpy(
+                value.reshape(-1).copy() if leaf == "bias" else value.copy()
+            )
+
+    for name, tree in embeddings.items():
+        put(f"electra.embeddings.{name}", tree)
+    names = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value"}
+    for name, tree in encoder.items():
+        if name == "embeddings_project":
+            put("electra.embeddings_project", tree)
+            continue
+        layer = f"electra.encoder.layer.{name.removeprefix('layer_')}"
+        for part in ("query", "key", "value"):
+            put(f"{layer}.{names[part]}", tree["attention"][part])
+        put(f"{layer}.attention.output.dense", tree["attention"]["output"])
+        put(f"{layer}.attention.output.LayerNorm", tree["attention_LayerNorm"])
+        put(f"{layer}.intermediate.dense", tree["intermediate"])
+        put(f"{layer}.output.dense", tree["output"])
+        put(f"{layer}.output.LayerNorm", tree["output_LayerNorm"])
+    for name, tree in head.items():
+        if name == "bias":
+            out["generator_lm_head.bias"] = torch.from_numpy(np.asarray(tree).copy())
+        else:
+            put(f"{head_name}.{name}", tree)
+    return out
+
+
+def transformers_config(encoder):
+    return transformers.ElectraConfig(
+        vocab_size=encoder.vocab_size,
+        embedding_size=encoder.embedding_size,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        intermediate_size=encoder.intermediate_size,
+        max_position_embeddings=encoder.max_position_embeddings,
+    )
+
+
+def load(model_class, encoder, weights):
+    model = model_class(transformers_config(encoder)).eval()
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert set(missing) <= {"generator_lm_head.weight"}  # tied to the token table
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+    return model
+
+
+@pytest.mark.parametrize("sharing", ["tied", "none"])
+def test_agrees_with_transformers(sharing):
+    config = make_pretraining_config(model_section(embedding_sharing=sharing))
+    params = init_params(config)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, 256, size=(3, LENGTH)).astype(
+        np.int32
+    )  # one document a row: [CLS] A [SEP] B [SEP] padding
+    ids[:, 0] = 1
+    for row, (middle, end) in enumerate([(7, 23), (3, 15), (10, 11)]):
+        ids[row, [middle, end]] = 2
+        ids[row, end + 1 :] = 0
+    inputs = derive_inputs(jnp.asarray(ids), SPECIAL, 2)
+    arguments = {
+        "input_ids": torch.from_numpy(ids.astype(np.int64)),
+        "attention_mask": torch.from_numpy((ids != 0).astype(np.int64)),
+        "token_type_ids": torch.from_numpy(np.asarray(inputs.token_types_BL).astype(np.int64)),
+    }
+    assert set(np.unique(inputs.token_types_BL)) == {0, 1}
+    positions = jnp.tile(jnp.arange(LENGTH)[None], (3, 1))
+    (x, table, bias), judged = PretrainingModel(config).apply(
+        {"params": params}, jnp.asarray(ids), inputs, positions
+    )
+    generated = x @ table.T + bias[None, None]
+    embeddings = {
+        name: params["embeddings" if sharing == "tied" else f"{name}_embeddings"]
+        for name in ("generator", "discriminator")
+    }
+    generator = load(
+        transformers.ElectraForMaskedLM,
+        config.generator,
+        torch_weights(
+            params["generator"],
+            embeddings["generator"],
+            params["generator_predictions"],
+            "generator_predictions",
+        ),
+    )
+    discriminator = load(
+        transformers.ElectraForPreTraining,
+        config.discriminator,
+        torch_weights(
+            params["discriminator"],
+            embeddings["discriminator"],
+            params["discriminator_predictions"],
+            "discriminator_predictions",
+        ),
+    )
+    with torch.no_grad():
+        expected_generated = generator(**arguments).logits.numpy()
+        expected_judged = discriminator(**arguments).logits.numpy()
+    real = ids != 0
+    np.testing.assert_allclose(np.asarray(generated)[real], expected_generated[real], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(np.asarray(judged)[real], expected_judged[real], atol=1e-5, rtol=0)
+
+
+# google-research/electra's sizes as transformers instantiates them; the README of that project rounds to
+# 14M/110M/335M.
+@pytest.mark.parametrize(
+    "size, discriminator, generator",
+    [("small", 13_549_057, 4_620_026), ("base", 109_483_009, 33_740_602), ("large", 335_142_913, 51_295_290)],
+)
+def test_published_parameter_counts(size, discriminator, generator):
+    config = make_pretraining_config(electra_config.get_config(f"size={size}").model.to_dict())
+    ids = jnp.ones((1, 8), jnp.int32)
+    params = jax.eval_shape(PretrainingModel(config).init, key(), ids, derive_inputs(ids, SPECIAL, 2), ids)[
+        "params"
+    ]
+    counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
+    assert (
+        counts["embeddings"] + counts["discriminator"] + counts["discriminator_predictions"] == discriminator
+    )
+    assert counts["embeddings"] + counts["generator"] + counts["generator_predictions"] == generator
+
+
+def test_packed_documents_do_not_see_each_other():
+    config = make_pretraining_config(model_section())
+    params = init_params(config)
+    ids = rows(1)
+    second = int(np.flatnonzero(ids[0] == 1)[1])
+    end = int(np.flatnonzero(ids[0])[-1]) + 1
+    model = PretrainingModel(config)
+
+    def judge(ids):
+        ids = jnp.asarray(ids)
+        return np.asarray(
+            model.apply({"params": params}, ids, derive_inputs(ids, SPECIAL, 2), False, method="discriminate")
+        )
+
+    packed = judge(ids)
+    alone = np.zeros_like(ids)
+    alone[0, : end - second] = ids[0, second:end]
+    np.testing.assert_allclose(packed[0, second:end], judge(alone)[0, : end - second], atol=1e-6)
+    changed = ids.copy()
+    changed[0, 1] = 77 if ids[0, 1] != 77 else 78
+    np.testing.assert_array_equal(judge(changed)[0, second:], packed[0, second:])
+    assert np.abs(judge(changed)[0, :second] - packed[0, :second]).max() > 1e-4
+
+
+def test_derived_inputs_by_hand():
+    ids = jnp.asarray([[1, 9, 2, 1, 8, 2, 7, 2, 0, 0]])
+    inputs = derive_inputs(ids, SPECIAL, 2)
+    np.testing.assert_array_equal(inputs.segments_BL, [[1, 1, 1, 2, 2, 2, 2, 2, 0, 0]])
+    np.testing.assert_array_equal(inputs.positions_BL, [[0, 1, 2, 0, 1, 2, 3, 4, 0, 0]])
+    np.testing.assert_array_equal(inputs.token_types_BL, [[0, 0, 0, 0, 0, 0, 1, 1, 0, 0]])
+
+
+def test_every_local_head_starts_on_a_neighbour():
+    model = model_section(
+        initializer="local",
+        embedding_size=64,
+        discriminator={"hidden_size": 64, "num_layers": 1, "num_heads": 2, "intermediate_size": 64},
+        generator={"hidden_size": 64, "num_layers": 1, "num_heads": 2, "intermediate_size": 64},
+    )
+    config = make_pretraining_config(model)
+    ids = jnp.asarray([[1, *range(10, 30), 2]])
+    inputs = derive_inputs(ids, SPECIAL, 2)
+    params = nn.meta.unbox(PretrainingModel(config).init(key(), ids, inputs, ids * 0))["params"]
+    from electra_jax.models.embeddings import Embeddings
+
+    x = Embeddings(config.discriminator).apply({"params": params["embeddings"]}, ids, inputs, False)
+    attention = params["discriminator"]["layer_0"]["attention"]
+    query = jnp.einsum("BLD,DHK->BHLK", x, attention["query"]["kernel"])
+    keys = jnp.einsum("BLD,DHK->BHLK", x, attention["key"]["kernel"])
+    nearest = (
+        np.asarray(jnp.einsum("BHLK,BHMK->BHLM", query, keys).argmax(-1))[0] - np.arange(ids.shape[1])[None]
+    )
+    assert (nearest[0, 1:] == -1).mean() > 0.8
+    assert (nearest[1, :-1] == 1).mean() > 0.8
+
+
+def test_config_errors_name_the_key():
+    with pytest.raises(ValueError, match=r"config\.model\.hidden_size"):
+        make_pretraining_config(
+            model_section(
+                discriminator={"hidden_size": 30, "num_layers": 1, "num_heads": 4, "intermediate_size": 8}
+            )
+        )
+    with pytest.raises(ValueError, match="embedding_sharing"):
+        make_pretraining_config(model_section(embedding_sharing="both"))
+    assert path_name((jax.tree_util.DictKey("a"), jax.tree_util.DictKey("b"))) == "a/b"

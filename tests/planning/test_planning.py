@@ -1,0 +1,239 @@
+"""Plans without the devices: what is read from a compiled program, the search, the estimate, and the step on
+CPU devices."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import debug
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import batch_sharding
+from electra_jax.models.config import REMAT, make_pretraining_config
+from electra_jax.models.flops import rtd_flops
+from electra_jax.planning.chips import chip_of, price_of
+from electra_jax.planning.collectives import Collective, read_collectives
+from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, matmul_flops, measure_step
+from electra_jax.planning.estimate import estimate
+from electra_jax.planning.search import ENOUGH_TOKENS, chosen, most_microbatches, search
+from support import aside
+from support.paths import ROOT
+from support.tiny import LENGTH, rows
+from support.training_steps import config, run_steps
+
+PROGRAM = """
+HloModule jit_f, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
+
+%body.1 (p.1: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %all-gather.1 = bf16[1,64,32]{2,1,0:T(8,128)(2,1)S(1)} all-gather(%p.1), channel_id=8, replica_groups={{0,1}}, dimensions={1}
+  ROOT %all-reduce.5 = f32[16,4]{1,0:T(8,128)} all-reduce(%fusion.2), channel_id=5, to_apply=%add.1
+}
+
+%overlapped.3 (p.2: bf16[64,32]) -> bf16[1,64,32] {
+  %all-gather.2 = bf16[1,64,32]{2,1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), channel_id=8, replica_groups={{0,1}}, dimensions={1}
+}
+
+%condition.1 (p.3: (s32[], f32[8,4])) -> pred[] {
+  %constant.53 = s32[]{:T(128)} constant(12)
+  ROOT %lt.10 = pred[]{:T(512)} compare(%get-tuple-element.224, %constant.53), direction=LT
+}
+
+ENTRY %main.5_spmd (param.5: f32[8,4]) -> f32[8,4] {
+  %while.1 = (s32[]{:T(128)}, f32[8,4]{1,0}) while(%tuple.1), condition=%condition.1, body=%body.1, metadata={op_name="while"}
+  %while.2 = (s32[], f32[8,4]{1,0}) while(%t.2), condition=%other, body=%body.2, backend_config={"known_trip_count":{"n":"3"}}
+  %fusion.9 = bf16[1,64,32]{2,1,0} fusion(%while.1), kind=kCustom, calls=%overlapped.3
+  %all-reduce-start = (f32[100]{0}, f32[]) all-reduce-start(%a, %b), channel_id=21, to_apply=%add.1
+}
+
+%body.2 (p.9: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %all-gather-start = (f32[8,4]{1,0}, f32[16,4]{1,0}) all-gather-start(%bitcast.15), channel_id=9, dimensions={0}
+  %reduce-scatter-start = ((f32[16,4]{1,0}), f32[8,4]{1,0}) reduce-scatter-start(%gemm), channel_id=10, dimensions={0}
+}
+"""
+
+
+def test_collectives_are_counted_by_turns_of_loops_and_once_a_channel():
+    assert read_collectives(PROGRAM) == [
+        Collective("all-gather", "bf16", 12, 12 * 64 * 32 * 2),
+        Collective("all-reduce", "f32", 12 + 1, 12 * 16 * 4 * 4 + 101 * 4),
+        Collective("all-gather", "f32", 3, 3 * 16 * 4 * 4),
+        Collective("reduce-scatter", "f32", 3, 3 * 8 * 4 * 4),
+    ]
+    assert (
+        read_collectives("ENTRY %main (p: f32[2]) -> f32[2] {\n  ROOT %p = f32[2]{0} parameter(0)\n}") == []
+    )
+
+
+def test_products_are_counted_in_loops_and_where_they_are_computed_again():
+    w, x = jnp.ones((5, 8, 8)), jnp.ones((4, 8))
+
+    def loss(w, x, is_remat):
+        layer = lambda x, w: (jnp.tanh(x @ w), None)
+        return jax.lax.scan(jax.checkpoint(layer) if is_remat else layer, x, w)[0].sum()
+
+    for is_remat, times in ((False, 3), (True, 4)):
+        jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(w, x, is_remat).jaxpr
+        assert matmul_flops(jaxpr) == times * 5 * 2 * 4 * 8 * 8
+
+
+@pytest.mark.parametrize(("fsdp", "remat", "ema_decay"), [(1, "none", 0.0), (8, "dense", 0.99)])
+def test_a_measured_step_is_the_one_that_runs(fsdp, remat, ema_decay):
+    full = config(
+        train={"batch_size": 16, "remat": remat, "layers": "scanned", "ema_decay": ema_decay},
+        mesh={"data": -1, "fsdp": fsdp},
+    )
+    step = measure_step(full, jax.devices(), None)
+    mesh = make_mesh(full["mesh"])
+    _, state, _ = run_steps(full | {"train": full["train"] | {"batch_size": 8}}, mesh, 0)
+    on_one = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+    kept = on_one((state.opt_state, state.ema) if ema_decay else state.opt_state)
+    assert (step.memory.parameters, step.memory.optimizer) == (on_one(state.params), kept)
+    batch = jax.device_put(rows(16), batch_sharding(mesh))
+    assert step.memory.batch_and_metrics == on_one(batch) + on_one((state.step, state.window))
+    assert step.memory.temporary > on_one(state.params)  # the gradients alone
+    model = make_pretraining_config(full["model"])
+    forward = rtd_flops(model, LENGTH, full["objective"]["mask_prob"]) * 16 * LENGTH
+    # Positions are a whole number a row, and the first layer's input has no gradient.
+    assert step.flops == pytest.approx(3 * forward * (1.0 if remat == "none" else 1.03), rel=0.06)
+    kinds = {each.kind for each in step.collectives}
+    assert "all-reduce" in kinds and (("all-gather" in kinds) or fsdp == 1)
+    with pytest.raises(DoesNotFitError, match="more than the device has") as refused:
+        measure_step(full, jax.devices(), 1000)
+    assert refused.value.needed == step.memory.total > refused.value.available == 1000
+
+
+def fake_attempt(limit, per_row, state):
+    """A device on which memory is what a formula says."""
+
+    def attempt(tried):
+        train = tried["train"]
+        rows = train["batch_size"] // 8 // train["num_microbatches"]
+        needed = state // tried["mesh"]["fsdp"] + rows * per_row[train["remat"]]
+        if needed > limit:
+            raise DoesNotFitError("too much", needed, limit)
+        return CompiledStep(Memory(needed, 0, 0, 0, 0), 1.0, None, [])
+
+    return attempt
+
+
+@given(
+    rows=st.sampled_from([1, 6, 8, 64, 120, 256]),
+    length=st.sampled_from([128, 512]),
+    none=st.integers(1, 60),
+    dense=st.integers(1, 60),
+    full=st.integers(1, 60),
+    state=st.integers(0, 4000),
+    limit=st.integers(200, 2000),
+)
+def test_a_search_ends_with_the_cheapest_that_fits_and_the_next_that_does_not(
+    rows, length, none, dense, full, state, limit
+):
+    given_config = debug.get_config().to_dict()
+    given_config["train"]["batch_size"], given_config["data"]["sequence_length"] = rows * 8, length
+    per_row = dict(zip(REMAT, (none, dense, full), strict=True))
+    trials, smallest = [], rows // most_microbatches(given_config, 8)
+    try:
+        trials.extend(search(given_config, 8, fake_attempt(limit, per_row, state)))
+    except ValueError as error:
+        assert "nothing fits" in str(error) and state // 8 + smallest * min(per_row.values()) > limit
+        return
+    best = chosen(given_config, trials)
+    train, fsdp = best.config["train"], best.config["mesh"]["fsdp"]
+    assert train["batch_size"] == rows * 8
+    assert all(
+        trial.config["train"]["batch_size"] % (8 * trial.config["train"]["num_microbatches"]) == 0
+        for trial in trials
+    )
+    assert train["num_microbatches"] == 1 or rows // train["num_microbatches"] * length >= ENOUGH_TOKENS
+    assert trials[-1].step is None and trials[-1].refusal.needed > limit
+    assert trials[-1].config["train"]["remat"] == train["remat"] and trials[-1].config["mesh"]["fsdp"] == fsdp
+    # Cheaper policies, and parameters less cut, were refused with the smallest microbatch.
+    for size in (size for size in (1, 2, 4, 8) if size <= fsdp):
+        for remat in REMAT if size < fsdp else REMAT[: REMAT.index(train["remat"])]:
+            assert state // size + smallest * per_row[remat] > limit
+
+
+def test_a_batch_that_devices_cannot_share_is_said():
+    given_config = debug.get_config().to_dict()
+    given_config["train"]["batch_size"] = 12
+    with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, which 8 devices cannot share"):
+        list(search(given_config, 8, fake_attempt(1, dict.fromkeys(REMAT, 1), 0)))
+
+
+def test_an_estimate_by_hand():
+    full = config(train={"batch_size": 64})
+    forward = rtd_flops(make_pretraining_config(full["model"]), LENGTH, full["objective"]["mask_prob"])
+    figures = estimate(
+        full,
+        num_steps=1000,
+        num_devices=4,
+        peak_flops=1e9,
+        utilization=0.5,
+        dollars_per_hour=2.0,
+        hours_between_stops=2.0,
+        save_seconds=4.0,
+    )
+    seconds = 3 * forward * 64 * LENGTH / 2e9
+    assert figures.model_flops == 3 * forward * 64 * LENGTH and figures.step_seconds == pytest.approx(seconds)
+    assert figures.tokens_per_second == pytest.approx(64 * LENGTH / seconds)
+    assert figures.days == pytest.approx(1000 * seconds / 86400)
+    assert figures.dollars == pytest.approx(1000 * seconds / 3600 * 8)
+    assert figures.checkpoint_every == pytest.approx(np.sqrt(2 * 4.0 * 7200) / seconds, rel=0.05)
+
+
+def test_unknown_chips_and_prices_are_named(tmp_path):
+    with pytest.raises(ValueError, match="--device: got 'v9:2x2', expected one of v5e"):
+        chip_of("v9:2x2")
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"v5e": "cheap"}))
+    with pytest.raises(ValueError, match="no number for 'v5e', expected US dollars an hour and chip"):
+        price_of(str(prices), "v5e")
+    assert price_of("configs/prices.json", "v5e") > 0
+
+
+def plan(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "electra_jax.plan", "--config=configs/debug.py", *arguments],
+        cwd=ROOT,
+        env=aside.environment("compilers"),
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_plans_for_a_tpu_and_is_refused_by_its_compiler(tmp_path):
+    fits = plan("--device=v5e:2x2", f"--json={tmp_path / 'plan.json'}")
+    assert fits.returncode == 0, fits.stderr
+    [figures] = json.loads((tmp_path / "plan.json").read_text())["stages"]
+    parts = [size for part, size in figures["bytes"].items() if part not in ("total", "available")]
+    assert figures["bytes"]["total"] == sum(parts)
+    assert (
+        "all-reduce" in {each["kind"] for each in figures["collectives"]}
+        and figures["compiler_flops_of_one_device"] > 0
+    )
+    assert "memory of each device" in fits.stdout and "--config.train.layers=scanned" in fits.stdout
+    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**16}")
+    assert too_large.returncode == 1 and "Traceback" not in too_large.stderr
+    assert (
+        "does not fit v5e:2x2" in too_large.stderr
+        and "of 15.75" in too_large.stderr
+        and "--search" in too_large.stderr
+    )
+
+
+@pytest.mark.slow
+def test_the_command_plans_for_gpus_and_says_what_is_missing():
+    fits = plan("--device=h100:8")
+    assert fits.returncode == 0, fits.stderr
+    assert "of 71.23 GiB" in fits.stdout and "all-reduce" in fits.stdout
+    assert "--device is missing" in plan().stderr
+    assert "config.train.remat: got 'most'" in plan("--device=cpu:2", "--config.train.remat=most").stderr

@@ -1,0 +1,14 @@
+"""The options of an import when none is given."""
+
+from electra_jax.conversion.import_checkpoint import Choices
+
+DEFAULT = Choices(
+    kind="huggingface",
+    generator=None,
+    recipe=None,
+    tokenizer=None,
+    new_tokenizer=None,
+    missing_generator="first_layers",
+    embedding_sharing=None,
+    seed=0,
+)

@@ -1,0 +1,14 @@
+"""A tokenizer of two letters, in which ids can be told by eye: a word of n letters has n pieces."""
+
+from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a", "##b"]
+PAD, UNK, CLS, SEP, MASK, A, B, A_, B_ = range(len(PIECES))
+
+
+def make_tokenizer(root):
+    """The tokenizer, kept under `root`."""
+    (root / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    adopt_tokenizer(str(root / "vocab.txt"), str(root / "t"), lowercase=True)
+    return load_tokenizer(str(root / "t"))

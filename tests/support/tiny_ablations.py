@@ -1,0 +1,82 @@
+"""Tiny models of ELECTRA's ablations: one layer of 16, 64 words, so that all of them share what is
+compiled."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.objectives.registry import make_objective
+from electra_jax.training.state import unbox
+from support.tiny import LENGTH, SPECIAL, key, rows
+from support.training_steps import config
+
+VOCAB, CHUNK = 64, 16
+O0 = {"xla_backend_optimization_level": 0}  # compiles in half the time
+
+
+def full_config(name, generator="model", model=None, **changes):
+    """A whole configuration; `changes` are of config.objective."""
+    full = config()
+    full["model"] |= {
+        "vocab_size": VOCAB,
+        "embedding_size": 16,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "generator": encoder_shape(16, 1),
+        "discriminator": encoder_shape(16, 1),
+    }
+    if name == "two_stage":
+        full["model"]["embedding_sharing"] = "none"
+    full["model"] |= model or {}
+    full["objective"] |= {"name": name, "generator": generator, "vocab_chunk_size": CHUNK} | changes
+    return full
+
+
+def make(name, generator="model", model=None, **changes):
+    """The objective of `full_config`."""
+    full = full_config(name, generator, model, **changes)
+    return make_objective(full, make_pretraining_config(full["model"]), SPECIAL)[0]
+
+
+@functools.cache
+def prepared(name, generator="model", length=LENGTH, **changes):
+    """(objective, parameters, batch of four rows)."""
+    objective = make(name, generator, **changes)
+    batch = objective.prepare(key(1), jnp.asarray(rows(4, length, vocab_size=VOCAB)))
+    return objective, random_params(objective, length), batch
+
+
+def random_params(objective, length=LENGTH):
+    """Parameters that are nowhere zero, made without compiling their start."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        return jnp.float32((path[-1].key == "scale") + 0.2 * rng.normal(size=leaf.shape))
+
+    shapes = unbox(jax.eval_shape(functools.partial(objective.init, sequence_length=length), key()))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def loss_of(objective, batch, dropout_key=None):
+    """(parameters → (loss, sums)) of an objective of one phase."""
+    normalizers = objective.normalizers(batch)
+
+    def loss(params):
+        value, (sums, _) = objective.phases[0].loss(params, batch, normalizers, dropout_key, None)
+        return value, sums
+
+    return loss
+
+
+def bce(logits, labels):
+    return np.logaddexp(0.0, logits) - logits * labels
+
+
+def is_chosen(batch):
+    out = np.zeros(batch.ids_BL.shape, bool)
+    for row, (positions, weights) in enumerate(zip(batch.positions_BP, batch.weights_BP, strict=True)):
+        out[row, positions[weights > 0]] = True
+    return out

@@ -1,0 +1,160 @@
+"""Run directories with random parameters, as pre-training would leave them, for tests of what reads them."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import debug
+from electra_jax.conversion.export_run import Choices, export_run
+from electra_jax.huggingface.card import Publication
+from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.objectives.registry import make_objective
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.state import unbox
+from support import tiny_run
+from support.tiny import SPECIAL, deberta_section, model_section, relative_section
+
+LENGTH, VOCAB = tiny_run.LENGTH, tiny_run.VOCAB
+
+
+def electra_model(**changes):
+    """config.model of a tiny ELECTRA, narrower in its embeddings and its generator."""
+    return model_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
+
+
+def deberta_model(decoder=False, **changes):
+    """config.model of a tiny DeBERTaV3, without the enhanced mask decoder unless asked; rows reach
+    logarithmic buckets."""
+    disentangled = deberta_section()["disentangled"] | {
+        "enhanced_mask_decoder": decoder,
+        "position_buckets": 16,
+        "max_relative_positions": LENGTH,
+    }
+    disentangled |= changes.pop("disentangled", {})
+    return deberta_section(
+        vocab_size=VOCAB, max_position_embeddings=LENGTH, disentangled=disentangled, **changes
+    )
+
+
+def relative_model(**changes):
+    """config.model of a tiny ELECTRA with a relative bias."""
+    return relative_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
+
+
+def make_config(model, data, objective="electra"):
+    """A whole configuration around config.model."""
+    config = debug.get_config("model=mcl" if objective == "mcl" else None).to_dict()
+    config["model"] = model
+    config["objective"]["name"] = objective
+    config["data"] |= {"datasets": [str(data / "corpus")], "sequence_length": LENGTH}
+    return json.loads(json.dumps(config))  # as it comes back from a file
+
+
+def random_params(config):
+    """Parameters with biases, LayerNorms and deltas moved off their trivial start, so that a lost one
+    shows."""
+    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    params = jax.jit(lambda: unbox(objective.init(jax.random.key(0), LENGTH)))()
+    leaves, tree = jax.tree.flatten(params)
+    noise = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(tree, noise)
+
+
+def make_run(workdir: Path, data: Path, model, objective="electra"):
+    """(run directory at step 0, its parameters)."""
+    config = make_config(model, data, objective)
+    params = random_params(config)
+    workdir.mkdir(parents=True)
+    (workdir / "config.json").write_text(json.dumps({"config": config, "data": []}))
+    shutil.copytree(data / "tokenizer_corpus", workdir / "tokenizer")
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=1)) as checkpointer:
+        checkpointer.save_params(params, {})
+    return workdir, jax.tree.map(np.asarray, params)
+
+
+PLAIN = Choices(
+    "float32", inexact_generator=False, custom_code=False, publication=Publication(None, None, None)
+)
+WIDE = encoder_shape(32, 2) | {"num_heads": 2}
+# name: (config.model, objective, choices, the folders that must come out)
+VARIANTS = {
+    "electra_tied": (electra_model(), "electra", PLAIN, ["discriminator", "generator"]),
+    "electra_none": (
+        electra_model(embedding_sharing="none"),
+        "electra",
+        PLAIN,
+        ["discriminator", "generator"],
+    ),
+    "electra_gdes": (
+        electra_model(embedding_sharing="gdes"),
+        "electra",
+        PLAIN,
+        ["discriminator", "generator"],
+    ),
+    "electra_wide": (
+        electra_model(embedding_size=32, generator=WIDE, discriminator=WIDE, type_vocab_size=3),
+        "electra",
+        PLAIN,
+        ["discriminator", "generator"],
+    ),  # no embeddings_project
+    "electra_mlm": (electra_model(), "mlm", PLAIN, ["generator"]),
+    "electra_bfloat16": (
+        electra_model(),
+        "electra",
+        PLAIN._replace(dtype="bfloat16"),
+        ["discriminator", "generator"],
+    ),
+    "relative": (relative_model(type_vocab_size=0), "electra", PLAIN, ["discriminator", "generator"]),
+    "deberta_gdes": (deberta_model(), "deberta_v3", PLAIN, ["discriminator", "generator"]),
+    "deberta_tied": (
+        deberta_model(embedding_sharing="tied"),
+        "deberta_v3",
+        PLAIN,
+        ["discriminator", "generator"],
+    ),
+    "deberta_none": (
+        deberta_model(embedding_sharing="none"),
+        "deberta_v3",
+        PLAIN,
+        ["discriminator", "generator"],
+    ),
+    "deberta_code": (
+        deberta_model(),
+        "deberta_v3",
+        PLAIN._replace(custom_code=True),
+        ["discriminator", "generator"],
+    ),
+    "deberta_v2": (
+        deberta_model(disentangled={"conv_kernel_size": 3, "position_biased_input": True}),
+        "deberta_v3",
+        PLAIN,
+        ["discriminator", "generator"],
+    ),
+    "deberta_decoder": (deberta_model(decoder=True), "deberta_v3", PLAIN, ["discriminator"]),
+    "deberta_inexact": (
+        deberta_model(decoder=True),
+        "deberta_v3",
+        PLAIN._replace(inexact_generator=True),
+        ["discriminator", "generator"],
+    ),
+}
+
+
+def make_exports(root: Path, data: Path):
+    """name → (export, the run's parameters): all variants, each verified with transformers 5 before it
+    appeared."""
+    made = {}
+    for name, (model, objective, choices, folders) in VARIANTS.items():
+        run, params = make_run(root / "runs" / name, data, model, objective)
+        written = export_run(run, None, root / name, choices)
+        assert (
+            [path.name for path in written]
+            == folders
+            == sorted(path.name for path in (root / name).iterdir())
+        )
+        made[name] = root / name, params
+    return made

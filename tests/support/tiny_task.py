@@ -1,0 +1,121 @@
+"""Small tasks and models for them, and the task classes of `transformers` with our weights."""
+
+import jax
+import numpy as np
+import torch
+import transformers
+
+from data_pipelines.tasks.encoding import EncodedExample
+from electra_jax.configuration.flags import load_config
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.finetuning.encoders import load_initial
+from electra_jax.finetuning.task_types import make_kind
+from electra_jax.finetuning.trainer import Trainer
+from electra_jax.huggingface.configuration import to_config_json
+from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.training.state import unbox
+from support import tiny_export
+from support.tiny import key
+from support.tiny_run import VOCAB
+
+ONE = {"data": 1, "fsdp": 1, "tensor": 1}
+HEADS = {
+    "DebertaV2ForSequenceClassification": (("pooler", "pooler.dense"), ("classifier", "classifier")),
+    "DebertaV2ForTokenClassification": (("classifier", "classifier"),),
+    "DebertaV2ForQuestionAnswering": (("classifier", "qa_outputs"),),
+    "ElectraForSequenceClassification": (
+        ("pooler", "classifier.dense"),
+        ("classifier", "classifier.out_proj"),
+    ),
+    "ElectraForTokenClassification": (("classifier", "classifier"),),
+    "ElectraForQuestionAnswering": (("classifier", "qa_outputs"),),
+}
+
+
+def encoder_config(family):
+    model = tiny_export.electra_model() if family == "electra" else tiny_export.deberta_model()
+    return make_pretraining_config(model).discriminator
+
+
+def random_params(model, ids):
+    """Off the trivial start of biases and LayerNorms."""
+    params = unbox(model.init(key(), ids, False)["params"])
+    leaves, tree = jax.tree.flatten(params)
+    return jax.tree.unflatten(
+        tree, [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    )
+
+
+def torch_model(name, config, params, num_labels):
+    """The class of transformers with our weights; the encoder's through the table that the export is tested
+    with."""
+    family = ELECTRA if config.disentangled is None else DEBERTA_V2
+    weights = to_file(family, "discriminator", {part: params[part] for part in ("embeddings", "encoder")})
+    for ours, theirs in HEADS[name]:
+        if ours in params["head"]:
+            weights[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T.copy()
+            weights[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
+    fields = to_config_json(config, "discriminator", pad_token_id=0, dtype="float32") | {
+        "num_labels": num_labels
+    }
+    for field in ("architectures", "model_type"):
+        del fields[field]
+    model_config = (transformers.ElectraConfig if family is ELECTRA else transformers.DebertaV2Config)(
+        **fields
+    )
+    model = getattr(transformers, name)(model_config).eval()
+    missing, unexpected = model.load_state_dict(
+        {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}, strict=False
+    )
+    assert not unexpected and not [
+        name for name in missing if "position_ids" not in name and "token_type_ids" not in name
+    ]
+    return model
+
+
+def kind_of(name, **task):
+    config = load_config("configs/finetune.py:task=local").to_dict()
+    return make_kind(config["task"] | {"kind": name} | task, () if name == "regression" else ("low", "high"))
+
+
+def settings_of(kind, **train):
+    config = load_config("configs/finetune.py:task=trec6").to_dict()
+    config["task"]["kind"] = kind
+    config["optimizer"]["learning_rate"] = 3e-3
+    config["model"]["head_dropout"] = 0.0
+    config["train"] |= {"num_epochs": 6, "batch_size": 16} | train
+    return config
+
+
+def task_examples(kind, number, seed):
+    """Solvable: class and tag say whether a token is above the middle of the vocabulary, the number says how
+    far."""
+    source = np.random.default_rng(seed)
+    examples = []
+    for _ in range(number):
+        body = source.integers(5, VOCAB, size=source.integers(3, 8)).astype(np.int32)
+        ids = np.concatenate([[1], body, [2]]).astype(np.int32)
+        high = (ids > VOCAB // 2).astype(np.int32)
+        label = {
+            "classification": int(high[1]),
+            "regression": float(ids[1] / VOCAB),
+            "tagging": np.where((ids == 1) | (ids == 2), -1, high),
+        }[kind]
+        examples.append(EncodedExample(ids, label, len(examples)))
+    return examples
+
+
+def predict(initial, name, config, train, held_out, mesh=None, seed=0):
+    kind = kind_of(name, label_scale=config["task"]["label_scale"])
+    trainer = Trainer(
+        initial.config, initial.special, kind, config, len(train), mesh or make_mesh(ONE, jax.devices()[:1])
+    )
+    outcome = trainer.run(initial.params, seed, train, {"validation": held_out}, progress=False)
+    return kind.collect(held_out, held_out, outcome.outputs["validation"])
+
+
+def make_start(data, tmp_path_factory):
+    """(a random start, the directory of its run)."""
+    run, _ = tiny_export.make_run(tmp_path_factory.mktemp("start") / "run", data, tiny_export.electra_model())
+    return load_initial(f"random:{run}", tmp_path_factory.mktemp("cache") / "tokenizer"), run
