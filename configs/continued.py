@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.migration import completed
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.configuration.stages import last_stage
 
 # For runs made before there were probes, or moving averages; explained in electra.py.
@@ -37,14 +37,14 @@ PROBE = {
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The configuration of the run named by the argument, starting from its newest checkpoint."""
-    run = parse_config_argument(arg, run="")["run"]
+    run = parse_recipe_argument(arg, run="")["run"]
     path = Path(run, "config.json")
     if not run or not path.is_file():
         raise ValueError(
             f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
             "with its config.json."
         )
-    config = completed(last_stage(json.loads(path.read_text())["config"]))
+    config = upgrade_config(last_stage(json.loads(path.read_text())["config"]))
     # JSON knows lists alone; tuples are what the command line can set.
     config["optimizer"]["groups"] = tuple(map(tuple, config["optimizer"]["groups"]))
     config["data"] |= {key: tuple(config["data"][key]) for key in ("datasets", "weights")}

@@ -22,7 +22,7 @@ Not run to the end here.
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import DEBERTA_V3_SIZES, encoder_shape
 
 # Peak learning rates of the released models. large: paper. base and small: 5e-4 in the paper's running text
@@ -35,7 +35,7 @@ RELEASED_SCRIPT = {"xsmall": (3e-4, 64), "base": (1e-4, 256), "large": (1e-4, 25
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The recipe of one size; see the module's text."""
-    chosen = parse_config_argument(arg, size="base", variant="released_model", objective="deberta_v3")
+    chosen = parse_recipe_argument(arg, size="base", variant="released_model", objective="deberta_v3")
     size, variant = chosen["size"], chosen["variant"]
     if size not in DEBERTA_V3_SIZES:
         raise ValueError(f"config argument size: got {size!r}, expected one of {sorted(DEBERTA_V3_SIZES)}.")

@@ -12,8 +12,8 @@ absolute positions, and weights as small as ELECTRA's here.
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.objectives import choose_objective
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.objectives import apply_objective
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import encoder_shape
 
 SEQUENCE_LENGTH = 64
@@ -22,7 +22,7 @@ SEQUENCE_LENGTH = 64
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The debug recipe; the argument names the method, and of ELECTRA's another objective than its own
     (electra.py)."""
-    chosen = parse_config_argument(arg, model="electra", objective="")
+    chosen = parse_recipe_argument(arg, model="electra", objective="")
     name = chosen["model"]
     if name not in METHODS:
         raise ValueError(f"config argument model: got {name!r}, expected one of {sorted(METHODS)}.")
@@ -100,7 +100,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         stages=(),  # explained in electra.py
     )
     METHODS[name](config)
-    choose_objective(config, chosen["objective"] or config.objective.name)
+    apply_objective(config, chosen["objective"] or config.objective.name)
     return config
 
 

@@ -26,7 +26,7 @@ end here.
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import SIZES, encoder_shape, generator_shape
 
 # size: (mask_prob, sequence_length, learning_rate, batch_size, num_steps). Masking and lengths: comment block
@@ -42,7 +42,7 @@ RECIPES = {
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The recipe of one size; see the module's text."""
-    chosen = parse_config_argument(arg, size="small", objective="electra")
+    chosen = parse_recipe_argument(arg, size="small", objective="electra")
     if chosen["size"] not in SIZES:
         raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(SIZES)}.")
     size = SIZES[chosen["size"]]

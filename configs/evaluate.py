@@ -25,14 +25,14 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from electra_jax.configuration.flags import load_config
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 
 HERE = Path(__file__).parent
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """Pre-training, its objectives, and the tasks."""
-    chosen = parse_config_argument(arg, data="data/tasks", model="", size="base", tasks="+".join(TASKS))
+    chosen = parse_recipe_argument(arg, data="data/tasks", model="", size="base", tasks="+".join(TASKS))
     names = chosen["tasks"].split("+")
     if unknown := [name for name in names if name not in TASKS]:
         raise ValueError(

@@ -20,7 +20,7 @@ its memory) xsmall, small and base take the values that mnli.sh has for it. Not 
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 
 # task: (TFDS name or sample, metrics, epochs of ELECTRA's code, kind)
 TASKS = {
@@ -71,7 +71,7 @@ MODELS = {"electra": tuple(ELECTRA), "deberta": ("xsmall", "small", "base", "lar
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The settings of one task for one size of one family."""
-    chosen = parse_config_argument(arg, task="trec6", model="electra", size="small", sift="false")
+    chosen = parse_recipe_argument(arg, task="trec6", model="electra", size="small", sift="false")
     task, model, size = chosen["task"], chosen["model"], chosen["size"]
     for key, known in (
         ("task", TASKS),

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.recipe_argument import parse_config_argument
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import encoder_shape
 
 
@@ -49,7 +49,7 @@ RECIPES = {
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The recipe of one size; see the module's text."""
-    chosen = parse_config_argument(arg, size="base", objective="mcl")
+    chosen = parse_recipe_argument(arg, size="base", objective="mcl")
     if chosen["size"] not in RECIPES:
         raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(RECIPES)}.")
     recipe, settings = RECIPES[chosen["size"]], chosen["size"].replace("tiny", "base")

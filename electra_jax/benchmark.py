@@ -27,13 +27,13 @@ from ml_collections import config_flags
 from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figures
 from electra_jax.benchmarks.courses import course_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
-from electra_jax.benchmarks.training_step import Figures, compare_steps
+from electra_jax.benchmarks.training_step import Metrics, compare_steps
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.models.config import make_pretraining_config
 
 
-def cpu_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+def cpu_suite(config: dict[str, Any], rounds: int, steps: int) -> Metrics:
     """Ours in eight parts, whose activations stay in the caches: the same update, faster. PyTorch is fastest
     in one."""
     return compare_steps(
@@ -41,7 +41,7 @@ def cpu_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
     )
 
 
-def deberta_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+def deberta_suite(config: dict[str, Any], rounds: int, steps: int) -> Metrics:
     """Both shapes one after the other; the figures' names start with the shape. Ours in parts of eight and of
     four rows: with smaller ones the gradients of two large tables are added up more often than the caches are
     worth."""
@@ -61,7 +61,7 @@ def deberta_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
     }
 
 
-def attention_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+def attention_suite(config: dict[str, Any], rounds: int, steps: int) -> Metrics:
     """The discriminator's layers, in the recipe's dtype."""
     encoder = make_pretraining_config(config["model"]).discriminator
     return {
@@ -73,11 +73,11 @@ def attention_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
     }
 
 
-def compiled_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+def compiled_suite(config: dict[str, Any], rounds: int, steps: int) -> Metrics:
     """8 rows a device in bfloat16; nothing is timed."""
     del rounds, steps
     config["model"]["dtype"] = "bfloat16"
-    figures: Figures = {}
+    figures: Metrics = {}
     for name in ("v5e:1x1", "h100:1"):
         devices = absent_devices(name)
         device_figures = compiled_attention(config, devices[0], batch_size=8) | step_figures(
@@ -87,7 +87,7 @@ def compiled_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
     return figures
 
 
-def courses_suite(config: dict[str, Any], rounds: int, steps: int) -> Figures:
+def courses_suite(config: dict[str, Any], rounds: int, steps: int) -> Metrics:
     """Nothing is timed."""
     del rounds, steps
     return course_figures(config, batch_size=8)

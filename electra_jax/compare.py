@@ -44,7 +44,7 @@ from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.pretrain import run, silence_libraries
 from electra_jax.runs.directory import write_json
-from electra_jax.soup import Choices, make_soup
+from electra_jax.soup import SoupOptions, make_soup
 from electra_jax.training.loop import NonFiniteLossError
 
 
@@ -76,7 +76,7 @@ def compare(suite: Suite, config: config_dict.ConfigDict, workdir: Path, num_see
             make_soup(
                 [str(workdir / one / f"seed_{seed}") for one in ingredients],
                 directory,
-                Choices("uniform", None, (), {}, different_starts=False),
+                SoupOptions("uniform", None, (), {}, different_starts=False),
             )
         results.append(Result(name, seed, suite.measure_soup(directory)))
     return results

@@ -31,11 +31,11 @@ from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.configuration.stages import make_stages
 from electra_jax.distributed.processes import (
+    barrier,
     define_process_flags,
-    is_first,
+    exit_process,
+    is_main_process,
     join_by_flags,
-    leave,
-    wait_for_all,
 )
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.pretrain import silence_libraries
@@ -155,9 +155,9 @@ def check_workdir(workdir: Path) -> Finding:
         own.write_text("")
     except OSError as error:
         problem = f"cannot be written: {error}. Give a --workdir that this user may write to."
-    wait_for_all("marks")
+    barrier("marks")
     missing = [index for index, mark in enumerate(marks) if not mark.exists()]
-    wait_for_all("marks seen")
+    barrier("marks seen")
     with contextlib.suppress(OSError):
         own.unlink()
     if not problem and missing:
@@ -244,7 +244,7 @@ def examine(
                 for one in findings
             ]
         is_well &= not any(one.problem for one in findings)
-        if is_first():
+        if is_main_process():
             print_findings(name, findings)
     return is_well
 
@@ -292,9 +292,9 @@ def main(argv: list[str]) -> None:
         OSError,
         RuntimeError,
     ) as error:  # JAX's own of a device or a process that is gone among them
-        leave(f"{type(error).__name__}: {error}")
+        exit_process(f"{type(error).__name__}: {error}")
     timer.cancel()
-    if is_first():
+    if is_main_process():
         print("All is well." if is_well else "Something is wrong; see above.")
     sys.exit(0 if is_well else 1)
 

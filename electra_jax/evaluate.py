@@ -26,7 +26,7 @@ from data_pipelines.sample.prepare import prepare_sample
 from electra_jax import finetune
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
-from electra_jax.configuration.objectives import choose_objective
+from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.finetune import Plan
 from electra_jax.finetuning.encoders import RANDOM
@@ -76,7 +76,7 @@ def pretrain_objectives(
 def with_objective(config: dict[str, Any], name: str) -> dict[str, Any]:
     """`config` with another objective."""
     changed = config_dict.ConfigDict(config)
-    choose_objective(changed, name)
+    apply_objective(changed, name)
     return changed.to_dict()
 
 

@@ -26,12 +26,12 @@ from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.stopping import leaving_at_once
-from electra_jax.finetuning.encoders import Initial, load_initial
+from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.model_files import save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.finetuning.sweep import apply_settings, best_settings, by_setting, parse_sweep, spell
-from electra_jax.finetuning.task_finetuner import Workbench
+from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.pretrain import silence_libraries
 from electra_jax.runs.directory import check_run_directory, write_json
 
@@ -53,7 +53,7 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     start as in the plan.
 
     Raises: ValueError, OSError: the task, a start or the settings do not fit together; see `load_task`,
-      `load_initial`. FloatingPointError: a run diverged.
+      `load_encoder`. FloatingPointError: a run diverged.
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
@@ -69,7 +69,7 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
                 f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
                 "Change it, or config.mesh."
             )
-    bench = Workbench(config, data, mesh)
+    bench = TaskFinetuner(config, data, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config})
     results = _read_results(workdir)
@@ -77,12 +77,12 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
         (start, settings, seed) for start in plan.starts for settings in plan.sweep for seed in plan.seeds
     ]
     identity = lambda result: (result.model, result.settings, result.seed)
-    initial: Initial | None = None
+    initial: PretrainedEncoder | None = None
     for start, settings, seed in wanted:
         if (start, settings, seed) not in map(identity, results):
             path = start.replace(SEED, str(seed))
             if initial is None or initial.name != path:
-                initial = load_initial(path, workdir / "tokenizers" / _slug(path))
+                initial = load_encoder(path, workdir / "tokenizers" / _slug(path))
             results.append(_finetune(bench, initial, start, settings, seed, results, workdir))
             write_json(workdir / RESULTS_FILE, to_json(results))  # whole or not at all
     return sorted(
@@ -92,8 +92,8 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
 
 
 def _finetune(
-    bench: Workbench,
-    initial: Initial,
+    bench: TaskFinetuner,
+    initial: PretrainedEncoder,
     name: str,
     settings: dict[str, Any],
     seed: int,

@@ -30,11 +30,11 @@ from data_pipelines.tokenizers.huggingface import adopt_tokenizer
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.processes import (
+    barrier,
     define_process_flags,
-    is_first,
+    exit_process,
+    is_main_process,
     join_by_flags,
-    leave,
-    wait_for_all,
 )
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice, leaving_at_once
@@ -42,12 +42,12 @@ from electra_jax.models.config import PretrainingConfig
 from electra_jax.objectives.base import Objective
 from electra_jax.runs.directory import is_complete, summarize_run, write_json
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
-from electra_jax.runs.provenance import record_session
+from electra_jax.runs.provenance import record_start
 from electra_jax.runs.trained import check_initial, initial_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals, NonFiniteLossError, train
-from electra_jax.training.metrics import Numbers
+from electra_jax.training.metrics import Metrics
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, make_program
 from electra_jax.training.state import TrainState, abstract_params, start_from
@@ -70,7 +70,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     if not (workdir / "config.json").exists():  # a run that goes on needs its start no more
         check_initial(initial, config, inputs.tokenizer_fingerprint)
 
-    wait_for_all("run directory looked at")
+    barrier("run directory looked at")
     num_steps = config["train"]["num_steps"]
     with axis_context(mesh):
         stages = [
@@ -92,10 +92,10 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
         start = checkpointer.latest_step() or 0
         if is_complete(workdir, start, num_steps, has_probe=probe is not None):
             print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
-            return summarize_run(workdir) if is_first() else {}
-        if is_first():
+            return summarize_run(workdir) if is_main_process() else {}
+        if is_main_process():
             write_run_directory(inputs, program, workdir)
-            record_session(workdir, start)
+            record_start(workdir, start)
         state = start_state(program, checkpointer, start, initial, workdir)
         stop = StopNotice()  # one for all stages, since of several processes it counts how often it was asked
         with (
@@ -105,7 +105,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
                 progress=config["log"]["progress"],
                 total_steps=num_steps,
                 start_step=start,
-                is_writer=is_first(),
+                is_writer=is_main_process(),
             ) as writers,
             report_nonfinite(workdir),
         ):
@@ -122,7 +122,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
                         stop=stop,
                         run=inputs.description,
                     )
-    return summarize_run(workdir) if is_first() else {}
+    return summarize_run(workdir) if is_main_process() else {}
 
 
 def make_loaders(stage: StageInputs, mesh: Mesh) -> tuple[Loader, EvaluationLoader]:
@@ -233,7 +233,7 @@ def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> N
 
 def make_probe(
     config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh, directory: Path
-) -> Callable[[Any], Numbers] | None:
+) -> Callable[[Any], Metrics] | None:
     """What measures a run's parameters on config.probe's task, None where it never shall; see `Probe` for the
     errors."""
     if not config["probe"]["every"]:
@@ -251,7 +251,7 @@ def report_nonfinite(workdir: Path):
     try:
         yield
     except NonFiniteLossError as error:
-        if is_first():
+        if is_main_process():
             rows = [[path, row] for path, row in error.rows]
             write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": rows})
         raise
@@ -291,14 +291,14 @@ def main(argv: list[str]) -> None:
         with leaving_at_once():
             summary = run(flags.FLAGS.config.to_dict(), workdir)
     except (ValueError, OSError, ImportError, NonFiniteLossError) as error:
-        leave(f"{type(error).__name__}: {error}")
+        exit_process(f"{type(error).__name__}: {error}")
     except RuntimeError as error:
         if not (isinstance(error.__cause__, OSError) or jax.distributed.is_initialized()):
             raise
-        leave(
+        exit_process(
             f"{type(error.__cause__ or error).__name__}: {error}"
         )  # a loader could not read its rows, or a process is gone
-    if is_first():
+    if is_main_process():
         print_summary(summary, workdir)
 
 

@@ -38,17 +38,17 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.pretrain import silence_libraries
 from electra_jax.runs.directory import write_json
-from electra_jax.runs.provenance import record_session
+from electra_jax.runs.provenance import record_start
 from electra_jax.runs.trained import restore_params
 from electra_jax.soups.ingredients import SOUP_FILE, Ingredient, open_ingredients
 from electra_jax.soups.scores import Score, check_name, open_score
-from electra_jax.training.averaging import move_towards
+from electra_jax.training.averaging import interpolate
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 
 Read = Callable[[Ingredient], Any]
 
 
-class Choices(NamedTuple):
+class SoupOptions(NamedTuple):
     """score: None where nothing is measured. datasets: directories of held-out rows, those of the first run
     if there are none. probe: values in the place of those of its config.probe."""
 
@@ -83,7 +83,7 @@ class Soup(NamedTuple):
 @functools.partial(jax.jit, donate_argnums=1)
 def add(mean: Any, params: Any, share: jax.Array) -> Any:
     """The mean of k models from that of the first k - 1 and the k-th; `share` is 1/k."""
-    return move_towards(mean, params, share)
+    return interpolate(mean, params, share)
 
 
 def uniform(ingredients: Sequence[Ingredient], read: Read, score: Score | None) -> Soup:
@@ -144,7 +144,7 @@ def _report(
 METHODS: dict[str, Callable[..., Soup]] = {"uniform": uniform, "greedy": greedy}
 
 
-def make_soup(runs: Sequence[str], out: Path, choices: Choices) -> dict[str, Any]:
+def make_soup(runs: Sequence[str], out: Path, choices: SoupOptions) -> dict[str, Any]:
     """Make the run directory `out` of the checkpoints `runs`; returns what its soup.json says.
 
     Raises: ValueError: the ingredients do not belong together, or the score does not fit them; nothing is
@@ -200,7 +200,7 @@ def make_read(first: Ingredient, mesh: Mesh) -> Read:
     return lambda ingredient: restore_params(ingredient.workdir, ingredient.step, abstract)[1]
 
 
-def describe(ingredients: Sequence[Ingredient], soup: Soup, choices: Choices) -> dict[str, Any]:
+def describe(ingredients: Sequence[Ingredient], soup: Soup, choices: SoupOptions) -> dict[str, Any]:
     """soup.json. A score that is NaN is null."""
     numbers = lambda value: None if value is None or math.isnan(value) else value
     starts = [one.start for one in ingredients]
@@ -231,7 +231,7 @@ def write_run(
         checkpointer.save_params(params, description)
     write_json(directory / "config.json", description)
     write_json(directory / SOUP_FILE, record)
-    record_session(directory, 0)
+    record_start(directory, 0)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = make_soup(
             flags.runs,
             flags.workdir,
-            Choices(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts),
+            SoupOptions(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts),
         )
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -11,16 +11,16 @@ from typing import Any
 import jax
 
 from electra_jax.benchmarks.relative_attention import FORMS, attention_gradient
-from electra_jax.benchmarks.training_step import Figures
+from electra_jax.benchmarks.training_step import Metrics
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.planning.compiled import compile_step, options
 
 
-def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size: int) -> Figures:
+def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size: int) -> Metrics:
     """Temporary MiB of one attention layer, forward and backward, in each form."""
     encoder = make_pretraining_config(config["model"]).discriminator
     sharding = jax.sharding.SingleDeviceSharding(device)
-    figures: Figures = {}
+    figures: Metrics = {}
     for form in FORMS:
         function, shapes = attention_gradient(encoder, form, batch_size, config["data"]["sequence_length"])
         shapes = jax.tree.map(
@@ -33,13 +33,13 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
 
 def step_figures(
     config: dict[str, Any], devices: list[jax.Device], *, batch_size: int, vocab_chunk_size: int
-) -> Figures:
+) -> Metrics:
     """Temporary MiB a device of the step, with the vocabulary whole and in chunks.
 
     Raises:
       AssertionError: an array of B·L·V elements or more is among the step's buffers.
     """
-    figures: Figures = {}
+    figures: Metrics = {}
     for name, chunk_size in (("whole", 0), ("chunked", vocab_chunk_size)):
         compiled = compile_step(
             config

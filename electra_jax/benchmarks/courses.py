@@ -5,14 +5,14 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from electra_jax.benchmarks.training_step import Figures
+from electra_jax.benchmarks.training_step import Metrics
 from electra_jax.objectives.mcl import (
     ADDED,
-    AGAIN_REPLACED,
-    AGAIN_SWAPPED,
     INSERTED,
+    RTD_CORRECTIONS,
+    STD_CORRECTIONS,
     SWAPPED,
-    with_nothing_but,
+    only_courses,
 )
 from electra_jax.planning.compiled import measure_step
 
@@ -22,13 +22,13 @@ STEPS = {
     "swapped": SWAPPED,
     "inserted": INSERTED,
     "self_supervision": SWAPPED + INSERTED,
-    "correction_of_replaced": AGAIN_REPLACED,
-    "swapped_and_its_correction": SWAPPED + AGAIN_SWAPPED,
+    "correction_of_replaced": RTD_CORRECTIONS,
+    "swapped_and_its_correction": SWAPPED + STD_CORRECTIONS,
     "mcl": ADDED,
 }
 
 
-def course_figures(config: dict[str, Any], *, batch_size: int) -> Figures:
+def course_figures(config: dict[str, Any], *, batch_size: int) -> Metrics:
     """GFLOP of a step on one CPU device, as XLA counts them, and how many times ELECTRA's they are; and the
     same of the products of matrices in the program before compilation."""
     # Unrolled, for XLA counts the body of a loop once.
@@ -38,9 +38,9 @@ def course_figures(config: dict[str, Any], *, batch_size: int) -> Figures:
         "layers": "unrolled",
         "remat": "none",
     }
-    figures: Figures = {"batch_size": batch_size, "sequence_length": config["data"]["sequence_length"]}
+    figures: Metrics = {"batch_size": batch_size, "sequence_length": config["data"]["sequence_length"]}
     for name, added in tqdm(STEPS.items(), unit="program", desc="compiling", leave=False):
-        objective = config["objective"] | with_nothing_but(*added)
+        objective = config["objective"] | only_courses(*added)
         step = measure_step(config | {"objective": objective, "train": train}, jax.devices("cpu")[:1], None)
         for kind, flops in (("compiled", step.compiler_flops), ("products", step.flops)):
             figures[f"{name}_{kind}_gflop"] = flops / 1e9

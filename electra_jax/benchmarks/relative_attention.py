@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from electra_jax.benchmarks.timing import Contestant, time_in_turns
-from electra_jax.benchmarks.training_step import SPECIAL, Figures, random_rows
+from electra_jax.benchmarks.training_step import SPECIAL, Metrics, random_rows
 from electra_jax.models.attention import SelfAttention
 from electra_jax.models.config import ATTENTION_IMPLEMENTATIONS, EncoderConfig
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
@@ -24,10 +24,10 @@ FORMS = ("plain", *ATTENTION_IMPLEMENTATIONS)
 
 def compare_attention(
     encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int
-) -> Figures:
+) -> Metrics:
     """Milliseconds (medians) and temporary MiB of each form, and how many times faster skew is than
     gather."""
-    figures: Figures = {}
+    figures: Metrics = {}
     contestants = []
     for form in FORMS:
         function, shapes = attention_gradient(encoder, form, batch_size, length)
@@ -52,11 +52,11 @@ def attention_gradient(
     """
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
     if form == "plain":
-        layer = SelfAttention(encoder, is_first=False)
+        layer = SelfAttention(encoder, is_main_process=False)
     else:
         disentangled = dataclasses.replace(encoder.disentangled, implementation=form)
         layer = DisentangledSelfAttention(
-            dataclasses.replace(encoder, disentangled=disentangled), is_first=False
+            dataclasses.replace(encoder, disentangled=disentangled), is_main_process=False
         )
     x_BLD = jax.ShapeDtypeStruct((batch_size, length, encoder.hidden_size), encoder.dtype)
     table_ND = jax.ShapeDtypeStruct(

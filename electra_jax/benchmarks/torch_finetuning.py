@@ -31,22 +31,22 @@ from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetune import RESULTS_FILE, report
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
-from electra_jax.finetuning.encoders import Initial, load_initial
+from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import apply_settings
-from electra_jax.finetuning.task_finetuner import Finetuned, Workbench
-from electra_jax.finetuning.task_types import Rows, TaskKind
+from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
+from electra_jax.finetuning.task_types import Rows, TaskType
 from electra_jax.pretrain import silence_libraries
 from electra_jax.runs.directory import check_run_directory, write_json
 
 PREFIX = "transformers:"  # before the directory: the name in the results
 
 
-class TorchWorkbench(Workbench):
+class TorchWorkbench(TaskFinetuner):
     """The same task, rows and measures as ours; the model and its training are PyTorch's."""
 
-    def finetune(self, initial: Initial, settings: dict[str, Any], seed: int) -> Finetuned:
+    def finetune(self, initial: PretrainedEncoder, settings: dict[str, Any], seed: int) -> Finetuned:
         """One run; `initial` gives the directory and the tokenizer.
 
         Raises: ValueError, OSError: see `load_module`; rows too short for the task. FloatingPointError: it
@@ -78,7 +78,7 @@ class TorchWorkbench(Workbench):
 
 
 @torch.no_grad()
-def predict(module: TaskModule, kind: TaskKind, rows: Rows, config: dict[str, Any], pad: int) -> list[Any]:
+def predict(module: TaskModule, kind: TaskType, rows: Rows, config: dict[str, Any], pad: int) -> list[Any]:
     """Outputs of each row, in the form that `kind.collect` takes."""
     module.eval()
     found: list[Any] = [None] * len(rows)
@@ -114,7 +114,7 @@ def run(config: dict[str, Any], workdir: Path, start: str, seeds: Sequence[int])
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config, "start": start})
     results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
-    initial = load_initial(start, workdir / "tokenizer")
+    initial = load_encoder(start, workdir / "tokenizer")
     for seed in seeds:
         if seed not in [result.seed for result in results]:
             results.append(Result(PREFIX + start, seed, bench.finetune(initial, {}, seed).metrics))

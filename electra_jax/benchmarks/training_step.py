@@ -22,7 +22,7 @@ from electra_jax.planning.compiled import SPECIAL
 from electra_jax.training.program import make_program
 
 MATMUL_SIZE = 2048
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 def compare_steps(
@@ -34,7 +34,7 @@ def compare_steps(
     num_microbatches: int,
     rounds: int,
     steps: int,
-) -> Figures:
+) -> Metrics:
     """One training step of `config` on B rows of L tokens, ours as `name` and PyTorch's, in float32 and
     bfloat16 each."""
     config = config | {
@@ -52,7 +52,7 @@ def compare_steps(
     ) as bar:
         seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
     peak = 2.0 * MATMUL_SIZE**3 / float(np.median(seconds.pop("matmul")))
-    figures: Figures = {}
+    figures: Metrics = {}
     for contestant, times in seconds.items():
         speed = tokens_per_second(times, ids_BL.size)
         figures |= {

@@ -12,15 +12,15 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from electra_jax.configuration.objectives import choose_objective
+from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.pretraining import PretrainingModel
-from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, with_nothing_but
+from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, only_courses
 from electra_jax.runs.trained import load_run
 from electra_jax.soups.ingredients import open_ingredient
 from electra_jax.soups.scores import HELD_OUT, held_out
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 Change = Callable[[config_dict.ConfigDict], None]
 SUMMARY = {"mlm_loss": "heldout_mlm_loss", "rtd_auc": "heldout_rtd_auc"}
 
@@ -32,9 +32,9 @@ class Suite(NamedTuple):
     (run directory) → the same figures."""
 
     variants: Mapping[str, tuple[Change, ...]]
-    measure: Callable[[Path, dict[str, Any]], Figures]
+    measure: Callable[[Path, dict[str, Any]], Metrics]
     soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    measure_soup: Callable[[Path], Figures] | None = None
+    measure_soup: Callable[[Path], Metrics] | None = None
 
 
 def setting(values: Mapping[str, Any]) -> Change:
@@ -46,7 +46,7 @@ def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Ch
     """The change to another objective of ELECTRA's, and of config.objective's values."""
 
     def change(config: config_dict.ConfigDict) -> None:
-        choose_objective(config, name)
+        apply_objective(config, name)
         config.objective.update(values)
 
     return change
@@ -54,17 +54,17 @@ def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Ch
 
 def first_stage(config: config_dict.ConfigDict) -> None:
     """The change to what two_stage starts from."""
-    choose_objective(config, "two_stage")
+    apply_objective(config, "two_stage")
     config.objective.name = "mlm"
 
 
-def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Figures:
+def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Metrics:
     """Held-out loss and AUC, as far as the objective has them."""
     del run_directory
     return {name: summary[key] for name, key in SUMMARY.items() if key in summary}
 
 
-def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Figures:
+def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Metrics:
     """Held-out loss and AUC, and how alike the words of each table are on average."""
     trained = load_run(run_directory)
     model = PretrainingModel(trained.model)
@@ -83,7 +83,7 @@ def average_cosine(table_VE: np.ndarray) -> float:
     return float((np.square(unit_VE.sum(0)).sum() - rows) / (rows * (rows - 1)))
 
 
-def measure_soup(run_directory: Path) -> Figures:
+def measure_soup(run_directory: Path) -> Metrics:
     """Held-out loss and AUC of an average, which no run has measured, on the rows and with the masks of its
     ingredients."""
     ingredient = open_ingredient(run_directory, None)
@@ -93,7 +93,7 @@ def measure_soup(run_directory: Path) -> Figures:
 
 
 COURSES = {
-    name: (setting({f"objective.{key}": value for key, value in with_nothing_but(*added).items()}),)
+    name: (setting({f"objective.{key}": value for key, value in only_courses(*added).items()}),)
     for name, added in {
         "rtd": (),
         "rtd_std": SWAPPED,

@@ -3,7 +3,7 @@
 from typing import Any
 
 # Keys of a configuration that older runs do not have, and what held for these.
-ADDED = {
+DEFAULTS_OF_LATER_KEYS = {
     "stages": [],
     "train.ema_decay": 0.0,
     "objective.generator": "model",
@@ -12,12 +12,12 @@ ADDED = {
 }
 
 
-def completed(config: dict[str, Any]) -> dict[str, Any]:
+def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a run, read from a file, with all keys that a run has today."""
     config = {
         name: dict(section) if isinstance(section, dict) else section for name, section in config.items()
     }
-    for key, value in ADDED.items():
+    for key, value in DEFAULTS_OF_LATER_KEYS.items():
         section, _, name = key.rpartition(".")
         (config[section] if section else config).setdefault(name, value)
     return config

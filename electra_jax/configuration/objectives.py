@@ -5,7 +5,7 @@ from ml_collections import config_dict
 CHUNK_SIZE = 2048
 
 
-def choose_objective(config: config_dict.ConfigDict, name: str) -> None:
+def apply_objective(config: config_dict.ConfigDict, name: str) -> None:
     """Set config.objective.name, and what that objective cannot do without (configs/electra.py says why)."""
     config.objective.name = name
     if name in ("all_tokens_mlm", "electric"):

@@ -1,7 +1,7 @@
 """The argument of a configuration file: what follows the colon of --config=FILE.py:key=value,key=value."""
 
 
-def parse_config_argument(arg: str | None, **defaults: str) -> dict[str, str]:
+def parse_recipe_argument(arg: str | None, **defaults: str) -> dict[str, str]:
     """Its values over `defaults`.
 
     Raises:

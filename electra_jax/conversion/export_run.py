@@ -16,8 +16,14 @@ from data_pipelines.mixture import DatasetSource, make_sequential
 from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.card import Publication, make_card, read_record
 from electra_jax.huggingface.comparison_texts import comparison_lines
-from electra_jax.huggingface.export import CARD_FILE, Evidence, has_exact_logits, rounded, write_model
-from electra_jax.huggingface.published_models import Published, split
+from electra_jax.huggingface.export import (
+    CARD_FILE,
+    VerificationInputs,
+    cast_weights,
+    has_exact_logits,
+    write_model,
+)
+from electra_jax.huggingface.published_models import ModelWeights, to_published
 from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.huggingface.verify import find_models, report, verify
@@ -36,7 +42,7 @@ LEFT_OUT = {
 NUM_ROWS = 16  # held-out rows that documents are taken from
 
 
-class Choices(NamedTuple):
+class ExportOptions(NamedTuple):
     """dtype: of the stored weights. inexact_generator: export one that `transformers` cannot compute.
     custom_code: ship a class for DeBERTa's detection head."""
 
@@ -46,7 +52,7 @@ class Choices(NamedTuple):
     publication: Publication
 
 
-def export_run(workdir: Path, step: int | None, out: Path, choices: Choices) -> list[Path]:
+def export_run(workdir: Path, step: int | None, out: Path, choices: ExportOptions) -> list[Path]:
     """Write the models of a run's checkpoint; returns their directories.
 
     Raises:
@@ -55,7 +61,7 @@ def export_run(workdir: Path, step: int | None, out: Path, choices: Choices) -> 
     """
     check_new(out)
     run = load_run(workdir, step)
-    models = split(jax.device_get(run.params), run.model)
+    models = to_published(jax.device_get(run.params), run.model)
     if run.config["objective"]["name"] in LEFT_OUT:
         print(f"Not exported: {LEFT_OUT[run.config['objective']['name']]}.")
     for role in [role for role, model in models.items() if not has_exact_logits(model.config, role)]:
@@ -72,7 +78,7 @@ def export_run(workdir: Path, step: int | None, out: Path, choices: Choices) -> 
             del models[role]
     if not models:
         raise ValueError(f"{workdir}: nothing is left to export.")
-    published = {role: rounded(model, choices.dtype) for role, model in models.items()}
+    published = {role: cast_weights(model, choices.dtype) for role, model in models.items()}
     evidence = gather_evidence(run)
     with verified(out) as unfinished:
         for role, model in published.items():
@@ -104,7 +110,12 @@ def verified(out: Path) -> Iterator[Path]:
 
 
 def _write_repository(
-    directory: Path, role: str, model: Published, run: TrainedRun, evidence: Evidence, choices: Choices
+    directory: Path,
+    role: str,
+    model: ModelWeights,
+    run: TrainedRun,
+    evidence: VerificationInputs,
+    choices: ExportOptions,
 ) -> None:
     directory.mkdir()
     write_model(
@@ -130,11 +141,11 @@ def _write_repository(
     (directory / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def gather_evidence(run: TrainedRun) -> Evidence:
+def gather_evidence(run: TrainedRun) -> VerificationInputs:
     """What to compare on: held-out documents of the run where its datasets are at hand, and lines that are
     always there."""
-    special = SpecialTokens(**run.tokenizer.special._asdict())
-    models = split(run.params, run.model)
+    special = SpecialTokens.from_ids(run.tokenizer.special)
+    models = to_published(run.params, run.model)
     encoder = next(iter(models.values())).config
     length = min(
         stage_at(run.config, run.step).config["data"]["sequence_length"], encoder.max_position_embeddings
@@ -149,7 +160,7 @@ def gather_evidence(run: TrainedRun) -> Evidence:
     if rows_BL is None:
         rows_BL = rows_of([ids for _, ids in lines], special, length)
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
-    return Evidence(
+    return VerificationInputs(
         corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size), lines, special.pad
     )
 

@@ -37,11 +37,11 @@ from electra_jax.huggingface.export import (
     FINETUNING_FILE,
     REFERENCE_FILE,
     WEIGHTS_FILE,
+    cast_weights,
     copy_code,
-    rounded,
     write_json,
 )
-from electra_jax.huggingface.published_models import Published
+from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.huggingface.reference import digest, record_states, with_states
 from electra_jax.huggingface.task_card import make_task_card
 from electra_jax.huggingface.task_checks import scored_logits
@@ -65,7 +65,9 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
     check_new(out)
     saved = load_model(workdir)
     check_exportable(saved.encoder, saved.description)
-    model = rounded(Published(saved.encoder, in_units_of_labels(saved.params, saved.description)), dtype)
+    model = cast_weights(
+        ModelWeights(saved.encoder, in_units_of_labels(saved.params, saved.description)), dtype
+    )
     with verified(out) as directory:
         _write_model(directory, model, saved, dtype)
         write_tokenizer(
@@ -83,7 +85,7 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
     return out
 
 
-def _write_model(directory: Path, model: Published, saved: SavedModel, dtype: str) -> None:
+def _write_model(directory: Path, model: ModelWeights, saved: SavedModel, dtype: str) -> None:
     description, pad = saved.description, saved.tokenizer.special.pad
     arrays = {
         name: array.astype(DTYPES[dtype])
@@ -107,11 +109,11 @@ def _write_model(directory: Path, model: Published, saved: SavedModel, dtype: st
     save_file(recorded, directory / REFERENCE_FILE, metadata={"notes": json.dumps(notes)})
 
 
-def record_task(model: Published, saved: SavedModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def record_task(model: ModelWeights, saved: SavedModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What our own model computes for a few texts, or pairs of them, as arrays for verification.safetensors;
     and notes on it: the kind of task, the names of the outputs, and the predicted labels where there are
     some."""
-    task, special = saved.description["task"], SpecialTokens(**saved.tokenizer.special._asdict())
+    task, special = saved.description["task"], SpecialTokens.from_ids(saved.tokenizer.special)
     kind, labels, settings = task["kind"], saved.description["labels"], saved.description["config"]["model"]
     ids_BL = jnp.asarray(example_rows(kind, saved, model.config.max_position_embeddings))
     num_outputs = model.params["head"]["classifier"]["bias"].shape[0]

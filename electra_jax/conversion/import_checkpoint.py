@@ -13,11 +13,11 @@ import jax
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.huggingface import adopt_tokenizer
 from electra_jax.configuration.flags import load_config
-from electra_jax.configuration.migration import completed
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
-from electra_jax.huggingface.published_models import UNPUBLISHED, Tree, join, split
+from electra_jax.huggingface.published_models import UNPUBLISHED, Params, from_published, to_published
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
@@ -34,7 +34,7 @@ RECIPES = {
 }
 
 
-class Choices(NamedTuple):
+class ImportOptions(NamedTuple):
     """generator: its file or directory. recipe: a configuration file with its argument, None for the
     family's. tokenizer: the checkpoint's, where none lies beside it. new_tokenizer: one to change over to.
     embedding_sharing: None for what the files show. seed: of what is made anew."""
@@ -49,7 +49,7 @@ class Choices(NamedTuple):
     seed: int
 
 
-def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
+def import_checkpoint(path: Path, out: Path, choices: ImportOptions) -> list[str]:
     """Make the run directory `out`; returns what was taken, made and left, in sentences.
 
     Raises: ValueError: the checkpoint is of another kind of model, or its parts do not fit. OSError: it
@@ -60,7 +60,9 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
     source = restore.read_source(path, choices.kind, choices.generator)
     kind = next(iter(source.models.values())).config["model_type"]
     config = last_stage(
-        completed(copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict())
+        upgrade_config(
+            copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()
+        )
     )
     config["checkpoint"]["init_from"] = ""
     config["objective"], objective_notes = restore.plain_objective(config["objective"])
@@ -85,7 +87,7 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
         fresh = _fresh_params(config, unfinished, choices.seed)
         fresh_trees = {
             role: model.params
-            for role, model in split(fresh, make_pretraining_config(config["model"])).items()
+            for role, model in to_published(fresh, make_pretraining_config(config["model"])).items()
         }
         trees, notes = restore.load_trees(source, fresh_trees, choices.missing_generator)
         notes += objective_notes
@@ -99,7 +101,7 @@ def import_checkpoint(path: Path, out: Path, choices: Choices) -> list[str]:
             notes.append(note)
         unpublished = {name: fresh[name] for name in UNPUBLISHED if name in fresh}
         notes += [f"{name}: made anew, since exports do not have it" for name in unpublished]
-        params = join(trees, make_pretraining_config(config["model"])) | unpublished
+        params = from_published(trees, make_pretraining_config(config["model"])) | unpublished
         description = {"config": config, "data": [], "imported_from": str(path), "imported": notes}
         with contextlib.closing(Checkpointer(str(unfinished / "checkpoints"), keep=1)) as checkpointer:
             checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
@@ -126,18 +128,18 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
         )
 
 
-def _fresh_params(config: dict[str, Any], workdir: Path, seed: int) -> Tree:
+def _fresh_params(config: dict[str, Any], workdir: Path, seed: int) -> Params:
     """Parameters as training would start."""
     model = make_pretraining_config(config["model"])
     special = load_tokenizer(str(workdir / "tokenizer")).special
-    objective, _ = make_objective(config, model, SpecialTokens(**special._asdict()))
+    objective, _ = make_objective(config, model, SpecialTokens.from_ids(special))
     init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
     return jax.device_get(init(jax.random.key(seed)))
 
 
 def _change_tokenizer(
-    workdir: Path, new_tokenizer: Path, trees: dict[str, Tree], section: dict[str, Any], seed: int
-) -> tuple[dict[str, Tree], str]:
+    workdir: Path, new_tokenizer: Path, trees: dict[str, Params], section: dict[str, Any], seed: int
+) -> tuple[dict[str, Params], str]:
     """Put another tokenizer in the place of the checkpoint's, with rows for its pieces."""
     directory = workdir / "tokenizer"
     old = load_tokenizer(str(directory)).vocabulary()

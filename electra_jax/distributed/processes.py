@@ -106,17 +106,17 @@ def join_by_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         join_processes(*explicit)
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the one process that writes files and talks to people."""
     return jax.process_index() == 0
 
 
-def wait_for_all(place: str) -> None:
+def barrier(place: str) -> None:
     """Block until every process has come to `place`; nothing with a single one."""
     multihost_utils.sync_global_devices(place)
 
 
-def leave(message: str) -> NoReturn:
+def exit_process(message: str) -> NoReturn:
     """End a run that cannot go on, with exit code 1. One of several processes ends at once, for JAX would let
     it wait for the others: these notice by the connection or by the missing sign of life."""
     if not jax.distributed.is_initialized():

@@ -103,14 +103,14 @@ def state_shardings(
     return rest.replace(params=shardings_of_params, opt_state=opt_state, **average)
 
 
-def num_shares(mesh: Mesh) -> int:
+def num_data_shards(mesh: Mesh) -> int:
     """Into how many parts the mesh cuts the rows of a batch."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(batch_size: int, num_microbatches: int, mesh: Mesh) -> None:
     """Raises ValueError when the global batch cannot be cut into microbatches and shards."""
-    if num_microbatches < 1 or batch_size % (num_shares(mesh) * num_microbatches):
+    if num_microbatches < 1 or batch_size % (num_data_shards(mesh) * num_microbatches):
         raise ValueError(
             f"config.train.batch_size: got {batch_size}, expected a multiple of mesh.data·mesh.fsdp·"
             f"train.num_microbatches = {mesh.shape['data']}·{mesh.shape['fsdp']}·{num_microbatches}."
@@ -124,7 +124,7 @@ def axis_context(mesh: Mesh):
         yield
 
 
-def share_context():
+def data_shard_context():
     """Context within `axis_context` for what is computed on each share of the batch by itself: its rows are
     in one place, and the axes that the shares lie on cut nothing else."""
     return nn.logical_axis_rules(

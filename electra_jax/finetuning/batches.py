@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from electra_jax.finetuning.task_types import TaskKind
+from electra_jax.finetuning.task_types import TaskType
 
 LENGTHS = (32, 64, 128, 256, 512)  # longer rows get a multiple of the last
 
@@ -29,7 +29,7 @@ def padded_length(length: int) -> int:
 
 
 def make_batch(
-    kind: TaskKind, rows: Sequence[Any], indices: Sequence[int], batch_size: int, pad: int
+    kind: TaskType, rows: Sequence[Any], indices: Sequence[int], batch_size: int, pad: int
 ) -> TaskBatch:
     """The rows at `indices`, at most B of them."""
     chosen = [rows[index] for index in indices]
@@ -44,7 +44,7 @@ def make_batch(
 
 
 def training_batches(
-    kind: TaskKind, rows: Sequence[Any], batch_size: int, num_epochs: int, seed: int, pad: int
+    kind: TaskType, rows: Sequence[Any], batch_size: int, num_epochs: int, seed: int, pad: int
 ) -> Iterator[TaskBatch]:
     """Every epoch all rows in a new order; one epoch's last batch is completed by the next one's first
     rows."""
@@ -54,7 +54,7 @@ def training_batches(
         yield make_batch(kind, rows, order[start : start + batch_size], batch_size, pad)
 
 
-def evaluation_batches(kind: TaskKind, rows: Sequence[Any], batch_size: int, pad: int) -> Iterator[TaskBatch]:
+def evaluation_batches(kind: TaskType, rows: Sequence[Any], batch_size: int, pad: int) -> Iterator[TaskBatch]:
     """Every row once, those of about one length together."""
     order = np.argsort([len(row.ids) for row in rows], kind="stable")
     for start in range(0, len(order), batch_size):

@@ -12,7 +12,7 @@ from data_pipelines.tokenizers.huggingface import adopt_tokenizer
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import flatten, from_file, unflatten
-from electra_jax.huggingface.published_models import PublishedModel, Tree, split
+from electra_jax.huggingface.published_models import Params, PublishedModule, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
@@ -22,21 +22,21 @@ from electra_jax.training.state import unbox
 RANDOM = "random:"  # before a path: its shapes and its tokenizer, but weights as they start
 
 
-class Initial(NamedTuple):
+class PretrainedEncoder(NamedTuple):
     """`name` is what was asked for. `params` are {"embeddings", "encoder"} on the host, None for weights a
     seed draws."""
 
     name: str
     config: EncoderConfig
     tokenizer: Tokenizer
-    params: Tree | None
+    params: Params | None
 
     @property
     def special(self) -> SpecialTokens:
-        return SpecialTokens(**self.tokenizer.special._asdict())
+        return SpecialTokens.from_ids(self.tokenizer.special)
 
 
-def load_initial(name: str, cache: Path) -> Initial:
+def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
     """The encoder of a run (its newest checkpoint's discriminator, or its only encoder), of a model that was
     fine-tuned on another task, or of a Hugging Face directory of ELECTRA, BERT or DeBERTa-v2/v3, whose
     tokenizer is kept under `cache`.
@@ -48,7 +48,7 @@ def load_initial(name: str, cache: Path) -> Initial:
     described = path / "config.json"
     if is_saved_model(path):
         saved = load_model(path)
-        initial = Initial(name, saved.encoder, saved.tokenizer, _encoder(saved.params))
+        initial = PretrainedEncoder(name, saved.encoder, saved.tokenizer, _encoder(saved.params))
     elif not described.is_file():
         raise FileNotFoundError(
             f"--init_from={name}: expected the directory of a run, of a model that was fine-tuned or of a "
@@ -56,23 +56,27 @@ def load_initial(name: str, cache: Path) -> Initial:
         )
     elif "config" in json.loads(described.read_text()):
         run = load_run(path)
-        initial = initial_of(name, run.params, run.model, run.tokenizer)
+        initial = encoder_of_run(name, run.params, run.model, run.tokenizer)
     else:
         initial = _of_hugging_face(name, path, cache)
     return initial._replace(params=None) if name.startswith(RANDOM) else initial
 
 
-def initial_of(name: str, params: Tree, model: PretrainingConfig, tokenizer: Tokenizer) -> Initial:
+def encoder_of_run(
+    name: str, params: Params, model: PretrainingConfig, tokenizer: Tokenizer
+) -> PretrainedEncoder:
     """The discriminator's encoder, or the only one, among the parameters of a pre-training run."""
-    models = split(jax.device_get(params), model)
+    models = to_published(jax.device_get(params), model)
     published = models["discriminator" if "discriminator" in models else "generator"]
     wanted = flatten(_encoder(abstract_encoder(published.config, tokenizer)))
     leaves = flatten(published.params)
     # Positions that only an enhanced mask decoder reads are left behind.
-    return Initial(name, published.config, tokenizer, unflatten({path: leaves[path] for path in wanted}))
+    return PretrainedEncoder(
+        name, published.config, tokenizer, unflatten({path: leaves[path] for path in wanted})
+    )
 
 
-def _of_hugging_face(name: str, path: Path, cache: Path) -> Initial:
+def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
     fields = from_config_json(
         model.config, implementation="skew", enhanced_mask_decoder=False, dtype="float32"
@@ -89,16 +93,16 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> Initial:
             f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it of another kind of "
             "model?"
         )
-    return Initial(name, config, tokenizer, unflatten(found.leaves))
+    return PretrainedEncoder(name, config, tokenizer, unflatten(found.leaves))
 
 
 def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:
     """Shapes of the parameters of a published discriminator."""
     ids = jax.numpy.ones((1, 2), jax.numpy.int32)
-    inputs = derive_inputs(ids, SpecialTokens(**tokenizer.special._asdict()), config.type_vocab_size)
-    model = PublishedModel(config, "discriminator")
+    inputs = derive_inputs(ids, SpecialTokens.from_ids(tokenizer.special), config.type_vocab_size)
+    model = PublishedModule(config, "discriminator")
     return jax.eval_shape(lambda key: unbox(model.init(key, ids, inputs)["params"]), jax.random.key(0))
 
 
-def _encoder(params: Tree) -> Tree:
+def _encoder(params: Params) -> Params:
     return {"embeddings": params["embeddings"], "encoder": params["encoder"]}

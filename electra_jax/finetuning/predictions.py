@@ -7,7 +7,7 @@ from typing import Any
 from data_pipelines.tasks.load import TaskData
 from electra_jax.finetuning.metrics import write_glue_predictions
 from electra_jax.finetuning.squad_metrics import write_squad_predictions
-from electra_jax.finetuning.task_types import TaskKind
+from electra_jax.finetuning.task_types import TaskType
 
 # (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is given to MNLI as its split
 # "test": --config.task.test=tfds:glue/ax.
@@ -28,7 +28,7 @@ GLUE_SUBMISSION = {
 
 def write_predictions(
     directory: Path,
-    kind: TaskKind,
+    kind: TaskType,
     task: dict[str, Any],
     data: TaskData,
     split: str,

@@ -25,10 +25,10 @@ from data_pipelines.tokenizer import Tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
-from electra_jax.finetuning.encoders import Initial, initial_of
+from electra_jax.finetuning.encoders import PretrainedEncoder, encoder_of_run
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.task_finetuner import Workbench
-from electra_jax.finetuning.task_types import Rows, make_kind
+from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 
@@ -71,7 +71,7 @@ class Probe:
                 "checkpoints instead: python -m electra_jax.finetune."
             )
         self._model, self._tokenizer, self._mesh, self._seed = model, tokenizer, mesh, config["probe"]["seed"]
-        self._special = SpecialTokens(**tokenizer.special._asdict())
+        self._special = SpecialTokens.from_ids(tokenizer.special)
         try:
             self._open(finetuning_config(config), directory)
         except FileNotFoundError as error:
@@ -94,7 +94,7 @@ class Probe:
         data = load_task(trec.with_files(task, directory))
         for note in data.notes:
             print(f"probe: {note}", file=sys.stderr)
-        self._kind = make_kind(task, data.labels)
+        self._kind = make_task_type(task, data.labels)
         held_out = [
             name for name in data.splits if name != "train" and self._kind.is_labelled(data.splits[name][0])
         ]
@@ -107,7 +107,7 @@ class Probe:
         splits = {
             name: examples for name, examples in data.splits.items() if name in ("train", self._held_out)
         }
-        self._bench = Workbench(settings, data._replace(splits=splits), self._mesh, shares_process=True)
+        self._bench = TaskFinetuner(settings, data._replace(splits=splits), self._mesh, shares_process=True)
         self._examples = self._bench.data.splits
         self._rows = {
             name: self._kind.encode(self._tokenizer, examples, task["max_length"])[0]
@@ -125,7 +125,7 @@ class Probe:
 
     def __call__(self, params: Any) -> dict[str, float]:
         """`params` as the run has them, on its devices."""
-        initial = initial_of("probe", params, self._model, self._tokenizer)
+        initial = encoder_of_run("probe", params, self._model, self._tokenizer)
         frozen = self._frozen(initial) if self._kind.name == "classification" else {}
         try:
             finetuned = self._bench.finetune(initial, {}, self._seed).metrics
@@ -138,7 +138,7 @@ class Probe:
             for metric in self._metrics
         }
 
-    def _frozen(self, initial: Initial) -> dict[str, float]:
+    def _frozen(self, initial: PretrainedEncoder) -> dict[str, float]:
         with axis_context(self._mesh):
             params = jax.device_put(initial.params, replicated(self._mesh))
             train_ND, held_out_ND = (

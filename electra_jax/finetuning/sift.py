@@ -87,7 +87,7 @@ def sift_penalty(
 
     shape = (*batch.ids_BL.shape, model.config.embedding_size)
     start_BLE = initial_perturbation(start_key, shape, sift.init_perturbation)
-    perturbation_BLE = step_up(distance_of, start_BLE, sift.learning_rate)
+    perturbation_BLE = ascend(distance_of, start_BLE, sift.learning_rate)
     scores = perturbed(params, perturbation_BLE, penalty_key)
     distances = _distances(model.kind, ordinary, scores) + _distances(model.kind, scores, ordinary)
     return (weights * distances).sum() / jnp.maximum(weights.sum(), 1.0)
@@ -98,7 +98,7 @@ def initial_perturbation(key: jax.Array, shape: Sequence[int], stddev: float) ->
     return jnp.clip(stddev * jax.random.normal(key, shape), -2 * stddev, 2 * stddev)
 
 
-def step_up(loss: Callable[[jax.Array], jax.Array], start_BLE: jax.Array, learning_rate: float) -> jax.Array:
+def ascend(loss: Callable[[jax.Array], jax.Array], start_BLE: jax.Array, learning_rate: float) -> jax.Array:
     """`start_BLE` moved along the gradient of `loss`; in every token the largest element moves by
     `learning_rate`.
 

@@ -17,7 +17,7 @@ from electra_jax.finetuning.span_decoding import IndependentOutputs, JointOutput
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.initializers import last_kernel_initializer
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.models.layers import Dense, contract, gelu, logical
+from electra_jax.models.layers import Dense, einsum_f32, gelu, logical
 
 INNER_WIDTH = 512  # of both inner layers of ELECTRA's head
 BEAM_SIZE = 20
@@ -79,12 +79,12 @@ class JointSpanHead(nn.Module):
             "end_inner_kernel", logical(kernel_init, "embed", "mlp"), (2 * width, INNER_WIDTH)
         )
         bias_F = self.param("end_inner_bias", logical(nn.initializers.zeros, "mlp"), (INNER_WIDTH,))
-        shared_BLF = contract("BLD,DF->BLF", "float32", x_BLD, kernel_EF[width:]) + bias_F[None, None]
+        shared_BLF = einsum_f32("BLD,DF->BLF", "float32", x_BLD, kernel_EF[width:]) + bias_F[None, None]
         score = dense(1, "end", ("mlp", "label"))
 
         def end_logits(index_B: jax.Array) -> jax.Array:
             start_BD = jnp.take_along_axis(x_BLD, index_B[:, None, None], axis=1)[:, 0]
-            given_BF = contract("BD,DF->BF", "float32", start_BD, kernel_EF[:width])
+            given_BF = einsum_f32("BD,DF->BF", "float32", start_BD, kernel_EF[:width])
             return score(gelu(shared_BLF + given_BF[:, None]))[..., 0] + penalty_BL
 
         if labels_B3 is not None:

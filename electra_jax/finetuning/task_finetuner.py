@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
-from electra_jax.finetuning.encoders import Initial
+from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import apply_settings
-from electra_jax.finetuning.task_types import Rows, make_kind
+from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.models.config import EncoderConfig
 
@@ -29,7 +29,7 @@ class Finetuned(NamedTuple):
     metrics: dict[str, float]
 
 
-class Workbench:
+class TaskFinetuner:
     """Fine-tunes on one task. `data` is what config.task.max_train_examples and max_eval_examples leave of
     the task's."""
 
@@ -47,7 +47,7 @@ class Workbench:
             )
         make_sift(config["sift"])  # wrong values are found here, before anything is written
         self.config, self._mesh, self._shares_process = config, mesh, shares_process
-        self.kind = make_kind(config["task"], data.labels)
+        self.kind = make_task_type(config["task"], data.labels)
         self._labelled = [
             split
             for split, examples in data.splits.items()
@@ -71,7 +71,7 @@ class Workbench:
         self._encoded: tuple[Any, dict[str, Rows]] | None = None
         self._trainer: tuple[Any, Trainer] | None = None
 
-    def finetune(self, initial: Initial, settings: dict[str, Any], seed: int) -> Finetuned:
+    def finetune(self, initial: PretrainedEncoder, settings: dict[str, Any], seed: int) -> Finetuned:
         """One run, with `settings` in place of the configuration's (see `apply_settings`).
 
         Raises:
@@ -107,7 +107,7 @@ class Workbench:
                 values[metric if len(self._labelled) == 1 else f"{split}/{metric}"] = value
         return values
 
-    def _encode(self, initial: Initial) -> dict[str, Rows]:
+    def _encode(self, initial: PretrainedEncoder) -> dict[str, Rows]:
         task = self.config["task"]
         max_length = min(task["max_length"], initial.config.max_position_embeddings)
         key = initial.tokenizer.fingerprint, max_length

@@ -24,8 +24,8 @@ from electra_jax.models.inputs import SpecialTokens
 Rows = Sequence[Any]  # EncodedExample or Window
 
 
-class TaskKind(NamedTuple):
-    """The functions of one task; `make_kind` makes it.
+class TaskType(NamedTuple):
+    """The functions of one task; `make_task_type` makes it.
 
     encode: (tokenizer, examples, longest row) → rows, how many examples were cut.
     lay_out: (rows, B, L) → labels and which of them are scored, as arrays; what is left of a batch is not
@@ -48,7 +48,7 @@ class TaskKind(NamedTuple):
     spell: Callable[[Any], str]
 
 
-def make_kind(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+def make_task_type(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     """The functions of `task`, which is config.task, with its `labels`.
 
     Raises:
@@ -59,14 +59,14 @@ def make_kind(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     return KINDS[task["kind"]](task, labels)
 
 
-def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     def lay_out(rows, batch_size, length):
         return _one_label_a_row(rows, (batch_size,), np.int32)
 
     def loss(outputs_BC, labels_B, is_scored_B, ids_BL, special):
         return _mean(_cross_entropy(outputs_BC, labels_B), is_scored_B)
 
-    return TaskKind(
+    return TaskType(
         "classification",
         len(labels),
         encode_examples,
@@ -81,7 +81,7 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     )
 
 
-def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     scale = task["label_scale"]
 
     def lay_out(rows, batch_size, length):
@@ -90,7 +90,7 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     def loss(outputs_B1, labels_B, is_scored_B, ids_BL, special):
         return _mean(jnp.square(outputs_B1[:, 0] - labels_B / scale), is_scored_B)
 
-    return TaskKind(
+    return TaskType(
         "regression",
         1,
         encode_examples,
@@ -105,7 +105,7 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     )
 
 
-def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     def lay_out(rows, batch_size, length):
         labels_BL = np.full((batch_size, length), NO_TAG, np.int32)
         for row_L, row in zip(labels_BL, rows, strict=False):
@@ -121,7 +121,7 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
             parts[row.example].append(output_LC[: len(row.ids)][row.label != NO_TAG].argmax(axis=-1))
         return [np.concatenate(tags) for tags in parts]
 
-    return TaskKind(
+    return TaskType(
         "tagging",
         len(labels),
         encode_examples,
@@ -136,7 +136,7 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
     )
 
 
-def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKind:
+def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     def encode(tokenizer, examples, max_length):
         return encode_questions(
             tokenizer,
@@ -167,7 +167,7 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskKi
             )
         return {name: values[name] for name in (*task["metrics"], *values)}
 
-    return TaskKind(
+    return TaskType(
         "question_answering",
         2,
         encode,

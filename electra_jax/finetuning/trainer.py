@@ -17,7 +17,7 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding, repli
 from electra_jax.finetuning.batches import TaskBatch, evaluation_batches, num_training_steps, training_batches
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.sift import make_sift, sift_penalty
-from electra_jax.finetuning.task_types import Rows, TaskKind
+from electra_jax.finetuning.task_types import Rows, TaskType
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Phase
@@ -66,7 +66,7 @@ class Trainer:
         self,
         encoder: EncoderConfig,
         special: SpecialTokens,
-        kind: TaskKind,
+        kind: TaskType,
         config: dict[str, Any],
         num_rows: int,
         mesh: Mesh,

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.configuration.migration import completed
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import PREDICTS_TOKENS
@@ -85,7 +85,7 @@ def read_record(workdir: Path, step: int) -> RunRecord:
         if sessions_file.is_file()
         else []
     )
-    config, datasets = completed(description["config"]), read("datasets.json", [])
+    config, datasets = upgrade_config(description["config"]), read("datasets.json", [])
     if datasets and "weight" not in datasets[0]:  # a run made before there were stages
         datasets = [
             info | {"weight": weight, "first_step": 0}

@@ -25,7 +25,7 @@ PLAIN_LINES = (
     "His second novel, which appeared under another name, sold better than all the others together.",
     "Nothing in the letter suggests that the author had ever visited the country that he described.",
 )
-NASTY_LINES = (
+EDGE_CASES = (
     "",
     " ",
     "\t\n",
@@ -77,7 +77,7 @@ def comparison_lines(tokenizer: Tokenizer, documents: Sequence[np.ndarray]) -> l
     """
     special = tokenizer.special
     spellings = [tokenizer.vocabulary()[i] for i in special]
-    texts = [*(tokenizer.decode(ids.tolist()) for ids in documents), *PLAIN_LINES, *NASTY_LINES]
+    texts = [*(tokenizer.decode(ids.tolist()) for ids in documents), *PLAIN_LINES, *EDGE_CASES]
     texts = [text for text in texts if not any(spelling in text for spelling in spellings)]
     return [
         (text, [special.cls, *ids, special.sep])

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
-from electra_jax.huggingface.published_models import Published, with_token_types
+from electra_jax.huggingface.published_models import ModelWeights, with_token_types
 from electra_jax.huggingface.reference import CorruptedRows, digest, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
@@ -41,7 +41,7 @@ PREDICTS_TOKENS = ("mlm", "replace_mlm", "all_tokens_mlm")
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
 
-class Evidence(NamedTuple):
+class VerificationInputs(NamedTuple):
     """What the export is compared on: corrupted rows, and (text, token ids) of lines."""
 
     rows: CorruptedRows
@@ -61,7 +61,7 @@ def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:
     return not (role == "generator" and has_decoder(encoder))
 
 
-def rounded(published: Published, dtype: str) -> Published:
+def cast_weights(published: ModelWeights, dtype: str) -> ModelWeights:
     """The parameters as `dtype` can hold them, in float32; what is computed with them is float32 too, as in
     `verify`."""
     params = jax.tree.map(lambda x: np.asarray(x).astype(DTYPES[dtype]).astype(np.float32), published.params)
@@ -71,8 +71,8 @@ def rounded(published: Published, dtype: str) -> Published:
 def write_model(
     directory: Path,
     role: str,
-    published: Published,
-    evidence: Evidence,
+    published: ModelWeights,
+    evidence: VerificationInputs,
     description: dict[str, Any],
     *,
     dtype: str,
@@ -119,7 +119,9 @@ def write_model(
     )
 
 
-def _files(role: str, published: Published, dtype: str, with_code: bool) -> dict[str, dict[str, np.ndarray]]:
+def _files(
+    role: str, published: ModelWeights, dtype: str, with_code: bool
+) -> dict[str, dict[str, np.ndarray]]:
     """File → its arrays: what the class of `transformers` takes, and what it has no place for."""
     encoder = published.config
     family = ELECTRA if encoder.disentangled is None else DEBERTA_V2

@@ -1,8 +1,9 @@
 """A pre-training model as the models that are published: each one encoder with embeddings of its own and the
 head on it.
 
-Parameters of a published model are {"embeddings", "encoder", "head"}. `split` makes them from a run's
-parameters, with shared tables written out; `join` puts them together again under a given way of sharing.
+Parameters of a published model are {"embeddings", "encoder", "head"}. `to_published` makes them from a run's
+parameters, with shared tables written out; `from_published` puts them together again under a given way of
+sharing.
 
 Shapes: B batch, L length, D hidden, V vocab, E embedding_size.
 """
@@ -19,7 +20,7 @@ from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredicti
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.pretraining import encode_masked, has_decoder, make_encoder
 
-Tree = dict[str, Any]
+Params = dict[str, Any]
 ROLES = ("discriminator", "generator")
 SHARED_TABLES = ("word_embeddings", "position_embeddings")
 # Modules of a run that no published model has: MCL's detection heads for swapped and inserted tokens, for
@@ -35,8 +36,9 @@ MODULES = (
 )
 
 
-class PublishedModel(nn.Module):
-    """One encoder with its own embeddings and head; its parameters are what `split` returns for a role."""
+class PublishedModule(nn.Module):
+    """One encoder with its own embeddings and head; its parameters are what `to_published` returns for a
+    role."""
 
     config: EncoderConfig
     role: str  # one of ROLES
@@ -56,14 +58,14 @@ class PublishedModel(nn.Module):
         return self.head(self.encoder(self.embeddings(ids_BL, inputs, False), inputs, False), inputs)
 
 
-class Published(NamedTuple):
+class ModelWeights(NamedTuple):
     """A model to publish."""
 
     config: EncoderConfig
-    params: Tree
+    params: Params
 
 
-def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
+def to_published(params: Params, config: PretrainingConfig) -> dict[str, ModelWeights]:
     """Role → model, from the parameters of a run: a generator alone after plain masked language modelling.
 
     Of the ablations (models/ablations.py) it is the encoder that they train: in the role of a generator where
@@ -89,7 +91,7 @@ def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
             "encoder": params["generator"],
             "head": params["generator_predictions"],
         }
-        return {"generator": Published(config.discriminator, generator)}
+        return {"generator": ModelWeights(config.discriminator, generator)}
     shared = params.get("embeddings")
     generator_embeddings = params["generator_embeddings"] if shared is None else shared
     discriminator_embeddings = shared
@@ -103,9 +105,9 @@ def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
             "encoder": params["discriminator"],
             "head": params["discriminator_tokens"],
         }
-        return {"generator": Published(config.discriminator, encoder)}
+        return {"generator": ModelWeights(config.discriminator, encoder)}
     return {
-        role: Published(
+        role: ModelWeights(
             encoder,
             {"embeddings": embeddings, "encoder": params[role], "head": params[f"{role}_predictions"]},
         )
@@ -117,7 +119,7 @@ def split(params: Tree, config: PretrainingConfig) -> dict[str, Published]:
     }
 
 
-def with_token_types(params: Tree, config: EncoderConfig) -> Tree:
+def with_token_types(params: Params, config: EncoderConfig) -> Params:
     """What a file for ELECTRA's classes holds: they cannot do without token types, so that a model without
     gets one, a row of zeros."""
     if config.type_vocab_size or config.disentangled is not None or config.relative_bias is not None:
@@ -126,7 +128,7 @@ def with_token_types(params: Tree, config: EncoderConfig) -> Tree:
     return params | {"embeddings": params["embeddings"] | {"token_type_embeddings": {"embedding": row}}}
 
 
-def _with_tables(embeddings: Tree, generator_embeddings: Tree, has_positions: bool) -> Tree:
+def _with_tables(embeddings: Params, generator_embeddings: Params, has_positions: bool) -> Params:
     """The discriminator's embeddings with complete tables of its own."""
     complete = dict(embeddings)
     for name in SHARED_TABLES if has_positions else SHARED_TABLES[:1]:
@@ -138,8 +140,8 @@ def _with_tables(embeddings: Tree, generator_embeddings: Tree, has_positions: bo
     return complete
 
 
-def join(trees: dict[str, Tree], config: PretrainingConfig) -> Tree:
-    """The inverse of `split`: a run's parameters under config.embedding_sharing.
+def from_published(trees: dict[str, Params], config: PretrainingConfig) -> Params:
+    """The inverse of `to_published`: a run's parameters under config.embedding_sharing.
 
     GDES: E_Δ = E_D − E_G in float32, the nearest number to the difference; if any E_Δ gives E_D back exactly,
     this one does.
@@ -174,7 +176,7 @@ def join(trees: dict[str, Tree], config: PretrainingConfig) -> Tree:
     return params | {"generator_embeddings": generator_embeddings, "discriminator_embeddings": own}
 
 
-def _check_equal(one: Tree, other: Tree) -> None:
+def _check_equal(one: Params, other: Params) -> None:
     for path, value in jax.tree_util.tree_leaves_with_path(one):
         counterpart = other
         for part in path:
@@ -187,7 +189,7 @@ def _check_equal(one: Tree, other: Tree) -> None:
             )
 
 
-def shares_embeddings(trees: dict[str, Tree], is_deberta: bool) -> bool:
+def shares_embeddings(trees: dict[str, Params], is_deberta: bool) -> bool:
     """Whether both models have the same embeddings, as far as tied ones would be shared."""
     one, other = (trees[role]["embeddings"] for role in ROLES)
     names = [name for name in SHARED_TABLES if name in one] if is_deberta else list(one)

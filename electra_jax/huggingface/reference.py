@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from scipy.stats import rankdata
 
-from electra_jax.huggingface.published_models import Published, PublishedModel
+from electra_jax.huggingface.published_models import ModelWeights, PublishedModule
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.encoder import EncoderLayer
@@ -67,7 +67,7 @@ def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_siz
 
 
 def corrupt(
-    generator: Published | None, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int
+    generator: ModelWeights | None, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int
 ) -> CorruptedRows:
     """Mask 15 % of the tokens and let the generator replace them; without one, tokens of other places."""
     batch = mask_tokens(
@@ -89,7 +89,9 @@ def corrupt(
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPredictions:
     """The generator's predictions and samples at the masked positions."""
-    outputs = PublishedModel(config, "generator").apply({"params": params}, batch.masked_ids_BL, batch.inputs)
+    outputs = PublishedModule(config, "generator").apply(
+        {"params": params}, batch.masked_ids_BL, batch.inputs
+    )
     return predict_vocabulary(
         gather_positions(outputs.x_BPE, batch.positions_BP),
         outputs.table_VE,
@@ -102,7 +104,7 @@ def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPre
     )
 
 
-def record(published: Published, role: str, rows: CorruptedRows) -> dict[str, np.ndarray]:
+def record(published: ModelWeights, role: str, rows: CorruptedRows) -> dict[str, np.ndarray]:
     """What the model computes on `rows`, as arrays for verification.safetensors."""
     batch = rows.batch
     ids_BL = rows.corrupted_BL if role == "discriminator" else batch.masked_ids_BL
@@ -143,7 +145,7 @@ def record_states(ids_BL: jax.Array, inputs: EncoderInputs, states_NBLD: jax.Arr
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs: EncoderInputs):
-    return with_states(PublishedModel(config, role), params, ids_BL, inputs)
+    return with_states(PublishedModule(config, role), params, ids_BL, inputs)
 
 
 def with_states(model: nn.Module, params, *arguments):

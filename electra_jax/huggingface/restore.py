@@ -13,7 +13,7 @@ import numpy as np
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_config_json
 from electra_jax.huggingface.export import TRAINING_FILE
 from electra_jax.huggingface.names import flatten, from_file, unflatten
-from electra_jax.huggingface.published_models import ROLES, Tree, shares_embeddings
+from electra_jax.huggingface.published_models import ROLES, Params, shares_embeddings
 from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_directory, read_google
 
 KINDS = ("huggingface", "microsoft", "google")
@@ -161,8 +161,8 @@ def _has_decoder(generator: SourceModel) -> bool:
 
 
 def load_trees(
-    source: Source, fresh: dict[str, Tree], missing_generator: str
-) -> tuple[dict[str, Tree], list[str]]:
+    source: Source, fresh: dict[str, Params], missing_generator: str
+) -> tuple[dict[str, Params], list[str]]:
     """Parameters of each published model that the files hold, on top of `fresh` ones (role → parameters); and
     what was done.
 
@@ -198,7 +198,7 @@ def load_trees(
     return trees, notes
 
 
-def _make_generator(discriminator: Tree, fresh: Tree, missing_generator: str) -> tuple[Tree, str]:
+def _make_generator(discriminator: Params, fresh: Params, missing_generator: str) -> tuple[Params, str]:
     leaves = flatten(fresh)
     prefixes = ("embeddings/", "encoder/") if missing_generator == "first_layers" else ("embeddings/",)
     taken = {
@@ -217,7 +217,7 @@ def _make_generator(discriminator: Tree, fresh: Tree, missing_generator: str) ->
     ), f"generator: made here: the discriminator's embeddings, {what}, a fresh head"
 
 
-def choose_sharing(source: Source, trees: dict[str, Tree], is_deberta: bool) -> str | None:
+def choose_sharing(source: Source, trees: dict[str, Params], is_deberta: bool) -> str | None:
     """How the embeddings of what was read are shared; None where the recipe decides."""
     if source.training is not None:
         return source.training["model"]["embedding_sharing"]
@@ -227,8 +227,8 @@ def choose_sharing(source: Source, trees: dict[str, Tree], is_deberta: bool) -> 
 
 
 def resize_vocabulary(
-    trees: dict[str, Tree], old_pieces: list[str], new_pieces: list[str], vocab_size: int, seed: int
-) -> tuple[dict[str, Tree], str]:
+    trees: dict[str, Params], old_pieces: list[str], new_pieces: list[str], vocab_size: int, seed: int
+) -> tuple[dict[str, Params], str]:
     """Rows for a new vocabulary, and what was done. A piece spelled as an old one keeps its row and output
     bias; every other row starts at the mean of the old table plus normal noise of a tenth of its standard
     deviation, its bias at the mean."""

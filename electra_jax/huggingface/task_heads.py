@@ -15,7 +15,7 @@ import numpy as np
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
-from electra_jax.huggingface.published_models import Tree, with_token_types
+from electra_jax.huggingface.published_models import Params, with_token_types
 from electra_jax.models.config import EncoderConfig
 
 Description = dict[str, Any]
@@ -90,7 +90,7 @@ def task_config_json(
     return fields
 
 
-def in_units_of_labels(params: Tree, description: Description) -> Tree:
+def in_units_of_labels(params: Params, description: Description) -> Params:
     """Parameters whose outputs are predictions: a regression is trained on its labels divided by
     label_scale."""
     if description["task"]["kind"] != "regression":
@@ -100,7 +100,7 @@ def in_units_of_labels(params: Tree, description: Description) -> Tree:
     return params | {"head": head | {"classifier": classifier}}
 
 
-def task_arrays(encoder: EncoderConfig, description: Description, params: Tree) -> dict[str, np.ndarray]:
+def task_arrays(encoder: EncoderConfig, description: Description, params: Params) -> dict[str, np.ndarray]:
     """Parameters {"embeddings", "encoder", "head"} under the names of the class, in its layouts."""
     if has_added_layer(encoder, description):
         params = params | {"head": with_inner_layer(params["head"])}
@@ -110,7 +110,7 @@ def task_arrays(encoder: EncoderConfig, description: Description, params: Tree) 
     )
 
 
-def with_inner_layer(head: Tree) -> Tree:
+def with_inner_layer(head: Params) -> Params:
     """ELECTRA's own head with a layer in between that changes nothing, for C ≤ D/2 outputs.
 
     gelu(z) − gelu(−z) = zΦ(z) + zΦ(−z) = z: of the D units of the inner layer C are the outputs z and C are

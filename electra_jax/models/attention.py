@@ -15,7 +15,7 @@ from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.initializers import kernel_initializer, neighbour_projection
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import KEPT, Dense, broadcast_to_rank, contract, logical
+from electra_jax.models.layers import CHECKPOINT_NAME, Dense, broadcast_to_rank, einsum_f32, logical
 
 
 class SelfAttention(nn.Module):
@@ -23,7 +23,7 @@ class SelfAttention(nn.Module):
     float32."""
 
     config: EncoderConfig
-    is_first: bool
+    is_main_process: bool
 
     @nn.compact
     def __call__(
@@ -36,14 +36,14 @@ class SelfAttention(nn.Module):
         )
         # Scaling queries rather than scores touches L·K numbers a head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
-        scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
+        scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         if bias_HLM is not None:
             scores_BHLM += bias_HLM[None]
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
         weights_BHLM = attention_weights(
             1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key, inputs.direction
         )
-        context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
+        context_BLHK = einsum_f32("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
             config.dtype
         )
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
@@ -54,7 +54,12 @@ class SelfAttention(nn.Module):
 
     def _kernel_init(self, role: str) -> nn.initializers.Initializer:
         config = self.config
-        if config.initializer == "local" and config.has_input_positions and self.is_first and role != "value":
+        if (
+            config.initializer == "local"
+            and config.has_input_positions
+            and self.is_main_process
+            and role != "value"
+        ):
             return neighbour_projection(config.initializer_range, role)
         return kernel_initializer(config)
 
@@ -74,6 +79,6 @@ class Projection(nn.Module):
             "kernel", logical(self.kernel_init, "embed", "heads", "kv"), (x_BLD.shape[-1], *shape)
         )
         bias_HK = self.param("bias", logical(self.bias_init, "heads", "kv"), shape)
-        y_BLHK = contract("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK) + broadcast_to_rank(bias_HK, 4)
+        y_BLHK = einsum_f32("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK) + broadcast_to_rank(bias_HK, 4)
         y_BLHK = nn.with_logical_constraint(y_BLHK.astype(config.dtype), ("batch", "length", "heads", "kv"))
-        return checkpoint_name(y_BLHK, KEPT)
+        return checkpoint_name(y_BLHK, CHECKPOINT_NAME)

@@ -12,7 +12,7 @@ REMAT = ("none", "dense", "full")
 
 
 @dataclasses.dataclass(frozen=True)
-class Execution:
+class LayerExecution:
     """How layers are computed, of no consequence for what they compute (config.train.layers and remat;
     models/layer_stack.py).
 
@@ -34,7 +34,7 @@ class Execution:
                 raise ValueError(f"config.train.{key}: got {getattr(self, key)!r}, expected one of {known}.")
 
 
-UNROLLED = Execution("unrolled", "none")
+UNROLLED = LayerExecution("unrolled", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,7 @@ class PretrainingConfig:
     generator: EncoderConfig
     discriminator: EncoderConfig
     embedding_sharing: str
-    execution: Execution = UNROLLED  # of both; of no consequence for what they compute
+    execution: LayerExecution = UNROLLED  # of both; of no consequence for what they compute
 
     def __post_init__(self):
         _require(
@@ -318,7 +318,7 @@ def make_encoder_config(fields: dict) -> EncoderConfig:
     return EncoderConfig(**fields | made)
 
 
-def make_pretraining_config(model: dict, execution: Execution = UNROLLED) -> PretrainingConfig:
+def make_pretraining_config(model: dict, execution: LayerExecution = UNROLLED) -> PretrainingConfig:
     """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the
     sub-sections.
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import UNROLLED, EncoderConfig, Execution
+from electra_jax.models.config import UNROLLED, EncoderConfig, LayerExecution
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.initializers import kernel_initializer, sinusoidal_positions, table_initializer
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layer_stack import run_layers
-from electra_jax.models.layers import LayerNorm, broadcast_to_rank, contract, gelu, logical
+from electra_jax.models.layers import LayerNorm, broadcast_to_rank, einsum_f32, gelu, logical
 
 NUM_DECODER_PASSES = 2  # of the last layer, in the released code
 
@@ -29,7 +29,7 @@ class DebertaEncoder(nn.Module):
     """
 
     config: EncoderConfig
-    execution: Execution = UNROLLED
+    execution: LayerExecution = UNROLLED
 
     @nn.compact
     def __call__(
@@ -54,7 +54,7 @@ class DebertaEncoder(nn.Module):
             relative_ND
         )
         layers = [
-            EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, is_main_process=index == 0, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         decoder = layers.pop() if decoder_positions_BLD is not None else None
@@ -95,7 +95,7 @@ class Convolution(nn.Module):
             offset = tap - width // 2
             is_inside_BL = shift(inputs.segments_BL, offset) == inputs.segments_BL
             shifted_BLD = shift(embedded_BLD, offset) * (is_inside_BL & inputs.is_token_BL)[:, :, None]
-            y_BLF += contract("BLD,DF->BLF", config.dtype, shifted_BLD, kernel_TDF[tap])
+            y_BLF += einsum_f32("BLD,DF->BLF", config.dtype, shifted_BLD, kernel_TDF[tap])
         y_BLF = (y_BLF + broadcast_to_rank(bias_F, 3)).astype(config.dtype) * inputs.is_token_BL[:, :, None]
         y_BLF = gelu(Dropout(config.hidden_dropout, name="dropout")(y_BLF, is_training))
         x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(

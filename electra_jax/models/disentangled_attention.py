@@ -29,7 +29,7 @@ from electra_jax.models.config import DisentangledConfig, EncoderConfig
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, neighbour_query_bias, neighbour_relative_key
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import Dense, contract
+from electra_jax.models.layers import Dense, einsum_f32
 
 
 def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positions: int) -> np.ndarray:
@@ -84,8 +84,8 @@ def gathered_positions(
             scores_BHLR, jnp.broadcast_to(index, (*scores_BHLR.shape[:2], length, length)), axis=-1
         )
 
-    content_to_position_BHLM = pick(contract("BLHK,RHK->BHLR", dtype, query_BLHK, key_RHK), index_LM)
-    position_to_content_BHML = pick(contract("BMHK,RHK->BHMR", dtype, key_BMHK, query_RHK), index_LM.T)
+    content_to_position_BHLM = pick(einsum_f32("BLHK,RHK->BHLR", dtype, query_BLHK, key_RHK), index_LM)
+    position_to_content_BHML = pick(einsum_f32("BMHK,RHK->BHMR", dtype, key_BMHK, query_RHK), index_LM.T)
     return content_to_position_BHLM + position_to_content_BHML.swapaxes(-1, -2)
 
 
@@ -104,8 +104,12 @@ def skewed_positions(
     """
     ascending = np.append(rows.index_T, rows.index_T[-1])
     descending = np.append(rows.index_T[::-1], rows.index_T[0])
-    content_to_position_BHLT = contract("THK,BLHK->BHLT", dtype, expand_rows(key_RHK, descending), query_BLHK)
-    position_to_content_BHMT = contract("THK,BMHK->BHMT", dtype, expand_rows(query_RHK, ascending), key_BMHK)
+    content_to_position_BHLT = einsum_f32(
+        "THK,BLHK->BHLT", dtype, expand_rows(key_RHK, descending), query_BLHK
+    )
+    position_to_content_BHMT = einsum_f32(
+        "THK,BMHK->BHMT", dtype, expand_rows(query_RHK, ascending), key_BMHK
+    )
     # Without the barrier XLA's CPU back end walks the shifted rows again for each of the softmax's passes.
     position_to_content_BHML = skew(dtype, position_to_content_BHMT)
     return jax.lax.optimization_barrier(
@@ -169,7 +173,7 @@ class DisentangledSelfAttention(nn.Module):
     """
 
     config: EncoderConfig
-    is_first: bool
+    is_main_process: bool
 
     @nn.compact
     def __call__(
@@ -201,13 +205,13 @@ class DisentangledSelfAttention(nn.Module):
         # Three terms, so √(3K); on both kinds of queries rather than on the scores.
         scale = jnp.asarray(1.0 / np.sqrt(3 * config.head_size), query_BLHK.dtype)
         query_BLHK, query_RHK = query_BLHK * scale, query_RHK * scale
-        scores_BHLM = contract("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
+        scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         scores_BHLM += POSITION_TERMS[config.disentangled.implementation](
             query_BLHK, key_BMHK, query_RHK, key_RHK, rows, config.dtype
         )
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
         weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key)
-        context_BLHK = contract("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
+        context_BLHK = einsum_f32("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
             config.dtype
         )
         context_BLHK *= inputs.is_token_BL[:, :, None, None]
@@ -221,8 +225,8 @@ class DisentangledSelfAttention(nn.Module):
         """Of kernel and bias."""
         config = self.config
         kernel_init, bias_init = kernel_initializer(config), nn.initializers.zeros
-        if config.initializer == "local" and self.is_first and role == "query":
+        if config.initializer == "local" and self.is_main_process and role == "query":
             bias_init = neighbour_query_bias(config.head_size)
-        if config.initializer == "local" and self.is_first and role == "key":
+        if config.initializer == "local" and self.is_main_process and role == "key":
             kernel_init = neighbour_relative_key(config, kernel_init)
         return kernel_init, bias_init

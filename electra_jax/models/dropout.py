@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-SHARES = "shares"  # axis of `jax.vmap` along which a batch is cut, its first rows to the first share
+DATA_SHARDS = "shares"  # axis of `jax.vmap` along which a batch is cut, its first rows to the first share
 
 
 class Dropout(nn.Module):
@@ -53,7 +53,7 @@ def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_row
 def _share() -> jax.Array:
     """Index of the share that is computed; 0 where the batch is whole."""
     try:
-        return jax.lax.axis_index(SHARES).astype(jnp.uint32)
+        return jax.lax.axis_index(DATA_SHARDS).astype(jnp.uint32)
     except NameError:  # what JAX raises where no axis has that name
         return jnp.uint32(0)
 

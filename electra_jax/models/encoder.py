@@ -8,7 +8,7 @@ import jax
 from flax import linen as nn
 
 from electra_jax.models.attention import SelfAttention
-from electra_jax.models.config import UNROLLED, EncoderConfig, Execution
+from electra_jax.models.config import UNROLLED, EncoderConfig, LayerExecution
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, last_kernel_initializer
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     """
 
     config: EncoderConfig
-    execution: Execution = UNROLLED
+    execution: LayerExecution = UNROLLED
 
     @nn.compact
     def __call__(self, x_BLE: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
                 name="embeddings_project",
             )(x_BLE)
         layers = [
-            EncoderLayer(config, is_first=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, is_main_process=index == 0, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         bias = (
@@ -55,7 +55,7 @@ class EncoderLayer(nn.Module):
     """Attention, then a feed-forward pair; each with dropout, residual and LayerNorm after it."""
 
     config: EncoderConfig
-    is_first: bool
+    is_main_process: bool
 
     @nn.compact
     def __call__(
@@ -72,11 +72,11 @@ class EncoderLayer(nn.Module):
         config = self.config
         query_BLD = x_BLD if query_BLD is None else query_BLD
         if config.disentangled is None:
-            y_BLD = SelfAttention(config, self.is_first, name="attention")(
+            y_BLD = SelfAttention(config, self.is_main_process, name="attention")(
                 query_BLD, inputs, is_training, relative
             )
         else:
-            y_BLD = DisentangledSelfAttention(config, self.is_first, name="attention")(
+            y_BLD = DisentangledSelfAttention(config, self.is_main_process, name="attention")(
                 query_BLD, x_BLD, relative, inputs, is_training
             )
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)

@@ -22,6 +22,11 @@ class SpecialTokens(NamedTuple):
     mask: int
     unk: int
 
+    @classmethod
+    def from_ids(cls, ids: NamedTuple) -> "SpecialTokens":
+        """From a record with the same fields, as data_pipelines has for a tokenizer."""
+        return cls(**ids._asdict())
+
 
 class EncoderInputs(NamedTuple):
     """Structure of a row, all [B, L] but `direction`."""

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import UNROLLED, Execution
+from electra_jax.models.config import UNROLLED, LayerExecution
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import KEPT
+from electra_jax.models.layers import CHECKPOINT_NAME
 
 # What the derivative finds in memory; all else of a layer it computes again.
 REMAT_POLICIES = {
     # No product with parameters is computed twice, only attention scores, softmax, GELU, LayerNorm and
     # dropout.
-    "dense": jax.checkpoint_policies.save_only_these_names(KEPT),
+    "dense": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
     # The input of each layer: about a third more work.
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -27,7 +27,7 @@ REMAT_POLICIES = {
 def run_layers(
     encoder: nn.Module,
     layers: list[nn.Module],
-    execution: Execution,
+    execution: LayerExecution,
     x_BLD: jax.Array,
     inputs: EncoderInputs,
     is_training: bool,

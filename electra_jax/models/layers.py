@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-KEPT = "dense"  # what products with parameters return, for the policies of models/layer_stack.py
+CHECKPOINT_NAME = "dense"  # what products with parameters return, for the policies of models/layer_stack.py
 
 
 def logical(initializer, *axes: str):
@@ -21,7 +21,7 @@ def logical(initializer, *axes: str):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def contract(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
+def einsum_f32(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """einsum of two arrays with operands rounded to `dtype` and sums in float32; the result is float32.
 
     So are its gradients' products: the incoming gradient is rounded to `dtype` too, where plain
@@ -31,9 +31,9 @@ def contract(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def _contract_forward(spec, dtype, x, y):
+def _einsum_forward(spec, dtype, x, y):
     # Empty arrays remember the dtypes that the gradients must have.
-    return contract(spec, dtype, x, y), (
+    return einsum_f32(spec, dtype, x, y), (
         x.astype(dtype),
         y.astype(dtype),
         jnp.empty(0, x.dtype),
@@ -41,7 +41,7 @@ def _contract_forward(spec, dtype, x, y):
     )
 
 
-def _contract_backward(spec, dtype, residuals, gradient):
+def _einsum_backward(spec, dtype, residuals, gradient):
     x, y, like_x, like_y = residuals
     # Without the barrier XLA's CPU back end computes x again, element by element, while it transposes it for
     # the product.
@@ -51,14 +51,14 @@ def _contract_backward(spec, dtype, residuals, gradient):
         gradient_x = _batched((result, gradient), (second, y), first, dtype)
         gradient_y = _batched((result, gradient), (first, x), second, dtype)
         return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
-    gradient_x = contract(f"{result},{second}->{first}", dtype, gradient, y)
+    gradient_x = einsum_f32(f"{result},{second}->{first}", dtype, gradient, y)
     if len(second) == 2 and y.shape[0] > y.shape[1]:
         # The CPU back end transposes the first operand of this product: let it be the narrower one.
         gradient_y = jax.lax.optimization_barrier(
-            contract(f"{result},{first}->{second[::-1]}", dtype, gradient, x)
+            einsum_f32(f"{result},{first}->{second[::-1]}", dtype, gradient, x)
         ).T
     else:
-        gradient_y = contract(f"{first},{result}->{second}", dtype, x, gradient)
+        gradient_y = einsum_f32(f"{first},{result}->{second}", dtype, x, gradient)
     return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
 
 
@@ -72,10 +72,10 @@ def _batched(one: tuple[str, jax.Array], other: tuple[str, jax.Array], result: s
         return len(axes) - 1 - max(axes.index(axis) for axis in axes if axis not in result) or len(axes)
 
     (first, x), (second, y) = sorted((one, other), key=distance)
-    return contract(f"{first},{second}->{result}", dtype, x, y)
+    return einsum_f32(f"{first},{second}->{result}", dtype, x, y)
 
 
-contract.defvjp(_contract_forward, _contract_backward)
+einsum_f32.defvjp(_einsum_forward, _einsum_backward)
 
 
 class Dense(nn.Module):
@@ -90,8 +90,10 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel_DF = self.param("kernel", logical(self.kernel_init, *self.axes), (x.shape[-1], self.features))
         bias_F = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,))
-        y_BLF = contract("BLD,DF->BLF", self.dtype, x, kernel_DF)
-        return checkpoint_name((y_BLF + broadcast_to_rank(bias_F, y_BLF.ndim)).astype(self.dtype), KEPT)
+        y_BLF = einsum_f32("BLD,DF->BLF", self.dtype, x, kernel_DF)
+        return checkpoint_name(
+            (y_BLF + broadcast_to_rank(bias_F, y_BLF.ndim)).astype(self.dtype), CHECKPOINT_NAME
+        )
 
 
 class LayerNorm(nn.Module):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import UNROLLED, EncoderConfig, Execution, PretrainingConfig
+from electra_jax.models.config import UNROLLED, EncoderConfig, LayerExecution, PretrainingConfig
 from electra_jax.models.deberta_encoder import DebertaEncoder
 from electra_jax.models.embeddings import Embeddings, SharedTables
 from electra_jax.models.encoder import Encoder
@@ -111,7 +111,7 @@ class MaskedLanguageModel(nn.Module):
         return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings.word_table())
 
 
-def make_encoder(config: EncoderConfig, execution: Execution = UNROLLED) -> nn.Module:
+def make_encoder(config: EncoderConfig, execution: LayerExecution = UNROLLED) -> nn.Module:
     """The encoder that config.position names."""
     encoders = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
     return encoders[config.position](config, execution)

@@ -111,7 +111,7 @@ def make_adversarial_objective(
             reinforce_loss(sampled.nll_BP, reward_BP, baseline_BP, batch.weights_BP)
             + baseline_loss(baseline_logits_BP, reward_BP, batch.weights_BP)
         ) / normalizers["mlm"]
-        sums |= measured | earned(reward_BP, baseline_BP, batch) | {"tokens": token_count(batch.inputs)}
+        sums |= measured | reward_sums(reward_BP, baseline_BP, batch) | {"tokens": token_count(batch.inputs)}
         return objective["gen_weight"] * generator + objective["disc_weight"] * detection, (sums, None)
 
     modules = (*embedding_modules(config), *ENCODERS, "generator_baseline")
@@ -123,7 +123,7 @@ def make_adversarial_objective(
     )
 
 
-def earned(reward_BP: jax.Array, baseline_BP: jax.Array, batch: MaskedBatch) -> Sums:
+def reward_sums(reward_BP: jax.Array, baseline_BP: jax.Array, batch: MaskedBatch) -> Sums:
     """What the generator earns at the masked positions, and what the baseline expects it to."""
     return {
         "reward": (batch.weights_BP * reward_BP).sum(),

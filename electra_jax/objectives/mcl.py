@@ -58,13 +58,13 @@ from electra_jax.objectives.vocabulary import VocabularyPredictions
 HEADS = ("discriminator_swap_predictions", "discriminator_insert_predictions")
 # config.objective's weights of what MCL adds to ELECTRA, without "_weight".
 SWAPPED, INSERTED = ("slm", "std"), ("itd",)
-AGAIN_REPLACED, AGAIN_SWAPPED = ("re_mlm", "re_rtd"), ("re_slm", "re_std")
-ADDED = SWAPPED + INSERTED + AGAIN_REPLACED + AGAIN_SWAPPED
-LANGUAGE = {
+RTD_CORRECTIONS, STD_CORRECTIONS = ("re_mlm", "re_rtd"), ("re_slm", "re_std")
+ADDED = SWAPPED + INSERTED + RTD_CORRECTIONS + STD_CORRECTIONS
+GENERATOR_LOSS = {
     "rtd": ("mlm", "gen_weight"),
     "std": ("slm", "slm_weight"),
 }  # the generator's part of a course; ITD has none
-DETECTION = {"rtd": "disc_weight", "std": "std_weight", "itd": "itd_weight"}
+DISCRIMINATOR_LOSS = {"rtd": "disc_weight", "std": "std_weight", "itd": "itd_weight"}
 NORMALIZERS = ("selected", "all")
 KEYS = {"std": 1 << 16, "itd": 2 << 16}  # of a course's noise; masking has the key itself, as in ELECTRA
 
@@ -98,11 +98,11 @@ class Courses:
         self.model, self.objective, self.special = CourseModel(config), objective, special
         self.type_vocab_size = config.discriminator.type_vocab_size
         self.mask = make_prepare(objective, special, self.type_vocab_size)
-        self.taken, self.again_generator, self.again_discriminator = taken(objective)
+        self.active_courses, self.again_generator, self.again_discriminator = active_courses(objective)
 
     def prepare(self, key: jax.Array, ids_BL: jax.Array) -> CourseBatch:
         objective, swapped, inserted = self.objective, None, None
-        if "std" in self.taken:
+        if "std" in self.active_courses:
             swapped = swap_tokens(
                 jax.random.fold_in(key, KEYS["std"]),
                 ids_BL,
@@ -111,7 +111,7 @@ class Courses:
                 permutation=objective["swap_permutation"],
                 type_vocab_size=self.type_vocab_size,
             )
-        if "itd" in self.taken:
+        if "itd" in self.active_courses:
             inserted = insert_tokens(
                 jax.random.fold_in(key, KEYS["itd"]),
                 ids_BL,
@@ -125,7 +125,11 @@ class Courses:
         noisy = batch.courses
         return {
             "rows": jnp.asarray(batch.ids_BL.shape[0], jnp.float32),
-            **{LANGUAGE[name][0]: mlm_normalizer(noisy[name]) for name in noisy if name in LANGUAGE},
+            **{
+                GENERATOR_LOSS[name][0]: mlm_normalizer(noisy[name])
+                for name in noisy
+                if name in GENERATOR_LOSS
+            },
             **{name: token_count(noisy[name].inputs) + EPSILON for name in noisy},
         }
 
@@ -160,8 +164,8 @@ class Courses:
             corrupted[name] = write_tokens(
                 one.ids_BL, one.positions_BP, predictions.samples_BP, one.weights_BP
             )
-            if name in LANGUAGE:
-                task, weight = LANGUAGE[name]
+            if name in GENERATOR_LOSS:
+                task, weight = GENERATOR_LOSS[name]
                 value, more = mlm_loss(predictions, one, normalizers[task], task)
                 total, sums = total + self.objective[weight] * value, sums | more
         return total, sums, corrupted
@@ -181,7 +185,7 @@ class Courses:
                 else corrupted[name] != one.ids_BL
             )
             value, more = rtd_loss(logits[name], is_wrong_BL, one.inputs.is_token_BL, normalizers[name], name)
-            total, sums = total + self.objective[DETECTION[name]] * value, sums | more
+            total, sums = total + self.objective[DISCRIMINATOR_LOSS[name]] * value, sums | more
         return total, sums, logits
 
     def regenerate(self, params, noisy, confusions, normalizers, dropout_key) -> tuple[jax.Array, Sums]:
@@ -193,7 +197,7 @@ class Courses:
         each = self._predict(params, lessons, dropout_key, "regenerate")
         total, sums = 0.0, {}
         for name, lesson, predictions in zip(self.again_generator, lessons, each, strict=True):
-            task = LANGUAGE[name][0]
+            task = GENERATOR_LOSS[name][0]
             value, more = self._average(predictions.nll_BP, lesson.weights_BP, normalizers, task)
             total, sums = total + self.objective[f"re_{task}_weight"] * value, sums | more
         return total, sums
@@ -269,17 +273,19 @@ class Courses:
         return value, {f"re_{first}_loss_sum": total_B.sum(), f"re_{first}_weight": count_B.sum()}
 
 
-def with_nothing_but(*names: str) -> dict[str, float]:
+def only_courses(*names: str) -> dict[str, float]:
     """What to change in MCL's config.objective so that of all that it adds to ELECTRA `names` of ADDED alone
     have weight."""
     return {f"{name}_weight": 0.0 for name in ADDED if name not in names}
 
 
-def taken(objective: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def active_courses(objective: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The courses whose weights are not all 0 – RTD always –, those of them that are corrected for the
     generator, and those for the discriminator."""
-    again_generator = tuple(name for name, (task, _) in LANGUAGE.items() if objective[f"re_{task}_weight"])
-    again_discriminator = tuple(name for name in LANGUAGE if objective[f"re_{name}_weight"])
+    again_generator = tuple(
+        name for name, (task, _) in GENERATOR_LOSS.items() if objective[f"re_{task}_weight"]
+    )
+    again_discriminator = tuple(name for name in GENERATOR_LOSS if objective[f"re_{name}_weight"])
     is_swapped = (
         objective["slm_weight"]
         or objective["std_weight"]
@@ -292,7 +298,7 @@ def taken(objective: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...
 def mcl_flops(config: PretrainingConfig, sequence_length: int, objective: Mapping[str, Any]) -> float:
     """Forward FLOPs a token of the text, all courses together, where ELECTRA counts one pass of each
     encoder."""
-    courses, again_generator, again_discriminator = taken(objective)
+    courses, again_generator, again_discriminator = active_courses(objective)
     rates = {"rtd": objective["mask_prob"], "std": objective["swap_prob"], "itd": objective["insert_prob"]}
     # A stacked pass has as many slots for each course as for the one that needs most.
     most = lambda names: max((rates[name] for name in names), default=0.0)

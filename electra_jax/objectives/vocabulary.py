@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.dropout import mix
-from electra_jax.models.layers import broadcast_to_rank, contract
+from electra_jax.models.layers import broadcast_to_rank, einsum_f32
 
 SAMPLING_BLOCK = 128  # vocabulary entries a block of the two-level inverse CDF
 
@@ -66,7 +66,7 @@ def _predict_at_once(
     x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype
 ) -> VocabularyPredictions:
     logits_BPV = nn.with_logical_constraint(
-        contract("BPE,VE->BPV", dtype, x_BPE, table_VE), ("batch", None, "vocab")
+        einsum_f32("BPE,VE->BPV", dtype, x_BPE, table_VE), ("batch", None, "vocab")
     )
     logits_BPV += broadcast_to_rank(bias_V, 3)
     # Of V numbers a position the loss and the accuracy need the maximum, the sum and the target's logit. The
@@ -212,9 +212,9 @@ def _chunked_backward(options, residuals, gradients):
         index_NC = jax.lax.broadcasted_iota(jnp.int32, logits_NC.shape, 1)
         is_target_NC = index_NC == (targets_N - start)[:, None]
         logits_gradient_NC = (jnp.exp(logits_NC - log_total_N[:, None]) - is_target_NC) * gradient_N[:, None]
-        x_gradient_NE += contract("NC,CE->NE", options.dtype, logits_gradient_NC, table_CE)
+        x_gradient_NE += einsum_f32("NC,CE->NE", options.dtype, logits_gradient_NC, table_CE)
         return x_gradient_NE, (
-            contract("NC,NE->CE", options.dtype, logits_gradient_NC, x_NE),
+            einsum_f32("NC,NE->CE", options.dtype, logits_gradient_NC, x_NE),
             logits_gradient_NC.sum(axis=0),
         )
 
@@ -234,7 +234,7 @@ _chunked.defvjp(_chunked_forward, _chunked_backward)
 
 
 def _logits(options: _Options, x_NE, table_CE, bias_C) -> jax.Array:
-    return contract("NE,CE->NC", options.dtype, x_NE, table_CE) + bias_C[None]
+    return einsum_f32("NE,CE->NC", options.dtype, x_NE, table_CE) + bias_C[None]
 
 
 def _over_chunks(options: _Options, advance, carry, table_VE, bias_V):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
-from electra_jax.models.config import Execution, make_pretraining_config
+from electra_jax.models.config import LayerExecution, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.collectives import Collective, read_collectives
@@ -67,7 +67,7 @@ def trace_step(
       ValueError: the configuration does not fit the devices.
     """
     train = config["train"]
-    model = make_pretraining_config(config["model"], Execution(train["layers"], train["remat"]))
+    model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
     objective, _ = make_objective(config, model, SPECIAL)
     mesh = make_mesh(config["mesh"], devices)
     check_batch(train["batch_size"], train["num_microbatches"], mesh)

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from electra_jax.configuration.migration import ADDED
+from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import read_metrics
 
 # What may differ between the parts of one run: what it reports and how often, and on which devices it runs.
-FREE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
-FREE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
-BOUND = "config.checkpoint.init_from"
+MAY_CHANGE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
+MAY_CHANGE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
+MAY_NOT_CHANGE = "config.checkpoint.init_from"
 
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
@@ -23,14 +23,16 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     if not path.exists():
         return
     old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
-    old = {f"config.{key}": value for key, value in ADDED.items() if f"config.{key}" in new} | old
-    free = tuple(f"config.{section}." for section in FREE_SECTIONS)
+    old = {
+        f"config.{key}": value for key, value in DEFAULTS_OF_LATER_KEYS.items() if f"config.{key}" in new
+    } | old
+    free = tuple(f"config.{section}." for section in MAY_CHANGE_SECTIONS)
     differing = [
         key
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
-        and (key == BOUND or not key.startswith(free))
-        and key not in FREE_KEYS
+        and (key == MAY_NOT_CHANGE or not key.startswith(free))
+        and key not in MAY_CHANGE_KEYS
     ]
     if differing:
         lines = "\n".join(

@@ -11,9 +11,9 @@ from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.processes import is_first, wait_for_all
+from electra_jax.distributed.processes import barrier, is_main_process
 from electra_jax.distributed.sharding import check_batch
-from electra_jax.models.config import Execution, PretrainingConfig, make_pretraining_config
+from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import forward_flops, make_objective
@@ -64,12 +64,12 @@ def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
     """
     config = config | {"data": config["data"] | dataset_values(config["data"])}
     model = make_pretraining_config(
-        config["model"], Execution(config["train"]["layers"], config["train"]["remat"])
+        config["model"], LayerExecution(config["train"]["layers"], config["train"]["remat"])
     )
     mesh = make_mesh(config["mesh"])
     check_intervals(config)
     stages = open_stages(make_stages(config), model, mesh, workdir)
-    objective, _ = make_objective(config, model, SpecialTokens(**stages[0].mixture.special._asdict()))
+    objective, _ = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     description = {
         "config": config,
         "data": [info.fingerprint for stage in stages if not stage.reads_on for info in stage.mixture.infos],
@@ -140,8 +140,8 @@ def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
       ValueError, OSError: see `prepare_sample`.
     """
     has_sample = any(path.startswith(SAMPLE_PREFIX) for path in data["datasets"])
-    if has_sample and not is_first():
-        wait_for_all("sample")
+    if has_sample and not is_main_process():
+        barrier("sample")
     sources = [
         DatasetSource(
             prepare_sample(path, workdir / "sample", sequence_length=data["sequence_length"])
@@ -151,8 +151,8 @@ def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
         )
         for path, weight in zip(data["datasets"], data["weights"], strict=True)
     ]
-    if has_sample and is_first():
-        wait_for_all("sample")
+    if has_sample and is_main_process():
+        barrier("sample")
     return sources
 
 

@@ -14,7 +14,7 @@ import jax
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
 
-def record_session(workdir: Path, start_step: int) -> None:
+def record_start(workdir: Path, start_step: int) -> None:
     """Append when (UTC), from which step, by which command, on which devices and with which versions the run
     goes on."""
     session = {

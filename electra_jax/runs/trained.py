@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from electra_jax.configuration.migration import completed
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
@@ -23,7 +23,7 @@ from electra_jax.training.state import abstract_params
 
 # Of config.model: what may differ between a checkpoint and a run that starts from it, since it changes no
 # parameter's meaning.
-FREE_OF_MODEL = (
+MAY_DIFFER_IN_MODEL = (
     "hidden_dropout",
     "attention_dropout",
     "initializer",
@@ -62,7 +62,7 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     config = description["config"]
     model = make_pretraining_config(config["model"])
     tokenizer = load_tokenizer(str(workdir / "tokenizer"))
-    objective, _ = make_objective(config, model, SpecialTokens(**tokenizer.special._asdict()))
+    objective, _ = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     params, _ = abstract_params(objective, config["data"]["sequence_length"])
     everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
     step, params = restore_params(
@@ -83,7 +83,7 @@ def read_description(workdir: Path) -> dict[str, Any]:
             f"{workdir}: expected a run directory of electra_jax.pretrain, or one that "
             "`electra_jax.convert import` made, but it has no config.json of one."
         )
-    return description | {"config": completed(description["config"])}
+    return description | {"config": upgrade_config(description["config"])}
 
 
 def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]:
@@ -158,7 +158,7 @@ def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, 
     return {
         key: (one.get(key), other.get(key))
         for key in sorted(one.keys() | other.keys())
-        if one.get(key) != other.get(key) and key not in FREE_OF_MODEL
+        if one.get(key) != other.get(key) and key not in MAY_DIFFER_IN_MODEL
     }
 
 

@@ -16,7 +16,7 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.runs.inputs import check_data
 from electra_jax.soups.ingredients import Ingredient
 from electra_jax.training.evaluation import evaluate
-from electra_jax.training.metrics import Numbers
+from electra_jax.training.metrics import Metrics
 from electra_jax.training.step import make_evaluation_step
 
 HELD_OUT, PROBE = "heldout_", "probe_"  # before the names of metrics, as in summary.json
@@ -93,7 +93,7 @@ def open_score(
 @contextlib.contextmanager
 def held_out(
     ingredient: Ingredient, mesh: Mesh, datasets: Sequence[str]
-) -> Iterator[Callable[[Any], Numbers]]:
+) -> Iterator[Callable[[Any], Metrics]]:
     """Parameters → what the evaluation of pre-training measures: with its rows, its noise, its metrics.
 
     Raises:
@@ -134,7 +134,7 @@ def held_out(
 @contextlib.contextmanager
 def _probe(
     ingredient: Ingredient, mesh: Mesh, values: dict[str, str], directory: Path
-) -> Iterator[Callable[[Any], Numbers]]:
+) -> Iterator[Callable[[Any], Metrics]]:
     """The probe of pre-training: a classifier on frozen states, and a short fine-tuning."""
     from electra_jax.finetuning.probes import (
         Probe,  # here, since what reads and scores tasks takes seconds to import

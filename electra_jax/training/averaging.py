@@ -15,7 +15,7 @@ def check_decay(decay: float) -> None:
         )
 
 
-def move_towards(average: Any, params: Any, share: float | jax.Array) -> Any:
+def interpolate(average: Any, params: Any, share: float | jax.Array) -> Any:
     """average + share · (params − average), leaf by leaf.
 
     With share = 1 − decay after every update it is the exponential moving average Σ (1 − decay) decay^i

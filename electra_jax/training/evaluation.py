@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from electra_jax.training.metrics import Numbers, summarize
+from electra_jax.training.metrics import Metrics, summarize
 
 
 class EvaluationBatches(Protocol):
@@ -23,7 +23,7 @@ def evaluate(
     params: Any,
     batches: EvaluationBatches,
     check: Callable[[], None] = lambda: None,
-) -> Numbers:
+) -> Metrics:
     """Metrics over all batches, from merged sums; added on the host in float64. `check` may raise before
     every batch."""
     total: Any = None

@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from electra_jax.distributed.sharding import BATCH_AXES, num_shares, share_context
+from electra_jax.distributed.sharding import BATCH_AXES, data_shard_context, num_data_shards
 from electra_jax.models.config import DTYPES
-from electra_jax.models.dropout import SHARES
+from electra_jax.models.dropout import DATA_SHARDS
 from electra_jax.objectives.base import Phase
 
 
 class Accumulation(NamedTuple):
-    """How the batch is cut: into `num_shares`, one for each part of the mesh that has rows of its own, or 1,
-    which leaves that to the compiler; and each into microbatches, one after the other. Sums of shares cross
-    the network in `dtype`."""
+    """How the batch is cut: into `num_data_shards`, one for each part of the mesh that has rows of its own,
+    or 1, which leaves that to the compiler; and each into microbatches, one after the other. Sums of shares
+    cross the network in `dtype`."""
 
-    num_shares: int
+    num_data_shards: int
     num_microbatches: int
     dtype: str
 
@@ -40,7 +40,7 @@ def make_accumulation(train: dict[str, Any], mesh: Mesh) -> Accumulation:
     if dtype not in DTYPES:
         raise ValueError(f"config.train.gradient_dtype: got {dtype!r}, expected one of {DTYPES}.")
     is_shared = dtype == "bfloat16" or (num_microbatches > 1 and mesh.shape["fsdp"] == 1)
-    return Accumulation(num_shares(mesh) if is_shared else 1, num_microbatches, dtype)
+    return Accumulation(num_data_shards(mesh) if is_shared else 1, num_microbatches, dtype)
 
 
 def gradients(
@@ -53,16 +53,16 @@ def gradients(
     microbatch; only then they are rounded to `dtype`, and summed. Noise is that of the whole batch, however
     it is cut.
     """
-    if accumulation.num_shares == 1:
+    if accumulation.num_data_shards == 1:
         return accumulate_gradients(
             phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches
         )
-    split = lambda x: x.reshape(accumulation.num_shares, -1, *x.shape[1:])
+    split = lambda x: x.reshape(accumulation.num_data_shards, -1, *x.shape[1:])
     batch, carry = jax.tree.map(split, (batch, carry))
 
-    @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES, axis_name=SHARES)
+    @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES, axis_name=DATA_SHARDS)
     def of_share(batch, carry):
-        with share_context():
+        with data_shard_context():
             return accumulate_gradients(
                 phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches
             )

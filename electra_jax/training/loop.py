@@ -15,7 +15,7 @@ import numpy as np
 
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.training.checkpointing import Checkpointer
-from electra_jax.training.metrics import Numbers, summarize
+from electra_jax.training.metrics import Metrics, summarize
 from electra_jax.training.state import TrainState, measured_params
 from electra_jax.training.step import NO_STEP
 from electra_jax.training.writers import MetricWriters
@@ -60,7 +60,7 @@ def train(
     batches: Batches,
     intervals: Intervals,
     *,
-    evaluate: Callable[[Any], Numbers],
+    evaluate: Callable[[Any], Metrics],
     write: MetricWriters,
     checkpointer: Checkpointer,
     run: dict[str, Any],
@@ -68,7 +68,7 @@ def train(
     flops_per_token: float,
     peak_flops: float | None,
     stop: StopNotice,
-    probe: Callable[[Any], Numbers] | None = None,
+    probe: Callable[[Any], Metrics] | None = None,
     until: int | None = None,
 ) -> TrainState:
     """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns
@@ -109,7 +109,7 @@ def train(
         if window is not None:
             _check_finite(jax.device_get(window), batches, checkpointer)
 
-    def measure(prefix: str, compute: Callable[[Any], Numbers]) -> None:
+    def measure(prefix: str, compute: Callable[[Any], Metrics]) -> None:
         settle()
         if not write.has_row(step, prefix):
             with clock.paused():
@@ -163,7 +163,7 @@ def train(
     return state
 
 
-def _speed(tokens_per_second: float, flops_per_token: float, peak_flops: float | None) -> Numbers:
+def _speed(tokens_per_second: float, flops_per_token: float, peak_flops: float | None) -> Metrics:
     flops_per_second = 3 * flops_per_token * tokens_per_second
     return {
         "tokens_per_second": tokens_per_second,
@@ -187,7 +187,7 @@ class _Clock:
         self._batches = batches
         self._start, self._paused, self._waited = time.perf_counter(), 0.0, batches.seconds_waited
 
-    def lap(self) -> Numbers:
+    def lap(self) -> Metrics:
         now, waited = time.perf_counter(), self._batches.seconds_waited
         numbers = {"seconds": now - self._start - self._paused, "data_wait_seconds": waited - self._waited}
         self._start, self._paused, self._waited = now, 0.0, waited

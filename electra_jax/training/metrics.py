@@ -2,7 +2,7 @@
 
 import numpy as np
 
-Numbers = dict[str, float]
+Metrics = dict[str, float]
 RATES = {
     "rtd": "replaced_rate",
     "std": "swapped_rate",
@@ -18,10 +18,10 @@ MEANS = {
 }
 
 
-def summarize(sums: dict[str, np.ndarray]) -> Numbers:
+def summarize(sums: dict[str, np.ndarray]) -> Metrics:
     """Metrics of a window or an evaluation from its sums (see objectives/ for what each holds)."""
     sums = {key: np.asarray(value, np.float64) for key, value in sums.items()}
-    numbers: Numbers = {}
+    numbers: Metrics = {}
     if "mlm_weight" in sums:
         weight = sums["mlm_weight"]
         numbers |= {
@@ -61,7 +61,7 @@ def summarize(sums: dict[str, np.ndarray]) -> Numbers:
     return numbers
 
 
-def _detection(sums: dict[str, np.ndarray], name: str) -> Numbers:
+def _detection(sums: dict[str, np.ndarray], name: str) -> Metrics:
     """Binary classification metrics of a way to be wrong, which is the positive class."""
     tp, fp = sums[f"{name}_true_positive"], sums[f"{name}_false_positive"]
     fn, tn = sums[f"{name}_false_negative"], sums[f"{name}_true_negative"]

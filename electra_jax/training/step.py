@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from electra_jax.objectives.base import Objective, Sums
-from electra_jax.training.averaging import move_towards
+from electra_jax.training.averaging import interpolate
 from electra_jax.training.gradients import Accumulation, gradients, select
 from electra_jax.training.state import TrainState
 
@@ -65,7 +65,7 @@ def make_train_step(
         )
         state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, window=window)
         if ema_decay:
-            state = state.replace(ema=move_towards(state.ema, params, 1.0 - ema_decay))
+            state = state.replace(ema=interpolate(state.ema, params, 1.0 - ema_decay))
         return state, jax.tree.map(jnp.copy, window)
 
     return train_step

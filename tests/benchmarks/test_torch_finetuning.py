@@ -20,9 +20,9 @@ from electra_jax.benchmarks.torch_task import load_module, train
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import num_training_steps, training_batches
-from electra_jax.finetuning.encoders import load_initial
+from electra_jax.finetuning.encoders import load_encoder
 from electra_jax.finetuning.results import Result, to_json
-from electra_jax.finetuning.task_types import make_kind
+from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, to_file
 from electra_jax.runs.directory import write_json
@@ -189,9 +189,9 @@ def named_as_in_torch(family, params):
 )
 def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer, directories, tmp_path):
     config, rows = make_settings(kind, head, **optimizer), make_rows(kind)
-    initial = load_initial(str(directories[family]), tmp_path / "tokenizer")
+    initial = load_encoder(str(directories[family]), tmp_path / "tokenizer")
     assert initial.special == SPECIAL
-    functions = make_kind(config["task"] | {"null_threshold": 0.0}, config["task"]["labels"])
+    functions = make_task_type(config["task"] | {"null_threshold": 0.0}, config["task"]["labels"])
     trainer = Trainer(
         initial.config, SPECIAL, functions, config, len(rows), make_mesh(ONE, jax.devices()[:1])
     )
@@ -347,7 +347,7 @@ def test_what_does_not_fit_is_said(directories, arguments, tmp_path):
         load_module(start, "question_answering", 2, SPECIAL, model)
     config = make_settings("classification", "published", schedule="constant")
     module = load_module(start, "classification", 3, SPECIAL, config["model"])
-    functions = make_kind(config["task"], config["task"]["labels"])
+    functions = make_task_type(config["task"], config["task"]["labels"])
     batches = training_batches(functions, make_rows("classification"), 8, 1, 0, SPECIAL.pad)
     with pytest.raises(
         ValueError, match=r"config\.optimizer\.schedule: got 'constant', expected warmup_times_decay or"

@@ -15,18 +15,23 @@ import transformers
 from configs import continued
 from data_pipelines.tokenizer import load_tokenizer
 from electra_jax import pretrain
+from electra_jax.configuration.migration import (
+    DEFAULTS_OF_LATER_KEYS,
+    check_run_directory,
+    is_complete,
+    summarize_run,
+)
 from electra_jax.conversion.export_run import export_run
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
-from electra_jax.finetuning.encoders import initial_of
-from electra_jax.huggingface.published_models import split
+from electra_jax.finetuning.encoders import encoder_of_run
+from electra_jax.huggingface.published_models import to_published
 from electra_jax.huggingface.restore import plain_objective
 from electra_jax.models.ablations import TokenModel, TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.registry import make_objective
-from electra_jax.runs.directory import ADDED, check_run_directory, is_complete, summarize_run
 from electra_jax.runs.trained import check_initial, initial_params, load_run, read_description
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
@@ -139,14 +144,14 @@ def test_the_trained_encoder_is_what_is_published_and_fine_tuned(name, generator
     model = make_pretraining_config(config["model"])
     params, _ = abstract_params(objective_of(config), tiny_export.LENGTH)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
-    models = split(params, model)
+    models = to_published(params, model)
     assert list(models) == roles
     assert (
         models[roles[0]].config == model.discriminator
         and models[roles[0]].params["encoder"] is params[encoder]
     )
     tokenizer = load_tokenizer(str(data / "tokenizer_corpus"))
-    initial = initial_of(name, params, model, tokenizer)
+    initial = encoder_of_run(name, params, model, tokenizer)
     assert initial.config == model.discriminator
     assert jax.tree.structure(initial.params["encoder"]) == jax.tree.structure(params[encoder])
 
@@ -214,7 +219,7 @@ def test_runs_made_before_there_were_ablations_go_on(data, tmp_path):
     run, _ = run_of(tmp_path / "run", data, "electra")
     new = json.loads((run / "config.json").read_text())
     old = json.loads(json.dumps(new))
-    for key in ADDED:
+    for key in DEFAULTS_OF_LATER_KEYS:
         section, _, name = key.rpartition(".")
         del (old["config"][section] if section else old["config"])[name]
     (run / "config.json").write_text(json.dumps(old))

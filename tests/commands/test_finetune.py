@@ -12,7 +12,7 @@ from configs import finetune as finetune_config
 from electra_jax import finetune
 from electra_jax.configuration.flags import load_config
 from electra_jax.finetune import Plan
-from electra_jax.finetuning.encoders import load_initial
+from electra_jax.finetuning.encoders import load_encoder
 from electra_jax.finetuning.metrics import GLUE_METRICS
 from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.models import TaskModel
@@ -135,7 +135,7 @@ def test_a_sweep_goes_on_with_more_values_and_keeps_the_best_model(start, task, 
     assert (
         saved.description["config"]["optimizer"]["learning_rate"] == best.settings["optimizer.learning_rate"]
     )
-    further = load_initial(str(directory), tmp_path / "none")
+    further = load_encoder(str(directory), tmp_path / "none")
     jax.tree.map(
         np.testing.assert_array_equal, further.params, {part: saved.params[part] for part in further.params}
     )

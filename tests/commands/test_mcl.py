@@ -13,7 +13,7 @@ from flax import linen as nn
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import encoder_shape
-from electra_jax.objectives.mcl import HEADS, Courses, mcl_flops, with_nothing_but
+from electra_jax.objectives.mcl import HEADS, Courses, mcl_flops, only_courses
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.metrics import summarize
@@ -22,7 +22,7 @@ from support.paths import ROOT
 from support.tiny import LENGTH, SPECIAL, key, mcl, mcl_arguments, model_section, rows
 from support.training_steps import config, run_steps
 
-NONE = with_nothing_but()
+NONE = only_courses()
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 MODEL = model_section(
     generator=encoder_shape(16, 1) | {"num_heads": 2}, discriminator=encoder_shape(32, 1) | {"num_heads": 4}

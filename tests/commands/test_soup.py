@@ -19,12 +19,12 @@ from electra_jax import soup
 from electra_jax.configuration.flags import load_config
 from electra_jax.conversion import export_run as export_module
 from electra_jax.finetuning import probes
-from electra_jax.finetuning.encoders import load_initial
-from electra_jax.huggingface.published_models import split
+from electra_jax.finetuning.encoders import load_encoder
+from electra_jax.huggingface.published_models import to_published
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
 from electra_jax.runs.trained import check_initial, load_run
-from electra_jax.soup import Choices, add, greedy, make_soup
+from electra_jax.soup import SoupOptions, add, greedy, make_soup
 from electra_jax.soups.scores import Score
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import abstract_params
@@ -34,7 +34,7 @@ from support.tiny import SPECIAL
 from support.tiny_export import PLAIN, electra_model, make_config
 from support.tiny_run import LENGTH, NUM_STEPS
 
-UNIFORM = Choices("uniform", None, [], {}, different_starts=False)
+UNIFORM = SoupOptions("uniform", None, [], {}, different_starts=False)
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +376,7 @@ def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_pat
             return {"frozen_accuracy": float(params["embeddings"]["word_embeddings"]["embedding"][0, 0])}
 
     monkeypatch.setattr(probes, "Probe", Probe)
-    choices = Choices(
+    choices = SoupOptions(
         "greedy", "probe_frozen_accuracy", [], {"max_examples": "7", "train": "file"}, different_starts=False
     )
     record = make_soup(
@@ -441,10 +441,10 @@ def test_by_command_chosen_by_the_evaluation_of_training_and_read_by_all(
 
     average = load_run(made)
     encoder = jax.tree.map(
-        np.asarray, split(average.params, average.model)["discriminator"].params["encoder"]
+        np.asarray, to_published(average.params, average.model)["discriminator"].params["encoder"]
     )
     jax.tree.map(
-        np.testing.assert_array_equal, load_initial(str(made), tmp_path / "cache").params["encoder"], encoder
+        np.testing.assert_array_equal, load_encoder(str(made), tmp_path / "cache").params["encoder"], encoder
     )
     config = load_config(f"configs/continued.py:run={made}").to_dict()
     check_initial(made, config, average.tokenizer.fingerprint)

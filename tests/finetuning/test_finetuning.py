@@ -13,7 +13,7 @@ from data_pipelines.tasks.encoding import EncodedExample
 from electra_jax.conversion.export_run import export_run
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
-from electra_jax.finetuning.encoders import Initial, load_initial
+from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.trainer import layer_groups
 from electra_jax.training.optimizer import assign_groups
@@ -236,14 +236,14 @@ def test_any_mesh_gives_the_same_predictions(start):
 
 def test_the_decoders_positions_are_left_behind(data, tmp_path):
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(decoder=True), "mlm")
-    initial = load_initial(str(run), tmp_path / "none")
+    initial = load_encoder(str(run), tmp_path / "none")
     assert set(initial.params["embeddings"]) == {"word_embeddings", "LayerNorm"}
 
 
 def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
-    run = load_initial(str(start[1]), tmp_path / "none")
+    run = load_encoder(str(start[1]), tmp_path / "none")
     export_run(start[1], None, tmp_path / "out", tiny_export.PLAIN)
-    exported = load_initial(str(tmp_path / "out" / "discriminator"), tmp_path / "tokenizer")
+    exported = load_encoder(str(tmp_path / "out" / "discriminator"), tmp_path / "tokenizer")
     jax.tree.map(np.testing.assert_array_equal, run.params, exported.params)
     assert exported.tokenizer.fingerprint == run.tokenizer.fingerprint
     for field in (
@@ -255,8 +255,8 @@ def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
         "position",
     ):
         assert getattr(exported.config, field) == getattr(run.config, field)
-    assert isinstance(exported, Initial) and start[0].params is None
+    assert isinstance(exported, PretrainedEncoder) and start[0].params is None
     with pytest.raises(
         FileNotFoundError, match="expected the directory of a run, of a model that was fine-tuned or"
     ):
-        load_initial(str(tmp_path), tmp_path / "tokenizer")
+        load_encoder(str(tmp_path), tmp_path / "tokenizer")

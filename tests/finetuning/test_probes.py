@@ -20,7 +20,7 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.finetuning.probes import Probe, mean_over_text
-from electra_jax.finetuning.task_finetuner import Workbench
+from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.directory import check_run_directory, is_complete, summarize_run
@@ -168,7 +168,7 @@ def test_other_kinds_of_task_are_fine_tuned_alone_and_what_diverges_is_not_a_num
     def diverge(self, initial, settings, seed):
         raise FloatingPointError
 
-    monkeypatch.setattr(Workbench, "finetune", diverge)
+    monkeypatch.setattr(TaskFinetuner, "finetune", diverge)
     assert np.isnan([*probe(params).values()]).all()
 
 

@@ -20,7 +20,7 @@ from electra_jax.distributed.sharding import axis_context, replicated
 from electra_jax.finetuning import task_finetuner as workbench
 from electra_jax.finetuning.batches import TaskBatch, make_batch
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.sift import Sift, initial_perturbation, make_sift, sift_penalty, step_up
+from electra_jax.finetuning.sift import Sift, ascend, initial_perturbation, make_sift, sift_penalty
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import parse_sweep, spell
 from electra_jax.finetuning.trainer import Outcome, Trainer
@@ -165,7 +165,7 @@ def test_the_perturbation_stays_small_and_has_no_gradient():
     slope[0, 0] = 0.0  # nowhere to go
 
     def stepped(scale, learning_rate):
-        return step_up(
+        return ascend(
             lambda perturbation: (slope * (perturbation + scale * perturbation**2)).sum(),
             jnp.asarray(noise),
             learning_rate,
@@ -417,9 +417,9 @@ def test_values_can_be_swept(task, monkeypatch):
 
     monkeypatch.setattr(workbench, "Trainer", Recorder)
     monkeypatch.setattr(
-        workbench.Workbench, "_encode", lambda self, initial: {"train": [0] * 4, "validation": [0] * 4}
+        workbench.TaskFinetuner, "_encode", lambda self, initial: {"train": [0] * 4, "validation": [0] * 4}
     )
-    bench = workbench.Workbench(task, load_task(task["task"]), make_mesh(ONE, jax.devices()[:1]))
+    bench = workbench.TaskFinetuner(task, load_task(task["task"]), make_mesh(ONE, jax.devices()[:1]))
     initial = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
     sweep = parse_sweep(["sift.learning_rate=1e-4,1e-3"], task)
     assert [spell(settings) for settings in sweep] == [

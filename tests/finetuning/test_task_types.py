@@ -12,7 +12,7 @@ from data_pipelines.tokenizer import load_tokenizer
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
-from electra_jax.finetuning.task_types import make_kind
+from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.huggingface.names import flatten
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
@@ -69,7 +69,7 @@ def test_files_for_the_leaderboard_of_glue(tmp_path):
         {"train": labelled, "test_matched": unlabelled, "test": unlabelled, "validation_matched": labelled},
         [],
     )
-    kind = make_kind(task, labels)
+    kind = make_task_type(task, labels)
     for split in ("test_matched", "test", "validation_matched"):
         write_predictions(tmp_path, kind, task, data, split, [2, 0])
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -80,7 +80,7 @@ def test_files_for_the_leaderboard_of_glue(tmp_path):
         "validation_matched.tsv",
     }
     assert (tmp_path / "AX.tsv").read_text() == "index\tprediction\n0\tcontradiction\n1\tentailment\n"
-    write_predictions(tmp_path / "own", make_kind(task_of(), labels), task_of(), data, "test", [1, 1])
+    write_predictions(tmp_path / "own", make_task_type(task_of(), labels), task_of(), data, "test", [1, 1])
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["test.tsv"]
 
 
@@ -94,7 +94,7 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
     questions = [question("x", ("Peter",)), question("y", () if impossible else ("ran",), impossible)]
     data = TaskData((), {"train": questions, "test": questions}, [])
     answers = [Answer("Peter", 1.0, -3.0, []), Answer("Peter\nran.", 1.0, 2.0, [])]
-    kind = make_kind(task, ())
+    kind = make_task_type(task, ())
     write_predictions(tmp_path, kind, task, data, "test", answers)
     assert json.loads((tmp_path / "test.json").read_text()) == {
         "x": "Peter",
@@ -107,11 +107,11 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
     with pytest.raises(
         ValueError, match=r"config\.task\.metrics: got accuracy, expected some of exact_match, f1"
     ):
-        make_kind(task | {"metrics": ("accuracy",)}, ()).score(questions, answers)
+        make_task_type(task | {"metrics": ("accuracy",)}, ()).score(questions, answers)
 
 
 def test_answers_are_read_off_the_context():
-    kind = make_kind(task_of(kind="question_answering", max_query_length=8, doc_stride=4), ())
+    kind = make_task_type(task_of(kind="question_answering", max_query_length=8, doc_stride=4), ())
 
     class Characters:
         special = SPECIAL

@@ -17,7 +17,7 @@ from data_pipelines.tokenizers.sentencepiece import train_tokenizer
 from electra_jax import pretrain
 from electra_jax.conversion.export_run import export_run, held_out_rows
 from electra_jax.conversion.import_checkpoint import import_checkpoint
-from electra_jax.huggingface.published_models import join, split
+from electra_jax.huggingface.published_models import from_published, to_published
 from electra_jax.huggingface.reference import detection_auc, single_documents
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
@@ -87,8 +87,10 @@ def test_delta_that_gives_the_table_back():
     base, delta = (scale * rng.normal(size=shape) for scale in scales)
     run["generator_embeddings"]["word_embeddings"]["embedding"] = base.astype(np.float32)
     run["discriminator_embeddings"]["word_embeddings"]["delta"] = delta.astype(np.float32)
-    first = {role: model.params for role, model in split(run, config).items()}
-    second = {role: model.params for role, model in split(join(first, config), config).items()}
+    first = {role: model.params for role, model in to_published(run, config).items()}
+    second = {
+        role: model.params for role, model in to_published(from_published(first, config), config).items()
+    }
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert not np.array_equal(
         first["discriminator"]["embeddings"]["word_embeddings"]["embedding"], base.astype(np.float32)
@@ -270,13 +272,13 @@ def test_microsofts_own_files(data, tmp_path):
         and run.config["model"]["disentangled"]["enhanced_mask_decoder"]
     )
     expected, got = (
-        {role: model.params for role, model in split(tree, run.model).items()}
+        {role: model.params for role, model in to_published(tree, run.model).items()}
         for tree in (params, run.params)
     )
     jax.tree.map(np.testing.assert_array_equal, expected, got)
     notes = import_checkpoint(out, tmp_path / "alone", choices)
     assert any("one update older" in note for note in notes)
-    alone = split(load_run(tmp_path / "alone").params, run.model)["discriminator"].params
+    alone = to_published(load_run(tmp_path / "alone").params, run.model)["discriminator"].params
     np.testing.assert_allclose(table_of(alone), table_of(expected["discriminator"]) + 1.0, atol=1e-6)
     state = torch.load(out / "pytorch_model.bin")
     del state["deberta.embeddings.word_embeddings.weight"]

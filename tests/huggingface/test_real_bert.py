@@ -15,7 +15,7 @@ from data_pipelines.corpus import build_corpus
 from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.conversion.export_run import export_run
-from electra_jax.conversion.import_checkpoint import Choices, import_checkpoint
+from electra_jax.conversion.import_checkpoint import ImportOptions, import_checkpoint
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
@@ -40,7 +40,7 @@ def imported(tmp_path_factory):
     notes = import_checkpoint(
         source,
         root / "run",
-        Choices(
+        ImportOptions(
             kind="huggingface",
             generator=None,
             recipe=None,
@@ -70,7 +70,7 @@ def test_real_weights_give_the_states_of_transformers_on_real_text(imported):
     with torch.no_grad():
         expected = model(**tokens).last_hidden_state.numpy()
     ids = jnp.asarray(tokens["input_ids"].numpy().astype(np.int32))
-    special = SpecialTokens(**loaded.tokenizer.special._asdict())
+    special = SpecialTokens.from_ids(loaded.tokenizer.special)
     inputs = derive_inputs(ids, special, 2)
     np.testing.assert_array_equal(inputs.token_types_BL, tokens["token_type_ids"])
     assert set(np.unique(inputs.token_types_BL)) == {0, 1}

@@ -17,7 +17,7 @@ from electra_jax.huggingface.configuration import RELATIVE_BIAS_TASKS, from_conf
 from electra_jax.huggingface.custom_code import modeling_electra_relative_bias as code
 from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE, write_json
 from electra_jax.huggingface.names import ELECTRA, to_file
-from electra_jax.huggingface.published_models import ROLES, UNPUBLISHED, PublishedModel, split
+from electra_jax.huggingface.published_models import ROLES, UNPUBLISHED, PublishedModule, to_published
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.models.config import RelativeBiasConfig, make_encoder_config, make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
@@ -108,7 +108,7 @@ def write_export(out, data):
         encoder, directory = getattr(config, role), out / role
         directory.mkdir(parents=True)
         init = lambda model: model.init(jax.random.key(0), ids, derive_inputs(ids, SPECIAL, 0))["params"]
-        shapes = unbox(jax.eval_shape(functools.partial(init, PublishedModel(encoder, role))))
+        shapes = unbox(jax.eval_shape(functools.partial(init, PublishedModule(encoder, role))))
         trees[role] = jax.tree.map(lambda leaf: draw(size=leaf.shape).astype(np.float32), shapes)
         save_file(to_file(ELECTRA, role, trees[role]), directory / WEIGHTS_FILE)
         write_json(directory / CONFIG_FILE, to_config_json(encoder, role, pad_token_id=0, dtype="float32"))
@@ -128,7 +128,7 @@ def test_an_import_takes_the_encoders_and_makes_the_heads_of_courses_anew(data, 
         isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(run.params)
     )  # else the checkpoint lacks it
     assert set(UNPUBLISHED) < set(run.params)
-    again = split(jax.device_get(run.params), run.model)  # without those heads
+    again = to_published(jax.device_get(run.params), run.model)  # without those heads
     for role in ROLES:
         jax.tree.map(np.testing.assert_array_equal, again[role].params, trees[role])
 
@@ -138,7 +138,7 @@ def test_an_unknown_module_is_refused():
     with pytest.raises(
         ValueError, match=r"got the modules \['other_predictions'\], which no published model takes"
     ):
-        split(
+        to_published(
             {
                 "other_predictions": {},
                 "discriminator_swap_predictions": {},

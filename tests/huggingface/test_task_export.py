@@ -18,7 +18,7 @@ from data_pipelines.tasks.load import TaggedExample
 from data_pipelines.tokenizer import load_tokenizer
 from electra_jax import convert
 from electra_jax.conversion.export_task import export_task
-from electra_jax.finetuning.encoders import load_initial
+from electra_jax.finetuning.encoders import load_encoder
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface import task_heads
@@ -320,7 +320,7 @@ def test_the_added_layer_changes_nothing(count, dtype, tolerance):
 )
 def test_an_export_is_a_start_again(name, made, tmp_path):
     source, directory = made(name)
-    initial, saved = load_initial(str(directory), tmp_path / "tokenizer"), load_model(source)
+    initial, saved = load_encoder(str(directory), tmp_path / "tokenizer"), load_model(source)
     encoder = {part: saved.params[part] for part in ("embeddings", "encoder")}
     jax.tree.map(np.testing.assert_array_equal, initial.params, encoder)
     assert initial.tokenizer.fingerprint == saved.tokenizer.fingerprint

@@ -32,7 +32,7 @@ OTHER_LINES = [
     "İstanbul'da ışık ve gölge, STRASSE straße",
     "［ＭＡＳＫ］ [x] <y>",
 ]
-NASTY = (
+EDGE = (
     "",
     " ",
     "\t\n ",
@@ -182,7 +182,7 @@ def _differences(tokenizer: Exported, texts: list[str]) -> list[tuple[str, list[
 def test_ids_of_real_and_nasty_text(exported):
     spelled = ["[MASK]", "a[CLS]b [SEP]", "[UNK][PAD]"]
     for name, tokenizer in exported.items():
-        assert _differences(tokenizer, [*LINES[::2], *OTHER_LINES, *NASTY, *spelled, *DOCUMENTS]) == [], name
+        assert _differences(tokenizer, [*LINES[::2], *OTHER_LINES, *EDGE, *spelled, *DOCUMENTS]) == [], name
 
 
 @settings(deadline=None, max_examples=2000)
@@ -221,7 +221,7 @@ def test_what_stays_different_is_little():
 @pytest.mark.slow
 @pytest.mark.parametrize("major", [4, 5])
 def test_transformers_gives_our_ids(exported, tmp_path, major):
-    texts = [*LINES[::3], *OTHER_LINES, *NASTY]
+    texts = [*LINES[::3], *OTHER_LINES, *EDGE]
     directories = [str(tokenizer.directory) for tokenizer in exported.values()]
     if major == 4:
         asked, answered = tmp_path / "asked.json", tmp_path / "answered.json"

@@ -11,7 +11,7 @@ from electra_jax.models.config import (
     LAYERS,
     REMAT,
     UNROLLED,
-    Execution,
+    LayerExecution,
     encoder_shape,
     make_pretraining_config,
 )
@@ -43,7 +43,7 @@ ENCODERS = {
         True,
     ),
 }
-FORMS = (Execution("unrolled", "dense"), Execution("scanned", "full"))
+FORMS = (LayerExecution("unrolled", "dense"), LayerExecution("scanned", "full"))
 
 
 def gradient_of(name, execution, num_rows=4):
@@ -97,14 +97,14 @@ def figures(name, execution):
 def test_a_policy_computes_again_what_it_says():
     dots, gelus = figures("decoder", UNROLLED)
     assert gelus == DEPTH + 1  # the decoder counts twice
-    again = {remat: figures("decoder", Execution("unrolled", remat)) for remat in REMAT}
+    again = {remat: figures("decoder", LayerExecution("unrolled", remat)) for remat in REMAT}
     assert again["none"] == (dots, gelus)
     assert again["dense"][1] == again["full"][1] == 2 * gelus
     # Scores, their two terms of position, and the product with the values; with "full", those with
     # parameters, too: queries and keys of the table and of the row, values, and three more.
     assert again["dense"][0] - dots == 4 * gelus
     assert again["full"][0] - dots == (4 + 8) * gelus
-    assert {remat: figures("decoder", Execution("scanned", remat)) for remat in REMAT} == again
+    assert {remat: figures("decoder", LayerExecution("scanned", remat)) for remat in REMAT} == again
 
 
 def test_scanning_compiles_one_layer_and_policies_need_less_memory():
@@ -113,12 +113,12 @@ def test_scanning_compiles_one_layer_and_policies_need_less_memory():
         return jax.jit(function).lower(params)
 
     dots = {
-        layers: lowered(Execution(layers, "none")).as_text().count("stablehlo.dot_general")
+        layers: lowered(LayerExecution(layers, "none")).as_text().count("stablehlo.dot_general")
         for layers in LAYERS
     }
     assert dots["unrolled"] > (DEPTH - 1) * dots["scanned"]
     memory = {
-        remat: lowered(Execution("scanned", remat)).compile().memory_analysis().temp_size_in_bytes
+        remat: lowered(LayerExecution("scanned", remat)).compile().memory_analysis().temp_size_in_bytes
         for remat in REMAT
     }
     assert memory["full"] < 0.8 * memory["dense"] < 0.64 * memory["none"]
@@ -128,16 +128,16 @@ def test_an_unknown_form_is_named():
     with pytest.raises(
         ValueError, match=r"config\.train\.remat: got 'some', expected one of \('none', 'dense', 'full'\)"
     ):
-        Execution("scanned", "some")
+        LayerExecution("scanned", "some")
     with pytest.raises(ValueError, match=r"config\.train\.layers: got 'rolled'"):
-        Execution("rolled", "none")
+        LayerExecution("rolled", "none")
 
 
 def test_losses_of_scanned_layers_on_a_mesh_are_those_of_one_device():
     full = config()
 
     def scanned(section, **objective):
-        model = make_pretraining_config(section, Execution("scanned", "dense"))
+        model = make_pretraining_config(section, LayerExecution("scanned", "dense"))
         return make_electra_objective(model, objective, SPECIAL)
 
     *_, expected = run_steps(full, make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1]), 3)

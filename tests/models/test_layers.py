@@ -9,7 +9,7 @@ import pytest
 
 from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.dropout import keep_mask
-from electra_jax.models.layers import contract, gelu, standardize
+from electra_jax.models.layers import einsum_f32, gelu, standardize
 
 SPECS = {
     "BLD,DF->BLF": ((3, 5, 8), (8, 6)),
@@ -29,7 +29,7 @@ def test_contract_agrees_with_einsum(spec, dtype, tolerance):
     x, y = (jax.random.normal(key, shape) for key, shape in zip(keys, SPECS[spec], strict=False))
     expected, pull_back = jax.vjp(lambda x, y: jnp.einsum(spec, x, y), x, y)
     direction = jax.random.normal(keys[2], expected.shape)
-    got, pull_back_got = jax.vjp(lambda x, y: contract(spec, dtype, x, y), x, y)
+    got, pull_back_got = jax.vjp(lambda x, y: einsum_f32(spec, dtype, x, y), x, y)
     for a, b in zip((got, *pull_back_got(direction)), (expected, *pull_back(direction)), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()), rtol=0)
@@ -38,12 +38,12 @@ def test_contract_agrees_with_einsum(spec, dtype, tolerance):
 def test_sums_are_not_rounded_to_bfloat16():
     ones = jnp.ones((1, 1, 4096))
     assert (
-        float(contract("BLD,DF->BLF", "bfloat16", ones, jnp.ones((4096, 1)) * (1 + 1 / 64))[0, 0, 0])
+        float(einsum_f32("BLD,DF->BLF", "bfloat16", ones, jnp.ones((4096, 1)) * (1 + 1 / 64))[0, 0, 0])
         == 4160.0
     )
     # 4096 + 1 is not a bfloat16: a bfloat16 result would lose the one.
     assert (
-        float(contract("BLD,DF->BLF", "bfloat16", ones.at[0, 0, 0].set(2.0), jnp.ones((4096, 1)))[0, 0, 0])
+        float(einsum_f32("BLD,DF->BLF", "bfloat16", ones.at[0, 0, 0].set(2.0), jnp.ones((4096, 1)))[0, 0, 0])
         == 4097.0
     )
 
@@ -51,7 +51,7 @@ def test_sums_are_not_rounded_to_bfloat16():
 def test_gradients_have_the_dtypes_of_what_they_belong_to():
     x, kernel = jnp.ones((1, 2, 4), jnp.bfloat16), jnp.ones((4, 3), jnp.float32)
     gradients = jax.grad(
-        lambda x, kernel: contract("BLD,DF->BLF", "bfloat16", x, kernel).sum(), argnums=(0, 1)
+        lambda x, kernel: einsum_f32("BLD,DF->BLF", "bfloat16", x, kernel).sum(), argnums=(0, 1)
     )(x, kernel)
     assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.float32]
 

@@ -17,11 +17,11 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from configs import debug, mcl
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, param_shardings
-from electra_jax.huggingface.published_models import PublishedModel
+from electra_jax.huggingface.published_models import PublishedModule
 from electra_jax.models.attention import SelfAttention
 from electra_jax.models.config import (
     UNROLLED,
-    Execution,
+    LayerExecution,
     RelativeBiasConfig,
     encoder_shape,
     make_encoder_config,
@@ -158,7 +158,7 @@ def test_attention_by_hand():
     segments = np.asarray([[1] * 9 + [2] * 12 + [0] * 3, [1] * 24], np.int32)
     inputs = derive_inputs(jnp.asarray(rows(2)), SPECIAL, 2)._replace(segments_BL=jnp.asarray(segments))
     x = np.random.default_rng(0).normal(size=(2, LENGTH, 32)).astype(np.float32)
-    bias, attention = RelativeBias(config), SelfAttention(config, is_first=False)
+    bias, attention = RelativeBias(config), SelfAttention(config, is_main_process=False)
     params = random_params(lambda: attention.init(key(), jnp.asarray(x), inputs, False))
     bias_NH = (
         np.random.default_rng(1)
@@ -207,7 +207,7 @@ def scattered_shapes(jaxpr):
 @pytest.mark.parametrize("positions", [True, False])
 def test_packed_documents_are_as_by_themselves(positions):
     config = make_pretraining_config(relative_section(positions)).discriminator
-    model, ids = PublishedModel(config, "discriminator"), rows(1)
+    model, ids = PublishedModule(config, "discriminator"), rows(1)
     inputs = derive_inputs(jnp.asarray(ids), SPECIAL, 2)
     params = random_params(lambda: model.init(key(), jnp.asarray(ids), inputs))
     assert ("position_embeddings" in params["embeddings"]) == positions
@@ -261,7 +261,9 @@ def gradient_of(execution, mesh=None):
 
 def test_scanned_layers_on_a_mesh_compute_the_same_with_dropout():
     expected, expected_grads = gradient_of(UNROLLED)
-    value, grads = gradient_of(Execution("scanned", "full"), make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
+    value, grads = gradient_of(
+        LayerExecution("scanned", "full"), make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    )
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     for one, two in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-3)
@@ -277,9 +279,9 @@ def test_where_the_local_start_has_its_neighbours():
         config = make_pretraining_config(relative_section(positions, initializer="local")).discriminator
         bias_HLM, params = RelativeBias(config).init_with_output(key(), LENGTH)
         greatest = np.abs(unbox(params)["params"]["embedding"]).max()
-        kernel_DHK = unbox(SelfAttention(config, is_first=True).init(key(), x_BLD, inputs, False))["params"][
-            "key"
-        ]["kernel"]
+        kernel_DHK = unbox(SelfAttention(config, is_main_process=True).init(key(), x_BLD, inputs, False))[
+            "params"
+        ]["key"]["kernel"]
         if positions:
             assert greatest <= 2 * config.initializer_range
             np.testing.assert_allclose(jnp.diagonal(kernel_DHK[::8, 0, ::2]), 1.0, atol=0.05)

@@ -20,7 +20,7 @@ from electra_jax.objectives.courses import (
     stack,
     swap_tokens,
 )
-from electra_jax.objectives.mcl import Courses, taken
+from electra_jax.objectives.mcl import Courses, active_courses
 from support.tiny import SPECIAL, key, mcl, mcl_arguments
 
 LENGTH, NUM_ROWS = 40, 4
@@ -244,7 +244,7 @@ def test_nothing_selected_costs_nothing_and_parts_add_up(normalizer):
 )
 def test_a_course_without_weight_is_not_taken(weights, expected):
     names = ("slm", "std", "itd", "re_mlm", "re_slm", "re_rtd", "re_std")
-    assert taken({f"{name}_weight": weights.get(name, 0.0) for name in names}) == expected
+    assert active_courses({f"{name}_weight": weights.get(name, 0.0) for name in names}) == expected
 
 
 @pytest.mark.parametrize("key_name", ["swap_permutation", "correction_normalizer"])

@@ -1,8 +1,8 @@
 """The options of an import when none is given."""
 
-from electra_jax.conversion.import_checkpoint import Choices
+from electra_jax.conversion.import_checkpoint import ImportOptions
 
-DEFAULT = Choices(
+DEFAULT = ImportOptions(
     kind="huggingface",
     generator=None,
     recipe=None,

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def sizes_of(jaxpr):
-    """Numbers of elements of every array in a program, its inner programs included."""
+    """Metrics of elements of every array in a program, its inner programs included."""
     out = set()
     for equation in jaxpr.eqns:
         out |= {int(np.prod(variable.aval.shape)) for variable in equation.outvars}

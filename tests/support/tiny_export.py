@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from configs import debug
-from electra_jax.conversion.export_run import Choices, export_run
+from electra_jax.conversion.export_run import ExportOptions, export_run
 from electra_jax.huggingface.card import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
@@ -76,7 +76,7 @@ def make_run(workdir: Path, data: Path, model, objective="electra"):
     return workdir, jax.tree.map(np.asarray, params)
 
 
-PLAIN = Choices(
+PLAIN = ExportOptions(
     "float32", inexact_generator=False, custom_code=False, publication=Publication(None, None, None)
 )
 WIDE = encoder_shape(32, 2) | {"num_heads": 2}

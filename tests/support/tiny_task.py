@@ -8,8 +8,8 @@ import transformers
 from data_pipelines.tasks.encoding import EncodedExample
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetuning.encoders import load_initial
-from electra_jax.finetuning.task_types import make_kind
+from electra_jax.finetuning.encoders import load_encoder
+from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.configuration import to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
@@ -76,7 +76,9 @@ def torch_model(name, config, params, num_labels):
 
 def kind_of(name, **task):
     config = load_config("configs/finetune.py:task=local").to_dict()
-    return make_kind(config["task"] | {"kind": name} | task, () if name == "regression" else ("low", "high"))
+    return make_task_type(
+        config["task"] | {"kind": name} | task, () if name == "regression" else ("low", "high")
+    )
 
 
 def settings_of(kind, **train):
@@ -118,4 +120,4 @@ def predict(initial, name, config, train, held_out, mesh=None, seed=0):
 def make_start(data, tmp_path_factory):
     """(a random start, the directory of its run)."""
     run, _ = tiny_export.make_run(tmp_path_factory.mktemp("start") / "run", data, tiny_export.electra_model())
-    return load_initial(f"random:{run}", tmp_path_factory.mktemp("cache") / "tokenizer"), run
+    return load_encoder(f"random:{run}", tmp_path_factory.mktemp("cache") / "tokenizer"), run

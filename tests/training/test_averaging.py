@@ -21,7 +21,7 @@ from electra_jax.pretrain import start_state
 from electra_jax.runs.directory import check_run_directory
 from electra_jax.runs.trained import read_description
 from electra_jax.training import loop
-from electra_jax.training.averaging import move_towards
+from electra_jax.training.averaging import interpolate
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.program import make_program
 from electra_jax.training.state import AveragedTrainState, TrainState
@@ -102,13 +102,13 @@ def test_recursion_against_numpy(decay, steps, seed):
     path = np.random.default_rng(seed).normal(size=(steps + 1, 5)).astype(np.float32)
     average, expected = {"x": path[0]}, path[0].astype(np.float64)
     for point in path[1:]:
-        average = move_towards(average, {"x": point}, np.float32(1 - decay))
+        average = interpolate(average, {"x": point}, np.float32(1 - decay))
         expected = decay * expected + (1 - decay) * point
     np.testing.assert_allclose(average["x"], expected, rtol=1e-5, atol=1e-6)
     weights = np.array([decay**steps, *((1 - decay) * decay ** np.arange(steps - 1, -1, -1.0))])
     assert weights.sum() == pytest.approx(1.0)  # so that there is no bias to correct
     np.testing.assert_allclose(expected, weights @ path, atol=1e-6)
-    still = move_towards({"x": path[0]}, {"x": path[0]}, np.float32(1 - decay))["x"]
+    still = interpolate({"x": path[0]}, {"x": path[0]}, np.float32(1 - decay))["x"]
     np.testing.assert_array_equal(still, path[0])
 
 

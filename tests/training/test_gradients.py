@@ -88,13 +88,13 @@ def test_noise_of_shares_is_that_of_the_whole(has_rows):
 
 
 def test_shares_are_taken_where_they_spare_something():
-    def num_shares(num_microbatches, sizes, dtype="float32"):
+    def num_data_shards(num_microbatches, sizes, dtype="float32"):
         train = {"gradient_dtype": dtype, "num_microbatches": num_microbatches}
-        return make_accumulation(train, mesh_of(*sizes)).num_shares
+        return make_accumulation(train, mesh_of(*sizes)).num_data_shards
 
-    assert num_shares(2, (8, 1, 1)) == 8 and num_shares(2, (4, 1, 2)) == 4
-    assert num_shares(1, (8, 1, 1)) == num_shares(2, (4, 2, 1)) == 1
-    assert num_shares(1, (8, 1, 1), "bfloat16") == num_shares(2, (2, 4, 1), "bfloat16") == 8
+    assert num_data_shards(2, (8, 1, 1)) == 8 and num_data_shards(2, (4, 1, 2)) == 4
+    assert num_data_shards(1, (8, 1, 1)) == num_data_shards(2, (4, 2, 1)) == 1
+    assert num_data_shards(1, (8, 1, 1), "bfloat16") == num_data_shards(2, (2, 4, 1), "bfloat16") == 8
 
 
 def test_an_unknown_dtype_is_named():

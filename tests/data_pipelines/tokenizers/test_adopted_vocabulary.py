@@ -75,7 +75,7 @@ def test_masks_are_written_with_its_mask_and_never_over_a_special_token(mixture,
     batch = mask_tokens(
         jax.random.key(0),
         jnp.asarray(rows),
-        SpecialTokens(**mixture.special._asdict()),
+        SpecialTokens.from_ids(mixture.special),
         masking=masking,
         mask_prob=0.15,
         mask_token_prob=1.0,

@@ -25,7 +25,7 @@ ELECTRA = SpecialIds(pad=0, cls=101, sep=102, unk=100, mask=103)
 BRACKETS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 SIGMA = "ΟΔΟΣ ΣΑΣ"
 SPELLED = " ".join([*BRACKETS, "[mask]", "x[MASK]y", "<mask> <s> </s>"])
-NASTY = [
+EDGE = [
     "",
     " ",
     "\t\n\r",
@@ -104,7 +104,7 @@ def test_wordpiece_ids_are_those_of_bert(electra, hugging_face, reference):
     """
     theirs = reference.from_pretrained(str(hugging_face), split_special_tokens=True)
     lines = [
-        line for line in real_lines() + NASTY if reference is BertTokenizer or line not in (SPELLED, SIGMA)
+        line for line in real_lines() + EDGE if reference is BertTokenizer or line not in (SPELLED, SIGMA)
     ]
     assert len(lines) > 10_000
     ours = electra.encode_batch(lines)
@@ -116,7 +116,7 @@ def test_a_tokenizer_json_and_its_directory_give_the_same_ids_uncut_and_unpadded
     electra, hugging_face, tmp_path
 ):
     """That file cuts and pads every text to 128 tokens."""
-    lines = [*NASTY, "word " * 500]
+    lines = [*EDGE, "word " * 500]
     expected = electra.encode_batch(lines)
     assert (len(expected[0]), len(expected[-1])) == (0, 500)
     for number, source in enumerate((hugging_face, hugging_face / "tokenizer.json")):
