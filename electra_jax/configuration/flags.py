@@ -1,20 +1,29 @@
-"""Flags of the commands that take a configuration, with errors that a person can act on."""
+"""The command line of every command that takes a configuration: its flags, its help and its errors.
+
+A command's module ends with
+
+    if __name__ == "__main__":
+        run_command(main, define_more_flags)
+"""
 
 import ast
 import difflib
 import importlib.util
+import logging as standard_logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import app, flags, logging
+from flax.traverse_util import flatten_dict
 from ml_collections import config_dict, config_flags
 from ml_collections.config_flags import tuple_parser
 
-from electra_jax.runs.directory import flatten
+from data_pipelines.command_errors import PREFIX, errors_on_the_terminal
 
+CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
 REQUIRED = {
     "config": "a configuration file, for example --config=configs/electra.py:size=small",
     "workdir": "the directory of the run, for example --workdir=runs/small; the same one again resumes it",
@@ -29,6 +38,36 @@ class WordsParser(tuple_parser.TupleParser):
         if not isinstance(argument, str) or argument.lstrip().startswith(("(", "[", "'", '"')):
             return super().parse(argument)
         return tuple(_literal(word.strip()) for word in argument.split(",") if word.strip())
+
+
+def run_command(
+    main: Callable[[], None], define_more: Callable[[], None] = lambda: None, *, has_workdir: bool = True
+) -> None:
+    """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
+
+    Args:
+      main: the command; it reads `absl.flags.FLAGS`.
+      define_more: defines the command's own flags. They are defined here and not when the command's module is
+        imported, since importing a command must not change anybody's flags.
+      has_workdir: whether the command has --workdir.
+    """
+
+    def run(argv: list[str]) -> None:
+        del argv
+        silence_libraries()
+        with errors_on_the_terminal():
+            main()
+
+    define_flags(has_workdir=has_workdir)
+    define_more()
+    flags.adopt_module_key_flags(sys.modules[__name__])  # so that --help shows them
+    app.run(run, flags_parser=parse_flags)
+
+
+def silence_libraries() -> None:
+    """Keep quiet what is also raised: Orbax reports every rename, and each array that a full disk rejects."""
+    logging.set_verbosity(logging.FATAL)
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bool = True) -> None:
@@ -54,6 +93,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bo
 def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
     exit code 1."""
+    argv = _with_found_recipes(argv)
     try:
         defaults = _defaults(argv)
         _check_keys(argv, defaults)
@@ -64,7 +104,7 @@ def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
         if rest[1:]:
             raise ValueError(f"got {rest[1:]}, expected only flags: --name=value.")
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(f"{PREFIX}{error}")
     return rest
 
 
@@ -74,10 +114,11 @@ def load_config(argument: str) -> config_dict.ConfigDict:
     Raises:
       FileNotFoundError: no such file. ValueError: not a configuration file, or it rejects its argument.
     """
-    path, _, argument_of_config = argument.partition(":")
+    path, _, argument_of_config = find_recipe(argument).partition(":")
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"--config={argument}: there is no file {path}. Configurations are in configs/."
+            f"--config={argument}: there is no file {path}, neither here nor in {CHECKOUT}. Recipes are in "
+            f"{CHECKOUT / 'configs'}."
         )
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None:
@@ -90,13 +131,34 @@ def load_config(argument: str) -> config_dict.ConfigDict:
         raise ValueError(f"--config={argument}: {error}") from error
 
 
+def find_recipe(argument: str) -> str:
+    """FILE.py[:argument] with the file where it is: as given, or, if there is none, below the checkout."""
+    path, colon, argument_of_config = argument.partition(":")
+    if not Path(path).exists() and (CHECKOUT / path).is_file():
+        path = str(CHECKOUT / path)
+    return path + colon + argument_of_config
+
+
+def _with_found_recipes(argv: Sequence[str]) -> list[str]:
+    """`argv` with the file of --config where `find_recipe` finds it."""
+    found = list(argv)
+    for index, word in enumerate(found):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-config"):
+            if equals:
+                found[index] = f"{name}={find_recipe(value)}"
+            elif index + 1 < len(found):
+                found[index + 1] = find_recipe(found[index + 1])
+    return found
+
+
 def _defaults(argv: Sequence[str]) -> dict[str, Any]:
     """Every value of the configuration chosen in `argv` before overrides, {} when none is chosen."""
     for index, word in enumerate(argv):
         name, _, value = word.partition("=")
         if name in ("--config", "-config"):
             following = argv[index + 1] if index + 1 < len(argv) else ""
-            return flatten(load_config(value or following).to_dict())
+            return flatten_dict(load_config(value or following).to_dict(), sep=".")
     return {}
 
 

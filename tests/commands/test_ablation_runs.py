@@ -15,12 +15,7 @@ import transformers
 from configs import continued
 from data_pipelines.tokenizer import load_tokenizer
 from electra_jax import pretrain
-from electra_jax.configuration.migration import (
-    DEFAULTS_OF_LATER_KEYS,
-    check_run_directory,
-    is_complete,
-    summarize_run,
-)
+from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
 from electra_jax.conversion.export_run import export_run
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.distributed.mesh import make_mesh
@@ -32,6 +27,7 @@ from electra_jax.models.ablations import TokenModel, TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.registry import make_objective
+from electra_jax.runs.directory import check_run_directory, is_complete, summarize_run
 from electra_jax.runs.trained import check_initial, initial_params, load_run, read_description
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params

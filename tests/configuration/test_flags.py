@@ -50,8 +50,8 @@ pytestmark = pytest.mark.filterwarnings(
             r"got 'maybe', expected bool",
         ),
         (["--config=configs/debug.py", "--workdir=w", "--config.train=5"], r"--config\.train=5"),
-        (["--config=configs/debug.py"], r"^--workdir is missing"),
-        (["--workdir=w"], r"^--config is missing"),
+        (["--config=configs/debug.py"], r"^error: --workdir is missing"),
+        (["--workdir=w"], r"^error: --config is missing"),
         (["--config=configs/nothing.py", "--workdir=w"], r"there is no file configs/nothing\.py"),
         (["--config=README.md", "--workdir=w"], r"expected a Python file"),
         (
