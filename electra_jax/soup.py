@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.pretrain import silence_libraries

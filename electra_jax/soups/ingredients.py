@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
