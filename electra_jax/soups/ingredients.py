@@ -79,7 +79,7 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
     step = find_step(workdir, step)
     config = stage_at(description["config"], step).config | {"stages": ()}
     model, tokenizer = make_pretraining_config(config["model"]), load_tokenizer(str(workdir / "tokenizer"))
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     params, _ = abstract_params(objective, config["data"]["sequence_length"])
     return Ingredient(
         workdir,
