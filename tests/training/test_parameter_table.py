@@ -9,7 +9,8 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import param_shardings
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.mcl import make_mcl_objective
-from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+from electra_jax.objectives.deberta_v3 import make_deberta_v3_objective
+from electra_jax.objectives.electra import make_electra_objective
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.state import abstract_params
