@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,17 +23,20 @@ from support.documented_commands import (
 from support.paths import ROOT
 
 MAX_COLUMNS, MAX_ROOT_LINES = 110, 150
-FOLDERS = (
+FOLDERS = [
     "configs",
     "data_pipelines",
     "launch",
-    *(
-        f"electra_jax/{name}"
-        for name in (
-            "benchmarks comparison finetuning huggingface models objectives planning soups training".split()
-        )
-    ),
-)
+    "electra_jax/benchmarks",
+    "electra_jax/comparison",
+    "electra_jax/finetuning",
+    "electra_jax/huggingface",
+    "electra_jax/models",
+    "electra_jax/objectives",
+    "electra_jax/planning",
+    "electra_jax/soups",
+    "electra_jax/training",
+]
 SKIPPED = {".venv", "runs", "build", ".pytest_cache", "node_modules"}
 READMES = sorted(
     path
@@ -56,6 +60,33 @@ RECIPES = (
 )
 name_of = lambda path: str(path.relative_to(ROOT))
 
+RIGHT = "python -m electra_jax.pretrain --config=configs/debug.py:model=mcl --workdir=DIR"
+# Command → a part of the message that it must give; None if it is right.
+EXAMPLES = [
+    (f"{RIGHT} --config.train.num_steps=10", None),
+    (f"{RIGHT} --config.train.num_step=10", "no such key"),
+    (f"{RIGHT} --config.train.num_steps=ten", "expected int"),
+    (f"{RIGHT} --work_dir=DIR", "work_dir"),
+    ("python -m electra_jax.pretrain --config=configs/debug.py:model=bert --workdir=DIR", "bert"),
+    ("python -m electra_jax.pretrain --config=configs/none.py --workdir=DIR", "none.py"),
+    ("python -m electra_jax.pretraining --workdir=DIR", "no module"),
+    ("python -m data_pipelines.corpus --trains a.txt", "--train"),
+    ("python -m data_pipelines.sample.wikitext2 --out DIR", None),
+    ("bash launch/none.sh", "no file"),
+    ("bash launch/gpu_slurm.sh --node=2 -- --config=configs/debug.py --workdir=DIR", "no --node"),
+    ("bash launch/gpu_slurm.sh --nodes=2 -- --config=configs/debug.py --workdirs=DIR", "workdirs"),
+    ("bash launch/compile_only.sh plan --config=configs/debug.py --device=cpu:8 --searching", "searching"),
+    ("python launch/tpu_vm.py status --name=a --zone=us-west4-a --all", "--all"),
+    ("python launch/tpu_vm.py status --name=a --zone=us-west4-a", None),
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes():
+    """What is wrong with every command of the documents and of EXAMPLES; parsed together, to save time."""
+    examples = [Command("example", tuple(line.split())) for line, _ in EXAMPLES]
+    return find_mistakes(documented_commands() + examples)
+
 
 def documented_commands() -> list[Command]:
     """Every command of the READMEs and of the docstrings of commands, recipes and launchers."""
@@ -68,30 +99,32 @@ def documented_commands() -> list[Command]:
     return list(dict.fromkeys(found))
 
 
-def mistakes(commands: list[Command]) -> list[str]:
-    """What is wrong with each command that the programs themselves would reject."""
-    wrong, to_read = [], []
+def find_mistakes(commands: list[Command]) -> dict[Command, list[str]]:
+    """What is wrong with each command."""
+    wrong = {command: [] for command in commands}
+    to_parse = []  # (command, command that is parsed for it)
     for command in commands:
-        if command.words[1].startswith("launch/"):
-            before, started = split_run_arguments(command)
-            to_read += started
-            if command.words[0] != "bash":
-                # The launcher itself checks what follows --.
-                to_read.append(command)
-            else:
-                wrong += [f"{command}\n    {mistake}" for mistake in mistakes_of_script(before)]
+        if not command.words[1].startswith("launch/"):
+            to_parse.append((command, command))
+            continue
+        before, started = split_run_arguments(command)
+        to_parse += [(command, run) for run in started]
+        if command.words[0] == "bash":
+            wrong[command] += mistakes_of_script(before)
         else:
-            to_read.append(command)
-    answers = subprocess.run(
+            to_parse.append((command, command))
+    process = subprocess.run(
         [sys.executable, "-m", "support.parse_commands"],
-        input=json.dumps([command.words for command in to_read]),
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"},
+        input=json.dumps([parsed.words for _, parsed in to_parse]),
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
     )
-    assert answers.returncode == 0, answers.stderr
-    for command, answer in zip(to_read, json.loads(answers.stdout), strict=True):
-        wrong += [f"{command}\n    {answer}"] if answer else []
+    assert process.returncode == 0, process.stderr
+    for (command, _), answer in zip(to_parse, json.loads(process.stdout), strict=True):
+        # In usage lines, --option=NAME stands for one of several words.
+        if answer and not re.search(r"--\w+=[A-Z_]+: value should be one of", answer):
+            wrong[command].append(answer)
     return wrong
 
 
@@ -104,7 +137,9 @@ def mistakes_of_script(words: list[str]) -> list[str]:
         return []
     text = path.read_text(encoding="utf-8")
     options = [word.partition("=")[0] for word in words[2:] if word.startswith("--")]
-    return [f"{path.name} has no {option}" for option in options if not re.search(rf"{option}(?![\w-])", text)]
+    return [
+        f"{path.name} has no {option}" for option in options if not re.search(rf"{option}(?![\w-])", text)
+    ]
 
 
 def test_every_folder_explains_itself():
@@ -112,10 +147,10 @@ def test_every_folder_explains_itself():
     assert not missing, f"no README.md in {', '.join(missing)}"
 
 
-def test_documented_commands_are_right():
+def test_documented_commands_are_right(mistakes):
     commands = documented_commands()
     assert len(commands) > 30
-    wrong = mistakes(commands)
+    wrong = [f"{command}\n    {mistake}" for command in commands for mistake in mistakes[command]]
     assert not wrong, "\n".join(wrong)
 
 
@@ -167,40 +202,24 @@ def test_commands_are_found():
     assert found == ["python -m c --d=1", "python -m a --b"]
 
 
-RIGHT = "python -m electra_jax.pretrain --config=configs/debug.py:model=mcl --workdir=DIR"
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (f"{RIGHT} --config.train.num_steps=10", ""),
-        (f"{RIGHT} --config.train.num_step=10", "no such key"),
-        (f"{RIGHT} --config.train.num_steps=ten", "expected int"),
-        (f"{RIGHT} --work_dir=DIR", "work_dir"),
-        ("python -m electra_jax.pretrain --config=configs/debug.py:model=bert --workdir=DIR", "bert"),
-        ("python -m electra_jax.pretrain --config=configs/none.py --workdir=DIR", "none.py"),
-        ("python -m electra_jax.pretraining --workdir=DIR", "no module"),
-        ("python -m data_pipelines.corpus --trains a.txt", "--train"),
-        ("python -m data_pipelines.sample.wikitext2 --out DIR", ""),
-        ("bash launch/none.sh", "no file"),
-        ("bash launch/gpu_slurm.sh --node=2 -- --config=configs/debug.py --workdir=DIR", "no --node"),
-        ("bash launch/gpu_slurm.sh --nodes=2 -- --config=configs/debug.py --workdirs=DIR", "workdirs"),
-        ("bash launch/compile_only.sh plan --config=configs/debug.py --device=cpu:8 --searching", "searching"),
-        ("python launch/tpu_vm.py status --name=a --zone=us-west4-a --all", "--all"),
-        ("python launch/tpu_vm.py status --name=a --zone=us-west4-a", ""),
-    ],
-)
-def test_mistakes_in_commands_are_found(line, reason):
-    found = mistakes([Command("README.md", tuple(line.split()))])
-    assert (not found and not reason) or (reason and reason in found[0]), found
+@pytest.mark.parametrize(("line", "reason"), EXAMPLES)
+def test_mistakes_in_commands_are_found(line, reason, mistakes):
+    found = mistakes[Command("example", tuple(line.split()))]
+    assert not found if reason is None else reason in "".join(found), found
 
 
 def test_missing_files_dead_links_and_unknown_keys_are_found():
     path = ROOT / "README.md"
-    right = "[a](configs/debug.py) [b](https://x.org) `configs/debug.py:model=mcl` `loop.py` `runs/a.py` `NAME.py`"
-    assert missing_files(path, f"{right} `models/config.py` `training/loop.py`") == []
+    right = (
+        "[a](configs/debug.py) [b](https://x.org) `configs/debug.py:model=mcl` `models/config.py` `loop.py`"
+    )
+    assert missing_files(path, f"{right} `runs/a.py` `NAME.py`") == []
     wrong = "[a](configs/debugs.py) `configs/none.py` `no_such_module.py`"
-    assert missing_files(path, wrong) == ["link configs/debugs.py", "file configs/none.py", "file no_such_module.py"]
+    assert missing_files(path, wrong) == [
+        "link configs/debugs.py",
+        "file configs/none.py",
+        "file no_such_module.py",
+    ]
     assert keys_of_markdown("`config.train.remat` `--config.a.b=1` `config.json` `train.remat`") == [
         "train.remat",
         "a.b",

@@ -48,11 +48,11 @@ def attention_gradient(
     """
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
     if form == "plain":
-        layer = SelfAttention(encoder, is_main_process=False)
+        layer = SelfAttention(encoder, is_first_layer=False)
     else:
         disentangled = dataclasses.replace(encoder.disentangled, implementation=form)
         layer = DisentangledSelfAttention(
-            dataclasses.replace(encoder, disentangled=disentangled), is_main_process=False
+            dataclasses.replace(encoder, disentangled=disentangled), is_first_layer=False
         )
     x_BLD = jax.ShapeDtypeStruct((batch_size, length, encoder.hidden_size), encoder.dtype)
     table_RD = jax.ShapeDtypeStruct(

@@ -213,7 +213,7 @@ def test_attention_is_microsofts(microsoft, length, implementation, has_stream):
     config, inputs = our_config(implementation), padded_inputs(length)
     hidden, table = draw(2, length, HIDDEN, seed=1), draw(2 * BUCKETS, HIDDEN, seed=2)
     stream = draw(2, length, HIDDEN, seed=3) if has_stream else hidden
-    module = DisentangledSelfAttention(config, is_main_process=False)
+    module = DisentangledSelfAttention(config, is_first_layer=False)
     params = random_params(module, stream, hidden, table, inputs, False)
     params["output"] = {"kernel": jnp.eye(HIDDEN), "bias": jnp.zeros(HIDDEN)}  # lets the context through
     ours = jax.jit(lambda *args: module.apply({"params": params}, *args, False))(

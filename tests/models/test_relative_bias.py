@@ -158,7 +158,7 @@ def test_attention_by_hand():
     segments = np.asarray([[1] * 9 + [2] * 12 + [0] * 3, [1] * 24], np.int32)
     inputs = derive_inputs(jnp.asarray(rows(2)), SPECIAL, 2)._replace(segments_BL=jnp.asarray(segments))
     x = np.random.default_rng(0).normal(size=(2, LENGTH, 32)).astype(np.float32)
-    bias, attention = RelativeBias(config), SelfAttention(config, is_main_process=False)
+    bias, attention = RelativeBias(config), SelfAttention(config, is_first_layer=False)
     params = random_params(lambda: attention.init(key(), jnp.asarray(x), inputs, False))
     bias_NH = (
         np.random.default_rng(1)
@@ -279,7 +279,7 @@ def test_where_the_local_start_has_its_neighbours():
         config = make_pretraining_config(relative_section(positions, initializer="local")).discriminator
         bias_HLM, params = RelativeBias(config).init_with_output(key(), LENGTH)
         greatest = np.abs(unbox(params)["params"]["embedding"]).max()
-        kernel_DHK = unbox(SelfAttention(config, is_main_process=True).init(key(), x_BLD, inputs, False))[
+        kernel_DHK = unbox(SelfAttention(config, is_first_layer=True).init(key(), x_BLD, inputs, False))[
             "params"
         ]["key"]["kernel"]
         if positions:
@@ -320,7 +320,7 @@ def test_wrong_values_name_the_key(changes, message):
 def test_the_section_is_there_when_the_position_says_so_and_only_then():
     for section in (relative_section(position="absolute"), relative_section(relative_bias=None)):
         with pytest.raises(
-            ValueError, match=r"relative_bias.*when config\.model\.position is 'relative_bias', and only then"
+            ValueError, match=r"relative_bias.*if config\.model\.position is 'relative_bias', else None"
         ):
             make_pretraining_config(section)
 

@@ -23,26 +23,30 @@ class Command(NamedTuple):
     source: str
     words: tuple[str, ...]
 
+    @property
+    def is_name(self) -> bool:
+        """Whether it is only a program's name, as in "`python -m electra_jax.doctor` checks …"."""
+        return len(self.words) == 3 and self.words[1] == "-m"
+
     def __str__(self) -> str:
         return f"{self.source}: {shlex.join(self.words)}"
 
 
 def commands_of_markdown(source: str, text: str) -> list[Command]:
-    """The commands of all ```bash blocks, and of `code` in the text around them."""
+    """The commands of all ```bash blocks, read as one script, and of `code` in the text around them."""
     blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    words = [words for block in blocks for words in _split(block)]
-    words += [words for code in _inline_code(prose) if OMITTED not in code for words in _split(code)]
+    words = _split("\n".join(blocks))
+    words += _of_prose(prose)
     return [Command(source, tuple(found)) for found in words if _is_ours(found)]
 
 
 def commands_of_docstring(source: str, text: str) -> list[Command]:
-    """The commands of its indented blocks and of its `code`; [--option] is an option."""
-    blocks = re.findall(r"(?:^ {4,}.*\n|^\n(?= {4,}))+", text + "\n", re.MULTILINE)
-    codes = [*blocks, *_inline_code(text)]
-    lines = [line.replace("[", "").replace("]", "") for code in codes for line in _logical_lines(code)]
-    words = [found for code in _by_block(lines) for found in _split(code)]
-    return [Command(source, tuple(found)) for found in words if _is_ours(found) and OMITTED not in "".join(found)]
+    """The commands of its indented lines, read as one script, and of its `code`."""
+    blocks = re.findall(r"^ {4,}.*\n", text + "\n", re.MULTILINE)
+    words = [found for found in _split("".join(blocks)) if OMITTED not in "".join(found)]
+    words += _of_prose(text)
+    return [Command(source, tuple(found)) for found in words if _is_ours(found)]
 
 
 def links_of_markdown(text: str) -> list[str]:
@@ -102,13 +106,16 @@ def _inline_code(text: str) -> list[str]:
     return [" ".join(code.replace("\\\n", " ").split()) for code in codes]
 
 
+def _of_prose(text: str) -> list[list[str]]:
+    """Commands in `code`; an [--option] in brackets is one. A command without options is just its name."""
+    codes = [code.replace("[", "").replace("]", "") for code in _inline_code(text) if OMITTED not in code]
+    commands = [words for code in codes for words in _split(code)]
+    return [words if any(word.startswith("-") for word in words[2:]) else words[:3] for words in commands]
+
+
 def _logical_lines(code: str) -> list[str]:
     """Lines with continuations joined."""
-    return re.sub(r"\\+\n", " ", code).splitlines() + [""]
-
-
-def _by_block(lines: list[str]) -> list[str]:
-    return "\n".join(lines).split("\n\n")
+    return re.sub(r"\\+\n", " ", code).splitlines()
 
 
 def _split(code: str) -> list[list[str]]:

@@ -1,8 +1,8 @@
-"""Read command lines up to the point where the command would start: `python -m support.parse_commands`.
+"""Parse command lines without running the commands: `python -m support.parse_commands`.
 
-Takes a JSON list of command lines, each a list of words that begins with "python", from standard input. Prints
-a JSON list of what is wrong with each, "" where nothing is. Each is read by the command itself in a process of
-its own, since flags of absl are defined once a process.
+Reads a JSON list of command lines from standard input, each a list of words that begins with "python". Prints
+a JSON list of what is wrong with each, "" for nothing. The commands themselves do the parsing, each in a
+forked process, since absl's flags can be defined only once per process.
 """
 
 import argparse
@@ -26,12 +26,12 @@ def read(words: list[str]) -> str:
     """What is wrong with a command line, in this process."""
     is_module = words[1] == "-m"
     name, arguments = (words[2], words[3:]) if is_module else (words[1], words[2:])
-    if is_module and (importlib.util.find_spec(name.partition(".")[0]) is None or find_spec(name) is None):
+    if is_module and find_spec(name) is None:
         return f"there is no module {name}"
     if not is_module and not (ROOT / name).is_file():
         return f"there is no file {name}"
-    if is_module and name.partition(".")[0] not in ("electra_jax", "data_pipelines"):
-        return ""
+    if is_module and (not arguments or name.partition(".")[0] not in ("electra_jax", "data_pipelines")):
+        return ""  # only named, or another project's
     make_runs(arguments)
     errors = io.StringIO()
     sys.argv = [name, *arguments]
@@ -52,6 +52,7 @@ def read(words: list[str]) -> str:
 
 
 def find_spec(name: str):
+    """The module's spec, None if there is no such module or a package of it is missing."""
     try:
         return importlib.util.find_spec(name)
     except ModuleNotFoundError:
@@ -104,10 +105,11 @@ def read_in_child(words: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    import flax.traverse_util  # noqa: F401 (slow to import: once here rather than in every child)
-    import jax  # noqa: F401
-
     command_lines = json.load(sys.stdin)
+    # What is slow to import is imported once, here, and not in every child.
+    for name in {words[2] for words in command_lines if words[1] == "-m"}:
+        if name.partition(".")[0] in ("electra_jax", "data_pipelines") and find_spec(name) is not None:
+            importlib.import_module(name)
     stop_after_parsing()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         print(json.dumps([read_in_child(words) for words in command_lines]))
