@@ -49,7 +49,7 @@ def config_of(data, name, generator="model", model=ONE):
 
 
 def objective_of(config):
-    return make_objective(config, make_pretraining_config(config["model"]), SPECIAL)[0]
+    return make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
 
 
 def run_of(directory, data, name, generator="model", model=ONE):

@@ -33,7 +33,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.huggingface.card import Publication, make_card, read_record
-from electra_jax.models.flops import rtd_flops
+from electra_jax.objectives.electra import electra_flops
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.trained import dataset_paths, load_run
@@ -473,7 +473,7 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
     for row in training:  # a token of a longer row costs more
         length = SHORT if row["step"] <= LENGTHENED else LONG
         assert row["model_flops_per_second"] == pytest.approx(
-            3 * row["tokens_per_second"] * rtd_flops(run.model, length, run.config["objective"]["mask_prob"])
+            3 * row["tokens_per_second"] * electra_flops(run.model, length, run.config["objective"])
         )
     held_out = make_sequential(
         [DatasetSource(str(corpora / name), split="validation") for name in ("long", "second")]
