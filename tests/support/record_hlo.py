@@ -4,8 +4,8 @@
     python tests/support/record_hlo.py v5e:2x2 > tests/golden/hlo/v5e.txt    # also h100:4 and cpu:4
 
 tests/golden/hlo/ holds what this printed for each compiler whose text electra_jax/planning/collectives.py
-reads. The program computes the loss and gradients of five scanned layers, with parameters and batch sharded over
-four devices.
+reads. The program computes the loss and gradients of five scanned layers; parameters and batch are sharded
+over four devices.
 """
 
 import re
