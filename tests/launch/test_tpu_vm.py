@@ -139,7 +139,8 @@ def test_create_waits_until_it_is_active(sandbox):
     [
         (
             {"create_errors": ["RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepod' has been exceeded."]},
-            r"refused to create it: ERROR: .*Quota limit 'TPUV5sLitepod' has been exceeded\. .*another --zone, or ask for quota",
+            r"refused to create it: ERROR: .*Quota limit 'TPUV5sLitepod' has been exceeded\. "
+            r".*another --zone, or ask for quota",
         ),
         (
             {"lives": [["WAITING_FOR_RESOURCES", "FAILED"]]},
@@ -197,7 +198,8 @@ def test_setup_installs_gcsfuse_and_a_newer_python_if_they_are_missing(sandbox):
         write_program(sandbox.root / "bin" / name, "exit 1")
     write_program(
         sandbox.root / "bin" / "python3",
-        'case "$*" in -c*) exit 1 ;; *find*) echo /uv/python3.11 ;; *) echo "$*" >> "$STAND_IN/python3" ;; esac',
+        'case "$*" in -c*) exit 1 ;; *find*) echo /uv/python3.11 ;; '
+        '*) echo "$*" >> "$STAND_IN/python3" ;; esac',
     )
     sandbox.succeed("create", TYPE, QUICK)
     sandbox.succeed("setup", "--bucket=my-bucket")
@@ -347,12 +349,12 @@ gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/w
 git -C CHECKOUT status --porcelain
 git -C CHECKOUT archive --format=tar.gz --output=ARCHIVE HEAD
 gcloud compute tpus tpu-vm scp ARCHIVE small:.electra_jax.tar.gz --worker=all ZONE
-gcloud compute tpus tpu-vm ssh small --worker=all '--command=mkdir -p .electra_jax && tar -xzOf .electra_jax.tar.gz \
-launch/tpu_worker.sh > .electra_jax/worker.new && mv .electra_jax/worker.new .electra_jax/worker.sh && \
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=mkdir -p .electra_jax && \
+tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > .electra_jax/worker.new && mv .electra_jax/worker.new .electra_jax/worker.sh && \
 bash .electra_jax/worker.sh setup my-bucket' ZONE
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh status' ZONE
-gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN --config=c.py \
---workdir=bucket/runs/a --distributed' ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN \
+--config=c.py --workdir=bucket/runs/a --distributed' ZONE
 """
 
 
