@@ -16,7 +16,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import DTYPES, make_pretraining_config
 from electra_jax.objectives.corruption import max_predictions_per_seq
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import SPECIAL
 from electra_jax.training.program import make_program
 
@@ -63,7 +63,7 @@ def compare_steps(
         }
     ours = max(figures[f"{name}_{dtype}_tokens_per_second"] for dtype in DTYPES)
     peer = max(figures[f"torch_{dtype}_tokens_per_second"] for dtype in DTYPES)
-    _, flops_per_token = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    flops_per_token = forward_flops(config, make_pretraining_config(config["model"]))
     return figures | {
         f"{name}_tokens_per_second": ours,
         "ratio_to_better_peer": ours / peer,
@@ -95,7 +95,7 @@ def jax_contestants(name: str, config: dict[str, Any], ids_BL: np.ndarray) -> li
 
 def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], object]:
     """The training step as `pretrain` compiles it, on rows that are already on the device."""
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     mesh = make_mesh(config["mesh"])
     with axis_context(mesh):
         program = make_program(config, objective, mesh)

@@ -38,7 +38,12 @@ class WordsParser(tuple_parser.TupleParser):
     def parse(self, argument: Any) -> tuple:
         if not isinstance(argument, str) or argument.lstrip().startswith(("(", "[", "'", '"')):
             return super().parse(argument)
-        return tuple(_literal(word.strip()) for word in argument.split(",") if word.strip())
+        return tuple(_literal(word) for word in split_words(argument))
+
+
+def split_words(text: str) -> list[str]:
+    """The words of "a,b", without spaces around them."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def run_command(

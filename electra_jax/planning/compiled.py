@@ -66,7 +66,7 @@ def trace_step(
     """
     train = config["train"]
     model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
-    objective, _ = make_objective(config, model, SPECIAL)
+    objective = make_objective(config, model, SPECIAL)
     mesh = make_mesh(config["mesh"], devices)
     check_batch(train["batch_size"], train["num_microbatches"], mesh)
     # Outside the mesh's context, in which optax would place its constants on absent devices.

@@ -15,7 +15,7 @@ from configs import debug
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.models.config import REMAT, make_pretraining_config
-from electra_jax.models.flops import rtd_flops
+from electra_jax.objectives.registry import forward_flops
 from electra_jax.planning.chips import chip_of, price_of
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, matmul_flops, measure_step
@@ -93,7 +93,7 @@ def test_a_measured_step_matches_the_step_that_runs(fsdp, remat, ema_decay):
     assert step.memory.batch_and_metrics == on_one(batch) + on_one((state.step, state.window))
     assert step.memory.temporary > on_one(state.params)  # the gradients alone
     model = make_pretraining_config(full["model"])
-    forward = rtd_flops(model, LENGTH, full["objective"]["mask_prob"]) * 16 * LENGTH
+    forward = forward_flops(full, model) * 16 * LENGTH
     # Positions are a whole number a row, and the first layer's input has no gradient.
     assert step.flops == pytest.approx(3 * forward * (1.0 if remat == "none" else 1.03), rel=0.06)
     kinds = {each.kind for each in step.collectives}
@@ -164,7 +164,7 @@ def test_a_batch_that_the_devices_cannot_share_is_rejected():
 
 def test_an_estimate_agrees_with_one_by_hand():
     full = config(train={"batch_size": 64})
-    forward = rtd_flops(make_pretraining_config(full["model"]), LENGTH, full["objective"]["mask_prob"])
+    forward = forward_flops(full, make_pretraining_config(full["model"]))
     figures = estimate(
         full,
         num_steps=1000,
