@@ -33,11 +33,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from electra_jax.configuration.flags import silence_libraries
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
-from electra_jax.pretrain import silence_libraries
-from electra_jax.runs.directory import write_json
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.trained import restore_params
 from electra_jax.soups.ingredients import SOUP_FILE, Ingredient, open_ingredients
