@@ -44,7 +44,7 @@ from electra_jax.finetune import SEED
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.runs.pretraining import pretrain
-from electra_jax.soup import SoupOptions, make_soup
+from electra_jax.soups.averaging import SoupOptions, make_soup
 from electra_jax.training.loop import NonFiniteLossError
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
+from electra_jax.configuration.objectives import clean_objective
 from electra_jax.training.writers import read_metrics
 
 # What may change when a run resumes: what it reports and how often, and the devices it runs on.
@@ -22,8 +23,8 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old = flatten_dict(json.loads(path.read_text()), sep=".")
-    new = flatten_dict(json.loads(json.dumps(description)), sep=".")
+    old = _flat_settings(json.loads(path.read_text()))
+    new = _flat_settings(json.loads(json.dumps(description)))
     later = {f"config.{key}": value for key, value in DEFAULTS_OF_LATER_KEYS.items()}
     old = {key: value for key, value in later.items() if key in new} | old
     keys = sorted(old.keys() | new.keys())
@@ -36,6 +37,15 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
             f"{workdir} belongs to a run with other settings:\n{lines}\n"
             "Use another --workdir, or give the settings of the run."
         )
+
+
+def _flat_settings(description: dict[str, Any]) -> dict[str, Any]:
+    """The description as {"config.section.key": value}. Keys of config.objective that the objective does not read are left out, since
+    older runs have the keys of all objectives."""
+    config = description["config"]
+    if "objective" in config:
+        config = config | {"objective": clean_objective(config["objective"])}
+    return flatten_dict(description | {"config": config}, sep=".")
 
 
 def _may_change(key: str) -> bool:

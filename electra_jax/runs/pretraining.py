@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
-from data_pipelines.tokenizer import load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.distributed.processes import barrier, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice

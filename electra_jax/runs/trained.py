@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import make_objective, parameter_kind
+from electra_jax.objectives.registry import find_row, first_stage_from, make_objective, parameter_form
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
 
@@ -31,8 +31,6 @@ MAY_DIFFER_IN_MODEL = (
     "dtype",
     "disentangled.implementation",
 )
-# Keys of config.model that a masked language model does not use: it has the discriminator's shape.
-UNUSED_BY_MLM = ("generator.", "embedding_sharing")
 
 
 class TrainedRun(NamedTuple):
@@ -64,7 +62,7 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     config = description["config"]
     model = make_pretraining_config(config["model"])
     tokenizer = load_tokenizer(str(workdir / "tokenizer"))
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     params, _ = abstract_params(objective, config["data"]["sequence_length"])
     everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
     step, params = restore_params(
@@ -131,9 +129,9 @@ def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) ->
 def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]:
     """(step, parameters) of the run `initial`, for a run that starts from it.
 
-    The second stage of the objective two_stage may start from its first stage, plain masked language
-    modelling: both of its encoders are then copies of the one trained there, and the detection head is newly
-    initialised.
+    A run in the second of two stages (objectives/two_stage.py) may start from the first stage, plain masked
+    language modelling: both of its encoders are then copies of the one trained there, and the detection head
+    is newly initialised.
 
     Args:
       params: the newly initialised parameters.
@@ -142,21 +140,18 @@ def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]
     Raises:
       FileNotFoundError, OSError: see `restore_params`.
     """
-    if "discriminator" not in abstract or read_description(initial)["config"]["objective"]["name"] != "mlm":
+    stage = first_stage_from(read_description(initial)["config"]["objective"]["name"], abstract)
+    if stage is None:
         return restore_params(initial, None, abstract)
-    names = {
-        "embeddings": "generator_embeddings",
-        "generator": "generator",
-        "generator_predictions": "generator_predictions",
+    step, first = restore_params(
+        initial, None, {theirs: abstract[own] for own, theirs in stage.modules.items()}
+    )
+    # Copies, since a training step donates its state: no array may be in it twice.
+    copies = {
+        own: {name: first[theirs][name] for name in abstract[own]} for own, theirs in stage.copies.items()
     }
-    step, first = restore_params(initial, None, {name: abstract[own] for name, own in names.items()})
-    copies = {  # of the arrays, since a training step donates its state: no array may be in it twice
-        "discriminator_embeddings": {
-            name: first["embeddings"][name] for name in abstract["discriminator_embeddings"]
-        },
-        "discriminator": first["generator"],
-    }
-    return step, params | {own: first[name] for name, own in names.items()} | jax.tree.map(jnp.copy, copies)
+    started = {own: first[theirs] for own, theirs in stage.modules.items()}
+    return step, params | started | jax.tree.map(jnp.copy, copies)
 
 
 def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -178,19 +173,21 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
         them. Or the objective needs an initial run and `initial` is "".
     """
     name = config["objective"]["name"]
+    stage = find_row(name).first_stage
     if not initial:
-        if name == "two_stage":
+        if stage is not None:
             raise ValueError(
-                "config.checkpoint.init_from: got '', expected the run of the first stage, since "
-                "config.objective.name is 'two_stage'. Train it with objective=mlm and the same size."
+                f"config.checkpoint.init_from: got '', expected the run of the first stage, since "
+                f"config.objective.name is {name!r}. Train it with objective={stage.objective} and the same "
+                "size."
             )
         return
     theirs = read_description(Path(initial))["config"]
     spell = lambda config: " with generator ".join(
         repr(config["objective"][key]) for key in ("name", "generator") if config["objective"][key] != "model"
     )
-    is_next_stage = name == "two_stage" and theirs["objective"]["name"] == "mlm"
-    if parameter_kind(theirs["objective"]) != parameter_kind(config["objective"]) and not is_next_stage:
+    is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
+    if parameter_form(theirs["objective"]) != parameter_form(config["objective"]) and not is_next_stage:
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with objective {spell(theirs)}, this run "
             f"has {spell(config)}: their parameters differ. Use the same objective, or another run."
@@ -198,7 +195,7 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     differing = {
         key: values
         for key, values in differing_settings(theirs["model"], config["model"]).items()
-        if not (is_next_stage and key.startswith(UNUSED_BY_MLM))
+        if not (is_next_stage and key.startswith(stage.unused_model_keys))
     }
     if differing:
         lines = "\n".join(
