@@ -86,7 +86,9 @@ def kill_after_a_checkpoint(workdir, data, environment):
 
 
 @pytest.mark.slow
-def test_killed_then_without_disk_space_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
+def test_killed_then_without_disk_space_then_resumed_equals_uninterrupted(
+    finished, data, environment, tmp_path
+):
     expected, workdir = comparable(finished[0]), tmp_path / "killed"
     kill_after_a_checkpoint(workdir, data, environment)
     killed_at = checkpoints(workdir)
@@ -212,9 +214,7 @@ def test_the_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops
         ),
     ],
 )
-def test_a_wrong_setting_names_its_key_and_nothing_is_written(
-    changes, error, message, data, tmp_path
-):
+def test_a_wrong_setting_names_its_key_and_nothing_is_written(changes, error, message, data, tmp_path):
     truncated = tmp_path / "truncated"
     shutil.copytree(data / "corpus", truncated)
     shard = next(truncated.glob("*-train.array_record-00000*"))

@@ -308,9 +308,7 @@ def three_stages(corpora):
         ),
     ],
 )
-def test_the_data_of_every_stage_are_checked_before_the_first_step(
-    change, error, message, corpora, tmp_path
-):
+def test_the_data_of_every_stage_are_checked_before_the_first_step(change, error, message, corpora, tmp_path):
     change = {
         key: value.format(corpora=corpora) if isinstance(value, str) else value
         for key, value in change.items()
