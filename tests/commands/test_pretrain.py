@@ -1,5 +1,5 @@
-"""`python -m electra_jax.pretrain` as people run it: to the end, killed, without disk space, with NaN, and with
-wrong settings."""
+"""`python -m electra_jax.pretrain` as people run it: to the end, killed, on a full disk, with NaN, and with wrong
+settings."""
 
 import functools
 import json
@@ -86,9 +86,7 @@ def kill_after_a_checkpoint(workdir, data, environment):
 
 
 @pytest.mark.slow
-def test_killed_then_without_disk_space_then_resumed_equals_uninterrupted(
-    finished, data, environment, tmp_path
-):
+def test_killed_then_on_a_full_disk_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
     expected, workdir = comparable(finished[0]), tmp_path / "killed"
     kill_after_a_checkpoint(workdir, data, environment)
     killed_at = checkpoints(workdir)

@@ -1,4 +1,4 @@
-"""Several processes on one machine, over its network, make the run of one process, whatever interrupts them."""
+"""Several processes on one machine make the run of one process, whatever interrupts them."""
 
 import functools
 import json
@@ -122,7 +122,7 @@ def assert_same(rows, expected):
 
 
 def assert_batches(processes, data, first, last):
-    """Assert that the batches of steps first … last - 1, and of an evaluation, hold the rows of the mixtures."""
+    """Assert that the batches of steps first … last - 1 and of evaluation 0 hold the rows of the mixtures."""
     batches, expected = processes.batches(), batches_of_mixtures(data)
     assert batches == {key: expected[key] for key in batches}
     assert batches.keys() >= {("eval", 0), *(("train", step) for step in range(first, last))}

@@ -1,4 +1,4 @@
-"""The moving average of the parameters: its recursion, its sharding, its checkpoints, and runs without one."""
+"""The moving average of the parameters: its recursion, sharding and checkpoints, and runs without one."""
 
 import contextlib
 import json
