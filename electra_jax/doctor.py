@@ -29,7 +29,7 @@ from jax.experimental import multihost_utils
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
-from electra_jax.configuration.stages import make_stages
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import (
     barrier,
     define_process_flags,
@@ -40,7 +40,7 @@ from electra_jax.distributed.processes import (
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.pretrain import silence_libraries
 from electra_jax.runs.directory import flatten
-from electra_jax.runs.inputs import RunInputs, dataset_values, open_inputs
+from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.training.program import make_program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -118,16 +118,14 @@ def check_same(config: dict[str, Any]) -> Finding:
 def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInputs]) -> Finding:
     """The datasets, as training would open them; the inputs are appended to `opened` when they fit
     together."""
-    names = [
-        name for stage in make_stages(config) for name in dataset_values(stage.config["data"])["datasets"]
-    ]
-    samples = [name for name in names if name.startswith(SAMPLE_PREFIX)]
+    resolved = resolve(config)
+    samples = [name for name in resolved.datasets if name.startswith(SAMPLE_PREFIX)]
     if samples and jax.process_count() > 1:
         raise ValueError(
             f"config.data.datasets: got {samples[0]!r} in a run of {jax.process_count()} processes, "
             "expected the directory of a dataset that all of them see."
         )
-    inputs = open_inputs(config, workdir)
+    inputs = open_inputs(resolved, workdir)
     described = []
     for stage in inputs.stages:
         for held in (stage.mixture, stage.held_out):

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
-from electra_jax.configuration.stages import make_stages
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.planning.chips import CHIPS, GIB, chip_of, price_of
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, measure_step
@@ -120,7 +120,7 @@ def plan_stages(config: dict[str, Any], device: str) -> list[dict[str, Any]]:
     """
     available = chip_of(device)[1].memory
     devices, values = absent_devices(device), []
-    for stage in make_stages(config):
+    for stage in resolve(config).stages:
         best, step, trials = plan(stage.config, devices, available, is_searching=_SEARCH.value)
         num_steps = stage.end - stage.first_step
         figures = estimate_stage(best, device, num_steps, len(devices), step.memory)

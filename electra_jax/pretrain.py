@@ -29,6 +29,7 @@ from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.tokenizers.huggingface import adopt_tokenizer
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import (
     barrier,
     define_process_flags,
@@ -64,7 +65,7 @@ def run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    inputs = open_inputs(config, workdir)
+    inputs = open_inputs(resolve(config), workdir)
     config, mesh = inputs.config, inputs.mesh
     initial = config["checkpoint"]["init_from"]
     if not (workdir / "config.json").exists():  # a run that goes on needs its start no more

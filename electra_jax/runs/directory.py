@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import read_metrics
 
@@ -22,10 +22,10 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
-    old = {
-        f"config.{key}": value for key, value in DEFAULTS_OF_LATER_KEYS.items() if f"config.{key}" in new
-    } | old
+    old, new = (
+        flatten(described | {"config": upgrade_config(described["config"])})
+        for described in (json.loads(path.read_text()), json.loads(json.dumps(description)))
+    )
     free = tuple(f"config.{section}." for section in MAY_CHANGE_SECTIONS)
     differing = [
         key
