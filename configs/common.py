@@ -46,10 +46,6 @@ SHARED: dict[str, dict[str, Any]] = {
         # What replaces tokens: "model", or for electra, electra_15 and deberta_v3 a fixed distribution,
         # "unigram" (as frequent as in the batch) or "uniform" (ELECTRA §3.2): no generator is trained then.
         "generator": "model",
-        # Share of the chosen tokens that become any token, for mlm only. BERT: 0.1, with mask_token_prob=0.8.
-        "random_token_prob": 0.0,
-        # Of the loss of replace_mlm's and all_tokens_mlm's encoder. The paper states none: our choice.
-        "token_weight": 1.0,
     },
     "data": {
         # Directories made by `python -m data_pipelines.corpus`, or the sample, which is downloaded and

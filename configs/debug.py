@@ -62,17 +62,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "deberta_v3": {"disc_weight": 5.0},
     "mcl": {
         "disc_weight": 5.0,
-        "swap_prob": 0.15,
-        "swap_permutation": "uniform",
-        "insert_prob": 0.15,
-        "slm_weight": 1.0,
         "std_weight": 5.0,
         "itd_weight": 5.0,
-        "re_mlm_weight": 1.0,
-        "re_slm_weight": 1.0,
         "re_rtd_weight": 5.0,
         "re_std_weight": 5.0,
-        "correction_normalizer": "selected",
     },
 }
 

@@ -8,14 +8,14 @@ dropped.
 import copy
 from typing import Any
 
+from electra_jax.configuration.objectives import clean_objective
+
 # Key of a later version: the value that held before.
 DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "stages": [],
     "train.ema_decay": 0.0,
     "model.relative_bias": None,
     "objective.generator": "model",
-    "objective.random_token_prob": 0.0,
-    "objective.token_weight": 1.0,
     "probe": {
         "every": 0,
         "config": "configs/finetune.py:task=trec6",
@@ -45,6 +45,8 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
             (config[section] if section else config).setdefault(name, copy.deepcopy(value))
     if "model" in config:
         config["model"] = upgrade_encoder(config["model"])
+    if "objective" in config:  # which had the keys of all objectives
+        config["objective"] = clean_objective(config["objective"])
     return config
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from electra_jax.configuration.checks import check_values, check_warmup
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
 from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
-from electra_jax.objectives.registry import forward_flops
+from electra_jax.objectives.registry import objective_row
 
 
 class FrozenDict(dict):
@@ -53,12 +53,12 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
     Raises:
       ValueError: a value is not allowed, or values do not fit together; names the key and how to change it.
     """
+    config = config | {"objective": {**objective_row(config["objective"]).settings, **config["objective"]}}
     check_values(config)
     check_warmup(config)
     train = config["train"]
     model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
-    forward_flops(config, model)  # raises ValueError for an unknown objective or generator
-    config = config | {"data": config["data"] | dataset_values(config["data"])}
+    config |= {"data": config["data"] | dataset_values(config["data"])}
     return ResolvedConfig(freeze(config), model, tuple(map(_resolve_stage, make_stages(config))))
 
 

@@ -65,7 +65,7 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path) -> RunInputs:
     config, model = resolved.values, resolved.model
     mesh = make_mesh(config["mesh"])
     stages = open_stages(resolved.stages, model, mesh, workdir)
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     description = {
         "config": config,
         "data": [info.fingerprint for stage in stages if not stage.reads_on for info in stage.mixture.infos],
