@@ -51,6 +51,35 @@ RECIPES = {
     "small": Recipe(128, 256, 128, 128, 1_000_000),  # [E]
 }
 
+COURSES = {
+    "swap_prob": 0.15,  # [R]
+    "swap_permutation": "uniform",  # [E]; or "cyclic", in which no token keeps its place
+    "insert_prob": 0.15,  # [E]
+    # Weights of the courses: no source states one. 50 is ELECTRA's, and the default of COCO-LM's code
+    # [C].
+    "gen_weight": 1.0,  # masked tokens
+    "disc_weight": 50.0,  # replaced tokens [E]
+    "slm_weight": 1.0,  # swapped tokens, generator [R]
+    "std_weight": 50.0,  # swapped tokens, discriminator [E]
+    "itd_weight": 50.0,  # inserted tokens [E]
+    "re_mlm_weight": 1.0,  # [R]
+    "re_slm_weight": 1.0,  # [R]
+    "re_rtd_weight": 50.0,  # [E]
+    "re_std_weight": 50.0,  # [E]
+    "correction_normalizer": "selected",  # the tokens that are corrected [E]; or "all"
+}
+OPTIMIZER = {
+    "learning_rate": 5e-4,  # [R]
+    "schedule": "warmup_then_decay",  # [E]
+    "warmup_steps": 10_000,  # [R]
+    "beta1": 0.9,  # [R]
+    "beta2": 0.98,  # [R]
+    "epsilon": 1e-6,  # [R]
+    "weight_decay": 0.01,  # [R]; the first of the shared groups spares the relative bias, too [E]
+    "bias_correction": True,  # [E]
+    "clip_norm": 1.0,  # [E]
+}
+
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The recipe of one size and objective.
@@ -88,34 +117,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "name": chosen["objective"],  # mcl | electra | mlm
             "mask_prob": 0.15,  # [V]
             "mask_token_prob": 1.0,  # [R]
-            "swap_prob": 0.15,  # [R]
-            "swap_permutation": "uniform",  # [E]; or "cyclic", in which no token keeps its place
-            "insert_prob": 0.15,  # [E]
-            # Weights of the courses: no source states one. 50 is ELECTRA's, and the default of COCO-LM's code
-            # [C].
-            "gen_weight": 1.0,  # masked tokens
-            "disc_weight": 50.0,  # replaced tokens [E]
-            "slm_weight": 1.0,  # swapped tokens, generator [R]
-            "std_weight": 50.0,  # swapped tokens, discriminator [E]
-            "itd_weight": 50.0,  # inserted tokens [E]
-            "re_mlm_weight": 1.0,  # [R]
-            "re_slm_weight": 1.0,  # [R]
-            "re_rtd_weight": 50.0,  # [E]
-            "re_std_weight": 50.0,  # [E]
-            "correction_normalizer": "selected",  # the tokens that are corrected [E]; or "all"
+            **COURSES,
         },
         data={"sequence_length": recipe.sequence_length},
-        optimizer={
-            "learning_rate": 5e-4,  # [R]
-            "schedule": "warmup_then_decay",  # [E]
-            "warmup_steps": 10_000,  # [R]
-            "beta1": 0.9,  # [R]
-            "beta2": 0.98,  # [R]
-            "epsilon": 1e-6,  # [R]
-            "weight_decay": 0.01,  # [R]; the first of the shared groups spares the relative bias, too [E]
-            "bias_correction": True,  # [E]
-            "clip_norm": 1.0,  # [E]
-        },
+        optimizer=OPTIMIZER,
         train={"num_steps": recipe.num_steps, "batch_size": recipe.batch_size},
         eval={"batch_size": min(recipe.batch_size, 256)},
         # Fine-tuned with ELECTRA's settings [E].

@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
         data,
         environment,
         optimizer__learning_rate=1e30,
-        optimizer__warmup_steps=1_000,
+        optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
         data,
         environment,
         optimizer__learning_rate=1e30,
-        optimizer__warmup_steps=1_000,
+        optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert (
