@@ -2,7 +2,6 @@
 export` can read."""
 
 import contextlib
-import copy
 import os
 import tempfile
 from pathlib import Path
@@ -59,11 +58,8 @@ def import_checkpoint(path: Path, out: Path, choices: ImportOptions) -> list[str
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
     source = restore.read_source(path, choices.kind, choices.generator)
     kind = next(iter(source.models.values())).config["model_type"]
-    config = last_stage(
-        upgrade_config(
-            copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()
-        )
-    )
+    config = source.training or load_config(choices.recipe or RECIPES[kind]).to_dict()
+    config = last_stage(upgrade_config(config))
     config["checkpoint"]["init_from"] = ""
     config["objective"], objective_notes = restore.plain_objective(config["objective"])
     if config["objective"]["name"] == "mlm" and list(source.models) == ["discriminator"]:

@@ -78,9 +78,7 @@ def encoder_of_run(
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
-    fields = from_config_json(
-        model.config, implementation="skew", enhanced_mask_decoder=False, dtype="float32"
-    )
+    fields = from_config_json(model.config, enhanced_mask_decoder=False, dtype="float32")
     config = make_encoder_config(fields)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))

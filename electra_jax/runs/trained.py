@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
@@ -29,7 +29,6 @@ MAY_DIFFER_IN_MODEL = (
     "initializer",
     "initializer_range",
     "dtype",
-    "disentangled.implementation",
 )
 
 
@@ -92,8 +91,7 @@ def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]
     path, stage = workdir / "datasets.json", stage_at(config, step)
     if not path.is_file():
         return list(stage.config["data"]["datasets"])
-    # Runs of versions without stages have no such key.
-    entries = [{"first_step": 0} | entry for entry in json.loads(path.read_text())]
+    entries = upgrade_datasets(json.loads(path.read_text()), config)
     newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
     return [entry["path"] for entry in entries if entry["first_step"] == newest]
 

@@ -115,7 +115,7 @@ def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
         data,
         environment,
         optimizer__learning_rate=1e30,
-        optimizer__warmup_steps=1_000,
+        optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
@@ -134,7 +134,7 @@ def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
         data,
         environment,
         optimizer__learning_rate=1e30,
-        optimizer__warmup_steps=1_000,
+        optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert (

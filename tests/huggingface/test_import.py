@@ -423,6 +423,7 @@ def test_a_run_that_goes_on_needs_its_start_no_more(data, tmp_path):
     config = tiny_export.make_config(tiny_export.electra_model(), data)
     config["checkpoint"] |= {"init_from": str(initial), "every": 1}
     config["train"] |= {"num_steps": 1, "batch_size": 8}
+    config["optimizer"]["warmup_steps"] = 0
     config["eval"] |= {"batch_size": 8, "max_batches": 1}
     config["log"]["progress"] = False
     summary = pretrain(config, tmp_path / "run")

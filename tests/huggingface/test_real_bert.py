@@ -106,6 +106,7 @@ def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported,
     config = load_config(f"configs/continued.py:run={run}").to_dict()
     config["data"] |= {"datasets": (str(tmp_path / "corpus"),), "sequence_length": 64}
     config["train"] |= {"num_steps": 2, "batch_size": 8}
+    config["optimizer"]["warmup_steps"] = 1
     config["eval"] |= {"batch_size": 8, "max_batches": 1}
     config["log"] |= {"every": 1, "progress": False}
     summary = pretrain(config, tmp_path / "continued")
