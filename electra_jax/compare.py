@@ -44,7 +44,7 @@ from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.pretrain import run, silence_libraries
 from electra_jax.runs.directory import write_json
-from electra_jax.soup import SoupOptions, make_soup
+from electra_jax.soups.averaging import SoupOptions, make_soup
 from electra_jax.training.loop import NonFiniteLossError
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import last_stage

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import make_objective
 from electra_jax.runs.trained import dataset_paths, differing_settings, find_step, read_description
-from electra_jax.training.optimizer import path_name
 from electra_jax.training.state import abstract_params
 
 SOUP_FILE = "soup.json"
@@ -162,4 +161,5 @@ def _check_same_start(first: Ingredient, other: Ingredient) -> None:
 
 
 def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
-    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}

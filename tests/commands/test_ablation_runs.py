@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from configs import continued
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax import pretrain
 from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
 from electra_jax.conversion.export_run import export_run

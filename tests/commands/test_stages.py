@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from configs import continued, debug
 from data_pipelines import mixture
-from data_pipelines.corpus import build_corpus
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.mixture import (
     DatasetSource,
     continue_sources,
@@ -171,15 +172,14 @@ def corpora(data, tmp_path_factory):
     """Datasets of one text: "short" with rows of 16, "long" and "second" with rows of 32, "other" with
     another tokenizer."""
     root = tmp_path_factory.mktemp("corpora")
-    build_corpus(
-        str(root / "short"),
+    settings = CorpusSettings(
         train=[str(data / "train.txt")],
         validation=[str(data / "validation.txt")],
         tokenizer=str(data / "tokenizer_corpus"),
         sequence_length=SHORT,
         packing="documents",
-        num_processes=1,
     )
+    build_corpus(str(root / "short"), settings)
     for name, path in (("long", "corpus"), ("second", "corpus"), ("other", "other")):
         shutil.copytree(data / path, root / name)
     return root
@@ -328,8 +328,8 @@ def test_rows_longer_than_the_model_are_refused(corpora, tmp_path):
 
 
 def test_stages_have_one_state_and_doctor_finds_them_well(corpora, tmp_path, monkeypatch):
-    opened, looked_at, load = [], [], mixture.corpus.load_corpus_info
-    monkeypatch.setattr(mixture.corpus, "load_corpus_info", lambda path: looked_at.append(path) or load(path))
+    opened, looked_at, load = [], [], mixture.load_dataset_info
+    monkeypatch.setattr(mixture, "load_dataset_info", lambda path: looked_at.append(path) or load(path))
     finding = doctor.check_run_inputs(configuration(corpora, three_stages(corpora)), tmp_path / "run", opened)
     assert finding.problem == "" and finding.text.startswith(
         "1 dataset, rows of 16; from step 9 on 2 datasets, rows of 32: "

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from data_pipelines.tokenizers.train import train_tokenizer
 from electra_jax import pretrain
 from electra_jax.conversion.export_run import export_run, held_out_rows
 from electra_jax.conversion.import_checkpoint import import_checkpoint
