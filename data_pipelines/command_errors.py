@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 PREFIX = "error: "
 # What a person can act on: wrong settings, files that are missing or damaged, packages that are not
@@ -17,3 +17,9 @@ def errors_on_the_terminal() -> Iterator[None]:
         yield
     except EXPECTED as error:
         sys.exit(f"{PREFIX}{error}")
+
+
+def shorten(items: Sequence[str], max_shown: int = 4, separator: str = ", ") -> str:
+    """The first items as text, and how many more there are."""
+    rest = [f"… and {len(items) - max_shown} more"] if len(items) > max_shown else []
+    return separator.join([*items[:max_shown], *rest])

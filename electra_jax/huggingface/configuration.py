@@ -1,16 +1,16 @@
-"""Our EncoderConfig as the config.json of `transformers`, and back.
+"""Converts between our EncoderConfig and the config.json of `transformers`.
 
-Every field that differs from the class's default is written, and those that libraries or versions disagree
-about.
+Every field is written whose value differs from the class's default, or whose default differs between
+libraries or releases.
 """
 
 from typing import Any
 
 from electra_jax.models.config import DisentangledConfig, EncoderConfig, RelativeBiasConfig
 
-ACTIVATION = "gelu"  # the exact one
+ACTIVATION = "gelu"  # exact, not the tanh approximation
 
-# Field of config.json → our field, where the meaning is the same in all families.
+# Field of config.json → our field, for fields with the same meaning in all families.
 _FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -27,9 +27,9 @@ _FIELDS = {
 # Role → class of `transformers` that loads the export.
 ELECTRA_CLASSES = {"discriminator": "ElectraForPreTraining", "generator": "ElectraForMaskedLM"}
 DEBERTA_CLASSES = {"discriminator": "DebertaV2Model", "generator": "DebertaV2ForMaskedLM"}
-# An ELECTRA with a relative bias has no class in `transformers`; its own are in a file that travels with the
-# model. It has a type of its own, too: with ELECTRA's it would load as one where the file is not trusted, and
-# the bias be left out.
+# `transformers` has no class for an ELECTRA with a relative bias; a file that travels with the model defines
+# one. The model also has its own model_type: with ELECTRA's it would load as an ELECTRA without the bias if
+# the user does not trust the file.
 RELATIVE_BIAS_TYPE, RELATIVE_BIAS_FILE = "electra_relative_bias", "modeling_electra_relative_bias.py"
 RELATIVE_BIAS_PREFIX = "ElectraRelativeBias"
 RELATIVE_BIAS_TASKS = (
@@ -39,7 +39,7 @@ RELATIVE_BIAS_TASKS = (
     "ForTokenClassification",
     "ForQuestionAnswering",
 )
-# model_type → (fields that must have one of these values when they are there, what else would be needed).
+# Field → the values that our encoders can compute; the field may be missing.
 _SUPPORTED = {
     "hidden_act": (ACTIVATION,),
     "position_embedding_type": ("absolute", None),
@@ -51,9 +51,8 @@ _SUPPORTED = {
     "conv_act": (ACTIVATION,),
     "conv_groups": (1,),
 }
-_REQUIRED_OF_ELECTRA = (
-    "embedding_size",
-)  # the others' embeddings are as wide as the model, unless they say it
+# In other families embeddings are as wide as the hidden states unless the field is given.
+_REQUIRED_OF_ELECTRA = ("embedding_size",)
 _REQUIRED_OF_DEBERTA = ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type")
 _REQUIRED_OF_RELATIVE_BIAS = {
     "relative_bias_num_buckets": "num_buckets",
@@ -64,9 +63,16 @@ MODEL_TYPES = ("electra", "bert", "deberta-v2", RELATIVE_BIAS_TYPE)
 
 
 def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtype: str) -> dict[str, Any]:
-    """config.json of a published model. `dtype` is that of its weights, "float32" or "bfloat16"."""
+    """config.json of a published model.
+
+    Args:
+      encoder: the model's shape.
+      role: "discriminator" or "generator".
+      pad_token_id: id of [PAD].
+      dtype: of the stored weights, "float32" or "bfloat16".
+    """
     fields = {theirs: getattr(encoder, ours) for theirs, ours in _FIELDS.items()}
-    # `torch_dtype` is the name in transformers 4, which 5 still reads.
+    # transformers 4 calls it `torch_dtype`, and 5 still reads that name.
     common = {
         "hidden_act": ACTIVATION,
         "pad_token_id": pad_token_id,
@@ -89,7 +95,8 @@ def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtyp
             | common
         )
         if encoder.relative_bias is None:
-            return electra | {"type_vocab_size": max(encoder.type_vocab_size, 1)}  # parts.with_token_types
+            # published_models.with_token_types adds the table.
+            return electra | {"type_vocab_size": max(encoder.type_vocab_size, 1)}
         return electra | _relative_bias_fields(
             encoder.relative_bias, ELECTRA_CLASSES[role].removeprefix("Electra")
         )
@@ -114,8 +121,8 @@ def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtyp
             "pooler_hidden_size": encoder.hidden_size,
             "pooler_dropout": 0,
             "pooler_hidden_act": ACTIVATION,
-            # The head computes the same in both forms, but transformers 4 ties that of legacy=False to the
-            # wrong matrix.
+            # The head computes the same with both values, but transformers 4 ties the head of legacy=False to
+            # the wrong matrix.
             "legacy": True,
         }
         | fields
@@ -125,7 +132,7 @@ def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtyp
 
 
 def _relative_bias_fields(relative_bias: RelativeBiasConfig, task: str) -> dict[str, Any]:
-    """What a model with custom code has of its own in config.json, and where its classes are."""
+    """Fields of config.json that only a model with a relative bias has, and where its classes are."""
     place = f"{RELATIVE_BIAS_FILE.removesuffix('.py')}.{RELATIVE_BIAS_PREFIX}"
     autos = {"AutoConfig": f"{place}Config", "AutoModel": f"{place}Model"}
     return {
@@ -139,16 +146,19 @@ def _relative_bias_fields(relative_bias: RelativeBiasConfig, task: str) -> dict[
 def from_config_json(
     config: dict[str, Any], *, implementation: str, enhanced_mask_decoder: bool, dtype: str
 ) -> dict[str, Any]:
-    """Fields of an EncoderConfig from a config.json of BERT, ELECTRA (with or without our relative bias) or
-    DeBERTa-v2/v3; the last three are ours to choose.
+    """Fields of an EncoderConfig from the config.json of a BERT, a DeBERTa-v2/v3, or an ELECTRA with or
+    without our relative bias.
 
-    Raises: ValueError: another kind of model, a field is missing, or it has a value that our encoders cannot
-      compute.
+    Args:
+      config: config.json.
+      implementation, enhanced_mask_decoder, dtype: fields of ours that config.json does not determine.
+    Raises:
+      ValueError: another type of model, a missing field, or a value that our encoders cannot compute.
     """
-    kind = config.get("model_type")
-    if kind not in MODEL_TYPES:
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
         raise ValueError(
-            f"config.json: got model_type {kind!r}, expected one of {MODEL_TYPES}. Only these can be "
+            f"config.json: got model_type {model_type!r}, expected one of {MODEL_TYPES}. Only these can be "
             "imported."
         )
     required = {
@@ -156,12 +166,12 @@ def from_config_json(
         "deberta-v2": _REQUIRED_OF_DEBERTA,
         RELATIVE_BIAS_TYPE: (*_REQUIRED_OF_ELECTRA, *_REQUIRED_OF_RELATIVE_BIAS),
     }
-    needed = [*_FIELDS, *required.get(kind, ())]
+    needed = [*_FIELDS, *required.get(model_type, ())]
     missing = [name for name in needed if name not in config]
     if missing:
         raise ValueError(
-            f"config.json: {', '.join(missing)} missing. The defaults of transformers differ from release to "
-            "release, so they are not guessed: add the fields."
+            f"config.json: {', '.join(missing)} missing. Add the fields: defaults of transformers differ "
+            "between releases, so none are assumed."
         )
     for name, allowed in _SUPPORTED.items():
         if name in config and config[name] not in allowed:
@@ -176,10 +186,10 @@ def from_config_json(
         "embedding_size": config.get("embedding_size", config["hidden_size"]),
         "relative_bias": None,
     }
-    if kind == RELATIVE_BIAS_TYPE:
+    if model_type == RELATIVE_BIAS_TYPE:
         relative_bias = {ours: config[theirs] for theirs, ours in _REQUIRED_OF_RELATIVE_BIAS.items()}
         return fields | {"position": "relative_bias", "disentangled": None, "relative_bias": relative_bias}
-    if kind != "deberta-v2":
+    if model_type != "deberta-v2":
         return fields | {"position": "absolute", "disentangled": None}
     limit = config.get("max_relative_positions", -1)
     buckets = config.get("position_buckets", -1)

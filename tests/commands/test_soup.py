@@ -244,7 +244,7 @@ REFUSED = {
         ["a", "seed"],
         {},
         ValueError,
-        r"started from different parameters(.|\n)*  config\.train\.seed: 0 and 1\n"
+        r"started from different or unknown parameters(.|\n)*  config\.train\.seed: 0 and 1\n"
         r"(.|\n)*give --different_starts",
     ),
     "another initializer": (
@@ -353,7 +353,8 @@ def test_what_exists_is_left_alone_and_what_started_apart_can_be_asked_for(pantr
     shutil.copytree(tmp_path / "apart", tmp_path / "as_well")
     for other, start in ((pantry / "a", "  config.train.seed: None and 0\n"), (tmp_path / "as_well", "")):
         with pytest.raises(
-            ValueError, match=rf"or from what is not known(.|\n)*{start}  of a soup: 'several starts' and "
+            ValueError,
+            match=rf"different or unknown parameters(.|\n)*{start}  of a soup: 'several starts' and ",
         ):
             make_soup([str(tmp_path / "apart"), str(other)], tmp_path / "again", UNIFORM)
 

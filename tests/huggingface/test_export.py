@@ -49,11 +49,11 @@ def batch(model):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_transformers_computes_what_was_trained(name, exports):
     """Against the training model itself, which knows nothing of exports."""
-    model, objective, choices, folders = VARIANTS[name]
+    model, objective, options, folders = VARIANTS[name]
     directory, params = exports[name]
     ids, inputs, arguments = batch(model)
     # bfloat16 keeps 8 bits: about three digits of every weight.
-    tolerance = 1e-5 if choices.dtype == "float32" else 0.05
+    tolerance = 1e-5 if options.dtype == "float32" else 0.05
     real = ids != 0
     training_model = (MaskedLanguageModel if objective == "mlm" else PretrainingModel)(
         make_pretraining_config(model)
@@ -65,7 +65,7 @@ def test_transformers_computes_what_was_trained(name, exports):
         path = directory / "discriminator"
         if name.startswith("electra"):
             got = transformers.ElectraForPreTraining.from_pretrained(path).float()(**arguments).logits
-        elif choices.custom_code or name == "relative":
+        elif options.custom_code or name == "relative":
             got = transformers.AutoModelForPreTraining.from_pretrained(path, trust_remote_code=True)(
                 **arguments
             ).logits
@@ -83,7 +83,7 @@ def test_transformers_computes_what_was_trained(name, exports):
         np.testing.assert_allclose(
             got.detach().numpy()[real], np.asarray(expected)[real], atol=tolerance, rtol=0
         )
-    if "generator" in folders and not choices.inexact_generator:
+    if "generator" in folders and not options.inexact_generator:
         positions = jnp.tile(jnp.arange(ids.shape[1])[None], (2, 1))
         x, table, bias = training_model.apply(
             {"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate"
@@ -298,7 +298,7 @@ def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
         )(arrays)
 
     monkeypatch.setattr(export, "to_file", mistaken)
-    with pytest.raises(ValueError, match="failed its verification, and was not kept"):
+    with pytest.raises(ValueError, match="failed its verification and was not kept"):
         export_run(run, None, tmp_path / "out", PLAIN)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -355,5 +355,5 @@ def test_export_without_pytorch_and_transformers(data, tmp_path, environment):
         timeout=300,
         check=False,
     )
-    assert verified.returncode == 1 and "ImportError: No module named 'torch'" in verified.stderr
+    assert verified.returncode == 1 and "error: No module named 'torch'" in verified.stderr
     assert "`pip install torch transformers`" in verified.stderr and "Traceback" not in verified.stderr

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.tokenizer import Tokenizer, adopt_tokenizer, load_tokenizer, train_tokenizer
 from data_pipelines.tokenizers.sentencepiece import MODEL_TYPES, NORMALIZATIONS, normalize_text
-from electra_jax.huggingface.tokenizer import TRAINED_FILE, _vocabulary, write_tokenizer
+from electra_jax.huggingface.tokenizer import TRAINED_FILE, vocabulary_text, write_tokenizer
 from support import aside, tokenizer_answers
 
 LINES = [
@@ -322,7 +322,7 @@ def test_files(exported, tmp_path):
     )
     config = json.loads((exported["wordpiece"].directory / "tokenizer_config.json").read_text())
     assert config["do_lower_case"] is False
-    assert _vocabulary({"c": 3, "a": 0, "b": 1}) == "a\nb\n\nc\n"
+    assert vocabulary_text({"c": 3, "a": 0, "b": 1}) == "a\nb\n\nc\n"
 
 
 def test_a_tokenizer_json_that_lacks_something_is_completed_and_can_be_had_back(exported, tmp_path):

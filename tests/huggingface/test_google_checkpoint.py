@@ -80,7 +80,7 @@ def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
     ]
     outcome = run_aside(*command)
     assert outcome.returncode == 0, outcome.stderr
-    assert "embeddings: tied" in outcome.stdout and "made anew" not in outcome.stdout
+    assert "embeddings: tied" in outcome.stdout and "newly initialised" not in outcome.stdout
     imported = load_run(tmp_path / "imported")
     assert imported.config["model"]["generator"] == model["generator"]
     jax.tree.map(np.testing.assert_array_equal, imported.params, params)
@@ -94,5 +94,5 @@ def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
 def test_without_tensorflow_the_message_says_so(tmp_path):
     from electra_jax.huggingface.readers import read_google
 
-    with pytest.raises(ImportError, match="needs TensorFlow to be read: `pip install tensorflow`"):
+    with pytest.raises(ImportError, match="reading a TensorFlow checkpoint needs TensorFlow: `pip install tensorflow`"):
         read_google(tmp_path / "model.ckpt-7")

@@ -36,16 +36,16 @@ from support.tiny_export import PLAIN, VARIANTS
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
-    model, _, choices, folders = VARIANTS[name]
+    model, _, options, folders = VARIANTS[name]
     directory, params = exports[name]
     notes = import_checkpoint(directory, tmp_path / "imported", DEFAULT)
     assert not any("not used" in note for note in notes), notes
     imported = load_run(tmp_path / "imported")
     assert imported.config["model"]["embedding_sharing"] == model["embedding_sharing"]
-    again = export_run(tmp_path / "imported", None, tmp_path / "again", choices)
+    again = export_run(tmp_path / "imported", None, tmp_path / "again", options)
     assert [path.name for path in again] == folders
     for path in directory.rglob("*"):
-        # What was recorded depends on a generator that, where none was exported, was made anew.
+        # What was recorded depends on the generator, which is newly initialised if none was exported.
         is_comparable = path.suffix == ".safetensors" and (
             path.name != "verification.safetensors" or len(folders) == 2
         )
@@ -58,7 +58,7 @@ def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
             assert path.read_bytes() == (tmp_path / "again" / path.relative_to(directory)).read_bytes(), (
                 path.name
             )
-    if choices.dtype == "float32" and len(folders) == 2:
+    if options.dtype == "float32" and len(folders) == 2:
         before, after = evaluate(imported.config, params, imported.params)
         assert before == after
 
@@ -145,11 +145,11 @@ def test_bert_becomes_a_discriminator_with_a_generator_made_here(generator, data
     )
     text = "\n".join(notes)
     assert (
-        "discriminator: made anew, since the file lacks them: head/dense/bias" in text
+        "discriminator: newly initialised (not in the file): head/dense/bias" in text
         and "cls.predictions.bias" in text
     )
     assert (
-        "1 layers, the discriminator's first" if generator == "first_layers" else "1 fresh layers"
+        "its first 1 layer" if generator == "first_layers" else "1 layer newly initialised"
     ) in text
     run = load_run(tmp_path / "run")
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
@@ -175,7 +175,7 @@ def test_bert_goes_on_as_a_masked_language_model(data, tmp_path):
             tokenizer=data / "tokenizer_corpus", recipe="configs/electra.py:size=base,objective=mlm"
         ),
     )
-    assert not any("made anew" in note for note in notes)
+    assert not any("newly initialised" in note for note in notes)
     run = load_run(tmp_path / "run")
     assert (
         run.config["data"]["sequence_length"] == tiny_export.LENGTH
@@ -261,9 +261,9 @@ def microsoft(tmp_path, data):
 
 def test_microsofts_own_files(data, tmp_path):
     out, params = microsoft(tmp_path, data)
-    choices = DEFAULT._replace(kind="microsoft", tokenizer=data / "tokenizer_corpus")
+    options = DEFAULT._replace(source_format="microsoft", tokenizer=data / "tokenizer_corpus")
     notes = import_checkpoint(
-        out, tmp_path / "both", choices._replace(generator=out / "pytorch_model.generator.bin")
+        out, tmp_path / "both", options._replace(generator=out / "pytorch_model.generator.bin")
     )
     assert "word embeddings: the generator's plus the delta" in notes
     run = load_run(tmp_path / "both")
@@ -276,7 +276,7 @@ def test_microsofts_own_files(data, tmp_path):
         for tree in (params, run.params)
     )
     jax.tree.map(np.testing.assert_array_equal, expected, got)
-    notes = import_checkpoint(out, tmp_path / "alone", choices)
+    notes = import_checkpoint(out, tmp_path / "alone", options)
     assert any("one update older" in note for note in notes)
     alone = to_published(load_run(tmp_path / "alone").params, run.model)["discriminator"].params
     np.testing.assert_allclose(table_of(alone), table_of(expected["discriminator"]) + 1.0, atol=1e-6)
@@ -286,7 +286,7 @@ def test_microsofts_own_files(data, tmp_path):
     with pytest.raises(
         ValueError, match=r"which are not in the file\. Give the generator's file with --generator"
     ):
-        import_checkpoint(out, tmp_path / "delta", choices)
+        import_checkpoint(out, tmp_path / "delta", options)
 
 
 class Opens:
@@ -409,7 +409,7 @@ def test_a_start_that_does_not_fit_is_refused(changes, message, data, tmp_path):
 def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
     bert(tmp_path, vocab_size=tiny_export.VOCAB - 20)
     with pytest.raises(
-        ValueError, match=r"the tokenizer has 1\d\d entries, but the model embeddings for 108"
+        ValueError, match=r"the tokenizer has 1\d\d entries, but the model has embeddings for 108"
     ):
         import_checkpoint(
             tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus")
@@ -441,15 +441,15 @@ def test_sharded_safetensors_are_read(data, tmp_path):
     arrays = load_file(whole)
     names = sorted(arrays)
     parts = {"model-00001-of-00002.safetensors": names[:10], "model-00002-of-00002.safetensors": names[10:]}
-    choices = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe="configs/debug.py")
-    import_checkpoint(tmp_path / "bert", tmp_path / "one", choices)
+    options = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe="configs/debug.py")
+    import_checkpoint(tmp_path / "bert", tmp_path / "one", options)
     for part, chosen in parts.items():
         save_file({name: arrays[name] for name in chosen}, tmp_path / "bert" / part)
     (tmp_path / "bert" / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {name: part for part, chosen in parts.items() for name in chosen}})
     )
     whole.unlink()
-    import_checkpoint(tmp_path / "bert", tmp_path / "two", choices)
+    import_checkpoint(tmp_path / "bert", tmp_path / "two", options)
     jax.tree.map(
         np.testing.assert_array_equal, load_run(tmp_path / "one").params, load_run(tmp_path / "two").params
     )

@@ -41,7 +41,7 @@ def imported(tmp_path_factory):
         source,
         root / "run",
         ImportOptions(
-            kind="huggingface",
+            source_format="huggingface",
             generator=None,
             recipe=None,
             tokenizer=None,
@@ -58,8 +58,8 @@ def imported(tmp_path_factory):
 def test_real_weights_give_the_states_of_transformers_on_real_text(imported):
     source, run, notes = imported
     assert (
-        "generator: made here: the discriminator's embeddings, 3 layers, the discriminator's first, a "
-        "fresh head" in notes
+        "generator: not in the files; made of the discriminator's embeddings, its first 3 layers, and a new "
+        "head" in notes
     )
     loaded = load_run(run)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -120,4 +120,4 @@ def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported,
     card = (discriminator / "README.md").read_text()
     session = json.loads((tmp_path / "continued" / "sessions.jsonl").read_text())
     assert "2 steps of 8 rows of 64 tokens" in card and "text.txt" in card and session["devices"] in card
-    assert f"Pre-training went on from {run}" in card and f"{summary['heldout_rtd_auc']:.4f}" in card
+    assert f"Pre-training continued from {run}" in card and f"{summary['heldout_rtd_auc']:.4f}" in card

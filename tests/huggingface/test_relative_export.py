@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from data_pipelines.json_files import write_json
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TASKS, from_config_json, to_config_json
 from electra_jax.huggingface.custom_code import modeling_electra_relative_bias as code
-from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE, write_json
+from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import ELECTRA, to_file
 from electra_jax.huggingface.published_models import ROLES, UNPUBLISHED, PublishedModule, to_published
 from electra_jax.huggingface.tokenizer import write_tokenizer
@@ -120,7 +121,7 @@ def write_export(out, data):
 def test_an_import_takes_the_encoders_and_makes_the_heads_of_courses_anew(data, tmp_path):
     trees = write_export(tmp_path / "out", data)
     notes = import_checkpoint(tmp_path / "out", tmp_path / "imported", DEFAULT)
-    assert all(f"{name}: made anew, since exports do not have it" in notes for name in UNPUBLISHED)
+    assert all(f"{name}: newly initialised (exports do not contain it)" in notes for name in UNPUBLISHED)
     assert not any("not used" in note for note in notes)
     run = load_run(tmp_path / "imported")
     assert run.config["model"]["relative_bias"] == tiny_export.relative_model()["relative_bias"]

@@ -22,7 +22,7 @@ from electra_jax.finetuning.encoders import load_encoder
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface import task_heads
-from electra_jax.huggingface.card import Publication
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.export import CARD_FILE, CONFIG_FILE, FINETUNING_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.task_checks import check_labels
 from electra_jax.huggingface.verify import verify
@@ -517,7 +517,7 @@ def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
         return head | {"classifier": head["classifier"] | {"kernel": abs(head["classifier"]["kernel"])}}
 
     monkeypatch.setattr(task_heads, "with_inner_layer", mistaken)
-    with pytest.raises(ValueError, match="failed its verification, and was not kept"):
+    with pytest.raises(ValueError, match="failed its verification and was not kept"):
         export_task(source, tmp_path / "out", "float32", UNSAID)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -3,7 +3,7 @@
 from electra_jax.conversion.import_checkpoint import ImportOptions
 
 DEFAULT = ImportOptions(
-    kind="huggingface",
+    source_format="huggingface",
     generator=None,
     recipe=None,
     tokenizer=None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from configs import debug
 from electra_jax.conversion.export_run import ExportOptions, export_run
-from electra_jax.huggingface.card import Publication
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
 from electra_jax.training.checkpointing import Checkpointer
@@ -80,7 +80,7 @@ PLAIN = ExportOptions(
     "float32", inexact_generator=False, custom_code=False, publication=Publication(None, None, None)
 )
 WIDE = encoder_shape(32, 2) | {"num_heads": 2}
-# name: (config.model, objective, choices, the folders that must come out)
+# name: (config.model, objective, options, the folders of the export)
 VARIANTS = {
     "electra_tied": (electra_model(), "electra", PLAIN, ["discriminator", "generator"]),
     "electra_none": (
@@ -148,9 +148,9 @@ def make_exports(root: Path, data: Path):
     """name → (export, the run's parameters): all variants, each verified with transformers 5 before it
     appeared."""
     made = {}
-    for name, (model, objective, choices, folders) in VARIANTS.items():
+    for name, (model, objective, options, folders) in VARIANTS.items():
         run, params = make_run(root / "runs" / name, data, model, objective)
-        written = export_run(run, None, root / name, choices)
+        written = export_run(run, None, root / name, options)
         assert (
             [path.name for path in written]
             == folders
