@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from data_pipelines.sample import trec
+from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
@@ -58,7 +58,7 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
     check_run_directory(workdir, {"config": config})
-    data = load_task(trec.with_files(task, workdir / "data"))
+    data = load_task(with_files(task, workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
     mesh = make_mesh(config["mesh"])

@@ -29,17 +29,9 @@ from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.huggingface.verify import find_models, report, verify
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.registry import find_row
 from electra_jax.runs.trained import TrainedRun, dataset_paths, load_run
 
-# Objective → what is not exported of it.
-LEFT_OUT = {
-    "replace_mlm": "the small generator. The encoder was not trained on [MASK]: it is for fine-tuning",
-    "all_tokens_mlm": "the small generator, and the gate for copying a token, for which transformers has "
-    "no class. The encoder was not trained on [MASK]: it is for fine-tuning",
-    "adversarial": "the generator's baseline, which only training needs",
-    "electric": "the noise model of two towers, for which transformers has no class. The discriminator's "
-    "logit is an energy: the larger, the less likely the token",
-}
 NUM_ROWS = 16  # held-out rows whose documents are used
 
 
@@ -68,8 +60,8 @@ def export_run(workdir: Path, step: int | None, out: Path, options: ExportOption
     """
     check_new(out)
     run = load_run(workdir, step)
-    if run.config["objective"]["name"] in LEFT_OUT:
-        print(f"Not exported: {LEFT_OUT[run.config['objective']['name']]}.")
+    if note := find_row(run.config["objective"]["name"]).not_published_note:
+        print(f"Not exported: {note}.")
     models = _select_models(run, options)
     if not models:
         raise ValueError(f"{workdir}: nothing is left to export.")

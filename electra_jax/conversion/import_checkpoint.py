@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import jax
 
 from data_pipelines.json_files import write_json
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
-from electra_jax.huggingface.published_models import UNPUBLISHED, Params, from_published, to_published
+from electra_jax.huggingface.published_models import Params, from_published, to_published
 from electra_jax.huggingface.restore import Source
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 
@@ -83,7 +83,7 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
                 published, tokenizer.vocabulary(), new.vocabulary(), new.vocab_size, options.seed
             )
             notes.append(note)
-        unpublished = {name: fresh[name] for name in UNPUBLISHED if name in fresh}
+        unpublished = {name: fresh[name] for name in NOT_PUBLISHED if name in fresh}
         notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
         params = from_published(published, make_pretraining_config(config["model"])) | unpublished
         _write_run(unfinished, params, config, imported_from=str(path), imported=notes)
@@ -152,7 +152,7 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
 def _fresh_params(config: dict[str, Any], tokenizer: Tokenizer, seed: int) -> Params:
     """Newly initialised parameters, as training would start with."""
     model = make_pretraining_config(config["model"])
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
     return jax.device_get(init(jax.random.key(seed)))
 

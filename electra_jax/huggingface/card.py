@@ -17,27 +17,9 @@ from electra_jax.huggingface.card_parts import (
     usage_code,
     with_trust,
 )
-from electra_jax.huggingface.export import PREDICTS_TOKENS
 from electra_jax.models.config import EncoderConfig
+from electra_jax.objectives.registry import find_row, has_generator
 
-METHODS = {
-    "electra": "ELECTRA",
-    "deberta_v3": "DeBERTaV3",
-    "mcl": "MCL",
-    "mlm": "masked language modelling",
-    "electra_15": "ELECTRA with a loss on the masked tokens alone",
-    "replace_mlm": "Replace MLM",
-    "all_tokens_mlm": "All-Tokens MLM",
-    "two_stage": "ELECTRA beside a generator trained before",
-    "adversarial": "ELECTRA with an adversarial generator",
-    "electric": "Electric",
-}
-NEVER_SAW_MASK = ("replace_mlm", "all_tokens_mlm")
-PAPERS = {
-    "electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
-    "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
-    "mcl": "Chen et al. 2023, [MCL](https://arxiv.org/abs/2305.03981)",
-}
 # Metric in summary.json → its description in the card.
 METRICS = {
     "heldout_mlm_loss": "masked language modelling loss, nats",
@@ -114,15 +96,15 @@ def make_card(
       with_code: whether DeBERTa's detection head is part of the model, with a class that loads it.
     """
     is_deberta = encoder.disentangled is not None
-    name = record.config["objective"]["name"]
-    title = f"{'DeBERTaV3' if is_deberta else METHODS['mcl' if name == 'mcl' else 'electra']} {role}"
-    if name in PREDICTS_TOKENS:
+    row = find_row(record.config["objective"]["name"])
+    title = f"{'DeBERTaV3' if is_deberta else row.card_model} {role}"
+    if row.predicts_tokens:
         title = "Encoder with a masked language modelling head"
-    usage = usage_code("discriminator" if name in NEVER_SAW_MASK else role)
+    usage = usage_code(role if row.fills_masks else "discriminator")
     parts = [
         front_matter(
             publication,
-            "fill-mask" if role == "generator" and is_exact and name not in NEVER_SAW_MASK else None,
+            "fill-mask" if role == "generator" and is_exact and row.fills_masks else None,
             ("deberta-v2" if is_deberta else "electra", "replaced-token-detection", "pre-training", "jax"),
         ),
         f"# {title}",
@@ -140,44 +122,34 @@ def make_card(
 
 
 def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool, with_code: bool) -> str:
-    name = objective["name"]
-    if name == "mlm":
-        text = (
-            "An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in masks."
-        )
-    elif name in NEVER_SAW_MASK:
-        text = (
-            f"An encoder pre-trained by {METHODS[name]}, **to be fine-tuned**. It predicts the original "
-            "tokens of a text in which some were replaced, and has never seen [MASK]."
-        )
-    elif name == "electric":
-        text = (
-            "The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the "
-            "larger it is, the less likely the token is at its position."
-        )
-    elif role == "discriminator":
-        text = "The discriminator: **the model to fine-tune**."
-        if objective["generator"] == "model":
-            text += " The generator that was trained with it fills in masks."
-        if is_deberta:
-            text += (
-                " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
-                "`trust_remote_code=True`)."
-                if with_code
-                else " Its replaced token detection head is in "
-                "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
-                "`transformers` has no class for it."
-            )
-    else:
-        text = (
-            "The generator: a model that fills in masks. **For fine-tuning, use the discriminator that was "
-            "trained with it.**"
-        )
+    text = find_row(objective["name"]).card_text or _role_text(role, objective, is_deberta, with_code)
     if not is_exact:
         text += (
             " It was trained with an enhanced mask decoder, which `transformers` does not have: loaded "
             "there, **its predictions differ from those it was trained to make**. The decoder's position "
             "table is in `enhanced_mask_decoder.safetensors`."
+        )
+    return text
+
+
+def _role_text(role: str, objective: dict[str, Any], is_deberta: bool, with_code: bool) -> str:
+    if role == "generator":
+        return (
+            "The generator: a model that fills in masks. **For fine-tuning, use the discriminator that was "
+            "trained with it.**"
+        )
+    text = "The discriminator: **the model to fine-tune**."
+    if has_generator(objective):
+        text += " The generator that was trained with it fills in masks."
+    if is_deberta and with_code:
+        text += (
+            " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
+            "`trust_remote_code=True`)."
+        )
+    elif is_deberta:
+        text += (
+            " Its replaced token detection head is in `rtd_head.safetensors` (LayerNorm(state + state of "
+            "[CLS]), dense, GELU, one logit): `transformers` has no class for it."
         )
     return text
 
@@ -226,11 +198,11 @@ def _steps_taken(record: RunRecord) -> list[str]:
 
 def _method(objective: dict[str, Any]) -> str:
     """The name of the method, with its paper."""
-    name = objective["name"]
-    method = METHODS[name]
-    if objective["generator"] != "model":
+    row = find_row(objective["name"])
+    method = row.title
+    if not has_generator(objective):
         method += f" with a {objective['generator']} distribution as the generator"
-    return method + (f" ({PAPERS[name]})" if name in PAPERS else "")
+    return method + (f" ({row.paper})" if row.paper else "")
 
 
 def _batch_shape(stage: Stage) -> str:

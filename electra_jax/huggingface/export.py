@@ -32,15 +32,13 @@ from electra_jax.huggingface.published_models import ModelWeights, with_token_ty
 from electra_jax.huggingface.reference import CorruptedRows, digests, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
+from electra_jax.objectives.registry import find_row
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safetensors"
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
 FINETUNING_FILE = "finetuning.json"  # what TRAINING_FILE is for a run, for a fine-tuned model
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
-# Objectives of which an encoder of the discriminator's shape is exported with a masked-language-model head,
-# as a generator.
-PREDICTS_TOKENS = ("mlm", "replace_mlm", "all_tokens_mlm")
 # Stored dtype of the weights.
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
@@ -56,7 +54,8 @@ class VerificationInputs(NamedTuple):
 def published_config(config: dict[str, Any], role: str) -> EncoderConfig:
     """The encoder of a published role, from the configuration of a run."""
     model = make_pretraining_config(config["model"])
-    return model.discriminator if config["objective"]["name"] in PREDICTS_TOKENS else getattr(model, role)
+    predicts_tokens = find_row(config["objective"]["name"]).predicts_tokens
+    return model.discriminator if predicts_tokens else getattr(model, role)
 
 
 def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:

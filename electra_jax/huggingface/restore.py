@@ -17,15 +17,10 @@ from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE
 from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import ROLES, Params, shares_embeddings
 from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_directory, read_google
+from electra_jax.objectives.registry import find_row, own_settings
 
 SOURCE_FORMATS = ("huggingface", "microsoft", "google")
 MISSING_GENERATOR = ("first_layers", "fresh")
-PLAIN_OBJECTIVES = {
-    "replace_mlm": "mlm",
-    "all_tokens_mlm": "mlm",
-    "adversarial": "electra",
-    "electric": "electra",
-}
 # Fields of config.model that each of the two encoders has; all others are shared.
 _OF_ONE_ENCODER = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 VOCABULARY_LEAVES = ("embeddings/word_embeddings/embedding", "head/bias")  # [V, E] and [V]
@@ -82,13 +77,10 @@ def _role_of(path: Path) -> str:
 def plain_objective(objective: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """config.objective for continuing from an exported model, and notes about what changed.
 
-    Some objectives train modules that are not exported. Their models continue with ELECTRA's objective or
-    with masked language modelling.
+    Some objectives train modules that exports leave out. Their rows name the objective that continues.
     """
-    plain = objective | {
-        "name": PLAIN_OBJECTIVES.get(objective["name"], objective["name"]),
-        "generator": "model",
-    }
+    continued_by = find_row(objective["name"]).continues_as or objective["name"]
+    plain = own_settings(objective | {"name": continued_by, "generator": "model"})
     return plain, [
         f"objective.{key}: {plain[key]!r} instead of {objective[key]!r}, which is not exported completely"
         for key in ("name", "generator")

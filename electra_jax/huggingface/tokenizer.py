@@ -30,15 +30,15 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from data_pipelines.json_files import write_json
-from data_pipelines.tokenizer import load_tokenizer
 from data_pipelines.tokenizers.directory import (
     META_FILE,
     MODEL_FILES,
     TRAINED_FILE,
     SpecialIds,
-    kind_of,
+    format_of,
     read_meta,
 )
+from data_pipelines.tokenizers.load import load_tokenizer
 
 TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "tokenizer.json",
@@ -69,7 +69,7 @@ def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: i
     # Loading also checks that the two files belong together.
     special = load_tokenizer(str(tokenizer_directory)).special
     meta = read_meta(tokenizer_directory)
-    name = MODEL_FILES[kind_of(meta)]
+    name = MODEL_FILES[format_of(meta)]
     model_bytes = (tokenizer_directory / name).read_bytes()
     if name == TOKENIZER_FILE:
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())

@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from data_pipelines.json_files import write_json
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.runs.provenance import record_start

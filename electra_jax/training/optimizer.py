@@ -1,8 +1,8 @@
 """Adam with decoupled weight decay as ELECTRA published it, and groups of parameters by ordered regular
 expressions.
 
-A rule is (pattern, learning-rate multiplier, weight-decay multiplier); the first pattern found in a
-parameter's path decides, and a parameter that no rule matches is an error.
+A rule is (pattern, learning-rate multiplier, weight-decay multiplier). The first pattern found in a
+parameter's path decides. A parameter that no rule matches is an error.
 """
 
 import re
@@ -25,22 +25,18 @@ class Group(NamedTuple):
     weight_decay: float  # multiplies config.optimizer.weight_decay
 
 
-def path_name(path: Sequence[Any]) -> str:
-    """Slash-joined name of a parameter: "discriminator/layer_0/attention/query/kernel"."""
-    return "/".join(str(getattr(key, "key", key)) for key in path)
-
-
 def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
     """Tree of `Group`, shaped like `params`.
 
-    Raises: ValueError: a parameter that no pattern matches, a pattern that decides nothing, or a rule of the
-      wrong form.
+    Raises:
+      ValueError: a parameter that no pattern matches, a pattern that no parameter uses, or a rule of the
+        wrong form.
     """
     rules = [Group(*rule) for rule in groups]
     used = set()
 
     def assign(path, _):
-        name = path_name(path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         for rule in rules:
             if re.search(rule.pattern, name):
                 used.add(rule)
@@ -60,15 +56,15 @@ def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
 
 
 def effective_groups(params: Any, optimizer: dict) -> Any:
-    """`assign_groups` for config.optimizer, with the discriminator's own learning rate worked into its
-    multipliers.
+    """`assign_groups` for config.optimizer, with discriminator_learning_rate worked into the multipliers.
 
-    `discriminator_learning_rate` is 0 for "the same", as in the released DeBERTa code.
+    A `discriminator_learning_rate` of 0 means the same rate, as in the released DeBERTa code.
     """
     ratio = optimizer["discriminator_learning_rate"] / optimizer["learning_rate"] or 1.0
 
     def scale(path, group):
-        is_discriminator = path_name(path).startswith("discriminator")
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        is_discriminator = name.startswith("discriminator")
         return group._replace(learning_rate=group.learning_rate * ratio) if is_discriminator else group
 
     groups = assign_groups(params, optimizer["groups"])
@@ -76,53 +72,68 @@ def effective_groups(params: Any, optimizer: dict) -> Any:
 
 
 def is_group(leaf: Any) -> bool:
-    """For jax.tree: a Group is a leaf."""
+    """The `is_leaf` of jax.tree functions for trees of `Group`."""
     return isinstance(leaf, Group)
 
 
 def make_optimizers(
     optimizer: dict, num_steps: int, params: Any, phases: Sequence[Phase], frozen: Sequence[str] = ()
 ) -> tuple[dict[str, optax.GradientTransformation], Callable]:
-    """An optimizer for each phase, by name, and their schedule, for `config.optimizer` as a dict; `params`
-    may be abstract.
+    """One optimizer a phase, by the phase's name, and the schedule that they share.
 
-    Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of
-    the phase's gradients, Adam, decoupled weight decay, rate.
+    Args:
+      optimizer: config.optimizer as a dict.
+      params: may be abstract.
+      frozen: top-level modules of `params` that no phase trains.
 
-    Raises: ValueError: the phases do not train every top-level module that is not `frozen` exactly once; see
-      also `assign_groups`.
+    Raises:
+      ValueError: the phases do not train every top-level module that is not frozen exactly once; see also
+        `assign_groups`.
     """
-    modules, expected = (
-        sorted(module for phase in phases for module in phase.trains),
-        sorted(params.keys() - set(frozen)),
-    )
-    if modules != expected:
-        raise ValueError(f"objective: its phases train {modules}, expected each of {expected} exactly once.")
+    trained = sorted(module for phase in phases for module in phase.trains)
+    expected = sorted(params.keys() - set(frozen))
+    if trained != expected:
+        raise ValueError(f"objective: its phases train {trained}, expected each of {expected} exactly once.")
+    groups = effective_groups(params, optimizer)
+    optimizers = {
+        phase.name: make_optimizer(optimizer, num_steps, {name: groups[name] for name in phase.trains})
+        for phase in phases
+    }
+    return optimizers, make_schedule(optimizer, num_steps)
+
+
+def make_schedule(optimizer: dict, num_steps: int) -> Callable:
+    """Step → learning rate, for config.optimizer as a dict.
+
+    Raises:
+      ValueError: an unknown schedule.
+    """
     if optimizer["schedule"] not in SCHEDULES:
         raise ValueError(
             f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected one of {sorted(SCHEDULES)}."
         )
-    schedule = SCHEDULES[optimizer["schedule"]](
-        optimizer["learning_rate"], optimizer["warmup_steps"], num_steps
+    schedule = SCHEDULES[optimizer["schedule"]]
+    return schedule(optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)
+
+
+def make_optimizer(optimizer: dict, num_steps: int, groups: Any) -> optax.GradientTransformation:
+    """The optimizer of the parameters that the tree `groups` has a `Group` for.
+
+    Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of
+    the gradients, Adam, decoupled weight decay, rate.
+    """
+    rates = jax.tree.map(lambda group: group.learning_rate, groups, is_leaf=is_group)
+    decays = jax.tree.map(
+        lambda group: optimizer["weight_decay"] * group.weight_decay, groups, is_leaf=is_group
     )
-    groups = effective_groups(params, optimizer)
     adam = optax.scale_by_adam if optimizer["bias_correction"] else scale_by_uncorrected_adam
-
-    def make(phase: Phase) -> optax.GradientTransformation:
-        own = {name: groups[name] for name in phase.trains}
-        rates = jax.tree.map(lambda group: group.learning_rate, own, is_leaf=is_group)
-        decays = jax.tree.map(
-            lambda group: optimizer["weight_decay"] * group.weight_decay, own, is_leaf=is_group
-        )
-        return optax.chain(
-            optax.clip_by_global_norm(optimizer["clip_norm"]),
-            adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
-            decay_weights(decays),
-            scale_by_tree(rates),
-            optax.scale_by_learning_rate(schedule),
-        )
-
-    return {phase.name: make(phase) for phase in phases}, schedule
+    return optax.chain(
+        optax.clip_by_global_norm(optimizer["clip_norm"]),
+        adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
+        decay_weights(decays),
+        scale_by_tree(rates),
+        optax.scale_by_learning_rate(make_schedule(optimizer, num_steps)),
+    )
 
 
 def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:

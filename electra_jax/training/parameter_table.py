@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from electra_jax.training.optimizer import effective_groups, path_name
+from electra_jax.training.optimizer import effective_groups
 
 HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate", "decay")
 
@@ -30,10 +30,11 @@ def parameter_table(
     groups = effective_groups(params, optimizer)
 
     def add(path, leaf, axes, group):
-        is_frozen = path_name(path[:1]) in frozen
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        is_frozen = name.partition("/")[0] in frozen
         rows.append(
             (
-                path_name(path),
+                name,
                 _tuple(leaf.shape),
                 leaf.dtype.name,
                 _axes(axes, leaf.ndim),

@@ -41,7 +41,7 @@ UNIFORM = SoupOptions("uniform", None, [], {}, different_starts=False)
 def base(data):
     """(whole configuration, parameters) of a tiny ELECTRA."""
     config = make_config(electra_model(discriminator=encoder_shape(16, 1) | {"num_heads": 2}), data)
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     shapes, _ = abstract_params(objective, LENGTH)
     rng = np.random.default_rng(0)
     return config, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)

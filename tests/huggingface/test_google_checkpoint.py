@@ -94,5 +94,7 @@ def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
 def test_without_tensorflow_the_message_says_so(tmp_path):
     from electra_jax.huggingface.readers import read_google
 
-    with pytest.raises(ImportError, match="reading a TensorFlow checkpoint needs TensorFlow: `pip install tensorflow`"):
+    with pytest.raises(
+        ImportError, match="reading a TensorFlow checkpoint needs TensorFlow: `pip install tensorflow`"
+    ):
         read_google(tmp_path / "model.ckpt-7")

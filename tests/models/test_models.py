@@ -12,7 +12,6 @@ from configs import electra as electra_config
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
-from electra_jax.training.optimizer import path_name
 from support.tiny import LENGTH, SPECIAL, key, model_section, rows
 
 
@@ -227,4 +226,3 @@ def test_config_errors_name_the_key():
         )
     with pytest.raises(ValueError, match="embedding_sharing"):
         make_pretraining_config(model_section(embedding_sharing="both"))
-    assert path_name((jax.tree_util.DictKey("a"), jax.tree_util.DictKey("b"))) == "a/b"
