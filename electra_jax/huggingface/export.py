@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 
 from data_pipelines.json_files import write_json
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
-from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
 from electra_jax.huggingface.published_models import ModelWeights, with_token_types
 from electra_jax.huggingface.reference import CorruptedRows, digests, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
@@ -123,7 +123,7 @@ def write_model(
 def _files(role: str, weights: ModelWeights, dtype: str, with_code: bool) -> dict[str, dict[str, np.ndarray]]:
     """File → its arrays. What the class in `transformers` has no place for goes into other files."""
     encoder = weights.config
-    family = ELECTRA if encoder.disentangled is None else DEBERTA_V2
+    family = FAMILY_OF_POSITION[encoder.position]
     params = with_token_types(weights.params, encoder)
     arrays = {name: array.astype(DTYPES[dtype]) for name, array in to_file(family, role, params).items()}
     files: dict[str, dict[str, np.ndarray]] = {WEIGHTS_FILE: {}}

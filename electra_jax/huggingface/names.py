@@ -204,6 +204,10 @@ def google_electra(role: str, shares_embeddings: bool) -> Family:
     )
 
 
+# config.model.position → the names that an export uses.
+FAMILY_OF_POSITION = {"absolute": ELECTRA, "relative_bias": ELECTRA, "disentangled": DEBERTA_V2}
+
+
 class Name(NamedTuple):
     """Where one of our arrays is in a file."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, to_config_json
-from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
 from electra_jax.huggingface.published_models import Params, with_token_types
 from electra_jax.models.config import EncoderConfig
 
@@ -105,7 +105,7 @@ def task_arrays(encoder: EncoderConfig, description: Description, params: Params
     layouts."""
     if has_added_layer(encoder, description):
         params = params | {"head": with_inner_layer(params["head"])}
-    family = ELECTRA if encoder.disentangled is None else DEBERTA_V2
+    family = FAMILY_OF_POSITION[encoder.position]
     return to_file(family, description["task"]["kind"], with_token_types(params, encoder))
 
 

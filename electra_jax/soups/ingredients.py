@@ -55,7 +55,7 @@ def open_ingredients(runs: Sequence[str], *, different_starts: bool) -> list[Ing
     if len(set(names)) < max(2, len(names)):
         raise ValueError(
             f"--runs: got the checkpoints {names}, expected two or more different ones. Name runs, "
-            "DIR1,DIR2, or steps of one run, DIR:STEP,DIR:STEP; config.checkpoint.keep says how many a run "
+            "DIR1,DIR2, or steps of one run, DIR:STEP,DIR:STEP; config.checkpoint.keep sets how many a run "
             "keeps."
         )
     first, *others = ingredients

@@ -1,4 +1,4 @@
-"""The options of an import when none is given."""
+"""The default options of `convert import`."""
 
 from electra_jax.conversion.import_checkpoint import ImportOptions
 
