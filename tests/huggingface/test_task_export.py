@@ -292,7 +292,7 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, made):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize("count", [1, 3, 16])
 def test_the_added_layer_does_not_change_the_outputs(count, dtype, tolerance):
-    """For small and large outputs of both signs, to the precision of the format; also if it fills the width."""
+    """For small and large outputs of both signs, to the precision of the format, and with all units used."""
     source = np.random.default_rng(0)
     kernel, bias = (
         source.normal(size=(32, count)).astype(np.float32),
