@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
+from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.configuration import flags as command_line
-from electra_jax.configuration.flags import define_flags, parse_flags
+from electra_jax.configuration.flags import define_flags, parse_flags, silence_libraries
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
@@ -32,8 +33,7 @@ from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.finetuning.sweep import apply_settings, best_settings, by_setting, parse_sweep, spell
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
-from electra_jax.pretrain import silence_libraries
-from electra_jax.runs.directory import check_run_directory, write_json
+from electra_jax.runs.directory import check_run_directory
 
 RESULTS_FILE, MODELS = "results.json", "models"
 SEED = "{seed}"

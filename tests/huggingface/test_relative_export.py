@@ -137,7 +137,7 @@ def test_an_import_reads_the_encoders_and_initialises_the_heads_of_courses(data,
 def test_an_unknown_module_is_refused():
     config = make_pretraining_config(tiny_export.relative_model())
     with pytest.raises(
-        ValueError, match=r"got the modules \['other_predictions'\], which no published model takes"
+        ValueError, match=r"got the modules \['other_predictions'\], which no published model has"
     ):
         to_published(
             {

@@ -530,7 +530,7 @@ def test_what_cannot_be_exported_is_refused(data, tmp_path):
     for arguments, message in (
         (
             [f"--workdir={questions}"],
-            "ELECTRA's own head for questions.* the head that ElectraForQuestionAnswering has"
+            "ELECTRA's own head for questions.* the head of ElectraForQuestionAnswering"
             ".* --config.model.head=transformers",
         ),
         (
