@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
-from electra_jax.huggingface.names import flatten, from_file, unflatten
+from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import Params, PublishedModule, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
@@ -68,32 +69,29 @@ def encoder_of_run(
     """The discriminator's encoder, or the only one, among the parameters of a pre-training run."""
     models = to_published(jax.device_get(params), model)
     published = models["discriminator" if "discriminator" in models else "generator"]
-    wanted = flatten(_encoder(abstract_encoder(published.config, tokenizer)))
-    leaves = flatten(published.params)
+    wanted = flatten_dict(_encoder(abstract_encoder(published.config, tokenizer)), sep="/")
+    leaves = flatten_dict(published.params, sep="/")
     # Positions that only an enhanced mask decoder reads are left behind.
     return PretrainedEncoder(
-        name, published.config, tokenizer, unflatten({path: leaves[path] for path in wanted})
+        name, published.config, tokenizer, unflatten_dict({path: leaves[path] for path in wanted}, sep="/")
     )
 
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
-    fields = from_config_json(
-        model.config, implementation="skew", enhanced_mask_decoder=False, dtype="float32"
-    )
+    fields = from_config_json(model.config, enhanced_mask_decoder=False, dtype="float32")
     config = make_encoder_config(fields)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
-    shapes = {
-        leaf: value.shape for leaf, value in flatten(_encoder(abstract_encoder(config, tokenizer))).items()
-    }
+    leaves = flatten_dict(_encoder(abstract_encoder(config, tokenizer)), sep="/")
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
     found = from_file(model.family, "discriminator", model.arrays, shapes)
     if found.missing:
         raise ValueError(
             f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it of another kind of "
             "model?"
         )
-    return PretrainedEncoder(name, config, tokenizer, unflatten(found.leaves))
+    return PretrainedEncoder(name, config, tokenizer, unflatten_dict(found.leaves, sep="/"))
 
 
 def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:

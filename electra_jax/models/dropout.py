@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-DATA_SHARDS = "shares"  # name of the `jax.vmap` axis over data shards, the first rows of the batch first
+DATA_SHARDS = "data_shards"  # name of the `jax.vmap` axis over data shards, the first rows of the batch first
 
 
 class Dropout(nn.Module):
