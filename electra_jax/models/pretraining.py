@@ -20,6 +20,9 @@ from electra_jax.models.encoder import Encoder
 from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
 
+# config.model.position → encoder.
+ENCODERS = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
+
 
 class PretrainingModel(nn.Module):
     """Generator and discriminator with their heads.
@@ -115,9 +118,8 @@ class MaskedLanguageModel(nn.Module):
 
 
 def make_encoder(config: EncoderConfig, execution: LayerExecution = UNROLLED) -> nn.Module:
-    """The encoder for `config.position`. A new family of encoders gets a row here."""
-    encoders = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
-    return encoders[config.position](config, execution)
+    """The encoder for `config.position`."""
+    return ENCODERS[config.position](config, execution)
 
 
 def has_decoder(config: EncoderConfig) -> bool:

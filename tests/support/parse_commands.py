@@ -109,7 +109,8 @@ if __name__ == "__main__":
     # What is slow to import is imported once, here, and not in every child.
     for name in {words[2] for words in command_lines if words[1] == "-m"}:
         if name.partition(".")[0] in ("electra_jax", "data_pipelines") and find_spec(name) is not None:
-            importlib.import_module(name)
+            with contextlib.suppress(Exception):  # reported for the command, which imports it again
+                importlib.import_module(name)
     stop_after_parsing()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         print(json.dumps([read_in_child(words) for words in command_lines]))
