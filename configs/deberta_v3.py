@@ -22,6 +22,7 @@ Not run to the end here.
 
 from ml_collections import config_dict
 
+from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import DEBERTA_V3_SIZES, encoder_shape
 
@@ -52,7 +53,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     learning_rate, batch_size = RELEASED_SCRIPT[size] if is_script else (RELEASED_MODEL_RATES[size], 8192)
     shape = DEBERTA_V3_SIZES[size]
     create = config_dict.create
-    return create(
+    config = create(
         model=create(
             vocab_size=shape.vocab_size,
             embedding_size=shape.hidden_size,
@@ -148,3 +149,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),
         stages=(),  # as in electra.py
     )
+    apply_objective(config, chosen["objective"])
+    return config

@@ -26,6 +26,7 @@ end here.
 
 from ml_collections import config_dict
 
+from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import SIZES, encoder_shape, generator_shape
 
@@ -52,7 +53,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     )  # both of its encoders start from that of an objective=mlm run
     discriminator = encoder_shape(size.hidden_size, size.num_layers)
     create = config_dict.create
-    return create(
+    config = create(
         model=create(
             vocab_size=30522,  # BERT's uncased WordPiece; a dataset with a smaller vocabulary fits too
             embedding_size=size.embedding_size,
@@ -173,3 +174,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         # quotes, as a whole.
         stages=(),
     )
+    apply_objective(config, chosen["objective"])
+    return config

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from ml_collections import config_dict
 
+from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.config import encoder_shape
 
@@ -54,7 +55,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         raise ValueError(f"config argument size: got {chosen['size']!r}, expected one of {sorted(RECIPES)}.")
     recipe, settings = RECIPES[chosen["size"]], chosen["size"].replace("tiny", "base")
     create = config_dict.create
-    return create(
+    config = create(
         model=create(
             vocab_size=64_000,  # SentencePiece, cased [V]; so many pieces [R]; a dataset with a smaller vocabulary fits too
             embedding_size=recipe.embedding_size,
@@ -159,3 +160,5 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         log=create(every=100, tensorboard=False, progress=True, peak_flops=0.0),
         stages=(),  # as in electra.py
     )
+    apply_objective(config, chosen["objective"])
+    return config

@@ -1,16 +1,16 @@
-"""The dataset builder on Apache Beam, for corpora beyond one machine: the same groups, chunks and files as on
-one machine.
+"""Build a dataset with Apache Beam, for corpora too large for one machine: the same groups, chunks and files.
 
     python -m data_pipelines.corpus … --runner FlinkRunner -- --flink_master=HOST:8081 --parallelism=64
-    python -m data_pipelines.corpus … --runner FnApiRunner -- --direct_num_workers=4 --direct_running_mode=multi_processing
+    python -m data_pipelines.corpus … --runner FnApiRunner -- \\
+        --direct_num_workers=4 --direct_running_mode=multi_processing
 
-A group of sources is read by one worker (cut a corpus into files of some GB); its chunks are dealt out to all
-workers, and each becomes one file. Every worker needs this package installed, and sees the sources, the
-tokenizer and --out under the paths that they have here: on a file system that all share, or a bucket mounted
-on all. Paths like gs://… are not read, so Dataflow needs a container that mounts the bucket. A chunk that is
-done is not packed again, be it that the runner tries twice or that the command is given again. Shown to work
-with Beam's own runner of one machine, FnApiRunner, in one process and in several, which holds the whole text
-in memory; no cluster has run it yet.
+One worker reads a group of sources (cut a corpus into files of some GB); its chunks are distributed to all
+workers, and each becomes one file. Every worker needs this package installed, and must see the sources, the
+tokenizer and --out under the same paths as this process: on a shared file system, or a bucket that all
+mount. Paths like gs://… are not read, so Dataflow needs a container that mounts the bucket. A finished chunk
+is not packed again if the runner retries it or the command is repeated. Tested with Beam's own runner for one
+machine, FnApiRunner, in one process and in several; it holds the whole text in memory. Not yet run on a
+cluster.
 """
 
 import dataclasses
@@ -22,8 +22,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport
-from data_pipelines.shards import Group, Recipe, finish_job, read_jobs, write_json
+from data_pipelines.json_files import write_json
+from data_pipelines.shards import Group, finish_job, read_jobs
 
 REPORT = "report"
 
@@ -32,7 +34,7 @@ def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
     """An empty pipeline for the runner of that name, with Beam's own flags.
 
     Raises:
-      ValueError: no such runner, or it wants other options.
+      ValueError: no such runner, or it does not accept the options.
     """
     try:
         return beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options]))
@@ -41,23 +43,27 @@ def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
 
 
 def run_pipeline(
-    pipeline: beam.Pipeline, groups: Sequence[Group], recipe: Recipe, report: ReadReport
+    pipeline: beam.Pipeline,
+    groups: Sequence[Group],
+    settings: CorpusSettings,
+    directory: Path,
+    report: ReadReport,
 ) -> list[tuple[str, dict[str, Any]]]:
-    """(path, counts) of every chunk of all groups in order; what was read is added to `report`.
+    """(path, counts) of every chunk of all groups in order; `report` is added to.
 
     Raises:
       OSError: the pipeline failed, or its workers wrote where this process cannot see it.
     """
-    results = {name: Path(recipe.directory) / f"{name}.json" for name in ("chunks", "reports")}
+    results = {name: directory / f"{name}.json" for name in ("chunks", "reports")}
     for path in results.values():
-        path.unlink(missing_ok=True)  # of an earlier try
+        path.unlink(missing_ok=True)  # of an earlier attempt
     read = (
         pipeline
         | "Groups" >> beam.Create(groups)
-        | "Deal out groups" >> beam.Reshuffle()
-        | "Read" >> beam.FlatMap(_read, recipe).with_outputs(REPORT, main="jobs")
+        | "Distribute groups" >> beam.Reshuffle()
+        | "Read" >> beam.FlatMap(_read, settings, directory).with_outputs(REPORT, main="jobs")
     )
-    chunks = read["jobs"] | "Deal out chunks" >> beam.Reshuffle() | "Pack" >> beam.Map(finish_job)
+    chunks = read["jobs"] | "Distribute chunks" >> beam.Reshuffle() | "Pack" >> beam.Map(finish_job)
     for name, values in (("chunks", chunks), ("reports", read[REPORT])):
         _ = (
             values
@@ -66,17 +72,17 @@ def run_pipeline(
         )
     try:
         pipeline.run().wait_until_finish()
-    except Exception as error:  # each runner has its own; the last line is the worker's
+    except Exception as error:  # each runner raises its own; the last line is the worker's
         reason = str(error).strip().rpartition("\n")[2]
         raise OSError(
-            f"the Beam pipeline failed: {reason}. What is finished is kept for the next try."
+            f"the Beam pipeline failed: {reason}. Finished files are kept for the next attempt."
         ) from error
     return _gather(results, report)
 
 
-def _read(group: Group, recipe: Recipe) -> Iterator[Any]:
+def _read(group: Group, settings: CorpusSettings, directory: Path) -> Iterator[Any]:
     report = ReadReport()
-    yield from read_jobs(group, recipe, report)
+    yield from read_jobs(group, settings, directory, report)
     yield beam.pvalue.TaggedOutput(REPORT, (group.split, group.number, dataclasses.asdict(report)))
 
 
@@ -85,7 +91,7 @@ def _write(values: list, path: Path) -> None:
 
 
 def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dict[str, Any]]]:
-    """What the workers wrote down, once all of it is seen here."""
+    """The workers' results, after checking that this process sees all files."""
     for path in results.values():
         _expect(path)
     for _, _, read in json.loads(results["reports"].read_text()):
@@ -102,6 +108,6 @@ def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dic
 def _expect(path: Path) -> None:
     if not path.exists():
         raise OSError(
-            f"{path}: written by a worker, and not seen here. Give an --out on a file system that this "
-            "process and all workers share, under the same path."
+            f"{path}: a worker wrote it, but it does not exist here. Give an --out on a file system that "
+            "this process and all workers share, under the same path."
         )

@@ -1,18 +1,19 @@
-"""How every command ends when it cannot do what it was asked: a message on stderr, and exit code 1."""
+"""How every command ends when it cannot do its work: a message on stderr, and exit code 1."""
 
 import contextlib
 import sys
+import zipfile
 from collections.abc import Iterator
 
 PREFIX = "error: "
-# What a person can act on: wrong settings, files that are missing or damaged, packages that are not
-# installed, numbers that are not finite. Anything else is a fault of the program and keeps its traceback.
-EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
+# What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
+# that are not finite. Anything else is a fault of the program and keeps its traceback.
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, zipfile.BadZipFile)
 
 
 @contextlib.contextmanager
 def errors_on_the_terminal() -> Iterator[None]:
-    """Context of a command's work: an EXPECTED error becomes its message, without a traceback."""
+    """Context or decorator of a command's work: of an EXPECTED error only the message is shown."""
     try:
         yield
     except EXPECTED as error:

@@ -1,21 +1,12 @@
-"""JSON files that are there whole or not at all."""
+"""JSON files that exist complete or not at all."""
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.whole_files import write_text
+
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
-    """Write `value` under a temporary name, then rename it: a crash never leaves half a file.
-
-    Every call has a temporary name of its own, so two processes may write the same file; the last one wins.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        text = json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `value` in one go (see `written_whole`): a crash never leaves half a file."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n")

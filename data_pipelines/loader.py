@@ -1,8 +1,8 @@
 """`batch_at(step)`: the batch of a step as a global jax.Array, read ahead by one background thread.
 
-The step number is the only state: nothing is saved with a checkpoint, and any step may be asked for at any
-time. The sharding decides which rows this process reads; every one of them is read once, however many devices
-hold a copy.
+The step number is the only state: nothing is saved with a checkpoint, and steps may be requested in any
+order. The sharding determines which rows this process reads; each is read once, however many devices hold a
+copy.
 
 Shapes: B global batch, L sequence length.
 """
@@ -22,16 +22,18 @@ Batch = dict[str, jax.Array]
 
 
 class Loader:
-    """Endless batches of a mixture: the batch of step s holds the B global examples from (s - first_step)·B
-    on.
+    """Endless batches of a mixture: step s holds the B global examples from (s - first_step)·B on.
 
-    Args: mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` as
-      `Mixture` has them. batch_size: B, over all processes. sharding: a NamedSharding of [B, L] arrays that
-      cuts the batch axis alone. first_step: the step that takes the mixture's first examples; those before it
-      have no batch. prefetch: batches read ahead of the step asked last; 0 reads in the caller's thread.
+    Args:
+      mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` like
+        `Mixture`.
+      batch_size: B, over all processes.
+      sharding: a NamedSharding of [B, L] arrays that divides only the batch axis.
+      first_step: the step that takes the mixture's first examples; earlier steps have no batch.
+      prefetch: batches read ahead of the step requested last; 0 reads in the caller's thread.
 
     Raises:
-      ValueError: a batch size that the sharding does not divide, or a sharding that cuts the length axis.
+      ValueError: a batch size that the sharding does not divide, or a sharding that divides the length axis.
     """
 
     def __init__(
@@ -52,26 +54,26 @@ class Loader:
 
     @property
     def seconds_waited(self) -> float:
-        """Seconds that callers of `batch_at` have been blocked since the loader was made."""
+        """Seconds that callers of `batch_at` have waited since the loader was made."""
         return self._ahead.seconds_waited
 
     def batch_at(self, step: int) -> Batch:
         """{"input_ids": [B, L]} of uint16 or int32 for a step counted from 0.
 
         Raises:
-          RuntimeError: the rows could not be read (the reason is its cause), or the loader is closed.
+          RuntimeError: the rows could not be read (`__cause__` has the reason), or the loader is closed.
         """
         return self._ahead.get(step)
 
     def rows_at(self, step: int) -> list[tuple[str, int]]:
-        """(dataset path, row number) of each of the B examples of a step, on any process; for reports."""
+        """(dataset path, row number) of the B examples of a step, the same on any process; for reports."""
         start = (step - self._first_step) * self._batch_size
         dataset_index, row = self._mixture.rows_at(start, start + self._batch_size)
         paths = [source.path for source in self._mixture.sources]
         return [(paths[number], int(place)) for number, place in zip(dataset_index, row, strict=True)]
 
     def close(self) -> None:
-        """Stops the background thread and waits for it. May be called twice."""
+        """Stop the background thread and wait for it. May be called twice."""
         self._ahead.close()
 
     def __enter__(self) -> "Loader":
@@ -84,12 +86,12 @@ class Loader:
 class EvaluationLoader:
     """One ordered pass over a sequential mixture in batches of fixed shape.
 
-    The last batch is filled with rows of [PAD] alone: padding is never scored, so they weigh nothing.
+    The last batch is filled up with rows of only [PAD], which are never scored.
 
     Args:
       mixture: from `make_sequential`.
       batch_size, sharding, prefetch: as for `Loader`.
-      max_batches: stop after so many batches; None reads all.
+      max_batches: stop after this number of batches; None reads all.
 
     Raises:
       ValueError: an endless mixture, `max_batches` < 1, or as for `Loader`.
@@ -133,7 +135,7 @@ class EvaluationLoader:
         return self._ahead.get(index)
 
     def close(self) -> None:
-        """Stops the background thread and waits for it. May be called twice."""
+        """Stop the background thread and wait for it. May be called twice."""
         self._ahead.close()
 
     def __enter__(self) -> "EvaluationLoader":
@@ -144,7 +146,7 @@ class EvaluationLoader:
 
 
 class _ShardedRows:
-    """Reads those rows of a batch that this process's devices hold, and lays them out as one global array."""
+    """Reads the rows of a batch that this process's devices hold, and makes one global array of them."""
 
     def __init__(self, mixture: Mixture, batch_size: int, sharding: NamedSharding, *, key: str):
         self._mixture, self._sharding = mixture, sharding
@@ -159,18 +161,16 @@ class _ShardedRows:
             )
         if any(axis is not None for axis in sharding.spec[1:]):
             raise ValueError(
-                f"a batch is cut along its rows alone, got {sharding.spec}; shard the first axis only."
+                f"a batch can only be sharded along its rows, got {sharding.spec}; shard the first axis only."
             )
-        # Replicated devices ask for the same slice, so a slice is read once: memory holds the distinct ones,
-        # in order.
+        # Replicated devices hold the same slice; each distinct slice is read once, in order.
         slices = sharding.addressable_devices_indices_map(self._shape).values()
         self._spans = sorted({index[0].indices(batch_size)[:2] for index in slices})
         sizes = [stop - start for start, stop in self._spans]
         self._place = dict(zip(self._spans, np.cumsum([0, *sizes]).tolist(), strict=False))
 
     def read(self, first: int) -> Batch:
-        """The batch whose row 0 is global example `first`. Beyond the end of a finite mixture rows are
-        padding."""
+        """The batch whose row 0 is global example `first`; rows beyond a finite mixture's end are padding."""
         end = self._mixture.num_examples
         wanted = [
             self._mixture.rows_at(
@@ -179,7 +179,7 @@ class _ShardedRows:
             for span in self._spans
         ]
         ids = self._mixture.read(*(np.concatenate(parts) for parts in zip(*wanted, strict=True)))
-        # Only the last spans can run over the end, so what is missing is at the tail.
+        # Only the last spans can run over the end, so the missing rows are the last ones.
         missing = sum(stop - start for start, stop in self._spans) - len(ids)
         if missing:
             ids = np.concatenate(
@@ -195,12 +195,11 @@ class _ShardedRows:
 
 
 class _LookAhead:
-    """Results of `make(number)`, computed ahead of the number asked last by one thread. Random access stays
-    correct.
+    """Results of `make(number)`, computed ahead of the number requested last by one thread.
 
-    The window is the `prefetch` numbers after the last one asked. Asking elsewhere moves it: what lies inside
-    is kept, the rest is dropped. The thread starts with the first question, so a resumed run never reads
-    batches of step 0.
+    The window is the `prefetch` numbers after the one requested last. A request elsewhere moves it: results
+    inside the new window are kept, the others dropped, so requests in any order are correct. The thread
+    starts with the first request, so a resumed run never reads batches of step 0.
     """
 
     def __init__(self, make: Callable[[int], Batch], *, prefetch: int, what: str, end: int | None = None):
@@ -217,7 +216,7 @@ class _LookAhead:
         self.seconds_waited = 0.0
 
     def get(self, number: int) -> Batch:
-        """make(number), waiting for it if need be."""
+        """make(number), after waiting for it if necessary."""
         if number < 0 or (self._end is not None and number >= self._end):
             raise IndexError(
                 f"{self._what} {number}: expected 0 … {'' if self._end is None else self._end - 1}"
@@ -234,7 +233,7 @@ class _LookAhead:
     def _get(self, number: int) -> Batch | BaseException:
         with self._changed:
             if self._is_closed:
-                raise RuntimeError(f"the loader is closed; {self._what} {number} was asked for.")
+                raise RuntimeError(f"the loader is closed; {self._what} {number} was requested.")
             if self._prefetch == 0:
                 try:
                     return self._make(number)
@@ -243,7 +242,7 @@ class _LookAhead:
             self._move_window(number, number + 1 + self._prefetch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
-                # A daemon that is inside XLA while the interpreter is torn down can abort the process.
+                # A daemon thread inside XLA can abort the process while the interpreter shuts down.
                 atexit.register(self.close)
                 self._thread.start()
             self._changed.wait_for(lambda: number in self._ready or self._is_closed)
@@ -270,7 +269,7 @@ class _LookAhead:
                 number = self._next_missing()
             try:
                 result = self._make(number)
-            except BaseException as error:  # whatever it is, the caller must hear of it and not wait for ever
+            except BaseException as error:  # of any type: the caller must get it instead of waiting forever
                 result = error
             with self._changed:
                 if number in self._window:
@@ -278,7 +277,7 @@ class _LookAhead:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the thread, waits for it, and drops what was read ahead."""
+        """End the thread, wait for it, and drop what was read ahead."""
         with self._changed:
             self._is_closed = True
             self._ready = {}

@@ -1,9 +1,8 @@
-"""Several datasets as one endless stream: which row of which dataset is global example i, and those rows'
-token ids.
+"""Several datasets as one endless stream: the dataset, row and token ids of global example i.
 
-Random access, no state: the same global index gives the same row on every host, before and after a restart.
-Grain decides the order (a fresh shuffle every epoch, datasets interleaved by weight); rows are read many at a
-time, because one `__getitems__` of a batch costs far less than its rows one by one.
+Random access without state: the same global index gives the same row on every host, before and after a
+restart. Grain determines the order (a fresh shuffle every epoch, datasets interleaved by weight). Rows are
+read in batches, since one `__getitems__` of a batch costs far less than its rows one by one.
 """
 
 import bisect
@@ -17,41 +16,36 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import corpus
+from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.tokenizers.directory import SpecialIds
 
 FEATURE = "input_ids"
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
-_ENDLESS = 2**48  # more examples than are read of a dataset in any run
+_ENDLESS = 2**48  # more examples than any run reads of a dataset
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSource:
-    """One dataset of a mixture: its directory, its share of the examples relative to the others' weights, its
-    split.
+    """One dataset of a mixture."""
 
-    `order` is which of the run's shuffled orders it is read in, None for that of its place in the mixture;
-    `start` is how many examples of that order were read before (`continue_sources`).
-    """
-
-    path: str
-    weight: float = 1.0
+    path: str  # its directory
+    weight: float = 1.0  # its share of the examples, relative to the other weights
     split: str = "train"
-    order: int | None = None
-    start: int = 0
+    order: int | None = None  # number of its shuffled order in the run; None: its place in the mixture
+    start: int = 0  # examples of that order that were read before (`continue_sources`)
 
     @property
     def label(self) -> str:
-        """How errors and reports name it."""
+        """Its name in errors and reports."""
         return f"{self.path} (split {self.split!r})"
 
 
 class _Dataset:
-    """An opened DatasetSource: rows by number, with errors that name the file."""
+    """An opened DatasetSource: rows by number; errors name the file."""
 
     def __init__(self, described: DatasetSource):
         self.described = described
-        self.info = corpus.load_corpus_info(described.path)
+        self.info = load_dataset_info(described.path)
         builder = tfds.builder_from_directory(described.path)
         splits = builder.info.splits
         if described.split not in splits or not splits[described.split].num_examples:
@@ -72,19 +66,18 @@ class _Dataset:
         taken = [instruction.take for instruction in splits[described.split].file_instructions]
         self.file_ends = list(
             itertools.accumulate(taken)
-        )  # file f holds rows file_ends[f-1] … file_ends[f] - 1
+        )  # file f holds rows file_ends[f-1] … file_ends[f]-1
         self.num_rows = self.file_ends[-1]
         self.source = builder.as_data_source(described.split)
         self._check_files()
 
     def _check_files(self) -> None:
-        """Reads the first and last row of every file: a truncated or missing one is found before the first
-        step."""
+        """Read the first and last row of every file, so that damage is found before the first step."""
         starts = [0, *self.file_ends[:-1]]
         self.read(sorted({*starts, *(end - 1 for end in self.file_ends)}))
 
     def read(self, rows: list[int]) -> np.ndarray:
-        """Token ids [n, L] of the given row numbers, in their order."""
+        """Token ids [n, L] of the given row numbers, in that order."""
         if rows and not 0 <= min(rows) <= max(rows) < self.num_rows:
             raise IndexError(
                 f"dataset {self.described.label} has rows 0 … {self.num_rows - 1}, got {min(rows)} … "
@@ -93,7 +86,7 @@ class _Dataset:
         try:
             return self._stack(self.source.__getitems__(rows))
         except Exception as error:
-            # One bad file fails the whole batch, without saying which: ask file by file.
+            # One bad file fails the whole batch without being named: read file by file.
             file_of = functools.partial(bisect.bisect_right, self.file_ends)
             for number, of_file in itertools.groupby(sorted(rows), file_of):
                 try:
@@ -101,7 +94,7 @@ class _Dataset:
                 except Exception as cause:
                     raise OSError(
                         f"dataset {self.described.label}: cannot read {self.files[number]}: {cause}. The "
-                        "file is missing, truncated, damaged or not the one that the dataset was built with; "
+                        "file is missing, truncated, damaged or from another dataset; "
                         "copy it again or rebuild the dataset."
                     ) from cause
             raise OSError(
@@ -119,14 +112,13 @@ class _Dataset:
 
 
 class Mixture:
-    """Global example index → (dataset, row) → token ids; from `make_mixture` (endless) or `make_sequential`
-    (finite).
+    """Global example index → (dataset, row) → token ids. Made by `make_mixture` or `make_sequential`.
 
     Attributes:
       sources: the DatasetSource of every dataset index.
-      infos: what corpus.json says of each, fingerprints included.
+      infos: the DatasetInfo of each, fingerprints included.
       special: the special ids, the same in all datasets.
-      num_rows: rows stored in all datasets together.
+      num_rows: rows of all datasets together.
       num_examples: valid global indices are 0 … num_examples - 1; None when endless.
       sequence_length: L, tokens in a row.
       dtype: of the token ids, uint16 or int32.
@@ -141,7 +133,7 @@ class Mixture:
         num_examples: int | None,
     ):
         self._datasets = tuple(datasets)
-        self._order = order  # global example index → place of its row in the concatenation of all datasets
+        self._order = order  # global example index → row number in the concatenation of all datasets
         self._starts = np.cumsum([0, *(dataset.num_rows for dataset in datasets)])
         self.sources = tuple(sources)
         self.infos = tuple(dataset.info for dataset in datasets)
@@ -152,7 +144,7 @@ class Mixture:
         self.dtype = np.result_type(*(dataset.dtype for dataset in datasets))
 
     def rows_at(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dataset index (int32 [n]) and row number in it (int64 [n]) of the global examples start … stop - 1.
+        """Dataset index (int32 [n]) and row number (int64 [n]) of the global examples start … stop - 1.
 
         Raises:
           IndexError: a negative or reversed range, or one beyond `num_examples`.
@@ -168,10 +160,10 @@ class Mixture:
         return dataset_index.astype(np.int32), place - self._starts[dataset_index]
 
     def read(self, dataset_index: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Token ids [n, L] of the given rows, in the given order; one batched read a dataset.
+        """Token ids [n, L] of the given rows, in the given order; one batched read per dataset.
 
         Raises:
-          OSError: a file that cannot be read; names it.
+          OSError: a file cannot be read; names it.
         """
         dataset_index, row = np.asarray(dataset_index), np.asarray(row)
         ids = np.empty((len(row), self.sequence_length), self.dtype)
@@ -184,22 +176,22 @@ class Mixture:
 def make_mixture(
     datasets: Sequence[DatasetSource], *, seed: int, shuffle: bool = True, opened_by: Sequence[Mixture] = ()
 ) -> Mixture:
-    """An endless mixture: every dataset repeats in a fresh order each epoch, examples are interleaved by
-    weight.
+    """An endless mixture: each dataset repeats in a fresh order every epoch; weights set the shares.
 
-    Datasets are interleaved evenly, not drawn by chance: any n consecutive global indices hold each dataset's
-    share of n to within a few rows. Grain keeps a weight as whole hundredths of the smallest weight, rounded
-    down.
+    Datasets are interleaved evenly, not at random: any n consecutive global indices hold each dataset's share
+    of n to within a few rows. Grain rounds a weight down to whole hundredths of the smallest weight.
 
     Args:
       datasets: what to mix; the order of this list is part of the mixture's identity.
       seed: any non-negative integer; runs with different seeds share no order.
       shuffle: False reads each dataset in stored order, epoch after epoch.
-      opened_by: mixtures whose datasets are open already, and are not opened again.
+      opened_by: mixtures whose open datasets are used again.
 
-    Raises: FileNotFoundError: a directory that does not exist. ValueError: no datasets, a weight that is not
-      positive, an empty split, or datasets that do not belong together. OSError: a truncated or damaged file;
-      names it.
+    Raises:
+      FileNotFoundError: a directory does not exist.
+      ValueError: no datasets, a weight that is not positive, an empty split, or datasets with different
+        tokenizers or row lengths.
+      OSError: a truncated or damaged file; names it.
     """
     _check_weights(datasets)
     if seed < 0:
@@ -210,8 +202,8 @@ def make_mixture(
         order = grain.MapDataset.range(start, start + dataset.num_rows)
         start += dataset.num_rows
         if shuffle:
-            # Grain seeds epoch e with seed + e: neighbouring seeds would replay each other's epochs. Hash
-            # them apart.
+            # Grain seeds epoch e with seed + e, so neighbouring seeds would replay each other's epochs; a
+            # hash keeps them apart.
             number = index if source.order is None else source.order
             order = order.shuffle(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
         order = order.repeat()
@@ -223,40 +215,40 @@ def make_mixture(
 
 
 def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> list[list[DatasetSource]]:
-    """Sources of the mixtures that are read one after the other, each given with the number of examples read
-    of it: whatever the mixture, every dataset goes on in its own order where it was left. Nothing of it is
-    read twice in an epoch, or not.
+    """Sources of mixtures that are read one after another, each dataset resuming where it stopped.
+
+    Whatever the mixtures, a dataset continues in its own order: in each epoch every row is read exactly once.
+
+    Args:
+      parts: each mixture's sources, and the number of examples read of that mixture.
 
     Raises:
       ValueError: a weight that is not positive.
     """
-    read: dict[
-        tuple[str, int], int
-    ] = {}  # (path, how many before it in the list have that path) → examples read of it
+    # (path, number of earlier sources in the list with that path) → examples read of it.
+    read: dict[tuple[str, int], int] = {}
     continued = []
     for sources, num_examples in parts:
         _check_weights(sources)
         paths = [source.path for source in sources]
         keys = [(path, paths[:index].count(path)) for index, path in enumerate(paths)]
         read |= {key: 0 for key in keys if key not in read}
-        numbers = list(read)
+        orders = list(read)
         continued.append(
             [
-                dataclasses.replace(source, order=numbers.index(key), start=read[key])
+                dataclasses.replace(source, order=orders.index(key), start=read[key])
                 for source, key in zip(sources, keys, strict=True)
             ]
         )
-        for key, count in zip(
-            keys, examples_of_each([source.weight for source in sources], num_examples), strict=True
-        ):
+        counts = examples_of_each([source.weight for source in sources], num_examples)
+        for key, count in zip(keys, counts, strict=True):
             read[key] += count
     return continued
 
 
 def examples_of_each(weights: Sequence[float], num_examples: int) -> list[int]:
-    """How many of the first `num_examples` of a mixture are of each of its datasets."""
-    # The same interleaving of datasets whose elements say which dataset they are of and how many of it come
-    # before.
+    """Number of examples of each dataset among the first `num_examples` of a mixture."""
+    # The same interleaving, of datasets whose elements encode their dataset and their place in it.
     numbered = [
         grain.MapDataset.range(index * _ENDLESS, (index + 1) * _ENDLESS) for index in range(len(weights))
     ]
@@ -270,10 +262,9 @@ def examples_of_each(weights: Sequence[float], num_examples: int) -> list[int]:
 
 
 def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mixture] = ()) -> Mixture:
-    """One finite pass in stored order, dataset after dataset, for evaluation: example i is row i. Weights are
-    not used.
+    """One finite pass in stored order, dataset after dataset, for evaluation. Weights are not used.
 
-    Args, raises: as `make_mixture`.
+    Arguments and errors as for `make_mixture`.
     """
     opened = _open_all(datasets, opened_by)
     num_rows = sum(dataset.num_rows for dataset in opened)
@@ -301,13 +292,13 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
             f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "
             "data_pipelines.corpus, or correct the path."
         )
-    # Every open file counts, and looking into it takes its time on slow storage.
-    there = {
+    # Open files are a limited resource, and opening them is slow on some storage.
+    already_open = {
         (dataset.described.path, dataset.described.split): dataset
         for mixture in opened_by
         for dataset in mixture._datasets
     }
-    opened = [there.get((dataset.path, dataset.split)) or _Dataset(dataset) for dataset in datasets]
+    opened = [already_open.get((dataset.path, dataset.split)) or _Dataset(dataset) for dataset in datasets]
     identities = [
         (dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
         for dataset in opened
@@ -319,7 +310,7 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         )
         raise ValueError(
             "config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
-            f"{rows}\nRebuild the odd ones with the same tokenizer and length."
+            f"{rows}\nRebuild those that differ with the same tokenizer and length."
         )
     too_large = [dataset.described.label for dataset in opened if dataset.num_rows > _MAX_ROWS]
     if too_large:

@@ -1,6 +1,7 @@
-"""Documents as token ids → rows of exactly L ids. Pure functions; rows hold ids alone.
+"""Documents as token ids → rows of exactly L ids. Pure functions.
 
-Segments, positions and token types are derived later from [CLS] and [SEP] (electra_jax/models/inputs.py).
+Rows hold only ids. Segments, positions and token types are derived later from [CLS] and [SEP]
+(electra_jax/models/inputs.py).
 """
 
 import itertools
@@ -10,9 +11,9 @@ import numpy as np
 
 from data_pipelines.tokenizers.directory import SpecialIds
 
-OPEN_ROWS = 64  # rows that first-fit still fills; bounds memory and time
+OPEN_ROWS = 64  # rows that first-fit may still fill; bounds memory and time
 SINGLE_SEGMENT_PROBABILITY = 0.1  # electra: an example without segment B
-SHORT_TARGET_PROBABILITY = 0.05  # electra: the next example aims at fewer tokens
+SHORT_TARGET_PROBABILITY = 0.05  # electra: the next example has a shorter target length
 MIN_SHORT_TARGET = 5
 
 Lines = Sequence[Sequence[int]]
@@ -26,23 +27,36 @@ def pack(
     special: SpecialIds,
     seed: int | Sequence[int] = 0,
 ) -> np.ndarray:
-    """Rows [n, L] int32 of `documents`; a document is a list of lines, a line the ids of one, without special
-    tokens.
+    """Rows [n, L] int32 of `documents`.
 
-    [CLS], [SEP] and [PAD] are those of `special`, the tokenizer's.
-
-    electra: the original recipe, [CLS] A [SEP] B [SEP], A and B consecutive lines of one document; one
-      example in ten has no B, one target in twenty is short. What does not fit in a row is dropped, as in the
-      original.
+    electra: the original recipe, [CLS] A [SEP] B [SEP], A and B consecutive lines of one document. One
+      example in ten has no B, one target length in twenty is short. Text that does not fit in a row is
+      dropped, as in the original.
     contiguous: documents joined by [SEP] are cut into [CLS] + L−2 ids + [SEP]; only the last row is padded.
-    documents: each document is cut into chunks [CLS] ≤ L−2 ids [SEP]; several chunks share a row, first-fit,
-      so that the i-th [CLS] starts the row's segment i.
+    documents: each document is cut into chunks [CLS] ≤ L−2 ids [SEP]. Several chunks share a row, first-fit;
+      the i-th [CLS] starts the row's segment i.
 
-    The last two lose no token and draw nothing from `seed`, which `np.random.default_rng` takes.
+    The last two modes lose no token and draw nothing from `seed`.
+
+    Args:
+      documents: each a list of lines, each line a list of ids without special tokens.
+      mode: one of PACKERS.
+      special: the tokenizer's special ids.
+      seed: for `np.random.default_rng`.
 
     Raises:
       ValueError: unknown mode, or rows too short to hold a token.
     """
+    check_packing(mode, sequence_length)
+    rows = PACKERS[mode](documents, sequence_length, special, np.random.default_rng(seed))
+    packed = np.full((len(rows), sequence_length), special.pad, np.int32)
+    for target, row in zip(packed, rows, strict=True):
+        target[: len(row)] = row
+    return packed
+
+
+def check_packing(mode: str, sequence_length: int) -> None:
+    """Raises ValueError for an unknown mode, or for rows too short to hold a token."""
     if mode not in PACKERS:
         raise ValueError(f"packing: got {mode!r}, expected one of {', '.join(PACKERS)}; choose one of them.")
     shortest = MIN_SHORT_TARGET if mode == "electra" else 3
@@ -51,11 +65,6 @@ def pack(
             f"sequence_length: got {sequence_length}, expected at least {shortest} for packing {mode!r} "
             "(room for [CLS], [SEP] and tokens); ask for longer rows."
         )
-    rows = PACKERS[mode](documents, sequence_length, special, np.random.default_rng(seed))
-    packed = np.full((len(rows), sequence_length), special.pad, np.int32)
-    for target, row in zip(packed, rows, strict=True):
-        target[: len(row)] = row
-    return packed
 
 
 def _electra(
@@ -83,13 +92,13 @@ def _electra(
 def _two_segments(
     lines: Lines, target_length: int, length: int, special: SpecialIds, rng: np.random.Generator
 ) -> list[int]:
-    """One example of the original recipe: lines in order go to A until it is about half full, then to B."""
+    """One example of the original recipe: lines go to A in order until it is about half full, then to B."""
     single = rng.random() < SINGLE_SEGMENT_PROBABILITY
     first_target = 100_000 if single else (target_length - 3) // 2
     first: list[int] = []
     second: list[int] = []
     for line in lines:
-        # The coin is tossed only where it decides, as in the original.
+        # A random number is drawn only if it decides, as in the original.
         if (
             not first
             or len(first) + len(line) < first_target

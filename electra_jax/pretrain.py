@@ -25,8 +25,8 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 
 from data_pipelines.loader import EvaluationLoader, Loader
-from data_pipelines.tokenizer import load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax.configuration import flags as command_line
 from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.processes import (

@@ -1,8 +1,7 @@
-"""Eight fake CPU devices for every test; silent rank promotion is an error. Must run before jax starts its
-backend.
+"""Eight fake CPU devices for every test; silent rank promotion is an error. Both are set before JAX starts.
 
-What one test compiled is there for the others, those of the other process and the commands that tests start,
-too: a quarter of the time. And a corpus and a run that several modules share: each costs its seconds once.
+All tests share one cache of compiled programs, as do the commands that they start: this saves a quarter of
+the time. Corpora, runs and exports that several modules read are made once a session.
 """
 
 import atexit
@@ -12,11 +11,9 @@ import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-if (
-    "PYTEST_XDIST_WORKER" not in os.environ
-):  # workers inherit these variables from the process that starts them
-    # Most of the time is the compiler's, which makes fast programs for models that are tiny and take a few
-    # steps: three quarters of it are spared.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
+    # Compiling takes most of the time, and optimised programs do not pay off for a few steps of tiny models:
+    # without optimisation compiling takes a quarter of the time.
     os.environ["XLA_FLAGS"] = " ".join(
         [
             os.environ.get("XLA_FLAGS", ""),
@@ -33,16 +30,29 @@ import jax
 import pytest
 
 from support import tiny_export, tiny_run, tpu_sandbox
+from support.golden import Golden
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# A shell that starts the tests in the background lets them ignore Ctrl-C, and with them all commands that
-# they start.
+# A shell that starts the tests in the background makes them, and every command they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the recorded results in tests/golden"
+    )
+
+
+@pytest.fixture
+def golden(request):
+    """The recorded results, for `golden.check_text` and `golden.check_numbers`."""
+    test_file = request.node.path.relative_to(request.config.rootpath)
+    return Golden(request.config.getoption("--update-golden"), str(test_file))
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A directory with "corpus" (rows of 32) and "other", made with another tokenizer."""
+    """A directory with the datasets "corpus" (rows of 32 ids) and "other" (another tokenizer)."""
     root = tmp_path_factory.mktemp("data")
     tiny_run.make_data(root)
     return root
@@ -50,7 +60,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def environment():
-    """One device, as on a laptop."""
+    """Environment variables for a command that sees one device, as on a laptop."""
     return {
         **os.environ,
         "XLA_FLAGS": os.environ["XLA_FLAGS"].removesuffix("--xla_force_host_platform_device_count=8"),
@@ -59,7 +69,7 @@ def environment():
 
 @pytest.fixture(scope="session")
 def finished(data, environment, tmp_path_factory):
-    """(run directory, outcome) of a run that nothing interrupted. Tests only read it."""
+    """(run directory, completed process) of a run that was not interrupted. Tests only read it."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     return workdir, tiny_run.start(workdir, data, environment)
 
@@ -72,12 +82,12 @@ def exports(data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """The TPU launcher in a repository of its own. Sandboxes copy it."""
+    """A git repository that holds the TPU launcher. Sandboxes copy it."""
     return tpu_sandbox.make_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture
 def sandbox(tmp_path, checkout):
-    """The launcher with a gcloud that makes up its TPU."""
+    """The launcher with a simulated gcloud and TPU."""
     with tpu_sandbox.Sandbox(tmp_path, checkout) as sandbox:
         yield sandbox

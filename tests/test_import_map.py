@@ -1,92 +1,140 @@
-"""Who may import whom: the packages' own imports, read with `ast` and never run, against one table."""
+"""Who may import whom: the imports of every module, read with `ast` and never run, against two tables."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("electra_jax", "data_pipelines", "configs")
-OUTSIDE = ("tensorflow", "torch", "transformers", "configs", "launch", "tests")
+from support.paths import ROOT
 
-# Package or module → what it must not import, wherever in the file the import stands. All rules that fit a
-# module hold.
-FORBIDDEN = (
-    ("electra_jax", ("orbax", *OUTSIDE)),
-    (
+OWN = ("electra_jax", "data_pipelines", "configs")
+DATA = ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks", "data_pipelines.sample")
+METHODS = ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed", "electra_jax.training")
+
+# Folder → the other folders whose modules it may import, also inside functions. A module belongs to the
+# innermost folder of this table. Commands are not in it: they may import every folder but the recipes, and
+# nothing may import a command.
+MAY_IMPORT = {
+    "configs": ("electra_jax.configuration", "electra_jax.models"),
+    "data_pipelines": ("data_pipelines.tokenizers",),
+    "data_pipelines.tokenizers": ("data_pipelines",),
+    "data_pipelines.tasks": ("data_pipelines", "data_pipelines.tokenizers"),
+    "data_pipelines.sample": ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks"),
+    "electra_jax.models": (),
+    "electra_jax.objectives": ("electra_jax.models",),
+    "electra_jax.distributed": (),
+    "electra_jax.training": ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed"),
+    "electra_jax.configuration": ("electra_jax.models", "data_pipelines"),
+    "electra_jax.huggingface": (
         "electra_jax.models",
-        (
-            "electra_jax.objectives",
-            "electra_jax.training",
-            "electra_jax.distributed",
-            "data_pipelines",
-            "ml_collections",
-        ),
-    ),
-    (
         "electra_jax.objectives",
-        ("electra_jax.training", "electra_jax.distributed", "data_pipelines", "ml_collections"),
+        "electra_jax.configuration",
+        "data_pipelines",
+        "data_pipelines.tokenizers",
     ),
-    ("electra_jax.training", ("data_pipelines", "ml_collections", "electra_jax.pretrain")),
-    (
-        "electra_jax.distributed",
-        (
-            "electra_jax.models",
-            "electra_jax.objectives",
-            "electra_jax.training",
-            "data_pipelines",
-            "ml_collections",
-        ),
+    "electra_jax.planning": (*METHODS, "electra_jax.configuration"),
+    # Probes fine-tune during a run, and fine-tuning starts from the encoder of a run.
+    "electra_jax.runs": (*METHODS, *DATA, "electra_jax.configuration", "electra_jax.finetuning"),
+    "electra_jax.finetuning": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.huggingface",
+        "electra_jax.runs",
     ),
-    (
+    "electra_jax.soups": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.runs",
+    ),
+    "electra_jax.comparison": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.runs",
+        "electra_jax.soups",
+    ),
+    "electra_jax.conversion": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.huggingface",
+        "electra_jax.runs",
+    ),
+    "electra_jax.benchmarks": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
         "electra_jax.planning",
-        ("data_pipelines", "ml_collections", "electra_jax.benchmarks", "electra_jax.pretrain"),
+        "electra_jax.runs",
     ),
-    ("electra_jax.huggingface", ("electra_jax.training", "electra_jax.distributed", "ml_collections")),
-    ("data_pipelines", ("electra_jax", "jax", "flax", "optax", "orbax", "ml_collections", *OUTSIDE)),
-    (
-        "configs",
-        (
-            "electra_jax.objectives",
-            "electra_jax.training",
-            "electra_jax.distributed",
-            "data_pipelines",
-            "jax",
-            "flax",
-            "launch",
-            "tests",
-            "tensorflow",
-            "torch",
-            "transformers",
-        ),
+}
+WITHOUT_JAX = ("configs", "data_pipelines", "launch")
+MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices
+
+
+def find_modules() -> dict[str, Path]:
+    """Dotted name → file of every module."""
+    folders = ("electra_jax", "data_pipelines", "configs", "launch")
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
+
+
+MODULES = find_modules()
+
+
+COMMANDS = (
+    *(
+        module
+        for module, path in MODULES.items()
+        if module.startswith("electra_jax.") and module.count(".") == 1 and path.name != "__init__.py"
     ),
+    "data_pipelines.corpus",
+    "data_pipelines.tokenizer",
 )
-# Module or package → what it may import although a rule above forbids it.
-ALLOWED = {
-    "data_pipelines.loader": ("jax",),
-    "electra_jax.training.checkpointing": ("orbax",),
-    "electra_jax.benchmark": ("torch", "transformers"),  # the oracle and rival of the measurements
-    "electra_jax.benchmarks": ("torch", "transformers"),
-    "electra_jax.huggingface.verify": ("torch", "transformers"),  # what it compares with
-    "electra_jax.huggingface.readers": (
-        "torch",
-        "tensorflow",
-    ),  # other people's formats, where those are asked for
-    "electra_jax.huggingface.custom_code": (
-        "torch",
-        "transformers",
-    ),  # not imported: it travels with an export
+
+# Other package → the only modules and folders that may import it.
+ONLY_IN = {
+    "orbax": ("electra_jax.training.checkpointing",),
+    "ml_collections": ("configs", "electra_jax.configuration", "electra_jax.comparison", *COMMANDS),
+    "torch": (
+        "electra_jax.benchmarks",  # what it measures beside
+        "electra_jax.huggingface.verify",  # what it compares with
+        "electra_jax.huggingface.readers",  # reads files of other projects, imported only for these
+        "electra_jax.huggingface.custom_code",  # copied into an export, never imported here
+    ),
+    "transformers": (
+        "electra_jax.benchmarks",
+        "electra_jax.huggingface.verify",
+        "electra_jax.huggingface.custom_code",
+    ),
+    "tensorflow": ("electra_jax.huggingface.readers",),
+    "tests": (),
+    "support": (),
+    "launch": (),
 }
 
 
-def is_within(name: str, package: str) -> bool:
-    """Whether a dotted name is the package or lies in it."""
-    return (name + ".").startswith(package + ".")
+def is_within(name: str, folders: tuple[str, ...]) -> bool:
+    """Whether a dotted name is one of `folders` or lies in one."""
+    return any((name + ".").startswith(folder + ".") for folder in folders)
+
+
+def folder_of(module: str) -> str:
+    """The innermost folder of MAY_IMPORT that a module lies in; "" for one in none."""
+    folders = [folder for folder in MAY_IMPORT if is_within(module, (folder,))]
+    return max(folders, key=len, default="")
 
 
 def imports_of(source: str, package: str) -> list[str]:
-    """Dotted names that a module imports anywhere in it, `from a import b` as a.b; `package` resolves
-    relative ones."""
+    """Dotted names that a module imports, `from a import b` as a.b; `package` resolves relative ones."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -99,65 +147,114 @@ def imports_of(source: str, package: str) -> list[str]:
             "__import__",
             "importlib.import_module",
         ):
-            names += [
-                argument.value
-                for argument in node.args[:1]
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-            ]
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                names.append(first.value)
     return names
 
 
 def violations(module: str, imported: list[str]) -> list[str]:
-    """Imports of `module` that the table forbids."""
-    forbidden = [name for package, names in FORBIDDEN if is_within(module, package) for name in names]
-    allowed = [name for package, names in ALLOWED.items() if is_within(module, package) for name in names]
-    return [
-        name
-        for name in imported
-        if any(is_within(name, package) for package in forbidden)
-        and not any(is_within(name, package) for package in allowed)
-    ]
+    """The imports of `module` that the tables forbid, each with a reason."""
+    found = []
+    for name in imported:
+        may = next((folders for package, folders in ONLY_IN.items() if is_within(name, (package,))), None)
+        if may is not None and not is_within(module, may):
+            found.append(f"{name}: only {', '.join(may) or 'nothing'} may import it")
+        is_jax = is_within(name, ("jax", "flax", "optax"))
+        if is_jax and is_within(module, WITHOUT_JAX) and not is_within(module, MAY_USE_JAX):
+            found.append(f"{name}: {', '.join(WITHOUT_JAX)} do without it")
+        if is_within(name, COMMANDS):
+            found.append(f"{name}: it is a command")
+        elif is_within(name, OWN) and not may_import(module, folder_of(name)):
+            found.append(f"{name}: {folder_of(module) or module} may not import that folder")
+    return found
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the packages by its dotted name."""
-    paths = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in paths
-    }
+def may_import(module: str, folder: str) -> bool:
+    """Whether a module may import modules of `folder`."""
+    if module in COMMANDS:
+        return folder != "configs" and (module.startswith("electra_jax.") or is_within(folder, DATA))
+    return folder in (folder_of(module), *MAY_IMPORT.get(folder_of(module), ()))
 
 
-@pytest.mark.parametrize("module", modules())
+def graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Module → the modules among `sources` that it imports, also inside functions."""
+    edges = {}
+    for module, source in sources.items():
+        names = imports_of(source, module.rpartition(".")[0])
+        edges[module] = {
+            found for name in names for found in (name, name.rpartition(".")[0]) if found in sources
+        } - {module}
+    return edges
+
+
+def find_circle(sources: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle, [] if none do."""
+    try:
+        graphlib.TopologicalSorter(graph(sources)).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_imports_follow_the_map(module):
-    path = modules()[module]
+    path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    assert violations(module, imports_of(path.read_text(encoding="utf-8"), package)) == []
+    found = violations(module, imports_of(path.read_text(encoding="utf-8"), package))
+    assert not found, "\n".join(found)
 
 
-def test_every_rule_speaks_of_something_that_exists():
-    names = modules()
-    for package in (*dict(FORBIDDEN), *ALLOWED):
-        assert any(is_within(module, package) for module in names), package
+def test_no_modules_import_each_other_in_a_circle():
+    sources = {
+        module: path.read_text(encoding="utf-8")
+        for module, path in MODULES.items()
+        if path.name != "__init__.py"
+    }
+    assert find_circle(sources) == []
+
+
+def test_every_folder_has_a_row_and_every_row_a_folder():
+    packages = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    packages |= {"configs"}
+    carried = ("electra_jax.huggingface.custom_code",)  # within huggingface
+    assert packages - set(MAY_IMPORT) - {"electra_jax", *carried} == set()
+    assert set(MAY_IMPORT) - packages == set()
+    for name in (*COMMANDS, *MAY_USE_JAX, *(name for names in ONLY_IN.values() for name in names)):
+        assert name in MODULES or name == "configs", name
 
 
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("electra_jax.models.x", "from electra_jax import training"),
+        ("electra_jax.models.x", "from electra_jax.training import loop"),
         ("electra_jax.models.x", "from ..distributed import mesh"),
         ("electra_jax.objectives.x", "import ml_collections.config_dict as c"),
         ("electra_jax.training.x", "def f():\n    from data_pipelines.loader import Loader"),
         ("electra_jax.training.x", "import orbax.checkpoint as ocp"),
+        ("electra_jax.training.x", "from electra_jax.runs.directory import shorten"),
+        ("electra_jax.huggingface.x", "from electra_jax.runs.trained import load_run"),
+        ("electra_jax.huggingface.x", "import transformers"),
+        ("electra_jax.finetuning.x", "from electra_jax.conversion.export_run import export_run"),
+        ("electra_jax.runs.x", "from electra_jax import pretrain"),
+        ("electra_jax.runs.x", "from electra_jax.pretrain import main"),
+        ("electra_jax.evaluate", "from electra_jax.finetune import main"),
         ("electra_jax.pretrain", "import orbax.checkpoint"),
         ("electra_jax.pretrain", "from configs import debug"),
+        ("electra_jax.planning.x", "from configs import debug"),
         ("data_pipelines.mixture", "import jax.numpy as jnp"),
+        ("data_pipelines.mixture", "from electra_jax.models import config"),
+        ("data_pipelines.mixture", "from data_pipelines.tasks.load import load_task"),
+        ("data_pipelines.tasks.x", "from data_pipelines.corpus import main"),
+        ("data_pipelines.tokenizers.x", "from data_pipelines import tokenizer"),
+        ("data_pipelines.corpus", "from electra_jax.configuration import flags"),
         ("data_pipelines.sample.x", "__import__('tensorflow')"),
         ("data_pipelines.loader", "import torch"),
-        ("electra_jax.huggingface.x", "import transformers"),
+        ("configs.x", "from electra_jax.objectives.registry import OBJECTIVES"),
+        ("launch.x", "import jax"),
     ],
 )
-def test_the_check_sees_a_forbidden_import(module, line):
+def test_a_forbidden_import_is_found(module, line):
     assert violations(module, imports_of(line, module.rpartition(".")[0]))
 
 
@@ -165,10 +262,20 @@ def test_the_check_sees_a_forbidden_import(module, line):
     ("module", "line"),
     [
         ("electra_jax.training.checkpointing", "import orbax.checkpoint as ocp"),
+        ("electra_jax.training.x", "from electra_jax.distributed.mesh import make_mesh"),
+        ("electra_jax.pretrain", "from electra_jax.runs.directory import is_complete"),
+        ("electra_jax.pretrain", "from ml_collections import config_dict"),
         ("data_pipelines.loader", "from jax.sharding import NamedSharding"),
         ("data_pipelines.corpus", "import tensorflow_datasets as tfds"),  # not TensorFlow
-        ("electra_jax.training.x", "from electra_jax.distributed.mesh import make_mesh"),
+        ("data_pipelines.corpus", "from data_pipelines.tokenizers.directory import SpecialIds"),
+        ("configs.x", "from ml_collections import config_dict"),
     ],
 )
-def test_the_check_lets_allowed_imports_pass(module, line):
+def test_an_allowed_import_passes(module, line):
     assert not violations(module, imports_of(line, module.rpartition(".")[0]))
+
+
+def test_a_circle_is_found_although_a_function_hides_it():
+    sources = {"p.a": "from p import b", "p.b": "from p.c import f", "p.c": "def f():\n    import p.a"}
+    assert set(find_circle(sources)) == {"p.a", "p.b", "p.c"}
+    assert find_circle(sources | {"p.c": "f = 1"}) == []

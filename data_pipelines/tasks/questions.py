@@ -19,7 +19,8 @@ from data_pipelines.tasks.records import Columns, Skipped, as_text
 QUESTION_COLUMNS = Columns("question", "context", "answers")  # the features of squad/v1.1 and squad/v2.0
 FORMAT = (
     'SQuAD\'s format is {"data": [{"paragraphs": [{"context": TEXT, "qas": [{"id": TEXT, "question": TEXT, '
-    '"answers": [{"text": TEXT, "answer_start": NUMBER}]}]}]}]}, with "is_impossible" beside "answers" in v2.0'
+    '"answers": [{"text": TEXT, "answer_start": NUMBER}]}]}]}]}, with "is_impossible" beside "answers" in '
+    "v2.0"
 )
 TYPE_NAMES = {
     dict: "an object",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.tasks.questions import Question
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizers.load import Tokenizer
 
 ENCODE_TEXTS = 1024
 LENGTH_WEIGHT = 0.01  # a window may show a token less around another for every 100 by which it is longer

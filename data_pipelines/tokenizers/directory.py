@@ -1,5 +1,4 @@
-"""What every tokenizer directory is: tokenizer_meta.json beside the model's file, there whole or not at
-all."""
+"""A tokenizer directory: tokenizer_meta.json beside the model's file. It exists complete or not at all."""
 
 import json
 import os
@@ -10,18 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 META_FILE = "tokenizer_meta.json"
-# The model where a Hugging Face export had to add to its tokenizer.json: this one is what rows were made
-# with.
+# Where a Hugging Face export had to add to its tokenizer.json, the file that the rows were made with.
 TRAINED_FILE = "tokenizer_as_trained.json"
-MODEL_FILES = {
-    "sentencepiece": "spm.model",
-    "tokenizers": "tokenizer.json",
-}  # kind → file; the meta file names the kind
+# Tokenizer format → the file of its model. The meta file names the format under "kind".
+MODEL_FILES = {"sentencepiece": "spm.model", "tokenizers": "tokenizer.json"}
 
 
 class SpecialIds(NamedTuple):
-    """Ids that carry structure, which differ between tokenizers; no text encodes to one of them, except to
-    `unk`."""
+    """Ids of the special tokens, which differ between tokenizers. Text never encodes to one, except to `unk`.
+
+    Convert and compare by name, never by position: `SpecialTokens` in electra_jax/models/inputs.py has the
+    same fields in another order (`SpecialTokens.from_ids` converts).
+    """
 
     pad: int
     cls: int
@@ -31,10 +30,10 @@ class SpecialIds(NamedTuple):
 
 
 def read_meta(directory: Path, required: Sequence[str] = ()) -> dict[str, Any] | None:
-    """The contents of the directory's meta file, None if it has none.
+    """The contents of the directory's meta file, None if there is none.
 
     Raises:
-      ValueError: it is no JSON, or lacks one of the keys `required`.
+      ValueError: it is not JSON, or lacks one of the keys `required`.
     """
     path = directory / META_FILE
     if not path.is_file():
@@ -55,7 +54,7 @@ def read_meta(directory: Path, required: Sequence[str] = ()) -> dict[str, Any] |
 
 
 def load_meta(directory: Path, required: Sequence[str] = ()) -> dict[str, Any]:
-    """As `read_meta`, of a directory that must have one.
+    """As `read_meta`, for a directory that must have a meta file.
 
     Raises:
       FileNotFoundError: it holds no tokenizer. ValueError: as `read_meta`.
@@ -70,48 +69,49 @@ def load_meta(directory: Path, required: Sequence[str] = ()) -> dict[str, Any]:
     return meta
 
 
-def kind_of(meta: Mapping[str, Any]) -> str:
-    """Which of MODEL_FILES a meta file speaks of. It names no kind where it was written when SentencePiece
-    was the only one.
+def format_of(meta: Mapping[str, Any]) -> str:
+    """The tokenizer format of a meta file, a key of MODEL_FILES.
+
+    The oldest meta files name no format; they were written when SentencePiece was the only one.
 
     Raises:
-      ValueError: a kind that this version does not know.
+      ValueError: a format that this version does not know.
     """
-    kind = meta.get("kind", "sentencepiece")
-    if kind not in MODEL_FILES:
+    tokenizer_format = meta.get("kind", "sentencepiece")
+    if tokenizer_format not in MODEL_FILES:
         raise ValueError(
-            f"{META_FILE}: got kind {kind!r}, expected one of {', '.join(MODEL_FILES)}; it was written by "
-            "another version, make the tokenizer again"
+            f"{META_FILE}: got kind {tokenizer_format!r}, expected one of {', '.join(MODEL_FILES)}; another "
+            "version wrote it, make the tokenizer again"
         )
-    return kind
+    return tokenizer_format
 
 
-def read_model(directory: Path, kind: str) -> bytes:
+def read_model(directory: Path, tokenizer_format: str) -> bytes:
     """The bytes of the model beside the meta file.
 
     Raises:
       FileNotFoundError: it is missing.
     """
-    path = directory / MODEL_FILES[kind]
-    if kind == "tokenizers" and (directory / TRAINED_FILE).is_file():
+    path = directory / MODEL_FILES[tokenizer_format]
+    if tokenizer_format == "tokenizers" and (directory / TRAINED_FILE).is_file():
         path = directory / TRAINED_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing, though {META_FILE} is there; copy the directory again")
+        raise FileNotFoundError(f"{path}: missing, though {META_FILE} exists; copy the directory again")
     return path.read_bytes()
 
 
-def check_fingerprint(directory: Path, kind: str, computed: str, recorded: str) -> None:
+def check_fingerprint(directory: Path, tokenizer_format: str, computed: str, recorded: str) -> None:
     """Raises ValueError when the model and the meta file of a directory do not belong together."""
     if computed != recorded:
         raise ValueError(
-            f"{directory / MODEL_FILES[kind]}: fingerprint {computed} but {META_FILE} records {recorded}; "
-            "one of the two files was changed or damaged, restore both from one copy or make the tokenizer "
-            "again"
+            f"{directory / MODEL_FILES[tokenizer_format]}: fingerprint {computed} but {META_FILE} records "
+            f"{recorded}; one of the two files was changed or damaged, restore both from one copy or make "
+            "the tokenizer again"
         )
 
 
 def check_free(directory: Path) -> None:
-    """Raises FileExistsError where something other than a tokenizer is in the way."""
+    """Raises FileExistsError if `directory` holds something other than a tokenizer."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(
             f"{directory}: exists and holds no tokenizer; choose another directory or remove it"
@@ -124,10 +124,10 @@ def meta_bytes(meta: Mapping[str, Any]) -> bytes:
 
 
 def write_directory(target: Path, files: Mapping[str, bytes]) -> None:
-    """Make the directory `target` with `files`, name → contents; it appears whole or not at all.
+    """Make the directory `target` with `files`, name → contents.
 
     Raises:
-      OSError: it cannot be written, or another process has made it meanwhile.
+      OSError: it cannot be written, or another process has made it in the meantime.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

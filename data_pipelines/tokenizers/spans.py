@@ -1,4 +1,4 @@
-"""Where in a text the characters of its normalised form come from."""
+"""Which characters of the original text each character of its normalised form comes from."""
 
 import re
 import unicodedata
@@ -10,26 +10,24 @@ _WORD = re.compile(r"\S+")  # what str.split() finds
 
 
 def normalized_spans(text: str, normal_form: Callable[[str], str]) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends, int32 [n + 1] each, in `text` of the n characters of `"
-    ".join(normal_form(text).split())`.
+    """Starts and ends in `text`, int32 [n + 1] each, of the n characters of its normalised form.
 
-    Where characters change together (a letter and its accents, say), each new one has the span of all the old
-    ones; where not even that can be told, it has that of the whole word. A space starts where the next
-    character does, so it is empty unless `normal_form` made it out of something else. The last entry is the
-    empty span after the last character.
+    The normalised form is `" ".join(normal_form(text).split())`. Where characters change together (a letter
+    and its accents, say), each new one has the span of all the old ones; where even that is unknown, it has
+    the span of the whole word. A space starts where the next character does, so its span is empty unless
+    `normal_form` made it from something else. The last entry is the empty span after the last character.
 
-    Args: normal_form: gives of a text what it gives of its words and the white space between them, one after
-      the other, as NFKC
-        and lower case do: no white space takes part in a composition.
+    Args:
+      normal_form: the normalisation. It must treat the words of a text and the white space between them
+        independently, as NFKC and lower-casing do: no white space takes part in a composition.
     """
     starts: list[int] = []
     ends: list[int] = []
     for word in _WORD.finditer(text):
         normal = normal_form(word[0])
         word_starts, word_ends = _word_spans(word[0], normal, normal_form)
-        for part in _WORD.finditer(
-            normal
-        ):  # NFKC makes several words of some characters, such as a free-standing accent
+        # NFKC splits some characters, such as a free-standing accent, into several words.
+        for part in _WORD.finditer(normal):
             first = word.start() + word_starts[part.start()]
             if starts:
                 starts.append(first)
@@ -59,11 +57,11 @@ def _word_spans(word: str, normal: str, normal_form: Callable[[str], str]) -> tu
 
 
 def _clusters(word: str, normal_form: Callable[[str], str]) -> list[tuple[str, str]]:
-    """`word` cut where its normal form can be, and the normal form of each piece.
+    """`word` cut wherever its normal form allows, with the normal form of each piece.
 
-    A character stays with the one before it if it is a combining mark, for several can change places, or if
-    the two change
-    together: the parts of a Korean syllable, or a half-width letter and its voice mark.
+    A character stays with the one before it if it is a combining mark, since several of them can change
+    places, or if the two change together: the parts of a Korean syllable, or a half-width letter and its
+    voice mark.
     """
     clusters: list[tuple[str, str]] = []
     for character in word:

@@ -16,7 +16,7 @@ from electra_jax.objectives.mcl import (
 )
 from electra_jax.planning.compiled import measure_step
 
-# What is added to ELECTRA in each step that is measured, by the weights that are not 0.
+# Measured step → the losses that it adds to ELECTRA's, named by their weights.
 STEPS = {
     "electra": (),
     "swapped": SWAPPED,
@@ -29,9 +29,12 @@ STEPS = {
 
 
 def course_figures(config: dict[str, Any], *, batch_size: int) -> Metrics:
-    """GFLOP of a step on one CPU device, as XLA counts them, and how many times ELECTRA's they are; and the
-    same of the products of matrices in the program before compilation."""
-    # Unrolled, for XLA counts the body of a loop once.
+    """GFLOP of each step, and the ratio to ELECTRA's.
+
+    Counted twice: by XLA on one CPU device ("compiled"), and in the matrix products before compilation
+    ("products").
+    """
+    # Layers are unrolled, since XLA counts the body of a loop once.
     train = config["train"] | {
         "batch_size": batch_size,
         "num_microbatches": 1,
@@ -42,7 +45,7 @@ def course_figures(config: dict[str, Any], *, batch_size: int) -> Metrics:
     for name, added in tqdm(STEPS.items(), unit="program", desc="compiling", leave=False):
         objective = config["objective"] | only_courses(*added)
         step = measure_step(config | {"objective": objective, "train": train}, jax.devices("cpu")[:1], None)
-        for kind, flops in (("compiled", step.compiler_flops), ("products", step.flops)):
-            figures[f"{name}_{kind}_gflop"] = flops / 1e9
-            figures[f"{name}_{kind}_times_electra"] = flops / 1e9 / figures[f"electra_{kind}_gflop"]
+        for count, flops in (("compiled", step.compiler_flops), ("products", step.flops)):
+            figures[f"{name}_{count}_gflop"] = flops / 1e9
+            figures[f"{name}_{count}_times_electra"] = flops / 1e9 / figures[f"electra_{count}_gflop"]
     return figures

@@ -1,6 +1,6 @@
-"""Gather against skew: one layer of disentangled attention, forward and backward, beside plain attention.
+"""One layer of disentangled attention, by gather and by skew, forward and backward, beside plain attention.
 
-Shapes: B batch, L length, D hidden, N rows of the relative table.
+Shapes: B batch, L length, D hidden, R rows of the relative table.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from electra_jax.benchmarks.timing import Contestant, time_in_turns
 from electra_jax.benchmarks.training_step import SPECIAL, Metrics, random_rows
@@ -25,8 +24,7 @@ FORMS = ("plain", *ATTENTION_IMPLEMENTATIONS)
 def compare_attention(
     encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int
 ) -> Metrics:
-    """Milliseconds (medians) and temporary MiB of each form, and how many times faster skew is than
-    gather."""
+    """Median milliseconds and temporary MiB of each of FORMS, and the ratio of gather's time to skew's."""
     figures: Metrics = {}
     contestants = []
     for form in FORMS:
@@ -34,10 +32,8 @@ def compare_attention(
         compiled = jax.jit(function).lower(*shapes).compile()
         figures[f"{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
         contestants.append(Contestant(form, _call(compiled, jax.tree.map(_fill, shapes))))
-    with tqdm(
-        total=rounds * len(contestants), unit="turn", desc=f"attention {batch_size}x{length}", leave=False
-    ) as bar:
-        seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
+    description = f"attention {batch_size}x{length}"
+    seconds = time_in_turns(contestants, rounds=rounds, steps=steps, description=description)
     figures |= {f"{form}_milliseconds": 1e3 * float(np.median(times)) for form, times in seconds.items()}
     return figures | {"gather_over_skew": figures["gather_milliseconds"] / figures["skew_milliseconds"]}
 
@@ -45,9 +41,9 @@ def compare_attention(
 def attention_gradient(
     encoder: EncoderConfig, form: str, batch_size: int, length: int
 ) -> tuple[Callable, tuple]:
-    """(gradients of a layer's parameters and inputs as a function, the shapes of its arguments).
+    """(a function that computes the gradients of a layer's parameters and inputs, its arguments' shapes).
 
-    `form` is "plain", scores of content alone, or one of ATTENTION_IMPLEMENTATIONS. Dropout is on, as in
+    `form` is "plain", which scores content alone, or one of ATTENTION_IMPLEMENTATIONS. Dropout is on, as in
     training.
     """
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
@@ -59,30 +55,30 @@ def attention_gradient(
             dataclasses.replace(encoder, disentangled=disentangled), is_main_process=False
         )
     x_BLD = jax.ShapeDtypeStruct((batch_size, length, encoder.hidden_size), encoder.dtype)
-    table_ND = jax.ShapeDtypeStruct(
+    table_RD = jax.ShapeDtypeStruct(
         (2 * encoder.disentangled.position_buckets, encoder.hidden_size), encoder.dtype
     )
 
-    def arguments(x_BLD, table_ND):
+    def arguments(x_BLD, table_RD):
         inputs = derive_inputs(jnp.asarray(ids_BL), SPECIAL, 0)
-        return (x_BLD, inputs, True) if form == "plain" else (x_BLD, x_BLD, table_ND, inputs, True)
+        return (x_BLD, inputs, True) if form == "plain" else (x_BLD, x_BLD, table_RD, inputs, True)
 
-    def init(x_BLD, table_ND):
+    def init(x_BLD, table_RD):
         key = jax.random.key(0)
-        return unbox(layer.init({"params": key, "dropout": key}, *arguments(x_BLD, table_ND))["params"])
+        return unbox(layer.init({"params": key, "dropout": key}, *arguments(x_BLD, table_RD))["params"])
 
-    def loss(params, x_BLD, table_ND, seed):
+    def loss(params, x_BLD, table_RD, seed):
         y_BLD = layer.apply(
-            {"params": params}, *arguments(x_BLD, table_ND), rngs={"dropout": jax.random.key(seed)}
+            {"params": params}, *arguments(x_BLD, table_RD), rngs={"dropout": jax.random.key(seed)}
         )
         return jnp.square(y_BLD.astype(jnp.float32)).sum()
 
-    params = jax.eval_shape(init, x_BLD, table_ND)
-    return jax.grad(loss, argnums=(0, 1, 2)), (params, x_BLD, table_ND, jax.ShapeDtypeStruct((), jnp.int32))
+    params = jax.eval_shape(init, x_BLD, table_RD)
+    return jax.grad(loss, argnums=(0, 1, 2)), (params, x_BLD, table_RD, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def _fill(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    """Small random numbers; a seed is 0."""
+    """Small random numbers; 0 for the seed, an integer."""
     return (0.05 * jax.random.normal(jax.random.key(0), shape.shape)).astype(shape.dtype)
 
 

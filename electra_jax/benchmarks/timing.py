@@ -1,43 +1,45 @@
-"""Timing several programs fairly on a noisy machine: in turns, one process, medians."""
+"""Timing several programs fairly on a noisy machine: in turns, in one process, with medians."""
 
 import statistics
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 
 class Contestant(NamedTuple):
-    """Something timed: `step` returns once its work is done."""
+    """A program to time."""
 
     name: str
-    step: Callable[[], object]
+    step: Callable[[], object]  # returns once its work is done
 
 
 def time_in_turns(
-    contestants: list[Contestant],
-    *,
-    rounds: int,
-    steps: int,
-    report: Callable[[str, int], None] = lambda name, round_number: None,
+    contestants: list[Contestant], *, rounds: int, steps: int, description: str
 ) -> dict[str, list[float]]:
     """Seconds of every timed step, name → [rounds · steps].
 
-    Each contestant takes `steps` timed steps in each round, after one that is not timed: it compiles in the
-    first round, and in later ones it takes the caches and the threads back from the contestant before.
+    In each round, each contestant takes `steps` timed steps after one that is not timed. The untimed step
+    compiles in the first round; later it brings the contestant's data and threads back into the caches.
+
+    Args:
+      description: of the progress bar.
     """
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
-    for round_number in range(rounds):
-        for contestant in contestants:
-            contestant.step()
-            for _ in range(steps):
-                start = time.perf_counter()
+    with tqdm(total=rounds * len(contestants), unit="turn", desc=description, leave=False) as bar:
+        for _ in range(rounds):
+            for contestant in contestants:
                 contestant.step()
-                seconds[contestant.name].append(time.perf_counter() - start)
-            report(contestant.name, round_number)
+                for _ in range(steps):
+                    start = time.perf_counter()
+                    contestant.step()
+                    seconds[contestant.name].append(time.perf_counter() - start)
+                bar.update()
     return seconds
 
 
 def tokens_per_second(seconds: list[float], tokens: int) -> dict[str, float]:
-    """Median throughput and its quartiles over steps of `tokens` tokens each."""
+    """Median throughput and its quartiles, of steps of `tokens` tokens each."""
     low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return {"median": tokens / middle, "lower_quartile": tokens / high, "upper_quartile": tokens / low}

@@ -1,8 +1,7 @@
-"""DeBERTaV3 in PyTorch: DebertaV2 of `transformers`, gradient-disentangled embeddings, the generator updated
-first.
+"""DeBERTaV3 in PyTorch: DebertaV2 of `transformers` with gradient-disentangled embedding sharing (GDES).
 
-`transformers` has neither an enhanced mask decoder nor the detection head; the first is left out, the second
-is written here.
+The generator is updated first. `transformers` has neither the enhanced mask decoder, which is left out, nor
+the detection head, which is written here.
 """
 
 import torch
@@ -13,7 +12,7 @@ from electra_jax.models.config import EncoderConfig, PretrainingConfig
 
 
 class DisentangledEmbedding(torch.nn.Module):
-    """stop_gradient(the generator's table) + a table of its own, at the tokens that are read."""
+    """Looks up tokens in stop_gradient(the generator's table) + a trainable delta."""
 
     def __init__(self, shared: torch.nn.Embedding):
         super().__init__()

@@ -1,5 +1,4 @@
-"""ELECTRA in PyTorch: the models of `transformers`, embeddings tied as in the released code, one joint
-update."""
+"""ELECTRA in PyTorch: the models of `transformers` with tied embeddings and one joint update, as released."""
 
 import torch
 import transformers

@@ -23,7 +23,7 @@ import transformers
 from absl import app, flags
 from tqdm import tqdm
 
-from data_pipelines.sample import trec
+from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
 from electra_jax.configuration import flags as command_line
@@ -107,7 +107,7 @@ def run(config: dict[str, Any], workdir: Path, start: str, seeds: Sequence[int])
         )
     config = _with_tuples(config)
     check_run_directory(workdir, {"config": config, "start": start})
-    data = load_task(trec.with_files(config["task"], workdir / "data"))
+    data = load_task(with_files(config["task"], workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
     bench = TorchWorkbench(config, data, make_mesh(config["mesh"]))

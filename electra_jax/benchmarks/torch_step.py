@@ -1,8 +1,8 @@
-"""The peers' training step: replaced token detection in PyTorch, written as a user of `transformers` would
-write it well.
+"""The training step to compare with: replaced token detection in PyTorch, as a careful user of `transformers`
+would write it.
 
-The same work as ours: dynamic masking, the generator's head on the masked positions only, sampling,
-detection, dropout, clipping and AdamW (fused). The models are in torch_electra.py and torch_deberta.py.
+It does the same work as ours: dynamic masking, the generator's head on the masked positions only, sampling,
+detection, dropout, clipping and fused AdamW. The models are in torch_electra.py and torch_deberta.py.
 
 Shapes: B batch, L length, P masked positions, V vocab.
 """
@@ -17,23 +17,24 @@ from electra_jax.models.inputs import SpecialTokens
 
 
 class TorchModels(NamedTuple):
-    """generate: (masked ids [B, L], attention mask [B, L], positions [B, P]) → logits [B, P, V].
-    detect: (corrupted ids [B, L], attention mask [B, L]) → logits [B, L].
-    groups: parameters by update. One group: a joint update. Two: the generator's, then the discriminator's.
-    """
+    """Generator and discriminator as functions, and their parameters."""
 
+    # (masked ids [B, L], attention mask [B, L], positions [B, P]) → logits [B, P, V]
     generate: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    # (corrupted ids [B, L], attention mask [B, L]) → logits [B, L]
     detect: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    # Parameters by update. One group: a joint update; two: the generator's, then the discriminator's.
     groups: list[list[torch.nn.Parameter]]
 
 
 def unique_parameters(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Trainable parameters of all modules, shared ones once."""
-    return list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
+    parameters = (parameter for module in modules for parameter in module.parameters())
+    return list({id(parameter): parameter for parameter in parameters if parameter.requires_grad}.values())
 
 
 def gather_positions(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Hidden states [B, L, D] at positions [B, P] as [B, P, D]."""
+    """Hidden states [B, L, D] at positions [B, P]: [B, P, D]."""
     return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
@@ -46,8 +47,13 @@ def make_torch_step(
     num_predictions: int,
     autocast: bool,
 ) -> Callable[[], float]:
-    """A function that trains on `ids_BL` once, in float32 or under bfloat16 autocast, and returns the last
-    loss."""
+    """A function that takes one training step on `ids_BL` and returns its last loss.
+
+    Args:
+      objective: config.objective.
+      num_predictions: masked positions in each row.
+      autocast: compute under bfloat16 autocast instead of in float32.
+    """
     optimizers = [
         torch.optim.AdamW(group, lr=5e-4, eps=1e-6, weight_decay=0.01, fused=True) for group in models.groups
     ]
@@ -56,6 +62,7 @@ def make_torch_step(
     is_candidate = (ids != special.pad) & (ids != special.cls) & (ids != special.sep)
 
     def generator_loss() -> tuple[torch.Tensor, torch.Tensor]:
+        """(weighted loss, corrupted ids [B, L])."""
         noise = torch.rand(ids.shape).masked_fill(~is_candidate, -1.0)
         positions = noise.topk(num_predictions, dim=1).indices
         targets = ids.gather(1, positions)

@@ -1,4 +1,4 @@
-"""Speed of whole training steps, ours and PyTorch's, on rows of random tokens.
+"""Speed of whole training steps, ours and PyTorch's, on random tokens.
 
 Shapes: B batch, L length.
 """
@@ -10,14 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import DTYPES, make_pretraining_config
 from electra_jax.objectives.corruption import max_predictions_per_seq
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import SPECIAL
 from electra_jax.training.program import make_program
 
@@ -35,8 +34,12 @@ def compare_steps(
     rounds: int,
     steps: int,
 ) -> Metrics:
-    """One training step of `config` on B rows of L tokens, ours as `name` and PyTorch's, in float32 and
-    bfloat16 each."""
+    """Time one training step of `config` on B rows of L tokens, ours and PyTorch's, in float32 and bfloat16.
+
+    Args:
+      name: of our step in the figures.
+      num_microbatches: of our step; PyTorch's takes the batch at once.
+    """
     config = config | {
         "train": config["train"] | {"batch_size": batch_size, "num_microbatches": num_microbatches},
         "data": config["data"] | {"sequence_length": length},
@@ -47,10 +50,8 @@ def compare_steps(
         *torch_contestants(config, ids_BL),
         Contestant("matmul", make_matmul()),
     ]
-    with tqdm(
-        total=rounds * len(contestants), unit="turn", desc=f"{name} {batch_size}x{length}", leave=False
-    ) as bar:
-        seconds = time_in_turns(contestants, rounds=rounds, steps=steps, report=lambda *_: bar.update())
+    description = f"{name} {batch_size}x{length}"
+    seconds = time_in_turns(contestants, rounds=rounds, steps=steps, description=description)
     peak = 2.0 * MATMUL_SIZE**3 / float(np.median(seconds.pop("matmul")))
     figures: Metrics = {}
     for contestant, times in seconds.items():
@@ -60,10 +61,9 @@ def compare_steps(
             f"{contestant}_lower_quartile": speed["lower_quartile"],
             f"{contestant}_upper_quartile": speed["upper_quartile"],
         }
-    ours, peer = (
-        max(figures[f"{who}_{dtype}_tokens_per_second"] for dtype in DTYPES) for who in (name, "torch")
-    )
-    _, flops_per_token = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    ours = max(figures[f"{name}_{dtype}_tokens_per_second"] for dtype in DTYPES)
+    peer = max(figures[f"torch_{dtype}_tokens_per_second"] for dtype in DTYPES)
+    flops_per_token = forward_flops(config, make_pretraining_config(config["model"]))
     return figures | {
         f"{name}_tokens_per_second": ours,
         "ratio_to_better_peer": ours / peer,
@@ -78,25 +78,24 @@ def compare_steps(
 
 
 def random_rows(vocab_size: int, batch_size: int, length: int) -> np.ndarray:
-    """Full rows [B, L] of one segment: speed does not depend on what the tokens are."""
+    """Rows [B, L] of one segment without padding. Speed does not depend on the tokens."""
     ids_BL = np.random.default_rng(0).integers(5, vocab_size, size=(batch_size, length), dtype=np.int32)
     ids_BL[:, 0], ids_BL[:, -1] = SPECIAL.cls, SPECIAL.sep
     return ids_BL
 
 
 def jax_contestants(name: str, config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
-    """Our step, computing in each dtype; parameters are float32 in both."""
-    return [
-        Contestant(
-            f"{name}_{dtype}", make_jax_step(config | {"model": config["model"] | {"dtype": dtype}}, ids_BL)
-        )
-        for dtype in DTYPES
-    ]
+    """Our step, computing in each dtype; parameters are always float32."""
+    contestants = []
+    for dtype in DTYPES:
+        with_dtype = config | {"model": config["model"] | {"dtype": dtype}}
+        contestants.append(Contestant(f"{name}_{dtype}", make_jax_step(with_dtype, ids_BL)))
+    return contestants
 
 
 def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], object]:
     """The training step as `pretrain` compiles it, on rows that are already on the device."""
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     mesh = make_mesh(config["mesh"])
     with axis_context(mesh):
         program = make_program(config, objective, mesh)
@@ -113,7 +112,7 @@ def make_jax_step(config: dict[str, Any], ids_BL: np.ndarray) -> Callable[[], ob
 
 
 def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contestant]:
-    """The peers. PyTorch is imported here, so that other suites do without it."""
+    """PyTorch's step in each dtype. PyTorch is imported here, so that other suites do not need it."""
     from electra_jax.benchmarks.torch_deberta import make_torch_deberta
     from electra_jax.benchmarks.torch_electra import make_torch_electra
     from electra_jax.benchmarks.torch_step import make_torch_step
@@ -122,24 +121,22 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
         config["objective"]["name"]
     ]
     num_predictions = max_predictions_per_seq(config["objective"]["mask_prob"], ids_BL.shape[1])
-    return [
-        Contestant(
-            f"torch_{dtype}",
-            make_torch_step(
-                make_models(make_pretraining_config(config["model"])),
-                config["objective"],
-                ids_BL,
-                SPECIAL,
-                num_predictions=num_predictions,
-                autocast=dtype == "bfloat16",
-            ),
+    contestants = []
+    for dtype in DTYPES:
+        step = make_torch_step(
+            make_models(make_pretraining_config(config["model"])),
+            config["objective"],
+            ids_BL,
+            SPECIAL,
+            num_predictions=num_predictions,
+            autocast=dtype == "bfloat16",
         )
-        for dtype in DTYPES
-    ]
+        contestants.append(Contestant(f"torch_{dtype}", step))
+    return contestants
 
 
 def make_matmul() -> Callable[[], object]:
-    """One large float32 matrix product: the speed that a step can come near to at best."""
+    """One large float32 matrix product: an upper bound of the speed that a step can reach."""
     x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
     matmul = jax.jit(jnp.matmul)
     return lambda: matmul(x, x).block_until_ready()

@@ -16,6 +16,8 @@ from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, only_courses
+from electra_jax.objectives.registry import OBJECTIVES
+from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.runs.trained import load_run
 from electra_jax.soups.ingredients import open_ingredient
 from electra_jax.soups.scores import HELD_OUT, held_out
@@ -51,10 +53,16 @@ def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Ch
     return change
 
 
-def first_stage(config: config_dict.ConfigDict) -> None:
-    """The change to the first of two stages: masked language modelling with the model of two_stage."""
-    apply_objective(config, "two_stage")
-    config.objective.name = "mlm"
+def ablation(row: ObjectiveRow) -> tuple[Change, ...]:
+    """The runs of an objective; if it is the second of two stages, the runs of both."""
+    if row.first_stage is None:
+        return (objective(row.name),)
+
+    def first_stage(config: config_dict.ConfigDict) -> None:
+        apply_objective(config, row.name)  # for its model, which both stages have
+        apply_objective(config, row.first_stage.objective)
+
+    return first_stage, objective(row.name)
 
 
 def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Metrics:
@@ -99,13 +107,8 @@ COURSES = {
         "mcl": ADDED,
     }.items()
 }
-ABLATIONS = {
-    name: (objective(name),) for name in ("electra", "mlm", "electra_15", "replace_mlm", "all_tokens_mlm")
-} | {
+ABLATIONS = {row.name: ablation(row) for row in OBJECTIVES.values() if row.in_ablations} | {
     "bert": (objective("mlm", {"mask_token_prob": 0.8, "random_token_prob": 0.1}),),
-    "two_stage": (first_stage, objective("two_stage")),
-    "adversarial": (objective("adversarial"),),
-    "electric": (objective("electric"),),
     "unigram": (objective("electra", {"generator": "unigram"}),),
     "uniform": (objective("electra", {"generator": "uniform"}),),
 }

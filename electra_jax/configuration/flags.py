@@ -8,11 +8,12 @@ A command's module ends with
 
 import ast
 import difflib
+import functools
 import importlib.util
 import logging as standard_logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,20 @@ class WordsParser(tuple_parser.TupleParser):
     def parse(self, argument: Any) -> tuple:
         if not isinstance(argument, str) or argument.lstrip().startswith(("(", "[", "'", '"')):
             return super().parse(argument)
-        return tuple(_literal(word.strip()) for word in argument.split(",") if word.strip())
+        return tuple(_literal(word) for word in split_words(argument))
+
+
+def split_words(text: str) -> list[str]:
+    """The words of "a,b", without spaces around them."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def run_command(
-    main: Callable[[], None], define_more: Callable[[], None] = lambda: None, *, has_workdir: bool = True
+    main: Callable[[], None],
+    define_more: Callable[[], None] = lambda: None,
+    *,
+    has_workdir: bool = True,
+    requires_config: bool = True,
 ) -> None:
     """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
 
@@ -50,6 +60,7 @@ def run_command(
       define_more: defines the command's own flags. They are defined here and not when the command's module is
         imported, since importing a command must not change anybody's flags.
       has_workdir: whether the command has --workdir.
+      requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
     """
 
     def run(argv: list[str]) -> None:
@@ -61,7 +72,8 @@ def run_command(
     define_flags(has_workdir=has_workdir)
     define_more()
     flags.adopt_module_key_flags(sys.modules[__name__])  # so that --help shows them
-    app.run(run, flags_parser=parse_flags)
+    optional = () if requires_config else ("config",)
+    app.run(run, flags_parser=functools.partial(parse_flags, optional=optional))
 
 
 def silence_libraries() -> None:
@@ -90,15 +102,18 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bo
         )
 
 
-def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+def parse_flags(
+    argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS, *, optional: Collection[str] = ()
+) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
-    exit code 1."""
+    exit code 1. `optional` names flags of REQUIRED that this command does without."""
     argv = _with_found_recipes(argv)
     try:
         defaults = _defaults(argv)
         _check_keys(argv, defaults)
         rest = _parse(argv, flag_values, defaults)
-        missing = [name for name in REQUIRED if name in flag_values and flag_values[name].value is None]
+        required = [name for name in REQUIRED if name in flag_values and name not in optional]
+        missing = [name for name in required if flag_values[name].value is None]
         if missing:
             raise ValueError("\n".join(f"--{name} is missing: {REQUIRED[name]}." for name in missing))
         if rest[1:]:
@@ -163,9 +178,14 @@ def _defaults(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:
+    """Raises ValueError for a --config.KEY=… that the configuration does not have."""
     sections = {key[:place] for key in defaults for place, letter in enumerate(key) if letter == "."}
-    for word in argv if defaults else ():
+    for word in argv:
         key = re.match(r"--?config\.([^=\[]+)", word)
+        if key and not defaults:
+            raise ValueError(
+                f"--config.{key[1]}: got no configuration to change. Give --config=FILE as well."
+            )
         if key and key[1] not in defaults and key[1] not in sections:
             name = key[1].rpartition(".")[
                 2

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from electra_jax.configuration.objectives import clean_objective
+
 # Keys of a configuration that older runs do not have, and what held for these.
 DEFAULTS_OF_LATER_KEYS = {
     "stages": [],
     "train.ema_decay": 0.0,
     "objective.generator": "model",
-    "objective.random_token_prob": 0.0,
-    "objective.token_weight": 1.0,
 }
 
 
@@ -20,4 +20,6 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
     for key, value in DEFAULTS_OF_LATER_KEYS.items():
         section, _, name = key.rpartition(".")
         (config[section] if section else config).setdefault(name, value)
+    # Older runs have the keys of all objectives.
+    config["objective"] = clean_objective(config["objective"])
     return config

@@ -28,17 +28,9 @@ from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.huggingface.verify import find_models, report, verify
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.registry import find_row
 from electra_jax.runs.trained import TrainedRun, dataset_paths, load_run
 
-# Objective → what is not exported of it.
-LEFT_OUT = {
-    "replace_mlm": "the small generator. The encoder was not trained on [MASK]: it is for fine-tuning",
-    "all_tokens_mlm": "the small generator, and the gate for copying a token, for which transformers has "
-    "no class. The encoder was not trained on [MASK]: it is for fine-tuning",
-    "adversarial": "the generator's baseline, which only training needs",
-    "electric": "the noise model of two towers, for which transformers has no class. The discriminator's "
-    "logit is an energy: the larger, the less likely the token",
-}
 NUM_ROWS = 16  # held-out rows that documents are taken from
 
 
@@ -62,8 +54,8 @@ def export_run(workdir: Path, step: int | None, out: Path, choices: ExportOption
     check_new(out)
     run = load_run(workdir, step)
     models = to_published(jax.device_get(run.params), run.model)
-    if run.config["objective"]["name"] in LEFT_OUT:
-        print(f"Not exported: {LEFT_OUT[run.config['objective']['name']]}.")
+    if note := find_row(run.config["objective"]["name"]).not_published_note:
+        print(f"Not exported: {note}.")
     for role in [role for role, model in models.items() if not has_exact_logits(model.config, role)]:
         print(
             f"{role}: trained with an enhanced mask decoder, which the classes of transformers do not have: "

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
-from electra_jax.huggingface.published_models import UNPUBLISHED, Params, from_published, to_published
+from electra_jax.huggingface.published_models import Params, from_published, to_published
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
 from electra_jax.runs.directory import write_json
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
@@ -99,7 +99,7 @@ def import_checkpoint(path: Path, out: Path, choices: ImportOptions) -> list[str
                 unfinished, choices.new_tokenizer, trees, config["model"], choices.seed
             )
             notes.append(note)
-        unpublished = {name: fresh[name] for name in UNPUBLISHED if name in fresh}
+        unpublished = {name: fresh[name] for name in NOT_PUBLISHED if name in fresh}
         notes += [f"{name}: made anew, since exports do not have it" for name in unpublished]
         params = from_published(trees, make_pretraining_config(config["model"])) | unpublished
         description = {"config": config, "data": [], "imported_from": str(path), "imported": notes}
@@ -132,7 +132,7 @@ def _fresh_params(config: dict[str, Any], workdir: Path, seed: int) -> Params:
     """Parameters as training would start."""
     model = make_pretraining_config(config["model"])
     special = load_tokenizer(str(workdir / "tokenizer")).special
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(special))
     init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
     return jax.device_get(init(jax.random.key(seed)))
 

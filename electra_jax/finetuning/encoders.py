@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import flatten, from_file, unflatten

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from data_pipelines.json_files import write_json
-from data_pipelines.sample import trec
+from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
@@ -70,7 +70,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
     check_run_directory(workdir, {"config": config})
-    data = load_task(trec.with_files(task, workdir / "data"))
+    data = load_task(with_files(task, workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
     mesh = make_mesh(config["mesh"])

@@ -16,8 +16,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from data_pipelines.json_files import write_json
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.huggingface.names import flatten, unflatten
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 

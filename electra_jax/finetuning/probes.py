@@ -21,9 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from data_pipelines.sample import trec
+from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import TaskData, load_task
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
@@ -98,7 +98,7 @@ class Probe:
                 f"the batch_size of fine-tuning: got {batch_size}, expected a multiple of the run's "
                 f"mesh.data·mesh.fsdp = {num_shards}. Use another config.probe.config, or change config.mesh."
             )
-        data = load_task(trec.with_files(task, directory))
+        data = load_task(with_files(task, directory))
         for note in data.notes:
             print(f"probe: {note}", file=sys.stderr)
         self._task_type = make_task_type(task, data.labels)

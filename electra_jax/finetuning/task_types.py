@@ -13,7 +13,7 @@ import numpy as np
 from data_pipelines.tasks.encoding import NO_TAG, encode_examples
 from data_pipelines.tasks.load import UNKNOWN
 from data_pipelines.tasks.windows import encode_questions
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.finetuning.metrics import score
 from electra_jax.finetuning.span_decoding import decode
 from electra_jax.finetuning.span_heads import can_answer, span_loss

@@ -9,27 +9,9 @@ from typing import Any, NamedTuple
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
-from electra_jax.huggingface.export import PREDICTS_TOKENS
 from electra_jax.models.config import EncoderConfig
+from electra_jax.objectives.registry import find_row, has_generator
 
-METHODS = {
-    "electra": "ELECTRA",
-    "deberta_v3": "DeBERTaV3",
-    "mcl": "MCL",
-    "mlm": "masked language modelling",
-    "electra_15": "ELECTRA with a loss on the masked tokens alone",
-    "replace_mlm": "Replace MLM",
-    "all_tokens_mlm": "All-Tokens MLM",
-    "two_stage": "ELECTRA beside a generator trained before",
-    "adversarial": "ELECTRA with an adversarial generator",
-    "electric": "Electric",
-}
-NEVER_SAW_MASK = ("replace_mlm", "all_tokens_mlm")
-PAPERS = {
-    "electra": "Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
-    "deberta_v3": "He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
-    "mcl": "Chen et al. 2023, [MCL](https://arxiv.org/abs/2305.03981)",
-}
 FIGURES = {  # of summary.json, with what they are
     "heldout_mlm_loss": "masked language modelling loss, nats",
     "heldout_mlm_accuracy": "masked token accuracy",
@@ -115,13 +97,13 @@ def make_card(
 ) -> str:
     """README.md of one model."""
     is_deberta = encoder.disentangled is not None
-    name = record.config["objective"]["name"]
-    title = f"{'DeBERTaV3' if is_deberta else METHODS['mcl' if name == 'mcl' else 'electra']} {role}"
-    if name in PREDICTS_TOKENS:
+    row = find_row(record.config["objective"]["name"])
+    title = f"{'DeBERTaV3' if is_deberta else row.card_model} {role}"
+    if row.predicts_tokens:
         title = "Encoder with a masked language modelling head"
-    usage = _usage("discriminator" if name in NEVER_SAW_MASK else role)
+    usage = _usage(role if row.fills_masks else "discriminator")
     parts = [
-        _front_matter(role, is_deberta, publication, is_exact and name not in NEVER_SAW_MASK),
+        _front_matter(role, is_deberta, publication, is_exact and row.fills_masks),
         f"# {title}",
         _what(role, record.config["objective"], is_exact, is_deberta, with_code),
         explain_code(encoder),
@@ -158,44 +140,33 @@ def _front_matter(role: str, is_deberta: bool, publication: Publication, fills_m
 
 
 def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool, with_code: bool) -> str:
-    name = objective["name"]
-    if name == "mlm":
-        text = (
-            "An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in masks."
-        )
-    elif name in NEVER_SAW_MASK:
-        text = (
-            f"An encoder pre-trained by {METHODS[name]}, **to be fine-tuned**. It says which tokens stood "
-            "where others stand now, and never saw [MASK]."
-        )
-    elif name == "electric":
-        text = (
-            "The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the "
-            "larger, the less likely the token in its place."
-        )
-    elif role == "discriminator":
-        text = "The discriminator: **the model to fine-tune**."
-        if objective["generator"] == "model":
-            text += " Its sister, the generator, fills in masks."
-        if is_deberta:
-            text += (
-                " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
-                "`trust_remote_code=True`)."
-                if with_code
-                else " Its replaced token detection head is in "
-                "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
-                "`transformers` has no class for it."
-            )
-    else:
-        text = (
-            "The generator: a model that fills in masks. **To fine-tune, take its sister, the "
-            "discriminator.**"
-        )
+    text = find_row(objective["name"]).card_text or _role_text(role, objective, is_deberta, with_code)
     if not is_exact:
         text += (
             " It was trained with an enhanced mask decoder, which `transformers` does not have: loaded "
             "there, **its predictions are not those it was trained to make**. The decoder's position table "
             "is in `enhanced_mask_decoder.safetensors`."
+        )
+    return text
+
+
+def _role_text(role: str, objective: dict[str, Any], is_deberta: bool, with_code: bool) -> str:
+    if role == "generator":
+        return (
+            "The generator: a model that fills in masks. **To fine-tune, take its sister, the "
+            "discriminator.**"
+        )
+    text = "The discriminator: **the model to fine-tune**."
+    if has_generator(objective):
+        text += " Its sister, the generator, fills in masks."
+    if is_deberta:
+        text += (
+            " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
+            "`trust_remote_code=True`)."
+            if with_code
+            else " Its replaced token detection head is in "
+            "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
+            "`transformers` has no class for it."
         )
     return text
 
@@ -247,7 +218,7 @@ def describe_shape(encoder: EncoderConfig) -> str:
 
 def _training(record: RunRecord) -> str:
     config, lines = record.config, ["## Training", ""]
-    name, train = config["objective"]["name"], config["train"]
+    row, train = find_row(config["objective"]["name"]), config["train"]
     if record.origin:
         lines.append(f"Imported from {record.origin}.")
     if record.soup:
@@ -263,10 +234,10 @@ def _training(record: RunRecord) -> str:
             "tokens"
             for stage in stages
         ]
-        method = METHODS[name]
-        if config["objective"]["generator"] != "model":
+        method = row.title
+        if not has_generator(config["objective"]):
             method += f" with a {config['objective']['generator']} distribution for a generator"
-        method += f" ({PAPERS[name]})" if name in PAPERS else ""
+        method += f" ({row.paper})" if row.paper else ""
         lines.append(
             f"{method}: {record.step:,} steps of {', '.join(shapes)}, "
             f"peak learning rate {config['optimizer']['learning_rate']:g}, "

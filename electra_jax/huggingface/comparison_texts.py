@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizers.load import Tokenizer
 
 PLAIN_LINES = (
     "The generator proposes a token for every masked position, and the discriminator says which tokens "

@@ -28,15 +28,13 @@ from electra_jax.huggingface.published_models import ModelWeights, with_token_ty
 from electra_jax.huggingface.reference import CorruptedRows, digest, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
+from electra_jax.objectives.registry import find_row
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safetensors"
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
 FINETUNING_FILE = "finetuning.json"  # in place of the training configuration, of a model for a task
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
-# Objectives of which an encoder of the discriminator's shape is exported with a masked-language-model head,
-# as a generator.
-PREDICTS_TOKENS = ("mlm", "replace_mlm", "all_tokens_mlm")
 # Stored dtype of the weights.
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
@@ -52,7 +50,8 @@ class VerificationInputs(NamedTuple):
 def published_config(config: dict[str, Any], role: str) -> EncoderConfig:
     """The encoder of a role from a run's whole configuration."""
     model = make_pretraining_config(config["model"])
-    return model.discriminator if config["objective"]["name"] in PREDICTS_TOKENS else getattr(model, role)
+    predicts_tokens = find_row(config["objective"]["name"]).predicts_tokens
+    return model.discriminator if predicts_tokens else getattr(model, role)
 
 
 def has_exact_logits(encoder: EncoderConfig, role: str) -> bool:

@@ -19,16 +19,11 @@ from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.pretraining import encode_masked, has_decoder, make_encoder
+from electra_jax.objectives.registry import NOT_PUBLISHED
 
 Params = dict[str, Any]
 ROLES = ("discriminator", "generator")
 SHARED_TABLES = ("word_embeddings", "position_embeddings")
-# Modules of a run that no published model has: MCL's detection heads for swapped and inserted tokens, for
-# which no class of `transformers` has a place. An import makes them anew.
-UNPUBLISHED = ("discriminator_swap_predictions", "discriminator_insert_predictions")
-# What else is left behind, of the ablations: a copy gate, a baseline, two towers. An import goes on without
-# them.
-OF_ABLATIONS = ("discriminator_gate", "generator_baseline", "generator_left", "generator_right")
 MODULES = (
     "embeddings",
     "discriminator_tokens",
@@ -73,17 +68,17 @@ def to_published(params: Params, config: PretrainingConfig) -> dict[str, ModelWe
     encoder (two towers).
 
     Gradient-disentangled tables (GDES) are added up here, in float32: E_D = E_G + E_Δ (DeBERTaV3 §3.3).
-    UNPUBLISHED modules are left behind.
+    NOT_PUBLISHED modules are left out.
 
     Raises:
       ValueError: another module that no role takes.
     """
-    params = {name: tree for name, tree in params.items() if name not in UNPUBLISHED + OF_ABLATIONS}
+    params = {name: tree for name, tree in params.items() if name not in NOT_PUBLISHED}
     unknown = [name for name in params if name not in MODULES]
     if unknown:
         raise ValueError(
-            f"parameters: got the modules {unknown}, which no published model takes, expected some of "
-            f"{MODULES}. Add them to UNPUBLISHED in huggingface/parts.py if they shall be left behind."
+            f"parameters: got the modules {unknown}, which no published model has, expected some of "
+            f"{MODULES}. To leave them out of exports, name them in `not_published` of the objective's row."
         )
     if "discriminator" not in params:
         generator = {

@@ -15,15 +15,10 @@ from electra_jax.huggingface.export import TRAINING_FILE
 from electra_jax.huggingface.names import flatten, from_file, unflatten
 from electra_jax.huggingface.published_models import ROLES, Params, shares_embeddings
 from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_directory, read_google
+from electra_jax.objectives.registry import find_row, own_settings
 
 KINDS = ("huggingface", "microsoft", "google")
 MISSING_GENERATOR = ("first_layers", "fresh")
-PLAIN_OBJECTIVES = {
-    "replace_mlm": "mlm",
-    "all_tokens_mlm": "mlm",
-    "adversarial": "electra",
-    "electric": "electra",
-}
 _OF_ONE_ENCODER = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 VOCABULARY_LEAVES = ("embeddings/word_embeddings/embedding", "head/bias")  # [V, E] and [V]
 MAX_SHOWN = 6
@@ -81,12 +76,10 @@ def _role_of(path: Path) -> str:
 
 
 def plain_objective(objective: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """config.objective for going on from an exported model, and what was changed: of some objectives more is
-    trained than is exported, and what was exported goes on as ELECTRA's or as a masked language model."""
-    plain = objective | {
-        "name": PLAIN_OBJECTIVES.get(objective["name"], objective["name"]),
-        "generator": "model",
-    }
+    """config.objective for training that continues from an exported model, and notes of what changed: where
+    exports leave out modules that an objective trains, its row names the objective that continues."""
+    continued_by = find_row(objective["name"]).continues_as or objective["name"]
+    plain = own_settings(objective | {"name": continued_by, "generator": "model"})
     return plain, [
         f"objective.{key}: {plain[key]!r} in the place of {objective[key]!r}, of which not all is exported"
         for key in ("name", "generator")

@@ -29,13 +29,13 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.directory import (
     META_FILE,
     MODEL_FILES,
     TRAINED_FILE,
     SpecialIds,
-    kind_of,
+    format_of,
     read_meta,
 )
 
@@ -64,7 +64,7 @@ def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: i
         str(tokenizer_directory)
     ).special  # which checks that the two files belong together
     meta = read_meta(tokenizer_directory)
-    name = MODEL_FILES[kind_of(meta)]
+    name = MODEL_FILES[format_of(meta)]
     model_bytes = (tokenizer_directory / name).read_bytes()
     if name == TOKENIZER_FILE:
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())

@@ -1,18 +1,21 @@
-"""A generator that tries to be found hard to tell (ELECTRA §3.2 and its appendix on adversarial training).
+"""A generator trained to fool the discriminator (ELECTRA §3.2 and its appendix on adversarial training).
 
-Samples have no gradient, so the generator learns by REINFORCE: what it earns with the token at a position is
-the discriminator's loss there. That assumes, as the paper does, that the decision depends on this token and
-on the unmasked ones, not on the other samples. What is not verified of the paper, and so a choice of ours:
+Samples have no gradient, so the generator learns by REINFORCE: the reward of the token at a position is the
+discriminator's loss there. This assumes, as the paper does, that the discriminator's decision depends on this
+token and the unmasked ones, not on the other samples. Three details of the paper could not be verified and
+are choices made here:
 
-* the baseline's formula: −log σ(w·h) of the generator's state h, in which σ(w·h) learns by cross-entropy the
-  probability exp(−reward) that the discriminator gave to the right answer. Its gradient stops at the state;
-* the weight, gen_weight, of the mean over the masked positions, beside disc_weight of the discriminator's
-  mean over all tokens;
-* that the generator has no other loss. Its masked language modelling figures are measured, and not trained
-  for.
+* the baseline: −log σ(w·h) of the generator's state h, where σ(w·h) learns by cross-entropy the probability
+  exp(−reward) that the discriminator gave to the right answer. Its gradient stops at the state;
+* the weights: gen_weight of the mean over the masked positions, disc_weight of the discriminator's mean over
+  all tokens;
+* the generator has no other loss. Its metrics of masked language modelling are measured, not trained for.
 
 Shapes: B batch, L length, P masked positions.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +23,21 @@ import jax.numpy as jnp
 from electra_jax.models.ablations import AdversarialModel
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
-from electra_jax.objectives.corruption import MaskedBatch, write_tokens
-from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_loss, mlm_normalizer
+from electra_jax.objectives.base import TOKENS, Objective, Phase, Sums
+from electra_jax.objectives.corruption import MaskedBatch, masked_targets, write_tokens
+from electra_jax.objectives.electra import electra_flops
+from electra_jax.objectives.metrics import mean_metric
+from electra_jax.objectives.mlm import MLM_METRICS, apply_rngs, make_init, make_prepare, mlm_loss
+from electra_jax.objectives.requirements import require_plain_samples
+from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import (
     ENCODERS,
+    RTD_METRICS,
     binary_cross_entropy,
     detection_logits,
     embedding_modules,
     rtd_loss,
+    rtd_normalizers,
     token_count,
 )
 from electra_jax.objectives.vocabulary import predict_vocabulary
@@ -37,12 +46,12 @@ from electra_jax.objectives.vocabulary import predict_vocabulary
 def reinforce_loss(
     nll_BP: jax.Array, reward_BP: jax.Array, baseline_BP: jax.Array, weights_BP: jax.Array
 ) -> jax.Array:
-    """Σ weight·(reward − baseline)·(−log p(sample)): its gradient, over samples from p, is that of −Σ
+    """Σ weight·(reward − baseline)·(−log p(sample)): over samples from p its expected gradient is that of −Σ
     weight·E[reward].
 
     Args:
-      nll_BP: −log p of the tokens that were sampled; all else counts as constant.
-      baseline_BP: anything that does not depend on the sample, for a smaller variance.
+      nll_BP: −log p of the sampled tokens; everything else is treated as constant.
+      baseline_BP: any value that does not depend on the sample; it reduces the variance.
     """
     advantage_BP = jax.lax.stop_gradient(reward_BP - baseline_BP)
     return (weights_BP * advantage_BP * nll_BP).sum()
@@ -54,20 +63,10 @@ def baseline_loss(logits_BP: jax.Array, reward_BP: jax.Array, weights_BP: jax.Ar
     return (weights_BP * (jax.nn.softplus(logits_BP) - logits_BP * probability_BP)).sum()
 
 
-def require_plain_samples(objective: dict) -> None:
-    """Raises ValueError where samples would come from another distribution than the one whose probabilities
-    are used."""
-    if objective["temperature"] != 1.0:
-        raise ValueError(
-            f"config.objective.temperature: got {objective['temperature']}, expected 1.0 with "
-            f"config.objective.name={objective['name']!r}, which needs the probabilities of its samples."
-        )
-
-
 def make_adversarial_objective(
-    config: PretrainingConfig, objective: dict, special: SpecialTokens
+    config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens
 ) -> Objective:
-    """gen_weight·(REINFORCE + baseline) + disc_weight·RTD in one update, from one sample a position.
+    """gen_weight·(REINFORCE + baseline) + disc_weight·RTD in one update, with one sample per position.
 
     Raises:
       ValueError: config.objective.temperature is not 1.
@@ -111,21 +110,45 @@ def make_adversarial_objective(
             reinforce_loss(sampled.nll_BP, reward_BP, baseline_BP, batch.weights_BP)
             + baseline_loss(baseline_logits_BP, reward_BP, batch.weights_BP)
         ) / normalizers["mlm"]
-        sums |= measured | reward_sums(reward_BP, baseline_BP, batch) | {"tokens": token_count(batch.inputs)}
+        sums |= measured | reward_sums(reward_BP, baseline_BP, batch) | {TOKENS: token_count(batch.inputs)}
         return objective["gen_weight"] * generator + objective["disc_weight"] * detection, (sums, None)
 
     modules = (*embedding_modules(config), *ENCODERS, "generator_baseline")
     return Objective(
-        make_init(model, prepare),
-        prepare,
-        lambda batch: {"mlm": mlm_normalizer(batch), "rtd": token_count(batch.inputs) + EPSILON},
-        (Phase("joint", modules, loss),),
+        init=make_init(model, prepare),
+        prepare=prepare,
+        normalizers=rtd_normalizers,
+        phases=(Phase("joint", modules, loss),),
+        targets=masked_targets,
     )
 
 
 def reward_sums(reward_BP: jax.Array, baseline_BP: jax.Array, batch: MaskedBatch) -> Sums:
-    """What the generator earns at the masked positions, and what the baseline expects it to."""
+    """The generator's rewards at the masked positions, and the baseline's predictions of them."""
     return {
         "reward": (batch.weights_BP * reward_BP).sum(),
         "baseline": (batch.weights_BP * baseline_BP).sum(),
     }
+
+
+def adversarial_flops(config: PretrainingConfig, sequence_length: int, objective: Mapping[str, Any]) -> float:
+    """As ELECTRA, and the generator's baseline."""
+    baseline = objective["mask_prob"] * 2 * config.generator.hidden_size
+    return electra_flops(config, sequence_length, objective) + baseline
+
+
+ADVERSARIAL = ObjectiveRow(
+    name="adversarial",
+    title="ELECTRA with an adversarial generator",
+    make=make_adversarial_objective,
+    flops=adversarial_flops,
+    metrics=(
+        MLM_METRICS,
+        RTD_METRICS,
+        mean_metric("reward", "reward", "mlm_weight"),
+        mean_metric("baseline", "baseline", "mlm_weight"),
+    ),
+    not_published=("generator_baseline",),
+    not_published_note="the generator's baseline, which only training needs",
+    continues_as="electra",
+)

@@ -1,5 +1,7 @@
-"""What an objective is: a record of pure functions that the training step calls without knowing which method
-it is."""
+"""What an objective is: pure functions that the training step calls without knowing which method it runs.
+
+Shapes: B batch, L length, P predicted positions.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,46 +9,46 @@ from typing import Any, NamedTuple
 import jax
 
 Params = Any
-Sums = dict[
-    str, jax.Array
-]  # metrics as plain sums: two of them merge by addition, on any mesh and over any microbatches
+# Metrics as plain sums, by name: two of them merge by addition, on any mesh and over any microbatches.
+Sums = dict[str, jax.Array]
+# Google's code adds this to every denominator, so that a batch without predictions gives zero instead of NaN.
+EPSILON = 1e-6
+# The sum that one phase of every objective gives: the number of real tokens of the text, without padding.
+# Speed in tokens per second is computed from it.
+TOKENS = "tokens"
 
 
 class Phase(NamedTuple):
-    """A part of the step with an update of its own.
-
-    trains: top-level modules of the parameters that it updates, with an optimizer state of their own; the
-    others are constants.
-    loss: (all params, batch, normalizers, dropout key or None for evaluation, carry of the phase before or
-      None) → (loss, (sums, carry)). The batch may be a microbatch: losses and sums of microbatches add up to
-      those of the batch. The carry's leaves are [B, …]; the next phase gets it beside the same microbatch,
-      and the parameters already updated.
-    """
+    """One update within a training step."""
 
     name: str
+    # Top-level modules of the parameters that this phase updates, with their own optimizer state. The other
+    # modules are constants.
     trains: tuple[str, ...]
+    # (all params, batch, normalizers, dropout key, carry) → (loss, (sums, carry)).
+    # The batch may be a microbatch: losses and sums of microbatches add up to those of the batch. The dropout
+    # key is None in evaluation. The carry comes from the phase before (None in the first), for the same
+    # microbatch; its leaves are [B, …]. The parameters include the updates of the phases before.
     loss: Callable[
         [Params, Any, dict[str, jax.Array], jax.Array | None, Any], tuple[jax.Array, tuple[Sums, Any]]
     ]
 
 
 class Objective(NamedTuple):
-    """A training method.
+    """A training method for one model."""
 
-    init: (key, sequence_length) → parameters with logical axis names attached.
-    prepare: (key, ids [B, L]) → batch with its noise; all leaves [B, …]. Called on the whole global batch.
-    normalizers: (batch) → the denominators of the losses over the whole global batch.
-    phases: run in order in every step; together they train every top-level module that is not frozen exactly
-    once.
-    frozen: top-level modules that stay as they are: no gradient, no weight decay, no optimizer state.
-    """
-
+    # (key, sequence length) → parameters with logical axis names attached.
     init: Callable[[jax.Array, int], Params]
+    # (key, ids [B, L]) → batch with its noise, any tree whose leaves are all [B, …]. Called on the whole
+    # global batch.
     prepare: Callable[[jax.Array, jax.Array], Any]
+    # (batch) → denominators of the losses over the whole global batch.
     normalizers: Callable[[Any], dict[str, jax.Array]]
+    # Run in this order in every step. Together they train every top-level module exactly once, except the
+    # frozen ones. One of them gives the sum TOKENS.
     phases: tuple[Phase, ...]
+    # (batch) → (ids [B, P], weights [B, P]) of the tokens that evaluation counts for `unigram_entropy`, the
+    # loss of a model that ignores context: weight 1 counts, 0 does not.
+    targets: Callable[[Any], tuple[jax.Array, jax.Array]]
+    # Top-level modules without gradient, weight decay and optimizer state.
     frozen: tuple[str, ...] = ()
-
-
-# Google's code adds this to every denominator, so that a batch without predictions gives zero instead of NaN.
-EPSILON = 1e-6

@@ -1,8 +1,8 @@
 """Noise on token ids: which positions are predicted, what the generator sees, what the discriminator sees.
 
-Everything random is drawn here, for the whole global batch at once, before it is cut into microbatches or
-shards; what follows is a deterministic function of it. So neither gradient accumulation nor the mesh changes
-what is trained on.
+Everything random is drawn here, for the whole global batch at once, before the batch is cut into microbatches
+or shards; all later computation is a deterministic function of it. So neither gradient accumulation nor the
+mesh changes the training data.
 
 Shapes: B batch, L length, P masked positions.
 """
@@ -29,6 +29,11 @@ class MaskedBatch(NamedTuple):
     uniforms_BP: jax.Array  # float32 in [0, 1), one per slot, turned into a sample by inverse CDF
 
 
+def masked_targets(batch: MaskedBatch) -> tuple[jax.Array, jax.Array]:
+    """`Objective.targets` of a masked batch: the original ids [B, P] at the masked positions, and weights."""
+    return batch.targets_BP, batch.weights_BP
+
+
 def max_predictions_per_seq(mask_prob: float, sequence_length: int) -> int:
     """int((mask_prob + 0.005) · L): 19 for 15 % of 128, 79 of 512 (electra configure_pretraining.py)."""
     return int((mask_prob + 0.005) * sequence_length)
@@ -46,11 +51,11 @@ def mask_tokens(
     random_token_prob: float = 0.0,
     vocab_size: int = 0,
 ) -> MaskedBatch:
-    """Choose positions as `masking` says (a key of MASKING) and write [MASK] on them.
+    """Choose positions by `masking`, a key of MASKING, and write [MASK] on them.
 
     A chosen token becomes [MASK] with probability `mask_token_prob` (ELECTRA's code 0.85, its paper's text
     and DeBERTaV3 1.0), any token of the vocabulary with `random_token_prob` (BERT: 0.8 and 0.1;
-    create_pretraining_data.py), and otherwise stays.
+    create_pretraining_data.py), and otherwise stays unchanged.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
@@ -81,9 +86,9 @@ def choose_positions(
 ) -> tuple[jax.Array, jax.Array]:
     """Positions [B, P] uniform over the candidates, without replacement, and weights [B, P] (1 used, 0 not).
 
-    Of a row with n tokens, max(1, min(P, round(n·mask_prob))) are predicted, as in ELECTRA's code
-    (pretrain_helpers.mask); never [CLS], [SEP], [MASK] or padding. That code draws with replacement and
-    averages the ids of collisions, an artefact.
+    A row with n tokens has max(1, min(P, round(n·mask_prob))) predicted positions, as in ELECTRA's code
+    (pretrain_helpers.mask); [CLS], [SEP], [MASK] and padding are never chosen. That code draws with
+    replacement and averages the ids of collisions, an artefact.
     """
     num_slots = max_predictions_per_seq(mask_prob, ids_BL.shape[1])
     noise_BL = jnp.where(is_ordinary(ids_BL, special), jax.random.uniform(key, ids_BL.shape), -1.0)
@@ -100,8 +105,8 @@ def is_ordinary(ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
     return ~jnp.isin(ids_BL, jnp.asarray([special.pad, special.cls, special.sep, special.mask]))
 
 
-# "windows" and "windows_released": one token of every 1/mask_prob, as DeBERTa's code; the second never masks
-# a long row's tail.
+# "windows" and "windows_released": one token of every 1/mask_prob, as in DeBERTa's code; the second never
+# masks the tail of a long row (masking.py).
 MASKING = {
     "uniform": choose_positions,
     "windows": functools.partial(choose_windowed_positions, keeps_first_windows=False),
@@ -120,6 +125,7 @@ def write_tokens(
 
 
 def chosen_positions(positions_BP: jax.Array, weights_BP: jax.Array, length: int) -> jax.Array:
-    """Bool [B, L]: True where a slot in use stands, whose token is predicted, replaced or inserted."""
+    """Bool [B, L]: True at the positions of the slots in use, whose tokens are predicted, replaced or
+    inserted."""
     nothing_BL = jnp.zeros((positions_BP.shape[0], length), jnp.int32)
     return write_tokens(nothing_BL, positions_BP, jnp.ones_like(positions_BP), weights_BP) > 0

@@ -1,8 +1,8 @@
-"""Noise of MCL's courses beside masking: swapped tokens, inserted tokens, and what is corrected.
+"""Noise of MCL's courses beside masking: swapped tokens, inserted tokens, and corrections.
 
-A course is a `MaskedBatch`, whatever its noise: ids, what the generator sees, and the slots for which it
-draws a token. What is not known of MCL is decided here, and said where it is; configs/mcl.py says of every
-value where it is from.
+The batch of a course is a `MaskedBatch`, whatever its noise: ids, what the generator sees, and the slots for
+which it draws a token. The README of this folder lists the details that no source states and that are decided
+here; configs/mcl.py gives the source of every value.
 
 Shapes: B batch, L length, P slots, C courses.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from electra_jax.models.inputs import EncoderInputs, SpecialTokens, derive_inputs
+from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.objectives.corruption import (
     MaskedBatch,
     choose_positions,
@@ -33,10 +33,10 @@ def swap_tokens(
     permutation: str,
     type_vocab_size: int,
 ) -> MaskedBatch:
-    """Choose positions as for masking, and permute their tokens among those of the same document.
+    """Choose positions as for masking, and permute their tokens within each document.
 
-    "uniform" draws any permutation, so that a token may stay; "cyclic" one that is a single cycle, in which
-    none does, unless it is alone in its document. All that is chosen is predicted.
+    "uniform" draws any permutation, so a token may stay in its place; "cyclic" draws a single cycle, in which
+    every token moves unless it is the only one chosen in its document. All chosen positions are predicted.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
@@ -48,7 +48,7 @@ def swap_tokens(
     )
     shuffled_BP = jnp.lexsort((jax.random.uniform(order_key, documents_BP.shape), documents_BP), axis=1)
     if permutation == "uniform":
-        # Both orders have the documents in the same places, so that each receives its own tokens.
+        # Both orders have the documents in the same places, so each document receives its own tokens.
         sources_BP, places_BP = shuffled_BP, jnp.argsort(documents_BP, axis=1, stable=True)
     else:
         sources_BP, places_BP = _next_in_group(shuffled_BP, documents_BP), shuffled_BP
@@ -68,8 +68,8 @@ def swap_tokens(
 
 
 def _next_in_group(order_BP: jax.Array, groups_BP: jax.Array) -> jax.Array:
-    """For each element of an order that keeps groups together, the one after it; for a group's last, its
-    first."""
+    """For each element of an order that keeps groups together: the next one; for the last of a group: the
+    first of that group."""
     sorted_BP = jnp.take_along_axis(groups_BP, order_BP, axis=1)
     index_1P = jnp.arange(order_BP.shape[1])[None]
     is_first_BP = jnp.pad(sorted_BP[:, 1:] != sorted_BP[:, :-1], ((0, 0), (1, 0)), constant_values=True)
@@ -81,12 +81,12 @@ def _next_in_group(order_BP: jax.Array, groups_BP: jax.Array) -> jax.Array:
 def insert_tokens(
     key: jax.Array, ids_BL: jax.Array, special: SpecialTokens, *, insert_prob: float, type_vocab_size: int
 ) -> MaskedBatch:
-    """Insert [MASK] before as many tokens as would be masked; never before a special one, so none stands
-    between documents.
+    """Insert [MASK] before as many tokens as would be masked; never before a special token, so never between
+    documents.
 
-    Rows keep their length: padding gives way first, then what no longer fits is dropped from the end of the
-    row, insertions there, too. Documents, positions and token types are those of the longer row. Nothing is
-    predicted: an inserted token has no original. `weights_BP` says which slots are drawn.
+    Rows keep their length: padding is dropped first, then the end of the row, with the insertions there.
+    Documents, positions and token types are those of the lengthened row. No position is predicted, since an
+    inserted token has no original; `weights_BP` marks the slots for which a token is drawn.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     length = ids_BL.shape[1]
@@ -94,7 +94,7 @@ def insert_tokens(
     followers_BP, is_used_BP = choose_positions(
         choice_key, ids_BL, derive_inputs(ids_BL, special, type_vocab_size), special, insert_prob
     )
-    # The n-th of them, from 0, is moved by the n that come before it.
+    # The n-th insertion, counted from 0, is moved by the n insertions before it.
     followers_BP = jnp.sort(jnp.where(is_used_BP > 0, followers_BP, length), axis=1)
     positions_BP = followers_BP + jnp.arange(followers_BP.shape[1])[None]
     weights_BP = (positions_BP < length).astype(jnp.float32)
@@ -117,27 +117,24 @@ def insert_tokens(
 
 
 class Confusion(NamedTuple):
-    """What the discriminator says of a course, all bool [B, L]: they are a partition of the tokens that are
-    not special."""
+    """The discriminator's decisions on a course where they are not "original and judged original", all bool
+    [B, L] and False on special tokens."""
 
-    pos1: jax.Array  # original, and taken for it
-    pos2: jax.Array  # replaced, and taken for original
-    pos3: jax.Array  # original, and taken for replaced
-    pos4: jax.Array  # replaced, and found
+    missed: jax.Array  # replaced, judged original
+    accused: jax.Array  # original, judged replaced
+    found: jax.Array  # replaced, judged replaced
 
     @property
     def is_mistaken(self) -> jax.Array:
-        return self.pos2 | self.pos3
+        return self.missed | self.accused
 
 
 def confusion_table(
     logits_BL: jax.Array, is_replaced_BL: jax.Array, ids_BL: jax.Array, special: SpecialTokens
 ) -> Confusion:
-    """The table at logit 0, from the decisions of the step at hand; `ids_BL` are the originals. It has no
-    gradient."""
+    """The decisions of this step at logit 0, without a gradient; `ids_BL` are the original ids."""
     is_judged_BL, is_accused_BL = is_ordinary(ids_BL, special), logits_BL > 0
     return Confusion(
-        is_judged_BL & ~is_accused_BL & ~is_replaced_BL,
         is_judged_BL & ~is_accused_BL & is_replaced_BL,
         is_judged_BL & is_accused_BL & ~is_replaced_BL,
         is_judged_BL & is_accused_BL & is_replaced_BL,
@@ -145,19 +142,19 @@ def confusion_table(
 
 
 def correct_generator(batch: MaskedBatch, confusion: Confusion, noise_BL: jax.Array) -> MaskedBatch:
-    """What the generator learns once more: the noise, [MASK] or the swapped tokens, stays at pos4 alone,
-    where the discriminator found its tokens, and the originals are restored elsewhere; to be predicted is
-    what was there."""
-    noisy_BL = jnp.where(confusion.pos4, noise_BL, batch.ids_BL)
-    found_BP = jnp.take_along_axis(confusion.pos4, batch.positions_BP, axis=1)
+    """The batch for the generator's correction: the noise, [MASK] or the swapped tokens, remains only where
+    the discriminator found the generator's tokens. Other positions hold the originals. The generator predicts
+    the originals of the remaining noise."""
+    noisy_BL = jnp.where(confusion.found, noise_BL, batch.ids_BL)
+    found_BP = jnp.take_along_axis(confusion.found, batch.positions_BP, axis=1)
     return batch._replace(masked_ids_BL=noisy_BL, weights_BP=batch.weights_BP * found_BP)
 
 
 def stack(batches: list[MaskedBatch]) -> MaskedBatch:
-    """Courses as the rows of one batch [B·C, …], those of a row beside each other: no row leaves its device.
-    The inverse is `unstack` of models/course_model.py.
+    """The courses as one batch [B·C, …] in which the courses of a row are adjacent, so no row leaves its
+    device. The inverse is `unstack` of models/course_model.py.
 
-    Slots are filled up to the largest number of them; more have weight 0.
+    Every course gets as many slots as the one with the most; the added ones have weight 0.
     """
     if len(batches) == 1:
         return batches[0]
@@ -176,8 +173,7 @@ def stack(batches: list[MaskedBatch]) -> MaskedBatch:
 
 
 class CourseBatch(NamedTuple):
-    """Courses over the same rows; None for one that is not taken. Evaluation counts the tokens that masking
-    predicts."""
+    """The courses over the same rows; None for a course that is not computed."""
 
     masked: MaskedBatch
     swapped: MaskedBatch | None
@@ -185,22 +181,6 @@ class CourseBatch(NamedTuple):
 
     @property
     def courses(self) -> dict[str, MaskedBatch]:
-        """Those that are taken, in their order."""
+        """Course → its batch, of the courses that are computed, in their order."""
         named = {"rtd": self.masked, "std": self.swapped, "itd": self.inserted}
         return {name: batch for name, batch in named.items() if batch is not None}
-
-    @property
-    def ids_BL(self) -> jax.Array:
-        return self.masked.ids_BL
-
-    @property
-    def inputs(self) -> EncoderInputs:
-        return self.masked.inputs
-
-    @property
-    def targets_BP(self) -> jax.Array:
-        return self.masked.targets_BP
-
-    @property
-    def weights_BP(self) -> jax.Array:
-        return self.masked.weights_BP

@@ -1,29 +1,44 @@
-"""Electric: an energy a token, by noise-contrastive estimation (google-research/electra run_pretraining.py,
-electric_objective; the paper, Clark et al., "Pre-Training Transformers as Energy-Based Cloze Models", EMNLP
-2020, was not at hand).
+"""Electric: an energy per token, by noise-contrastive estimation.
 
-Of every token it is asked whether it is text or noise. With a share m of noise from q, the odds of noise are
-m·q(x_t)/((1 − m)·p(x_t)): so the logit is given log q and log(m/(1 − m)), and what is left for the
-discriminator to learn is the energy −log p(x_t) of the token in its context.
+Written after google-research/electra run_pretraining.py, electric_objective; the paper, Clark et al.,
+"Pre-Training Transformers as Energy-Based Cloze Models", EMNLP 2020, was not available.
+
+The discriminator classifies every token as text or noise. With a share m of noise from q, the odds of noise
+are m·q(x_t)/((1 − m)·p(x_t)). log q and log(m/(1 − m)) are added to the logit, so the discriminator learns
+the remaining term: the energy −log p(x_t) of the token in its context.
 
 Shapes: B batch, L length, P noise positions.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from electra_jax.models.ablations import TwoTowerModel
 from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.flops import discriminator_flops, encoder_flops, masked_head_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import gather_positions
-from electra_jax.objectives.ablations import check_chunks, require_absolute_positions
-from electra_jax.objectives.adversarial import require_plain_samples
-from electra_jax.objectives.base import EPSILON, Objective, Phase
-from electra_jax.objectives.corruption import MaskedBatch, chosen_positions, is_ordinary, write_tokens
-from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare
-from electra_jax.objectives.rtd import detection_logits, rtd_loss, token_count
+from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase
+from electra_jax.objectives.corruption import (
+    MaskedBatch,
+    chosen_positions,
+    is_ordinary,
+    masked_targets,
+    write_tokens,
+)
+from electra_jax.objectives.mlm import MLM_METRICS, apply_rngs, make_init, make_prepare
+from electra_jax.objectives.requirements import (
+    require_absolute_positions,
+    require_plain_samples,
+    require_vocabulary_chunks,
+    set_chunk_size,
+)
+from electra_jax.objectives.row import ObjectiveRow
+from electra_jax.objectives.rtd import RTD_METRICS, detection_logits, rtd_loss, token_count
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
 
 
@@ -32,20 +47,22 @@ def noise_logits(energy_BL: jax.Array, log_noise_BL: jax.Array, noise_share: flo
     return energy_BL + jax.lax.stop_gradient(log_noise_BL) + math.log(noise_share / (1.0 - noise_share))
 
 
-def make_electric_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
+def make_electric_objective(
+    config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens
+) -> Objective:
     """gen_weight·(cross-entropy of the noise model, at every token that is not special) + disc_weight·(noise
-    or text, at all).
+    or text, at every token).
 
-    A token counts as noise where it was drawn, also when it came out as it was. The rtd_… metrics are of that
-    question, mlm_… those of the noise model. Logits of all positions are computed in pieces of the
-    vocabulary.
+    A drawn token counts as noise even if it equals the original. The metrics rtd_… are of noise or text,
+    mlm_… of the noise model. The logits of all positions are computed in chunks of the vocabulary.
 
-    Raises: ValueError: config.model is not an ELECTRA with tied embeddings, or config.objective's temperature
-      is not 1 or its vocab_chunk_size not a piece of the vocabulary.
+    Raises:
+      ValueError: config.model is not an ELECTRA with tied embeddings, config.objective.temperature is not 1,
+        or config.objective.vocab_chunk_size is not smaller than the vocabulary.
     """
     require_absolute_positions(config, objective)
     require_plain_samples(objective)
-    check_chunks(config, objective)
+    require_vocabulary_chunks(config, objective)
     if config.embedding_sharing != "tied":
         raise ValueError(
             f"config.model.embedding_sharing: got {config.embedding_sharing!r}, expected 'tied' with "
@@ -70,7 +87,7 @@ def make_electric_objective(config: PretrainingConfig, objective: dict, special:
             "mlm_correct": (weights_BL * noise.is_correct_BP).sum(),
             "mlm_entropy": (weights_BL * noise.entropy_BP).sum(),
             "mlm_weight": weights_BL.sum(),
-            "tokens": token_count(batch.inputs),
+            TOKENS: token_count(batch.inputs),
         }
         energy_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)
         logits_BL = noise_logits(energy_BL, log_noise_BL, objective["mask_prob"])
@@ -89,15 +106,28 @@ def make_electric_objective(config: PretrainingConfig, objective: dict, special:
         "discriminator",
         "discriminator_predictions",
     )
-    return Objective(make_init(model, prepare), prepare, normalizers, (Phase("joint", modules, loss),))
+    return Objective(
+        init=make_init(model, prepare),
+        prepare=prepare,
+        normalizers=normalizers,
+        phases=(Phase("joint", modules, loss),),
+        targets=masked_targets,
+    )
 
 
 def draw_noise(
-    model: TwoTowerModel, objective: dict, params, batch: MaskedBatch, dropout_key: jax.Array | None
+    model: TwoTowerModel,
+    objective: Mapping[str, Any],
+    params,
+    batch: MaskedBatch,
+    dropout_key: jax.Array | None,
 ) -> tuple[VocabularyPredictions, jax.Array, jax.Array]:
-    """(the noise model's loss terms at all positions [B, L], log q of each token that stands there after the
-    noise [B, L], the ids with noise [B, L]). The noise model reads the text as it is, since it cannot see the
-    token it predicts."""
+    """The noise model's forward pass over the original text; it cannot see the token that it predicts.
+
+    Returns:
+      Its loss terms at all positions [B, L], log q of each token after the noise [B, L], and the ids with
+      noise [B, L].
+    """
     logits = model.apply(
         {"params": params},
         batch.ids_BL,
@@ -112,7 +142,7 @@ def draw_noise(
         "dtype": logits.x_BPE.dtype.name,
     }
     everywhere = predict_vocabulary(*logits, batch.ids_BL, None, **options)
-    # A second and a third look at the chosen positions alone, without gradients.
+    # Two more passes over the vocabulary, at the chosen positions alone and without gradients.
     chosen = jax.lax.stop_gradient(logits._replace(x_BPE=gather_positions(logits.x_BPE, batch.positions_BP)))
     samples_BP = predict_vocabulary(*chosen, batch.targets_BP, batch.uniforms_BP, **options).samples_BP
     sampled = predict_vocabulary(*chosen, samples_BP, None, **options)
@@ -126,3 +156,32 @@ def draw_noise(
         log_noise_BL,
         write_tokens(batch.ids_BL, batch.positions_BP, samples_BP, batch.weights_BP),
     )
+
+
+def electric_flops(config: PretrainingConfig, sequence_length: int, objective: Mapping[str, Any]) -> float:
+    """Two towers of the generator's shape, a head on both of their states and on every position, and a
+    discriminator."""
+    del objective  # FLOPs functions have one signature
+    generator = config.generator
+    return (
+        2 * encoder_flops(generator, sequence_length)
+        + 2 * generator.hidden_size * generator.embedding_size
+        + masked_head_flops(generator, 1.0)
+        + discriminator_flops(config, sequence_length)
+    )
+
+
+ELECTRIC = ObjectiveRow(
+    name="electric",
+    title="Electric",
+    make=make_electric_objective,
+    flops=electric_flops,
+    metrics=(MLM_METRICS, RTD_METRICS),
+    adapt=set_chunk_size,
+    card_text="The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the "
+    "larger, the less likely the token in its place.",
+    not_published=("generator_left", "generator_right"),
+    not_published_note="the noise model of two towers, for which transformers has no class. The "
+    "discriminator's logit is an energy: the larger, the less likely the token",
+    continues_as="electra",
+)

@@ -1,32 +1,42 @@
-"""Masked language modelling: the generator's loss, and a baseline objective of its own.
+"""Masked language modelling: the generator's loss, which other objectives share, and the baseline objective.
 
 Shapes: B batch, L length, P masked positions.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.flops import generator_flops, masked_head_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import MaskedLanguageModel
-from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
-from electra_jax.objectives.corruption import MASKING, MaskedBatch, mask_tokens
+from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
+from electra_jax.objectives.corruption import MASKING, MaskedBatch, mask_tokens, masked_targets
+from electra_jax.objectives.metrics import prediction_metrics
+from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
 
 PASSES = ("generate", "discriminate", "regenerate", "rediscriminate")
+MLM_METRICS = prediction_metrics("mlm", entropy="generator_entropy")
 
 
 def mlm_loss(
     predictions: VocabularyPredictions, batch: MaskedBatch, normalizer: jax.Array, name: str = "mlm"
 ) -> tuple[jax.Array, Sums]:
-    """Cross-entropy of the original ids at the chosen positions, summed and divided by `normalizer`; its
-    sums, by `name`."""
+    """Cross-entropy of the original ids at the masked positions, summed and divided by `normalizer`.
+
+    Returns:
+      The loss and its sums, whose names begin with `name` (see `prediction_metrics`).
+    """
     nll = (batch.weights_BP * predictions.nll_BP).sum()
     sums = {
         f"{name}_nll": nll,
         f"{name}_correct": (batch.weights_BP * predictions.is_correct_BP).sum(),
-        # Of the softmax: tells whether the generator is still close to uniform.
+        # Entropy of the softmax: shows whether the generator is still close to uniform.
         f"{name}_entropy": (batch.weights_BP * predictions.entropy_BP).sum(),
         f"{name}_weight": batch.weights_BP.sum(),
     }
@@ -39,21 +49,20 @@ def mlm_normalizer(batch: MaskedBatch) -> jax.Array:
 
 
 def apply_rngs(dropout_key: jax.Array | None, name: str) -> dict[str, jax.Array]:
-    """Random streams of one forward pass, one of PASSES; all draw independent dropout masks."""
+    """Random streams of the forward pass `name`, one of PASSES; each draws independent dropout masks."""
     return {} if dropout_key is None else {"dropout": jax.random.fold_in(dropout_key, PASSES.index(name))}
 
 
 def predict_masked(
     model: nn.Module,
-    objective: dict,
+    objective: Mapping[str, Any],
     params,
     batch: MaskedBatch,
     dropout_key: jax.Array | None,
     uniforms_BP: jax.Array | None,
     name: str = "generate",
 ) -> VocabularyPredictions:
-    """The generator's forward pass: loss terms at the masked positions, and samples when uniforms are
-    given."""
+    """The generator's forward pass: loss terms at the masked positions, and samples if uniforms are given."""
     logits = model.apply(
         {"params": params},
         batch.masked_ids_BL,
@@ -74,28 +83,24 @@ def predict_masked(
 
 
 def make_prepare(
-    objective: dict, special: SpecialTokens, type_vocab_size: int, vocab_size: int | None = None
-):
-    """Masking as configured: (key, ids [B, L]) → MaskedBatch. An objective that takes random tokens gives a
-    vocab_size.
+    objective: Mapping[str, Any],
+    special: SpecialTokens,
+    type_vocab_size: int,
+    *,
+    random_token_prob: float = 0.0,
+    vocab_size: int = 0,
+) -> Callable[[jax.Array, jax.Array], MaskedBatch]:
+    """Masking as configured: (key, ids [B, L]) → MaskedBatch.
 
-    Raises: ValueError: an unknown way of masking, or random tokens where there are none, or with more than
-      what [MASK] leaves.
+    Args:
+      random_token_prob: share of the chosen tokens that become any token of `vocab_size`.
+
+    Raises:
+      ValueError: config.objective.masking is unknown.
     """
     if objective["masking"] not in MASKING:
         raise ValueError(
             f"config.objective.masking: got {objective['masking']!r}, expected one of {sorted(MASKING)}."
-        )
-    random_token_prob = objective["random_token_prob"]
-    most = 0.0 if vocab_size is None else 1.0 - objective["mask_token_prob"]
-    if not 0.0 <= random_token_prob <= most + EPSILON:
-        raise ValueError(
-            f"config.objective.random_token_prob: got {random_token_prob}, expected "
-            + (
-                f"0.0 with config.objective.name={objective['name']!r}: only 'mlm' has random tokens."
-                if vocab_size is None
-                else f"0 … {most:g}, what config.objective.mask_token_prob leaves."
-            )
         )
 
     def prepare(key: jax.Array, ids_BL: jax.Array) -> MaskedBatch:
@@ -108,37 +113,78 @@ def make_prepare(
             mask_token_prob=objective["mask_token_prob"],
             type_vocab_size=type_vocab_size,
             random_token_prob=random_token_prob,
-            vocab_size=vocab_size or 0,
+            vocab_size=vocab_size,
         )
 
     return prepare
 
 
-def make_init(model: nn.Module, prepare):
-    """Initialiser of a pre-training model: (key, sequence_length) → parameters with logical axes."""
+def make_init(model: nn.Module, mask: Callable[[jax.Array, jax.Array], MaskedBatch]):
+    """Initialiser of a pre-training model: (key, sequence length) → parameters with logical axes. `mask` is
+    what `make_prepare` returns."""
 
     def init(key: jax.Array, sequence_length: int):
-        batch = prepare(key, jnp.ones((1, sequence_length), jnp.int32))
+        batch = mask(key, jnp.ones((1, sequence_length), jnp.int32))
         return model.init(key, batch.ids_BL, batch.inputs, batch.positions_BP)["params"]
 
     return init
 
 
-def make_mlm_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
+def make_mlm_objective(
+    config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens
+) -> Objective:
     """The papers' baseline: an encoder of the discriminator's size, dynamic masking, no next-sentence
-    prediction."""
+    prediction.
+
+    Raises:
+      ValueError: more random tokens than config.objective.mask_token_prob leaves.
+    """
+    most = 1.0 - objective["mask_token_prob"]
+    if not 0.0 <= objective["random_token_prob"] <= most + EPSILON:
+        raise ValueError(
+            f"config.objective.random_token_prob: got {objective['random_token_prob']}, expected "
+            f"0 … {most:g}, what config.objective.mask_token_prob leaves."
+        )
     model, encoder = MaskedLanguageModel(config), config.discriminator
-    prepare = make_prepare(objective, special, encoder.type_vocab_size, encoder.vocab_size)
+    prepare = make_prepare(
+        objective,
+        special,
+        encoder.type_vocab_size,
+        random_token_prob=objective["random_token_prob"],
+        vocab_size=encoder.vocab_size,
+    )
 
     def loss(params, batch, normalizers, dropout_key, carry):
         value, sums = mlm_loss(
             predict_masked(model, objective, params, batch, dropout_key, None), batch, normalizers["mlm"]
         )
-        return value, (sums | {"tokens": batch.inputs.is_token_BL.sum(dtype=jnp.float32)}, carry)
+        return value, (sums | {TOKENS: batch.inputs.is_token_BL.sum(dtype=jnp.float32)}, carry)
 
     return Objective(
-        make_init(model, prepare),
-        prepare,
-        lambda batch: {"mlm": mlm_normalizer(batch)},
-        (Phase("mlm", ("embeddings", "generator", "generator_predictions"), loss),),
+        init=make_init(model, prepare),
+        prepare=prepare,
+        normalizers=lambda batch: {"mlm": mlm_normalizer(batch)},
+        phases=(Phase("mlm", ("embeddings", "generator", "generator_predictions"), loss),),
+        targets=masked_targets,
     )
+
+
+def mlm_flops(config: PretrainingConfig, sequence_length: int, objective: Mapping[str, Any]) -> float:
+    """One encoder of the discriminator's shape, and its head on the masked positions."""
+    return generator_flops(config.discriminator, sequence_length) + masked_head_flops(
+        config.discriminator, objective["mask_prob"]
+    )
+
+
+MLM = ObjectiveRow(
+    name="mlm",
+    title="masked language modelling",
+    make=make_mlm_objective,
+    flops=mlm_flops,
+    metrics=(MLM_METRICS,),
+    # Share of the chosen tokens that become any token. BERT: mask_token_prob=0.8, random_token_prob=0.1.
+    settings={"random_token_prob": 0.0},
+    predicts_tokens=True,
+    card_text="An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in "
+    "masks.",
+)

@@ -1,98 +1,148 @@
-"""The objective that a configuration names."""
+"""The objectives: name → row. A new objective is a file that defines its row, and a line here."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from electra_jax.models.config import PretrainingConfig
-from electra_jax.models.flops import (
-    adversarial_flops,
-    all_tokens_mlm_flops,
-    discriminator_flops,
-    electric_flops,
-    mlm_flops,
-    replace_mlm_flops,
-    rtd_flops,
-    two_stage_flops,
-)
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.ablations import (
-    make_all_tokens_mlm_objective,
-    make_electra_15_objective,
-    make_replace_mlm_objective,
-    make_two_stage_objective,
-)
-from electra_jax.objectives.adversarial import make_adversarial_objective
+from electra_jax.objectives.adversarial import ADVERSARIAL
+from electra_jax.objectives.all_tokens_mlm import ALL_TOKENS_MLM
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.electric import make_electric_objective
-from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, make_fixed_generator_objective
-from electra_jax.objectives.mcl import make_mcl_objective, mcl_flops
-from electra_jax.objectives.mlm import make_mlm_objective
-from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+from electra_jax.objectives.deberta_v3 import DEBERTA_V3
+from electra_jax.objectives.electra import ELECTRA
+from electra_jax.objectives.electra_15 import ELECTRA_15
+from electra_jax.objectives.electric import ELECTRIC
+from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, fixed_generator_flops
+from electra_jax.objectives.mcl import MCL
+from electra_jax.objectives.metrics import SumMetrics
+from electra_jax.objectives.mlm import MLM
+from electra_jax.objectives.replace_mlm import REPLACE_MLM
+from electra_jax.objectives.row import FirstStage, ObjectiveRow
+from electra_jax.objectives.two_stage import TWO_STAGE
+
+ROWS = (
+    ELECTRA,
+    MLM,
+    DEBERTA_V3,
+    MCL,
+    ELECTRA_15,
+    REPLACE_MLM,
+    ALL_TOKENS_MLM,
+    TWO_STAGE,
+    ADVERSARIAL,
+    ELECTRIC,
+)
+OBJECTIVES = {row.name: row for row in ROWS}
+# Keys of config.objective that not all objectives read → the objectives that read them.
+OWN_KEYS = {key: [row.name for row in ROWS if key in row.settings] for row in ROWS for key in row.settings}
+# All metrics of sums, each once. Of the sums of one objective those are computed whose sums it has.
+SUM_METRICS: tuple[SumMetrics, ...] = tuple(dict.fromkeys(one for row in ROWS for one in row.metrics))
+# Top-level modules that exports leave out.
+NOT_PUBLISHED = tuple(module for row in ROWS for module in row.not_published)
 
 
-def _by_mask_prob(flops: Callable[[PretrainingConfig, int, float], float]) -> Callable[..., float]:
-    return lambda model, sequence_length, objective: flops(model, sequence_length, objective["mask_prob"])
+def make_objective(config: Mapping[str, Any], model: PretrainingConfig, special: SpecialTokens) -> Objective:
+    """The training method that config.objective chooses.
 
-
-# name → (maker, forward FLOPs a token of a model, a row length and config.objective)
-OBJECTIVES = {
-    "electra": (make_electra_objective, _by_mask_prob(rtd_flops)),
-    "deberta_v3": (make_deberta_v3_objective, _by_mask_prob(rtd_flops)),
-    "mlm": (make_mlm_objective, _by_mask_prob(mlm_flops)),
-    "mcl": (make_mcl_objective, mcl_flops),
-    # ELECTRA's ablations, and Electric.
-    "electra_15": (make_electra_15_objective, _by_mask_prob(rtd_flops)),
-    "two_stage": (make_two_stage_objective, _by_mask_prob(two_stage_flops)),
-    "replace_mlm": (make_replace_mlm_objective, _by_mask_prob(replace_mlm_flops)),
-    "all_tokens_mlm": (make_all_tokens_mlm_objective, _by_mask_prob(all_tokens_mlm_flops)),
-    "adversarial": (make_adversarial_objective, _by_mask_prob(adversarial_flops)),
-    "electric": (make_electric_objective, _by_mask_prob(electric_flops)),
-}
-# Those that can do without a model in the generator's place.
-TAKES_FIXED_GENERATOR = ("electra", "electra_15", "deberta_v3")
-# Those whose parameters are a generator's and a discriminator's, and nothing else.
-OF_TWO_ENCODERS = ("electra", "deberta_v3", "electra_15", "two_stage")
-
-
-def make_objective(
-    config: dict[str, Any], model: PretrainingConfig, special: SpecialTokens
-) -> tuple[Objective, float]:
-    """The objective that config.objective.name chooses, and its forward FLOPs a token.
+    Args:
+      config: a whole configuration.
 
     Raises:
       ValueError: there is no such objective, or it rejects its settings.
     """
-    make, _ = _chosen(config["objective"])
-    return make(model, config["objective"], special), forward_flops(config, model)
+    _check_foreign_keys(config["objective"])
+    settings = own_settings(config["objective"])
+    row = objective_row(settings)
+    make = row.make if has_generator(settings) else row.make_with_fixed_generator
+    return make(model, settings, special)
 
 
-def forward_flops(config: dict[str, Any], model: PretrainingConfig) -> float:
-    """Forward FLOPs a token of the objective that config.objective.name chooses.
+def forward_flops(config: Mapping[str, Any], model: PretrainingConfig) -> float:
+    """Forward FLOPs per token of text of the objective that config.objective chooses; matrix products alone
+    (models/flops.py).
 
     Raises:
       ValueError: there is no such objective.
     """
-    _, flops = _chosen(config["objective"])
-    return flops(model, config["data"]["sequence_length"], config["objective"])
+    settings = own_settings(config["objective"])
+    row = objective_row(settings)
+    flops = row.flops if has_generator(settings) else fixed_generator_flops
+    return flops(model, config["data"]["sequence_length"], settings)
 
 
-def parameter_kind(objective: dict[str, Any]) -> str:
-    """The same for two sections config.objective whose parameters are of one form, for models of one form."""
-    if objective["generator"] != "model":
-        return "discriminator"
-    return OF_TWO_ENCODERS[0] if objective["name"] in OF_TWO_ENCODERS else objective["name"]
+def objective_row(objective: Mapping[str, Any]) -> ObjectiveRow:
+    """The row of a section config.objective.
 
-
-def _chosen(objective: dict[str, Any]) -> tuple[Callable, Callable]:
+    Raises:
+      ValueError: there is no objective of that name, or it does not take that config.objective.generator.
+    """
     name, generator = objective["name"], objective["generator"]
-    if name not in OBJECTIVES:
-        raise ValueError(f"config.objective.name: got {name!r}, expected one of {sorted(OBJECTIVES)}.")
-    if generator == "model":
-        return OBJECTIVES[name]
-    known = sorted(FIXED_GENERATORS) if name in TAKES_FIXED_GENERATOR else []
+    row = find_row(name)
+    known = ["model", *(sorted(FIXED_GENERATORS) if row.make_with_fixed_generator else [])]
     if generator not in known:
         raise ValueError(
-            f"config.objective.generator: got {generator!r}, expected {' or '.join(['model', *known])} with "
+            f"config.objective.generator: got {generator!r}, expected {' or '.join(known)} with "
             f"config.objective.name={name!r}."
         )
-    return make_fixed_generator_objective, _by_mask_prob(discriminator_flops)
+    return row
+
+
+def find_row(name: str) -> ObjectiveRow:
+    """The row of that name.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"config.objective.name: got {name!r}, expected one of {sorted(OBJECTIVES)}.")
+    return OBJECTIVES[name]
+
+
+def has_generator(objective: Mapping[str, Any]) -> bool:
+    """Whether a generator is trained, and not a fixed distribution in its place."""
+    return objective["generator"] == "model"
+
+
+def own_settings(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """A section config.objective without the keys that only other objectives read, and with those that its
+    objective reads, at their defaults where they are missing.
+
+    Raises:
+      ValueError: there is no objective of that name.
+    """
+    own = find_row(objective["name"]).settings
+    shared = {key: value for key, value in objective.items() if key not in OWN_KEYS or key in own}
+    return {**own, **shared}
+
+
+def parameter_form(objective: Mapping[str, Any]) -> str:
+    """Equal for two sections config.objective whose parameters have the same modules, if config.model is the
+    same."""
+    if not has_generator(objective):
+        return "discriminator"
+    return find_row(objective["name"]).parameters_of or objective["name"]
+
+
+def first_stage_from(name: str, modules: Mapping[str, Any]) -> FirstStage | None:
+    """How parameters with these top-level modules start from a run with the objective `name`, if that is the
+    first of their two stages; None if it is not."""
+    stages = [row.first_stage for row in ROWS if row.first_stage is not None]
+    for stage in stages:
+        if stage.objective == name and {*stage.modules, *stage.copies} <= set(modules):
+            return stage
+    return None
+
+
+def _check_foreign_keys(objective: Mapping[str, Any]) -> None:
+    """Raises ValueError if a key that the objective does not read has another value than its default."""
+    own = find_row(objective["name"]).settings
+    for key, readers in OWN_KEYS.items():
+        if key not in objective or key in own:
+            continue
+        default = OBJECTIVES[readers[0]].settings[key]
+        if objective[key] != default:
+            raise ValueError(
+                f"config.objective.{key}: got {objective[key]!r}, but objective {objective['name']!r} does "
+                f"not read it; it is read by {' and '.join(map(repr, readers))}. Leave it at {default!r}, or "
+                "choose the objective in the recipe's argument, --config=FILE.py:objective=NAME."
+            )

@@ -1,11 +1,10 @@
-"""Replaced token detection: ELECTRA's joint update (ELECTRA §2) and DeBERTaV3's alternating one (DeBERTaV3
-§3.3).
+"""Replaced token detection (ELECTRA §2): the losses of generator and discriminator that objectives share.
 
 Shapes: B batch, L length.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,9 @@ from flax import linen as nn
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
-from electra_jax.objectives.base import EPSILON, Objective, Phase, Sums
-from electra_jax.objectives.corruption import MaskedBatch, write_tokens
+from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
+from electra_jax.objectives.corruption import MaskedBatch, masked_targets, write_tokens
+from electra_jax.objectives.metrics import detection_metrics
 from electra_jax.objectives.mlm import (
     apply_rngs,
     make_init,
@@ -25,9 +25,12 @@ from electra_jax.objectives.mlm import (
     predict_masked,
 )
 
+RTD_METRICS = detection_metrics("rtd", "replaced_rate")
 # Logit bins of the mergeable AUC. Early in training all logits lie within a few tenths, so the bins are
 # narrow (0.01).
 HISTOGRAM_LIMIT, HISTOGRAM_BINS = 10.24, 2048
+EMBEDDINGS = ("generator_embeddings", "discriminator_embeddings")
+ENCODERS = ("generator", "generator_predictions", "discriminator", "discriminator_predictions")
 
 
 def rtd_loss(
@@ -38,14 +41,18 @@ def rtd_loss(
     name: str = "rtd",
 ) -> tuple[jax.Array, Sums]:
     """Binary cross-entropy of "replaced" on every real token, [CLS] and [SEP] included, divided by
-    `normalizer`; and its sums, by `name`."""
+    `normalizer`.
+
+    Returns:
+      The loss and its sums, whose names begin with `name` (see `detection_metrics`).
+    """
     bce = (is_token_BL.astype(jnp.float32) * binary_cross_entropy(logits_BL, is_replaced_BL)).sum()
     sums = detection_sums(jax.lax.stop_gradient(logits_BL), is_replaced_BL, is_token_BL, name)
     return bce / normalizer, {f"{name}_bce": bce} | sums
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Of each bool label; log(1 + e^x) − x·y, the stable form."""
+    """Cross-entropy of each bool label; log(1 + e^x) − x·y, the stable form."""
     return jax.nn.softplus(logits) - logits * labels.astype(jnp.float32)
 
 
@@ -69,45 +76,6 @@ def detection_sums(
     }
 
 
-def make_electra_objective(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Objective:
-    """gen_weight·MLM + disc_weight·RTD in one update, one forward pass of the generator serving its loss and
-    the samples."""
-    losses = make_losses(config, objective, special)
-
-    def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
-        del carry
-        shared = params, batch, normalizers, dropout_key
-        generator_loss, (generator_sums, corrupted_BL) = losses.generator(*shared, None)
-        discriminator_loss, (discriminator_sums, _) = losses.discriminator(*shared, corrupted_BL)
-        return generator_loss + discriminator_loss, (generator_sums | discriminator_sums, None)
-
-    return losses.objective((Phase("joint", (*embedding_modules(config), *ENCODERS), loss),))
-
-
-def make_deberta_v3_objective(
-    config: PretrainingConfig, objective: dict, special: SpecialTokens
-) -> Objective:
-    """DeBERTaV3's alternation (§3.3): the generator is updated first; the discriminator then reads its
-    *updated* embeddings.
-
-    With tied embeddings, whose tables both losses move, the update is a joint one, as in ELECTRA.
-    """
-    if config.embedding_sharing == "tied":
-        return make_electra_objective(config, objective, special)
-    losses = make_losses(config, objective, special)
-    modules = (*EMBEDDINGS, *ENCODERS)
-    return losses.objective(
-        tuple(
-            Phase(name, tuple(module for module in modules if module.startswith(name)), getattr(losses, name))
-            for name in ("generator", "discriminator")
-        )
-    )
-
-
-EMBEDDINGS = ("generator_embeddings", "discriminator_embeddings")
-ENCODERS = ("generator", "generator_predictions", "discriminator", "discriminator_predictions")
-
-
 def embedding_modules(config: PretrainingConfig) -> tuple[str, ...]:
     """The top-level modules of PretrainingModel that hold embeddings."""
     shares_module = config.embedding_sharing == "tied" and config.discriminator.disentangled is None
@@ -116,14 +84,13 @@ def embedding_modules(config: PretrainingConfig) -> tuple[str, ...]:
 
 def generator_loss(
     model: nn.Module,
-    objective: dict,
+    objective: Mapping[str, Any],
     params,
     batch: MaskedBatch,
     normalizer: jax.Array,
     dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
-    """(gen_weight·MLM, (its sums, the batch with the generator's samples [B, L])): one forward pass serves
-    both."""
+    """(gen_weight·MLM, (its sums, the ids with the generator's samples [B, L])), from one forward pass."""
     predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
     value, sums = mlm_loss(predictions, batch, normalizer)
     corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
@@ -145,26 +112,27 @@ def detection_logits(
 
 
 def token_count(inputs: EncoderInputs) -> jax.Array:
-    """Real tokens, the sum "tokens" of every objective."""
+    """Number of real tokens, the sum TOKENS."""
     return inputs.is_token_BL.sum(dtype=jnp.float32)
 
 
+def rtd_normalizers(batch: MaskedBatch) -> dict[str, jax.Array]:
+    """Denominators "mlm", the masked positions, and "rtd", the real tokens."""
+    return {"mlm": mlm_normalizer(batch), "rtd": token_count(batch.inputs) + EPSILON}
+
+
 class Losses(NamedTuple):
-    """The two weighted losses in the form that `Phase` wants; the generator's carry is the corrupted batch
-    [B, L]."""
+    """The weighted losses of generator and discriminator, each as `Phase.loss` has to be."""
 
-    generator: Callable
-    discriminator: Callable
-    objective: Callable[[tuple[Phase, ...]], Objective]
+    generator: Callable  # its carry is the corrupted ids [B, L]
+    discriminator: Callable  # takes that carry
+    objective: Callable[[tuple[Phase, ...]], Objective]  # an objective that consists of these phases
 
 
-def make_losses(config: PretrainingConfig, objective: dict, special: SpecialTokens) -> Losses:
-    """Losses over one model, and the objective that is made of phases of them."""
+def make_losses(config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens) -> Losses:
+    """The losses over one `PretrainingModel`."""
     model = PretrainingModel(config)
     prepare = make_prepare(objective, special, config.discriminator.type_vocab_size)
-
-    def normalizers(batch: MaskedBatch):
-        return {"mlm": mlm_normalizer(batch), "rtd": token_count(batch.inputs) + EPSILON}
 
     def generator(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         del carry
@@ -176,10 +144,16 @@ def make_losses(config: PretrainingConfig, objective: dict, special: SpecialToke
         value, sums = rtd_loss(
             logits_BL, corrupted_BL != batch.ids_BL, batch.inputs.is_token_BL, normalizers["rtd"]
         )
-        return objective["disc_weight"] * value, (sums | {"tokens": token_count(batch.inputs)}, None)
+        return objective["disc_weight"] * value, (sums | {TOKENS: token_count(batch.inputs)}, None)
 
     return Losses(
         generator,
         discriminator,
-        lambda phases: Objective(make_init(model, prepare), prepare, normalizers, phases),
+        lambda phases: Objective(
+            init=make_init(model, prepare),
+            prepare=prepare,
+            normalizers=rtd_normalizers,
+            phases=phases,
+            targets=masked_targets,
+        ),
     )

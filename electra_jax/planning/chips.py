@@ -1,5 +1,7 @@
-"""What the devices can do that a run is planned for. Sources: docs.cloud.google.com (TPU), NVIDIA's data
-sheet (H100 SXM)."""
+"""What the devices can do that a run is planned for.
+
+Sources: docs.cloud.google.com (TPU), NVIDIA's data sheet (H100 SXM).
+"""
 
 import json
 from pathlib import Path
@@ -9,11 +11,11 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """peak_flops: of dense bfloat16 products a second. memory: bytes that a program can have; of TPUs, what
-    their compiler says when it refuses one; of GPUs nine tenths, the rest is the CUDA context's and what
-    falls between pieces; None: unchecked."""
+    """Peak and memory of one chip."""
 
-    peak_flops: float
+    peak_flops: float  # of dense bfloat16 matrix products, FLOPs a second
+    # Bytes that a program can use; None: not checked. TPU: as its compiler states when it refuses a program.
+    # GPU: nine tenths of the memory, since the CUDA context and fragmentation take the rest.
     memory: int | None
 
 
@@ -27,10 +29,10 @@ CHIPS = {
 
 
 def chip_of(device: str) -> tuple[str, Chip]:
-    """Name and chip of a device as --device has it, "v5e:4x4".
+    """Name and chip of a device written as in --device, for example "v5e:4x4".
 
     Raises:
-      ValueError: a device that nothing is known of.
+      ValueError: an unknown chip.
     """
     name = device.partition(":")[0]
     if name not in CHIPS:
@@ -44,8 +46,13 @@ def chip_of(device: str) -> tuple[str, Chip]:
 def price_of(path: str, name: str) -> float:
     """US dollars an hour of one chip.
 
+    Args:
+      path: a JSON file, chip name → price.
+      name: the chip, as in CHIPS.
+
     Raises:
-      OSError: the file cannot be read. ValueError: it has no price for the chip, or is not what is expected.
+      OSError: the file cannot be read.
+      ValueError: it is not JSON, or has no price for the chip.
     """
     prices = json.loads(Path(path).read_text(encoding="utf-8"))
     if name == "cpu":

@@ -1,4 +1,7 @@
-"""The communication in a compiled program, read from its HLO text."""
+"""The communication in a compiled program, read from its HLO text.
+
+The text has no specification. tests/golden/hlo holds a recorded program of each compiler that this reads.
+"""
 
 import collections
 import math
@@ -26,67 +29,69 @@ _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(.*?channel_id=(
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
 _BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
 
 
 class Collective(NamedTuple):
-    """Operations of a kind and dtype in one step: how many, and the bytes of their results on one device."""
+    """The operations of one kind and dtype in one step."""
 
-    kind: str
-    dtype: str
+    kind: str  # one of KINDS
+    dtype: str  # as HLO writes it, a key of BITS
     number: int
-    num_bytes: int
+    num_bytes: int  # of their results on one device, all together
 
 
 def read_collectives(text: str) -> list[Collective]:
-    """All collectives of a program, in loops as often as these turn; the largest first."""
+    """All collectives of a program, those in loops once per iteration; the largest first."""
     computations, entry = _computations(text)
-    found: dict[
-        str, Collective
-    ] = {}  # by channel, since a TPU's compiler writes one down in each part that it overlaps with
+    # By channel, since a TPU's compiler repeats an operation in each part of the program that overlaps it.
+    by_channel: dict[str, Collective] = {}
 
     def walk(name: str, times: int) -> None:
         for line in computations.get(name, ()):
             if operation := _OPERATION.search(line):
                 shapes, kind, start, channel = operation.groups()
                 dtype, num_bytes = _result(shapes, has_operands=start is not None and kind != "all-reduce")
-                found.setdefault(channel, Collective(kind, dtype, times, times * num_bytes))
-            turns = _turns(line, computations) if " while(" in line else 1
-            for called in [
-                *_CALLED.findall(line),
-                *(name for names in _BRANCHES.findall(line) for name in names.split(", ")),
-            ]:
-                walk(called.removeprefix("%"), times * turns)
+                by_channel.setdefault(channel, Collective(kind, dtype, times, times * num_bytes))
+            trip_count = _trip_count(line, computations) if " while(" in line else 1
+            for called in _called_computations(line):
+                walk(called, times * trip_count)
 
     walk(entry, 1)
     totals: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
-    for each in found.values():
+    for each in by_channel.values():
         total = totals[each.kind, each.dtype]
         total[0] += each.number
         total[1] += each.num_bytes
-    return sorted(
-        (Collective(*key, *total) for key, total in totals.items()), key=lambda each: -each.num_bytes
-    )
+    summed = [Collective(*key, *total) for key, total in totals.items()]
+    return sorted(summed, key=lambda each: -each.num_bytes)
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Name → lines of each computation, and the name of the one that is run."""
-    found: dict[str, list[str]] = {}
+    """Lines of each computation by its name, and the name of the entry computation."""
+    lines_of: dict[str, list[str]] = {}
     current, entry = None, ""
     for line in text.splitlines():
         if head := _COMPUTATION.match(line):
-            current = found.setdefault(head[2], [])
+            current = lines_of.setdefault(head[2], [])
             entry = head[2] if head[1] else entry
         elif current is not None:
             current.append(line)
-    return found, entry
+    return lines_of, entry
 
 
-def _turns(line: str, computations: dict[str, list[str]]) -> int:
-    """Of a loop: as the compiler noted them down, else the one number that its condition compares with."""
-    if known := _TRIPS.search(line):
+def _called_computations(line: str) -> list[str]:
+    called = _CALLED.findall(line)
+    for names in _BRANCHES.findall(line):
+        called += names.split(", ")
+    return [name.removeprefix("%") for name in called]
+
+
+def _trip_count(line: str, computations: dict[str, list[str]]) -> int:
+    """Iterations of a loop: the compiler's annotation, else the only constant in the loop's condition."""
+    if known := _TRIP_COUNT.search(line):
         return int(known[1])
     condition = "\n".join(computations[_CONDITION.search(line)[1]])
     bounds = _BOUND.findall(condition)
@@ -94,12 +99,12 @@ def _turns(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def _result(shapes: str, *, has_operands: bool) -> tuple[str, int]:
-    """dtype and bytes of what an operation returns, which begun in the background may be preceded by its
-    operands."""
-    arrays = [
-        (dtype, math.prod(map(int, dims.split(","))) if dims else 1) for dtype, dims in _ARRAY.findall(shapes)
-    ]
-    arrays = [(dtype, size) for dtype, size in arrays if dtype in BITS]
+    """dtype and bytes of an operation's result; an asynchronous start may list its operands before it."""
+    arrays = [(dtype, dims) for dtype, dims in _ARRAY.findall(shapes) if dtype in BITS]
     if has_operands:
         arrays = arrays[len(arrays) // 2 :]
-    return arrays[0][0], sum(BITS[dtype] // 8 * size for dtype, size in arrays)
+    num_bytes = 0
+    for dtype, dims in arrays:
+        size = math.prod(map(int, dims.split(","))) if dims else 1
+        num_bytes += BITS[dtype] // 8 * size
+    return arrays[0][0], num_bytes

@@ -1,4 +1,4 @@
-"""From a compiled step to time and money. What is assumed, and not known, are the arguments."""
+"""Time and money of a run, from its model FLOPs and the assumptions that the caller states."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,16 +9,24 @@ from electra_jax.objectives.registry import forward_flops
 HOUR, DAY = 3600.0, 86400.0
 
 
-class Estimate(NamedTuple):
-    """model_flops: of a step on all devices, three times the forward pass (models/flops.py). days, dollars:
-    of all steps."""
+class Assumptions(NamedTuple):
+    """What no compiler knows. The command's flags give the values."""
 
-    model_flops: float
+    utilization: float  # share of the peak that becomes model FLOPs
+    prices: str  # JSON file of US dollars an hour and chip
+    hours_between_stops: float  # how long a device stays available
+    save_rate: float  # GiB of state written a second, all devices together
+
+
+class Estimate(NamedTuple):
+    """Time and money of all steps."""
+
+    model_flops: float  # of one step on all devices: three times the forward pass (models/flops.py)
     step_seconds: float
     tokens_per_second: float
-    days: float
-    dollars: float
-    checkpoint_every: int
+    days: float  # all steps
+    dollars: float  # all steps, all devices
+    checkpoint_every: int  # steps
 
 
 def estimate(
@@ -32,11 +40,18 @@ def estimate(
     hours_between_stops: float,
     save_seconds: float,
 ) -> Estimate:
-    """`utilization`: the share of the peak that goes into model FLOPs. `dollars_per_hour` is of one device.
+    """Estimate `num_steps` steps of `config` on `num_devices` devices.
 
-    The checkpoint interval is Young's, √(2 · save · between stops), in steps: what is lost by saving and by
-    doing again are then about the same (Young, A first order approximation to the optimum checkpoint
-    interval, 1974).
+    The checkpoint interval is Young's, √(2 · save seconds · seconds between stops), in steps: it balances the
+    time spent on saving and the time lost by repeating steps (Young, A first order approximation to the
+    optimum checkpoint interval, 1974).
+
+    Args:
+      peak_flops: FLOPs a second of one device.
+      utilization: share of the peak that becomes model FLOPs.
+      dollars_per_hour: price of one device.
+      hours_between_stops: mean time until a device is lost.
+      save_seconds: time to write one checkpoint.
     """
     train, length = config["train"], config["data"]["sequence_length"]
     tokens = train["batch_size"] * length
@@ -55,5 +70,5 @@ def estimate(
 
 
 def _round(value: float) -> int:
-    """To two digits: 3,714 → 3,700."""
+    """Round to two significant digits: 3,714 → 3,700."""
     return int(float(f"{value:.1e}"))

@@ -1,8 +1,9 @@
-"""The execution with which a batch fits at least cost: in how many parts, how much is computed again, how
-parameters lie.
+"""Search for the execution with which a batch fits a device at least cost.
 
-Costs, from the least: more microbatches, as long as each has enough tokens to fill the device; computing more
-again; parameters cut over more devices, which must then be gathered in every layer.
+An execution is the number of microbatches, the rematerialisation policy and the number of devices that share
+the parameters. From the cheapest choice to the dearest: more microbatches, as long as each has enough tokens
+to keep the device busy; more recomputation in the backward pass; parameters sharded over more devices, which
+must then be gathered in every layer.
 """
 
 import itertools
@@ -12,43 +13,51 @@ from typing import Any, NamedTuple
 from electra_jax.models.config import REMAT
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError
 
-ENOUGH_TOKENS = 4096  # a device and microbatch: below that, fixed costs show
+ENOUGH_TOKENS = 4096  # in a microbatch on one device: with fewer, fixed costs show
 
 
-class Trial(NamedTuple):
-    """One compilation: `step` where it fits, else `refusal`."""
+class CompileTrial(NamedTuple):
+    """One compilation of a candidate configuration."""
 
     config: dict[str, Any]
-    step: CompiledStep | None
-    refusal: DoesNotFitError | None
+    step: CompiledStep | None  # None: it does not fit
+    refusal: DoesNotFitError | None  # None: it fits
+
+    @property
+    def bytes_needed(self) -> int:
+        """Bytes on each device."""
+        return self.refusal.needed if self.step is None else self.step.memory.total
 
 
 def with_execution(config: dict[str, Any], *, remat: str, num_microbatches: int, fsdp: int) -> dict[str, Any]:
-    """`config` executed in that way; the rest of the devices lies on the data axis."""
+    """`config` with this execution; all other devices are on the data axis."""
     train = config["train"] | {"remat": remat, "num_microbatches": num_microbatches}
     return config | {"train": train, "mesh": config["mesh"] | {"data": -1, "fsdp": fsdp}}
 
 
 def search(
-    config: dict[str, Any], num_devices: int, attempt: Callable[[dict[str, Any]], CompiledStep]
-) -> Iterator[Trial]:
-    """All trials; `chosen` picks from them. `attempt` compiles, or raises DoesNotFitError.
+    config: dict[str, Any], num_devices: int, compile_candidate: Callable[[dict[str, Any]], CompiledStep]
+) -> Iterator[CompileTrial]:
+    """Compile candidates from the cheapest on; `best_trial` selects from them.
 
-    With each way of cutting the parameters and each policy the smallest microbatch that is worth it decides
-    whether any fits. The largest is then found by halving their number, and beyond one by doubling the batch,
-    until the compiler refuses.
+    For each sharding of the parameters and each policy, the smallest microbatch worth its fixed costs decides
+    whether any microbatch fits. If it does, the number of microbatches is halved, and beyond one the batch is
+    doubled, until the compiler refuses.
+
+    Args:
+      compile_candidate: compiles a configuration, or raises DoesNotFitError.
 
     Raises:
-      ValueError: the batch cannot be cut over the devices, or nothing fits.
+      ValueError: the devices cannot share the batch, or nothing fits.
     """
 
-    def try_out(remat: str, fsdp: int, num_microbatches: int, growth: int = 1) -> Trial:
-        tried = with_execution(config, remat=remat, num_microbatches=num_microbatches, fsdp=fsdp)
-        tried["train"]["batch_size"] *= growth
+    def try_out(remat: str, fsdp: int, num_microbatches: int, growth: int = 1) -> CompileTrial:
+        candidate = with_execution(config, remat=remat, num_microbatches=num_microbatches, fsdp=fsdp)
+        candidate["train"]["batch_size"] *= growth
         try:
-            return Trial(tried, attempt(tried), None)
+            return CompileTrial(candidate, compile_candidate(candidate), None)
         except DoesNotFitError as refusal:
-            return Trial(tried, None, refusal)
+            return CompileTrial(candidate, None, refusal)
 
     most = most_microbatches(config, num_devices)
     for fsdp in (size for size in range(1, num_devices + 1) if num_devices % size == 0):
@@ -63,24 +72,23 @@ def search(
                     return
     raise ValueError(
         f"nothing fits: not even {config['train']['batch_size'] // most // num_devices} rows a device with "
-        f"layers computed again and parameters cut over {num_devices} devices. Take more, or larger, "
-        "devices, shorter rows, or --config.objective.vocab_chunk_size=16384."
+        f"layers recomputed and parameters sharded over {num_devices} devices. Take more or larger devices, "
+        "shorter rows, or --config.objective.vocab_chunk_size=16384."
     )
 
 
-def chosen(config: dict[str, Any], trials: Sequence[Trial]) -> Trial:
+def best_trial(config: dict[str, Any], trials: Sequence[CompileTrial]) -> CompileTrial:
     """The trial with the batch of `config` that fits in the fewest microbatches."""
     batch_size = config["train"]["batch_size"]
-    return [
-        trial
-        for trial in trials
-        if trial.step is not None and trial.config["train"]["batch_size"] == batch_size
-    ][-1]
+    fitting = [trial for trial in trials if trial.step is not None]
+    return [trial for trial in fitting if trial.config["train"]["batch_size"] == batch_size][-1]
 
 
 def _larger(rows: int, num_microbatches: int) -> Iterator[tuple[int, int]]:
-    """(number of microbatches, growth of the batch), of `rows` a device, with a microbatch twice as large or
-    more each time."""
+    """(number of microbatches, growth of the batch), each microbatch at least twice as large as the last.
+
+    `rows`: of the configured batch on one device.
+    """
     while num_microbatches > 1:
         num_microbatches = max(number for number in range(1, num_microbatches // 2 + 1) if rows % number == 0)
         yield num_microbatches, 1
@@ -89,7 +97,7 @@ def _larger(rows: int, num_microbatches: int) -> Iterator[tuple[int, int]]:
 
 
 def most_microbatches(config: dict[str, Any], num_devices: int) -> int:
-    """The largest number of microbatches that leaves each device rows with enough tokens, or one row.
+    """The largest number of microbatches with ENOUGH_TOKENS in each, or 1 where the batch has fewer.
 
     Raises:
       ValueError: the devices cannot share the batch.
@@ -98,7 +106,8 @@ def most_microbatches(config: dict[str, Any], num_devices: int) -> int:
     rows, rest = divmod(batch_size, num_devices)
     if rest:
         raise ValueError(
-            f"config.train.batch_size: got {batch_size}, which {num_devices} devices cannot share equally."
+            f"config.train.batch_size: got {batch_size}, expected a multiple of {num_devices}, the number of "
+            "devices. Change it, or --device."
         )
     return max(
         number

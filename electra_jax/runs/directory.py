@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
+from electra_jax.configuration.objectives import clean_objective
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import read_metrics
 
@@ -22,7 +23,7 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(description)))
+    old, new = _comparable(json.loads(path.read_text())), _comparable(json.loads(json.dumps(description)))
     old = {
         f"config.{key}": value for key, value in DEFAULTS_OF_LATER_KEYS.items() if f"config.{key}" in new
     } | old
@@ -42,6 +43,14 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
             f"{workdir} belongs to a run with other settings:\n{lines}\n"
             "Use another --workdir, or give the settings of the run."
         )
+
+
+def _comparable(description: dict[str, Any]) -> dict[str, Any]:
+    """Flat, and with the keys of config.objective that the objective reads: older runs have those of all."""
+    config = description["config"]
+    if "objective" in config:
+        config = config | {"objective": clean_objective(config["objective"])}
+    return flatten(description | {"config": config})
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -69,7 +69,7 @@ def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
     mesh = make_mesh(config["mesh"])
     check_intervals(config)
     stages = open_stages(make_stages(config), model, mesh, workdir)
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     description = {
         "config": config,
         "data": [info.fingerprint for stage in stages if not stage.reads_on for info in stage.mixture.infos],

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import make_objective, parameter_kind
+from electra_jax.objectives.registry import find_row, first_stage_from, make_objective, parameter_form
 from electra_jax.runs.directory import flatten
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
@@ -31,8 +31,6 @@ MAY_DIFFER_IN_MODEL = (
     "dtype",
     "disentangled.implementation",
 )
-# Of config.model: what says nothing of a masked language model, which has the discriminator's shape.
-UNUSED_BY_MLM = ("generator.", "embedding_sharing")
 
 
 class TrainedRun(NamedTuple):
@@ -62,7 +60,7 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     config = description["config"]
     model = make_pretraining_config(config["model"])
     tokenizer = load_tokenizer(str(workdir / "tokenizer"))
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     params, _ = abstract_params(objective, config["data"]["sequence_length"])
     everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
     step, params = restore_params(
@@ -127,28 +125,25 @@ def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) ->
 
 def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]:
     """(step, parameters) of the run `initial` for one that starts from it: `abstract` says how they are laid
-    out, `params` are the fresh ones. A run in the second of two stages (objectives/ablations.py) may start
+    out, `params` are the fresh ones. A run in the second of two stages (objectives/two_stage.py) may start
     from the first, plain masked language modelling: both of its encoders are then the one that was trained
     there, and the detection head is fresh.
 
     Raises:
       FileNotFoundError, OSError: see `restore_params`.
     """
-    if "discriminator" not in abstract or read_description(initial)["config"]["objective"]["name"] != "mlm":
+    stage = first_stage_from(read_description(initial)["config"]["objective"]["name"], abstract)
+    if stage is None:
         return restore_params(initial, None, abstract)
-    names = {
-        "embeddings": "generator_embeddings",
-        "generator": "generator",
-        "generator_predictions": "generator_predictions",
+    step, first = restore_params(
+        initial, None, {theirs: abstract[own] for own, theirs in stage.modules.items()}
+    )
+    # A step donates its arrays: none may occur twice.
+    copies = {
+        own: {name: first[theirs][name] for name in abstract[own]} for own, theirs in stage.copies.items()
     }
-    step, first = restore_params(initial, None, {name: abstract[own] for name, own in names.items()})
-    copies = {  # a step gives its arrays away: none may be there twice
-        "discriminator_embeddings": {
-            name: first["embeddings"][name] for name in abstract["discriminator_embeddings"]
-        },
-        "discriminator": first["generator"],
-    }
-    return step, params | {own: first[name] for name, own in names.items()} | jax.tree.map(jnp.copy, copies)
+    started = {own: first[theirs] for own, theirs in stage.modules.items()}
+    return step, params | started | jax.tree.map(jnp.copy, copies)
 
 
 def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -167,19 +162,20 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     `config`: another objective, model or tokenizer; lists what differs and how to set it. And when a run that
     cannot do without has no start."""
     name = config["objective"]["name"]
+    stage = find_row(name).first_stage
     if not initial:
-        if name == "two_stage":
+        if stage is not None:
             raise ValueError(
-                "config.checkpoint.init_from: got '', expected with config.objective.name='two_stage' the "
-                "run of its first stage, with objective=mlm and the same size."
+                f"config.checkpoint.init_from: got '', expected with config.objective.name={name!r} the run "
+                f"of its first stage, with objective={stage.objective} and the same size."
             )
         return
     theirs = read_description(Path(initial))["config"]
     spell = lambda config: " with generator ".join(
         repr(config["objective"][key]) for key in ("name", "generator") if config["objective"][key] != "model"
     )
-    is_next_stage = name == "two_stage" and theirs["objective"]["name"] == "mlm"
-    if parameter_kind(theirs["objective"]) != parameter_kind(config["objective"]) and not is_next_stage:
+    is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
+    if parameter_form(theirs["objective"]) != parameter_form(config["objective"]) and not is_next_stage:
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with objective {spell(theirs)}, this run "
             f"has {spell(config)}: they have other parameters."
@@ -187,7 +183,7 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     differing = {
         key: values
         for key, values in differing_settings(theirs["model"], config["model"]).items()
-        if not (is_next_stage and key.startswith(UNUSED_BY_MLM))
+        if not (is_next_stage and key.startswith(stage.unused_model_keys))
     }
     if differing:
         lines = "\n".join(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
@@ -78,7 +78,7 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
     step = find_step(workdir, step)
     config = stage_at(description["config"], step).config | {"stages": ()}
     model, tokenizer = make_pretraining_config(config["model"]), load_tokenizer(str(workdir / "tokenizer"))
-    objective, _ = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     params, _ = abstract_params(objective, config["data"]["sequence_length"])
     return Ingredient(
         workdir,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from electra_jax.objectives.base import Objective, Sums
+from electra_jax.objectives.base import TOKENS, Objective, Sums
 from electra_jax.training.averaging import interpolate
 from electra_jax.training.gradients import Accumulation, gradients, select
 from electra_jax.training.state import TrainState
@@ -29,11 +29,15 @@ def make_train_step(
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
-    `optimizers` has one for each phase of the objective, by name; so has the optimizer state. A window is
-    `window_steps` steps long and restarts by itself, and at `first_step`, so that all of it is of one stage
-    of the run; the returned sums are a copy, since the state is donated to the next step. Everything random
-    follows from (seed, step). With `ema_decay` the state is an `AveragedTrainState`, whose average follows
-    every update.
+    All randomness follows from (seed, step). The returned sums are a copy, since the state is donated to the
+    next step.
+
+    Args:
+      optimizers: phase name → optimizer; the optimizer state has the same keys.
+      window_steps: length of a logging window in steps. Windows also restart at `first_step`, so that none
+        spans two stages of the run.
+      ema_decay: above 0, the state is an `AveragedTrainState`, whose average is updated after every step.
+      first_step: first step of the stage.
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
@@ -72,19 +76,19 @@ def make_train_step(
 
 
 def add_sums(sums: Sums, more: Sums) -> Sums:
-    """Sums of two phases: only "loss" is in both."""
+    """Sums of two phases; only "loss" is in both."""
     return sums | more | {"loss": sums.get("loss", 0.0) + more["loss"]}
 
 
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Keys of one step: for the noise on the tokens and for dropout."""
+    """The two keys of one step: for the noise on the tokens, and for dropout."""
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
 
 def step_sums(step: jax.Array, grads, updates) -> Sums:
     """Metric sums that the step adds to the objective's: gradient norms by top-level module, and the first
-    bad step."""
+    step whose gradients or updates are not finite."""
     norms = {f"gradient_norm_{name}": optax.tree.norm(tree) for name, tree in grads.items()}
     norm = optax.tree.norm(grads)
     # A NaN or infinity anywhere in the loss reaches some gradient; a huge update ruins the parameters a step
@@ -98,7 +102,11 @@ def step_sums(step: jax.Array, grads, updates) -> Sums:
 
 
 def abstract_window(objective: Objective, params, batch_size: int, sequence_length: int) -> Sums:
-    """Shapes of the metric sums that one training step produces; nothing is computed."""
+    """Shapes of the metric sums of one training step; nothing is computed.
+
+    Raises:
+      ValueError: no phase of the objective gives the sum that every objective must give.
+    """
 
     def sums_of(params, ids_BL):
         batch = objective.prepare(jax.random.key(0), ids_BL)
@@ -108,6 +116,11 @@ def abstract_window(objective: Objective, params, batch_size: int, sequence_leng
                 params, batch, objective.normalizers(batch), jax.random.key(0), carry
             )
             sums = add_sums(sums, phase_sums | {"loss": loss})
+        if TOKENS not in sums:
+            raise ValueError(
+                f"objective: got the sums {sorted(sums)}, expected one of its phases to give {TOKENS!r}, the "
+                "number of real tokens (objectives/base.py)."
+            )
         trained = {name: params[name] for phase in objective.phases for name in phase.trains}
         return sums | step_sums(jnp.zeros([], jnp.int32), trained, trained)
 
@@ -122,7 +135,7 @@ def merge_windows(window: Sums, sums: Sums, is_new: jax.Array) -> Sums:
 
 def make_evaluation_step(objective: Objective, *, seed: int, vocab_size: int) -> Callable[..., Sums]:
     """(params, ids [B, L], batch index) → metric sums, without dropout. The noise depends on the index alone,
-    so that evaluations at different steps see the same masks."""
+    so evaluations at different steps see the same masks."""
 
     def evaluation_step(params, ids_BL: jax.Array, index: jax.Array) -> Sums:
         batch = objective.prepare(
@@ -132,8 +145,9 @@ def make_evaluation_step(objective: Objective, *, seed: int, vocab_size: int) ->
         for phase in objective.phases:
             _, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), None, carry)
             sums |= phase_sums
-        # Counts of the predicted tokens give the entropy of a unigram model fitted to these very tokens.
-        counts = jnp.zeros(vocab_size).at[batch.targets_BP.ravel()].add(batch.weights_BP.ravel())
+        # Counts of the predicted tokens give the entropy of a unigram model fitted to these tokens.
+        ids_BP, weights_BP = objective.targets(batch)
+        counts = jnp.zeros(vocab_size).at[ids_BP.ravel()].add(weights_BP.ravel())
         return sums | {"target_counts": counts}
 
     return evaluation_step

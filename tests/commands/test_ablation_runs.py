@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from configs import continued
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax import pretrain
 from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
 from electra_jax.conversion.export_run import export_run
@@ -49,7 +49,7 @@ def config_of(data, name, generator="model", model=ONE):
 
 
 def objective_of(config):
-    return make_objective(config, make_pretraining_config(config["model"]), SPECIAL)[0]
+    return make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
 
 
 def run_of(directory, data, name, generator="model", model=ONE):

@@ -9,7 +9,8 @@ from electra_jax import evaluate
 from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.models.flops import mlm_flops, rtd_flops
+from electra_jax.objectives.electra import electra_flops
+from electra_jax.objectives.mlm import mlm_flops
 from support import tiny_run
 
 
@@ -19,8 +20,8 @@ def test_objectives_cost_the_same():
     tokens = config["train"]["num_steps"] * config["train"]["batch_size"] * 128
     steps = evaluate.equal_steps(config, evaluate.with_objective(config, "mlm"))
     assert evaluate.equal_steps(config, config) == config["train"]["num_steps"] < steps
-    cost = steps * config["train"]["batch_size"] * 128 * mlm_flops(model, 128, 0.15)
-    np.testing.assert_allclose(cost, tokens * rtd_flops(model, 128, 0.15), rtol=1e-3)
+    cost = steps * config["train"]["batch_size"] * 128 * mlm_flops(model, 128, config["objective"])
+    np.testing.assert_allclose(cost, tokens * electra_flops(model, 128, config["objective"]), rtol=1e-3)
 
 
 def test_an_objective_brings_what_it_cannot_do_without():

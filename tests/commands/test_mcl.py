@@ -14,7 +14,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import encoder_shape
 from electra_jax.objectives.mcl import HEADS, Courses, mcl_flops, only_courses
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.metrics import summarize
 from electra_jax.training.program import make_program
@@ -201,10 +201,8 @@ def test_every_course_is_reported(together):
 
 def test_the_registry_knows_it():
     model, objective, _ = mcl_arguments()
-    made, flops = make_objective(
-        {"objective": objective, "data": {"sequence_length": LENGTH}}, model, SPECIAL
-    )
-    assert made.phases[0].trains == (
+    config = {"objective": objective, "data": {"sequence_length": LENGTH}}
+    assert make_objective(config, model, SPECIAL).phases[0].trains == (
         "embeddings",
         "generator",
         "generator_predictions",
@@ -212,4 +210,4 @@ def test_the_registry_knows_it():
         "discriminator_predictions",
         *HEADS,
     )
-    assert flops == mcl_flops(model, LENGTH, objective)
+    assert forward_flops(config, model) == mcl_flops(model, LENGTH, objective)

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_jax import soup
 from electra_jax.configuration.flags import load_config
 from electra_jax.conversion import export_run as export_module
 from electra_jax.finetuning import probes
@@ -24,7 +23,8 @@ from electra_jax.huggingface.published_models import to_published
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
 from electra_jax.runs.trained import check_initial, load_run
-from electra_jax.soup import SoupOptions, add, greedy, make_soup
+from electra_jax.soups import averaging
+from electra_jax.soups.averaging import SoupOptions, add, greedy, make_soup
 from electra_jax.soups.scores import Score
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import abstract_params
@@ -41,7 +41,7 @@ UNIFORM = SoupOptions("uniform", None, [], {}, different_starts=False)
 def base(data):
     """(whole configuration, parameters) of a tiny ELECTRA."""
     config = make_config(electra_model(discriminator=encoder_shape(16, 1) | {"num_heads": 2}), data)
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     shapes, _ = abstract_params(objective, LENGTH)
     rng = np.random.default_rng(0)
     return config, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
@@ -332,12 +332,12 @@ def pantry(data, base, tmp_path_factory):
 def test_what_cannot_be_averaged_is_refused_before_anything_is_read(
     case, pantry, data, tmp_path, monkeypatch
 ):
-    runs, choices, error, message = REFUSED[case]
-    if "datasets" in choices:
-        choices = choices | {"datasets": [path.format(data=data) for path in choices["datasets"]]}
-    monkeypatch.setattr(soup, "restore_params", None)
+    runs, options, error, message = REFUSED[case]
+    if "datasets" in options:
+        options = options | {"datasets": [path.format(data=data) for path in options["datasets"]]}
+    monkeypatch.setattr(averaging, "restore_params", None)
     with pytest.raises(error, match=message):
-        make_soup([str(pantry / run) for run in runs], tmp_path / "soup", UNIFORM._replace(**choices))
+        make_soup([str(pantry / run) for run in runs], tmp_path / "soup", UNIFORM._replace(**options))
     assert not [*tmp_path.iterdir()]
 
 
@@ -376,11 +376,11 @@ def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_pat
             return {"frozen_accuracy": float(params["embeddings"]["word_embeddings"]["embedding"][0, 0])}
 
     monkeypatch.setattr(probes, "Probe", Probe)
-    choices = SoupOptions(
+    options = SoupOptions(
         "greedy", "probe_frozen_accuracy", [], {"max_examples": "7", "train": "file"}, different_starts=False
     )
     record = make_soup(
-        [str(pantry / "a"), str(pantry / "a:1"), str(pantry / "b")], tmp_path / "soup", choices
+        [str(pantry / "a"), str(pantry / "a:1"), str(pantry / "b")], tmp_path / "soup", options
     )
     ((examples, train, epochs, directory),) = asked
     assert (examples, train, epochs, directory.name) == (7, "file", 3, "probe")
@@ -398,7 +398,7 @@ def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_pat
         ValueError, match=r"'probe_f1', which .* does not measure; expected one of probe_frozen_accuracy\."
     ):
         make_soup(
-            [str(pantry / "a"), str(pantry / "b")], tmp_path / "other", choices._replace(score="probe_f1")
+            [str(pantry / "a"), str(pantry / "b")], tmp_path / "other", options._replace(score="probe_f1")
         )
     assert not (tmp_path / "other").exists()
 

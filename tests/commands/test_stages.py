@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from configs import continued, debug
 from data_pipelines import mixture
-from data_pipelines.corpus import build_corpus
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.mixture import (
     DatasetSource,
     continue_sources,
@@ -32,7 +33,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.huggingface.card import Publication, make_card, read_record
-from electra_jax.models.flops import rtd_flops
+from electra_jax.objectives.electra import electra_flops
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.trained import dataset_paths, load_run
@@ -171,15 +172,14 @@ def corpora(data, tmp_path_factory):
     """Datasets of one text: "short" with rows of 16, "long" and "second" with rows of 32, "other" with
     another tokenizer."""
     root = tmp_path_factory.mktemp("corpora")
-    build_corpus(
-        str(root / "short"),
+    settings = CorpusSettings(
         train=[str(data / "train.txt")],
         validation=[str(data / "validation.txt")],
         tokenizer=str(data / "tokenizer_corpus"),
         sequence_length=SHORT,
         packing="documents",
-        num_processes=1,
     )
+    build_corpus(str(root / "short"), settings)
     for name, path in (("long", "corpus"), ("second", "corpus"), ("other", "other")):
         shutil.copytree(data / path, root / name)
     return root
@@ -328,8 +328,8 @@ def test_rows_longer_than_the_model_are_refused(corpora, tmp_path):
 
 
 def test_stages_have_one_state_and_doctor_finds_them_well(corpora, tmp_path, monkeypatch):
-    opened, looked_at, load = [], [], mixture.corpus.load_corpus_info
-    monkeypatch.setattr(mixture.corpus, "load_corpus_info", lambda path: looked_at.append(path) or load(path))
+    opened, looked_at, load = [], [], mixture.load_dataset_info
+    monkeypatch.setattr(mixture, "load_dataset_info", lambda path: looked_at.append(path) or load(path))
     finding = doctor.check_run_inputs(configuration(corpora, three_stages(corpora)), tmp_path / "run", opened)
     assert finding.problem == "" and finding.text.startswith(
         "1 dataset, rows of 16; from step 9 on 2 datasets, rows of 32: "
@@ -473,7 +473,7 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
     for row in training:  # a token of a longer row costs more
         length = SHORT if row["step"] <= LENGTHENED else LONG
         assert row["model_flops_per_second"] == pytest.approx(
-            3 * row["tokens_per_second"] * rtd_flops(run.model, length, run.config["objective"]["mask_prob"])
+            3 * row["tokens_per_second"] * electra_flops(run.model, length, run.config["objective"])
         )
     held_out = make_sequential(
         [DatasetSource(str(corpora / name), split="validation") for name in ("long", "second")]

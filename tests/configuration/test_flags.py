@@ -52,6 +52,7 @@ pytestmark = pytest.mark.filterwarnings(
         (["--config=configs/debug.py", "--workdir=w", "--config.train=5"], r"--config\.train=5"),
         (["--config=configs/debug.py"], r"^error: --workdir is missing"),
         (["--workdir=w"], r"^error: --config is missing"),
+        (["--workdir=w", "--config.train.num_steps=5"], r"^error: --config\.train\.num_steps: got no conf"),
         (["--config=configs/nothing.py", "--workdir=w"], r"there is no file configs/nothing\.py"),
         (["--config=README.md", "--workdir=w"], r"expected a Python file"),
         (

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import corpus, shards
 from data_pipelines.corpus import build_corpus
-from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from data_pipelines.tokenizers.train import train_tokenizer
 from support import aside
 
 WORDS = (

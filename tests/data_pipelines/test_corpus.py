@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from data_pipelines import corpus, shards
 from data_pipelines.corpus import build_corpus, load_corpus_info, main
 from data_pipelines.mixture import DatasetSource, make_sequential
-from data_pipelines.tokenizer import load_tokenizer
-from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.train import train_tokenizer
 from support.paths import ROOT
 
 PAD_ID, CLS_ID, SEP_ID = 0, 1, 2

@@ -1,4 +1,4 @@
-"""Compilation for a TPU and a GPU that are not here."""
+"""Compilation for an absent TPU and an absent GPU."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def test_vocabulary_rows_reads_every_array_of_a_program():
     assert vocabulary_rows(text, 999) == 0
 
 
-def test_a_device_that_does_not_exist_is_named():
+def test_an_unknown_device_is_rejected():
     with pytest.raises(
         ValueError, match=r"device: got 'v9z:1x1', which cannot be compiled for here: .*compile_only\.sh"
     ):
@@ -55,10 +55,9 @@ def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_ever
     for device in ("v5e:1x1", "h100:1"):
         temporary = {name: figures[f"{device}_step_{name}_temporary_mib"] for name in ("whole", "chunked")}
         rows = {name: figures[f"{device}_step_{name}_vocabulary_rows"] for name in temporary}
-        assert rows["whole"] == 8 * 80 and rows["chunked"] < 640  # B·P, and the tables alone
+        assert rows["whole"] == 8 * 80 and rows["chunked"] < 640  # B·P; the embedding tables alone
         assert temporary["chunked"] < temporary["whole"]
-        # Of one layer alone: in the whole step, the compiler's schedule and not the attention has the last
-        # word.
+        # Compared in one layer alone: the memory of a whole step depends on the compiler's schedule.
         layer = {
             form: figures[f"{device}_attention_{form}_temporary_mib"] for form in ("plain", "skew", "gather")
         }

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh

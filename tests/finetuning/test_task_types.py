@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.tasks.encoding import EncodedExample, encode_examples
 from data_pipelines.tasks.load import UNKNOWN, TaggedExample, TaskData, TextExample
 from data_pipelines.tasks.questions import Question
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs

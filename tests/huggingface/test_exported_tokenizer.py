@@ -15,8 +15,10 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.tokenizer import Tokenizer, adopt_tokenizer, load_tokenizer, train_tokenizer
-from data_pipelines.tokenizers.sentencepiece import MODEL_TYPES, NORMALIZATIONS, normalize_text
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS, normalize_text
+from data_pipelines.tokenizers.train import MODEL_TYPES, train_tokenizer
 from electra_jax.huggingface.tokenizer import TRAINED_FILE, _vocabulary, write_tokenizer
 from support import aside, tokenizer_answers
 

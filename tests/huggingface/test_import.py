@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from data_pipelines.tokenizers.train import train_tokenizer
 from electra_jax import pretrain
 from electra_jax.conversion.export_run import export_run, held_out_rows
 from electra_jax.conversion.import_checkpoint import import_checkpoint
@@ -65,7 +65,7 @@ def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
 
 def evaluate(config, *trees):
     """Metrics of the held-out rows with each of some parameters, as training reports them."""
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
     rows = held_out_rows(config["data"]["datasets"])
     return [

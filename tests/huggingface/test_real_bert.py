@@ -11,7 +11,8 @@ import pytest
 import torch
 import transformers
 
-from data_pipelines.corpus import build_corpus
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
 from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.conversion.export_run import export_run
@@ -94,15 +95,14 @@ def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported,
         run_inputs, "make_mesh", lambda _: one
     )  # eight on two cores would wait for each other
     (tmp_path / "text.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
-    build_corpus(
-        str(tmp_path / "corpus"),
+    settings = CorpusSettings(
         train=[str(tmp_path / "text.txt")],
         validation_fraction=0.1,
         sequence_length=64,
         tokenizer=str(run / "tokenizer"),
         packing="documents",
-        num_processes=1,
     )
+    build_corpus(str(tmp_path / "corpus"), settings)
     config = load_config(f"configs/continued.py:run={run}").to_dict()
     config["data"] |= {"datasets": (str(tmp_path / "corpus"),), "sequence_length": 64}
     config["train"] |= {"num_steps": 2, "batch_size": 8}

@@ -17,11 +17,12 @@ from electra_jax.huggingface.configuration import RELATIVE_BIAS_TASKS, from_conf
 from electra_jax.huggingface.custom_code import modeling_electra_relative_bias as code
 from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE, write_json
 from electra_jax.huggingface.names import ELECTRA, to_file
-from electra_jax.huggingface.published_models import ROLES, UNPUBLISHED, PublishedModule, to_published
+from electra_jax.huggingface.published_models import ROLES, PublishedModule, to_published
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.models.config import RelativeBiasConfig, make_encoder_config, make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.relative_bias import RelativeBias, bucket_edges
+from electra_jax.objectives.mcl import HEADS
 from electra_jax.runs.trained import load_run
 from electra_jax.training.state import unbox
 from support import tiny_export
@@ -120,14 +121,14 @@ def write_export(out, data):
 def test_an_import_takes_the_encoders_and_makes_the_heads_of_courses_anew(data, tmp_path):
     trees = write_export(tmp_path / "out", data)
     notes = import_checkpoint(tmp_path / "out", tmp_path / "imported", DEFAULT)
-    assert all(f"{name}: made anew, since exports do not have it" in notes for name in UNPUBLISHED)
+    assert all(f"{name}: made anew, since exports do not have it" in notes for name in HEADS)
     assert not any("not used" in note for note in notes)
     run = load_run(tmp_path / "imported")
     assert run.config["model"]["relative_bias"] == tiny_export.relative_model()["relative_bias"]
     assert all(
         isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(run.params)
     )  # else the checkpoint lacks it
-    assert set(UNPUBLISHED) < set(run.params)
+    assert set(HEADS) < set(run.params)
     again = to_published(jax.device_get(run.params), run.model)  # without those heads
     for role in ROLES:
         jax.tree.map(np.testing.assert_array_equal, again[role].params, trees[role])

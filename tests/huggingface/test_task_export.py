@@ -15,7 +15,7 @@ import transformers
 
 from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.load import TaggedExample
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax import convert
 from electra_jax.conversion.export_task import export_task
 from electra_jax.finetuning.encoders import load_encoder

@@ -17,7 +17,7 @@ from electra_jax.models.config import (
 )
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import make_encoder
-from electra_jax.objectives.rtd import make_electra_objective
+from electra_jax.objectives.electra import make_electra_objective
 from electra_jax.training.metrics import summarize
 from electra_jax.training.state import unbox
 from support.tiny import LENGTH, SPECIAL, deberta_section, key, model_section, rows

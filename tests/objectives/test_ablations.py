@@ -12,15 +12,18 @@ from scipy.special import expit, log_softmax
 
 from configs import deberta_v3, debug
 from configs import electra as electra_config
+from configs import mcl as mcl_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.models.ablations import DiscriminatorModel, TokenModel
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.models.flops import discriminator_flops, masked_head_flops, mlm_flops, rtd_flops
+from electra_jax.models.flops import discriminator_flops, masked_head_flops
 from electra_jax.models.pretraining import PretrainingModel
-from electra_jax.objectives.ablations import copying_nll
+from electra_jax.objectives.all_tokens_mlm import copying_nll
 from electra_jax.objectives.corruption import mask_tokens
+from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.fixed_generators import draw_uniformly, draw_unigrams
+from electra_jax.objectives.mlm import mlm_flops
 from electra_jax.objectives.registry import OBJECTIVES, forward_flops, make_objective
 from electra_jax.training.gradients import Accumulation
 from electra_jax.training.metrics import summarize
@@ -89,13 +92,13 @@ def test_electra_15_counts_the_masked_positions_alone():
     objective, params, batch = prepared("electra_15", "uniform")
     value, sums = loss_of(objective, batch)(params)
     model = DiscriminatorModel(make_pretraining_config(full_config("electra_15")["model"]))
+    batch, corrupted = jax.device_get(batch)
     logits = np.asarray(
-        model.apply({"params": params}, batch.corrupted_BL, batch.inputs, False, method="discriminate")
+        model.apply({"params": params}, corrupted, batch.inputs, False, method="discriminate")
     )
-    batch = jax.device_get(batch)
     chosen = is_chosen(batch)
     assert 0 < chosen.sum() < batch.inputs.is_token_BL.sum()
-    expected = bce(logits, batch.corrupted_BL != batch.ids_BL)[chosen].mean()
+    expected = bce(logits, corrupted != batch.ids_BL)[chosen].mean()
     np.testing.assert_allclose(value, 5.0 * expected, rtol=1e-5)  # the debug recipe's disc_weight
     numbers = summarize(jax.device_get(sums))
     np.testing.assert_allclose(numbers["rtd_loss"], expected, rtol=1e-5)
@@ -335,7 +338,7 @@ def test_random_tokens_belong_to_masked_language_modelling():
             ValueError, match=r"config\.objective\.random_token_prob: got .*, expected 0 … 0\.2"
         ):
             mlm(mask_token_prob=0.8, **changes)
-    with pytest.raises(ValueError, match="only 'mlm' has random tokens"):
+    with pytest.raises(ValueError, match=r"random_token_prob: got 0\.1, but objective 'electra_15' does not"):
         make("electra_15", mask_token_prob=0.8, random_token_prob=0.1)
 
 
@@ -371,10 +374,11 @@ def test_flops(name, generator, expected):
     model = make_pretraining_config(full["model"])
     np.testing.assert_allclose(forward_flops(full, model), expected, rtol=1e-12)
     np.testing.assert_allclose(
-        rtd_flops(model, LENGTH, 0.15) - discriminator_flops(model, LENGTH), LAYER + 0.15 * HEAD
+        electra_flops(model, LENGTH, full["objective"]) - discriminator_flops(model, LENGTH),
+        LAYER + 0.15 * HEAD,
     )
     np.testing.assert_allclose(
-        mlm_flops(model, LENGTH, 0.15), LAYER + masked_head_flops(model.discriminator, 0.15)
+        mlm_flops(model, LENGTH, full["objective"]), LAYER + masked_head_flops(model.discriminator, 0.15)
     )
 
 
@@ -432,8 +436,9 @@ def test_samples_whose_probabilities_are_used_have_no_temperature():
 
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in ("deberta_v3", "mcl")])
-def test_recipes_choose_any_objective_and_have_the_same_keys(name):
-    keys = set(objective_section())
+def test_recipes_choose_any_objective_and_have_its_keys_alone(name):
+    keys = set(objective_section(name))
+    assert keys == set(objective_section()) | set(OBJECTIVES[name].settings)
     for config in (
         electra_config.get_config(f"size=small,objective={name}"),
         debug.get_config(f"objective={name}"),
@@ -441,5 +446,10 @@ def test_recipes_choose_any_objective_and_have_the_same_keys(name):
         config = config.to_dict()
         assert config["objective"]["name"] == name and set(config["objective"]) == keys
         model = make_pretraining_config(config["model"])
-        assert make_objective(config, model, SPECIAL)[1] > 0
-    assert set(deberta_v3.get_config("size=xsmall").objective.to_dict()) == keys
+        assert make_objective(config, model, SPECIAL).phases and forward_flops(config, model) > 0
+
+
+def test_recipes_of_other_architectures_have_their_keys_alone():
+    assert set(deberta_v3.get_config("size=xsmall").objective) == set(objective_section())
+    assert set(mcl_config.get_config("size=small").objective) == set(objective_section("mcl"))
+    assert set(mcl_config.get_config("size=small,objective=electra").objective) == set(objective_section())

@@ -111,7 +111,7 @@ def test_without_what_was_inserted_a_row_is_the_row_it_was(seed, noise):
 
 @given(SEEDS, SEEDS)
 @settings(max_examples=40, deadline=None)
-def test_the_confusion_table_parts_all_ordinary_tokens_and_corrections_keep_pos4_alone(seed, noise):
+def test_the_confusion_table_and_corrections_that_keep_the_found_tokens_alone(seed, noise):
     ids = documents(seed)
     batch = jax.device_get(swapped(noise, ids))
     source = np.random.default_rng(noise)
@@ -122,19 +122,16 @@ def test_the_confusion_table_parts_all_ordinary_tokens_and_corrections_keep_pos4
         confusion_table(jnp.asarray(logits), jnp.asarray(is_replaced), jnp.asarray(ids), SPECIAL)
     )
     ordinary = ~np.isin(ids, SPECIAL_IDS)
-    np.testing.assert_array_equal(np.sum(table, axis=0), ordinary)
-    for mine, (replaced, accused) in zip(
-        table, [(False, False), (True, False), (False, True), (True, True)], strict=True
-    ):
+    for mine, (replaced, accused) in zip(table, [(True, False), (False, True), (True, True)], strict=True):
         np.testing.assert_array_equal(mine, (is_replaced == replaced) & ((logits > 0) == accused) & ordinary)
 
     lesson = jax.device_get(correct_generator(batch, table, SPECIAL.mask))
-    np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.pos4, SPECIAL.mask, ids))
+    np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.found, SPECIAL.mask, ids))
     np.testing.assert_array_equal(
-        np.asarray(chosen_positions(lesson.positions_BP, lesson.weights_BP, LENGTH)), table.pos4
+        np.asarray(chosen_positions(lesson.positions_BP, lesson.weights_BP, LENGTH)), table.found
     )
     lesson = jax.device_get(correct_generator(batch, table, batch.masked_ids_BL))
-    np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.pos4, batch.masked_ids_BL, ids))
+    np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.found, batch.masked_ids_BL, ids))
 
 
 def test_stacked_courses_come_apart_again_and_rows_stay_together():
@@ -153,13 +150,15 @@ def test_stacked_courses_come_apart_again_and_rows_stay_together():
 class Recorded(Courses):
     """What the corrections see and are asked; the decisions are made up."""
 
-    def _detect(self, params, noisy, ids, dropout_key, which):
-        params[which] = dict(ids)
-        return {name: jax.random.normal(key(7 + index), ids[name].shape) for index, name in enumerate(ids)}
+    def detect(self, params, courses, ids, dropout_key, name):
+        params[name] = dict(ids)
+        return {
+            course: jax.random.normal(key(7 + index), ids[course].shape) for index, course in enumerate(ids)
+        }
 
-    def _predict(self, params, noisy, dropout_key, which):
-        params[which] = list(noisy)
-        return [Predictions(one.positions_BP) for one in noisy]
+    def predict(self, params, courses, dropout_key, name):
+        params[name] = list(courses)
+        return [Predictions(course.positions_BP) for course in courses]
 
 
 class Predictions:
@@ -182,7 +181,7 @@ def test_corrections_are_asked_as_the_paper_says_and_weigh_what_they_should(norm
         name: np.asarray(jax.random.normal(key(7 + index), corrupted[name].shape))
         for index, name in enumerate(corrupted)
     }
-    ids = np.asarray(batch.ids_BL)
+    ids = np.asarray(batch.masked.ids_BL)
     replaced = {name: np.asarray(corrupted[name]) != ids for name in ("rtd", "std")}
     found = {name: replaced[name] & (logits[name] > 0) for name in replaced}
     np.testing.assert_array_equal(again["rtd"], np.where(found["rtd"], ids, corrupted["rtd"]))
@@ -223,7 +222,7 @@ def test_nothing_selected_costs_nothing_and_parts_add_up(normalizer):
     courses = Courses(*mcl_arguments(correction_normalizer=normalizer))
     normalizers = {"rows": 4.0, "rtd": 50.0}
     losses = jax.random.uniform(key(0), (4, 6))
-    average = lambda losses, weights: float(courses._average(losses, weights, normalizers, "rtd")[0])
+    average = lambda losses, weights: float(courses.average(losses, weights, normalizers, "rtd")[0])
     assert average(losses, jnp.zeros((4, 6))) == 0.0
     weights = (losses > 0.5).astype(jnp.float32).at[1].set(0.0)
     assert average(losses, weights) == pytest.approx(

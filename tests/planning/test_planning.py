@@ -1,5 +1,4 @@
-"""Plans without the devices: what is read from a compiled program, the search, the estimate, and the step on
-CPU devices."""
+"""Planning for absent devices: reading a compiled program, the search, the estimate, a step on CPU devices."""
 
 import json
 import subprocess
@@ -16,12 +15,12 @@ from configs import debug
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.models.config import REMAT, make_pretraining_config
-from electra_jax.models.flops import rtd_flops
+from electra_jax.objectives.registry import forward_flops
 from electra_jax.planning.chips import chip_of, price_of
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, matmul_flops, measure_step
 from electra_jax.planning.estimate import estimate
-from electra_jax.planning.search import ENOUGH_TOKENS, chosen, most_microbatches, search
+from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
 from support import aside
 from support.paths import ROOT
 from support.tiny import LENGTH, rows
@@ -58,7 +57,7 @@ ENTRY %main.5_spmd (param.5: f32[8,4]) -> f32[8,4] {
 """
 
 
-def test_collectives_are_counted_by_turns_of_loops_and_once_a_channel():
+def test_collectives_are_counted_once_per_iteration_and_once_per_channel():
     assert read_collectives(PROGRAM) == [
         Collective("all-gather", "bf16", 12, 12 * 64 * 32 * 2),
         Collective("all-reduce", "f32", 12 + 1, 12 * 16 * 4 * 4 + 101 * 4),
@@ -70,7 +69,7 @@ def test_collectives_are_counted_by_turns_of_loops_and_once_a_channel():
     )
 
 
-def test_products_are_counted_in_loops_and_where_they_are_computed_again():
+def test_matrix_products_are_counted_in_loops_and_in_recomputation():
     w, x = jnp.ones((5, 8, 8)), jnp.ones((4, 8))
 
     def loss(w, x, is_remat):
@@ -83,7 +82,7 @@ def test_products_are_counted_in_loops_and_where_they_are_computed_again():
 
 
 @pytest.mark.parametrize(("fsdp", "remat", "ema_decay"), [(1, "none", 0.0), (8, "dense", 0.99)])
-def test_a_measured_step_is_the_one_that_runs(fsdp, remat, ema_decay):
+def test_a_measured_step_matches_the_step_that_runs(fsdp, remat, ema_decay):
     full = config(
         train={"batch_size": 16, "remat": remat, "layers": "scanned", "ema_decay": ema_decay},
         mesh={"data": -1, "fsdp": fsdp},
@@ -92,34 +91,34 @@ def test_a_measured_step_is_the_one_that_runs(fsdp, remat, ema_decay):
     mesh = make_mesh(full["mesh"])
     _, state, _ = run_steps(full | {"train": full["train"] | {"batch_size": 8}}, mesh, 0)
     on_one = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
-    kept = on_one((state.opt_state, state.ema) if ema_decay else state.opt_state)
-    assert (step.memory.parameters, step.memory.optimizer) == (on_one(state.params), kept)
+    optimizer = on_one((state.opt_state, state.ema) if ema_decay else state.opt_state)
+    assert (step.memory.parameters, step.memory.optimizer) == (on_one(state.params), optimizer)
     batch = jax.device_put(rows(16), batch_sharding(mesh))
     assert step.memory.batch_and_metrics == on_one(batch) + on_one((state.step, state.window))
     assert step.memory.temporary > on_one(state.params)  # the gradients alone
     model = make_pretraining_config(full["model"])
-    forward = rtd_flops(model, LENGTH, full["objective"]["mask_prob"]) * 16 * LENGTH
+    forward = forward_flops(full, model) * 16 * LENGTH
     # Positions are a whole number a row, and the first layer's input has no gradient.
     assert step.flops == pytest.approx(3 * forward * (1.0 if remat == "none" else 1.03), rel=0.06)
     kinds = {each.kind for each in step.collectives}
     assert "all-reduce" in kinds and (("all-gather" in kinds) or fsdp == 1)
-    with pytest.raises(DoesNotFitError, match="more than the device has") as refused:
+    with pytest.raises(DoesNotFitError, match="more memory than the device has") as refused:
         measure_step(full, jax.devices(), 1000)
     assert refused.value.needed == step.memory.total > refused.value.available == 1000
 
 
-def fake_attempt(limit, per_row, state):
-    """A device on which memory is what a formula says."""
+def make_fake_compiler(limit, per_row, state):
+    """A compiler whose memory figures follow a formula."""
 
-    def attempt(tried):
-        train = tried["train"]
+    def compile_candidate(candidate):
+        train = candidate["train"]
         rows = train["batch_size"] // 8 // train["num_microbatches"]
-        needed = state // tried["mesh"]["fsdp"] + rows * per_row[train["remat"]]
+        needed = state // candidate["mesh"]["fsdp"] + rows * per_row[train["remat"]]
         if needed > limit:
             raise DoesNotFitError("too much", needed, limit)
         return CompiledStep(Memory(needed, 0, 0, 0, 0), 1.0, None, [])
 
-    return attempt
+    return compile_candidate
 
 
 @given(
@@ -131,7 +130,7 @@ def fake_attempt(limit, per_row, state):
     state=st.integers(0, 4000),
     limit=st.integers(200, 2000),
 )
-def test_a_search_ends_with_the_cheapest_that_fits_and_the_next_that_does_not(
+def test_a_search_ends_at_the_cheapest_settings_that_fit_and_the_next_that_do_not(
     rows, length, none, dense, full, state, limit
 ):
     given_config = debug.get_config().to_dict()
@@ -139,11 +138,11 @@ def test_a_search_ends_with_the_cheapest_that_fits_and_the_next_that_does_not(
     per_row = dict(zip(REMAT, (none, dense, full), strict=True))
     trials, smallest = [], rows // most_microbatches(given_config, 8)
     try:
-        trials.extend(search(given_config, 8, fake_attempt(limit, per_row, state)))
+        trials.extend(search(given_config, 8, make_fake_compiler(limit, per_row, state)))
     except ValueError as error:
         assert "nothing fits" in str(error) and state // 8 + smallest * min(per_row.values()) > limit
         return
-    best = chosen(given_config, trials)
+    best = best_trial(given_config, trials)
     train, fsdp = best.config["train"], best.config["mesh"]["fsdp"]
     assert train["batch_size"] == rows * 8
     assert all(
@@ -151,24 +150,25 @@ def test_a_search_ends_with_the_cheapest_that_fits_and_the_next_that_does_not(
         for trial in trials
     )
     assert train["num_microbatches"] == 1 or rows // train["num_microbatches"] * length >= ENOUGH_TOKENS
-    assert trials[-1].step is None and trials[-1].refusal.needed > limit
+    assert trials[-1].step is None and trials[-1].bytes_needed == trials[-1].refusal.needed > limit
+    assert best.bytes_needed == best.step.memory.total <= limit
     assert trials[-1].config["train"]["remat"] == train["remat"] and trials[-1].config["mesh"]["fsdp"] == fsdp
-    # Cheaper policies, and parameters less cut, were refused with the smallest microbatch.
+    # Cheaper policies, and fewer shards of the parameters, were refused with the smallest microbatch.
     for size in (size for size in (1, 2, 4, 8) if size <= fsdp):
         for remat in REMAT if size < fsdp else REMAT[: REMAT.index(train["remat"])]:
             assert state // size + smallest * per_row[remat] > limit
 
 
-def test_a_batch_that_devices_cannot_share_is_said():
+def test_a_batch_that_the_devices_cannot_share_is_rejected():
     given_config = debug.get_config().to_dict()
     given_config["train"]["batch_size"] = 12
-    with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, which 8 devices cannot share"):
-        list(search(given_config, 8, fake_attempt(1, dict.fromkeys(REMAT, 1), 0)))
+    with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, expected a multiple of 8"):
+        list(search(given_config, 8, make_fake_compiler(1, dict.fromkeys(REMAT, 1), 0)))
 
 
-def test_an_estimate_by_hand():
+def test_an_estimate_agrees_with_one_by_hand():
     full = config(train={"batch_size": 64})
-    forward = rtd_flops(make_pretraining_config(full["model"]), LENGTH, full["objective"]["mask_prob"])
+    forward = forward_flops(full, make_pretraining_config(full["model"]))
     figures = estimate(
         full,
         num_steps=1000,
@@ -210,7 +210,7 @@ def plan(*arguments):
 
 
 @pytest.mark.slow
-def test_the_command_plans_for_a_tpu_and_is_refused_by_its_compiler(tmp_path):
+def test_the_command_plans_for_a_tpu_whose_compiler_refuses_a_large_batch(tmp_path):
     fits = plan("--device=v5e:2x2", f"--json={tmp_path / 'plan.json'}")
     assert fits.returncode == 0, fits.stderr
     [figures] = json.loads((tmp_path / "plan.json").read_text())["stages"]
@@ -231,7 +231,7 @@ def test_the_command_plans_for_a_tpu_and_is_refused_by_its_compiler(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_plans_for_gpus_and_says_what_is_missing():
+def test_the_command_plans_for_gpus_and_names_missing_or_wrong_flags():
     fits = plan("--device=h100:8")
     assert fits.returncode == 0, fits.stderr
     assert "of 71.23 GiB" in fits.stdout and "all-reduce" in fits.stdout

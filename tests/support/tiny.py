@@ -6,9 +6,11 @@ import numpy as np
 from configs import debug
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.deberta_v3 import make_deberta_v3_objective
+from electra_jax.objectives.electra import make_electra_objective
 from electra_jax.objectives.mcl import make_mcl_objective
 from electra_jax.objectives.mlm import make_mlm_objective
-from electra_jax.objectives.rtd import make_deberta_v3_objective, make_electra_objective
+from electra_jax.objectives.registry import own_settings
 
 SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)
 LENGTH = 24
@@ -39,9 +41,9 @@ def relative_section(positions=True, **changes):
     return model_section(position="relative_bias", relative_bias=bias) | changes
 
 
-def objective_section(**changes):
-    """config.objective with the paper's rates."""
-    return debug.get_config().objective.to_dict() | changes
+def objective_section(name="electra", **changes):
+    """config.objective of an objective, with the paper's rates and the debug recipe's weights."""
+    return own_settings(debug.get_config().objective.to_dict() | {"name": name}) | changes
 
 
 def electra(model=None, **changes):
@@ -78,25 +80,18 @@ def deberta(model=None, **changes):
 def mlm(model=None, **changes):
     """The masked-language-model baseline over the tiny model."""
     return make_mlm_objective(
-        make_pretraining_config(model or model_section()), objective_section(**changes), SPECIAL
+        make_pretraining_config(model or model_section()), objective_section("mlm") | changes, SPECIAL
     )
 
 
 def mcl_arguments(model=None, **changes):
-    """What MCL's objective over the tiny model is made of; all courses are taken."""
+    """The arguments of MCL's maker for the tiny model, with all courses."""
     objective = objective_section(
         name="mcl",
-        swap_prob=0.15,
-        swap_permutation="uniform",
-        insert_prob=0.15,
-        slm_weight=1.0,
         std_weight=5.0,
         itd_weight=5.0,
-        re_mlm_weight=1.0,
-        re_slm_weight=1.0,
         re_rtd_weight=5.0,
         re_std_weight=5.0,
-        correction_normalizer="selected",
     )
     return make_pretraining_config(model or model_section()), objective | changes, SPECIAL
 

@@ -10,7 +10,7 @@ import numpy as np
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
 from electra_jax.training.state import unbox
-from support.tiny import LENGTH, SPECIAL, key, rows
+from support.tiny import LENGTH, SPECIAL, key, objective_section, rows
 from support.training_steps import config
 
 VOCAB, CHUNK = 64, 16
@@ -31,14 +31,16 @@ def full_config(name, generator="model", model=None, **changes):
     if name == "two_stage":
         full["model"]["embedding_sharing"] = "none"
     full["model"] |= model or {}
-    full["objective"] |= {"name": name, "generator": generator, "vocab_chunk_size": CHUNK} | changes
+    full["objective"] = (
+        objective_section(name) | {"generator": generator, "vocab_chunk_size": CHUNK} | changes
+    )
     return full
 
 
 def make(name, generator="model", model=None, **changes):
     """The objective of `full_config`."""
     full = full_config(name, generator, model, **changes)
-    return make_objective(full, make_pretraining_config(full["model"]), SPECIAL)[0]
+    return make_objective(full, make_pretraining_config(full["model"]), SPECIAL)
 
 
 @functools.cache

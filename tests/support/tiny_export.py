@@ -57,7 +57,7 @@ def make_config(model, data, objective="electra"):
 def random_params(config):
     """Parameters with biases, LayerNorms and deltas moved off their trivial start, so that a lost one
     shows."""
-    objective, _ = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
+    objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     params = jax.jit(lambda: unbox(objective.init(jax.random.key(0), LENGTH)))()
     leaves, tree = jax.tree.flatten(params)
     noise = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]

@@ -5,8 +5,9 @@ import resource
 import subprocess
 import sys
 
-from data_pipelines.corpus import build_corpus
-from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.tokenizers.train import train_tokenizer
 from support.paths import ROOT
 
 NUM_STEPS, LENGTH, VOCAB = 60, 32, 128
@@ -63,15 +64,14 @@ def make_data(root):
     (root / "validation.txt").write_text("\n\n".join(documents[:50]), encoding="utf-8")
     for name, vocab_size in (("corpus", VOCAB), ("other", VOCAB - 8)):
         train_tokenizer(documents, str(root / f"tokenizer_{name}"), vocab_size=vocab_size)
-        build_corpus(
-            str(root / name),
+        settings = CorpusSettings(
             train=[str(root / "train.txt")],
             validation=[str(root / "validation.txt")],
             tokenizer=str(root / f"tokenizer_{name}"),
             sequence_length=LENGTH,
             packing="documents",
-            num_processes=1,
         )
+        build_corpus(str(root / name), settings)
 
 
 def start(workdir, data, environment, file_limit=None, **choices):

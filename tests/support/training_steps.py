@@ -1,4 +1,4 @@
-"""Steps of training with a tiny model, and the whole configuration that they follow."""
+"""A few training steps of a tiny model, and the complete configuration for them."""
 
 import jax
 
@@ -9,7 +9,7 @@ from support.tiny import LENGTH, electra, model_section, objective_section, rows
 
 
 def config(**changes):
-    """A whole configuration for the tiny model: 8 rows a batch, window of 2 steps."""
+    """A complete configuration for the tiny model: batches of 8 rows, windows of 2 steps."""
     full = debug.get_config().to_dict()
     full["model"], full["objective"] = (
         model_section(hidden_dropout=0.1, attention_dropout=0.1),
@@ -25,13 +25,14 @@ def config(**changes):
 
 
 def run_steps(full, mesh, steps, state=None, start=0, make=electra):
-    """Train on rows(seed=step); returns the state and the metrics of each step's window."""
+    """Train on rows(seed=step); returns program, state and the metric sums of the window after each step."""
     with axis_context(mesh):
         program = make_program(full, make(full["model"], **full["objective"]), mesh)
         state = program.init() if state is None else state
         windows = []
         for step in range(start, start + steps):
-            batch = jax.device_put(rows(8, seed=step), batch_sharding(mesh))
+            batch = rows(8, seed=step, vocab_size=full["model"]["vocab_size"])
+            batch = jax.device_put(batch, batch_sharding(mesh))
             state, window = program.train_step(state, batch)
             windows.append(jax.device_get(window))
     return program, state, windows

@@ -10,7 +10,7 @@ import pytest
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.base import Phase
-from electra_jax.objectives.rtd import make_deberta_v3_objective
+from electra_jax.objectives.deberta_v3 import make_deberta_v3_objective
 from electra_jax.training.metrics import summarize
 from electra_jax.training.optimizer import effective_groups, make_optimizers
 from electra_jax.training.state import abstract_params

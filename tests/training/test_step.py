@@ -10,8 +10,9 @@ import pytest
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, check_batch, param_shardings
 from electra_jax.objectives.base import Phase
+from electra_jax.objectives.metrics import binned_auc
 from electra_jax.training.checkpointing import Checkpointer
-from electra_jax.training.metrics import binned_auc, summarize, unigram_entropy
+from electra_jax.training.metrics import summarize, unigram_entropy
 from electra_jax.training.optimizer import assign_groups, make_optimizers
 from electra_jax.training.program import make_program
 from electra_jax.training.schedules import SCHEDULES, warmup_times_decay

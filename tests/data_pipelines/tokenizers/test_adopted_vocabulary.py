@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.corpus import build_corpus, load_corpus_info
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.mixture import DatasetSource, make_mixture
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.directory import SpecialIds
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.inputs import SpecialTokens
@@ -37,15 +39,14 @@ def electra_data(tmp_path_factory):
     for name, texts in (("train", topics[:40]), ("validation", topics[40:50])):
         documents = [" ".join([*text.split(), "[MASK] ☃"]) for text in texts]
         (root / f"{name}.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    build_corpus(
-        str(root / "corpus"),
+    settings = CorpusSettings(
         train=[str(root / "train.txt")],
         validation=[str(root / "validation.txt")],
         tokenizer=str(root / "tokenizer"),
         sequence_length=LENGTH,
         packing="documents",
-        num_processes=1,
     )
+    build_corpus(str(root / "corpus"), settings)
     return root
 
 
@@ -55,7 +56,7 @@ def mixture(electra_data):
 
 
 def test_rows_hold_the_vocabularys_own_ids(electra_data, mixture):
-    info = load_corpus_info(str(electra_data / "corpus"))
+    info = load_dataset_info(str(electra_data / "corpus"))
     assert (info.vocab_size, SpecialIds(**info.special_ids), mixture.special) == (ROWS, ELECTRA, ELECTRA)
     rows = mixture.read(*mixture.rows_at(0, mixture.num_rows))
     assert rows.dtype == np.uint16 and (rows[:, 0] == ELECTRA.cls).all()

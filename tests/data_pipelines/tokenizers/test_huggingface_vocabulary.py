@@ -14,10 +14,10 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.directory import META_FILE, SpecialIds
-from data_pipelines.tokenizers.huggingface import adopt_tokenizer
-from data_pipelines.tokenizers.sentencepiece import train_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.train import train_tokenizer
 from support import real_vocabulary
 from support.offsets import TEXTS, checked_offsets, slices
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from hypothesis import given, settings
 
-from data_pipelines.tokenizer import load_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.directory import META_FILE, MODEL_FILES
 from data_pipelines.tokenizers.sentencepiece import _split_bytes, normalize_text, train_tokenizer
 from support.offsets import TEXTS, checked_offsets, slices

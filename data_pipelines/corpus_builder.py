@@ -1,0 +1,182 @@
+"""Documents → a finished dataset directory: check the settings, plan the files, pack them, finish.
+
+The unit of work is a chunk of whole documents that becomes one file, so rows do not depend on the number of
+processes. An interrupted build leaves its finished files in DIR.partial and resumes there.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.dataset_directory import finish_dataset
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
+from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.json_files import write_json
+from data_pipelines.shards import SPLITS, Group, make_groups, read_jobs, run_jobs
+from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.whole_files import TEMPORARY_SUFFIX
+
+SETTINGS_FILE = "settings.json"  # of the build in DIR.partial
+
+# (groups, settings, directory for the files, report) → (path, counts) of every chunk in order.
+PackGroups = Callable[
+    [Sequence[Group], CorpusSettings, Path, ReadReport], Iterator[tuple[str, dict[str, Any]]]
+]
+
+
+def build_corpus(
+    directory: str,
+    settings: CorpusSettings,
+    *,
+    num_processes: int = 1,
+    runner: str = "",
+    beam_options: Sequence[str] = (),
+    report: ReadReport | None = None,
+) -> DatasetInfo:
+    """Build the dataset `directory`, or return its info if it was already built with the same settings.
+
+    Args:
+      num_processes: worker processes on this machine.
+      runner: name of an Apache Beam runner whose workers do the work instead.
+      beam_options: Beam's own flags.
+      report: filled with what was read.
+
+    Raises:
+      FileExistsError: `directory` holds a dataset of other settings, or something else.
+      ValueError: a wrong argument, or a split without text.
+      OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
+      ImportError: Apache Beam is not installed.
+    """
+    _check_workers(num_processes, runner, beam_options)
+    directory = os.path.abspath(directory)  # which also drops a final slash
+    tokenizer = load_tokenizer(settings.tokenizer)
+    recorded = settings.recorded(tokenizer.fingerprint)
+    if Path(directory).exists():
+        return _existing(directory, recorded)
+    _check_sources(settings)
+    pack_groups = _beam_workers(runner, beam_options) if runner else _local_workers(num_processes)
+    # Workers elsewhere have other working directories.
+    settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
+    partial = _partial_directory(directory, recorded | {"files": _file_states(settings.all_sources)})
+    groups = [
+        *make_groups("train", settings.train, settings.chunk_chars),
+        *make_groups("validation", settings.validation, settings.chunk_chars),
+    ]
+    chunks: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for path, counts in pack_groups(groups, settings, partial, ReadReport() if report is None else report):
+        chunks[Path(path).name.partition("-")[0]].append(counts)
+    _check_text(chunks, settings)
+    return finish_dataset(partial, directory, settings, tokenizer, chunks)
+
+
+def _check_workers(num_processes: int, runner: str, beam_options: Sequence[str]) -> None:
+    if num_processes < 1:
+        raise ValueError(f"--num_processes: got {num_processes}, expected at least 1.")
+    if beam_options and not runner:
+        raise ValueError(
+            f"got Beam's options {' '.join(beam_options)} without --runner; name the runner they are for."
+        )
+
+
+def _local_workers(num_processes: int) -> PackGroups:
+    """Packs with processes of this machine, under a progress bar."""
+
+    def pack_groups(
+        groups: Sequence[Group], settings: CorpusSettings, directory: Path, report: ReadReport
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        jobs = itertools.chain.from_iterable(
+            read_jobs(group, settings, directory, report) for group in groups
+        )
+        total = _text_bytes(settings.all_sources)
+        with tqdm(total=total, unit="B", unit_scale=True, desc="packing", leave=False) as bar:
+            for path, counts in run_jobs(jobs, num_processes):
+                yield path, counts
+                bar.update(counts["text_bytes"])
+
+    return pack_groups
+
+
+def _beam_workers(runner: str, options: Sequence[str]) -> PackGroups:
+    """Packs with a Beam runner. Beam is imported here, since nothing else needs it."""
+    try:
+        from data_pipelines.beam_runner import make_pipeline, run_pipeline
+    except ImportError as error:
+        raise ImportError(
+            f"--runner {runner}: needs Apache Beam, which is not installed ({error}); run "
+            "`pip install -e '.[beam]'` in a separate environment"
+        ) from error
+    return functools.partial(run_pipeline, make_pipeline(runner, options))
+
+
+def _existing(directory: str, recorded: dict) -> DatasetInfo:
+    """The info of the dataset in `directory`, which must have the settings `recorded`."""
+    if not (Path(directory) / INFO_FILE).exists():
+        raise FileExistsError(
+            f"{directory} exists and is not a dataset (no {INFO_FILE}). Choose another --out, or remove it."
+        )
+    info = load_dataset_info(directory)
+    differing = [key for key, value in recorded.items() if getattr(info, key) != value]
+    if differing:
+        raise FileExistsError(
+            f"{directory} holds a dataset with other {', '.join(differing)}. Choose another --out, or "
+            "remove it."
+        )
+    return info
+
+
+def _check_sources(settings: CorpusSettings) -> None:
+    """Raises if a source does not exist, before the first one is read."""
+    for sources in (settings.train, settings.validation):
+        read_documents(sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8)
+
+
+def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings) -> None:
+    """Raises ValueError if a split has no rows."""
+    for split, counts in chunks.items():
+        if not any(chunk["rows"] for chunk in counts):
+            read = settings.validation if split == "validation" and settings.validation else settings.train
+            raise ValueError(
+                f"split {split!r}: got no text from {list(read)}, expected at least one document. Check the "
+                "files and --text_field, or raise --validation_fraction."
+            )
+
+
+def _partial_directory(directory: str, wanted: dict) -> Path:
+    """DIR.partial, where the build works: the finished files of an interrupted build with the settings
+    `wanted` are kept, everything else in it is removed."""
+    partial = Path(f"{directory}.partial")
+    settings = partial / SETTINGS_FILE
+    if partial.exists() and not (settings.exists() and json.loads(settings.read_text()) == wanted):
+        print(
+            f"{partial}: left by a build with other settings or other files; starting from scratch.",
+            file=sys.stderr,
+        )
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    for unfinished in partial.glob(f"*{TEMPORARY_SUFFIX}"):
+        unfinished.unlink()
+    write_json(settings, wanted)
+    return partial
+
+
+def _text_bytes(sources: Sequence[str]) -> int | None:
+    """Bytes of text in all sources; None if some are compressed or binary."""
+    if all(source.lower().endswith((".txt", ".jsonl")) for source in sources):
+        return sum(Path(source).stat().st_size for source in sources if Path(source).exists())
+    return None
+
+
+def _file_states(sources: Sequence[str]) -> list[list[int] | None]:
+    """Size [bytes] and modification time [ns] of each source, None for one that is not a file."""
+    stats = [os.stat(source) if os.path.isfile(source) else None for source in sources]
+    return [stat and [stat.st_size, stat.st_mtime_ns] for stat in stats]

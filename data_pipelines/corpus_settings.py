@@ -1,0 +1,73 @@
+"""The settings that determine a dataset's rows."""
+
+import dataclasses
+from typing import Any
+
+from data_pipelines.documents import check_on_invalid_utf8
+from data_pipelines.packing import check_packing
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """Everything that determines the rows of a dataset; checks itself.
+
+    Held-out documents come from `validation`, or are the share `validation_fraction` of `train`, chosen by a
+    hash of their text, so that equal documents are in the same split.
+
+    Raises:
+      ValueError: a setting out of range; names its flag.
+    """
+
+    train: tuple[str, ...]  # sources, see `read_documents`
+    tokenizer: str  # directory
+    sequence_length: int  # ids in a row, special ones included
+    packing: str  # one of packing.PACKERS
+    validation: tuple[str, ...] = ()  # sources of held-out documents
+    validation_fraction: float = 0.0
+    seed: int = 0  # of the random choices of packing "electra"
+    text_field: str = "text"
+    on_invalid_utf8: str = "error"
+    chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
+
+    def __post_init__(self):
+        for name in ("train", "validation"):  # lists are welcome
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if bool(self.validation) == bool(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                f"held-out text: got --validation {list(self.validation)} and --validation_fraction "
+                f"{self.validation_fraction}, expected either sources or a fraction between 0 and 1; give "
+                "one of the two."
+            )
+        if self.chunk_chars < 1:
+            raise ValueError(f"chunk_chars: got {self.chunk_chars}, expected at least 1.")
+        if self.seed < 0:
+            raise ValueError(f"--seed: got {self.seed}, expected 0 or more.")
+        check_packing(self.packing, self.sequence_length)
+        check_on_invalid_utf8(self.on_invalid_utf8)
+
+    @property
+    def all_sources(self) -> list[str]:
+        """Sources of both splits."""
+        return [*self.train, *self.validation]
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The entry `sources` of corpus.json: sources, and how they are read and divided."""
+        return {
+            "train": list(self.train),
+            "validation": list(self.validation),
+            "validation_fraction": self.validation_fraction,
+            "seed": self.seed,
+            "text_field": self.text_field,
+            "on_invalid_utf8": self.on_invalid_utf8,
+            "chunk_chars": self.chunk_chars,
+        }
+
+    def recorded(self, tokenizer_fingerprint: str) -> dict[str, Any]:
+        """The settings as corpus.json records them. Two builds that agree in them are the same build."""
+        return {
+            "tokenizer_fingerprint": tokenizer_fingerprint,
+            "sequence_length": self.sequence_length,
+            "packing": self.packing,
+            "sources": self.sources,
+        }

@@ -1,0 +1,127 @@
+"""The last step of a build: packed files become a TFDS dataset directory that describes itself.
+
+The directory holds the ArrayRecord files, dataset_info.json and features.json for TFDS, corpus.json, and a
+copy of the tokenizer. It appears complete or not at all.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo
+from data_pipelines.shards import row_dtype, row_features
+from data_pipelines.tokenizers.load import Tokenizer
+from data_pipelines.whole_files import write_text
+
+DATASET = "electra_corpus"  # name of the dataset in TFDS
+TFDS_FILES = ("dataset_info.json", "features.json")
+TOKENIZER_DIRECTORY = "tokenizer"
+
+
+def finish_dataset(
+    partial: Path,
+    directory: str,
+    settings: CorpusSettings,
+    tokenizer: Tokenizer,
+    chunks: dict[str, list[dict]],
+) -> DatasetInfo:
+    """Describe the packed files in `partial`, give them their final names, and rename it to `directory`.
+
+    Args:
+      chunks: split → the counts of its files in order, as by `write_shard`.
+    """
+    shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
+    splits = {split: _describe_split(named) for split, named in shards.items()}
+    write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
+    shutil.copytree(settings.tokenizer, partial / TOKENIZER_DIRECTORY, dirs_exist_ok=True)
+    info = DatasetInfo(
+        fingerprint=_fingerprint(settings, tokenizer, chunks),
+        special_ids=tokenizer.special._asdict(),
+        vocab_size=tokenizer.vocab_size,
+        splits=splits,
+        **settings.recorded(tokenizer.fingerprint),
+    )
+    write_text(partial / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2))
+    # Last, since a build that resumes looks for the files under their first names.
+    _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})
+    os.replace(partial, directory)
+    return info
+
+
+def _fingerprint(settings: CorpusSettings, tokenizer: Tokenizer, chunks: dict[str, list[dict]]) -> str:
+    """Hash of the rows and how they were made, not of any path, so a copied or rebuilt dataset keeps it."""
+    digests = {split: [chunk["sha256"] for chunk in counts] for split, counts in chunks.items()}
+    content = [tokenizer.fingerprint, settings.sequence_length, settings.packing, digests]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _shard_names(split: str, chunks: list[dict]) -> dict[str, dict]:
+    """TFDS name → counts of the files of a split that have rows; the name includes their number."""
+    filled = [counts for counts in chunks if counts["rows"]]
+    return {
+        f"{DATASET}-{split}.array_record-{number:05d}-of-{len(filled):05d}": counts
+        for number, counts in enumerate(filled)
+    }
+
+
+def _describe_split(named: dict[str, dict]) -> dict:
+    """The split's entry in corpus.json."""
+    lengths = [counts["rows"] for counts in named.values()]
+    totals = {
+        key: sum(counts[key] for counts in named.values())
+        for key in ("documents", "tokens", "text_tokens", "dropped_text_tokens")
+    }
+    return {
+        "rows": sum(lengths),
+        "rows_by_shard": lengths,
+        **totals,
+        "shards": {name: counts["file_bytes"] for name, counts in named.items()},
+    }
+
+
+def write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dtype: type) -> None:
+    """dataset_info.json and features.json, so that `tfds.builder_from_directory` reads the dataset.
+
+    Args:
+      splits: split → its entry in corpus.json.
+      dtype: of the token ids.
+    """
+    for leftover in directory.glob(f"{DATASET}-*"):  # of a build interrupted while it renamed files
+        leftover.unlink()
+    for split in splits.values():
+        for name in split["shards"]:
+            (directory / name).touch()  # TFDS checks that the names exist; `_name_shards` replaces the files
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=directory, dataset_name=DATASET, filetype_suffix="array_record"
+    )
+    infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=split["rows_by_shard"],
+            num_bytes=sum(split["shards"].values()),
+            filename_template=template,
+        )
+        for name, split in splits.items()
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory,
+        features=row_features(sequence_length, dtype),
+        split_infos=infos,
+        filename_template=template,
+        check_data=False,
+    )
+
+
+def _name_shards(directory: Path, named: dict[str, dict]) -> None:
+    """Rename the packed files, and remove what only the build needed."""
+    for name, counts in named.items():
+        os.replace(directory / Path(counts["path"]).name, directory / name)
+    for path in directory.iterdir():
+        if path.is_file() and path.name not in {*named, INFO_FILE, *TFDS_FILES}:
+            path.unlink()

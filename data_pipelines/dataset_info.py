@@ -1,0 +1,67 @@
+"""corpus.json: what a dataset directory records about its rows."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+INFO_FILE = "corpus.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """The contents of corpus.json, in the order of its keys."""
+
+    fingerprint: str  # of the tokenizer, the row length, the packing and every row; not of any path
+    tokenizer_fingerprint: str
+    special_ids: dict  # role → id, as in SpecialIds
+    vocab_size: int  # embedding rows that a model needs
+    sequence_length: int
+    packing: str
+    sources: dict  # see CorpusSettings.sources
+    # Split → rows, rows_by_shard, documents, tokens (padding not counted), text_tokens (before packing),
+    # dropped_text_tokens, shards (file → bytes).
+    splits: dict
+
+    def split_lines(self) -> list[str]:
+        """A line for people about each split."""
+        lines = []
+        for name, split in self.splits.items():
+            padding = 1 - split["tokens"] / (split["rows"] * self.sequence_length)
+            dropped = split["dropped_text_tokens"] / max(1, split["text_tokens"])
+            lines.append(
+                f"{name:12s} {split['documents']:>10,} documents {split['tokens']:>14,} tokens "
+                f"{split['rows']:>10,} rows {padding:6.2%} padding {dropped:6.2%} of the text dropped"
+            )
+        return lines
+
+
+def load_dataset_info(directory: str) -> DatasetInfo:
+    """Read corpus.json and compare the size of every file with the recorded one.
+
+    Raises:
+      FileNotFoundError: not a dataset of this project. OSError: a file is missing or truncated; names it.
+      ValueError: a version that did not record the special ids built it.
+    """
+    path = Path(directory) / INFO_FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{directory}: no {INFO_FILE}; expected a directory made by `python -m data_pipelines.corpus`. "
+            "Set config.data.datasets to one."
+        )
+    entries = json.loads(path.read_text())
+    if "special_ids" not in entries:
+        raise ValueError(
+            f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
+            "earlier version built it. Remove the directory and build the dataset again."
+        )
+    info = DatasetInfo(**entries)
+    for split in info.splits.values():
+        for name, size in split["shards"].items():
+            shard = path.parent / name
+            got = shard.stat().st_size if shard.exists() else None
+            if got != size:
+                raise OSError(
+                    f"{shard}: got {got} bytes, expected {size}: missing or truncated. Build the dataset "
+                    "again."
+                )
+    return info

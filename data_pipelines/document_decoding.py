@@ -1,0 +1,76 @@
+"""Bytes → text, and a report of what reading changed."""
+
+from dataclasses import dataclass
+
+ON_INVALID_UTF8 = ("error", "skip", "replace")
+
+
+@dataclass
+class ReadReport:
+    """Counts of what was read, skipped and changed."""
+
+    documents: int = 0
+    characters: int = 0
+    skipped_empty: int = 0  # documents of white space only
+    invalid_utf8: int = 0  # lines (of a Parquet or tfds source: values) that were not UTF-8
+    first_invalid: str = ""  # where the first of them is
+    cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
+
+    def lines(self, on_invalid_utf8: str) -> list[str]:
+        """Lines for people about what was skipped and changed; [] if nothing was."""
+        lines = []
+        if self.invalid_utf8:
+            lines.append(
+                f"{self.invalid_utf8:,} lines were not UTF-8 (--on_invalid_utf8 {on_invalid_utf8}); "
+                f"the first: {self.first_invalid}"
+            )
+        if self.skipped_empty or self.cut:
+            lines.append(
+                f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents too long "
+                "to be read whole"
+            )
+        return lines
+
+
+def check_on_invalid_utf8(on_invalid_utf8: str) -> None:
+    """Raises ValueError for an unknown treatment of invalid UTF-8."""
+    if on_invalid_utf8 not in ON_INVALID_UTF8:
+        raise ValueError(
+            f"on_invalid_utf8: got {on_invalid_utf8!r}, expected one of {', '.join(ON_INVALID_UTF8)}"
+        )
+
+
+class Decoder:
+    """Decodes UTF-8 with the chosen treatment of invalid lines; a line is counted as invalid at most once."""
+
+    def __init__(self, on_invalid: str, report: ReadReport):
+        self.on_invalid, self.report = on_invalid, report
+
+    def note(self, where: str, error: Exception) -> None:
+        """Count an invalid line, or raise ValueError."""
+        if self.on_invalid == "error":
+            raise ValueError(
+                f"{where}: not valid UTF-8 ({error}); convert the file, or choose on_invalid_utf8 'skip' "
+                "(drop the line) or 'replace' (write U+FFFD)"
+            ) from error
+        self.report.invalid_utf8 += 1
+        self.report.first_invalid = self.report.first_invalid or where
+
+    def text(self, data: bytes, where: str) -> str | None:
+        """The text of `data`, None if it is to be dropped."""
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.note(where, error)
+            return data.decode("utf-8", "replace") if self.on_invalid == "replace" else None
+
+    def string(self, value: str, where: str) -> str | None:
+        """`value`, unless it holds lone surrogates: JSON can spell them, but UTF-8 cannot."""
+        try:
+            value.encode("utf-8")
+            return value
+        except UnicodeEncodeError as error:
+            self.note(where, error)
+            if self.on_invalid == "skip":
+                return None
+            return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in value)

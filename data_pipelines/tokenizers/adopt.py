@@ -1,0 +1,229 @@
+"""Make a tokenizer directory of an existing vocabulary: a Hugging Face tokenizer.json, a WordPiece vocab.txt
+such as ELECTRA's own, or another tokenizer directory."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from data_pipelines.tokenizers.directory import (
+    META_FILE,
+    MODEL_FILES,
+    SpecialIds,
+    check_free,
+    format_of,
+    meta_bytes,
+    read_meta,
+    read_model,
+    write_directory,
+)
+from data_pipelines.tokenizers.huggingface import FORMAT, fingerprint_of, num_ids
+from data_pipelines.tokenizers.load import load_tokenizer
+
+TOKENIZER_FILE, VOCAB_FILE = MODEL_FILES[FORMAT], "vocab.txt"
+# Where Hugging Face names the special tokens; the first file takes precedence.
+CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+SPELLINGS = {
+    "pad": ("[PAD]", "<pad>"),
+    "cls": ("[CLS]", "<s>"),
+    "sep": ("[SEP]", "</s>"),
+    "unk": ("[UNK]", "<unk>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+LONGEST_WORD = 100  # characters of a word that BERT's WordPiece still splits; a longer one is [UNK]
+
+
+def adopt_tokenizer(
+    source: str | os.PathLike, directory: str | os.PathLike, *, lowercase: bool | None
+) -> None:
+    """Make the tokenizer directory `directory` from an existing vocabulary, complete or not at all.
+
+    Does nothing if `directory` already holds that tokenizer.
+
+    Args:
+      source: a WordPiece vocab.txt, a tokenizer.json, a Hugging Face directory that holds one of them, or a
+        tokenizer directory of this project, which is copied.
+      lowercase: whether a vocab.txt is of lower-case text; None if a tokenizer_config.json beside it
+        specifies that. A tokenizer.json specifies it itself.
+
+    Raises:
+      FileNotFoundError: no such source, or nothing in it.
+      FileExistsError: `directory` holds something else.
+      ValueError: a vocabulary that lacks one of the five special tokens, a file of another form, or
+        `lowercase` missing, or given where the source specifies it.
+    """
+    source, target = Path(source), Path(directory)
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source}: does not exist, expected a vocab.txt, a tokenizer.json or a directory with one of "
+            "them; correct the path"
+        )
+    meta = read_meta(source) if source.is_dir() else None
+    if meta is None:
+        files = _files_of(_vocabulary_in(source), lowercase)
+    elif lowercase is not None:
+        raise ValueError(
+            f"{source}: got lowercase={lowercase} for a tokenizer that specifies letter case itself; leave "
+            "it out"
+        )
+    else:
+        files = _own_files(source)
+    wanted = json.loads(files[META_FILE])["fingerprint"]
+    existing = read_meta(target, ("fingerprint",))
+    if existing is None:
+        check_free(target)
+        try:
+            write_directory(target, files)
+            return
+        except OSError:
+            existing = read_meta(target, ("fingerprint",))  # another process may have finished first
+            if existing is None:
+                raise
+    if existing["fingerprint"] != wanted:
+        raise FileExistsError(
+            f"{target}: holds a tokenizer of fingerprint {existing['fingerprint']}, expected {wanted}, that "
+            f"of {source}; choose another directory, or remove it"
+        )
+
+
+def _own_files(source: Path) -> dict[str, bytes]:
+    """The two files of a tokenizer directory, checked. Other files in it, such as weights, are left out."""
+    load_tokenizer(str(source))
+    tokenizer_format = format_of(read_meta(source))
+    return {
+        MODEL_FILES[tokenizer_format]: read_model(source, tokenizer_format),
+        META_FILE: (source / META_FILE).read_bytes(),
+    }
+
+
+def _vocabulary_in(source: Path) -> Path:
+    """The file to read: `source` itself, or the one in it."""
+    if source.is_file():
+        return source
+    found = [source / name for name in (TOKENIZER_FILE, VOCAB_FILE) if (source / name).is_file()]
+    if not found:
+        names = sorted(path.name for path in source.iterdir())
+        raise FileNotFoundError(
+            f"{source}: found {names}, expected {META_FILE}, {TOKENIZER_FILE} or {VOCAB_FILE}. A Hugging "
+            "Face model without them gets its tokenizer.json from "
+            "`AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIR)` of the package transformers."
+        )
+    return found[0]
+
+
+def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
+    """tokenizer.json and the meta file for a vocabulary of either form."""
+    config = _read_configs(vocabulary.parent)
+    if vocabulary.suffix == ".json":
+        if lowercase is not None:
+            raise ValueError(
+                f"{vocabulary}: got lowercase={lowercase}, but the file specifies letter case itself; leave "
+                "it out"
+            )
+        model_bytes = vocabulary.read_bytes()
+    else:
+        model_bytes = _wordpiece(vocabulary, config, _agreed_lowercase(vocabulary, config, lowercase))
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())
+    except Exception as error:  # the library raises plain Exception
+        raise ValueError(
+            f"{vocabulary}: not a tokenizer.json of the library tokenizers ({error}); check the path"
+        ) from error
+    special = _find_special(tokenizer, config, vocabulary)
+    meta = {
+        "kind": FORMAT,
+        "num_pieces": num_ids(tokenizer),
+        "vocab_size": num_ids(tokenizer),
+        "special_ids": special._asdict(),
+        "fingerprint": fingerprint_of(model_bytes, special._asdict()),
+    }
+    return {TOKENIZER_FILE: model_bytes, META_FILE: meta_bytes(meta)}
+
+
+def _read_configs(directory: Path) -> dict[str, Any]:
+    """The CONFIG_FILES of a directory in one, {} if it has none."""
+    config: dict[str, Any] = {}
+    for name in reversed(CONFIG_FILES):
+        if (directory / name).is_file():
+            config |= json.loads((directory / name).read_text(encoding="utf-8"))
+    return config
+
+
+def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bool | None) -> bool:
+    """`lowercase`, or what the configuration beside the vocabulary gives; at least one is needed, and both
+    must agree."""
+    configured = config.get("do_lower_case")
+    if lowercase is None and configured is None:
+        raise ValueError(
+            f"{vocabulary}: a list of pieces does not tell whether text is lower-cased; pass --lowercase for "
+            "an uncased vocabulary, --no-lowercase for a cased one"
+        )
+    if None not in (lowercase, configured) and lowercase != configured:
+        raise ValueError(
+            f"{vocabulary}: got lowercase={lowercase}, expected {configured}, as do_lower_case in "
+            f"{CONFIG_FILES[0]} beside it; leave it out, or correct that file"
+        )
+    return configured if lowercase is None else lowercase
+
+
+def _wordpiece(vocabulary: Path, config: Mapping[str, Any], lowercase: bool) -> bytes:
+    """The tokenizer.json of BERT's tokenizer for a vocab.txt: one piece a line, ids from 0."""
+    try:
+        lines = vocabulary.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{vocabulary}: got a file that is not UTF-8 ({error}), expected a vocab.txt, one piece a line; "
+            "check the path"
+        ) from error
+    pieces = {piece: number for number, piece in enumerate(lines if lines[-1] else lines[:-1])}
+    names = _names(config, pieces, vocabulary)
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(pieces, unk_token=names["unk"], max_input_chars_per_word=LONGEST_WORD)
+    )
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),  # None: as `lowercase`
+        lowercase=lowercase,
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    tokenizer.add_special_tokens(list(names.values()))
+    # For readers of the file outside this project, which does not use it.
+    sep, cls = ((names[role], pieces[names[role]]) for role in ("sep", "cls"))
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(sep, cls)
+    return tokenizer.to_str().encode()
+
+
+def _find_special(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], vocabulary: Path) -> SpecialIds:
+    """Ids of the special tokens."""
+    pieces = tokenizer.get_vocab(with_added_tokens=True)
+    ids = {role: pieces[name] for role, name in _names(config, pieces, vocabulary).items()}
+    if len(set(ids.values())) < len(ids):
+        raise ValueError(
+            f"{vocabulary}: got special ids {ids}, expected five different ones, since they mark where a "
+            f"document starts and ends; name others in {CONFIG_FILES[1]}"
+        )
+    return SpecialIds(**ids)
+
+
+def _names(config: Mapping[str, Any], pieces: Mapping[str, int], vocabulary: Path) -> dict[str, str]:
+    """Role → spelling of the special tokens: from the configuration, else one of the usual SPELLINGS."""
+    names = {}
+    for role, usual in SPELLINGS.items():
+        configured = config.get(f"{role}_token")
+        if isinstance(configured, dict):
+            configured = configured["content"]
+        tried = usual if configured is None else (configured,)
+        found = [name for name in tried if name in pieces]
+        if len(found) != 1:
+            raise ValueError(
+                f"{vocabulary}: the special token {role!r}: found {' and '.join(found) or 'none'} among "
+                f"{len(pieces)} pieces, expected one of {', '.join(tried)}. Name it in {CONFIG_FILES[1]} "
+                f'beside the file, as in {{"{role}_token": "{usual[0]}"}}, or add it to the vocabulary.'
+            )
+        names[role] = found[0]
+    return names

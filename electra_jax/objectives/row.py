@@ -1,0 +1,62 @@
+"""A row of the registry: all that the rest of the project needs of an objective."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.base import Objective
+from electra_jax.objectives.metrics import SumMetrics
+
+Settings = Mapping[str, Any]  # config.objective
+Make = Callable[[PretrainingConfig, Settings, SpecialTokens], Objective]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class FirstStage(NamedTuple):
+    """The run that an objective must start from, where it is the second of two stages."""
+
+    objective: str  # config.objective.name of the first stage
+    modules: Mapping[str, str]  # module of the second stage → module of the first that it continues
+    copies: Mapping[str, str]  # the same, for modules of the first stage that two modules start from
+    # Keys of config.model, or their beginnings, that mean nothing in the first stage and may differ there.
+    unused_model_keys: tuple[str, ...]
+
+
+class ObjectiveRow(NamedTuple):
+    """One training method."""
+
+    name: str  # config.objective.name
+    title: str  # in model cards: "TITLE: 1,000 steps of …"
+    # (model, config.objective, special ids) → the training method. Raises ValueError for settings that it
+    # cannot work with.
+    make: Make
+    # (model, sequence length, config.objective) → forward FLOPs per token of text, matrix products alone
+    # (models/flops.py). A training step is counted as three times that.
+    flops: Callable[[PretrainingConfig, int, Settings], float]
+    metrics: tuple[SumMetrics, ...]  # metrics of the sums that its phases give
+    paper: str = ""  # reference for model cards, Markdown
+    in_ablations: bool = True  # whether `compare --suite=ablations` trains it, with ELECTRA's architecture
+
+    # Keys of config.objective that this objective reads and not all others do → their defaults.
+    settings: Settings = NOTHING
+    # Changes a whole configuration, made for ELECTRA, to what this objective requires.
+    adapt: Callable[[Any], None] = lambda config: None
+    # `make` with a fixed distribution in the generator's place (fixed_generators.py); None: it needs a model.
+    make_with_fixed_generator: Make | None = None
+    # The objective whose parameters have the same modules, so that a run of one can start from a run of the
+    # other; "": none.
+    parameters_of: str = ""
+    first_stage: FirstStage | None = None  # the run that it must start from
+
+    # Whether the encoder of the discriminator's shape predicts tokens. It is then published as a generator.
+    predicts_tokens: bool = False
+    fills_masks: bool = True  # whether that published generator was trained on [MASK]
+    card_model: str = "ELECTRA"  # in the heading of model cards: "# ELECTRA discriminator"
+    card_text: str = ""  # opening paragraph of model cards; "": the usual text of discriminator and generator
+    not_published: tuple[str, ...] = ()  # top-level modules that exports leave out
+    not_published_note: str = ""  # what `convert export` prints after "Not exported: "; "": nothing
+    # The objective that continues training from an imported export; "": this one. Another one where exports
+    # leave out modules that training needs.
+    continues_as: str = ""

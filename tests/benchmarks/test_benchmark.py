@@ -1,0 +1,81 @@
+"""The benchmark command: its flags and errors, its suites, and timing in turns."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from electra_jax.benchmarks.suites import SUITES, run_suite
+from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
+from electra_jax.configuration.flags import load_config
+from support.paths import ROOT
+
+
+def benchmark(environment, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "electra_jax.benchmark", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses."),
+        (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <attention|"),
+        (["--suite=cpu", "--config=configs/no.py"], "error: --config=configs/no.py: there is no file"),
+        (
+            ["--suite=cpu", "--config.log.every=1"],
+            "error: --config.log.every: got no configuration to change.",
+        ),
+        (
+            ["--suite=cpu", "--config=configs/debug.py", "--config.log.evry=1"],
+            "error: --config.log.evry: the configuration has no such key. Did you mean --config.log.every?",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(arguments, message, environment):
+    outcome = benchmark(environment, *arguments)
+    assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome.stderr
+
+
+@pytest.mark.slow
+def test_courses_prints_the_figures_that_it_writes(environment, tmp_path):
+    layers = [f"--config.model.{encoder}.num_layers=1" for encoder in ("generator", "discriminator")]
+    recipe = "--config=configs/debug.py:model=mcl"
+    outcome = benchmark(
+        environment, "--suite=courses", recipe, *layers, f"--json={tmp_path / 'figures.json'}"
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [line.split()[0] for line in outcome.stdout.splitlines()] == [*figures]
+    assert figures["batch_size"] == 8 and figures["electra_products_times_electra"] == 1.0
+    assert figures["mcl_products_times_electra"] == pytest.approx(5.0, abs=0.01)  # README.md of benchmarks
+
+
+def test_every_suite_has_a_recipe_and_timed_suites_get_rounds_and_steps(monkeypatch):
+    for name, suite in SUITES.items():
+        load_config(suite.default_config)
+        fake = suite._replace(run=lambda config, **timing: {"config": config, **timing})
+        monkeypatch.setitem(SUITES, name, fake)
+        expected = {"config": {}, "rounds": 3, "steps": 2} if suite.is_timed else {"config": {}}
+        assert run_suite(name, {}, rounds=3, steps=2) == expected
+
+
+def test_contestants_take_turns_and_the_first_step_of_a_turn_is_not_timed():
+    calls = []
+    contestants = [Contestant(name, lambda name=name: calls.append(name)) for name in ("a", "b")]
+    seconds = time_in_turns(contestants, rounds=2, steps=3, description="test")
+    assert "".join(calls) == ("a" * 4 + "b" * 4) * 2
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 6, "b": 6}
+    assert tokens_per_second([1.0, 2.0, 4.0], 8) == {
+        "median": 4.0,
+        "lower_quartile": 8 / 3,
+        "upper_quartile": 8 / 1.5,
+    }
