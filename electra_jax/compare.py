@@ -13,8 +13,8 @@ ablations           ELECTRA, masked language modelling and the objectives betwee
 courses             MCL built up: RTD alone, which is ELECTRA; with swapped tokens; also with inserted ones;
                     also with the corrections; and the average of these four models.
 embedding_sharing   The same model with embeddings tied (ES), separate (NES) and gradient-disentangled (GDES),
-                    as in DeBERTaV3 §3.3; also the average cosine similarity of the embeddings of two different
-                    words, in each encoder.
+                    as in DeBERTaV3 §3.3; also the average cosine similarity of two different words'
+                    embeddings in each encoder.
 
 The first variant takes config.train.num_steps, the others as many steps as cost the same FLOPs. Every run is
 measured on held-out text. With --tasks each is also fine-tuned on the tasks of that configuration, from as
