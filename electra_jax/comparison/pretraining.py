@@ -14,7 +14,7 @@ from data_pipelines.sample.prepare import prepare_sample
 from electra_jax.comparison.equal_flops import equal_flops_runs
 from electra_jax.comparison.suites import Suite, objective, setting
 from electra_jax.finetuning.results import Result
-from electra_jax.pretrain import run as pretrain
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.soups.averaging import SoupOptions, make_soup
 
 UNIFORM_SOUP = SoupOptions("uniform", None, (), {}, different_starts=False)

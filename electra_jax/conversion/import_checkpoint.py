@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import last_stage
@@ -21,7 +22,6 @@ from electra_jax.huggingface.published_models import Params, from_published, to_
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
-from electra_jax.runs.directory import write_json
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 

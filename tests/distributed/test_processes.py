@@ -80,19 +80,18 @@ class Processes:
         return "\n".join(path.read_text(errors="replace") for path in self.outputs)
 
     def batches(self):
-        """(kind, number) → rows of every batch that all processes had, put together from the shards that each
-        held."""
+        """(split, number) → rows of every batch of which all shards were recorded."""
         shards = {}
         for record in self.records:
             lines = map(
                 json.loads, record.read_text().split("\n")[:-1]
             )  # the last is torn where a process was killed
-            own = {(line["kind"], line["number"], line["start"]): line["ids"] for line in lines}
+            own = {(line["split"], line["number"], line["start"]): line["ids"] for line in lines}
             assert not shards.keys() & own.keys()  # no row is on two processes
             shards |= own
         rows = {}
-        for kind, number, start in sorted(shards):
-            rows.setdefault((kind, number), []).extend(shards[kind, number, start])
+        for split, number, start in sorted(shards):
+            rows.setdefault((split, number), []).extend(shards[split, number, start])
         return {key: ids for key, ids in rows.items() if len(ids) == BATCH_SIZE}
 
 
@@ -105,10 +104,10 @@ def batches_of_mixtures(data):
         "eval": (make_sequential([DatasetSource(corpus, split="validation")]), HELD_OUT_BATCHES),
     }
     return {
-        (kind, number): mixture.read(
+        (split, number): mixture.read(
             *mixture.rows_at(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
         ).tolist()
-        for kind, (mixture, length) in mixtures.items()
+        for split, (mixture, length) in mixtures.items()
         for number in range(length)
     }
 
@@ -160,7 +159,7 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
         # missing sign of life.
         assert codes in ([1, -signal.SIGKILL], [-signal.SIGABRT, -signal.SIGKILL]), two.text()
         assert {
-            1: "This was process 0 of 2. Where another one broke off first",
+            1: "Process 0 of 2 exits. If another process failed first",
             -signal.SIGABRT: "most likely indicates that another task died",
         }[codes[0]] in two.text()
     newest = checkpoints(workdir)[-1]
@@ -206,7 +205,7 @@ def test_without_a_cluster_it_says_what_to_give(data, tmp_path, environment):
     )
     assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
     assert (
-        "nothing here says where the other processes are" in outcome.stderr
+        "--distributed: cannot find the other processes" in outcome.stderr
         and "--coordinator=…" in outcome.stderr
     )
 

@@ -3,7 +3,6 @@ without one."""
 
 import contextlib
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +14,16 @@ from hypothesis import strategies as st
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.distributed.stopping import StopNotice
 from electra_jax.objectives.base import Objective, Phase
-from electra_jax.pretrain import start_state
 from electra_jax.runs.directory import check_run_directory
+from electra_jax.runs.pretraining import start_state
 from electra_jax.runs.trained import read_description
-from electra_jax.training import loop
 from electra_jax.training.averaging import interpolate
 from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.loop import Intervals
 from electra_jax.training.program import make_program
 from electra_jax.training.state import AveragedTrainState, TrainState
-from electra_jax.training.step import NO_STEP
-from electra_jax.training.writers import MetricWriters
+from support.fake_run import FakeRun
 from support.tiny import rows
 from support.training_steps import config
 
@@ -206,39 +203,23 @@ def test_a_run_that_starts_from_it_has_it_as_parameters_and_as_average(averaged,
         np.testing.assert_allclose(average, DECAY * first + (1 - DECAY) * params, rtol=1e-5, atol=1e-7)
 
 
+class MeasuredRun(FakeRun):
+    """Evaluates and probes, and notes the parameters."""
+
+    def train_step(self, state, ids):
+        _, window = super().train_step(state, ids)
+        return state.replace(step=state.step + 1), window
+
+    def probe(self, params):
+        return self.evaluate(params)
+
+
 def test_evaluations_and_probes_measure_it(tmp_path):
-    seen = []
-
-    def step_fn(state, ids):
-        state = state.replace(step=state.step + 1)
-        return state, {"steps": 1, "loss": 1.0, "tokens": 8, "gradient_norm": 0.0, "nonfinite_step": NO_STEP}
-
-    def measure(params):
-        seen.append(params)
-        return {"mlm_loss": 1.0}
-
-    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
-    checkpointer = types.SimpleNamespace(save=lambda *_: None, wait=lambda: None)
+    run = MeasuredRun(tmp_path)
     for state in (
         TrainState(0, "parameters", {}, {}),
         AveragedTrainState(0, "parameters", {}, {}, "average"),
     ):
-        with MetricWriters(
-            tmp_path / type(state).__name__, tensorboard=False, progress=False, total_steps=2, start_step=0
-        ) as writers:
-            loop.train(
-                state,
-                step_fn,
-                batches,
-                loop.Intervals(2, 1, 2, 2, 2),
-                evaluate=measure,
-                probe=measure,
-                write=writers,
-                checkpointer=checkpointer,
-                run={},
-                schedule=lambda step: 0.0,
-                flops_per_token=1.0,
-                peak_flops=None,
-                stop=StopNotice(),
-            )
-    assert seen == ["parameters"] * 2 + ["average"] * 2
+        run.workdir = tmp_path / type(state).__name__
+        run.go(state, Intervals(2, log=1, evaluate=2, checkpoint=2, probe=2))
+    assert run.evaluated == ["parameters"] * 2 + ["average"] * 2

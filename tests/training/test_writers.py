@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from electra_jax.training import writers
+from electra_jax.training import progress, writers
 from electra_jax.training.writers import MetricWriters, read_metrics
 
 
@@ -150,9 +150,7 @@ def test_tensorboard_holds_the_same_values(tmp_path):
 
 def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(
-        ImportError, match=r"config.log.tensorboard needs .* pip install 'electra_jax\[track\]'"
-    ):
+    with pytest.raises(ImportError, match=r"config\.log\.tensorboard needs .*pip install -e '\.\[track\]'"):
         open_writers(tmp_path, tensorboard=True)
 
 
@@ -161,7 +159,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr(writers.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
 def test_plain_lines_are_throttled_and_tell_the_time_left(tmp_path, monkeypatch, capsys):

@@ -14,14 +14,14 @@ from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.mixture import DatasetSource, make_mixture
-from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
-from electra_jax import pretrain
+from data_pipelines.tokenizers.directory import SpecialIds
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import MASKING, mask_tokens
 from electra_jax.runs import inputs as run_inputs
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
 from support import real_vocabulary
 from support.tiny_run import LENGTH, start, values
@@ -109,12 +109,12 @@ def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monk
 
     monkeypatch.setattr(run_inputs, "make_objective", make)
     with pytest.raises(Reached) as reached:
-        pretrain.run(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
+        pretrain(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
     assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100),)
     with pytest.raises(
         ValueError, match=r"vocab_size: got 30521, but the datasets' tokenizer has 30522 entries"
     ):
-        pretrain.run(configuration(electra_data, model__vocab_size=ROWS - 1), tmp_path / "run")
+        pretrain(configuration(electra_data, model__vocab_size=ROWS - 1), tmp_path / "run")
 
 
 @pytest.mark.slow
