@@ -40,8 +40,8 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
 
 
 def _flat_settings(description: dict[str, Any]) -> dict[str, Any]:
-    """The description as {"config.section.key": value}. Keys of config.objective that the objective does not read are left out, since
-    older runs have the keys of all objectives."""
+    """The description as {"config.section.key": value}, without keys of config.objective that its objective
+    does not read, since older runs have the keys of all objectives."""
     config = description["config"]
     if "objective" in config:
         config = config | {"objective": clean_objective(config["objective"])}

@@ -1,4 +1,4 @@
-"""`python -m electra_jax.doctor`: what is wrong is found before the run, on whichever process it is."""
+"""`python -m electra_jax.doctor` finds before a run what would fail in it, on whichever process."""
 
 import shutil
 import socket
@@ -34,7 +34,7 @@ def lines(output):
     return [" ".join(line.split()) for line in output.splitlines()]
 
 
-def test_all_is_well_and_nothing_is_left_behind(data, environment, tmp_path):
+def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path):
     process = start(tmp_path / "new" / "run", data, environment, ["--expect_devices=1"])
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -45,7 +45,7 @@ def test_all_is_well_and_nothing_is_left_behind(data, environment, tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_every_mistake_is_named_in_one_go(data, environment, tmp_path):
+def test_all_mistakes_are_reported_at_once(data, environment, tmp_path):
     (tmp_path / "file").write_text("")
     process = start(
         tmp_path / "file" / "run", data, environment, ["--expect_devices=8"], data__sequence_length=64
@@ -86,7 +86,7 @@ def test_a_process_with_other_settings_another_disk_and_other_data_is_named(data
     assert any(line.startswith("the files of processes [1] are not seen here") for line in shown)
     assert any(line.startswith("the files of processes [0] are not seen here") for line in shown)
     assert shown.count("not the same on every process. Copy the datasets again.") == 2
-    assert "same everywhere" not in outputs[1][0]  # the first speaks for all
+    assert "same everywhere" not in outputs[1][0]  # process 0 prints for all
 
 
 def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
@@ -103,7 +103,7 @@ def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_missing_is_said_and_does_not_hang(data, environment, tmp_path):
+def test_a_missing_process_is_reported_and_does_not_hang(data, environment, tmp_path):
     process = start(
         tmp_path / "run",
         data,
@@ -136,11 +136,11 @@ def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (2**40 * 3, "3.0 TiB")]
 )
-def test_bytes_for_people(number, text):
+def test_bytes_are_formatted(number, text):
     assert format_bytes(number) == text
 
 
-def test_help_teaches():
+def test_help_explains_flags_and_exit_codes():
     outcome = subprocess.run(
         [sys.executable, "-m", "electra_jax.doctor", "--help"],
         cwd=ROOT,

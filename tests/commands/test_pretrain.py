@@ -1,5 +1,5 @@
-"""`python -m electra_jax.pretrain` as people run it: to the end, killed, starved of disk, with NaN, and with
-wrong settings."""
+"""`python -m electra_jax.pretrain` as people run it: to the end, killed, on a full disk, with NaN, and with wrong
+settings."""
 
 import functools
 import json
@@ -86,7 +86,7 @@ def kill_after_a_checkpoint(workdir, data, environment):
 
 
 @pytest.mark.slow
-def test_killed_then_starved_of_disk_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
+def test_killed_then_on_a_full_disk_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
     expected, workdir = comparable(finished[0]), tmp_path / "killed"
     kill_after_a_checkpoint(workdir, data, environment)
     killed_at = checkpoints(workdir)
@@ -109,7 +109,7 @@ def test_killed_then_starved_of_disk_then_resumed_equals_uninterrupted(finished,
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
+def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
     outcome = start(
         tmp_path / "run",
         data,
@@ -212,9 +212,7 @@ def test_the_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops
         ),
     ],
 )
-def test_a_wrong_setting_says_what_to_change_and_leaves_nothing_behind(
-    changes, error, message, data, tmp_path
-):
+def test_a_wrong_setting_names_its_key_and_nothing_is_written(changes, error, message, data, tmp_path):
     truncated = tmp_path / "truncated"
     shutil.copytree(data / "corpus", truncated)
     shard = next(truncated.glob("*-train.array_record-00000*"))

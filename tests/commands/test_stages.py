@@ -1,5 +1,4 @@
-"""Stages of a run: which steps they are, what they read, and that a run which changes on its way is still one
-run."""
+"""Stages: their steps, their data, and that a run with stages is one run, which resumes exactly."""
 
 import collections
 import json
@@ -94,7 +93,7 @@ def test_a_stage_keeps_what_it_does_not_name():
         90,
         90,
     ]
-    assert config["train"]["batch_size"] == 32  # what it was made from is left as it was
+    assert config["train"]["batch_size"] == 32  # `staged` is not changed
     assert shapes(staged()) == [(0, 100, 32, 64, first)]
 
 
@@ -127,7 +126,7 @@ def test_a_stage_keeps_what_it_does_not_name():
         ([(100, {"train.batch_size": 64})], r"from the steps \[100\] on, .*config\.train\.num_steps=100"),
     ],
 )
-def test_wrong_stages_say_what_to_change(stages, message):
+def test_errors_of_stages_name_what_to_change(stages, message):
     with pytest.raises(ValueError, match=message):
         make_stages(staged(*stages))
 
@@ -166,7 +165,7 @@ def test_how_many_examples_of_a_mixture_are_of_each_dataset(weights, many):
     )
     counts = collections.Counter(mixed[index] for index in range(small))
     assert examples_of_each(weights, small) == [counts[index] for index in range(len(weights))]
-    assert sum(examples_of_each(weights, many)) == many  # at once, however many
+    assert sum(examples_of_each(weights, many)) == many  # fast, however many
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +194,7 @@ def rows_of(mixed, count):
     ]
 
 
-def test_whatever_batches_and_mixtures_come_every_dataset_is_read_in_its_own_order(corpora):
+def test_every_dataset_is_read_in_its_own_order_whatever_the_batches_and_mixtures(corpora):
     paths = [str(corpora / "long"), str(corpora / "second")]
     reference = rows_of(make_mixture([DatasetSource(path) for path in paths], seed=3), 4000)
     orders = {path: [row for name, row in reference if name == path] for path in paths}
@@ -230,7 +229,7 @@ def test_whatever_batches_and_mixtures_come_every_dataset_is_read_in_its_own_ord
     check()
 
 
-def test_a_dataset_that_is_there_twice_goes_on_twice(corpora):
+def test_a_dataset_listed_twice_is_continued_twice(corpora):
     path = str(corpora / "long")
     whole = make_mixture([DatasetSource(path), DatasetSource(path)], seed=0)
     _, then = continue_sources([([DatasetSource(path)] * 2, 40)] * 2)
@@ -238,7 +237,7 @@ def test_a_dataset_that_is_there_twice_goes_on_twice(corpora):
 
 
 def configuration(corpora, stages=(), **changes):
-    """A small run that begins with 8 rows of 16."""
+    """A small run that starts with 8 rows of 16."""
     config = load_config("configs/debug.py")
     small = {
         "model.generator.num_layers": 1,
@@ -259,7 +258,7 @@ def configuration(corpora, stages=(), **changes):
     return config.to_dict()
 
 
-RAMP, LENGTHENED = 5, 9  # where the second and third stage begin
+RAMP, LENGTHENED = 5, 9  # first steps of the second and third stage
 
 
 def three_stages(corpora):
@@ -309,9 +308,7 @@ def three_stages(corpora):
         ),
     ],
 )
-def test_the_data_of_every_stage_are_looked_at_before_the_first_step(
-    change, error, message, corpora, tmp_path
-):
+def test_the_data_of_every_stage_are_checked_before_the_first_step(change, error, message, corpora, tmp_path):
     change = {
         key: value.format(corpora=corpora) if isinstance(value, str) else value
         for key, value in change.items()
@@ -329,7 +326,7 @@ def test_rows_longer_than_the_model_are_refused(corpora, tmp_path):
         open_inputs(config, tmp_path / "run")
 
 
-def test_stages_have_one_state_and_doctor_finds_them_well(corpora, tmp_path, monkeypatch):
+def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, monkeypatch):
     opened, looked_at, load = [], [], mixture.load_dataset_info
     monkeypatch.setattr(mixture, "load_dataset_info", lambda path: looked_at.append(path) or load(path))
     config = configuration(corpora, three_stages(corpora))
@@ -422,7 +419,7 @@ def whole(corpora, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_reads_what_its_stages_say(whole, corpora):
+def test_a_run_reads_the_data_of_its_stages(whole, corpora):
     _, watched = whole
     short = make_mixture([DatasetSource(str(corpora / "short"))], seed=0)
     read = np.concatenate([watched.ids[step] for step in range(LENGTHENED)])
@@ -514,7 +511,7 @@ def test_other_stages_are_another_run(whole, corpora):
 
 
 @pytest.mark.slow
-def test_interrupted_anywhere_a_run_goes_on_as_if_nothing_had_been(whole, corpora, tmp_path, monkeypatch):
+def test_a_run_interrupted_anywhere_resumes_exactly(whole, corpora, tmp_path, monkeypatch):
     workdir, watched = tmp_path / "run", Watched(monkeypatch)
 
     def stopped():
@@ -524,8 +521,7 @@ def test_interrupted_anywhere_a_run_goes_on_as_if_nothing_had_been(whole, corpor
         raise PowerCut
 
     config = configuration(corpora, three_stages(corpora))
-    # In the midst of a window; between two stages; one step after; and without a notice, two steps after the
-    # next boundary.
+    # Within a window; between two stages; one step later; and killed two steps after the next boundary.
     for step, event, error, saved in (
         (3, stopped, Stopped, 3),
         (RAMP, stopped, Stopped, RAMP),

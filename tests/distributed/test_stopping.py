@@ -1,5 +1,4 @@
-"""Told to stop: wherever the notice comes, everything done so far is saved, once, and the run goes on from
-there."""
+"""A run that is told to stop saves everything done so far, once, and resumes from there."""
 
 import contextlib
 import os
@@ -27,12 +26,12 @@ LAST = 6
 
 
 def told(number=signal.SIGTERM):
-    """A notice, as it comes from outside."""
+    """Send this process the signal."""
     os.kill(os.getpid(), number)
 
 
 def told_soon():
-    """A notice during what the caller does next."""
+    """Send this process SIGTERM a moment later."""
     threading.Timer(0.1, told).start()
 
 
@@ -97,12 +96,12 @@ def rows(workdir):
     ],
 )
 @pytest.mark.parametrize("how", [told, told_soon])
-def test_it_is_saved_and_goes_on(phase, step, saved, how, tmp_path, capsys):
-    def hangs():  # until the notice: what is broken off need not come to its end
+def test_the_run_is_saved_and_resumes(phase, step, saved, how, tmp_path, capsys):
+    def hangs():  # until the signal interrupts it
         how()
         if phase != "step":
             threading.Event().wait(30)
-            raise AssertionError("not broken off")
+            raise AssertionError("not interrupted")
         threading.Event().wait(0.3)
 
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken", {(phase, step): hangs})
@@ -138,26 +137,26 @@ def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
         Run(tmp_path / "twice", {("step", 1): twice}).start(0)
 
 
-def test_sigterm_while_saving_changes_nothing_and_handlers_are_given_back():
+def test_sigterm_while_saving_changes_nothing_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopNotice() as stop:
         stop.check()
         told()
-        told()  # outside of waiting(): heard, and no more
+        told()  # outside waiting(): only noted
         with pytest.raises(Stopped):
             stop.check()
         with pytest.raises(Stopped), stop.waiting():
-            raise AssertionError("a notice that came earlier counts at once")
+            raise AssertionError("a signal that came earlier counts at once")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_notice_is_not_taken_for_a_failure_by_what_catches_exceptions():
+def test_code_that_catches_exceptions_does_not_catch_a_stop():
     with StopNotice() as stop, pytest.raises(Stopped), contextlib.suppress(Exception), stop.waiting():
         told()
 
 
 def test_a_stopped_command_ends_without_clean_up():
-    """Which would crash where XLA goes on compiling what nobody waits for any more."""
+    """Clean-up would crash while XLA still compiles."""
     program = (
         "import atexit\nfrom electra_jax.distributed.stopping import Stopped, leaving_at_once\n"
         "atexit.register(print, 'clean-up')\nwith leaving_at_once():\n    print('saved')\n    {}\n"
@@ -175,7 +174,7 @@ def test_a_stopped_command_ends_without_clean_up():
     assert [outcome.stderr for outcome in outcomes] == ["", interrupted, ""]
 
 
-def test_evaluation_asks_before_every_batch():
+def test_evaluation_checks_before_every_batch():
     asked = []
 
     def check():
@@ -195,7 +194,7 @@ def test_evaluation_asks_before_every_batch():
     assert asked == [0, 1]
 
 
-def test_a_wait_for_rows_is_broken_off_and_the_loader_ends():
+def test_a_wait_for_rows_is_interrupted_and_the_loader_ends():
     arrived = threading.Event()
 
     def read(dataset_index, row):

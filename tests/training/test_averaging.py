@@ -1,5 +1,4 @@
-"""The moving average of the parameters during training: its recursion, its place, its checkpoints, and runs
-without one."""
+"""The moving average of the parameters: its recursion, sharding and checkpoints, and runs without one."""
 
 import contextlib
 import json
@@ -37,8 +36,7 @@ def on_host(tree):
 
 
 def make_regression():
-    """An objective that compiles at once: of each row a linear function of its mean embedding, to be near
-    1."""
+    """An objective that compiles at once: a linear function of each row's mean embedding should be near 1."""
 
     def init(key, sequence_length):
         draw = lambda shape, axes: nn.Partitioned(0.1 * jax.random.normal(key, shape), axes)
@@ -54,9 +52,9 @@ def make_regression():
         )
         return jnp.square(y_BK - 1.0).mean(), ({"tokens": jnp.float32(ids_BL.size)}, carry)
 
-    return Objective(
-        init, lambda key, ids_BL: ids_BL, lambda batch: {}, (Phase("all", ("table", "output"), loss),)
-    )
+    phases = (Phase("all", ("table", "output"), loss),)
+    targets = lambda ids_BL: (ids_BL, jnp.ones_like(ids_BL))
+    return Objective(init, lambda key, ids_BL: ids_BL, lambda batch: {}, phases, targets)
 
 
 def program_of(ema_decay):
@@ -103,13 +101,13 @@ def test_recursion_against_numpy(decay, steps, seed):
         expected = decay * expected + (1 - decay) * point
     np.testing.assert_allclose(average["x"], expected, rtol=1e-5, atol=1e-6)
     weights = np.array([decay**steps, *((1 - decay) * decay ** np.arange(steps - 1, -1, -1.0))])
-    assert weights.sum() == pytest.approx(1.0)  # so that there is no bias to correct
+    assert weights.sum() == pytest.approx(1.0)  # so there is no bias to correct
     np.testing.assert_allclose(expected, weights @ path, atol=1e-6)
     still = interpolate({"x": path[0]}, {"x": path[0]}, np.float32(1 - decay))["x"]
     np.testing.assert_array_equal(still, path[0])
 
 
-def test_the_step_averages_what_it_updated_where_that_lies(averaged):
+def test_the_step_averages_the_updated_parameters_with_their_sharding(averaged):
     _, trajectory, state, _, _ = averaged
     expected = [leaf.astype(np.float64) for leaf in trajectory[0]]
     for params in trajectory[1:]:
@@ -141,7 +139,7 @@ def test_checkpoints_hold_it_and_resuming_is_bitwise_exact(averaged):
     assert any((one != other).any() for one, other in zip(ema, trajectory[SAVED], strict=True))
 
 
-def test_without_it_the_state_is_as_it_was_and_training_the_same_either_way(averaged, tmp_path):
+def test_training_is_the_same_without_an_average_and_the_state_has_none(averaged, tmp_path):
     _, trajectory, *_ = averaged
     with (
         axis_context(make_mesh(EIGHT)),
@@ -159,7 +157,7 @@ def test_without_it_the_state_is_as_it_was_and_training_the_same_either_way(aver
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
-def test_a_decay_that_is_none_is_refused(decay):
+def test_a_decay_outside_its_range_is_refused(decay):
     with pytest.raises(
         ValueError, match=rf"config\.train\.ema_decay: got {decay}, expected 0 \(no average is kept\) or a"
     ):
@@ -188,7 +186,7 @@ def test_a_run_keeps_its_average_and_older_runs_have_none(tmp_path):
     check_run_directory(tmp_path, {"config": {"train": {}}})  # of fine-tuning, which has no such keys
 
 
-def test_a_run_that_starts_from_it_has_it_as_parameters_and_as_average(averaged, tmp_path, capsys):
+def test_a_run_that_starts_from_an_average_has_it_as_parameters_and_as_average(averaged, tmp_path, capsys):
     program, _, _, checkpointer, run = averaged
     with axis_context(make_mesh(EIGHT)):
         ema = on_host(checkpointer.restore(SAVED, program.abstract_state).ema)
@@ -198,7 +196,7 @@ def test_a_run_that_starts_from_it_has_it_as_parameters_and_as_average(averaged,
             np.testing.assert_array_equal(params, expected)
             np.testing.assert_array_equal(average, expected)
             assert average.sharding == params.sharding
-        state, trajectory = train(program, state, 0, 1)  # which takes both
+        state, trajectory = train(program, state, 0, 1)  # donates both
     for average, params, first in zip(on_host(state.ema), trajectory[0], ema, strict=True):
         np.testing.assert_allclose(average, DECAY * first + (1 - DECAY) * params, rtol=1e-5, atol=1e-7)
 
