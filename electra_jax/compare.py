@@ -34,16 +34,16 @@ import jax
 from absl import app, flags
 from ml_collections import config_dict
 
+from data_pipelines.json_files import write_json
 from electra_jax.comparison.suites import SUITES, Change, Suite
 from electra_jax.configuration import flags as command_line
-from electra_jax.configuration.flags import define_flags, load_config, parse_flags
+from electra_jax.configuration.flags import define_flags, load_config, parse_flags, silence_libraries
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.evaluate import equal_steps, evaluate
 from electra_jax.finetune import SEED
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.results import Result, plot, table, to_json
-from electra_jax.pretrain import run, silence_libraries
-from electra_jax.runs.directory import write_json
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.soups.averaging import SoupOptions, make_soup
 from electra_jax.training.loop import NonFiniteLossError
 
@@ -54,7 +54,7 @@ def compare(suite: Suite, config: config_dict.ConfigDict, workdir: Path, num_see
     A seed decides the start, the masks and the order of the data.
 
     Raises:
-      ValueError, OSError, NonFiniteLossError: see `pretrain.run`, `make_soup`.
+      ValueError, OSError, NonFiniteLossError: see `pretrain`, `make_soup`.
     """
     results = []
     plan = list(
@@ -67,7 +67,7 @@ def compare(suite: Suite, config: config_dict.ConfigDict, workdir: Path, num_see
                 f"[{index + 1}/{len(plan)}] {directory}: {variant['train']['num_steps']:,} steps",
                 file=sys.stderr,
             )
-            summary = run(variant, directory)
+            summary = pretrain(variant, directory)
             jax.clear_caches()  # every run compiles its own step, and they would add up
         results.append(Result(name, seed, suite.measure(directory, summary)))
     for seed, (name, ingredients) in itertools.product(range(num_seeds), suite.soups.items()):

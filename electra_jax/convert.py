@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import export_run, export_task, import_checkpoint
 from electra_jax.finetuning.model_files import MODEL_FILE, is_saved_model
 from electra_jax.huggingface.card import Publication
 from electra_jax.huggingface.export import DTYPES
 from electra_jax.huggingface.restore import KINDS, MISSING_GENERATOR
 from electra_jax.models.config import EMBEDDING_SHARING
-from electra_jax.pretrain import silence_libraries
 
 EXPORT = """Write a run's newest checkpoint as Hugging Face repositories: OUT/discriminator, the model to fine-tune, and
 OUT/generator, the one that fills in masks. Where PyTorch and transformers are installed both are loaded with them and compared

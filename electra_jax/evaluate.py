@@ -21,11 +21,12 @@ import jax
 from absl import app, flags
 from ml_collections import config_dict
 
+from data_pipelines.json_files import write_json
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from electra_jax import finetune
 from electra_jax.configuration import flags as command_line
-from electra_jax.configuration.flags import define_flags, parse_flags
+from electra_jax.configuration.flags import define_flags, parse_flags, silence_libraries
 from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.finetune import Plan
@@ -34,9 +35,7 @@ from electra_jax.finetuning.results import Result, plot, table, to_json
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep, spell
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
-from electra_jax.pretrain import run as pretrain
-from electra_jax.pretrain import silence_libraries
-from electra_jax.runs.directory import write_json
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.training.loop import NonFiniteLossError
 
 
@@ -49,7 +48,7 @@ def pretrain_objectives(
     The configuration's own objective takes its train.num_steps; the others as many as cost the same FLOPs.
 
     Raises:
-      ValueError, OSError, NonFiniteLossError: see `pretrain.run`.
+      ValueError, OSError, NonFiniteLossError: see `pretrain`.
     """
     datasets = [
         prepare_sample(path, workdir / "sample", sequence_length=config["data"]["sequence_length"])

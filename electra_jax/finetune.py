@@ -23,6 +23,7 @@ from absl import app, flags
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.configuration import flags as command_line
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import define_flags, parse_flags
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.stopping import leaving_at_once
@@ -63,6 +64,7 @@ def run(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
         print(note, file=sys.stderr)
     mesh = make_mesh(config["mesh"])
     for settings in plan.sweep:
+        check_values(apply_settings(config, settings))
         batch_size = apply_settings(config, settings)["train"]["batch_size"]
         if batch_size % mesh.size:
             raise ValueError(

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.sample.trec_questions import COARSE, FINE, SOURCE, SPLITS, fetch
+from data_pipelines.sample import trec_questions
 
 
 @errors_on_the_terminal()
@@ -19,10 +19,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for train.tsv and test.tsv")
-    for split, path in fetch(parser.parse_args(argv).out).items():
-        print(f"{path}  {SPLITS[split]} questions, {path.stat().st_size / 1e3:.0f} kB")
-    print(f"classes: {len(COARSE)} coarse, {len(FINE)} fine")
-    print(f"source: {SOURCE}")
+    for split, path in trec_questions.fetch(parser.parse_args(argv).out).items():
+        print(f"{path}  {trec_questions.SPLITS[split]} questions, {path.stat().st_size / 1e3:.0f} kB")
+    print(f"classes: {len(trec_questions.COARSE)} coarse, {len(trec_questions.FINE)} fine")
+    print(f"source: {trec_questions.SOURCE}")
 
 
 if __name__ == "__main__":

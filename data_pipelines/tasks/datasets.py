@@ -1,4 +1,4 @@
-"""Labelled rows and sentences out of TensorFlow Datasets in ArrayRecord, read without TensorFlow."""
+"""Read labelled rows and sentences from TensorFlow Datasets in ArrayRecord format, without TensorFlow."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.tasks.records import Columns, Row, Sentence, as_sentence, as_text
 
-# The features of the tasks that TensorFlow Datasets publishes, so that a config need only name the dataset.
+# Features of tasks that TensorFlow Datasets publishes, so that a config only has to name the dataset.
 PUBLISHED = {
     "glue/cola": Columns("sentence", "", "label"),
     "glue/sst2": Columns("sentence", "", "label"),
@@ -24,29 +24,27 @@ PUBLISHED = {
     "glue/rte": Columns("sentence1", "sentence2", "label"),
     "glue/wnli": Columns("sentence1", "sentence2", "label"),
     "xnli": Columns("premise", "hypothesis", "label"),
-    "xtreme_xnli": Columns(
-        "premise", "hypothesis", "label"
-    ),  # MNLI's training examples in the languages of XNLI
+    "xtreme_xnli": Columns("premise", "hypothesis", "label"),  # MNLI's training examples in XNLI's languages
 }
 SPLIT_ORDER = ("train", "validation", "dev", "test")
 READ_EXAMPLES = 1024
 
 
 class TaskDataset:
-    """A prepared dataset: what its features are called, and the examples of a split."""
+    """A prepared dataset: the names of its features, and the examples of each split."""
 
     def __init__(self, source: str, columns: Columns):
-        """Open `source`, a name or a directory; columns that are "" are those of the published task.
+        """Open `source`, a name or a directory; for columns that are "" a published task has defaults.
 
         Raises:
-          ValueError: it cannot be read, or has no such feature.
+          ValueError: it cannot be read, or lacks a feature.
         """
         self.source = source
         try:
             builder = tfds.builder_from_directory(source) if Path(source).is_dir() else tfds.builder(source)
             if not builder.info.splits:
                 raise ValueError("it is not prepared")
-        except Exception as error:  # whatever it meets on the way
+        except Exception as error:  # the library raises many types
             raise _unreadable(source, error) from error
         self.builder, features = builder, builder.info.features
         config = builder.builder_config
@@ -77,10 +75,10 @@ class TaskDataset:
         self.splits = sorted(builder.info.splits, key=split_place)
 
     def read(self, split: str, *, language: str, tagging: bool) -> list[Row] | list[Sentence]:
-        """All examples of `split`; `language` chooses among translations.
+        """All examples of `split`; `language` selects a translation.
 
         Raises:
-          ValueError: no such split, or an example that is not what the task needs.
+          ValueError: no such split, or an example of the wrong form.
         """
         if self.languages and language not in self.languages:
             raise ValueError(
@@ -91,13 +89,13 @@ class TaskDataset:
             self._sentence(example, where) if tagging else self._row(example, where, language)
             for where, example in self.examples(split)
         ]
-        # In regression the published test splits say -1 for "not told", as class labels do.
+        # Published test splits of regression tasks have -1 for an unknown label, as class labels do.
         if not tagging and split != "train" and all(row.label == -1 for row in read):
             read = [row._replace(label=None) for row in read]
         return read
 
     def examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(where, features) of all examples of `split`; `where` is for messages.
+        """(location for messages, features) of all examples of `split`.
 
         Raises:
           ValueError: no such split, or it cannot be read.
@@ -106,7 +104,7 @@ class TaskDataset:
             if split not in self.splits:
                 raise ValueError(f"no split {split!r}, found {', '.join(self.splits)}")
             examples = self.builder.as_data_source(split=split)
-        except Exception as error:  # whatever the library meets on the way
+        except Exception as error:  # the library raises many types
             raise _unreadable(self.source, error) from error
         for start in range(0, len(examples), READ_EXAMPLES):
             indices = range(start, min(start + READ_EXAMPLES, len(examples)))
@@ -137,13 +135,12 @@ class TaskDataset:
 
 
 def split_place(split: str) -> int:
-    """Where a split comes in the order of a task; "validation_matched" beside "validation"."""
+    """The place of a split in the order of splits; "validation_matched" has that of "validation"."""
     return next((place for place, name in enumerate(SPLIT_ORDER) if split.startswith(name)), len(SPLIT_ORDER))
 
 
 def _in_language(value: Any, language: str) -> Any:
-    """The text in `language` of a feature Translation or TranslationVariableLanguages; other values as they
-    are."""
+    """The text in `language` of a Translation or TranslationVariableLanguages; other values unchanged."""
     if not isinstance(value, dict):
         return value
     if set(value) == {"language", "translation"}:
@@ -154,7 +151,7 @@ def _in_language(value: Any, language: str) -> Any:
 
 
 def _unreadable(source: str, error: Exception) -> ValueError:
-    reason = str(error).partition("\n")[0]  # the list of every known dataset follows
+    reason = str(error).partition("\n")[0]  # a list of every known dataset follows
     return ValueError(
         f"{source}: cannot be read ({reason}); expected the name or directory of a dataset already prepared "
         "with file_format='array_record'; check config.task.source"

@@ -1,4 +1,4 @@
-"""Sentences, pairs and tagged sentences as token ids."""
+"""Encode sentences, pairs and tagged sentences as token ids."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.tasks.labels import NO_TAG
 from data_pipelines.tasks.load import TaggedExample, TextExample
 from data_pipelines.tokenizers.load import Tokenizer
 
-NO_TAG = -1  # of a token that does not begin a word
 ENCODE_TEXTS = 1024
 
 
 class EncodedExample(NamedTuple):
-    """An example as token ids, or the part of one."""
+    """The token ids of an example, or of a part of one."""
 
     ids: np.ndarray  # int32 [n], [CLS] … [SEP] (… [SEP])
-    label: int | float | np.ndarray | None  # as in the example; of tags int32 [n], NO_TAG where none belongs
-    example: int  # its place among the examples
+    label: int | float | np.ndarray | None  # see data_pipelines/tasks/labels.py
+    example: int  # index of the example
 
 
 def encode_examples(
@@ -26,12 +26,11 @@ def encode_examples(
     examples: Sequence[TextExample] | Sequence[TaggedExample],
     max_length: int,
 ) -> tuple[list[EncodedExample], int]:
-    """Token ids of at most `max_length`, and how many examples did not fit whole.
+    """Token ids of every example, at most `max_length` each, and the number of examples that did not fit.
 
-    [CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with the longer of the two cut first. Tagged words are
-    encoded one by one; the first piece carries the tag, and a word that has no piece gets [UNK]. A sentence
-    that does not fit becomes several examples, divided between words; only a single word that does not fit is
-    cut.
+    [CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with the longer of the two truncated first. Tagged words
+    are encoded one by one; the first piece carries the tag, and a word without pieces becomes [UNK]. A
+    sentence that does not fit is divided between words; only a single word that does not fit is truncated.
 
     Raises:
       ValueError: `max_length` leaves no room for text.
@@ -46,9 +45,9 @@ def encode_examples(
     encode = _encode_tagged if is_tagged else _encode_texts
     encoded, cut = [], 0
     for start in range(0, len(examples), ENCODE_TEXTS):
-        some, some_cut = encode(tokenizer, examples[start : start + ENCODE_TEXTS], max_length)
-        encoded += [example._replace(example=start + example.example) for example in some]
-        cut += some_cut
+        batch, batch_cut = encode(tokenizer, examples[start : start + ENCODE_TEXTS], max_length)
+        encoded += [example._replace(example=start + example.example) for example in batch]
+        cut += batch_cut
     return encoded, cut
 
 
@@ -66,8 +65,7 @@ def _encode_texts(
         if pair is None:
             ids = [cls, *text[:room], sep]
         else:
-            # What is left after taking tokens off the longer one, or off the pair where both are as long, one
-            # by one.
+            # The result of removing single tokens from the longer one, or from the pair if both are equal.
             pair = pair[: max(room // 2, room - len(text))]
             ids = [cls, *text[: room - len(pair)], sep, *pair, sep]
         encoded.append(EncodedExample(np.array(ids, np.int32), example.label, index))

@@ -1,5 +1,4 @@
-"""Labelled rows and sentences out of files: .tsv, .csv, .jsonl, .conllu and column files, each also with
-.gz."""
+"""Read labelled rows and sentences: .tsv, .csv, .jsonl, .conllu and column files, also with .gz."""
 
 import csv
 import gzip
@@ -18,20 +17,20 @@ ROW_FILES = (".tsv", ".csv", ".jsonl")
 SENTENCE_FILES = (".conllu", ".conll", ".txt", ".jsonl")
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 CONLLU_DEFAULT = Columns("form", "", "upos")
-DOCUMENT_MARK = "-DOCSTART-"  # CoNLL-2003 writes it as a word of its own before each document
+DOCUMENT_MARK = "-DOCSTART-"  # in CoNLL-2003 a word before each document
 
 
 def ending_of(path: str, *, tagging: bool) -> str:
-    """The extension of a file that this task can be read from, without .gz.
+    """The extension of a file, without .gz.
 
     Raises:
-      ValueError: another extension. FileNotFoundError: no such file.
+      ValueError: the task cannot be read from files with this extension. FileNotFoundError: no such file.
     """
     ending = Path(path.lower().removesuffix(".gz")).suffix
     expected = SENTENCE_FILES if tagging else ROW_FILES
     if ending not in expected:
         raise ValueError(
-            f"{path}: unknown kind of file for {'tagging' if tagging else 'classification or regression'}, "
+            f"{path}: unknown file format for {'tagging' if tagging else 'classification or regression'}, "
             f"expected one of {', '.join(expected)} (also with .gz); convert it, or change config.task.kind"
         )
     check_is_file(path)
@@ -39,7 +38,7 @@ def ending_of(path: str, *, tagging: bool) -> str:
 
 
 def check_is_file(path: str) -> None:
-    """Raises FileNotFoundError where `path` is none."""
+    """Raises FileNotFoundError unless `path` is a file."""
     if not Path(path).is_file():
         what = "is a directory" if Path(path).is_dir() else "does not exist"
         raise FileNotFoundError(
@@ -50,8 +49,8 @@ def check_is_file(path: str) -> None:
 def read_rows(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Row]:
     """The rows of a file for classification or regression; only the split "test" may lack the label's column.
 
-    TSV knows no quotes. A file whose columns are given by name has a header, one whose columns are numbers
-    has none.
+    Quotes have no meaning in TSV. A file has a header if its columns are given by name, and none if they are
+    given by number.
 
     Raises:
       ValueError: a column is missing, or the file is damaged. FileNotFoundError: no such file.
@@ -73,8 +72,8 @@ def read_rows(path: str, columns: Columns, split: str, skipped: Skipped) -> list
 def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Sentence]:
     """The tagged sentences of a file; only the split "test" may lack the tags' column.
 
-    Of CoNLL-U, words alone are read: neither ranges (1-2) nor empty nodes (1.1). In a column file, a line
-    that starts with "#" before a sentence's first word and has not as many columns as the words is a comment.
+    From CoNLL-U only words are read, not ranges (1-2) or empty nodes (1.1). In a column file, a line before a
+    sentence's first word that starts with "#" and has another number of columns than the words is a comment.
     In .jsonl, text and label are lists.
 
     Raises:
@@ -114,8 +113,7 @@ def read_text(path: str) -> str:
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) without ends; "\\n" alone ends a line, for text may hold the other characters
-    that could."""
+    """(number from 1, line). Only "\\n" ends a line, since text may contain the other line separators."""
     return enumerate((line.removesuffix("\r") for line in read_text(path).split("\n")), 1)
 
 
@@ -198,7 +196,7 @@ def _json_records(path: str, columns: Columns, split: str) -> list[tuple[str, di
                 f"{where}: got a {type(record).__name__}, expected an object with the field {columns.text!r}"
             )
         records.append((where, record))
-    # A field that one record lacks is a missing value, one that all lack a wrong name.
+    # A field that some records lack is a missing value; one that all records lack is a wrong name.
     known = dict.fromkeys(name for _, record in records for name in record)
     optional = (columns.label,) if split == "test" else ()
     missing = [name for name in columns if name and name not in known and name not in optional]
@@ -231,7 +229,7 @@ def _read_conllu(path: str, columns: Columns, split: str, skipped: Skipped) -> l
             skipped.add(split, f"a number of columns other than {len(CONLLU_COLUMNS)}", f"{path}:{wrong}")
             continue
         words = [(number, fields) for number, fields in lines if fields[0].isdecimal()]
-        # "_" is an unspecified value; of features it says that there are none.
+        # "_" is an unspecified value; in the column "feats" it means that there are none.
         tags = [
             None if fields[upos] in ("", "_") and CONLLU_COLUMNS[upos] != "feats" else fields[upos]
             for _, fields in words
@@ -256,7 +254,8 @@ def _read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> 
     for key, name in (("text", columns.text), ("label", columns.label)):
         if not name.isdecimal():
             raise ValueError(
-                f"config.task.{key}: got {name!r}, expected a column's number from 0, for {path} has no names"
+                f"config.task.{key}: got {name!r}, expected a column number from 0, since {path} has no "
+                "column names"
             )
     text, label = int(columns.text), int(columns.label)
     blocks = list(_blocks(path))
@@ -292,7 +291,7 @@ def _read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> 
 
 
 def _split_columns(line: str, has_tabs: bool) -> list[str]:
-    """Fields between tabs, or between runs of blanks; other white space can be a word."""
+    """Fields between tabs, or between runs of blanks; other white space can be part of a word."""
     return line.split("\t") if has_tabs else re.split("[ \t]+", line.strip(" \t"))
 
 

@@ -1,8 +1,7 @@
-"""Labelled data for fine-tuning: classification, regression, tagging and questions, out of TensorFlow
+"""Load a task's labelled data (classification, regression, tagging or question answering) from TensorFlow
 Datasets or files.
 
-A row that cannot be used is skipped and counted in `TaskData.notes`; a label that the task does not know is
-an error.
+A row that cannot be used is skipped and counted in `TaskData.notes`; an unknown label is an error.
 """
 
 import math
@@ -11,12 +10,11 @@ from typing import Any, NamedTuple
 
 from data_pipelines.tasks.datasets import TaskDataset, split_place
 from data_pipelines.tasks.files import read_rows, read_sentences
+from data_pipelines.tasks.labels import TASK_TYPES, UNKNOWN
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
 from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped
 
-KINDS = ("classification", "regression", "tagging", "question_answering")
 SPLITS = ("train", "validation", "test")
-UNKNOWN = -2  # a tag in a split without tags
 TFDS_PREFIX = "tfds:"
 ALL_LANGUAGES = "all"
 
@@ -26,18 +24,14 @@ class TextExample(NamedTuple):
 
     text: str
     pair: str | None
-    label: (
-        int | float | None
-    )  # index into TaskData.labels; a number in regression; None where a split has no labels
+    label: int | float | None  # see data_pipelines/tasks/labels.py
 
 
 class TaggedExample(NamedTuple):
-    """A sentence with a tag a word."""
+    """A sentence with one tag per word."""
 
     words: tuple[str, ...]
-    tags: tuple[
-        int, ...
-    ]  # indices into TaskData.labels, one a word; UNKNOWN throughout where a split has none
+    tags: tuple[int, ...]  # see data_pipelines/tasks/labels.py
 
 
 class TaskData(NamedTuple):
@@ -45,21 +39,22 @@ class TaskData(NamedTuple):
 
     labels: tuple[str, ...]  # () for regression
     splits: dict[str, list]  # training first, then validation, then test
-    notes: list[str]  # what was skipped: split, count, reason, first place
+    notes: list[str]  # skipped examples, one sentence per split and reason
 
 
 def load_task(task: dict[str, Any]) -> TaskData:
-    """The examples of `task`, which is config.task; of question answering `Question`s.
+    """The examples of a task: TextExamples, TaggedExamples or Questions.
 
-    `source` names a TensorFlow Dataset, all of whose splits are read. `train`, `validation` and `test` are
-    files or "tfds:NAME_OR_DIRECTORY[@SPLIT]", several with commas between; beside a source they stand for its
-    splits or add one: XNLI has no training split, so train="tfds:glue/mnli" goes with it. Labels are those of
-    config.task.labels, else the dataset's, else those of the training split, sorted (numbers by value). Of a
-    dataset in several languages, `train_language` (or all of them, "all") is trained on and `language`
-    evaluated in.
+    Args:
+      task: config.task. `source` names a TensorFlow Dataset, all of whose splits are read. `train`,
+        `validation` and `test` are files or "tfds:NAME_OR_DIRECTORY[@SPLIT]", separated by commas; together
+        with a source they replace its splits or add one: XNLI has no training split, so it takes
+        train="tfds:glue/mnli". Labels are those of `labels`, else the dataset's, else those of the training
+        split, sorted (numbers by value). A dataset in several languages is trained on in `train_language`
+        ("all" for every language) and evaluated in `language`.
 
     Raises:
-      ValueError: a wrong setting, damaged data, or a label outside the set. FileNotFoundError: no such file.
+      ValueError: a wrong setting, damaged data, or an unknown label. FileNotFoundError: no such file.
     """
     _check(task)
     skipped = Skipped()
@@ -77,7 +72,7 @@ def load_task(task: dict[str, Any]) -> TaskData:
 
 
 def _places(task: dict[str, Any], open_dataset: Callable[[str], Any]) -> dict[str, list[tuple[Any, str]]]:
-    """Split → what it is read from: files as (path, split), datasets opened as (dataset, its own split)."""
+    """Split → its sources: files as (path, split), open datasets as (dataset, its split)."""
     places: dict[str, list[tuple[Any, str]]] = {}
     if task["source"]:
         dataset = open_dataset(task["source"])
@@ -96,34 +91,30 @@ def _places(task: dict[str, Any], open_dataset: Callable[[str], Any]) -> dict[st
 
 
 def paths_of(setting: str) -> list[str]:
-    """The files and datasets that config.task.train, validation or test names."""
+    """The files and datasets that config.task.train, validation or test lists."""
     return [path.strip() for path in setting.split(",") if path.strip()]
 
 
 def _read_questions(task: dict[str, Any], skipped: Skipped) -> dict[str, list[Question]]:
     places = _places(task, lambda name: TaskDataset(name, QUESTION_COLUMNS))
-    return {
-        split: [
-            question
-            for place, name in parts
-            for question in (
-                questions_of_dataset(place, name, split, skipped)
-                if isinstance(place, TaskDataset)
-                else read_squad_file(place, split, skipped)
-            )
-        ]
-        for split, parts in places.items()
-    }
+    questions: dict[str, list[Question]] = {split: [] for split in places}
+    for split, parts in places.items():
+        for place, name in parts:
+            if isinstance(place, TaskDataset):
+                questions[split] += questions_of_dataset(place, name, split, skipped)
+            else:
+                questions[split] += read_squad_file(place, split, skipped)
+    return questions
 
 
 def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, ...], dict[str, list]]:
-    """(labels, examples by split) of all kinds but question answering."""
+    """(labels, examples by split) of every task type except question answering."""
     tagging, columns = task["kind"] == "tagging", Columns(task["text"], task["pair"], task["label"])
     places = _places(task, lambda name: TaskDataset(name, columns))
     datasets = [place for parts in places.values() for place, _ in parts if isinstance(place, TaskDataset)]
     if task["language"] and not any(dataset.languages for dataset in datasets):
         raise ValueError(
-            f"config.task.language: got {task['language']!r}, expected '', for this data is in one language"
+            f"config.task.language: got {task['language']!r}, expected '', since this data has one language"
         )
     file_columns = datasets[0].columns if task["source"] else columns
     records: dict[str, list] = {}
@@ -143,8 +134,7 @@ def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, .
 
 
 def _languages(task: dict[str, Any], split: str, dataset: TaskDataset) -> Sequence[str]:
-    """In which languages a split is read; a single one that means nothing where a dataset has no
-    translations."""
+    """The languages in which a split is read; one that is ignored if the dataset has no translations."""
     if split != "train":
         return (task["language"],)
     return (
@@ -155,9 +145,9 @@ def _languages(task: dict[str, Any], split: str, dataset: TaskDataset) -> Sequen
 
 
 def _check(task: dict[str, Any]) -> None:
-    """Raises ValueError where settings do not go together."""
-    if task["kind"] not in KINDS:
-        raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(KINDS)}")
+    """Raises ValueError for settings that are wrong or do not fit together."""
+    if task["kind"] not in TASK_TYPES:
+        raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(TASK_TYPES)}")
     if not task["source"] and not task["train"]:
         raise ValueError(
             "config.task.train: got '' and no config.task.source, expected a file or a dataset; set one of "
@@ -212,8 +202,10 @@ def _labels(
     return tuple(sorted(values, key=lambda value: (int(value), value) if are_numbers else value))
 
 
-def _examples(split: str, records: list, kind: str, labels: tuple[str, ...], skipped: Skipped) -> Iterator:
-    """The examples of a split with labels as numbers; what is not whole is counted and left out."""
+def _examples(
+    split: str, records: list, task_type: str, labels: tuple[str, ...], skipped: Skipped
+) -> Iterator:
+    """The examples of a split with labels as numbers; incomplete ones are counted and skipped."""
     numbers = {label: number for number, label in enumerate(labels)}
     all_labels = (
         label for row in records for label in (row.tags if isinstance(row, Sentence) else [row.label])
@@ -225,17 +217,17 @@ def _examples(split: str, records: list, kind: str, labels: tuple[str, ...], ski
             "config.task.label"
         )
     for row in records:
-        if kind == "tagging":
+        if task_type == "tagging":
             texts, found = row.words, row.tags
         else:
             texts, found = [text.strip() for text in (row.text, row.pair) if text is not None], [row.label]
-        # Predictions of a split without labels are told apart by their place alone, so nothing is left out
-        # there.
+        # Predictions for a split without labels are identified by position, so nothing is skipped there.
         if is_labelled and (not texts or not all(texts)):
-            skipped.add(split, "an empty word" if kind == "tagging" and texts else "an empty text", row.where)
+            reason = "an empty word" if task_type == "tagging" and texts else "an empty text"
+            skipped.add(split, reason, row.where)
         elif is_labelled and None in found:
             skipped.add(split, "a missing label", row.where)
-        elif kind == "tagging":
+        elif task_type == "tagging":
             tags = [
                 numbers[_known(tag, numbers, row.place(at))] if is_labelled else UNKNOWN
                 for at, tag in enumerate(found)
@@ -243,14 +235,14 @@ def _examples(split: str, records: list, kind: str, labels: tuple[str, ...], ski
             yield TaggedExample(tuple(texts), tuple(tags))
         elif not is_labelled:
             yield TextExample(row.text, row.pair, None)
-        elif kind == "regression":
+        elif task_type == "regression":
             yield TextExample(row.text, row.pair, _number(row))
         else:
             yield TextExample(row.text, row.pair, numbers[_known(row.label, numbers, row.where)])
 
 
 def _spelling(label: Any, where: str) -> str:
-    """A label of JSON or of a dataset as config.task.labels would spell it."""
+    """A label from JSON or a dataset, spelled as in config.task.labels."""
     if isinstance(label, (list, dict)):
         raise ValueError(
             f"{where}: label is a {type(label).__name__}, expected a string or number; check "

@@ -1,8 +1,7 @@
-"""Questions on texts, out of files in SQuAD's format (v1.1 and v2.0) or of datasets that TensorFlow Datasets
-made of them.
+"""Read questions about texts from files in SQuAD's format (v1.1 and v2.0) or from TensorFlow Datasets.
 
-An answer that is not where the data says is looked for in the rest of its context. What becomes of it, and
-what cannot be used, is counted.
+An answer that is not at its stated position is searched for in the rest of its context. Such answers, and
+questions that cannot be used, are counted.
 """
 
 import json
@@ -32,22 +31,20 @@ TYPE_NAMES = {
 
 
 class Question(NamedTuple):
-    """A question, and the text that its answer is a part of.
+    """A question, and the text that contains its answer.
 
-    `context[start : start + len(answer)] == answer` where there is a start. There is none where the question
-    is impossible or not labelled, and, outside training, where no answer was found in the context.
+    `context[start : start + len(answer)] == answer` unless `start` is None: the question is impossible or not
+    labelled, or, outside training, no answer was found in the context.
     """
 
     id: str
     question: str
     context: str
-    answers: tuple[
-        str, ...
-    ]  # every text that counts as right, as the data spells it; () for impossible or not labelled
-    start: int | None  # character of `context` at which the first answer that was found in it starts
-    answer: str  # that answer as the context spells it, "" for none
-    is_impossible: bool  # the context does not answer it
-    is_labelled: bool  # False throughout a split whose answers are not told
+    answers: tuple[str, ...]  # every correct answer as the data spells it; () if impossible or not labelled
+    start: int | None  # position in `context`, in characters, of the first answer that was found
+    answer: str  # that answer as the context spells it, or ""
+    is_impossible: bool  # the context does not contain an answer
+    is_labelled: bool  # False for all questions of a split without answers
 
 
 class _Record(NamedTuple):
@@ -57,36 +54,39 @@ class _Record(NamedTuple):
     id: str
     question: str
     context: str
-    answers: list[tuple[str, int]]  # text and start; [] where nothing is said of them
+    answers: list[tuple[str, int]]  # text and start; [] if the source has none
     is_impossible: bool
 
 
 def read_squad_file(path: str, split: str, skipped: Skipped) -> list[Question]:
     """The questions of a file in SQuAD's format, plain or .gz; only the split "test" may lack every answer.
 
-    Raises: ValueError: the file is damaged or of another form, an id comes twice, or a split other than
-      "test" has no answer. FileNotFoundError: no such file.
+    Raises:
+      ValueError: the file is damaged or has another form, an id occurs twice, or a split other than "test"
+        has no answer.
+      FileNotFoundError: no such file.
     """
     check_is_file(path)
     questions = _questions(list(_file_records(path)), split, skipped)
     if split != "test" and questions and not questions[0].is_labelled:
         raise ValueError(
-            f"{path}: no question has an answer, expected some; only a file to test on may go without. "
+            f"{path}: no question has an answer, expected some; only a file to test on may have none. "
             f"{FORMAT}"
         )
     return questions
 
 
 def questions_of_dataset(dataset: TaskDataset, name: str, split: str, skipped: Skipped) -> list[Question]:
-    """The questions of squad/v1.1, squad/v2.0, or another dataset with their features, opened with
-    QUESTION_COLUMNS.
+    """The questions of squad/v1.1, squad/v2.0, or another dataset with their features.
 
     Args:
-      name: the dataset's own split that is read.
-      split: what it is read for: "train", "validation" or "test".
+      dataset: opened with QUESTION_COLUMNS.
+      name: the dataset's split to read.
+      split: its purpose: "train", "validation" or "test".
 
-    Raises: ValueError: no such split or features, it cannot be read, an id comes twice, or there is no answer
-      to train on.
+    Raises:
+      ValueError: no such split or features, it cannot be read, an id occurs twice, or a split to train on has
+        no answer.
     """
     features = dataset.builder.info.features
     answers = getattr(features[dataset.columns.label], "feature", None)
@@ -120,26 +120,26 @@ def _file_records(path: str) -> Iterator[_Record]:
             place = f"{article_place}.paragraphs[{paragraph_at}]"
             context = _field(paragraph, "context", str, place)
             for at, question in enumerate(_field(paragraph, "qas", list, place)):
-                where = f"{place}.qas[{at}]"
-                answers = _field(question, "answers", list, where) if "answers" in question else []
-                yield _Record(
-                    where,
-                    _field(question, "id", str, where),
-                    _field(question, "question", str, where),
-                    context,
-                    [
-                        (
-                            _field(answer, "text", str, f"{where}.answers[{answer_at}]"),
-                            _field(answer, "answer_start", int, f"{where}.answers[{answer_at}]"),
-                        )
-                        for answer_at, answer in enumerate(answers)
-                    ],
-                    "is_impossible" in question and _field(question, "is_impossible", bool, where),
-                )
+                yield _file_record(question, context, f"{place}.qas[{at}]")
 
 
-def _field(record: Any, key: str, kind: type, where: str) -> Any:
-    """The value of `key`, which must be of just this kind."""
+def _file_record(question: Any, context: str, where: str) -> _Record:
+    answers = []
+    for at, answer in enumerate(_field(question, "answers", list, where) if "answers" in question else []):
+        place = f"{where}.answers[{at}]"
+        answers.append((_field(answer, "text", str, place), _field(answer, "answer_start", int, place)))
+    return _Record(
+        where,
+        _field(question, "id", str, where),
+        _field(question, "question", str, where),
+        context,
+        answers,
+        "is_impossible" in question and _field(question, "is_impossible", bool, where),
+    )
+
+
+def _field(record: Any, key: str, expected_type: type, where: str) -> Any:
+    """The value of `key`, which must have exactly this type."""
     if not isinstance(record, dict):
         raise ValueError(
             f"{where}: got {_type_name(record)}, expected an object with the field {key!r}. {FORMAT}"
@@ -149,19 +149,16 @@ def _field(record: Any, key: str, kind: type, where: str) -> Any:
             f"{where}: no field {key!r}, found {', '.join(map(repr, record)) or 'no fields'}. {FORMAT}"
         )
     value = record[key]
-    if type(value) is not kind:
-        raise ValueError(f"{where}: {key!r} is {_type_name(value)}, expected {TYPE_NAMES[kind]}. {FORMAT}")
-    return as_text(value, key, where) if kind is str else value
+    if type(value) is not expected_type:
+        expected = TYPE_NAMES[expected_type]
+        raise ValueError(f"{where}: {key!r} is {_type_name(value)}, expected {expected}. {FORMAT}")
+    return as_text(value, key, where) if expected_type is str else value
 
 
 def _type_name(value: Any) -> str:
-    return (
-        "null"
-        if value is None
-        else TYPE_NAMES[type(value)]
-        if type(value) in TYPE_NAMES
-        else f"a {type(value).__name__}"
-    )
+    if value is None:
+        return "null"
+    return TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def _dataset_records(dataset: TaskDataset, name: str) -> Iterator[_Record]:
@@ -183,13 +180,13 @@ def _dataset_records(dataset: TaskDataset, name: str) -> Iterator[_Record]:
 
 
 def _questions(records: list[_Record], split: str, skipped: Skipped) -> list[Question]:
-    """The questions that can be used, and a count of the others."""
+    """The usable questions; the others are counted in `skipped`."""
     places: dict[str, str] = {}
     for record in records:
         if record.id in places:
             raise ValueError(
                 f"{record.where}: got the id {record.id!r}, which {places[record.id]} has too, expected "
-                "each id once, since predictions go by it; correct the data"
+                "each id once, since predictions are keyed by it; correct the data"
             )
         places[record.id] = record.where
         if record.is_impossible and record.answers:
@@ -224,8 +221,7 @@ def _questions(records: list[_Record], split: str, skipped: Skipped) -> list[Que
 
 
 def _with_answer(question: Question, record: _Record, split: str, skipped: Skipped) -> list[Question]:
-    """The question with the first of its answers that is in the context; in training none where there is
-    none."""
+    """The question with the first of its answers that is in the context; [] if none is, in training."""
     places = [_place(record.context, text, start) for text, start in record.answers]
     found = next((place for place in places if place is not None), None)
     if found is None:
@@ -238,15 +234,18 @@ def _with_answer(question: Question, record: _Record, split: str, skipped: Skipp
 
 
 def _place(context: str, text: str, stated: int) -> tuple[int, int] | None:
-    """Start and end of `text` in `context`: at `stated`, else the nearest, else that but for letter case and
-    white space."""
+    """Start and end of `text` in `context`, None if it is not there.
+
+    At `stated`, else the nearest occurrence, else the nearest that differs only in letter case and white
+    space.
+    """
     if not text.strip():
         return None
     if stated >= 0 and context.startswith(text, stated):
         return stated, stated + len(text)
     loose = r"\s+".join(map(re.escape, text.split()))
     for pattern, flags in ((re.escape(text), 0), (loose, re.IGNORECASE)):
-        # A lookahead, for occurrences may overlap.
+        # A lookahead, since occurrences may overlap.
         found = [match.span(1) for match in re.finditer(f"(?=({pattern}))", context, flags)]
         if found:
             return min(found, key=lambda span: abs(span[0] - stated))

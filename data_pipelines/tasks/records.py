@@ -1,11 +1,11 @@
-"""Labelled rows and sentences as a source spells them, before labels become numbers, and a count of what is
-left out."""
+"""Labelled rows and sentences as their source spells them, before labels become numbers, and counts of
+skipped ones."""
 
 from typing import Any, NamedTuple
 
 
 class Columns(NamedTuple):
-    """Which column, field or feature holds what; numbers from 0 as strings where a file has no header."""
+    """Names of columns, fields or features; in a file without a header, column numbers from 0 as strings."""
 
     text: str
     pair: str  # "" for none
@@ -16,40 +16,40 @@ class Row(NamedTuple):
     """One example for classification or regression."""
 
     where: str  # file:line, or dataset, split and index
-    text: str  # "" where it is missing
-    pair: str | None  # the same; None where the task has no pairs
-    label: Any  # None where it is missing
+    text: str  # "" if it is missing
+    pair: str | None  # the second text, "" if it is missing; None if the task has no pairs
+    label: Any  # None if it is missing
 
 
 class Sentence(NamedTuple):
     """One example for tagging."""
 
     where: str
-    words: list[str]  # "" for a missing one
-    tags: list[Any]  # one a word; None for a missing one
-    word_places: tuple[str, ...] = ()  # file:line of each word where each has its own
+    words: list[str]  # "" for a missing word
+    tags: list[Any]  # one a word; None for a missing tag
+    word_places: tuple[str, ...] = ()  # file:line of each word if every word has a line
 
     def place(self, index: int) -> str:
-        """Where the word `index` is, for messages."""
+        """Location of the word `index`, for messages."""
         return self.word_places[index] if self.word_places else f"{self.where}: word {index}"
 
 
 class Skipped:
-    """What was not read, or not as it stands, by split and reason."""
+    """Counts of examples that were skipped, or used in spite of a defect, by split and reason."""
 
     def __init__(self):
         self._found: dict[tuple[str, str, str], tuple[int, str]] = {}
 
     def add(self, split: str, reason: str, where: str) -> None:
-        """Count one example of `split` that is left out; the place of the first is kept."""
+        """Count one skipped example of `split`; the location of the first is kept."""
         self._count(split, "skipped", reason, where)
 
     def keep(self, split: str, reason: str, where: str) -> None:
-        """Count one that is used in spite of `reason`, as `add` does."""
+        """Count one example that is used in spite of `reason`."""
         self._count(split, "kept", reason, where)
 
     def sentences(self) -> list[str]:
-        """One sentence a split and reason."""
+        """One sentence per split and reason."""
         return [
             f"{split}: {what} {count} {'example' if count == 1 else 'examples'} with {reason}, the first at "
             f"{first}"
@@ -62,10 +62,10 @@ class Skipped:
 
 
 def as_text(value: Any, column: str, where: str) -> str:
-    """`value` of a record as text, "" where it is missing.
+    """`value` of a record as text, "" if it is missing.
 
     Raises:
-      ValueError: it is something else, or not UTF-8.
+      ValueError: it is not text, or not UTF-8.
     """
     try:
         if isinstance(value, bytes):
@@ -86,10 +86,10 @@ def as_text(value: Any, column: str, where: str) -> str:
 
 
 def as_sentence(where: str, words: Any, tags: Any, columns: Columns) -> Sentence:
-    """A sentence out of a list of words and a list of tags; `tags` may be None where a split has none.
+    """A sentence from a list of words and a list of tags; `tags` is None in a split without tags.
 
     Raises:
-      ValueError: `words` is no list of strings, or there is not one tag a word.
+      ValueError: `words` is not a list of strings, or `tags` does not have one tag per word.
     """
     if not isinstance(words, list):
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Questions as token ids: a context that does not fit with its question becomes several overlapping windows.
+"""Encode questions as token ids: a context that does not fit beside its question becomes overlapping windows.
 
-As in google-research/electra, finetune/qa/qa_tasks.py, and google-research/bert, run_squad.py, but for the
-answer's tokens, which are found by the characters that they stand for.
+As in google-research/electra, finetune/qa/qa_tasks.py, and google-research/bert, run_squad.py, except that
+the answer's tokens are found by the characters that they cover.
 
 Shapes: n ids of a window, m context tokens in it.
 """
@@ -15,24 +15,18 @@ from data_pipelines.tasks.questions import Question
 from data_pipelines.tokenizers.load import Tokenizer
 
 ENCODE_TEXTS = 1024
-LENGTH_WEIGHT = 0.01  # a window may show a token less around another for every 100 by which it is longer
+LENGTH_WEIGHT = 0.01  # 100 more tokens in a window make up for one less around a token
 
 
 class Window(NamedTuple):
     """A question and a part of its context."""
 
     ids: np.ndarray  # int32 [n], [CLS] question [SEP] part of the context [SEP]
-    # int32 [3]: positions in `ids` of the answer's first and last token, and whether the question is
-    # impossible. The positions are 0 and 0 where the question is impossible or the answer is not wholly
-    # inside. None where the question is not labelled, or is not impossible but has no token to point at:
-    # there is nothing to learn from it.
-    label: np.ndarray | None
+    label: np.ndarray | None  # see data_pipelines/tasks/labels.py
     example: int  # index of its question
     first: int  # position in `ids` of the first context token
     offsets: np.ndarray  # int32 [m, 2], start and end in the question's context of each context token
-    is_max_context: (
-        np.ndarray
-    )  # bool [m], whether this window has the most context around a token; true in just one window
+    is_max_context: np.ndarray  # bool [m], whether this window has the most context around a token
 
 
 class _Context(NamedTuple):
@@ -48,10 +42,10 @@ def encode_questions(
     max_query_length: int,
     doc_stride: int,
 ) -> list[Window]:
-    """The windows of each question, at least one, in their order; all of at most `max_length` ids.
+    """The windows of all questions in order, at least one each, of at most `max_length` ids.
 
-    A question keeps its first `max_query_length` tokens. A window takes as much of the context as then fits;
-    the next one starts `doc_stride` tokens later, or right behind it if that comes first.
+    A question keeps its first `max_query_length` tokens. A window takes as much of the context as fits; the
+    next one starts `doc_stride` tokens later, or directly after it if that comes first.
 
     Raises:
       ValueError: a length below 1, or `max_length` leaves no room for context beside the longest question.
@@ -91,7 +85,7 @@ def encode_questions(
 
 
 def _encode(encode: Callable[[list[str]], list], texts: Sequence[str]) -> dict[str, Any]:
-    """What `encode` makes of each text; many questions share a context, which is encoded once."""
+    """Text → its encoding; a context that many questions share is encoded once."""
     different = list(dict.fromkeys(texts))
     encoded = (
         row
@@ -102,7 +96,7 @@ def _encode(encode: Callable[[list[str]], list], texts: Sequence[str]) -> dict[s
 
 
 def _parts(count: int, room: int, doc_stride: int) -> Iterator[slice]:
-    """Slices of `count` tokens; a single empty one of none."""
+    """Slices of `count` tokens for the windows; a single empty one if there are no tokens."""
     start = 0
     while True:
         stop = min(start + room, count)
@@ -113,8 +107,7 @@ def _parts(count: int, room: int, doc_stride: int) -> Iterator[slice]:
 
 
 def _answer_tokens(question: Question, offsets: np.ndarray) -> tuple[int, int] | None:
-    """The first and last token that hold a character of the answer, None where there is no answer or no such
-    token."""
+    """The first and last token that cover a character of the answer, None if there is none."""
     if question.start is None:
         return None
     stop = question.start + len(question.answer)
@@ -131,8 +124,10 @@ def _label(answer: tuple[int, int] | None, part: slice, first: int, is_impossibl
 
 
 def _max_context(count: int, parts: Sequence[slice]) -> np.ndarray:
-    """int [count], which part each token counts in: BERT's `_check_is_max_context`, the first where several
-    are as good."""
+    """int [count]: the part with the most context around each token, the first of equally good ones.
+
+    As BERT's `_check_is_max_context`.
+    """
     best, best_scores = np.zeros(count, np.int32), np.full(count, -1.0)
     for number, part in enumerate(parts):
         tokens = np.arange(part.start, part.stop)

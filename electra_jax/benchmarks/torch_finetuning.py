@@ -23,11 +23,12 @@ import transformers
 from absl import app, flags
 from tqdm import tqdm
 
+from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
 from electra_jax.configuration import flags as command_line
-from electra_jax.configuration.flags import define_flags, parse_flags
+from electra_jax.configuration.flags import define_flags, parse_flags, silence_libraries
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetune import RESULTS_FILE, report
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
@@ -37,8 +38,7 @@ from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import apply_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.finetuning.task_types import Rows, TaskType
-from electra_jax.pretrain import silence_libraries
-from electra_jax.runs.directory import check_run_directory, write_json
+from electra_jax.runs.directory import check_run_directory
 
 PREFIX = "transformers:"  # before the directory: the name in the results
 

@@ -2,7 +2,6 @@
 export` can read."""
 
 import contextlib
-import copy
 import os
 import tempfile
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import last_stage
@@ -21,7 +21,6 @@ from electra_jax.huggingface.published_models import Params, from_published, to_
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
-from electra_jax.runs.directory import write_json
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 
@@ -59,11 +58,8 @@ def import_checkpoint(path: Path, out: Path, choices: ImportOptions) -> list[str
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
     source = restore.read_source(path, choices.kind, choices.generator)
     kind = next(iter(source.models.values())).config["model_type"]
-    config = last_stage(
-        upgrade_config(
-            copy.deepcopy(source.training) or load_config(choices.recipe or RECIPES[kind]).to_dict()
-        )
-    )
+    config = source.training or load_config(choices.recipe or RECIPES[kind]).to_dict()
+    config = last_stage(upgrade_config(config))
     config["checkpoint"]["init_from"] = ""
     config["objective"], objective_notes = restore.plain_objective(config["objective"])
     if config["objective"]["name"] == "mlm" and list(source.models) == ["discriminator"]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import flatten, from_file, unflatten
@@ -78,9 +78,7 @@ def encoder_of_run(
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
-    fields = from_config_json(
-        model.config, implementation="skew", enhanced_mask_decoder=False, dtype="float32"
-    )
+    fields = from_config_json(model.config, enhanced_mask_decoder=False, dtype="float32")
     config = make_encoder_config(fields)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))

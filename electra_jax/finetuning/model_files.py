@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.huggingface.names import flatten, unflatten
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 
@@ -70,7 +71,7 @@ def load_model(directory: Path) -> SavedModel:
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
     description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
-    encoder = make_encoder_config(description.pop("encoder"))
+    encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
     return SavedModel(
         encoder,
         description,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from electra_jax.runs.directory import write_json
+from data_pipelines.json_files import write_json
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 NO_PUNCTUATION = str.maketrans(

@@ -5,8 +5,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from electra_jax.finetuning.results import Result, summarize
-from electra_jax.runs.directory import flatten
 
 SECTIONS = ("optimizer", "train", "model", "sift")  # of the configuration, whose values can be swept
 Settings = dict[str, Any]
@@ -19,7 +20,11 @@ def parse_sweep(words: Sequence[str], config: dict[str, Any]) -> list[Settings]:
     Raises: ValueError: a key that the configuration does not have, a value of another type, or a key or value
       given twice.
     """
-    known = {key: value for key, value in flatten(config).items() if key.partition(".")[0] in SECTIONS}
+    known = {
+        key: value
+        for key, value in flatten_dict(config, sep=".").items()
+        if key.partition(".")[0] in SECTIONS
+    }
     axes: dict[str, list[Any]] = {}
     for word in words:
         key, _, values = word.partition("=")

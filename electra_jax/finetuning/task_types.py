@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.tasks.encoding import NO_TAG, encode_examples
-from data_pipelines.tasks.load import UNKNOWN
+from data_pipelines.tasks.encoding import encode_examples
+from data_pipelines.tasks.labels import NO_TAG, UNKNOWN
 from data_pipelines.tasks.windows import encode_questions
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.finetuning.metrics import score

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.models.config import EncoderConfig
@@ -67,12 +67,8 @@ def read_record(workdir: Path, step: int) -> RunRecord:
         if sessions_file.is_file()
         else []
     )
-    config, datasets = upgrade_config(description["config"]), read("datasets.json", [])
-    if datasets and "weight" not in datasets[0]:  # a run made before there were stages
-        datasets = [
-            info | {"weight": weight, "first_step": 0}
-            for info, weight in zip(datasets, config["data"]["weights"], strict=True)
-        ]
+    config = upgrade_config(description["config"])
+    datasets = upgrade_datasets(read("datasets.json", []), config)
     datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
     summary = read("summary.json", None)
     return RunRecord(

@@ -136,11 +136,9 @@ def _relative_bias_fields(relative_bias: RelativeBiasConfig, task: str) -> dict[
     }
 
 
-def from_config_json(
-    config: dict[str, Any], *, implementation: str, enhanced_mask_decoder: bool, dtype: str
-) -> dict[str, Any]:
+def from_config_json(config: dict[str, Any], *, enhanced_mask_decoder: bool, dtype: str) -> dict[str, Any]:
     """Fields of an EncoderConfig from a config.json of BERT, ELECTRA (with or without our relative bias) or
-    DeBERTa-v2/v3; the last three are ours to choose.
+    DeBERTa-v2/v3; the last two are ours to choose.
 
     Raises: ValueError: another kind of model, a field is missing, or it has a value that our encoders cannot
       compute.
@@ -194,6 +192,5 @@ def from_config_json(
         position_biased_input=config.get("position_biased_input", True),
         enhanced_mask_decoder=enhanced_mask_decoder,
         conv_kernel_size=config.get("conv_kernel_size", 0),
-        implementation=implementation,
     )
     return fields | {"position": "disentangled", "disentangled": vars(disentangled)}

@@ -108,14 +108,13 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
             )
         )
     template = recipe["model"]
-    ours = template["disentangled"] or {"implementation": "skew", "enhanced_mask_decoder": False}
+    ours = template["disentangled"] or {"enhanced_mask_decoder": False}
     has_decoder = (
         _has_decoder(models["generator"]) if "generator" in models else ours["enhanced_mask_decoder"]
     )
     fields = {
         role: from_config_json(
             model.config,
-            implementation=ours["implementation"],
             enhanced_mask_decoder=has_decoder,
             dtype=template["dtype"],
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare, some
 from electra_jax.huggingface.export import FINETUNING_FILE
 from electra_jax.huggingface.task_heads import OF_TOKENS, task_config_json
@@ -20,7 +21,7 @@ def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     """config.json as the fine-tuned model has it."""
     description = json.loads((directory / FINETUNING_FILE).read_text())
     return task_config_json(
-        make_encoder_config(description["encoder"]),
+        make_encoder_config(upgrade_encoder(description["encoder"])),
         description,
         pad_token_id=notes["pad_token_id"],
         dtype=notes["dtype"],

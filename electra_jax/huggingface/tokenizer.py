@@ -29,7 +29,6 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.directory import (
     META_FILE,
     MODEL_FILES,
@@ -38,6 +37,7 @@ from data_pipelines.tokenizers.directory import (
     format_of,
     read_meta,
 )
+from data_pipelines.tokenizers.load import load_tokenizer
 
 TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "tokenizer.json",

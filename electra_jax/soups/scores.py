@@ -140,11 +140,6 @@ def _probe(
         Probe,  # here, since what reads and scores tasks takes seconds to import
     )
 
-    if "probe" not in ingredient.config:
-        raise ValueError(
-            f"--score: {ingredient.workdir} was made before runs had a config.probe. Choose by its held-out "
-            "rows."
-        )
     settings = ingredient.config["probe"]
     unknown = [key for key in values if key not in settings]
     if unknown:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import EncodedExample
 from data_pipelines.tasks.windows import Window
 from electra_jax import finetune
@@ -25,7 +26,6 @@ from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, to_file
-from electra_jax.runs.directory import write_json
 from support.paths import ROOT
 from support.tiny import SPECIAL
 from support.tiny_run import VOCAB

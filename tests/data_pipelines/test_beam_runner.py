@@ -1,5 +1,4 @@
-"""The dataset builder by Apache Beam's runners of one machine: the same directory, byte for byte, as without
-them."""
+"""The dataset builder with Apache Beam's runner for one machine: the same directory, byte for byte."""
 
 import json
 import subprocess
@@ -9,38 +8,27 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import corpus, shards
-from data_pipelines.corpus import build_corpus
+from data_pipelines import corpus, dataset_directory, shards
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.train import train_tokenizer
 from support import aside
 
-WORDS = (
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "over",
-    "mat",
-    "hill",
-    "river",
-    "and",
-    "then",
-    "it",
-    "was",
-    "seen",
-)
-GROUP_CHUNKS = 4  # small groups, so that small sources are several
+TEXT = "the a cat dog sat ran on over mat hill river and then it was seen"
+WORDS = tuple(TEXT.split())
+GROUP_CHUNKS = 4  # small groups, so that small sources make several
 BUILD = f"""
 import json, os, sys
 from data_pipelines import shards
-from data_pipelines.corpus import build_corpus
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
 shards.GROUP_CHUNKS = {GROUP_CHUNKS}
 """
-BAR = "packing:"  # shown where this machine's own processes work
-RUN = "build_corpus(**json.loads(sys.argv[1]))"
+BAR = "packing:"  # shown if processes of this machine do the work
+RUN = """
+given = json.loads(sys.argv[1])
+build_corpus(given["directory"], CorpusSettings(**given["settings"]), **given["workers"])
+"""
 
 
 def make_documents(count, seed):
@@ -59,7 +47,7 @@ def write(path, documents):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A tokenizer, and sources of some 6 kB each, three quarters of a group."""
+    """A tokenizer, and sources of about 6 kB each, three quarters of a group."""
     root = tmp_path_factory.mktemp("beam")
     train_tokenizer(make_documents(300, 0), str(root / "tokenizer"), vocab_size=60)
     for number, name in enumerate(
@@ -70,8 +58,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def choices(data, monkeypatch):
-    """Arguments of `build_corpus` but for the directory."""
+def settings(data, monkeypatch):
+    """Fields of CorpusSettings."""
     monkeypatch.setattr(shards, "GROUP_CHUNKS", GROUP_CHUNKS)
     return {
         "train": [str(data / name) for name in ("a.jsonl", "b.txt", "c.jsonl", "d.txt", "e.jsonl")],
@@ -79,13 +67,12 @@ def choices(data, monkeypatch):
         "tokenizer": str(data / "tokenizer"),
         "sequence_length": 32,
         "packing": "electra",
-        "num_processes": 1,
         "chunk_chars": 2_000,
     }
 
 
 def with_beam(*arguments, cwd=None):
-    """Outcome of a Python process that has Apache Beam."""
+    """The result of a Python process with Apache Beam."""
     return subprocess.run(
         [sys.executable, *arguments],
         env=aside.environment("beam"),
@@ -97,16 +84,21 @@ def with_beam(*arguments, cwd=None):
     )
 
 
-def build_with_beam(directory, choices, program=RUN, cwd=None):
-    arguments = choices | {"directory": str(directory), "runner": "FnApiRunner"}
-    return with_beam("-c", BUILD + program, json.dumps(arguments), cwd=cwd)
+def build_here(directory, settings):
+    return build_corpus(str(directory), CorpusSettings(**settings))
+
+
+def build_with_beam(directory, settings, program=RUN, cwd=None, beam_options=()):
+    workers = {"runner": "FnApiRunner", "beam_options": beam_options}
+    given = {"directory": str(directory), "settings": settings, "workers": workers}
+    return with_beam("-c", BUILD + program, json.dumps(given), cwd=cwd)
 
 
 def files(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_small_sources_share_a_group_and_a_long_one_has_its_own(tmp_path, monkeypatch):
+def test_small_sources_share_a_group_and_a_long_one_is_a_group(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "GROUP_CHUNKS", 4)
     monkeypatch.chdir(tmp_path)
     for name, size in (("a", 30), ("b", 10), ("c", 500), ("d", 39), ("e", 39), ("f", 1)):
@@ -122,12 +114,12 @@ def test_small_sources_share_a_group_and_a_long_one_has_its_own(tmp_path, monkey
     assert shards.make_groups("validation", [], chunk_chars=10) == []
 
 
-def test_electra_packing_draws_anew_in_every_group(choices, tmp_path):
+def test_electra_packing_draws_other_numbers_in_every_group(settings, tmp_path):
     sources = [str(tmp_path / f"{number}.jsonl") for number in range(3)]
     for source in sources:
         (tmp_path / source).write_text(json.dumps({"text": "\n".join(make_documents(60, 1))}) + "\n")
     changes = {"train": sources, "validation": sources, "validation_fraction": 0.0}
-    info = build_corpus(str(tmp_path / "out"), **choices | changes)
+    info = build_here(tmp_path / "out", settings | changes)
     rows = np.stack(
         [
             row["input_ids"]
@@ -138,12 +130,17 @@ def test_electra_packing_draws_anew_in_every_group(choices, tmp_path):
     assert len({chunk.tobytes() for chunk in np.split(rows, ends)}) == len(ends) + 1 == 3
 
 
-def test_a_half_written_file_does_not_stay(tmp_path):
-    partial = corpus._partial_directory(str(tmp_path / "out"), {"seed": 0})
-    for name in ("train-0", "train-1.2.tmp"):
-        (partial / name).touch()
-    corpus._partial_directory(str(tmp_path / "out"), {"seed": 0})
-    assert {path.name for path in partial.iterdir()} == {corpus.SETTINGS_FILE, "train-0"}
+def test_half_written_files_are_removed_and_finished_ones_are_kept(settings, tmp_path, monkeypatch):
+    """Before anything is packed: the second build ends as early as the first."""
+    monkeypatch.setattr(dataset_directory, "write_tfds_metadata", lambda *_: 1 / 0)
+    partial = tmp_path / "out.partial"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            build_here(tmp_path / "out", settings)
+        names = {path.name for path in partial.iterdir()}
+        assert "train-00000000-00000000" in names and not any(name.endswith(".tmp") for name in names)
+        for name in ("train-1.2.tmp", ".train-1.2.tmp"):
+            (partial / name).touch()
 
 
 @pytest.mark.parametrize(
@@ -157,21 +154,23 @@ def test_a_half_written_file_does_not_stay(tmp_path):
         ({"packing": "documents", "validation_fraction": 0.0}, ["held_out.jsonl", "held_out.txt"], []),
     ],
 )
-def test_the_directory_is_that_of_the_local_builder(data, choices, tmp_path, changes, held_out, beam_options):
-    choices = choices | changes | {"validation": [str(data / name) for name in held_out]}
-    local = build_corpus(str(tmp_path / "local"), **choices)
+def test_the_directory_is_that_of_the_local_builder(
+    data, settings, tmp_path, changes, held_out, beam_options
+):
+    settings = settings | changes | {"validation": [str(data / name) for name in held_out]}
+    local = build_here(tmp_path / "local", settings)
     assert (
-        len(shards.make_groups("train", choices["train"], 2_000)) == 3
+        len(shards.make_groups("train", settings["train"], 2_000)) == 3
         and len(local.splits["train"]["shards"]) > 9
     )
-    result = build_with_beam(tmp_path / "beam", choices | {"beam_options": beam_options})
+    result = build_with_beam(tmp_path / "beam", settings, beam_options=beam_options)
     assert result.returncode == 0 and BAR not in result.stderr, result.stderr[-2000:]
     assert files(tmp_path / "beam") == files(tmp_path / "local")
     assert not (tmp_path / "beam.partial").exists()
 
 
 def test_command_line(data, tmp_path):
-    """Paths are relative, and what was not read is counted as it is without Beam."""
+    """Paths are relative, and skipped lines are counted as without Beam."""
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"good\n\nbad \xff line\n")
     sources = ["a.jsonl", str(bad), "b.txt"]
@@ -214,9 +213,9 @@ def test_command_line(data, tmp_path):
     assert files(tmp_path / "beam") == files(tmp_path / "local")
 
 
-def test_an_interrupted_build_goes_on_and_ends_the_same(choices, tmp_path):
-    """Killed after three chunks, as by the system."""
-    build_corpus(str(tmp_path / "local"), **choices)
+def test_an_interrupted_build_resumes_with_the_same_result(settings, tmp_path):
+    """The process exits after three chunks, as if the system killed it."""
+    build_here(tmp_path / "local", settings)
     dies = """
 write_shard, written = shards.write_shard, []
 def write_three(job):
@@ -227,7 +226,7 @@ def write_three(job):
     return write_shard(job)
 shards.write_shard = write_three
 """
-    assert build_with_beam(tmp_path / "beam", choices, dies + RUN).returncode == 9
+    assert build_with_beam(tmp_path / "beam", settings, dies + RUN).returncode == 9
     partial = tmp_path / "beam.partial"
     when = lambda path: (path.stat().st_ino, path.stat().st_mtime_ns)
     done = {
@@ -235,27 +234,28 @@ shards.write_shard = write_three
         for path in partial.glob("*" + shards.COUNTS_SUFFIX)
     }
     assert len(done) == 3 and not (tmp_path / "beam").exists()
-    result = build_with_beam(tmp_path / "beam", choices)
+    result = build_with_beam(tmp_path / "beam", settings)
     assert result.returncode == 0, result.stderr[-2000:]
     assert done < {when(path) for path in (tmp_path / "beam").glob("*array_record*")}
     assert files(tmp_path / "beam") == files(tmp_path / "local") and not partial.exists()
 
 
-def test_what_workers_write_where_nobody_sees_it_is_an_error(choices, tmp_path):
-    """First the rows alone, then all: what the first try left must not pass for what the second wrote."""
+def test_files_that_workers_write_elsewhere_are_an_error(settings, tmp_path):
+    """First only the rows, then everything: results of the first attempt must not count for the second."""
     elsewhere = f"""
 write_shard = shards.write_shard
-shards.write_shard = lambda job: write_shard(job._replace(path=job.path.replace({str(tmp_path / "out.partial")!r}, ".")))
+here = lambda path: path.replace({str(tmp_path / "out.partial")!r}, ".")
+shards.write_shard = lambda job: write_shard(job._replace(path=here(job.path)))
 """
     nowhere = """
 from data_pipelines import beam_runner
 beam_runner.write_json = lambda path, value: None
 """
     for program, name in ((elsewhere, "train-00000000-00000000"), (nowhere, "chunks.json")):
-        result = build_with_beam(tmp_path / "out", choices, program + RUN, cwd=tmp_path)
+        result = build_with_beam(tmp_path / "out", settings, program + RUN, cwd=tmp_path)
         assert result.returncode == 1 and not (tmp_path / "out").exists()
         assert (
-            f"{name}: written by a worker, and not seen here. Give an --out on a file system that"
+            f"{name}: a worker wrote it, but it does not exist here. Give an --out on a file system that"
             in result.stderr
         )
 
@@ -303,14 +303,14 @@ def test_errors_are_one_sentence(data, tmp_path, runner, code, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_without_apache_beam(choices, data, tmp_path, monkeypatch):
+def test_without_apache_beam(settings, data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     monkeypatch.delitem(sys.modules, "data_pipelines.beam_runner", raising=False)
-    build_corpus(str(tmp_path / "local"), **choices)
+    build_here(tmp_path / "local", settings)
     command = [
         "corpus",
         "--train",
-        *choices["train"],
+        *settings["train"],
         "--validation_fraction",
         "0.2",
         "--tokenizer",
@@ -325,7 +325,7 @@ def test_without_apache_beam(choices, data, tmp_path, monkeypatch):
     for arguments, words in (
         (
             ["--runner", "FnApiRunner"],
-            r"--runner FnApiRunner: needs Apache Beam, .*`pip install 'electra_jax\[beam\]'`",
+            r"--runner FnApiRunner: needs Apache Beam, .*`pip install -e '\.\[beam\]'`",
         ),
         (["--", "--direct_num_workers=2"], "Beam's options --direct_num_workers=2 without --runner"),
     ):

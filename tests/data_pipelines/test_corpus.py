@@ -1,4 +1,4 @@
-"""The dataset builder: same rows however it ran, split by document, nothing lost, bad input named."""
+"""The dataset builder: rows independent of processes and interruptions, nothing lost, bad input named."""
 
 import json
 import multiprocessing
@@ -12,40 +12,21 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import corpus, shards
-from data_pipelines.corpus import build_corpus, load_corpus_info, main
+from data_pipelines import dataset_directory, shards
+from data_pipelines.corpus import main
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.train import train_tokenizer
 from support.paths import ROOT
 
 PAD_ID, CLS_ID, SEP_ID = 0, 1, 2
-WORDS = (
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "bird",
-    "sat",
-    "ran",
-    "flew",
-    "on",
-    "over",
-    "under",
-    "mat",
-    "hill",
-    "river",
-    "and",
-    "then",
-    "it",
-    "was",
-    "seen",
-    "again",
-    "by",
-    "nobody",
-    "at",
-    "all",
+TEXT = (
+    "the a cat dog bird sat ran flew on over under mat hill river and then it was seen again by nobody at all"
 )
+WORDS = tuple(TEXT.split())
 
 
 def make_documents(count, seed):
@@ -72,17 +53,16 @@ def data(tmp_path_factory):
     return root
 
 
-def build(data, out, **changes):
-    arguments = {
+def build(data, out, num_processes=1, **changes):
+    settings = {
         "train": [str(data / "train.jsonl")],
         "validation": [str(data / "validation.jsonl")],
         "tokenizer": str(data / "tokenizer"),
         "sequence_length": 32,
         "packing": "documents",
-        "num_processes": 1,
         "chunk_chars": 4_000,
     }
-    return build_corpus(str(out), **arguments | changes)
+    return build_corpus(str(out), CorpusSettings(**settings | changes), num_processes=num_processes)
 
 
 def rows_of(directory, split="train"):
@@ -116,7 +96,7 @@ def test_every_token_of_every_document_is_there_once(data, tmp_path):
     assert train["tokens"] == (rows_of(tmp_path / "out") != PAD_ID).sum()
 
 
-def test_electra_packing_says_what_it_dropped(data, tmp_path):
+def test_electra_packing_counts_dropped_tokens(data, tmp_path):
     split = build(data, tmp_path / "out", packing="electra").splits["train"]
     rows = rows_of(tmp_path / "out")
     assert split["dropped_text_tokens"] == split["text_tokens"] - (rows > SEP_ID).sum() > 0
@@ -124,7 +104,7 @@ def test_electra_packing_says_what_it_dropped(data, tmp_path):
     assert not np.array_equal(rows, rows_of(tmp_path / "other")[: len(rows)])
 
 
-def test_electra_packing_draws_anew_in_every_chunk(data, tmp_path):
+def test_electra_packing_draws_other_numbers_in_every_chunk(data, tmp_path):
     source = write(tmp_path / "same.jsonl", ["\n".join(make_documents(50, 1))] * 4)
     info = build(data, tmp_path / "out", train=[source], packing="electra")
     assert len(info.splits["train"]["shards"]) == 4
@@ -133,7 +113,7 @@ def test_electra_packing_draws_anew_in_every_chunk(data, tmp_path):
     assert len(set(chunks)) == 4
 
 
-def test_a_killed_build_goes_on_and_ends_the_same(data, tmp_path, monkeypatch):
+def test_a_killed_build_resumes_with_the_same_result(data, tmp_path, monkeypatch):
     whole = build(data, tmp_path / "whole")
     written, original = [], shards.write_shard
 
@@ -159,16 +139,16 @@ def test_a_killed_build_goes_on_and_ends_the_same(data, tmp_path, monkeypatch):
 
 
 def test_a_build_that_failed_at_its_end_packs_nothing_again(data, tmp_path, monkeypatch):
-    whole, copytree, write_shard = build(data, tmp_path / "whole"), corpus.shutil.copytree, shards.write_shard
+    whole, write_shard = build(data, tmp_path / "whole"), shards.write_shard
 
     def disk_full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(corpus.shutil, "copytree", disk_full)
-    with pytest.raises(OSError, match="No space"):
-        build(data, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset_directory.shutil, "copytree", disk_full)
+        with pytest.raises(OSError, match="No space"):
+            build(data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(corpus.shutil, "copytree", copytree)
     again = []
     monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
     assert build(data, tmp_path / "out") == whole and not again
@@ -193,8 +173,8 @@ def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_pat
     assert finished and all((tmp_path / name).exists() for name in finished)
 
 
-def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing_half_made(data, tmp_path):
-    """As on a full disk: no file may grow beyond 20 kB."""
+def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_half_file(data, tmp_path):
+    """As on a full disk: no file may exceed 20 kB."""
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
         "from data_pipelines.corpus import main; main()"
@@ -205,18 +185,9 @@ def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing_half_made(
             "-B",
             "-c",
             program,
-            "--train",
-            str(data / "train.jsonl"),
+            *flags(data),
             "--validation",
             str(data / "validation.jsonl"),
-            "--tokenizer",
-            str(data / "tokenizer"),
-            "--sequence_length",
-            "32",
-            "--packing",
-            "documents",
-            "--num_processes",
-            "1",
             "--out",
             str(tmp_path / "out"),
         ],
@@ -233,6 +204,7 @@ def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing_half_made(
         and "Traceback" not in result.stderr
     )
     assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out.partial").glob("*.tmp"))
 
 
 @pytest.mark.parametrize("is_noticed_at_once", [True, False])
@@ -241,16 +213,16 @@ def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsy
     write(source, make_documents(200, 1))
     before = source.stat()
     with monkeypatch.context() as patch:
-        patch.setattr(corpus.shutil, "copytree", lambda *_, **__: 1 / 0)
+        patch.setattr(dataset_directory.shutil, "copytree", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             build(data, tmp_path / "out", train=[str(source)])
     source.write_text(source.read_text().replace("cat", "dog"))
     if is_noticed_at_once:
         os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    else:  # same size, same time: the digest of each chunk's text is left to tell
+    else:  # same size, same time: only the digest of each chunk's text differs
         os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     info = build(data, tmp_path / "out", train=[str(source)])
-    assert ("starting anew" in capsys.readouterr().err) == is_noticed_at_once
+    assert ("starting from scratch" in capsys.readouterr().err) == is_noticed_at_once
     assert info.fingerprint == build(data, tmp_path / "fresh", train=[str(source)]).fingerprint
     np.testing.assert_array_equal(rows_of(tmp_path / "out"), rows_of(tmp_path / "fresh"))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
@@ -261,21 +233,21 @@ def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     "change", [{"sequence_length": 16}, {"seed": 1}, {"text_field": "body"}, {"chunk_chars": 3_000}]
 )
-def test_an_unfinished_build_of_other_settings_is_thrown_away(data, tmp_path, monkeypatch, capsys, change):
+def test_an_unfinished_build_of_other_settings_is_discarded(data, tmp_path, monkeypatch, capsys, change):
     source = tmp_path / "both.jsonl"
     source.write_text(
         "".join(json.dumps({"text": text, "body": text}) + "\n" for text in make_documents(30, 1))
     )
     arguments = {"train": [str(source)], "validation": [str(source)]}
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "_write_tfds_metadata", lambda *_: 1 / 0)
+        patch.setattr(dataset_directory, "write_tfds_metadata", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             build(data, tmp_path / "out", **arguments)
-    assert "anew" not in capsys.readouterr().err
+    assert "from scratch" not in capsys.readouterr().err
     again, write_shard = [], shards.write_shard
     monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
     info = build(data, tmp_path / "out", **arguments | change)
-    assert "starting anew" in capsys.readouterr().err
+    assert "starting from scratch" in capsys.readouterr().err
     assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
 
 
@@ -292,7 +264,7 @@ def test_held_out_share_is_split_by_document(data, tmp_path):
     for split in ("train", "validation"):
         rows = rows_of(tmp_path / "out", split)
         text[split] = tokenizer.decode(rows[~np.isin(rows, (PAD_ID, CLS_ID, SEP_ID))].tolist())
-    for index in range(400):  # each on one side, the repeated ones too
+    for index in range(400):  # each is in one split, repeated ones too
         assert sum(f"number 4 {index} " in side for side in text.values()) == 1
 
 
@@ -309,7 +281,7 @@ def test_it_is_a_tfds_dataset_and_a_mixture_reads_it(data, tmp_path):
     assert build(data, tmp_path / "out") == info  # nothing to do
 
 
-def test_a_long_line_is_cut_and_nothing_of_it_lost(data, tmp_path):
+def test_a_long_line_is_cut_without_losing_text(data, tmp_path):
     line = " ".join(np.random.default_rng(0).choice(WORDS, size=500_000))  # 2 MB
     info = build(
         data, tmp_path / "out", train=[write(tmp_path / "long.jsonl", [line])], chunk_chars=1_500_000
@@ -324,10 +296,10 @@ def test_a_truncated_file_is_named(data, tmp_path):
     shard = min((tmp_path / "out").glob("*train*array_record*"))
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(OSError, match=f"{shard.name}.*truncated"):
-        load_corpus_info(str(tmp_path / "out"))
+        load_dataset_info(str(tmp_path / "out"))
 
 
-def test_special_ids_are_written_down_and_a_dataset_without_them_is_refused(data, tmp_path):
+def test_special_ids_are_recorded_and_a_dataset_without_them_is_an_error(data, tmp_path):
     info = build(data, tmp_path / "out")
     assert info.special_ids == {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 4}
     path = tmp_path / "out" / "corpus.json"
@@ -337,15 +309,15 @@ def test_special_ids_are_written_down_and_a_dataset_without_them_is_refused(data
     with pytest.raises(
         ValueError, match=r"corpus\.json: no special_ids, expected (.|\n)*build the dataset again"
     ):
-        load_corpus_info(str(tmp_path / "out"))
+        load_dataset_info(str(tmp_path / "out"))
 
 
-def test_other_settings_do_not_touch_what_is_there(data, tmp_path):
+def test_other_settings_do_not_change_an_existing_directory(data, tmp_path):
     build(data, tmp_path / "out")
     with pytest.raises(FileExistsError, match="other sequence_length"):
         build(data, tmp_path / "out", sequence_length=64)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(FileExistsError, match="is no dataset"):
+    with pytest.raises(FileExistsError, match="is not a dataset"):
         build(data, tmp_path / "mine")
 
 
@@ -368,27 +340,21 @@ def test_bad_arguments(data, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def flags(data):
+    """Flags of a small build, without held-out text and --out."""
+    sources = ["--train", str(data / "train.jsonl"), "--tokenizer", str(data / "tokenizer")]
+    return [*sources, "--sequence_length=32", "--packing=documents", "--num_processes=1"]
+
+
 def test_command_line(data, tmp_path, monkeypatch, capsys):
-    common = [
-        "corpus",
-        "--train",
-        str(data / "train.jsonl"),
-        "--tokenizer",
-        str(data / "tokenizer"),
-        "--sequence_length",
-        "32",
-        "--packing",
-        "documents",
-        "--num_processes",
-        "1",
-    ]
+    common = ["corpus", *flags(data)]
     monkeypatch.setattr(
         sys, "argv", [*common, "--validation_fraction", "0.2", "--out", str(tmp_path / "out")]
     )
     main()
     assert (
         "documents" in capsys.readouterr().out
-        and load_corpus_info(str(tmp_path / "out")).sequence_length == 32
+        and load_dataset_info(str(tmp_path / "out")).sequence_length == 32
     )
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "bad.txt").write_bytes(b"good line\n\n" + b"bad \xff line\n")
@@ -417,15 +383,14 @@ def test_command_line(data, tmp_path, monkeypatch, capsys):
         )
         main()
         assert f"1 lines were not UTF-8 (--on_invalid_utf8 {choice}); the first: " in capsys.readouterr().out
-        assert load_corpus_info(str(tmp_path / choice)).splits["validation"]["documents"] == documents
+        assert load_dataset_info(str(tmp_path / choice)).splits["validation"]["documents"] == documents
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(data, tmp_path):
-    """A 100 MB file needs as little resident memory as a 25 MB one, in every process."""
+    """A 100 MB file needs no more resident memory than a 25 MB one, in every process."""
     block = json.dumps({"text": "\n".join(make_documents(2_000, 5))}) + "\n"
-    # A process that is started inherits the peak of the one that starts it: a small one in between keeps
-    # pytest's own out.
+    # A new process inherits its parent's peak memory; a small process in between hides that of pytest.
     program = (
         "import resource, subprocess, sys; subprocess.run([sys.executable, '-B', '-m', "
         "'data_pipelines.corpus', *sys.argv[1:]], check=True); "

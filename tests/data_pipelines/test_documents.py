@@ -1,4 +1,4 @@
-"""Documents come out of every format as they went in, and every defect is named or counted."""
+"""Every format returns its documents unchanged, and every defect is named or counted."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 import zstandard
 from pyarrow import parquet
 
-from data_pipelines import documents
+from data_pipelines import document_formats, documents
 from data_pipelines.documents import ReadReport, read_documents
 
 
@@ -28,15 +28,16 @@ def test_blank_lines_end_text_documents(tmp_path):
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
-def test_blocks_do_not_show_in_the_documents(tmp_path, monkeypatch, block):
+def test_documents_do_not_depend_on_the_block_size(tmp_path, monkeypatch, block):
     source = _write(tmp_path / "a.txt", "aé ☃ b\r\nzwei\r\n\n \nüber 😀\n\n\nend".encode())
-    monkeypatch.setattr(documents, "BLOCK_BYTES", block)
+    monkeypatch.setattr(document_formats, "BLOCK_BYTES", block)
     assert list(read_documents([source])) == ["aé ☃ b\nzwei", "über 😀", "end"]
 
 
 @pytest.mark.parametrize("block", [4, 1 << 20])
 def test_long_documents_are_cut_at_whitespace_without_losing_words(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(documents, "BLOCK_BYTES", block)
+    for module in (documents, document_formats):
+        monkeypatch.setattr(module, "BLOCK_BYTES", block)
     words = [f"word{i}" for i in range(200)]
     source = _write(tmp_path / "a.txt", " ".join(words).encode())
     report = ReadReport()
@@ -169,7 +170,7 @@ def test_tensorflow_datasets_that_cannot_be_read(sentences, tmp_path):
 def test_sources_are_checked_before_reading(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_documents([str(tmp_path / "none.txt")])
-    with pytest.raises(ValueError, match="unknown kind of source"):
+    with pytest.raises(ValueError, match="unknown source format"):
         read_documents(["a.csv"])
     with pytest.raises(TypeError, match="expected a list"):
         read_documents("a.txt")

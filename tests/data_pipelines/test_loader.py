@@ -1,5 +1,4 @@
-"""Batches are the same on every sharding, after a restart, in any order of asking; nothing hangs or is read
-twice."""
+"""Batches are the same on every sharding, after a restart, in any order; nothing hangs or is read twice."""
 
 import threading
 import time
@@ -14,16 +13,33 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.tokenizers.directory import SpecialIds
 
 L = 6
+SECONDS = 10.0  # after which a test fails instead of waiting
+
+
+class Gate:
+    """Lets as many reads pass as permits were given; with None all."""
+
+    def __init__(self, permits=None):
+        self._permits = None if permits is None else threading.Semaphore(permits)
+        self.is_waited_at = threading.Event()  # a read came for which there was no permit
+
+    def give(self, permits):
+        self._permits.release(permits)
+
+    def take(self):
+        if self._permits is not None and not self._permits.acquire(blocking=False):
+            self.is_waited_at.set()
+            assert self._permits.acquire(timeout=SECONDS), "no permit came"
 
 
 class FakeMixture:
-    """Row r of dataset d holds the ids d·1000 + r; remembers what was read."""
+    """Row r of dataset d holds the ids d·1000 + r; remembers which rows were read."""
 
     sequence_length, dtype = L, np.dtype(np.uint16)
     special = SpecialIds(pad=9_000, cls=9_001, sep=9_002, unk=9_003, mask=9_004)
 
-    def __init__(self, num_examples=None, delay=0.0):
-        self.num_examples, self.delay = num_examples, delay
+    def __init__(self, num_examples=None, permits=None):
+        self.num_examples, self.gate = num_examples, Gate(permits)
         self.sources = (types.SimpleNamespace(path="/data/a"), types.SimpleNamespace(path="/data/b"))
         self.reads: list[list[int]] = []
         self.bad_example = None
@@ -34,7 +50,7 @@ class FakeMixture:
         return (example % 2).astype(np.int32), (example // 2).astype(np.int64)
 
     def read(self, dataset_index, row):
-        time.sleep(self.delay)
+        self.gate.take()
         examples = (row * 2 + dataset_index).tolist()
         self.reads.append(examples)
         if self.bad_example in examples:
@@ -62,8 +78,8 @@ def loader_threads():
     return [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
@@ -102,8 +118,7 @@ def test_every_sharding_gives_the_same_batches_and_reads_a_row_once(name):
 
 
 class OneProcessOf(NamedSharding):
-    """A sharding seen by a process that owns devices 2, 3 and 6 of 8: what the loader is told on a host of a
-    pod."""
+    """A sharding as seen by a process that owns devices 2, 3 and 6 of 8, like a host of a pod."""
 
     def addressable_devices_indices_map(self, shape):
         everything = super().addressable_devices_indices_map(shape)
@@ -133,20 +148,19 @@ def test_only_rows_of_this_process_are_read(monkeypatch):
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
-def test_any_order_of_asking_is_correct(prefetch):
+def test_steps_may_be_requested_in_any_order(prefetch):
     with Loader(FakeMixture(), batch_size=4, sharding=sharding_of(), prefetch=prefetch) as loader:
         for step in (0, 1, 2, 2, 9, 10, 3, 4, 6, 5, 0, 1_000_000_000):
             ids = np.asarray(loader.batch_at(step)["input_ids"])
             example = np.arange(4 * step, 4 * step + 4)
-            np.testing.assert_array_equal(
-                ids[:, 0], (example % 2 * 1000 + example // 2 + 1).astype(np.uint16)
-            )
+            expected = (example % 2 * 1000 + example // 2 + 1).astype(np.uint16)
+            np.testing.assert_array_equal(ids[:, 0], expected)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_batch_that_was_handed_out_is_not_handed_out_again(prefetch):
     with Loader(FakeMixture(), batch_size=4, sharding=sharding_of(), prefetch=prefetch) as loader:
-        loader.batch_at(3)["input_ids"].delete()  # what donating it to a jitted step does
+        loader.batch_at(3)["input_ids"].delete()  # as donating it to a jitted step does
         np.testing.assert_array_equal(np.asarray(loader.batch_at(3)["input_ids"]), expected_rows(12, 16))
 
 
@@ -160,7 +174,7 @@ def test_resuming_gives_the_batches_of_the_uninterrupted_run():
     assert min(min(read) for read in mixture.reads) == 20  # nothing before the restored step is read
 
 
-def test_reads_ahead_of_the_last_step_asked_and_no_further():
+def test_reads_ahead_of_the_last_requested_step_and_no_further():
     mixture = FakeMixture()
     with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=3) as loader:
         assert mixture.reads == []
@@ -177,17 +191,40 @@ def test_reads_ahead_of_the_last_step_asked_and_no_further():
         assert len(loader_threads()) == 1
 
 
-def test_seconds_waited_grows_with_a_slow_source_and_prefetch_hides_it():
-    mixture = FakeMixture(delay=0.1)
+def test_a_batch_that_was_read_ahead_is_returned_without_reading():
+    mixture = FakeMixture(permits=3)
+    with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=2) as loader:
+        loader.batch_at(0)
+        wait_until(lambda: len(mixture.reads) == 3)  # steps 1 and 2, which nobody requested
+        np.testing.assert_array_equal(np.asarray(loader.batch_at(1)["input_ids"]), expected_rows(4, 8))
+        assert mixture.gate.is_waited_at.wait(SECONDS)  # the read of step 3 is still waiting
+        assert len(mixture.reads) == 3
+        mixture.gate.give(100)
+
+
+def test_seconds_waited_counts_the_wait_for_reads_but_not_for_batches_read_ahead(monkeypatch):
+    """By a clock that stands still except that every read takes a second."""
+    seconds = [0.0]
+    clock = types.SimpleNamespace(perf_counter=lambda: seconds[0])
+    monkeypatch.setattr("data_pipelines.loader.time", clock)
+    mixture = FakeMixture(permits=1)
+    read = mixture.read
+
+    def slow_read(*rows):
+        ids = read(*rows)
+        seconds[0] += 1.0
+        return ids
+
+    mixture.read = slow_read
     with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=2) as loader:
         assert loader.seconds_waited == 0.0
         loader.batch_at(0)
-        first = loader.seconds_waited
-        assert first >= 0.1
-        wait_until(lambda: len(mixture.reads) == 3)
-        time.sleep(0.05)
+        assert loader.seconds_waited == 1.0
+        mixture.gate.give(2)
+        wait_until(lambda: seconds[0] == 3.0)  # steps 1 and 2 are read, step 3 will wait for a permit
         loader.batch_at(1)
-        assert first <= loader.seconds_waited < first + 0.09
+        assert loader.seconds_waited == 1.0
+        mixture.gate.give(100)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -203,7 +240,7 @@ def test_a_failed_read_surfaces_at_its_own_step_with_its_cause(prefetch):
             loader.batch_at(3)
         assert isinstance(error.value.__cause__, OSError)
         loader.batch_at(4)
-        mixture.bad_example = None  # the disk came back
+        mixture.bad_example = None  # the disk works again
         np.testing.assert_array_equal(np.asarray(loader.batch_at(3)["input_ids"]), expected_rows(12, 16))
 
 
@@ -218,22 +255,34 @@ def test_even_an_exit_in_the_thread_does_not_hang(monkeypatch):
 
 
 def test_close_waits_for_the_thread_and_refuses_further_steps():
-    loader = Loader(FakeMixture(delay=0.05), batch_size=4, sharding=sharding_of())
+    mixture = FakeMixture(permits=1)
+    loader = Loader(mixture, batch_size=4, sharding=sharding_of())
     loader.batch_at(0)
+    assert mixture.gate.is_waited_at.wait(SECONDS)  # the thread is reading step 1
+    closer = threading.Thread(target=loader.close)
+    closer.start()
     assert len(loader_threads()) == 1
-    loader.close()
+    mixture.gate.give(100)
+    closer.join()
     assert loader_threads() == []
     loader.close()
-    with pytest.raises(RuntimeError, match="the loader is closed; step 1 was asked for"):
+    with pytest.raises(RuntimeError, match="the loader is closed; step 1 was requested"):
         loader.batch_at(1)
 
 
 def test_closing_from_another_thread_wakes_a_waiting_caller():
-    loader = Loader(FakeMixture(delay=0.5), batch_size=4, sharding=sharding_of())
-    closer = threading.Timer(0.1, loader.close)
+    mixture = FakeMixture(permits=0)
+    loader = Loader(mixture, batch_size=4, sharding=sharding_of())
+
+    def close_during_the_read():
+        mixture.gate.is_waited_at.wait(SECONDS)
+        loader.close()
+
+    closer = threading.Thread(target=close_during_the_read)
     closer.start()
     with pytest.raises(RuntimeError, match="closed while step 0"):
         loader.batch_at(0)
+    mixture.gate.give(100)
     closer.join()
 
 
@@ -247,8 +296,8 @@ def test_rows_at_names_the_examples_of_a_step():
 def test_a_batch_that_the_mesh_does_not_divide_is_refused_before_reading(make, batch_size):
     mixture = FakeMixture(num_examples=10)
     message = (
-        rf"config.\w+.batch_size: got {batch_size}, expected a positive multiple of 4, the number of shards of "
-        r"the batch over mesh axes \('data', 'fsdp'\)"
+        rf"config.\w+.batch_size: got {batch_size}, expected a positive multiple of 4, the number of shards "
+        r"of the batch over mesh axes \('data', 'fsdp'\)"
     )
     with pytest.raises(ValueError, match=message):
         make(mixture, batch_size=batch_size, sharding=sharding_of((2, 2, 2), PartitionSpec(("data", "fsdp"))))
@@ -256,7 +305,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused_before_reading(make, b
 
 
 def test_wrong_sharding_prefetch_and_step_are_errors():
-    with pytest.raises(ValueError, match="cut along its rows alone"):
+    with pytest.raises(ValueError, match="can only be sharded along its rows"):
         Loader(FakeMixture(), batch_size=4, sharding=sharding_of((2,), PartitionSpec(None, "data")))
     with pytest.raises(ValueError, match=r"config.data.prefetch: got -1"):
         Loader(FakeMixture(), batch_size=4, sharding=sharding_of(), prefetch=-1)

@@ -1,4 +1,4 @@
-"""Global example index → row is a pure function; epochs are permutations; damage names the file."""
+"""Example index → row is a pure function; epochs are permutations; errors name the damaged file."""
 
 import collections
 import itertools
@@ -71,12 +71,11 @@ def built(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def tokenizers(monkeypatch):
-    """Tokenizer fingerprint and special ids by directory; the rest of corpus.json is another module's
-    business."""
+    """Directory → tokenizer fingerprint and special ids, in place of its corpus.json."""
     by_directory = collections.defaultdict(lambda: ("tokenizer-1", SPECIAL))
     monkeypatch.setattr(
-        mixture.corpus,
-        "load_corpus_info",
+        mixture,
+        "load_dataset_info",
         lambda path: types.SimpleNamespace(
             tokenizer_fingerprint=by_directory[path][0], special_ids=by_directory[path][1]._asdict()
         ),
@@ -84,11 +83,34 @@ def tokenizers(monkeypatch):
     return by_directory
 
 
+class RecordSource:
+    """A TFDS data source whose reading a test can replace."""
+
+    def __init__(self, source):
+        self.read = source.__getitems__
+
+    def __getitems__(self, rows):
+        return self.read(rows)
+
+
+@pytest.fixture
+def record_sources(monkeypatch):
+    """The data sources of all datasets that are opened from here on, in order."""
+    sources, as_data_source = [], tfds.core.DatasetBuilder.as_data_source
+
+    def opened(builder, split):
+        sources.append(RecordSource(as_data_source(builder, split)))
+        return sources[-1]
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", opened)
+    return sources
+
+
 def pairs(mixed, start, stop):
     return list(zip(*(array.tolist() for array in mixed.rows_at(start, stop)), strict=True))
 
 
-def test_rows_do_not_depend_on_how_they_are_asked_for(built):
+def test_rows_do_not_depend_on_the_ranges_requested(built):
     sources = [DatasetSource(built.a, 2.0), DatasetSource(built.b, 1.0)]
     mixed = make_mixture(sources, seed=3)
     whole = pairs(mixed, 0, 120)
@@ -145,7 +167,7 @@ def test_weights_decide_the_shares_and_epochs_of_each_dataset_stay_whole(built):
     assert sorted(of_b[:23]) == sorted(of_b[23:46]) == list(range(23)) and of_b[:23] != of_b[23:46]
 
 
-def test_read_keeps_the_order_asked_for(built):
+def test_read_returns_rows_in_the_given_order(built):
     mixed = make_mixture([DatasetSource(built.a), DatasetSource(built.b)], seed=7)
     dataset_index, row = mixed.rows_at(11, 75)
     ids = mixed.read(dataset_index, row)
@@ -155,18 +177,12 @@ def test_read_keeps_the_order_asked_for(built):
     assert mixed.read(*mixed.rows_at(3, 3)).shape == (0, L)
 
 
-def test_datasets_are_read_once_a_batch(built, monkeypatch):
+def test_datasets_are_read_once_per_batch(built, record_sources):
     mixed = make_mixture([DatasetSource(built.a), DatasetSource(built.b)], seed=7)
     calls = []
-    for dataset in mixed._datasets:
-        getitems = dataset.source.__getitems__
-        monkeypatch.setattr(
-            dataset,
-            "source",
-            types.SimpleNamespace(
-                __getitems__=lambda rows, getitems=getitems: calls.append(len(rows)) or getitems(rows)
-            ),
-        )
+    for source in record_sources:
+        read = source.read
+        source.read = lambda rows, read=read: calls.append(len(rows)) or read(rows)
     mixed.read(*mixed.rows_at(0, 64))
     assert calls == [32, 32]
 
@@ -186,7 +202,7 @@ def test_sequential_is_one_pass_in_stored_order(built):
         mixed.rows_at(29, 31)
 
 
-def test_what_a_mixture_says_of_itself(built):
+def test_attributes_of_a_mixture(built):
     mixed = make_mixture([DatasetSource(built.a), DatasetSource(built.b)], seed=0)
     assert (mixed.num_rows, mixed.num_examples, mixed.sequence_length, mixed.dtype) == (
         63,
@@ -254,13 +270,9 @@ def test_a_dataset_of_another_feature(built, monkeypatch):
         make_mixture([DatasetSource(built.a)], seed=0)
 
 
-def test_a_row_of_another_length_is_never_broadcast(built, monkeypatch):
+def test_a_row_of_another_length_is_never_broadcast(built, record_sources):
     mixed = make_mixture([DatasetSource(built.b)], seed=0)
-    monkeypatch.setattr(
-        mixed._datasets[0],
-        "source",
-        types.SimpleNamespace(__getitems__=lambda rows: [{"input_ids": np.ones(1, np.uint16)} for _ in rows]),
-    )
+    record_sources[0].read = lambda rows: [{"input_ids": np.ones(1, np.uint16)} for _ in rows]
     with pytest.raises(OSError, match=r"cannot read .*train.*: a row has shape \(1,\), expected \(5,\)"):
         mixed.read([0], [3])
 
@@ -278,7 +290,7 @@ def test_no_datasets_and_bad_seed(built):
         make_mixture([DatasetSource(built.a)], seed=-1)
 
 
-def test_datasets_that_do_not_belong_together(built, tokenizers):
+def test_datasets_of_other_lengths_or_tokenizers(built, tokenizers):
     with pytest.raises(
         ValueError, match=r"sequence_length and tokenizer, got\n.*/a/.*length 5,.*\n.*/long/.*length 8"
     ):
@@ -317,17 +329,17 @@ def test_a_damaged_file_is_named_before_the_first_batch(built, tmp_path, damage)
         make_mixture([DatasetSource(path)], seed=0)
 
 
-def test_damage_that_appears_later_is_named_by_the_read(built, monkeypatch):
+def test_damage_that_appears_later_is_named_by_the_read(built, record_sources):
     mixed = make_mixture([DatasetSource(built.a)], seed=0)
-    (dataset,) = mixed._datasets
-    getitems = dataset.source.__getitems__
+    (source,) = record_sources
+    read = source.read
 
     def checksum(rows):
         if 27 in rows:
             raise RuntimeError("hash mismatch")
-        return getitems(rows)
+        return read(rows)
 
-    monkeypatch.setattr(dataset, "source", types.SimpleNamespace(__getitems__=checksum))
+    source.read = checksum
     mixed.read([0, 0], [26, 28])
     with pytest.raises(OSError, match=r"train'\): cannot read .*-00002-of-00004: hash mismatch"):
         mixed.read([0, 0, 0], [3, 27, 39])

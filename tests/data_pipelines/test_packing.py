@@ -1,4 +1,4 @@
-"""Rows are whole; contiguous and documents lose no token; electra follows the original recipe."""
+"""Rows are well formed; contiguous and documents lose no token; electra follows the original recipe."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_no_token_is_lost_and_rows_are_well_formed(documents, length, mode):
     st.integers(0, 9),
 )
 def test_electra_rows_are_consecutive_text_of_one_document(line_lengths, length, seed):
-    counter = iter(range(10_000, 10**9))  # every token its own id: order and origin can be read off the rows
+    counter = iter(range(10_000, 10**9))  # unique ids show order and origin
     documents = [[[next(counter) for _ in range(size)] for size in document] for document in line_lengths]
     rows = pack(documents, sequence_length=length, mode="electra", seed=seed)
     check_rows(rows, length)
@@ -61,8 +61,7 @@ def test_electra_rows_are_consecutive_text_of_one_document(line_lengths, length,
         assert 1 <= (row == SEP_ID).sum() <= 2 and (row == CLS_ID).sum() == 1
         assert len({origin[int(token)] for token in kept}) == 1
         for segment in np.split(row, np.flatnonzero(row == SEP_ID)):
-            # A short line may still join A after B began, as in the original; inside a segment the order
-            # holds.
+            # A short line may still join A after B began, as in the original; each segment is in order.
             assert (np.diff(segment[segment > 4]) > 0).all()
     kept = rows[rows > 4]
     assert len(np.unique(kept)) == len(kept)
@@ -79,11 +78,13 @@ def test_electra_has_the_published_rates():
     assert 0.02 < short < 0.09
     assert 0.05 < ((full == SEP_ID).sum(1) == 1).mean() < 0.16
     first = np.argmax(full[(full == SEP_ID).sum(1) == 2] == SEP_ID, axis=1) - 1
-    assert 28 <= np.median(first) <= 32  # lines of 4 stop below (64 − 3) // 2 = 30, or one coin toss later
+    assert (
+        28 <= np.median(first) <= 32
+    )  # lines of 4 stop below (64 − 3) // 2 = 30, or one random choice later
 
 
 def test_electra_by_hand():
-    # target 13: A aims at 5 ids; after [10, 11], 2 + 4 ids are too many unless the coin says so.
+    # Target 13: A should have 5 ids; after [10, 11], 2 + 4 ids are too many in one of two random choices.
     rows = pack(
         [[[10, 11], [12, 13, 14, 15], [16, 17, 18, 19, 20, 21, 22]]],
         sequence_length=13,
@@ -120,7 +121,7 @@ def test_contiguous_by_hand():
     st.sampled_from(sorted(packing.PACKERS)),
     st.sampled_from([ELECTRA, SpecialIds(pad=70_001, cls=70_002, sep=70_003, unk=3, mask=70_004)]),
 )
-def test_rows_differ_in_the_special_ids_alone(documents, mode, special):
+def test_rows_differ_only_in_the_special_ids(documents, mode, special):
     away = lambda row: [[[token + 200 for token in line] for line in document] for document in row]
     rows = pack(away(documents), sequence_length=16, mode=mode, seed=0)
     expected = np.select([rows == PAD_ID, rows == CLS_ID, rows == SEP_ID], special[:3], rows)
@@ -137,6 +138,6 @@ def test_rows_differ_in_the_special_ids_alone(documents, mode, special):
         {"sequence_length": 4, "mode": "electra"},
     ],
 )
-def test_errors_say_what_was_expected(arguments):
+def test_errors_state_the_expected_value(arguments):
     with pytest.raises(ValueError, match="expected"):
         pack([[[5]]], seed=0, **arguments)

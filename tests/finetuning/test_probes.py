@@ -6,7 +6,6 @@ import json
 import random
 import sys
 import time
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +14,22 @@ import pytest
 from matplotlib.axes import Axes
 
 from data_pipelines.tokenizers.load import load_tokenizer
-from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.stopping import StopNotice
 from electra_jax.finetuning.probes import Probe, mean_over_text
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs import inputs as run_inputs
-from electra_jax.runs.directory import check_run_directory, is_complete, summarize_run
+from electra_jax.runs import pretraining
+from electra_jax.runs.directory import check_run_directory, is_complete
+from electra_jax.runs.pretraining import pretrain
+from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import load_run
-from electra_jax.training.loop import Intervals, train
+from electra_jax.training.loop import Intervals
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import MetricWriters, read_metrics
-from support.run_records import comparable, counting_step
+from support.fake_run import FakeRun
+from support.run_records import comparable
 from support.tiny import SPECIAL
 from support.tiny_export import electra_model, make_config, random_params
 from support.tiny_run import values
@@ -89,8 +90,8 @@ def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task
     mesh = make_mesh(EIGHT)
     monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task)
-    pretrain.run(settings(data, task, probe__every=0), tmp_path / "without")
-    pretrain.run(with_probes, tmp_path / "with")
+    pretrain(settings(data, task, probe__every=0), tmp_path / "without")
+    pretrain(with_probes, tmp_path / "with")
     expected, rows = comparable(tmp_path / "without"), comparable(tmp_path / "with")
     probed = [row for row in rows if is_probe(row)]
     assert [row for row in rows if not is_probe(row)] == expected and not any(map(is_probe, expected))
@@ -99,7 +100,7 @@ def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task
     params = jax.device_get(load_run(tmp_path / "without").params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "with").params), params)
 
-    calls, call, batch_at = [], Probe.__call__, pretrain.Loader.batch_at
+    calls, call, batch_at = [], Probe.__call__, pretraining.Loader.batch_at
     monkeypatch.setattr(Probe, "__call__", lambda self, params: calls.append(1) or call(self, params))
 
     def break_off(self, step):
@@ -108,10 +109,10 @@ def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task
         return batch_at(self, step)
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(pretrain.Loader, "batch_at", break_off)
-        pretrain.run(with_probes, tmp_path / "broken")
+        patch.setattr(pretraining.Loader, "batch_at", break_off)
+        pretrain(with_probes, tmp_path / "broken")
     assert len(calls) == 2
-    summary = pretrain.run(with_probes, tmp_path / "broken")
+    summary = pretrain(with_probes, tmp_path / "broken")
     assert len(calls) == 3  # that of step 8, from whose checkpoint the run went on, was there
     assert comparable(tmp_path / "broken") == rows
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "broken").params), params)
@@ -233,7 +234,7 @@ def test_a_wrong_setting_is_found_before_anything_is_written(changes, error, mes
         key: value.format(**places) if isinstance(value, str) else value for key, value in changes.items()
     }
     with pytest.raises(error, match=message):
-        pretrain.run(config, tmp_path / "run")
+        pretrain(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -246,7 +247,7 @@ def test_several_processes_are_refused(data, task, tmp_path, monkeypatch):
 def test_without_probes_nothing_is_needed(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "electra_jax.finetuning.probes", None)  # importing it would fail
     config = {"probe": {"every": 0, "config": "nowhere.py"}}
-    assert pretrain.make_probe(config, None, tmp_path, None, tmp_path) is None
+    assert pretraining.make_probe(config, None, tmp_path, None, tmp_path) is None
 
 
 def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_path):
@@ -258,38 +259,26 @@ def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_
     assert continued.probe.to_dict() == load_config("configs/debug.py").probe.to_dict()
 
 
+class ProbedRun(FakeRun):
+    """Notes the order of evaluations and probes; a probe takes 0.3 seconds."""
+
+    def evaluate(self, params):
+        self.evaluated.append(("eval", params))
+        return {"mlm_loss": 1.0}
+
+    def probe(self, params):
+        self.evaluated.append(("probe", params))
+        time.sleep(0.3)
+        return {"mlm_loss": 1.0}
+
+
 def test_the_loop_probes_when_due_and_at_the_end_beside_the_clock(tmp_path):
-    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
-    checkpointer = types.SimpleNamespace(save=lambda step, state, run: None, wait=lambda: None)
-    order = []
-
-    def measure(name, seconds):
-        return lambda params: order.append((name, params)) or time.sleep(seconds) or {"mlm_loss": 1.0}
-
-    def go(first, last):
-        with MetricWriters(
-            tmp_path, tensorboard=False, progress=False, total_steps=8, start_step=first
-        ) as writers:
-            train(
-                types.SimpleNamespace(step=first, params=first),
-                counting_step,
-                batches,
-                Intervals(last, 2, 2, 2, 3),
-                evaluate=measure("eval", 0.0),
-                probe=measure("probe", 0.3),
-                write=writers,
-                checkpointer=checkpointer,
-                run={},
-                schedule=lambda step: 0.0,
-                flops_per_token=1.0,
-                peak_flops=None,
-                stop=StopNotice(),
-            )
-
-    go(0, 6)
-    assert order == [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]
-    go(6, 8)
-    assert order[5:] == [("eval", 8), ("probe", 8)]  # those of step 6 were there
+    run, intervals = ProbedRun(tmp_path), Intervals(6, log=2, evaluate=2, checkpoint=2, probe=3)
+    run.go(0, intervals)
+    order = [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]
+    assert run.evaluated == order
+    run.go(6, intervals._replace(num_steps=8))
+    assert run.evaluated == [*order, ("eval", 8), ("probe", 8)]  # those of step 6 were there
     rows = read_metrics(tmp_path)
     assert [row["step"] for row in rows if is_probe(row)] == [3, 6, 8]
     (after,) = [row for row in rows if row["step"] == 4 and "loss" in row]

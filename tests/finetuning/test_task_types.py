@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.tasks.encoding import EncodedExample, encode_examples
-from data_pipelines.tasks.load import UNKNOWN, TaggedExample, TaskData, TextExample
+from data_pipelines.tasks.labels import UNKNOWN
+from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
 from data_pipelines.tasks.questions import Question
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.finetuning.model_files import load_model, save_model

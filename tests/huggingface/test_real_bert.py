@@ -13,7 +13,6 @@ import transformers
 
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
-from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.conversion.export_run import export_run
 from electra_jax.conversion.import_checkpoint import ImportOptions, import_checkpoint
@@ -21,6 +20,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.runs import inputs as run_inputs
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
 from support import real_vocabulary
 from support.tiny_export import PLAIN
@@ -106,9 +106,10 @@ def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported,
     config = load_config(f"configs/continued.py:run={run}").to_dict()
     config["data"] |= {"datasets": (str(tmp_path / "corpus"),), "sequence_length": 64}
     config["train"] |= {"num_steps": 2, "batch_size": 8}
+    config["optimizer"]["warmup_steps"] = 1
     config["eval"] |= {"batch_size": 8, "max_batches": 1}
     config["log"] |= {"every": 1, "progress": False}
-    summary = pretrain.run(config, tmp_path / "continued")
+    summary = pretrain(config, tmp_path / "continued")
     assert summary["steps"] == 2 and np.isfinite(summary["heldout_rtd_loss"])
     discriminator, generator = export_run(tmp_path / "continued", None, tmp_path / "out", PLAIN)
     # Nothing else than the vocabulary that came in goes out.

@@ -29,7 +29,7 @@ from support import tiny_export
 from support.import_options import DEFAULT
 from support.tiny import SPECIAL
 
-FROM_FILE = {"implementation": "skew", "enhanced_mask_decoder": False, "dtype": "float32"}
+FROM_FILE = {"enhanced_mask_decoder": False, "dtype": "float32"}
 
 
 def torch_config(encoder):

@@ -1,4 +1,4 @@
-"""A tokenizer of two letters, in which ids can be told by eye: a word of n letters has n pieces."""
+"""A tokenizer for two letters, so that ids are easy to read: a word of n letters has n pieces."""
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
@@ -8,7 +8,7 @@ PAD, UNK, CLS, SEP, MASK, A, B, A_, B_ = range(len(PIECES))
 
 
 def make_tokenizer(root):
-    """The tokenizer, kept under `root`."""
+    """The tokenizer, in a directory under `root`."""
     (root / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     adopt_tokenizer(str(root / "vocab.txt"), str(root / "t"), lowercase=True)
     return load_tokenizer(str(root / "t"))

@@ -1,11 +1,11 @@
-"""Texts of every kind of character, and what must hold of the offsets that any tokenizer gives of them."""
+"""Texts with characters of every category, and checks of the offsets that any tokenizer gives for them."""
 
 import unicodedata
 
 import numpy as np
 from hypothesis import strategies as st
 
-# What a normalisation may make several characters of, one of several, or white space of.
+# Characters that a normalisation may split, merge, or turn into white space.
 ODD = (
     "Σσİß "
     "¨\u00a0\u3000\u1680\u2003\u0085\ufdfa\u0e33\u0344é\u0315\u0300\u0327\u0301ﬁ½ｶﾞ각\u1100\u1161\u11a8\u09c7\u09be"
@@ -26,7 +26,7 @@ TEXTS = st.one_of(
 
 
 def checked_offsets(tokenizer, text):
-    """The spans of one text as lists, after checking all that holds of any tokenizer."""
+    """The spans of one text as lists, after checking what must hold for any tokenizer."""
     [(ids, spans)] = tokenizer.encode_with_offsets([text])
     assert [ids] == tokenizer.encode_batch([text])
     assert spans.dtype == np.int32 and spans.shape == (len(ids), 2)
@@ -37,7 +37,7 @@ def checked_offsets(tokenizer, text):
 
 
 def slices(tokenizer, text):
-    """(piece, what it stands for) of each piece of `text`."""
+    """(piece, the text that it covers) for each piece of `text`."""
     spans = checked_offsets(tokenizer, text)
     return [
         (piece, text[start:end]) for piece, (start, end) in zip(tokenizer.pieces(text), spans, strict=True)

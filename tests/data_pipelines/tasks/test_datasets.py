@@ -1,4 +1,4 @@
-"""Labelled data in TensorFlow Datasets, built here with the features that the published ones have."""
+"""Labelled data in TensorFlow Datasets, built here with the features of the published ones."""
 
 import logging
 
@@ -33,8 +33,7 @@ TEXTS = {
 
 
 class Glue(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Two training examples a task, whose labels are 1 and 0, one to validate and one without label to
-    test."""
+    """Per task two training examples with labels 1 and 0, one validation and one unlabelled test example."""
 
     VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, version="2.0.0") for name in TEXTS]
@@ -109,7 +108,7 @@ class XtremeXnli(Xnli, skip_registration=True):
 
 
 class Tagged(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Words and tags as CoNLL-2003 has them, and a label, which the second example does not tell."""
+    """Words and tags as in CoNLL-2003, and a label, which is unknown in the second example."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -139,12 +138,11 @@ class Tagged(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
-    """The directory of all these datasets, known to TensorFlow Datasets by name while the tests of this file
-    run."""
+    """The directory of all these datasets, which TensorFlow Datasets finds by name during these tests."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     root = tmp_path_factory.mktemp("tfds")
     builders = [Glue(config=name, data_dir=root, file_format="array_record") for name in TEXTS]
-    builders += [kind(data_dir=root, file_format="array_record") for kind in (Xnli, XtremeXnli, Tagged)]
+    builders += [make(data_dir=root, file_format="array_record") for make in (Xnli, XtremeXnli, Tagged)]
     for builder in builders:
         builder.download_and_prepare()
     with pytest.MonkeyPatch.context() as patch:
@@ -154,8 +152,8 @@ def datasets(tmp_path_factory):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_glue_by_name(datasets, name):
-    kind = "classification" if name in LABELS else "regression"
-    data = load_task(classification(kind=kind, source=f"glue/{name}"))
+    task_type = "classification" if name in LABELS else "regression"
+    data = load_task(classification(kind=task_type, source=f"glue/{name}"))
     assert data.labels == tuple(LABELS.get(name, ())) and data.notes == []
     ends = ["_matched", "_mismatched"] if name == "mnli" else [""]
     assert list(data.splits) == [
@@ -175,7 +173,7 @@ def test_glue_by_name(datasets, name):
         assert data.splits[f"test{end}"] == [example(f"test{end}", 0, None)]
 
 
-def test_glue_by_directory_with_columns_and_labels_of_ones_own(datasets):
+def test_glue_by_directory_with_chosen_columns_and_labels(datasets):
     data = load_task(
         classification(
             source=str(datasets / "glue" / "rte" / "2.0.0"),
@@ -196,7 +194,7 @@ def test_every_glue_task_and_xnli_has_its_columns():
     assert set(PUBLISHED) >= {f"glue/{name}" for name in TEXTS} | {"xnli"}
 
 
-def test_xnli_evaluates_in_the_language_chosen(datasets):
+def test_xnli_evaluates_in_the_chosen_language(datasets):
     data = load_task(classification(source="xnli", language="sw"))
     assert data.labels == tuple(NLI.names) and list(data.splits) == ["validation", "test"]
     assert data.splits["test"] == [("premise sw 0", "hypothesis sw 0", 2)]
@@ -256,7 +254,7 @@ def test_a_dataset_of_tagged_words(datasets):
     assert data.splits["train"] == data.splits["test"] == [(("Peter", "ran"), (1, 0)), (("Ran",), (0,))]
 
 
-def test_labels_that_a_dataset_does_not_tell(datasets):
+def test_unknown_labels_of_a_dataset(datasets):
     data = load_task(classification(source="tagged", text="text", label="label"))
     assert data.splits == {"train": [("a", None, 2)], "test": [("a", None, 2)]}
     assert (
@@ -269,7 +267,7 @@ def test_labels_that_a_dataset_does_not_tell(datasets):
     }
 
 
-def test_texts_of_a_dataset_that_are_none(datasets):
+def test_features_of_a_dataset_that_are_not_text(datasets):
     with pytest.raises(ValueError, match="tagged train: example 1: 'raw' is not valid UTF-8"):
         load_task(classification(source="tagged", text="raw", label="label"))
     with pytest.raises(ValueError, match=r"tagged train: example 0: 'tokens' is a .*, expected a string"):

@@ -10,7 +10,7 @@ from support.task_settings import COLUMNS, CONLLU, classification, tagging, writ
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
-def test_tsv_knows_no_quotes(tmp_path, name):
+def test_quotes_have_no_meaning_in_tsv(tmp_path, name):
     train = write(
         tmp_path / name, '\ufeffsentence\tid\tlabel\r\n"an open quote\t0\tgood\r\na\x85b, c\t1\t bad\n\n'
     )
@@ -18,7 +18,7 @@ def test_tsv_knows_no_quotes(tmp_path, name):
     assert data == (("bad", "good"), {"train": [('"an open quote', None, 1), ("a\x85b, c", None, 0)]}, [])
 
 
-def test_csv_knows_quotes(tmp_path):
+def test_csv_has_quotes(tmp_path):
     train = write(tmp_path / "a.csv", 'a,b,y\n"one, ""1""\nline",two,0\nthree,four,1\n')
     data = load_task(classification(train=train, text="a", pair="b", label="y"))
     assert data.splits["train"] == [('one, "1"\nline', "two", 0), ("three", "four", 1)]
@@ -59,7 +59,7 @@ def test_labels_are_sorted_by_value_or_given(tmp_path):
     ]
 
 
-def test_a_label_outside_the_set_is_an_error(tmp_path):
+def test_an_unknown_label_is_an_error(tmp_path):
     train = write(tmp_path / "a.tsv", "s\ty\none\tgood\ntwo\tbad\n")
     test = write(tmp_path / "b.tsv", "s\ty\none\tgood\ntwo\tugly\n")
     message = r"b\.tsv:3: label 'ugly', expected one of 'bad', 'good'; .*every label in config\.task\.labels"
@@ -79,7 +79,7 @@ def test_regression_takes_finite_numbers(tmp_path, label):
         load_task(task)
 
 
-def test_rows_that_cannot_be_used_are_counted(tmp_path):
+def test_unusable_rows_are_counted(tmp_path):
     rows = [
         "one\tuno\t1",
         "two\tdos\t1\tmore",
@@ -123,7 +123,7 @@ def test_a_test_split_may_lack_labels(tmp_path):
         load_task(classification(train=unlabelled, text="s", label="y"))
 
 
-def test_nothing_is_left_out_of_a_split_whose_predictions_go_by_place(tmp_path):
+def test_no_row_of_a_split_without_labels_is_skipped(tmp_path):
     train = write(tmp_path / "a.tsv", "s\ty\none\t1\n")
     test = write(tmp_path / "b.tsv", "s\ty\nthree\t\n \t\nfive\t\n")
     data = load_task(classification(train=train, test=test, text="s", label="y"))
@@ -182,10 +182,10 @@ def test_questions_of_files(tmp_path):
         ("a.jsonl", '{"s": ["a"], "y": 1}', r"a\.jsonl:1: 's' is a list, expected a string"),
         ("a.jsonl", '{"s": "\\ud800", "y": 1}', r"a\.jsonl:1: 's' is not valid UTF-8"),
         ("a.jsonl", '{"s": "a", "y": [1]}', r"a\.jsonl:1: label is a list, expected a string or number"),
-        ("a.conllu", "", r"unknown kind of file for classification or regression, expected one of \.tsv"),
+        ("a.conllu", "", r"unknown file format for classification or regression, expected one of \.tsv"),
     ],
 )
-def test_files_that_are_not_what_they_should_be(tmp_path, name, text, message):
+def test_malformed_files(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message):
         load_task(classification(train=write(tmp_path / name, text), text="s", label="y"))
 
@@ -213,7 +213,7 @@ def test_missing_and_damaged_files(tmp_path):
         ({"train": "a.tsv", "language": "de"}, "language: got 'de', expected ''"),
     ],
 )
-def test_settings_that_do_not_go_together(changes, message):
+def test_contradictory_settings(changes, message):
     with pytest.raises(ValueError, match=rf"config\.task\.{message}"):
         load_task(classification(train="a.tsv", text="s", label="y") | changes)
 
@@ -221,7 +221,7 @@ def test_settings_that_do_not_go_together(changes, message):
 # Tagged sentences.
 
 
-def test_conllu_gives_words_alone(tmp_path):
+def test_only_words_are_read_from_conllu(tmp_path):
     train = write(tmp_path / "a.conllu.gz", CONLLU)
     data = load_task(tagging(train=train))
     assert data.labels == ("ADV", "AUX", "PRON", "PUNCT", "VERB") and data.notes == []
@@ -232,7 +232,7 @@ def test_conllu_gives_words_alone(tmp_path):
         load_task(tagging(train=train, text="form", label="pos"))
 
 
-def test_sentences_that_cannot_be_used_are_counted(tmp_path):
+def test_unusable_sentences_are_counted(tmp_path):
     cut, untagged = CONLLU.replace("\tcop\t_\t_", "\tcop"), CONLLU.replace("\tADV\tRB", "\t_\tRB", 1)
     nameless = CONLLU.replace("\tIt\tit", "\t\tit")
     for text, reason, line in (
@@ -246,7 +246,7 @@ def test_sentences_that_cannot_be_used_are_counted(tmp_path):
         assert data.notes == [f"train: skipped 1 example with {reason}, the first at {train}:{line}"]
 
 
-def test_a_tag_outside_the_set_is_named_by_its_line(tmp_path):
+def test_an_unknown_tag_is_named_by_its_line(tmp_path):
     labels = ("PRON", "ADV", "PUNCT", "VERB")
     with pytest.raises(
         ValueError, match=r"a\.conllu:5: label 'AUX', expected one of 'PRON', 'ADV', 'PUNCT', 'VERB'"
@@ -284,14 +284,14 @@ def test_column_files_with_blanks_in_words_and_without_tags(tmp_path):
         task |= {"label": "2"}
 
 
-def test_column_files_that_are_not_what_they_should_be(tmp_path):
+def test_malformed_column_files(tmp_path):
     train = write(tmp_path / "a.conll", COLUMNS.replace("Peter NNP B-PER", "Peter B-PER"))
     data = load_task(tagging(train=train, text="0", label="2"))
     assert data.notes == [
         f"train: skipped 1 example with a number of columns other than 3, the first at {train}:9"
     ]
     for columns, message in (
-        ({"text": "word", "label": "2"}, r"config\.task\.text: got 'word', expected a column's number"),
+        ({"text": "word", "label": "2"}, r"config\.task\.text: got 'word', expected a column number"),
         ({"text": "0", "label": "3"}, "no column 3, its rows have 3 columns"),
     ):
         with pytest.raises(ValueError, match=message):

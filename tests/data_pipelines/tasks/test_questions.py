@@ -1,4 +1,4 @@
-"""Questions in SQuAD's format, and in datasets built here with the features that the published ones have."""
+"""Questions in SQuAD's format, and in datasets built here with the features of the published ones."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ def test_version_2_has_questions_without_an_answer(tmp_path):
         read(tmp_path / "a.json", content)
 
 
-def test_a_file_to_test_on_may_lack_every_answer(tmp_path):
+def test_a_test_file_may_have_no_answers(tmp_path):
     bare = {"id": "1", "question": "", "is_impossible": False}
     expected = [
         Question(name, text, CONTEXT, (), None, "", False, False) for name, text in (("1", ""), ("2", "Who?"))
@@ -84,7 +84,7 @@ def test_a_file_to_test_on_may_lack_every_answer(tmp_path):
             read(tmp_path / "a.json", squad(bare, asked("2")), split)
 
 
-def test_questions_that_cannot_be_used_are_counted(tmp_path):
+def test_unusable_questions_are_counted(tmp_path):
     content = squad(
         asked("1"),
         asked("2", answer("cat", 4), question=" \n"),
@@ -120,8 +120,8 @@ def test_questions_that_cannot_be_used_are_counted(tmp_path):
         ("at. t", 0, 9, "at. T"),
     ],
 )
-def test_an_answer_is_looked_for_where_it_is_not(tmp_path, text, stated, start, found):
-    """The nearest of several; other letter case and white space only if there is none without."""
+def test_a_misplaced_answer_is_searched_for(tmp_path, text, stated, start, found):
+    """The nearest one is used; other letter case and white space only if there is no exact match."""
     for split in ("train", "validation"):
         [question], notes = read(tmp_path / "a.json", squad(asked("1", answer(text, stated))), split)
         assert question[3:6] == ((text,), start, found) and CONTEXT[start : start + len(found)] == found
@@ -136,8 +136,8 @@ def test_occurrences_that_overlap(tmp_path):
     assert (question.start, question.answer) == (1, "aa")
 
 
-def test_an_answer_that_is_nowhere(tmp_path):
-    """Such a question is not trained on, but answered all the same; another answer of it will do."""
+def test_an_answer_that_is_not_in_the_context(tmp_path):
+    """Such a question is evaluated but not trained on, unless the context contains another of its answers."""
     content = squad(
         asked("1", answer("cow", 4)),
         asked("2", answer("cow", 4), answer("dog", 17)),
@@ -170,7 +170,7 @@ def test_an_answer_that_is_nowhere(tmp_path):
 
 
 def changed(*path, value=None):
-    """A good file with something else at `path`; without a value, with nothing there."""
+    """A good file with `value` at `path`, or with nothing there."""
     content = squad(asked("1", answer("cat", 4)))
     *parents, last = path
     inner = content
@@ -233,11 +233,12 @@ QUESTION = (*PARAGRAPH, "qas", 0)
         ),
         (
             json.dumps(squad(asked("1"), asked("7", answer("cat", 4)), asked("1"))),
-            r"qas\[2\]: got the id '1', which .*a\.json: data\[0\]\.paragraphs\[0\]\.qas\[0\] has too, expected each id once",
+            r"qas\[2\]: got the id '1', which .*a\.json: data\[0\]\.paragraphs\[0\]\.qas\[0\] has too, "
+            "expected each id once",
         ),
     ],
 )
-def test_files_that_are_not_what_they_should_be(tmp_path, text, message):
+def test_malformed_files(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         read_squad_file(write(tmp_path / "a.json", text), "train", Skipped())
 
@@ -254,8 +255,7 @@ def test_missing_and_damaged_files(tmp_path):
 
 
 class Squad(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Two questions a split, of which the first has two answers, the second none; the test split has no
-    answers."""
+    """Two questions per split: the first has two answers, the second none; the test split has no answers."""
 
     VERSION = tfds.core.Version("3.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, version="3.0.0") for name in ("v1.1", "v2.0")]
@@ -326,7 +326,7 @@ def test_datasets(datasets, version, name):
 
 
 @pytest.mark.parametrize("version", ["v1.1", "v2.0"])
-def test_a_split_that_does_not_tell_its_answers(datasets, version):
+def test_a_split_without_answers(datasets, version):
     questions = questions_of_dataset(datasets[version], "test", "test", Skipped())
     assert questions == [
         Question(f"test {i}", f"Où ? {i}", "Où né ?", (), None, "", False, False) for i in range(2)

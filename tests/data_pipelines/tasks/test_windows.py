@@ -59,8 +59,7 @@ def test_a_context_that_fits(tokenizer):
 
 
 def test_a_context_that_does_not_fit_becomes_overlapping_windows(tokenizer):
-    """Four of seven tokens, then two further on: the last window is shorter, and the answer is whole in the
-    second alone."""
+    """Four of seven tokens, stride two: the last window is shorter, only the second has the whole answer."""
     windows = encode(tokenizer, asked("ab", "a b a b a b a", 6, "b a"))
     assert lists(windows) == [
         (
@@ -87,9 +86,7 @@ def test_a_stride_longer_than_a_window_leaves_nothing_out(tokenizer):
     windows = encode(tokenizer, asked("ab", "a b a b a b", 6, "b a"), doc_stride=99)
     assert [window.offsets[:, 0].tolist() for window in windows] == [[0, 2, 4, 6], [8, 10]]
     assert all(window.is_max_context.all() for window in windows)
-    assert [window.label.tolist() for window in windows] == [
-        [0, 0, 0]
-    ] * 2  # the answer is in neither of them whole
+    assert [window.label.tolist() for window in windows] == [[0, 0, 0]] * 2  # neither has the whole answer
 
 
 def test_of_equally_good_windows_the_first_counts(tokenizer):
@@ -107,8 +104,8 @@ def test_of_equally_good_windows_the_first_counts(tokenizer):
     ]
 
 
-def test_a_much_longer_window_counts_in_spite_of_a_little_less_context(tokenizer):
-    """300 and 190 tokens long: token 214 has 85 and 86 on its shorter sides."""
+def test_a_much_longer_window_counts_despite_slightly_less_context(tokenizer):
+    """Windows of 300 and 190 tokens: token 214 has 85 and 86 tokens on its shorter side."""
     windows = encode(tokenizer, asked("ab", "a " * 318), max_length=305, doc_stride=128)
     assert [len(window.offsets) for window in windows] == [300, 190]
     assert [np.flatnonzero(window.is_max_context).tolist() for window in windows] == [
@@ -117,7 +114,7 @@ def test_a_much_longer_window_counts_in_spite_of_a_little_less_context(tokenizer
     ]
 
 
-def test_a_piece_of_white_space_alone_is_not_of_the_answer(tokenizer, monkeypatch):
+def test_a_piece_of_only_white_space_is_not_part_of_the_answer(tokenizer, monkeypatch):
     monkeypatch.setattr(
         tokenizer, "encode_with_offsets", lambda texts: [([A, B, A], np.array([[0, 1], [2, 2], [2, 3]]))]
     )
@@ -138,8 +135,8 @@ def test_a_piece_of_white_space_alone_is_not_of_the_answer(tokenizer, monkeypatc
         (8, "\u200b", None),
     ],
 )
-def test_the_answer_is_every_token_with_a_character_of_it(tokenizer, start, answer, label):
-    """The word "cac" is one unknown piece; no piece has white space, not even of no width."""
+def test_the_answer_is_every_token_that_covers_a_character_of_it(tokenizer, start, answer, label):
+    """The word "cac" is one unknown piece; no piece covers white space, even of zero width."""
     context = "ab\u200b cac \u200b b"
     assert context.startswith(answer, start)
     [window] = encode(tokenizer, asked("ab", context, start, answer))
@@ -147,7 +144,7 @@ def test_the_answer_is_every_token_with_a_character_of_it(tokenizer, start, answ
     assert (window.label if label is None else window.label.tolist()) == label
 
 
-def test_questions_without_anything_to_learn_from_have_no_label(tokenizer):
+def test_windows_with_nothing_to_learn_have_no_label(tokenizer):
     windows = encode(
         tokenizer,
         asked("a", "b", is_labelled=False),
@@ -223,7 +220,7 @@ def test_windows_cover_the_context(tokenizer, data, question, context, room, max
     )
     [(ids, offsets)] = tokenizer.encode_with_offsets([context])
     query = tokenizer.encode_batch([question])[0][:max_query_length]
-    shown = [0] * len(ids)  # how many windows count a token as theirs
+    shown = [0] * len(ids)  # windows in which the token has the most context
     at = 0
     for window in windows:
         count = len(window.offsets)
@@ -247,7 +244,7 @@ def test_windows_cover_the_context(tokenizer, data, question, context, room, max
     data=st.data(),
     blank=st.sampled_from([" ", "\n", "\u00a0 ", " \u200b "]),
 )
-def test_an_answer_of_whole_words_can_be_read_off_its_tokens(tokenizer, words, data, blank):
+def test_the_tokens_of_an_answer_of_whole_words_span_it(tokenizer, words, data, blank):
     first = data.draw(st.integers(0, len(words) - 1))
     answer = blank.join(words[first : data.draw(st.integers(first, len(words) - 1)) + 1])
     start = len("".join(word + blank for word in words[:first]))

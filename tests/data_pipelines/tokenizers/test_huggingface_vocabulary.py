@@ -1,5 +1,4 @@
-"""Adopted vocabularies: the ids of those who made them, special tokens out of reach of text, directories that
-appear whole."""
+"""Adopted vocabularies: original ids, no special ids from text, complete directories."""
 
 import json
 import pydoc_data.topics
@@ -14,9 +13,9 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.tokenizers.directory import META_FILE, SpecialIds
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.directory import META_FILE, SpecialIds
+from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.train import train_tokenizer
 from support import real_vocabulary
 from support.offsets import TEXTS, checked_offsets, slices
@@ -51,7 +50,7 @@ EDGE = [
 
 
 def real_lines():
-    """English prose and tables out of Python's own documentation."""
+    """English prose and tables from Python's documentation."""
     return [line for text in pydoc_data.topics.topics.values() for line in text.splitlines()]
 
 
@@ -61,8 +60,7 @@ def adopt(source, directory, lowercase=None):
 
 
 def write_unigram(path, names=tuple(BRACKETS), extra=()):
-    """A tokenizer.json as DeBERTaV3's is made: control tokens first among the model's own pieces, the mask
-    after all others."""
+    """A tokenizer.json like DeBERTaV3's: control tokens are the model's first pieces, the mask its last."""
     pieces = (
         [(name, 0.0) for name in names[:4]]
         + [("▁", -3.0)]
@@ -96,11 +94,9 @@ def test_real_vocabulary_has_electras_ids(electra):
 
 @pytest.mark.parametrize("reference", [BertTokenizer, BertTokenizerLegacy])
 def test_wordpiece_ids_are_those_of_bert(electra, hugging_face, reference):
-    """With the class that `transformers` uses, and with the one written in Python, which shares no code with
-    it.
+    """Compared with the class that `transformers` uses, and with the independent one written in Python.
 
-    That one gives special tokens their ids whatever it is told, and a Σ that ends a word becomes ς in it, as
-    in Python.
+    The latter always gives special tokens their ids, and turns a Σ that ends a word into ς, as Python does.
     """
     theirs = reference.from_pretrained(str(hugging_face), split_special_tokens=True)
     lines = [
@@ -115,7 +111,7 @@ def test_wordpiece_ids_are_those_of_bert(electra, hugging_face, reference):
 def test_a_tokenizer_json_and_its_directory_give_the_same_ids_uncut_and_unpadded(
     electra, hugging_face, tmp_path
 ):
-    """That file cuts and pads every text to 128 tokens."""
+    """The file itself asks to cut and pad every text to 128 tokens."""
     lines = [*EDGE, "word " * 500]
     expected = electra.encode_batch(lines)
     assert (len(expected[0]), len(expected[-1])) == (0, 500)
@@ -126,7 +122,7 @@ def test_a_tokenizer_json_and_its_directory_give_the_same_ids_uncut_and_unpadded
             hugging_face / "tokenizer.json"
         ).read_bytes()
     (tmp_path / "slow").mkdir()
-    for name in ("vocab.txt", "tokenizer_config.json"):  # says do_lower_case
+    for name in ("vocab.txt", "tokenizer_config.json"):  # specifies do_lower_case
         shutil.copy(hugging_face / name, tmp_path / "slow")
     assert adopt(tmp_path / "slow", tmp_path / "2").fingerprint == electra.fingerprint
 
@@ -141,8 +137,7 @@ def test_decode_and_pieces(electra):
 
 
 def test_special_text_never_becomes_a_special_id(electra, tmp_path):
-    """Nor where the special tokens are pieces of the model, where `encode_special_tokens` alone would not
-    help."""
+    """Even if special tokens are pieces of the model, where `encode_special_tokens` alone does not help."""
     plain = write_unigram(tmp_path / "tokenizer.json", extra=["<x>"])
     unigram = adopt(tmp_path / "tokenizer.json", tmp_path / "unigram")
     plain.encode_special_tokens = True
@@ -160,8 +155,8 @@ def test_special_text_never_becomes_a_special_id(electra, tmp_path):
     assert unigram.encode_batch(["é"]) == [[4, 3]]
 
 
-def test_a_mask_that_its_maker_forgot_to_call_special_is_out_of_reach_too(electra, hugging_face, tmp_path):
-    """Then it is looked for in normalised text, from which the normalisation takes control characters."""
+def test_text_cannot_spell_a_mask_that_is_not_marked_special(electra, hugging_face, tmp_path):
+    """Such a token is searched for in normalised text, without control characters."""
     described = json.loads((hugging_face / "tokenizer.json").read_text(encoding="utf-8"))
     described["added_tokens"][-1] |= {"special": False, "normalized": True}
     (tmp_path / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
@@ -174,7 +169,7 @@ def test_a_mask_that_its_maker_forgot_to_call_special_is_out_of_reach_too(electr
 
 
 def test_special_tokens_of_other_names(tmp_path):
-    """The usual ones of RoBERTa's family, and any that the files beside the vocabulary name."""
+    """Those of RoBERTa's family, and any that files beside the vocabulary name."""
     roberta = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     write_unigram(tmp_path / "tokenizer.json", names=roberta)
     assert adopt(tmp_path, tmp_path / "a").special[:4] == (1, 0, 2, 3)
@@ -186,7 +181,7 @@ def test_special_tokens_of_other_names(tmp_path):
     (tmp_path / "special_tokens_map.json").write_text(
         json.dumps({"cls_token": {"content": "BOS"}, "sep_token": "no"})
     )
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"sep_token": "EOS"}))  # goes before the other
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"sep_token": "EOS"}))  # takes precedence
     assert adopt(tmp_path, tmp_path / "b").special[:4] == (0, 1, 2, 3)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"sep_token": "BOS"}))
     with pytest.raises(ValueError, match=r"got special ids .*expected five different ones"):
@@ -216,7 +211,7 @@ def test_a_cased_vocabulary_and_berts_other_settings(tmp_path):
         adopt(tmp_path / "vocab.txt", tmp_path / "no", lowercase=True)
 
 
-def test_a_tokenizer_of_this_project_is_copied_without_what_lies_beside_it(electra, tmp_path):
+def test_a_tokenizer_directory_is_copied_without_other_files(electra, tmp_path):
     train_tokenizer(["some words to learn"] * 9, str(tmp_path / "sentencepiece"), vocab_size=18)
     for number, directory in enumerate((Path(electra.directory), tmp_path / "sentencepiece")):
         source = shutil.copytree(directory, tmp_path / f"source{number}")
@@ -226,7 +221,9 @@ def test_a_tokenizer_of_this_project_is_copied_without_what_lies_beside_it(elect
         assert {path.name: path.read_bytes() for path in (tmp_path / f"copy{number}").iterdir()} == {
             path.name: path.read_bytes() for path in directory.iterdir()
         }
-    with pytest.raises(ValueError, match="got lowercase=True for a tokenizer that says itself"):
+    with pytest.raises(
+        ValueError, match="got lowercase=True for a tokenizer that specifies letter case itself"
+    ):
         adopt(source, tmp_path / "no", lowercase=True)
     (source / "spm.model").write_bytes(b"another")
     with pytest.raises(ValueError, match="changed or damaged"):
@@ -234,9 +231,7 @@ def test_a_tokenizer_of_this_project_is_copied_without_what_lies_beside_it(elect
     assert not (tmp_path / "no").exists()
 
 
-def test_the_directory_appears_whole_once_and_nothing_else_is_touched(
-    electra, hugging_face, tmp_path, monkeypatch
-):
+def test_the_directory_appears_complete_or_not_at_all(electra, hugging_face, tmp_path, monkeypatch):
     target = tmp_path / "out" / "t"
     written, write_bytes = [], Path.write_bytes
 
@@ -278,18 +273,18 @@ def test_loading_notices_changed_files(electra, tmp_path):
             load_tokenizer(str(copy))
 
 
-def test_sources_that_are_none(tmp_path):
+def test_sources_without_a_vocabulary(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere: does not exist, expected a vocab\.txt"):
         adopt(tmp_path / "nowhere", tmp_path / "t")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "spm.model").write_bytes(b"\xff\xfe")  # what the repositories of DeBERTaV3 hold
+    (tmp_path / "model" / "spm.model").write_bytes(b"\xff\xfe")  # as in the repositories of DeBERTaV3
     with pytest.raises(FileNotFoundError, match=r"found \['spm\.model'\], expected (.|\n)*save_pretrained"):
         adopt(tmp_path / "model", tmp_path / "t")
     with pytest.raises(ValueError, match=r"spm\.model: got a file that is not UTF-8"):
         adopt(tmp_path / "model" / "spm.model", tmp_path / "t", lowercase=True)
     for name, text, lowercase, message in (
-        ("a.json", "{}", None, "got a file that is no tokenizer.json"),
-        ("b.json", "{}", True, "got lowercase=True, but the file says itself"),
+        ("a.json", "{}", None, "not a tokenizer.json of the library tokenizers"),
+        ("b.json", "{}", True, "got lowercase=True, but the file specifies letter case itself"),
         (
             "vocab.txt",
             "[PAD]\n[CLS]\na\n",
@@ -309,7 +304,7 @@ def test_sources_that_are_none(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
-# Where pieces are in the text.
+# Offsets.
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +316,7 @@ def unigram(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory):
-    """BPE of bytes as RoBERTa has it, which puts a space before the first word."""
+    """Byte-level BPE as in RoBERTa, which puts a space before the first word."""
     root = tmp_path_factory.mktemp("byte_level")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = (
@@ -341,7 +336,7 @@ def byte_level(tmp_path_factory):
     return adopt(root / "tokenizer.json", root / "t")
 
 
-def test_wordpiece_offsets_are_of_the_text_as_given(electra):
+def test_wordpiece_offsets_refer_to_the_original_text(electra):
     assert slices(electra, " naïve\tÅngström 中文☃x a\u0301 \0N\0o") == [
         ("naive", "naïve"),
         ("ang", "Ång"),
@@ -356,9 +351,8 @@ def test_wordpiece_offsets_are_of_the_text_as_given(electra):
     assert [spans.tolist() for _, spans in electra.encode_with_offsets(["", "a", " "])] == [[], [[0, 1]], []]
 
 
-def test_marks_of_spaces_are_no_part_of_a_span(unigram, byte_level):
-    """Also where the library gives one put before the text the first character, and where the mark is in the
-    text itself."""
+def test_spans_exclude_space_marks(unigram, byte_level):
+    """Even if the library gives the first character to an added space, or the text contains the mark."""
     assert slices(unigram, "ab  ☃ \0c") == [
         ("▁", ""),
         ("a", "a"),
@@ -386,10 +380,10 @@ def test_marks_of_spaces_are_no_part_of_a_span(unigram, byte_level):
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS)
-@pytest.mark.parametrize("kind", ["electra", "unigram", "byte_level"])
-def test_offsets_of_any_text(request, kind, text):
-    tokenizer = request.getfixturevalue(kind)
-    if kind != "unigram":
+@pytest.mark.parametrize("name", ["electra", "unigram", "byte_level"])
+def test_offsets_of_any_text(request, name, text):
+    tokenizer = request.getfixturevalue(name)
+    if name != "unigram":
         checked_offsets(tokenizer, text)
         return
     for piece, covered in slices(tokenizer, text):

@@ -1,4 +1,4 @@
-"""SentencePiece: special ids, determinism, directories that appear whole, errors that say what to do."""
+"""SentencePiece: special ids, determinism, complete directories, errors with advice."""
 
 import json
 import random
@@ -7,13 +7,14 @@ import shutil
 import pytest
 from hypothesis import given, settings
 
-from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.directory import META_FILE, MODEL_FILES
-from data_pipelines.tokenizers.sentencepiece import _split_bytes, normalize_text, train_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.sentencepiece import normalize_text
+from data_pipelines.tokenizers.train import split_at_spaces, train_tokenizer
 from support.offsets import TEXTS, checked_offsets, slices
 
 
-def _documents():
+def make_documents():
     source = random.Random(0)
     words = [
         "".join(source.choice("abcdefghijklmnoprstuéKASM[]") for _ in range(source.randint(2, 7)))
@@ -24,7 +25,7 @@ def _documents():
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return train_tokenizer(_documents(), str(tmp_path_factory.mktemp("tokenizer") / "t"), vocab_size=200)
+    return train_tokenizer(make_documents(), str(tmp_path_factory.mktemp("tokenizer") / "t"), vocab_size=200)
 
 
 def test_special_text_never_becomes_a_special_id(tokenizer):
@@ -33,10 +34,10 @@ def test_special_text_never_becomes_a_special_id(tokenizer):
     assert not {special.pad, special.cls, special.sep, special.mask} & {i for row in ids for i in row}
     assert ids[1] == [] and ids[2]
     names = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
-    assert [tokenizer._processor.piece_to_id(name) for name in names] == [0, 1, 2, 3, 4] == sorted(special)
+    assert [tokenizer.vocabulary().index(name) for name in names] == [0, 1, 2, 3, 4] == sorted(special)
 
 
-def test_decode_gives_back_the_normalised_text(tokenizer):
+def test_decode_returns_the_normalised_text(tokenizer):
     text = "  abc\n\tdef  ﬁn e\u0301"
     [ids] = tokenizer.encode_batch([text])
     pad, cls, sep, unk, _ = tokenizer.special
@@ -51,14 +52,14 @@ def test_sizes(tokenizer):
 
 
 def test_training_is_deterministic_and_the_fingerprint_covers_normalization(tokenizer, tmp_path):
-    again = train_tokenizer(iter(_documents()), str(tmp_path / "a"), vocab_size=200)
-    other = train_tokenizer(_documents(), str(tmp_path / "b"), vocab_size=200, normalization="identity")
+    again = train_tokenizer(iter(make_documents()), str(tmp_path / "a"), vocab_size=200)
+    other = train_tokenizer(make_documents(), str(tmp_path / "b"), vocab_size=200, normalization="identity")
     assert again.fingerprint == tokenizer.fingerprint == load_tokenizer(str(tmp_path / "a")).fingerprint
     assert other.fingerprint != tokenizer.fingerprint
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]  # nothing temporary stays
 
 
-def test_same_options_reuse_and_others_refuse(tokenizer):
+def test_same_options_reuse_the_tokenizer_and_other_options_are_an_error(tokenizer):
     def unread():
         raise AssertionError("the documents were read")
         yield
@@ -72,7 +73,7 @@ def test_same_options_reuse_and_others_refuse(tokenizer):
 
 def test_byte_fallback_leaves_nothing_unknown(tmp_path):
     tokenizer = train_tokenizer(
-        _documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe"
+        make_documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe"
     )
     [ids] = tokenizer.encode_batch(["abc ☃😀"])
     assert tokenizer.special.unk not in ids and tokenizer.decode(ids) == "abc ☃😀"
@@ -87,15 +88,15 @@ def test_errors(tmp_path):
         ({"vocab_size": 200, "model_type": "word"}, "expected one of unigram, bpe"),
     ):
         with pytest.raises(ValueError, match=message):
-            train_tokenizer(_documents(), str(tmp_path / "t"), **kwargs)
+            train_tokenizer(make_documents(), str(tmp_path / "t"), **kwargs)
     with pytest.raises(ValueError, match="no text to train"):
         train_tokenizer(["", " \n"], str(tmp_path / "t"), vocab_size=200)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_in_the_documents_is_not_the_end_of_the_text(tmp_path):
+def test_an_error_in_themake_documents_is_not_the_end_of_the_text(tmp_path):
     def broken():
-        yield from _documents()
+        yield from make_documents()
         raise ValueError("line 7 is broken")
 
     with pytest.raises(ValueError, match="line 7 is broken"):
@@ -106,7 +107,7 @@ def test_an_error_in_the_documents_is_not_the_end_of_the_text(tmp_path):
 def test_loading_notices_missing_and_changed_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no tokenizer here"):
         load_tokenizer(str(tmp_path))
-    train_tokenizer(_documents(), str(tmp_path / "t"), vocab_size=200)
+    train_tokenizer(make_documents(), str(tmp_path / "t"), vocab_size=200)
     meta = tmp_path / "t" / META_FILE
     meta.write_text(meta.read_text().replace('"nfkc"', '"identity"'))
     with pytest.raises(ValueError, match="changed or damaged"):
@@ -116,11 +117,11 @@ def test_loading_notices_missing_and_changed_files(tmp_path):
         load_tokenizer(str(tmp_path / "t"))
 
 
-def test_a_directory_that_names_no_kind_is_of_this_one(tokenizer, tmp_path):
+def test_a_directory_that_names_no_format_is_sentencepiece(tokenizer, tmp_path):
     shutil.copytree(tokenizer.directory, tmp_path / "t")
     meta = json.loads((tmp_path / "t" / META_FILE).read_text())
     assert meta.pop("kind") == "sentencepiece"
-    (tmp_path / "t" / META_FILE).write_text(json.dumps(meta))  # as written before there was another
+    (tmp_path / "t" / META_FILE).write_text(json.dumps(meta))  # as the oldest versions wrote it
     assert load_tokenizer(str(tmp_path / "t")).fingerprint == tokenizer.fingerprint
     assert train_tokenizer([], str(tmp_path / "t"), vocab_size=200).fingerprint == tokenizer.fingerprint
     (tmp_path / "t" / META_FILE).write_text(json.dumps(meta | {"kind": "words"}))
@@ -130,7 +131,7 @@ def test_a_directory_that_names_no_kind_is_of_this_one(tokenizer, tmp_path):
 
 def test_long_lines_are_split_within_bytes_and_characters():
     text = "é" * 50 + " " + "ab cd " * 20
-    parts = list(_split_bytes(text, 11))
+    parts = list(split_at_spaces(text, 11))
     assert max(len(part.encode()) for part in parts) <= 11
     assert "".join(parts).replace(" ", "") == text.replace(" ", "")
 
@@ -141,10 +142,10 @@ def test_normalisation():
     assert normalize_text("Ａ  b", "identity") == "Ａ b"
     assert (
         normalize_text("ΟΔΟΣ ΣΑΣ", "nfkc_lowercase") == "οδοσ σασ"
-    )  # no ς: what follows a letter does not matter
+    )  # no ς: the letters around a Σ do not matter
 
 
-# Where pieces are in the text.
+# Offsets.
 
 
 @pytest.fixture(
@@ -158,11 +159,11 @@ def test_normalisation():
 )
 def any_tokenizer(request, tmp_path_factory):
     return train_tokenizer(
-        _documents(), str(tmp_path_factory.mktemp("any") / "t"), **({"vocab_size": 200} | request.param)
+        make_documents(), str(tmp_path_factory.mktemp("any") / "t"), **({"vocab_size": 200} | request.param)
     )
 
 
-def test_offsets_are_of_the_text_as_given(tokenizer):
+def test_offsets_refer_to_the_original_text(tokenizer):
     assert slices(tokenizer, "  abc\n\tdef  ﬁn e\u0301") == [
         ("▁a", "a"),
         ("b", "b"),
@@ -203,7 +204,7 @@ def test_offsets_are_of_the_text_as_given(tokenizer):
 
 def test_bytes_have_the_span_of_their_character(tmp_path):
     tokenizer = train_tokenizer(
-        _documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe"
+        make_documents(), str(tmp_path / "t"), vocab_size=400, byte_fallback=True, model_type="bpe"
     )
     assert slices(tokenizer, "☃½ b") == [
         ("▁", ""),
@@ -222,7 +223,7 @@ def test_bytes_have_the_span_of_their_character(tmp_path):
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS)
 def test_offsets_of_any_text(any_tokenizer, text):
-    """Of pieces whose characters no other piece shares, the normalised characters are those of the piece."""
+    """A piece that shares no character with others covers the characters that it spells, once normalised."""
     spans = [[0, 0], *checked_offsets(any_tokenizer, text), [len(text), len(text)]]
     for piece, before, (start, end), after in zip(
         any_tokenizer.pieces(text), spans, spans[1:], spans[2:], strict=False

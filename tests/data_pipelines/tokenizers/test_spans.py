@@ -1,4 +1,4 @@
-"""Which characters of a text those of its normalised form come from."""
+"""Where the characters of a normalised text come from."""
 
 import unicodedata
 
@@ -19,7 +19,7 @@ def lower(text):
 
 
 def sources(text, normal_form):
-    """(character of the normalised text, what it comes from), and the place behind the last."""
+    """(character of the normalised text, its source), and the position after the last source."""
     starts, ends = normalized_spans(text, normal_form)
     assert starts.dtype == ends.dtype == np.int32 and starts[-1] == ends[-1]
     normal = " ".join(normal_form(text).split()) + "$"
@@ -49,7 +49,7 @@ def sources(text, normal_form):
         ("a¨b", [("a", "a"), (" ", ""), ("\u0308", "¨"), ("b", "b")], 3),
     ],
 )
-def test_what_a_character_comes_from(text, expected, end):
+def test_the_source_of_a_character(text, expected, end):
     assert sources(text, lower) == (expected, end)
 
 
@@ -59,9 +59,8 @@ def test_a_space_within_a_character_comes_from_it():
     assert len(pairs) > 15 and {source for _, source in pairs[2:-1]} == {"\ufdfa"}
 
 
-def test_a_word_that_cannot_be_taken_apart_is_one():
-    """A stroke goes through the character before, past a voice mark that is no combining one until it is
-    normalised."""
+def test_a_word_that_cannot_be_split_has_one_span():
+    """The stroke combines with "=", past a voice mark that only becomes a combining mark by normalisation."""
     word = "a=\uff9e\u0338"
     assert sources(f"{word} b", nfkc) == (
         [("a", word), ("≠", word), ("\u3099", word), (" ", ""), ("b", "b")],
@@ -72,7 +71,7 @@ def test_a_word_that_cannot_be_taken_apart_is_one():
 @settings(max_examples=500, deadline=None)
 @given(text=TEXTS)
 @pytest.mark.parametrize("normal_form", [nfkc, lower, str])
-def test_spans_are_ordered_and_what_they_cut_out_gives_the_characters(normal_form, text):
+def test_spans_are_ordered_and_their_text_normalises_to_the_characters(normal_form, text):
     starts, ends = normalized_spans(text, normal_form)
     normal = " ".join(normal_form(text).split())
     assert len(starts) == len(ends) == len(normal) + 1

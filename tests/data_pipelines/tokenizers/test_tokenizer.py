@@ -1,10 +1,11 @@
-"""`python -m data_pipelines.tokenizer`: train, adopt, and what does not go together."""
+"""`python -m data_pipelines.tokenizer`: train, adopt, and flags that do not fit together."""
 
 import random
 
 import pytest
 
-from data_pipelines.tokenizer import load_tokenizer, main
+from data_pipelines.tokenizer import main
+from data_pipelines.tokenizers.load import load_tokenizer
 
 _random = random.Random(0)
 DOCUMENTS = [
@@ -16,21 +17,23 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "A"]
 def test_training(tmp_path, capsys):
     (tmp_path / "c.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
     args = ["--input", str(tmp_path / "c.txt"), "--out", str(tmp_path / "t"), "--vocab_size", "200"]
-    assert main(args) == 0
+    main(args)
     out = capsys.readouterr().out
     assert "200 pieces, 256 embedding rows" in out and "pieces per word" in out and "on 200 documents" in out
     assert "pad 0, cls 1, sep 2, unk 3, mask 4" in out
-    assert main(args) == 0 and "nothing was trained" in capsys.readouterr().out
-    assert main([*args[:2], *args[2:4], "--vocab_size", "300"]) == 1
-    assert "requested_vocab_size is 200, asked for 300" in capsys.readouterr().err
+    main(args)
+    assert "nothing was trained" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"^error: .*requested_vocab_size is 200, asked for 300"):
+        main([*args[:4], "--vocab_size", "300"])
 
 
 @pytest.mark.parametrize(("flag", "ids"), [("--lowercase", [5, 6]), ("--no-lowercase", [7, 1])])
 def test_adopting(tmp_path, capsys, flag, ids):
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     args = ["--from", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "t")]
-    assert main(args) == 1 and "pass --lowercase for an uncased vocabulary" in capsys.readouterr().err
-    assert main([*args, flag]) == 0
+    with pytest.raises(SystemExit, match=r"^error: .*pass --lowercase for an uncased vocabulary"):
+        main(args)
+    main([*args, flag])
     out = capsys.readouterr().out
     assert "8 pieces, 8 embedding rows" in out and "pad 0, cls 2, sep 3, unk 1, mask 4" in out
     [encoded] = load_tokenizer(str(tmp_path / "t")).encode_batch(["ab" if flag == "--lowercase" else "A b"])

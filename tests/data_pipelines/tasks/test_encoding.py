@@ -1,11 +1,12 @@
-"""Downstream examples as token ids."""
+"""Sentences, pairs and tagged sentences as token ids."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.tasks.encoding import NO_TAG, encode_examples
+from data_pipelines.tasks.encoding import encode_examples
+from data_pipelines.tasks.labels import NO_TAG
 from data_pipelines.tasks.load import TaggedExample, TextExample
 from support.letters import A_, B_, CLS, SEP, UNK, A, B, make_tokenizer
 
@@ -46,7 +47,7 @@ def test_more_texts_than_a_batch(tokenizer, monkeypatch):
 
 
 def cut_pair(text, pair, room):
-    """Take one token off the longer until both fit, as BERT and ELECTRA do."""
+    """Remove single tokens from the longer one until both fit, as BERT and ELECTRA do."""
     text, pair = list(text), list(pair)
     while len(text) + len(pair) > room:
         (text if len(text) > len(pair) else pair).pop()
@@ -55,7 +56,7 @@ def cut_pair(text, pair, room):
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXT_OF_WORDS, pair=st.one_of(st.none(), TEXT_OF_WORDS), max_length=st.integers(5, 40))
-def test_texts_are_cut_to_length_the_longer_first(tokenizer, text, pair, max_length):
+def test_texts_are_truncated_the_longer_first(tokenizer, text, pair, max_length):
     [row], cut = encode_examples(tokenizer, [TextExample(text, pair, None)], max_length)
     first, second = tokenizer.encode_batch([text, pair or ""])
     if pair is None:
