@@ -157,9 +157,7 @@ def test_it_learns_compiles_once_and_keeps_the_functions_of_the_run(data, task, 
 
 
 @pytest.mark.slow
-def test_other_task_types_are_only_fine_tuned_and_divergence_gives_nan(
-    data, task, tmp_path, monkeypatch
-):
+def test_other_task_types_are_only_fine_tuned_and_divergence_gives_nan(data, task, tmp_path, monkeypatch):
     probe, params = make_probe(
         data, task, tmp_path, config="configs/finetune.py:task=local_regression", label="number"
     )
