@@ -11,7 +11,7 @@ seeds, encoders or values.
 
 At the end the command prints a table of medians with the paired difference to the first encoder, and draws a
 plot. It keeps the predictions of every run, and of each encoder the best model, to be exported or fine-tuned
-further (finetuning/experiment.py lists the files). electra_jax/finetuning/README.md describes tasks and files.
+further. electra_jax/finetuning/README.md describes tasks and files.
 """
 
 from pathlib import Path

@@ -167,7 +167,7 @@ def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Pat
         plot(every, shown[:1], workdir / "plots" / "sweep.png")
         yield from results_table(every, shown, with_differences=False)
         results = best_settings(results, shown[0])
-        yield f"\nEach model with its best settings, by the median {shown[0]} on the split that is reported:\n"
+        yield f"\nThe best settings of each, by the median {shown[0]} on the split that is reported:\n"
         for model in models_of(results):
             settings = next(result.settings for result in results if result.model == model)
             yield f"{model}: {format_settings(settings)}"

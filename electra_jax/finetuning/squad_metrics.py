@@ -110,10 +110,10 @@ def write_squad_predictions(
 ) -> None:
     """Write the file that SQuAD's leaderboard and scripts read: JSON from a question's id to its answer.
 
-    The answer is "" for no answer. The arguments are those of `squad_score`. With `null_scores`, questions with
-    one above `threshold` are left unanswered, and NAME_null_odds.json beside NAME.json has the score of each
-    id (evaluate-v2.0.py's --na-prob-file); JSON has no infinity, so the largest float replaces it. Each file
-    is written whole or not at all.
+    No answer is "". The arguments are those of `squad_score`. With `null_scores`, questions with one above
+    `threshold` are left unanswered, and NAME_null_odds.json beside NAME.json has the score of each id
+    (evaluate-v2.0.py's --na-prob-file); JSON has no infinity, so the largest float replaces it. Each file is
+    written whole or not at all.
 
     Raises:
       ValueError: sides of different lengths, an id that occurs twice, a null score that is NaN or −inf, or a
