@@ -2,10 +2,12 @@
 
 import dataclasses
 
+from electra_jax.models.family import FAMILIES, Family
+
 DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
-POSITIONS = ("absolute", "disentangled", "relative_bias")
+POSITIONS = tuple(FAMILIES)
 LAYERS = ("unrolled", "scanned")
 REMAT = ("none", "dense", "full")
 
@@ -180,6 +182,10 @@ class EncoderConfig:
         _require(self.initializer in INITIALIZERS, "initializer", self.initializer, f"one of {INITIALIZERS}")
 
     @property
+    def family(self) -> Family:
+        return FAMILIES[self.position]
+
+    @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
 
@@ -226,6 +232,11 @@ class PretrainingConfig:
             self.generator.embedding_size,
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
         )
+
+    @property
+    def shares_embeddings(self) -> bool:
+        """Whether generator and discriminator have one `Embeddings`, with its LayerNorm, in common."""
+        return self.embedding_sharing == "tied" and self.discriminator.family.ties_whole_embeddings
 
 
 def _require(condition: bool, field: str, got, expected: str) -> None:

@@ -93,8 +93,8 @@ class Embeddings(nn.Module):
         if perturbation_BLE is not None:
             x_BLE = jax.lax.stop_gradient(standardize(PERTURBED_EPSILON, x_BLE)) + perturbation_BLE
         x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
-        if config.disentangled is not None:
-            x_BLE *= inputs.is_token_BL[:, :, None]  # in DeBERTa, padding is zero
+        if config.family.zeroes_padding:
+            x_BLE *= inputs.is_token_BL[:, :, None]
         return self.dropout(x_BLE, is_training)
 
     def positions(self, inputs: EncoderInputs) -> jax.Array:

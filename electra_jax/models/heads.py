@@ -52,7 +52,7 @@ class DiscriminatorPredictions(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs) -> jax.Array:
         config = self.config
-        if config.disentangled is not None:
+        if config.family.adds_cls_in_head:
             # In packed rows, the [CLS] of the token's document.
             start_BL = jnp.maximum(jnp.arange(x_BLD.shape[1])[None] - inputs.positions_BL, 0)
             x_BLD += jnp.take_along_axis(x_BLD, start_BL[:, :, None], axis=1)

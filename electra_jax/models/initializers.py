@@ -40,7 +40,7 @@ glorot_uniform = nn.initializers.glorot_uniform
 
 def table_initializer(config: EncoderConfig):
     """Embedding tables as published: normal, truncated in ELECTRA, not in DeBERTa (deberta/nnmodule.py)."""
-    published = truncated_normal if config.disentangled is None else nn.initializers.normal
+    published = truncated_normal if config.family.truncates_initial_values else nn.initializers.normal
     return published(config.initializer_range)
 
 
@@ -56,7 +56,7 @@ def kernel_initializer(config: EncoderConfig):
 def last_kernel_initializer(config: EncoderConfig):
     """embeddings_project and the discriminator head's last layer: TF1's default in ELECTRA; in DeBERTa, as
     other kernels."""
-    return glorot_uniform() if config.disentangled is None else kernel_initializer(config)
+    return glorot_uniform() if config.family.has_glorot_last_kernels else kernel_initializer(config)
 
 
 def _frequencies(num_pairs: int) -> np.ndarray:

@@ -38,10 +38,8 @@ class PretrainingModel(nn.Module):
             self.config.discriminator,
             self.config.embedding_sharing,
         )
-        self.shares_tables = sharing == "gdes" or (
-            sharing == "tied" and discriminator.disentangled is not None
-        )
-        if sharing == "tied" and not self.shares_tables:
+        self.shares_tables = sharing != "none" and not self.config.shares_embeddings
+        if self.config.shares_embeddings:
             self.embeddings = Embeddings(discriminator)
             self.embeddings_of = {"generator": self.embeddings, "discriminator": self.embeddings}
         else:

@@ -237,8 +237,8 @@ def test_attention_is_microsofts(microsoft, length, attention, has_stream):
 @pytest.mark.parametrize("conv_kernel_size", [0, 3])
 @pytest.mark.parametrize("has_decoder", [False, True], ids=["plain", "decoder"])
 def test_encoder_is_microsofts(microsoft, conv_kernel_size, has_decoder):
-    """Three layers, the normalised table and v2's convolution; the enhanced mask decoder, which this version of
-    the package does not have, is built from its layers."""
+    """Three layers, the normalised table and v2's convolution. The enhanced mask decoder, which this version
+    of the package does not have, is built from its layers."""
     length = 200
     config, inputs = our_config(conv_kernel_size), padded_inputs(length)
     real = np.asarray(inputs.is_token_BL)
