@@ -72,6 +72,7 @@ EXAMPLES = [
     ("python -m electra_jax.pretraining --workdir=DIR", "no module"),
     ("python -m data_pipelines.corpus --trains a.txt", "--train"),
     ("python -m data_pipelines.sample.wikitext2 --out DIR", None),
+    ("python -m pytest tests/test_none.py", "no tests/test_none.py"),
     ("bash launch/none.sh", "no file"),
     ("bash launch/gpu_slurm.sh --node=2 -- --config=configs/debug.py --workdir=DIR", "no --node"),
     ("bash launch/gpu_slurm.sh --nodes=2 -- --config=configs/debug.py --workdirs=DIR", "workdirs"),
@@ -104,6 +105,8 @@ def find_mistakes(commands: list[Command]) -> dict[Command, list[str]]:
     wrong = {command: [] for command in commands}
     to_parse = []  # (command, command that is parsed for it)
     for command in commands:
+        tests = [word.partition("::")[0] for word in command.words if word.startswith("tests/")]
+        wrong[command] += [f"there is no {test}" for test in tests if not (ROOT / test).exists()]
         if not command.words[1].startswith("launch/"):
             to_parse.append((command, command))
             continue

@@ -1,5 +1,4 @@
-"""`python -m electra_jax.pretrain` as people run it: to the end, killed, on a full disk, with NaN, and with wrong
-settings."""
+"""`python -m electra_jax.pretrain`: to the end, killed, on a full disk, with NaN, with wrong settings."""
 
 import functools
 import json
