@@ -1,10 +1,10 @@
 """A simulated xpk that keeps its cluster in a directory, and makes that directory.
 
 A workload's command reaches its container as with xpk 1.16: it is written into a script within YAML, for
-GPUs also into a quoted string, then goes through Kubernetes, which replaces $(NAME) and $$, to bash. Containers
-are processes of this machine. The directory holds calls.jsonl, one argv a line; "refuse", if it exists, the
-message with which xpk refuses to create a workload; workloads/NAME with the JobSet, the pids of its containers
-in pods/, and "state"; images/NAME, the working directory of an image.
+GPUs also into a quoted string, then goes through Kubernetes, which replaces $(NAME) and $$, to bash.
+Containers are processes of this machine. The directory holds calls.jsonl, one argv a line; "refuse", if it
+exists, the message with which xpk refuses to create a workload; workloads/NAME with the JobSet, the pids of
+its containers in pods/, and "state"; images/NAME, the working directory of an image.
 """
 
 import argparse
