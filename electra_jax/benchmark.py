@@ -38,8 +38,8 @@ def main() -> None:
         write_json(Path(options.json), figures)
 
 
-def define_flags() -> None:
-    """The flags of this command besides --config."""
+def define_more_flags() -> None:
+    """Define the flags besides --config."""
     flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")
     flags.DEFINE_integer("rounds", 5, "Turns of each program.", lower_bound=1)
     text = "Timed steps in a turn, after one that is not timed."
@@ -48,4 +48,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, has_workdir=False, requires_config=False)
+    run_command(main, define_more_flags, has_workdir=False, requires_config=False)
