@@ -1,5 +1,5 @@
-"""`python -m electra_jax.pretrain` as people run it: to the end, killed, on a full disk, with NaN, and with wrong
-settings."""
+"""`python -m electra_jax.pretrain` as people run it: to the end, killed, on a full disk, with NaN, and with
+wrong settings."""
 
 import functools
 import json
