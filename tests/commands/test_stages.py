@@ -28,7 +28,8 @@ from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.distributed.stopping import Stopped
-from electra_jax.huggingface.card import Publication, make_card, read_record
+from electra_jax.huggingface.card import make_card, read_record
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.runs import doctor_checks, pretraining
 from electra_jax.runs import inputs as run_inputs

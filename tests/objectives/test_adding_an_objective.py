@@ -55,10 +55,9 @@ def checkout(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     for package in ("electra_jax", "data_pipelines", "configs"):
         shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
-    page = (
-        (root / OBJECTIVES / "README.md").read_text(encoding="utf-8").partition("## Adding an objective")[2]
-    )
-    file, imported, recipe = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:3]
+    page = (root / OBJECTIVES / "README.md").read_text(encoding="utf-8")
+    section = page.partition("## Adding an objective")[2].partition("\n## ")[0]
+    file, imported, recipe = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (root / OBJECTIVES / "focal_rtd.py").write_text(file, encoding="utf-8")
     (root / "configs" / "focal_rtd.py").write_text(recipe, encoding="utf-8")
     registry = root / OBJECTIVES / "registry.py"
