@@ -22,8 +22,9 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
-from electra_jax.benchmarks.suites import SUITES, print_figures, run_suite
+from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.configuration.flags import load_config, run_command
+from electra_jax.runs.summary import print_values
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         raise ValueError(f"--suite is missing: one of {', '.join(SUITES)}. --help describes them.")
     config = options.config or load_config(SUITES[options.suite].default_config)
     figures = run_suite(options.suite, config.to_dict(), rounds=options.rounds, steps=options.steps)
-    print_figures(figures)
+    print_values(figures, width=48, decimals=3)
     if options.json:
         write_json(Path(options.json), figures)
 
