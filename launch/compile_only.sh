@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# Compile for TPUs and GPUs that are not there, and print what their compilers say:
-#   bash launch/compile_only.sh plan --config=configs/electra.py:size=base --device=v5e:4x4 --search    (electra_jax/plan.py)
+# Compile for absent TPUs and GPUs, and print the compilers' figures:
+#
+#   bash launch/compile_only.sh plan --config=configs/electra.py:size=base --device=v5e:4x4 --search
 #   bash launch/compile_only.sh benchmark --suite=compiled [--json=FILE]
-# The compilers (1.3 GB) are installed beside the environment's packages, where other commands do not see them: on a machine without
-# the devices JAX would warn about them at every start.
+#
+# The compilers (1.3 GB) are installed into .venv/compilers, where other commands do not see them: on a
+# machine without the devices, JAX would warn about them at every start.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1:-}" in
   plan | benchmark) ;;
   *)
-    echo "compile_only.sh: got '${1:-}', expected plan or benchmark, and its arguments; plan --help explains itself." >&2
+    echo "compile_only.sh: got '${1:-}', expected plan or benchmark and its arguments. See plan --help." >&2
     exit 1
     ;;
 esac
 source launch/environment.sh
-# The benchmark compares with PyTorch; plans need nothing more.
+# The benchmark needs PyTorch; plans do not.
 make_environment "$([ "$1" = plan ] && echo formats || echo test)"
 install_compilers
 PYTHONPATH=.venv/compilers JAX_PLATFORMS=cpu exec python -m "electra_jax.$1" "${@:2}"

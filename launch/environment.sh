@@ -1,12 +1,13 @@
-# Sourced by the other scripts: a virtual environment in .venv with the extras asked for. Most modules that pip installs are never
-# imported: Python compiles the others when they are (TensorFlow is installed in half the processor time).
+# Sourced by the other scripts: creates a virtual environment in .venv. pip does not compile modules
+# (--no-compile), since most are never imported and Python compiles the others on import; this halves
+# TensorFlow's installation time.
 
-# make_environment EXTRAS: create .venv if it is missing, install this checkout with EXTRAS, and activate it. The install is
-# repeated only when setup.py or the extras changed since the last one.
+# make_environment EXTRAS: create .venv if it is missing, install this checkout with EXTRAS, and activate it.
+# It installs again only when setup.py or the extras have changed.
 make_environment() {
   local extras="$1" python="${PYTHON:-python3}" stamp
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "Python 3.11 or newer is needed; '$python' is $("$python" --version 2>&1). Set PYTHON=/path/to/python3.11." >&2
+    echo "$python: got $("$python" --version 2>&1), expected 3.11 or newer. Set PYTHON=PATH_OF_PYTHON." >&2
     return 1
   }
   [ -x .venv/bin/python ] || "$python" -m venv .venv
@@ -20,8 +21,9 @@ make_environment() {
   fi
 }
 
-# install_aside NAME PACKAGES…: install packages into .venv/NAME once (again when the list changes), with pip's options among them.
-# They are seen only by processes with PYTHONPATH=.venv/NAME, which share everything else with the environment.
+# install_aside NAME PACKAGES…: install packages, with pip's options among them, into .venv/NAME; again only
+# when the list has changed. Only processes with PYTHONPATH=.venv/NAME see them; these share all else with the
+# environment.
 install_aside() {
   local directory=".venv/$1" wanted="${*:2}"
   [ "$(cat "$directory/installed" 2>/dev/null)" = "$wanted" ] && return
@@ -31,24 +33,25 @@ install_aside() {
   echo "$wanted" > "$directory/installed"
 }
 
-# install_compilers: for TPUs and GPUs that are not there, of the versions that belong to this JAX. Where other commands saw them,
-# JAX would warn about the missing devices at every start.
+# install_compilers: the compilers for absent TPUs and GPUs, in the versions that belong to this JAX. If other
+# commands saw them, JAX would warn about the missing devices at every start.
 install_compilers() {
   local version
   version="$(python -c 'import jax; print(jax.__version__)')"
   install_aside compilers libtpu "jax-cuda13-plugin==$version" nvidia-cuda-nvcc
 }
 
-# install_peers: what the tests compare with and nothing else may see: the last transformers 4 with the two libraries whose versions
-# it bounds, and the TensorFlow that Google's checkpoints are read with.
+# install_peers: packages that only tests use: the last transformers 4 with the two libraries whose versions
+# it bounds, and the TensorFlow that reads Google's checkpoints.
 install_peers() {
   install_aside transformers4 --no-deps transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
-  install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse flatbuffers gast google_pasta keras h5py grpcio
+  install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse flatbuffers gast google_pasta keras \
+    h5py grpcio
 }
 
-# install_beam: Apache Beam, what its runners on one machine import, and the older versions that belong to it (setup.py). It bounds
-# libraries that everything else has newer.
+# install_beam: Apache Beam, the packages that its local runners import, and the older versions of libraries
+# that it needs (setup.py); all other commands use newer ones.
 install_beam() {
-  install_aside beam --no-deps apache-beam==2.77.0 "beartype<0.23" cffi cryptography fastavro grpcio httplib2 "objsize<0.8" \
-    "proto-plus<2" "protobuf<7" pytz sentencepiece==0.2.2
+  install_aside beam --no-deps apache-beam==2.77.0 "beartype<0.23" cffi cryptography fastavro grpcio \
+    httplib2 "objsize<0.8" "proto-plus<2" "protobuf<7" pytz sentencepiece==0.2.2
 }

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# From nothing to a trained tiny ELECTRA: environment, WikiText-2, tokenizer, dataset, pre-training, evaluation, export.
+# From nothing to a trained tiny ELECTRA: environment, WikiText-2, tokenizer, dataset, pre-training,
+# evaluation, export.
+#
 #   bash launch/local_debug.sh [RUN_DIRECTORY]      (default runs/debug)
-# Every part is skipped when its result is there, so running it again resumes. On a machine with an NVIDIA GPU the CUDA
-# build of JAX is installed and used.
+#
+# A part whose result exists is skipped, so running it again resumes. On a machine with an NVIDIA GPU it
+# installs and uses JAX's CUDA build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
@@ -12,18 +15,21 @@ if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then ext
 make_environment "$extras"
 
 python -m data_pipelines.sample.wikitext2 --out runs/data/wikitext2
-python -m data_pipelines.tokenizer --input runs/data/wikitext2/train.jsonl --out runs/data/tokenizer --vocab_size 1024
-python -m data_pipelines.corpus --train runs/data/wikitext2/train.jsonl --validation runs/data/wikitext2/validation.jsonl \
-  --tokenizer runs/data/tokenizer --sequence_length 64 --packing documents --out runs/data/corpus
+python -m data_pipelines.tokenizer --input runs/data/wikitext2/train.jsonl --vocab_size 1024 \
+  --out runs/data/tokenizer
+python -m data_pipelines.corpus --train runs/data/wikitext2/train.jsonl \
+  --validation runs/data/wikitext2/validation.jsonl --tokenizer runs/data/tokenizer \
+  --sequence_length 64 --packing documents --out runs/data/corpus
 python -m electra_jax.pretrain --config=configs/debug.py --workdir="$workdir"
 
-# Verified where PyTorch and transformers are installed; the command says so where they are not.
+# If PyTorch and transformers are installed, the export is verified; if not, the command prints that it was
+# not.
 export="$workdir/export"
 [ -e "$export" ] || python -m electra_jax.convert export --workdir="$workdir" --out="$export" --language=en \
   --data_license="CC BY-SA 3.0 (WikiText-2, from Wikipedia)"
 cat <<EOF
 
-To use it (after \`pip install torch transformers\`):
+To use the model (after \`pip install torch transformers\`):
 
 from transformers import AutoModel, AutoTokenizer, pipeline
 tokenizer, model = (cls.from_pretrained("$export/discriminator") for cls in (AutoTokenizer, AutoModel))

@@ -1,11 +1,11 @@
-# Sourced by the launchers: what they do with their options. They set dry_run, true or false.
+# Sourced by the launchers: functions for their options. The launchers set dry_run to true or false.
 
 fail() {
   echo "$1 See --help." >&2
   exit 1
 }
 
-# run COMMAND…: or, in a dry run, print it.
+# run COMMAND…: run it or, in a dry run, print it.
 run() {
   local line
   if ! "$dry_run"; then "$@"; return; fi
@@ -13,13 +13,14 @@ run() {
   echo "${line% }"
 }
 
-# check_secrets FILE: that it is there, for its owner alone.
+# check_secrets FILE: check that it exists and that only its owner can read it.
 check_secrets() {
   [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
-  [[ "$(ls -ld "$1")" == -???------* ]] || fail "--env_file: others can read '$1', expected mode 600. Give \`chmod 600 $1\`."
+  [[ "$(ls -ld "$1")" == -???------* ]] ||
+    fail "--env_file: others can read '$1', expected mode 600. Run \`chmod 600 $1\`."
 }
 
-# read_arguments ARGUMENTS…: of the run; sets workdir and is_distributed as they say.
+# read_arguments ARGUMENTS…: set workdir and is_distributed from the arguments of the run.
 read_arguments() {
   local previous="" word has_config=false
   for word in "$@"; do
@@ -32,5 +33,6 @@ read_arguments() {
     esac
     previous="$word"
   done
-  "$has_config" || fail "--config: missing among the run's arguments, expected one as --config=configs/electra.py:size=base."
+  "$has_config" ||
+    fail "--config: missing among the run's arguments, expected for example --config=configs/debug.py."
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install electra_jax with its test extras into .venv and run lint and all tests. Arguments go to pytest:
+# Install electra_jax with its test extras into .venv, then run lint and all tests. Arguments are passed to
+# pytest:
 #   bash launch/run_tests.sh -k packing
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,9 +9,11 @@ make_environment test
 install_compilers
 install_peers
 install_beam
-# Microsoft's own DeBERTa, to compare with. Its requirements no longer install, and the parts that are compared need none of them.
+# Microsoft's own DeBERTa, to compare with. Its requirements no longer install, but the compared parts need
+# none.
 python -m pip install --quiet --no-compile --no-deps DeBERTa==0.1.12
 ruff check .
-# Two processes, since much of the time one core compiles; a file stays in one of them, for what its tests share, and the files in
-# their order, for the longest test is in the first.
+ruff format --check .
+# Two processes, since compilation keeps one core busy most of the time. All tests of a file run in one
+# process, because they share fixtures; files run in their order, because the longest test is in the first.
 exec python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"

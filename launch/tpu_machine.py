@@ -1,8 +1,6 @@
-"""A TPU VM as gcloud shows it: its condition, files and commands for its workers, and what they say of their
-run.
+"""A TPU VM through gcloud: its condition, files and commands for its workers, and the workers' status.
 
-Nothing else here talks to gcloud; launch/tpu_vm.py is the command. What runs on the workers is
-launch/tpu_worker.sh.
+Only this file calls gcloud. launch/tpu_vm.py is the command; launch/tpu_worker.sh runs on the workers.
 """
 
 import argparse
@@ -27,13 +25,13 @@ RUNTIMES = {
     "v5p": "v2-alpha-tpuv5",
     "v6e": "v2-alpha-tpuv6e",
 }
-WORKER = "bash .electra_jax/worker.sh"  # launch/tpu_worker.sh, where its setup puts it
+WORKER = "bash .electra_jax/worker.sh"  # launch/tpu_worker.sh, where `setup` puts it
 NODE_GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")
-SSH_FAILED = 255  # what gcloud ends with when ssh, and not the command given to it, failed
+SSH_FAILED = 255  # gcloud's exit code when ssh itself failed, and not the remote command
 
 
 class LauncherError(Exception):
-    """A message for the user, and the exit code to end with."""
+    """An error message for the user, and the exit code of the command."""
 
     code = 1
 
@@ -43,49 +41,47 @@ class LauncherError(Exception):
 
 
 class UnreachableError(LauncherError):
-    """Neither gcloud nor a worker said how things are, which may pass."""
+    """gcloud or a worker did not answer, which may be temporary."""
 
     code = 7
 
 
 class Condition(NamedTuple):
-    """Of the queued resource and its node. kind: missing, waiting, ready, preempted or failed; text: in
-    Google's words."""
+    """The condition of the queued resource and its node."""
 
-    kind: str
-    text: str
+    state: str  # missing, waiting, ready, preempted or failed
+    text: str  # in Google's words
 
 
 class Worker(NamedTuple):
-    """One worker's answer. state: never, running, ended or lost."""
+    """One worker's status."""
 
     number: str
-    state: str
-    run: str
-    code: str
+    state: str  # never, running, ended or lost
+    run: str  # name of its newest run
+    code: str  # exit code of a run that ended, else ""
 
     def __str__(self) -> str:
         words = {
             "never": "no run was started",
             "running": f"running {self.run}",
             "ended": f"{self.run} ended with exit code {self.code}",
-            "lost": f"{self.run} left no exit code: killed, or the VM was rebooted",
+            "lost": f"{self.run} left no exit code: it was killed, or the VM was rebooted",
         }
         return f"worker {self.number}: {words[self.state]}"
 
 
 def reason(text: str) -> str:
-    """The one line that says why a command failed: gcloud's error, under which it may print details, or else
-    the last."""
-    lines = text.strip().splitlines() or ["it said nothing."]
+    """The line of an output that explains a failure: gcloud's ERROR line, else the last line."""
+    lines = text.strip().splitlines() or ["it printed no reason."]
     return next((line for line in lines if line.startswith("ERROR: ")), lines[-1])
 
 
 def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProcess:
-    """Run a command; with `show` its output goes to the terminal instead of into the result.
+    """Run a command; with `show`, its output goes to the terminal instead of into the result.
 
     Raises:
-      LauncherError: it is not installed.
+      LauncherError: the program is not installed.
     """
     pipe = None if show else subprocess.PIPE
     try:
@@ -96,11 +92,11 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
         hint = (
             "Install it: https://cloud.google.com/sdk/docs/install" if words[0] == "gcloud" else "Install it."
         )
-        raise LauncherError(f"{words[0]}: not found on PATH, and every command needs it. {hint}") from error
+        raise LauncherError(f"{words[0]}: not found on PATH, but every command needs it. {hint}") from error
 
 
 class DryRun:
-    """In place of `call`: prints commands instead of running them, and answers as if all went well."""
+    """Stands in for `call`: prints commands instead of running them, and returns successful answers."""
 
     def __init__(self, exists: bool):
         self.exists = exists
@@ -122,7 +118,7 @@ class DryRun:
 
 
 class Tpu:
-    """One queued resource with its node of the same name."""
+    """A queued resource and its node, which have the same name."""
 
     def __init__(self, options: argparse.Namespace):
         self.name = options.name
@@ -136,40 +132,40 @@ class Tpu:
         self.archive = ""
 
     def close(self) -> None:
-        """Remove what was packed."""
+        """Remove the archive of the checkout."""
         if self.archive:
             Path(self.archive).unlink(missing_ok=True)
 
-    def say(self, text: str) -> None:
-        """Progress, for people; nothing in a dry run."""
+    def log(self, text: str) -> None:
+        """Print progress; nothing in a dry run."""
         if not self.options.dry_run:
             print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def sleep(self, seconds: float) -> None:
-        """Nothing in a dry run."""
+        """Sleep; not in a dry run."""
         time.sleep(0 if self.options.dry_run else seconds)
 
     def queued_resource(self, verb: str, *flags: str) -> subprocess.CompletedProcess:
-        """gcloud compute tpus queued-resources VERB."""
+        """Run gcloud compute tpus queued-resources VERB."""
         return self.call(
             ["gcloud", "compute", "tpus", "queued-resources", verb, self.name, *flags, *self.common]
         )
 
     def node(self, verb: str, *words: str, show: bool = False) -> subprocess.CompletedProcess:
-        """gcloud compute tpus tpu-vm VERB."""
+        """Run gcloud compute tpus tpu-vm VERB."""
         return self.call(["gcloud", "compute", "tpus", "tpu-vm", verb, *words, *self.common], show)
 
     def ssh(self, command: str, worker: str = "all", show: bool = False) -> subprocess.CompletedProcess:
-        """A command line for the workers' shell."""
+        """Run a command line in the workers' shell."""
         return self.node("ssh", self.name, f"--worker={worker}", f"--command={command}", show=show)
 
     def condition(self) -> Condition:
-        """Raises UnreachableError when gcloud does not say."""
+        """The TPU's condition. Raises UnreachableError when gcloud does not report it."""
         outcome = self.queued_resource("describe", "--format=json")
         if outcome.returncode and "NOT_FOUND" in outcome.stderr:
-            return Condition("missing", "there is no such queued resource")
+            return Condition("missing", "no such queued resource")
         if outcome.returncode:
-            raise UnreachableError(f"{self.name}: gcloud does not say how it is: {reason(outcome.stderr)}")
+            raise UnreachableError(f"{self.name}: gcloud does not report its state: {reason(outcome.stderr)}")
         state = json.loads(outcome.stdout).get("state", {})
         name = state.get("state", "STATE_UNSPECIFIED")
         if name == "FAILED":
@@ -184,7 +180,7 @@ class Tpu:
         state = outcome.stdout.strip()
         if outcome.returncode and "NOT_FOUND" not in outcome.stderr:
             raise UnreachableError(
-                f"{self.name}: gcloud does not say how its node is: {reason(outcome.stderr)}"
+                f"{self.name}: gcloud does not report the state of its node: {reason(outcome.stderr)}"
             )
         if outcome.returncode or state in NODE_GONE:
             return Condition("preempted", f"ACTIVE, but its node is {state or 'gone'}")
@@ -195,7 +191,7 @@ class Tpu:
         )
 
     def create(self) -> None:
-        """Raises LauncherError when gcloud refuses."""
+        """Request the TPU. Raises LauncherError when gcloud refuses."""
         options = self.options
         flags = [f"--{tier}" for tier in ("spot", "reserved") if getattr(options, tier)]
         flags += [f"--valid-until-duration={options.valid_until}"] if options.valid_until else []
@@ -208,29 +204,27 @@ class Tpu:
         )
         if outcome.returncode:
             raise LauncherError(
-                f"{self.name}: gcloud refused to create it: {reason(outcome.stderr)} Where the quota is "
-                f"used up, or {options.zone} does not have the type: another --zone, or ask for quota in "
-                "the console."
+                f"{self.name}: gcloud refused to create it: {reason(outcome.stderr)} If the quota is used up "
+                f"or {options.zone} does not have the type, give another --zone, or ask for quota in the "
+                "console."
             )
 
     def delete(self) -> None:
-        """Queued resource and node; a missing one is no error. Raises UnreachableError when it could not be
-        deleted."""
+        """Delete the queued resource and its node, if they exist. Raises UnreachableError when that fails."""
         outcome = self.queued_resource("delete", "--force")
         if outcome.returncode and "NOT_FOUND" not in outcome.stderr:
             raise UnreachableError(
-                f"{self.name}: could not be deleted, and may go on costing money: {reason(outcome.stderr)} "
-                "Give `delete` again."
+                f"{self.name}: could not be deleted, and may still cost money: {reason(outcome.stderr)} "
+                "Run `delete` again."
             )
-        self.say(f"{self.name}: {'there is none' if outcome.returncode else 'deleted'}.")
+        self.log(f"{self.name}: {'nothing to delete' if outcome.returncode else 'deleted'}.")
 
     def setup(self) -> None:
-        """Install the last commit on all workers. Raises LauncherError, or UnreachableError, when that
-        fails."""
+        """Install the last commit on all workers. Raises LauncherError or UnreachableError if that fails."""
         git = ["git", "-C", str(ROOT)]
-        if not self.archive:  # once, so that all that one command starts is the same commit
+        if not self.archive:  # once, so that every start of one command has the same commit
             if self.call([*git, "status", "--porcelain"]).stdout:
-                self.say("uncommitted changes of this checkout are not sent, only its last commit.")
+                self.log("uncommitted changes of this checkout are not sent, only its last commit.")
             archive = f"{tempfile.gettempdir()}/electra_jax-{os.getpid()}.tar.gz"
             outcome = self.call([*git, "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
             if outcome.returncode:
@@ -245,7 +239,7 @@ class Tpu:
             self._check(
                 self.node("scp", source, f"{self.name}:{target}", "--worker=all"), "files could not be copied"
             )
-        # Into a new file: of the old one, a run may be executing what it has not yet read.
+        # Into a new file: a run may be executing the old one, which bash reads as it executes it.
         new = ".electra_jax/worker.new"
         unpack = (
             f"tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > {new} && mv {new} .electra_jax/worker.sh"
@@ -255,60 +249,59 @@ class Tpu:
                 f"mkdir -p .electra_jax && {unpack} && {WORKER} setup {self.options.bucket}".rstrip(),
                 show=True,
             ),
-            "the set-up failed on a worker, as shown above",
+            "the set-up failed on a worker; see the output above",
         )
 
     def _check(self, outcome: subprocess.CompletedProcess, what: str) -> None:
         if outcome.returncode:
-            kind = UnreachableError if outcome.returncode == SSH_FAILED else LauncherError
-            raise kind(f"{self.name}: {what}" + (f": {reason(outcome.stderr)}" if outcome.stderr else "."))
+            error_type = UnreachableError if outcome.returncode == SSH_FAILED else LauncherError
+            cause = f": {reason(outcome.stderr)}" if outcome.stderr else "."
+            raise error_type(f"{self.name}: {what}{cause}")
 
     def workers(self) -> list[Worker]:
-        """What every worker says of its run, none before `setup`. Raises UnreachableError unless all
-        answer."""
+        """Every worker's status; empty before `setup`. Raises UnreachableError unless all workers answer."""
         outcome = self.ssh(f"{WORKER} status")
         if outcome.returncode and "worker.sh: No such file" not in outcome.stderr:
             raise UnreachableError(f"{self.name}: not all workers answer: {reason(outcome.stderr)}")
-        return [
-            Worker(*found)
-            for found in sorted(
-                re.findall(
-                    r"^electra_jax worker=(\S+) state=(\S+) run=(\S*) code=(\S*)$",
-                    outcome.stdout,
-                    re.MULTILINE,
-                ),
-                key=lambda found: int(found[0]) if found[0].isdigit() else -1,
-            )
-        ]
+        line = r"^electra_jax worker=(\S+) state=(\S+) run=(\S*) code=(\S*)$"
+        workers = [Worker(*fields) for fields in re.findall(line, outcome.stdout, re.MULTILINE)]
+        return sorted(workers, key=lambda worker: int(worker.number) if worker.number.isdigit() else -1)
 
     def start(self, run: str, arguments: Sequence[str]) -> None:
-        """Start a run on all workers. Raises LauncherError when it did not start on every one."""
+        """Start a run on all workers. Raises LauncherError unless it started on every one."""
         self._check(
             self.ssh(shlex.join([*WORKER.split(), "start", run, *arguments])),
-            "the run was not started on every worker. Give `stop`, then `start` again",
+            "the run was not started on every worker. Run `stop`, then `start` again",
         )
 
     def stop(self) -> str:
-        """Tell the run to save and end; what the workers said. Raises UnreachableError unless all answer."""
+        """Tell the run to save and end; returns the workers' output.
+
+        Raises:
+          UnreachableError: a worker did not answer.
+        """
         outcome = self.ssh(f"{WORKER} stop")
-        self._check(outcome, "not every worker was told to stop. Give `stop` again")
+        self._check(outcome, "not every worker was told to stop. Run `stop` again")
         return outcome.stdout
 
     def tail(self, worker: str) -> None:
-        """Show the end of a worker's log, and what follows while the run is running. Raises LauncherError if
-        none."""
+        """Show the end of a worker's log, and follow it while the run is running.
+
+        Raises:
+          LauncherError: there is no log.
+        """
         self._check(
             self.ssh(f"{WORKER} tail_log", worker, show=True), f"no log of worker {worker} could be shown"
         )
 
 
 def runtime_version(accelerator_type: str) -> str:
-    """Raises LauncherError when the type is not one of those we know."""
+    """The VM image for an accelerator type. Raises LauncherError for an unknown type."""
     family, _, size = accelerator_type.partition("-")
     if family not in RUNTIMES or not size.isdigit():
         raise LauncherError(
             f"--type: got {accelerator_type!r}, expected one of "
-            f"{', '.join(f'{name}-N' for name in RUNTIMES)} with a number, as v5litepod-16 (that is a v5e). "
-            "For a newer kind give its --runtime_version, too."
+            f"{', '.join(f'{name}-N' for name in RUNTIMES)} with a number, for example v5litepod-16 (a v5e). "
+            "For a newer type, give --runtime_version as well."
         )
     return RUNTIMES[family]

@@ -1,5 +1,4 @@
-"""What is done with a TPU VM and the run on it: create, start, status, babysit. launch/tpu_vm.py is the
-command."""
+"""Creating a TPU VM, and starting, watching and babysitting a run on it. launch/tpu_vm.py is the command."""
 
 import contextlib
 import hashlib
@@ -10,22 +9,30 @@ from datetime import UTC, datetime
 
 from tpu_machine import LauncherError, Tpu, UnreachableError, Worker
 
-STOPPED = 143  # exit code of a run that was told to stop, and saved
-LOST = 137  # ours, for a run that left no exit code
+STOPPED = 143  # exit code of a run that was told to stop and has saved
+LOST = 137  # stands for the exit code of a run that left none
 STATUS_CODES = {"running": 0, "complete": 0, "stopped": 3, "failed": 4, "never": 5}
 NO_TPU = 6
-MAX_SILENT = 10  # times in a row that nothing answers
-MAX_PAUSE_SECONDS, SAY_AGAIN_SECONDS, LASTED_SECONDS = 600, 600, 3_600
+MAX_UNANSWERED = 10  # consecutive polls without an answer before giving up
+MAX_PAUSE_SECONDS = 600  # between two polls
+REPORT_AGAIN_SECONDS = 600  # after which an unchanged state is printed again
+LASTING_RUN_SECONDS = 3_600  # a run that lasted this long resets the count of failures
 
 
 def check_arguments(arguments: Sequence[str], shared: bool) -> None:
-    """Raises LauncherError when a run directory that must outlive VMs, or be seen by several (`shared`),
-    would not."""
+    """Check the run's --workdir.
+
+    Args:
+      shared: whether the run directory must outlive the VMs, or be visible to several of them.
+
+    Raises:
+      LauncherError: it would be on a VM's own disk, or at a path that nothing expands.
+    """
     workdir = next((word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)), "")
     if workdir.startswith("~"):
         raise LauncherError(
-            f"--workdir: got {workdir!r}, but ~ would not be expanded there. Write bucket/… or an absolute "
-            "path."
+            f"--workdir: got {workdir!r}, but ~ would not be expanded on the workers. Write bucket/… or an "
+            "absolute path."
         )
     if shared and not workdir.startswith(("bucket/", "/")):
         raise LauncherError(
@@ -36,13 +43,15 @@ def check_arguments(arguments: Sequence[str], shared: bool) -> None:
 
 
 def fingerprint(arguments: Sequence[str]) -> str:
-    """By which a run is known again that was started with these arguments."""
+    """Identifies runs that were started with these arguments."""
     return hashlib.sha256("\0".join(arguments).encode()).hexdigest()[:8]
 
 
-def verdict(workers: Sequence[Worker]) -> tuple[str, int, str]:
-    """All workers together: (running, complete, stopped, failed or never; exit code; a worker that
-    failed)."""
+def summarize_workers(workers: Sequence[Worker]) -> tuple[str, int, str]:
+    """(state of the run, exit code, number of a failed worker or "").
+
+    The state is running, complete, stopped, failed or never (not started on every worker).
+    """
     codes = {
         worker.number: LOST if worker.state == "lost" else int(worker.code or 1)
         for worker in workers
@@ -59,158 +68,161 @@ def verdict(workers: Sequence[Worker]) -> tuple[str, int, str]:
 
 
 def start(tpu: Tpu, arguments: Sequence[str]) -> None:
-    """Start a run on all workers. Raises LauncherError when one runs already, or with these arguments
-    cannot."""
+    """Start a run on all workers.
+
+    Raises:
+      LauncherError: nothing is installed, a run is running, or the arguments do not suit the workers.
+    """
     workers = tpu.workers()
     if not workers:
-        raise LauncherError(f"{tpu.name}: nothing is installed there. Give `setup` first.")
+        raise LauncherError(f"{tpu.name}: nothing is installed on the workers. Run `setup` first.")
     busy = [worker for worker in workers if worker.state == "running"]
     if busy:
         raise LauncherError(
-            f"{tpu.name}: a run is running there ({busy[0]}). Give `stop`, and `status` until it has ended."
+            f"{tpu.name}: a run is running on it ({busy[0]}). Run `stop`, then `status` until it has ended."
         )
     if len(workers) > 1 and not any(re.fullmatch("--?distributed(=true)?", word) for word in arguments):
         raise LauncherError(
-            f"{tpu.name}: got {len(workers)} workers and no --distributed among the run's arguments, without "
-            "which each would train on its own. Add it."
+            f"{tpu.name}: got {len(workers)} workers but no --distributed among the run's arguments: each "
+            "worker would train alone. Add it."
         )
     check_arguments(arguments, shared=len(workers) > 1)
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S.%f}-{fingerprint(arguments)}"
     tpu.start(run, arguments)
-    tpu.say(f"{tpu.name}: started run {run}.")
+    tpu.log(f"{tpu.name}: started run {run}.")
 
 
 def status(tpu: Tpu) -> int:
-    """Print how the TPU and its workers are; one of STATUS_CODES, or NO_TPU."""
+    """Print the state of the TPU and of its workers; returns one of STATUS_CODES, or NO_TPU."""
     condition = tpu.condition()
-    if condition.kind != "ready":
+    if condition.state != "ready":
         print(f"{tpu.name}: {condition.text}")
         return NO_TPU
     workers = tpu.workers()
     if tpu.options.dry_run:
         return 0
-    print(
-        "\n".join([f"{tpu.name}: {condition.text}", *map(str, workers or ["nothing is installed there yet"])])
-    )
-    return STATUS_CODES[verdict(workers)[0]]
+    lines = map(str, workers or ["nothing is installed on the workers yet"])
+    print("\n".join([f"{tpu.name}: {condition.text}", *lines]))
+    return STATUS_CODES[summarize_workers(workers)[0]]
 
 
 class Progress:
-    """Says how things are when that changed, and every ten minutes."""
+    """Prints a state when it has changed, and again every REPORT_AGAIN_SECONDS."""
 
     def __init__(self, tpu: Tpu):
-        self.tpu, self.text, self.began, self.said = tpu, "", time.monotonic(), 0.0
+        self.tpu, self.text, self.began, self.reported = tpu, "", time.monotonic(), 0.0
 
     def __call__(self, text: str) -> None:
         now = time.monotonic()
-        if text != self.text or now - self.said > SAY_AGAIN_SECONDS:
+        if text != self.text or now - self.reported > REPORT_AGAIN_SECONDS:
             minutes, seconds = divmod(int(now - self.began), 60)
-            self.tpu.say(f"{text} (after {minutes // 60}:{minutes % 60:02d}:{seconds:02d})")
-            self.text, self.said = text, now
+            self.tpu.log(f"{text} (after {minutes // 60}:{minutes % 60:02d}:{seconds:02d})")
+            self.text, self.reported = text, now
 
 
-def patiently(tpu: Tpu, step: Callable[[], int | None]) -> int:
-    """Repeat `step` until it returns a number; what does not answer any more is asked again, after pauses
-    that double.
+def poll_until_done(tpu: Tpu, tick: Callable[[], int | None]) -> int:
+    """Call `tick` until it returns an exit code; while nothing answers, the pause between two calls doubles.
 
-    Raises: LauncherError: whatever `step` raises, and UnreachableError when that came MAX_SILENT times in a
-      row, or at
-        once where nothing had answered before: a login or a permission is missing, which time does not bring.
+    Raises:
+      UnreachableError: MAX_UNANSWERED calls in a row got no answer; or the first call got none, which means a
+        missing login or permission, and waiting would not help.
+      LauncherError: anything else that `tick` raises.
     """
-    silent, answered = 0, False
+    unanswered, has_answered = 0, False
     while True:
         try:
-            result = step()
-            silent, answered = 0, True
+            exit_code = tick()
+            unanswered, has_answered = 0, True
         except UnreachableError as error:
-            silent += 1
-            if silent == MAX_SILENT or not answered:
+            unanswered += 1
+            if unanswered == MAX_UNANSWERED or not has_answered:
                 raise
-            tpu.say(f"{error} Asking again ({silent} of {MAX_SILENT - 1}).")
+            tpu.log(f"{error} Asking again ({unanswered} of {MAX_UNANSWERED - 1}).")
         else:
-            if result is not None:
-                return result
+            if exit_code is not None:
+                return exit_code
         poll = tpu.options.poll_seconds
-        tpu.sleep(min(poll * 2**silent, max(MAX_PAUSE_SECONDS, poll)))
+        tpu.sleep(min(poll * 2**unanswered, max(MAX_PAUSE_SECONDS, poll)))
 
 
 def create(tpu: Tpu) -> int:
-    """Create the TPU unless it exists, and wait for it. Raises LauncherError when there will be none."""
+    """Create the TPU unless it exists, and wait until it is ready. Raises LauncherError if it cannot be."""
     progress, created = Progress(tpu), False
 
-    def step() -> int | None:
+    def tick() -> int | None:
         nonlocal created
         condition = tpu.condition()
-        if condition.kind == "ready":
-            tpu.say(f"{tpu.name} {'is' if created else 'exists and is'} ACTIVE.")
+        if condition.state == "ready":
+            tpu.log(f"{tpu.name} {'is' if created else 'exists and is'} ACTIVE.")
             return 0
-        if condition.kind == "missing" and not created:
+        if condition.state == "missing" and not created:
             tpu.create()
             created = True
-        elif condition.kind == "waiting":
+        elif condition.state == "waiting":
             progress(condition.text)
         else:
             raise LauncherError(
-                f"{tpu.name}: {condition.text}. It will not become ACTIVE any more. Give `delete`, then "
-                "`create` again; where there is no capacity or no quota, in another --zone, or with a "
-                "later --valid_until."
+                f"{tpu.name}: {condition.text}. It will not become ACTIVE any more. Run `delete`, then "
+                "`create` again. If capacity or quota is missing, give another --zone or a later "
+                "--valid_until."
             )
         return None
 
-    return patiently(tpu, step)
+    return poll_until_done(tpu, tick)
 
 
 class Babysitter:
-    """Looks at a TPU again and again, and does the one thing that brings its run further."""
+    """Keeps a run going: each `tick` checks the TPU and takes the next action that its run needs."""
 
     def __init__(self, tpu: Tpu, arguments: Sequence[str]):
         self.tpu, self.arguments, self.progress = tpu, arguments, Progress(tpu)
         self.failures, self.counted, self.launched = 0, "", time.monotonic()
 
-    def step(self) -> int | None:
-        """One look and one deed; the exit code when nothing is left to do.
+    def tick(self) -> int | None:
+        """Check once and act once; returns the exit code when the run is complete, else None.
 
-        Raises: UnreachableError: no answer. LauncherError: too many failures, or a run with other arguments
-          is running there.
+        Raises:
+          UnreachableError: no answer.
+          LauncherError: too many failures, or a run with other arguments is running on the TPU.
         """
         condition = self.tpu.condition()
-        if condition.kind == "ready":
-            return self._look_at_run()
-        if condition.kind == "missing":
+        if condition.state == "ready":
+            return self._check_run()
+        if condition.state == "missing":
             self._try(self.tpu.create)
-        elif condition.kind == "waiting":
+        elif condition.state == "waiting":
             self.progress(condition.text)
         else:
-            self.tpu.say(f"{condition.text}. Deleting what is left of it, to create it again.")
+            self.tpu.log(f"{condition.text}. Deleting what is left of it, to create it again.")
             self.tpu.delete()
-            if condition.kind == "failed":
-                self._count_failure(condition.text, 1)
+            if condition.state == "failed":
+                self.count_failure(condition.text, 1)
         return None
 
-    def _look_at_run(self) -> int | None:
+    def _check_run(self) -> int | None:
         workers = self.tpu.workers()
-        kind, code, number = verdict(workers)
-        own = all(worker.run.endswith(fingerprint(self.arguments)) for worker in workers)
-        if kind == "running":
-            if not own:
+        state, code, number = summarize_workers(workers)
+        is_ours = all(worker.run.endswith(fingerprint(self.arguments)) for worker in workers)
+        if state == "running":
+            if not is_ours:
                 raise LauncherError(
-                    f"{self.tpu.name}: a run with other arguments is running there ({workers[0]}). Give "
-                    "`stop` first, or another --name."
+                    f"{self.tpu.name}: a run with other arguments is running on it ({workers[0]}). Run "
+                    "`stop` first, or give another --name."
                 )
             self.progress(", ".join(map(str, workers)))
             return None
-        if own and kind == "complete":
-            self.tpu.say(f"{self.tpu.name}: the run is complete.")
+        if is_ours and state == "complete":
+            self.tpu.log(f"{self.tpu.name}: the run is complete.")
             if self.tpu.options.delete_when_done:
                 self.tpu.delete()
             return 0
-        if own and kind == "failed" and self.counted != workers[0].run:
-            if self.tpu.condition().kind != "ready":
-                return None  # it failed because the TPU is being taken away
+        if is_ours and state == "failed" and self.counted != workers[0].run:
+            if self.tpu.condition().state != "ready":
+                return None  # it failed because the TPU was preempted
             self.counted = workers[0].run
-            with contextlib.suppress(LauncherError):  # without it, the exit code says enough to go on
+            with contextlib.suppress(LauncherError):  # the log only explains the exit code
                 self.tpu.tail(number)
-            self._count_failure(
+            self.count_failure(
                 f"worker {number} ended with exit code {code}.", code, time.monotonic() - self.launched
             )
         return self._try(self._launch)
@@ -219,28 +231,30 @@ class Babysitter:
         self.tpu.setup()
         start(self.tpu, self.arguments)
         self.launched = time.monotonic()
-        return 0 if self.tpu.options.dry_run else None  # the rest would depend on the run
+        return 0 if self.tpu.options.dry_run else None  # later commands would depend on the run
 
-    def _try(self, deed: Callable[[], int | None]) -> int | None:
+    def _try(self, command: Callable[[], int | None]) -> int | None:
         try:
-            return deed()
+            return command()
         except UnreachableError:
             raise
         except LauncherError as error:
-            if self.tpu.condition().kind in (
-                "missing",
-                "ready",
-            ):  # else the next look says why it did not succeed
-                self._count_failure(str(error), error.code)
+            # In any other state, the next tick finds the cause.
+            if self.tpu.condition().state in ("missing", "ready"):
+                self.count_failure(str(error), error.code)
         return None
 
-    def _count_failure(self, text: str, code: int, lasted: float = 0.0) -> None:
-        self.failures = 1 if lasted > LASTED_SECONDS else self.failures + 1
+    def count_failure(self, text: str, code: int, lasted: float = 0.0) -> None:
+        """Count a failure of a run that lasted `lasted` seconds; a lasting run resets the count.
+
+        Raises:
+          LauncherError: --max_failures are reached; its exit code is `code`.
+        """
+        self.failures = 1 if lasted > LASTING_RUN_SECONDS else self.failures + 1
         text = f"failure {self.failures} of {self.tpu.options.max_failures}: {text}"
         if self.failures >= self.tpu.options.max_failures:
             raise LauncherError(
-                f"{self.tpu.name}: {text} This ends here; what there is of the TPU costs money until you "
-                "`delete` it.",
+                f"{self.tpu.name}: {text} Giving up. A TPU that exists costs money until you `delete` it.",
                 code,
             )
-        self.tpu.say(text)
+        self.tpu.log(text)

@@ -23,22 +23,22 @@ import transformers
 from absl import app, flags
 from tqdm import tqdm
 
+from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
 from electra_jax.configuration import flags as command_line
-from electra_jax.configuration.flags import define_flags, parse_flags
+from electra_jax.configuration.flags import define_flags, parse_flags, silence_libraries
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetune import RESULTS_FILE, report
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
+from electra_jax.finetuning.experiment import RESULTS_FILE, write_report
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import apply_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.finetuning.task_types import Rows, TaskType
-from electra_jax.pretrain import silence_libraries
-from electra_jax.runs.directory import check_run_directory, write_json
+from electra_jax.runs.directory import check_run_directory
 
 PREFIX = "transformers:"  # before the directory: the name in the results
 
@@ -52,10 +52,10 @@ class TorchWorkbench(TaskFinetuner):
         Raises: ValueError, OSError: see `load_module`; rows too short for the task. FloatingPointError: it
           diverged.
         """
-        config, kind, special = apply_settings(self.config, settings), self.kind, initial.special
+        config, kind, special = apply_settings(self.config, settings), self.task_type, initial.special
         torch.manual_seed(seed)
         module = load_module(initial.name, kind.name, kind.num_outputs, special, config["model"])
-        encoded, size = self._encode(initial), (config["train"]["batch_size"], config["train"]["num_epochs"])
+        encoded, size = self.encode(initial), (config["train"]["batch_size"], config["train"]["num_epochs"])
         num_steps = num_training_steps(len(encoded["train"]), *size)
         batches = training_batches(kind, encoded["train"], *size, seed, special.pad)
         losses = train(module, kind.name, batches, num_steps, config, special)
@@ -74,7 +74,7 @@ class TorchWorkbench(TaskFinetuner):
             for split, rows in encoded.items()
             if split != "train"
         }
-        return Finetuned(initial.config, module.state_dict(), predictions, self._score(predictions))
+        return Finetuned(initial.config, module.state_dict(), predictions, self.score(predictions))
 
 
 @torch.no_grad()
@@ -167,7 +167,7 @@ def main(argv: list[str]) -> None:
         results = run(config, workdir, start, range(flags.FLAGS.seeds))
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    print("\n".join(report([*ours, *results], config["task"]["metrics"], workdir)))
+    print("\n".join(write_report([*ours, *results], config["task"]["metrics"], workdir)))
     print(workdir / RESULTS_FILE)
 
 

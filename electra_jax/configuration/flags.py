@@ -24,6 +24,7 @@ from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.command_errors import PREFIX, errors_on_the_terminal
 
+flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
 REQUIRED = {
     "config": "a configuration file, for example --config=configs/electra.py:size=small",
@@ -71,7 +72,6 @@ def run_command(
 
     define_flags(has_workdir=has_workdir)
     define_more()
-    flags.adopt_module_key_flags(sys.modules[__name__])  # so that --help shows them
     optional = () if requires_config else ("config",)
     app.run(run, flags_parser=functools.partial(parse_flags, optional=optional))
 

@@ -9,10 +9,10 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
-    """Mesh over `devices` (default: all). One size may be −1: it takes what is left.
+    """Mesh over `devices` (default: all). One size may be −1: it takes the remaining devices.
 
     Raises:
-      ValueError: unknown axes, more than one −1, or sizes that do not multiply to the number of devices.
+      ValueError: unknown axes, more than one −1, or sizes whose product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if set(sizes) != set(AXES):
@@ -26,7 +26,7 @@ def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
     if -1 in wanted or math.prod(wanted) != len(devices):
         raise ValueError(
             f"config.mesh: got {dict(sizes)} (product {known}) for {len(devices)} devices; the sizes must "
-            f"multiply to {len(devices)}. Set one of config.mesh.data|fsdp|tensor to -1 to fill up."
+            f"multiply to {len(devices)}. Set one of config.mesh.data|fsdp|tensor to -1 to use all devices."
         )
     # Auto axes: flax.linen's lookups do not work on Explicit ones, jax's default since 0.9.
     return jax.make_mesh(wanted, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

@@ -1,69 +1,64 @@
-"""The processes of one run: how they find each other, wait for each other, and end without."""
+"""The processes of one run: how they find each other, wait for each other, and exit after an error."""
 
+import json
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
+flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 CONNECT_SECONDS = 120  # for the slowest host to start the same command
-HEARTBEAT_SECONDS = 20  # without a sign of life, after which a process counts as dead and the others end
+HEARTBEAT_SECONDS = 20  # a process without a sign of life for this long counts as dead, and the others exit
+MESSAGE_BYTES = 1 << 16  # that a process can send in one `exchange`
 
 
 def join_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Become one of several processes that all run the same command. Must be called before JAX starts its
-    back ends.
+    """Become one of several processes that all run the same command. Call it before JAX starts its back ends.
 
-    `coordinator` is HOST:PORT, which all can reach, of the process with id 0. With none of the three they are
-    found by what the cluster says: the metadata of a Cloud TPU, GKE, SLURM or Open MPI. JAX ends the process
-    when not all come within two minutes, and later when one of them shows no sign of life.
+    JAX ends the process if not all processes connect within CONNECT_SECONDS, and later if one of them gives
+    no sign of life for HEARTBEAT_SECONDS.
+
+    Args:
+      coordinator: HOST:PORT of process 0, which all processes can reach. Without the three arguments they
+        come from the cluster: the metadata of a Cloud TPU, GKE, SLURM or Open MPI.
+      num_processes: how many processes there are.
+      process_id: which of them this one is, from 0.
 
     Raises:
-      ValueError: some of the three are missing or impossible, or nothing says where the others are.
+      ValueError: some of the three are missing or impossible, or no cluster was found.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    missing = [name for name, value in given.items() if value is None]
-    if 0 < len(missing) < len(given):
-        raise ValueError(
-            f"--{missing[0]} is missing: expected all of {', '.join(f'--{name}' for name in given)}, or none."
-        )
-    if not missing:
-        if not coordinator.rpartition(":")[2].isdigit():
-            raise ValueError(f"--coordinator: got {coordinator!r}, expected HOST:PORT.")
-        if not 0 <= process_id < num_processes:
-            raise ValueError(
-                f"--process_id: got {process_id} of {num_processes} processes, expected 0 … "
-                f"{num_processes - 1}."
-            )
+    is_explicit = any(value is not None for value in given.values())
+    if is_explicit:
+        _check_explicit(given)
     print(
         f"waiting up to {CONNECT_SECONDS} seconds for the other processes; each needs the same command"
-        + (f" (this one is {process_id} of {num_processes}, {coordinator} is 0)" if not missing else ""),
+        + (f" (this is process {process_id} of {num_processes}, {coordinator} is 0)" if is_explicit else ""),
         file=sys.stderr,
     )
+    explicit = {
+        "coordinator_address": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
+        "cluster_detection_method": "deactivate",
+    }
     try:
         jax.distributed.initialize(
-            **(
-                {}
-                if missing
-                else {
-                    "coordinator_address": coordinator,
-                    "num_processes": num_processes,
-                    "process_id": process_id,
-                    "cluster_detection_method": "deactivate",
-                }
-            ),
+            **(explicit if is_explicit else {}),
             initialization_timeout=CONNECT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as error:
         raise ValueError(
-            f"--distributed: nothing here says where the other processes are ({error}). Expected a Cloud "
-            f"TPU, GKE, SLURM or Open MPI; elsewhere give {', '.join(f'--{name}=…' for name in given)}."
+            f"--distributed: cannot find the other processes ({error}). Expected a Cloud TPU, GKE, SLURM or "
+            f"Open MPI; elsewhere give {', '.join(f'--{name}=…' for name in given)}."
         ) from error
     print(
         f"process {jax.process_index()} of {jax.process_count()}: {jax.local_device_count()} of "
@@ -72,59 +67,91 @@ def join_processes(
     )
 
 
+def _check_explicit(given: dict[str, Any]) -> None:
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"--{missing[0]} is missing: expected all of {', '.join(f'--{name}' for name in given)}, or none."
+        )
+    coordinator, num_processes, process_id = given.values()
+    if not coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"--coordinator: got {coordinator!r}, expected HOST:PORT.")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id: got {process_id} of {num_processes} processes, expected 0 … {num_processes - 1}."
+        )
+
+
 def define_process_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define --distributed, and --coordinator, --num_processes and --process_id for where no cluster is."""
+    """Define --distributed, and --coordinator, --num_processes and --process_id for use without a cluster."""
     flags.DEFINE_boolean(
         "distributed",
         False,
-        "Several processes run this command together, found by the cluster.",
+        "Run as one of several processes, which find each other by the cluster's settings.",
         flag_values=flag_values,
     )
     flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT of process 0, where no cluster says it.", flag_values=flag_values
+        "coordinator", None, "HOST:PORT of process 0, where no cluster is detected.", flag_values=flag_values
     )
     flags.DEFINE_integer(
         "num_processes",
         None,
-        "How many there are, with --coordinator.",
+        "Number of processes, with --coordinator.",
         lower_bound=1,
         flag_values=flag_values,
     )
     flags.DEFINE_integer(
         "process_id",
         None,
-        "Which one this is, from 0, with --coordinator.",
+        "Number of this process, from 0, with --coordinator.",
         lower_bound=0,
         flag_values=flag_values,
     )
 
 
 def join_by_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """`join_processes` as the flags say, which raises its errors; nothing without them."""
+    """`join_processes` with the values of the flags; does nothing if none of the flags is given."""
     explicit = [flag_values[name].value for name in ("coordinator", "num_processes", "process_id")]
     if flag_values["distributed"].value or any(value is not None for value in explicit):
         join_processes(*explicit)
 
 
 def is_main_process() -> bool:
-    """Whether this is the one process that writes files and talks to people."""
+    """Whether this is process 0, the only one that writes files and prints results."""
     return jax.process_index() == 0
 
 
 def barrier(place: str) -> None:
-    """Block until every process has come to `place`; nothing with a single one."""
+    """Block until every process has reached `place`; returns at once with a single process."""
     multihost_utils.sync_global_devices(place)
 
 
+def exchange(value: Any) -> list[Any]:
+    """The JSON values of all processes, by process. Every process must call it.
+
+    Raises:
+      ValueError: the value takes more than MESSAGE_BYTES.
+    """
+    data = json.dumps(value).encode()
+    if len(data) > MESSAGE_BYTES:
+        raise ValueError(f"a value to exchange: got {len(data)} bytes, expected at most {MESSAGE_BYTES}.")
+    row = np.zeros(MESSAGE_BYTES, np.uint8)
+    row[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = multihost_utils.process_allgather(row).reshape(-1, MESSAGE_BYTES)
+    return [json.loads(bytes(one[one != 0])) for one in rows]
+
+
 def exit_process(message: str) -> NoReturn:
-    """End a run that cannot go on, with exit code 1. One of several processes ends at once, for JAX would let
-    it wait for the others: these notice by the connection or by the missing sign of life."""
+    """Print `message` and exit with code 1.
+
+    One of several processes exits without clean-up, since JAX would let it wait for the others. These notice
+    by the closed connection or by the missing sign of life.
+    """
     if not jax.distributed.is_initialized():
         sys.exit(message)
     print(
-        f"{message}\nThis was process {jax.process_index()} of {jax.process_count()}. Where another one "
-        "broke off first, its output says why. The same command on all of them goes on from the newest "
-        "checkpoint.",
+        f"{message}\nProcess {jax.process_index()} of {jax.process_count()} exits. If another process failed "
+        "first, its log has the cause. Run the same command on all hosts to resume.",
         file=sys.stderr,
     )
     sys.stdout.flush()

@@ -1,4 +1,5 @@
-"""The one table from logical axes to mesh axes, and shardings of states and batches made from it."""
+"""The sharding table, LOGICAL_AXIS_RULES, which maps logical axes to mesh axes, and the shardings of states
+and batches that follow from it."""
 
 import contextlib
 import math
@@ -13,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 BATCH_AXES = ("data", "fsdp")
 LOGICAL_AXIS_RULES = (
     ("batch", BATCH_AXES),
-    ("looked_up", "data"),  # rows of a batch as they come from a table that is cut by fsdp
+    ("looked_up", "data"),  # rows of a batch just looked up in a table that is cut by fsdp
     ("length", None),
     ("embed", "fsdp"),  # hidden_size of kernels
     ("embedding", "fsdp"),  # embedding_size of the tables
@@ -44,8 +45,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     """Sharding of every parameter.
 
-    Raises: ValueError: an unknown logical axis, or a dimension that its mesh axis does not divide; names the
-      first of them.
+    Raises:
+      ValueError: an unknown logical axis, or dimensions that their mesh axes do not divide; names the first.
     """
     rules = dict(LOGICAL_AXIS_RULES)
     problems = []
@@ -72,7 +73,7 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     shardings = jax.tree_util.tree_map_with_path(shard, params, logical_axes)
     if problems:
         raise ValueError(
-            "config.mesh does not fit the model; choose sizes that divide these, or change the model:\n"
+            "config.mesh does not fit the model. Choose sizes that divide these axes, or change the model:\n"
             + "\n".join(problems[:MAX_SHOWN])
             + (f"\n  … and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else "")
         )
@@ -86,8 +87,8 @@ def state_shardings(
     trains: dict[str, tuple[str, ...]],
     mesh: Mesh,
 ) -> Any:
-    """Shardings of a whole TrainState: moments and a moving average lie where their parameters lie, all the
-    rest is replicated. `trains` names the top-level modules of each optimizer."""
+    """Shardings of a whole TrainState: moments and moving average are sharded like their parameters, all else
+    is replicated. `trains` names the top-level modules of each optimizer."""
     rest = jax.tree.map(lambda _: replicated(mesh), abstract_state)
     opt_state = {
         name: optax.tree_map_params(
@@ -104,12 +105,12 @@ def state_shardings(
 
 
 def num_data_shards(mesh: Mesh) -> int:
-    """Into how many parts the mesh cuts the rows of a batch."""
+    """Number of parts into which the mesh cuts the rows of a batch."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(batch_size: int, num_microbatches: int, mesh: Mesh) -> None:
-    """Raises ValueError when the global batch cannot be cut into microbatches and shards."""
+    """Raises ValueError when the global batch cannot be cut into data shards and microbatches."""
     if num_microbatches < 1 or batch_size % (num_data_shards(mesh) * num_microbatches):
         raise ValueError(
             f"config.train.batch_size: got {batch_size}, expected a multiple of mesh.data·mesh.fsdp·"
@@ -119,14 +120,14 @@ def check_batch(batch_size: int, num_microbatches: int, mesh: Mesh) -> None:
 
 @contextlib.contextmanager
 def axis_context(mesh: Mesh):
-    """Context in which models' logical constraints mean something: they are silent no-ops outside of it."""
+    """Context in which the models' logical constraints take effect: outside it they are silent no-ops."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
         yield
 
 
 def data_shard_context():
-    """Context within `axis_context` for what is computed on each share of the batch by itself: its rows are
-    in one place, and the axes that the shares lie on cut nothing else."""
+    """Context, within `axis_context`, for work on one data shard of the batch: its rows are not cut further,
+    so data and fsdp cut nothing in it."""
     return nn.logical_axis_rules(
         tuple((name, axis if axis == "tensor" else None) for name, axis in LOGICAL_AXIS_RULES)
     )

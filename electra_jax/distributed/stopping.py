@@ -1,5 +1,5 @@
-"""How a run is told to stop: SIGTERM, by which clouds and schedulers announce the end of a machine, or
-Ctrl-C."""
+"""How a run is told to stop: by SIGTERM, with which clouds and schedulers announce that they take a machine
+away, or by Ctrl-C."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-STOPPED = 143  # exit code of a run that saved and can go on: 128 + SIGTERM, as launchers know it
-INTERRUPTED = 130  # by Ctrl-C, where nothing is saved that was not before: 128 + SIGINT
+STOPPED = 143  # exit code of a run that saved and can resume: 128 + SIGTERM, which launchers know
+INTERRUPTED = 130  # exit code after Ctrl-C in a command that saves only finished parts: 128 + SIGINT
 
 
 class Stopped(SystemExit):
-    """The run was told to stop. Where nothing else is done about it the process ends with STOPPED."""
+    """The run was told to stop. If nothing catches it, the process exits with code STOPPED."""
 
     def __init__(self):
         super().__init__(STOPPED)
@@ -23,13 +23,11 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Context of a command: when a run in it was told to stop and is saved, the process ends without
-    clean-up; so it does after Ctrl-C, where a command keeps what is finished and the next one goes on with
-    the rest.
+    """Context of a command's work: after `Stopped` or Ctrl-C the process exits without clean-up.
 
-    A notice may have broken off the wait for a compilation. XLA goes on with it in a thread of its own, and
-    crashes when the interpreter's clean-up takes its client away. One of several processes hears no notice
-    there, and the others wait for it to say goodbye: it ends as ever.
+    The stop may have interrupted the wait for a compilation. XLA continues to compile in a thread of its own,
+    and would crash when the interpreter's clean-up destroys its client. With several processes no handler is
+    installed and the others wait for this one to disconnect, so it exits normally.
     """
     try:
         yield
@@ -38,18 +36,18 @@ def leaving_at_once() -> Iterator[None]:
             raise
         was_interrupted = isinstance(stopped, KeyboardInterrupt)
         if was_interrupted:
-            print("\nInterrupted. The same command goes on with what is missing.", file=sys.stderr)
+            print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED if was_interrupted else STOPPED)
 
 
 class StopNotice:
-    """Whether the run shall stop; a context manager, which takes over the two signals within it.
+    """Whether the run has been told to stop. A context manager, which handles the two signals within it.
 
-    Of one process: SIGTERM or Ctrl-C, of which a second one interrupts as ever. Of several: SIGTERM, on any
-    of them, which JAX hears and agrees on, so that `check` raises in the same call on all, whose calls must
-    therefore be the same.
+    One process: SIGTERM or Ctrl-C; a second Ctrl-C interrupts as usual. Several processes: SIGTERM on any of
+    them. JAX receives it and lets all processes agree on the call of `check` that raises, so all processes
+    must make the same calls.
     """
 
     def __init__(self):
@@ -58,7 +56,7 @@ class StopNotice:
         self._previous = {}
 
     def check(self) -> None:
-        """Raises Stopped when the run shall stop. Costs nothing on the devices; to be called between their
+        """Raise Stopped if the run has been told to stop. Costs nothing on the devices; call it between
         steps."""
         self._calls += 1
         if self._is_due or multihost_utils.reached_preemption_sync_point(self._calls):
@@ -66,7 +64,7 @@ class StopNotice:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Context for what may take long on the host: of one process, a notice raises Stopped in the midst of
+        """Context for work that may take long on the host: with one process, a signal raises Stopped inside
         it."""
         self._is_waiting = True
         try:
@@ -92,5 +90,5 @@ class StopNotice:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._is_waiting:
-            self._is_waiting = False  # once: what cleans up after it must not be broken off in turn
+            self._is_waiting = False  # once, so that a second signal does not interrupt the clean-up
             raise Stopped

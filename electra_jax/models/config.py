@@ -6,7 +6,6 @@ DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
 POSITIONS = ("absolute", "disentangled", "relative_bias")
-ATTENTION_IMPLEMENTATIONS = ("skew", "gather")
 LAYERS = ("unrolled", "scanned")
 REMAT = ("none", "dense", "full")
 
@@ -53,7 +52,6 @@ class DisentangledConfig:
         bool  # the generator's last layer runs twice on a stream that starts from absolute positions
     )
     conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 is off, as in v3
-    implementation: str  # of the relative terms: "skew", or "gather" (slower, the reference in tests)
 
     def __post_init__(self):
         _require(
@@ -76,12 +74,6 @@ class DisentangledConfig:
             "disentangled.enhanced_mask_decoder",
             True,
             "False when position_biased_input is True: the decoder exists to bring positions in late",
-        )
-        _require(
-            self.implementation in ATTENTION_IMPLEMENTATIONS,
-            "disentangled.implementation",
-            self.implementation,
-            f"one of {ATTENTION_IMPLEMENTATIONS}",
         )
 
 
@@ -303,14 +295,9 @@ DEBERTA_V3_SIZES = {
 }
 
 
-# Sections that a model which was saved before there were any lacks.
-ADDED_SECTIONS = {"relative_bias": None}
-
-
 def make_encoder_config(fields: dict) -> EncoderConfig:
     """The frozen configuration of one encoder from plain values, "disentangled" and "relative_bias" among
     them dictionaries or None."""
-    fields = ADDED_SECTIONS | fields
     made = {
         name: fields[name] and make(**fields[name])
         for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))
@@ -325,7 +312,7 @@ def make_pretraining_config(model: dict, execution: LayerExecution = UNROLLED) -
     Raises:
       ValueError: a value is out of range, or a key is missing or unknown.
     """
-    shared = ADDED_SECTIONS | {
+    shared = {
         key: value
         for key, value in model.items()
         if key not in ("generator", "discriminator", "embedding_sharing")

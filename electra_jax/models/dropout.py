@@ -1,6 +1,6 @@
 """Dropout whose mask is a hash of the element's index: a few integer operations that fuse into their
 neighbours, where a random-number generator would write its numbers to memory first. Any mesh draws the same
-masks, without communication, also where the rows of a batch are cut into shares along a mapped axis SHARES.
+masks without communication, also if the batch is cut into data shards along a mapped axis DATA_SHARDS.
 
 Shapes: B batch, L length, D width.
 """
@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-DATA_SHARDS = "shares"  # axis of `jax.vmap` along which a batch is cut, its first rows to the first share
+DATA_SHARDS = "data_shards"  # `jax.vmap` axis of a batch cut into data shards; the first has the first rows
 
 
 class Dropout(nn.Module):
     """Inverted dropout; draws from the stream "dropout". Without `has_rows` the first axis of its input is
-    not the batch's, and every share of the batch has the same input."""
+    not the batch's, and every data shard has the same input."""
 
     rate: float
     has_rows: bool = True
@@ -31,8 +31,8 @@ class Dropout(nn.Module):
 
 def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_rows: bool = True) -> jax.Array:
     """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²); a function of key and
-    shape alone. With `has_rows` the first axis is the batch's, and a share of it has its part of the mask of
-    the whole.
+    shape alone. With `has_rows` the first axis is the batch's, and a data shard gets its part of the
+    mask of the whole batch.
 
     Every row along the last axis gets a hash of its index and the key, every element one of its row's and its
     own index.
@@ -43,18 +43,18 @@ def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_row
     for axis, size in enumerate(lead):
         row = row * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis)
         if axis == 0 and has_rows:
-            row += _share() * jnp.uint32(size)
+            row += _data_shard() * jnp.uint32(size)
     row = mix(mix(row ^ first_word) ^ second_word)
     column = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), len(lead))
     threshold = min(round(keep_prob * 2**32), 2**32 - 1)
     return mix(row + column * jnp.uint32(0x9E3779B9)) < jnp.uint32(threshold)
 
 
-def _share() -> jax.Array:
-    """Index of the share that is computed; 0 where the batch is whole."""
+def _data_shard() -> jax.Array:
+    """Index of this data shard; 0 if the batch is whole."""
     try:
         return jax.lax.axis_index(DATA_SHARDS).astype(jnp.uint32)
-    except NameError:  # what JAX raises where no axis has that name
+    except NameError:  # raised by JAX if no axis has that name
         return jnp.uint32(0)
 
 

@@ -1,40 +1,31 @@
-"""What a run directory says about its run: whether it is the same run, whether it is complete, and what came
-out."""
+"""Checks of a run directory: whether a configuration and its data belong to the run in it, and whether that
+run is complete."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
-from electra_jax.configuration.objectives import clean_objective
-from electra_jax.training.plots import plot_curves
+from flax.traverse_util import flatten_dict
+
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.training.writers import read_metrics
 
-# What may differ between the parts of one run: what it reports and how often, and on which devices it runs.
+# What may change when a run resumes: what it reports and how often, and the devices it runs on.
 MAY_CHANGE_SECTIONS = ("mesh", "log", "checkpoint", "eval", "probe")
 MAY_CHANGE_KEYS = ("config.train.layers", "config.train.remat", "config.train.gradient_dtype")
-MAY_NOT_CHANGE = "config.checkpoint.init_from"
+MAY_NOT_CHANGE = "config.checkpoint.init_from"  # although its section may
 
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     """Raises ValueError, listing the keys, when `workdir` holds a run with another configuration or other
-    data."""
+    data. `description` is what config.json keeps: "config" and "data"."""
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = _comparable(json.loads(path.read_text())), _comparable(json.loads(json.dumps(description)))
-    old = {
-        f"config.{key}": value for key, value in DEFAULTS_OF_LATER_KEYS.items() if f"config.{key}" in new
-    } | old
-    free = tuple(f"config.{section}." for section in MAY_CHANGE_SECTIONS)
-    differing = [
-        key
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-        and (key == MAY_NOT_CHANGE or not key.startswith(free))
-        and key not in MAY_CHANGE_KEYS
-    ]
+    old = _flat_settings(json.loads(path.read_text()))
+    new = _flat_settings(json.loads(json.dumps(description)))
+    keys = sorted(old.keys() | new.keys())
+    differing = [key for key in keys if old.get(key) != new.get(key) and not _may_change(key)]
     if differing:
         lines = "\n".join(
             f"  {key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}" for key in differing
@@ -45,57 +36,23 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
         )
 
 
-def _comparable(description: dict[str, Any]) -> dict[str, Any]:
-    """Flat, and with the keys of config.objective that the objective reads: older runs have those of all."""
-    config = description["config"]
-    if "objective" in config:
-        config = config | {"objective": clean_objective(config["objective"])}
-    return flatten(description | {"config": config})
+def _flat_settings(description: dict[str, Any]) -> dict[str, Any]:
+    """The description as {"config.section.key": value}, as this version would have written it."""
+    return flatten_dict(description | {"config": upgrade_config(description["config"])}, sep=".")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value`, all at once or not at all: a file torn by a crash would keep the run from going on."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(value, indent=2))
-    os.replace(unfinished, path)
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as {"a.b.c": value}."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        name: value
-        for key, child in tree.items()
-        for name, value in flatten(child, f"{prefix}.{key}" if prefix else key).items()
-    }
+def _may_change(key: str) -> bool:
+    sections = tuple(f"config.{section}." for section in MAY_CHANGE_SECTIONS)
+    return key in MAY_CHANGE_KEYS or (key.startswith(sections) and key != MAY_NOT_CHANGE)
 
 
 def is_complete(workdir: Path, newest_checkpoint: int, num_steps: int, *, has_probe: bool) -> bool:
-    """Whether the last step is saved, evaluated and, in a run that does so, probed: there is nothing left to
-    do."""
+    """Whether the last step is saved, evaluated and, in a run with a probe, probed."""
     last = [row for row in read_metrics(workdir) if row["step"] == num_steps]
-    return (
-        newest_checkpoint == num_steps
-        and any(map(is_evaluation, last))
-        and (not has_probe or any(name.startswith("probe/") for row in last for name in row))
-    )
+    is_probed = any(name.startswith("probe/") for row in last for name in row)
+    return newest_checkpoint == num_steps and any(map(is_evaluation, last)) and (is_probed or not has_probe)
 
 
 def is_evaluation(row: dict[str, Any]) -> bool:
-    """Whether a row of metrics is one of a pass over held-out text."""
+    """Whether a row of metrics is of an evaluation on held-out text."""
     return any(name.startswith("eval/") for name in row)
-
-
-def summarize_run(workdir: Path) -> dict[str, Any]:
-    """Write summary.json and the curves of a finished run; returns the summary."""
-    rows = read_metrics(workdir)
-    final = next(filter(is_evaluation, reversed(rows)))
-    speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
-    summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
-    last = {key: value for row in rows if row["step"] == final["step"] for key, value in row.items()}
-    for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
-        summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
-    write_json(workdir / "summary.json", summary)
-    plot_curves(workdir)
-    return summary

@@ -1,5 +1,5 @@
-"""How a run was started: one line of sessions.jsonl each time, for whoever wants to repeat it, and for the
-model card."""
+"""How a run was started: each start appends one line to sessions.jsonl, so that the run can be repeated and
+its model card written."""
 
 import collections
 import importlib.metadata
@@ -15,8 +15,8 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
 
 def record_start(workdir: Path, start_step: int) -> None:
-    """Append when (UTC), from which step, by which command, on which devices and with which versions the run
-    goes on."""
+    """Append a line with the time (UTC), the first step, the command, the devices, the versions and the
+    commit of this start."""
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "start_step": start_step,
@@ -31,8 +31,8 @@ def record_start(workdir: Path, start_step: int) -> None:
 
 def describe_devices() -> str:
     """For example "8 × TPU v5 lite", or "1 × cpu"."""
-    kinds = collections.Counter(device.device_kind for device in jax.devices())
-    return ", ".join(f"{number} × {kind}" for kind, number in sorted(kinds.items()))
+    counts = collections.Counter(device.device_kind for device in jax.devices())
+    return ", ".join(f"{number} × {name}" for name, number in sorted(counts.items()))
 
 
 def _module() -> str | None:
@@ -42,8 +42,8 @@ def _module() -> str | None:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this code runs from, with "+changes" where files in it were edited; None outside
-    of one."""
+    """Commit of the checkout that this code runs from, with "+changes" if tracked files were edited; None
+    outside a checkout."""
 
     def git(*arguments: str) -> str:
         outcome = subprocess.run(

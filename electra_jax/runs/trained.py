@@ -1,5 +1,5 @@
-"""What a run directory holds: its configuration, its tokenizer, its model, and the parameters of a
-checkpoint."""
+"""Reading a run directory: its configuration, tokenizer and model, and the parameters of a checkpoint; and
+checks of a run whose parameters another run starts from."""
 
 import contextlib
 import json
@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import find_row, first_stage_from, make_objective, parameter_form
-from electra_jax.runs.directory import flatten
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
 
-# Of config.model: what may differ between a checkpoint and a run that starts from it, since it changes no
+# Keys of config.model that may differ between a checkpoint and a run that starts from it: they change no
 # parameter's meaning.
 MAY_DIFFER_IN_MODEL = (
     "hidden_dropout",
@@ -29,32 +29,33 @@ MAY_DIFFER_IN_MODEL = (
     "initializer",
     "initializer_range",
     "dtype",
-    "disentangled.implementation",
 )
 
 
 class TrainedRun(NamedTuple):
-    """`description` is the run's config.json, `config` the configuration in it; `params` are those after
-    `step` steps, or their moving average where the run keeps one."""
+    """A run and the parameters of one of its checkpoints."""
 
     workdir: Path
-    description: dict[str, Any]
+    description: dict[str, Any]  # its config.json
     model: PretrainingConfig
     tokenizer: Tokenizer
     step: int
-    params: Any
+    params: Any  # after `step` steps, or their moving average if the run keeps one
 
     @property
     def config(self) -> dict[str, Any]:
+        """The run's configuration."""
         return self.description["config"]
 
 
 def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
-    """The newest checkpoint of a run, or that of `step`; replicated on the devices at hand, whatever mesh it
-    was trained on.
+    """The newest checkpoint of a run, or that of `step`, replicated on all devices, whatever mesh the run was
+    trained on.
 
-    Raises: FileNotFoundError: `workdir` is not a run directory, lacks its tokenizer, or has no such
-      checkpoint; names those it has. OSError: the checkpoint is damaged.
+    Raises:
+      FileNotFoundError: `workdir` is not a run directory, lacks its tokenizer, or has no such checkpoint;
+        names the checkpoints that it has.
+      OSError: the checkpoint is damaged.
     """
     description = read_description(workdir)
     config = description["config"]
@@ -78,30 +79,30 @@ def read_description(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     if not path.is_file() or "config" not in (description := json.loads(path.read_text())):
         raise FileNotFoundError(
-            f"{workdir}: expected a run directory of electra_jax.pretrain, or one that "
-            "`electra_jax.convert import` made, but it has no config.json of one."
+            f"{workdir}: expected a run directory of electra_jax.pretrain or of `electra_jax.convert "
+            "import`, but it has no config.json with a configuration."
         )
     return description | {"config": upgrade_config(description["config"])}
 
 
 def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]:
-    """Directories of the datasets of the stage that a run is in after `step` steps, which have rows of one
-    length: where training found them, or, of an imported run, where its `config` says they were."""
+    """Directories of the datasets of the stage that a run is in after `step` steps; their rows have one
+    length. They are the paths that training read, or, for an imported run, those of its `config`."""
     path, stage = workdir / "datasets.json", stage_at(config, step)
     if not path.is_file():
         return list(stage.config["data"]["datasets"])
-    # A run made before there were stages has no such key.
-    entries = [{"first_step": 0} | entry for entry in json.loads(path.read_text())]
+    entries = upgrade_datasets(json.loads(path.read_text()), config)
     newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
     return [entry["path"] for entry in entries if entry["first_step"] == newest]
 
 
 def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int, Any]:
-    """(step, parameters) of a run's newest checkpoint, or that of `step`, laid out as `abstract` says; their
-    moving average where the checkpoint has one, since by that the run was measured.
+    """(step, parameters) of a run's newest checkpoint, or that of `step`, sharded like `abstract`; their
+    moving average if the checkpoint has one, since the run's evaluations measure that.
 
     Raises:
-      FileNotFoundError: no such checkpoint; names those there are. OSError: it is damaged.
+      FileNotFoundError: no such checkpoint; names the existing ones.
+      OSError: the checkpoint is damaged.
     """
     with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
         step = _choose_step(workdir, step, checkpointer)
@@ -109,7 +110,7 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
 
 
 def find_step(workdir: Path, step: int | None) -> int:
-    """Step of a run's newest checkpoint, or `step`; raises FileNotFoundError when there is no such
+    """Step of a run's newest checkpoint, or `step`; raises FileNotFoundError if there is no such
     checkpoint."""
     with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
         return _choose_step(workdir, step, checkpointer)
@@ -124,10 +125,15 @@ def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) ->
 
 
 def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]:
-    """(step, parameters) of the run `initial` for one that starts from it: `abstract` says how they are laid
-    out, `params` are the fresh ones. A run in the second of two stages (objectives/two_stage.py) may start
-    from the first, plain masked language modelling: both of its encoders are then the one that was trained
-    there, and the detection head is fresh.
+    """(step, parameters) of the run `initial`, for a run that starts from it.
+
+    A run in the second of two stages (objectives/two_stage.py) may start from the first stage, plain masked
+    language modelling: both of its encoders are then copies of the one trained there, and the detection head
+    is newly initialised.
+
+    Args:
+      params: the newly initialised parameters.
+      abstract: their shapes and shardings.
 
     Raises:
       FileNotFoundError, OSError: see `restore_params`.
@@ -138,7 +144,7 @@ def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]
     step, first = restore_params(
         initial, None, {theirs: abstract[own] for own, theirs in stage.modules.items()}
     )
-    # A step donates its arrays: none may occur twice.
+    # Copies, since a training step donates its state: no array may be in it twice.
     copies = {
         own: {name: first[theirs][name] for name in abstract[own]} for own, theirs in stage.copies.items()
     }
@@ -147,9 +153,9 @@ def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]
 
 
 def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Of two sections config.model what gives parameters another shape or meaning: key → values of the
-    two."""
-    one, other = flatten(one), flatten(other)
+    """The keys of two sections config.model that give parameters another shape or meaning, and both
+    values."""
+    one, other = flatten_dict(one, sep="."), flatten_dict(other, sep=".")
     return {
         key: (one.get(key), other.get(key))
         for key in sorted(one.keys() | other.keys())
@@ -158,16 +164,20 @@ def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, 
 
 
 def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: str) -> None:
-    """Raises ValueError when the parameters of the run `initial` mean something else than those of a run with
-    `config`: another objective, model or tokenizer; lists what differs and how to set it. And when a run that
-    cannot do without has no start."""
+    """Check that a run with `config` can start from the parameters of the run `initial` ("" for none).
+
+    Raises:
+      ValueError: `initial` has another objective, model or tokenizer; lists the differences and how to set
+        them. Or the objective needs an initial run and `initial` is "".
+    """
     name = config["objective"]["name"]
     stage = find_row(name).first_stage
     if not initial:
         if stage is not None:
             raise ValueError(
-                f"config.checkpoint.init_from: got '', expected with config.objective.name={name!r} the run "
-                f"of its first stage, with objective={stage.objective} and the same size."
+                f"config.checkpoint.init_from: got '', expected the run of the first stage, since "
+                f"config.objective.name is {name!r}. Train it with objective={stage.objective} and the same "
+                "size."
             )
         return
     theirs = read_description(Path(initial))["config"]
@@ -178,7 +188,7 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     if parameter_form(theirs["objective"]) != parameter_form(config["objective"]) and not is_next_stage:
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with objective {spell(theirs)}, this run "
-            f"has {spell(config)}: they have other parameters."
+            f"has {spell(config)}: their parameters differ. Use the same objective, or another run."
         )
     differing = {
         key: values
@@ -187,16 +197,17 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     }
     if differing:
         lines = "\n".join(
-            f"  config.model.{key}: there {old!r}, here {new!r}" for key, (old, new) in differing.items()
+            f"  config.model.{key}: that run has {old!r}, this run has {new!r}"
+            for key, (old, new) in differing.items()
         )
         raise ValueError(
             f"config.checkpoint.init_from: {initial} holds another model:\n{lines}\n"
-            f"--config=configs/continued.py:run={initial} takes its settings over."
+            f"--config=configs/continued.py:run={initial} uses the settings of that run."
         )
     fingerprint = load_tokenizer(str(Path(initial, "tokenizer"))).fingerprint
     if fingerprint != tokenizer_fingerprint:
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with another tokenizer "
-            f"({fingerprint[:16]}…) than that of the datasets ({tokenizer_fingerprint[:16]}…), so the same "
-            f"ids would mean other words. Build the datasets with --tokenizer {Path(initial, 'tokenizer')}."
+            f"({fingerprint[:16]}…) than the datasets ({tokenizer_fingerprint[:16]}…): the same ids would "
+            f"mean other words. Build the datasets with --tokenizer {Path(initial, 'tokenizer')}."
         )

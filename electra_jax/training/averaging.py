@@ -1,4 +1,4 @@
-"""Averages of parameters: the moving one of a run (config.train.ema_decay), and means of several
+"""Averages of parameters: the moving average of a run (config.train.ema_decay), and means of several
 checkpoints."""
 
 from typing import Any
@@ -6,25 +6,16 @@ from typing import Any
 import jax
 
 
-def check_decay(decay: float) -> None:
-    """Raises ValueError when config.train.ema_decay is none."""
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(
-            f"config.train.ema_decay: got {decay}, expected 0 (no average is kept) or a number below 1, "
-            "such as 0.999."
-        )
+def interpolate(average: Any, params: Any, weight: float | jax.Array) -> Any:
+    """average + weight · (params − average), leaf by leaf.
 
+    Called after every update with weight = 1 − decay, it yields the exponential moving average
+    Σ (1 − decay) decay^i params_(t−i). Its weights sum to 1 if it starts as the parameters, so there is no
+    bias correction, as in TensorFlow's ExponentialMovingAverage. (Polyak and Juditsky, Acceleration of
+    stochastic approximation by averaging, 1992, weight all steps equally.) Called with weight = 1/k for the
+    k-th of several trees, it yields their mean.
 
-def interpolate(average: Any, params: Any, share: float | jax.Array) -> Any:
-    """average + share · (params − average), leaf by leaf.
-
-    With share = 1 − decay after every update it is the exponential moving average Σ (1 − decay) decay^i
-    params_(t−i), whose weights sum to 1 when it starts as the parameters: no bias correction, as in
-    TensorFlow's ExponentialMovingAverage (Polyak and Juditsky, Acceleration of stochastic approximation by
-    averaging, 1992, average all steps alike). With share = 1/k for the k-th of several it is their mean.
-
-    In this form, and not as decay · average + share · params (optax.incremental_update), since those factors,
-    rounded, need not sum to 1; here parameters that stand still, or are the same in all, are their own
-    average, bit for bit.
+    The form decay · average + weight · params (optax.incremental_update) is not used, since its rounded
+    factors may not sum to 1. Here the average of equal parameters equals them, bit for bit.
     """
-    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+    return jax.tree.map(lambda a, p: a + weight * (p - a), average, params)

@@ -11,25 +11,28 @@ from electra_jax.training.state import TrainState
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, without its own look at whether the run shall stop: it would count steps where `StopNotice`
-    counts calls."""
+    """Orbax's manager, without its own check of whether the run has been told to stop: it would count steps,
+    while `StopNotice` counts calls."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
 class Checkpointer:
-    """Checkpoints of one run under `directory`, the newest `keep` of them; saved in the background. With None
-    it only reads, and leaves alone what a run that is going on has not finished saving.
+    """Checkpoints of one run under `directory`, saved in the background.
 
-    A checkpoint holds the state and a JSON description of the run that made it (config and data
-    fingerprints). It appears under its step only when whole, so a crash or a full disk in mid-save leaves the
-    earlier ones untouched.
+    A checkpoint holds the state and a JSON description of the run (config and data fingerprints). It appears
+    under its step only when it is complete, so a crash or a full disk during a save does not affect earlier
+    checkpoints.
+
+    Args:
+      keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
+        unfinished checkpoints of a running run untouched.
     """
 
     def __init__(self, directory: str, *, keep: int | None):
         _silence_stragglers()
-        # ml frameworks disagree on relative paths; Orbax wants absolute ones.
+        # Orbax accepts only absolute paths.
         self._manager = _Manager(
             epath.Path(directory).resolve(),
             options=ocp.CheckpointManagerOptions(
@@ -39,15 +42,15 @@ class Checkpointer:
         )
 
     def latest_step(self) -> int | None:
-        """Step of the newest whole checkpoint, None when there is none."""
+        """Step of the newest complete checkpoint; None without checkpoints."""
         return self._manager.latest_step()
 
     def all_steps(self) -> list[int]:
-        """Steps of all whole checkpoints, oldest first."""
+        """Steps of all complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
-        """Start saving; returns once the arrays are copied off the devices.
+        """Start to save; returns when the arrays have been copied from the devices.
 
         Raises:
           OSError: this save, or an earlier one in the background, could not be written.
@@ -60,17 +63,16 @@ class Checkpointer:
             raise self._failure(error) from error
 
     def save_params(self, params: Any, run: dict[str, Any]) -> None:
-        """Save parameters without training state as step 0: a start for other runs. Raises OSError as `save`
-        does."""
+        """Save parameters without training state as step 0, for other runs to start from. Raises OSError as
+        `save` does."""
         self.save(0, {"params": params}, run)
         self.wait()
 
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:
-        """State of `step`, each array laid out by the sharding of its counterpart in `abstract_state`: any
-        mesh will do.
+        """State of `step`. Each array gets the sharding of its counterpart in `abstract_state`, on any mesh.
 
         Raises:
-          OSError: the checkpoint is damaged, or of another model; names it.
+          OSError: the checkpoint is damaged or of another model; names it.
         """
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
         try:
@@ -79,23 +81,23 @@ class Checkpointer:
             raise self._unreadable(step, error) from error
 
     def restore_params(self, step: int, abstract_params: Any) -> Any:
-        """The parameters alone, of a whole state or of `save_params`; of a state with their moving average,
-        that. As `restore`, and with its errors."""
-        path = self._manager.directory / str(step) / "state"
+        """The parameters alone, or their moving average if the checkpoint has one, saved by `save` or
+        `save_params`. Shards them and raises as `restore` does."""
+        directory = self._manager.directory / str(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as reader:
-                name = "ema" if "ema" in reader.metadata(path).item_metadata.tree else "params"
+                name = "ema" if "ema" in reader.metadata(directory).item_metadata.tree else "params"
                 wanted = {name: abstract_params}
                 args = ocp.args.PyTreeRestore(
                     wanted,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
                     partial_restore=True,
                 )
-                params = reader.restore(path, args=args)[name]
-            # A partial restore says nothing of what is not there.
+                params = reader.restore(directory, args=args)[name]
+            # A partial restore does not report missing arrays.
             missing = [
-                jax.tree_util.keystr(place, simple=True, separator="/")
-                for place, leaf in jax.tree_util.tree_leaves_with_path(params)
+                jax.tree_util.keystr(path, simple=True, separator="/")
+                for path, leaf in jax.tree_util.tree_leaves_with_path(params)
                 if not isinstance(leaf, jax.Array)
             ]
             if missing:
@@ -108,7 +110,7 @@ class Checkpointer:
         others = [other for other in self.all_steps() if other != step]
         return OSError(
             f"The checkpoint {self._manager.directory / str(step)} cannot be read: {_reason(error)}. Remove "
-            f"that directory to go on from an earlier one (there are {others}), or from the start."
+            f"that directory to resume from an earlier checkpoint, of steps {others}, or from the start."
         )
 
     def describe(self, step: int) -> dict[str, Any]:
@@ -128,20 +130,19 @@ class Checkpointer:
     def _failure(self, error: Exception) -> OSError:
         return OSError(
             f"A checkpoint could not be saved in {self._manager.directory}: {_reason(error)}. The "
-            f"checkpoints of steps {self.all_steps()} are whole. If the disk is full, free space "
-            "(config.checkpoint.keep says how many are kept). Run the same command again: it goes on from "
-            "the newest."
+            f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
+            "config.checkpoint.keep. Run the same command again: it resumes from the newest checkpoint."
         )
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the half page that TensorStore adds about how it opened the file."""
+    """The error's text, without the half page that TensorStore adds on how it opened the file."""
     return str(error).partition(" [tensorstore_spec")[0]
 
 
 def _silence_stragglers() -> None:
-    """After one array of a checkpoint failed, TensorStore prints a traceback for every other one, whose event
-    loop is gone by then: hundreds of lines around the one message that counts."""
+    """Hide the tracebacks that TensorStore prints after one array of a checkpoint has failed: one for every
+    other array, since the event loop is closed by then."""
     previous = sys.unraisablehook
     if getattr(previous, "__module__", None) == __name__:
         return
@@ -157,7 +158,7 @@ def _silence_stragglers() -> None:
 
 
 def with_shardings(abstract_state: Any, shardings: Any) -> Any:
-    """Attach a sharding to every abstract array: what `restore` needs."""
+    """The abstract arrays with shardings attached, as `restore` needs them."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract_state,

@@ -1,4 +1,4 @@
-"""A pass over held-out rows: metric sums on the devices, numbers at the end."""
+"""An evaluation: a pass over held-out rows, from metric sums of each batch to metrics."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -10,8 +10,7 @@ from electra_jax.training.metrics import Metrics, summarize
 
 
 class EvaluationBatches(Protocol):
-    """Finite, ordered batches of a fixed shape; short ones are filled up with padding, which is never
-    scored."""
+    """Finite, ordered batches of a fixed shape; the last is filled with padding, which is never scored."""
 
     def __len__(self) -> int: ...
 
@@ -24,14 +23,16 @@ def evaluate(
     batches: EvaluationBatches,
     check: Callable[[], None] = lambda: None,
 ) -> Metrics:
-    """Metrics over all batches, from merged sums; added on the host in float64. `check` may raise before
-    every batch."""
+    """Metrics of all batches from their sums, which are added on the host in float64.
+
+    `check` is called before every batch and may raise.
+    """
     total: Any = None
     pending = None
     for index in range(len(batches)):
         check()
         dispatched = evaluation_step(params, batches.batch_at(index)["input_ids"], index)
-        if pending is not None:  # fetched one batch late, so that the device always has work
+        if pending is not None:  # fetched one batch late, so that the devices always have work
             total = _add(total, pending)
         pending = dispatched
     return summarize(_add(total, pending))

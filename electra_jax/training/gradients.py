@@ -1,7 +1,7 @@
-"""Gradients of a phase over the global batch: in microbatches, and in shares whose sums cross the network
-once a step.
+"""Gradients of a phase over the global batch: computed in microbatches, and in data shards whose sums cross
+the network once a step.
 
-Shapes: B batch, S shares.
+Shapes: B batch, S data shards.
 """
 
 import functools
@@ -18,20 +18,19 @@ from electra_jax.objectives.base import Phase
 
 
 class Accumulation(NamedTuple):
-    """How the batch is cut: into `num_data_shards`, one for each part of the mesh that has rows of its own,
-    or 1, which leaves that to the compiler; and each into microbatches, one after the other. Sums of shares
-    cross the network in `dtype`."""
+    """How the batch is cut for the computation of gradients."""
 
-    num_data_shards: int
-    num_microbatches: int
-    dtype: str
+    num_data_shards: int  # one for each part of the batch on the mesh; 1 leaves sharding to the compiler
+    num_microbatches: int  # of each data shard, computed in sequence
+    dtype: str  # in which sums of data shards cross the network
 
 
 def make_accumulation(train: dict[str, Any], mesh: Mesh) -> Accumulation:
-    """What config.train says, on a mesh.
+    """The accumulation that config.train asks for, on a mesh.
 
-    With one microbatch the compiler's own sums are as good as those of shares. And where parameters are cut,
-    so are their gradients, to spare memory: a share's are whole.
+    Data shards are used only where they help. With one microbatch the compiler's sums cross the network once,
+    too. With fsdp above 1 the gradients are cut like the parameters, to save memory, while those of a data
+    shard are whole.
 
     Raises:
       ValueError: an unknown dtype.
@@ -39,19 +38,18 @@ def make_accumulation(train: dict[str, Any], mesh: Mesh) -> Accumulation:
     num_microbatches, dtype = train["num_microbatches"], train["gradient_dtype"]
     if dtype not in DTYPES:
         raise ValueError(f"config.train.gradient_dtype: got {dtype!r}, expected one of {DTYPES}.")
-    is_shared = dtype == "bfloat16" or (num_microbatches > 1 and mesh.shape["fsdp"] == 1)
-    return Accumulation(num_data_shards(mesh) if is_shared else 1, num_microbatches, dtype)
+    uses_data_shards = dtype == "bfloat16" or (num_microbatches > 1 and mesh.shape["fsdp"] == 1)
+    return Accumulation(num_data_shards(mesh) if uses_data_shards else 1, num_microbatches, dtype)
 
 
 def gradients(
     phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, accumulation: Accumulation
 ):
-    """(gradients of what the phase trains, metric sums, carry) of the whole batch.
+    """(gradients of the parameters that the phase trains, metric sums, carry) of the whole batch.
 
-    Left to itself the compiler sums each gradient over the network in the precision that it was computed in,
-    in every microbatch. Cut into shares, each of them adds up its own gradients in float32, to the last
-    microbatch; only then they are rounded to `dtype`, and summed. Noise is that of the whole batch, however
-    it is cut.
+    Without data shards the compiler sums each gradient over the network in every microbatch, in the precision
+    of its computation. With them, each shard adds up its gradients in float32 over all its microbatches; only
+    then are they rounded to `dtype` and summed. Noise is that of the whole batch, however it is cut.
     """
     if accumulation.num_data_shards == 1:
         return accumulate_gradients(
@@ -61,14 +59,14 @@ def gradients(
     batch, carry = jax.tree.map(split, (batch, carry))
 
     @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES, axis_name=DATA_SHARDS)
-    def of_share(batch, carry):
+    def of_data_shard(batch, carry):
         with data_shard_context():
             return accumulate_gradients(
                 phase, params, batch, normalizers, dropout_key, carry, accumulation.num_microbatches
             )
 
-    grads, sums, carry = of_share(batch, carry)
-    # reduce_sum, since jnp.sum would take bfloat16 through float32, on the network, too.
+    grads, sums, carry = of_data_shard(batch, carry)
+    # reduce_sum, since jnp.sum would convert bfloat16 to float32 before it crosses the network.
     reduce = lambda grad: jax.lax.reduce_sum(grad.astype(accumulation.dtype), axes=(0,)).astype(jnp.float32)
     join = lambda x: x.reshape(-1, *x.shape[2:])
     return jax.tree.map(reduce, grads), jax.tree.map(lambda x: x.sum(axis=0), sums), jax.tree.map(join, carry)
@@ -77,11 +75,11 @@ def gradients(
 def accumulate_gradients(
     phase: Phase, params, batch, normalizers, dropout_key: jax.Array, carry, num_microbatches: int
 ):
-    """(gradients of what the phase trains, metric sums, carry) of the whole batch, computed a microbatch at a
-    time.
+    """(gradients of the parameters that the phase trains, metric sums, carry) of the whole batch, computed
+    one microbatch at a time.
 
-    Denominators come from the whole batch, so the result equals that of one large batch however tokens are
-    spread.
+    Denominators come from the whole batch, so the result equals that of one large batch, however the tokens
+    are distributed over microbatches.
     """
 
     def grad_and_sums(microbatch, carry, index):
@@ -91,10 +89,8 @@ def accumulate_gradients(
             )
 
         (value, (sums, new_carry)), grads = jax.value_and_grad(loss, has_aux=True)(select(params, phase))
-        return (
-            grads,
-            sums | {"loss": value},
-        ), new_carry  # of microbatches: they add up to the loss of the batch
+        # The losses of microbatches add up to the loss of the batch.
+        return (grads, sums | {"loss": value}), new_carry
 
     if num_microbatches == 1:
         (grads, sums), carry = grad_and_sums(batch, carry, 0)

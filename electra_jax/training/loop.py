@@ -1,17 +1,17 @@
-"""The one training loop. Its order is fixed: evaluate and probe if due → dispatch the step → write the
-previous metrics → checkpoint if due. Everything it needs is handed to it; it knows neither the model nor
-where data come from.
+"""The training loop. Its order is fixed: evaluate and probe if due → dispatch the step → write the row of the
+previous step → save a checkpoint if due.
 
-A run with stages goes through it once for each. What is due between two of them is left to the second.
+The loop is handed everything that it needs; it knows neither the model nor where the data come from. A run
+with stages uses one loop per stage. An evaluation that falls on a stage boundary is run by the later stage.
 """
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.training.checkpointing import Checkpointer
@@ -32,13 +32,34 @@ class Batches(Protocol):
 
 
 class Intervals(NamedTuple):
-    """How often, in steps; `num_steps` is the end of the run."""
+    """How many steps there are, and every how many of them the loop does something else."""
 
-    num_steps: int
+    num_steps: int  # of the whole run
     log: int
     evaluate: int
     checkpoint: int
-    probe: int = 0  # for a run that has none
+    probe: int = 0  # ignored without a probe
+    stop_at: int | None = None  # the step that ends this stage, if another stage follows
+
+
+class StageComputation(NamedTuple):
+    """What one stage of a run computes."""
+
+    train_step: Callable[..., Any]  # (state, ids) → (new state, metric sums of the logging window so far)
+    evaluate: Callable[[Any], Metrics]  # parameters → metrics of the held-out rows
+    schedule: Callable[[int], Any]  # step → learning rate
+    flops_per_token: float  # of a forward pass
+
+
+class RunServices(NamedTuple):
+    """What all stages of a run share."""
+
+    writers: MetricWriters
+    checkpointer: Checkpointer
+    description: dict[str, Any]  # saved with every checkpoint
+    stop: StopNotice
+    probe: Callable[[Any], Metrics] | None = None  # parameters → metrics of a downstream task
+    peak_flops: float | None = None  # of all devices, per second; None: utilization is not reported
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -47,141 +68,164 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, step: int, rows: list[tuple[str, int]], kept_step: int | None):
         self.step, self.rows = step, rows
         super().__init__(
-            f"The gradient or update of step {step} is not finite. Its batch held the rows {rows[:4]}… "
-            f"({len(rows)} in all, written to nonfinite_batch.json). The last good checkpoint is of step "
+            f"The gradient or update of step {step} is not finite. The {len(rows)} rows of its batch are in "
+            f"nonfinite_batch.json and begin with {rows[:4]}. The last good checkpoint is of step "
             f"{kept_step}. Lower config.optimizer.learning_rate, lengthen config.optimizer.warmup_steps, or "
-            "look at those rows."
+            "inspect those rows."
         )
 
 
-def train(
-    state: TrainState,
-    step_fn: Callable[..., Any],
-    batches: Batches,
-    intervals: Intervals,
-    *,
-    evaluate: Callable[[Any], Metrics],
-    write: MetricWriters,
-    checkpointer: Checkpointer,
-    run: dict[str, Any],
-    schedule: Callable[[int], Any],
-    flops_per_token: float,
-    peak_flops: float | None,
-    stop: StopNotice,
-    probe: Callable[[Any], Metrics] | None = None,
-    until: int | None = None,
-) -> TrainState:
-    """Train from `state.step` to the end, where the last checkpoint, evaluation and probe are made; returns
-    the last state. `evaluate` and `probe` get the parameters, or their moving average (`measured_params`),
-    and leave them as they are. With `until`, a step before the end, it returns after that one instead, whose
-    state is saved and whose logging window is written, however short it is.
+class TrainingLoop:
+    """Trains from `state.step` to the end of the run, or of a stage. `run` may be called once.
 
-    Raises: Stopped: `stop` said so; the state is saved. NonFiniteLossError: at the first logging step,
-      evaluation or checkpoint after it happened; nothing bad is ever saved. OSError: a checkpoint or a row of
-      metrics could not be written.
+    Evaluations and probes get the parameters, or their moving average (`measured_params`). At the end of the
+    run the last checkpoint, evaluation and probe are made. At the end of a stage (`intervals.stop_at`) the
+    state is saved and the row of the logging window is written, however short the window is.
     """
-    start = step = saved = int(state.step)
-    end = intervals.num_steps if until is None else until
-    clock = _Clock(batches)
-    window: Any = None  # metric sums of the step dispatched last
-    pending: tuple[int, Any] | None = None  # step and sums of the row to write next
 
-    def flush() -> None:
-        nonlocal pending
-        if pending is None:
+    def __init__(
+        self,
+        state: TrainState,
+        computation: StageComputation,
+        batches: Batches,
+        intervals: Intervals,
+        services: RunServices,
+    ):
+        self.state = state
+        self.step = int(state.step)  # how many steps have been dispatched
+        self._first_step = self._saved_step = self.step
+        self._end = intervals.num_steps if intervals.stop_at is None else intervals.stop_at
+        self._window: Any = None  # metric sums of the logging window, after the step dispatched last
+        self._pending_row: tuple[int, Any] | None = None  # step and sums of the row to write next
+        self._clock = _TrainingClock(batches)
+        self._computation, self._batches = computation, batches
+        self._intervals, self._services = intervals, services
+        self._measurements = [("eval/", intervals.evaluate, computation.evaluate)]
+        if services.probe is not None:
+            self._measurements.append(("probe/", intervals.probe, services.probe))
+
+    def run(self) -> TrainState:
+        """Train to the end and return the last state.
+
+        Raises:
+          Stopped: the run was told to stop; its state is saved.
+          NonFiniteLossError: raised at the first logging step, evaluation or checkpoint after it happened;
+            nothing that is not finite is ever saved.
+          OSError: a checkpoint or a row of metrics could not be written.
+        """
+        try:
+            while self.step < self._end:
+                self._run_due_measurements()
+                self._dispatch_step()
+                self._write_pending_row()
+                self._end_window_if_due()
+                self._save_if_due()
+                self._services.stop.check()
+            self._finish()
+        except Stopped:
+            self._save_before_exit()
+            raise
+        self._services.checkpointer.wait()
+        return self.state
+
+    def _run_due_measurements(self) -> None:
+        for prefix, every, compute in self._measurements:
+            if self.step % every == 0 and self.step > 0:
+                self._run_measurement(prefix, compute)
+
+    def _run_measurement(self, prefix: str, compute: Callable[[Any], Metrics]) -> None:
+        """Run an evaluation or probe and write its row, unless an earlier start of the run wrote it."""
+        self._drain()
+        writers = self._services.writers
+        if writers.has_row(self.step, prefix):
             return
-        (step, sums), pending = pending, None
-        sums = jax.device_get(
-            sums
-        )  # returns when that step is done on the devices: the moment to read the clock
-        timing = clock.lap()
-        _check_finite(sums, batches, checkpointer)
-        numbers = summarize(sums) | timing | {"learning_rate": float(schedule(step - 1))}
+        with self._clock.paused():
+            with self._services.stop.waiting():
+                metrics = compute(measured_params(self.state))
+            writers.write(self.step, metrics, prefix=prefix)
+
+    def _dispatch_step(self) -> None:
+        with self._services.stop.waiting():
+            ids = self._batches.batch_at(self.step)["input_ids"]
+        self.state, self._window = self._computation.train_step(self.state, ids)
+        self.step += 1
+
+    def _end_window_if_due(self) -> None:
+        if self.step % self._intervals.log == 0 or self.step == self._intervals.stop_at:
+            self._pending_row = (self.step, self._window)
+
+    def _write_pending_row(self) -> None:
+        if self._pending_row is None:
+            return
+        (step, sums), self._pending_row = self._pending_row, None
+        # Returns when that step is done on the devices: the moment to read the clock.
+        sums = jax.device_get(sums)
+        timing = self._clock.lap()
+        self._check_finite(sums)
+        metrics = summarize(sums) | timing
+        metrics["learning_rate"] = float(self._computation.schedule(step - 1))
         # A run restored in the middle of a window did not compute all of it.
-        share = min(1.0, (step - start) / float(sums["steps"]))
-        numbers |= _speed(share * numbers.pop("tokens") / numbers.pop("seconds"), flops_per_token, peak_flops)
-        write.write(step, numbers)
+        fraction = min(1.0, (step - self._first_step) / float(sums["steps"]))
+        metrics |= self._speed(fraction * metrics.pop("tokens") / metrics.pop("seconds"))
+        self._services.writers.write(step, metrics)
 
-    def settle() -> None:
-        """Bring everything dispatched to its end, so that what follows is neither timed as training nor done
-        in vain."""
-        flush()
-        if window is not None:
-            _check_finite(jax.device_get(window), batches, checkpointer)
+    def _speed(self, tokens_per_second: float) -> Metrics:
+        flops_per_second = 3 * self._computation.flops_per_token * tokens_per_second
+        speed = {"tokens_per_second": tokens_per_second, "model_flops_per_second": flops_per_second}
+        if self._services.peak_flops is not None:
+            speed["model_flops_utilization"] = flops_per_second / self._services.peak_flops
+        return speed
 
-    def measure(prefix: str, compute: Callable[[Any], Metrics]) -> None:
-        settle()
-        if not write.has_row(step, prefix):
-            with clock.paused():
-                with stop.waiting():
-                    numbers = compute(measured_params(state))
-                write.write(step, numbers, prefix=prefix)
+    def _save_if_due(self) -> None:
+        if self.step % self._intervals.checkpoint == 0 or self.step == self._end:
+            self._save()
 
-    def save() -> None:
-        nonlocal saved
+    def _save(self) -> None:
         # The row first: a crash between the two then repeats a row instead of losing it.
-        settle()
-        with clock.paused():
-            checkpointer.save(step, state, run)
-        saved = step
+        self._drain()
+        with self._clock.paused():
+            self._services.checkpointer.save(self.step, self.state, self._services.description)
+        self._saved_step = self.step
 
-    measures = [("eval/", intervals.evaluate, evaluate)]
-    if probe is not None:
-        measures.append(("probe/", intervals.probe, probe))
-    try:
-        while step < end:
-            for prefix, every, compute in measures:
-                if step % every == 0 and step > 0:
-                    measure(prefix, compute)
-            with stop.waiting():
-                ids = batches.batch_at(step)["input_ids"]
-            state, window = step_fn(state, ids)
-            step += 1
-            flush()
-            if step % intervals.log == 0 or step == until:
-                pending = (step, window)
-            if step % intervals.checkpoint == 0 or step == end:
-                save()
-            stop.check()
-        if until is None:
-            for prefix, _, compute in measures:
-                measure(prefix, compute)
-        else:
-            # Whole before the next stage compiles, in which time no notice is heard.
+    def _drain(self) -> None:
+        """Wait for all dispatched steps, so that the work that follows is not timed as training, and is not
+        done for a run that has already failed."""
+        self._write_pending_row()
+        if self._window is not None:
+            self._check_finite(jax.device_get(self._window))
+
+    def _check_finite(self, sums: dict[str, Any]) -> None:
+        bad_step = int(sums["nonfinite_step"])
+        if bad_step != NO_STEP:
+            checkpointer = self._services.checkpointer
             checkpointer.wait()
-            stop.check()
-    except Stopped:
-        if step > saved:
-            save()
-        checkpointer.wait()
+            raise NonFiniteLossError(
+                bad_step, self._batches.rows_at(bad_step - 1), checkpointer.latest_step()
+            )
+
+    def _finish(self) -> None:
+        if self._intervals.stop_at is None:
+            for prefix, _, compute in self._measurements:
+                self._run_measurement(prefix, compute)
+        else:
+            # All is on disk before the next stage compiles: during compilation no notice is heard.
+            self._services.checkpointer.wait()
+            self._services.stop.check()
+
+    def _save_before_exit(self) -> None:
+        if self.step > self._saved_step:
+            self._save()
+        self._services.checkpointer.wait()
         if jax.process_index() == 0:
             print(
-                f"Told to stop: step {step} is saved. The same command goes on from there.", file=sys.stderr
+                f"Told to stop: step {self.step} is saved. The same command resumes from there.",
+                file=sys.stderr,
             )
-        raise
-    checkpointer.wait()
-    return state
 
 
-def _speed(tokens_per_second: float, flops_per_token: float, peak_flops: float | None) -> Metrics:
-    flops_per_second = 3 * flops_per_token * tokens_per_second
-    return {
-        "tokens_per_second": tokens_per_second,
-        "model_flops_per_second": flops_per_second,
-        **({} if peak_flops is None else {"model_flops_utilization": flops_per_second / peak_flops}),
-    }
-
-
-def _check_finite(sums: dict[str, np.ndarray], batches: Batches, checkpointer: Checkpointer) -> None:
-    bad_step = int(sums["nonfinite_step"])
-    if bad_step != NO_STEP:
-        checkpointer.wait()
-        raise NonFiniteLossError(bad_step, batches.rows_at(bad_step - 1), checkpointer.latest_step())
-
-
-class _Clock:
+class _TrainingClock:
     """Seconds spent training since the last lap, without evaluations, probes and checkpoints, and seconds
-    waited for data."""
+    spent waiting for data."""
 
     def __init__(self, batches: Batches):
         self._batches = batches
@@ -189,20 +233,14 @@ class _Clock:
 
     def lap(self) -> Metrics:
         now, waited = time.perf_counter(), self._batches.seconds_waited
-        numbers = {"seconds": now - self._start - self._paused, "data_wait_seconds": waited - self._waited}
+        timing = {"seconds": now - self._start - self._paused, "data_wait_seconds": waited - self._waited}
         self._start, self._paused, self._waited = now, 0.0, waited
-        return numbers
+        return timing
 
-    def paused(self) -> "_Pause":
-        return _Pause(self)
-
-
-class _Pause:
-    def __init__(self, clock: _Clock):
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._since = time.perf_counter()
-
-    def __exit__(self, *error) -> None:
-        self._clock._paused += time.perf_counter() - self._since
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The parameters of a run as a table: what each one is, where it lies, and how it is trained."""
+"""The parameters of a run as a table: shape, dtype, sharding, and how each is trained."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate
 def parameter_table(
     params: Any, logical_axes: Any, optimizer: dict[str, Any], frozen: Sequence[str] = ()
 ) -> list[str]:
-    """Lines of text, one a parameter, the totals last.
+    """Lines of text: one for each parameter, then the totals.
 
     Args:
-      params: abstract parameters that carry their NamedShardings.
+      params: abstract parameters with NamedShardings.
       logical_axes: tree of PartitionSpecs of logical names, shaped like `params`.
-      optimizer: config.optimizer; "rate" multiplies its schedule, "decay" is the weight decay that applies.
-      frozen: top-level modules that are not trained: neither applies.
+      optimizer: config.optimizer; "rate" multiplies its schedule, "decay" is the weight decay applied.
+      frozen: top-level modules that are not trained and have neither.
 
     Raises:
       ValueError: a parameter that no group of config.optimizer.groups matches.
@@ -53,14 +53,14 @@ def parameter_table(
 
 
 def totals(params: Any) -> str:
-    """One line: how many parameters in all, and by top-level module."""
+    """One line: the number of parameters in total and by top-level module."""
     count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
     parts = ", ".join(f"{name} {count(tree):,}" for name, tree in params.items())
     return f"{count(params):,} parameters in {len(jax.tree.leaves(params))} arrays: {parts}"
 
 
 def _axes(spec: PartitionSpec, rank: int) -> str:
-    """Names of all `rank` axes; "-" where an axis has none."""
+    """Names of all `rank` axes; "-" for an axis without a name."""
     return _tuple("-" if name is None else name for name in (*spec, *[None] * (rank - len(spec))))
 
 

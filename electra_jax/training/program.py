@@ -1,5 +1,5 @@
-"""The compiled functions of a run on a mesh: initialisation, training step, evaluation step, and how state is
-laid out."""
+"""The jitted functions of a run on a mesh: initialisation, training step and evaluation step; and how the
+state is sharded."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
-from electra_jax.training.averaging import check_decay
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
@@ -18,26 +17,25 @@ from electra_jax.training.step import abstract_window, make_evaluation_step, mak
 
 
 class Program(NamedTuple):
-    """abstract_state carries shapes and shardings; init creates the state already sharded."""
+    """The jitted functions of a run; call them within `axis_context(mesh)`."""
 
-    abstract_state: TrainState
-    init: Callable[[], TrainState]
-    train_step: Callable[..., Any]
-    evaluation_step: Callable[..., Any]
-    schedule: Callable[[Any], Any]
+    abstract_state: TrainState  # shapes and shardings
+    init: Callable[[], TrainState]  # creates the state sharded
+    train_step: Callable[..., Any]  # (state, ids) → (state, metric sums of the logging window so far)
+    evaluation_step: Callable[..., Any]  # (parameters, ids, index of the batch) → metric sums
+    schedule: Callable[[Any], Any]  # step → learning rate
 
 
 def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, first_step: int = 0) -> Program:
-    """Compile-ready functions for `config`; call and use them inside `axis_context(mesh)`. Of a run with
-    stages, those of the stage that begins with `first_step`; its state and schedule are those of the whole
-    run.
+    """The functions for `config`, not yet compiled; call it within `axis_context(mesh)`.
 
-    Raises: ValueError: the mesh does not divide a parameter, optimizer groups do not cover the parameters, or
-      config.train.ema_decay
-        is no decay.
+    In a run with stages they are those of the stage that begins with `first_step`. State and schedule are
+    the same in all stages.
+
+    Raises:
+      ValueError: the mesh does not divide a parameter, or the optimizer groups do not cover the parameters.
     """
     train, length = config["train"], config["data"]["sequence_length"]
-    check_decay(train["ema_decay"])
     params, logical_axes = abstract_params(objective, length)
     optimizers, schedule = make_optimizers(
         config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen

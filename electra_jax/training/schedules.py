@@ -27,8 +27,7 @@ def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Call
 
 def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
     """peak · step/warmup up to the end of the warm-up, then peak · (1 − step/total), as microsoft/DeBERTa
-    optims/lr_schedulers.py: at the end of the warm-up the rate falls at once by the share that the warm-up is
-    of the run.
+    optims/lr_schedulers.py. At the end of the warm-up the rate drops at once by the fraction warmup/total.
 
     Raises:
       ValueError: negative warm-up, or no steps at all.

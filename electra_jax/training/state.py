@@ -1,4 +1,4 @@
-"""All that a run needs to go on: arrays only. Random keys and the data position follow from the step."""
+"""The state that a run needs to resume: arrays only. Random keys and data positions follow from the step."""
 
 from typing import Any
 
@@ -27,22 +27,20 @@ class TrainState:
 
 @flax.struct.dataclass
 class AveragedTrainState(TrainState):
-    """A state with the moving average of the parameters beside them (config.train.ema_decay). Runs without
-    one have a `TrainState`, whose checkpoints are as they always were."""
+    """A state that also holds the moving average of the parameters (config.train.ema_decay)."""
 
     ema: Any
 
 
 def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
-    """Shapes of the parameters and their logical axes (a PartitionSpec of names each); nothing is
-    computed."""
+    """Shapes of the parameters, and their logical axes (PartitionSpecs of names); nothing is computed."""
     boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), sequence_length))
     return unbox(boxed), nn.get_partition_spec(boxed)
 
 
 def unbox(boxed: Any) -> Any:
-    """Parameters without their logical axis names. flax's own `unbox` would also constrain shardings, which
-    is the business of distributed/sharding.py and fails on abstract arrays."""
+    """Parameters without their logical axis names. Flax's `unbox` would also constrain shardings, which
+    distributed/sharding.py does, and which fails on abstract arrays."""
     is_box = lambda leaf: isinstance(leaf, nn.Partitioned)
     return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, boxed, is_leaf=is_box)
 
@@ -56,8 +54,8 @@ def init_state(
     *,
     ema_decay: float,
 ) -> TrainState:
-    """State before the first step; `window` gives the shapes of the metric sums. An average starts as the
-    parameters."""
+    """State before the first step; `window` gives the shapes of the metric sums. A moving average starts as
+    the parameters."""
     params = unbox(objective.init(key, sequence_length))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
     opt_state = {
@@ -69,14 +67,14 @@ def init_state(
 
 
 def start_from(state: TrainState, params: Any) -> TrainState:
-    """The state before the first step with other parameters; an average starts as those."""
+    """The state before the first step, with other parameters; a moving average starts as those."""
     state = state.replace(params=params)
-    # A copy, since the step is given both to write over.
+    # A copy, since a training step donates both.
     return (
         state.replace(ema=jax.tree.map(jnp.copy, params)) if isinstance(state, AveragedTrainState) else state
     )
 
 
 def measured_params(state: TrainState) -> Any:
-    """What evaluations and probes measure: the moving average where there is one."""
+    """The parameters that evaluations and probes measure: the moving average if the state has one."""
     return state.ema if isinstance(state, AveragedTrainState) else state.params

@@ -12,20 +12,20 @@ import pytest
 import torch
 import transformers
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import EncodedExample
 from data_pipelines.tasks.windows import Window
-from electra_jax import finetune
 from electra_jax.benchmarks import torch_finetuning
 from electra_jax.benchmarks.torch_task import load_module, train
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import num_training_steps, training_batches
 from electra_jax.finetuning.encoders import load_encoder
+from electra_jax.finetuning.experiment import RESULTS_FILE
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, to_file
-from electra_jax.runs.directory import write_json
 from support.paths import ROOT
 from support.tiny import SPECIAL
 from support.tiny_run import VOCAB
@@ -195,18 +195,18 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
     trainer = Trainer(
         initial.config, SPECIAL, functions, config, len(rows), make_mesh(ONE, jax.devices()[:1])
     )
-    losses, step = [], trainer._step
+    losses, step = [], trainer.train_step
 
     def recorded(*arguments):
         params, opt_state, value = step(*arguments)
         losses.append(float(value))
         return params, opt_state, value
 
-    trainer._step = recorded
+    trainer.train_step = recorded
     ours = named_as_in_torch(family, trainer.run(initial.params, 0, rows, {}, progress=False).params)
 
     module = load_module(str(directories[family]), kind, functions.num_outputs, SPECIAL, config["model"])
-    copy_head(module, trainer._init_jitted(jax.random.key(0))["head"])
+    copy_head(module, trainer.init_params(jax.random.key(0))["head"])
     start = {name: value.numpy().copy() for name, value in module.state_dict().items()}
     batches = training_batches(functions, rows, 8, 1, 0, SPECIAL.pad)
     their_losses = [*train(module, kind, batches, num_training_steps(20, 8, 1), config, SPECIAL)]
@@ -278,7 +278,7 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
     write_json(beside / "config.json", {"config": config})
     accuracies = {f"random:{start}": 0.5, start: 0.6}
     write_json(
-        beside / finetune.RESULTS_FILE,
+        beside / RESULTS_FILE,
         to_json(
             [
                 Result(name, seed, {"accuracy": value})
@@ -320,7 +320,8 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
     assert [result["seed"] for result in results] == [0, 1, 2] and results[0]["metrics"] == {
         "accuracy": 0.123
     }
-    assert lines[0] == f"| | seeds | accuracy | accuracy, mean difference to {start} |"
+    title = f"accuracy, mean difference to {start} (lowest–highest difference)"
+    assert lines[0] == f"| | seeds | accuracy | {title} |"
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         f"| {start}",
         f"| random:{start}",

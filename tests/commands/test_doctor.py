@@ -1,4 +1,4 @@
-"""`python -m electra_jax.doctor`: what is wrong is found before the run, on whichever process it is."""
+"""`python -m electra_jax.doctor` finds before a run what would fail in it, on whichever process."""
 
 import shutil
 import socket
@@ -10,9 +10,10 @@ import jax
 import pytest
 from ml_collections import config_dict
 
-from electra_jax import doctor
 from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.sharding import axis_context
+from electra_jax.runs.doctor_checks import check_sizes, format_bytes
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.training.program import make_program
 from support.paths import ROOT
@@ -34,18 +35,18 @@ def lines(output):
     return [" ".join(line.split()) for line in output.splitlines()]
 
 
-def test_all_is_well_and_nothing_is_left_behind(data, environment, tmp_path):
+def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path):
     process = start(tmp_path / "new" / "run", data, environment, ["--expect_devices=1"])
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     shown = lines(out)
-    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "All is well."
+    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "5 checks passed."
     assert [line.split()[1] for line in shown[:-1]] == ["devices", "same", "run", "data", "size"]
     assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[4]
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_every_mistake_is_named_in_one_go(data, environment, tmp_path):
+def test_all_mistakes_are_reported_at_once(data, environment, tmp_path):
     (tmp_path / "file").write_text("")
     process = start(
         tmp_path / "file" / "run", data, environment, ["--expect_devices=8"], data__sequence_length=64
@@ -55,7 +56,7 @@ def test_every_mistake_is_named_in_one_go(data, environment, tmp_path):
     assert "--expect_devices: got 1, expected 8" in out
     assert "cannot be written: " in out and "Give a --workdir that this user may write to" in out
     assert "config.data.sequence_length: got 64, but the datasets hold rows of 32" in out
-    assert " size " not in out and lines(out)[-1] == "Something is wrong; see above."
+    assert " size " not in out and lines(out)[-1] == "3 of 5 checks failed, 1 was skipped."
 
 
 @pytest.mark.slow
@@ -78,7 +79,7 @@ def test_a_process_with_other_settings_another_disk_and_other_data_is_named(data
     assert [process.returncode for process in processes] == [1, 1], outputs
     shown = lines(outputs[0][0])
     at = shown.index(next(line for line in shown if line.startswith("wrong same everywhere [process 1]")))
-    assert shown[at + 1].startswith('other than on process 0: config.data.datasets (here ["')
+    assert shown[at + 1].startswith('not as on process 0: config.data.datasets (here ["')
     assert shown[at + 1].endswith(
         "), config.train.seed (here 1). Install the same on every host and give the same command."
     )
@@ -86,7 +87,7 @@ def test_a_process_with_other_settings_another_disk_and_other_data_is_named(data
     assert any(line.startswith("the files of processes [1] are not seen here") for line in shown)
     assert any(line.startswith("the files of processes [0] are not seen here") for line in shown)
     assert shown.count("not the same on every process. Copy the datasets again.") == 2
-    assert "same everywhere" not in outputs[1][0]  # the first speaks for all
+    assert "same everywhere" not in outputs[1][0]  # process 0 prints for all
 
 
 def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
@@ -103,7 +104,7 @@ def test_a_mesh_that_does_not_divide_the_model(data, environment, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_missing_is_said_and_does_not_hang(data, environment, tmp_path):
+def test_a_missing_process_is_reported_and_does_not_hang(data, environment, tmp_path):
     process = start(
         tmp_path / "run",
         data,
@@ -122,25 +123,25 @@ def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):
         {key: value for key, value in changes.items() if key != "data.datasets"}
     )
     config.data.datasets = (str(data / "corpus"),)
-    inputs = open_inputs(config.to_dict(), tmp_path / "run")
+    inputs = open_inputs(resolve(config.to_dict()), tmp_path / "run")
     with axis_context(inputs.mesh):
         state = make_program(inputs.config, inputs.objective, inputs.mesh).init()
     on_device = sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(state))
-    finding = doctor.check_sizes(inputs, tmp_path / "run")
-    assert finding.problem == "" and f"state {doctor.size(on_device)} a device" in finding.text
+    finding = check_sizes(inputs, tmp_path / "run")
+    assert finding.problem == "" and f"state {format_bytes(on_device)} a device" in finding.text
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
-    finding = doctor.check_sizes(inputs, tmp_path / "run")
+    finding = check_sizes(inputs, tmp_path / "run")
     assert "10 B free" in finding.text and "the checkpoints do not fit" in finding.problem
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (2**40 * 3, "3.0 TiB")]
 )
-def test_bytes_for_people(number, text):
-    assert doctor.size(number) == text
+def test_bytes_are_formatted(number, text):
+    assert format_bytes(number) == text
 
 
-def test_help_teaches():
+def test_help_explains_flags_and_exit_codes():
     outcome = subprocess.run(
         [sys.executable, "-m", "electra_jax.doctor", "--help"],
         cwd=ROOT,
@@ -149,4 +150,4 @@ def test_help_teaches():
         timeout=120,
         check=False,
     )
-    assert "--expect_devices" in outcome.stdout and "Exit code 0: all is well" in outcome.stdout
+    assert "--expect_devices" in outcome.stdout and "Exit code 0: all checks passed" in outcome.stdout

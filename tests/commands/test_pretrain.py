@@ -1,5 +1,5 @@
-"""`python -m electra_jax.pretrain` as people run it: to the end, killed, starved of disk, with NaN, and with
-wrong settings."""
+"""`python -m electra_jax.pretrain` as people run it: to the end, killed, on a full disk, with NaN, and with wrong
+settings."""
 
 import functools
 import json
@@ -7,18 +7,17 @@ import shutil
 import signal
 import subprocess
 import time
-import types
 from pathlib import Path
 
 import pytest
 
-from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
-from electra_jax.distributed.stopping import StopNotice
-from electra_jax.training.loop import Intervals, train
-from electra_jax.training.writers import MetricWriters, read_metrics
+from electra_jax.runs.pretraining import pretrain
+from electra_jax.training.loop import Intervals
+from electra_jax.training.writers import read_metrics
+from support.fake_run import FakeRun
 from support.paths import ROOT
-from support.run_records import checkpoints, comparable, counting_step
+from support.run_records import checkpoints, comparable
 from support.tiny_run import NUM_STEPS, VOCAB, command, start, values
 
 
@@ -87,7 +86,7 @@ def kill_after_a_checkpoint(workdir, data, environment):
 
 
 @pytest.mark.slow
-def test_killed_then_starved_of_disk_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
+def test_killed_then_on_a_full_disk_then_resumed_equals_uninterrupted(finished, data, environment, tmp_path):
     expected, workdir = comparable(finished[0]), tmp_path / "killed"
     kill_after_a_checkpoint(workdir, data, environment)
     killed_at = checkpoints(workdir)
@@ -101,28 +100,28 @@ def test_killed_then_starved_of_disk_then_resumed_equals_uninterrupted(finished,
         starved, data, environment, file_limit=50_000
     )  # less than the largest file of a checkpoint
     assert outcome.returncode == 1
-    message = outcome.stderr[outcome.stderr.index("OSError: ") :]
+    message = outcome.stderr[outcome.stderr.index("error: ") :]
     assert f"could not be saved in {starved / 'checkpoints'}" in message and "Traceback" not in message
-    assert f"The checkpoints of steps {killed_at} are whole" in message
+    assert f"The checkpoints of steps {killed_at} are complete" in message
     assert checkpoints(starved) == killed_at
     assert start(starved, data, environment).returncode == 0
     assert comparable(starved) == expected
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
+def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
     outcome = start(
         tmp_path / "run",
         data,
         environment,
         optimizer__learning_rate=1e30,
-        optimizer__warmup_steps=1_000,
+        optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
     report = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
     step = report["step"]
-    assert f"NonFiniteLossError: The gradient or update of step {step} is not finite" in outcome.stderr
+    assert f"error: The gradient or update of step {step} is not finite" in outcome.stderr
     assert len(report["rows"]) == 16 and all(
         path == str(data / "corpus") and row >= 0 for path, row in report["rows"]
     )
@@ -135,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
         data,
         environment,
         optimizer__learning_rate=1e30,
-        optimizer__warmup_steps=1_000,
+        optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert (
@@ -143,39 +142,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, environment, tmp_path):
     )  # restored, and the same happens again
 
 
-def test_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops(tmp_path):
-    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
-    saved, evaluated = [], []
-    checkpointer = types.SimpleNamespace(save=lambda step, state, run: saved.append(step), wait=lambda: None)
-
-    def evaluate(params):
-        evaluated.append(params)
-        return {"mlm_loss": 1.0}
+def test_the_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops(tmp_path):
+    run = FakeRun(tmp_path)
+    run.peak_flops = 1e6
 
     def go(first, last):
-        with MetricWriters(
-            tmp_path, tensorboard=False, progress=False, total_steps=6, start_step=first
-        ) as writers:
-            train(
-                types.SimpleNamespace(step=first, params=first),
-                counting_step,
-                batches,
-                Intervals(last, 2, 2, 4),
-                evaluate=evaluate,
-                write=writers,
-                checkpointer=checkpointer,
-                run={},
-                schedule=lambda step: step / 10,
-                flops_per_token=5.0,
-                peak_flops=1e6,
-                stop=StopNotice(),
-            )
+        run.go(first, Intervals(last, log=2, evaluate=2, checkpoint=4))
         return [row["step"] for row in read_metrics(tmp_path)]
 
     assert go(0, 4) == [2, 2, 4, 4]
-    assert (saved, evaluated) == ([4], [2, 4])
+    assert (run.saved, run.evaluated) == ([4], [2, 4])
     assert go(4, 6) == [2, 2, 4, 4, 6, 6]
-    assert (saved, evaluated) == ([4, 6], [2, 4, 6])
+    assert (run.saved, run.evaluated) == ([4, 6], [2, 4, 6])
     row = read_metrics(tmp_path)[-2]
     assert row["loss"] == 3.0 and row["learning_rate"] == 0.5  # of the update that made step 6
     assert row["model_flops_per_second"] == pytest.approx(3 * 5.0 * row["tokens_per_second"])
@@ -234,9 +212,7 @@ def test_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops(tmp
         ),
     ],
 )
-def test_a_wrong_setting_says_what_to_change_and_leaves_nothing_behind(
-    changes, error, message, data, tmp_path
-):
+def test_a_wrong_setting_names_its_key_and_nothing_is_written(changes, error, message, data, tmp_path):
     truncated = tmp_path / "truncated"
     shutil.copytree(data / "corpus", truncated)
     shard = next(truncated.glob("*-train.array_record-00000*"))
@@ -250,7 +226,7 @@ def test_a_wrong_setting_says_what_to_change_and_leaves_nothing_behind(
         *sections, name = key.split(".")
         functools.reduce(dict.__getitem__, sections, config)[name] = value
     with pytest.raises(error, match=message):
-        pretrain.run(config, workdir)
+        pretrain(config, workdir)
     assert not workdir.exists()
 
 

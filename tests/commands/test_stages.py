@@ -1,5 +1,4 @@
-"""Stages of a run: which steps they are, what they read, and that a run which changes on its way is still one
-run."""
+"""Stages: their steps, their data, and that a run with stages is one run, which resumes exactly."""
 
 import collections
 import json
@@ -26,23 +25,27 @@ from data_pipelines.mixture import (
     make_mixture,
     make_sequential,
 )
-from electra_jax import doctor, pretrain
 from electra_jax.configuration.flags import load_config
-from electra_jax.configuration.stages import last_stage, make_stages, stage_at
+from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.stages import make_stages, stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.distributed.stopping import StopNotice, Stopped
-from electra_jax.huggingface.card import Publication, make_card, read_record
+from electra_jax.huggingface.card import make_card, read_record
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.objectives.electra import electra_flops
+from electra_jax.runs import doctor_checks, pretraining
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.inputs import open_inputs
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import dataset_paths, load_run
-from electra_jax.training.loop import Intervals, train
+from electra_jax.training.loop import Intervals, TrainingLoop
 from electra_jax.training.program import make_program
-from electra_jax.training.writers import MetricWriters, read_metrics
+from electra_jax.training.writers import read_metrics
 from support import tiny_run
 from support.command_lines import read_command_line
-from support.run_records import checkpoints, comparable, counting_step
+from support.fake_run import FakeRun
+from support.run_records import checkpoints, comparable
 
 SHORT, LONG = 16, tiny_run.LENGTH
 
@@ -92,7 +95,7 @@ def test_a_stage_keeps_what_it_does_not_name():
         90,
         90,
     ]
-    assert config["train"]["batch_size"] == 32  # what it was made from is left as it was
+    assert config["train"]["batch_size"] == 32  # `staged` is not changed
     assert shapes(staged()) == [(0, 100, 32, 64, first)]
 
 
@@ -109,9 +112,9 @@ def test_a_stage_keeps_what_it_does_not_name():
         ([(10, {})], r"from step 10 on: got no change, expected one or more of data\.datasets"),
         (
             [(10, {"train.batchsize": 64})],
-            r"got 'train\.batchsize', expected of .* Did you mean 'train\.batch_size'\?",
+            r"got 'train\.batchsize', expected one of .* Did you mean 'train\.batch_size'\?",
         ),
-        ([(10, {"optimizer.beta1": 0.5})], r"got 'optimizer\.beta1', expected of .*Nothing else can change"),
+        ([(10, {"optimizer.beta1": 0.5})], r"got 'optimizer\.beta1', expected one of .*Nothing else can"),
         ([(10, {"train.batch_size": "64"})], r"got train\.batch_size='64', expected a number of 1 or more"),
         ([(10, {"train.num_microbatches": 0})], r"got train\.num_microbatches=0, expected a number"),
         (
@@ -125,7 +128,7 @@ def test_a_stage_keeps_what_it_does_not_name():
         ([(100, {"train.batch_size": 64})], r"from the steps \[100\] on, .*config\.train\.num_steps=100"),
     ],
 )
-def test_wrong_stages_say_what_to_change(stages, message):
+def test_errors_of_stages_name_what_to_change(stages, message):
     with pytest.raises(ValueError, match=message):
         make_stages(staged(*stages))
 
@@ -148,8 +151,6 @@ def test_stages_on_the_command_line_and_back_from_a_file(tmp_path, monkeypatch):
         64,
         (),
     )
-    del config["stages"]  # as in a run of an earlier version
-    assert last_stage(config) == config | {"stages": ()}
 
 
 @settings(max_examples=40, deadline=None)
@@ -164,7 +165,7 @@ def test_how_many_examples_of_a_mixture_are_of_each_dataset(weights, many):
     )
     counts = collections.Counter(mixed[index] for index in range(small))
     assert examples_of_each(weights, small) == [counts[index] for index in range(len(weights))]
-    assert sum(examples_of_each(weights, many)) == many  # at once, however many
+    assert sum(examples_of_each(weights, many)) == many  # fast, however many
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,7 @@ def rows_of(mixed, count):
     ]
 
 
-def test_whatever_batches_and_mixtures_come_every_dataset_is_read_in_its_own_order(corpora):
+def test_every_dataset_is_read_in_its_own_order_whatever_the_batches_and_mixtures(corpora):
     paths = [str(corpora / "long"), str(corpora / "second")]
     reference = rows_of(make_mixture([DatasetSource(path) for path in paths], seed=3), 4000)
     orders = {path: [row for name, row in reference if name == path] for path in paths}
@@ -228,7 +229,7 @@ def test_whatever_batches_and_mixtures_come_every_dataset_is_read_in_its_own_ord
     check()
 
 
-def test_a_dataset_that_is_there_twice_goes_on_twice(corpora):
+def test_a_dataset_listed_twice_is_continued_twice(corpora):
     path = str(corpora / "long")
     whole = make_mixture([DatasetSource(path), DatasetSource(path)], seed=0)
     _, then = continue_sources([([DatasetSource(path)] * 2, 40)] * 2)
@@ -236,7 +237,7 @@ def test_a_dataset_that_is_there_twice_goes_on_twice(corpora):
 
 
 def configuration(corpora, stages=(), **changes):
-    """A small run that begins with 8 rows of 16."""
+    """A small run that starts with 8 rows of 16."""
     config = load_config("configs/debug.py")
     small = {
         "model.generator.num_layers": 1,
@@ -257,7 +258,7 @@ def configuration(corpora, stages=(), **changes):
     return config.to_dict()
 
 
-RAMP, LENGTHENED = 5, 9  # where the second and third stage begin
+RAMP, LENGTHENED = 5, 9  # first steps of the second and third stage
 
 
 def three_stages(corpora):
@@ -303,19 +304,17 @@ def three_stages(corpora):
         (
             {"data.datasets": "{corpora}/other", "data.sequence_length": 32},
             ValueError,
-            r"step 5 on: config\.data\.datasets: got .*other with the tokenizer .*expected that of the first.*tokenizer .*short",
+            r"step 5 on: config\.data\.datasets: got .*other with the tokenizer .*expected that of .*short",
         ),
     ],
 )
-def test_the_data_of_every_stage_are_looked_at_before_the_first_step(
-    change, error, message, corpora, tmp_path
-):
+def test_the_data_of_every_stage_are_checked_before_the_first_step(change, error, message, corpora, tmp_path):
     change = {
         key: value.format(corpora=corpora) if isinstance(value, str) else value
         for key, value in change.items()
     }
     with pytest.raises(error, match=message):
-        pretrain.run(configuration(corpora, ((5, change),)), tmp_path / "run")
+        pretrain(configuration(corpora, ((5, change),)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -324,13 +323,14 @@ def test_rows_longer_than_the_model_are_refused(corpora, tmp_path):
     with pytest.raises(
         ValueError, match=r"step 9 on: config\.model\.max_position_embeddings: got 16, expected at least"
     ):
-        open_inputs(config, tmp_path / "run")
+        open_inputs(resolve(config), tmp_path / "run")
 
 
-def test_stages_have_one_state_and_doctor_finds_them_well(corpora, tmp_path, monkeypatch):
+def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, monkeypatch):
     opened, looked_at, load = [], [], mixture.load_dataset_info
     monkeypatch.setattr(mixture, "load_dataset_info", lambda path: looked_at.append(path) or load(path))
-    finding = doctor.check_run_inputs(configuration(corpora, three_stages(corpora)), tmp_path / "run", opened)
+    config = configuration(corpora, three_stages(corpora))
+    finding = doctor_checks.check_run_inputs(config, tmp_path / "run", opened)
     assert finding.problem == "" and finding.text.startswith(
         "1 dataset, rows of 16; from step 9 on 2 datasets, rows of 32: "
     )
@@ -348,70 +348,59 @@ def test_stages_have_one_state_and_doctor_finds_them_well(corpora, tmp_path, mon
             for stage in inputs.stages
         ]
     assert states[0] == states[1] == states[2]
-    assert doctor.check_sizes(inputs, tmp_path / "run").problem == ""
+    assert doctor_checks.check_sizes(inputs, tmp_path / "run").problem == ""
 
 
-def test_the_loop_ends_with_a_stage_and_leaves_what_is_due_there_to_the_next(tmp_path):
-    saved, evaluated, waits = [], [], []
-    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
-    checkpointer = types.SimpleNamespace(
-        save=lambda step, state, run: saved.append(step), wait=lambda: waits.pop()()
-    )
+class RunThatWaits(FakeRun):
+    """Notes step and end of the parameters that it evaluates; `on_wait` is called by the second wait for a
+    checkpoint."""
 
-    def go(first, until, stop, on_wait=lambda: None):
-        waits[:] = [lambda: None, on_wait]
-        with (
-            MetricWriters(
-                tmp_path, tensorboard=False, progress=False, total_steps=6, start_step=first
-            ) as writers,
-            stop,
-        ):
-            train(
-                types.SimpleNamespace(step=first, params=(first, until)),
-                counting_step,
-                batches,
-                Intervals(6, 2, 3, 10),
-                evaluate=lambda params: evaluated.append(params) or {"mlm_loss": 1.0},
-                write=writers,
-                run={},
-                checkpointer=checkpointer,
-                schedule=lambda step: 0.0,
-                flops_per_token=1.0,
-                peak_flops=None,
-                stop=stop,
-                until=until,
-            )
+    def go(self, start, intervals, stop, on_wait=lambda: None):
+        self.waits = [lambda: None, on_wait]
+        state = types.SimpleNamespace(step=start, params=(start, intervals.stop_at))
+        return super().go(state, intervals, stop)
 
-    stop = StopNotice()
-    go(0, 3, stop)
-    assert (saved, evaluated, [row["step"] for row in read_metrics(tmp_path)]) == ([3], [], [2, 3])
+    def wait(self):
+        self.waits.pop()()
+
+
+def test_the_loop_ends_with_a_stage_and_leaves_its_last_evaluation_to_the_next(tmp_path):
+    run, stop = RunThatWaits(tmp_path), StopNotice()
+    whole = Intervals(6, log=2, evaluate=3, checkpoint=10)
+
+    def steps():
+        return [row["step"] for row in read_metrics(tmp_path)]
+
+    run.go(0, whole._replace(stop_at=3), stop)
+    assert (run.saved, run.evaluated, steps()) == ([3], [], [2, 3])
     with pytest.raises(Stopped):  # told while the checkpoint between two stages is written
-        go(3, 5, stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert saved == [3, 5] and [row["step"] for row in read_metrics(tmp_path)] == [2, 3, 3, 4, 5]
-    go(5, None, StopNotice())
-    assert (saved, evaluated) == ([3, 5, 6], [(3, 5), 6])
+        run.go(3, whole._replace(stop_at=5), stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run.saved == [3, 5] and steps() == [2, 3, 3, 4, 5]
+    run.go(5, whole, StopNotice())
+    assert (run.saved, run.evaluated) == ([3, 5, 6], [(3, 5), 6])
 
 
 class Watched:
-    """`loop.train` which remembers the rows and the length of the logging window at each step; `happens` at a
-    step after it."""
+    """Makes `TrainingLoop`s, and remembers the rows and the length of the logging window at each step;
+    `happens` maps a step to a function that is called after it."""
 
     def __init__(self, monkeypatch):
-        self.ids, self.windows, self.happens, self.train = {}, {}, {}, pretrain.train
-        monkeypatch.setattr(pretrain, "train", self)
+        self.ids, self.windows, self.happens = {}, {}, {}
+        monkeypatch.setattr(pretraining, "TrainingLoop", self.make_loop)
         one = jax.devices()[:1]  # compiles for it in half the time
         monkeypatch.setattr(run_inputs, "make_mesh", lambda sizes: make_mesh(sizes, one))
 
-    def __call__(self, state, step_fn, batches, intervals, **others):
-        def step(state, ids):
+    def make_loop(self, state, computation, batches, intervals, services):
+        def train_step(state, ids):
             number = int(state.step)
             self.ids[number] = np.asarray(ids)
-            state, window = step_fn(state, ids)
+            state, window = computation.train_step(state, ids)
             self.windows[number] = int(window["steps"])
             self.happens.pop(number + 1, lambda: None)()
             return state, window
 
-        return self.train(state, step, batches, intervals, **others)
+        watched = computation._replace(train_step=train_step)
+        return TrainingLoop(state, watched, batches, intervals, services)
 
 
 class PowerCut(Exception):
@@ -425,12 +414,12 @@ def whole(corpora, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as monkeypatch:
         watched = Watched(monkeypatch)
-        pretrain.run(configuration(corpora, three_stages(corpora)), workdir)
+        pretrain(configuration(corpora, three_stages(corpora)), workdir)
     return workdir, watched
 
 
 @pytest.mark.slow
-def test_a_run_reads_what_its_stages_say(whole, corpora):
+def test_a_run_reads_the_data_of_its_stages(whole, corpora):
     _, watched = whole
     short = make_mixture([DatasetSource(str(corpora / "short"))], seed=0)
     read = np.concatenate([watched.ids[step] for step in range(LENGTHENED)])
@@ -510,7 +499,7 @@ def test_other_stages_are_another_run(whole, corpora):
         with pytest.raises(
             ValueError, match=r"belongs to a run with other settings:\n  config\.stages: the run has \[\[5, "
         ):
-            open_inputs(configuration(corpora, stages), workdir)
+            open_inputs(resolve(configuration(corpora, stages)), workdir)
     shutil.copytree(workdir, workdir.with_name("older"))
     path = workdir.with_name("older") / "config.json"
     older = json.loads(path.read_text())
@@ -518,11 +507,11 @@ def test_other_stages_are_another_run(whole, corpora):
     older["data"] = older["data"][:1]
     del older["config"]["stages"]  # of a run made before there were any
     path.write_text(json.dumps(older))
-    assert len(open_inputs(configuration(corpora), path.parent).stages) == 1
+    assert len(open_inputs(resolve(configuration(corpora)), path.parent).stages) == 1
 
 
 @pytest.mark.slow
-def test_interrupted_anywhere_a_run_goes_on_as_if_nothing_had_been(whole, corpora, tmp_path, monkeypatch):
+def test_a_run_interrupted_anywhere_resumes_exactly(whole, corpora, tmp_path, monkeypatch):
     workdir, watched = tmp_path / "run", Watched(monkeypatch)
 
     def stopped():
@@ -532,8 +521,7 @@ def test_interrupted_anywhere_a_run_goes_on_as_if_nothing_had_been(whole, corpor
         raise PowerCut
 
     config = configuration(corpora, three_stages(corpora))
-    # In the midst of a window; between two stages; one step after; and without a notice, two steps after the
-    # next boundary.
+    # Within a window; between two stages; one step later; and killed two steps after the next boundary.
     for step, event, error, saved in (
         (3, stopped, Stopped, 3),
         (RAMP, stopped, Stopped, RAMP),
@@ -542,9 +530,9 @@ def test_interrupted_anywhere_a_run_goes_on_as_if_nothing_had_been(whole, corpor
     ):
         watched.happens = {step: event}
         with pytest.raises(error):
-            pretrain.run(config, workdir)
+            pretrain(config, workdir)
         assert checkpoints(workdir)[-1] == saved
-    pretrain.run(config, workdir)
+    pretrain(config, workdir)
     assert comparable(workdir) == comparable(whole[0])
     for one, other in zip(
         *(jax.tree.leaves(load_run(path).params) for path in (workdir, whole[0])), strict=True

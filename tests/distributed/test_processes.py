@@ -1,4 +1,4 @@
-"""Several processes on one machine, over its network: the run of one, whatever happens to them in between."""
+"""Several processes on one machine make the run of one process, whatever interrupts them."""
 
 import functools
 import json
@@ -21,11 +21,11 @@ BATCH_SIZE, HELD_OUT_BATCHES = (
     VALUES["train.batch_size"],
     VALUES["eval.max_batches"],
 )  # the former of evaluation, too
-DEVICES = 4  # of all processes together, so that programs and their order of sums stay what they are
+DEVICES = 4  # of all processes together, so that sums have the same order
 
 
 class Processes:
-    """`number` processes that run the tiny run's command together, and record their batches."""
+    """`number` processes that make the tiny run together and record their batches."""
 
     def __init__(self, number, workdir, data, environment):
         with socket.socket() as free:
@@ -64,7 +64,7 @@ class Processes:
             process.wait()
 
     def when_rows(self, number, workdir):
-        """Block until metrics.jsonl has so many lines."""
+        """Block until metrics.jsonl has `number` lines."""
         path, deadline = workdir / "metrics.jsonl", time.monotonic() + 400
         while not path.exists() or path.read_bytes().count(b"\n") < number:
             assert time.monotonic() < deadline and all(
@@ -80,35 +80,34 @@ class Processes:
         return "\n".join(path.read_text(errors="replace") for path in self.outputs)
 
     def batches(self):
-        """(kind, number) → rows of every batch that all processes had, put together from the shards that each
-        held."""
+        """(split, number) → rows of every batch of which all shards were recorded."""
         shards = {}
         for record in self.records:
             lines = map(
                 json.loads, record.read_text().split("\n")[:-1]
             )  # the last is torn where a process was killed
-            own = {(line["kind"], line["number"], line["start"]): line["ids"] for line in lines}
+            own = {(line["split"], line["number"], line["start"]): line["ids"] for line in lines}
             assert not shards.keys() & own.keys()  # no row is on two processes
             shards |= own
         rows = {}
-        for kind, number, start in sorted(shards):
-            rows.setdefault((kind, number), []).extend(shards[kind, number, start])
+        for split, number, start in sorted(shards):
+            rows.setdefault((split, number), []).extend(shards[split, number, start])
         return {key: ids for key, ids in rows.items() if len(ids) == BATCH_SIZE}
 
 
 @functools.cache
 def batches_of_mixtures(data):
-    """The same of a whole run, read without a loader."""
+    """The same for a whole run, read without a loader."""
     corpus = str(data / "corpus")
     mixtures = {
         "train": (make_mixture([DatasetSource(corpus)], seed=0), NUM_STEPS),
         "eval": (make_sequential([DatasetSource(corpus, split="validation")]), HELD_OUT_BATCHES),
     }
     return {
-        (kind, number): mixture.read(
+        (split, number): mixture.read(
             *mixture.rows_at(number * BATCH_SIZE, (number + 1) * BATCH_SIZE)
         ).tolist()
-        for kind, (mixture, length) in mixtures.items()
+        for split, (mixture, length) in mixtures.items()
         for number in range(length)
     }
 
@@ -123,7 +122,7 @@ def assert_same(rows, expected):
 
 
 def assert_batches(processes, data, first, last):
-    """They had the mixtures' own rows in the batches of the steps first … last - 1, and of an evaluation."""
+    """Assert that the batches of steps first … last - 1 and of evaluation 0 hold the rows of the mixtures."""
     batches, expected = processes.batches(), batches_of_mixtures(data)
     assert batches == {key: expected[key] for key in batches}
     assert batches.keys() >= {("eval", 0), *(("train", step) for step in range(first, last))}
@@ -146,7 +145,7 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
         four.processes[2].send_signal(signal.SIGTERM)  # to one of them
         assert four.wait() == [143] * 4, four.text()
         saved = checkpoints(workdir)[-1]
-        assert four.text().count(f"step {saved} is saved") == 1  # said by the first alone
+        assert four.text().count(f"step {saved} is saved") == 1  # printed by process 0 alone
     assert 20 <= saved < NUM_STEPS
     assert_batches(four, data, 0, saved)
 
@@ -156,11 +155,11 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
         two.processes[1].kill()
         codes = two.wait(60)
         assert time.monotonic() - began < 60
-        # Gloo notices the connection; where one device waits for the process's other, which did, JAX the
-        # missing sign of life.
+        # Gloo notices the closed connection; or, if one device waits for another of the same process, JAX
+        # notices the missing sign of life.
         assert codes in ([1, -signal.SIGKILL], [-signal.SIGABRT, -signal.SIGKILL]), two.text()
         assert {
-            1: "This was process 0 of 2. Where another one broke off first",
+            1: "Process 0 of 2 exits. If another process failed first",
             -signal.SIGABRT: "most likely indicates that another task died",
         }[codes[0]] in two.text()
     newest = checkpoints(workdir)[-1]
@@ -185,13 +184,13 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
         (("localhost:1234", 2, 2), r"--process_id: got 2 of 2 processes, expected 0 … 1"),
     ],
 )
-def test_what_is_missing_or_impossible_is_said(arguments, message):
+def test_missing_and_impossible_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         join_processes(*arguments)
 
 
 @pytest.mark.slow
-def test_without_a_cluster_it_says_what_to_give(data, tmp_path, environment):
+def test_without_a_cluster_the_error_names_the_flags(data, tmp_path, environment):
     environment = {
         name: value for name, value in environment.items() if not name.startswith(("SLURM_", "OMPI_", "TPU_"))
     }
@@ -206,7 +205,7 @@ def test_without_a_cluster_it_says_what_to_give(data, tmp_path, environment):
     )
     assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
     assert (
-        "nothing here says where the other processes are" in outcome.stderr
+        "--distributed: cannot find the other processes" in outcome.stderr
         and "--coordinator=…" in outcome.stderr
     )
 

@@ -1,5 +1,5 @@
-"""SIGTERM at random moments of a real run, in every phase of it: it is saved, ends with 143, goes on, and
-nothing is lost."""
+"""SIGTERM at random moments of a real run, in every phase: it saves, exits with 143, and resumes without
+loss."""
 
 import json
 import random
@@ -17,8 +17,8 @@ from support.tiny_run import command
 
 NUM_NOTICES, MOST_NOTICES, OF_EACH = 20, 40, 2
 SECONDS = 30  # from a notice to the end, on a machine that has much else to do
-# Phase → how many of its beginnings may be let pass, and within how many seconds of the next one the notice
-# is sent. In this order, in which nothing lies compiled on disk yet when it shall be met being compiled.
+# Phase → how many of its beginnings may pass first, and within how many seconds of the next one the signal is
+# sent. The order matters: "compile" must come before compiled programs are on disk.
 START_UP = {"imports": (0, 1.0), "opening": (0, 1.5), "compile": (1, 1.5)}
 LOOP = {"data": (5, 0.15), "step": (5, 0.003), "save": (1, 0.03), "evaluation": (0, 0.15), "probe": (0, 1.5)}
 PHASES = START_UP | LOOP
@@ -26,19 +26,18 @@ ANYWHERE = 10.0  # seconds from the start
 
 
 class Notice(NamedTuple):
-    """The phase that a notice met, the exit code, the seconds until then, the newest checkpoint before the
-    process was started and after it had ended, and how many steps were dispatched in between."""
+    """A signal and its consequences."""
 
-    phase: str
-    code: int
-    seconds: float
-    before: int
-    after: int
-    num_dispatched: int
+    phase: str  # that the signal met
+    code: int  # exit code
+    seconds: float  # from the signal to the exit
+    before: int  # newest checkpoint before the process started
+    after: int  # newest checkpoint after it exited
+    num_dispatched: int  # steps dispatched in between
 
 
 class Run:
-    """A run that can be started again and again, and is too long to end meanwhile."""
+    """A run that can be started many times, and is too long to end before that."""
 
     def __init__(self, root, data, environment):
         self.workdir, self.marks, self.output, self.environment = (
@@ -71,12 +70,12 @@ class Run:
             )
 
     def finish(self):
-        """Let it come to its end."""
+        """Run it to the end."""
         with self.start(self.command) as process:
             assert process.wait(timeout=400) == 0, self.output.read_text()
 
     def notify(self, phase, visit, delay):
-        """Start it, and send a notice `delay` seconds after `phase` began for the `visit`-th time."""
+        """Start it, and send SIGTERM `delay` seconds after `phase` began for the `visit`-th time."""
         before = self.newest_checkpoint()
         self.marks.unlink(missing_ok=True)
         words = [
@@ -105,7 +104,7 @@ class Run:
         )
 
     def begun(self):
-        """(moment, phase) of all that have begun."""
+        """(moment, phase) of all phases that have begun."""
         lines = self.marks.read_text().split("\n")[:-1] if self.marks.exists() else []
         return [(int(moment), phase) for moment, phase in map(str.split, lines)]
 
@@ -114,14 +113,14 @@ class Run:
 
 
 def check(notice, output):
-    """Every step that was begun is saved."""
+    """Assert that every dispatched step is saved."""
     assert notice.after == notice.before + notice.num_dispatched, (notice, output)
     assert notice.seconds < SECONDS, (notice, output)
     if notice.phase in LOOP:
         assert (
             notice.code == 128 + signal.SIGTERM and f"Told to stop: step {notice.after} is saved" in output
         ), (notice, output)
-    else:  # what the signal itself makes of a process is 143 for a shell, too; and no step is made first
+    else:  # ended by the signal, for which a shell shows 143, too; and before the first step
         assert notice.code in (-signal.SIGTERM, 128 + signal.SIGTERM) and not notice.num_dispatched, (
             notice,
             output,
@@ -130,7 +129,7 @@ def check(notice, output):
 
 @pytest.fixture
 def runs(data, environment, tmp_path):
-    """Two of the same, with a small task for probes."""
+    """Two equal runs, with a small task for probes."""
     texts = [" ".join(line.split()[:4]) for line in (data / "train.txt").read_text().splitlines() if line][
         :40
     ]
@@ -142,7 +141,7 @@ def runs(data, environment, tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_notices_in_every_phase_lose_nothing(runs):
+def test_twenty_signals_in_all_phases_lose_nothing(runs):
     whole, stopped = runs
     source, met = random.Random(0), []
     while len(met) < NUM_NOTICES or any(met.count(phase) < OF_EACH for phase in PHASES):

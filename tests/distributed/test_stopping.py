@@ -1,5 +1,4 @@
-"""Told to stop: wherever the notice comes, everything done so far is saved, once, and the run goes on from
-there."""
+"""A run that is told to stop saves everything done so far, once, and resumes from there."""
 
 import contextlib
 import os
@@ -17,30 +16,35 @@ from data_pipelines.loader import Loader
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.distributed.stopping import INTERRUPTED, STOPPED, StopNotice, Stopped
-from electra_jax.training import loop
 from electra_jax.training.evaluation import evaluate
-from electra_jax.training.step import NO_STEP
-from electra_jax.training.writers import MetricWriters, read_metrics
+from electra_jax.training.loop import Intervals
+from electra_jax.training.writers import read_metrics
+from support.fake_run import FakeRun
 from support.paths import ROOT
 
 LAST = 6
 
 
 def told(number=signal.SIGTERM):
-    """A notice, as it comes from outside."""
+    """Send this process the signal."""
     os.kill(os.getpid(), number)
 
 
 def told_soon():
-    """A notice during what the caller does next."""
+    """Send this process SIGTERM a moment later."""
     threading.Timer(0.1, told).start()
 
 
-class Run:
-    """The loop with counters for a model; `events` maps (phase, step) to what happens there."""
+class Run(FakeRun):
+    """`events` maps (phase, step) to a function that is called there; `phases` lists all that came."""
 
     def __init__(self, workdir, events=None):
-        self.workdir, self.events, self.saved, self.phases = workdir, events or {}, [], []
+        super().__init__(workdir)
+        self.events, self.phases = events or {}, []
+
+    def start(self, step):
+        """Run from `step` to the end."""
+        self.go(step, Intervals(LAST, log=2, evaluate=2, checkpoint=4, probe=3))
 
     def at(self, phase, step):
         self.phases.append((phase, step))
@@ -48,59 +52,25 @@ class Run:
 
     def batch_at(self, step):
         self.at("data", step)
-        return {"input_ids": step}
+        return super().batch_at(step)
 
-    def step(self, state, ids):
+    def train_step(self, state, ids):
         assert state.step == ids
         self.at("step", ids)
-        count = 1 + ids % 2
-        window = {
-            "steps": count,
-            "loss": 3.0 * count,
-            "tokens": 8 * count,
-            "gradient_norm": 0.0,
-            "nonfinite_step": NO_STEP,
-        }
-        return types.SimpleNamespace(step=ids + 1, params=ids + 1), window
+        return super().train_step(state, ids)
 
-    def go(self, start):
-        """From `start` to the end."""
-        batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=self.batch_at)
-        checkpointer = types.SimpleNamespace(
-            save=lambda step, state, run: self.saved.append((step, state.step)), wait=lambda: None
-        )
-        with (
-            MetricWriters(
-                self.workdir, tensorboard=False, progress=False, total_steps=LAST, start_step=start
-            ) as writers,
-            StopNotice() as stop,
-        ):
+    def evaluate(self, params):
+        for _ in range(2):
+            self.stop.check()
+            self.at("evaluation", params)
+        return {"mlm_loss": 1.0}
 
-            def measure(params):
-                for _ in range(2):
-                    stop.check()
-                    self.at("evaluation", params)
-                return {"mlm_loss": 1.0}
+    def probe(self, params):
+        self.at("probe", params)
+        return {"accuracy": 1.0}
 
-            def probe(params):
-                self.at("probe", params)
-                return {"accuracy": 1.0}
-
-            loop.train(
-                types.SimpleNamespace(step=start, params=start),
-                self.step,
-                batches,
-                loop.Intervals(LAST, 2, 2, 4, 3),
-                evaluate=measure,
-                probe=probe,
-                write=writers,
-                checkpointer=checkpointer,
-                run={},
-                stop=stop,
-                schedule=lambda step: 0.0,
-                flops_per_token=1.0,
-                peak_flops=None,
-            )
+    def save(self, step, state, description):
+        self.saved.append((step, state.step))
 
 
 def rows(workdir):
@@ -126,37 +96,37 @@ def rows(workdir):
     ],
 )
 @pytest.mark.parametrize("how", [told, told_soon])
-def test_it_is_saved_and_goes_on(phase, step, saved, how, tmp_path, capsys):
-    def hangs():  # until the notice: what is broken off need not come to its end
+def test_the_run_is_saved_and_resumes(phase, step, saved, how, tmp_path, capsys):
+    def hangs():  # until the signal interrupts it
         how()
         if phase != "step":
             threading.Event().wait(30)
-            raise AssertionError("not broken off")
+            raise AssertionError("not interrupted")
         threading.Event().wait(0.3)
 
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken", {(phase, step): hangs})
-    whole.go(0)
+    whole.start(0)
     with pytest.raises(SystemExit) as stopped:
-        broken.go(0)
+        broken.start(0)
     assert stopped.value.code == STOPPED == 128 + signal.SIGTERM
     assert f"step {saved} is saved" in capsys.readouterr().err
     assert broken.saved == [(each, each) for each in (4, 6) if each < saved] + [(saved, saved)]
     again = Run(tmp_path / "broken")
-    again.go(saved)
+    again.start(saved)
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
 
 
 def test_before_the_first_step_there_is_nothing_to_save(tmp_path):
     run = Run(tmp_path, {("data", 0): told})
     with pytest.raises(Stopped):
-        run.go(0)
+        run.start(0)
     assert run.saved == [] and run.phases == [("data", 0)]
 
 
 def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
     run = Run(tmp_path, {("step", 1): lambda: told(signal.SIGINT)})
     with pytest.raises(Stopped):
-        run.go(0)
+        run.start(0)
     assert run.saved == [(2, 2)]
 
     def twice():
@@ -164,29 +134,29 @@ def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
         told(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        Run(tmp_path / "twice", {("step", 1): twice}).go(0)
+        Run(tmp_path / "twice", {("step", 1): twice}).start(0)
 
 
-def test_sigterm_while_saving_changes_nothing_and_handlers_are_given_back():
+def test_sigterm_while_saving_changes_nothing_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopNotice() as stop:
         stop.check()
         told()
-        told()  # outside of waiting(): heard, and no more
+        told()  # outside waiting(): only noted
         with pytest.raises(Stopped):
             stop.check()
         with pytest.raises(Stopped), stop.waiting():
-            raise AssertionError("a notice that came earlier counts at once")
+            raise AssertionError("a signal that came earlier counts at once")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_notice_is_not_taken_for_a_failure_by_what_catches_exceptions():
+def test_code_that_catches_exceptions_does_not_catch_a_stop():
     with StopNotice() as stop, pytest.raises(Stopped), contextlib.suppress(Exception), stop.waiting():
         told()
 
 
 def test_a_stopped_command_ends_without_clean_up():
-    """Which would crash where XLA goes on compiling what nobody waits for any more."""
+    """Clean-up would crash while XLA still compiles."""
     program = (
         "import atexit\nfrom electra_jax.distributed.stopping import Stopped, leaving_at_once\n"
         "atexit.register(print, 'clean-up')\nwith leaving_at_once():\n    print('saved')\n    {}\n"
@@ -200,11 +170,11 @@ def test_a_stopped_command_ends_without_clean_up():
         (INTERRUPTED, "saved\n"),
         (0, "saved\nclean-up\n"),
     ]
-    interrupted = "\nInterrupted. The same command goes on with what is missing.\n"
+    interrupted = "\nInterrupted. Run the same command again to resume.\n"
     assert [outcome.stderr for outcome in outcomes] == ["", interrupted, ""]
 
 
-def test_evaluation_asks_before_every_batch():
+def test_evaluation_checks_before_every_batch():
     asked = []
 
     def check():
@@ -224,7 +194,7 @@ def test_evaluation_asks_before_every_batch():
     assert asked == [0, 1]
 
 
-def test_a_wait_for_rows_is_broken_off_and_the_loader_ends():
+def test_a_wait_for_rows_is_interrupted_and_the_loader_ends():
     arrived = threading.Event()
 
     def read(dataset_index, row):

@@ -1,34 +1,34 @@
-"""Probes of a run: they leave it as it is, bit by bit; they come when due, learn, compile once, and say what
-is wrong."""
+"""Probes of a run: they do not change it by one bit; they run when due, learn, compile once, and report wrong
+settings."""
 
 import functools
 import json
 import random
 import sys
 import time
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
 from data_pipelines.tokenizers.load import load_tokenizer
-from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.stopping import StopNotice
 from electra_jax.finetuning.probes import Probe, mean_over_text
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs import inputs as run_inputs
-from electra_jax.runs.directory import check_run_directory, is_complete, summarize_run
+from electra_jax.runs import pretraining
+from electra_jax.runs.directory import check_run_directory, is_complete
+from electra_jax.runs.pretraining import pretrain
+from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import load_run
-from electra_jax.training.loop import Intervals, train
-from electra_jax.training.plots import plot_curves
+from electra_jax.training.loop import Intervals
+from electra_jax.training.plots import make_panels
 from electra_jax.training.writers import MetricWriters, read_metrics
-from support.run_records import comparable, counting_step
+from support.fake_run import FakeRun
+from support.run_records import comparable
 from support.tiny import SPECIAL
 from support.tiny_export import electra_model, make_config, random_params
 from support.tiny_run import values
@@ -40,8 +40,8 @@ EIGHT = {"data": 2, "fsdp": 2, "tensor": 2}
 
 @pytest.fixture(scope="module")
 def task(data, tmp_path_factory):
-    """Keys of config.probe for a solvable task in files: of which of two sets of words is a text made;
-    "number" says it as 0 or 1. And unlabelled.jsonl beside them."""
+    """Keys of config.probe for a solvable task in files: the class of a text is which of two sets its words
+    are from, and "number" is the same as 0 or 1. unlabelled.jsonl is in the same directory."""
     root = tmp_path_factory.mktemp("task")
     words = sorted({word for line in (data / "train.txt").read_text().splitlines() for word in line.split()})
     source = random.Random(0)
@@ -85,12 +85,12 @@ def is_probe(row):
 
 
 @pytest.mark.slow
-def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task, tmp_path, monkeypatch):
+def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(data, task, tmp_path, monkeypatch):
     mesh = make_mesh(EIGHT)
     monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task)
-    pretrain.run(settings(data, task, probe__every=0), tmp_path / "without")
-    pretrain.run(with_probes, tmp_path / "with")
+    pretrain(settings(data, task, probe__every=0), tmp_path / "without")
+    pretrain(with_probes, tmp_path / "with")
     expected, rows = comparable(tmp_path / "without"), comparable(tmp_path / "with")
     probed = [row for row in rows if is_probe(row)]
     assert [row for row in rows if not is_probe(row)] == expected and not any(map(is_probe, expected))
@@ -99,7 +99,7 @@ def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task
     params = jax.device_get(load_run(tmp_path / "without").params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "with").params), params)
 
-    calls, call, batch_at = [], Probe.__call__, pretrain.Loader.batch_at
+    calls, call, batch_at = [], Probe.__call__, pretraining.Loader.batch_at
     monkeypatch.setattr(Probe, "__call__", lambda self, params: calls.append(1) or call(self, params))
 
     def break_off(self, step):
@@ -108,10 +108,10 @@ def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task
         return batch_at(self, step)
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(pretrain.Loader, "batch_at", break_off)
-        pretrain.run(with_probes, tmp_path / "broken")
+        patch.setattr(pretraining.Loader, "batch_at", break_off)
+        pretrain(with_probes, tmp_path / "broken")
     assert len(calls) == 2
-    summary = pretrain.run(with_probes, tmp_path / "broken")
+    summary = pretrain(with_probes, tmp_path / "broken")
     assert len(calls) == 3  # that of step 8, from whose checkpoint the run went on, was there
     assert comparable(tmp_path / "broken") == rows
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "broken").params), params)
@@ -131,7 +131,7 @@ def make_probe(data, task, tmp_path, **changes):
 
 
 @pytest.mark.slow
-def test_it_learns_and_compiles_once_and_leaves_alone_what_others_compiled(data, task, tmp_path):
+def test_it_learns_compiles_once_and_keeps_the_functions_of_the_run(data, task, tmp_path):
     probe, params = make_probe(data, task, tmp_path)
     compiled = []
 
@@ -157,22 +157,20 @@ def test_it_learns_and_compiles_once_and_leaves_alone_what_others_compiled(data,
 
 
 @pytest.mark.slow
-def test_other_kinds_of_task_are_fine_tuned_alone_and_what_diverges_is_not_a_number(
-    data, task, tmp_path, monkeypatch
-):
+def test_other_task_types_are_only_fine_tuned_and_divergence_gives_nan(data, task, tmp_path, monkeypatch):
     probe, params = make_probe(
         data, task, tmp_path, config="configs/finetune.py:task=local_regression", label="number"
     )
     assert set(probe(params)) == {"finetuned_pearson", "finetuned_spearman"}
 
-    def diverge(self, initial, settings, seed):
+    def diverge(self, encoder, settings, seed):
         raise FloatingPointError
 
     monkeypatch.setattr(TaskFinetuner, "finetune", diverge)
     assert np.isnan([*probe(params).values()]).all()
 
 
-def test_means_are_over_the_text_alone():
+def test_features_are_means_over_the_text_only():
     ids_BL = jnp.asarray([[1, 9, 8, 2, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0, 0, 0]])
     x_BLD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 3)), jnp.bfloat16)
     means_BD = mean_over_text(x_BLD, ids_BL, SPECIAL)
@@ -233,7 +231,7 @@ def test_a_wrong_setting_is_found_before_anything_is_written(changes, error, mes
         key: value.format(**places) if isinstance(value, str) else value for key, value in changes.items()
     }
     with pytest.raises(error, match=message):
-        pretrain.run(config, tmp_path / "run")
+        pretrain(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -243,13 +241,13 @@ def test_several_processes_are_refused(data, task, tmp_path, monkeypatch):
         make_probe(data, task, tmp_path)
 
 
-def test_without_probes_nothing_is_needed(data, tmp_path, monkeypatch):
+def test_without_probes_nothing_is_imported(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "electra_jax.finetuning.probes", None)  # importing it would fail
     config = {"probe": {"every": 0, "config": "nowhere.py"}}
-    assert pretrain.make_probe(config, None, tmp_path, None, tmp_path) is None
+    assert pretraining.make_probe(config, None, tmp_path, None, tmp_path) is None
 
 
-def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_path):
+def test_a_run_older_than_probes_resumes_and_is_continued(data, tmp_path):
     config = make_config(electra_model(), data)
     old = {"config": {name: section for name, section in config.items() if name != "probe"}, "data": []}
     (tmp_path / "config.json").write_text(json.dumps(old))
@@ -258,38 +256,26 @@ def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_
     assert continued.probe.to_dict() == load_config("configs/debug.py").probe.to_dict()
 
 
+class ProbedRun(FakeRun):
+    """Notes the order of evaluations and probes; a probe takes 0.3 seconds."""
+
+    def evaluate(self, params):
+        self.evaluated.append(("eval", params))
+        return {"mlm_loss": 1.0}
+
+    def probe(self, params):
+        self.evaluated.append(("probe", params))
+        time.sleep(0.3)
+        return {"mlm_loss": 1.0}
+
+
 def test_the_loop_probes_when_due_and_at_the_end_beside_the_clock(tmp_path):
-    batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=lambda step: {"input_ids": step})
-    checkpointer = types.SimpleNamespace(save=lambda step, state, run: None, wait=lambda: None)
-    order = []
-
-    def measure(name, seconds):
-        return lambda params: order.append((name, params)) or time.sleep(seconds) or {"mlm_loss": 1.0}
-
-    def go(first, last):
-        with MetricWriters(
-            tmp_path, tensorboard=False, progress=False, total_steps=8, start_step=first
-        ) as writers:
-            train(
-                types.SimpleNamespace(step=first, params=first),
-                counting_step,
-                batches,
-                Intervals(last, 2, 2, 2, 3),
-                evaluate=measure("eval", 0.0),
-                probe=measure("probe", 0.3),
-                write=writers,
-                checkpointer=checkpointer,
-                run={},
-                schedule=lambda step: 0.0,
-                flops_per_token=1.0,
-                peak_flops=None,
-                stop=StopNotice(),
-            )
-
-    go(0, 6)
-    assert order == [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]
-    go(6, 8)
-    assert order[5:] == [("eval", 8), ("probe", 8)]  # those of step 6 were there
+    run, intervals = ProbedRun(tmp_path), Intervals(6, log=2, evaluate=2, checkpoint=2, probe=3)
+    run.go(0, intervals)
+    order = [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]
+    assert run.evaluated == order
+    run.go(6, intervals._replace(num_steps=8))
+    assert run.evaluated == [*order, ("eval", 8), ("probe", 8)]  # those of step 6 were there
     rows = read_metrics(tmp_path)
     assert [row["step"] for row in rows if is_probe(row)] == [3, 6, 8]
     (after,) = [row for row in rows if row["step"] == 4 and "loss" in row]
@@ -300,16 +286,7 @@ def write_rows(run_dir, rows):
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path, monkeypatch):
-    drawn = []
-    plot = Axes.plot
-    monkeypatch.setattr(
-        Axes,
-        "plot",
-        lambda self, x, y, **style: (
-            drawn.append((list(x), list(y), style["label"])) or plot(self, x, y, **style)
-        ),
-    )
+def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path):
     rows = [
         {"step": 2, "probe/frozen_accuracy": 0.5, "probe/finetuned_accuracy": None},
         {"step": 4, "eval/mlm_loss": 2.0},
@@ -326,15 +303,14 @@ def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path, mo
         "probe_frozen_accuracy": 0.75,
         "probe_finetuned_accuracy": 1.0,
     }
-    drawn.clear()
-    plot_curves(tmp_path)
-    np.testing.assert_equal(
-        drawn[1:],
-        [([2, 4], [float("nan"), 1.0], "finetuned_accuracy"), ([2, 4], [0.5, 0.75], "frozen_accuracy")],
-    )
+    probes = make_panels(read_metrics(tmp_path))[-1]
+    finetuned, frozen = probes.curves
+    assert (finetuned.label, finetuned.steps) == ("finetuned_accuracy", [2, 4])
+    np.testing.assert_equal(finetuned.values, [float("nan"), 1.0])
+    assert (frozen.label, frozen.steps, frozen.values) == ("frozen_accuracy", [2, 4], [0.5, 0.75])
 
 
-def test_a_probe_is_shown_on_a_line_of_its_own(tmp_path, capsys):
+def test_a_probe_is_printed_on_its_own_line(tmp_path, capsys):
     with MetricWriters(tmp_path, tensorboard=False, progress=True, total_steps=10, start_step=0) as writers:
         writers.write(5, {"frozen_accuracy": 0.5, "finetuned_accuracy": float("nan")}, prefix="probe/")
     assert (

@@ -1,4 +1,4 @@
-"""launch/gke_xpk.sh against a stand-in for xpk, whose containers are processes of this machine."""
+"""launch/gke_xpk.sh with a simulated xpk, whose containers are processes of this machine."""
 
 import json
 import os
@@ -22,7 +22,7 @@ TPU, IMAGE = "--tpu_type=v5litepod-8", "--docker_image=mine"
 
 
 class Cluster:
-    """A checkout to launch from, and a cluster that a stand-in for xpk makes up."""
+    """A checkout to launch from, and the cluster of a simulated xpk."""
 
     def __init__(self, root):
         self.root, self.checkout = root / "cluster", root / "the checkout"
@@ -45,11 +45,11 @@ class Cluster:
     def behave(self, words):
         (self.root / "behaviour").write_text(words)
 
-    def launch(self, deed, *words, name="base"):
-        """The outcome of gke_xpk.sh DEED with the usual names and WORDS."""
+    def launch(self, verb, *words, name="base"):
+        """The outcome of gke_xpk.sh VERB with the usual names and WORDS."""
         script = self.checkout / "launch" / "gke_xpk.sh"
         return subprocess.run(
-            ["bash", script, deed, "--cluster=c", f"--workload={name}", *words],
+            ["bash", script, verb, "--cluster=c", f"--workload={name}", *words],
             env=self.environment,
             cwd=self.root,
             stdin=subprocess.DEVNULL,
@@ -75,15 +75,15 @@ class Cluster:
         )
 
     def ended(self, name="base"):
-        """How a workload ended."""
+        """The state in which a workload ended."""
         path = self.root / "workloads" / name / "state"
         self.wait_for(lambda: path.read_text() != "Running")
         return path.read_text()
 
     def wait_for(self, condition):
-        deadline = time.monotonic() + 40  # far more than it takes, for a machine that is busy
+        deadline = time.monotonic() + 40  # far more than needed, for a busy machine
         while not condition():
-            assert time.monotonic() < deadline, "that did not happen in time"
+            assert time.monotonic() < deadline, "the condition was not met in time"
             time.sleep(0.01)
 
     def __enter__(self):
@@ -104,12 +104,12 @@ def cluster(tmp_path):
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory):
-    """A cluster for what never comes to calling xpk."""
+    """A cluster for commands that end before they call xpk."""
     return Cluster(tmp_path_factory.mktemp("untouched"))
 
 
 @pytest.mark.parametrize("words", [["--help"], ["create", "--help"]])
-def test_help_teaches(words, untouched):
+def test_help_shows_a_command_and_every_option(words, untouched):
     outcome = subprocess.run(
         ["bash", ROOT / "launch" / "gke_xpk.sh", *words], capture_output=True, text=True, check=True
     )
@@ -117,7 +117,7 @@ def test_help_teaches(words, untouched):
         "bash launch/gke_xpk.sh create $on --tpu_type=v5litepod-16" in outcome.stdout
         and "xpk 1.16" in outcome.stdout
     )
-    assert "No real cluster has run this yet" in outcome.stdout
+    assert "Not yet run on a real cluster" in outcome.stdout
     script = (ROOT / "launch" / "gke_xpk.sh").read_text()
     for option in set(re.findall(r"^ +(?:\*\) )?(--\w+)=[?*-]+", script, re.MULTILINE)):
         assert f"{option}=" in outcome.stdout
@@ -171,8 +171,8 @@ def test_help_teaches(words, untouched):
             "a",
             "--docker_image: got it with --base_docker_image",
         ),
-        (["create", TPU, "--xpk=spot", "--", *RUN], "a", "--xpk=spot: not an option with a value that fits"),
-        (["create", TPU, "--storage=", "--", *RUN], "a", "--storage=: not an option with a value that fits"),
+        (["create", TPU, "--xpk=spot", "--", *RUN], "a", "--xpk=spot: not an option, or not a valid value"),
+        (["create", TPU, "--storage=", "--", *RUN], "a", "--storage=: not an option, or not a valid value"),
         (
             ["create", TPU, "--env_file=nowhere", "--", *RUN],
             "a",
@@ -202,7 +202,7 @@ def test_help_teaches(words, untouched):
         ),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_1(words, name, message, untouched):
+def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, name, message, untouched):
     outcome = untouched.launch(words[0], "--dry_run", *words[1:], name=name)
     assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome.stderr
     assert (
@@ -213,7 +213,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(words, name, message, untouch
 
 
 @pytest.mark.parametrize("missing", ["cluster", "workload"])
-def test_a_missing_name_is_said(missing, untouched):
+def test_a_missing_name_is_reported(missing, untouched):
     words = [word for word in ("--cluster=c", "--workload=w") if missing not in word]
     outcome = subprocess.run(
         ["bash", ROOT / "launch" / "gke_xpk.sh", "stop", "--dry_run", *words],
@@ -224,17 +224,17 @@ def test_a_missing_name_is_said(missing, untouched):
     assert outcome.returncode == 1 and outcome.stderr.startswith(f"--{missing}: missing, expected")
 
 
-def test_a_missing_xpk_is_named(cluster):
+def test_a_missing_xpk_is_reported(cluster):
     cluster.environment["PATH"] = "/usr/bin:/bin"
     outcome = cluster.launch("status")
     assert outcome.returncode == 1 and outcome.stderr.startswith("xpk: not found on PATH")
 
 
-def test_what_xpk_refuses_is_said_with_its_words(cluster):
+def test_xpks_refusal_is_passed_on(cluster):
     (cluster.root / "refuse").write_text("[XPK] v5litepod-8 is not available in cluster c.")
     outcome = cluster.launch("create", TPU, IMAGE, "--", *RUN)
     assert outcome.returncode == 1 and "not available in cluster c" in outcome.stderr
-    assert cluster.launch("stop", name="other").returncode == 1  # there is none
+    assert cluster.launch("stop", name="other").returncode == 1  # no such workload
 
 
 def test_create_status_and_stop(cluster):
@@ -274,7 +274,7 @@ def test_create_status_and_stop(cluster):
     ]
 
 
-def test_taken_away_it_saves_and_begins_anew(cluster):
+def test_a_preempted_run_saves_and_is_restarted(cluster):
     cluster.behave("run run 0")
     cluster.succeed("create", TPU, IMAGE, "--num_slices=2", "--", *DISTRIBUTED)
     for restart in (0, 1):
@@ -289,19 +289,19 @@ def test_taken_away_it_saves_and_begins_anew(cluster):
     ("arguments", "behaviour", "state", "starts"),
     [
         (RUN, "1", "Failed 1", 1),
-        (DISTRIBUTED, "1 0", "Complete", 2),  # as the others see it when a host is lost
+        (DISTRIBUTED, "1 0", "Complete", 2),  # as on the other hosts when one is lost
         (DISTRIBUTED, "1", "Failed 1", 4),
         (DISTRIBUTED, "2", "Failed 2", 1),
         (RUN, "143 137 0", "Complete", 3),
     ],
 )
-def test_what_begins_anew_and_how_often(arguments, behaviour, state, starts, cluster):
+def test_which_exit_codes_restart_a_run_and_how_often(arguments, behaviour, state, starts, cluster):
     cluster.behave(behaviour)
     cluster.succeed("create", "--gpu_type=a100-40gb-1", IMAGE, "--max_restarts=3", "--", *arguments)
     assert cluster.ended() == state and len(cluster.started()) == starts
 
 
-def test_the_last_commit_goes_on_the_base_image(cluster):
+def test_the_last_commit_is_put_on_the_base_image(cluster):
     (cluster.checkout / "new.txt").write_text("committed")
     commit(cluster.checkout)
     (cluster.checkout / "uncommitted").touch()
@@ -315,10 +315,10 @@ def test_the_last_commit_goes_on_the_base_image(cluster):
     assert {path.name for path in image.iterdir()} == {"launch", "new.txt"}
     assert cluster.started()[0][3] == str(image) and cluster.started()[0][4]["MADE"] == "cuda,formats"
     assert "--base-docker-image=gcr.io/p/python:3.13" in cluster.calls()[0]
-    assert not list((cluster.root.parent / "temporary").iterdir())  # nothing is left here
+    assert not list((cluster.root.parent / "temporary").iterdir())  # nothing is left over
 
 
-def test_an_installation_that_fails_is_a_failure(cluster):
+def test_a_failed_installation_fails_the_workload(cluster):
     (cluster.checkout / "broken").touch()
     commit(cluster.checkout)
     cluster.succeed("create", TPU, "--", *RUN)
@@ -326,7 +326,7 @@ def test_an_installation_that_fails_is_a_failure(cluster):
     assert "--base-docker-image=python:3.12" in cluster.calls()[0]
 
 
-def test_gpus_find_each_other_by_what_xpk_says(cluster):
+def test_gpu_processes_take_their_coordinator_from_xpks_variables(cluster):
     cluster.behave("0")
     cluster.succeed("create", "--gpu_type=h100-80gb-8", IMAGE, "--num_nodes=2", "--", *DISTRIBUTED)
     assert cluster.ended() == "Complete"
@@ -340,7 +340,7 @@ def test_gpus_find_each_other_by_what_xpk_says(cluster):
 
 
 @pytest.mark.parametrize("device", [TPU, "--gpu_type=h100-80gb-8"])
-def test_arguments_arrive_as_they_are(device, cluster):
+def test_arguments_arrive_unchanged(device, cluster):
     generator = random.Random(2)
     letters = " '\"\\$`;&|*?~!#(){}[]<>%:-\n\t=ab日"
     nasty = [
@@ -390,8 +390,8 @@ def words_of(printed):
     )[:-1]
 
 
-def test_nothing_of_a_command_means_something_on_its_way(untouched):
-    """Each argument alone, for of many one is enough to have all of them encoded."""
+def test_arguments_with_special_characters_are_encoded(untouched):
+    """Each argument alone, since one such argument makes the whole command encoded."""
     for word in (
         "",
         "a b",
@@ -443,7 +443,7 @@ def test_secrets_come_from_a_file_and_are_in_no_command(cluster):
     assert "--env-file=my secrets" in call and not any("a b" in word for word in call)
 
 
-def test_a_dry_run_prints_what_is_really_done_and_does_nothing(cluster):
+def test_a_dry_run_prints_the_real_commands_and_runs_none(cluster):
     words = [
         "--tpu_type=v5litepod-8",
         "--storage=one",
@@ -486,9 +486,9 @@ def test_a_dry_run_prints_what_is_really_done_and_does_nothing(cluster):
         ["mkdir", f"{made}/code"],
         ["tar", "-xf", f"{made}/code.tar", "-C", f"{made}/code"],
     ]
-    for deed, verb in (
+    for verb, expected in (
         ("status", "list --cluster=c --filter-by-job=base"),
         ("stop", "delete --cluster=c --workload=base"),
     ):
-        assert cluster.succeed(deed, "--dry_run").stdout == f"xpk workload {verb}\n"
+        assert cluster.succeed(verb, "--dry_run").stdout == f"xpk workload {expected}\n"
     assert len(cluster.calls()) == 1

@@ -1,5 +1,4 @@
-"""launch/gpu_slurm.sh and its job against stand-ins for SLURM's commands, which start the job's processes on
-this machine."""
+"""launch/gpu_slurm.sh and its job with simulated SLURM commands, which run the processes on this machine."""
 
 import contextlib
 import json
@@ -28,7 +27,7 @@ FILES = ("gpu_slurm.sh", "options.sh", "slurm_job.sh")
 
 
 class Cluster:
-    """A checkout to submit from, and a cluster of stand-ins."""
+    """A checkout to submit from, and a simulated cluster."""
 
     def __init__(self, root):
         self.root, self.checkout = root / "cluster", root / "the checkout"
@@ -56,7 +55,7 @@ class Cluster:
         (self.root / "script.json").write_text(json.dumps(values))
 
     def launch(self, *words, directory=None):
-        """The outcome of gpu_slurm.sh WORDS, given in the checkout or another directory."""
+        """The outcome of gpu_slurm.sh WORDS, run in the checkout or in `directory`."""
         return subprocess.run(
             ["bash", self.checkout / "launch" / "gpu_slurm.sh", *words],
             cwd=directory or self.checkout,
@@ -68,7 +67,7 @@ class Cluster:
         )
 
     def submit(self, *words, arguments=RUN, directory=None):
-        """The path of the job's record."""
+        """Submit a job; returns the path of its record."""
         outcome = self.launch(*words, "--", *arguments, directory=directory)
         assert outcome.returncode == 0, outcome.stderr
         return self.root / "jobs" / re.match(r"Submitted job (\d+)\. Its log: ", outcome.stdout)[1]
@@ -94,7 +93,7 @@ class Cluster:
         )
 
     def ended(self, job):
-        """How a job ended, as "FAILED 1"."""
+        """State and exit code of a job that ended, as "FAILED 1"."""
         self.wait_for((job / "ended").exists)
         return (job / "ended").read_text()
 
@@ -102,9 +101,9 @@ class Cluster:
         return (self.checkout / workdir / f"slurm-{job.name}.log").read_text()
 
     def wait_for(self, condition, seconds=40):
-        deadline = time.monotonic() + seconds  # far more than it takes, for a machine that is busy
+        deadline = time.monotonic() + seconds  # far more than needed, for a busy machine
         while not condition():
-            assert time.monotonic() < deadline, "that did not happen in time"
+            assert time.monotonic() < deadline, "the condition was not met in time"
             time.sleep(0.01)
 
     def __enter__(self):
@@ -126,14 +125,14 @@ def cluster(tmp_path):
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory):
-    """A cluster for what never comes to a job."""
+    """A cluster for commands that end before they submit a job."""
     return Cluster(tmp_path_factory.mktemp("untouched"))
 
 
-def test_help_teaches(untouched):
+def test_help_shows_a_command_and_every_option(untouched):
     text = untouched.launch("--help").stdout
     assert "bash launch/gpu_slurm.sh --nodes=2" in text and "scancel --signal=TERM JOB" in text
-    assert "No real cluster has run this yet" in text and not untouched.calls("sbatch")
+    assert "Not yet run on a real cluster" in text and not untouched.calls("sbatch")
     script = (ROOT / "launch" / "gpu_slurm.sh").read_text()
     for option in set(re.findall(r"^ +(--\w+)=\*|(--dry_run)\)", script)):
         assert f"    {''.join(option)}" in text
@@ -151,19 +150,19 @@ def test_help_teaches(untouched):
         (["--time=soon", "--", *RUN], "--time: got 'soon', expected a time limit as 24:00:00"),
         (["--time=5", "--", *RUN], "--time: got '5', expected ten minutes or more"),
         (["--time=00:09:59", "--", *RUN], "--time: got '00:09:59', expected ten minutes or more"),
-        (["--partition=", "--", *RUN], "--partition=: not an option with a value that fits"),
-        (["--sbatch=qos", "--", *RUN], "--sbatch=qos: not an option with a value that fits"),
+        (["--partition=", "--", *RUN], "--partition=: not an option, or not a valid value"),
+        (["--sbatch=qos", "--", *RUN], "--sbatch=qos: not an option, or not a valid value"),
         (["--node=2", "--", *RUN], "--node=2: not an option"),
         (
             ["--nodes", "2", "--", *RUN],
-            "--nodes: not an option with a value that fits, expected such as --nodes=2",
+            "--nodes: not an option, or not a valid value. Expected options like --nodes=2",
         ),
         (["--env_file=nowhere", "--", *RUN], "--env_file: got 'nowhere', expected a file"),
         (["--", "--workdir=a"], "--config: missing among the run's arguments"),
         (["--", "--config=a"], "--workdir: missing among the run's arguments"),
         (
             ["--gpus_per_node=2", "--nodes=2", "--", *RUN[:2]],
-            "--distributed: missing among the run's arguments, without which 4 ",
+            "--distributed: missing among the run's arguments; without it each of 4 ",
         ),
         (
             ["--nodes=2", "--", *RUN[:2], "--distributed=false"],
@@ -171,7 +170,7 @@ def test_help_teaches(untouched):
         ),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_1(words, message, untouched):
+def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, message, untouched):
     outcome = untouched.launch("--dry_run", *words)
     assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome.stderr
     assert (
@@ -182,19 +181,19 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(words, message, untouched):
 
 
 @pytest.mark.parametrize("time", ["10", "24:00:00", "0:10:00", "7-00", "1-00:00:00", "15:00"])
-def test_time_limits_as_slurm_writes_them(time, untouched):
+def test_slurms_forms_of_a_time_limit_are_accepted(time, untouched):
     outcome = untouched.launch("--dry_run", f"--time={time}", "--", *RUN)
     assert outcome.returncode == 0 and f" --time={time} " in outcome.stdout
 
 
-def test_a_missing_sbatch_is_named(cluster):
+def test_a_missing_sbatch_is_reported(cluster):
     cluster.environment["PATH"] = "/usr/bin:/bin"
     outcome = cluster.launch("--", *RUN)
     assert outcome.returncode == 1 and outcome.stderr.startswith("sbatch: not found on PATH")
     assert not (cluster.checkout / ".venv").exists()
 
 
-def test_a_refused_job_is_said_with_slurms_words(cluster):
+def test_slurms_refusal_is_passed_on(cluster):
     cluster.script(refuse="Batch job submission failed: Invalid partition name specified")
     outcome = cluster.launch("--partition=x", "--", *RUN)
     assert outcome.returncode == 1 and "Submitted" not in outcome.stdout
@@ -205,7 +204,7 @@ def test_a_refused_job_is_said_with_slurms_words(cluster):
     assert "sbatch refused the job" in outcome.stderr.splitlines()[1]
 
 
-def test_a_dry_run_prints_what_is_really_done_and_does_nothing(cluster):
+def test_a_dry_run_prints_the_real_commands_and_runs_none(cluster):
     words = [
         "--nodes=2",
         "--gpus_per_node=4",
@@ -266,11 +265,11 @@ def test_a_dry_run_prints_what_is_really_done_and_does_nothing(cluster):
     ]
 
 
-def test_one_process_for_every_gpu_each_seeing_all_of_its_node(cluster):
+def test_every_gpu_has_one_process_that_sees_all_gpus_of_its_node(cluster):
     cluster.behave("0")
     job = cluster.submit("--nodes=2", "--gpus_per_node=2", "--cpus_per_gpu=3")
     assert cluster.ended(job) == "COMPLETED 0" and not cluster.requeued()
-    assert (cluster.checkout / ".venv" / "made").read_text() == "cuda,formats\n"  # here, and once
+    assert (cluster.checkout / ".venv" / "made").read_text() == "cuda,formats\n"  # on the login node, once
     rows = cluster.started()
     assert [row[:2] for row in rows] == [[0, 0], [1, 0], [2, 0], [3, 0]]
     assert [row[4]["SLURM_LOCALID"] for row in rows] == ["0", "1", "0", "1"]
@@ -285,26 +284,26 @@ def test_one_process_for_every_gpu_each_seeing_all_of_its_node(cluster):
     )
 
 
-def test_told_to_stop_it_saves_and_goes_on_from_the_queue(cluster):
+def test_a_stopped_run_saves_and_resumes_from_the_queue(cluster):
     cluster.behave("run run 0")
     job = cluster.submit("--nodes=2", "--gpus_per_node=2")
     for start in (0, 1):
         cluster.wait_for(lambda start=start: len(cluster.started()) == 4 * (start + 1))
-        cluster.scancel("--signal=TERM", job.name)  # what SLURM does before the time limit and a preemption
+        cluster.scancel("--signal=TERM", job.name)  # as SLURM does before the time limit and a preemption
         cluster.wait_for(lambda start=start: len(cluster.requeued()) == start + 1)
     assert (
         cluster.ended(job) == "COMPLETED 0"
         and cluster.requeued() == [job.name] * 2
         and len(cluster.started()) == 12
     )
-    log = cluster.log(job)  # one log of all
+    log = cluster.log(job)  # one log of all starts
     assert re.findall("start [0-9]", log) == ["start 1", "start 2", "start 3"] and log.count("0: saved") == 2
-    assert log.count("was told to stop, and goes back into the queue") == 2
+    assert log.count("was told to stop and goes back into the queue") == 2
     options = json.loads((job / "options.json").read_text())
     assert "requeue" in options and re.fullmatch(r"TERM@\d{3}", options["signal"])
 
 
-def test_after_scancel_it_saves_and_is_over(cluster):
+def test_a_cancelled_run_saves_and_is_not_requeued(cluster):
     job = cluster.submit("--gpus_per_node=2")
     cluster.wait_for(lambda: len(cluster.started()) == 2)
     cluster.scancel(job.name)
@@ -315,14 +314,14 @@ def test_after_scancel_it_saves_and_is_over(cluster):
 
 
 @pytest.mark.parametrize("code", [1, 137, 9])
-def test_a_failure_is_not_repeated(code, cluster):
+def test_a_failed_job_is_not_requeued(code, cluster):
     cluster.behave(str(code))
     job = cluster.submit("--gpus_per_node=2")
     assert cluster.ended(job) == f"FAILED {code}" and not cluster.requeued() and len(cluster.started()) == 2
     assert f"ended with exit code {code}" in cluster.log(job)
 
 
-def test_a_job_that_cannot_be_put_back_says_so(cluster):
+def test_a_job_that_cannot_be_requeued_reports_it(cluster):
     cluster.script(no_requeue=True)
     cluster.behave("143")
     job = cluster.submit()
@@ -331,7 +330,7 @@ def test_a_job_that_cannot_be_put_back_says_so(cluster):
     )
 
 
-def test_arguments_arrive_as_they_are(cluster):
+def test_arguments_arrive_unchanged(cluster):
     generator = random.Random(1)
     letters = " '\"\\$`;&|*?~!#(){}[]<>%\n\t=ab日"
     nasty = [
@@ -406,15 +405,15 @@ def test_the_nodes_are_reached_without_the_proxy(before, after, cluster):
     assert variables["no_proxy"] == variables["no_grpc_proxy"] == after
 
 
-def test_a_checkout_that_the_nodes_do_not_see_is_said(cluster):
+def test_a_checkout_that_the_nodes_do_not_see_is_reported(cluster):
     cluster.write("environment.sh", "make_environment() { :; }")
     job = cluster.submit()
-    assert cluster.ended(job) == "FAILED 1" and ".venv/bin/python: not there on" in cluster.log(job)
-    assert "must lie where the compute nodes see it" in cluster.log(job) and not cluster.requeued()
+    assert cluster.ended(job) == "FAILED 1" and ".venv/bin/python: not found on" in cluster.log(job)
+    assert "compute nodes must see the checkout" in cluster.log(job) and not cluster.requeued()
 
 
 def free_job():
-    """The number of a job from which JAX derives a port that is free."""
+    """The number of a job from which JAX derives a free port."""
     for number in random.SystemRandom().sample(range(1, 4096), 100):
         with socket.socket() as candidate, contextlib.suppress(OSError):
             candidate.bind(("", 61_440 + number))
@@ -423,8 +422,8 @@ def free_job():
 
 
 @pytest.mark.slow
-def test_two_real_processes_train_behind_a_proxy_are_stopped_and_go_on(cluster, data, environment):
-    """The tiny run, whose processes find each other by what SLURM says."""
+def test_two_real_processes_behind_a_proxy_train_are_stopped_and_resume(cluster, data, environment):
+    """The tiny run, whose processes find each other through SLURM's variables."""
     for name in ("electra_jax", "data_pipelines", "configs"):
         (cluster.checkout / name).symlink_to(ROOT / name)
     cluster.write(

@@ -12,7 +12,7 @@ def babysit(sandbox, *words, run=RUN):
     return sandbox.launch("babysit", TYPE, "--spot", "--bucket=my-bucket", QUICK, *words, *run)
 
 
-def test_babysit_creates_a_preempted_tpu_again_and_deletes_it_when_done(sandbox):
+def test_babysit_recreates_a_preempted_tpu_and_deletes_it_when_done(sandbox):
     sandbox.behave("run run 0")
     sandbox.script(
         lives=[
@@ -32,14 +32,14 @@ def test_babysit_creates_a_preempted_tpu_again_and_deletes_it_when_done(sandbox)
     assert [run[0] for run in sandbox.started()] == [["-m", "electra_jax.pretrain", *RUN[1:]]] * 3
 
 
-def test_babysit_starts_a_stopped_run_again(sandbox):
+def test_babysit_restarts_a_stopped_run(sandbox):
     sandbox.behave("143 143 0")
     outcome = babysit(sandbox)
     assert outcome.returncode == 0 and "failure" not in outcome.stderr
     assert sandbox.verbs() == ["create"] + ["setup", "start"] * 3
 
 
-def test_babysit_gives_up_on_a_run_that_fails(sandbox):
+def test_babysit_gives_up_on_a_failing_run(sandbox):
     sandbox.behave("0")
     sandbox.behave("17", worker=1)
     sandbox.script(workers=2)
@@ -52,7 +52,7 @@ def test_babysit_gives_up_on_a_run_that_fails(sandbox):
     )
 
 
-def test_babysit_asks_again_when_nothing_answers_for_a_moment(sandbox):
+def test_babysit_asks_again_after_a_short_outage(sandbox):
     sandbox.behave("0")
     sandbox.script(
         ssh_errors=[True, True, False, True, False, False, False, True],  # in a set-up and a start, too
@@ -67,7 +67,7 @@ def test_babysit_asks_again_when_nothing_answers_for_a_moment(sandbox):
     assert sandbox.verbs().count("create") == 1 and "delete" not in sandbox.verbs()
 
 
-def test_babysit_ends_when_a_tpu_never_answers_and_leaves_it(sandbox):
+def test_babysit_ends_when_a_tpu_never_answers_and_does_not_delete_it(sandbox):
     sandbox.script(ssh_errors=[True] * 100)
     outcome = babysit(sandbox, "--poll_seconds=0.001")
     assert outcome.returncode == 7 and outcome.stderr.splitlines()[-1].startswith(
@@ -76,7 +76,7 @@ def test_babysit_ends_when_a_tpu_never_answers_and_leaves_it(sandbox):
     assert sandbox.verbs() == ["create"]
 
 
-def test_babysit_asks_three_times_for_what_is_refused(sandbox):
+def test_babysit_tries_three_times_to_create_a_tpu(sandbox):
     sandbox.behave("0")
     sandbox.script(create_errors=["RESOURCE_EXHAUSTED: Quota exceeded."] * 2)
     outcome = babysit(sandbox)
@@ -92,40 +92,40 @@ def test_babysit_asks_three_times_for_what_is_refused(sandbox):
     )
 
 
-def test_babysit_goes_on_with_a_run_that_it_finds(sandbox):
+def test_babysit_takes_over_a_running_run(sandbox):
     sandbox.ready()
     sandbox.succeed("start", *RUN)
     other = babysit(sandbox, run=[*RUN, "--other"])
     assert (
         other.returncode == 1
-        and "a run with other arguments is running there (worker 0: running" in other.stderr
+        and "a run with other arguments is running on it (worker 0: running" in other.stderr
     )
-    said = sandbox.root / "said"
-    with said.open("w") as output:
+    stderr = sandbox.root / "stderr"
+    with stderr.open("w") as output:
         watching = subprocess.Popen(
             sandbox.command("babysit", TYPE, QUICK, *RUN), env=sandbox.environment, stderr=output
         )
-    sandbox.wait_for(lambda: "worker 0: running" in said.read_text())
+    sandbox.wait_for(lambda: "worker 0: running" in stderr.read_text())
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(timeout=20) == 130 and "Interrupted. What was started goes on" in said.read_text()
+    assert watching.wait(timeout=20) == 130 and "Interrupted. A started run continues" in stderr.read_text()
     assert sandbox.succeed("status").stdout.count("running") == 1 and len(sandbox.started()) == 1
 
 
-def test_a_run_that_lasted_starts_the_count_of_failures_anew(monkeypatch):
+def test_a_run_that_lasted_an_hour_resets_the_count_of_failures(monkeypatch):
     monkeypatch.syspath_prepend(str(LAUNCH))
     import tpu_run
 
     class Machine:
-        name, said = "small", []
+        name, lines = "small", []
         options = type("Options", (), {"max_failures": 2})
-        say = said.append
+        log = lines.append
 
     sitter = tpu_run.Babysitter(Machine, ["a"])
-    sitter._count_failure("a", 1, 10)
-    sitter._count_failure("b", 1, 3_601)
+    sitter.count_failure("a", 1, 10)
+    sitter.count_failure("b", 1, 3_601)
     with pytest.raises(tpu_run.LauncherError, match="failure 2 of 2: c"):
-        sitter._count_failure("c", 9, 3_599)
-    assert Machine.said == ["failure 1 of 2: a", "failure 1 of 2: b"]
+        sitter.count_failure("c", 9, 3_599)
+    assert Machine.lines == ["failure 1 of 2: a", "failure 1 of 2: b"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_run_that_lasted_starts_the_count_of_failures_anew(monkeypatch):
     [
         ("", ("never", 0, "")),
         ("never never", ("never", 0, "")),
-        ("ended:0 never", ("never", 0, "")),  # a worker that Google has replaced
+        ("ended:0 never", ("never", 0, "")),  # Google has replaced a worker
         ("ended:1 running", ("running", 0, "")),
         ("ended:0 ended:0", ("complete", 0, "")),
         ("ended:0 ended:143", ("stopped", 143, "")),
@@ -141,7 +141,7 @@ def test_a_run_that_lasted_starts_the_count_of_failures_anew(monkeypatch):
         ("ended:0 lost", ("failed", 137, "1")),
     ],
 )
-def test_what_all_workers_together_come_to(workers, expected, monkeypatch):
+def test_the_state_of_a_run_follows_from_all_workers(workers, expected, monkeypatch):
     monkeypatch.syspath_prepend(str(LAUNCH))
     import tpu_machine
     import tpu_run
@@ -150,4 +150,4 @@ def test_what_all_workers_together_come_to(workers, expected, monkeypatch):
         tpu_machine.Worker(str(number), state.partition(":")[0], "run", state.partition(":")[2])
         for number, state in enumerate(workers.split())
     ]
-    assert tpu_run.verdict(answers) == expected
+    assert tpu_run.summarize_workers(answers) == expected

@@ -1,5 +1,4 @@
-"""launch/tpu_vm.py against a stand-in gcloud, whose workers really run what they are told, each in its own
-home directory."""
+"""launch/tpu_vm.py with a simulated gcloud, whose workers execute their commands in home directories."""
 
 import random
 import re
@@ -16,11 +15,11 @@ from support.tpu_sandbox import QUICK, RUN, RUN_NAME, TYPE, Sandbox, commit
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory, checkout):
-    """A sandbox for what never comes to calling gcloud."""
+    """A sandbox for commands that end before they call gcloud."""
     return Sandbox(tmp_path_factory.mktemp("untouched"), checkout)
 
 
-def test_help_teaches(untouched):
+def test_help_shows_a_command_and_the_exit_codes(untouched):
     text = untouched.succeed("create", "--help").stdout
     assert "--spot" in text and "6h, 1d12h" in text
     assert "3 told to stop, 4 failed" in " ".join(untouched.succeed("status", "--help").stdout.split())
@@ -51,7 +50,7 @@ def test_help_teaches(untouched):
         (["setup", "--bucket=gs://b"], {}, r"--bucket: got 'gs://b', expected the bucket's name alone"),
         (["setup", "--env_file=nowhere"], {}, r"--env_file: got 'nowhere', expected a file"),
         (["start"], {}, r"start: got \[\] as the run's arguments, expected some after --"),
-        (["stop", "--", "a"], {}, r"stop: got \['a'\] .*none else"),
+        (["stop", "--", "a"], {}, r"stop: got \['a'\] .*none otherwise"),
         (
             ["babysit", TYPE, "--spot", *RUN],
             {},
@@ -69,13 +68,13 @@ def test_help_teaches(untouched):
         ),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_1(words, changes, message, untouched):
+def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, changes, message, untouched):
     outcome = untouched.launch(*words, **changes)
     assert outcome.returncode == 1 and re.search(message, outcome.stderr), outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1 and not outcome.stdout and not untouched.calls()
 
 
-def test_a_missing_gcloud_is_named(sandbox):
+def test_a_missing_gcloud_is_reported(sandbox):
     sandbox.environment["PATH"] = str(sandbox.root / "bin")
     outcome = sandbox.launch("status")
     assert outcome.returncode == 1 and outcome.stderr.startswith("gcloud: not found on PATH")
@@ -93,7 +92,7 @@ def test_a_missing_gcloud_is_named(sandbox):
         (["--type=tpu9-4", "--runtime_version=new"], ["--accelerator-type=tpu9-4", "--runtime-version=new"]),
     ],
 )
-def test_the_type_decides_what_runs_on_the_vm(flags, expected, untouched):
+def test_the_type_determines_the_vm_image(flags, expected, untouched):
     command = untouched.succeed("create", "--dry_run", *flags).stdout.splitlines()[1]
     assert command.split()[5:] == [
         "small",
@@ -140,22 +139,23 @@ def test_create_waits_until_it_is_active(sandbox):
     [
         (
             {"create_errors": ["RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepod' has been exceeded."]},
-            r"refused to create it: ERROR: .*Quota limit 'TPUV5sLitepod' has been exceeded\. .*another --zone, or ask for quota",
+            r"refused to create it: ERROR: .*Quota limit 'TPUV5sLitepod' has been exceeded\. "
+            r".*another --zone, or ask for quota",
         ),
         (
             {"lives": [["WAITING_FOR_RESOURCES", "FAILED"]]},
-            r"FAILED: no capacity until the deadline\..*Give `delete`, then",
+            r"FAILED: no capacity until the deadline\..*Run `delete`, then",
         ),
         ({"lives": [["PROVISIONING", "SUSPENDED"]]}, r"small: SUSPENDED\. It will not become ACTIVE"),
     ],
 )
-def test_create_says_why_there_is_no_tpu(script, message, sandbox):
+def test_create_reports_why_there_is_no_tpu(script, message, sandbox):
     sandbox.script(**script)
     outcome = sandbox.launch("create", TYPE, QUICK)
     assert outcome.returncode == 1 and re.search(message, outcome.stderr.splitlines()[-1]), outcome.stderr
 
 
-def test_setup_sends_the_last_commit_and_leaves_what_runs_wrote(sandbox):
+def test_setup_sends_the_last_commit_and_keeps_files_that_runs_wrote(sandbox):
     (sandbox.repository / "old name.txt").write_text("committed")
     commit(sandbox.repository)
     secrets = sandbox.root / "secrets"
@@ -189,16 +189,17 @@ def test_setup_sends_the_last_commit_and_leaves_what_runs_wrote(sandbox):
     sandbox.wait_for(lambda: sandbox.started(1))
     assert sandbox.started()[0][1:] == [str(sandbox.home() / "electra_jax"), "a b $HOME"]
     assert not any("a b" in word for call in sandbox.calls() for word in call)
-    assert not list(sandbox.root.parent.glob("electra_jax-*.tar.gz"))  # nothing is left here
+    assert not list(sandbox.root.parent.glob("electra_jax-*.tar.gz"))  # nothing is left over
 
 
-def test_setup_brings_gcsfuse_and_a_newer_python_where_they_are_missing(sandbox):
+def test_setup_installs_gcsfuse_and_a_newer_python_if_they_are_missing(sandbox):
     shutil.move(sandbox.root / "bin" / "gcsfuse", sandbox.root / "later")
     for name in ("python3.13", "python3.12", "python3.11"):
         write_program(sandbox.root / "bin" / name, "exit 1")
     write_program(
         sandbox.root / "bin" / "python3",
-        'case "$*" in -c*) exit 1 ;; *find*) echo /uv/python3.11 ;; *) echo "$*" >> "$STAND_IN/python3" ;; esac',
+        'case "$*" in -c*) exit 1 ;; *find*) echo /uv/python3.11 ;; '
+        '*) echo "$*" >> "$STAND_IN/python3" ;; esac',
     )
     sandbox.succeed("create", TYPE, QUICK)
     sandbox.succeed("setup", "--bucket=my-bucket")
@@ -219,7 +220,7 @@ def test_a_run_from_start_to_end(sandbox):
     sandbox.succeed("create", TYPE, QUICK)
     bare = sandbox.launch("status")
     assert bare.returncode == 5 and "nothing is installed" in bare.stdout
-    assert "Give `setup` first" in sandbox.launch("start", *RUN).stderr
+    assert "Run `setup` first" in sandbox.launch("start", *RUN).stderr
     sandbox.succeed("setup")
     assert sandbox.launch("status").returncode == 5
     assert "--distributed" in sandbox.launch("start", "--", "--workdir=bucket/a").stderr
@@ -235,20 +236,22 @@ def test_a_run_from_start_to_end(sandbox):
         follower = subprocess.Popen(
             sandbox.command("tail", "--worker=1"), env=sandbox.environment, stdout=output
         )
-    sandbox.wait_for(lambda: shown.read_text() == "training on worker 1\n")  # before the run ends: it follows
+    sandbox.wait_for(
+        lambda: shown.read_text() == "training on worker 1\n"
+    )  # before the run ends, so it follows
     stopped = sandbox.succeed("stop").stdout
     assert "worker 0: run" in stopped and "worker 1: run" in stopped and "was told to save and end" in stopped
     assert follower.wait(timeout=20) == 0 and shown.read_text() == "training on worker 1\nsaved\n"
     sandbox.wait_for(lambda: sandbox.has_ended(0) and sandbox.has_ended(1))
     assert sandbox.launch("status").returncode == 3
-    assert "worker 0: no run is running here." in sandbox.succeed("stop").stdout
+    assert "worker 0: no run is running." in sandbox.succeed("stop").stdout
     assert len(sandbox.started()) == len(sandbox.started(1)) == 1
     assert sandbox.succeed("tail").stdout == "training on worker 0\nsaved\n"
     sandbox.succeed("delete")
-    assert "there is none" in sandbox.succeed("delete").stderr
+    assert "nothing to delete" in sandbox.succeed("delete").stderr
 
 
-def test_status_tells_how_a_run_ended(sandbox):
+def test_status_reports_how_a_run_ended(sandbox):
     sandbox.script(workers=2)
     sandbox.ready()
     sandbox.behave("0")
@@ -286,10 +289,10 @@ def test_status_when_nothing_answers(sandbox):
     for words in (["status"], ["create", TYPE], ["babysit", TYPE, *RUN]):
         outcome = sandbox.launch(*words)
         assert outcome.returncode == 7 and "refreshing your auth tokens" in outcome.stderr
-        assert len(outcome.stderr.splitlines()) == 1  # and not asked again
+        assert len(outcome.stderr.splitlines()) == 1  # it does not ask again
 
 
-def test_a_command_that_arrives_twice_is_done_once(sandbox):
+def test_a_repeated_command_is_executed_once(sandbox):
     sandbox.script(repeat_ssh=True)
     sandbox.ready()
     sandbox.succeed("start", *RUN)
@@ -297,7 +300,7 @@ def test_a_command_that_arrives_twice_is_done_once(sandbox):
     assert len(sandbox.started()) == 1
 
 
-def test_arguments_arrive_as_they_are(sandbox):
+def test_arguments_arrive_unchanged(sandbox):
     sandbox.ready()
     sandbox.behave("0")
     generator = random.Random(0)
@@ -346,17 +349,17 @@ gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/w
 git -C CHECKOUT status --porcelain
 git -C CHECKOUT archive --format=tar.gz --output=ARCHIVE HEAD
 gcloud compute tpus tpu-vm scp ARCHIVE small:.electra_jax.tar.gz --worker=all ZONE
-gcloud compute tpus tpu-vm ssh small --worker=all '--command=mkdir -p .electra_jax && tar -xzOf .electra_jax.tar.gz \
-launch/tpu_worker.sh > .electra_jax/worker.new && mv .electra_jax/worker.new .electra_jax/worker.sh && \
-bash .electra_jax/worker.sh setup my-bucket' ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=mkdir -p .electra_jax && \
+tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > .electra_jax/worker.new && \
+mv .electra_jax/worker.new .electra_jax/worker.sh && bash .electra_jax/worker.sh setup my-bucket' ZONE
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh status' ZONE
-gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN --config=c.py \
---workdir=bucket/runs/a --distributed' ZONE
+gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN \
+--config=c.py --workdir=bucket/runs/a --distributed' ZONE
 """
 
 
 def masked(text, sandbox):
-    """Without what differs from one run of the command to the next."""
+    """`text` without the parts that differ between two runs of a command."""
     text = text.replace(str(sandbox.repository), "CHECKOUT").replace(
         "--zone=us-west4-a --project=p --quiet", "ZONE"
     )
@@ -364,13 +367,13 @@ def masked(text, sandbox):
     return re.sub(RUN_NAME, "RUN", text)
 
 
-def test_dry_run_of_babysit_prints_every_command_and_runs_none(sandbox):
+def test_a_dry_run_of_babysit_prints_every_command_and_runs_none(sandbox):
     outcome = sandbox.succeed("babysit", "--dry_run", TYPE, "--spot", "--bucket=my-bucket", *RUN)
     assert masked(outcome.stdout, sandbox) == GOLDEN and not outcome.stderr
     assert not sandbox.calls() and not list(sandbox.root.parent.glob("*.tar.gz"))
 
 
-def test_dry_run_prints_what_is_then_run(sandbox):
+def test_a_dry_run_prints_the_commands_that_a_real_run_executes(sandbox):
     for words in (
         ["create", TYPE, QUICK, "--reserved"],
         ["setup"],

@@ -10,8 +10,14 @@ import transformers
 from flax import linen as nn
 
 from configs import deberta_v3 as deberta_config
+from electra_jax.benchmarks.relative_attention import gathered_positions
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.models.disentangled_attention import POSITION_TERMS, log_bucket, relative_rows
+from electra_jax.models.disentangled_attention import (
+    DisentangledSelfAttention,
+    log_bucket,
+    relative_rows,
+    skewed_positions,
+)
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.training.state import unbox
@@ -115,8 +121,9 @@ def padded_rows(length):
 
 
 @pytest.mark.parametrize("length, conv", [(16, 0), (200, 0), (512, 0), (200, 3)])
-@pytest.mark.parametrize("implementation", sorted(POSITION_TERMS))
-def test_agrees_with_transformers(length, conv, implementation):
+@pytest.mark.parametrize("position_terms", [skewed_positions, gathered_positions])
+def test_agrees_with_transformers(length, conv, position_terms, monkeypatch):
+    monkeypatch.setattr(DisentangledSelfAttention, "position_terms", staticmethod(position_terms))
     config = make_pretraining_config(
         deberta_section(
             embedding_sharing="none",
@@ -127,7 +134,6 @@ def test_agrees_with_transformers(length, conv, implementation):
                 "max_relative_positions": 512,
                 "enhanced_mask_decoder": False,
                 "conv_kernel_size": conv,
-                "implementation": implementation,
             },
         )
     )
@@ -215,7 +221,7 @@ def test_skew_equals_gather_in_value_and_gradient(length, buckets):
     arguments = [jax.random.normal(key(i), shape) for i, shape in enumerate(shapes)]
     weights = jax.random.normal(key(9), (2, 2, length, length))
     results = {}
-    for name, position_terms in POSITION_TERMS.items():
+    for name, position_terms in (("skew", skewed_positions), ("gather", gathered_positions)):
         value = lambda *a: (position_terms(*a, terms, "float32") * weights).sum()
         results[name] = (
             position_terms(*arguments, terms, "float32"),

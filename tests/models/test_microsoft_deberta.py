@@ -20,6 +20,7 @@ import pytest
 import torch
 from flax import linen as nn
 
+from electra_jax.benchmarks.relative_attention import GatheredSelfAttention
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.deberta_encoder import DebertaEncoder
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention, log_bucket, relative_rows
@@ -28,7 +29,7 @@ from support.tiny import SPECIAL, deberta_section, key
 
 BUCKETS, MAX_POSITIONS, HEADS, HIDDEN = 256, 512, 2, 32
 LENGTHS = pytest.mark.parametrize("length", [16, 200, 512])
-IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["skew", "gather"])
+ATTENTIONS = pytest.mark.parametrize("attention", [DisentangledSelfAttention, GatheredSelfAttention])
 TOLERANCE = 2e-5
 
 
@@ -67,7 +68,7 @@ def microsoft():
             del sys.modules[name]
 
 
-def our_config(implementation, conv_kernel_size=0, num_layers=3):
+def our_config(conv_kernel_size=0, num_layers=3):
     shape = {"hidden_size": HIDDEN, "num_layers": num_layers, "num_heads": HEADS, "intermediate_size": 64}
     return make_pretraining_config(
         deberta_section(
@@ -83,7 +84,6 @@ def our_config(implementation, conv_kernel_size=0, num_layers=3):
                 "position_biased_input": False,
                 "enhanced_mask_decoder": True,
                 "conv_kernel_size": conv_kernel_size,
-                "implementation": implementation,
             },
         )
     ).generator
@@ -190,7 +190,7 @@ def test_buckets_are_microsofts(microsoft, length):
         ours, microsoft.da_utils.make_log_bucket_position(distance, BUCKETS, MAX_POSITIONS)
     )
     theirs = microsoft.da_utils.build_relative_position(length, length, BUCKETS, MAX_POSITIONS)[0].numpy()
-    rows = relative_rows(our_config("skew").disentangled, length)
+    rows = relative_rows(our_config().disentangled, length)
     np.testing.assert_array_equal(
         rows.matrix(length) + rows.first, np.clip(theirs + BUCKETS, 0, 2 * BUCKETS - 1)
     )
@@ -206,14 +206,14 @@ def test_buckets_are_microsofts_at_other_sizes(microsoft, buckets, max_positions
 
 
 @LENGTHS
-@IMPLEMENTATIONS
+@ATTENTIONS
 @pytest.mark.parametrize("has_stream", [False, True], ids=["self", "stream"])
-def test_attention_is_microsofts(microsoft, length, implementation, has_stream):
+def test_attention_is_microsofts(microsoft, length, attention, has_stream):
     """The context before the output projection, at every position, padding included."""
-    config, inputs = our_config(implementation), padded_inputs(length)
+    config, inputs = our_config(), padded_inputs(length)
     hidden, table = draw(2, length, HIDDEN, seed=1), draw(2 * BUCKETS, HIDDEN, seed=2)
     stream = draw(2, length, HIDDEN, seed=3) if has_stream else hidden
-    module = DisentangledSelfAttention(config, is_main_process=False)
+    module = attention(config, is_main_process=False)
     params = random_params(module, stream, hidden, table, inputs, False)
     params["output"] = {"kernel": jnp.eye(HIDDEN), "bias": jnp.zeros(HIDDEN)}  # lets the context through
     ours = jax.jit(lambda *args: module.apply({"params": params}, *args, False))(
@@ -240,7 +240,7 @@ def test_encoder_is_microsofts(microsoft, conv_kernel_size, has_decoder):
     """Three layers, the normalised table and v2's convolution; the decoder is put together from the package's
     layers, which has none of its own in this version."""
     length = 200
-    config, inputs = our_config("skew", conv_kernel_size), padded_inputs(length)
+    config, inputs = our_config(conv_kernel_size), padded_inputs(length)
     real = np.asarray(inputs.is_token_BL)
     embedded, positions = draw(2, length, HIDDEN, seed=4) * real[:, :, None], draw(2, length, HIDDEN, seed=5)
     module, extra = DebertaEncoder(config), (positions,) if has_decoder else ()

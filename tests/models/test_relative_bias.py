@@ -15,6 +15,7 @@ from jax.extend.core import jaxprs_in_params
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from configs import debug, mcl
+from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, param_shardings
 from electra_jax.huggingface.published_models import PublishedModule
@@ -329,14 +330,14 @@ def test_what_was_saved_before_there_were_any_is_read(tmp_path):
     section = model_section()
     old = {name: value for name, value in section.items() if name != "relative_bias"}
     config = make_pretraining_config(section)
-    assert make_pretraining_config(old) == config
+    assert make_pretraining_config(upgrade_encoder(old)) == config
     (tmp_path / "config.json").write_text(json.dumps({"config": {"model": old}}))
     check_run_directory(tmp_path, {"config": {"model": section}})  # such a run goes on
     with pytest.raises(ValueError, match="belongs to a run with other settings"):
         check_run_directory(tmp_path, {"config": {"model": relative_section()}})
     encoder = json.loads(json.dumps(dataclasses.asdict(config.discriminator)))
     del encoder["relative_bias"]
-    assert make_encoder_config(encoder) == config.discriminator
+    assert make_encoder_config(upgrade_encoder(encoder)) == config.discriminator
     saved = json.loads(
         json.dumps(dataclasses.asdict(make_pretraining_config(relative_section()).discriminator))
     )

@@ -20,7 +20,7 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.flops import discriminator_flops, masked_head_flops
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.all_tokens_mlm import copying_nll
-from electra_jax.objectives.corruption import mask_tokens
+from electra_jax.objectives.corruption import RandomTokens, mask_tokens
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.fixed_generators import draw_uniformly, draw_unigrams
 from electra_jax.objectives.mlm import mlm_flops
@@ -307,8 +307,7 @@ def test_random_tokens_as_in_bert():
         mask_prob=0.15,
         mask_token_prob=0.8,
         type_vocab_size=2,
-        random_token_prob=0.1,
-        vocab_size=100,
+        random_tokens=RandomTokens(0.1, vocab_size=100),
     )
     batch = jax.device_get(batch)
     chosen = is_chosen(batch)

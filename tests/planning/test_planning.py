@@ -1,4 +1,4 @@
-"""Planning for absent devices: reading a compiled program, the search, the estimate, a step on CPU devices."""
+"""Planning for absent devices: reading compiled programs, the search, the estimate, a step on the CPU."""
 
 import json
 import subprocess
@@ -26,39 +26,11 @@ from support.paths import ROOT
 from support.tiny import LENGTH, rows
 from support.training_steps import config, run_steps
 
-PROGRAM = """
-HloModule jit_f, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
-
-%body.1 (p.1: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
-  %all-gather.1 = bf16[1,64,32]{2,1,0:T(8,128)(2,1)S(1)} all-gather(%p.1), channel_id=8, replica_groups={{0,1}}, dimensions={1}
-  ROOT %all-reduce.5 = f32[16,4]{1,0:T(8,128)} all-reduce(%fusion.2), channel_id=5, to_apply=%add.1
-}
-
-%overlapped.3 (p.2: bf16[64,32]) -> bf16[1,64,32] {
-  %all-gather.2 = bf16[1,64,32]{2,1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), channel_id=8, replica_groups={{0,1}}, dimensions={1}
-}
-
-%condition.1 (p.3: (s32[], f32[8,4])) -> pred[] {
-  %constant.53 = s32[]{:T(128)} constant(12)
-  ROOT %lt.10 = pred[]{:T(512)} compare(%get-tuple-element.224, %constant.53), direction=LT
-}
-
-ENTRY %main.5_spmd (param.5: f32[8,4]) -> f32[8,4] {
-  %while.1 = (s32[]{:T(128)}, f32[8,4]{1,0}) while(%tuple.1), condition=%condition.1, body=%body.1, metadata={op_name="while"}
-  %while.2 = (s32[], f32[8,4]{1,0}) while(%t.2), condition=%other, body=%body.2, backend_config={"known_trip_count":{"n":"3"}}
-  %fusion.9 = bf16[1,64,32]{2,1,0} fusion(%while.1), kind=kCustom, calls=%overlapped.3
-  %all-reduce-start = (f32[100]{0}, f32[]) all-reduce-start(%a, %b), channel_id=21, to_apply=%add.1
-}
-
-%body.2 (p.9: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
-  %all-gather-start = (f32[8,4]{1,0}, f32[16,4]{1,0}) all-gather-start(%bitcast.15), channel_id=9, dimensions={0}
-  %reduce-scatter-start = ((f32[16,4]{1,0}), f32[8,4]{1,0}) reduce-scatter-start(%gemm), channel_id=10, dimensions={0}
-}
-"""
+HLO = ROOT / "tests" / "golden" / "hlo"
 
 
 def test_collectives_are_counted_once_per_iteration_and_once_per_channel():
-    assert read_collectives(PROGRAM) == [
+    assert read_collectives((HLO / "excerpts.txt").read_text()) == [
         Collective("all-gather", "bf16", 12, 12 * 64 * 32 * 2),
         Collective("all-reduce", "f32", 12 + 1, 12 * 16 * 4 * 4 + 101 * 4),
         Collective("all-gather", "f32", 3, 3 * 16 * 4 * 4),
@@ -67,6 +39,30 @@ def test_collectives_are_counted_once_per_iteration_and_once_per_channel():
     assert (
         read_collectives("ENTRY %main (p: f32[2]) -> f32[2] {\n  ROOT %p = f32[2]{0} parameter(0)\n}") == []
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "gathered", "reduced"),
+    [
+        # Five layers of 256 × 256: gathered forward and backward, gradients reduced, and one loss. The CPU
+        # computes in float32; the TPU reduces whole gradients and slices them; the GPU scatters them.
+        (
+            "cpu",
+            ("all-gather", "f32", 10, 10 * 256 * 256 * 4),
+            ("all-reduce", "f32", 6, 5 * 256 * 256 * 4 + 4),
+        ),
+        ("v5e", ("all-gather", "bf16", 10, 10 * 256 * 256 * 2), ("all-reduce", "bf16", 5, 5 * 256 * 256 * 2)),
+        (
+            "h100",
+            ("all-gather", "bf16", 10, 10 * 256 * 256 * 2),
+            ("reduce-scatter", "bf16", 5, 5 * 64 * 256 * 2),
+        ),
+    ],
+)
+def test_collectives_of_programs_recorded_from_each_compiler(device, gathered, reduced):
+    loss = [] if device == "cpu" else [Collective("all-reduce", "f32", 1, 4)]
+    found = read_collectives((HLO / f"{device}.txt").read_text())
+    assert found == [Collective(*gathered), Collective(*reduced), *loss]
 
 
 def test_matrix_products_are_counted_in_loops_and_in_recomputation():

@@ -1,7 +1,8 @@
-"""`python recorded_run.py FILE FLAGS…`: electra_jax.pretrain, which leaves in FILE what this process holds of
-its batches.
+"""`python recorded_run.py FILE FLAGS…`: electra_jax.pretrain, which also writes to FILE the parts of its
+batches that this process holds.
 
-A line {"kind", "number", "start", "ids"} for each shard; "number" is the step, or the index in an evaluation.
+It writes a line {"split", "number", "start", "ids"} for each shard; "number" is the step, or the index of the
+batch in an evaluation.
 """
 
 import json
@@ -15,12 +16,12 @@ def main(path, *flags):
 
     with open(path, "w", buffering=1, encoding="utf-8") as file:
 
-        def record(kind, make_batch):
+        def record(split, make_batch):
             def batch_at(self, number):
                 batch = make_batch(self, number)
                 for shard in batch["input_ids"].addressable_shards:
-                    start = shard.index[0].start or 0  # None where one shard is all of it
-                    line = {"kind": kind, "number": number, "start": start, "ids": shard.data.tolist()}
+                    start = shard.index[0].start or 0  # None if one shard is the whole batch
+                    line = {"split": split, "number": number, "start": start, "ids": shard.data.tolist()}
                     file.write(json.dumps(line) + "\n")
                 return batch
 

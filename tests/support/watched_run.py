@@ -1,8 +1,8 @@
-"""`python watched_run.py FILE FLAGS…`: electra_jax.pretrain on slow storage, which notes in FILE when its
-phases begin.
+"""`python watched_run.py FILE FLAGS…`: electra_jax.pretrain on slow storage, which also writes to FILE when
+each of its phases begins.
 
-A line for each, "NANOSECONDS NAME", by the clock that all processes of a machine share: whoever sends a
-signal can wait for a phase, and knows afterwards which one it has met.
+It writes lines "NANOSECONDS NAME", by the clock that all processes of a machine share. A test can thus wait
+for a phase before it sends a signal, and knows afterwards which phase the signal met.
 """
 
 import functools
@@ -11,7 +11,7 @@ import runpy
 import sys
 import time
 
-SLOW_EVERY, SLOW_SECONDS = 4, 0.2  # batches, of which one comes late
+SLOW_EVERY, SLOW_SECONDS = 4, 0.2  # one batch in SLOW_EVERY comes late
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -29,11 +29,11 @@ def main(path, *flags):
 
 
 def watch(note):
-    """Let what the command will import tell `note` which phase it begins."""
+    """Let the functions that the command will call tell `note` when they begin."""
     import jax
 
     from data_pipelines.mixture import Mixture
-    from electra_jax.runs import inputs as run_inputs
+    from electra_jax.runs import inputs
     from electra_jax.training import loop
 
     def noted(phase, function):
@@ -44,21 +44,15 @@ def watch(note):
 
         return begin
 
-    def train(state, step_fn, batches, intervals, *, evaluate, probe, checkpointer, **others):
-        batches.batch_at, checkpointer.save = (
-            noted("data", batches.batch_at),
-            noted("save", checkpointer.save),
+    def make_loop(state, computation, batches, intervals, services):
+        batches.batch_at = noted("data", batches.batch_at)
+        services.checkpointer.save = noted("save", services.checkpointer.save)
+        computation = computation._replace(
+            train_step=noted("step", computation.train_step),
+            evaluate=noted("evaluation", computation.evaluate),
         )
-        return run_loop(
-            state,
-            noted("step", step_fn),
-            batches,
-            intervals,
-            evaluate=noted("evaluation", evaluate),
-            probe=noted("probe", probe),
-            checkpointer=checkpointer,
-            **others,
-        )
+        services = services._replace(probe=noted("probe", services.probe))
+        return training_loop(state, computation, batches, intervals, services)
 
     def read(self, dataset_index, row):
         time.sleep(SLOW_SECONDS * (row[0] % SLOW_EVERY == 0))
@@ -68,8 +62,9 @@ def watch(note):
         if event == COMPILED and fun_name in ("jit(evaluation_step)", "jit(train_step)"):
             note("compile")
 
-    run_loop, read_at_once = loop.train, Mixture.read
-    loop.train, Mixture.read, run_inputs.open_inputs = train, read, noted("opening", run_inputs.open_inputs)
+    training_loop, read_at_once = loop.TrainingLoop, Mixture.read
+    loop.TrainingLoop, Mixture.read = make_loop, read
+    inputs.open_inputs = noted("opening", inputs.open_inputs)
     jax.monitoring.register_scalar_listener(compiling)
 
 

@@ -32,7 +32,7 @@ def test_some_of_the_parameters_are_read(checkpointer):
     np.testing.assert_array_equal(params["encoder"]["kernel"], np.arange(6.0).reshape(2, 3))
 
 
-def test_parameters_that_are_not_there_are_an_error(checkpointer):
+def test_missing_parameters_are_an_error(checkpointer):
     wanted = {
         "encoder": {name: jax.ShapeDtypeStruct((2, 3), jnp.float32) for name in ("kernel", "other")},
         "decoder": jax.ShapeDtypeStruct((2,), jnp.float32),

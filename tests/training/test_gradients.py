@@ -1,5 +1,5 @@
-"""Gradients of shares, which cross the network once a step: those of the whole batch, noise included, in
-bfloat16 but for the rounding."""
+"""Gradients of data shards, which cross the network once a step, equal those of the whole batch, noise
+included; in bfloat16 they are rounded."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.models.dropout import keep_mask
+from electra_jax.models.dropout import DATA_SHARDS, keep_mask
 from electra_jax.training.gradients import Accumulation, gradients, make_accumulation
 from electra_jax.training.state import unbox
 from support.tiny import LENGTH, deberta, deberta_section, electra, key, model_section, rows
@@ -29,7 +29,7 @@ def mesh_of(*sizes):
     ("name", "sizes", "dtypes"),
     [("electra", (8, 1, 1), ("float32", "bfloat16")), ("deberta", (2, 2, 2), ("bfloat16",))],
 )
-def test_gradients_sums_and_carry_of_shares_are_those_of_the_whole(name, sizes, dtypes):
+def test_gradients_sums_and_carry_of_data_shards_are_those_of_the_whole_batch(name, sizes, dtypes):
     objective, mesh = OBJECTIVES[name](), mesh_of(*sizes)
     params = unbox(objective.init(key(), LENGTH))
     ids_BL = jax.device_put(rows(16), batch_sharding(mesh))
@@ -79,15 +79,16 @@ def _reductions_in_loops(text):
 
 
 @pytest.mark.parametrize("has_rows", [True, False])
-def test_noise_of_shares_is_that_of_the_whole(has_rows):
-    of_share = jax.vmap(lambda _: keep_mask(key(), 0.5, (3, 5, 64), has_rows=has_rows), axis_name="shares")
+def test_noise_of_data_shards_is_that_of_the_whole_batch(has_rows):
+    mask = lambda _: keep_mask(key(), 0.5, (3, 5, 64), has_rows=has_rows)
+    of_data_shard = jax.vmap(mask, axis_name=DATA_SHARDS)
     whole = keep_mask(key(), 0.5, (12, 5, 64) if has_rows else (3, 5, 64))
     np.testing.assert_array_equal(
-        of_share(jnp.arange(4)), whole.reshape(4, 3, 5, 64) if has_rows else whole[None].repeat(4, 0)
+        of_data_shard(jnp.arange(4)), whole.reshape(4, 3, 5, 64) if has_rows else whole[None].repeat(4, 0)
     )
 
 
-def test_shares_are_taken_where_they_spare_something():
+def test_data_shards_are_used_only_where_they_help():
     def num_data_shards(num_microbatches, sizes, dtype="float32"):
         train = {"gradient_dtype": dtype, "num_microbatches": num_microbatches}
         return make_accumulation(train, mesh_of(*sizes)).num_data_shards

@@ -1,70 +1,69 @@
-"""Curves are drawn from metrics.jsonl, with the unigram level, whatever subset of metrics a run has."""
+"""Curves are made from metrics.jsonl, with the unigram level, whatever subset of metrics a run has."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from matplotlib import image
-from matplotlib.axes import Axes
 
-from electra_jax.training.plots import plot_curves
+from electra_jax.training.plots import make_panels, plot_curves
+
+ROWS = [
+    {"step": 0, "eval/mlm_loss": 9.0, "eval/rtd_auc": 0.5, "eval/unigram_entropy": 6.0},
+    {"step": 1, "mlm_loss": 8.0, "rtd_auc": 0.5},
+    {"step": 2, "mlm_loss": None, "rtd_auc": 0.6},
+    {"step": 3, "mlm_loss": 6.0, "rtd_auc": 0.7},
+    {"step": 3, "eval/mlm_loss": 7.0, "eval/rtd_auc": 0.65, "eval/unigram_entropy": 6.5},
+    {"step": 4, "eval/unigram_entropy": None},
+]
 
 
-def write_rows(run_dir, rows):
-    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def data_of(panels):
+    """Title → (label, steps, values) of the curves."""
+    return {panel.title: [curve[:3] for curve in panel.curves] for panel in panels}
 
 
-def test_draws_training_and_held_out_curves_and_the_unigram_level(tmp_path, monkeypatch):
-    drawn, levels = [], []
-    plot, axhline = Axes.plot, Axes.axhline
-    monkeypatch.setattr(
-        Axes,
-        "plot",
-        lambda self, x, y, **style: (
-            drawn.append((list(x), list(y), style["label"])) or plot(self, x, y, **style)
-        ),
+def test_training_and_held_out_curves_and_the_unigram_level():
+    loss, auc = panels = make_panels(ROWS)
+    np.testing.assert_equal(
+        data_of(panels),
+        {
+            "masked language modelling loss (nats)": [
+                ("training", [1, 2, 3], [8.0, float("nan"), 6.0]),
+                ("held out", [0, 3], [9.0, 7.0]),
+            ],
+            "replaced token detection AUC": [
+                ("training", [1, 2, 3], [0.5, 0.6, 0.7]),
+                ("held out", [0, 3], [0.5, 0.65]),
+            ],
+        },
     )
-    monkeypatch.setattr(
-        Axes, "axhline", lambda self, y, **style: levels.append(y) or axhline(self, y, **style)
+    assert (loss.level, auc.level) == (6.5, None)
+
+
+def test_probes_have_a_panel():
+    rows = [*ROWS, {"step": 3, "probe/frozen_accuracy": 0.75, "probe/finetuned_accuracy": None}]
+    *_, probes = make_panels(rows)
+    np.testing.assert_equal(
+        data_of([probes]),
+        {"probes": [("finetuned_accuracy", [3], [float("nan")]), ("frozen_accuracy", [3], [0.75])]},
     )
-    write_rows(
-        tmp_path,
-        [
-            {"step": 0, "eval/mlm_loss": 9.0, "eval/rtd_auc": 0.5, "eval/unigram_entropy": 6.5},
-            {"step": 1, "mlm_loss": 8.0, "rtd_auc": 0.5},
-            {"step": 2, "mlm_loss": None, "rtd_auc": 0.6},
-            {"step": 3, "mlm_loss": 6.0, "rtd_auc": 0.7},
-            {"step": 3, "eval/mlm_loss": 7.0, "eval/rtd_auc": 0.65, "eval/unigram_entropy": 6.5},
-        ],
-    )
+
+
+def test_a_run_without_evaluation_or_detection_still_has_curves():
+    loss, auc = make_panels([{"step": 1, "mlm_loss": 8.0}])
+    assert [curve.label for curve in loss.curves] == ["training"] and loss.level is None and auc.curves == []
+
+
+@pytest.mark.parametrize("rows", [ROWS, [{"step": 1, "mlm_loss": 8.0}]])
+def test_the_picture_is_drawn(rows, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = plot_curves(tmp_path)
     assert path == tmp_path / "plots" / "curves.png"
     picture = image.imread(path)
     assert picture.shape[0] > 300 and picture.shape[1] > 900 and np.ptp(picture) > 0.5
-    np.testing.assert_equal(
-        drawn,
-        [
-            ([1, 2, 3], [8.0, float("nan"), 6.0], "training"),
-            ([0, 3], [9.0, 7.0], "held out"),
-            ([1, 2, 3], [0.5, 0.6, 0.7], "training"),
-            ([0, 3], [0.5, 0.65], "held out"),
-        ],
-    )
-    assert levels == [6.5]
-
-
-def test_a_run_without_evaluation_or_detection_still_has_curves(tmp_path):
-    write_rows(tmp_path, [{"step": 1, "mlm_loss": 8.0}])
-    assert plot_curves(tmp_path).stat().st_size > 1000
 
 
 def test_no_rows_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"expected metrics.jsonl with at least one row"):
-        plot_curves(tmp_path)
-
-
-def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'electra_jax\[plots\]'"):
         plot_curves(tmp_path)

@@ -1,5 +1,5 @@
-"""Metric rows survive crashes and resumption, no step twice; progress is readable on a terminal and in a log
-file."""
+"""Rows of metrics survive crashes and resumption, and no step appears twice; progress on a terminal and in a
+log file."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from electra_jax.training import writers
+from electra_jax.training import progress, writers
 from electra_jax.training.writers import MetricWriters, read_metrics
 
 
@@ -29,7 +29,7 @@ def test_one_object_a_line_flushed_with_the_row(tmp_path):
     ]
 
 
-def test_what_is_not_finite_becomes_null(tmp_path):
+def test_values_that_are_not_finite_become_null(tmp_path):
     with open_writers(tmp_path) as metrics:
         metrics.write(1, {"loss": math.nan, "grad_norm": math.inf, "lr": 0.5})
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
@@ -59,7 +59,7 @@ def test_resuming_keeps_rows_up_to_the_restored_step(tmp_path):
     assert rows[2] == {"step": 2, "eval/mlm_loss": 1.0} and rows[3] == {"step": 3, "loss": 1 / 3}
 
 
-def test_evaluation_lost_by_the_crash_is_written_when_it_runs_again(tmp_path):
+def test_an_evaluation_lost_in_a_crash_is_written_when_it_runs_again(tmp_path):
     with open_writers(tmp_path) as metrics:
         metrics.write(4, {"loss": 0.25})
     with open_writers(tmp_path, start_step=4) as metrics:
@@ -70,7 +70,7 @@ def test_evaluation_lost_by_the_crash_is_written_when_it_runs_again(tmp_path):
 @pytest.mark.parametrize(
     "torn", ['{"step": 3, "lo', '{"step": 3', "{", '{"step": 3, "loss": 0.3', "\x00\x00\x00"]
 )
-def test_a_torn_last_line_is_dropped(tmp_path, torn):
+def test_an_incomplete_last_line_is_dropped(tmp_path, torn):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n' + torn)
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
     with open_writers(tmp_path, start_step=3) as metrics:
@@ -128,7 +128,7 @@ def test_impossible_start(tmp_path, options, message):
         open_writers(tmp_path, **options)
 
 
-def test_object_stores_are_refused_rather_than_taken_for_a_folder():
+def test_object_stores_are_refused():
     with pytest.raises(ValueError, match="expected a local or mounted path"):
         open_writers("gs://bucket/run")
 
@@ -150,9 +150,7 @@ def test_tensorboard_holds_the_same_values(tmp_path):
 
 def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(
-        ImportError, match=r"config.log.tensorboard needs .* pip install 'electra_jax\[track\]'"
-    ):
+    with pytest.raises(ImportError, match=r"config\.log\.tensorboard needs .*pip install -e '\.\[track\]'"):
         open_writers(tmp_path, tensorboard=True)
 
 
@@ -161,7 +159,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr(writers.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
 def test_plain_lines_are_throttled_and_tell_the_time_left(tmp_path, monkeypatch, capsys):

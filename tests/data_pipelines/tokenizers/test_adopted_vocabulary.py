@@ -1,4 +1,5 @@
-"""ELECTRA's own vocabulary from text to a trained model: its special ids reach rows, masks and runs."""
+"""ELECTRA's own vocabulary from text to a trained model: its special ids reach rows, masks, runs and what
+reads them."""
 
 import functools
 import pydoc_data.topics
@@ -16,11 +17,11 @@ from data_pipelines.mixture import DatasetSource, make_mixture
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.tokenizers.load import load_tokenizer
-from electra_jax import pretrain
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import MASKING, mask_tokens
 from electra_jax.runs import inputs as run_inputs
+from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
 from support import real_vocabulary
 from support.tiny_run import LENGTH, start, values
@@ -31,7 +32,7 @@ ROWS = 30_522
 
 @pytest.fixture(scope="module")
 def electra_data(tmp_path_factory):
-    """A directory with "corpus": Python's documentation in rows of 32."""
+    """A directory with "corpus", rows of 32 of Python's documentation."""
     root = tmp_path_factory.mktemp("electra_data")
     adopt_tokenizer(real_vocabulary.extract(root / "hugging_face"), root / "tokenizer", lowercase=None)
     topics = sorted(pydoc_data.topics.topics.values())
@@ -61,7 +62,8 @@ def test_rows_hold_the_vocabularys_own_ids(electra_data, mixture):
     assert rows.dtype == np.uint16 and (rows[:, 0] == ELECTRA.cls).all()
     lengths = (rows != ELECTRA.pad).sum(1)
     assert (rows[np.arange(len(rows)), lengths - 1] == ELECTRA.sep).all()
-    # "[MASK]" in the text is not a mask, and text never has the ids from 1 to 99, which are [unused…].
+    # "[MASK]" in the text is not a mask, and the pieces of SentencePiece's special ids are [unused…] here,
+    # never in text.
     assert ELECTRA.mask not in rows and ELECTRA.unk in rows and not np.isin(rows, range(1, 100)).any()
     train = info.splits["train"]
     assert (train["documents"], train["dropped_text_tokens"]) == (40, 0)
@@ -98,7 +100,7 @@ def configuration(data, **changes):
     return config
 
 
-def test_a_run_uses_the_special_ids_of_its_dataset(electra_data, tmp_path, monkeypatch):
+def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monkeypatch):
     class Reached(Exception):
         pass
 
@@ -107,18 +109,24 @@ def test_a_run_uses_the_special_ids_of_its_dataset(electra_data, tmp_path, monke
 
     monkeypatch.setattr(run_inputs, "make_objective", make)
     with pytest.raises(Reached) as reached:
-        pretrain.run(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
+        pretrain(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
     assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100),)
     with pytest.raises(
         ValueError, match=r"vocab_size: got 30521, but the datasets' tokenizer has 30522 entries"
     ):
-        pretrain.run(configuration(electra_data, model__vocab_size=ROWS - 1), tmp_path / "run")
+        pretrain(configuration(electra_data, model__vocab_size=ROWS - 1), tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_training_with_it_and_the_tokenizer_in_the_run(electra_data, environment, tmp_path):
+def test_training_with_it_and_what_the_run_keeps(electra_data, environment, tmp_path):
     workdir = tmp_path / "run"
-    choices = {"model__vocab_size": ROWS, "train__num_steps": 8, "eval__every": 8, "checkpoint__every": 4}
+    choices = {
+        "model__vocab_size": ROWS,
+        "train__num_steps": 8,
+        "optimizer__warmup_steps": 2,
+        "eval__every": 8,
+        "checkpoint__every": 4,
+    }
     outcome = start(workdir, electra_data, environment, **choices)
     assert outcome.returncode == 0, outcome.stderr
     kept, trained = load_tokenizer(str(workdir / "tokenizer")), load_run(workdir)

@@ -1,0 +1,246 @@
+"""Pre-training under a run directory: `pretrain(config, workdir)`, from checked inputs to summary.json."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from data_pipelines.json_files import write_json
+from data_pipelines.loader import EvaluationLoader, Loader
+from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.configuration.resolve import resolve
+from electra_jax.distributed.processes import barrier, is_main_process
+from electra_jax.distributed.sharding import axis_context, batch_sharding
+from electra_jax.distributed.stopping import StopNotice
+from electra_jax.models.config import PretrainingConfig
+from electra_jax.runs.directory import is_complete
+from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
+from electra_jax.runs.provenance import record_start
+from electra_jax.runs.summary import summarize_run
+from electra_jax.runs.trained import check_initial, initial_params
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.evaluation import evaluate
+from electra_jax.training.loop import (
+    Intervals,
+    NonFiniteLossError,
+    RunServices,
+    StageComputation,
+    TrainingLoop,
+)
+from electra_jax.training.metrics import Metrics
+from electra_jax.training.parameter_table import parameter_table
+from electra_jax.training.program import Program, make_program
+from electra_jax.training.state import TrainState, abstract_params, start_from
+from electra_jax.training.writers import MetricWriters
+
+
+class PreparedStage(NamedTuple):
+    """A stage, its functions, which are not yet compiled, and its loaders, which have not yet read a row."""
+
+    inputs: StageInputs
+    program: Program
+    batches: Loader
+    held_out_batches: EvaluationLoader
+
+
+def pretrain(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    """Train by `config` under `workdir`, from the newest checkpoint if there is one.
+
+    Returns:
+      The summary, which is also written to summary.json; {} on all processes but the first.
+
+    Raises:
+      Stopped: the run was told to stop; its state is saved.
+      ValueError: config, data, mesh and run directory do not fit together; nothing has been written then.
+      OSError: a dataset or checkpoint cannot be read, or the disk is full.
+      NonFiniteLossError: the loss became NaN or infinite.
+    """
+    inputs = open_inputs(resolve(config), workdir)
+    if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
+        check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
+
+    barrier("run directory looked at")
+    with axis_context(inputs.mesh):
+        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
+    probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, workdir / "probe")
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
+        start = checkpointer.latest_step() or 0
+        num_steps = inputs.config["train"]["num_steps"]
+        if is_complete(workdir, start, num_steps, has_probe=probe is not None):
+            print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
+        else:
+            _train_from(start, stages, inputs, workdir, checkpointer, probe)
+    return summarize_run(workdir) if is_main_process() else {}
+
+
+def prepare_stage(stage: StageInputs, inputs: RunInputs) -> PreparedStage:
+    """The functions and loaders of a stage; nothing is compiled or read yet.
+
+    Raises:
+      ValueError: the mesh does not divide the model or the batches, or there are no held-out batches.
+    """
+    config, sharding = stage.config, batch_sharding(inputs.mesh)
+    return PreparedStage(
+        stage,
+        make_program(config, inputs.objective, inputs.mesh, first_step=stage.first_step),
+        Loader(
+            stage.mixture,
+            batch_size=config["train"]["batch_size"],
+            sharding=sharding,
+            first_step=stage.first_step,
+            prefetch=config["data"]["prefetch"],
+        ),
+        EvaluationLoader(
+            stage.held_out,
+            batch_size=config["eval"]["batch_size"],
+            sharding=sharding,
+            max_batches=config["eval"]["max_batches"],
+        ),
+    )
+
+
+def make_probe(
+    config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh, directory: Path
+) -> Callable[[Any], Metrics] | None:
+    """The function that measures parameters on config.probe's task; None without a probe. Raises as `Probe`
+    does."""
+    if not config["probe"]["every"]:
+        return None
+    # Imported here, since the modules that read and score tasks take seconds to import.
+    from electra_jax.finetuning.probes import Probe
+
+    return Probe(config, model, load_tokenizer(str(tokenizer)), mesh, directory)
+
+
+def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
+    return Checkpointer(str(workdir / "checkpoints"), keep=inputs.config["checkpoint"]["keep"])
+
+
+def _train_from(
+    start: int,
+    stages: list[PreparedStage],
+    inputs: RunInputs,
+    workdir: Path,
+    checkpointer: Checkpointer,
+    probe: Callable[[Any], Metrics] | None,
+) -> None:
+    """Train from step `start` through the stages that are left to the end of the run."""
+    config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
+    if is_main_process():
+        write_run_directory(inputs, program, workdir)
+        record_start(workdir, start)
+    state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
+    writers = MetricWriters(
+        workdir,
+        tensorboard=config["log"]["tensorboard"],
+        progress=config["log"]["progress"],
+        total_steps=config["train"]["num_steps"],
+        start_step=start,
+        is_writer=is_main_process(),
+    )
+    with writers, report_nonfinite(workdir):
+        services = RunServices(
+            writers,
+            checkpointer,
+            inputs.description,
+            StopNotice(),  # one for all stages, since with several processes it counts its checks
+            probe,
+            config["log"]["peak_flops"] * jax.device_count() or None,
+        )
+        for stage in stages:
+            if start < stage.inputs.end or stage is stages[-1]:
+                state = train_stage(state, stage, services)
+
+
+def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) -> TrainState:
+    """Train to the end of a stage; returns the last state. Raises as `TrainingLoop.run` does."""
+    config, program = stage.inputs.config, stage.program
+    with stage.batches as batches, stage.held_out_batches as held_out_batches:
+        # Compiled while everything is saved, since a run that is told to stop while it compiles could not
+        # save in time. And outside of the StopNotice, which could only act after compilation: here SIGTERM
+        # ends the process at once.
+        program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
+        train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
+        computation = StageComputation(
+            train_step,
+            lambda params: evaluate(program.evaluation_step, params, held_out_batches, services.stop.check),
+            program.schedule,
+            stage.inputs.flops_per_token,
+        )
+        num_steps = config["train"]["num_steps"]
+        intervals = Intervals(
+            num_steps,
+            log=config["log"]["every"],
+            evaluate=config["eval"]["every"],
+            checkpoint=config["checkpoint"]["every"],
+            probe=config["probe"]["every"],
+            stop_at=None if stage.inputs.end == num_steps else stage.inputs.end,
+        )
+        with services.stop:
+            return TrainingLoop(state, computation, batches, intervals, services).run()
+
+
+def start_state(
+    program: Program, checkpointer: Checkpointer, step: int, initial: str, workdir: Path
+) -> TrainState:
+    """The state after `step` steps: restored from its checkpoint, or, for step 0, newly initialised, with
+    the parameters of the run `initial` if that is not ""."""
+    if step:
+        return checkpointer.restore(step, program.abstract_state)
+    state = program.init()
+    if not initial:
+        return state
+    step, params = initial_params(Path(initial), state.params, program.abstract_state.params)
+    print(
+        f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
+        file=sys.stderr,
+    )
+    return start_from(state, params)
+
+
+def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> None:
+    """Write config.json, datasets.json, parameters.txt, and the tokenizer."""
+    write_json(workdir / "config.json", inputs.description)
+    # Commands that read the run later need the special ids and the vocabulary, even if the datasets moved.
+    adopt_tokenizer(inputs.tokenizer, workdir / "tokenizer", lowercase=None)
+    datasets = [
+        {
+            "path": source.path,
+            "weight": source.weight,
+            "first_step": stage.first_step,
+            **dataclasses.asdict(info),
+        }
+        for stage in inputs.stages
+        if not stage.reads_on
+        for source, info in zip(stage.mixture.sources, stage.mixture.infos, strict=True)
+    ]
+    write_json(workdir / "datasets.json", datasets)
+    _write_parameters(inputs, program, workdir / "parameters.txt")
+
+
+def _write_parameters(inputs: RunInputs, program: Program, path: Path) -> None:
+    """Write the table of the parameters and print its totals."""
+    _, logical_axes = abstract_params(inputs.objective, inputs.config["data"]["sequence_length"])
+    lines = parameter_table(
+        program.abstract_state.params, logical_axes, inputs.config["optimizer"], inputs.objective.frozen
+    )
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{lines[-1]} (all in {path})", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def report_nonfinite(workdir: Path) -> Iterator[None]:
+    """Context that writes the rows of a batch with a NaN or infinite gradient to nonfinite_batch.json."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        if is_main_process():
+            rows = [[path, row] for path, row in error.rows]
+            write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": rows})
+        raise

@@ -1,0 +1,35 @@
+"""What came out of a run: summary.json, and name/value lines for the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.json_files import write_json
+from electra_jax.runs.directory import is_evaluation
+from electra_jax.training.plots import plot_curves
+from electra_jax.training.writers import read_metrics
+
+
+def summarize_run(workdir: Path) -> dict[str, Any]:
+    """Write summary.json and plots/curves.png of a finished run; returns the summary.
+
+    It holds the number of steps, the median speed, and the metrics of the last evaluation ("heldout_…") and
+    probe ("probe_…").
+    """
+    rows = read_metrics(workdir)
+    final = next(filter(is_evaluation, reversed(rows)))
+    speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
+    summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
+    last = {key: value for row in rows if row["step"] == final["step"] for key, value in row.items()}
+    for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
+        summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
+    write_json(workdir / "summary.json", summary)
+    plot_curves(workdir)
+    return summary
+
+
+def print_values(values: Mapping[str, Any], *, width: int = 32, decimals: int = 4) -> None:
+    """Print a line for each name and value, the values aligned behind `width` columns."""
+    for name, value in values.items():
+        shown = f"{value:,.{decimals}f}" if isinstance(value, float) else f"{value}"
+        print(f"{name:{width}s} {shown}")
