@@ -154,7 +154,7 @@ def from_published(trees: dict[str, Params], config: PretrainingConfig) -> Param
         generator["embeddings"],
     )
     sharing = config.embedding_sharing
-    if sharing == "tied" and config.discriminator.disentangled is None:
+    if config.shares_embeddings:
         _check_equal(discriminator_embeddings, generator_embeddings)
         return params | {"embeddings": discriminator_embeddings}
     own = dict(discriminator_embeddings)
