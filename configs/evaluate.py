@@ -1,23 +1,23 @@
-"""Does pre-training pay off?
+"""What pre-training is worth on tasks:
 `--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…][,tasks=ud+squad]`.
 
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
 
 Pre-trains the tiny model of configs/debug.py on WikiText-2 (vocabulary 8,192, rows of 128) by replaced token
-detection and by plain masked language modelling with as many FLOPs, and fine-tunes both, beside a random
-start, on four tasks whose files are in DIR:
+detection, and by masked language modelling with the same FLOPs. Fine-tunes both, and randomly initialised
+weights, on four tasks whose files are in DIR:
 
     sst2/train.tsv, dev.tsv                                            sentence TAB label, no header
     cola/in_domain_train.tsv, in_domain_dev.tsv, out_of_domain_dev.tsv as CoLA publishes them
-    ud_english_ewt/dev.conllu.gz, test.conllu.gz                       part of speech; the first is trained on
-    squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz    SQuAD's format; the last is
-    held out
+    ud_english_ewt/dev.conllu.gz, test.conllu.gz                       part of speech; the first trains
+    squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz
+                                                                       SQuAD's format; the last is held out
 
-Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose their
-presets; without them they are ours for tiny models: 1e-3, no decay from layer to layer, no dropout in the
-encoder. `tasks` names some of sst2, cola, ud and squad, in place of all. With --init_from=DIR,DIR nothing is
-pre-trained: the starts named are compared. The questions, 4,000 to train on and 2,000 held out, take windows
-of 128 tokens and the head of `transformers`, which is the faster one.
+Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose the
+presets; without them the settings are ours for tiny models: a learning rate of 1e-3, no layer-wise decay, no
+dropout in the encoder. `tasks` chooses from sst2, cola, ud and squad. With --init_from=DIR,DIR nothing is
+pre-trained: these initial models are compared. Questions, 4,000 for training and 2,000 held out, take windows
+of 128 tokens and the head of `transformers`, which is faster.
 """
 
 from pathlib import Path
@@ -31,12 +31,17 @@ HERE = Path(__file__).parent
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-    """Pre-training, its objectives, and the tasks."""
+    """The configuration of the pre-training, its objectives, and the tasks.
+
+    Raises:
+      ValueError: an unknown task, model or size.
+    """
     chosen = parse_recipe_argument(arg, data="data/tasks", model="", size="base", tasks="+".join(TASKS))
     names = chosen["tasks"].split("+")
     if unknown := [name for name in names if name not in TASKS]:
         raise ValueError(
-            f"config argument tasks: got {unknown[0]!r}, expected some of {', '.join(TASKS)} with + between."
+            f"config argument tasks: got {unknown[0]!r}, expected one or more of {', '.join(TASKS)}, joined "
+            "by +."
         )
     pretraining = load_config(str(HERE / "debug.py"))
     pretraining.data.update(datasets=("sample:wikitext2",), sequence_length=128)
@@ -63,7 +68,7 @@ def _task(name: str, data: Path, model: str, size: str) -> config_dict.ConfigDic
     return config
 
 
-# name: (kind of configs/finetune.py, files, settings of config.task)
+# name: (task of configs/finetune.py, files, settings of config.task)
 TASKS = {
     "sst2": (
         "local",

@@ -1,28 +1,32 @@
 """Fine-tuning: `--config=configs/finetune.py:task=sst2[,model=electra|deberta][,size=…][,sift=true]`.
 
-    python -m electra_jax.finetune --config=configs/finetune.py:task=sst2,model=electra,size=base --workdir=runs/sst2 \\
-        --init_from=runs/base,random:runs/base
+    python -m electra_jax.finetune --config=configs/finetune.py:task=sst2,model=electra,size=base \\
+        --workdir=runs/sst2 --init_from=runs/base,random:runs/base
 
-Tasks: GLUE's nine (cola sst2 mrpc stsb qqp mnli qnli rte wnli), xnli, squad1, squad2, trec6 and trec47
-(fetched), and four kinds of one's own: `local` (classification), `local_regression`, `local_tagging`, with
---config.task.train=FILE, --config.task.validation=FILE, and the names of the columns, and `local_squad`
-(files in SQuAD's format). Several files go with commas between. GLUE, XNLI and SQuAD are read as TFDS
-datasets: prepare them with tfds, or give a copy's directory as --config.task.source.
+`task`: GLUE's nine (cola sst2 mrpc stsb qqp mnli qnli rte wnli), xnli, squad1, squad2, trec6 and trec47, or
+your own files: `local` (classification), `local_regression`, `local_tagging` and `local_squad` (SQuAD's
+format), with --config.task.train=FILE, --config.task.validation=FILE and, except for the last, the names of
+the columns. Separate several files with commas. TREC is downloaded. GLUE, XNLI and SQuAD are read as TFDS
+datasets: prepare them with tfds, or pass the directory of a copy as --config.task.source.
 
-Settings. electra: google-research/electra, configure_finetuning.py, finetune/, model/optimization.py, with
-its layer-wise decay as published (the top layer already decayed twice; `optimizer.top_exponent=1` is what was
-meant). Its code has no rate of its own for `small` (1e-4); the paper's table says 3e-4, taken here. Weight
-decay 0.01 as in the code, where the paper says 0.
-deberta: microsoft/DeBERTa, experiments/glue/*.sh; what has no script there takes MNLI's values of its size.
-With sift=true (scale-invariant fine-tuning, finetuning/sift.py; 2.7 times the operations of a step and twice
-its memory) xsmall, small and base take the values that mnli.sh has for it. Not run at their scale here.
+`model=electra`: google-research/electra, configure_finetuning.py, finetune/, model/optimization.py, with its
+layer-wise decay as published (it decays the top layer twice; `optimizer.top_exponent=1` is what was meant).
+Its code uses 1e-4 for `small`; the paper's table says 3e-4, taken here. Weight decay is 0.01 as in the code;
+the paper says 0.
+`model=deberta`: microsoft/DeBERTa, experiments/glue/*.sh. A task without a script there takes MNLI's values
+of its size. With sift=true (scale-invariant fine-tuning, finetuning/sift.py; 2.7 times the operations of a
+step and twice its memory) xsmall, small and base take the values that mnli.sh has for it.
+
+Expected results are those of the encoder's paper; its recipe states them. Not run at their scale here.
 """
+
+from typing import Any
 
 from ml_collections import config_dict
 
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
 
-# task: (TFDS name or sample, metrics, epochs of ELECTRA's code, kind)
+# task: (TFDS name or sample, metrics, epochs of ELECTRA's code, type of task)
 TASKS = {
     "cola": ("glue/cola", ("matthews",), 3, "classification"),
     "sst2": ("glue/sst2", ("accuracy",), 3, "classification"),
@@ -68,11 +72,72 @@ SIFT = {
 VAT_LAMBDA = 5.0  # elsewhere, as for xxlarge-v2
 MODELS = {"electra": tuple(ELECTRA), "deberta": ("xsmall", "small", "base", "large")}
 
+# What the settings below do not replace.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "task": {
+        "kind": "",  # classification, regression, tagging or question_answering
+        "source": "",  # a TFDS dataset or "sample:trec"; "": the files below
+        "train": "",
+        "validation": "",
+        "test": "",
+        "text": "",  # names or numbers of the columns
+        "pair": "",
+        "label": "",
+        "labels": (),  # (): those of the training split
+        # XNLI: `language` (en, de, …) is that of the evaluation splits. XNLI has no training split: with
+        # task.train="tfds:glue/mnli" it is zero-shot; translate-train is task.train="tfds:xtreme_xnli" with
+        # train_language the same, or "all" for all languages.
+        "language": "",
+        "train_language": "en",
+        "metrics": (),
+        "max_length": 128,
+        "max_train_examples": 0,  # chosen at random, always the same; 0: all
+        "max_eval_examples": 0,  # the same, of a split with labels
+        "label_scale": 1.0,  # regression divides its numbers by it for training
+        "swaps_pairs": False,  # train on every pair in both orders
+        "max_query_length": 64,  # tokens kept of a question
+        "doc_stride": 128,  # tokens from one window of the context to the next
+        "null_threshold": 0.0,  # questions with a higher no-answer score are left unanswered
+    },
+    "model": {
+        # "published", or "transformers": the head of its classes, which can be exported. They differ for
+        # ELECTRA only.
+        "head": "published",
+        "head_dropout": 0.1,
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "dtype": "float32",
+    },
+    "optimizer": {
+        "learning_rate": 1e-4,
+        "layer_decay": 1.0,  # learning-rate multiplier from one layer to the layer below
+        "top_exponent": 1,  # how often the top layer is decayed
+        "schedule": "warmup_times_decay",
+        "warmup_steps": 0,  # 0: warmup_share of the run
+        "warmup_share": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "weight_decay": 0.01,
+        "bias_correction": False,
+        "clip_norm": 1.0,
+    },
+    # Scale-invariant fine-tuning. vat_lambda is the weight of its penalty; 0: without it.
+    "sift": {"vat_lambda": 0.0, "learning_rate": 1e-4, "init_perturbation": 1e-2},
+    "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+    "train": {"num_epochs": 3, "batch_size": 32},
+    "log": {"progress": True},
+}
+
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
-    """The settings of one task for one size of one family."""
+    """The settings of one task for one size of one family.
+
+    Raises:
+      ValueError: an unknown task, model, size or value of sift.
+    """
     chosen = parse_recipe_argument(arg, task="trec6", model="electra", size="small", sift="false")
-    task, model, size = chosen["task"], chosen["model"], chosen["size"]
+    task, model, size, has_sift = chosen["task"], chosen["model"], chosen["size"], chosen["sift"] == "true"
     for key, known in (
         ("task", TASKS),
         ("model", MODELS),
@@ -83,83 +148,37 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             raise ValueError(
                 f"config argument {key}: got {chosen[key]!r}, expected one of {', '.join(known)}."
             )
-    source, metrics, epochs, kind = TASKS[task]
-    create = config_dict.create
-    config = create(
-        task=create(
-            kind=kind,
-            source=source,
-            train="",
-            validation="",
-            test="",
-            text="",
-            pair="",
-            label="",
-            labels=(),
-            # Of XNLI: `language` (en, de, …) is that of its evaluation splits. It has no training split: with
-            # task.train="tfds:glue/mnli" it is zero-shot; translate-train is task.train="tfds:xtreme_xnli"
-            # with the same train_language, or "all" for all of them.
-            language="",
-            train_language="en",
-            metrics=metrics,
-            max_length=512 if kind == "question_answering" else 128,
-            max_train_examples=0,
-            max_eval_examples=0,  # of a split with labels; chosen at random, always the same; 0 for all
-            label_scale=1.0,  # numbers of a regression are divided by it for training
-            swaps_pairs=False,  # train on every pair in both orders
-            max_query_length=64,
-            doc_stride=128,  # of questions: tokens kept, and from one window of the context to the next
-            null_threshold=0.0,  # a question whose score of having no answer is higher is left unanswered
-        ),
-        model=create(
-            head="published",  # or "transformers": the one that its classes have, to be exported; the same but in ELECTRA
-            head_dropout=0.1,
-            hidden_dropout=0.1,
-            attention_dropout=0.1,
-            dtype="float32",
-        ),
-        optimizer=create(
-            learning_rate=1e-4,
-            layer_decay=1.0,
-            top_exponent=1,
-            schedule="warmup_times_decay",
-            warmup_steps=0,  # 0: warmup_share of the run
-            warmup_share=0.1,
-            beta1=0.9,
-            beta2=0.999,
-            epsilon=1e-6,
-            weight_decay=0.01,
-            bias_correction=False,
-            clip_norm=1.0,
-        ),
-        sift=create(  # scale-invariant fine-tuning
-            vat_lambda=VAT_LAMBDA
-            if chosen["sift"] == "true"
-            else 0.0,  # weight of its penalty; 0: without it
-            learning_rate=1e-4,
-            init_perturbation=1e-2,
-        ),
-        mesh=create(data=-1, fsdp=1, tensor=1),
-        train=create(num_epochs=epochs, batch_size=32),
-        log=create(progress=True),
-    )
-    if model == "electra":
-        learning_rate, decay = ELECTRA[size]
-        config.optimizer.update(learning_rate=learning_rate, layer_decay=decay, top_exponent=2)
-        config.task.label_scale = 5.0 if task == "stsb" else 1.0
-        config.task.swaps_pairs = task in ("mrpc", "stsb")  # double_unordered
-        config.task.null_threshold = (
-            -2.75 if task == "squad2" else 0.0
-        )  # that of its submission; a logit, with its own head
-    else:
-        values = DEBERTA.get((task, size), DEBERTA["mnli", size])
-        if chosen["sift"] == "true" and size in SIFT:
-            values, config.sift.vat_lambda = SIFT[size]
-        epochs, warmup, rate, rows, dropout, length = values
-        config.optimizer.update(learning_rate=rate, warmup_steps=warmup, schedule="warmup_then_decay")
-        config.train.update(num_epochs=epochs, batch_size=rows)
-        config.model.head_dropout = dropout
-        config.task.max_length = 512 if kind == "question_answering" else length
+    source, metrics, epochs, task_type = TASKS[task]
+    config = config_dict.ConfigDict(DEFAULTS)
+    config.task.update(kind=task_type, source=source, metrics=metrics)
+    config.train.num_epochs = epochs
+    config.sift.vat_lambda = VAT_LAMBDA if has_sift else 0.0
     if source == "sample:trec":
         config.task.update(text="text", label={"trec6": "coarse", "trec47": "fine"}[task])
+    if model == "electra":
+        _apply_electra(config, task, size)
+    else:
+        _apply_deberta(config, task, size, has_sift=has_sift)
+    if task_type == "question_answering":
+        config.task.max_length = 512
     return config
+
+
+def _apply_electra(config: config_dict.ConfigDict, task: str, size: str) -> None:
+    learning_rate, decay = ELECTRA[size]
+    config.optimizer.update(learning_rate=learning_rate, layer_decay=decay, top_exponent=2)
+    config.task.label_scale = 5.0 if task == "stsb" else 1.0
+    config.task.swaps_pairs = task in ("mrpc", "stsb")  # double_unordered
+    # That of its submission; a logit, with its own head.
+    config.task.null_threshold = -2.75 if task == "squad2" else 0.0
+
+
+def _apply_deberta(config: config_dict.ConfigDict, task: str, size: str, *, has_sift: bool) -> None:
+    values = DEBERTA.get((task, size), DEBERTA["mnli", size])
+    if has_sift and size in SIFT:
+        values, config.sift.vat_lambda = SIFT[size]
+    epochs, warmup, rate, rows, dropout, length = values
+    config.optimizer.update(learning_rate=rate, warmup_steps=warmup, schedule="warmup_then_decay")
+    config.train.update(num_epochs=epochs, batch_size=rows)
+    config.model.head_dropout = dropout
+    config.task.max_length = length

@@ -25,7 +25,13 @@ MAY_IMPORT = {
     "electra_jax.objectives": ("electra_jax.models",),
     "electra_jax.distributed": (),
     "electra_jax.training": ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed"),
-    "electra_jax.configuration": ("electra_jax.models", "data_pipelines"),
+    # It asks the registry which settings an objective has, and the schedules for their names.
+    "electra_jax.configuration": (
+        "electra_jax.models",
+        "electra_jax.objectives",
+        "electra_jax.training",
+        "data_pipelines",
+    ),
     "electra_jax.huggingface": (
         "electra_jax.models",
         "electra_jax.objectives",
@@ -98,6 +104,8 @@ COMMANDS = (
     ),
     "data_pipelines.corpus",
     "data_pipelines.tokenizer",
+    "data_pipelines.sample.trec",
+    "data_pipelines.sample.wikitext2",
 )
 
 # Other package → the only modules and folders that may import it.

@@ -6,7 +6,7 @@ import jax
 from tqdm import tqdm
 
 from electra_jax.benchmarks.training_step import Metrics
-from electra_jax.objectives.mcl import (
+from electra_jax.objectives.course_weights import (
     ADDED,
     INSERTED,
     RTD_CORRECTIONS,

@@ -1,9 +1,9 @@
 """One layer of disentangled attention, by gather and by skew, forward and backward, beside plain attention.
 
-Shapes: B batch, L length, D hidden, R rows of the relative table.
+Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R rows of the
+relative table, or in `gathered_positions` those that a row of L tokens can reach.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -13,21 +13,52 @@ import numpy as np
 from electra_jax.benchmarks.timing import Contestant, time_in_turns
 from electra_jax.benchmarks.training_step import SPECIAL, Metrics, random_rows
 from electra_jax.models.attention import SelfAttention
-from electra_jax.models.config import ATTENTION_IMPLEMENTATIONS, EncoderConfig
-from electra_jax.models.disentangled_attention import DisentangledSelfAttention
+from electra_jax.models.config import EncoderConfig
+from electra_jax.models.disentangled_attention import DisentangledSelfAttention, RelativeRows
 from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.layers import einsum_f32
 from electra_jax.training.state import unbox
 
-FORMS = ("plain", *ATTENTION_IMPLEMENTATIONS)
+
+def gathered_positions(
+    query_BLHK: jax.Array,
+    key_BMHK: jax.Array,
+    query_RHK: jax.Array,
+    key_RHK: jax.Array,
+    rows: RelativeRows,
+    dtype: str,
+) -> jax.Array:
+    """The two position terms [B, H, L, M] as the equations say: multiply by every row of the table, then pick
+    by index."""
+    length = query_BLHK.shape[1]
+    index_LM = rows.matrix(length)
+
+    def pick(scores_BHLR, index):
+        return jnp.take_along_axis(
+            scores_BHLR, jnp.broadcast_to(index, (*scores_BHLR.shape[:2], length, length)), axis=-1
+        )
+
+    content_to_position_BHLM = pick(einsum_f32("BLHK,RHK->BHLR", dtype, query_BLHK, key_RHK), index_LM)
+    position_to_content_BHML = pick(einsum_f32("BMHK,RHK->BHMR", dtype, key_BMHK, query_RHK), index_LM.T)
+    return content_to_position_BHLM + position_to_content_BHML.swapaxes(-1, -2)
+
+
+class GatheredSelfAttention(DisentangledSelfAttention):
+    """The same layer, computed by `gathered_positions`: slower, and the reference in tests."""
+
+    position_terms = staticmethod(gathered_positions)
+
+
+LAYERS = {"plain": SelfAttention, "skew": DisentangledSelfAttention, "gather": GatheredSelfAttention}
 
 
 def compare_attention(
     encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int
 ) -> Metrics:
-    """Median milliseconds and temporary MiB of each of FORMS, and the ratio of gather's time to skew's."""
+    """Median milliseconds and temporary MiB of each of LAYERS, and the ratio of gather's time to skew's."""
     figures: Metrics = {}
     contestants = []
-    for form in FORMS:
+    for form in LAYERS:
         function, shapes = attention_gradient(encoder, form, batch_size, length)
         compiled = jax.jit(function).lower(*shapes).compile()
         figures[f"{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
@@ -43,17 +74,10 @@ def attention_gradient(
 ) -> tuple[Callable, tuple]:
     """(a function that computes the gradients of a layer's parameters and inputs, its arguments' shapes).
 
-    `form` is "plain", which scores content alone, or one of ATTENTION_IMPLEMENTATIONS. Dropout is on, as in
-    training.
+    `form` is a key of LAYERS; "plain" scores content alone. Dropout is on, as in training.
     """
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
-    if form == "plain":
-        layer = SelfAttention(encoder, is_main_process=False)
-    else:
-        disentangled = dataclasses.replace(encoder.disentangled, implementation=form)
-        layer = DisentangledSelfAttention(
-            dataclasses.replace(encoder, disentangled=disentangled), is_main_process=False
-        )
+    layer = LAYERS[form](encoder, is_first_layer=False)
     x_BLD = jax.ShapeDtypeStruct((batch_size, length, encoder.hidden_size), encoder.dtype)
     table_RD = jax.ShapeDtypeStruct(
         (2 * encoder.disentangled.position_buckets, encoder.hidden_size), encoder.dtype

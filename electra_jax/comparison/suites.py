@@ -15,7 +15,7 @@ from ml_collections import config_dict
 from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.pretraining import PretrainingModel
-from electra_jax.objectives.mcl import ADDED, INSERTED, SWAPPED, only_courses
+from electra_jax.objectives.course_weights import ADDED, INSERTED, SWAPPED, only_courses
 from electra_jax.objectives.registry import OBJECTIVES
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.runs.trained import load_run

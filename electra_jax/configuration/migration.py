@@ -1,25 +1,78 @@
-"""What configurations of older runs lack, read from their files."""
+"""Reading what older versions wrote: the only place that knows how their files differ from today's.
 
+Runs, exports and fine-tuned models keep their configuration in a file. The functions here turn it into one of
+this version: keys that came later get the value that held before, keys that nothing reads any more are
+dropped.
+"""
+
+import copy
 from typing import Any
 
 from electra_jax.configuration.objectives import clean_objective
 
-# Keys of a configuration that older runs do not have, and what held for these.
-DEFAULTS_OF_LATER_KEYS = {
+# Key of a later version: the value that held before.
+DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "stages": [],
     "train.ema_decay": 0.0,
+    "model.relative_bias": None,
     "objective.generator": "model",
+    "probe": {
+        "every": 0,
+        "config": "configs/finetune.py:task=trec6",
+        "train": "",
+        "validation": "",
+        "text": "",
+        "pair": "",
+        "label": "",
+        "max_examples": 1000,
+        "num_epochs": 3,
+        "seed": 0,
+    },
 }
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, read from a file, with all keys that a run has today."""
-    config = {
-        name: dict(section) if isinstance(section, dict) else section for name, section in config.items()
-    }
+    """The configuration of a run, as read from its file, with the keys that a run has today.
+
+    Sections that are missing stay missing; a configuration of fine-tuning comes back unchanged.
+    """
+    if "task" in config:
+        return config
+    config = copy.deepcopy(config)
     for key, value in DEFAULTS_OF_LATER_KEYS.items():
         section, _, name = key.rpartition(".")
-        (config[section] if section else config).setdefault(name, value)
-    # Older runs have the keys of all objectives.
-    config["objective"] = clean_objective(config["objective"])
+        if not section or section in config:
+            (config[section] if section else config).setdefault(name, copy.deepcopy(value))
+    if "model" in config:
+        config["model"] = upgrade_encoder(config["model"])
+    if "objective" in config:  # which had the keys of all objectives
+        config["objective"] = clean_objective(config["objective"])
     return config
+
+
+def upgrade_encoder(fields: dict[str, Any]) -> dict[str, Any]:
+    """config.model, or the fields of one encoder (model.json of a fine-tuned model), as `upgrade_config`."""
+    fields = {"relative_bias": None} | fields
+    if fields.get("disentangled"):
+        # There was a choice between two ways to compute the same.
+        kept = {key: value for key, value in fields["disentangled"].items() if key != "implementation"}
+        fields["disentangled"] = kept
+    return fields
+
+
+def upgrade_datasets(entries: list[dict[str, Any]], config: dict[str, Any]) -> list[dict[str, Any]]:
+    """datasets.json of a run with `config`; before there were stages, entries had no weight and no first
+    step."""
+    if not entries or "first_step" in entries[0]:
+        return entries
+    return [
+        entry | {"weight": weight, "first_step": 0}
+        for entry, weight in zip(entries, config["data"]["weights"], strict=True)
+    ]
+
+
+def with_tuples(value: Any) -> Any:
+    """The same with a tuple for every list: JSON knows lists alone, recipes and the command line tuples."""
+    if isinstance(value, dict):
+        return {key: with_tuples(child) for key, child in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,13 +1,12 @@
-"""The stages of a run: short rows first and long ones at the end, a batch that grows, another mixture.
+"""The stages of a run: short rows first and long ones at the end, a growing batch, another mixture.
 
-config.stages holds a pair for each stage after the first: the step that it begins with, counted from 0, and
-what changes then:
+config.stages holds a pair for each stage after the first: the number of steps done before it, and the keys
+that change with their new values:
 
-    stages=((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512", "train.batch_size":
-    64}),)
+    stages=((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)
 
-What a stage does not name stays as it was in the stage before. The learning rate follows the steps of the
-whole run.
+A stage inherits all other values from the stage before it. The learning-rate schedule is that of the whole
+run.
 """
 
 import contextlib
@@ -16,39 +15,37 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# What a stage may change, section.key; of those in COUNTS the value is a number of 1 or more.
+# The keys that a stage may change. Those in COUNTS take a whole number, 1 or more.
 COUNTS = ("data.sequence_length", "train.batch_size", "train.num_microbatches")
 KEYS = ("data.datasets", "data.weights", *COUNTS)
 EXAMPLE = """((900000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)"""
 
 
 class Stage(NamedTuple):
-    """Steps first_step … end - 1, counted from 0; `config` is the whole configuration as it is in this
-    stage."""
+    """A part of a run with one configuration."""
 
-    first_step: int
-    end: int
-    config: dict[str, Any]
+    first_step: int  # counted from 0
+    end: int  # the step after its last
+    config: dict[str, Any]  # the whole configuration, with this stage's changes
 
     @property
     def num_examples(self) -> int:
-        """Rows that its steps train on."""
+        """Number of rows that its steps train on."""
         return (self.end - self.first_step) * self.config["train"]["batch_size"]
 
 
 def make_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
-    """The stages of a run in their order, at least one; together they are its steps 0 …
-    config.train.num_steps - 1.
+    """The stages of a run in order, at least one; together they cover its steps 0 … train.num_steps - 1.
 
     Raises:
-      ValueError: config.stages is not as the text above says.
+      ValueError: config.stages is malformed; names the entry and what is expected.
     """
     entries, num_steps = [_check_entry(entry) for entry in config["stages"]], config["train"]["num_steps"]
     starts = [0, *(first_step for first_step, _ in entries), num_steps]
     if entries and any(one >= other for one, other in itertools.pairwise(starts)):
         raise ValueError(
-            f"config.stages: got stages from the steps {starts[1:-1]} on, expected growing numbers, all of "
-            f"them between 0 and config.train.num_steps={num_steps}, and neither of the two."
+            f"config.stages: got stages from the steps {starts[1:-1]} on, expected growing numbers above 0 "
+            f"and below config.train.num_steps={num_steps}."
         )
     stages = [Stage(0, starts[1], config)]
     for (first_step, changes), end in zip(entries, starts[2:], strict=True):
@@ -57,30 +54,26 @@ def make_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
 
 
 def stage_at(config: dict[str, Any], num_done: int) -> Stage:
-    """The stage of the last of `num_done` steps; the first one where none is done."""
+    """The stage of the last of `num_done` steps; the first stage if no step is done."""
     return next(stage for stage in make_stages(config) if num_done <= stage.end)
 
 
 def last_stage(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run's last stage as one without stages: what goes on from the run goes on from
-    there."""
-    without = {"stages": ()}
-    return (
-        make_stages(without | config)[-1].config | without
-    )  # a run made before there were stages has no such key
+    """The configuration of a run's last stage, without stages: used by runs that continue from this one."""
+    return make_stages(config)[-1].config | {"stages": ()}
 
 
 @contextlib.contextmanager
 def stage_errors(stage: Stage) -> Iterator[None]:
-    """Context in which a ValueError is made to say that a stage is meant, where it is not the first."""
+    """Context that adds to a ValueError which stage it is about, unless it is the first."""
     try:
         yield
     except ValueError as error:
         if stage.first_step == 0:
             raise
         raise ValueError(
-            f"config.stages, in the stage from step {stage.first_step} on: {error} What a stage changes is "
-            "set in config.stages."
+            f"config.stages, in the stage from step {stage.first_step} on: {error} Change that entry of "
+            "config.stages."
         ) from error
 
 
@@ -104,7 +97,7 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
     ):
         raise ValueError(
             f"config.stages: got {entry!r}, expected pairs of the step that a stage begins with, 1 or more, "
-            f"and what changes then, as in {EXAMPLE}."
+            f"and a dictionary of the keys that change, as in {EXAMPLE}."
         )
     first_step, changes = entry
     where = f"config.stages, in the stage from step {first_step} on"
@@ -112,12 +105,8 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, n=1)
             raise ValueError(
-                f"{where}: got {key!r}, expected of {', '.join(KEYS)}."
-                + (
-                    f" Did you mean {near[0]!r}?"
-                    if near
-                    else " Nothing else can change in the course of a run."
-                )
+                f"{where}: got {key!r}, expected one of {', '.join(KEYS)}."
+                + (f" Did you mean {near[0]!r}?" if near else " Nothing else can change during a run.")
             )
         if key in COUNTS and not _is_count(value):
             raise ValueError(f"{where}: got {key}={value!r}, expected a number of 1 or more.")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
-from electra_jax.huggingface.names import flatten, from_file, unflatten
+from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import Params, PublishedModule, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
@@ -78,28 +79,26 @@ def encoder_of_run(
     """
     published = to_published(jax.device_get(params), model)
     module = published["discriminator" if "discriminator" in published else "generator"]
-    wanted = flatten(_encoder_params(abstract_encoder(module.config, tokenizer)))
-    leaves = flatten(module.params)
-    kept = unflatten({path: leaves[path] for path in wanted})
+    wanted = flatten_dict(_encoder_params(abstract_encoder(module.config, tokenizer)), sep="/")
+    leaves = flatten_dict(module.params, sep="/")
+    kept = unflatten_dict({path: leaves[path] for path in wanted}, sep="/")
     return PretrainedEncoder(name, module.config, tokenizer, kept)
 
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
-    fields = from_config_json(
-        model.config, implementation="skew", enhanced_mask_decoder=False, dtype="float32"
-    )
+    fields = from_config_json(model.config, enhanced_mask_decoder=False, dtype="float32")
     config = make_encoder_config(fields)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
-    abstract = flatten(_encoder_params(abstract_encoder(config, tokenizer)))
+    abstract = flatten_dict(_encoder_params(abstract_encoder(config, tokenizer)), sep="/")
     shapes = {leaf: value.shape for leaf, value in abstract.items()}
     found = from_file(model.family, "discriminator", model.arrays, shapes)
     if found.missing:
         raise ValueError(
             f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another type of model?"
         )
-    return PretrainedEncoder(name, config, tokenizer, unflatten(found.leaves))
+    return PretrainedEncoder(name, config, tokenizer, unflatten_dict(found.leaves, sep="/"))
 
 
 def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
+from electra_jax.configuration.checks import check_values
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.figures import plot
@@ -74,7 +75,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     for note in data.notes:
         print(note, file=sys.stderr)
     mesh = make_mesh(config["mesh"])
-    _check_batch_sizes(config, plan.sweep, mesh)
+    _check_settings(config, plan.sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config})
@@ -99,9 +100,11 @@ def _run_of(result: Result) -> Run:
     return Run(result.model, result.settings, result.seed)
 
 
-def _check_batch_sizes(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
+def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
     for settings in sweep:
-        batch_size = apply_settings(config, settings)["train"]["batch_size"]
+        applied = apply_settings(config, settings)
+        check_values(applied)
+        batch_size = applied["train"]["batch_size"]
         if batch_size % mesh.size:
             raise ValueError(
                 f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from electra_jax.huggingface.names import flatten, unflatten
+from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
@@ -44,7 +45,7 @@ def save_model(
         unfinished = Path(temporary, directory.name)
         unfinished.mkdir()
         write_json(unfinished / MODEL_FILE, {"encoder": dataclasses.asdict(encoder), **description})
-        arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(params).items()}
+        arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
         save_file(arrays, unfinished / PARAMS_FILE)
         adopt_tokenizer(tokenizer.directory, unfinished / TOKENIZER, lowercase=None)
         if directory.exists():
@@ -68,10 +69,10 @@ def load_model(directory: Path) -> SavedModel:
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
     description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
-    encoder = make_encoder_config(description.pop("encoder"))
+    encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
     return SavedModel(
         encoder,
         description,
         load_tokenizer(str(directory / TOKENIZER)),
-        unflatten(load_file(directory / PARAMS_FILE)),
+        unflatten_dict(load_file(directory / PARAMS_FILE), sep="/"),
     )

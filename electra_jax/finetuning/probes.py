@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tokenizers.load import Tokenizer
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
@@ -195,6 +196,7 @@ def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
             f"config: got {probe['config']!r} without {', '.join(missing)}, expected a configuration of "
             "fine-tuning such as configs/finetune.py:task=trec6."
         )
+    check_values(settings)
     for key, least in (("num_epochs", 1), ("max_examples", 0)):
         if probe[key] < least:
             raise ValueError(f"{key}: got {probe[key]}, expected {least} or more.")

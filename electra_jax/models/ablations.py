@@ -21,7 +21,7 @@ LEFT, RIGHT = 1, -1  # `EncoderInputs.direction`
 
 
 class DiscriminatorModel(nn.Module):
-    """A discriminator alone: what replaces its tokens has no parameters."""
+    """A discriminator alone, for a fixed generator, which has no parameters."""
 
     config: PretrainingConfig
 
@@ -45,12 +45,11 @@ class TokenModel(PretrainingModel):
     """A generator, and in the discriminator's place an encoder of its shape that predicts tokens (ELECTRA
     §3.5).
 
-    With a gate it also gives, from one linear map of each state, the logit of D_t, the weight of copying the
-    input token. The paper calls it a sigmoid layer; that it is a linear map of the last state is not
-    verified.
+    With a gate, a linear map of each state also gives the logit of D_t, the weight of copying the input
+    token. The paper calls it a sigmoid layer; that it is a linear map of the last state is not verified.
     """
 
-    has_gate: bool
+    has_gate: bool  # whether it can copy the input token
 
     def setup(self):
         super().setup()
@@ -71,8 +70,8 @@ class TokenModel(PretrainingModel):
     def predict_tokens(
         self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array | None, is_training: bool
     ) -> tuple[VocabularyLogits, jax.Array | None]:
-        """Corrupted ids [B, L] → logits over the vocabulary at `positions_BP`, everywhere with None; and the
-        gate's [B, L]."""
+        """Corrupted ids [B, L] → logits over the vocabulary at `positions_BP` (None: everywhere), and the
+        gate's logits [B, L] (None without a gate)."""
         shared = self._shared_tables()
         x_BLE = self.embeddings_of["discriminator"](ids_BL, inputs, is_training, shared)
         x_BLD = self.discriminator(x_BLE, inputs, is_training)
@@ -84,7 +83,7 @@ class TokenModel(PretrainingModel):
 
 
 class AdversarialModel(PretrainingModel):
-    """ELECTRA's model with a baseline for what the generator earns at a position: a linear map of its state
+    """ELECTRA's model with a baseline for the generator's reward at a position: a linear map of its state
     there."""
 
     def setup(self):
@@ -112,11 +111,11 @@ class AdversarialModel(PretrainingModel):
 
 
 class TwoTowerModel(nn.Module):
-    """Electric: a discriminator whose logit is an energy, and a noise model that knows both sides of a token
-    but never itself.
+    """Electric: a discriminator whose logit is an energy, and a noise model that sees both sides of a token
+    but not the token.
 
-    The noise model is two encoders of the generator's shape, of which each attends in one direction
-    (google-research/electra run_pretraining.py, two_tower_generator). The embeddings are shared by all three.
+    The noise model consists of two encoders of the generator's shape, each of which attends in one direction
+    (google-research/electra run_pretraining.py, two_tower_generator). All three encoders share embeddings.
     """
 
     config: PretrainingConfig
@@ -142,9 +141,9 @@ class TwoTowerModel(nn.Module):
         )
 
     def generate(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> VocabularyLogits:
-        """Ids [B, L], not masked → logits at every position t, from the left tower's state at t − 1 and the
-        right one's at t + 1. Beyond the edge of a document there is zero. The released code wraps around
-        there, to a state that has seen t.
+        """Unmasked ids [B, L] → logits at every position t, from the left tower's state at t − 1 and the
+        right tower's at t + 1; zeros beyond the edge of a document. The released code wraps around there, to
+        a state that has seen t.
         """
         x_BLE = self.embeddings(ids_BL, inputs, is_training)
 

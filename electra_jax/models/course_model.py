@@ -1,5 +1,4 @@
-"""Generator and discriminator of MCL: ELECTRA's, with a head of its own for each way in which a token can be
-wrong.
+"""Generator and discriminator of MCL: ELECTRA's, with one detection head for each kind of wrong token.
 
 Shapes: B batch, L length, C courses.
 """
@@ -14,7 +13,7 @@ from electra_jax.models.pretraining import PretrainingModel
 
 
 class CourseModel(PretrainingModel):
-    """`detect` judges the rows of several courses in one pass; the rest is `PretrainingModel`'s."""
+    """A `PretrainingModel` that judges the rows of several courses in one pass."""
 
     def setup(self):
         super().setup()
@@ -31,8 +30,8 @@ class CourseModel(PretrainingModel):
     def detect(
         self, ids: jax.Array, inputs: EncoderInputs, courses: tuple[str, ...], is_training: bool
     ) -> list[jax.Array]:
-        """Corrupted ids [B·C, L] of `courses`, those of a row beside each other → logits [B, L] of each, by
-        its own head."""
+        """Corrupted ids [B·C, L], in which the courses of a row are adjacent → logits [B, L] of each course,
+        from its head."""
         heads = {
             "rtd": self.discriminator_predictions,
             "std": self.discriminator_swap_predictions,
@@ -46,7 +45,8 @@ class CourseModel(PretrainingModel):
 
 
 def unstack(tree: Any, num_courses: int) -> list[Any]:
-    """Of arrays [B·C, …], those of a row beside each other, one tree of [B, …] for each course."""
+    """One tree of arrays [B, …] for each course, from arrays [B·C, …] in which the courses of a row are
+    adjacent."""
 
     def of_course(index: int) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, num_courses, *x.shape[1:])[:, index], tree)

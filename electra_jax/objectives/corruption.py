@@ -29,6 +29,13 @@ class MaskedBatch(NamedTuple):
     uniforms_BP: jax.Array  # float32 in [0, 1), one per slot, turned into a sample by inverse CDF
 
 
+class RandomTokens(NamedTuple):
+    """Chosen tokens that become any token."""
+
+    prob: float  # share of the chosen tokens
+    vocab_size: int  # ids are drawn below it
+
+
 def masked_targets(batch: MaskedBatch) -> tuple[jax.Array, jax.Array]:
     """`Objective.targets` of a masked batch: the original ids [B, P] at the masked positions, and weights."""
     return batch.targets_BP, batch.weights_BP
@@ -48,13 +55,12 @@ def mask_tokens(
     mask_prob: float,
     mask_token_prob: float,
     type_vocab_size: int,
-    random_token_prob: float = 0.0,
-    vocab_size: int = 0,
+    random_tokens: RandomTokens | None = None,
 ) -> MaskedBatch:
     """Choose positions by `masking`, a key of MASKING, and write [MASK] on them.
 
     A chosen token becomes [MASK] with probability `mask_token_prob` (ELECTRA's code 0.85, its paper's text
-    and DeBERTaV3 1.0), any token of the vocabulary with `random_token_prob` (BERT: 0.8 and 0.1;
+    and DeBERTaV3 1.0), any token of the vocabulary with `random_tokens.prob` (BERT: 0.8 and 0.1;
     create_pretraining_data.py), and otherwise stays unchanged.
     """
     ids_BL = ids_BL.astype(jnp.int32)
@@ -65,9 +71,11 @@ def mask_tokens(
     targets_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=1)
     share_BP = jax.random.uniform(mask_key, shape)
     written_BP = jnp.where(share_BP < mask_token_prob, special.mask, targets_BP)
-    if random_token_prob:
-        random_BP = jax.random.randint(jax.random.fold_in(mask_key, 1), shape, 0, vocab_size, jnp.int32)
-        is_random_BP = (share_BP >= mask_token_prob) & (share_BP < mask_token_prob + random_token_prob)
+    if random_tokens is not None:
+        random_BP = jax.random.randint(
+            jax.random.fold_in(mask_key, 1), shape, 0, random_tokens.vocab_size, jnp.int32
+        )
+        is_random_BP = (share_BP >= mask_token_prob) & (share_BP < mask_token_prob + random_tokens.prob)
         written_BP = jnp.where(is_random_BP, random_BP, written_BP)
     masked_ids_BL = write_tokens(ids_BL, positions_BP, written_BP, weights_BP)
     return MaskedBatch(

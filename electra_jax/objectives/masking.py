@@ -1,13 +1,12 @@
-"""Masking as DeBERTa's code does it: one position of every few tokens, so that masks are neither crowded nor
-far apart.
+"""Masking as in DeBERTa's code: one position in every window of a few tokens, so masks are evenly spread.
 
 microsoft/DeBERTa, apps/tasks/mlm_task.py, NGramMaskGenerator with max_gram = 1, which its RTD task uses. The
-candidates of a row – the tokens that are not special – are cut into windows, and one candidate of each is
+candidates of a row, its tokens that are not special, are cut into windows, and one candidate of each is
 chosen. There are more windows than predictions, because 1/mask_prob is rounded down: 85 for 77 in a full row
-of 512. The released code keeps the first 77, so it never predicts the last 50 tokens or so. Keeping a random
+of 512. The released code keeps the first 77, so it never predicts about the last 50 tokens. Keeping a random
 subset instead treats all windows alike.
 
-Windows do not know documents: they run on from one to the next in packed rows.
+In packed rows a window may span two documents.
 
 Shapes: B batch, L length, P masked positions, W windows, K = min(P, W), N any length.
 """
@@ -35,14 +34,15 @@ def choose_windowed_positions(
     *,
     keeps_first_windows: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Positions [B, P], one in each window that is kept, and weights [B, P] (1 used, 0 not).
+    """Positions [B, P], one in each kept window, and weights [B, P] (1 used, 0 not).
 
-    Of a row with n tokens, min(P, max(1, round(n·mask_prob))) are predicted, or one a window where that is
-    fewer; never [CLS], [SEP], [MASK], [UNK] or padding. Used slots come first and their positions ascend;
-    unused ones hold position 0.
+    A row with n tokens has min(P, max(1, round(n·mask_prob))) predictions, but at most one per window; [CLS],
+    [SEP], [MASK], [UNK] and padding are never chosen. Used slots come first and their positions ascend;
+    unused slots hold position 0.
 
-    Args: keeps_first_windows: as the released code. Otherwise the windows kept are a uniformly random subset
-      of the row's.
+    Args:
+      keeps_first_windows: as in the released code; otherwise a uniformly random subset of the row's windows
+        is kept.
     """
     length = ids_BL.shape[1]
     window_size = int(1 / mask_prob)
@@ -56,8 +56,8 @@ def choose_windowed_positions(
     start_1W = jnp.arange(num_windows)[None, :] * window_size
     width_BW = jnp.clip(
         num_candidates_B1 - start_1W, 0, window_size
-    )  # less in a row's last window, 0 beyond it
-    # A window that does not exist draws an offset too, but is not kept.
+    )  # smaller in a row's last window, 0 beyond it
+    # A window beyond the last one draws an offset too, but is not kept.
     rank_BW = start_1W + jax.random.randint(offset_key, width_BW.shape, 0, jnp.maximum(width_BW, 1))
     chosen_BW = jnp.take_along_axis(candidates_BL, rank_BW, axis=1)
 
@@ -71,10 +71,10 @@ def choose_windowed_positions(
 
 
 def num_to_predict(inputs: EncoderInputs, mask_prob: float) -> jax.Array:
-    """[B, 1] int32, at most P: for every possible number of tokens the released code's count, made while
-    tracing.
+    """Number of predictions [B, 1] int32, at most P, as in the released code.
 
-    In float64, half to even, as Python's round: in float32 15 % of 190 tokens would be 29, not 28.
+    A table with the count for every number of tokens is made while tracing, in float64 and rounding half to
+    even, as Python's round: in float32, 15 % of 190 tokens would be 29, not 28.
     """
     length = inputs.segments_BL.shape[1]
     count_N = np.clip(
@@ -84,12 +84,11 @@ def num_to_predict(inputs: EncoderInputs, mask_prob: float) -> jax.Array:
 
 
 def priority(key: jax.Array, is_window_BW: jax.Array, keeps_first_windows: bool) -> jax.Array:
-    """[B, W]: 0 for the window to be kept before all others, 1 for the next, and so on; those that do not
-    exist come last."""
+    """Rank [B, W] of each window: the window with rank 0 is kept first. Windows beyond a row's last one come
+    last."""
     if keeps_first_windows:
         return jnp.arange(is_window_BW.shape[1])[None, :]
-    # A random permutation of the windows that exist: they are a row's first, and those that do not stay where
-    # they are.
+    # A random permutation of the windows that exist, which come first in a row; the others keep their place.
     return jnp.where(is_window_BW, jax.random.uniform(key, is_window_BW.shape), 1.0).argsort(axis=1)
 
 

@@ -15,7 +15,7 @@ from electra_jax.models.flops import generator_flops, masked_head_flops
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import MaskedLanguageModel
 from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
-from electra_jax.objectives.corruption import MASKING, MaskedBatch, mask_tokens, masked_targets
+from electra_jax.objectives.corruption import MASKING, MaskedBatch, RandomTokens, mask_tokens, masked_targets
 from electra_jax.objectives.metrics import prediction_metrics
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
@@ -86,14 +86,9 @@ def make_prepare(
     objective: Mapping[str, Any],
     special: SpecialTokens,
     type_vocab_size: int,
-    *,
-    random_token_prob: float = 0.0,
-    vocab_size: int = 0,
+    random_tokens: RandomTokens | None = None,
 ) -> Callable[[jax.Array, jax.Array], MaskedBatch]:
     """Masking as configured: (key, ids [B, L]) → MaskedBatch.
-
-    Args:
-      random_token_prob: share of the chosen tokens that become any token of `vocab_size`.
 
     Raises:
       ValueError: config.objective.masking is unknown.
@@ -112,8 +107,7 @@ def make_prepare(
             masking=objective["masking"],
             mask_token_prob=objective["mask_token_prob"],
             type_vocab_size=type_vocab_size,
-            random_token_prob=random_token_prob,
-            vocab_size=vocab_size,
+            random_tokens=random_tokens,
         )
 
     return prepare
@@ -139,20 +133,15 @@ def make_mlm_objective(
     Raises:
       ValueError: more random tokens than config.objective.mask_token_prob leaves.
     """
-    most = 1.0 - objective["mask_token_prob"]
-    if not 0.0 <= objective["random_token_prob"] <= most + EPSILON:
+    random_prob, most = objective["random_token_prob"], 1.0 - objective["mask_token_prob"]
+    if not 0.0 <= random_prob <= most + EPSILON:
         raise ValueError(
-            f"config.objective.random_token_prob: got {objective['random_token_prob']}, expected "
+            f"config.objective.random_token_prob: got {random_prob}, expected "
             f"0 … {most:g}, what config.objective.mask_token_prob leaves."
         )
     model, encoder = MaskedLanguageModel(config), config.discriminator
-    prepare = make_prepare(
-        objective,
-        special,
-        encoder.type_vocab_size,
-        random_token_prob=objective["random_token_prob"],
-        vocab_size=encoder.vocab_size,
-    )
+    random_tokens = RandomTokens(random_prob, encoder.vocab_size) if random_prob else None
+    prepare = make_prepare(objective, special, encoder.type_vocab_size, random_tokens)
 
     def loss(params, batch, normalizers, dropout_key, carry):
         value, sums = mlm_loss(

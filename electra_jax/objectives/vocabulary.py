@@ -1,9 +1,9 @@
 """From the generator's states at masked positions to loss terms and samples: over the whole vocabulary at
-once, or in chunks under a memory bound.
+once, or in chunks, which bounds memory.
 
-In chunks no [B, P, V] array exists, forward or backward. A pass over the vocabulary carries the running
-maximum, sums of the softmax and the sample drawn so far; the backward pass computes each chunk's logits
-again.
+With chunks no [B, P, V] array exists, forward or backward. A pass over the vocabulary carries the running
+maximum, the sums of the softmax and the sample drawn so far; the backward pass recomputes each chunk's
+logits.
 
 Shapes: B batch, P masked positions, N = B·P rows, E embedding_size, V vocab, C chunk of the vocabulary, K
 sampling block.
@@ -19,7 +19,7 @@ from flax import linen as nn
 from electra_jax.models.dropout import mix
 from electra_jax.models.layers import broadcast_to_rank, einsum_f32
 
-SAMPLING_BLOCK = 128  # vocabulary entries a block of the two-level inverse CDF
+SAMPLING_BLOCK = 128  # vocabulary entries per block of the two-level inverse CDF
 
 
 class VocabularyPredictions(NamedTuple):
@@ -45,8 +45,8 @@ def predict_vocabulary(
     """Loss terms of logits = x·tableᵀ + bias, and a sample for each uniform number in [0, 1).
 
     Args:
-      chunk_size: vocabulary entries at a time; 0 for all at once, which is faster while [B, P, V] fits.
-      dtype: to which the operands of products are rounded; sums and logits are float32.
+      chunk_size: vocabulary entries per chunk; 0: all at once, which is faster if [B, P, V] fits in memory.
+      dtype: the operands of matrix products are rounded to it; sums and logits are float32.
     """
     if chunk_size == 0:
         return _predict_at_once(x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype)
@@ -69,9 +69,9 @@ def _predict_at_once(
         einsum_f32("BPE,VE->BPV", dtype, x_BPE, table_VE), ("batch", None, "vocab")
     )
     logits_BPV += broadcast_to_rank(bias_V, 3)
-    # Of V numbers a position the loss and the accuracy need the maximum, the sum and the target's logit. The
-    # target is picked by comparing indices: that stays inside a shard of the vocabulary and has no scatter as
-    # its derivative.
+    # The loss and the accuracy need three numbers per position: the maximum, the sum and the target's logit.
+    # The target is picked by comparing indices: that stays inside a shard of the vocabulary, and its
+    # derivative has no scatter.
     max_BP = jax.lax.stop_gradient(logits_BPV.max(axis=-1))
     exp_BPV = jnp.exp(logits_BPV - max_BP[..., None])
     total_BP = exp_BPV.sum(axis=-1)
@@ -86,8 +86,8 @@ def _predict_at_once(
 
 
 def sample_tokens(logits: jax.Array, uniforms: jax.Array, temperature: float) -> jax.Array:
-    """Ids […] drawn from softmax(logits […, V] / temperature) by inverse CDF: one uniform a position, not one
-    a vocabulary entry. No gradient."""
+    """Ids […] drawn from softmax(logits […, V] / temperature) by inverse CDF, from one uniform number per
+    position instead of one per vocabulary entry. No gradient."""
     logits = jax.lax.stop_gradient(logits).astype(jnp.float32) / temperature
     # Not normalised: the draw is scaled by the total instead.
     return _inverse_cdf(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), uniforms)
@@ -106,9 +106,10 @@ def _inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
 
 
 def _first_above(cumulative: jax.Array, threshold: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Index of the first entry above the threshold, and the threshold less what lies before that entry.
+    """Index of the first entry above the threshold, and the threshold minus the cumulative sum before that
+    entry.
 
-    The threshold is kept below the last sum, so that rounding can never select an entry of weight zero.
+    The threshold is kept below the last sum, so rounding can never select an entry of weight zero.
     """
     threshold = jnp.minimum(threshold, cumulative[..., -1] * (1.0 - 2.0**-23))
     index = (cumulative <= threshold[..., None]).sum(axis=-1, dtype=jnp.int32)
@@ -117,13 +118,13 @@ def _first_above(cumulative: jax.Array, threshold: jax.Array) -> tuple[jax.Array
 
 
 def _pick(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """The targets' logits, 0 for a target outside."""
+    """The targets' logits; 0 for a target outside the chunk."""
     index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     return jnp.where(index == targets[..., None], logits, 0.0).sum(axis=-1)
 
 
 class _Options(NamedTuple):
-    """What is known while tracing."""
+    """Constants of the traced program."""
 
     chunk_size: int
     temperature: float
@@ -132,7 +133,7 @@ class _Options(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """What is known after some chunks, all [N]."""
+    """State after some chunks, all [N]."""
 
     max: jax.Array
     total: jax.Array  # Σ exp(logit − max)
@@ -168,7 +169,7 @@ def _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, uniforms_N):
 
 
 def _advance(options: _Options, running: _Running, logits_NC, targets_N, uniforms_N, start) -> _Running:
-    """One chunk more, that starts with vocabulary entry `start`."""
+    """The state after one more chunk, which starts with vocabulary entry `start`."""
     max_N = jnp.maximum(running.max, logits_NC.max(axis=-1))
     shift_N = jnp.where(jnp.isinf(running.max), 0.0, running.max - max_N)
     centered_NC = logits_NC - max_N[:, None]
@@ -195,8 +196,8 @@ def _advance(options: _Options, running: _Running, logits_NC, targets_N, uniform
 
 
 def _derived_uniforms(uniforms_N, start, draw: int) -> jax.Array:
-    """Further uniform numbers in [0, 1), by hashing: scaling one back to [0, 1) after every decision would
-    use up its bits."""
+    """Further uniform numbers in [0, 1), by hashing: rescaling one number to [0, 1) after every decision
+    would use up its bits."""
     bits_N = mix(jax.lax.bitcast_convert_type(uniforms_N, jnp.uint32)) + jnp.asarray(
         2 * start + draw, jnp.uint32
     )
@@ -239,9 +240,9 @@ def _logits(options: _Options, x_NE, table_CE, bias_C) -> jax.Array:
 
 def _over_chunks(options: _Options, advance, carry, table_VE, bias_V):
     """Fold advance(carry, start, table [C, E], bias [C]) → (carry, outputs [C, …]) over the vocabulary; the
-    outputs are joined.
+    outputs are concatenated.
 
-    The last chunk may be shorter: it is a call of its own, so that the table need not be copied to pad it.
+    The last chunk may be shorter. It gets a separate call, which saves a padded copy of the table.
     """
     vocab_size, chunk_size = table_VE.shape[0], options.chunk_size
     num_whole = vocab_size // chunk_size

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from electra_jax.configuration.stages import make_stages
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.planning.chips import GIB, chip_of, price_of
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, measure_step
@@ -50,7 +50,7 @@ def plan_stages(
     """
     available = chip_of(device)[1].memory
     devices = absent_devices(device)
-    for stage in make_stages(config):
+    for stage in resolve(config).stages:
         if is_searching:
             best, step, trials = _search_execution(stage.config, devices, available)
         else:

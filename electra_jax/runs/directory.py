@@ -7,8 +7,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from electra_jax.configuration.migration import DEFAULTS_OF_LATER_KEYS
-from electra_jax.configuration.objectives import clean_objective
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.training.writers import read_metrics
 
 # What may change when a run resumes: what it reports and how often, and the devices it runs on.
@@ -25,8 +24,6 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
         return
     old = _flat_settings(json.loads(path.read_text()))
     new = _flat_settings(json.loads(json.dumps(description)))
-    later = {f"config.{key}": value for key, value in DEFAULTS_OF_LATER_KEYS.items()}
-    old = {key: value for key, value in later.items() if key in new} | old
     keys = sorted(old.keys() | new.keys())
     differing = [key for key in keys if old.get(key) != new.get(key) and not _may_change(key)]
     if differing:
@@ -40,12 +37,8 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
 
 
 def _flat_settings(description: dict[str, Any]) -> dict[str, Any]:
-    """The description as {"config.section.key": value}, without keys of config.objective that its objective
-    does not read, since older runs have the keys of all objectives."""
-    config = description["config"]
-    if "objective" in config:
-        config = config | {"objective": clean_objective(config["objective"])}
-    return flatten_dict(description | {"config": config}, sep=".")
+    """The description as {"config.section.key": value}, as this version would have written it."""
+    return flatten_dict(description | {"config": upgrade_config(description["config"])}, sep=".")
 
 
 def _may_change(key: str) -> bool:

@@ -22,10 +22,10 @@ from flax.traverse_util import flatten_dict
 
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from electra_jax.configuration.flags import CHECKOUT
-from electra_jax.configuration.stages import make_stages
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
-from electra_jax.runs.inputs import RunInputs, dataset_values, open_inputs
+from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.training.program import make_program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -212,16 +212,14 @@ def check_workdir(workdir: Path) -> Finding:
 
 def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInputs]) -> Finding:
     """The datasets, opened and read as in training; on success the inputs are appended to `opened`."""
-    names = [
-        name for stage in make_stages(config) for name in dataset_values(stage.config["data"])["datasets"]
-    ]
-    samples = [name for name in names if name.startswith(SAMPLE_PREFIX)]
+    resolved = resolve(config)
+    samples = [name for name in resolved.datasets if name.startswith(SAMPLE_PREFIX)]
     if samples and jax.process_count() > 1:
         raise ValueError(
             f"config.data.datasets: got {samples[0]!r} in a run of {jax.process_count()} processes, "
             "expected the directory of a dataset that all of them see."
         )
-    inputs = open_inputs(config, workdir)
+    inputs = open_inputs(resolved, workdir)
     described = []
     for stage in inputs.stages:
         for mixture in (stage.mixture, stage.held_out):

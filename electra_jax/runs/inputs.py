@@ -1,4 +1,5 @@
-"""What a configuration, its data, the devices and a run directory come to, and whether they fit together."""
+"""The inputs of a run, opened and checked: whether configuration, data, devices and run directory fit
+together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,12 @@ from jax.sharding import Mesh
 from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
-from electra_jax.configuration.stages import Stage, make_stages, stage_errors
+from electra_jax.configuration.resolve import ResolvedConfig
+from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, is_main_process
 from electra_jax.distributed.sharding import check_batch
-from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
+from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import forward_flops, make_objective
@@ -21,28 +23,26 @@ from electra_jax.runs.directory import check_run_directory
 
 
 class StageInputs(NamedTuple):
-    """A `Stage` and what it trains on. `mixture` begins with its first step; `reads_on` says that its
-    datasets and weights are those of the stage before."""
+    """A `Stage` and its data."""
 
     first_step: int
     end: int
     config: dict[str, Any]
-    mixture: Mixture
+    mixture: Mixture  # starts with the examples of `first_step`
     held_out: Mixture
-    flops_per_token: float
-    reads_on: bool
+    flops_per_token: float  # forward
+    reads_on: bool  # whether its datasets and weights are those of the stage before
 
 
 class RunInputs(NamedTuple):
-    """`config` with its datasets and weights as tuples; `description` is what the run directory and
-    checkpoints keep."""
+    """Everything that training needs."""
 
-    config: dict[str, Any]
+    config: dict[str, Any]  # resolved, and frozen
     model: PretrainingConfig
     mesh: Mesh
     stages: tuple[StageInputs, ...]
     objective: Objective
-    description: dict[str, Any]
+    description: dict[str, Any]  # what the run directory and checkpoints keep: "config" and "data"
 
     @property
     def tokenizer(self) -> Path:
@@ -54,21 +54,17 @@ class RunInputs(NamedTuple):
         return self.stages[0].mixture.infos[0].tokenizer_fingerprint
 
 
-def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
-    """All that training needs, opened and checked. Writes nothing but the sample corpus, where config.data
-    asks for it.
+def open_inputs(resolved: ResolvedConfig, workdir: Path) -> RunInputs:
+    """Open and check everything that training needs. Writes nothing but the sample corpus, if config.data
+    names it.
 
     Raises:
       ValueError: config, data, mesh and run directory do not fit together.
       OSError: a dataset cannot be read.
     """
-    config = config | {"data": config["data"] | dataset_values(config["data"])}
-    model = make_pretraining_config(
-        config["model"], LayerExecution(config["train"]["layers"], config["train"]["remat"])
-    )
+    config, model = resolved.values, resolved.model
     mesh = make_mesh(config["mesh"])
-    check_intervals(config)
-    stages = open_stages(make_stages(config), model, mesh, workdir)
+    stages = open_stages(resolved.stages, model, mesh, workdir)
     objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     description = {
         "config": config,
@@ -81,20 +77,19 @@ def open_inputs(config: dict[str, Any], workdir: Path) -> RunInputs:
 def open_stages(
     stages: Sequence[Stage], model: PretrainingConfig, mesh: Mesh, workdir: Path
 ) -> tuple[StageInputs, ...]:
-    """The data of every stage, opened and checked.
+    """Open and check the data of every stage.
 
     Raises:
       ValueError, OSError: see `open_inputs`.
     """
-    found = []
     for stage in stages:
         with stage_errors(stage):
-            data, train = stage.config["data"] | dataset_values(stage.config["data"]), stage.config["train"]
-            check_batch(train["batch_size"], train["num_microbatches"], mesh)
-        found.append((stage._replace(config=stage.config | {"data": data}), make_sources(data, workdir)))
-    all_sources = continue_sources([(sources, stage.num_examples) for stage, sources in found])
+            check_batch(stage.config["train"]["batch_size"], stage.config["train"]["num_microbatches"], mesh)
+    all_sources = continue_sources(
+        [(make_sources(stage.config["data"], workdir), stage.num_examples) for stage in stages]
+    )
     opened: list[StageInputs] = []
-    for (stage, _), sources in zip(found, all_sources, strict=True):
+    for stage, sources in zip(stages, all_sources, strict=True):
         mixtures, held_out = [one.mixture for one in opened], [one.held_out for one in opened]
         data = stage.config["data"]
         with stage_errors(stage):
@@ -110,31 +105,8 @@ def open_stages(
     return tuple(opened)
 
 
-def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
-    """config.data.datasets and weights as tuples of one length: a single directory may be a plain string.
-
-    Raises:
-      ValueError: no directory is given, or not one weight for each.
-    """
-    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
-    datasets = tuple(str(path) for path in datasets if path != "")
-    if not datasets:
-        raise ValueError(
-            "config.data.datasets: no dataset is given. Build one with `python -m data_pipelines.corpus "
-            f"--train … --validation … --tokenizer … --sequence_length {data['sequence_length']} --packing "
-            "documents --out DIR` (--help explains it), then pass --config.data.datasets=DIR."
-        )
-    weights = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
-    if len(weights) != len(datasets) or not all(isinstance(weight, int | float) for weight in weights):
-        raise ValueError(
-            f"config.data.weights: got {tuple(weights)} for {len(datasets)} datasets, expected a number for "
-            f"each. Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares."
-        )
-    return {"datasets": datasets, "weights": tuple(float(weight) for weight in weights)}
-
-
 def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
-    """The datasets of config.data; the sample corpus is prepared under `workdir` first, by the first process.
+    """The datasets of config.data. The main process prepares the sample corpus under `workdir` first.
 
     Raises:
       ValueError, OSError: see `prepare_sample`.
@@ -156,18 +128,8 @@ def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
     return sources
 
 
-def check_intervals(config: dict[str, Any]) -> None:
-    """Raises ValueError when something should happen every zero or fewer steps."""
-    for key in ("log.every", "eval.every", "checkpoint.every", "checkpoint.keep", "train.num_steps"):
-        section, name = key.split(".")
-        if config[section][name] < 1:
-            raise ValueError(f"config.{key}: got {config[section][name]}, expected 1 or more.")
-    if config["probe"]["every"] < 0:
-        raise ValueError(f"config.probe.every: got {config['probe']['every']}, expected 0 (never) or more.")
-
-
 def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixture) -> None:
-    """Raises ValueError when rows are longer, or ids larger, than the model can take."""
+    """Raises ValueError when rows are longer, or ids larger, than the model allows."""
     length, expected = mixture.sequence_length, config["data"]["sequence_length"]
     if length != expected:
         raise ValueError(

@@ -14,6 +14,7 @@ from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
@@ -60,7 +61,7 @@ def pretrain(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    inputs = open_inputs(config, workdir)
+    inputs = open_inputs(resolve(config), workdir)
     if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
         check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
 

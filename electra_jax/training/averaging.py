@@ -6,15 +6,6 @@ from typing import Any
 import jax
 
 
-def check_decay(decay: float) -> None:
-    """Raises ValueError when config.train.ema_decay is not in [0, 1)."""
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(
-            f"config.train.ema_decay: got {decay}, expected 0 (no average is kept) or a number below 1, "
-            "for example 0.999."
-        )
-
-
 def interpolate(average: Any, params: Any, weight: float | jax.Array) -> Any:
     """average + weight · (params − average), leaf by leaf.
 

@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
-from electra_jax.training.averaging import check_decay
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
@@ -34,11 +33,9 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
     the same in all stages.
 
     Raises:
-      ValueError: the mesh does not divide a parameter, the optimizer groups do not cover the parameters, or
-        config.train.ema_decay is not in [0, 1).
+      ValueError: the mesh does not divide a parameter, or the optimizer groups do not cover the parameters.
     """
     train, length = config["train"], config["data"]["sequence_length"]
-    check_decay(train["ema_decay"])
     params, logical_axes = abstract_params(objective, length)
     optimizers, schedule = make_optimizers(
         config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen

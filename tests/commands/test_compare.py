@@ -142,6 +142,7 @@ def test_embedding_sharing_by_command_and_again(data, environment, tmp_path):
         "module": "electra_jax.compare",
         "config": "configs/debug.py",
         "train__num_steps": 8,
+        "optimizer__warmup_steps": 2,
         "eval__every": 8,
         "checkpoint__every": 8,
         "arguments": ("--suite=embedding_sharing", "--seeds=1"),

@@ -11,6 +11,7 @@ import pytest
 from ml_collections import config_dict
 
 from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.doctor_checks import check_sizes, format_bytes
 from electra_jax.runs.inputs import open_inputs
@@ -122,7 +123,7 @@ def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):
         {key: value for key, value in changes.items() if key != "data.datasets"}
     )
     config.data.datasets = (str(data / "corpus"),)
-    inputs = open_inputs(config.to_dict(), tmp_path / "run")
+    inputs = open_inputs(resolve(config.to_dict()), tmp_path / "run")
     with axis_context(inputs.mesh):
         state = make_program(inputs.config, inputs.objective, inputs.mesh).init()
     on_device = sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(state))

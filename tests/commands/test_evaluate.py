@@ -50,7 +50,7 @@ def test_some_of_the_tasks_can_be_chosen():
     assert set(load_config("configs/evaluate.py").tasks) == {"sst2", "cola", "ud", "squad"}
     assert set(load_config("configs/evaluate.py:data=DIR,tasks=ud+cola").tasks) == {"ud", "cola"}
     with pytest.raises(
-        ValueError, match=r"argument tasks: got 'udd', expected some of sst2, cola, ud, squad with \+ between"
+        ValueError, match=r"argument tasks: got 'udd', expected some of sst2, cola, ud, squad, joined by \+"
     ):
         load_config("configs/evaluate.py:tasks=ud+udd")
 
@@ -67,7 +67,12 @@ def config(data, tmp_path):
         {
             key: value
             for key, value in tiny_run.values(
-                data, train__num_steps=4, eval__every=4, checkpoint__every=4, log__every=2
+                data,
+                train__num_steps=4,
+                optimizer__warmup_steps=2,
+                eval__every=4,
+                checkpoint__every=4,
+                log__every=2,
             ).items()
             if key != "data.datasets"
         }

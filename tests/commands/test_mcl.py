@@ -13,7 +13,9 @@ from flax import linen as nn
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import encoder_shape
-from electra_jax.objectives.mcl import HEADS, Courses, mcl_flops, only_courses
+from electra_jax.objectives.course_losses import Courses
+from electra_jax.objectives.course_weights import only_courses
+from electra_jax.objectives.mcl import HEADS, mcl_flops
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.metrics import summarize
@@ -161,7 +163,8 @@ params = jax.eval_shape(lambda: nn.meta.unbox(objective.init(key(), LENGTH)))
 def loss(params, ids):
     batch = objective.prepare(key(1), ids)
     return objective.phases[0].loss(params, batch, objective.normalizers(batch), None, None)
-print(hashlib.sha256(str(jax.make_jaxpr(loss)(params, jnp.ones((8, LENGTH), jnp.int32))).encode()).hexdigest())
+program = jax.make_jaxpr(loss)(params, jnp.ones((8, LENGTH), jnp.int32))
+print(hashlib.sha256(str(program).encode()).hexdigest())
 """
 
 

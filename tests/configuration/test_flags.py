@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from electra_jax.runs.inputs import dataset_values
+from electra_jax.configuration.resolve import dataset_values
 from support.command_lines import read_command_line
 from support.paths import ROOT
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from data_pipelines.tasks.encoding import EncodedExample, encode_examples
 from data_pipelines.tasks.labels import UNKNOWN
@@ -14,7 +15,6 @@ from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
 from electra_jax.finetuning.task_types import make_task_type
-from electra_jax.huggingface.names import flatten
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
 from support.tiny import SPECIAL
@@ -164,7 +164,7 @@ def test_a_saved_model_reads_back_and_replaces_an_older_one(data, tmp_path, mode
     assert saved.encoder == encoder and saved.description == {"labels": ["a"], "metrics": {"f1": 0.2}}
     assert saved.tokenizer.fingerprint == tokenizer.fingerprint
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["x"]
-    for name, array in flatten(params).items():
-        np.testing.assert_array_equal(flatten(saved.params)[name], array)
+    for name, array in flatten_dict(params, sep="/").items():
+        np.testing.assert_array_equal(flatten_dict(saved.params, sep="/")[name], array)
     with pytest.raises(FileNotFoundError, match=r"no model\.json in it, expected a directory under models/"):
         load_model(tmp_path)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from electra_jax.models.course_model import unstack
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.corruption import chosen_positions
+from electra_jax.objectives.course_losses import Courses
+from electra_jax.objectives.course_weights import active_courses
 from electra_jax.objectives.courses import (
     confusion_table,
     correct_generator,
@@ -20,7 +22,6 @@ from electra_jax.objectives.courses import (
     stack,
     swap_tokens,
 )
-from electra_jax.objectives.mcl import Courses, active_courses
 from support.tiny import SPECIAL, key, mcl, mcl_arguments
 
 LENGTH, NUM_ROWS = 40, 4

@@ -8,9 +8,9 @@ from configs import deberta_v3, electra, mcl
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import param_shardings
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.objectives.mcl import make_mcl_objective
 from electra_jax.objectives.deberta_v3 import make_deberta_v3_objective
 from electra_jax.objectives.electra import make_electra_objective
+from electra_jax.objectives.mcl import make_mcl_objective
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.state import abstract_params

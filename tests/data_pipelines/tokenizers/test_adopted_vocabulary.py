@@ -120,7 +120,13 @@ def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monk
 @pytest.mark.slow
 def test_training_with_it_and_what_the_run_keeps(electra_data, environment, tmp_path):
     workdir = tmp_path / "run"
-    choices = {"model__vocab_size": ROWS, "train__num_steps": 8, "eval__every": 8, "checkpoint__every": 4}
+    choices = {
+        "model__vocab_size": ROWS,
+        "train__num_steps": 8,
+        "optimizer__warmup_steps": 2,
+        "eval__every": 8,
+        "checkpoint__every": 4,
+    }
     outcome = start(workdir, electra_data, environment, **choices)
     assert outcome.returncode == 0, outcome.stderr
     kept, trained = load_tokenizer(str(workdir / "tokenizer")), load_run(workdir)

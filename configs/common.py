@@ -1,0 +1,137 @@
+"""What the recipes of pre-training share: every section of a configuration, each key explained once.
+
+A recipe calls `make_recipe` with the values that its paper states; it inherits all others from here.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+REQUIRED = object()  # no default: every recipe states its own value
+
+SHARED: dict[str, dict[str, Any]] = {
+    # The two encoders (models/config.py checks the values). A recipe adds type_vocab_size,
+    # layer_norm_epsilon, and the sub-sections generator and discriminator with the shape of each encoder.
+    "model": {
+        "vocab_size": REQUIRED,  # a dataset with a smaller vocabulary fits, too
+        "embedding_size": REQUIRED,
+        "max_position_embeddings": 512,
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "initializer_range": 0.02,
+        # "published", or "local": attention heads that start on neighbouring tokens (models/initializers.py).
+        "initializer": "published",
+        "dtype": "float32",  # of computation; "bfloat16" on TPU and GPU
+        "position": REQUIRED,  # "absolute", or "disentangled" or "relative_bias" with their section below
+        "disentangled": None,
+        "relative_bias": None,
+        # "tied": one table, updated jointly (DeBERTaV3's ES). "none": two tables (NES; ELECTRA §3.2). "gdes":
+        # gradient-disentangled embedding sharing (DeBERTaV3 §3.3).
+        "embedding_sharing": "tied",
+    },
+    # The method. These keys serve every objective; the keys that only one of them reads, with their defaults,
+    # are in its row of electra_jax/objectives/registry.py.
+    "objective": {
+        "name": REQUIRED,
+        "mask_prob": 0.15,
+        "mask_token_prob": 1.0,  # share of the chosen tokens that become [MASK]; the others stay
+        # "uniform", as ELECTRA; "windows", one token of every few; "windows_released", the same as in
+        # DeBERTa's code, which never reaches the tail of a row (objectives/masking.py).
+        "masking": "uniform",
+        "temperature": 1.0,  # of the generator's samples
+        # Vocabulary entries per chunk in losses over the vocabulary. 0, all at once, is faster as long as the
+        # logits [rows, masked positions, vocabulary] fit in memory.
+        "vocab_chunk_size": 0,
+        "gen_weight": 1.0,  # of the generator's loss
+        # What replaces tokens: "model", or for electra, electra_15 and deberta_v3 a fixed distribution,
+        # "unigram" (as frequent as in the batch) or "uniform" (ELECTRA §3.2): no generator is trained then.
+        "generator": "model",
+    },
+    "data": {
+        # Directories made by `python -m data_pipelines.corpus`, or the sample, which is downloaded and
+        # prepared in the run directory: enough to see a recipe run, far too little text to train it.
+        "datasets": ("sample:wikitext2",),
+        "weights": (1.0,),  # share of the examples that come from each dataset
+        "sequence_length": REQUIRED,
+        "seed": 0,
+        "prefetch": 2,  # batches
+    },
+    "optimizer": {
+        "learning_rate": REQUIRED,
+        "discriminator_learning_rate": 0.0,  # 0: learning_rate
+        "schedule": REQUIRED,  # "warmup_times_decay" or "warmup_then_decay" (training/schedules.py)
+        "warmup_steps": REQUIRED,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "weight_decay": 0.01,
+        "bias_correction": False,  # Adam's; BERT, ELECTRA and DeBERTa leave it out
+        "clip_norm": 1.0,
+        # (pattern, learning-rate multiplier, weight-decay multiplier): the first match decides.
+        "groups": ((r"LayerNorm|bias", 1.0, 0.0), (r".*", 1.0, 1.0)),
+    },
+    "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # devices along each axis; -1: all that remain
+    "train": {
+        "num_steps": REQUIRED,
+        "batch_size": REQUIRED,  # rows of all devices together
+        "num_microbatches": 1,  # parts of the batch, whose gradients are added up
+        # On accelerators: "scanned" layers compile as one loop. remat="dense" (all but products with
+        # parameters) or "full" recomputes activations to save memory. `python -m electra_jax.plan` shows what
+        # fits.
+        "layers": "unrolled",
+        "remat": "none",
+        # Gradients cross the network in this type, once a step: each data shard adds up its own in float32
+        # over all microbatches. With float32 and mesh.fsdp above 1 they cross in every microbatch, so that
+        # each device keeps only its part.
+        "gradient_dtype": "float32",
+        # Above 0, such as 0.999 or 0.9999, a moving average of the parameters is kept: after every update
+        # average += (1 - ema_decay) · (parameters - average), from the first step on (training/averaging.py).
+        # It takes the memory of the parameters once more. eval/ and probe/ then measure the average, and
+        # export, fine-tuning, init_from and soup read it.
+        "ema_decay": 0.0,
+        "seed": 0,
+    },
+    "eval": {"every": 10_000, "batch_size": REQUIRED, "max_batches": 100, "seed": 1},
+    # Every `every` steps (0: never) the encoder is measured on a task, by a linear classifier on its frozen
+    # states and by a short fine-tuning. `config` is a fine-tuning recipe; a value below that is not ""
+    # replaces the value of that name in its section `task`: your own files and their columns.
+    "probe": {
+        "every": 0,
+        "config": "configs/finetune.py:task=trec6",
+        "train": "",
+        "validation": "",
+        "text": "",
+        "pair": "",
+        "label": "",
+        "max_examples": 1000,  # of each split, chosen at random; 0: all
+        "num_epochs": 3,
+        "seed": 0,
+    },
+    # init_from: a run, or an imported model, whose parameters this run starts from (configs/continued.py).
+    "checkpoint": {"every": 5_000, "keep": 3, "init_from": ""},
+    # peak_flops: peak FLOP/s of a device, for model_flops_utilization; 0: not stated.
+    "log": {"every": 100, "tensorboard": False, "progress": True, "peak_flops": 0.0},
+}
+
+# What changes during the run: pairs of the number of steps done by then and the new values, which hold until
+# a later stage changes them (configs/README.md has examples, configuration/stages.py the rules).
+STAGES = ()
+
+
+def make_recipe(**sections: dict[str, Any]) -> config_dict.ConfigDict:
+    """The shared sections with a recipe's values in them. Only `model` and `objective` may add keys.
+
+    Raises:
+      ValueError: a section or key that does not exist here, or one that a recipe must state and does not.
+    """
+    if unknown := sections.keys() - SHARED.keys():
+        raise ValueError(f"recipe: got sections {sorted(unknown)}, expected some of {sorted(SHARED)}.")
+    config: dict[str, Any] = {"stages": STAGES}
+    for name, shared in SHARED.items():
+        given = sections.get(name, {})
+        if name not in ("model", "objective") and (unknown := given.keys() - shared.keys()):
+            raise ValueError(f"recipe: got {name}.{sorted(unknown)}, expected some of {sorted(shared)}.")
+        config[name] = shared | given
+        if missing := [key for key, value in config[name].items() if value is REQUIRED]:
+            raise ValueError(f"recipe: {name}.{missing} missing, for which configs/common.py has no default.")
+    return config_dict.ConfigDict(config)

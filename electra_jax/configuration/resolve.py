@@ -1,0 +1,105 @@
+"""From the configuration that a command was given to one that is complete, checked and cannot change.
+
+Every command that trains, or asks what training would need, calls `resolve` once. What comes after it reads
+plain values: tuples are tuples, each stage is a whole configuration, and nothing checks them again.
+"""
+
+import dataclasses
+from typing import Any, NoReturn
+
+from electra_jax.configuration.checks import check_values, check_warmup
+from electra_jax.configuration.stages import Stage, make_stages, stage_errors
+from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
+from electra_jax.objectives.registry import objective_row
+
+
+class FrozenDict(dict):
+    """A dictionary that cannot be changed. JSON takes it, and `|` makes a new dictionary of it, as of any
+    other."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("This configuration is resolved and cannot change. Change it before `resolve`.")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __deepcopy__(self, memo: dict) -> dict[str, Any]:
+        return _thaw(self)
+
+    def __reduce__(self) -> tuple:
+        return freeze, (_thaw(self),)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedConfig:
+    """A configuration of pre-training after `resolve`. All dictionaries in it are frozen."""
+
+    values: dict[str, Any]  # the whole configuration; config.json of a run keeps it
+    model: PretrainingConfig
+    stages: tuple[Stage, ...]  # at least one; each with the whole configuration of its steps
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets of all stages, as config.data names them."""
+        return tuple(path for stage in self.stages for path in stage.config["data"]["datasets"])
+
+
+def resolve(config: dict[str, Any]) -> ResolvedConfig:
+    """Complete, check and freeze a configuration of pre-training.
+
+    Args:
+      config: as a recipe or a file gives it; lists may stand for tuples. It is not changed.
+
+    Raises:
+      ValueError: a value is not allowed, or values do not fit together; names the key and how to change it.
+    """
+    config = config | {"objective": {**objective_row(config["objective"]).settings, **config["objective"]}}
+    check_values(config)
+    check_warmup(config)
+    train = config["train"]
+    model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
+    config |= {"data": config["data"] | dataset_values(config["data"])}
+    return ResolvedConfig(freeze(config), model, tuple(map(_resolve_stage, make_stages(config))))
+
+
+def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
+    """config.data.datasets and weights as tuples of one length: a single directory may be a plain string.
+
+    Raises:
+      ValueError: no directory is given, or not one weight for each.
+    """
+    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
+    datasets = tuple(str(path) for path in datasets if path != "")
+    if not datasets:
+        raise ValueError(
+            "config.data.datasets: got none, expected the directory of a dataset. Build one with `python -m "
+            "data_pipelines.corpus --train … --validation … --tokenizer … --sequence_length "
+            f"{data['sequence_length']} --packing documents --out DIR` (--help explains it), then pass "
+            "--config.data.datasets=DIR."
+        )
+    weights = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
+    if len(weights) != len(datasets) or not all(isinstance(weight, int | float) for weight in weights):
+        raise ValueError(
+            f"config.data.weights: got {tuple(weights)} for {len(datasets)} datasets, expected a number for "
+            f"each. Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares."
+        )
+    return {"datasets": datasets, "weights": tuple(float(weight) for weight in weights)}
+
+
+def freeze(value: Any) -> Any:
+    """A copy that cannot be changed: lists become tuples, dictionaries `FrozenDict`s."""
+    if isinstance(value, dict):
+        return FrozenDict({key: freeze(child) for key, child in value.items()})
+    return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _thaw(child) for key, child in value.items()}
+    return tuple(map(_thaw, value)) if isinstance(value, tuple) else value
+
+
+def _resolve_stage(stage: Stage) -> Stage:
+    with stage_errors(stage):
+        data = stage.config["data"] | dataset_values(stage.config["data"])
+    return stage._replace(config=freeze(stage.config | {"data": data}))

@@ -1,0 +1,143 @@
+"""Every recipe with every argument: it builds, resolves, and has no key that nobody reads."""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import config_dict
+
+from configs import common, deberta_v3, debug, electra, evaluate, finetune, mcl
+from electra_jax.configuration.checks import RULES, check_values
+from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.resolve import resolve
+from electra_jax.conversion.import_checkpoint import RECIPES
+from electra_jax.objectives.registry import OBJECTIVES
+from support.paths import ROOT
+
+ELECTRA_OBJECTIVES = sorted(OBJECTIVES.keys() - {"deberta_v3", "mcl"})
+PRETRAINING = [
+    *(
+        f"configs/electra.py:size={size},objective={name}"
+        for size in electra.RECIPES
+        for name in ELECTRA_OBJECTIVES
+    ),
+    *(
+        f"configs/deberta_v3.py:size={size},objective={name}"
+        for size in deberta_v3.RELEASED_MODEL_RATES
+        for name in ("deberta_v3", "mlm")
+    ),
+    *(f"configs/deberta_v3.py:size={size},variant=released_script" for size in deberta_v3.RELEASED_SCRIPT),
+    *(
+        f"configs/mcl.py:size={size},objective={name}"
+        for size in mcl.RECIPES
+        for name in ("mcl", "electra", "mlm")
+    ),
+    *(f"configs/debug.py:model={model}" for model in debug.MODELS),
+    *(f"configs/debug.py:objective={name}" for name in ELECTRA_OBJECTIVES),
+]
+FINETUNING = [
+    f"configs/finetune.py:task={task},model={model},size={size},sift={sift}"
+    for task in finetune.TASKS
+    for model, sizes in finetune.MODELS.items()
+    for size in sizes
+    for sift in ("true", "false")
+]
+
+
+@functools.cache
+def recipe(argument):
+    return load_config(argument).to_dict()
+
+
+@pytest.mark.parametrize("argument", PRETRAINING)
+def test_a_recipe_of_pretraining_resolves(argument):
+    config = recipe(argument)
+    resolved = resolve(config)
+    assert resolved.stages[0].config == resolved.values == config
+
+
+def test_recipes_of_finetuning_have_allowed_values():
+    for argument in FINETUNING:
+        check_values(recipe(argument))
+
+
+@pytest.mark.parametrize("argument", ["data=x", "data=x,model=electra,size=base", "data=x,tasks=ud+squad"])
+def test_the_recipe_of_an_evaluation_resolves(argument):
+    config = evaluate.get_config(argument).to_dict()
+    resolve(config["pretraining"])
+    for task in config["tasks"].values():
+        check_values(task)
+
+
+def source():
+    """The text of everything that may read a configuration."""
+    paths = [path for package in ("electra_jax", "data_pipelines") for path in (ROOT / package).rglob("*.py")]
+    unread = ("checks.py", "migration.py")  # they name keys, and need none of the values
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.name not in unread)
+
+
+def test_every_key_of_every_recipe_is_read_somewhere():
+    keys = {
+        key for argument in (*PRETRAINING, *FINETUNING) for key in flatten_dict(recipe(argument), sep=".")
+    }
+    text = source()
+    assembled = [re.sub(r"{\w+}", r"\\w+", name) for name in re.findall(r'f"(\w*{\w+}\w*)"', text)]
+    unread = [
+        key
+        for key in sorted(keys)
+        if not re.search(rf"""["'.]{key.rpartition(".")[2]}\b""", text)
+        and not any(re.fullmatch(name, key.rpartition(".")[2]) for name in assembled)
+    ]
+    assert unread == []
+
+
+def test_every_rule_is_about_a_key_that_a_recipe_has():
+    keys = {
+        key for argument in (*PRETRAINING, *FINETUNING) for key in flatten_dict(recipe(argument), sep=".")
+    }
+    assert RULES.keys() - keys == set()
+
+
+ELSEWHERE = """
+import sys
+from electra_jax.configuration.flags import find_recipe, load_config
+from electra_jax.finetuning.probes import finetuning_config
+for recipe in sys.argv[1:]:
+    finetuning_config(load_config(recipe).to_dict())  # reads the recipe that config.probe names
+print(open(find_recipe("configs/prices.json")).read())
+"""
+
+
+def test_recipes_are_found_from_any_folder(tmp_path):
+    command = [sys.executable, "-c", ELSEWHERE, *{*RECIPES.values(), "configs/debug.py"}]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    outcome = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert outcome.returncode == 0 and '"v5e"' in outcome.stdout, outcome.stderr
+
+
+def test_a_recipe_states_what_has_no_default_and_nothing_unknown():
+    given = {
+        "model": {"vocab_size": 8, "embedding_size": 8, "position": "absolute"},
+        "objective": {"name": "electra"},
+        "data": {"sequence_length": 8},
+        "optimizer": {"learning_rate": 1.0, "schedule": "warmup_times_decay", "warmup_steps": 0},
+        "train": {"num_steps": 1, "batch_size": 1},
+        "eval": {"batch_size": 1},
+    }
+    config = common.make_recipe(**given)
+    assert isinstance(config, config_dict.ConfigDict) and config.train.seed == 0 and config.stages == ()
+    for changes, message in (
+        ({"eval": {}}, r"eval\.\['batch_size'\] missing"),
+        ({"train": given["train"] | {"steps": 1}}, r"train\.\['steps'\], expected some of \['batch_size', "),
+        ({"training": {}}, r"sections \['training'\], expected some of \['checkpoint', "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            common.make_recipe(**given | changes)
+    config.train.batch_size = 2
+    assert common.make_recipe(**given).train.batch_size == 1  # recipes share no section
