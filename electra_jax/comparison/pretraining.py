@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from electra_jax.comparison.equal_flops import equal_flops_runs
 from electra_jax.comparison.suites import Suite, objective, setting
+from electra_jax.configuration.resolve import resolve
 from electra_jax.finetuning.results import Result
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.soups.averaging import SoupOptions, make_soup
@@ -38,9 +39,12 @@ def pretrain_suite(
     """
     results = []
     # Seed by seed, so that an early look shows every variant.
-    plan = list(itertools.product(range(num_seeds), suite.variants))
-    for index, (seed, name) in enumerate(plan):
-        runs = suite_runs(suite, config, name, seed, workdir)
+    plan = [
+        (seed, name, suite_runs(suite, config, name, seed, workdir))
+        for seed, name in itertools.product(range(num_seeds), suite.variants)
+    ]
+    check_runs(runs for *_, runs in plan)
+    for index, (seed, name, runs) in enumerate(plan):
         summary = pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
         results.append(Result(name, seed, suite.measure(workdir / name / f"seed_{seed}", summary)))
     for seed, (name, ingredients) in itertools.product(range(num_seeds), suite.soups.items()):
@@ -50,6 +54,15 @@ def pretrain_suite(
             make_soup(runs, directory, UNIFORM_SOUP)
         results.append(Result(name, seed, suite.measure_soup(directory)))
     return results
+
+
+def check_runs(variants: Iterable[Mapping[Path, dict[str, Any]]]) -> None:
+    """Raises ValueError, before the first run, if a configuration of any run does not resolve."""
+    for directory, config in itertools.chain.from_iterable(runs.items() for runs in variants):
+        try:
+            resolve(config)
+        except ValueError as error:
+            raise ValueError(f"{directory}: {error}") from error
 
 
 def pretrain_runs(runs: Mapping[Path, dict[str, Any]], progress: str) -> dict[str, Any]:
@@ -83,8 +96,11 @@ def pretrain_objectives(
     recipe.data.datasets = tuple(datasets)
     unchanged = setting({})
     directories = {name: workdir / "pretraining" / name for name in objectives}
-    plan = list(itertools.product(range(num_seeds), objectives))
-    for index, (seed, name) in enumerate(plan):
-        runs = equal_flops_runs(recipe, unchanged, [objective(name)], directories[name], seed)
+    plan = [
+        equal_flops_runs(recipe, unchanged, [objective(name)], directories[name], seed)
+        for seed, name in itertools.product(range(num_seeds), objectives)
+    ]
+    check_runs(plan)
+    for index, runs in enumerate(plan):
         pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
     return directories

@@ -111,7 +111,12 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
 
     monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
     config = load_config("configs/debug.py:model=mcl")
-    config.train.num_steps = 100
+    config.train.num_steps, config.optimizer.warmup_steps = 100, 20
+    message = r"mcl/seed_0: config\.optimizer\.warmup_steps: got 20, expected fewer than .*num_steps=20"
+    with pytest.raises(ValueError, match=message):
+        pretrain_suite(SUITES["courses"], config, tmp_path, 1)
+    assert not trained  # found before the first run
+    config.optimizer.warmup_steps = 10
     results = pretrain_suite(SUITES["courses"], config, tmp_path, 1)
     assert [result.model for result in results] == [*COURSES, "soup"]
     assert trained == [("rtd", 100), ("rtd_std", 50), ("rtd_std_itd", 33), ("mcl", 20)]
