@@ -2,10 +2,10 @@
 
 
 def parse_recipe_argument(arg: str | None, **defaults: str) -> dict[str, str]:
-    """Its values over `defaults`.
+    """The values of the argument; a key that it does not name keeps its default.
 
     Raises:
-      ValueError: a key that is not among the defaults.
+      ValueError: a key that has no default.
     """
     chosen = dict(defaults)
     for item in filter(None, (arg or "").split(",")):
