@@ -1,4 +1,4 @@
-"""The peer of fine-tuning in PyTorch: step by step what our own does, and its command."""
+"""Fine-tuning in PyTorch: its steps agree with ours; its command."""
 
 import json
 import shutil
@@ -65,8 +65,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def directories(data, tmp_path_factory):
-    """Family → Hugging Face directory of a tiny model, all of whose parameters are off their trivial
-    start."""
+    """Family → Hugging Face directory of a tiny model, none of whose parameters is 0 or 1."""
     found = {}
     for family, make in MODELS.items():
         found[family] = tmp_path_factory.mktemp("models") / family
@@ -81,7 +80,7 @@ def directories(data, tmp_path_factory):
 
 
 def make_rows(kind):
-    """Twenty rows of one or two texts, of different lengths: two whole batches of eight and a half."""
+    """Twenty rows of one or two texts, of different lengths: two and a half batches of eight."""
     source = np.random.default_rng(0)
     rows = []
     for index in range(20):
@@ -118,8 +117,8 @@ def make_rows(kind):
 
 
 def make_settings(kind, head, **optimizer):
-    """Of configs/finetune.py, without dropout, and so that warm-up, clipping and weight decay show within
-    three steps."""
+    """Settings of configs/finetune.py without dropout; warm-up, clipping and weight decay show within three
+    steps."""
     config = load_config("configs/finetune.py:task=trec6").to_dict()
     config["task"] |= {
         "kind": kind,
@@ -141,7 +140,7 @@ def make_settings(kind, head, **optimizer):
 
 
 def copy_head(module, head):
-    """Our head's parameters into PyTorch's."""
+    """Copy our head's parameters into PyTorch's."""
     with torch.no_grad():
         for name, ours in head.items():
             theirs = module.head.get_submodule(name)
@@ -150,7 +149,7 @@ def copy_head(module, head):
 
 
 def named_as_in_torch(family, params):
-    """Our parameters under the names that TaskModule has them by."""
+    """Our parameters under TaskModule's names."""
     encoder = to_file(
         FAMILIES[family], "discriminator", {part: params[part] for part in ("embeddings", "encoder")}
     )
@@ -187,7 +186,7 @@ def named_as_in_torch(family, params):
         ("deberta", "question_answering", "published", {}),
     ],
 )
-def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer, directories, tmp_path):
+def test_three_steps_agree_with_our_own_training(family, kind, head, optimizer, directories, tmp_path):
     config, rows = make_settings(kind, head, **optimizer), make_rows(kind)
     initial = load_encoder(str(directories[family]), tmp_path / "tokenizer")
     assert initial.special == SPECIAL
@@ -214,8 +213,7 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
     np.testing.assert_allclose(their_losses, losses, atol=1e-5, rtol=0)
     theirs = {name: value.detach().numpy() for name, value in module.named_parameters()}
     assert theirs.keys() == ours.keys()
-    # What is added to every key, or to the states of every token that could be the answer, a softmax does not
-    # see.
+    # A softmax does not change when a constant is added to all its inputs: these biases have no gradient.
     unseen = ("key.bias", "key_proj.bias")
     unseen += ("1.output.LayerNorm.bias", "classifier.bias") if kind == "question_answering" else ()
     for name, value in theirs.items():
@@ -223,7 +221,7 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
         assert np.abs(value - start[name]).max() > 1e-4 or name.endswith(unseen), name
 
 
-def test_heads_start_as_ours_do(directories):
+def test_heads_are_initialised_as_ours(directories):
     torch.manual_seed(0)
     std = {}
     for family in ("electra", "deberta"):
@@ -238,7 +236,7 @@ def test_heads_start_as_ours_do(directories):
     np.testing.assert_allclose(std["deberta"], [0.02, 0.02], rtol=0.15)
 
 
-def test_the_encoders_dropout_is_that_of_the_configuration(directories):
+def test_the_encoder_has_the_configured_dropout(directories):
     model = make_settings("tagging", "published")["model"] | {"hidden_dropout": 0.3, "attention_dropout": 0.2}
     encoder = load_module(str(directories["electra"]), "tagging", 3, SPECIAL, model).encoder
     assert {module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)} == {0.3, 0.2}
@@ -246,7 +244,7 @@ def test_the_encoders_dropout_is_that_of_the_configuration(directories):
 
 @pytest.fixture()
 def arguments(data, tmp_path):
-    """Flags of a small task in files: whether the first word is one of the first half of the words."""
+    """Flags of a small task in files: whether a text's first word is in the first half of the vocabulary."""
     words = sorted({word for line in (data / "train.txt").read_text().splitlines() for word in line.split()})[
         :60
     ]
@@ -267,13 +265,13 @@ def arguments(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_and_compares(directories, arguments, environment, tmp_path):
+def test_the_command_resumes_and_compares(directories, arguments, environment, tmp_path):
     start, beside, workdir = str(directories["electra"]), tmp_path / "ours", tmp_path / "torch"
     config = load_config("configs/finetune.py:task=local").to_dict()
     for key, value in arguments.items():
         section, _, name = key.partition(".")
         config[section][name] = value
-    # Our own results, as electra_jax.finetune leaves them, of another start too.
+    # Our own results as electra_jax.finetune writes them, also of another encoder.
     beside.mkdir()
     write_json(beside / "config.json", {"config": config})
     accuracies = {f"random:{start}": 0.5, start: 0.6}
@@ -288,11 +286,11 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
         ),
     )
 
-    first = torch_finetuning.run(config, workdir, start, range(1))
+    first = torch_finetuning.finetune_in_torch(config, workdir, start, range(1))
     assert [(result.model, result.seed) for result in first] == [(f"transformers:{start}", 0)]
     kept = json.loads((workdir / "results.json").read_text())
     assert kept == to_json(first) and 0 <= kept[0]["metrics"]["accuracy"] <= 1
-    # A value that no run gives stays, so seed 0 is not run again.
+    # An impossible value is kept, so seed 0 is not run again.
     write_json(workdir / "results.json", [kept[0] | {"metrics": {"accuracy": 0.123}}])
     done = subprocess.run(
         [
@@ -331,12 +329,12 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
     assert lines[4].split(" | ")[-1].startswith(f"{difference:+.3f} (")
 
 
-def test_what_does_not_fit_is_said(directories, arguments, tmp_path):
+def test_settings_that_do_not_match_are_rejected(directories, arguments, tmp_path):
     start, workdir = str(directories["electra"]), tmp_path / "torch"
     config = load_config("configs/finetune.py:task=local").to_dict()
     write_json(tmp_path / "config.json", {"config": {}})  # as in the directory of a run
     with pytest.raises(ValueError, match=r"--init_from=.*: got no .*config.json of a Hugging Face model"):
-        torch_finetuning.run(config, workdir, str(tmp_path), range(1))
+        torch_finetuning.finetune_in_torch(config, workdir, str(tmp_path), range(1))
     with pytest.raises(FileNotFoundError, match=r"there is no results\.json, expected the --workdir"):
         torch_finetuning.read_beside(tmp_path, config, start)
     write_json(tmp_path / "results.json", [])

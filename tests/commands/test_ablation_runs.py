@@ -207,7 +207,8 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
 )
 def test_what_was_not_exported_is_not_trained_on(name, generator, plain):
     section, notes = plain_objective({"name": name, "generator": generator, "mask_prob": 0.15})
-    assert section == {"name": plain, "generator": "model", "mask_prob": 0.15}
+    own = {"random_token_prob": 0.0} if plain == "mlm" else {}
+    assert section == {"name": plain, "generator": "model", "mask_prob": 0.15} | own
     assert len(notes) == (name != plain) + (generator != "model")
 
 

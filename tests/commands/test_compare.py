@@ -191,6 +191,6 @@ def test_load_run_keeps_a_checkpoint_that_is_being_saved(data, tmp_path):
 
 def test_load_run_needs_a_run_directory(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"expected a run directory of electra_jax\.pretrain, or one .* has no config"
+        FileNotFoundError, match=r"expected a run directory of electra_jax\.pretrain or of .* has no config"
     ):
         load_run(tmp_path)

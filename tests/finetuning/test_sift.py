@@ -109,7 +109,7 @@ def torch_penalty(model, layer_norm, ids, noise, sift):
     ("family", "name"),
     [("deberta", "DebertaV2ForSequenceClassification"), ("electra", "ElectraForSequenceClassification")],
 )
-def test_the_penalty_and_its_gradients_are_the_published_ones(family, name):
+def test_the_penalty_and_its_gradients_match_the_published_algorithm(family, name):
     config, ids, sift = (
         encoder_config(family),
         make_ids(),
@@ -162,7 +162,7 @@ def test_the_perturbation_stays_small_and_has_no_gradient():
     )
     assert abs(noise.mean()) < 1e-3 and 0.0085 < noise.std() < 0.01
     slope = np.random.default_rng(0).normal(size=noise.shape).astype(np.float32)
-    slope[0, 0] = 0.0  # nowhere to go
+    slope[0, 0] = 0.0  # no direction to move in
 
     def stepped(scale, learning_rate):
         return ascend(
@@ -182,7 +182,7 @@ def test_the_perturbation_stays_small_and_has_no_gradient():
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta"])
-def test_without_a_perturbation_embeddings_are_what_they_were(family):
+def test_embeddings_without_a_perturbation_are_unchanged(family):
     config, ids = encoder_config(family), jnp.asarray(make_ids())
     inputs, embeddings = derive_inputs(ids, SPECIAL, config.type_vocab_size), Embeddings(config)
     params = unbox(embeddings.init(key(), ids, inputs, False)["params"])
@@ -208,7 +208,7 @@ def test_without_a_perturbation_embeddings_are_what_they_were(family):
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta"])
-def test_a_perturbation_of_nothing_hardly_changes_the_outputs(family):
+def test_a_perturbation_of_zero_hardly_changes_the_outputs(family):
     model, ids = (
         TaskModel(encoder_config(family), SPECIAL, "classification", 2, "published", 0.0),
         jnp.asarray(make_ids()),
@@ -270,7 +270,7 @@ def test_the_penalty_of_every_task_type_by_hand(task_type):
     )
     found = sift_penalty(spy, {}, batch, wrap(jnp.asarray(clean)), PUBLISHED, key())
     assert [perturbation.shape for perturbation in spy.perturbations] == [(*batch.ids_BL.shape, 8)] * 2
-    assert spy.keys[0] != spy.keys[1]  # dropout masks of their own
+    assert spy.keys[0] != spy.keys[1]  # each pass draws its dropout mask
     if task_type == "regression":
         expected = 2 * np.square(clean - other)[:13].mean()
     elif task_type == "question_answering":  # eight tokens of context and [CLS]
@@ -305,7 +305,7 @@ def first_step(trainer, batch, step=None):
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta"])
-def test_without_a_weight_a_step_is_the_ordinary_one(family):
+def test_with_weight_zero_a_step_is_the_ordinary_one(family):
     batch, trainer = toy_batch("classification"), make_trainer(family, "classification")
     task_type = make_type("classification")
 
@@ -433,7 +433,7 @@ def test_values_can_be_swept(task, monkeypatch):
     assert made == [1e-4, 1e-3]
 
 
-def test_the_recipe_turns_it_on_with_its_published_settings():
+def test_the_recipe_turns_sift_on_with_its_published_settings():
     ordinary, sift = (
         load_config(f"configs/finetune.py:task=mnli,model=deberta,size=xsmall,sift={choice}")
         for choice in ("false", "true")
