@@ -1,5 +1,4 @@
-"""Run directories of ELECTRA's ablations: where they start from, what is exported of them, and what older
-ones lack."""
+"""Run directories of ELECTRA's ablations: initial runs, exports, imports, and runs of older versions."""
 
 import contextlib
 import json
@@ -25,7 +24,7 @@ from electra_jax.huggingface.restore import plain_objective
 from electra_jax.models.ablations import TokenModel, TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.runs.directory import check_run_directory, is_complete
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.summary import summarize_run
@@ -110,7 +109,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_with_other_parameters_is_refused(data, tmp_path):
+def test_an_initial_run_with_other_parameters_is_refused(data, tmp_path):
     initial, _ = run_of(tmp_path / "run", data, "electra", "unigram")
     fingerprint = load_run(initial).tokenizer.fingerprint
     check_initial(str(initial), config_of(data, "electra_15", "uniform"), fingerprint)
@@ -205,13 +204,14 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
         ("two_stage", "model", "two_stage"),
     ],
 )
-def test_what_was_not_exported_is_not_trained_on(name, generator, plain):
+def test_training_continues_with_an_objective_whose_modules_are_all_exported(name, generator, plain):
     section, notes = plain_objective({"name": name, "generator": generator, "mask_prob": 0.15})
-    assert section == {"name": plain, "generator": "model", "mask_prob": 0.15}
+    settings = OBJECTIVES[plain].settings
+    assert section == {"name": plain, "generator": "model", "mask_prob": 0.15, **settings}
     assert len(notes) == (name != plain) + (generator != "model")
 
 
-def test_runs_made_before_there_were_ablations_go_on(data, tmp_path):
+def test_runs_made_before_there_were_ablations_resume(data, tmp_path):
     run, _ = run_of(tmp_path / "run", data, "electra")
     new = json.loads((run / "config.json").read_text())
     old = json.loads(json.dumps(new))
