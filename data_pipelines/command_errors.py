@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
@@ -18,3 +18,9 @@ def errors_on_the_terminal() -> Iterator[None]:
         yield
     except EXPECTED as error:
         sys.exit(f"{PREFIX}{error}")
+
+
+def shorten(items: Sequence[str], max_shown: int = 4, separator: str = ", ") -> str:
+    """The first items as text, and how many more there are."""
+    rest = [f"… and {len(items) - max_shown} more"] if len(items) > max_shown else []
+    return separator.join([*items[:max_shown], *rest])

@@ -22,8 +22,9 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
-from electra_jax.benchmarks.suites import SUITES, print_figures, run_suite
+from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.configuration.flags import load_config, run_command
+from electra_jax.runs.summary import print_values
 
 
 def main() -> None:
@@ -33,13 +34,13 @@ def main() -> None:
         raise ValueError(f"--suite is missing: one of {', '.join(SUITES)}. --help describes them.")
     config = options.config or load_config(SUITES[options.suite].default_config)
     figures = run_suite(options.suite, config.to_dict(), rounds=options.rounds, steps=options.steps)
-    print_figures(figures)
+    print_values(figures, width=48, decimals=3)
     if options.json:
         write_json(Path(options.json), figures)
 
 
-def define_flags() -> None:
-    """The flags of this command besides --config."""
+def define_more_flags() -> None:
+    """Define the flags besides --config."""
     flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")
     flags.DEFINE_integer("rounds", 5, "Turns of each program.", lower_bound=1)
     text = "Timed steps in a turn, after one that is not timed."
@@ -48,4 +49,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, has_workdir=False, requires_config=False)
+    run_command(main, define_more_flags, has_workdir=False, requires_config=False)

@@ -50,8 +50,8 @@ def main() -> None:
         write_json(Path(options.json), {"stages": values})
 
 
-def define_flags() -> None:
-    """The flags of this command besides --config."""
+def define_more_flags() -> None:
+    """Define the flags besides --config."""
     chips = ", ".join(CHIPS)
     flags.DEFINE_string("device", None, f"Devices to plan for: {chips} with a topology or a number.")
     flags.DEFINE_boolean("search", False, "Look for the settings with which the batch fits at least cost.")
@@ -70,4 +70,4 @@ def define_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, has_workdir=False)
+    run_command(main, define_more_flags, has_workdir=False)

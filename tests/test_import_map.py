@@ -104,6 +104,8 @@ COMMANDS = (
     ),
     "data_pipelines.corpus",
     "data_pipelines.tokenizer",
+    "data_pipelines.sample.trec",
+    "data_pipelines.sample.wikitext2",
 )
 
 # Other package → the only modules and folders that may import it.

@@ -9,18 +9,18 @@ from typing import Any
 
 import jax
 
-from electra_jax.benchmarks.relative_attention import FORMS, attention_gradient
+from electra_jax.benchmarks.relative_attention import LAYERS, attention_gradient
 from electra_jax.benchmarks.training_step import Metrics
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.planning.compiled import compile_step, compiler_options
 
 
 def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size: int) -> Metrics:
-    """Temporary MiB of one attention layer, forward and backward, in each of FORMS."""
+    """Temporary MiB of one attention layer, forward and backward, in each of LAYERS."""
     encoder = make_pretraining_config(config["model"]).discriminator
     sharding = jax.sharding.SingleDeviceSharding(device)
     figures: Metrics = {}
-    for form in FORMS:
+    for form in LAYERS:
         function, shapes = attention_gradient(encoder, form, batch_size, config["data"]["sequence_length"])
         place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         shapes = jax.tree.map(place, shapes)

@@ -77,7 +77,7 @@ def attention_gradient(
     `form` is a key of LAYERS; "plain" scores content alone. Dropout is on, as in training.
     """
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
-    layer = LAYERS[form](encoder, is_main_process=False)
+    layer = LAYERS[form](encoder, is_first_layer=False)
     x_BLD = jax.ShapeDtypeStruct((batch_size, length, encoder.hidden_size), encoder.dtype)
     table_RD = jax.ShapeDtypeStruct(
         (2 * encoder.disentangled.position_buckets, encoder.hidden_size), encoder.dtype

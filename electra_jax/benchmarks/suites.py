@@ -31,12 +31,6 @@ def run_suite(name: str, config: dict[str, Any], *, rounds: int, steps: int) -> 
     return suite.run(config, rounds=rounds, steps=steps) if suite.is_timed else suite.run(config)
 
 
-def print_figures(figures: Metrics) -> None:
-    """Print one figure a line."""
-    for key, value in figures.items():
-        print(f"{key:48s} {value:,.3f}" if isinstance(value, float) else f"{key:48s} {value}")
-
-
 def cpu_suite(config: dict[str, Any], *, rounds: int, steps: int) -> Metrics:
     """ELECTRA's step beside PyTorch's.
 

@@ -1,14 +1,14 @@
-"""The peer of `python -m electra_jax.finetune`: the same fine-tuning with PyTorch and `transformers`, on the
-CPU.
+"""The fine-tuning of `python -m electra_jax.finetune` again, with PyTorch and `transformers`, on the CPU.
 
-    python -m electra_jax.benchmarks.torch_finetuning --config=configs/finetune.py:task=sst2,model=electra,size=base \\
-        --init_from=HF_DIR --seeds=5 --workdir=runs/sst2_torch --beside=runs/sst2
+    python -m electra_jax.benchmarks.torch_finetuning \\
+        --config=configs/finetune.py:task=sst2,model=electra,size=base --init_from=HF_DIR --seeds=5 \\
+        --workdir=runs/sst2_torch --beside=runs/sst2
 
-Token ids, batches, their order and the measures are those of our command with the same --config and the same
-overrides; the encoder, head, loss, dropout, optimizer and the head's first weights are PyTorch's
+Token ids, batches, their order and the metrics are those of our command with the same --config and the same
+overrides. The encoder, head, loss, dropout, optimizer and initial weights of the head are PyTorch's
 (torch_task.py). --beside is the --workdir of our command: its results come first in the table, and "mean
-difference" says whether the two agree. The same command again goes on where it stopped. It needs the packages
-of `pip install -e '.[test]'`.
+difference" compares the two. The same command again resumes. It needs the packages of
+`pip install -e '.[test]'`.
 """
 
 import json
@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
-from electra_jax.configuration import flags as command_line
-from electra_jax.configuration.flags import define_flags, parse_flags, silence_libraries
+from electra_jax.configuration.flags import run_command
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetune import RESULTS_FILE, report
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
+from electra_jax.finetuning.experiment import RESULTS_FILE, write_report
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import apply_settings
@@ -40,93 +39,96 @@ from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.finetuning.task_types import Rows, TaskType
 from electra_jax.runs.directory import check_run_directory
 
-PREFIX = "transformers:"  # before the directory: the name in the results
+PREFIX = "transformers:"  # before the directory in the names of results
 
 
-class TorchWorkbench(TaskFinetuner):
-    """The same task, rows and measures as ours; the model and its training are PyTorch's."""
+class TorchTaskFinetuner(TaskFinetuner):
+    """Our task, rows and metrics with PyTorch's model and training."""
 
-    def finetune(self, initial: PretrainedEncoder, settings: dict[str, Any], seed: int) -> Finetuned:
-        """One run; `initial` gives the directory and the tokenizer.
+    def finetune(self, encoder: PretrainedEncoder, settings: dict[str, Any], seed: int) -> Finetuned:
+        """Fine-tune once; `encoder` gives the directory and the tokenizer.
 
-        Raises: ValueError, OSError: see `load_module`; rows too short for the task. FloatingPointError: it
-          diverged.
+        Raises:
+          ValueError: the rows are too short for the task, or see `load_module`.
+          OSError: see `load_module`.
+          FloatingPointError: the training diverged.
         """
-        config, kind, special = apply_settings(self.config, settings), self.kind, initial.special
+        config, special = apply_settings(self.config, settings), encoder.special
+        task_type, train_config = self.task_type, config["train"]
+        batch_size, num_epochs = train_config["batch_size"], train_config["num_epochs"]
         torch.manual_seed(seed)
-        module = load_module(initial.name, kind.name, kind.num_outputs, special, config["model"])
-        encoded, size = self._encode(initial), (config["train"]["batch_size"], config["train"]["num_epochs"])
-        num_steps = num_training_steps(len(encoded["train"]), *size)
-        batches = training_batches(kind, encoded["train"], *size, seed, special.pad)
-        losses = train(module, kind.name, batches, num_steps, config, special)
-        bar = tqdm(
-            losses, total=num_steps, desc=f"seed {seed}", leave=False, disable=not config["log"]["progress"]
-        )
-        last = [*bar][-1]
+        module = load_module(encoder.name, task_type.name, task_type.num_outputs, special, config["model"])
+        rows = self.encode(encoder)
+        num_steps = num_training_steps(len(rows["train"]), batch_size, num_epochs)
+        batches = training_batches(task_type, rows["train"], batch_size, num_epochs, seed, special.pad)
+        losses = train(module, task_type.name, batches, num_steps, config, special)
+        is_quiet = not config["log"]["progress"]
+        *_, last = tqdm(losses, total=num_steps, desc=f"seed {seed}", leave=False, disable=is_quiet)
         if not np.isfinite(last):
             raise FloatingPointError(
                 f"the loss of step {num_steps} is {last}. Lower config.optimizer.learning_rate."
             )
-        predictions = {
-            split: kind.collect(
-                self.data.splits[split], rows, predict(module, kind, rows, config, special.pad)
-            )
-            for split, rows in encoded.items()
-            if split != "train"
-        }
-        return Finetuned(initial.config, module.state_dict(), predictions, self._score(predictions))
+        predictions = {}
+        for split in (split for split in rows if split != "train"):
+            outputs = predict(module, task_type, rows[split], config, special.pad)
+            predictions[split] = task_type.collect(self.data.splits[split], rows[split], outputs)
+        return Finetuned(encoder.config, module.state_dict(), predictions, self.score(predictions))
 
 
 @torch.no_grad()
-def predict(module: TaskModule, kind: TaskType, rows: Rows, config: dict[str, Any], pad: int) -> list[Any]:
-    """Outputs of each row, in the form that `kind.collect` takes."""
+def predict(
+    module: TaskModule, task_type: TaskType, rows: Rows, config: dict[str, Any], pad: int
+) -> list[Any]:
+    """The outputs of each row, as `task_type.collect` takes them."""
     module.eval()
-    found: list[Any] = [None] * len(rows)
-    for batch in evaluation_batches(kind, rows, config["train"]["batch_size"], pad):
-        chosen = batch.indices_B[batch.indices_B >= 0]
-        outputs = forward(
-            module, batch._replace(ids_BL=batch.ids_BL[: len(chosen)]), config["model"]["dtype"]
-        ).numpy()
-        for index, output in zip(chosen, outputs, strict=True):
-            found[index] = IndependentOutputs(*output.T) if kind.name == "question_answering" else output
-    return found
+    outputs: list[Any] = [None] * len(rows)
+    for batch in evaluation_batches(task_type, rows, config["train"]["batch_size"], pad):
+        indices = batch.indices_B[batch.indices_B >= 0]
+        batch = batch._replace(ids_BL=batch.ids_BL[: len(indices)])
+        batch_outputs = forward(module, batch, config["model"]["dtype"]).numpy()
+        for index, output in zip(indices, batch_outputs, strict=True):
+            is_answer = task_type.name == "question_answering"
+            outputs[index] = IndependentOutputs(*output.T) if is_answer else output
+    return outputs
 
 
-def run(config: dict[str, Any], workdir: Path, start: str, seeds: Sequence[int]) -> list[Result]:
-    """The results of all `seeds` from the Hugging Face directory `start`; those that are not there yet are
-    made.
+def finetune_in_torch(
+    config: dict[str, Any], workdir: Path, directory: str, seeds: Sequence[int]
+) -> list[Result]:
+    """Results of all `seeds` from the Hugging Face model in `directory`; results that exist are reused.
 
-    Raises: ValueError, OSError: the task, the start or the settings do not fit together, or `workdir` is
-      another run's. FloatingPointError: a run diverged.
+    Raises:
+      ValueError, OSError: the task, the model and the settings do not match, or `workdir` is another run's.
+      FloatingPointError: a training diverged.
     """
-    described = Path(start) / "config.json"
-    if not described.is_file() or "model_type" not in json.loads(described.read_text()):
+    description = Path(directory) / "config.json"
+    if not description.is_file() or "model_type" not in json.loads(description.read_text()):
         raise ValueError(
-            f"--init_from={start}: got no {described} of a Hugging Face model, expected one. Export the run: "
-            "python -m electra_jax.convert export."
+            f"--init_from={directory}: got no {description} of a Hugging Face model, expected one. Export "
+            "the run: python -m electra_jax.convert export."
         )
     config = _with_tuples(config)
-    check_run_directory(workdir, {"config": config, "start": start})
+    check_run_directory(workdir, {"config": config, "start": directory})
     data = load_task(with_files(config["task"], workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
-    bench = TorchWorkbench(config, data, make_mesh(config["mesh"]))
+    finetuner = TorchTaskFinetuner(config, data, make_mesh(config["mesh"]))
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", {"config": config, "start": start})
+    write_json(workdir / "config.json", {"config": config, "start": directory})
     results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
-    initial = load_encoder(start, workdir / "tokenizer")
+    encoder = load_encoder(directory, workdir / "tokenizer")
     for seed in seeds:
         if seed not in [result.seed for result in results]:
-            results.append(Result(PREFIX + start, seed, bench.finetune(initial, {}, seed).metrics))
+            results.append(Result(PREFIX + directory, seed, finetuner.finetune(encoder, {}, seed).metrics))
             write_json(workdir / RESULTS_FILE, to_json(results))
     return [result for result in sorted(results, key=lambda result: result.seed) if result.seed in seeds]
 
 
 def read_results(workdir: Path) -> list[Result]:
-    """The results of a run of this command or of ours.
+    """The results of a run of this command, or of `electra_jax.finetune`.
 
     Raises:
-      FileNotFoundError: there are none.
+      FileNotFoundError: there is no results.json.
     """
     path = workdir / RESULTS_FILE
     if not path.is_file():
@@ -136,48 +138,45 @@ def read_results(workdir: Path) -> list[Result]:
     return [Result(**one) for one in json.loads(path.read_text())]
 
 
-def read_beside(workdir: Path, config: dict[str, Any], start: str) -> list[Result]:
-    """Our command's results to compare with, those of the same `start` first.
+def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[Result]:
+    """The results of `electra_jax.finetune` to compare with, those of the model in `directory` first.
 
     Raises:
-      FileNotFoundError: there are none. ValueError: they were made with other settings.
+      FileNotFoundError: there are none.
+      ValueError: they were made with other settings.
     """
     results = read_results(workdir)
     check_run_directory(workdir, {"config": _with_tuples(config)})
-    return sorted(results, key=lambda result: result.model != start)
+    return sorted(results, key=lambda result: result.model != directory)
 
 
 def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    return config | {
-        "task": config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
-    }
+    tuples = {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    return config | {"task": config["task"] | tuples}
 
 
-def main(argv: list[str]) -> None:
-    """Command line of this module."""
-    del argv
-    silence_libraries()
+def main() -> None:
+    """Fine-tune, then print the table and where the results are."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    workdir, config, start = Path(flags.FLAGS.workdir), flags.FLAGS.config.to_dict(), flags.FLAGS.init_from
-    try:
-        if not start:
-            raise ValueError("--init_from is missing: the directory of a Hugging Face model.")
-        ours = read_beside(Path(flags.FLAGS.beside), config, start) if flags.FLAGS.beside else []
-        results = run(config, workdir, start, range(flags.FLAGS.seeds))
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print("\n".join(report([*ours, *results], config["task"]["metrics"], workdir)))
+    options = flags.FLAGS
+    workdir, config, directory = Path(options.workdir), options.config.to_dict(), options.init_from
+    if not directory:
+        raise ValueError("--init_from is missing: the directory of a Hugging Face model.")
+    ours = read_beside(Path(options.beside), config, directory) if options.beside else []
+    results = finetune_in_torch(config, workdir, directory, range(options.seeds))
+    print("\n".join(write_report([*ours, *results], config["task"]["metrics"], workdir)))
     print(workdir / RESULTS_FILE)
 
 
-if __name__ == "__main__":
-    define_flags()
-    # Here and not above, since importing a command must not define its flags.
+def define_more_flags() -> None:
+    """Define the flags besides --config and --workdir."""
     flags.DEFINE_string("init_from", None, "Hugging Face directory of ELECTRA, BERT or DeBERTa-v2/v3.")
-    flags.DEFINE_integer("seeds", 1, "Runs.", lower_bound=1)
+    flags.DEFINE_integer("seeds", 1, "Number of runs.", lower_bound=1)
     flags.DEFINE_string(
-        "beside", None, "The --workdir of electra_jax.finetune with the same settings, to compare with."
+        "beside", None, "--workdir of electra_jax.finetune with the same settings, to compare with."
     )
-    flags.adopt_module_key_flags(command_line)  # so that --help shows them
-    app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    run_command(main, define_more_flags)

@@ -1,7 +1,6 @@
-"""Fine-tuning in PyTorch: an encoder of `transformers` under a task's head, the loss, and the published
-optimizer.
+"""Fine-tuning in PyTorch: an encoder of `transformers` with a task's head, the loss, the published optimizer.
 
-The schedule, the optimizer, the layer-wise rates and the losses are written anew and do not call ours, so
+The schedule, the optimizer, the layer-wise rates and the losses are implemented independently of ours, so
 that a mistake in either shows.
 
 Shapes: B batch, L length, D hidden, C outputs of the task.
@@ -20,18 +19,18 @@ from electra_jax.finetuning.batches import TaskBatch
 from electra_jax.models.inputs import SpecialTokens
 
 NO_DECAY = re.compile(r"LayerNorm|bias")
-IMPOSSIBLE = -1000.0  # instead of the scores of tokens that no answer can start or end at
+IMPOSSIBLE = -1000.0  # score of tokens where no answer can start or end
 
 
 class TaskModule(nn.Module):
-    """Ids [B, L] → outputs [B, C], of tags [B, L, C], of answers the logits [B, L, 2] of start and end."""
+    """Ids [B, L] → outputs [B, C]; tagging: [B, L, C]; answers: logits [B, L, 2] of start and end."""
 
     def __init__(
-        self, encoder: transformers.PreTrainedModel, head: nn.Module, kind: str, special: SpecialTokens
+        self, encoder: transformers.PreTrainedModel, head: nn.Module, task_type: str, special: SpecialTokens
     ):
         super().__init__()
         self.encoder, self.head = encoder, head
-        self._reads_cls, self._special = kind in ("classification", "regression"), special
+        self._reads_cls, self._special = task_type in ("classification", "regression"), special
 
     def forward(self, ids_BL: torch.Tensor) -> torch.Tensor:
         is_token_BL = (ids_BL != self._special.pad).long()
@@ -44,23 +43,21 @@ class TaskModule(nn.Module):
 
 
 def seps_before(ids_BL: torch.Tensor, sep: int) -> torch.Tensor:
-    """How many [SEP] stand before each token [B, L]: 0 in the first text with its own [SEP], 1 in the
-    second."""
+    """Number of [SEP] before each token [B, L]: 0 in the first text and its [SEP], 1 in the second."""
     is_sep_BL = (ids_BL == sep).long()
     return is_sep_BL.cumsum(dim=1) - is_sep_BL
 
 
 def load_module(
-    path: str, kind: str, num_outputs: int, special: SpecialTokens, model: dict[str, Any]
+    path: str, task_type: str, num_outputs: int, special: SpecialTokens, model: dict[str, Any]
 ) -> TaskModule:
-    """The encoder of a Hugging Face directory with its own weights, under a head with fresh ones from torch's
-    generator.
+    """The encoder of a Hugging Face directory with its weights, and a newly initialised head.
 
     Args:
       model: config.model.
 
     Raises:
-      ValueError, OSError: `transformers` cannot load it, or see `make_head`.
+      ValueError, OSError: `transformers` cannot load the encoder, or see `make_head`.
     """
     encoder = transformers.AutoModel.from_pretrained(
         path,
@@ -69,36 +66,39 @@ def load_module(
         attention_probs_dropout_prob=model["attention_dropout"],
     )
     if hasattr(encoder, "pooler"):
-        encoder.pooler = None  # BERT's, which no head here reads
-    head = make_head(encoder.config, kind, num_outputs, model["head"], model["head_dropout"])
-    return TaskModule(encoder, head, kind, special)
+        encoder.pooler = None  # BERT's, which no head here uses
+    head = make_head(encoder.config, task_type, num_outputs, model["head"], model["head_dropout"])
+    return TaskModule(encoder, head, task_type, special)
 
 
 def make_head(
-    config: transformers.PreTrainedConfig, kind: str, num_outputs: int, style: str, dropout: float
+    config: transformers.PreTrainedConfig, task_type: str, num_outputs: int, style: str, dropout: float
 ) -> nn.Sequential:
-    """States [..., D] → outputs [..., C]: the head of config.model.head, whose first weights have the
-    published distributions.
+    """The head that config.model.head names, initialised as published: states [..., D] → outputs [..., C].
 
-    Those are normal; in ELECTRA (and for BERT) cut at two standard deviations, and of the last layer Glorot's
-    uniform.
+    DeBERTa initialises from a normal distribution. ELECTRA, and this code for BERT, truncates it at two
+    standard deviations, and uses Glorot's uniform distribution in the last layer.
+
+    Args:
+      style: config.model.head.
 
     Raises:
-      ValueError: ELECTRA's own head for answers is asked for.
+      ValueError: ELECTRA's own head for answers, which is not implemented here.
     """
     is_deberta = config.model_type == "deberta-v2"
     classifier = nn.Linear(config.hidden_size, num_outputs)
     nn.init.zeros_(classifier.bias)
     (_normal(config) if is_deberta else nn.init.xavier_uniform_)(classifier.weight)
-    if kind == "question_answering":
+    if task_type == "question_answering":
         if style == "published" and not is_deberta:
             raise ValueError(
                 f"config.model.head: got {style!r}, expected 'transformers': ELECTRA's own head for answers "
-                "is not written in PyTorch. Set --config.model.head=transformers, in our run too."
+                "is not implemented in PyTorch. Set --config.model.head=transformers, also for the run to "
+                "compare with."
             )
         return nn.Sequential(OrderedDict(classifier=classifier))
     last = OrderedDict(dropout=nn.Dropout(dropout), classifier=classifier)
-    if kind == "tagging" or (style == "published" and not is_deberta):
+    if task_type == "tagging" or (style == "published" and not is_deberta):
         return nn.Sequential(last)
     pooler = nn.Linear(config.hidden_size, config.hidden_size)
     nn.init.zeros_(pooler.bias)
@@ -115,15 +115,15 @@ def _normal(config: transformers.PreTrainedConfig) -> Callable[[torch.Tensor], t
 
 
 def task_loss(
-    kind: str, outputs: torch.Tensor, batch: TaskBatch, special: SpecialTokens, label_scale: float
+    task_type: str, outputs: torch.Tensor, batch: TaskBatch, special: SpecialTokens, label_scale: float
 ) -> torch.Tensor:
-    """Mean loss over what is scored; an answer's is the mean over its two ends, among [CLS] and the tokens of
-    the context."""
+    """Mean loss over scored labels. An answer's loss is the mean over its start and end, each a choice among
+    [CLS] and the context's tokens."""
     labels, is_scored = torch.from_numpy(batch.labels), torch.from_numpy(batch.is_scored)
     cross_entropy = nn.functional.cross_entropy
-    if kind == "regression":
+    if task_type == "regression":
         return nn.functional.mse_loss(outputs[is_scored][:, 0], labels[is_scored] / label_scale)
-    if kind != "question_answering":
+    if task_type != "question_answering":
         return cross_entropy(outputs[is_scored], labels[is_scored].long())
     ids_BL = torch.from_numpy(batch.ids_BL)
     may_answer_BL = (
@@ -132,13 +132,13 @@ def task_loss(
     may_answer_BL[:, 0] = True
     logits_BL2 = outputs.masked_fill(~may_answer_BL[..., None], IMPOSSIBLE)[is_scored]
     ends_B3 = labels[is_scored].long()
-    return (
-        cross_entropy(logits_BL2[..., 0], ends_B3[:, 0]) + cross_entropy(logits_BL2[..., 1], ends_B3[:, 1])
-    ) / 2
+    start_loss = cross_entropy(logits_BL2[..., 0], ends_B3[:, 0])
+    end_loss = cross_entropy(logits_BL2[..., 1], ends_B3[:, 1])
+    return (start_loss + end_loss) / 2
 
 
 def learning_rate(optimizer: dict[str, Any], step: int, num_steps: int) -> float:
-    """The rate of a step, counted from 0, as config.optimizer has it.
+    """The learning rate of a step, counted from 0, by config.optimizer.
 
     Raises:
       ValueError: an unknown schedule.
@@ -157,18 +157,18 @@ def learning_rate(optimizer: dict[str, Any], step: int, num_steps: int) -> float
 
 
 class _Moments(NamedTuple):
-    """Of one parameter, with the factor of its rate and its weight decay."""
+    """Adam's moments of one parameter."""
 
     mean: torch.Tensor
     square: torch.Tensor
-    rate: float
+    rate: float  # multiplier of the learning rate
     weight_decay: float
 
 
 class TaskOptimizer:
-    """Clipping by the global norm, Adam, decoupled weight decay and layer-wise rates: one `step` a batch.
+    """Clipping by the global norm, Adam, decoupled weight decay, layer-wise rates; a `step` for each batch.
 
-    Written out, since torch.optim always corrects Adam's bias, and BERT, ELECTRA and DeBERTa do not.
+    Not from torch.optim, which always corrects Adam's bias; BERT, ELECTRA and DeBERTa do not.
     """
 
     def __init__(self, module: TaskModule, optimizer: dict[str, Any], num_steps: int):
@@ -187,7 +187,7 @@ class TaskOptimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the parameters with their gradients, and drop those."""
+        """Update the parameters with their gradients, and delete the gradients."""
         settings = self._settings
         beta1, beta2 = settings["beta1"], settings["beta2"]
         nn.utils.clip_grad_norm_(self._moments, settings["clip_norm"])
@@ -206,8 +206,8 @@ class TaskOptimizer:
 
 
 def depth(name: str, num_layers: int, top_exponent: int) -> int:
-    """Power of the layer-wise decay of a parameter: 0 in the head, `top_exponent` in the top layer, one more
-    a layer down."""
+    """Exponent of a parameter's layer-wise decay: 0 in the head, `top_exponent` in the top layer, one more in
+    each layer below."""
     if name.startswith("head."):
         return 0
     layer = re.match(r"encoder\.encoder\.layer\.(\d+)\.", name)
@@ -216,13 +216,13 @@ def depth(name: str, num_layers: int, top_exponent: int) -> int:
 
 def train(
     module: TaskModule,
-    kind: str,
+    task_type: str,
     batches: Iterable[TaskBatch],
     num_steps: int,
     config: dict[str, Any],
     special: SpecialTokens,
 ) -> Iterator[float]:
-    """Train on the batches in their order; the loss of each step, as it is done.
+    """Train on the batches in their order; yields the loss of each step.
 
     Args:
       config: the sections model, optimizer and task.
@@ -230,12 +230,12 @@ def train(
     optimizer = TaskOptimizer(module, config["optimizer"], num_steps)
     module.train()
     for padded in batches:
-        count = int((padded.indices_B >= 0).sum())  # rows that only fill the batch are last
+        count = int((padded.indices_B >= 0).sum())  # padding rows are last
         batch = padded._replace(
             ids_BL=padded.ids_BL[:count], labels=padded.labels[:count], is_scored=padded.is_scored[:count]
         )
         outputs = forward(module, batch, config["model"]["dtype"])
-        loss = task_loss(kind, outputs, batch, special, config["task"]["label_scale"])
+        loss = task_loss(task_type, outputs, batch, special, config["task"]["label_scale"])
         loss.backward()
         optimizer.step()
         yield loss.item()

@@ -1,4 +1,4 @@
-"""What `electra_jax.compare` compares: suites of variants, and what is measured of their runs.
+"""The suites of `electra_jax.compare`: variants of a recipe, and what is measured of their runs.
 
 Shapes: V vocab, E embedding_size.
 """
@@ -23,29 +23,28 @@ from electra_jax.soups.ingredients import open_ingredient
 from electra_jax.soups.scores import HELD_OUT, held_out
 
 Metrics = dict[str, float]
-Change = Callable[[config_dict.ConfigDict], None]
-SUMMARY = {"mlm_loss": "heldout_mlm_loss", "rtd_auc": "heldout_rtd_auc"}
+Change = Callable[[config_dict.ConfigDict], None]  # changes the configuration in place
+SUMMARY = {"mlm_loss": "heldout_mlm_loss", "rtd_auc": "heldout_rtd_auc"}  # metric → key of summary.json
 
 
 class Suite(NamedTuple):
-    """variants: name → what it changes of the configuration, one change a run; of several runs each starts
-    from the one before and takes as many steps. The first variant sets the number of FLOPs. measure: (run
-    directory, its summary) → figures. soups: name → the variants that it is the average of; measure_soup:
-    (run directory) → the same figures."""
+    """Variants of a recipe to compare."""
 
+    # Name → the changes that make the variant, one a run; each run starts from the one before. The first
+    # variant has a single run, which sets the number of FLOPs of all.
     variants: Mapping[str, tuple[Change, ...]]
-    measure: Callable[[Path, dict[str, Any]], Metrics]
-    soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    measure_soup: Callable[[Path], Metrics] | None = None
+    measure: Callable[[Path, dict[str, Any]], Metrics]  # (run directory, its summary) → metrics
+    soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # name → variants whose average it is
+    measure_soup: Callable[[Path], Metrics] | None = None  # run directory → the same metrics
 
 
 def setting(values: Mapping[str, Any]) -> Change:
-    """The change that gives keys of the configuration new values."""
+    """The change that sets values of the configuration, by their keys."""
     return lambda config: config.update_from_flattened_dict(values)
 
 
 def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Change:
-    """The change to another objective of ELECTRA's, and of config.objective's values."""
+    """The change to another objective, and to other values of config.objective."""
 
     def change(config: config_dict.ConfigDict) -> None:
         apply_objective(config, name)
@@ -55,7 +54,7 @@ def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Ch
 
 
 def ablation(row: ObjectiveRow) -> tuple[Change, ...]:
-    """The runs of an objective: of one that is the second of two stages, both."""
+    """The runs of an objective; if it is the second of two stages, the runs of both."""
     if row.first_stage is None:
         return (objective(row.name),)
 
@@ -67,13 +66,13 @@ def ablation(row: ObjectiveRow) -> tuple[Change, ...]:
 
 
 def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Metrics:
-    """Held-out loss and AUC, as far as the objective has them."""
+    """Held-out loss and AUC; an objective may lack one of them."""
     del run_directory
     return {name: summary[key] for name, key in SUMMARY.items() if key in summary}
 
 
 def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Metrics:
-    """Held-out loss and AUC, and how alike the words of each table are on average."""
+    """Held-out loss and AUC, and the average cosine of two words' embeddings in each table."""
     trained = load_run(run_directory)
     model = PretrainingModel(trained.model)
     tables = jax.jit(lambda params: model.apply({"params": params}, method="word_tables"))(trained.params)
@@ -92,8 +91,7 @@ def average_cosine(table_VE: np.ndarray) -> float:
 
 
 def measure_soup(run_directory: Path) -> Metrics:
-    """Held-out loss and AUC of an average, which no run has measured, on the rows and with the masks of its
-    ingredients."""
+    """Held-out loss and AUC of an average of runs, on the held-out rows and masks of those runs."""
     ingredient = open_ingredient(run_directory, None)
     with held_out(ingredient, make_mesh(ingredient.config["mesh"]), ingredient.datasets) as compute:
         numbers = compute(load_run(run_directory).params)

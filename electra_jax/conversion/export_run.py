@@ -1,5 +1,5 @@
-"""Export of a run to Hugging Face repositories: gather, write, verify, and only then let the directory
-appear."""
+"""Exports a pre-training run as Hugging Face repositories. They are written to a temporary directory and only
+renamed after verification, so that a failed export leaves nothing behind."""
 
 import contextlib
 import importlib.util
@@ -14,7 +14,8 @@ import numpy as np
 
 from data_pipelines.mixture import DatasetSource, make_sequential
 from electra_jax.configuration.stages import stage_at
-from electra_jax.huggingface.card import Publication, make_card, read_record
+from electra_jax.huggingface.card import make_card, read_record
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_texts import comparison_lines
 from electra_jax.huggingface.export import (
     CARD_FILE,
@@ -31,66 +32,80 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import find_row
 from electra_jax.runs.trained import TrainedRun, dataset_paths, load_run
 
-NUM_ROWS = 16  # held-out rows that documents are taken from
+NUM_ROWS = 16  # held-out rows whose documents are used
 
 
 class ExportOptions(NamedTuple):
-    """dtype: of the stored weights. inexact_generator: export one that `transformers` cannot compute.
-    custom_code: ship a class for DeBERTa's detection head."""
+    """How to export a run."""
 
-    dtype: str
-    inexact_generator: bool
-    custom_code: bool
+    dtype: str  # of the stored weights
+    inexact_generator: bool  # export a generator whose outputs `transformers` cannot compute
+    custom_code: bool  # DeBERTa: put the detection head into the model and ship a class for it
     publication: Publication
 
 
-def export_run(workdir: Path, step: int | None, out: Path, choices: ExportOptions) -> list[Path]:
-    """Write the models of a run's checkpoint; returns their directories.
+def export_run(workdir: Path, step: int | None, out: Path, options: ExportOptions) -> list[Path]:
+    """Export a checkpoint of a run.
 
+    Args:
+      workdir: the run.
+      step: of the checkpoint; None: the newest.
+      out: directory to create.
+      options: see ExportOptions.
+    Returns:
+      The directories of the exported models.
     Raises:
-      ValueError: nothing can be exported, or the export failed its verification.
+      ValueError: there is nothing to export, or the export failed its verification.
       OSError: `out` exists, or the run cannot be read.
     """
     check_new(out)
     run = load_run(workdir, step)
-    models = to_published(jax.device_get(run.params), run.model)
     if note := find_row(run.config["objective"]["name"]).not_published_note:
         print(f"Not exported: {note}.")
-    for role in [role for role, model in models.items() if not has_exact_logits(model.config, role)]:
-        print(
-            f"{role}: trained with an enhanced mask decoder, which the classes of transformers do not have: "
-            "its predictions there are others. "
-            + (
-                "Exported all the same, as asked."
-                if choices.inexact_generator
-                else "Not exported; --inexact_generator does it all the same."
-            )
-        )
-        if not choices.inexact_generator:
-            del models[role]
+    models = _select_models(run, options)
     if not models:
         raise ValueError(f"{workdir}: nothing is left to export.")
-    published = {role: cast_weights(model, choices.dtype) for role, model in models.items()}
-    evidence = gather_evidence(run)
+    weights = {role: cast_weights(model, options.dtype) for role, model in models.items()}
+    inputs = make_verification_inputs(run)
     with verified(out) as unfinished:
-        for role, model in published.items():
-            _write_repository(unfinished / role, role, model, run, evidence, choices)
-    return [out / role for role in published]
+        for role, model in weights.items():
+            _write_repository(unfinished / role, role, model, run, inputs, options)
+    return [out / role for role in weights]
+
+
+def _select_models(run: TrainedRun, options: ExportOptions) -> dict[str, ModelWeights]:
+    """Role → model, of the models to export."""
+    selected = {}
+    for role, model in to_published(jax.device_get(run.params), run.model).items():
+        is_exact = has_exact_logits(model.config, role)
+        if is_exact or options.inexact_generator:
+            selected[role] = model
+        if not is_exact:
+            decision = (
+                "Exported anyway (--inexact_generator)."
+                if options.inexact_generator
+                else "Not exported; use --inexact_generator to export it anyway."
+            )
+            print(
+                f"{role}: trained with an enhanced mask decoder, which the classes of transformers do not "
+                f"have: its predictions there are different. {decision}"
+            )
+    return selected
 
 
 def check_new(out: Path) -> None:
-    """Raises FileExistsError where an export would take the place of something."""
+    """Raises FileExistsError if the export would replace something."""
     if out.exists():
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
 
 
 @contextlib.contextmanager
 def verified(out: Path) -> Iterator[Path]:
-    """A directory to write an export into; it becomes `out` when it is written and has passed its
-    verification.
+    """Context with a temporary directory to write an export into. On exit the export is verified, and the
+    directory renamed to `out`.
 
     Raises:
-      ValueError: it has not.
+      ValueError: the verification failed.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -104,61 +119,55 @@ def verified(out: Path) -> Iterator[Path]:
 def _write_repository(
     directory: Path,
     role: str,
-    model: ModelWeights,
+    weights: ModelWeights,
     run: TrainedRun,
-    evidence: VerificationInputs,
-    choices: ExportOptions,
+    inputs: VerificationInputs,
+    options: ExportOptions,
 ) -> None:
+    encoder = weights.config
     directory.mkdir()
     write_model(
         directory,
         role,
-        model,
-        evidence,
+        weights,
+        inputs,
         run.description,
-        dtype=choices.dtype,
-        custom_code=choices.custom_code,
+        dtype=options.dtype,
+        custom_code=options.custom_code,
     )
-    write_tokenizer(
-        run.workdir / "tokenizer", directory, model_max_length=model.config.max_position_embeddings
-    )
+    write_tokenizer(run.workdir / "tokenizer", directory, model_max_length=encoder.max_position_embeddings)
     card = make_card(
         role,
-        model.config,
+        encoder,
         read_record(run.workdir, run.step),
-        choices.publication,
-        is_exact=has_exact_logits(model.config, role),
-        with_code=choices.custom_code,
+        options.publication,
+        is_exact=has_exact_logits(encoder, role),
+        with_code=options.custom_code,
     )
     (directory / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def gather_evidence(run: TrainedRun) -> VerificationInputs:
-    """What to compare on: held-out documents of the run where its datasets are at hand, and lines that are
-    always there."""
+def make_verification_inputs(run: TrainedRun) -> VerificationInputs:
+    """The inputs to compare on: built-in texts, and held-out documents of the run if its datasets are on this
+    machine."""
     special = SpecialTokens.from_ids(run.tokenizer.special)
     models = to_published(run.params, run.model)
     encoder = next(iter(models.values())).config
-    length = min(
-        stage_at(run.config, run.step).config["data"]["sequence_length"], encoder.max_position_embeddings
-    )
-    rows_BL = held_out_rows(dataset_paths(run.workdir, run.config, run.step))
-    documents = (
-        []
-        if rows_BL is None
-        else [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
-    )
+    sequence_length = stage_at(run.config, run.step).config["data"]["sequence_length"]
+    rows_BL, documents = held_out_rows(dataset_paths(run.workdir, run.config, run.step)), []
+    if rows_BL is not None:
+        documents = [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
     lines = comparison_lines(run.tokenizer, documents)
     if rows_BL is None:
+        length = min(sequence_length, encoder.max_position_embeddings)
         rows_BL = rows_of([ids for _, ids in lines], special, length)
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
-    return VerificationInputs(
-        corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size), lines, special.pad
-    )
+    rows = corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size)
+    return VerificationInputs(rows, lines, special.pad)
 
 
 def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:
-    """The first rows [n, L] of the validation splits that are on this machine, None where there are none."""
+    """The first rows [n, L] of the validation splits that are on this machine; None if there are none."""
     here = [DatasetSource(path, split="validation") for path in datasets if Path(path).is_dir()]
     if not here:
         return None
@@ -167,7 +176,7 @@ def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:
 
 
 def rows_of(documents: list[list[int]], special: SpecialTokens, length: int) -> np.ndarray:
-    """The longest documents, one a row [n, L], cut or filled up."""
+    """The longest documents, one per row [n, L], cut or padded."""
     chosen = sorted(documents, key=len)[-NUM_ROWS:]
     rows = np.full((len(chosen), length), special.pad, np.int32)
     for row, ids in zip(rows, chosen, strict=True):
@@ -176,7 +185,7 @@ def rows_of(documents: list[list[int]], special: SpecialTokens, length: int) -> 
 
 
 def verify_if_possible(directory: Path) -> None:
-    """Verify what was written, or say why not.
+    """Verify an export, or print why that is not possible here.
 
     Raises:
       ValueError: a check failed.
@@ -184,19 +193,19 @@ def verify_if_possible(directory: Path) -> None:
     absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if absent:
         print(
-            f"Not verified: {' and '.join(absent)} not installed. `pip install torch transformers`, then "
-            "`python -m electra_jax.convert verify DIR`, makes up for it."
+            f"Not verified: {' and '.join(absent)} not installed. To verify it later: `pip install torch "
+            "transformers`, then `python -m electra_jax.convert verify DIR`."
         )
     elif not verify_all(directory):
-        raise ValueError("the export failed its verification, and was not kept. Please report this.")
+        raise ValueError("the export failed its verification and was not kept. Please report this.")
 
 
 def verify_all(directory: Path) -> bool:
-    """Verify every model in a directory and print the reports; whether all passed.
+    """Verify every model in a directory and print the reports; returns whether all passed.
 
     Raises:
-      FileNotFoundError: there are none. ImportError: no PyTorch or transformers.
+      FileNotFoundError: no exported model there.
+      ImportError: PyTorch or transformers is not installed.
     """
-    return all(
-        [report(model.name, verify(model)) for model in find_models(directory)]
-    )  # all reports, also after a failure
+    passed = [report(model.name, verify(model)) for model in find_models(directory)]
+    return all(passed)

@@ -1,18 +1,16 @@
-"""Export of a fine-tuned model to one Hugging Face repository, for the task class of `transformers`.
+"""Exports a fine-tuned model as one Hugging Face repository, for the task class of `transformers`.
 
     config.json  model.safetensors             the model (huggingface/task_heads.py)
-    modeling_*.py                              its classes, where `transformers` has none
+    modeling_*.py                              its classes, if `transformers` has none
     tokenizer.json, tokenizer_config.json, …   its tokenizer (huggingface/tokenizer.py)
-    README.md  finetuning.json                 model card (huggingface/task_card.py); all that is known about
-               the model
-    verification.safetensors                   what our own model computes, for huggingface/verify.py
+    README.md  finetuning.json                 model card (huggingface/task_card.py); the model's description
+    verification.safetensors                   outputs of our own model, for huggingface/verify.py
 
 Shapes: B batch, L length, N layers, D hidden.
 """
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.load import TextExample
 from electra_jax.conversion.export_run import check_new, verified
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.huggingface.card import Publication
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_texts import comparison_examples, comparison_lines
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import (
@@ -35,14 +34,13 @@ from electra_jax.huggingface.export import (
     CONFIG_FILE,
     DTYPES,
     FINETUNING_FILE,
-    REFERENCE_FILE,
     WEIGHTS_FILE,
     cast_weights,
     copy_code,
-    write_json,
+    write_reference,
 )
 from electra_jax.huggingface.published_models import ModelWeights
-from electra_jax.huggingface.reference import digest, record_states, with_states
+from electra_jax.huggingface.reference import digests, record_states, with_states
 from electra_jax.huggingface.task_card import make_task_card
 from electra_jax.huggingface.task_checks import scored_logits
 from electra_jax.huggingface.task_heads import (
@@ -56,18 +54,17 @@ from electra_jax.models.inputs import SpecialTokens, derive_inputs
 
 
 def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) -> Path:
-    """Write the model in `workdir`, which finetuning/saved.py made, to `out`; returns it.
+    """Export the fine-tuned model in `workdir` (finetuning/model_files.py) to `out`; returns `out`.
 
     Raises:
-      ValueError: `transformers` has no class for it, or the export failed its verification.
+      ValueError: `transformers` has no class for the model, or the export failed its verification.
       OSError: `out` exists, or the model cannot be read.
     """
     check_new(out)
     saved = load_model(workdir)
     check_exportable(saved.encoder, saved.description)
-    model = cast_weights(
-        ModelWeights(saved.encoder, in_units_of_labels(saved.params, saved.description)), dtype
-    )
+    params = in_units_of_labels(saved.params, saved.description)
+    model = cast_weights(ModelWeights(saved.encoder, params), dtype)
     with verified(out) as directory:
         _write_model(directory, model, saved, dtype)
         write_tokenizer(
@@ -87,61 +84,60 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
 
 def _write_model(directory: Path, model: ModelWeights, saved: SavedModel, dtype: str) -> None:
     description, pad = saved.description, saved.tokenizer.special.pad
-    arrays = {
-        name: array.astype(DTYPES[dtype])
-        for name, array in task_arrays(model.config, description, model.params).items()
-    }
+    arrays = task_arrays(model.config, description, model.params)
+    arrays = {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()}
     save_file(arrays, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if model.config.relative_bias is not None:
         copy_code(RELATIVE_BIAS_FILE, directory)
-    write_json(
-        directory / CONFIG_FILE, task_config_json(model.config, description, pad_token_id=pad, dtype=dtype)
-    )
-    write_json(directory / FINETUNING_FILE, {"encoder": dataclasses.asdict(saved.encoder), **description})
+    config = task_config_json(model.config, description, pad_token_id=pad, dtype=dtype)
+    write_json(directory / CONFIG_FILE, config, sort_keys=True)
+    described = {"encoder": dataclasses.asdict(saved.encoder), **description}
+    write_json(directory / FINETUNING_FILE, described, sort_keys=True)
     recorded, notes = record_task(model, saved)
     notes |= {
         "dtype": dtype,
         "pad_token_id": pad,
         "lines": comparison_lines(saved.tokenizer, []),
-        "digests": {WEIGHTS_FILE: {name: digest(array) for name, array in arrays.items()}},
+        "digests": {WEIGHTS_FILE: digests(arrays)},
     }
-    # One entry: the library writes several in any order.
-    save_file(recorded, directory / REFERENCE_FILE, metadata={"notes": json.dumps(notes)})
+    write_reference(directory, recorded, notes)
 
 
 def record_task(model: ModelWeights, saved: SavedModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What our own model computes for a few texts, or pairs of them, as arrays for verification.safetensors;
-    and notes on it: the kind of task, the names of the outputs, and the predicted labels where there are
-    some."""
+    """Outputs of our own model for a few texts or pairs of texts.
+
+    Returns:
+      Arrays for verification.safetensors, and notes: the task type, the names of the outputs, and the
+      predicted labels if the task has labels.
+    """
     task, special = saved.description["task"], SpecialTokens.from_ids(saved.tokenizer.special)
-    kind, labels, settings = task["kind"], saved.description["labels"], saved.description["config"]["model"]
-    ids_BL = jnp.asarray(example_rows(kind, saved, model.config.max_position_embeddings))
+    task_type, labels = task["kind"], saved.description["labels"]
+    settings = saved.description["config"]["model"]
+    ids_BL = jnp.asarray(example_rows(task_type, saved, model.config.max_position_embeddings))
     num_outputs = model.params["head"]["classifier"]["bias"].shape[0]
     task_model = TaskModel(
-        model.config, special, kind, num_outputs, settings["head"], settings["head_dropout"]
+        model.config, special, task_type, num_outputs, settings["head"], settings["head_dropout"]
     )
     states_NBLD, outputs = _forward(task_model, model.params, ids_BL)
-    recorded = record_states(
-        ids_BL, derive_inputs(ids_BL, special, model.config.type_vocab_size), states_NBLD
-    )
-    named = outputs._asdict() if kind == "question_answering" else {"logits": outputs}
+    inputs = derive_inputs(ids_BL, special, model.config.type_vocab_size)
+    recorded = record_states(ids_BL, inputs, states_NBLD)
+    named = outputs._asdict() if task_type == "question_answering" else {"logits": outputs}
     named = {name: np.asarray(output) for name, output in named.items()}
     predictions = []
     if labels:
-        best = scored_logits(named["logits"], recorded["attention_mask"], kind).argmax(axis=-1)
+        best = scored_logits(named["logits"], recorded["attention_mask"], task_type).argmax(axis=-1)
         predictions = [labels[index] for index in best]
-    return recorded | named, {"kind": kind, "outputs": list(named), "predictions": predictions}
+    return recorded | named, {"kind": task_type, "outputs": list(named), "predictions": predictions}
 
 
-def example_rows(kind: str, saved: SavedModel, max_length: int) -> np.ndarray:
+def example_rows(task_type: str, saved: SavedModel, max_length: int) -> np.ndarray:
     """Built-in texts as rows [B, L] of several lengths: pairs for questions, single texts for tagging, both
-    otherwise."""
-    examples = [
-        TextExample(text, pair, None)
-        for text, pair in comparison_examples()
-        if not (kind == "question_answering" and pair is None)
-        and not (kind == "tagging" and pair is not None)
-    ]
+    for other tasks."""
+    examples = [TextExample(text, pair, None) for text, pair in comparison_examples()]
+    if task_type == "question_answering":
+        examples = [example for example in examples if example.pair is not None]
+    elif task_type == "tagging":
+        examples = [example for example in examples if example.pair is None]
     rows, _ = encode_examples(saved.tokenizer, examples, max_length)
     ids_BL = np.full((len(rows), max(len(row.ids) for row in rows)), saved.tokenizer.special.pad, np.int32)
     for ids_L, row in zip(ids_BL, rows, strict=True):

@@ -1,5 +1,5 @@
-"""Import of somebody's checkpoint: a run directory at step 0, which `pretrain` can start from and `convert
-export` can read."""
+"""Imports a checkpoint of another project as a run directory at step 0. `pretrain` can continue from it, and
+`convert export` can read it."""
 
 import contextlib
 import os
@@ -18,13 +18,14 @@ from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.published_models import Params, from_published, to_published
+from electra_jax.huggingface.restore import Source
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 
-# Whose settings an imported model gets for what its files do not say.
+# model_type → recipe for the settings that the imported files do not contain.
 RECIPES = {
     "electra": "configs/electra.py:size=base",
     "bert": "configs/electra.py:size=base",
@@ -34,80 +35,97 @@ RECIPES = {
 
 
 class ImportOptions(NamedTuple):
-    """generator: its file or directory. recipe: a configuration file with its argument, None for the
-    family's. tokenizer: the checkpoint's, where none lies beside it. new_tokenizer: one to change over to.
-    embedding_sharing: None for what the files show. seed: of what is made anew."""
+    """How to import a checkpoint."""
 
-    kind: str
-    generator: Path | None
-    recipe: str | None
-    tokenizer: Path | None
-    new_tokenizer: Path | None
-    missing_generator: str
-    embedding_sharing: str | None
-    seed: int
+    source_format: str  # one of restore.SOURCE_FORMATS
+    generator: Path | None  # its file or directory, if it is not beside the discriminator
+    recipe: str | None  # a configuration file with its argument; None: that of RECIPES
+    tokenizer: Path | None  # of the checkpoint; None: beside the weights
+    new_tokenizer: Path | None  # to replace the checkpoint's tokenizer with
+    missing_generator: str  # one of restore.MISSING_GENERATOR
+    embedding_sharing: str | None  # None: as the files show
+    seed: int  # for newly initialised parameters
 
 
-def import_checkpoint(path: Path, out: Path, choices: ImportOptions) -> list[str]:
-    """Make the run directory `out`; returns what was taken, made and left, in sentences.
+def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str]:
+    """Make the run directory `out` from the checkpoint at `path`.
 
-    Raises: ValueError: the checkpoint is of another kind of model, or its parts do not fit. OSError: it
-      cannot be read, or `out` exists. ImportError: a library that its format needs is not installed.
+    Returns:
+      Notes: which parameters were read, newly initialised and not used, in sentences.
+    Raises:
+      ValueError: another type of model, or parts that do not belong together.
+      OSError: a file cannot be read, or `out` exists.
+      ImportError: a library that reads the format is not installed.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
-    source = restore.read_source(path, choices.kind, choices.generator)
-    kind = next(iter(source.models.values())).config["model_type"]
-    config = source.training or load_config(choices.recipe or RECIPES[kind]).to_dict()
-    config = last_stage(upgrade_config(config))
-    config["checkpoint"]["init_from"] = ""
-    config["objective"], objective_notes = restore.plain_objective(config["objective"])
-    if config["objective"]["name"] == "mlm" and list(source.models) == ["discriminator"]:
-        source = source._replace(
-            models={"generator": source.models["discriminator"]}
-        )  # an encoder that shall predict tokens
-    # With every table its own; how they are shared shows once they are read.
-    section = restore.model_section(config, source, choices.missing_generator)
-    recipe_sharing, config["model"] = (
-        config["model"]["embedding_sharing"],
-        section | {"embedding_sharing": "none"},
-    )
-    config["data"]["sequence_length"] = min(
-        config["data"]["sequence_length"], section["max_position_embeddings"]
-    )
+    source = restore.read_source(path, options.source_format, options.generator)
+    config, source, objective_notes = _make_config(source, options)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         unfinished = Path(temporary, out.name)
-        adopt_tokenizer(_tokenizer_of(path, choices.tokenizer), unfinished / "tokenizer", lowercase=None)
-        _check_vocabulary(load_tokenizer(str(unfinished / "tokenizer")), section["vocab_size"])
-        fresh = _fresh_params(config, unfinished, choices.seed)
-        fresh_trees = {
-            role: model.params
-            for role, model in to_published(fresh, make_pretraining_config(config["model"])).items()
-        }
-        trees, notes = restore.load_trees(source, fresh_trees, choices.missing_generator)
+        tokenizer = _adopt(_tokenizer_of(path, options.tokenizer), unfinished)
+        _check_vocabulary(tokenizer, config["model"]["vocab_size"])
+        separate = _with_in_model(config, embedding_sharing="none")
+        fresh = _fresh_params(separate, tokenizer, options.seed)
+        published, notes = _load_published(source, separate, fresh, options.missing_generator)
         notes += objective_notes
-        seen_sharing = restore.choose_sharing(source, trees, kind == "deberta-v2")
-        config["model"]["embedding_sharing"] = choices.embedding_sharing or seen_sharing or recipe_sharing
-        notes.append(f"embeddings: {config['model']['embedding_sharing']}")
-        if choices.new_tokenizer is not None:
-            trees, note = _change_tokenizer(
-                unfinished, choices.new_tokenizer, trees, config["model"], choices.seed
+        sharing = restore.choose_sharing(source, published, _model_type(source) == "deberta-v2")
+        sharing = options.embedding_sharing or sharing or config["model"]["embedding_sharing"]
+        config = _with_in_model(config, embedding_sharing=sharing)
+        notes.append(f"embeddings: {sharing}")
+        if options.new_tokenizer is not None:
+            (unfinished / "tokenizer").rename(unfinished / "old_tokenizer")
+            new = _adopt(options.new_tokenizer, unfinished)
+            config = _with_in_model(config, vocab_size=new.vocab_size)
+            published, note = restore.resize_vocabulary(
+                published, tokenizer.vocabulary(), new.vocabulary(), new.vocab_size, options.seed
             )
             notes.append(note)
         unpublished = {name: fresh[name] for name in NOT_PUBLISHED if name in fresh}
-        notes += [f"{name}: made anew, since exports do not have it" for name in unpublished]
-        params = from_published(trees, make_pretraining_config(config["model"])) | unpublished
-        description = {"config": config, "data": [], "imported_from": str(path), "imported": notes}
-        with contextlib.closing(Checkpointer(str(unfinished / "checkpoints"), keep=1)) as checkpointer:
-            checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
-        write_json(unfinished / "config.json", description)
+        notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
+        params = from_published(published, make_pretraining_config(config["model"])) | unpublished
+        _write_run(unfinished, params, config, imported_from=str(path), imported=notes)
         os.replace(unfinished, out)
     return notes
 
 
+def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any], Source, list[str]]:
+    """The run's configuration, the source with the roles that its objective needs, and notes.
+
+    The configuration's embedding_sharing is still the recipe's.
+    """
+    recipe = source.training
+    if recipe is None:
+        recipe = load_config(options.recipe or RECIPES[_model_type(source)]).to_dict()
+    recipe = last_stage(upgrade_config(recipe))
+    objective, notes = restore.plain_objective(recipe["objective"])
+    recipe = recipe | {"objective": objective}
+    if objective["name"] == "mlm" and list(source.models) == ["discriminator"]:
+        # An encoder without a head, which will learn to predict tokens.
+        source = source._replace(models={"generator": source.models["discriminator"]})
+    section = restore.model_section(recipe, source, options.missing_generator)
+    length = min(recipe["data"]["sequence_length"], section["max_position_embeddings"])
+    config = recipe | {
+        "model": section | {"embedding_sharing": recipe["model"]["embedding_sharing"]},
+        "data": recipe["data"] | {"sequence_length": length},
+        "checkpoint": recipe["checkpoint"] | {"init_from": ""},
+    }
+    return config, source, notes
+
+
+def _with_in_model(config: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """The configuration with other values in its section "model"."""
+    return config | {"model": config["model"] | values}
+
+
+def _model_type(source: Source) -> str:
+    """model_type of the checkpoint's config.json."""
+    return next(iter(source.models.values())).config["model_type"]
+
+
 def _tokenizer_of(path: Path, tokenizer: Path | None) -> Path:
-    """Where the checkpoint's tokenizer is: as said, or beside the weights."""
+    """The path of the checkpoint's tokenizer: the given one, or beside the weights."""
     if tokenizer is not None:
         return tokenizer
     directory = path if path.is_dir() else path.parent
@@ -115,32 +133,41 @@ def _tokenizer_of(path: Path, tokenizer: Path | None) -> Path:
     return folders[0] if folders else directory
 
 
+def _adopt(source: Path, workdir: Path) -> Tokenizer:
+    """Make the tokenizer directory of a run from any tokenizer."""
+    adopt_tokenizer(source, workdir / "tokenizer", lowercase=None)
+    return load_tokenizer(str(workdir / "tokenizer"))
+
+
 def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     if tokenizer.num_pieces > vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.num_pieces:,} entries, but the model embeddings for "
-            f"{vocab_size:,}: they do not belong together. Give the checkpoint's own with --tokenizer, and "
-            "the one to change over to with --new_tokenizer."
+            f"the tokenizer has {tokenizer.num_pieces:,} entries, but the model has embeddings for "
+            f"{vocab_size:,}: they do not belong together. Give the checkpoint's tokenizer with --tokenizer, "
+            "and one to replace it with --new_tokenizer."
         )
 
 
-def _fresh_params(config: dict[str, Any], workdir: Path, seed: int) -> Params:
-    """Parameters as training would start."""
+def _fresh_params(config: dict[str, Any], tokenizer: Tokenizer, seed: int) -> Params:
+    """Newly initialised parameters, as training would start with."""
     model = make_pretraining_config(config["model"])
-    special = load_tokenizer(str(workdir / "tokenizer")).special
-    objective = make_objective(config, model, SpecialTokens.from_ids(special))
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
     return jax.device_get(init(jax.random.key(seed)))
 
 
-def _change_tokenizer(
-    workdir: Path, new_tokenizer: Path, trees: dict[str, Params], section: dict[str, Any], seed: int
-) -> tuple[dict[str, Params], str]:
-    """Put another tokenizer in the place of the checkpoint's, with rows for its pieces."""
-    directory = workdir / "tokenizer"
-    old = load_tokenizer(str(directory)).vocabulary()
-    directory.rename(workdir / "old_tokenizer")
-    adopt_tokenizer(new_tokenizer, directory, lowercase=None)
-    new = load_tokenizer(str(directory))
-    section["vocab_size"] = new.vocab_size
-    return restore.resize_vocabulary(trees, old, new.vocabulary(), new.vocab_size, seed)
+def _load_published(
+    source: Source, config: dict[str, Any], fresh: Params, missing_generator: str
+) -> tuple[dict[str, Params], list[str]]:
+    """Role → parameters of the published models, and notes."""
+    models = to_published(fresh, make_pretraining_config(config["model"]))
+    fresh_models = {role: model.params for role, model in models.items()}
+    return restore.load_params(source, fresh_models, missing_generator)
+
+
+def _write_run(workdir: Path, params: Params, config: dict[str, Any], **origin: Any) -> None:
+    """Write checkpoint and config.json of the run directory."""
+    description = {"config": config, "data": [], **origin}
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=1)) as checkpointer:
+        checkpointer.save_params(jax.tree.map(jax.numpy.asarray, params), description)
+    write_json(workdir / "config.json", description)

@@ -25,7 +25,7 @@ class Stopped(SystemExit):
 def leaving_at_once() -> Iterator[None]:
     """Context of a command's work: after `Stopped` or Ctrl-C the process exits without clean-up.
 
-    The stop may have interrupted the wait for a compilation. XLA continues to compile in a thread of its own,
+    The stop may have interrupted the wait for a compilation. XLA continues to compile in another thread,
     and would crash when the interpreter's clean-up destroys its client. With several processes no handler is
     installed and the others wait for this one to disconnect, so it exits normally.
     """

@@ -1,17 +1,21 @@
-"""Where fine-tuning starts: encoder and tokenizer of a run, of a fine-tuned model or of a Hugging Face
-directory, or fresh weights in their shape."""
+"""The encoder that a fine-tuning starts from, and its tokenizer.
+
+It comes from a pre-training run, a fine-tuned model or a Hugging Face directory; "random:" before the
+directory keeps its shapes and its tokenizer, and initialises the weights anew.
+"""
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
-from electra_jax.huggingface.names import flatten, from_file, unflatten
+from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import Params, PublishedModule, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
@@ -19,17 +23,16 @@ from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.runs.trained import load_run
 from electra_jax.training.state import unbox
 
-RANDOM = "random:"  # before a path: its shapes and its tokenizer, but weights as they start
+RANDOM = "random:"  # before a directory: its shapes and its tokenizer with newly initialised weights
 
 
 class PretrainedEncoder(NamedTuple):
-    """`name` is what was asked for. `params` are {"embeddings", "encoder"} on the host, None for weights a
-    seed draws."""
+    """An encoder to fine-tune."""
 
-    name: str
+    name: str  # as in --init_from
     config: EncoderConfig
     tokenizer: Tokenizer
-    params: Params | None
+    params: Params | None  # {"embeddings", "encoder"} on the host; None: initialised from each run's seed
 
     @property
     def special(self) -> SpecialTokens:
@@ -37,43 +40,49 @@ class PretrainedEncoder(NamedTuple):
 
 
 def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
-    """The encoder of a run (its newest checkpoint's discriminator, or its only encoder), of a model that was
-    fine-tuned on another task, or of a Hugging Face directory of ELECTRA, BERT or DeBERTa-v2/v3, whose
-    tokenizer is kept under `cache`.
+    """Load the encoder of a pre-training run, of a fine-tuned model or of a Hugging Face directory.
+
+    Of a run it is the discriminator's of the newest checkpoint, or the only encoder that the run has.
+    Hugging Face directories may hold ELECTRA, BERT or DeBERTa-v2/v3.
+
+    Args:
+      name: a directory, or "random:" and a directory.
+      cache: where the tokenizer of a Hugging Face directory is kept.
 
     Raises:
-      FileNotFoundError, ValueError, OSError: neither of them, or it cannot be read.
+      FileNotFoundError, ValueError, OSError: the directory is none of them, or it cannot be read.
     """
     path = Path(name.removeprefix(RANDOM))
-    described = path / "config.json"
+    config_file = path / "config.json"
     if is_saved_model(path):
         saved = load_model(path)
-        initial = PretrainedEncoder(name, saved.encoder, saved.tokenizer, _encoder(saved.params))
-    elif not described.is_file():
+        encoder = PretrainedEncoder(name, saved.encoder, saved.tokenizer, _encoder_params(saved.params))
+    elif not config_file.is_file():
         raise FileNotFoundError(
-            f"--init_from={name}: expected the directory of a run, of a model that was fine-tuned or of a "
-            f"Hugging Face model, but there is no {described}."
+            f"--init_from={name}: expected the directory of a run, of a fine-tuned model or of a Hugging "
+            f"Face model, but there is no {config_file}."
         )
-    elif "config" in json.loads(described.read_text()):
+    elif "config" in json.loads(config_file.read_text()):
         run = load_run(path)
-        initial = encoder_of_run(name, run.params, run.model, run.tokenizer)
+        encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
     else:
-        initial = _of_hugging_face(name, path, cache)
-    return initial._replace(params=None) if name.startswith(RANDOM) else initial
+        encoder = _of_hugging_face(name, path, cache)
+    return encoder._replace(params=None) if name.startswith(RANDOM) else encoder
 
 
 def encoder_of_run(
     name: str, params: Params, model: PretrainingConfig, tokenizer: Tokenizer
 ) -> PretrainedEncoder:
-    """The discriminator's encoder, or the only one, among the parameters of a pre-training run."""
-    models = to_published(jax.device_get(params), model)
-    published = models["discriminator" if "discriminator" in models else "generator"]
-    wanted = flatten(_encoder(abstract_encoder(published.config, tokenizer)))
-    leaves = flatten(published.params)
-    # Positions that only an enhanced mask decoder reads are left behind.
-    return PretrainedEncoder(
-        name, published.config, tokenizer, unflatten({path: leaves[path] for path in wanted})
-    )
+    """The discriminator's encoder, or the only one, among the parameters of a pre-training run.
+
+    Position embeddings that only an enhanced mask decoder reads are left out.
+    """
+    published = to_published(jax.device_get(params), model)
+    module = published["discriminator" if "discriminator" in published else "generator"]
+    wanted = flatten_dict(_encoder_params(abstract_encoder(module.config, tokenizer)), sep="/")
+    leaves = flatten_dict(module.params, sep="/")
+    kept = unflatten_dict({path: leaves[path] for path in wanted}, sep="/")
+    return PretrainedEncoder(name, module.config, tokenizer, kept)
 
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
@@ -82,16 +91,14 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     config = make_encoder_config(fields)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
-    shapes = {
-        leaf: value.shape for leaf, value in flatten(_encoder(abstract_encoder(config, tokenizer))).items()
-    }
+    abstract = flatten_dict(_encoder_params(abstract_encoder(config, tokenizer)), sep="/")
+    shapes = {leaf: value.shape for leaf, value in abstract.items()}
     found = from_file(model.family, "discriminator", model.arrays, shapes)
     if found.missing:
         raise ValueError(
-            f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it of another kind of "
-            "model?"
+            f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another kind of model?"
         )
-    return PretrainedEncoder(name, config, tokenizer, unflatten(found.leaves))
+    return PretrainedEncoder(name, config, tokenizer, unflatten_dict(found.leaves, sep="/"))
 
 
 def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:
@@ -102,5 +109,5 @@ def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:
     return jax.eval_shape(lambda key: unbox(model.init(key, ids, inputs)["params"]), jax.random.key(0))
 
 
-def _encoder(params: Params) -> Params:
+def _encoder_params(params: Params) -> Params:
     return {"embeddings": params["embeddings"], "encoder": params["encoder"]}

@@ -1,10 +1,11 @@
-"""The metrics that downstream tasks are reported with, and the files that GLUE's leaderboard takes.
+"""Metrics of downstream tasks, and the files that GLUE's leaderboard takes.
 
-All are fractions, higher is better; papers print them times 100. Shapes: n examples, in tagging n sentences.
+All metrics are fractions, higher is better; papers print them times 100. Shapes: n examples, in tagging n
+sentences.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,26 +16,20 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
 class Metric(NamedTuple):
-    """score: (labels, predictions) → value. is_better: picks the best of several values.
+    """How a metric is computed, and in which form it takes labels and predictions."""
 
-    Both sides are arrays [n]. With `is_tagging` they are lists of n sequences, one element a word; with
-    `reads_names` these hold the tags' names, else their indices.
-    """
-
-    score: Callable[[Sequence, Sequence], float]
-    is_better: Callable[[Iterable[float]], float] = max
-    is_tagging: bool = False
-    reads_names: bool = False
+    score: Callable[[Sequence, Sequence], float]  # (labels, predictions) → value
+    is_tagging: bool = False  # both sides are n sequences, one element a word, and not arrays [n]
+    reads_names: bool = False  # of tags: their names, and not their indices
 
 
 def _unless_constant(
     correlation: Callable[[np.ndarray, np.ndarray], float],
 ) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The correlation, or 0 where labels or predictions are all alike: 0/0, for which SciPy returns NaN and a
-    warning.
+    """The correlation, or 0 where all labels or all predictions are equal (0/0; SciPy warns and returns NaN).
 
-    0 says what such predictions are worth, can be ranked and averaged, and is scikit-learn's value of
-    Matthews' coefficient, which is Pearson's of two binary variables.
+    0 can be ranked and averaged. It is also scikit-learn's value of Matthews' coefficient, which is Pearson's
+    of two binary variables.
     """
 
     def correlate(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -65,7 +60,7 @@ METRICS: dict[str, Metric] = {
         _unless_constant(lambda labels, predictions: stats.spearmanr(labels, predictions).statistic)
     ),
     "tagging_accuracy": Metric(_tagging_accuracy, is_tagging=True),
-    # As CoNLL's conlleval.pl counts: over all types, and an I- without its B- begins a span.
+    # As CoNLL's conlleval.pl counts: over all types, and an I- without a B- before it begins a span.
     "span_f1": Metric(
         lambda labels, predictions: conlleval_f1(labels, predictions, average="micro", zero_division=0),
         is_tagging=True,
@@ -73,20 +68,7 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
-# Task → what the leaderboard shows, in its order (GLUE, arXiv 1804.07461; gluebenchmark.com).
-GLUE_METRICS: dict[str, tuple[str, ...]] = {
-    "cola": ("matthews",),
-    "sst2": ("accuracy",),
-    "mrpc": ("f1", "accuracy"),
-    "stsb": ("pearson", "spearman"),
-    "qqp": ("f1", "accuracy"),
-    "mnli": ("accuracy",),
-    "qnli": ("accuracy",),
-    "rte": ("accuracy",),
-    "wnli": ("accuracy",),
-}
-
-# File of a submission → what stands in its second column (nyu-mll/GLUE-baselines, src/main.py).
+# File of a submission → form of the predictions in its second column (nyu-mll/GLUE-baselines, src/main.py).
 GLUE_FILES: dict[str, str] = {
     "CoLA.tsv": "index",
     "SST-2.tsv": "index",
@@ -105,15 +87,19 @@ GLUE_FILES: dict[str, str] = {
 def score(
     names: Sequence[str], labels: Sequence, predictions: Sequence, label_names: tuple[str, ...]
 ) -> dict[str, float]:
-    """Metrics of one set of predictions, in the order asked for.
+    """Metrics of one set of predictions, in the order of `names`.
 
-    `labels` and `predictions` are [n] class indices, or numbers in regression; in tagging n arrays of tag
-    indices, one a word. f1 takes class 1 for the positive one. macro_f1 is the mean over the classes that
-    occur on either side.
+    f1 takes class 1 as the positive one. macro_f1 is the mean over the classes that occur among labels or
+    predictions.
 
-    Raises: ValueError: an unknown name, no examples, sides of different lengths, predictions that are not
-      finite, or for span_f1
-        a tag outside `label_names` or names that are no BIO or BIOES tags.
+    Args:
+      labels: [n] class indices, in regression numbers; in tagging n arrays of tag indices, one a word.
+      predictions: in the same form.
+      label_names: name of each class or tag.
+
+    Raises:
+      ValueError: an unknown name, no examples, sides of different lengths, predictions that are not finite,
+        or for span_f1 an index outside `label_names` or names that are not BIO or BIOES tags.
     """
     unknown = [name for name in names if name not in METRICS]
     if unknown:
@@ -131,7 +117,7 @@ def score(
 def _sides(
     name: str, labels: Sequence, predictions: Sequence, label_names: tuple[str, ...]
 ) -> tuple[Sequence, Sequence]:
-    """Labels and predictions in the form that the metric reads."""
+    """Labels and predictions in the form that the metric takes."""
     metric = METRICS[name]
     if not metric.is_tagging:
         return np.asarray(labels), np.asarray(predictions)
@@ -142,9 +128,9 @@ def _sides(
             )
     if not metric.reads_names:
         return labels, predictions
-    foreign = [tag for tag in label_names if tag != "O" and not tag.startswith(("B-", "I-", "E-", "S-"))]
-    if foreign:
-        raise ValueError(f"{name}: expected tags O, B-…, I-…, E-… or S-…, got {', '.join(foreign)}.")
+    others = [tag for tag in label_names if tag != "O" and not tag.startswith(("B-", "I-", "E-", "S-"))]
+    if others:
+        raise ValueError(f"{name}: expected tags O, B-…, I-…, E-… or S-…, got {', '.join(others)}.")
     return _names(labels, label_names), _names(predictions, label_names)
 
 
@@ -159,18 +145,20 @@ def _names(sentences: Sequence[Sequence[int]], label_names: tuple[str, ...]) -> 
 def write_glue_predictions(
     path: str | os.PathLike, predictions: Sequence, label_names: tuple[str, ...]
 ) -> None:
-    """Writes one file of a GLUE submission: a header, then index and prediction of each test example, tabs
-    between.
+    """Write one file of a GLUE submission: a header, then a line "index TAB prediction" for each example.
 
-    The file's name says what is written, as the leaderboard expects those names (GLUE_FILES): the label's
-    name for MNLI, AX, QNLI and RTE; for STS-B the number, kept between 0 and 5, with three digits; for the
-    others the class index, of which GLUE has 1 for acceptable, positive, equivalent, duplicate and
-    entailment. `predictions` are in the order of the test set.
+    The name of the file decides the form (GLUE_FILES): the label's name for MNLI, AX, QNLI and RTE; for STS-B
+    the number, clipped to 0…5, with three digits; for the others the class index, where 1 is acceptable,
+    positive, equivalent, duplicate or entailment.
+
+    Args:
+      predictions: in the order of the test set.
+      label_names: name of each class.
 
     Source: nyu-mll/GLUE-baselines, src/main.py and src/evaluate.py.
 
     Raises:
-      ValueError: not a name of GLUE's.
+      ValueError: the name of the file is not one of GLUE_FILES.
     """
     path = Path(path)
     if path.name not in GLUE_FILES:

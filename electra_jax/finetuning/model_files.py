@@ -1,8 +1,7 @@
-"""A fine-tuned model on disk: what it is, its parameters and its tokenizer, for exporting it or fine-tuning
-it further.
+"""A fine-tuned model on disk, to export it or to fine-tune it further.
 
-model.json            encoder, task, labels, configuration, and how it came about
-params.safetensors    {"embeddings", "encoder", "head"}, with paths for names
+model.json            encoder, task, labels, configuration, and how the model was made
+params.safetensors    {"embeddings", "encoder", "head"}; an array's name is its path
 tokenizer/
 """
 
@@ -14,22 +13,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_encoder
-from electra_jax.huggingface.names import flatten, unflatten
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
 
 
 class SavedModel(NamedTuple):
-    """`description`: "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"."""
+    """A fine-tuned model, as it was saved."""
 
     encoder: EncoderConfig
-    description: dict[str, Any]
+    description: dict[
+        str, Any
+    ]  # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"
     tokenizer: Tokenizer
     params: Any
 
@@ -37,18 +39,14 @@ class SavedModel(NamedTuple):
 def save_model(
     directory: Path, encoder: EncoderConfig, description: dict[str, Any], tokenizer: Tokenizer, params: Any
 ) -> None:
-    """Write a model to `directory`, in place of one that is there; `params` are on the host."""
+    """Write a model to `directory`, replacing an older one; `params` are on the host."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
         unfinished = Path(temporary, directory.name)
         unfinished.mkdir()
-        (unfinished / MODEL_FILE).write_text(
-            json.dumps({"encoder": dataclasses.asdict(encoder), **description}, indent=2), encoding="utf-8"
-        )
-        save_file(
-            {path: np.ascontiguousarray(leaf) for path, leaf in flatten(params).items()},
-            unfinished / PARAMS_FILE,
-        )
+        write_json(unfinished / MODEL_FILE, {"encoder": dataclasses.asdict(encoder), **description})
+        arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
+        save_file(arrays, unfinished / PARAMS_FILE)
         adopt_tokenizer(tokenizer.directory, unfinished / TOKENIZER, lowercase=None)
         if directory.exists():
             shutil.rmtree(directory)
@@ -56,15 +54,15 @@ def save_model(
 
 
 def is_saved_model(directory: Path) -> bool:
-    """Whether `directory` holds what `save_model` writes."""
+    """Whether `directory` holds a model that `save_model` wrote."""
     return (directory / MODEL_FILE).is_file()
 
 
 def load_model(directory: Path) -> SavedModel:
-    """What `save_model` wrote.
+    """Read a model that `save_model` wrote.
 
     Raises:
-      FileNotFoundError: there is no such model, or a file of it is missing.
+      FileNotFoundError: `directory` holds no such model, or one of its files is missing.
     """
     if not is_saved_model(directory):
         raise FileNotFoundError(
@@ -76,5 +74,5 @@ def load_model(directory: Path) -> SavedModel:
         encoder,
         description,
         load_tokenizer(str(directory / TOKENIZER)),
-        unflatten(load_file(directory / PARAMS_FILE)),
+        unflatten_dict(load_file(directory / PARAMS_FILE), sep="/"),
     )

@@ -1,10 +1,16 @@
 """An encoder with the head of a downstream task.
 
-Heads are those that each family published, or where they differ those of `transformers`' task classes.
-Classification: ELECTRA's own (google-research/electra, finetune/classification) is state of [CLS] → dropout →
-dense, where `transformers` has dropout → dense → GELU → dropout → dense; DeBERTa
-(apps/models/sequence_classification.py, deberta/pooling.py) in both is dense → GELU → dropout → dense. Tags
-of tokens, everywhere: dropout → dense on every state. Answers: span_heads.py.
+config.model.head chooses the head that the family published, or that of the task classes of `transformers`:
+
+                                 published                        transformers
+    classification, ELECTRA      dropout → dense                  dropout → dense → GELU → dropout → dense
+    classification, DeBERTa      dense → GELU → dropout → dense   the same
+    tagging                      dropout → dense on every state   the same
+    question answering, ELECTRA  JointSpanHead (span_heads.py)    SpanHead: dense on every state
+    question answering, DeBERTa  SpanHead                         the same
+
+Classification reads the state of [CLS]. Sources: google-research/electra, finetune/classification;
+microsoft/DeBERTa, apps/models/sequence_classification.py and deberta/pooling.py.
 
 Shapes: B batch, L length, E embedding_size, D hidden, C outputs of the task.
 """
@@ -27,22 +33,28 @@ HEADS = ("published", "transformers")
 
 
 class TaskModel(nn.Module):
-    """Ids [B, L] → float32 outputs: [B, C], in tagging [B, L, C], of answers as span_heads.py has them.
-    Parameters: "embeddings", "encoder", "head". `labels` are those of a training batch, for a head that
-    learns with them; a perturbation of the embeddings is sift.py's."""
+    """Ids [B, L] → float32 outputs [B, C], in tagging [B, L, C]; of answers see span_heads.py.
+
+    Its parameters are "embeddings", "encoder" and "head".
+    """
 
     config: EncoderConfig
     special: SpecialTokens
-    kind: str
+    task_type: str
     num_outputs: int
-    style: str  # of the head, one of HEADS
+    head_style: str  # one of HEADS
     head_dropout: float
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
         self.encoder = make_encoder(self.config)
         self.head = make_head(
-            self.config, self.special, self.kind, self.num_outputs, self.style, self.head_dropout
+            self.config,
+            self.special,
+            self.task_type,
+            self.num_outputs,
+            self.head_style,
+            self.head_dropout,
         )
 
     def __call__(
@@ -52,6 +64,12 @@ class TaskModel(nn.Module):
         labels: jax.Array | None = None,
         perturbation_BLE: jax.Array | None = None,
     ) -> Any:
+        """The task's outputs.
+
+        Args:
+          labels: of a training batch, for a head that needs them in training (JointSpanHead).
+          perturbation_BLE: added to the embeddings (sift.py).
+        """
         return self.head(self.states(ids_BL, is_training, perturbation_BLE), ids_BL, is_training, labels)
 
     def states(
@@ -64,26 +82,33 @@ class TaskModel(nn.Module):
 
 
 def make_head(
-    config: EncoderConfig, special: SpecialTokens, kind: str, num_outputs: int, style: str, dropout: float
+    config: EncoderConfig,
+    special: SpecialTokens,
+    task_type: str,
+    num_outputs: int,
+    head_style: str,
+    dropout: float,
 ) -> nn.Module:
-    """The module between the encoder's states and a task's outputs.
+    """The module that turns the encoder's states into the task's outputs.
 
     Raises:
-      ValueError: `style` is not one of HEADS.
+      ValueError: `head_style` is not one of HEADS.
     """
-    if style not in HEADS:
-        raise ValueError(f"config.model.head: got {style!r}, expected one of {', '.join(HEADS)}.")
-    is_electras_own = style == "published" and config.disentangled is None
-    if kind == "question_answering":
+    if head_style not in HEADS:
+        raise ValueError(f"config.model.head: got {head_style!r}, expected one of {', '.join(HEADS)}.")
+    is_electras_own = head_style == "published" and config.disentangled is None
+    if task_type == "question_answering":
         return JointSpanHead(config, special) if is_electras_own else SpanHead(config)
-    if kind == "tagging":
+    if task_type == "tagging":
         return TaggingHead(config, num_outputs, dropout)
     return ClassificationHead(config, num_outputs, dropout, has_inner_layer=not is_electras_own)
 
 
 class ClassificationHead(nn.Module):
-    """States [B, L, D] → [B, C] from that of [CLS]; the inner layer is DeBERTa's pooler, or the one of
-    `transformers`."""
+    """States [B, L, D] → outputs [B, C] from the state of [CLS].
+
+    The inner layer is DeBERTa's pooler, or the first dense layer of `transformers`' ELECTRA head.
+    """
 
     config: EncoderConfig
     num_outputs: int
@@ -108,7 +133,7 @@ class ClassificationHead(nn.Module):
 
 
 class TaggingHead(nn.Module):
-    """States [B, L, D] → [B, L, C]."""
+    """States [B, L, D] → outputs [B, L, C]."""
 
     config: EncoderConfig
     num_outputs: int

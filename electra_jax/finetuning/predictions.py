@@ -1,4 +1,4 @@
-"""Files of predictions: a table for every task, and what GLUE's and SQuAD's leaderboards take."""
+"""Files of predictions: a table for every task, and the submission files of GLUE and SQuAD."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from electra_jax.finetuning.metrics import write_glue_predictions
 from electra_jax.finetuning.squad_metrics import write_squad_predictions
 from electra_jax.finetuning.task_types import TaskType
 
-# (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is given to MNLI as its split
-# "test": --config.task.test=tfds:glue/ax.
+# (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is the split "test" of MNLI, with
+# --config.task.test=tfds:glue/ax.
 GLUE_SUBMISSION = {
     ("glue/cola", "test"): "CoLA.tsv",
     ("glue/sst2", "test"): "SST-2.tsv",
@@ -28,27 +28,33 @@ GLUE_SUBMISSION = {
 
 def write_predictions(
     directory: Path,
-    kind: TaskType,
+    task_type: TaskType,
     task: dict[str, Any],
     data: TaskData,
     split: str,
     predictions: Sequence[Any],
 ) -> None:
-    """SPLIT.tsv in `directory`, a line an example: its index, and its label, number, tags or answer; and what
-    leaderboards take: of GLUE's test sets its files, of questions SPLIT.json, with SPLIT_null_odds.json where
-    some have no answer."""
-    examples = data.splits[split]
+    """Write the predictions of one split to `directory`.
+
+    SPLIT.tsv has a line for each example: its index, and its label, number, tags or answer. A test set of
+    GLUE also gets its submission file. Questions also get SPLIT.json, and SPLIT_null_odds.json if some
+    training questions have no answer.
+
+    Args:
+      task: config.task.
+      predictions: one an example, in the order of `data.splits[split]`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    rows = "".join(f"{index}\t{kind.spell(value)}\n" for index, value in enumerate(predictions))
-    (directory / f"{split}.tsv").write_text("index\tprediction\n" + rows, encoding="utf-8")
+    rows = [f"{index}\t{task_type.format_prediction(value)}\n" for index, value in enumerate(predictions)]
+    (directory / f"{split}.tsv").write_text("index\tprediction\n" + "".join(rows), encoding="utf-8")
     submission = GLUE_SUBMISSION.get((task["source"], split))
     if submission:
         write_glue_predictions(directory / submission, predictions, data.labels)
-    if kind.name == "question_answering":
+    if task_type.name == "question_answering":
         may_be_impossible = any(question.is_impossible for question in data.splits["train"])
         write_squad_predictions(
             directory / f"{split}.json",
-            [question.id for question in examples],
+            [question.id for question in data.splits[split]],
             [answer.text for answer in predictions],
             [answer.null_score for answer in predictions] if may_be_impossible else None,
             task["null_threshold"],

@@ -1,6 +1,8 @@
 """What the encoder of a run is worth on a task while it is being pre-trained: a linear classifier on its
-frozen states, and a short fine-tuning. Both work on copies of the parameters with compiled functions of their
-own; the run takes no notice.
+frozen states, and a short fine-tuning.
+
+Probing works on copies of the parameters and compiles functions apart from the run's, so the run's results
+are bitwise the same with and without it.
 
 Shapes: B batch, L length, D hidden, N examples.
 """
@@ -20,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from data_pipelines.sample.trec_questions import with_files
-from data_pipelines.tasks.load import load_task
+from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import load_config
@@ -33,23 +35,18 @@ from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 
-REPLACED = (
-    "train",
-    "validation",
-    "text",
-    "pair",
-    "label",
-)  # of config.task, by those of config.probe that are not ""
+# Keys of config.probe that replace those of config.task where they are not "".
+REPLACED = ("train", "validation", "text", "pair", "label")
 MAX_ITERATIONS = 10_000  # of the classifier, which converges long before: its loss is strictly convex
 
 
 class Probe:
     """Parameters of a run → metrics of the task, on its first held-out split with labels.
 
-    frozen_…, for classification alone: logistic regression (scikit-learn's, with its penalty of C = 1) on
-    standardised features, the mean of the last layer's states over the text. [CLS] and [SEP] are left out: no
-    objective of pre-training asks [CLS] to sum up its text. finetuned_…: by the ordinary fine-tuning; NaN
-    where it diverged.
+    frozen_METRIC (classification only): logistic regression (scikit-learn's, with its penalty C = 1) on
+      standardised features. A text's features are the mean of the last layer's states over its tokens without
+      [CLS] and [SEP]: no pre-training objective asks [CLS] to summarise its text.
+    finetuned_METRIC: by the ordinary fine-tuning; NaN where it diverged.
     """
 
     def __init__(
@@ -60,15 +57,20 @@ class Probe:
         mesh: Mesh,
         directory: Path,
     ):
-        """`config` is the run's; `directory` is where a sample is fetched to.
+        """Load the task and encode its rows.
+
+        Args:
+          config: the run's.
+          directory: where the files of a sample are fetched to.
 
         Raises:
-          ValueError: config.probe does not fit together, the run or the mesh. OSError: a file cannot be read.
+          ValueError: config.probe does not fit the task, the run or the mesh; or there are several processes.
+          OSError: a file cannot be read.
         """
         if jax.process_count() > 1:
             raise ValueError(
                 f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} "
-                "processes, expected 0: probes fine-tune, which takes a single process. Fine-tune its "
+                "processes, expected 0: fine-tuning works in a single process only. Fine-tune the "
                 "checkpoints instead: python -m electra_jax.finetune."
             )
         self._model, self._tokenizer, self._mesh, self._seed = model, tokenizer, mesh, config["probe"]["seed"]
@@ -80,93 +82,93 @@ class Probe:
         except ValueError as error:
             raise ValueError(f"config.probe: {error}") from error
         self._encoder = TaskModel(
-            model.discriminator, self._special, self._kind.name, self._kind.num_outputs, "published", 0.0
+            model.discriminator,
+            self._special,
+            self._task_type.name,
+            self._task_type.num_outputs,
+            "published",
+            0.0,
         )
         self._features_jitted = jax.jit(self._features)
 
     def _open(self, settings: dict[str, Any], directory: Path) -> None:
         task, batch_size = settings["task"], settings["train"]["batch_size"]
-        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        if batch_size % shards:
+        num_shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        if batch_size % num_shards:
             raise ValueError(
                 f"the batch_size of fine-tuning: got {batch_size}, expected a multiple of the run's "
-                f"mesh.data·mesh.fsdp = {shards}. Use another config.probe.config, or change config.mesh."
+                f"mesh.data·mesh.fsdp = {num_shards}. Use another config.probe.config, or change config.mesh."
             )
         data = load_task(with_files(task, directory))
         for note in data.notes:
             print(f"probe: {note}", file=sys.stderr)
-        self._kind = make_task_type(task, data.labels)
-        held_out = [
-            name for name in data.splits if name != "train" and self._kind.is_labelled(data.splits[name][0])
-        ]
-        if not held_out:
-            raise ValueError(
-                f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. "
-                "Set config.probe.validation."
-            )
-        self._held_out = held_out[0]
-        splits = {
-            name: examples for name, examples in data.splits.items() if name in ("train", self._held_out)
-        }
-        self._bench = TaskFinetuner(settings, data._replace(splits=splits), self._mesh, shares_process=True)
-        self._examples = self._bench.data.splits
+        self._task_type = make_task_type(task, data.labels)
+        self._held_out = self._first_labelled_split(data)
+        splits = {name: data.splits[name] for name in data.splits if name in ("train", self._held_out)}
+        self._finetuner = TaskFinetuner(
+            settings, data._replace(splits=splits), self._mesh, shares_process=True
+        )
+        self._examples = self._finetuner.data.splits
         self._rows = {
-            name: self._kind.encode(self._tokenizer, examples, task["max_length"])[0]
+            name: self._task_type.encode(self._tokenizer, examples, task["max_length"])[0]
             for name, examples in self._examples.items()
         }
         self._metrics, self._batch_size = task["metrics"], batch_size
-        if (
-            self._kind.name == "classification"
-            and len({example.label for example in self._examples["train"]}) < 2
-        ):
-            raise ValueError(
-                f"the {len(self._examples['train'])} examples to train on all have one label, expected two "
-                "or more. Raise config.probe.max_examples."
-            )
+        if self._task_type.name == "classification":
+            train = self._examples["train"]
+            if len({example.label for example in train}) < 2:
+                raise ValueError(
+                    f"the {len(train)} examples to train on all have one label, expected two or more. Raise "
+                    "config.probe.max_examples."
+                )
+
+    def _first_labelled_split(self, data: TaskData) -> str:
+        for name, examples in data.splits.items():
+            if name != "train" and self._task_type.is_labelled(examples[0]):
+                return name
+        raise ValueError(
+            f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. Set "
+            "config.probe.validation."
+        )
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """`params` as the run has them, on its devices."""
-        initial = encoder_of_run("probe", params, self._model, self._tokenizer)
-        frozen = self._frozen(initial) if self._kind.name == "classification" else {}
+        """Metrics of a run's parameters, which may be on its devices."""
+        encoder = encoder_of_run("probe", params, self._model, self._tokenizer)
+        frozen = self._measure_frozen(encoder) if self._task_type.name == "classification" else {}
         try:
-            finetuned = self._bench.finetune(initial, {}, self._seed).metrics
+            finetuned = self._finetuner.finetune(encoder, {}, self._seed).metrics
         except FloatingPointError:
             finetuned = dict.fromkeys(self._metrics, math.nan)
-        return {
-            f"{way}_{metric}": values[metric]
-            for way, values in (("frozen", frozen), ("finetuned", finetuned))
-            if values
-            for metric in self._metrics
-        }
+        metrics = {}
+        for prefix, values in (("frozen", frozen), ("finetuned", finetuned)):
+            if values:
+                metrics |= {f"{prefix}_{metric}": values[metric] for metric in self._metrics}
+        return metrics
 
-    def _frozen(self, initial: PretrainedEncoder) -> dict[str, float]:
+    def _measure_frozen(self, encoder: PretrainedEncoder) -> dict[str, float]:
         with axis_context(self._mesh):
-            params = jax.device_put(initial.params, replicated(self._mesh))
-            train_ND, held_out_ND = (
-                self._features_of(params, self._rows[name]) for name in ("train", self._held_out)
-            )
+            params = jax.device_put(encoder.params, replicated(self._mesh))
+            train_ND = self._features_of(params, self._rows["train"])
+            held_out_ND = self._features_of(params, self._rows[self._held_out])
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-        with threadpool_limits(
-            1
-        ):  # its many small products are faster on one thread, where others compete for the cores
+        # Its many small products are faster on one thread where others compete for the cores.
+        with threadpool_limits(1):
             classifier.fit(train_ND, [example.label for example in self._examples["train"]])
-        return self._kind.score(self._examples[self._held_out], classifier.predict(held_out_ND))
+        return self._task_type.score(self._examples[self._held_out], classifier.predict(held_out_ND))
 
     def _features_of(self, params: Any, rows: Rows) -> np.ndarray:
         """Features [N, D] in the order of the rows."""
         features_ND = np.zeros((len(rows), self._model.discriminator.hidden_size), np.float32)
-        for batch in evaluation_batches(self._kind, rows, self._batch_size, self._special.pad):
+        for batch in evaluation_batches(self._task_type, rows, self._batch_size, self._special.pad):
             ids_BL = jax.device_put(batch.ids_BL, batch_sharding(self._mesh))
+            features_BD = jax.device_get(self._features_jitted(params, ids_BL))
             is_row_B = batch.indices_B >= 0
-            features_ND[batch.indices_B[is_row_B]] = jax.device_get(self._features_jitted(params, ids_BL))[
-                is_row_B
-            ]
+            features_ND[batch.indices_B[is_row_B]] = features_BD[is_row_B]
         return features_ND
 
     def _features(self, params: Any, ids_BL: jax.Array) -> jax.Array:
-        return mean_over_text(
-            self._encoder.apply({"params": params}, ids_BL, False, method="states"), ids_BL, self._special
-        )
+        states_BLD = self._encoder.apply({"params": params}, ids_BL, False, method="states")
+        return mean_over_text(states_BLD, ids_BL, self._special)
 
 
 def mean_over_text(x_BLD: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
@@ -177,10 +179,12 @@ def mean_over_text(x_BLD: jax.Array, ids_BL: jax.Array, special: SpecialTokens) 
 
 
 def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of fine-tuning that config.probe of a run's configuration stands for.
+    """The configuration of the probe's fine-tuning, from config.probe of a run's configuration.
 
     Raises:
-      ValueError, FileNotFoundError: config.probe.config is no configuration of fine-tuning.
+      ValueError: a value of config.probe is out of range, or config.probe.config is not a configuration of
+        fine-tuning.
+      FileNotFoundError: there is no such file.
     """
     probe = config["probe"]
     settings = load_config(probe["config"]).to_dict()
@@ -199,10 +203,10 @@ def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
     limits = dict.fromkeys(("max_train_examples", "max_eval_examples"), probe["max_examples"])
     task = settings["task"] | {key: probe[key] for key in REPLACED if probe[key]} | limits
     if probe["train"]:
-        task["source"] = ""  # a sample or a dataset with another text and other labels
-    # Positions beyond the run's rows are never trained.
+        task["source"] = ""  # the recipe's sample or dataset, whose columns and labels are other ones
+    # Positions beyond the length of the run's rows are never trained.
     task["max_length"] = min(task["max_length"], config["data"]["sequence_length"])
-    # A warm-up in steps is meant for the whole task; so short a run would end within it.
+    # The recipe's warm-up in steps is meant for the whole task; a run this short would end within it.
     return settings | {
         "task": task,
         "model": settings["model"] | {"dtype": config["model"]["dtype"]},

@@ -1,23 +1,23 @@
-"""SiFT, scale-invariant fine-tuning: outputs should not change when the normalised embeddings are nudged
+"""SiFT, scale-invariant fine-tuning: outputs should not change when the normalised embeddings are perturbed
 (DeBERTa §4).
 
-As in microsoft/DeBERTa (sift/sift.py, apps/run.py): random noise, moved one step to where the outputs change
-most, is added to the embeddings' sum, which is standardised first, so that the noise means the same at any
-scale. The penalty is the symmetric cross-entropy between the outputs without and with it. Each of the three
-passes (ordinary, for the step, with the result) has a dropout mask of its own. The standardised sum has no
-gradient: the tables learn from the penalty through the ordinary outputs.
+As in microsoft/DeBERTa (sift/sift.py, apps/run.py): the sum of the embeddings is standardised, so that noise
+has the same meaning at any scale. Random noise is added to it, moved by one step in the direction in which
+the outputs change most. The penalty is the symmetric cross-entropy between the outputs with and without the
+noise. Each of the three passes (ordinary, for the step, with the result) draws another dropout mask. The
+standardised sum has no gradient: the tables learn from the penalty through the ordinary outputs.
 
-Decided here:
-- The ordinary pass stays as it is, where the published code standardises there too, in evaluation as well.
-  The LayerNorm right behind makes both the same but for its epsilon: the states before its scale differ by a
+Where this differs from the published code:
+- The ordinary pass is not standardised. The published code standardises there too, in evaluation as well.
+  The LayerNorm that follows makes both the same but for its epsilon: the states before its scale differ by a
   factor of about 1 + epsilon / (2 · variance of the sum).
-- Only what is scored counts: no rows that fill a batch, and of tags no other pieces and padding (published:
-  all positions).
-- Regression: squared error in place of the cross-entropy (published: the cross-entropy, which of one output
-  is zero).
-- Questions, which the published code has not: the mean over start and end, among the tokens that can be one,
-  as in the loss. Of ELECTRA's head the ends given the true start; its logit for no answer has no penalty.
-- A gradient that is not finite is no special case (published: the step is left out then, for float16).
+- Only scored elements count: no rows that fill a batch, and in tagging no padding and no pieces inside a word
+  (published: all positions).
+- Regression: squared error in place of the cross-entropy, which is zero for a single output.
+- Questions, which the published code does not cover: the mean over start and end, among the tokens that can
+  be one, as in the loss. With ELECTRA's head the ends are those given the true start; its logit for no answer
+  has no penalty.
+- A gradient that is not finite gets no special treatment (published: float16 skips the step).
 
 Shapes: B batch, L length, E embedding_size, C outputs.
 """
@@ -32,16 +32,15 @@ from electra_jax.finetuning.batches import TaskBatch
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.span_heads import IMPOSSIBLE, can_answer
 
-EPSILON = 1e-6  # beside the largest element of a gradient
+EPSILON = 1e-6  # added to the largest element of a gradient
 
 
 class Sift(NamedTuple):
-    """config.sift: the penalty's weight (0: none), the length of the step and the standard deviation of the
-    noise."""
+    """config.sift."""
 
-    vat_lambda: float
-    learning_rate: float
-    init_perturbation: float
+    vat_lambda: float  # weight of the penalty; 0: no penalty
+    learning_rate: float  # length of the step that the noise is moved by
+    init_perturbation: float  # standard deviation of the noise
 
 
 def make_sift(section: dict[str, float]) -> Sift:
@@ -50,19 +49,23 @@ def make_sift(section: dict[str, float]) -> Sift:
     Raises:
       ValueError: a value is negative.
     """
-    for name, value in section.items():
+    sift = Sift(
+        vat_lambda=section["vat_lambda"],
+        learning_rate=section["learning_rate"],
+        init_perturbation=section["init_perturbation"],
+    )
+    for name, value in sift._asdict().items():
         if value < 0:
             raise ValueError(f"config.sift.{name}: got {value}, expected 0 or more.")
-    return Sift(**section)
+    return sift
 
 
 def sift_penalty(
     model: TaskModel, params: Any, batch: TaskBatch, outputs: Any, sift: Sift, key: jax.Array
 ) -> jax.Array:
-    """Mean distance of the batch's `outputs`, from the ordinary pass in training, to those with perturbed
-    embeddings.
+    """Mean distance between `outputs`, from the ordinary training pass, and those with perturbed embeddings.
 
-    Differentiable in `params` and `outputs`; without its weight.
+    It is differentiable in `params` and `outputs`, and not yet multiplied by its weight.
     """
     start_key, step_key, penalty_key = jax.random.split(key, 3)
     weights, ordinary = batch.is_scored.astype(jnp.float32), _scores(model, outputs, batch.ids_BL)
@@ -81,15 +84,16 @@ def sift_penalty(
     frozen = jax.lax.stop_gradient(params)
 
     def distance_of(perturbation_BLE: jax.Array) -> jax.Array:
-        return (
-            weights * _distances(model.kind, ordinary, perturbed(frozen, perturbation_BLE, step_key))
-        ).sum()
+        scores = perturbed(frozen, perturbation_BLE, step_key)
+        return (weights * _distances(model.task_type, ordinary, scores)).sum()
 
     shape = (*batch.ids_BL.shape, model.config.embedding_size)
     start_BLE = initial_perturbation(start_key, shape, sift.init_perturbation)
     perturbation_BLE = ascend(distance_of, start_BLE, sift.learning_rate)
     scores = perturbed(params, perturbation_BLE, penalty_key)
-    distances = _distances(model.kind, ordinary, scores) + _distances(model.kind, scores, ordinary)
+    forward = _distances(model.task_type, ordinary, scores)
+    backward = _distances(model.task_type, scores, ordinary)
+    distances = forward + backward
     return (weights * distances).sum() / jnp.maximum(weights.sum(), 1.0)
 
 
@@ -99,8 +103,7 @@ def initial_perturbation(key: jax.Array, shape: Sequence[int], stddev: float) ->
 
 
 def ascend(loss: Callable[[jax.Array], jax.Array], start_BLE: jax.Array, learning_rate: float) -> jax.Array:
-    """`start_BLE` moved along the gradient of `loss`; in every token the largest element moves by
-    `learning_rate`.
+    """`start_BLE` moved along the gradient of `loss`; in each token the largest element by `learning_rate`.
 
     The result has no gradient.
     """
@@ -110,19 +113,18 @@ def ascend(loss: Callable[[jax.Array], jax.Array], start_BLE: jax.Array, learnin
 
 
 def _scores(model: TaskModel, outputs: Any, ids_BL: jax.Array) -> jax.Array:
-    """Outputs as one array, whose last axis is a distribution's: [B, C], of tags [B, L, C], of answers' two
+    """Outputs as one array, whose last axis is a distribution: [B, C], of tags [B, L, C], of an answer's two
     ends [B, 2, L]."""
-    if model.kind != "question_answering":
+    if model.task_type != "question_answering":
         return outputs
     logits_B2L = jnp.stack([outputs.start_logits, outputs.end_logits], axis=1)
     return jnp.where(can_answer(ids_BL, model.special)[:, None], logits_B2L, IMPOSSIBLE)
 
 
-def _distances(kind: str, target: jax.Array, scores: jax.Array) -> jax.Array:
-    """How far `scores` are from `target`, which has no gradient, for everything that is scored: [B], of tags
-    [B, L]."""
+def _distances(task_type: str, target: jax.Array, scores: jax.Array) -> jax.Array:
+    """Distance of `scores` from `target`, which gets no gradient: [B], of tags [B, L]."""
     target = jax.lax.stop_gradient(target)
-    if kind == "regression":
+    if task_type == "regression":
         return jnp.square(scores - target)[:, 0]
     losses = -(jax.nn.softmax(target) * jax.nn.log_softmax(scores)).sum(axis=-1)
-    return losses.mean(axis=-1) if kind == "question_answering" else losses
+    return losses.mean(axis=-1) if task_type == "question_answering" else losses

@@ -1,9 +1,8 @@
-"""From a model's outputs over the windows of questions to one answer a question: the best span of the
-context.
+"""From a model's outputs for the windows of each question to one answer: the best span of the context.
 
-Two kinds of heads: one scores starts and ends apart (BERT's, DeBERTa's; google-research/bert, run_squad.py),
-the other the ends given a start, with a logit for no answer (ELECTRA's, XLNet's; google-research/electra,
-finetune/qa/qa_metrics.py).
+There are two types of heads. One scores starts and ends independently (BERT, DeBERTa; google-research/bert,
+run_squad.py). The other scores ends given a start and has a logit for no answer (ELECTRA, XLNet;
+google-research/electra, finetune/qa/qa_metrics.py).
 
 Shapes: L positions of a window with padding, m tokens of context in it, K starts of a beam, E ends for each.
 """
@@ -17,9 +16,9 @@ from data_pipelines.tasks.windows import Window
 
 
 class IndependentOutputs(NamedTuple):
-    """Of one window, or with an axis before for a batch.
+    """Outputs for one window; a batch has one more axis in front.
 
-    A span's score is the sum of its logits, that of no answer the sum of those at position 0.
+    A span's score is the sum of its two logits. The score of no answer is the sum of those at position 0.
     """
 
     start_logits: np.ndarray  # [L]
@@ -27,27 +26,26 @@ class IndependentOutputs(NamedTuple):
 
 
 class JointOutputs(NamedTuple):
-    """A beam of one window, or with an axis before for a batch. A span's score is its log probability."""
+    """A beam for one window; a batch has one more axis in front. A span's score is its log probability."""
 
     start_log_probs: np.ndarray  # [K]
     start_indices: np.ndarray  # int [K], positions in the window
     end_log_probs: np.ndarray  # [K, E], given the start
     end_indices: np.ndarray  # int [K, E]
-    answerable_logit: float  # of there being NO answer, as in ELECTRA's code
+    answerable_logit: float  # high where there is NO answer; the name is that of ELECTRA's code
 
 
 class Answer(NamedTuple):
-    """text: the best span's; "", with score −inf, where no span is possible.
+    """The answer to one question.
 
-    null_score: how much no answer is preferred to it. For independent outputs the lowest score of no answer
-    in the question's windows minus `score`, for joint ones the lowest logit.
-    n_best: the best texts with the scores of their best spans, descending.
+    `null_score` states how much no answer is preferred. With independent outputs it is the lowest score of no
+    answer among the question's windows minus `score`, with joint outputs the lowest logit.
     """
 
-    text: str
-    score: float
+    text: str  # of the best span; "" where no span is possible
+    score: float  # of the best span; −inf where no span is possible
     null_score: float
-    n_best: list[tuple[str, float]]
+    n_best: list[tuple[str, float]]  # the best texts with the scores of their best spans, descending
 
 
 class _Spans(NamedTuple):
@@ -68,21 +66,22 @@ def decode(
 ) -> list[Answer]:
     """The answer to each question, in the order of `contexts`.
 
-    A span starts at a context token that is_max_context, ends at the same or a later context token, has at
-    most `max_answer_length` tokens, and a text that is not blank. Of independent outputs those spans are
-    looked at whose start and end are among the `n_best` best of their window that may be one; BERT's script
-    takes the `n_best` best of all positions, so that those in question and padding leave it fewer. Of joint
-    outputs the beam's are looked at. Of spans with equal scores that of the earlier window comes first.
+    A span starts at a context token with is_max_context and ends at the same or a later context token. It has
+    at most `max_answer_length` tokens, and its text is not blank. With joint outputs the candidates are the
+    spans of the beam. With independent outputs they combine the `n_best` best starts and the `n_best` best
+    ends of the window's context; BERT's script takes the `n_best` best of all positions, and positions in the
+    question or padding leave it fewer candidates. Among spans with equal scores the earlier window's comes
+    first.
 
     Args:
       contexts: of each question.
       windows: of all questions, in any order.
-      outputs: one a window, all of one kind.
-      n_best: also how many texts `Answer.n_best` has at most.
+      outputs: one a window, all of one type.
+      n_best: also the largest number of texts in `Answer.n_best`.
 
-    Raises: ValueError: not one output a window, a window that belongs to no question or reaches beyond its
-      outputs, a question
-        without a window, or outputs that are NaN or +inf.
+    Raises:
+      ValueError: not one output a window, a window that belongs to no question or reaches beyond its outputs,
+        a question without a window, or outputs that are NaN or +inf.
     """
     if len(windows) != len(outputs):
         raise ValueError(f"expected outputs for each of {len(windows)} windows, got {len(outputs)}.")
@@ -130,8 +129,7 @@ def _answer(
 def _spans(
     window: Window, output: IndependentOutputs | JointOutputs, n_best: int, max_answer_length: int
 ) -> _Spans:
-    """The valid spans of one window that are looked at, better starts first, of each its better ends
-    first."""
+    """The valid candidates of one window, better starts first, for each start better ends first."""
     starts, ends, scores = (_best_pairs if isinstance(output, IndependentOutputs) else _beam)(
         window, output, n_best
     )
@@ -164,7 +162,7 @@ def _best_pairs(window: Window, output: IndependentOutputs, n_best: int) -> _Spa
 
 
 def _beam(window: Window, output: JointOutputs, n_best: int) -> _Spans:
-    """Every pair in the beam, whose size says how many they are."""
+    """Every pair in the beam."""
     scores = _numbers(output.start_log_probs)[:, None] + _numbers(output.end_log_probs)
     starts = np.broadcast_to(np.asarray(output.start_indices)[:, None], scores.shape)
     return _Spans(
@@ -179,7 +177,7 @@ def _null_score(output: IndependentOutputs | JointOutputs) -> np.ndarray:
 
 
 def _numbers(values: np.ndarray | float) -> np.ndarray:
-    """As float64, in which the sum of two float32 is exact enough to rank by."""
+    """The values as float64, in which the sum of two float32 is exact enough for ranking."""
     numbers = np.asarray(values, np.float64)
     if not (numbers < np.inf).all():
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Heads that find an answer in a text: one scores its two ends apart; ELECTRA's predicts the end given the
-start.
+"""Heads that find an answer in a text: one scores start and end independently; ELECTRA's scores the end given
+the start.
 
-An answer lies among the tokens of the context (the second text); [CLS] stands for "not here". Labels [B, 3]
-are start, end and whether the question has no answer at all.
+An answer lies among the tokens of the context (the second text); [CLS] stands for "not in this window".
+Labels [B, 3] are the start, the end and whether the question has no answer at all.
 
-Shapes: B batch, L length, D hidden, F inner width, K starts tried.
+Shapes: B batch, L length, D hidden, F inner width, K starts in the beam.
 """
 
 from typing import NamedTuple
@@ -22,11 +22,11 @@ from electra_jax.models.layers import Dense, einsum_f32, gelu, logical
 INNER_WIDTH = 512  # of both inner layers of ELECTRA's head
 BEAM_SIZE = 20
 ANSWERABILITY_WEIGHT = 0.5
-IMPOSSIBLE = -1000.0  # added to the scores of tokens that no answer can start or end at
+IMPOSSIBLE = -1000.0  # added to the scores of tokens where no answer can start or end
 
 
 class JointTrainingOutputs(NamedTuple):
-    """Of ELECTRA's head in training, where the ends are scored given the true start."""
+    """Outputs of ELECTRA's head in training, where the ends are scored given the true start."""
 
     start_logits: jax.Array  # [B, L]
     end_logits: jax.Array  # [B, L]
@@ -34,8 +34,8 @@ class JointTrainingOutputs(NamedTuple):
 
 
 class SpanHead(nn.Module):
-    """States [B, L, D] → start and end logits [B, L] of every token, as in `transformers`' question answering
-    classes."""
+    """States [B, L, D] → start and end logits [B, L], as in the question answering classes of
+    `transformers`."""
 
     config: EncoderConfig
 
@@ -49,11 +49,11 @@ class SpanHead(nn.Module):
 
 
 class JointSpanHead(nn.Module):
-    """ELECTRA's (google-research/electra, finetune/qa/qa_tasks.py, after XLNet's).
+    """ELECTRA's head (google-research/electra, finetune/qa/qa_tasks.py, after XLNet's).
 
     States [B, L, D] → in training the logits of starts, and of ends given the true start; otherwise the K
-    likeliest starts, and of each the K likeliest ends. With both a logit for no answer, from the state of
-    [CLS] and the mean state of the start.
+    likeliest starts, and for each of them the K likeliest ends. In both cases also a logit for no answer,
+    from the state of [CLS] and the mean state of the start.
     """
 
     config: EncoderConfig
@@ -74,7 +74,7 @@ class JointSpanHead(nn.Module):
         inner_BLF = gelu(dense(INNER_WIDTH, "answerable_inner", ("embed", "mlp"))(features_BLD))
         answerable_logit_B = dense(1, "answerable", ("mlp", "label"))(inner_BLF)[:, 0, 0]
 
-        # dense(concat(state of the start, state)) is a sum of two products, one of which all starts share.
+        # dense(concat(state of the start, state)) is a sum of two products; one is the same for all starts.
         kernel_EF = self.param(
             "end_inner_kernel", logical(kernel_init, "embed", "mlp"), (2 * width, INNER_WIDTH)
         )
@@ -91,7 +91,7 @@ class JointSpanHead(nn.Module):
             return JointTrainingOutputs(start_logits_BL, end_logits(labels_B3[:, 0]), answerable_logit_B)
         beam = min(BEAM_SIZE, ids_BL.shape[1])
         start_log_probs_BK, start_indices_BK = jax.lax.top_k(jax.nn.log_softmax(start_logits_BL), beam)
-        # One start after the other: of all at once the inner states would be [B, K, L, F].
+        # One start at a time: for all at once the inner states would be [B, K, L, F].
         ends = [
             jax.lax.top_k(jax.nn.log_softmax(end_logits(start_indices_BK[:, k])), beam) for k in range(beam)
         ]
@@ -105,7 +105,7 @@ class JointSpanHead(nn.Module):
 
 
 def can_answer(ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
-    """Where an answer can start or end: the tokens of the context, and [CLS] for none [B, L]."""
+    """Where an answer can start or end [B, L]: the tokens of the context, and [CLS] for no answer."""
     is_sep_BL = (ids_BL == special.sep).astype(jnp.int32)
     seps_before_BL = jnp.cumsum(is_sep_BL, axis=1) - is_sep_BL
     is_context_BL = (seps_before_BL == 1) & (is_sep_BL == 0) & (ids_BL != special.pad)
@@ -118,8 +118,7 @@ def span_loss(
     is_scored_B: jax.Array,
     can_answer_BL: jax.Array,
 ) -> jax.Array:
-    """Mean of the cross-entropies of start and end, and in ELECTRA's head half of that of whether there is an
-    answer."""
+    """Mean cross-entropy of start and end; ELECTRA's head adds half the cross-entropy of answerability."""
     weights_B = is_scored_B.astype(jnp.float32)
     losses_B = jnp.zeros_like(weights_B)
     for column, logits_BL in enumerate((outputs.start_logits, outputs.end_logits)):

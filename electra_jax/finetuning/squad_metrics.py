@@ -1,11 +1,11 @@
-"""SQuAD's scores of predicted answers, the search for the best no-answer threshold, and the files that its
-scripts take.
+"""SQuAD's scores of predicted answers, the search for the best no-answer threshold, and the prediction files
+that its scripts read.
 
 The rules are those of the official scripts evaluate-v1.1.py and evaluate-v2.0.py
-(rajpurkar.github.io/SQuAD-explorer). They differ only where a gold text has no word left once normalised
-("the", "!"): 1.1 compares with it like any other, and its F1 is 0; 2.0 leaves it out, and where no gold text
-is left, only a prediction without words is right, with F1 = exact match = 1. 2.0 holds where some question is
-unanswerable, 1.1 elsewhere.
+(rajpurkar.github.io/SQuAD-explorer). The two differ only where a gold text has no words after normalisation
+("the", "!"). Version 1.1 treats it like any other, and its F1 is 0. Version 2.0 ignores it; where no gold
+text remains, only a prediction without words is right, with F1 = exact match = 1. If some question is
+unanswerable, 2.0 applies, else 1.1.
 
 All scores are fractions, higher is better; papers print them times 100.
 """
@@ -25,16 +25,13 @@ import numpy as np
 from data_pipelines.json_files import write_json
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-NO_PUNCTUATION = str.maketrans(
-    "", "", string.punctuation
-)  # ASCII's alone: a dash or a curved quotation mark stays
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only: dashes and curved quotes stay
 
 
 def normalize_answer(text: str) -> str:
-    """The text in lower case, without ASCII punctuation, without the words a, an and the, and with single
-    spaces.
+    """The text in lower case, without ASCII punctuation, without a, an and the, and with single spaces.
 
-    Punctuation goes first and leaves no space: "a.m." becomes "am", "well-known" "wellknown".
+    Punctuation is removed first and leaves no space: "a.m." becomes "am", "well-known" becomes "wellknown".
     """
     return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
 
@@ -45,31 +42,31 @@ def squad_score(
     null_scores: Sequence[float] | None = None,
     threshold: float = 0.0,
 ) -> dict[str, float]:
-    """Scores of one prediction a question, under the names below.
+    """Scores of one prediction a question.
 
-    exact_match, f1: means over all questions of the best over a question's gold texts.
+    The threshold search is the script's `find_best_thresh`: any text, even one without words, is a wrong
+    answer to an unanswerable question. It differs from the script in two points. Questions with the same null
+    score are kept together; the script's result depends on their order and may belong to no threshold. And
+    where it is best to answer nothing, the threshold answers nothing: the script's 0.0 if no null score is at
+    or below 0, else the number just below the lowest.
 
-    With some unanswerable question also, as evaluate-v2.0.py has them: has_answer_exact_match, has_answer_f1:
-      means over the answerable questions; absent where there are none. no_answer_accuracy: the share of
-      unanswerable questions without an answer. best_exact_match, best_f1: the highest means that any
-      threshold gives, with best_exact_match_threshold and
-        best_f1_threshold, the lowest that does.
+    Args:
+      questions_answers: the gold texts of each question; () where it is unanswerable.
+      predictions: the best non-empty answer to each question, if there is one; the threshold is applied here.
+      null_scores: how much no answer is preferred, of each question. Ignored if all are answerable.
+      threshold: a question with a higher null score is left unanswered.
 
-    The search is the script's `find_best_thresh`: any text, also one without words, is a wrong answer to an
-    unanswerable question. It differs from the script in two things. Questions with the same null score go
-    together, where the script's result depends on their order and may belong to no threshold. And where
-    answering nothing is best, the threshold is one that answers nothing: the script's 0.0 if no null score is
-    at or below 0, else the number just below the lowest.
+    Returns:
+      exact_match, f1: means over all questions of the best score over a question's gold texts. If some
+      question is unanswerable also the names of evaluate-v2.0.py:
+      has_answer_exact_match, has_answer_f1: means over the answerable questions, if there are any.
+      no_answer_accuracy: the share of unanswerable questions that are left unanswered.
+      best_exact_match, best_f1: the highest means of any threshold.
+      best_exact_match_threshold, best_f1_threshold: the lowest threshold that gives them.
 
-    Args: questions_answers: the gold texts of each question; () where it is unanswerable. predictions: the
-      best answer to each question that is not empty, if there is one: the threshold is applied here.
-      null_scores: of each question, how much no answer is preferred. Not read where all questions are
-      answerable. threshold: a question with a higher null score is left unanswered, which is right if it is
-      unanswerable, else wrong.
-
-    Raises: ValueError: no questions, sides of different lengths, null scores that are missing, NaN or −inf,
-      or a NaN
-        threshold.
+    Raises:
+      ValueError: no questions, sides of different lengths, null scores that are missing, NaN or −inf, or a
+        NaN threshold.
     """
     if len(questions_answers) != len(predictions) or not len(predictions):
         raise ValueError(
@@ -111,17 +108,16 @@ def write_squad_predictions(
     null_scores: Sequence[float] | None = None,
     threshold: float = 0.0,
 ) -> None:
-    """Writes what SQuAD's leaderboard and scripts take: JSON from a question's id to the text of its answer,
-    "" for none.
+    """Write the file that SQuAD's leaderboard and scripts read: JSON from a question's id to its answer.
 
-    The arguments are those of `squad_score`. With `null_scores`, a question with one above `threshold` is
-    left unanswered, and NAME_null_odds.json beside the NAME.json of `path` has the score of each id
-    (evaluate-v2.0.py's --na-prob-file), an infinite one as the largest number there is, as JSON has no
-    infinity. Each file is written whole or not at all.
+    No answer is "". The arguments are those of `squad_score`. With `null_scores`, questions with one above
+    `threshold` are left unanswered, and NAME_null_odds.json beside NAME.json has the score of each id
+    (evaluate-v2.0.py's --na-prob-file); JSON has no infinity, so the largest float replaces it. Each file is
+    written whole or not at all.
 
-    Raises: ValueError: sides of different lengths, an id that occurs twice, a null score that is NaN or −inf,
-      or a NaN
-        threshold.
+    Raises:
+      ValueError: sides of different lengths, an id that occurs twice, a null score that is NaN or −inf, or a
+        NaN threshold.
     """
     if len(ids) != len(predictions):
         raise ValueError(f"expected a prediction for each of the {len(ids)} ids, got {len(predictions)}.")
@@ -157,13 +153,13 @@ def _question_score(golds: Sequence[str], prediction: str, is_v2: bool) -> tuple
 
 
 def _f1(wanted: list[str], predicted: list[str]) -> float:
-    """F1 of the words, each as often as it occurs; 0 where a side has none, as in evaluate-v1.1.py."""
+    """F1 of the words, counted as often as they occur; 0 where a side has none, as in evaluate-v1.1.py."""
     common = (Counter(wanted) & Counter(predicted)).total()
     return 2 * common / (len(wanted) + len(predicted)) if common else 0.0
 
 
 def _mean(scores: np.ndarray) -> float:
-    return math.fsum(scores) / len(scores)  # exact, so that the order of the questions does not matter
+    return math.fsum(scores) / len(scores)  # exact: the order of the questions does not matter
 
 
 def _checked(null_scores: Sequence[float], count: int, threshold: float) -> np.ndarray:
@@ -182,13 +178,13 @@ def _checked(null_scores: Sequence[float], count: int, threshold: float) -> np.n
 
 
 def _best_threshold(answered: np.ndarray, has_answer: np.ndarray, nulls: np.ndarray) -> _Best:
-    """The best mean over all thresholds, given each question's score when it is answered. All [n].
+    """The best mean over all thresholds, given each question's score when it is answered. Arrays are [n].
 
-    From no question answered to all of them, in the order of their null scores.
+    The search goes from no question answered to all of them, in the order of their null scores.
     """
     gains = answered - ~has_answer
-    # Of equal null scores, which no threshold parts, the losses come first: no sum amid them is higher than
-    # before and after.
+    # No threshold separates equal null scores. Their losses come first, so that no sum between them is higher
+    # than the sums before and after.
     order = np.lexsort((gains, nulls))
     sums = np.cumsum([np.sum(~has_answer), *gains[order]])
     best, lowest = int(np.argmax(sums)), nulls[order[0]]

@@ -10,21 +10,20 @@ from flax.traverse_util import flatten_dict
 from electra_jax.finetuning.results import Result, summarize
 
 SECTIONS = ("optimizer", "train", "model", "sift")  # of the configuration, whose values can be swept
-Settings = dict[str, Any]
+Settings = dict[str, Any]  # values of one combination, by "section.name"
 
 
 def parse_sweep(words: Sequence[str], config: dict[str, Any]) -> list[Settings]:
-    """Every combination of "KEY=VALUE,VALUE,…", the first key changing slowest; one empty combination without
-    words.
+    """Every combination of "KEY=VALUE,VALUE,…", the first key changing slowest.
 
-    Raises: ValueError: a key that the configuration does not have, a value of another type, or a key or value
-      given twice.
+    Without words there is one combination, which is empty.
+
+    Raises:
+      ValueError: a key that the configuration does not have, a value of another type, or a key or value
+        given twice.
     """
-    known = {
-        key: value
-        for key, value in flatten_dict(config, sep=".").items()
-        if key.partition(".")[0] in SECTIONS
-    }
+    flat = flatten_dict(config, sep=".")
+    known = {key: value for key, value in flat.items() if key.partition(".")[0] in SECTIONS}
     axes: dict[str, list[Any]] = {}
     for word in words:
         key, _, values = word.partition("=")
@@ -55,7 +54,7 @@ def _value(text: str, default: Any, word: str) -> Any:
 
 
 def apply_settings(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The configuration with the values of `settings`, whose keys are "section.name"."""
+    """The configuration with the values of `settings`."""
     changed = dict(config)
     for key, value in settings.items():
         section, _, name = key.partition(".")
@@ -63,30 +62,38 @@ def apply_settings(config: dict[str, Any], settings: Settings) -> dict[str, Any]
     return changed
 
 
-def spell(settings: Settings) -> str:
-    """Settings as a short text: "learning_rate=0.0001 num_epochs=3"; "" for none. SiFT's have their section's
-    name, too."""
-    return " ".join(
-        f"{key if key.startswith('sift.') else key.rpartition('.')[2]}={value}"
-        for key, value in settings.items()
-    )
+def format_settings(settings: Settings) -> str:
+    """Settings as a short text: "learning_rate=0.0001 num_epochs=3"; "" for none.
+
+    Keys of SiFT keep their section, since its learning_rate is another one.
+    """
+    words = []
+    for key, value in settings.items():
+        name = key if key.startswith("sift.") else key.rpartition(".")[2]
+        words.append(f"{name}={value}")
+    return " ".join(words)
 
 
 def by_setting(results: Sequence[Result]) -> list[Result]:
-    """The same results with the settings in the model's name, so that each combination counts as a model of
-    its own."""
-    return [result._replace(model=f"{result.model} {spell(result.settings)}".rstrip()) for result in results]
+    """The same results with the settings in the model's name, so that each combination counts as a model."""
+    named = []
+    for result in results:
+        name = f"{result.model} {format_settings(result.settings)}".rstrip()
+        named.append(result._replace(model=name))
+    return named
 
 
 def best_settings(results: Sequence[Result], metric: str) -> list[Result]:
-    """Of every model the results of the combination with the highest median of `metric`; the earlier one of
+    """Each model's results with its best settings: the highest median of `metric`, the earlier one of
     equals."""
     best: dict[str, tuple[float, Settings]] = {}
     for result in results:
-        same = [
-            other for other in results if (other.model, other.settings) == (result.model, result.settings)
-        ]
+        same = [other for other in results if _combination(other) == _combination(result)]
         median = summarize(same, metric)[result.model].median
         if result.model not in best or median > best[result.model][0]:
             best[result.model] = (median, result.settings)
     return [result for result in results if result.settings == best[result.model][1]]
+
+
+def _combination(result: Result) -> tuple[str, Settings]:
+    return result.model, result.settings

@@ -1,5 +1,4 @@
-"""What tasks of a kind have of their own: how their examples become rows, labels a batch, outputs a loss and
-predictions.
+"""Task types: how examples become rows, labels become arrays, and outputs become a loss and predictions.
 
 Shapes: B batch, L length, C outputs of the task.
 """
@@ -25,43 +24,44 @@ Rows = Sequence[Any]  # EncodedExample or Window
 
 
 class TaskType(NamedTuple):
-    """The functions of one task; `make_task_type` makes it.
-
-    encode: (tokenizer, examples, longest row) → rows, how many examples were cut.
-    lay_out: (rows, B, L) → labels and which of them are scored, as arrays; what is left of a batch is not
-    scored.
-    loss: (outputs, labels, is_scored, ids [B, L], the special ones) → mean over what is scored.
-    collect: (examples, rows, outputs of each row) → a prediction an example.
-    is_labelled: example → whether its label is known; alike for all of a split.
-    score: (examples, predictions) → metric → value.
-    spell: prediction → its text in a file of predictions.
-    """
+    """The functions of one task; `make_task_type` makes it."""
 
     name: str
     num_outputs: int
+    # (tokenizer, examples, longest row) → rows, number of examples that were cut
     encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, int]]
-    lay_out: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
+    # (rows, B, L) → labels and is_scored; rows that only fill the batch are not scored
+    make_labels: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
+    # (outputs, labels, is_scored, ids [B, L], special tokens) → mean over the scored elements
     loss: Callable[[Any, jax.Array, jax.Array, jax.Array, SpecialTokens], jax.Array]
+    # (examples, rows, outputs of each row) → one prediction an example
     collect: Callable[[Sequence[Any], Rows, Sequence[Any]], list[Any]]
+    # example → whether its label is known; the same for all examples of a split
     is_labelled: Callable[[Any], bool]
+    # (examples, predictions) → metric → value
     score: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
-    spell: Callable[[Any], str]
+    # prediction → its text in a file of predictions
+    format_prediction: Callable[[Any], str]
 
 
 def make_task_type(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
-    """The functions of `task`, which is config.task, with its `labels`.
+    """The functions of a task.
+
+    Args:
+      task: config.task.
+      labels: names of the classes or tags; () in other tasks.
 
     Raises:
-      ValueError: there is no such kind.
+      ValueError: an unknown config.task.kind.
     """
-    if task["kind"] not in KINDS:
-        raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(KINDS)}")
-    return KINDS[task["kind"]](task, labels)
+    if task["kind"] not in TASK_TYPES:
+        raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(TASK_TYPES)}.")
+    return TASK_TYPES[task["kind"]](task, labels)
 
 
 def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
-    def lay_out(rows, batch_size, length):
-        return _one_label_a_row(rows, (batch_size,), np.int32)
+    def make_labels(rows, batch_size, length):
+        return _labels_of_rows(rows, (batch_size,), np.int32)
 
     def loss(outputs_BC, labels_B, is_scored_B, ids_BL, special):
         return _mean(_cross_entropy(outputs_BC, labels_B), is_scored_B)
@@ -70,22 +70,22 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
         "classification",
         len(labels),
         encode_examples,
-        lay_out,
+        make_labels,
         loss,
         collect=lambda examples, rows, outputs: [int(output.argmax()) for output in outputs],
         is_labelled=lambda example: example.label is not None,
         score=lambda examples, guesses: score(
             task["metrics"], [example.label for example in examples], guesses, labels
         ),
-        spell=lambda prediction: labels[prediction],
+        format_prediction=lambda prediction: labels[prediction],
     )
 
 
 def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     scale = task["label_scale"]
 
-    def lay_out(rows, batch_size, length):
-        return _one_label_a_row(rows, (batch_size,), np.float32)
+    def make_labels(rows, batch_size, length):
+        return _labels_of_rows(rows, (batch_size,), np.float32)
 
     def loss(outputs_B1, labels_B, is_scored_B, ids_BL, special):
         return _mean(jnp.square(outputs_B1[:, 0] - labels_B / scale), is_scored_B)
@@ -94,19 +94,19 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
         "regression",
         1,
         encode_examples,
-        lay_out,
+        make_labels,
         loss,
         collect=lambda examples, rows, outputs: [float(output[0]) * scale for output in outputs],
         is_labelled=lambda example: example.label is not None,
         score=lambda examples, predictions: score(
             task["metrics"], [example.label for example in examples], predictions, ()
         ),
-        spell=lambda prediction: f"{prediction:.6g}",
+        format_prediction=lambda prediction: f"{prediction:.6g}",
     )
 
 
 def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
-    def lay_out(rows, batch_size, length):
+    def make_labels(rows, batch_size, length):
         labels_BL = np.full((batch_size, length), NO_TAG, np.int32)
         for row_L, row in zip(labels_BL, rows, strict=False):
             row_L[: len(row.ids)] = row.label
@@ -125,14 +125,14 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
         "tagging",
         len(labels),
         encode_examples,
-        lay_out,
+        make_labels,
         loss,
         collect,
         is_labelled=lambda example: UNKNOWN not in example.tags,
         score=lambda examples, predictions: score(
             task["metrics"], [np.array(example.tags) for example in examples], predictions, labels
         ),
-        spell=lambda prediction: " ".join(labels[tag] for tag in prediction),
+        format_prediction=lambda prediction: " ".join(labels[tag] for tag in prediction),
     )
 
 
@@ -146,8 +146,8 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskTy
             doc_stride=task["doc_stride"],
         ), 0
 
-    def lay_out(rows, batch_size, length):
-        return _one_label_a_row(rows, (batch_size, 3), np.int32)
+    def make_labels(rows, batch_size, length):
+        return _labels_of_rows(rows, (batch_size, 3), np.int32)
 
     def loss(outputs, labels_B3, is_scored_B, ids_BL, special):
         return span_loss(outputs, labels_B3, is_scored_B, can_answer(ids_BL, special))
@@ -171,18 +171,18 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskTy
         "question_answering",
         2,
         encode,
-        lay_out,
+        make_labels,
         loss,
         collect=lambda examples, rows, outputs: decode(
             [question.context for question in examples], rows, outputs
         ),
         is_labelled=lambda question: question.is_labelled,
         score=score_answers,
-        spell=lambda answer: " ".join(answer.text.split()),
+        format_prediction=lambda answer: " ".join(answer.text.split()),
     )
 
 
-KINDS = {
+TASK_TYPES = {
     "classification": _classification,
     "regression": _regression,
     "tagging": _tagging,
@@ -190,8 +190,8 @@ KINDS = {
 }
 
 
-def _one_label_a_row(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of `shape`, [B] or [B, …], and is_scored [B]."""
+def _labels_of_rows(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of `shape`, [B] or [B, …], one a row, and is_scored [B]."""
     labels, is_scored_B = np.zeros(shape, dtype), np.zeros(shape[0], bool)
     for index, row in enumerate(rows):
         if row.label is not None:
@@ -201,9 +201,8 @@ def _one_label_a_row(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[n
 
 def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
     """−log p of the label over the last axis."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), jnp.maximum(labels, 0)[..., None], axis=-1)[
-        ..., 0
-    ]
+    indices = jnp.maximum(labels, 0)[..., None]
+    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), indices, axis=-1)[..., 0]
 
 
 def _mean(losses: jax.Array, is_scored: jax.Array) -> jax.Array:

@@ -1,5 +1,5 @@
-"""The model card, README.md of an exported model: true numbers from the run's own files; what they do not say
-is left out."""
+"""The model card (README.md) of an exported pre-training model, from the files in the run's directory. A card
+leaves out what the files do not contain."""
 
 import json
 import shlex
@@ -8,53 +8,43 @@ from typing import Any, NamedTuple
 
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import Stage, make_stages
-from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
+from electra_jax.huggingface.card_parts import (
+    Publication,
+    describe_shape,
+    explain_code,
+    front_matter,
+    metrics_table,
+    usage_code,
+    with_trust,
+)
 from electra_jax.models.config import EncoderConfig
 from electra_jax.objectives.registry import find_row, has_generator
 
-FIGURES = {  # of summary.json, with what they are
+# Metric in summary.json → its description in the card.
+METRICS = {
     "heldout_mlm_loss": "masked language modelling loss, nats",
     "heldout_mlm_accuracy": "masked token accuracy",
     "heldout_unigram_entropy": "loss of a model that only counts tokens, nats",
     "heldout_rtd_auc": "replaced token detection AUC",
     "heldout_rtd_loss": "replaced token detection loss",
-    "heldout_replaced_rate": "share of tokens replaced",
-}
-USE = {
-    "discriminator": (
-        'tokens = tokenizer("A sentence.", return_tensors="pt")',
-        "states = model(**tokens).last_hidden_state",
-    ),
-    "generator": (
-        'fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)',
-        'print(fill("The [MASK] of a sentence."))',
-    ),
+    "heldout_replaced_rate": "fraction of tokens replaced",
 }
 
 
 class RunRecord(NamedTuple):
-    """What a run directory says about itself; a part is None, or empty, where there is no such file (an
-    imported model)."""
+    """The files of a run directory. A part is None or empty if its file is missing (in an imported model)."""
 
     config: dict[str, Any]
     step: int
-    origin: str | None  # from where it was imported
-    summary: dict[str, Any] | None  # of the last step, if that is `step`
-    datasets: list[dict[str, Any]]
-    sessions: list[dict[str, Any]]
+    origin: str | None  # path that it was imported from
+    summary: dict[str, Any] | None  # summary.json, if it describes `step`
+    datasets: list[dict[str, Any]]  # datasets.json, those read by `step`
+    sessions: list[dict[str, Any]]  # sessions.jsonl
     soup: dict[str, Any] | None  # soup.json, of an average of checkpoints
 
 
-class Publication(NamedTuple):
-    """What only the publisher can say."""
-
-    license: str | None
-    data_license: str | None
-    language: str | None
-
-
 def read_record(workdir: Path, step: int) -> RunRecord:
-    """The run's files."""
+    """Read the files of a run directory."""
     description = json.loads((workdir / "config.json").read_text())
 
     def read(name: str, missing: Any) -> Any:
@@ -91,15 +81,28 @@ def make_card(
     is_exact: bool,
     with_code: bool,
 ) -> str:
-    """README.md of one model."""
+    """README.md of one model.
+
+    Args:
+      role: "discriminator" or "generator".
+      encoder: its shape.
+      record: of the run.
+      publication: what the publisher states.
+      is_exact: whether `transformers` computes the logits that were trained.
+      with_code: whether DeBERTa's detection head is part of the model, with a class that loads it.
+    """
     is_deberta = encoder.disentangled is not None
     row = find_row(record.config["objective"]["name"])
     title = f"{'DeBERTaV3' if is_deberta else row.card_model} {role}"
     if row.predicts_tokens:
         title = "Encoder with a masked language modelling head"
-    usage = _usage(role if row.fills_masks else "discriminator")
+    usage = usage_code(role if row.fills_masks else "discriminator")
     parts = [
-        _front_matter(role, is_deberta, publication, is_exact and row.fills_masks),
+        front_matter(
+            publication,
+            "fill-mask" if role == "generator" and is_exact and row.fills_masks else None,
+            ("deberta-v2" if is_deberta else "electra", "replaced-token-detection", "pre-training", "jax"),
+        ),
         f"# {title}",
         _what(role, record.config["objective"], is_exact, is_deberta, with_code),
         explain_code(encoder),
@@ -107,32 +110,11 @@ def make_card(
         describe_shape(encoder),
         _training(record),
         _data(record, publication),
-        _figures(record),
+        _metrics(record),
         _reproduce(record),
         _limits(record, is_exact, role),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _front_matter(role: str, is_deberta: bool, publication: Publication, fills_masks: bool) -> str:
-    lines = ["---", "library_name: transformers"]
-    stated = {"language": publication.language, "license": publication.license}
-    lines += [f"{key}: {value}" for key, value in stated.items() if value]
-    if role == "generator" and fills_masks:
-        lines.append("pipeline_tag: fill-mask")
-    lines += [
-        "tags:",
-        *(
-            f"- {tag}"
-            for tag in (
-                "deberta-v2" if is_deberta else "electra",
-                "replaced-token-detection",
-                "pre-training",
-                "jax",
-            )
-        ),
-    ]
-    return "\n".join([*lines, "---"])
 
 
 def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool, with_code: bool) -> str:
@@ -140,8 +122,8 @@ def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool
     if not is_exact:
         text += (
             " It was trained with an enhanced mask decoder, which `transformers` does not have: loaded "
-            "there, **its predictions are not those it was trained to make**. The decoder's position table "
-            "is in `enhanced_mask_decoder.safetensors`."
+            "there, **its predictions differ from those it was trained to make**. The decoder's position "
+            "table is in `enhanced_mask_decoder.safetensors`."
         )
     return text
 
@@ -149,115 +131,81 @@ def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool
 def _role_text(role: str, objective: dict[str, Any], is_deberta: bool, with_code: bool) -> str:
     if role == "generator":
         return (
-            "The generator: a model that fills in masks. **To fine-tune, take its sister, the "
-            "discriminator.**"
+            "The generator: a model that fills in masks. **For fine-tuning, use the discriminator that was "
+            "trained with it.**"
         )
     text = "The discriminator: **the model to fine-tune**."
     if has_generator(objective):
-        text += " Its sister, the generator, fills in masks."
-    if is_deberta:
+        text += " The generator that was trained with it fills in masks."
+    if is_deberta and with_code:
         text += (
             " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
             "`trust_remote_code=True`)."
-            if with_code
-            else " Its replaced token detection head is in "
-            "`rtd_head.safetensors` (LayerNorm(state + state of [CLS]), dense, GELU, one logit): "
-            "`transformers` has no class for it."
+        )
+    elif is_deberta:
+        text += (
+            " Its replaced token detection head is in `rtd_head.safetensors` (LayerNorm(state + state of "
+            "[CLS]), dense, GELU, one logit): `transformers` has no class for it."
         )
     return text
 
 
-def _usage(role: str) -> str:
-    names = {
-        "discriminator": "AutoModel, AutoTokenizer",
-        "generator": "AutoModelForMaskedLM, AutoTokenizer, pipeline",
-    }[role]
-    return "\n".join(
-        [
-            f"from transformers import {names}",
-            'path = "."  # this directory, or the name it is published under',
-            "tokenizer = AutoTokenizer.from_pretrained(path)",
-            f"model = {names.partition(',')[0]}.from_pretrained(path)",
-            *USE[role],
-        ]
-    )
-
-
-def explain_code(encoder: EncoderConfig) -> str:
-    """Why a model needs code of its own; empty where it does not."""
-    if encoder.relative_bias is None:
-        return ""
-    return (
-        f"**It needs the code in `{RELATIVE_BIAS_FILE}`**, and so `trust_remote_code=True`: its attention "
-        "adds a learned bias for the distance of two tokens to the scores, which no class of "
-        "`transformers` does for ELECTRA. The file adds it to ELECTRA's own classes."
-    )
-
-
-def with_trust(lines: str, encoder: EncoderConfig) -> str:
-    """Lines of Python that load a model from `path`, as they have to be where it brings code."""
-    if encoder.relative_bias is None:
-        return lines
-    for call in ("from_pretrained(path", "model=path"):
-        lines = lines.replace(call, f"{call}, trust_remote_code=True")
-    return lines
-
-
-def describe_shape(encoder: EncoderConfig) -> str:
-    """One sentence."""
-    return (
-        f"{encoder.num_layers} layers of {encoder.hidden_size} with {encoder.num_heads} heads, "
-        f"feed-forward {encoder.intermediate_size}, embeddings of {encoder.embedding_size} "
-        f"for a vocabulary of {encoder.vocab_size:,}, up to {encoder.max_position_embeddings} positions."
-    )
-
-
 def _training(record: RunRecord) -> str:
-    config, lines = record.config, ["## Training", ""]
-    row, train = find_row(config["objective"]["name"]), config["train"]
+    """How the model came about: its origin, the steps, tokens and hours of its training."""
+    config, sentences = record.config, []
     if record.origin:
-        lines.append(f"Imported from {record.origin}.")
+        sentences.append(f"Imported from {record.origin}.")
     if record.soup:
-        lines.append(_soup(record.soup))
+        sentences.append(_soup(record.soup))
     initial = config["checkpoint"]["init_from"]
     if initial:
-        lines.append(f"Pre-training went on from {initial}, with a fresh optimizer.")
+        sentences.append(f"Pre-training continued from {initial}, with a fresh optimizer.")
     if record.step:
-        stages = [stage for stage in make_stages(config) if stage.first_step < record.step]
-        shapes = [
-            f"{'' if stage.first_step == 0 else f'from step {stage.first_step:,} on of '}"
-            f"{stage.config['train']['batch_size']:,} rows of {stage.config['data']['sequence_length']} "
-            "tokens"
-            for stage in stages
-        ]
-        method = row.title
-        if not has_generator(config["objective"]):
-            method += f" with a {config['objective']['generator']} distribution for a generator"
-        method += f" ({row.paper})" if row.paper else ""
-        lines.append(
-            f"{method}: {record.step:,} steps of {', '.join(shapes)}, "
-            f"peak learning rate {config['optimizer']['learning_rate']:g}, "
-            f"{config['optimizer']['warmup_steps']:,} steps of warm-up, masking "
-            f"{config['objective']['mask_prob']:.0%}, seed {train['seed']}."
+        sentences += _steps_taken(record)
+    return "\n".join(["## Training", "", *sentences]) if sentences else ""
+
+
+def _steps_taken(record: RunRecord) -> list[str]:
+    """Sentences about method, steps, tokens and time."""
+    stages = [stage for stage in make_stages(record.config) if stage.first_step < record.step]
+    optimizer, objective, train = (record.config[name] for name in ("optimizer", "objective", "train"))
+    sentences = [
+        f"{_method(objective)}: {record.step:,} steps of {', '.join(map(_batch_shape, stages))}, "
+        f"peak learning rate {optimizer['learning_rate']:g}, {optimizer['warmup_steps']:,} steps of warm-up, "
+        f"masking {objective['mask_prob']:.0%}, seed {train['seed']}."
+    ]
+    if train["ema_decay"]:
+        sentences.append(
+            f"The weights are exponential moving averages of the parameters, decay {train['ema_decay']:g}."
         )
-        if train["ema_decay"]:
-            lines.append(
-                f"These are the exponential moving averages of its parameters, decay {train['ema_decay']:g}."
-            )
-        tokens = sum(
-            stage._replace(end=min(stage.end, record.step)).num_examples * _tokens_per_row(record, stage)
-            for stage in stages
+    read = [stage._replace(end=min(stage.end, record.step)) for stage in stages]
+    tokens = sum(stage.num_examples * _tokens_per_row(record, stage) for stage in read)
+    if tokens:
+        sentences.append(f"It read about {tokens / 1e6:,.1f} million tokens, not counting padding.")
+    speed = record.summary and record.summary["tokens_per_second"]
+    devices = sorted({session["devices"] for session in record.sessions})
+    if tokens and speed and devices:
+        sentences.append(
+            f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} "
+            f"({speed:,.0f} tokens per second)."
         )
-        if tokens:
-            lines.append(f"It saw about {tokens / 1e6:,.1f} million tokens, padding not counted.")
-        speed = record.summary and record.summary["tokens_per_second"]
-        devices = sorted({session["devices"] for session in record.sessions})
-        if tokens and speed and devices:
-            lines.append(
-                f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} "
-                f"({speed:,.0f} tokens a second)."
-            )
-    return "\n".join(lines) if len(lines) > 2 else ""
+    return sentences
+
+
+def _method(objective: dict[str, Any]) -> str:
+    """The name of the method, with its paper."""
+    row = find_row(objective["name"])
+    method = row.title
+    if not has_generator(objective):
+        method += f" with a {objective['generator']} distribution as the generator"
+    return method + (f" ({row.paper})" if row.paper else "")
+
+
+def _batch_shape(stage: Stage) -> str:
+    """The size of a stage's batches, with the step from which it holds."""
+    since = "" if stage.first_step == 0 else f"from step {stage.first_step:,} on of "
+    rows, length = stage.config["train"]["batch_size"], stage.config["data"]["sequence_length"]
+    return f"{since}{rows:,} rows of {length} tokens"
 
 
 def _soup(soup: dict[str, Any]) -> str:
@@ -278,7 +226,7 @@ def _soup(soup: dict[str, Any]) -> str:
 
 
 def _tokens_per_row(record: RunRecord, stage: Stage) -> float:
-    """Mean number of real tokens in a row of a stage's mixture; 0 where it is not known."""
+    """Mean number of tokens in a row of a stage's mixture, without padding; 0 if it is unknown."""
     begun = [info for info in record.datasets if info["first_step"] <= stage.first_step]
     mixture = [info for info in begun if info["first_step"] == begun[-1]["first_step"]]
     if not mixture:
@@ -313,14 +261,12 @@ def _data(record: RunRecord, publication: Publication) -> str:
     )
 
 
-def _figures(record: RunRecord) -> str:
+def _metrics(record: RunRecord) -> str:
     summary = record.summary or {}
-    rows = [f"| {text} | {summary[key]:.4f} |" for key, text in FIGURES.items() if key in summary]
-    return (
-        "\n".join([f"## Held-out text, after step {record.step:,}", "", "| | |", "|---|---|", *rows])
-        if rows
-        else ""
-    )
+    measured = [(text, summary[key]) for key, text in METRICS.items() if key in summary]
+    if not measured:
+        return ""
+    return "\n".join([f"## Held-out text, after step {record.step:,}", "", *metrics_table(measured)])
 
 
 def _reproduce(record: RunRecord) -> str:
@@ -344,12 +290,12 @@ def _reproduce(record: RunRecord) -> str:
 
 
 def _limits(record: RunRecord, is_exact: bool, role: str) -> str:
-    lines = ["## Limits", "", "The model repeats what its text says, errors and prejudices included."]
+    lines = ["## Limits", "", "The model reproduces errors and prejudices of its training text."]
     if record.summary:
-        lines.append("The figures above are of the pre-training task; downstream tasks were not evaluated.")
+        lines.append("The metrics above are those of pre-training; downstream tasks were not evaluated.")
     if role == "generator" and is_exact:
         lines.append(
-            'In the training data a word that spells a special token, such as "[MASK]", was ordinary text; the '
-            "tokenizer here reads it as the token."
+            'In the training data a word that spells a special token, such as "[MASK]", was ordinary text; '
+            "this tokenizer reads it as the token."
         )
     return "\n".join(lines)

@@ -1,5 +1,4 @@
-"""What a verification is made of: a line of its report, what was recorded at the export (reference.py), and
-comparisons.
+"""Parts of a verification: the lines of its report, what the export recorded (reference.py), comparisons.
 
 Shapes: B batch, L length, N layers, S recorded positions, D hidden.
 """
@@ -8,38 +7,38 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.command_errors import shorten
 from electra_jax.huggingface.export import CONFIG_FILE
 
 TOLERANCE = 1e-4  # of hidden states and logits
 TOLERANCE_OF_RATES = 1e-3  # of AUC and accuracy
-MAX_SHOWN = 4
 
 
 class Check(NamedTuple):
     """One line of the report."""
 
-    name: str
+    name: str  # of what was checked
     is_passed: bool
-    detail: str
+    detail: str  # how far it agrees, or what differs
 
 
 class Reference(NamedTuple):
-    """verification.safetensors: arrays, and what is written in its metadata."""
+    """The content of verification.safetensors."""
 
     arrays: dict[str, np.ndarray]
-    notes: dict[str, Any]
+    notes: dict[str, Any]  # from its metadata
 
 
 def check_states(states: list[np.ndarray], arrays: dict[str, np.ndarray]) -> Check:
-    """States before and after every layer, at the recorded positions; names the first that differs."""
+    """Hidden states before and after every layer at the recorded positions; names the first that differs."""
     name, places = "hidden states", arrays["positions"][:, :, None]
     wanted = arrays["hidden_states"]
     if len(states) < len(wanted):
         return Check(name, False, f"got {len(states) - 1} layers, expected {len(wanted) - 1}")
     gaps = [
         _gap(np.take_along_axis(state, places, axis=1), expected)
-        for state, expected in zip(states, wanted, strict=False)
-    ]  # a decoder's last layer has no counterpart
+        for state, expected in zip(states, wanted, strict=False)  # a decoder's last layer is not recorded
+    ]
     for index, gap in enumerate(gaps):
         if not gap <= TOLERANCE:
             where = "the embeddings" if index == 0 else f"layer {index - 1}"
@@ -50,17 +49,17 @@ def check_states(states: list[np.ndarray], arrays: dict[str, np.ndarray]) -> Che
 
 
 def compare_config(got: dict[str, Any], wanted: dict[str, Any]) -> Check:
-    """config.json against what the trained model's configuration comes to."""
+    """config.json against the one that the trained model's configuration gives."""
     differing = [
         f"{key} is {got.get(key)!r}, trained with {wanted.get(key)!r}"
         for key in sorted(wanted.keys() | got.keys())
         if got.get(key) != wanted.get(key)
     ]
-    return Check(CONFIG_FILE, not differing, some(differing) or f"{len(wanted)} fields as trained")
+    return Check(CONFIG_FILE, not differing, shorten(differing) or f"{len(wanted)} fields as trained")
 
 
 def compare(name: str, got: np.ndarray, wanted: np.ndarray) -> Check:
-    """Two arrays of one shape, to TOLERANCE."""
+    """Two arrays of the same shape, within TOLERANCE."""
     if got.shape != wanted.shape:
         return Check(name, False, f"got shape {got.shape}, expected {wanted.shape}")
     gap = _gap(got, wanted)
@@ -68,15 +67,9 @@ def compare(name: str, got: np.ndarray, wanted: np.ndarray) -> Check:
 
 
 def compare_rates(name: str, got: float, wanted: float) -> Check:
-    """Two rates in [0, 1], to TOLERANCE_OF_RATES."""
+    """Two rates in [0, 1], within TOLERANCE_OF_RATES."""
     return Check(name, bool(abs(got - wanted) <= TOLERANCE_OF_RATES), f"{got:.4f}, in JAX {wanted:.4f}")
 
 
 def _gap(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(got - wanted).max())
-
-
-def some(items: list[str]) -> str:
-    """The first few of them as text."""
-    rest = f" and {len(items) - MAX_SHOWN} more" if len(items) > MAX_SHOWN else ""
-    return ", ".join(items[:MAX_SHOWN]) + rest

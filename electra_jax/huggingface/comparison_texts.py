@@ -1,5 +1,4 @@
-"""Text that an exported tokenizer is compared on: held-out documents where they are at hand, sentences, and
-nasty cases."""
+"""Texts on which an exported tokenizer is compared with ours: held-out documents, sentences, edge cases."""
 
 from collections.abc import Sequence
 
@@ -57,7 +56,7 @@ EDGE_CASES = (
 
 
 def comparison_examples() -> list[tuple[str, str | None]]:
-    """Texts and pairs of texts of several lengths, for models that were fine-tuned on either."""
+    """Texts and pairs of texts of several lengths, for models fine-tuned on texts or pairs."""
     short, long = " ".join(PLAIN_LINES[0].split()[:4]), " ".join(PLAIN_LINES[3:])
     return [
         (short, None),
@@ -70,10 +69,14 @@ def comparison_examples() -> list[tuple[str, str | None]]:
 
 
 def comparison_lines(tokenizer: Tokenizer, documents: Sequence[np.ndarray]) -> list[tuple[str, list[int]]]:
-    """(text, ids with [CLS] and [SEP]) of every line; `documents` are token ids without special ones.
+    """(text, ids with [CLS] and [SEP]) of every text.
 
     A text that spells a special token is left out: `transformers` reads it as the token, our pipeline as
-    text.
+    ordinary text.
+
+    Args:
+      tokenizer: ours.
+      documents: further texts, as token ids without special tokens.
     """
     special = tokenizer.special
     spellings = [tokenizer.vocabulary()[i] for i in special]

@@ -1,66 +1,63 @@
-"""What each parameter is called in other people's checkpoints: one table a family and format, read in both
-directions.
+"""Names of parameters in other checkpoints: one table for each family of encoders, used to write and to read.
 
-A row gives a kind, our path and theirs; `{n}` is the number of a layer. Our path is that in a published
-model: "embeddings", "encoder" and "head" of one encoder (parts.py). The kind says which leaves there are and
-how they are laid out: PyTorch keeps kernels as [out, in], TensorFlow as [in, out], both with the heads of
-attention flattened.
+A row of a table is (layer type, our path, their name); `{n}` stands for a layer's number. Our paths are those
+of a published model, which has "embeddings", "encoder" and "head" (published_models.py). The layer type
+determines the arrays of a row and their layout: PyTorch stores kernels as [out, in], TensorFlow as [in, out];
+both flatten the attention heads.
 
 Shapes: D input width, F output width, H heads, K head dim, T taps of a convolution.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-Tree = dict[str, Any]
+from electra_jax.huggingface.published_models import Params
 
 
 class Layout(NamedTuple):
-    """Of one leaf: how it is stored, and how to get it back into `shape`."""
+    """How one array is stored in a file."""
 
     store: Callable[[np.ndarray], np.ndarray]
-    restore: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    restore: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]  # (stored array, our shape) → our array
 
 
-_AS_IT_IS = Layout(lambda x: x, lambda x, shape: x)
+_UNCHANGED = Layout(lambda x: x, lambda x, shape: x)
 _FLAT = Layout(lambda x: x.reshape(-1), lambda x, shape: x.reshape(shape))
 # [D, F] or [D, H, K] ↔ [F, D], and without the transposition.
 _TRANSPOSED = Layout(lambda x: x.reshape(x.shape[0], -1).T, lambda x, shape: x.T.reshape(shape))
 _MATRIX = Layout(lambda x: x.reshape(x.shape[0], -1), lambda x, shape: x.reshape(shape))
 _TAPS = Layout(lambda x: x.transpose(2, 1, 0), lambda x, shape: x.transpose(2, 1, 0))  # [T, D, F] ↔ [F, D, T]
 
-# Format → kind of a row → (our leaf, their leaf, layout) of each of its arrays; a leaf "" is the row's path
-# itself.
+# Layer type → (suffix of our path, suffix of their name, layout) of each of its arrays.
 Leaves = dict[str, tuple[tuple[str, str, Layout], ...]]
 TORCH: Leaves = {
     "dense": (("/kernel", ".weight", _TRANSPOSED), ("/bias", ".bias", _FLAT)),
     "convolution": (("/kernel", ".weight", _TAPS), ("/bias", ".bias", _FLAT)),
-    "norm": (("/scale", ".weight", _AS_IT_IS), ("/bias", ".bias", _AS_IT_IS)),
-    "table": (("/embedding", ".weight", _AS_IT_IS),),
-    "array": (("", "", _AS_IT_IS),),
+    "norm": (("/scale", ".weight", _UNCHANGED), ("/bias", ".bias", _UNCHANGED)),
+    "table": (("/embedding", ".weight", _UNCHANGED),),
+    "array": (("", "", _UNCHANGED),),
 }
 TENSORFLOW: Leaves = {
     "dense": (("/kernel", "/kernel", _MATRIX), ("/bias", "/bias", _FLAT)),
-    "norm": (("/scale", "/gamma", _AS_IT_IS), ("/bias", "/beta", _AS_IT_IS)),
-    "table": (("/embedding", "", _AS_IT_IS),),
-    "array": (("", "", _AS_IT_IS),),
+    "norm": (("/scale", "/gamma", _UNCHANGED), ("/bias", "/beta", _UNCHANGED)),
+    "table": (("/embedding", "", _UNCHANGED),),
+    "array": (("", "", _UNCHANGED),),
 }
 
-Rows = tuple[tuple[str, str, str], ...]
+Rows = tuple[tuple[str, str, str], ...]  # (layer type, our path, their name)
 
 
 class Family(NamedTuple):
-    """`rows` of the encoder with its embeddings, `heads` of what stands on it, by role or kind of task.
-    `prefix` starts the names of the encoder's parameters and may be missing in a file that holds the encoder
-    alone."""
+    """The names that one family of encoders uses in one file format."""
 
-    leaves: Leaves
-    prefix: str
-    rows: Rows
-    heads: dict[str, Rows]
+    leaves: Leaves  # of the file format
+    prefix: str  # of the encoder's names; a file that holds the encoder alone may omit it
+    rows: Rows  # of the embeddings and the encoder
+    heads: dict[str, Rows]  # role or task type → rows of its head
 
 
 def _embeddings(prefix: str, separator: str = ".") -> Rows:
@@ -72,8 +69,7 @@ def _embeddings(prefix: str, separator: str = ".") -> Rows:
 
 
 def _layer(prefix: str, attention: tuple[str, str, str], separator: str = ".") -> Rows:
-    """BERT's layer, whose names all families kept; `attention` names the projections of queries, keys and
-    values."""
+    """BERT's layer, whose names all families kept. `attention` is (query, key, value) projections' names."""
     ours, theirs = "encoder/layer_{n}/", separator.join((f"{prefix}{{n}}", ""))
     at = lambda *words: theirs + separator.join(words)
     return (
@@ -90,7 +86,7 @@ def _layer(prefix: str, attention: tuple[str, str, str], separator: str = ".") -
 
 
 def _task_heads(pooler: str, classifier: str) -> dict[str, Rows]:
-    """Of the task classes of transformers, which differ in the head of sequence classification alone."""
+    """Heads of the task classes in transformers. Families differ only in the sequence classification head."""
     sequence = (("dense", "head/pooler", pooler), ("dense", "head/classifier", classifier))
     return {
         "classification": sequence,
@@ -102,8 +98,8 @@ def _task_heads(pooler: str, classifier: str) -> dict[str, Rows]:
 
 _BERT_LIKE = ("query", "key", "value")
 
-# transformers: ElectraForPreTraining, ElectraForMaskedLM, and its task classes. relative_bias is
-# custom_code/'s.
+# transformers: ElectraForPreTraining, ElectraForMaskedLM and ELECTRA's task classes. Only the classes in
+# custom_code/ have a relative_bias.
 ELECTRA = Family(
     TORCH,
     "electra.",
@@ -127,16 +123,16 @@ ELECTRA = Family(
     },
 )
 
-# BERT's head, and DebertaV2ForMaskedLM's unless its configuration says legacy=False.
+# The head of BertForMaskedLM, and of DebertaV2ForMaskedLM with legacy=True (the default).
 _BERT_GENERATOR = (
     ("dense", "head/dense", "cls.predictions.transform.dense"),
     ("norm", "head/LayerNorm", "cls.predictions.transform.LayerNorm"),
     ("array", "head/bias", "cls.predictions.bias"),
 )
 
-# transformers: DebertaV2Model, DebertaV2ForMaskedLM, and its task classes. `mask_predictions` is Microsoft's
-# detection head, which transformers does not have, and position_embeddings, without position_biased_input,
-# the enhanced mask decoder's table.
+# transformers: DebertaV2Model, DebertaV2ForMaskedLM and DeBERTa's task classes. transformers has no class for
+# `mask_predictions`, Microsoft's detection head. Without position_biased_input, position_embeddings is the
+# table of the enhanced mask decoder.
 DEBERTA_V2 = Family(
     TORCH,
     "deberta.",
@@ -158,7 +154,7 @@ DEBERTA_V2 = Family(
         **_task_heads("pooler.dense", "classifier"),
     },
 )
-# Microsoft's own files, and DebertaV2ForMaskedLM with legacy=False, differ in the generator's head.
+# Microsoft's own files and DebertaV2ForMaskedLM with legacy=False have another generator head.
 MICROSOFT_DEBERTA = DEBERTA_V2._replace(
     heads=DEBERTA_V2.heads
     | {
@@ -180,9 +176,11 @@ BERT = Family(
 
 
 def google_electra(role: str, shares_embeddings: bool) -> Family:
-    """google-research/electra's TensorFlow checkpoint, which holds both encoders: `role` chooses one. Scopes
-    as in its model/modeling.py and run_pretraining.py; with tied embeddings the generator's are the
-    discriminator's."""
+    """One of the two encoders in a TensorFlow checkpoint of google-research/electra.
+
+    Scopes are those of its model/modeling.py and run_pretraining.py. With tied embeddings the generator's are
+    stored as the discriminator's.
+    """
     scope = {"discriminator": "electra/", "generator": "generator/"}[role]
     return Family(
         TENSORFLOW,
@@ -206,67 +204,51 @@ def google_electra(role: str, shares_embeddings: bool) -> Family:
     )
 
 
+# config.model.position → the names that an export uses.
+FAMILY_OF_POSITION = {"absolute": ELECTRA, "relative_bias": ELECTRA, "disentangled": DEBERTA_V2}
+
+
 class Name(NamedTuple):
-    """Of one array in a file, and its layout there."""
+    """Where one of our arrays is in a file."""
 
     name: str
     layout: Layout
 
 
 def names_of(family: Family, role: str, paths: list[str]) -> dict[str, Name]:
-    """Our path → name in the family's files, for every one of `paths`.
+    """Our path → name in the family's files, for each of `paths`.
 
     Raises:
-      ValueError: a parameter is in no row of the table.
+      ValueError: a path matches no row of the table, or several.
     """
-    rows = (*family.rows, *family.heads[role])
-    patterns = [
-        (re.compile(re.escape(ours + our_leaf).replace(r"\{n\}", r"(?P<n>\d+)")), theirs + their_leaf, layout)
-        for kind, ours, theirs in rows
-        for our_leaf, their_leaf, layout in family.leaves[kind]
-    ]
+    patterns = _patterns(family, role)
     names = {}
     for path in paths:
-        found = [
-            (match, theirs, layout)
-            for pattern, theirs, layout in patterns
-            if (match := pattern.fullmatch(path))
-        ]
+        matches = [(pattern.fullmatch(path), name) for pattern, name in patterns]
+        found = [(match, name) for match, name in matches if match]
         if len(found) != 1:
             raise ValueError(
                 f"parameter {path}: got {len(found)} names for it in the table of {family.prefix!r}, "
                 "expected one. Add a row in huggingface/names.py."
             )
-        match, theirs, layout = found[0]
-        names[path] = Name(theirs.format(**match.groupdict()), layout)
+        [(match, name)] = found
+        names[path] = name._replace(name=name.name.format(**match.groupdict()))
     return names
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested parameters as {"a/b/c": array}."""
-    leaves = {}
-    for key, value in tree.items():
-        leaves |= (
-            flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-        )
-    return leaves
+def _patterns(family: Family, role: str) -> list[tuple[re.Pattern[str], Name]]:
+    """(pattern of our paths, their name with {n}) of every array in the tables."""
+    patterns = []
+    for layer_type, ours, theirs in (*family.rows, *family.heads[role]):
+        for our_leaf, their_leaf, layout in family.leaves[layer_type]:
+            pattern = re.escape(ours + our_leaf).replace(r"\{n\}", r"(?P<n>\d+)")
+            patterns.append((re.compile(pattern), Name(theirs + their_leaf, layout)))
+    return patterns
 
 
-def unflatten(leaves: Mapping[str, Any]) -> Tree:
-    """The inverse of `flatten`."""
-    tree: Tree = {}
-    for path, value in leaves.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
-
-
-def to_file(family: Family, role: str, tree: Tree) -> dict[str, np.ndarray]:
+def to_file(family: Family, role: str, params: Params) -> dict[str, np.ndarray]:
     """Parameters of one published model under the family's names, in its layouts; contiguous."""
-    leaves = flatten(tree)
+    leaves = flatten_dict(params, sep="/")
     return {
         name: np.ascontiguousarray(layout.store(np.asarray(leaves[path])))
         for path, (name, layout) in names_of(family, role, list(leaves)).items()
@@ -274,12 +256,11 @@ def to_file(family: Family, role: str, tree: Tree) -> dict[str, np.ndarray]:
 
 
 class FromFile(NamedTuple):
-    """`leaves`: our path → array, of what the file has. `missing`: our paths that it lacks. `unused`: names
-    not asked for."""
+    """What was found in a file."""
 
-    leaves: dict[str, np.ndarray]
-    missing: list[str]
-    unused: list[str]
+    leaves: dict[str, np.ndarray]  # our path → array
+    missing: list[str]  # our paths that the file lacks
+    unused: list[str]  # names of arrays that the model does not have
 
 
 def from_file(
@@ -288,30 +269,31 @@ def from_file(
     """Find the parameters of `shapes` (our path → shape) among a file's arrays.
 
     Raises:
-      ValueError: an array has another size than the model's.
+      ValueError: an array's size differs from the parameter's.
     """
-    prefix = family.prefix if any(name.startswith(family.prefix) for name in arrays) else ""
+    has_prefix = any(name.startswith(family.prefix) for name in arrays)
     headless = [path for path in shapes if path.startswith("head/") and not family.heads[role]]
+    wanted = [path for path in shapes if path not in headless]
     leaves, missing, used = {}, list(headless), set()
-    for path, (full_name, layout) in names_of(
-        family, role, [path for path in shapes if path not in headless]
-    ).items():
-        name = (
-            prefix + full_name.removeprefix(family.prefix)
-            if full_name.startswith(family.prefix)
-            else full_name
-        )
+    for path, (full_name, layout) in names_of(family, role, wanted).items():
+        name = full_name if has_prefix else full_name.removeprefix(family.prefix)
         if name not in arrays:
             missing.append(path)
             continue
         used.add(name)
-        try:
-            leaves[path] = np.ascontiguousarray(layout.restore(np.asarray(arrays[name]), shapes[path]))
-        except ValueError:
-            leaves[path] = np.asarray(arrays[name])
-        if leaves[path].shape != shapes[path]:
-            raise ValueError(
-                f"{name}: got an array of {arrays[name].shape}, expected one for {path} {shapes[path]}. The "
-                "configuration beside the file is of another model."
-            )
+        leaves[path] = _restore(layout, name, arrays[name], path, shapes[path])
     return FromFile(leaves, missing, sorted(set(arrays) - used))
+
+
+def _restore(layout: Layout, name: str, stored: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A stored array in our layout. Raises ValueError if its size differs from that of `shape`."""
+    try:
+        restored = np.ascontiguousarray(layout.restore(np.asarray(stored), shape))
+    except ValueError:
+        restored = None
+    if restored is None or restored.shape != shape:
+        raise ValueError(
+            f"{name}: got an array of {stored.shape}, expected one for {path} {shape}. The configuration "
+            "beside the file belongs to another model."
+        )
+    return restored

@@ -1,5 +1,4 @@
-"""What verify.py checks of a discriminator or a generator alone: what its config.json should say, and its
-logits.
+"""The checks of verify.py that only discriminators and generators have: expected config.json, and logits.
 
 Shapes: B batch, L length, D hidden, K recorded logits, V vocab.
 """
@@ -18,51 +17,54 @@ from electra_jax.huggingface.reference import detection_auc
 
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
-    """config.json as the run's configuration has it."""
+    """config.json as the run's configuration gives it."""
     training, role = json.loads((directory / TRAINING_FILE).read_text())["config"], notes["role"]
-    return (
-        to_config_json(
-            published_config(training, role), role, pad_token_id=notes["pad_token_id"], dtype=notes["dtype"]
-        )
-        | notes["config_additions"]
-    )
+    encoder = published_config(training, role)
+    fields = to_config_json(encoder, role, pad_token_id=notes["pad_token_id"], dtype=notes["dtype"])
+    return fields | notes["config_additions"]
 
 
 def check_outputs(torch, model, output, directory: Path, reference: Reference) -> list[Check]:
-    """Logits, and the rate that they give. `output` is what `model` gives for the recorded rows."""
-    arrays, notes = reference
-    if notes["role"] == "generator":
-        if not notes["has_exact_logits"]:
-            return []
-        places, wanted = arrays["places"], arrays["logits"]
-        logits_BLV = output.logits.numpy()
-        is_correct = logits_BLV[tuple(places.T)].argmax(axis=-1) == arrays["targets"]
-        return [
-            compare("masked language model logits", logits_BLV[tuple(places[: len(wanted)].T)], wanted),
-            compare_rates("masked token accuracy", is_correct.mean(), arrays["is_correct"].mean()),
-        ]
+    """Logits, and the accuracy or AUC that they give. `output` is that of `model` on the recorded rows."""
+    if reference.notes["role"] == "generator":
+        return _check_generator(output, reference)
     if "logits" in output:
         logits_BL = output.logits.numpy()
-    elif not (directory / HEAD_FILE).is_file():
-        return [
-            Check("detection logits", False, f"{HEAD_FILE} is missing: there is no head to compute them with")
-        ]
+    elif (directory / HEAD_FILE).is_file():
+        states_BLD, epsilon = output.hidden_states[-1], model.config.layer_norm_eps
+        logits_BL = detection_head(torch, states_BLD, directory, epsilon).numpy()
     else:
-        logits_BL = detection_head(
-            torch, output.hidden_states[-1], directory, model.config.layer_norm_eps
-        ).numpy()
-    is_token = arrays["attention_mask"].astype(bool)
-    checks = [compare("detection logits", logits_BL[is_token], arrays["logits"][is_token])]
-    rates = [
-        detection_auc(logits[is_token], arrays["is_replaced"][is_token])
-        for logits in (logits_BL, arrays["logits"])
+        detail = f"{HEAD_FILE} is missing: there is no head to compute them with"
+        return [Check("detection logits", False, detail)]
+    return _check_discriminator(logits_BL, reference.arrays)
+
+
+def _check_generator(output, reference: Reference) -> list[Check]:
+    arrays = reference.arrays
+    if not reference.notes["has_exact_logits"]:
+        return []
+    places, wanted = arrays["places"], arrays["logits"]
+    logits_BLV = output.logits.numpy()
+    is_correct = logits_BLV[tuple(places.T)].argmax(axis=-1) == arrays["targets"]
+    return [
+        compare("masked language model logits", logits_BLV[tuple(places[: len(wanted)].T)], wanted),
+        compare_rates("masked token accuracy", is_correct.mean(), arrays["is_correct"].mean()),
     ]
-    return checks if np.isnan(rates[1]) else [*checks, compare_rates("detection AUC", *rates)]
+
+
+def _check_discriminator(logits_BL: np.ndarray, arrays: dict[str, np.ndarray]) -> list[Check]:
+    is_token = arrays["attention_mask"].astype(bool)
+    got, wanted, is_replaced = (x[is_token] for x in (logits_BL, arrays["logits"], arrays["is_replaced"]))
+    checks = [compare("detection logits", got, wanted)]
+    wanted_auc = detection_auc(wanted, is_replaced)
+    if not np.isnan(wanted_auc):
+        checks.append(compare_rates("detection AUC", detection_auc(got, is_replaced), wanted_auc))
+    return checks
 
 
 def detection_head(torch, x_BLD, directory: Path, epsilon: float):
-    """Microsoft's detection head from its file: LayerNorm(x + x of [CLS]) → dense → GELU → one logit [B,
-    L]."""
+    """Logits [B, L] of Microsoft's detection head, read from its file: LayerNorm(x + x of [CLS]) → dense →
+    GELU → one logit."""
     weights = {
         name.removeprefix("mask_predictions."): torch.from_numpy(array).float()
         for name, array in load_file(directory / HEAD_FILE).items()

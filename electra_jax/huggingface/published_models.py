@@ -1,9 +1,8 @@
-"""A pre-training model as the models that are published: each one encoder with embeddings of its own and the
-head on it.
+"""The models that a pre-training run publishes: each is one encoder with its own embeddings and head.
 
-Parameters of a published model are {"embeddings", "encoder", "head"}. `to_published` makes them from a run's
-parameters, with shared tables written out; `from_published` puts them together again under a given way of
-sharing.
+The parameters of a published model are {"embeddings", "encoder", "head"}. `to_published` makes them from a
+run's parameters and writes shared tables out in full; `from_published` is the inverse for a given way of
+sharing embeddings.
 
 Shapes: B batch, L length, D hidden, V vocab, E embedding_size.
 """
@@ -32,8 +31,7 @@ MODULES = (
 
 
 class PublishedModule(nn.Module):
-    """One encoder with its own embeddings and head; its parameters are what `to_published` returns for a
-    role."""
+    """One encoder with its own embeddings and head, for the parameters that `to_published` returns."""
 
     config: EncoderConfig
     role: str  # one of ROLES
@@ -45,8 +43,7 @@ class PublishedModule(nn.Module):
         self.head = (GeneratorPredictions if is_generator else DiscriminatorPredictions)(self.config)
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs) -> jax.Array | VocabularyLogits:
-        """Without dropout: detection logits [B, L], or the generator's `VocabularyLogits` of all
-        positions."""
+        """Detection logits [B, L], or the generator's `VocabularyLogits` at all positions; no dropout."""
         if self.role == "generator":
             x_BLD = encode_masked(self.encoder, self.embeddings, ids_BL, inputs, is_training=False)
             return self.head(x_BLD, self.embeddings.word_table())
@@ -57,21 +54,21 @@ class ModelWeights(NamedTuple):
     """A model to publish."""
 
     config: EncoderConfig
-    params: Params
+    params: Params  # {"embeddings", "encoder", "head"}
 
 
 def to_published(params: Params, config: PretrainingConfig) -> dict[str, ModelWeights]:
-    """Role → model, from the parameters of a run: a generator alone after plain masked language modelling.
+    """Role → model, from the parameters of a run.
 
-    Of the ablations (models/ablations.py) it is the encoder that they train: in the role of a generator where
-    it predicts tokens, without its gate; a discriminator alone where there is no generator, or one that is no
-    encoder (two towers).
+    Plain masked language modelling gives a generator alone. An ablation (models/ablations.py) gives the
+    encoder that it trains: as a generator if it predicts tokens, without its gate; as a discriminator alone
+    if it has no generator, or one that is not an encoder (two towers).
 
-    Gradient-disentangled tables (GDES) are added up here, in float32: E_D = E_G + E_Δ (DeBERTaV3 §3.3).
-    NOT_PUBLISHED modules are left out.
+    The tables of gradient-disentangled embedding sharing (GDES) are summed here in float32: E_D = E_G + E_Δ
+    (DeBERTaV3 §3.3). NOT_PUBLISHED modules are left out.
 
     Raises:
-      ValueError: another module that no role takes.
+      ValueError: the run has a module that belongs to no role.
     """
     params = {name: tree for name, tree in params.items() if name not in NOT_PUBLISHED}
     unknown = [name for name in params if name not in MODULES]
@@ -115,8 +112,8 @@ def to_published(params: Params, config: PretrainingConfig) -> dict[str, ModelWe
 
 
 def with_token_types(params: Params, config: EncoderConfig) -> Params:
-    """What a file for ELECTRA's classes holds: they cannot do without token types, so that a model without
-    gets one, a row of zeros."""
+    """The parameters with a table of token types, which ELECTRA's classes require: a row of zeros if the
+    model has none."""
     if config.type_vocab_size or config.disentangled is not None or config.relative_bias is not None:
         return params
     row = np.zeros((1, config.embedding_size), np.float32)
@@ -124,7 +121,7 @@ def with_token_types(params: Params, config: EncoderConfig) -> Params:
 
 
 def _with_tables(embeddings: Params, generator_embeddings: Params, has_positions: bool) -> Params:
-    """The discriminator's embeddings with complete tables of its own."""
+    """The discriminator's embeddings with the tables that it shares with the generator written out."""
     complete = dict(embeddings)
     for name in SHARED_TABLES if has_positions else SHARED_TABLES[:1]:
         base, own = generator_embeddings[name], embeddings.get(name, {})
@@ -138,11 +135,10 @@ def _with_tables(embeddings: Params, generator_embeddings: Params, has_positions
 def from_published(trees: dict[str, Params], config: PretrainingConfig) -> Params:
     """The inverse of `to_published`: a run's parameters under config.embedding_sharing.
 
-    GDES: E_Δ = E_D − E_G in float32, the nearest number to the difference; if any E_Δ gives E_D back exactly,
-    this one does.
+    GDES: E_Δ is E_D − E_G rounded to float32. If any float32 E_Δ gives E_G + E_Δ = E_D exactly, it does.
 
     Raises:
-      ValueError: the embeddings of the two are not the same, but should be shared.
+      ValueError: the two models' embeddings differ, although they should be tied.
     """
     generator = trees["generator"]
     if "discriminator" not in trees:
@@ -158,7 +154,7 @@ def from_published(trees: dict[str, Params], config: PretrainingConfig) -> Param
         generator["embeddings"],
     )
     sharing = config.embedding_sharing
-    if sharing == "tied" and config.discriminator.disentangled is None:
+    if config.shares_embeddings:
         _check_equal(discriminator_embeddings, generator_embeddings)
         return params | {"embeddings": discriminator_embeddings}
     own = dict(discriminator_embeddings)
@@ -179,13 +175,13 @@ def _check_equal(one: Params, other: Params) -> None:
         if not np.array_equal(value, counterpart):
             raise ValueError(
                 f"{jax.tree_util.keystr(path, simple=True, separator='/')}: the generator's and the "
-                "discriminator's differ, expected equal ones for embeddings that are tied. Use "
+                "discriminator's differ, expected equal ones for tied embeddings. Use "
                 "--embedding_sharing none or gdes."
             )
 
 
 def shares_embeddings(trees: dict[str, Params], is_deberta: bool) -> bool:
-    """Whether both models have the same embeddings, as far as tied ones would be shared."""
+    """Whether all embeddings that tied models share are equal in both models."""
     one, other = (trees[role]["embeddings"] for role in ROLES)
     names = [name for name in SHARED_TABLES if name in one] if is_deberta else list(one)
     return all(

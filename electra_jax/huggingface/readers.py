@@ -1,13 +1,13 @@
-"""Arrays and configuration out of other people's checkpoint files, none of which is ever unpickled.
+"""Reads arrays and configuration from checkpoint files of other projects, without unpickling any.
 
-huggingface  a directory with config.json and model.safetensors (in one file or several) or pytorch_model.bin
-microsoft    the same names in Microsoft's own files: the encoder with its heads, GDES deltas as
-             "…word_embeddings._weight"
+huggingface  a directory with config.json and model.safetensors (one file or several) or pytorch_model.bin
+microsoft    Microsoft's own files, with the same names: the encoder with its heads; with GDES its deltas are
+             named "…word_embeddings._weight"
 google       a TensorFlow checkpoint of google-research/electra, named by its prefix: DIR/model.ckpt-1000000
 """
 
 import json
-import pickle  # for the name of an error alone
+import pickle  # only for the name of an error
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,19 +26,21 @@ DELTA, TABLE = "word_embeddings._weight", "word_embeddings.weight"
 
 
 class SourceModel(NamedTuple):
-    """One model as it was read. `config` has the fields of a Hugging Face config.json."""
+    """One model as read from files."""
 
     path: Path
-    family: Family
-    config: dict[str, Any]
+    family: Family  # of its arrays' names
+    config: dict[str, Any]  # with the fields of a Hugging Face config.json
     arrays: dict[str, np.ndarray]
 
 
 def read_directory(path: Path) -> SourceModel:
-    """A Hugging Face or Microsoft model: a directory, or a weights' file with its configuration beside it.
+    """A Hugging Face or Microsoft model: a directory, or a weights file with its configuration beside it.
 
-    Raises: FileNotFoundError: no weights, or no configuration. ValueError: another kind of model.
-      ImportError: a .bin file without PyTorch.
+    Raises:
+      FileNotFoundError: no weights, or no configuration.
+      ValueError: another type of model.
+      ImportError: a .bin file, and PyTorch is not installed.
     """
     file = path if path.is_file() else _weights_of(path)
     arrays = _read_weights(file)
@@ -46,25 +48,20 @@ def read_directory(path: Path) -> SourceModel:
         if (file.parent / extra).is_file():
             arrays |= load_file(file.parent / extra)
     config = _read_config(file)
-    kind = config.get("model_type")
-    if kind not in FAMILIES:
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
         raise ValueError(
-            f"{file.parent / CONFIG_FILE}: got model_type {kind!r}, expected one of {sorted(FAMILIES)}. Only "
-            "these can be imported."
+            f"{file.parent / CONFIG_FILE}: got model_type {model_type!r}, expected one of "
+            f"{sorted(FAMILIES)}. Only these can be imported."
         )
-    family = (
-        MICROSOFT_DEBERTA if any(name.startswith("lm_predictions.") for name in arrays) else FAMILIES[kind]
-    )
-    return SourceModel(
-        path,
-        family,
-        config,
-        {
-            name: np.asarray(array, np.float32)
-            for name, array in arrays.items()
-            if not name.endswith(("position_ids", "token_type_ids"))
-        },
-    )
+    is_microsofts = any(name.startswith("lm_predictions.") for name in arrays)
+    parameters = {
+        name: np.asarray(array, np.float32)
+        for name, array in arrays.items()
+        if not name.endswith(("position_ids", "token_type_ids"))  # constants that transformers once saved
+    }
+    family = MICROSOFT_DEBERTA if is_microsofts else FAMILIES[model_type]
+    return SourceModel(path, family, config, parameters)
 
 
 def _weights_of(directory: Path) -> Path:
@@ -73,7 +70,7 @@ def _weights_of(directory: Path) -> Path:
             return directory / name
     raise FileNotFoundError(
         f"{directory}: expected {WEIGHTS_FILE}, {INDEX_FILE} or {PICKLE_FILE} in it, or the path of a "
-        "weights' file."
+        "weights file."
     )
 
 
@@ -85,19 +82,19 @@ def _read_weights(file: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(file: Path) -> dict[str, np.ndarray]:
-    """PyTorch's own reader in the mode that builds nothing but tensors."""
+    """Read a PyTorch file with PyTorch's own reader, in the mode that only builds tensors."""
     try:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{file}: a PyTorch file, which needs PyTorch to be read: `pip install torch`, or save the model "
-            "with safe_serialization=True, which makes model.safetensors."
+            f"{file}: reading a PyTorch file needs PyTorch: `pip install torch`, or save the model with "
+            "safe_serialization=True, which writes model.safetensors."
         ) from error
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{file}: cannot be read without running code in it, which is not done: {error}"
+            f"{file}: cannot be read without running code in it; files with code are not imported: {error}"
         ) from error
     return {
         name: tensor.float().numpy() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)
@@ -105,28 +102,25 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """config.json beside the weights; a generator that lies in the same directory has
-    generator_config.json."""
+    """config.json beside the weights, or generator_config.json for a generator in the same directory."""
     names = ["generator_config.json"] * ("generator" in file.name) + [CONFIG_FILE]
     for name in names:
         if (file.parent / name).is_file():
             config = json.loads((file.parent / name).read_text())
-            return config.get(
-                "model", config
-            )  # Microsoft's training configuration holds that of the model in a section
+            return config.get("model", config)  # a section in Microsoft's training configuration
     raise FileNotFoundError(
-        f"{file.parent}: no {' or '.join(names)} beside {file.name}: the shape of the model is not known."
+        f"{file.parent}: no {' or '.join(names)} beside {file.name}, expected one to give the model's shape."
     )
 
 
 def merge_deltas(discriminator: SourceModel, generator: SourceModel | None) -> tuple[SourceModel, list[str]]:
-    """The discriminator with whole embedding tables, and what has to be said about them.
+    """The discriminator with complete embedding tables, and notes for the user about them.
 
-    A file saved while training with GDES holds E_Δ as `_weight` and, as `weight`, the sum E_G + E_Δ of the
-    last forward pass, one update old.
+    A file saved during training with GDES holds E_Δ as `_weight` and, as `weight`, the sum E_G + E_Δ of the
+    last forward pass, which is one update old.
 
     Raises:
-      ValueError: E_Δ without anything to add it to.
+      ValueError: E_Δ is given, but neither E_G nor a sum.
     """
     arrays = dict(discriminator.arrays)
     names = [name for name in arrays if name.endswith(DELTA)]
@@ -141,20 +135,22 @@ def merge_deltas(discriminator: SourceModel, generator: SourceModel | None) -> t
         return discriminator._replace(arrays=arrays), ["word embeddings: the generator's plus the delta"]
     if table not in arrays:
         raise ValueError(
-            f"{discriminator.path}: {names[0]} is what the discriminator adds to its generator's embeddings, "
+            f"{discriminator.path}: {names[0]} is only the difference to the generator's embeddings, "
             "which are not in the file. Give the generator's file with --generator."
         )
     return discriminator._replace(arrays=arrays), [
-        "word embeddings: the sum stored in the file, one update older than the rest; with --generator it "
-        "is made anew"
+        "word embeddings: the sum stored in the file, one update older than the rest; give --generator to "
+        "compute the current one"
     ]
 
 
 def read_google(prefix: Path) -> dict[str, SourceModel]:
-    """Both models of a google-research/electra checkpoint, role → model; a fine-tuned one has no generator.
+    """Role → model, from a google-research/electra checkpoint. A fine-tuned one has no generator.
 
-    Raises: ImportError: no TensorFlow. FileNotFoundError: no such checkpoint. ValueError: not an ELECTRA
-      checkpoint.
+    Raises:
+      ImportError: TensorFlow is not installed.
+      FileNotFoundError: no such checkpoint.
+      ValueError: not an ELECTRA checkpoint.
     """
     arrays = _read_tensorflow(prefix)
     if "electra/embeddings/word_embeddings" not in arrays:
@@ -178,8 +174,8 @@ def _read_tensorflow(prefix: Path) -> dict[str, np.ndarray]:
         import tensorflow
     except ImportError as error:
         raise ImportError(
-            f"{prefix}: a TensorFlow checkpoint, which needs TensorFlow to be read: `pip install "
-            "tensorflow`, in an environment of its own if the versions of common libraries conflict."
+            f"{prefix}: reading a TensorFlow checkpoint needs TensorFlow: `pip install tensorflow`, in a "
+            "separate environment if its dependencies conflict with the installed ones."
         ) from error
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         raise FileNotFoundError(
@@ -194,8 +190,8 @@ def _read_tensorflow(prefix: Path) -> dict[str, np.ndarray]:
 
 
 def _google_config(arrays: dict[str, np.ndarray], scope: str, is_shared: bool) -> dict[str, Any]:
-    """The configuration, from the shapes: Google's files have none, and its code fixes the rest
-    (model/modeling.py)."""
+    """The configuration, which Google's files lack: from the arrays' shapes, and from constants in Google's
+    model/modeling.py."""
     embeddings = f"{'electra/' if is_shared else scope}embeddings/"
     kernel = arrays[f"{scope}encoder/layer_0/intermediate/dense/kernel"]
     layers = {name.split("/")[2] for name in arrays if name.startswith(f"{scope}encoder/layer_")}

@@ -1,9 +1,7 @@
-"""What our own model computes on a few rows, kept beside an export: so that anyone can check the files,
-anywhere, without JAX.
+"""Records outputs of our own model beside an export, so that anyone can verify the files without JAX.
 
-Held-out rows of the run are corrupted as in training, and the model's states, logits and predictions on them
-are recorded with the text lines' token ids. huggingface/verify.py compares what `transformers` makes of the
-files with these.
+Held-out rows of the run are corrupted as in training. The model's hidden states, logits and predictions on
+them are recorded. huggingface/verify.py compares them with the outputs of the classes in `transformers`.
 
 Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E
 embedding_size.
@@ -30,25 +28,25 @@ from electra_jax.objectives.fixed_generators import draw_unigrams
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
 
 NUM_ROWS = 8
-NUM_POSITIONS = (
-    4  # of each row, whose states are recorded: in each of them shows what is wrong anywhere in the row
-)
+# Positions of each row whose states are recorded. Few suffice: attention carries an error anywhere in the row
+# to all of them.
+NUM_POSITIONS = 4
 NUM_LOGITS = 8  # masked positions whose logits over the whole vocabulary are recorded
 VOCAB_CHUNK = 16_384
 MASK_PROB = 0.15
 
 
 class CorruptedRows(NamedTuple):
-    """Rows as the generator and the discriminator see them."""
+    """Rows as the two models read them."""
 
-    batch: MaskedBatch
-    corrupted_BL: jax.Array
+    batch: MaskedBatch  # the generator's input
+    corrupted_BL: jax.Array  # the discriminator's input
 
 
 def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int) -> np.ndarray:
-    """The first document of each of NUM_ROWS packed rows, with padding: `transformers` knows no packed rows.
+    """The first document of each of NUM_ROWS packed rows, padded: `transformers` cannot read packed rows.
 
-    Where there are token types every second row is two documents, "[CLS] a [SEP] b [SEP]", cut to the length.
+    With token types every second row is a pair of documents, "[CLS] a [SEP] b [SEP]", cut to the length.
     """
     length = rows_BL.shape[1]
     documents = []
@@ -69,7 +67,8 @@ def single_documents(rows_BL: np.ndarray, special: SpecialTokens, type_vocab_siz
 def corrupt(
     generator: ModelWeights | None, ids_BL: np.ndarray, special: SpecialTokens, type_vocab_size: int
 ) -> CorruptedRows:
-    """Mask 15 % of the tokens and let the generator replace them; without one, tokens of other places."""
+    """Mask 15 % of the tokens and replace them by the generator's samples, or without a generator by tokens
+    from other positions."""
     batch = mask_tokens(
         jax.random.key(0),
         jnp.asarray(ids_BL),
@@ -104,11 +103,11 @@ def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPre
     )
 
 
-def record(published: ModelWeights, role: str, rows: CorruptedRows) -> dict[str, np.ndarray]:
-    """What the model computes on `rows`, as arrays for verification.safetensors."""
+def record(weights: ModelWeights, role: str, rows: CorruptedRows) -> dict[str, np.ndarray]:
+    """The model's outputs on `rows`, as arrays for verification.safetensors."""
     batch = rows.batch
     ids_BL = rows.corrupted_BL if role == "discriminator" else batch.masked_ids_BL
-    states_NBLD, outputs = _forward(published.config, role, published.params, ids_BL, batch.inputs)
+    states_NBLD, outputs = _forward(weights.config, role, weights.params, ids_BL, batch.inputs)
     recorded = record_states(ids_BL, batch.inputs, states_NBLD)
     if role == "discriminator":
         is_replaced_BL = np.asarray(ids_BL != batch.ids_BL)
@@ -117,7 +116,7 @@ def record(published: ModelWeights, role: str, rows: CorruptedRows) -> dict[str,
     at_slots = lambda x_BP: np.asarray(x_BP)[tuple(slots.T)]
     places = np.stack([slots[:, 0], at_slots(batch.positions_BP)], axis=1).astype(np.int64)  # (row, position)
     logits = _logits_at(outputs, places[:NUM_LOGITS])
-    predictions = _predict(published.config, published.params, batch)
+    predictions = _predict(weights.config, weights.params, batch)
     return recorded | {
         "places": places,
         "logits": logits,
@@ -127,7 +126,7 @@ def record(published: ModelWeights, role: str, rows: CorruptedRows) -> dict[str,
 
 
 def record_states(ids_BL: jax.Array, inputs: EncoderInputs, states_NBLD: jax.Array) -> dict[str, np.ndarray]:
-    """What `transformers` is given, and the states of some positions, as arrays for
+    """The inputs for `transformers` and the hidden states at some positions, as arrays for
     verification.safetensors."""
     is_token_BL = np.asarray(inputs.is_token_BL)
     positions_BS = np.stack(
@@ -149,8 +148,10 @@ def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs
 
 
 def with_states(model: nn.Module, params, *arguments):
-    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and what `model` gives for
-    `arguments`: an encoder with its embeddings and a head."""
+    """Hidden states before the first layer and after every layer [N + 1, B, L, D], and `model`'s outputs.
+
+    `model` has "embeddings", an "encoder" and a head; `arguments` are those of its `__call__`.
+    """
     is_state = lambda module, method: (
         method == "__call__"
         and (isinstance(module, Embeddings | EncoderLayer) or module.name in ("embeddings_project", "conv"))
@@ -163,8 +164,8 @@ def with_states(model: nn.Module, params, *arguments):
     layers = [captured["encoder"][f"layer_{index}"] for index in range(model.config.num_layers)]
     if "conv" in captured["encoder"]:
         layers[0] = captured["encoder"]["conv"]
-    # A decoder's last layer runs twice and not as `transformers` runs it: its outputs have no counterpart
-    # there.
+    # The last layer of an enhanced mask decoder runs twice, which no class in `transformers` does: its
+    # outputs have no counterpart there.
     states = [state["__call__"][0] for state in (first, *layers) if len(state["__call__"]) == 1]
     return jnp.stack(states), outputs
 
@@ -176,7 +177,7 @@ def _logits_at(outputs, places: np.ndarray) -> np.ndarray:
 
 
 def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:
-    """Area under the ROC curve of flat arrays, ties counted one half; NaN when all tokens are of one kind."""
+    """Area under the ROC curve of flat arrays; ties count one half. NaN if no or all tokens are replaced."""
     num_replaced = int(is_replaced.sum())
     num_original = is_replaced.size - num_replaced
     if not num_replaced or not num_original:
@@ -185,6 +186,9 @@ def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:
     return float((ranks - num_replaced * (num_replaced + 1) / 2) / (num_replaced * num_original))
 
 
-def digest(array: np.ndarray) -> str:
-    """Tells whether an array is the one that was exported."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+def digests(arrays: dict[str, np.ndarray]) -> dict[str, str]:
+    """Name → SHA-256 of the array's bytes."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+        for name, array in arrays.items()
+    }

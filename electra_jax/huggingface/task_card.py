@@ -1,13 +1,22 @@
-"""The model card, README.md of an exported model that was fine-tuned: what finetuning/saved.py keeps about
-it, in words."""
+"""The model card (README.md) of an exported fine-tuned model, from its description
+(finetuning/model_files.py)."""
 
 from pathlib import Path
 from typing import Any
 
-from electra_jax.huggingface.card import Publication, describe_shape, explain_code, with_trust
+from electra_jax.huggingface.card_parts import (
+    PATH_LINE,
+    Publication,
+    describe_shape,
+    explain_code,
+    front_matter,
+    metrics_table,
+    with_trust,
+)
 from electra_jax.huggingface.task_heads import class_name, has_added_layer
 from electra_jax.models.config import EncoderConfig
 
+# Task type → pipeline of `transformers`.
 PIPELINES = {
     "classification": "text-classification",
     "regression": "text-classification",
@@ -15,25 +24,23 @@ PIPELINES = {
     "question_answering": "question-answering",
 }
 WHAT = {
-    "classification": "Says which of {count} labels a text, or a pair of texts, has: {labels}.",
-    "regression": "Gives a text, or a pair of texts, a number.",
-    "tagging": "Gives every word of a text one of {count} tags: {labels}.",
+    "classification": "Assigns one of {count} labels to a text or a pair of texts: {labels}.",
+    "regression": "Predicts a number for a text or a pair of texts.",
+    "tagging": "Assigns one of {count} tags to every word of a text: {labels}.",
     "question_answering": "Finds the answer to a question in a text.",
 }
-MAX_LABELS = 50
-_PATH = 'path = "."  # this directory, or the name it is published under'
+MAX_LABELS = 50  # labels that a card lists
 _SEQUENCES = f"""from transformers import pipeline
 
-{_PATH}
+{PATH_LINE}
 classify = pipeline("text-classification", model=path)
 print(classify("A sentence."))
-print(classify({{"text": "A sentence.", "text_pair": "Another one."}}))  # where the task is about pairs"""
-# The pipeline guesses from spaces where a word starts, and gives the tag of another token than the word's
-# first.
+print(classify({{"text": "A sentence.", "text_pair": "Another one."}}))  # if the task is about pairs"""
+# Not the pipeline: it guesses from spaces where a word starts, and does not take the tag of its first token.
 _TOKENS = f"""import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-{_PATH}
+{PATH_LINE}
 tokenizer = AutoTokenizer.from_pretrained(path)
 model = AutoModelForTokenClassification.from_pretrained(path)
 words = ["Every", "word", "of", "a", "sentence", "."]
@@ -46,16 +53,19 @@ print([(word, model.config.id2label[tags[token]]) for word, token in zip(words, 
 _QUESTIONS = f"""import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-{_PATH}
+{PATH_LINE}
 tokenizer = AutoTokenizer.from_pretrained(path)
 model = AutoModelForQuestionAnswering.from_pretrained(path)
-tokens = tokenizer("Who wrote the letter?", "Her brother wrote it.", truncation="only_second", return_tensors="pt")
+question, context = "Who wrote the letter?", "Her brother wrote it."
+tokens = tokenizer(question, context, truncation="only_second", return_tensors="pt")
 with torch.no_grad():
     output = model(**tokens)
-can_answer = torch.tensor([index == 0 or part == 1 for index, part in enumerate(tokens.sequence_ids())])  # 0: no answer
+# Answers are in the context; position 0 means "no answer".
+can_answer = torch.tensor([index == 0 or part == 1 for index, part in enumerate(tokens.sequence_ids())])
 start = output.start_logits[0].where(can_answer, torch.tensor(-1e9)).argmax()
 end = start + output.end_logits[0].where(can_answer, torch.tensor(-1e9))[start:].argmax() if start else start
 print(tokenizer.decode(tokens["input_ids"][0, start : end + 1]) if start else "no answer")"""
+# Task type → Python that loads the model from `path` and runs it.
 USE = {
     "classification": _SEQUENCES,
     "regression": _SEQUENCES,
@@ -72,46 +82,33 @@ def make_task_card(
     start: str,
     is_fresh: bool,
 ) -> str:
-    """README.md of a fine-tuned model. `start` is the path of where it began: of its encoder, or, where
-    `is_fresh`, of a model that only gave its shape."""
-    family = "ELECTRA" if encoder.disentangled is None else "DeBERTa"
-    kind, labels = description["task"]["kind"], description["labels"]
-    shown = ", ".join(f"`{label}`" for label in labels[:MAX_LABELS]) + (
-        ", …" if len(labels) > MAX_LABELS else ""
-    )
-    what = f"`{class_name(encoder, kind)}`. {WHAT[kind].format(count=len(labels), labels=shown)}"
+    """README.md of a fine-tuned model.
+
+    Args:
+      encoder: its shape.
+      description: what fine-tuning keeps about it.
+      publication: what the publisher states.
+      start: path of the pre-trained encoder.
+      is_fresh: whether `start` gave only the encoder's shape, and its weights were newly initialised.
+    """
+    family, tag = ("ELECTRA", "electra") if encoder.disentangled is None else ("DeBERTa", "deberta-v2")
+    task_type, labels = description["task"]["kind"], description["labels"]
+    shown = ", ".join(f"`{label}`" for label in labels[:MAX_LABELS])
+    shown += ", …" if len(labels) > MAX_LABELS else ""
+    what = WHAT[task_type].format(count=len(labels), labels=shown)
     parts = [
-        _front_matter(family, kind, publication),
+        front_matter(publication, PIPELINES[task_type], (tag, task_type.replace("_", "-"), "jax")),
         f"# {family}, fine-tuned on {_data(description['task'])}",
-        what,
+        f"`{class_name(encoder, task_type)}`. {what}",
         explain_code(encoder),
-        f"```python\n{with_trust(USE[kind], encoder)}\n```",
+        f"```python\n{with_trust(USE[task_type], encoder)}\n```",
         describe_shape(encoder),
         _training(description, start, is_fresh),
         _data_license(publication),
-        _figures(description["metrics"]),
+        _metrics(description["metrics"]),
         _notes(encoder, description),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _front_matter(family: str, kind: str, publication: Publication) -> str:
-    stated = {
-        "language": publication.language,
-        "license": publication.license,
-        "pipeline_tag": PIPELINES[kind],
-    }
-    tags = ("electra" if family == "ELECTRA" else "deberta-v2", kind.replace("_", "-"), "jax")
-    return "\n".join(
-        [
-            "---",
-            "library_name: transformers",
-            *(f"{key}: {value}" for key, value in stated.items() if value),
-            "tags:",
-            *(f"- {tag}" for tag in dict.fromkeys(tags)),
-            "---",
-        ]
-    )
 
 
 def _data(task: dict[str, Any]) -> str:
@@ -121,23 +118,23 @@ def _data(task: dict[str, Any]) -> str:
 
 
 def _name(path: str) -> str:
-    """A path for people elsewhere: absolute ones mean nothing to them."""
+    """A path as a stranger should read it: of an absolute one, the last part."""
     return Path(path).name if Path(path).is_absolute() else path
 
 
 def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
     config = description["config"]
     train, optimizer = config["train"], config["optimizer"]
-    came_from = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{_name(start)}`"
+    origin = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{_name(start)}`"
     lines = [
         "## Training",
         "",
-        f"Fine-tuned from {came_from} on {_data(description['task'])} with seed {description['seed']}: "
-        f"epochs {train['num_epochs']}, rows of a batch {train['batch_size']}, at most "
+        f"Fine-tuned from {origin} on {_data(description['task'])} with seed {description['seed']}: "
+        f"{train['num_epochs']} epochs, batches of {train['batch_size']} rows, at most "
         f"{description['task']['max_length']} tokens, peak learning rate {optimizer['learning_rate']:g}, "
-        f"times {optimizer['layer_decay']:g} from layer to layer, dropout "
+        f"multiplied by {optimizer['layer_decay']:g} per layer from the top down, dropout "
         f"{config['model']['head_dropout']:g} in the head and {config['model']['hidden_dropout']:g} in the "
-        "encoder. `finetuning.json` holds every setting.",
+        "encoder. `finetuning.json` has all settings.",
     ]
     if description["settings"]:
         chosen = ", ".join(f"`{key}={value}`" for key, value in description["settings"].items())
@@ -149,46 +146,37 @@ def _data_license(publication: Publication) -> str:
     return f"Licence of the task's data: {publication.data_license}." if publication.data_license else ""
 
 
-def _figures(metrics: dict[str, float]) -> str:
-    rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
-    return "\n".join(
-        [
-            "## Held-out examples",
-            "",
-            "| | |",
-            "|---|---|",
-            *rows,
-            "",
-            f"Of its run's seeds and settings the model with the best {next(iter(metrics))}: where there "
-            "were several, the figures are better than on new text.",
-        ]
+def _metrics(metrics: dict[str, float]) -> str:
+    note = (
+        f"This is the model with the best {next(iter(metrics))} among the seeds and settings of its run. If "
+        "there were several, the metrics are optimistic: expect lower ones on new text."
     )
+    return "\n".join(["## Held-out examples", "", *metrics_table(metrics.items()), "", note])
 
 
 def _notes(encoder: EncoderConfig, description: dict[str, Any]) -> str:
-    kind, lines = (
-        description["task"]["kind"],
-        ["## Notes", "", "The model repeats what its data says, errors included."],
-    )
+    task = description["task"]
+    lines = ["## Notes", "", "The model reproduces errors of its training data."]
     if has_added_layer(encoder, description):
         lines.append(
-            "It was trained with ELECTRA's own head, state of [CLS] → dropout → dense, while the class "
-            "here has another layer in between. That layer changes nothing: its units are the logits z and "
-            "−z, and gelu(z) − gelu(−z) = z. `classifier_dropout` is 0, since behind it dropout would "
-            "strike the logits themselves: for further fine-tuning leave it so, or start with a new head."
+            "It was trained with ELECTRA's own head, state of [CLS] → dropout → dense, while this class has "
+            "another layer in between. That layer changes nothing: its units are the logits z and −z, and "
+            "gelu(z) − gelu(−z) = z. `classifier_dropout` is 0, because after this layer dropout would drop "
+            "whole logits: for further fine-tuning keep it at 0, or start with a new head."
         )
-    if kind == "regression":
-        lines.append("What the pipeline calls `score` is the number itself.")
-    elif kind == "tagging":
+    if task["kind"] == "regression":
+        lines.append("What the pipeline calls `score` is the predicted number.")
+    elif task["kind"] == "tagging":
         lines.append(
-            "The words of its data were tokenized one by one, and the first token of a word carries the tag; what "
-            'other tokens get means nothing. `pipeline("token-classification", model=path, aggregation_strategy='
-            '"first")` takes whole texts, but guesses where words start.'
+            "In training, words were tokenized one by one, and the first token of a word has its tag; the "
+            "predictions at other tokens mean nothing. "
+            '`pipeline("token-classification", model=path, aggregation_strategy="first")` takes whole texts, '
+            "but guesses where words start."
         )
-    elif kind == "question_answering":
+    elif task["kind"] == "question_answering":
         lines.append(
-            f"A context that with its question has more than {description['task']['max_length']} tokens was cut into "
-            'overlapping windows, and should be here. transformers 4 also has `pipeline("question-answering", '
-            "model=path)`, which does that."
+            f"In training, contexts were cut into overlapping windows if they had more than "
+            f"{task['max_length']} tokens together with the question; do the same here. In transformers 4, "
+            '`pipeline("question-answering", model=path)` does it.'
         )
     return "\n".join(lines)

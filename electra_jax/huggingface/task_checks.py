@@ -1,5 +1,4 @@
-"""What verify.py checks of a fine-tuned model alone: what its config.json should say, its logits, and the
-labels they give.
+"""The checks of verify.py that only fine-tuned models have: expected config.json, logits, predicted labels.
 
 Shapes: n rows, or tokens of all rows; C outputs of the task.
 """
@@ -10,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.command_errors import shorten
 from electra_jax.configuration.migration import upgrade_encoder
-from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare, some
+from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare
 from electra_jax.huggingface.export import FINETUNING_FILE
 from electra_jax.huggingface.task_heads import OF_TOKENS, task_config_json
 from electra_jax.models.config import make_encoder_config
 
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
-    """config.json as the fine-tuned model has it."""
+    """config.json as the fine-tuned model's description gives it."""
     description = json.loads((directory / FINETUNING_FILE).read_text())
     return task_config_json(
         make_encoder_config(upgrade_encoder(description["encoder"])),
@@ -29,7 +29,7 @@ def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_outputs(torch, model, output, directory: Path, reference: Reference) -> list[Check]:
-    """Logits, and where the task has labels those they give. `output` is what `model` gives for the recorded
+    """Logits and, if the task has labels, the predicted ones. `output` is that of `model` on the recorded
     rows."""
     arrays, notes = reference
     scored = lambda logits: scored_logits(logits, arrays["attention_mask"], notes["kind"])
@@ -42,17 +42,15 @@ def check_outputs(torch, model, output, directory: Path, reference: Reference) -
     return checks
 
 
-def scored_logits(logits: np.ndarray, attention_mask: np.ndarray, kind: str) -> np.ndarray:
-    """Those that mean something: of every row, or in tasks about tokens of every token that is not
-    padding."""
-    return logits[attention_mask.astype(bool)] if kind in OF_TOKENS else logits
+def scored_logits(logits: np.ndarray, attention_mask: np.ndarray, task_type: str) -> np.ndarray:
+    """The logits that have a meaning: all, or for tasks about tokens those of tokens other than padding."""
+    return logits[attention_mask.astype(bool)] if task_type in OF_TOKENS else logits
 
 
 def check_labels(
     got_nC: np.ndarray, recorded_nC: np.ndarray, wanted: list[str], names: dict[int, str]
 ) -> Check:
-    """Names of the likeliest labels, where our own model prefers one by more than the tolerance of two
-    logits."""
+    """Names of the most likely labels; compared where our own model's lead exceeds twice TOLERANCE."""
     if got_nC.shape != recorded_nC.shape:
         return Check(
             "predicted labels", False, f"got logits of shape {got_nC.shape}, expected {recorded_nC.shape}"
@@ -65,4 +63,4 @@ def check_labels(
         for name, label, is_clear in zip(found, wanted, is_clear_n, strict=True)
         if is_clear and name != label
     ]
-    return Check("predicted labels", not differing, some(differing) or f"the same {int(is_clear_n.sum())}")
+    return Check("predicted labels", not differing, shorten(differing) or f"the same {int(is_clear_n.sum())}")

@@ -1,10 +1,9 @@
-"""A fine-tuned model as the task classes of `transformers` have it: which class, what its config.json says,
-its arrays.
+"""A fine-tuned model in the form of a task class of `transformers`: the class, its config.json, its arrays.
 
-`description` is what finetuning/saved.py keeps about a model: "task", "labels", "config" and more. Heads that
-are those of `transformers` only get other names. ELECTRA's own head of classification and regression (state
-of [CLS] → dense) lacks the layer that ElectraClassificationHead has in between (dense → GELU → dense), and
-gets one that changes nothing.
+`description` is what finetuning/model_files.py keeps about a model: "task", "labels", "config" and more. A
+head with the shape of the class only gets other names. ELECTRA's own head for classification and regression
+(state of [CLS] → dense) lacks the inner layer of ElectraClassificationHead (dense → GELU → dense); the export
+adds an inner layer that does not change the outputs.
 
 Shapes: D hidden, C outputs of the task.
 """
@@ -14,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, to_config_json
-from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
+from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
 from electra_jax.huggingface.published_models import Params, with_token_types
 from electra_jax.models.config import EncoderConfig
 
 Description = dict[str, Any]
-# Kind of task → class of `transformers`, after the family's name.
+# Task type → class of `transformers`, without the family's name.
 CLASSES = {
     "classification": "ForSequenceClassification",
     "regression": "ForSequenceClassification",
@@ -31,22 +30,22 @@ REMEDY = "Fine-tune with --config.model.head=transformers, and export that model
 
 
 def check_exportable(encoder: EncoderConfig, description: Description) -> None:
-    """Raises ValueError where no class of `transformers` can compute what the model was trained to."""
+    """Raises ValueError if no class of `transformers` can compute the outputs of the trained model."""
     if not _has_electras_own_head(encoder, description):
         return
     if description["task"]["kind"] == "question_answering":
         raise ValueError(
             "config.model.head: got a model with ELECTRA's own head for questions, which predicts an "
-            "answer's end given its start; expected the head that "
-            f"{class_name(encoder, 'question_answering')} has, two logits a token, since transformers has "
-            f"no other. {REMEDY}."
+            "answer's end given its start; expected the head of "
+            f"{class_name(encoder, 'question_answering')}, two logits per token, since transformers has no "
+            f"other. {REMEDY}."
         )
     num_labels = len(description["labels"])
     if has_added_layer(encoder, description) and 2 * num_labels > encoder.hidden_size:
         raise ValueError(
             f"config.model.head: got a model with ELECTRA's own head, {encoder.hidden_size} wide, for "
-            f"{num_labels} labels, expected at most {encoder.hidden_size // 2}: two units a label of the "
-            f"layer that the class of transformers has in between. {REMEDY}."
+            f"{num_labels} labels, expected at most {encoder.hidden_size // 2}: each label takes two units "
+            f"of the inner layer that the class of transformers has. {REMEDY}."
         )
 
 
@@ -55,43 +54,44 @@ def _has_electras_own_head(encoder: EncoderConfig, description: Description) -> 
 
 
 def has_added_layer(encoder: EncoderConfig, description: Description) -> bool:
-    """Whether the exported head has an inner layer that the trained one has not; see `with_inner_layer`."""
+    """Whether the exported head has an inner layer that the trained one lacks; see `with_inner_layer`."""
     return _has_electras_own_head(encoder, description) and description["task"]["kind"] in OF_SEQUENCES
 
 
-def class_name(encoder: EncoderConfig, kind: str) -> str:
-    """Class that loads the export: one of `transformers`, but for a relative bias."""
+def class_name(encoder: EncoderConfig, task_type: str) -> str:
+    """The class that loads the export: one of `transformers`, or with a relative bias one of custom_code/."""
     prefix = {"absolute": "Electra", "relative_bias": RELATIVE_BIAS_PREFIX, "disentangled": "DebertaV2"}[
         encoder.position
     ]
-    return prefix + CLASSES[kind]
+    return prefix + CLASSES[task_type]
 
 
 def task_config_json(
     encoder: EncoderConfig, description: Description, *, pad_token_id: int, dtype: str
 ) -> dict[str, Any]:
     """config.json of a fine-tuned model. `dtype` is that of its weights, "float32" or "bfloat16"."""
-    kind, dropout = description["task"]["kind"], description["config"]["model"]["head_dropout"]
+    task_type, dropout = description["task"]["kind"], description["config"]["model"]["head_dropout"]
     fields = to_config_json(encoder, "discriminator", pad_token_id=pad_token_id, dtype=dtype)
-    fields |= {"architectures": [class_name(encoder, kind)]}
-    if kind != "question_answering":
-        names = ["LABEL_0"] if kind == "regression" else description["labels"]
+    fields |= {"architectures": [class_name(encoder, task_type)]}
+    if task_type != "question_answering":
+        names = ["LABEL_0"] if task_type == "regression" else description["labels"]
         fields |= {
             "id2label": {str(index): name for index, name in enumerate(names)},
             "label2id": {name: index for index, name in enumerate(names)},
         }
-    if kind in OF_SEQUENCES:
-        fields["problem_type"] = "regression" if kind == "regression" else "single_label_classification"
-    if encoder.disentangled is None and kind != "question_answering":
-        # Behind the added layer dropout would strike the logits themselves.
+    if task_type in OF_SEQUENCES:
+        is_regression = task_type == "regression"
+        fields["problem_type"] = "regression" if is_regression else "single_label_classification"
+    if encoder.disentangled is None and task_type != "question_answering":
+        # After the added layer dropout would drop whole logits.
         fields["classifier_dropout"] = 0.0 if has_added_layer(encoder, description) else dropout
-    elif kind in OF_SEQUENCES:
+    elif task_type in OF_SEQUENCES:
         fields["cls_dropout"] = dropout
     return fields
 
 
 def in_units_of_labels(params: Params, description: Description) -> Params:
-    """Parameters whose outputs are predictions: a regression is trained on its labels divided by
+    """Parameters whose outputs have the units of the labels: regressions are trained on labels divided by
     label_scale."""
     if description["task"]["kind"] != "regression":
         return params
@@ -101,21 +101,20 @@ def in_units_of_labels(params: Params, description: Description) -> Params:
 
 
 def task_arrays(encoder: EncoderConfig, description: Description, params: Params) -> dict[str, np.ndarray]:
-    """Parameters {"embeddings", "encoder", "head"} under the names of the class, in its layouts."""
+    """Parameters {"embeddings", "encoder", "head"} under the names of the class in `transformers`, in its
+    layouts."""
     if has_added_layer(encoder, description):
         params = params | {"head": with_inner_layer(params["head"])}
-    params = with_token_types(params, encoder)
-    return to_file(
-        ELECTRA if encoder.disentangled is None else DEBERTA_V2, description["task"]["kind"], params
-    )
+    family = FAMILY_OF_POSITION[encoder.position]
+    return to_file(family, description["task"]["kind"], with_token_types(params, encoder))
 
 
 def with_inner_layer(head: Params) -> Params:
-    """ELECTRA's own head with a layer in between that changes nothing, for C ≤ D/2 outputs.
+    """ELECTRA's own head with an inner layer that does not change the outputs, for C ≤ D/2 outputs.
 
-    gelu(z) − gelu(−z) = zΦ(z) + zΦ(−z) = z: of the D units of the inner layer C are the outputs z and C are
-    −z, the others are nothing, and the last layer takes the differences. No number is larger than z, so this
-    holds in any precision.
+    gelu(z) − gelu(−z) = zΦ(z) + zΦ(−z) = z. Of the D units of the inner layer, C are the outputs z, C are −z
+    and the rest are zero; the last layer takes the differences. No intermediate number is larger than z, so
+    this holds in any precision.
     """
     kernel_DC, bias_C = (np.asarray(head["classifier"][name]) for name in ("kernel", "bias"))
     width, count = kernel_DC.shape

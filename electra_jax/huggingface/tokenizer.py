@@ -1,21 +1,21 @@
-"""The tokenizer files of a Hugging Face repository, which give the ids that a run was trained on.
+"""Writes the tokenizer files of a Hugging Face repository. They give the ids that a run was trained on.
 
-    tokenizer.json           all of it, for the library `tokenizers`: the one file that both transformers 4
-                             and 5 read as it is
-    tokenizer_config.json    its class, the special tokens, the greatest length
-    special_tokens_map.json  the special tokens again, for transformers 4 spm.model / vocab.txt    the
-    SentencePiece model or the list of WordPieces, for those who read nothing newer
-    tokenizer_meta.json      ours: with the model's file the whole tokenizer directory, so that it can be had
-                             back
+    tokenizer.json           the whole tokenizer, for the library `tokenizers`; both transformers 4 and 5 read
+                             it without conversion
+    tokenizer_config.json    its class, the special tokens, the maximum length
+    special_tokens_map.json  the special tokens again, for transformers 4
+    spm.model / vocab.txt    the SentencePiece model or the list of WordPieces, for older readers
+    tokenizer_meta.json      our own: together with the model's file it restores the tokenizer directory
 
-One difference is deliberate. Text that spells a special token, "[MASK]" above all, becomes that token here,
-since filling masks needs it; when rows for training are made, it gets ordinary pieces.
+One difference from training is deliberate. Text that spells a special token, most of all "[MASK]", becomes
+that token here, because filling masks needs it. In training rows such text is tokenised like any other text.
 
-Three differences stay. `tokenizers` has its own tables of Unicode: a combining mark that its normal forms do
-not know is not put in order beside another mark, and with "nfkc_lowercase" a capital letter that Python does
-not know is made small. And of two segmentations that a Unigram model scores the same, in a run of asterisks
-for one, `tokenizers` takes the first found, while SentencePiece takes either where its float32 sums had to be
-rounded: in texts of over some 30,000 tokens.
+Three differences remain:
+  * `tokenizers` has its own Unicode tables. It does not reorder a combining mark that its normal forms do not
+    know, and with "nfkc_lowercase" it lowers capital letters that Python does not know.
+  * If a Unigram model gives two segmentations the same score, for example in a run of asterisks, `tokenizers`
+    takes the first that it finds. SentencePiece may take the other one if its float32 sums were rounded, in
+    texts of more than about 30,000 tokens.
 """
 
 import json
@@ -29,6 +29,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.directory import (
     META_FILE,
     MODEL_FILES,
@@ -46,23 +47,27 @@ TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "vocab.txt",
 )
 SPACE = "▁"  # how SentencePiece writes a space
-WHITESPACE = r"[\x09-\x0d\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"  # str.split()
+# What str.split() takes for whitespace.
+WHITESPACE = (
+    r"[\x09-\x0d\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+)
 NOT_A_CHARACTER = "\uffff"
 
 
 def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: int) -> None:
-    """Write the tokenizer of `tokenizer_directory` into the directory `out`, which must exist; the same bytes
-    each time.
+    """Write the files of a tokenizer; the same bytes each time.
 
-    `model_max_length` is the greatest number of tokens of a row, [CLS] and [SEP] included.
-
+    Args:
+      tokenizer_directory: our tokenizer.
+      out: an existing directory.
+      model_max_length: maximum number of tokens in a row, including [CLS] and [SEP].
     Raises:
-      FileNotFoundError: no tokenizer, or a file of it is missing. ValueError: a file was changed.
+      FileNotFoundError: no tokenizer, or one of its files is missing.
+      ValueError: a file was changed.
     """
     tokenizer_directory, out = Path(tokenizer_directory), Path(out)
-    special = load_tokenizer(
-        str(tokenizer_directory)
-    ).special  # which checks that the two files belong together
+    # Loading also checks that the two files belong together.
+    special = load_tokenizer(str(tokenizer_directory)).special
     meta = read_meta(tokenizer_directory)
     name = MODEL_FILES[format_of(meta)]
     model_bytes = (tokenizer_directory / name).read_bytes()
@@ -81,24 +86,22 @@ def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: i
     (out / META_FILE).write_bytes((tokenizer_directory / META_FILE).read_bytes())
     described = json.loads(tokenizer.to_str())
     if described["model"]["type"] == "WordPiece":
-        (out / VOCAB_FILE).write_text(_vocabulary(described["model"]["vocab"]), encoding="utf-8")
+        (out / VOCAB_FILE).write_text(vocabulary_text(described["model"]["vocab"]), encoding="utf-8")
     names = {f"{role}_token": tokenizer.id_to_token(number) for role, number in special._asdict().items()}
-    _write_json(out / SPECIAL_FILE, names)
-    _write_json(
-        out / CONFIG_FILE,
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": model_max_length,
-            **names,
-            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-            "clean_up_tokenization_spaces": False,
-            **_case(described["normalizer"]),
-        },
-    )
+    write_json(out / SPECIAL_FILE, names)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model_max_length,
+        **names,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **_case_settings(described["normalizer"]),
+    }
+    write_json(out / CONFIG_FILE, config)
 
 
 def _from_sentencepiece(model_bytes: bytes, meta: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """What SentencePiece and the normalisation before it do, but for the special tokens."""
+    """A tokenizer that does what SentencePiece and the normalisation before it do, except special tokens."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
     numbers = range(processor.get_piece_size())
     pieces, scores = processor.id_to_piece(list(numbers)), processor.get_score(list(numbers))
@@ -137,7 +140,7 @@ def _from_sentencepiece(model_bytes: bytes, meta: Mapping[str, Any]) -> tokenize
 
 
 def _normalization(normalization: str) -> list[normalizers.Normalizer]:
-    """`normalize_text`, and then what SentencePiece itself does to spaces."""
+    """Our `normalize_text`, followed by SentencePiece's treatment of spaces."""
     steps = []
     if normalization != "identity":
         steps += [
@@ -152,13 +155,13 @@ def _normalization(normalization: str) -> list[normalizers.Normalizer]:
         normalizers.Strip(),
         normalizers.Prepend(SPACE),
         normalizers.Replace(" ", SPACE),
-        normalizers.Replace(Regex(rf"{SPACE}+\z"), ""),
-    ]  # its own sign, at the end of text
+        normalizers.Replace(Regex(rf"{SPACE}+\z"), ""),  # "▁" in the text itself, at its end
+    ]
 
 
 def _unknown_normal_forms() -> Iterator[tuple[str, str]]:
-    """(text, NFKC) of characters, whole and taken apart, that `tokenizers` with its older tables leaves as
-    they are."""
+    """(text, NFKC) of composed and decomposed characters that the older tables of `tokenizers` do not
+    normalise."""
     theirs = normalizers.NFKC()
     for character in map(chr, range(sys.maxunicode + 1)):
         if unicodedata.decomposition(character):
@@ -169,12 +172,11 @@ def _unknown_normal_forms() -> Iterator[tuple[str, str]]:
 
 
 def _merges(pieces: Sequence[str], scores: Sequence[float], is_text: Sequence[bool]) -> list[tuple[str, str]]:
-    """Pairs that join, the first first. SentencePiece joins any two whose text is a piece, that of the best
-    score first.
+    """The merges of a BPE model, in order. SentencePiece merges any two neighbours whose text is a piece, the
+    piece with the best score first.
 
-    Only one way to make a piece of two ever comes up: by the time its turn comes, all joins with better
-    scores are done, and they depend on its own text alone. So the order among the ways of one piece does not
-    matter.
+    Several pairs can form the same piece, but their order does not matter. When a piece's turn comes, all
+    merges with better scores are done, and they depend only on the piece's text: only one pair can occur.
     """
     known = {piece for piece, is_kept in zip(pieces, is_text, strict=True) if is_kept}
     ranked = sorted((i for i, is_kept in enumerate(is_text) if is_kept), key=lambda i: -scores[i])
@@ -189,31 +191,30 @@ def _merges(pieces: Sequence[str], scores: Sequence[float], is_text: Sequence[bo
 def _unigram(
     pieces: Sequence[str], scores: Sequence[float], is_text: Sequence[bool], unk_id: int, byte_fallback: bool
 ) -> tuple[models.Unigram, Regex | None]:
-    """The model, and which characters of special and byte pieces it does not know.
+    """The model, and a pattern of the characters in special and byte pieces that the model does not know.
 
-    `tokenizers` does not tell pieces of text from others and would find "[MASK]" and "<0x41>" in text. Here
-    they have a score below that of any spelling of them with known characters. An unknown character is worse
-    than that, whatever the score, and must be kept from the model, or apart from its neighbours.
+    `tokenizers` does not distinguish ordinary pieces from others and would find "[MASK]" and "<0x41>" in
+    text. They therefore get a score below that of any way to spell them with known characters. An unknown
+    character costs even more, whatever that score is, so such characters must be hidden from the model or
+    isolated from their neighbours.
     """
     lowest = min(score for score, is_kept in zip(scores, is_text, strict=True) if is_kept)
     others = [piece for piece, is_kept in zip(pieces, is_text, strict=True) if not is_kept]
     never = lowest * (1 + max(map(len, others))) - 1
     unknown = sorted(set("".join(others)) - set(pieces))
-    model = models.Unigram(
-        [
-            (piece, score if is_kept else never)
-            for piece, score, is_kept in zip(pieces, scores, is_text, strict=True)
-        ],
-        unk_id,
-        byte_fallback,
-    )
-    return model, Regex(
-        "[" + "".join(rf"\x{{{ord(character):x}}}" for character in unknown) + "]"
-    ) if unknown else None
+    scored = [
+        (piece, score if is_kept else never)
+        for piece, score, is_kept in zip(pieces, scores, is_text, strict=True)
+    ]
+    model = models.Unigram(scored, unk_id, byte_fallback)
+    if not unknown:
+        return model, None
+    codes = "".join(rf"\x{{{ord(character):x}}}" for character in unknown)
+    return model, Regex(f"[{codes}]")
 
 
 def _is_complete(tokenizer: tokenizers.Tokenizer, special: SpecialIds) -> bool:
-    """Whether `_complete` would change nothing that can be seen."""
+    """Whether `_complete` would change no output of the tokenizer."""
     if tokenizer.truncation is not None or tokenizer.padding is not None:
         return False
     added = tokenizer.get_added_tokens_decoder()
@@ -229,8 +230,7 @@ def _is_complete(tokenizer: tokenizers.Tokenizer, special: SpecialIds) -> bool:
 
 
 def _complete(tokenizer: tokenizers.Tokenizer, special: SpecialIds) -> None:
-    """Let the special tokens be found in text, put [CLS] and [SEP] around texts and pairs, and neither cut
-    nor pad."""
+    """Find special tokens in text, put [CLS] and [SEP] around texts and pairs, and do not cut or pad."""
     names = SpecialIds(*map(tokenizer.id_to_token, special))
     tokenizer.add_special_tokens(
         [
@@ -247,14 +247,14 @@ def _complete(tokenizer: tokenizers.Tokenizer, special: SpecialIds) -> None:
     tokenizer.no_padding()
 
 
-def _vocabulary(pieces: Mapping[str, int]) -> str:
-    """One piece a line, where line number is id; empty where no piece has it."""
+def vocabulary_text(pieces: Mapping[str, int]) -> str:
+    """vocab.txt of piece → id: the line number is the id; the line is empty if no piece has it."""
     by_number = {number: piece for piece, number in pieces.items()}
     return "".join(by_number.get(number, "") + "\n" for number in range(max(by_number) + 1))
 
 
-def _case(normalizer: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What BERT's normalisation does, in the words of transformers; nothing for another."""
+def _case_settings(normalizer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings of BERT's normalisation under their names in transformers; empty for another."""
     if normalizer is None or normalizer["type"] != "BertNormalizer":
         return {}
     return {
@@ -262,7 +262,3 @@ def _case(normalizer: Mapping[str, Any] | None) -> dict[str, Any]:
         "strip_accents": normalizer["strip_accents"],
         "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
     }
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
-"""Multi-head self-attention of BERT: queries, keys and values with bias, scores divided by √K, inside
-segments; where there is one, a bias for the distance of query and key is added to the scores
+"""BERT's multi-head self-attention: projections with biases, scores divided by √K, attention within segments.
+
+With position "relative_bias", a bias for the distance between query and key is added to the scores
 (relative_bias.py).
 
 Shapes: B batch, L query length, M key length, D hidden, H heads, K head dim.
@@ -19,22 +20,22 @@ from electra_jax.models.layers import CHECKPOINT_NAME, Dense, broadcast_to_rank,
 
 
 class SelfAttention(nn.Module):
-    """x_BLD → x_BLD: attention and its output projection, before dropout and residual. `bias_HLM` is
-    float32."""
+    """x_BLD → x_BLD: attention and its output projection, before dropout and residual."""
 
     config: EncoderConfig
-    is_main_process: bool
+    is_first_layer: bool  # initializer "local" starts it differently
 
     @nn.compact
     def __call__(
         self, x_BLD: jax.Array, inputs: EncoderInputs, is_training: bool, bias_HLM: jax.Array | None = None
     ) -> jax.Array:
+        """`bias_HLM` is added to the scores, in float32."""
         config = self.config
         query_BLHK, key_BMHK, value_BMHK = (
             Projection(config, self._kernel_init(role), nn.initializers.zeros, name=role)(x_BLD)
             for role in ("query", "key", "value")
         )
-        # Scaling queries rather than scores touches L·K numbers a head instead of L·M.
+        # Scaling the queries, not the scores: L·K numbers per head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         if bias_HLM is not None:
@@ -57,7 +58,7 @@ class SelfAttention(nn.Module):
         if (
             config.initializer == "local"
             and config.has_input_positions
-            and self.is_main_process
+            and self.is_first_layer
             and role != "value"
         ):
             return neighbour_projection(config.initializer_range, role)
@@ -65,7 +66,7 @@ class SelfAttention(nn.Module):
 
 
 class Projection(nn.Module):
-    """x_BLD → queries, keys or values [B, L, H, K], with bias."""
+    """x_BLD → queries, keys or values [B, L, H, K]: a linear map with bias."""
 
     config: EncoderConfig
     kernel_init: nn.initializers.Initializer

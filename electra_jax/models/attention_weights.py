@@ -1,4 +1,4 @@
-"""Scores → attention weights: mask, softmax and dropout as one function with a derivative of its own.
+"""Scores → attention weights: mask, softmax and dropout as one function with a custom derivative.
 
 Shapes: B batch, H heads, L query length, M key length.
 """
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from electra_jax.models.dropout import keep_mask
 
-MASKED_SCORE = -1e9  # finite, so that a row of nothing but padding gives a uniform softmax and no NaN
+MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softmax instead of NaN
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -21,20 +21,29 @@ def attention_weights(
     key: jax.Array | None,
     direction: jax.Array | None = None,
 ) -> jax.Array:
-    """Softmax over the keys of the query's own segment, those in its `direction` where one is given (see
-    `EncoderInputs`), then dropout that keeps with `keep_prob`; without a key, none.
+    """Softmax over the keys in the query's segment, then dropout.
 
-    The derivative keeps the weights alone, where plain differentiation would keep every step, and it
-    multiplies and sums in two
-    passes: XLA's CPU back end turns the sum of a product along rows into thousands of little matrix products.
+    The derivative stores only the weights; plain differentiation would store every intermediate result. It
+    multiplies and sums in two passes, because XLA's CPU back end turns the sum of a product along rows into
+    thousands of small matrix products.
+
+    Args:
+      keep_prob: probability that dropout keeps a weight.
+      scores_BHLM: float32.
+      segments_BL: see `EncoderInputs`.
+      key: of the dropout mask; None means no dropout.
+      direction: see `EncoderInputs`; None lets a query attend in both directions.
+
+    Returns:
+      Weights [B, H, L, M] in float32.
     """
     return _forward(keep_prob, scores_BHLM, segments_BL, key, direction)[0]
 
 
 def _forward(keep_prob, scores_BHLM, segments_BL, key, direction):
     scores_BHLM = jnp.where(_allowed(segments_BL, direction), scores_BHLM, MASKED_SCORE)
-    # The barrier lets the dropout below read the weights, which are kept anyway, rather than compute them
-    # again.
+    # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
+    # them.
     weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1))
     return _drop(keep_prob, weights_BHLM, key), (weights_BHLM, segments_BL, key, direction)
 
@@ -43,7 +52,7 @@ def _backward(keep_prob, residuals, gradient_BHLM):
     weights_BHLM, segments_BL, key, direction = residuals
     product_BHLM = jax.lax.optimization_barrier(_drop(keep_prob, gradient_BHLM, key) * weights_BHLM)
     gradient_BHLM = product_BHLM - weights_BHLM * product_BHLM.sum(axis=-1, keepdims=True)
-    # Several products read this: without the barrier each would compute it again.
+    # Several products read this; without the barrier each would recompute it.
     return (
         jax.lax.optimization_barrier(jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)),
         None,
@@ -65,7 +74,7 @@ def _allowed(segments_BL: jax.Array, direction: jax.Array | None) -> jax.Array:
 
 
 def _drop(keep_prob: float, x_BHLM: jax.Array, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout; linear in x, so it is its own derivative."""
+    """Inverted dropout. It is linear in x, so the same function gives its derivative."""
     if key is None:
         return x_BHLM
     return jnp.where(keep_mask(key, keep_prob, x_BHLM.shape), x_BHLM / keep_prob, 0.0)

@@ -2,29 +2,30 @@
 
 import dataclasses
 
+from electra_jax.models.family import FAMILIES, Family
+
 DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
-POSITIONS = ("absolute", "disentangled", "relative_bias")
+POSITIONS = tuple(FAMILIES)
 LAYERS = ("unrolled", "scanned")
 REMAT = ("none", "dense", "full")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerExecution:
-    """How layers are computed, of no consequence for what they compute (config.train.layers and remat;
-    models/layer_stack.py).
+    """How layers are computed, which does not affect results (models/layer_stack.py).
 
-    "scanned" compiles one layer instead of all; the program keeps a stacked copy of the parameters, and the
-    compiler plans no memory across layers, so that it wants a policy. remat: what the derivative computes
-    again instead of keeping it, "none"; "dense", all but the products with parameters; "full", the whole
-    layer, about a third more work.
+    "scanned" layers compile in the time of one. Their parameters are copied into stacked arrays, and the
+    compiler cannot save memory across layers, so scanning is best combined with rematerialisation.
 
     Raises:
-      ValueError: there is no such way.
+      ValueError: an unknown value.
     """
 
-    layers: str
+    layers: str  # config.train.layers: "unrolled" or "scanned"
+    # config.train.remat: what the backward pass recomputes instead of storing. "none"; "dense", all but the
+    # products with parameters; "full", the whole layer, about a third more work.
     remat: str
 
     def __post_init__(self):
@@ -38,20 +39,18 @@ UNROLLED = LayerExecution("unrolled", "none")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DisentangledConfig:
-    """What DeBERTa-v2/v3 adds to an encoder (config.model.disentangled); reference values in
-    configs/deberta_v3.py.
+    """What DeBERTa-v2 and v3 add to an encoder (config.model.disentangled; values in configs/deberta_v3.py).
 
     Raises:
       ValueError: a field is out of range.
     """
 
-    position_buckets: int  # S: relative distances fall into 2·S buckets, exact near and logarithmic far
+    position_buckets: int  # S: 2·S buckets of relative distances, exact for near, logarithmic for far ones
     max_relative_positions: int  # M: distances are clipped to ±(M − 1); the published −1 means 512
     position_biased_input: bool  # add absolute positions to the input, as BERT does; off in v3
-    enhanced_mask_decoder: (
-        bool  # the generator's last layer runs twice on a stream that starts from absolute positions
-    )
-    conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 is off, as in v3
+    # The generator's last layer runs twice, on a query stream that starts from absolute positions.
+    enhanced_mask_decoder: bool
+    conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 disables it, as in v3
 
     def __post_init__(self):
         _require(
@@ -73,22 +72,23 @@ class DisentangledConfig:
             not (self.enhanced_mask_decoder and self.position_biased_input),
             "disentangled.enhanced_mask_decoder",
             True,
-            "False when position_biased_input is True: the decoder exists to bring positions in late",
+            "False when position_biased_input is True, since the decoder adds the positions at the end",
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RelativeBiasConfig:
-    """A learned bias of the attention scores for every distance, as COCO-LM and MCL have it
-    (config.model.relative_bias; models/relative_bias.py); reference values in configs/mcl.py.
+    """COCO-LM's and MCL's learned bias of attention scores by distance (config.model.relative_bias).
+
+    The buckets are defined in models/relative_bias.py; values are in configs/mcl.py.
 
     Raises:
       ValueError: a field is out of range.
     """
 
-    num_buckets: int  # half of them for either direction: a quarter one distance each, the others logarithmic
-    max_distance: int  # from max_distance − 1 on all distances share the last bucket
-    position_biased_input: bool  # add learned absolute positions to the input as well
+    num_buckets: int  # half for each direction, and half of these for single distances, the rest logarithmic
+    max_distance: int  # distances of max_distance − 1 and more share the last bucket
+    position_biased_input: bool  # also add learned absolute positions to the input
 
     def __post_init__(self):
         _require(
@@ -125,10 +125,10 @@ class EncoderConfig:
     attention_dropout: float
     layer_norm_epsilon: float
     initializer_range: float
-    # "published": truncated normal everywhere. "local": sinusoidal positions and first-layer heads that start
-    # on the left and right neighbour; the same architecture, a different start (see models/initializers.py).
+    # "published": truncated normal everywhere. "local": sinusoidal positions, and first-layer heads that
+    # initially attend to the left and right neighbour (models/initializers.py).
     initializer: str
-    dtype: str  # of computation; parameters, softmax, LayerNorm statistics, logits and losses are float32
+    dtype: str  # of matrix products; parameters, softmax, LayerNorm statistics, logits, losses are float32
     position: str  # "absolute" (BERT, ELECTRA), "disentangled" (DeBERTa) or "relative_bias" (COCO-LM, MCL)
     disentangled: DisentangledConfig | None  # set when position is "disentangled"
     relative_bias: RelativeBiasConfig | None  # set when position is "relative_bias"
@@ -153,7 +153,7 @@ class EncoderConfig:
                 (getattr(self, section) is not None) == (self.position == section),
                 section,
                 getattr(self, section),
-                f"a section when config.model.position is {section!r}, and only then",
+                f"a section if config.model.position is {section!r}, else None (it is {self.position!r})",
             )
         if self.disentangled is not None:
             _require(
@@ -182,6 +182,10 @@ class EncoderConfig:
         _require(self.initializer in INITIALIZERS, "initializer", self.initializer, f"one of {INITIALIZERS}")
 
     @property
+    def family(self) -> Family:
+        return FAMILIES[self.position]
+
+    @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
 
@@ -194,14 +198,19 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Generator, discriminator and how they share embeddings: "tied", "none", or "gdes"
-    (gradient-disentangled embedding sharing: the discriminator adds a table of its own to the generator's, to
-    which its gradient does not pass)."""
+    """Generator, discriminator, and how they share embeddings.
+
+    Raises:
+      ValueError: the encoders do not fit together; the message names the field, the value and what is
+        allowed.
+    """
 
     generator: EncoderConfig
     discriminator: EncoderConfig
+    # "tied", "none", or "gdes", gradient-disentangled embedding sharing: the discriminator adds its own table
+    # to the generator's, which gets no gradient from it (models/pretraining.py).
     embedding_sharing: str
-    execution: LayerExecution = UNROLLED  # of both; of no consequence for what they compute
+    execution: LayerExecution = UNROLLED  # of both encoders; it does not affect results
 
     def __post_init__(self):
         _require(
@@ -224,6 +233,11 @@ class PretrainingConfig:
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
         )
 
+    @property
+    def shares_embeddings(self) -> bool:
+        """Whether generator and discriminator have one `Embeddings`, with its LayerNorm, in common."""
+        return self.embedding_sharing == "tied" and self.discriminator.family.ties_whole_embeddings
+
 
 def _require(condition: bool, field: str, got, expected: str) -> None:
     if not condition:
@@ -232,7 +246,7 @@ def _require(condition: bool, field: str, got, expected: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """One row of the published table: shapes of the discriminator, and the generator as multiples of it."""
+    """A published size of ELECTRA: the discriminator's shape, and the generator's as multiples of it."""
 
     embedding_size: int
     hidden_size: int
@@ -241,10 +255,9 @@ class Size:
     generator_depth: float  # generator_layers of the reference code
 
 
-# ELECTRA. Source: google-research/electra, configure_pretraining.py, util/training_utils.py; heads =
-# hidden/64, FFN = 4·hidden. "small" is the paper's Table 1 model (generator ¼ wide); "small_pp" is the
-# released checkpoint, whose generator is as wide as its discriminator (README, "Continue pre-training", and
-# the authors' answer in issue 39).
+# ELECTRA. Source: google-research/electra, configure_pretraining.py and util/training_utils.py. "small" is
+# the model of the paper's Table 1, with a generator a quarter as wide; "small_pp" is the released checkpoint,
+# whose generator is as wide as its discriminator (its README, "Continue pre-training", and its issue 39).
 SIZES = {
     "small": Size(128, 256, 12, 0.25, 1.0),
     "small_pp": Size(128, 256, 12, 1.0, 1.0),
@@ -254,7 +267,8 @@ SIZES = {
 
 
 def encoder_shape(hidden_size: int, num_layers: int) -> dict[str, int]:
-    """The reference code's rule: heads of 64, feed-forward four times as wide (util/training_utils.py)."""
+    """Heads of 64 and a feed-forward layer four times as wide (google-research/electra
+    util/training_utils.py)."""
     return {
         "hidden_size": hidden_size,
         "num_layers": num_layers,
@@ -264,7 +278,7 @@ def encoder_shape(hidden_size: int, num_layers: int) -> dict[str, int]:
 
 
 def generator_shape(size: Size) -> dict[str, int]:
-    """Generator of a published size: only width (and by option depth) shrinks (run_pretraining.py)."""
+    """Shape of the generator of a published size (google-research/electra run_pretraining.py)."""
     return encoder_shape(
         round(size.hidden_size * size.generator_width), round(size.num_layers * size.generator_depth)
     )
@@ -272,7 +286,7 @@ def generator_shape(size: Size) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class DebertaSize:
-    """One row of DeBERTaV3's table: both encoders are equally wide, the generator half as deep."""
+    """A published size of DeBERTaV3: both encoders have the same width, the generator half the layers."""
 
     hidden_size: int
     num_layers: int
@@ -283,9 +297,9 @@ class DebertaSize:
         return self.num_layers // 2
 
 
-# Source: microsoft/DeBERTa, experiments/language_model/rtd_*.json (its README gives other figures for xsmall,
-# base and large: the JSON files and the released checkpoints agree with this table). mdeberta: the released
-# checkpoint's config.json; the depth of its generator rests on a secondary source.
+# Source: microsoft/DeBERTa, experiments/language_model/rtd_*.json. Its README gives other figures for xsmall,
+# base and large; the JSON files and the released checkpoints agree with this table. mdeberta: config.json of
+# the released checkpoint; the depth of its generator is from a secondary source.
 DEBERTA_V3_SIZES = {
     "xsmall": DebertaSize(384, 12, 128_100),
     "small": DebertaSize(768, 6, 128_100),
@@ -296,8 +310,8 @@ DEBERTA_V3_SIZES = {
 
 
 def make_encoder_config(fields: dict) -> EncoderConfig:
-    """The frozen configuration of one encoder from plain values, "disentangled" and "relative_bias" among
-    them dictionaries or None."""
+    """The frozen configuration of one encoder; the fields "disentangled" and "relative_bias" are dictionaries
+    or None."""
     made = {
         name: fields[name] and make(**fields[name])
         for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))
@@ -306,8 +320,9 @@ def make_encoder_config(fields: dict) -> EncoderConfig:
 
 
 def make_pretraining_config(model: dict, execution: LayerExecution = UNROLLED) -> PretrainingConfig:
-    """Build the frozen configuration from `config.model` as a plain dict: shared fields beside the
-    sub-sections.
+    """The frozen configuration of `config.model`, a plain dict.
+
+    Its sections "generator" and "discriminator" override the fields beside them, which both encoders share.
 
     Raises:
       ValueError: a value is out of range, or a key is missing or unknown.

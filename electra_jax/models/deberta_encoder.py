@@ -1,7 +1,8 @@
-"""DeBERTa's encoder (microsoft/DeBERTa deberta/bert.py) and its enhanced mask decoder
-(apps/models/masked_language_model.py).
+"""DeBERTa's encoder (microsoft/DeBERTa deberta/bert.py) and its enhanced mask decoder (DeBERTa §3.2;
+apps/models/masked_language_model.py).
 
-Shapes: B batch, L length, D hidden, N rows of the relative table (2S).
+Shapes: B batch, L length, D hidden, F output channels (as many as D), T taps, N rows of the relative table
+(2S).
 """
 
 import jax
@@ -16,16 +17,13 @@ from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layer_stack import run_layers
 from electra_jax.models.layers import LayerNorm, broadcast_to_rank, einsum_f32, gelu, logical
 
-NUM_DECODER_PASSES = 2  # of the last layer, in the released code
+NUM_DECODER_PASSES = 2  # through the last layer, as in the released code
 
 
 class DebertaEncoder(nn.Module):
-    """Embedded tokens [B, L, D] → hidden states [B, L, D]. One relative table, normalised once, serves all
-    layers.
+    """Embedded tokens [B, L, D] → hidden states [B, L, D].
 
-    `decoder_positions_BLD` turns the last layer into the enhanced mask decoder: it then runs twice, with keys
-    and values from the layer before it and a query stream that starts as those states plus absolute
-    positions. Its normal output is not used.
+    All layers share one table of relative positions, which is normalised once.
     """
 
     config: EncoderConfig
@@ -39,6 +37,11 @@ class DebertaEncoder(nn.Module):
         is_training: bool,
         decoder_positions_BLD: jax.Array | None = None,
     ) -> jax.Array:
+        """With `decoder_positions_BLD` the last layer is the enhanced mask decoder.
+
+        It then runs twice. Keys and values are the states of the layer before it; the queries start as these
+        states plus the absolute positions, and the second pass reads the output of the first.
+        """
         config = self.config
         init = (
             sinusoidal_positions(config.initializer_range)
@@ -54,7 +57,7 @@ class DebertaEncoder(nn.Module):
             relative_ND
         )
         layers = [
-            EncoderLayer(config, is_main_process=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, is_first_layer=index == 0, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         decoder = layers.pop() if decoder_positions_BLD is not None else None
@@ -74,10 +77,10 @@ class DebertaEncoder(nn.Module):
 
 
 class Convolution(nn.Module):
-    """v2's layer: LayerNorm(first layer's output + GELU(dropout(convolution of the embeddings))), zero on
-    padding.
+    """v2's convolution: LayerNorm(first layer's output + GELU(dropout(convolution of the embeddings))).
 
-    A sum over taps of shifted inputs, so that a window can stop at the edge of its document.
+    The result is zero on padding. It is computed as a sum over taps of shifted inputs, so that a window can
+    end where its document ends.
     """
 
     config: EncoderConfig
@@ -105,7 +108,7 @@ class Convolution(nn.Module):
 
 
 def shift(x: jax.Array, offset: int) -> jax.Array:
-    """y[:, i] = x[:, i + offset], zero outside (segment 0 is padding)."""
+    """y[:, i] = x[:, i + offset], zero outside the row; among segments, zero means padding."""
     padding = [(0, 0), (max(-offset, 0), max(offset, 0)), *[(0, 0)] * (x.ndim - 2)]
     start = max(offset, 0)
     return jnp.pad(x, padding)[:, start : start + x.shape[1]]

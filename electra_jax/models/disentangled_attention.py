@@ -1,14 +1,14 @@
-"""DeBERTa's disentangled self-attention: content and relative position meet in three terms (DeBERTa §3.1,
-DeBERTaV3 §2.1).
+"""DeBERTa's disentangled self-attention: scores of content and relative position in three terms (DeBERTa
+§3.1, DeBERTaV3 §2.1).
 
-    score[i, j] = (q_i·k_j + q_i·Kr[δ(i, j)] + Qr[δ(i, j)]·k_j) / √(3K),    δ(i, j) = clip(bucket(i − j) + S,
-    0, 2S − 1)
+    score[i, j] = (q_i·k_j + q_i·Kr[δ(i, j)] + Qr[δ(i, j)]·k_j) / √(3K)
+    δ(i, j) = clip(bucket(i − j) + S, 0, 2S − 1)
 
-Kr and Qr are the relative table under the layer's own key and query projections, biases included. Both
-position terms use the same index δ(i, j), as the released code does; the paper writes δ(j, i) for the second.
+Kr and Qr are the relative table under the layer's key and query projections, biases included. Both position
+terms use the same index δ(i, j), as the released code does; the paper writes δ(j, i) for the second.
 
-δ depends on i − j alone. The table is therefore expanded to one row a distance, all queries are multiplied by
-it at once, and row i of the product is read shifted by i: no element is ever gathered.
+δ depends on i − j alone. The table is therefore expanded to one row per distance, all queries are multiplied
+by it at once, and row i of the product is shifted by i: no element is gathered.
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R reachable rows
 of the relative table, T distances.
@@ -32,9 +32,10 @@ from electra_jax.models.layers import Dense, einsum_f32
 
 
 def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positions: int) -> np.ndarray:
-    """Bucket of signed distances: the distance itself up to S/2, logarithmic beyond; int, within ±(S − 1).
+    """Bucket of each signed distance, int within ±(S − 1): the distance itself up to S/2, logarithmic beyond.
 
-    Distances are clipped to ±(M − 1), M = max_relative_positions (microsoft/DeBERTa, deberta/da_utils.py).
+    S = position_buckets; distances are clipped to ±(M − 1), M = max_relative_positions (microsoft/DeBERTa
+    deberta/da_utils.py).
     """
     middle, last = position_buckets // 2, max_relative_positions - 1
     distance = np.clip(distance, -last, last)
@@ -44,12 +45,11 @@ def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positio
 
 
 class RelativeRows(NamedTuple):
-    """Which rows of the relative table a row of L tokens can reach, and which of them belongs to each
-    distance."""
+    """The rows of the relative table that L tokens can reach, and the one of each distance."""
 
-    first: int  # the reachable rows are first, …, last of the table
-    last: int
-    index_T: np.ndarray  # [2L − 1]: for distance i − j = t − (L − 1) the row, counted from `first`
+    first: int  # first reachable row of the table
+    last: int  # last reachable row
+    index_T: np.ndarray  # [2L − 1]: row of distance i − j = t − (L − 1), counted from `first`
 
     def matrix(self, length: int) -> np.ndarray:
         """δ(i, j) − first as [L, M]."""
@@ -58,7 +58,7 @@ class RelativeRows(NamedTuple):
 
 
 def relative_rows(config: DisentangledConfig, length: int) -> RelativeRows:
-    """Constants of a row length, made while tracing."""
+    """The reachable rows for a sequence length; computed in NumPy, so they are constants of the program."""
     span = config.position_buckets
     buckets = log_bucket(np.arange(-(length - 1), length), span, config.max_relative_positions)
     rows = np.clip(buckets + span, 0, 2 * span - 1)
@@ -73,10 +73,10 @@ def skewed_positions(
     rows: RelativeRows,
     dtype: str,
 ) -> jax.Array:
-    """The two position terms [B, H, L, M] without gathers: one column a distance, then a shift of each row.
+    """The two position terms [B, H, L, M] without gathers: one column per distance, then a shift of each row.
 
-    Column t of the first product is distance L − 1 − t, of the second t − (L − 1); one more column makes the
-    shift a reshape.
+    Column t of the first product belongs to distance L − 1 − t, column t of the second to t − (L − 1). One
+    additional column turns the shift into a reshape.
     """
     ascending = np.append(rows.index_T, rows.index_T[-1])
     descending = np.append(rows.index_T[::-1], rows.index_T[0])
@@ -86,7 +86,7 @@ def skewed_positions(
     position_to_content_BHMT = einsum_f32(
         "THK,BMHK->BHMT", dtype, expand_rows(query_RHK, ascending), key_BMHK
     )
-    # Without the barrier XLA's CPU back end walks the shifted rows again for each of the softmax's passes.
+    # Without the barrier XLA's CPU back end would shift the rows again in each pass of the softmax.
     position_to_content_BHML = skew(dtype, position_to_content_BHMT)
     return jax.lax.optimization_barrier(
         skew(dtype, content_to_position_BHLT) + position_to_content_BHML.swapaxes(-1, -2)
@@ -94,7 +94,7 @@ def skewed_positions(
 
 
 def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
-    """One row a distance. Near distances have rows of their own, so a short table is only cut or reversed."""
+    """One row per distance. If every distance has its own row, no gather is needed."""
     ascending = np.arange(table_RHK.shape[0])
     for table, order in ((table_RHK, ascending), (table_RHK[::-1], ascending[::-1])):
         if np.array_equal(index_T[:-1], order):
@@ -104,11 +104,10 @@ def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def skew(dtype: str, x_BHLT: jax.Array) -> jax.Array:
-    """y[…, i, j] = x[…, i, j + L − 1 − i] for x [B, H, L, 2L] as [B, H, L, L]: in flat order, rows that are
-    one shorter.
+    """Shift row i by L − 1 − i: x [B, H, L, 2L] → y [B, H, L, L], y[…, i, j] = x[…, i, j + L − 1 − i].
 
-    The gradient is rounded to `dtype` before it is spread out over twice its size: the product before it
-    rounds it anyway.
+    Reading the flat array in rows that are one element shorter gives the shift. The gradient is rounded to
+    `dtype` before it is spread over twice its size; the matrix product that reads it would round it anyway.
     """
     *lead, length, width = x_BHLT.shape
     flat = x_BHLT.reshape(*lead, length * width)
@@ -123,8 +122,8 @@ def _skew_forward(dtype, x_BHLT):
 def _skew_backward(dtype, _, gradient_BHLL):
     *lead, length, _ = gradient_BHLL.shape
     rounded = gradient_BHLL.astype(dtype)
-    # XLA's CPU back end copies whole rows when it joins arrays, where padding visits each element; and it
-    # moves bfloat16 through float32, but not integers.
+    # On XLA's CPU back end concatenation copies whole rows, while padding visits each element; and bfloat16
+    # would be converted to float32 and back, which integers are not.
     moved = jax.lax.bitcast_convert_type(rounded, jnp.uint16) if dtype == "bfloat16" else rounded
     zeros = lambda *shape: jnp.zeros((*lead, *shape), moved.dtype)
     rows = jnp.concatenate([moved, zeros(length, length - 1)], axis=-1).reshape(*lead, -1)
@@ -137,18 +136,16 @@ skew.defvjp(_skew_forward, _skew_backward)
 
 
 class DisentangledSelfAttention(nn.Module):
-    """Queries from one stream, keys and values from another [B, L, D] → [B, L, D]: attention and its output
-    projection.
+    """Attention and its output projection [B, L, D] → [B, L, D]; queries may come from another stream.
 
-    The streams are the same except in the enhanced mask decoder. Attention stays inside a segment; a query
-    that is padding gets a context of zeros, as the released code's masked softmax gives. Relative distances
-    need no reset between documents.
+    They do in the enhanced mask decoder only. Attention stays within a segment, so relative distances need no
+    reset between documents. The context of padding is zero, as with the masked softmax of the released code.
     """
 
     config: EncoderConfig
-    is_main_process: bool
+    is_first_layer: bool  # initializer "local" starts it differently
 
-    position_terms = staticmethod(skewed_positions)  # what benchmarks and tests compare with another way
+    position_terms = staticmethod(skewed_positions)  # a subclass computes them by gathers, as a reference
 
     @nn.compact
     def __call__(
@@ -170,14 +167,14 @@ class DisentangledSelfAttention(nn.Module):
         relative_RD = Dropout(config.hidden_dropout, has_rows=False, name="position_dropout")(
             relative_RD, is_training
         )
-        # Projected once, not for every example; the projections are shared with the content (share_att_key).
+        # Projected once, not per example; the projections are those of the content (share_att_key).
         query_RHK, key_RHK = (project[role](relative_RD[None])[0] for role in ("query", "key"))
         query_BLHK, key_BMHK, value_BMHK = (
             project["query"](query_BLD),
             project["key"](x_BLD),
             project["value"](x_BLD),
         )
-        # Three terms, so √(3K); on both kinds of queries rather than on the scores.
+        # √(3K) because of three terms; applied to both queries rather than to the scores, which are larger.
         scale = jnp.asarray(1.0 / np.sqrt(3 * config.head_size), query_BLHK.dtype)
         query_BLHK, query_RHK = query_BLHK * scale, query_RHK * scale
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
@@ -195,11 +192,11 @@ class DisentangledSelfAttention(nn.Module):
         )
 
     def _initializers(self, role: str) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
-        """Of kernel and bias."""
+        """Initialisers of the kernel and the bias of a projection."""
         config = self.config
         kernel_init, bias_init = kernel_initializer(config), nn.initializers.zeros
-        if config.initializer == "local" and self.is_main_process and role == "query":
+        if config.initializer == "local" and self.is_first_layer and role == "query":
             bias_init = neighbour_query_bias(config.head_size)
-        if config.initializer == "local" and self.is_main_process and role == "key":
+        if config.initializer == "local" and self.is_first_layer and role == "key":
             kernel_init = neighbour_relative_key(config, kernel_init)
         return kernel_init, bias_init

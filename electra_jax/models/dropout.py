@@ -1,8 +1,8 @@
-"""Dropout whose mask is a hash of the element's index: a few integer operations that fuse into their
-neighbours, where a random-number generator would write its numbers to memory first. Any mesh draws the same
-masks without communication, also if the batch is cut into data shards along a mapped axis DATA_SHARDS.
+"""Dropout whose mask is a hash of each element's index.
 
-Shapes: B batch, L length, D width.
+The hash is a few integer operations, which the compiler fuses with their neighbours; a random-number
+generator would write its numbers to memory first. Every mesh draws the same masks without communication, also
+when `jax.vmap` maps over data shards of the batch.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-DATA_SHARDS = "data_shards"  # `jax.vmap` axis of a batch cut into data shards; the first has the first rows
+DATA_SHARDS = "data_shards"  # name of the `jax.vmap` axis over data shards, the first rows of the batch first
 
 
 class Dropout(nn.Module):
-    """Inverted dropout; draws from the stream "dropout". Without `has_rows` the first axis of its input is
-    not the batch's, and every data shard has the same input."""
+    """Inverted dropout; its key is from the stream "dropout"."""
 
     rate: float
-    has_rows: bool = True
+    has_rows: bool = True  # the first axis is the batch; if not, all data shards have the same input and mask
 
     @nn.compact
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
@@ -30,12 +29,11 @@ class Dropout(nn.Module):
 
 
 def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_rows: bool = True) -> jax.Array:
-    """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²); a function of key and
-    shape alone. With `has_rows` the first axis is the batch's, and a data shard gets its part of the
-    mask of the whole batch.
+    """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²).
 
-    Every row along the last axis gets a hash of its index and the key, every element one of its row's and its
-    own index.
+    It depends only on key and shape: every row along the last axis gets a hash of its index and the key,
+    every element a hash of its row's hash and its own index. With `has_rows` the first axis is the batch, and
+    a data shard gets the part of the mask that the whole batch has in its rows.
     """
     lead = tuple(shape[:-1])
     first_word, second_word = jax.random.key_data(key).astype(jnp.uint32).ravel()[:2]
@@ -51,7 +49,7 @@ def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_row
 
 
 def _data_shard() -> jax.Array:
-    """Index of this data shard; 0 if the batch is whole."""
+    """Index of the data shard that is computed; 0 outside `jax.vmap` over data shards."""
     try:
         return jax.lax.axis_index(DATA_SHARDS).astype(jnp.uint32)
     except NameError:  # raised by JAX if no axis has that name
@@ -59,8 +57,10 @@ def _data_shard() -> jax.Array:
 
 
 def mix(x: jax.Array) -> jax.Array:
-    """Integer hash of 32 bits, a bijection in which every input bit flips each output bit about half the time
-    ("lowbias32", Chris Wellons, Prospecting for Hash Functions)."""
+    """Integer hash of 32 bits: a bijection in which every input bit flips each output bit half the time.
+
+    "lowbias32" of Chris Wellons, Prospecting for Hash Functions.
+    """
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

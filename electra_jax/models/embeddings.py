@@ -1,7 +1,6 @@
-"""Token (+ position + token-type) embeddings and their LayerNorm, at embedding_size (ELECTRA §3.2; DeBERTaV3
-§3.3).
+"""Token, position and token-type embeddings, summed and normalised (ELECTRA §3.2; DeBERTaV3 §3.3).
 
-Shapes: B batch, L length, E embedding_size, V vocab.
+Shapes: B batch, L length, E embedding_size, V vocab, M positions.
 """
 
 from typing import NamedTuple
@@ -16,33 +15,31 @@ from electra_jax.models.initializers import sinusoidal_positions, table_initiali
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import LayerNorm, logical, standardize
 
-# The "local" start needs positions to dominate tokens after the embedding LayerNorm (root mean squares before
-# it).
+# Initializer "local": positions must dominate tokens in the normalised sum. Root mean square and standard
+# deviation of the tables.
 LOCAL_POSITION_RMS, LOCAL_TOKEN_STDDEV = 0.057, 0.04
-PERTURBED_EPSILON = 1e-7  # of the standardisation before a perturbation, in any model
+PERTURBED_EPSILON = 1e-7  # of the standardisation before a perturbation, the same for all models
 
 
 class SharedTables(NamedTuple):
-    """The generator's tables, for a discriminator that builds on them; positions only where its input has
-    them."""
+    """The generator's tables, for a discriminator that uses them."""
 
     word_VE: jax.Array
-    position_ME: jax.Array | None
+    position_ME: jax.Array | None  # None if positions are not added to the input
 
 
 class Embeddings(nn.Module):
-    """Tables and LayerNorm. Token types are absent when type_vocab_size is 0, positions when the input has
-    none.
+    """Embedding tables and their LayerNorm.
 
-    `source` says where the word and position tables come from: "own", "tied" (the generator's, none of its
-    own) or "gdes" (the generator's without gradient, plus an own table that starts at zero).
-    `stores_positions` keeps a position table that the input does not use: DeBERTa's enhanced mask decoder
-    reads it.
+    There is no table of token types if type_vocab_size is 0, and none of positions unless they are added to
+    the input or `stores_positions` is set.
     """
 
     config: EncoderConfig
+    # Word and position tables: "own"; "tied", the generator's; or "gdes", gradient-disentangled embedding
+    # sharing, stop_gradient(the generator's) + an own table that starts at zero.
     source: str = "own"
-    stores_positions: bool = False
+    stores_positions: bool = False  # a position table for DeBERTa's enhanced mask decoder
 
     def setup(self):
         config = self.config
@@ -77,10 +74,15 @@ class Embeddings(nn.Module):
         shared: SharedTables | None = None,
         perturbation_BLE: jax.Array | None = None,
     ) -> jax.Array:
-        """Embed ids [B, L] → [B, L, E], normalised, with dropout; `shared` is for a source other than "own".
+        """Ids [B, L] → normalised embeddings [B, L, E] with dropout.
 
-        A perturbation is added before the LayerNorm, to the standardised sum, which then has no gradient
-        (finetuning/sift.py).
+        Args:
+          ids_BL: token ids.
+          inputs: positions, token types and padding.
+          is_training: whether dropout is on.
+          shared: the generator's tables, unless `source` is "own".
+          perturbation_BLE: added before the LayerNorm to the standardised sum, which then gets no gradient
+            (finetuning/sift.py).
         """
         config = self.config
         x_BLE = self.word_embeddings(ids_BL, shared and shared.word_VE)
@@ -91,38 +93,33 @@ class Embeddings(nn.Module):
         if perturbation_BLE is not None:
             x_BLE = jax.lax.stop_gradient(standardize(PERTURBED_EPSILON, x_BLE)) + perturbation_BLE
         x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
-        if config.disentangled is not None:
-            x_BLE *= inputs.is_token_BL[:, :, None]  # DeBERTa's padding is zero
+        if config.family.zeroes_padding:
+            x_BLE *= inputs.is_token_BL[:, :, None]
         return self.dropout(x_BLE, is_training)
 
     def positions(self, inputs: EncoderInputs) -> jax.Array:
-        """Absolute positions [B, L, E] alone, without LayerNorm or dropout: what the enhanced mask decoder
-        starts from."""
+        """Embedded absolute positions [B, L, E], not normalised, for the enhanced mask decoder."""
         return self.position_embeddings(inputs.positions_BL)
 
     def word_table(self, shared: SharedTables | None = None) -> jax.Array:
-        """Token table [V, E] in float32: also the generator's output matrix."""
+        """Token table [V, E] in float32, which is also the generator's output matrix."""
         return self.word_embeddings.table(shared and shared.word_VE)
 
     def shared_tables(self) -> SharedTables:
-        """What a discriminator with another `source` than "own" builds on."""
+        """The tables that a discriminator with source "tied" or "gdes" uses."""
         return SharedTables(
             self.word_table(), self.position_embeddings.table() if self.config.has_input_positions else None
         )
 
 
 class Table(nn.Module):
-    """Embedding table [N, E], float32; lookups are float32 too, the LayerNorm behind them chooses the compute
-    dtype.
-
-    Of a table that is partly or wholly another's, `base` is the other one (see `Embeddings.source`).
-    """
+    """Embedding table [N, E]; lookups are float32, too. The LayerNorm after them sets the compute dtype."""
 
     size: int
     features: int
-    axis: str
+    axis: str  # logical axis of the rows
     init: nn.initializers.Initializer
-    source: str = "own"
+    source: str = "own"  # see `Embeddings`
 
     def setup(self):
         make = lambda name, init: self.param(
@@ -134,16 +131,18 @@ class Table(nn.Module):
             self.delta = make("delta", nn.initializers.zeros)
 
     def __call__(self, ids: jax.Array, base: jax.Array | None = None) -> jax.Array:
-        # Two lookups and a sum of rows: the sum of whole tables would cost as much as the vocabulary is
-        # large.
+        """Rows [*ids.shape, E]; `base` is the generator's table unless `source` is "own"."""
+        # With "gdes", two lookups and a sum of rows: summing the tables would cost as much as the vocabulary
+        # is large.
         lookup = lambda table: jnp.take(table, ids, axis=0, mode="clip")
-        # First cut as the table is, then as all else: that exchanges rows for columns, where the compiler
-        # would copy to all.
+        # Sharded like the table first and like activations later: this exchanges rows for columns, where the
+        # compiler would otherwise copy the whole result to all devices.
         return nn.with_logical_constraint(
             self._combine(lookup, base), ("looked_up", *[None] * (ids.ndim - 1), "embedding")
         )
 
     def table(self, base: jax.Array | None = None) -> jax.Array:
+        """The whole table [N, E]."""
         return self._combine(lambda table: table, base)
 
     def _combine(self, view, base: jax.Array | None) -> jax.Array:

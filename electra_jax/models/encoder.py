@@ -1,5 +1,6 @@
-"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py; with position
-"relative_bias" its attention adds one bias to the scores of every layer (relative_bias.py).
+"""BERT's post-LayerNorm Transformer encoder, as in google-research/electra model/modeling.py.
+
+With position "relative_bias" all layers add one bias to their attention scores (relative_bias.py).
 
 Shapes: B batch, L length, E embedding_size, D hidden, F mlp.
 """
@@ -21,7 +22,7 @@ from electra_jax.models.relative_bias import RelativeBias
 class Encoder(nn.Module):
     """Embedded tokens [B, L, E] → hidden states [B, L, D].
 
-    A projection stands between them only when the widths differ, with bias and no activation or norm.
+    If the widths differ, a linear projection with bias, without activation or LayerNorm, comes first.
     """
 
     config: EncoderConfig
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
                 name="embeddings_project",
             )(x_BLE)
         layers = [
-            EncoderLayer(config, is_main_process=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, is_first_layer=index == 0, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         bias = (
@@ -52,10 +53,10 @@ class Encoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then a feed-forward pair; each with dropout, residual and LayerNorm after it."""
+    """Attention, then two feed-forward layers; each followed by dropout, residual and LayerNorm."""
 
     config: EncoderConfig
-    is_main_process: bool
+    is_first_layer: bool
 
     @nn.compact
     def __call__(
@@ -66,17 +67,24 @@ class EncoderLayer(nn.Module):
         relative: jax.Array | None = None,
         query_BLD: jax.Array | None = None,
     ) -> jax.Array:
-        """`relative` is what the encoder's layers share: for disentangled attention its table [2S, D], for a
-        relative bias that [H, L, M]. With a query stream, keys and values come from `x_BLD` and all else, the
-        residual included, from the stream."""
+        """Hidden states [B, L, D] → hidden states [B, L, D].
+
+        Args:
+          x_BLD: states of the layer before.
+          inputs: segments and padding.
+          is_training: whether dropout is on.
+          relative: shared by all layers: the relative table [2S, D] of disentangled attention, or the
+            relative bias [H, L, M].
+          query_BLD: another stream for the queries and the residual; keys and values are still from `x_BLD`.
+        """
         config = self.config
         query_BLD = x_BLD if query_BLD is None else query_BLD
         if config.disentangled is None:
-            y_BLD = SelfAttention(config, self.is_main_process, name="attention")(
+            y_BLD = SelfAttention(config, self.is_first_layer, name="attention")(
                 query_BLD, inputs, is_training, relative
             )
         else:
-            y_BLD = DisentangledSelfAttention(config, self.is_main_process, name="attention")(
+            y_BLD = DisentangledSelfAttention(config, self.is_first_layer, name="attention")(
                 query_BLD, x_BLD, relative, inputs, is_training
             )
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)

@@ -16,17 +16,15 @@ from electra_jax.models.layers import Dense, LayerNorm, gelu, logical
 
 
 class VocabularyLogits(NamedTuple):
-    """logits_BPV = x_BPE · table_VEᵀ + bias_V before it is multiplied out: objectives/vocabulary.py does
-    that, in whole or in chunks. float32, but for x_BPE, which has the compute dtype."""
+    """The factors of logits_BPV = x_BPE · table_VEᵀ + bias_V; objectives/vocabulary.py multiplies them."""
 
-    x_BPE: jax.Array
-    table_VE: jax.Array
-    bias_V: jax.Array
+    x_BPE: jax.Array  # compute dtype
+    table_VE: jax.Array  # float32
+    bias_V: jax.Array  # float32
 
 
 class GeneratorPredictions(nn.Module):
-    """Hidden states of the masked positions [B, P, D] → logits over the vocabulary, against the token table
-    [V, E]."""
+    """Hidden states of masked positions [B, P, D] and the token table [V, E] → logits over the vocabulary."""
 
     config: EncoderConfig
 
@@ -43,10 +41,10 @@ class GeneratorPredictions(nn.Module):
 
 
 class DiscriminatorPredictions(nn.Module):
-    """Hidden states [B, L, D] → one float32 logit a token [B, L]; positive means "replaced". No dropout.
+    """Hidden states [B, L, D] → one float32 logit per token [B, L]; positive means "replaced". No dropout.
 
-    ELECTRA's head is dense → GELU → dense. DeBERTa's first adds the state of [CLS] to every token and
-    normalises.
+    ELECTRA's head is dense → GELU → dense. DeBERTa's first adds the state of [CLS] to every token, followed
+    by a LayerNorm.
     """
 
     config: EncoderConfig
@@ -54,15 +52,15 @@ class DiscriminatorPredictions(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array, inputs: EncoderInputs) -> jax.Array:
         config = self.config
-        if config.disentangled is not None:
-            # Of packed documents each token takes the [CLS] of its own.
+        if config.family.adds_cls_in_head:
+            # In packed rows, the [CLS] of the token's document.
             start_BL = jnp.maximum(jnp.arange(x_BLD.shape[1])[None] - inputs.positions_BL, 0)
             x_BLD += jnp.take_along_axis(x_BLD, start_BL[:, :, None], axis=1)
             x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(x_BLD)
         x_BLD = Dense(
             config.hidden_size, ("embed", "mlp"), kernel_initializer(config), config.dtype, name="dense"
         )(x_BLD)
-        # The last product is tiny and its result is a logit: float32.
+        # Logits are float32, and this product is small.
         kernel_init = last_kernel_initializer(config)
         return Dense(1, ("mlp", "label"), kernel_init, "float32", name="dense_prediction")(gelu(x_BLD))[
             ..., 0

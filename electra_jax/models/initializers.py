@@ -1,12 +1,15 @@
-"""How parameters start: as published, or with first-layer heads that already look at their neighbours.
+"""Initialisation: "published", or "local", with first-layer heads that attend to neighbouring tokens.
 
-The long early plateau of masked language modelling at the unigram distribution is attention not yet knowing
-where its neighbours are. The "local" start removes it without changing the architecture, so such a model
-still converts exactly to Hugging Face's classes. Absolute positions start as sinusoids, and in the first
-layer head h starts with a query that is the key rotated by one position, to the left for even heads and to
-the right for odd ones. With disentangled attention the relative table starts as sinusoids, and the first
-layer's query bias and key kernel give the same neighbours a bonus. A relative bias gives it itself, in all
-layers, where the input has no positions; where it has, everything starts as with absolute ones.
+Masked language modelling stays at the unigram distribution for long, because attention must first learn to
+find neighbouring tokens. The "local" initialisation removes this plateau. It changes no architecture, so such
+a model still converts exactly to Hugging Face's classes. In the first layer, even heads attend to the token
+on the left and odd heads to the one on the right:
+
+* absolute positions: they start as sinusoids, and each head's queries as its keys rotated by one position;
+* disentangled attention: the relative table starts as sinusoids, and the first layer's query bias and key
+  kernel give the neighbour a bonus;
+* a relative bias: its table gives the neighbour a bonus, in all layers; but if absolute positions are added
+  to the input, these start as in the first case instead.
 
 Shapes: D hidden, H heads, K head dim, M positions, N rows of a relative bias.
 """
@@ -18,16 +21,12 @@ from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
 
-NEIGHBOUR_BONUS = (
-    6.0  # score of the neighbour in the local start of disentangled attention and of a relative bias
-)
+NEIGHBOUR_BONUS = 6.0  # added to the neighbour's score by "local"; disentangled attention and relative bias
 
 
-# Google's code: tf.truncated_normal_initializer cuts at two standard deviations without rescaling the
-# variance, as jax.random.truncated_normal does; flax's truncated_normal rescales, so it is not used here.
+# flax's truncated_normal rescales the variance; TensorFlow's, which Google's code uses, does not.
 def truncated_normal(stddev: float):
-    """Normal(0, stddev) cut at ±2 stddev, not rescaled (google-research/electra,
-    modeling.create_initializer)."""
+    """Normal(0, stddev) truncated at ±2 stddev, not rescaled (google-research/electra model/modeling.py)."""
 
     def init(key, shape, dtype=jnp.float32):
         return stddev * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
@@ -35,32 +34,33 @@ def truncated_normal(stddev: float):
     return init
 
 
-# TF1's default for tf.layers.dense: used by embeddings_project and the last layer of the discriminator head.
+# TF1's default for tf.layers.dense.
 glorot_uniform = nn.initializers.glorot_uniform
 
 
 def table_initializer(config: EncoderConfig):
-    """Embedding tables as published: ELECTRA's normal is cut at two standard deviations, DeBERTa's is not
-    (microsoft/DeBERTa, deberta/nnmodule.py)."""
-    published = truncated_normal if config.disentangled is None else nn.initializers.normal
+    """Embedding tables as published: normal, truncated in ELECTRA, not in DeBERTa (deberta/nnmodule.py)."""
+    published = truncated_normal if config.family.truncates_initial_values else nn.initializers.normal
     return published(config.initializer_range)
 
 
 def kernel_initializer(config: EncoderConfig):
-    """Kernels of the encoder and heads: as published, or for the "local" start with variance 1/fan_in, under
-    which what attention brings from the neighbours is as large as the residual stream it is added to (at 0.02
-    it drowns there)."""
+    """Kernels of the encoder and the heads: as published, or with variance 1/fan_in for "local".
+
+    With variance 1/fan_in the output of attention is as large as the residual stream that it is added to;
+    with the published standard deviation of 0.02 it is negligible.
+    """
     return nn.initializers.lecun_normal() if config.initializer == "local" else table_initializer(config)
 
 
 def last_kernel_initializer(config: EncoderConfig):
-    """embeddings_project and the last layer of the discriminator head: TF1's default in ELECTRA, as all else
-    in DeBERTa."""
-    return glorot_uniform() if config.disentangled is None else kernel_initializer(config)
+    """embeddings_project and the discriminator head's last layer: TF1's default in ELECTRA; in DeBERTa, as
+    other kernels."""
+    return glorot_uniform() if config.family.has_glorot_last_kernels else kernel_initializer(config)
 
 
 def _frequencies(num_pairs: int) -> np.ndarray:
-    """Angular frequencies in (0, π), spread evenly: their cosines add up to a peak one position wide."""
+    """Angular frequencies, evenly spaced in (0, π); the sum of their cosines is a peak one position wide."""
     return np.pi * (np.arange(num_pairs) + 0.5) / num_pairs
 
 
@@ -82,15 +82,16 @@ def sinusoidal_positions(stddev: float):
 
 
 def _pairs_of_head(head: int, num_heads: int, num_pairs_total: int, num_pairs: int) -> np.ndarray:
-    """Which frequency pairs a head reads: every num_heads-th one, so that each head has low and high ones."""
+    """Frequency pairs that a head reads: every num_heads-th, so that each head has low and high ones."""
     return (np.arange(num_pairs) * num_heads + head) % num_pairs_total
 
 
 def neighbour_projection(stddev: float, role: str):
-    """Query or key kernel [D, H, K]: a rotation by ±1 position (query) or the identity (key) on each head's
-    sinusoid pairs.
+    """Query or key kernel [D, H, K]: on each head's sinusoid pairs, a rotation by ±1 position (query) or the
+    identity (key).
 
-    Truncated normal noise of the published size is added, so that heads are not symmetric in the token part.
+    Truncated normal noise with the published standard deviation is added, so that heads differ in how they
+    read tokens.
     """
 
     def init(key, shape, dtype=jnp.float32):
@@ -101,8 +102,7 @@ def neighbour_projection(stddev: float, role: str):
             for slot, pair in enumerate(_pairs_of_head(head, num_heads, width // 2, num_pairs)):
                 offset = (-1.0 if head % 2 == 0 else 1.0) if role == "query" else 0.0
                 angle = offset * _frequencies(width // 2)[pair]
-                # (sin a, cos a) of position m → the same of position m + offset, written as a right
-                # multiplication.
+                # Maps (sin, cos) of position m to those of position m + offset, as a right multiplication.
                 rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
                 kernel[2 * pair : 2 * pair + 2, head, 2 * slot : 2 * slot + 2] = rotation
         return jnp.asarray(kernel, dtype) + truncated_normal(stddev)(key, shape, dtype)
@@ -111,19 +111,19 @@ def neighbour_projection(stddev: float, role: str):
 
 
 def neighbour_query_bias(head_size: int):
-    """Query bias [H, K] that asks every key for its first coordinate; see `neighbour_relative_key`."""
+    """Query bias [H, K] that reads the first coordinate of every key; see `neighbour_relative_key`."""
 
     def init(key, shape, dtype=jnp.float32):
         del key
-        # Bias and key share the factor evenly, so that neither learns much faster than the other.
+        # Bias and key kernel have the same share of the factor, so that both learn at a similar rate.
         return jnp.zeros(shape, dtype).at[:, 0].set(np.sqrt(NEIGHBOUR_BONUS * np.sqrt(3.0 * head_size)))
 
     return init
 
 
 def neighbour_relative_key(config: EncoderConfig, kernel_init):
-    """Key kernel [D, H, K] whose first coordinate of head h is large on one row of the relative table:
-    distance 1 (the token on the left) for even heads, −1 for odd ones. The table must start as sinusoids."""
+    """Key kernel [D, H, K] whose first coordinate is large on one row of the relative table: the row of
+    distance 1 (the token on the left) for even heads, −1 for odd heads. The table must start as sinusoids."""
 
     def init(key, shape, dtype=jnp.float32):
         width, num_heads, head_size = shape
@@ -141,8 +141,8 @@ def neighbour_relative_key(config: EncoderConfig, kernel_init):
 
 
 def neighbour_bias(config: EncoderConfig):
-    """Table of a relative bias [N, H] in which the token on the left has a bonus for even heads and that on
-    the right for odd ones, unless the input has positions."""
+    """Table of a relative bias [N, H] with a bonus for the token on the left in even heads and for the one on
+    the right in odd heads; without bonus if absolute positions are added to the input."""
 
     def init(key, shape, dtype=jnp.float32):
         table_NH = table_initializer(config)(key, shape, dtype)

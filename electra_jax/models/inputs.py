@@ -1,7 +1,6 @@
-"""What an encoder is told about a row of token ids: padding, segments, positions, token types. Pure
-functions.
+"""Padding, segments, positions and token types of a row of token ids.
 
-Rows hold ids alone, so everything else is derived here on the device, always from the *original* ids: a
+Rows hold ids only; all else is derived from them here, on the device. The ids must be the *original* ones: a
 corrupted row may contain a sampled [CLS] or [SEP].
 
 Shapes: B batch, L length.
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 
 
 class SpecialTokens(NamedTuple):
-    """Ids that carry structure. They are the tokenizer's and come from the dataset."""
+    """Ids of the tokenizer's special tokens, as recorded in the dataset."""
 
     pad: int
     cls: int
@@ -24,32 +23,30 @@ class SpecialTokens(NamedTuple):
 
     @classmethod
     def from_ids(cls, ids: NamedTuple) -> "SpecialTokens":
-        """From a record with the same fields, as data_pipelines has for a tokenizer."""
+        """From a NamedTuple with the same fields in any order, such as a tokenizer's in data_pipelines."""
         return cls(**ids._asdict())
 
 
 class EncoderInputs(NamedTuple):
-    """Structure of a row, all [B, L] but `direction`."""
+    """What an encoder reads beside the embedded tokens."""
 
-    segments_BL: (
-        jax.Array
-    )  # int32: 0 padding, 1… the document a token belongs to; attention stays inside a segment
-    positions_BL: jax.Array  # int32: restart at 0 in every segment
+    segments_BL: jax.Array  # int32: 0 for padding, else the number of the token's document, from 1
+    positions_BL: jax.Array  # int32: from 0 in every segment
     token_types_BL: jax.Array  # int32: 0 up to and including the segment's first [SEP], 1 after it
-    # A number: 1 where tokens attend to themselves and what is left of them, −1 to what is right; None to
-    # all.
+    # 1: a token attends to itself and to the left; −1: to itself and to the right; None: in both directions.
+    # In all cases, only within its segment.
     direction: jax.Array | None = None
 
     @property
     def is_token_BL(self) -> jax.Array:
-        """True on real tokens, False on padding: input_mask of the reference code."""
+        """True for tokens, False for padding ("input_mask" in the reference code)."""
         return self.segments_BL > 0
 
 
 def derive_inputs(ids_BL: jax.Array, special: SpecialTokens, type_vocab_size: int) -> EncoderInputs:
-    """Segments, positions and token types of packed rows: every [CLS] opens a segment.
+    """Segments, positions and token types of packed rows: every [CLS] begins a segment.
 
-    A row that starts without [CLS] counts as one segment from its first token.
+    Tokens before the first [CLS] are a segment, too.
     """
     index_BL = jnp.broadcast_to(jnp.arange(ids_BL.shape[1], dtype=jnp.int32)[None, :], ids_BL.shape)
     is_token_BL = ids_BL != special.pad
@@ -60,6 +57,6 @@ def derive_inputs(ids_BL: jax.Array, special: SpecialTokens, type_vocab_size: in
     seps_before_BL = jnp.cumsum(is_sep_BL, axis=1) - is_sep_BL
     seps_at_start_BL = jnp.take_along_axis(seps_before_BL, start_BL, axis=1)
     token_types_BL = jnp.minimum(seps_before_BL - seps_at_start_BL, max(type_vocab_size - 1, 0))
-    # Padding keeps small, valid indices: its embeddings are looked up, never attended to and never scored.
+    # Padding gets valid indices, since its embeddings are looked up; nothing attends to it or scores it.
     positions_BL = jnp.where(is_token_BL, index_BL - start_BL, 0)
     return EncoderInputs(segments_BL, positions_BL, jnp.where(is_token_BL, token_types_BL, 0))

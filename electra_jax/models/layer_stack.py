@@ -1,7 +1,6 @@
-"""How an encoder's layers are computed: one after the other or as one loop, and what their derivative keeps
-in memory.
+"""Running an encoder's layers: unrolled or as a loop, with or without rematerialisation.
 
-The parameters are the same in every form: a layer each, by name. A checkpoint knows nothing of it.
+The tree of parameters is the same in all cases, one module per layer, so checkpoints do not depend on it.
 
 Shapes: B batch, L length, D hidden.
 """
@@ -14,12 +13,11 @@ from electra_jax.models.config import UNROLLED, LayerExecution
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CHECKPOINT_NAME
 
-# What the derivative finds in memory; all else of a layer it computes again.
+# What is stored for the backward pass; the rest of a layer is recomputed.
 REMAT_POLICIES = {
-    # No product with parameters is computed twice, only attention scores, softmax, GELU, LayerNorm and
-    # dropout.
+    # Products with parameters. Attention scores, softmax, GELU, LayerNorm and dropout are recomputed.
     "dense": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
-    # The input of each layer: about a third more work.
+    # Only the input of each layer: about a third more work.
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -33,9 +31,17 @@ def run_layers(
     is_training: bool,
     *more: jax.Array,
 ) -> jax.Array:
-    """Hidden states after `layers`, submodules of `encoder` that differ in their names and initial values
-    alone. `more` are arguments of theirs after those that all layers have. Dropout is the same in every form
-    of execution."""
+    """Hidden states [B, L, D] after `layers`. Dropout is the same for every `execution`.
+
+    Args:
+      encoder: the module whose submodules the layers are.
+      layers: they may differ only in names and initial values.
+      execution: unrolled or scanned, and what the backward pass recomputes.
+      x_BLD: input of the first layer.
+      inputs: segments and padding.
+      is_training: whether dropout is on.
+      *more: further arguments, the same for each layer.
+    """
     if encoder.is_initializing() or (execution == UNROLLED and not is_training):
         for layer in layers:
             x_BLD = layer(x_BLD, inputs, is_training, *more)
@@ -50,8 +56,8 @@ def run_layers(
 
     is_scanned = execution.layers == "scanned" and len(layers) > 1
     if execution.remat != "none":
-        # The compiler would find that both computations are the same, and keep the first; from one turn of a
-        # loop to another it does not look.
+        # Without prevent_cse the compiler would merge the recomputation with the original and store its
+        # result; across iterations of a loop it cannot.
         run = jax.checkpoint(run, policy=REMAT_POLICIES[execution.remat], prevent_cse=not is_scanned)
     if is_scanned:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)

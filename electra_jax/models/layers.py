@@ -1,4 +1,4 @@
-"""Matrix products, Dense, LayerNorm and GELU with logical axes: the pieces every module here is built from.
+"""The pieces that all modules here are built from: matrix products, Dense, LayerNorm and GELU.
 
 Shapes: B batch, L length, D input width, F output width.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-CHECKPOINT_NAME = "dense"  # what products with parameters return, for the policies of models/layer_stack.py
+CHECKPOINT_NAME = "dense"  # marks products with parameters for the policies in models/layer_stack.py
 
 
 def logical(initializer, *axes: str):
@@ -22,17 +22,22 @@ def logical(initializer, *axes: str):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def einsum_f32(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """einsum of two arrays with operands rounded to `dtype` and sums in float32; the result is float32.
+    """einsum of two arrays: operands rounded to `dtype`, sums and result in float32.
 
-    So are its gradients' products: the incoming gradient is rounded to `dtype` too, where plain
-    differentiation would multiply a float32 by a bfloat16 array at the speed of float32. `spec` names every
-    axis; one that is summed is in both operands.
+    The products in its gradients are computed in the same way. Plain differentiation would multiply the
+    float32 gradient with a bfloat16 array, at the speed of float32.
+
+    Args:
+      spec: names every axis; summed axes must be in both operands.
+      dtype: of the operands.
+      x: first operand.
+      y: second operand.
     """
     return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def _einsum_forward(spec, dtype, x, y):
-    # Empty arrays remember the dtypes that the gradients must have.
+    # The empty arrays carry the dtypes that the gradients must have.
     return einsum_f32(spec, dtype, x, y), (
         x.astype(dtype),
         y.astype(dtype),
@@ -43,8 +48,7 @@ def _einsum_forward(spec, dtype, x, y):
 
 def _einsum_backward(spec, dtype, residuals, gradient):
     x, y, like_x, like_y = residuals
-    # Without the barrier XLA's CPU back end computes x again, element by element, while it transposes it for
-    # the product.
+    # Without the barrier XLA's CPU back end recomputes x element by element while it transposes it.
     x, y = jax.lax.optimization_barrier((x, y))
     first, second, result = re.split(",|->", spec)
     if set(first) & set(second) & set(result):
@@ -53,7 +57,7 @@ def _einsum_backward(spec, dtype, residuals, gradient):
         return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
     gradient_x = einsum_f32(f"{result},{second}->{first}", dtype, gradient, y)
     if len(second) == 2 and y.shape[0] > y.shape[1]:
-        # The CPU back end transposes the first operand of this product: let it be the narrower one.
+        # The CPU back end transposes the first operand of this product, so it should be the narrower one.
         gradient_y = jax.lax.optimization_barrier(
             einsum_f32(f"{result},{first}->{second[::-1]}", dtype, gradient, x)
         ).T
@@ -63,9 +67,11 @@ def _einsum_backward(spec, dtype, residuals, gradient):
 
 
 def _batched(one: tuple[str, jax.Array], other: tuple[str, jax.Array], result: str, dtype: str) -> jax.Array:
-    """The product of two operands, each with its axes, in the order that XLA's CPU back end is fast at (up to
-    three times), and in which it has bfloat16 kernels: first the one whose summed axis stands right before
-    its last, or failing that further from it."""
+    """The product of two operands, each with its axes, in the better order for XLA's CPU back end.
+
+    In that order it is up to three times faster and has bfloat16 kernels. The first operand should have its
+    summed axis right before the last axis, or else as far before it as possible.
+    """
 
     def distance(operand):
         axes = operand[0]
@@ -79,7 +85,7 @@ einsum_f32.defvjp(_einsum_forward, _einsum_backward)
 
 
 class Dense(nn.Module):
-    """x_BLD → x_BLF = x·kernel + bias, computed in `dtype`, parameters in float32."""
+    """x_BLD → x·kernel + bias [B, L, F] in `dtype`; the parameters are float32."""
 
     features: int
     axes: tuple[str, str]  # logical axes of the kernel
@@ -97,10 +103,10 @@ class Dense(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalise the last axis; statistics in float32, output in `dtype`."""
+    """LayerNorm over the last axis; statistics in float32, output in `dtype`."""
 
     epsilon: float
-    axis: str
+    axis: str  # logical axis of the parameters
     dtype: str
 
     @nn.compact
@@ -115,8 +121,8 @@ class LayerNorm(nn.Module):
 def standardize(epsilon: float, x: jax.Array) -> jax.Array:
     """(x − mean) / √(variance + epsilon) over the last axis.
 
-    Its derivative forms the product of gradient and result before it sums: XLA's CPU back end turns the sum
-    of a product along rows into thousands of little matrix products.
+    Its derivative computes the product of gradient and result before it sums, because XLA's CPU back end
+    turns the sum of a product along rows into thousands of small matrix products.
     """
     return _standardize_forward(epsilon, x)[0]
 
@@ -139,15 +145,14 @@ standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
 def broadcast_to_rank(x: jax.Array, rank: int) -> jax.Array:
-    """Prepend axes of size one, explicitly: implicit rank promotion is an error in this project's tests."""
+    """Prepend axes of size one; implicit rank promotion is an error in the tests."""
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact (erf) GELU, as ELECTRA's code; the tanh approximation differs by up to 5e-4. In float32.
+    """Exact (erf) GELU as in ELECTRA's code, computed in float32; the tanh form is off by up to 5e-4.
 
-    jax.nn.gelu goes through erfc, which costs another exponential for digits that are lost in 1 − erfc
-    anyway.
+    jax.nn.gelu uses erfc, which needs another exponential for digits that are lost in 1 − erfc anyway.
     """
     wide = x.astype(jnp.float32)
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * np.float32(np.sqrt(0.5))))).astype(x.dtype)

@@ -1,10 +1,12 @@
-"""Generator and discriminator side by side, and how they share embeddings (ELECTRA §3.2; DeBERTaV3 §3.3).
+"""Generator and discriminator, and how they share embeddings (ELECTRA §3.2; DeBERTaV3 §3.3).
 
-`tied`: one set of tables serves both; ELECTRA ties the whole embedding layer, DeBERTa its word and position
-tables. `none`: each has its own. `gdes`, gradient-disentangled embedding sharing: the discriminator reads
-stop_gradient(generator's table) + its own delta, which starts at zero.
+* "tied": both use the same tables. ELECTRA shares the whole embedding layer, DeBERTa only word and position
+  tables.
+* "none": each has its own.
+* "gdes", gradient-disentangled embedding sharing: the discriminator uses stop_gradient(generator's table)
+  plus its own table, "delta", which starts at zero.
 
-Shapes: B batch, L length, P masked positions, D hidden, V vocab.
+Shapes: B batch, L length, P masked positions, D hidden, E embedding_size, V vocab.
 """
 
 import jax
@@ -18,10 +20,15 @@ from electra_jax.models.encoder import Encoder
 from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
 
+# config.model.position → encoder.
+ENCODERS = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
+
 
 class PretrainingModel(nn.Module):
-    """Use as `model.apply({"params": params}, …, method="generate" | "discriminate", rngs={"dropout":
-    key})`."""
+    """Generator and discriminator with their heads.
+
+    Call `model.apply({"params": params}, …, method="generate", rngs={"dropout": key})`, or "discriminate".
+    """
 
     config: PretrainingConfig
 
@@ -31,10 +38,8 @@ class PretrainingModel(nn.Module):
             self.config.discriminator,
             self.config.embedding_sharing,
         )
-        self.shares_tables = sharing == "gdes" or (
-            sharing == "tied" and discriminator.disentangled is not None
-        )
-        if sharing == "tied" and not self.shares_tables:
+        self.shares_tables = sharing != "none" and not self.config.shares_embeddings
+        if self.config.shares_embeddings:
             self.embeddings = Embeddings(discriminator)
             self.embeddings_of = {"generator": self.embeddings, "discriminator": self.embeddings}
         else:
@@ -52,7 +57,7 @@ class PretrainingModel(nn.Module):
     def __call__(
         self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array
     ) -> tuple[VocabularyLogits, jax.Array]:
-        """Run both encoders without dropout; touches every parameter, so `init` uses it."""
+        """Both encoders without dropout. It uses every parameter, as `init` needs."""
         return (
             self.generate(ids_BL, inputs, positions_BP, is_training=False),
             self.discriminate(ids_BL, inputs, is_training=False),
@@ -61,7 +66,7 @@ class PretrainingModel(nn.Module):
     def generate(
         self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool
     ) -> VocabularyLogits:
-        """Masked ids [B, L] → logits at `positions_BP` only: [B, L, V] is never formed."""
+        """Masked ids [B, L] → logits at `positions_BP` only; [B, L, V] is never computed."""
         x_BLD = encode_masked(self.generator, self.embeddings_of["generator"], ids_BL, inputs, is_training)
         return self.generator_predictions(
             gather_positions(x_BLD, positions_BP), self.embeddings_of["generator"].word_table()
@@ -72,12 +77,12 @@ class PretrainingModel(nn.Module):
         return self.discriminator_predictions(self.discriminator_states(ids_BL, inputs, is_training), inputs)
 
     def discriminator_states(self, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool) -> jax.Array:
-        """Hidden states [B, L, D] that its heads read."""
+        """Corrupted ids [B, L] → hidden states [B, L, D], the input of the discriminator's heads."""
         x_BLE = self.embeddings_of["discriminator"](ids_BL, inputs, is_training, self._shared_tables())
         return self.discriminator(x_BLE, inputs, is_training)
 
     def word_tables(self) -> dict[str, jax.Array]:
-        """The token tables [V, E] as the generator and the discriminator see them."""
+        """The token tables [V, E] that the generator and the discriminator use."""
         return {
             "generator": self.embeddings_of["generator"].word_table(),
             "discriminator": self.embeddings_of["discriminator"].word_table(self._shared_tables()),
@@ -88,8 +93,7 @@ class PretrainingModel(nn.Module):
 
 
 class MaskedLanguageModel(nn.Module):
-    """The baseline: one encoder of the discriminator's shape with the masked-language-model head (ELECTRA
-    §3.3)."""
+    """The baseline: one encoder of the discriminator's shape that predicts masked tokens (ELECTRA §3.3)."""
 
     config: PretrainingConfig
 
@@ -100,7 +104,7 @@ class MaskedLanguageModel(nn.Module):
         self.generator_predictions = GeneratorPredictions(encoder)
 
     def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array) -> VocabularyLogits:
-        """`generate` without dropout; used by `init`."""
+        """`generate` without dropout, for `init`."""
         return self.generate(ids_BL, inputs, positions_BP, is_training=False)
 
     def generate(
@@ -112,20 +116,19 @@ class MaskedLanguageModel(nn.Module):
 
 
 def make_encoder(config: EncoderConfig, execution: LayerExecution = UNROLLED) -> nn.Module:
-    """The encoder that config.position names."""
-    encoders = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
-    return encoders[config.position](config, execution)
+    """The encoder for `config.position`."""
+    return ENCODERS[config.position](config, execution)
 
 
 def has_decoder(config: EncoderConfig) -> bool:
-    """Whether a generator of this shape ends in the enhanced mask decoder."""
+    """Whether a generator with this configuration ends with the enhanced mask decoder."""
     return config.disentangled is not None and config.disentangled.enhanced_mask_decoder
 
 
 def encode_masked(
     encoder: nn.Module, embeddings: Embeddings, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool
 ) -> jax.Array:
-    """Hidden states [B, L, D] of a generator, through the enhanced mask decoder where it has one."""
+    """Hidden states [B, L, D] of a generator, after the enhanced mask decoder if it has one."""
     x_BLE = embeddings(ids_BL, inputs, is_training)
     if has_decoder(encoder.config):
         return encoder(x_BLE, inputs, is_training, embeddings.positions(inputs))

@@ -1,17 +1,16 @@
-"""A learned bias for the distance of query and key, added to the attention scores of every layer (COCO-LM,
-MCL).
+"""A learned bias for the distance between query and key, added to the scores of every layer (COCO-LM, MCL).
 
     score[i, j] = q_i·k_j / √K + table[bucket(j − i) + num_buckets/2 − 1, head]
 
-One table [num_buckets, heads] serves all layers of an encoder, as in microsoft/COCO-LM, whose buckets these
-are (modules/transformer_sentence_encoder.py). With s = num_buckets/2 for either direction and e = ⌊s/2⌋, a
-distance r = j − i nearer than e has a bucket of its own, bucket(r) = r, and others share
+All layers of an encoder share one table [num_buckets, heads], as in microsoft/COCO-LM, which also defines the
+buckets (modules/transformer_sentence_encoder.py). Let s = num_buckets/2, for each direction, and e = ⌊s/2⌋. A
+distance r = j − i with |r| < e has its own bucket, bucket(r) = r; other distances have
 
     bucket(r) = sign(r) · min(s − 1, e + ⌈(s − 1 − e) · ln(|r|/e) / ln((max_distance − 1)/e)⌉).
 
-In T5 (`T5Attention` of transformers) that is min(s − 1, e + ⌊(s − e) · ln(|r|/e) / ln(max_distance/e)⌋), and
-keys on the right of the query have the second half of the table. Here its order is that of the distances,
-from far left to far right; the last of the num_buckets rows is never read.
+T5 (`T5Attention` of transformers) differs: it has min(s − 1, e + ⌊(s − e) · ln(|r|/e) / ln(max_distance/e)⌋),
+and the second half of its table is for keys on the right of the query. Here the rows are in the order of the
+distances, from far left to far right, and the last of the num_buckets rows is unused.
 
 Shapes: L length of queries, M of keys (equal to L), H heads, N rows of the table, T distances.
 """
@@ -31,10 +30,10 @@ from electra_jax.models.layers import logical
 
 @functools.cache
 def bucket_edges(config: RelativeBiasConfig) -> tuple[int, ...]:
-    """The greatest distance in each bucket of one direction but the last, which has none.
+    """The greatest distance in each bucket of one direction except the last bucket, which is unbounded.
 
-    In whole numbers: |r|^n · e^k ≤ (max_distance − 1)^k · e^n for k = 0 … n − 1, n = s − 1 − e, so that
-    nothing hangs on how logarithms are rounded.
+    Computed with integers, |r|^n · e^k ≤ (max_distance − 1)^k · e^n for k = 0 … n − 1 and n = s − 1 − e, so
+    the result does not depend on how logarithms are rounded.
     """
     side, last = config.num_buckets // 2, config.max_distance - 1
     exact = side // 2
@@ -48,17 +47,14 @@ def bucket_edges(config: RelativeBiasConfig) -> tuple[int, ...]:
 
 
 def bucket_rows(config: RelativeBiasConfig, length: int) -> np.ndarray:
-    """Row of the table for each distance j − i = t − (L − 1), int [2L − 1]."""
+    """The table's row for each distance j − i = t − (L − 1), int [2L − 1]."""
     distance_T = np.arange(-(length - 1), length)
-    bucket_T = np.searchsorted(
-        bucket_edges(config), np.abs(distance_T)
-    )  # so many edges are below the distance
+    bucket_T = np.searchsorted(bucket_edges(config), np.abs(distance_T))  # number of edges below the distance
     return np.sign(distance_T) * bucket_T + config.num_buckets // 2 - 1
 
 
 class RelativeBias(nn.Module):
-    """A length L → bias_HLM, float32. Distances in a row of several documents need no reset: attention stays
-    inside each."""
+    """A length L → bias_HLM in float32. Attention stays within a document, so distances need no reset."""
 
     config: EncoderConfig
 
@@ -69,8 +65,8 @@ class RelativeBias(nn.Module):
         table_NH = self.param(
             "embedding", logical(init, "relpos", "heads"), (relative.num_buckets, config.num_heads)
         )
-        # One row a distance, and one more that makes the shift a reshape: the derivative adds 2L numbers a
-        # head to the table, where that of an index [L, M] would scatter L·M.
+        # One row per distance, and one more that turns the shift into a reshape. The backward pass then adds
+        # 2L numbers per head to the table; indexing with [L, M] would scatter L·M.
         rows_T = bucket_rows(relative, length)
         bias_HT = jnp.take(table_NH, np.append(rows_T, rows_T[-1]), axis=0).T
         bias_HLM = skew("float32", jnp.broadcast_to(bias_HT[:, None], (config.num_heads, length, 2 * length)))

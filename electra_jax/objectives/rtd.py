@@ -78,8 +78,7 @@ def detection_sums(
 
 def embedding_modules(config: PretrainingConfig) -> tuple[str, ...]:
     """The top-level modules of PretrainingModel that hold embeddings."""
-    shares_module = config.embedding_sharing == "tied" and config.discriminator.disentangled is None
-    return ("embeddings",) if shares_module else EMBEDDINGS
+    return ("embeddings",) if config.shares_embeddings else EMBEDDINGS
 
 
 def generator_loss(

@@ -1,4 +1,4 @@
-"""What came out of a run: summary.json, and name/value lines for the terminal."""
+"""The results of a run: summary.json, and lines of names and values for the terminal."""
 
 from collections.abc import Mapping
 from pathlib import Path

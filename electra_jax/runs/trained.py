@@ -175,39 +175,52 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     if not initial:
         if stage is not None:
             raise ValueError(
-                f"config.checkpoint.init_from: got '', expected the run of the first stage, since "
+                "config.checkpoint.init_from: got '', expected the run of the first stage, since "
                 f"config.objective.name is {name!r}. Train it with objective={stage.objective} and the same "
                 "size."
             )
         return
     theirs = read_description(Path(initial))["config"]
-    spell = lambda config: " with generator ".join(
-        repr(config["objective"][key]) for key in ("name", "generator") if config["objective"][key] != "model"
-    )
     is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
-    if parameter_form(theirs["objective"]) != parameter_form(config["objective"]) and not is_next_stage:
-        raise ValueError(
-            f"config.checkpoint.init_from: {initial} was trained with objective {spell(theirs)}, this run "
-            f"has {spell(config)}: their parameters differ. Use the same objective, or another run."
-        )
-    differing = {
-        key: values
-        for key, values in differing_settings(theirs["model"], config["model"]).items()
-        if not (is_next_stage and key.startswith(stage.unused_model_keys))
-    }
-    if differing:
-        lines = "\n".join(
-            f"  config.model.{key}: that run has {old!r}, this run has {new!r}"
-            for key, (old, new) in differing.items()
-        )
-        raise ValueError(
-            f"config.checkpoint.init_from: {initial} holds another model:\n{lines}\n"
-            f"--config=configs/continued.py:run={initial} uses the settings of that run."
-        )
+    if not is_next_stage:
+        _check_same_objective(initial, theirs["objective"], config["objective"])
+    _check_same_model(
+        initial, theirs["model"], config["model"], stage.unused_model_keys if is_next_stage else ()
+    )
     fingerprint = load_tokenizer(str(Path(initial, "tokenizer"))).fingerprint
     if fingerprint != tokenizer_fingerprint:
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with another tokenizer "
             f"({fingerprint[:16]}…) than the datasets ({tokenizer_fingerprint[:16]}…): the same ids would "
             f"mean other words. Build the datasets with --tokenizer {Path(initial, 'tokenizer')}."
+        )
+
+
+def _check_same_objective(initial: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    if parameter_form(theirs) == parameter_form(ours):
+        return
+
+    def describe(section: dict[str, Any]) -> str:
+        generator = "" if section["generator"] == "model" else f" with generator {section['generator']!r}"
+        return f"{section['name']!r}{generator}"
+
+    raise ValueError(
+        f"config.checkpoint.init_from: {initial} was trained with objective {describe(theirs)}, this run has "
+        f"{describe(ours)}: their parameters differ. Use the same objective, or another run."
+    )
+
+
+def _check_same_model(
+    initial: str, theirs: dict[str, Any], ours: dict[str, Any], unused: tuple[str, ...]
+) -> None:
+    """`unused`: beginnings of keys that the model of `initial` does not use."""
+    lines = [
+        f"  config.model.{key}: that run has {old!r}, this run has {new!r}"
+        for key, (old, new) in differing_settings(theirs, ours).items()
+        if not key.startswith(unused)
+    ]
+    if lines:
+        raise ValueError(
+            "\n".join([f"config.checkpoint.init_from: {initial} holds another model:", *lines])
+            + f"\n--config=configs/continued.py:run={initial} uses the settings of that run."
         )

@@ -1,4 +1,4 @@
-"""The ingredients of a soup, and whether they can be averaged: one model, one tokenizer, one start."""
+"""The ingredients of a soup. They can be averaged if they share model, tokenizer and initial parameters."""
 
 import json
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from data_pipelines.command_errors import shorten
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
@@ -21,37 +22,40 @@ MAX_SHOWN = 6  # parameters that an error names
 
 
 class Ingredient(NamedTuple):
-    """A checkpoint of a run. `config` is that of the stage it is in, `datasets` are the directories of its
-    data, `params` are shapes, `start` says where training began (`_start_of`)."""
+    """A checkpoint of a run."""
 
     workdir: Path
     step: int
-    config: dict[str, Any]
-    datasets: list[str]
+    config: dict[str, Any]  # of the stage that contains the step, without further stages
+    datasets: list[str]  # directories of that stage's data
     model: PretrainingConfig
     tokenizer: Tokenizer
     objective: Objective
-    params: Any
-    start: dict[str, Any] | None
+    params: Any  # shapes
+    start: dict[str, Any] | None  # settings that determined the initial parameters; None: unknown
 
     @property
     def name(self) -> str:
+        """DIR:STEP."""
         return f"{self.workdir}:{self.step}"
 
 
 def open_ingredients(runs: Sequence[str], *, different_starts: bool) -> list[Ingredient]:
-    """The checkpoints DIR (the newest) or DIR:STEP, checked; no parameter is read.
+    """Open and check checkpoints, each DIR (its newest) or DIR:STEP. No parameters are read.
 
-    Raises: FileNotFoundError: no run, or no such checkpoint. ValueError: fewer than two, one twice, or they
-      cannot be averaged; `different_starts` lets pass those whose starts differ,
-        or are not known.
+    Args:
+      runs: the checkpoints.
+      different_starts: accept checkpoints whose initial parameters differ or are unknown.
+    Raises:
+      FileNotFoundError: no run, or no such checkpoint.
+      ValueError: fewer than two checkpoints, one of them twice, or they cannot be averaged.
     """
     ingredients = [open_ingredient(*_parse(word)) for word in runs]
     names = [one.name for one in ingredients]
     if len(set(names)) < max(2, len(names)):
         raise ValueError(
             f"--runs: got the checkpoints {names}, expected two or more different ones. Name runs, "
-            "DIR1,DIR2, or steps of one run, DIR:STEP,DIR:STEP; config.checkpoint.keep says how many a run "
+            "DIR1,DIR2, or steps of one run, DIR:STEP,DIR:STEP; config.checkpoint.keep sets how many a run "
             "keeps."
         )
     first, *others = ingredients
@@ -94,10 +98,10 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
 
 
 def _start_of(workdir: Path, description: dict[str, Any]) -> dict[str, Any] | None:
-    """What decided the parameters at step 0; None for a soup of different starts.
+    """The settings that determined the parameters at step 0; None for a soup of different starts.
 
-    With config.checkpoint.init_from it is that run alone: the seed then decides masks and dropout, which may
-    differ.
+    With config.checkpoint.init_from that run alone determines them. The seed then only affects masks and
+    dropout, which may differ.
     """
     if (workdir / SOUP_FILE).is_file():
         return json.loads((workdir / SOUP_FILE).read_text())["start"]
@@ -123,18 +127,17 @@ def _check_same_model(first: Ingredient, other: Ingredient) -> None:
     one, two = first.tokenizer.fingerprint, other.tokenizer.fingerprint
     if one != two:
         raise ValueError(
-            f"{where} have different tokenizers ({one[:16]}… and {two[:16]}…), expected the same: rows of "
-            "their tables would be averaged that are not of one word. Leave one of them out."
+            f"{where} have different tokenizers ({one[:16]}… and {two[:16]}…), expected the same: otherwise "
+            "rows of different words would be averaged. Leave one of them out."
         )
     one, two = (_shapes(ingredient.params) for ingredient in (first, other))
     differing = [
-        f"  {name}: {one.get(name)} and {two.get(name)}"
+        f"{name}: {one.get(name)} and {two.get(name)}"
         for name in sorted(one.keys() | two.keys())
         if one.get(name) != two.get(name)
     ]
     if differing:
-        rest = [f"  … and {len(differing) - MAX_SHOWN} more"] if len(differing) > MAX_SHOWN else []
-        lines = "\n".join(differing[:MAX_SHOWN] + rest)
+        lines = "  " + shorten(differing, MAX_SHOWN, separator="\n  ")
         objectives = " and ".join(
             repr(ingredient.config["objective"]["name"]) for ingredient in (first, other)
         )
@@ -153,9 +156,9 @@ def _check_same_start(first: Ingredient, other: Ingredient) -> None:
             if one.get(key) != two.get(key) or first.start is None
         )
         raise ValueError(
-            f"--runs: {first.name} and {other.name} started from different parameters, or from what is not "
-            f"known, expected the same start:\n{lines}\nWhat one learned in one unit the other has in "
-            "another, and their average in none. Train them from the same config.train.seed, or the same "
+            f"--runs: {first.name} and {other.name} started from different or unknown parameters, expected "
+            f"the same:\n{lines}\nIndependently initialised models use their hidden units differently; their "
+            "average is meaningless. Train them from the same config.train.seed or the same "
             "config.checkpoint.init_from. If you know that they started alike, give --different_starts."
         )
 

@@ -1,5 +1,4 @@
-"""What a greedy soup is chosen by: a metric of a run's own evaluation on held-out rows, or of its probe on a
-task."""
+"""Scores of a soup: metrics of a run's own evaluation on held-out rows, or of its probe on a task."""
 
 import contextlib
 import math
@@ -19,25 +18,24 @@ from electra_jax.training.evaluation import evaluate
 from electra_jax.training.metrics import Metrics
 from electra_jax.training.step import make_evaluation_step
 
-HELD_OUT, PROBE = "heldout_", "probe_"  # before the names of metrics, as in summary.json
-LOWER_IS_BETTER, HIGHER_IS_BETTER = (
-    ("loss",),
-    ("accuracy", "auc"),
-)  # last words of held-out metrics that rank models
+HELD_OUT, PROBE = "heldout_", "probe_"  # prefixes of the metrics' names, as in summary.json
+# Last words of the held-out metrics that rank models.
+LOWER_IS_BETTER, HIGHER_IS_BETTER = ("loss",), ("accuracy", "auc")
 
 
 class Score(NamedTuple):
-    """measure: parameters → value. is_as_good: (value, other) → whether it is not worse; False for NaN."""
+    """A metric by which soups are compared."""
 
     name: str
-    measure: Callable[[Any], float]
+    measure: Callable[[Any], float]  # parameters → value
     is_lower_better: bool
 
     def is_as_good(self, value: float, other: float) -> bool:
+        """Whether `value` is not worse than `other`; False for NaN."""
         return value <= other if self.is_lower_better else value >= other
 
     def rank(self, value: float) -> float:
-        """Sorts the best first and NaN last."""
+        """A sort key: the best value first, NaN last."""
         return math.inf if math.isnan(value) else value if self.is_lower_better else -value
 
 
@@ -62,10 +60,15 @@ def open_score(
     probe: dict[str, str],
     directory: Path,
 ) -> Iterator[Score]:
-    """The score `name` as the run of `ingredient` would measure it on `mesh`. Held-out rows are those of
-    `datasets`; `probe` holds values that replace those of its config.probe, whose sample, if it is one, is
-    fetched to `directory`.
+    """Context with the score `name`, measured as the run of `ingredient` would measure it on `mesh`.
 
+    Args:
+      name: of the metric, as in summary.json.
+      ingredient: whose settings are used.
+      mesh: the devices to measure on.
+      datasets: directories whose held-out rows are read for a HELD_OUT metric.
+      probe: values that replace those of config.probe, for a PROBE metric.
+      directory: where the probe downloads its task, if it is a sample.
     Raises:
       ValueError, OSError: the data do not fit the run or cannot be read, or there is no such metric.
     """
@@ -94,7 +97,7 @@ def open_score(
 def held_out(
     ingredient: Ingredient, mesh: Mesh, datasets: Sequence[str]
 ) -> Iterator[Callable[[Any], Metrics]]:
-    """Parameters → what the evaluation of pre-training measures: with its rows, its noise, its metrics.
+    """Context with a function: parameters → metrics of the run's own evaluation, on the same masked rows.
 
     Raises:
       ValueError, OSError: the data do not fit the run or cannot be read.
@@ -104,7 +107,7 @@ def held_out(
     if absent:
         raise FileNotFoundError(
             f"--score: there is no directory {', '.join(absent)}, expected the datasets of "
-            f"{ingredient.workdir}, whose held-out rows it is of. Say where they are: --datasets=DIR,DIR."
+            f"{ingredient.workdir}, whose held-out rows are scored. Give their place: --datasets=DIR,DIR."
         )
     mixture = make_sequential([DatasetSource(path, split="validation") for path in datasets])
     check_data(config, ingredient.model, mixture)
@@ -135,15 +138,15 @@ def held_out(
 def _probe(
     ingredient: Ingredient, mesh: Mesh, values: dict[str, str], directory: Path
 ) -> Iterator[Callable[[Any], Metrics]]:
-    """The probe of pre-training: a classifier on frozen states, and a short fine-tuning."""
-    from electra_jax.finetuning.probes import (
-        Probe,  # here, since what reads and scores tasks takes seconds to import
-    )
+    """Context with the run's probe: a classifier on frozen states, and a short fine-tuning."""
+    from electra_jax.finetuning.probes import Probe  # here, since the import takes seconds
 
     settings = ingredient.config["probe"]
     unknown = [key for key in values if key not in settings]
     if unknown:
-        raise ValueError(f"--probe: got {', '.join(unknown)}, expected of {', '.join(sorted(settings))}.")
+        raise ValueError(
+            f"--probe: got {', '.join(unknown)}, expected keys of {', '.join(sorted(settings))}."
+        )
     chosen = {key: type(settings[key])(value) for key, value in values.items()}
     yield Probe(
         ingredient.config | {"probe": settings | chosen},

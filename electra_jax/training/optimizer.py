@@ -94,12 +94,13 @@ def make_optimizers(
     expected = sorted(params.keys() - set(frozen))
     if trained != expected:
         raise ValueError(f"objective: its phases train {trained}, expected each of {expected} exactly once.")
+    schedule = make_schedule(optimizer, num_steps)
     groups = effective_groups(params, optimizer)
     optimizers = {
         phase.name: make_optimizer(optimizer, num_steps, {name: groups[name] for name in phase.trains})
         for phase in phases
     }
-    return optimizers, make_schedule(optimizer, num_steps)
+    return optimizers, schedule
 
 
 def make_schedule(optimizer: dict, num_steps: int) -> Callable:

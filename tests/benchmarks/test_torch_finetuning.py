@@ -1,4 +1,4 @@
-"""The peer of fine-tuning in PyTorch: step by step what our own does, and its command."""
+"""Fine-tuning in PyTorch: its steps agree with ours; its command."""
 
 import json
 import shutil
@@ -15,13 +15,13 @@ import transformers
 from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import EncodedExample
 from data_pipelines.tasks.windows import Window
-from electra_jax import finetune
 from electra_jax.benchmarks import torch_finetuning
 from electra_jax.benchmarks.torch_task import load_module, train
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import num_training_steps, training_batches
 from electra_jax.finetuning.encoders import load_encoder
+from electra_jax.finetuning.experiment import RESULTS_FILE
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer
@@ -65,8 +65,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def directories(data, tmp_path_factory):
-    """Family → Hugging Face directory of a tiny model, all of whose parameters are off their trivial
-    start."""
+    """Family → Hugging Face directory of a tiny model, none of whose parameters is 0 or 1."""
     found = {}
     for family, make in MODELS.items():
         found[family] = tmp_path_factory.mktemp("models") / family
@@ -81,7 +80,7 @@ def directories(data, tmp_path_factory):
 
 
 def make_rows(kind):
-    """Twenty rows of one or two texts, of different lengths: two whole batches of eight and a half."""
+    """Twenty rows of one or two texts, of different lengths: two and a half batches of eight."""
     source = np.random.default_rng(0)
     rows = []
     for index in range(20):
@@ -118,8 +117,8 @@ def make_rows(kind):
 
 
 def make_settings(kind, head, **optimizer):
-    """Of configs/finetune.py, without dropout, and so that warm-up, clipping and weight decay show within
-    three steps."""
+    """Settings of configs/finetune.py without dropout; warm-up, clipping and weight decay show within three
+    steps."""
     config = load_config("configs/finetune.py:task=trec6").to_dict()
     config["task"] |= {
         "kind": kind,
@@ -141,7 +140,7 @@ def make_settings(kind, head, **optimizer):
 
 
 def copy_head(module, head):
-    """Our head's parameters into PyTorch's."""
+    """Copy our head's parameters into PyTorch's."""
     with torch.no_grad():
         for name, ours in head.items():
             theirs = module.head.get_submodule(name)
@@ -150,7 +149,7 @@ def copy_head(module, head):
 
 
 def named_as_in_torch(family, params):
-    """Our parameters under the names that TaskModule has them by."""
+    """Our parameters under TaskModule's names."""
     encoder = to_file(
         FAMILIES[family], "discriminator", {part: params[part] for part in ("embeddings", "encoder")}
     )
@@ -187,7 +186,7 @@ def named_as_in_torch(family, params):
         ("deberta", "question_answering", "published", {}),
     ],
 )
-def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer, directories, tmp_path):
+def test_three_steps_agree_with_our_own_training(family, kind, head, optimizer, directories, tmp_path):
     config, rows = make_settings(kind, head, **optimizer), make_rows(kind)
     initial = load_encoder(str(directories[family]), tmp_path / "tokenizer")
     assert initial.special == SPECIAL
@@ -195,18 +194,18 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
     trainer = Trainer(
         initial.config, SPECIAL, functions, config, len(rows), make_mesh(ONE, jax.devices()[:1])
     )
-    losses, step = [], trainer._step
+    losses, step = [], trainer.train_step
 
     def recorded(*arguments):
         params, opt_state, value = step(*arguments)
         losses.append(float(value))
         return params, opt_state, value
 
-    trainer._step = recorded
+    trainer.train_step = recorded
     ours = named_as_in_torch(family, trainer.run(initial.params, 0, rows, {}, progress=False).params)
 
     module = load_module(str(directories[family]), kind, functions.num_outputs, SPECIAL, config["model"])
-    copy_head(module, trainer._init_jitted(jax.random.key(0))["head"])
+    copy_head(module, trainer.init_params(jax.random.key(0))["head"])
     start = {name: value.numpy().copy() for name, value in module.state_dict().items()}
     batches = training_batches(functions, rows, 8, 1, 0, SPECIAL.pad)
     their_losses = [*train(module, kind, batches, num_training_steps(20, 8, 1), config, SPECIAL)]
@@ -214,8 +213,7 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
     np.testing.assert_allclose(their_losses, losses, atol=1e-5, rtol=0)
     theirs = {name: value.detach().numpy() for name, value in module.named_parameters()}
     assert theirs.keys() == ours.keys()
-    # What is added to every key, or to the states of every token that could be the answer, a softmax does not
-    # see.
+    # A softmax does not change when a constant is added to all its inputs: these biases have no gradient.
     unseen = ("key.bias", "key_proj.bias")
     unseen += ("1.output.LayerNorm.bias", "classifier.bias") if kind == "question_answering" else ()
     for name, value in theirs.items():
@@ -223,7 +221,7 @@ def test_three_steps_are_those_of_our_own_training(family, kind, head, optimizer
         assert np.abs(value - start[name]).max() > 1e-4 or name.endswith(unseen), name
 
 
-def test_heads_start_as_ours_do(directories):
+def test_heads_are_initialised_as_ours(directories):
     torch.manual_seed(0)
     std = {}
     for family in ("electra", "deberta"):
@@ -238,7 +236,7 @@ def test_heads_start_as_ours_do(directories):
     np.testing.assert_allclose(std["deberta"], [0.02, 0.02], rtol=0.15)
 
 
-def test_the_encoders_dropout_is_that_of_the_configuration(directories):
+def test_the_encoder_has_the_configured_dropout(directories):
     model = make_settings("tagging", "published")["model"] | {"hidden_dropout": 0.3, "attention_dropout": 0.2}
     encoder = load_module(str(directories["electra"]), "tagging", 3, SPECIAL, model).encoder
     assert {module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)} == {0.3, 0.2}
@@ -246,7 +244,7 @@ def test_the_encoders_dropout_is_that_of_the_configuration(directories):
 
 @pytest.fixture()
 def arguments(data, tmp_path):
-    """Flags of a small task in files: whether the first word is one of the first half of the words."""
+    """Flags of a small task in files: whether a text's first word is in the first half of the vocabulary."""
     words = sorted({word for line in (data / "train.txt").read_text().splitlines() for word in line.split()})[
         :60
     ]
@@ -267,18 +265,18 @@ def arguments(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_and_compares(directories, arguments, environment, tmp_path):
+def test_the_command_resumes_and_compares(directories, arguments, environment, tmp_path):
     start, beside, workdir = str(directories["electra"]), tmp_path / "ours", tmp_path / "torch"
     config = load_config("configs/finetune.py:task=local").to_dict()
     for key, value in arguments.items():
         section, _, name = key.partition(".")
         config[section][name] = value
-    # Our own results, as electra_jax.finetune leaves them, of another start too.
+    # Our own results as electra_jax.finetune writes them, also of another encoder.
     beside.mkdir()
     write_json(beside / "config.json", {"config": config})
     accuracies = {f"random:{start}": 0.5, start: 0.6}
     write_json(
-        beside / finetune.RESULTS_FILE,
+        beside / RESULTS_FILE,
         to_json(
             [
                 Result(name, seed, {"accuracy": value})
@@ -288,11 +286,11 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
         ),
     )
 
-    first = torch_finetuning.run(config, workdir, start, range(1))
+    first = torch_finetuning.finetune_in_torch(config, workdir, start, range(1))
     assert [(result.model, result.seed) for result in first] == [(f"transformers:{start}", 0)]
     kept = json.loads((workdir / "results.json").read_text())
     assert kept == to_json(first) and 0 <= kept[0]["metrics"]["accuracy"] <= 1
-    # A value that no run gives stays, so seed 0 is not run again.
+    # An impossible value is kept, so seed 0 is not run again.
     write_json(workdir / "results.json", [kept[0] | {"metrics": {"accuracy": 0.123}}])
     done = subprocess.run(
         [
@@ -320,7 +318,8 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
     assert [result["seed"] for result in results] == [0, 1, 2] and results[0]["metrics"] == {
         "accuracy": 0.123
     }
-    assert lines[0] == f"| | seeds | accuracy | accuracy, mean difference to {start} |"
+    title = f"accuracy, mean difference to {start} (lowest–highest difference)"
+    assert lines[0] == f"| | seeds | accuracy | {title} |"
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         f"| {start}",
         f"| random:{start}",
@@ -330,12 +329,12 @@ def test_the_command_goes_on_and_compares(directories, arguments, environment, t
     assert lines[4].split(" | ")[-1].startswith(f"{difference:+.3f} (")
 
 
-def test_what_does_not_fit_is_said(directories, arguments, tmp_path):
+def test_settings_that_do_not_match_are_rejected(directories, arguments, tmp_path):
     start, workdir = str(directories["electra"]), tmp_path / "torch"
     config = load_config("configs/finetune.py:task=local").to_dict()
     write_json(tmp_path / "config.json", {"config": {}})  # as in the directory of a run
     with pytest.raises(ValueError, match=r"--init_from=.*: got no .*config.json of a Hugging Face model"):
-        torch_finetuning.run(config, workdir, str(tmp_path), range(1))
+        torch_finetuning.finetune_in_torch(config, workdir, str(tmp_path), range(1))
     with pytest.raises(FileNotFoundError, match=r"there is no results\.json, expected the --workdir"):
         torch_finetuning.read_beside(tmp_path, config, start)
     write_json(tmp_path / "results.json", [])

@@ -184,10 +184,10 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
     np.testing.assert_allclose(got.detach().numpy(), expected, atol=1e-5)
     card = (tmp_path / "out" / role / "README.md").read_text()
     assert "**" in card and "to fine-tune" in card.replace("to be fine-tuned", "to fine-tune")
-    assert "fill-mask" not in card and "sister" not in card
+    assert "fill-mask" not in card and "fills in masks" not in card
     if name == "electric":
         notes = import_checkpoint(tmp_path / "out", tmp_path / "imported", DEFAULT)
-        assert "objective.name: 'electra' in the place of 'electric', of which not all is exported" in notes
+        assert "objective.name: 'electra' instead of 'electric', which is not exported completely" in notes
         imported = load_run(tmp_path / "imported")
         assert imported.config["objective"]["name"] == "electra"
         jax.tree.map(np.testing.assert_array_equal, imported.params["discriminator"], params["discriminator"])

@@ -1,4 +1,4 @@
-"""`python -m electra_jax.compare`, what it measures, and the run directories it reads."""
+"""`python -m electra_jax.compare`: its suites, its measures, and the run directories it reads."""
 
 import json
 import shutil
@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from electra_jax import compare
+from electra_jax.comparison import downstream, pretraining
+from electra_jax.comparison.downstream import Evaluation, add_downstream_metrics
+from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
 from electra_jax.comparison.suites import ABLATIONS, COURSES, SUITES, average_cosine, measure_soup
+from electra_jax.comparison.tables import write_comparison
 from electra_jax.configuration.flags import load_config
-from electra_jax.evaluate import Evaluation
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
@@ -28,11 +30,11 @@ def test_average_cosine_is_that_of_all_pairs():
 
 
 def runs_of(suite, config, workdir):
-    """Variant → its runs from seed 3, directory below the working directory → configuration."""
+    """Variant → its runs with seed 3: directory, relative to `workdir` → configuration."""
     return {
         name: {
             str(directory.relative_to(workdir)): run
-            for directory, run in compare.variant_runs(SUITES[suite], config, name, 3, workdir).items()
+            for directory, run in suite_runs(SUITES[suite], config, name, 3, workdir).items()
         }
         for name in SUITES[suite].variants
     }
@@ -56,7 +58,7 @@ def test_variants_cost_the_same(suite, model, tmp_path):
     assert all((run["train"]["seed"], run["data"]["seed"]) == (3, 3) for runs in variants for run in runs)
 
 
-def test_courses_come_one_after_the_other(tmp_path):
+def test_each_variant_adds_a_course(tmp_path):
     runs = runs_of("courses", load_config("configs/debug.py:model=mcl"), tmp_path)
     objectives = {
         name: run["objective"] for name, ((_, run),) in ((name, runs[name].items()) for name in COURSES)
@@ -90,8 +92,8 @@ def test_ablations_are_objectives_that_can_be_made_and_differ(tmp_path):
 
 
 def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeypatch):
-    def run(config, directory):
-        """A run at step 0, which says nothing new the second time."""
+    def pretrain(config, directory):
+        """Copies a run at step 0, once."""
         if not directory.exists():
             shutil.copytree(made, directory)
             trained.append((directory.parent.name, config["train"]["num_steps"]))
@@ -99,38 +101,37 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
 
     made, trained = tmp_path / "made", []
     tiny_export.make_run(made, data, tiny_export.relative_model(), "mcl")
-    monkeypatch.setattr(compare, "run", run)
-    starts = {}
-    monkeypatch.setattr(
-        compare,
-        "evaluate",
-        lambda config, workdir, named, seeds: (
-            starts.update(named)
-            or Evaluation([Result(name, seed, {"task f1": 0.25}) for name in named for seed in seeds], {})
-        ),
-    )
+    monkeypatch.setattr(pretraining, "pretrain", pretrain)
+    inits = {}
+
+    def evaluate_on_tasks(tasks, workdir, named, seeds):
+        inits.update(named)
+        results = [Result(name, seed, {"task f1": 0.25}) for name in named for seed in seeds]
+        return Evaluation(results, {})
+
+    monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
     config = load_config("configs/debug.py:model=mcl")
     config.train.num_steps = 100
-    results = compare.compare(SUITES["courses"], config, tmp_path, 1)
+    results = pretrain_suite(SUITES["courses"], config, tmp_path, 1)
     assert [result.model for result in results] == [*COURSES, "soup"]
     assert trained == [("rtd", 100), ("rtd_std", 50), ("rtd_std_itd", 33), ("mcl", 20)]
     # All are the same model here, and so is their average; it is measured as any of them would be.
     assert results[-1].metrics == pytest.approx(measure_soup(tmp_path / "mcl" / "seed_0"), rel=1e-4)
-    assert compare.compare(SUITES["courses"], config, tmp_path, 1) == results and len(trained) == 4
+    assert pretrain_suite(SUITES["courses"], config, tmp_path, 1) == results and len(trained) == 4
 
-    results = compare.downstream(results, {}, tmp_path, 1)
+    results = add_downstream_metrics(results, {}, tmp_path, 1)
     *results_of_runs, random = results
     assert all(list(result.metrics) == ["mlm_loss", "rtd_auc", "task f1"] for result in results_of_runs)
-    assert (
-        random == Result("random", 0, {"task f1": 0.25})
-        and starts["random"] == f"random:{tmp_path}/rtd/seed_0"
-    )
-    lines = compare.report("courses", config.to_dict(), results, tmp_path)
-    assert (
-        len(lines) == 2 + 6
-        and "task f1" in lines[0]
-        and lines[2].startswith("| rtd | 1 | 5.000 (5.000–5.000)")
-    )
+    assert random == Result("random", 0, {"task f1": 0.25})
+    assert inits["random"] == f"random:{tmp_path}/rtd/seed_0"
+    lines = list(write_comparison("courses", config, results, tmp_path))
+    assert lines[:2] == [
+        "courses: median (lowest–highest) of 1 seed, equal FLOPs",
+        "rtd: 100 steps, 0.2 M tokens a run",
+    ]
+    table = lines[5:]
+    assert len(table) == 2 + 6 and "task f1" in table[0]
+    assert table[2].startswith("| rtd | 1 | 5.000 (5.000–5.000)")
     assert (tmp_path / "comparison.png").is_file()
     assert len(json.loads((tmp_path / "comparison.json").read_text())["results"]) == 6
 
@@ -164,7 +165,7 @@ def test_embedding_sharing_by_command_and_again(data, environment, tmp_path):
 
 
 @pytest.mark.slow
-def test_load_run_reads_the_checkpoint_that_is_asked_for(finished):
+def test_load_run_reads_the_requested_checkpoint(finished):
     workdir, _ = finished
     newest, older = load_run(workdir), load_run(workdir, NUM_STEPS - 10)
     assert (newest.step, older.step) == (NUM_STEPS, NUM_STEPS - 10)
@@ -180,7 +181,7 @@ def test_load_run_reads_the_checkpoint_that_is_asked_for(finished):
         load_run(workdir, 3)
 
 
-def test_load_run_leaves_alone_what_is_being_saved(data, tmp_path):
+def test_load_run_keeps_a_checkpoint_that_is_being_saved(data, tmp_path):
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
     unfinished = run / "checkpoints" / "5.orbax-checkpoint-tmp"
     unfinished.mkdir()
@@ -188,8 +189,8 @@ def test_load_run_leaves_alone_what_is_being_saved(data, tmp_path):
     assert unfinished.is_dir()
 
 
-def test_load_run_wants_a_run_directory(tmp_path):
+def test_load_run_needs_a_run_directory(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"expected a run directory of electra_jax\.pretrain, or one .* has no config"
+        FileNotFoundError, match=r"expected a run directory of electra_jax\.pretrain or of .* has no config"
     ):
         load_run(tmp_path)

@@ -1,11 +1,16 @@
-"""`python -m electra_jax.evaluate`: equal FLOPs, every start on every task, one table."""
+"""`python -m electra_jax.evaluate`: equal FLOPs, every encoder on every task, one table."""
 
 import json
 
 import numpy as np
 import pytest
 
-from electra_jax import evaluate
+from electra_jax.comparison import downstream
+from electra_jax.comparison.downstream import Evaluation, evaluate_on_tasks
+from electra_jax.comparison.equal_flops import equal_steps
+from electra_jax.comparison.pretraining import pretrain_objectives
+from electra_jax.comparison.suites import objective
+from electra_jax.comparison.tables import write_evaluation
 from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
@@ -14,20 +19,29 @@ from electra_jax.objectives.mlm import mlm_flops
 from support import tiny_run
 
 
+def with_objective(config, name):
+    """The configuration with another objective, as a dict."""
+    changed = config.copy_and_resolve_references()
+    objective(name)(changed)
+    return changed.to_dict()
+
+
 def test_objectives_cost_the_same():
-    config = load_config("configs/evaluate.py").pretraining.to_dict()
+    recipe = load_config("configs/evaluate.py").pretraining
+    config = recipe.to_dict()
     model = make_pretraining_config(config["model"])
     tokens = config["train"]["num_steps"] * config["train"]["batch_size"] * 128
-    steps = evaluate.equal_steps(config, evaluate.with_objective(config, "mlm"))
-    assert evaluate.equal_steps(config, config) == config["train"]["num_steps"] < steps
+    steps = equal_steps(config, with_objective(recipe, "mlm"))
+    assert equal_steps(config, config) == config["train"]["num_steps"] < steps
     cost = steps * config["train"]["batch_size"] * 128 * mlm_flops(model, 128, config["objective"])
     np.testing.assert_allclose(cost, tokens * electra_flops(model, 128, config["objective"]), rtol=1e-3)
 
 
-def test_an_objective_brings_what_it_cannot_do_without():
-    config = load_config("configs/evaluate.py").pretraining.to_dict()
-    assert evaluate.with_objective(config, "electra") == config
-    changed = evaluate.with_objective(config, "electric")
+def test_an_objective_brings_the_settings_that_it_needs():
+    recipe = load_config("configs/evaluate.py").pretraining
+    config = recipe.to_dict()
+    assert with_objective(recipe, "electra") == config
+    changed = with_objective(recipe, "electric")
     assert changed["objective"] == config["objective"] | {"name": "electric", "vocab_chunk_size": 2048}
     assert changed["model"] == config["model"] and config["objective"]["vocab_chunk_size"] == 0
 
@@ -76,9 +90,9 @@ def config(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_start_is_fine_tuned_on_every_task(config, tmp_path):
+def test_every_encoder_is_fine_tuned_on_every_task(config, tmp_path):
     workdir = tmp_path / "run"
-    runs = evaluate.pretrain_objectives(config["pretraining"], ["mlm", "electra"], workdir, [0, 1])
+    runs = pretrain_objectives(config["pretraining"], ["mlm", "electra"], workdir, 2)
     assert {name: sorted(path.name for path in directory.iterdir()) for name, directory in runs.items()} == {
         "mlm": ["seed_0", "seed_1"],
         "electra": ["seed_0", "seed_1"],
@@ -90,8 +104,8 @@ def test_every_start_is_fine_tuned_on_every_task(config, tmp_path):
             1,
             1,
         )
-    starts = {"random": f"random:{runs['electra']}/seed_0", "mlm": f"{runs['mlm']}/seed_{{seed}}"}
-    results = evaluate.evaluate(config, workdir, starts, [0, 1]).results
+    inits = {"random": f"random:{runs['electra']}/seed_0", "mlm": f"{runs['mlm']}/seed_{{seed}}"}
+    results = evaluate_on_tasks(config["tasks"], workdir, inits, [0, 1]).results
     assert [(result.model, result.seed) for result in results] == [
         ("random", 0),
         ("random", 1),
@@ -99,42 +113,37 @@ def test_every_start_is_fine_tuned_on_every_task(config, tmp_path):
         ("mlm", 1),
     ]
     assert all(list(result.metrics) == ["one accuracy", "two f1", "two matthews"] for result in results)
-    assert evaluate.evaluate(config, workdir, starts, [0, 1]).results == results
+    assert evaluate_on_tasks(config["tasks"], workdir, inits, [0, 1]).results == results
 
     tuned = workdir / "finetuning" / "one" / "results.json"
     before = json.loads(tuned.read_text())
-    evaluate.evaluate(config, workdir, {"mlm": f"{runs['mlm']}/seed_0"}, [1])
-    assert (
-        len(json.loads(tuned.read_text())) == len(before) + 1
-    )  # seed 1 from the pre-training of seed 0 is another run
+    evaluate_on_tasks(config["tasks"], workdir, {"mlm": f"{runs['mlm']}/seed_0"}, [1])
+    # Seed 1 from the pre-training of seed 0 is another run.
+    assert len(json.loads(tuned.read_text())) == len(before) + 1
 
 
-def test_every_start_gets_its_best_of_the_sweep(monkeypatch, tmp_path):
-    config = {
-        "tasks": {
-            task: {"task": {"metrics": ("accuracy", "f1")}, "optimizer": {"learning_rate": 1.0}}
-            for task in "ab"
-        }
+def test_every_encoder_gets_its_best_settings_of_the_sweep(monkeypatch, tmp_path):
+    tasks = {
+        task: {"task": {"metrics": ("accuracy", "f1")}, "optimizer": {"learning_rate": 1.0}} for task in "ab"
     }
     best = {("a", "x"): 2.0, ("a", "y"): 3.0, ("b", "x"): 3.0, ("b", "y"): 3.0}
 
-    def run(settings, workdir, plan):
+    def finetune(config, workdir, plan):
         return [
             Result(
-                start,
+                init,
                 seed,
-                {"f1": -abs(rate - best[workdir.name, start]) + seed, "accuracy": 10.0 * rate, "mcc": 0.0},
+                {"f1": -abs(rate - best[workdir.name, init]) + seed, "accuracy": 10.0 * rate, "mcc": 0.0},
                 {"optimizer.learning_rate": rate},
             )
-            for start in plan.starts
+            for init in plan.inits
             for rate in (values["optimizer.learning_rate"] for values in plan.sweep)
             for seed in plan.seeds
         ]
 
-    monkeypatch.setattr(evaluate.finetune, "run", run)
-    results, chosen = evaluate.evaluate(
-        config, tmp_path, {"X": "x", "Y": "y"}, [0, 1], ["optimizer.learning_rate=2.0,3.0"]
-    )
+    monkeypatch.setattr(downstream, "finetune", finetune)
+    sweep = ["optimizer.learning_rate=2.0,3.0"]
+    results, chosen = evaluate_on_tasks(tasks, tmp_path, {"X": "x", "Y": "y"}, [0, 1], sweep)
     rate = lambda value: {"optimizer.learning_rate": value}
     assert chosen == {"a": {"X": rate(2.0), "Y": rate(3.0)}, "b": {"X": rate(3.0), "Y": rate(3.0)}}
     assert results[:2] == [
@@ -142,3 +151,18 @@ def test_every_start_gets_its_best_of_the_sweep(monkeypatch, tmp_path):
         Result("X", 1, {"a f1": 1.0, "a accuracy": 20.0, "b f1": 1.0, "b accuracy": 30.0}),
     ]
     assert [(result.model, result.seed) for result in results] == [("X", 0), ("X", 1), ("Y", 0), ("Y", 1)]
+
+
+def test_figures_plots_and_table_are_written(tmp_path):
+    results = [Result(name, seed, {"a f1": seed / 4}) for name in ("x", "y") for seed in range(3)]
+    settings = {"a": {"x": {"optimizer.learning_rate": 2.0}, "y": {"optimizer.learning_rate": 3.0}}}
+    evaluation = Evaluation(results, settings)
+    lines = list(write_evaluation({"tasks": {}}, {"x": "runs/x", "y": "runs/y"}, evaluation, tmp_path))
+    assert lines[2:4] == [
+        "| x | 3 | 0.250 (0.000–0.500) |  |",
+        "| y | 3 | 0.250 (0.000–0.500) | +0.000 (+0.000 to +0.000) |",
+    ]
+    assert lines[-1] == "a: x learning_rate=2.0; y learning_rate=3.0"
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["settings"] == settings and len(written["results"]) == 6
+    assert (tmp_path / "plots" / "a_f1.png").is_file()

@@ -1,5 +1,4 @@
-"""`python -m electra_jax.soup`: what is averaged, what a greedy soup keeps, what is refused, and who reads
-what comes out."""
+"""`python -m electra_jax.soup`: averages, greedy choices, refusals, and readers of the result."""
 
 import contextlib
 import json
@@ -48,9 +47,17 @@ def base(data):
 
 
 def make_run(workdir, data, base, *states, tokenizer="tokenizer_corpus", **changes):
-    """(run directory, parameters of each checkpoint) of a run that started as `base`, with the steps 1, 2, …
-    of parameters near it. A state "ema" has a moving average, which is then what is returned. `changes` by
-    key with "__" for the dots."""
+    """(run directory, parameters of each checkpoint) of a run that started as `base`.
+
+    Args:
+      workdir: the run directory.
+      data: the datasets and tokenizers.
+      base: (configuration, initial parameters).
+      states: one for each checkpoint, steps 1, 2, …: "params", or "ema" for a checkpoint with a moving
+        average, which is then returned.
+      tokenizer: name of its directory.
+      changes: of the configuration, by key with "__" for the dots.
+    """
     config = json.loads(json.dumps(base[0]))
     for key, value in changes.items():
         *sections, name = key.split("__")
@@ -77,7 +84,7 @@ def assert_is_mean(params, trees):
         np.testing.assert_allclose(ours, np.mean(leaves, axis=0, dtype=np.float64), atol=5e-7)
 
 
-def test_the_mean_of_runs_steps_and_moving_averages_in_any_order(data, base, tmp_path):
+def test_the_mean_of_runs_of_steps_and_of_moving_averages(data, base, tmp_path):
     one, first = make_run(
         tmp_path / "one", data, base, "params", "params", "params", stages=[[2, {"train.batch_size": 8}]]
     )
@@ -96,38 +103,33 @@ def test_the_mean_of_runs_steps_and_moving_averages_in_any_order(data, base, tmp
         (each["workdir"], each["step"], each["weight"], each["score"]) for each in record["ingredients"]
     ] == [(str(one), 1, 1 / 3, None), (str(one), 3, 1 / 3, None), (str(two), 1, 1 / 3, None)]
     assert record["start"]["config.train.seed"] == 0 and record["score"] is None and record["trials"] == []
-    # Its settings are those of the first, in the stage of that checkpoint; and a soup can go into another.
+    # Its settings are those of the first checkpoint's stage. A soup can be an ingredient of another.
     make_soup([f"{one}:3", f"{two}:1", f"{one}:1"], tmp_path / "again", UNIFORM)
     again = load_run(tmp_path / "again")
     assert again.config["train"]["batch_size"] == 8
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-7), again.params, run.params)
     make_soup([str(tmp_path / "soup"), f"{one}:1"], tmp_path / "of_soups", UNIFORM)
     assert_is_mean(load_run(tmp_path / "of_soups").params, [jax.device_get(run.params), first[0]])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "one",
-        "two",
-        "soup",
-        "again",
-        "of_soups",
-    }  # nothing unfinished
+    # Nothing unfinished is left.
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"one", "two", "soup", "again", "of_soups"}
 
 
 @settings(deadline=None, max_examples=25)
 @given(count=st.integers(1, 9), seed=st.integers(0, 99))
-def test_a_mean_is_that_of_numpy_and_of_equals_exact(count, seed):
+def test_a_mean_equals_numpys_and_the_mean_of_equal_numbers_is_exact(count, seed):
     rows = np.random.default_rng(seed).normal(size=(count, 7)).astype(np.float32)
     mean, same = jnp.array(rows[0]), jnp.array(rows[0])
     for number, row in enumerate(rows[1:], 2):
         before, added = mean, jnp.array(row)
         mean, same = add(mean, added, 1.0 / number), add(same, jnp.array(rows[0]), 1.0 / number)
-        assert added.is_deleted() and not before.is_deleted()  # what is left when an ingredient is not kept
+        assert added.is_deleted() and not before.is_deleted()  # the mean so far is still needed
     np.testing.assert_allclose(mean, rows.mean(0, dtype=np.float64), atol=1e-6)
     np.testing.assert_array_equal(same, rows[0])
 
 
 class Kettle:
-    """Ingredients that are numbers, of which the mean nearest to `target` scores best; counts the models in
-    memory."""
+    """Ingredients that are numbers. The mean nearest to `target` scores best. Counts the models in memory."""
 
     def __init__(self, numbers, target, *, is_lower_better=False, broken=()):
         self.numbers, self.target, self.most = numbers, target, 0
@@ -158,7 +160,7 @@ class Named:
     target=st.integers(-8, 8),
     is_lower_better=st.booleans(),
 )
-def test_greedy_keeps_what_does_not_make_it_worse(numbers, target, is_lower_better):
+def test_greedy_keeps_ingredients_that_do_not_lower_the_score(numbers, target, is_lower_better):
     kettle = Kettle(
         [number + place / 64 for place, number in enumerate(numbers)], target, is_lower_better=is_lower_better
     )
@@ -168,7 +170,7 @@ def test_greedy_keeps_what_does_not_make_it_worse(numbers, target, is_lower_bett
     kept = order[:1]
     for trial, place in zip(made.trials, order[1:], strict=True):
         assert trial.to == [f"run:{one}" for one in kept] and trial.added == f"run:{place}"
-        if abs(loss([*kept, place]) - loss(kept)) > 1e-5:  # closer than that it is up to rounding
+        if abs(loss([*kept, place]) - loss(kept)) > 1e-5:  # otherwise rounding decides
             assert trial.is_kept == (loss([*kept, place]) < loss(kept))
         kept = [*kept, place] if trial.is_kept else kept
     assert made.kept == kept and kettle.most == 2
@@ -183,10 +185,10 @@ def test_greedy_keeps_what_does_not_make_it_worse(numbers, target, is_lower_bett
     )
 
 
-def test_greedy_with_ties_and_with_what_has_no_score():
+def test_greedy_with_ties_and_missing_scores():
     kettle = Kettle([9.0, 1.0, 3.0, 2.0], 2.0, broken=(9.0, 5.5))
     made = greedy(kettle.ingredients, kettle.read, kettle.score)
-    # 2 is the best; 1.5 is worse; 2.5 is as far off; the 9 comes last, and 5.5 has no score either.
+    # 2 is best. With 1 the mean is 1.5, with 3 it is 2.5: both worse. 9 comes last; 5.5 has no score either.
     assert made.kept == [3] and [trial.is_kept for trial in made.trials] == [False] * 3
     assert made.trials[-1].added == "run:0" and math.isnan(made.scores[0])
     kettle = Kettle([-2.0, 1.0, 2.0], 0.0)
@@ -194,10 +196,8 @@ def test_greedy_with_ties_and_with_what_has_no_score():
     assert made.kept == [1, 0, 2] and made.params["x"][0] == pytest.approx(1 / 3)
     for is_lower_better in (False, True):
         kettle = Kettle([2.0, 2.0], 1.0, is_lower_better=is_lower_better)
-        assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [
-            0,
-            1,
-        ]  # it does not lower the score
+        # An equal score is kept.
+        assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0, 1]
     kettle = Kettle([3.0, 5.0], 3.5, broken=(4.0,))
     assert greedy(kettle.ingredients, kettle.read, kettle.score).kept == [0]
     kettle = Kettle([9.0, 9.0], 0.0, broken=(9.0,))
@@ -244,7 +244,7 @@ REFUSED = {
         ["a", "seed"],
         {},
         ValueError,
-        r"started from different parameters(.|\n)*  config\.train\.seed: 0 and 1\n"
+        r"started from different or unknown parameters(.|\n)*  config\.train\.seed: 0 and 1\n"
         r"(.|\n)*give --different_starts",
     ),
     "another initializer": (
@@ -307,11 +307,10 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def pantry(data, base, tmp_path_factory):
-    """Run directories under their names, most of them fit for no soup with "a"."""
+    """Run directories by name. Most of them cannot be averaged with "a"."""
     root = tmp_path_factory.mktemp("pantry")
-    make_run(
-        root / "a", data, base, "params", "params", model__hidden_dropout=0.1
-    )  # which changes no parameter's meaning
+    # Dropout does not change the meaning of parameters.
+    make_run(root / "a", data, base, "params", "params", model__hidden_dropout=0.1)
     make_run(root / "b", data, base)
     make_run(root / "model", data, base, model__layer_norm_epsilon=1e-3)
     make_run(root / "tokenizer", data, base, tokenizer="tokenizer_other")
@@ -329,9 +328,7 @@ def pantry(data, base, tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_averaged_is_refused_before_anything_is_read(
-    case, pantry, data, tmp_path, monkeypatch
-):
+def test_invalid_soups_are_refused_before_parameters_are_read(case, pantry, data, tmp_path, monkeypatch):
     runs, options, error, message = REFUSED[case]
     if "datasets" in options:
         options = options | {"datasets": [path.format(data=data) for path in options["datasets"]]}
@@ -341,7 +338,7 @@ def test_what_cannot_be_averaged_is_refused_before_anything_is_read(
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_exists_is_left_alone_and_what_started_apart_can_be_asked_for(pantry, data, tmp_path):
+def test_existing_directories_are_kept_and_different_starts_can_be_allowed(pantry, data, tmp_path):
     (tmp_path / "soup").mkdir()
     with pytest.raises(
         FileExistsError, match=r"--workdir: .*soup exists, expected a directory to make\. Choose another"
@@ -353,12 +350,13 @@ def test_what_exists_is_left_alone_and_what_started_apart_can_be_asked_for(pantr
     shutil.copytree(tmp_path / "apart", tmp_path / "as_well")
     for other, start in ((pantry / "a", "  config.train.seed: None and 0\n"), (tmp_path / "as_well", "")):
         with pytest.raises(
-            ValueError, match=rf"or from what is not known(.|\n)*{start}  of a soup: 'several starts' and "
+            ValueError,
+            match=rf"different or unknown parameters(.|\n)*{start}  of a soup: 'several starts' and ",
         ):
             make_soup([str(tmp_path / "apart"), str(other)], tmp_path / "again", UNIFORM)
 
 
-def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_path, monkeypatch):
+def test_a_probe_has_the_settings_of_the_run_and_the_given_values(pantry, tmp_path, monkeypatch):
     asked = []
 
     class Probe:
@@ -404,7 +402,7 @@ def test_a_probe_measures_as_the_run_would_with_the_values_given(pantry, tmp_pat
 
 
 @pytest.mark.slow
-def test_by_command_chosen_by_the_evaluation_of_training_and_read_by_all(
+def test_the_command_makes_a_greedy_soup_that_other_commands_read(
     finished, environment, tmp_path, monkeypatch
 ):
     run, made = finished[0], tmp_path / "soup"
@@ -448,7 +446,7 @@ def test_by_command_chosen_by_the_evaluation_of_training_and_read_by_all(
     )
     config = load_config(f"configs/continued.py:run={made}").to_dict()
     check_initial(made, config, average.tokenizer.fingerprint)
-    monkeypatch.setattr(export_module, "verify_if_possible", lambda directory: None)  # as of any run
+    monkeypatch.setattr(export_module, "verify_if_possible", lambda directory: None)  # tested elsewhere
     export_module.export_run(made, None, tmp_path / "export", PLAIN)
     card = (tmp_path / "export" / "discriminator" / "README.md").read_text()
     kept = sum(each["weight"] > 0 for each in record["ingredients"])

@@ -1,11 +1,10 @@
-"""Stages: their steps, their data, and that a run with stages is one run, which resumes exactly."""
+"""Runs with stages: their data are read in order, and such a run is one run, which resumes exactly."""
 
 import collections
 import json
 import os
 import shutil
 import signal
-import types
 
 import jax
 import numpy as np
@@ -14,7 +13,6 @@ from grain import MapDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import continued, debug
 from data_pipelines import mixture
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
@@ -27,129 +25,24 @@ from data_pipelines.mixture import (
 )
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
-from electra_jax.configuration.stages import make_stages, stage_at
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
-from electra_jax.distributed.stopping import StopNotice, Stopped
-from electra_jax.huggingface.card import Publication, make_card, read_record
+from electra_jax.distributed.stopping import Stopped
+from electra_jax.huggingface.card import make_card, read_record
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.runs import doctor_checks, pretraining
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import dataset_paths, load_run
-from electra_jax.training.loop import Intervals, TrainingLoop
+from electra_jax.training.loop import TrainingLoop
 from electra_jax.training.program import make_program
 from electra_jax.training.writers import read_metrics
 from support import tiny_run
-from support.command_lines import read_command_line
-from support.fake_run import FakeRun
 from support.run_records import checkpoints, comparable
 
 SHORT, LONG = 16, tiny_run.LENGTH
-
-
-def staged(*stages, num_steps=100):
-    """The debug configuration with config.stages, 32 rows of 64 at the beginning."""
-    config = debug.get_config().to_dict()
-    config["train"]["num_steps"], config["stages"] = num_steps, stages
-    return config
-
-
-def shapes(config):
-    return [
-        (
-            stage.first_step,
-            stage.end,
-            stage.config["train"]["batch_size"],
-            stage.config["data"]["sequence_length"],
-            stage.config["data"]["datasets"],
-        )
-        for stage in make_stages(config)
-    ]
-
-
-def test_a_stage_keeps_what_it_does_not_name():
-    config = staged(
-        (10, {"train.batch_size": 64}),
-        (50, {"data.sequence_length": 128, "data.datasets": "a,b"}),
-        (90, {"data.weights": (1, 3), "train.num_microbatches": 2}),
-    )
-    first = ("runs/data/corpus",)
-    assert shapes(config) == [
-        (0, 10, 32, 64, first),
-        (10, 50, 64, 64, first),
-        (50, 90, 64, 128, ("a", "b")),
-        (90, 100, 64, 128, ("a", "b")),
-    ]
-    assert make_stages(config)[-1].config["data"]["weights"] == (1, 3)
-    assert make_stages(config)[1].config["train"]["num_microbatches"] == 1
-    assert shapes(json.loads(json.dumps(config)))[2] == (50, 90, 64, 128, ("a", "b"))
-    assert [stage_at(config, num_done).first_step for num_done in (0, 1, 10, 11, 90, 91, 100)] == [
-        0,
-        0,
-        0,
-        10,
-        50,
-        90,
-        90,
-    ]
-    assert config["train"]["batch_size"] == 32  # `staged` is not changed
-    assert shapes(staged()) == [(0, 100, 32, 64, first)]
-
-
-@pytest.mark.parametrize(
-    ("stages", "message"),
-    [
-        ([(10,)], r"got \(10,\), expected pairs of the step that a stage begins with"),
-        (
-            [10, {"train.batch_size": 64}],
-            r"config\.stages: got 10, expected pairs .* as in \(\(900000, ",
-        ),  # no outer comma
-        ([(0, {"train.batch_size": 64})], r"got \(0, .*the step that a stage begins with, 1 or more"),
-        ([(True, {"train.batch_size": 64})], r"got \(True, "),
-        ([(10, {})], r"from step 10 on: got no change, expected one or more of data\.datasets"),
-        (
-            [(10, {"train.batchsize": 64})],
-            r"got 'train\.batchsize', expected one of .* Did you mean 'train\.batch_size'\?",
-        ),
-        ([(10, {"optimizer.beta1": 0.5})], r"got 'optimizer\.beta1', expected one of .*Nothing else can"),
-        ([(10, {"train.batch_size": "64"})], r"got train\.batch_size='64', expected a number of 1 or more"),
-        ([(10, {"train.num_microbatches": 0})], r"got train\.num_microbatches=0, expected a number"),
-        (
-            [(10, {"data.sequence_length": 128})],
-            r"without data\.datasets, expected both.*--sequence_length 128",
-        ),
-        (
-            [(10, {"train.batch_size": 64}), (10, {"train.batch_size": 128})],
-            r"from the steps \[10, 10\] on, expected growing",
-        ),
-        ([(100, {"train.batch_size": 64})], r"from the steps \[100\] on, .*config\.train\.num_steps=100"),
-    ],
-)
-def test_errors_of_stages_name_what_to_change(stages, message):
-    with pytest.raises(ValueError, match=message):
-        make_stages(staged(*stages))
-
-
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_stages_on_the_command_line_and_back_from_a_file(tmp_path, monkeypatch):
-    wanted = "((10, {'train.batch_size': 64}), (20, {'data.datasets': ('a', 'b'), 'data.weights': (1, 2)}))"
-    config, _ = read_command_line(
-        ["pretrain", "--config=configs/debug.py", "--workdir=w", f"--config.stages={wanted}"], monkeypatch
-    )
-    assert config["stages"] == (
-        (10, {"train.batch_size": 64}),
-        (20, {"data.datasets": ("a", "b"), "data.weights": (1, 2)}),
-    )
-    (tmp_path / "config.json").write_text(json.dumps({"config": config}))
-    again = continued.get_config(f"run={tmp_path}")
-    assert (again.data.datasets, again.data.weights, again.train.batch_size, again.stages) == (
-        ("a", "b"),
-        (1, 2),
-        64,
-        (),
-    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -348,35 +241,6 @@ def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, 
         ]
     assert states[0] == states[1] == states[2]
     assert doctor_checks.check_sizes(inputs, tmp_path / "run").problem == ""
-
-
-class RunThatWaits(FakeRun):
-    """Notes step and end of the parameters that it evaluates; `on_wait` is called by the second wait for a
-    checkpoint."""
-
-    def go(self, start, intervals, stop, on_wait=lambda: None):
-        self.waits = [lambda: None, on_wait]
-        state = types.SimpleNamespace(step=start, params=(start, intervals.stop_at))
-        return super().go(state, intervals, stop)
-
-    def wait(self):
-        self.waits.pop()()
-
-
-def test_the_loop_ends_with_a_stage_and_leaves_its_last_evaluation_to_the_next(tmp_path):
-    run, stop = RunThatWaits(tmp_path), StopNotice()
-    whole = Intervals(6, log=2, evaluate=3, checkpoint=10)
-
-    def steps():
-        return [row["step"] for row in read_metrics(tmp_path)]
-
-    run.go(0, whole._replace(stop_at=3), stop)
-    assert (run.saved, run.evaluated, steps()) == ([3], [], [2, 3])
-    with pytest.raises(Stopped):  # told while the checkpoint between two stages is written
-        run.go(3, whole._replace(stop_at=5), stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert run.saved == [3, 5] and steps() == [2, 3, 3, 4, 5]
-    run.go(5, whole, StopNotice())
-    assert (run.saved, run.evaluated) == ([3, 5, 6], [(3, 5), 6])
 
 
 class Watched:

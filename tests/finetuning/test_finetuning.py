@@ -1,5 +1,5 @@
-"""Fine-tuning: heads against `transformers`, the published layer-wise rates, batches that lose nothing, every
-kind of task."""
+"""Fine-tuning: heads against `transformers`, the published layer-wise rates, batches without loss, every task
+type."""
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +23,18 @@ from support.tiny_run import VOCAB
 from support.tiny_task import (
     ONE,
     encoder_config,
-    kind_of,
-    make_start,
+    make_encoder,
+    make_settings,
+    make_type,
     predict,
     random_params,
-    settings_of,
     task_examples,
     torch_model,
 )
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "style", "name"),
+    ("family", "task_type", "style", "name"),
     [
         ("deberta", "classification", "published", "DebertaV2ForSequenceClassification"),
         ("deberta", "tagging", "published", "DebertaV2ForTokenClassification"),
@@ -44,14 +44,14 @@ from support.tiny_task import (
         ("electra", "question_answering", "transformers", "ElectraForQuestionAnswering"),
     ],
 )
-def test_heads_are_those_of_transformers(family, kind, style, name):
-    config, num_labels = encoder_config(family), 2 if kind == "question_answering" else 4
+def test_heads_match_transformers(family, task_type, style, name):
+    config, num_labels = encoder_config(family), 2 if task_type == "question_answering" else 4
     ids = (
         jnp.asarray(np.random.default_rng(0).integers(5, VOCAB, size=(3, 20)).astype(np.int32))
         .at[:, 15:]
         .set(0)
     )
-    model = TaskModel(config, SPECIAL, kind, num_labels, style, 0.1)
+    model = TaskModel(config, SPECIAL, task_type, num_labels, style, 0.1)
     params = random_params(model, ids)
     outputs = model.apply({"params": params}, ids, False)
     with torch.no_grad():
@@ -62,11 +62,11 @@ def test_heads_are_those_of_transformers(family, kind, style, name):
     is_token = np.asarray(ids != 0)
     pairs = (
         [(outputs, expected.logits)]
-        if kind != "question_answering"
+        if task_type != "question_answering"
         else [(outputs.start_logits, expected.start_logits), (outputs.end_logits, expected.end_logits)]
     )
     for ours, theirs in pairs:
-        scored = np.ones(3, bool) if kind == "classification" else is_token
+        scored = np.ones(3, bool) if task_type == "classification" else is_token
         np.testing.assert_allclose(np.asarray(ours)[scored], theirs.numpy()[scored], atol=1e-5, rtol=0)
 
 
@@ -143,12 +143,12 @@ def make_examples(lengths, label=lambda index: index % 2):
 @given(st.lists(st.integers(2, 600), min_size=1, max_size=40), st.integers(1, 7), st.integers(1, 3))
 def test_no_example_is_lost_and_few_shapes_occur(lengths, batch_size, num_epochs):
     examples = make_examples(lengths)
-    kind = kind_of("classification")
-    batches = list(training_batches(kind, examples, batch_size, num_epochs, 0, 0))
+    task_type = make_type("classification")
+    batches = list(training_batches(task_type, examples, batch_size, num_epochs, 0, 0))
     assert len(batches) == num_training_steps(len(examples), batch_size, num_epochs)
     seen = np.concatenate([batch.indices_B for batch in batches])
     np.testing.assert_array_equal(np.bincount(seen[seen >= 0], minlength=len(examples)), num_epochs)
-    once = [batch.indices_B for batch in evaluation_batches(kind, examples, batch_size, 0)]
+    once = [batch.indices_B for batch in evaluation_batches(task_type, examples, batch_size, 0)]
     assert sorted(index for row in once for index in row if index >= 0) == list(range(len(examples)))
     for batch in batches:
         assert batch.ids_BL.shape[0] == batch_size and batch.ids_BL.shape[1] in (32, 64, 128, 256, 512, 1024)
@@ -161,9 +161,12 @@ def test_no_example_is_lost_and_few_shapes_occur(lengths, batch_size, num_epochs
 
 def test_orders_differ_by_epoch_and_seed():
     examples = make_examples([5] * 30)
-    order = lambda seed: np.concatenate(
-        [batch.indices_B for batch in training_batches(kind_of("classification"), examples, 30, 2, seed, 0)]
-    ).reshape(2, 30)
+    task_type = make_type("classification")
+
+    def order(seed):
+        batches = training_batches(task_type, examples, 30, 2, seed, 0)
+        return np.concatenate([batch.indices_B for batch in batches]).reshape(2, 30)
+
     assert (
         (order(0)[0] != order(0)[1]).any() and (order(0) != order(1)).any() and (order(0) == order(0)).all()
     )
@@ -173,7 +176,7 @@ def test_losses_by_hand():
     outputs = jnp.asarray([[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]])
     scored = jnp.asarray([True, True, False])
     expected = (np.log(np.exp(1) + np.exp(2)) - 2 + np.log(np.exp(3) + 1) - 3) / 2
-    loss = lambda kind, *arguments: kind_of(kind).loss(*arguments, None, SPECIAL)
+    loss = lambda name, *arguments: make_type(name).loss(*arguments, None, SPECIAL)
     np.testing.assert_allclose(
         loss("classification", outputs, jnp.asarray([1, 0, -1]), scored), expected, rtol=1e-6
     )
@@ -183,19 +186,21 @@ def test_losses_by_hand():
 
 
 @pytest.fixture(scope="module")
-def start(data, tmp_path_factory):
-    return make_start(data, tmp_path_factory)
+def random_init(data, tmp_path_factory):
+    return make_encoder(data, tmp_path_factory)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "best"), [("classification", 0.95), ("tagging", 0.95), ("regression", 0.9)])
-def test_every_kind_of_task_is_learnt(kind, best, start):
-    train, held_out = task_examples(kind, 600, 0), task_examples(kind, 101, 1)
-    predictions = predict(start[0], kind, settings_of(kind), train, held_out)
+@pytest.mark.parametrize(
+    ("task_type", "best"), [("classification", 0.95), ("tagging", 0.95), ("regression", 0.9)]
+)
+def test_every_task_type_is_learnt(task_type, best, random_init):
+    train, held_out = task_examples(task_type, 600, 0), task_examples(task_type, 101, 1)
+    predictions = predict(random_init[0], task_type, make_settings(task_type), train, held_out)
     assert len(predictions) == 101
-    if kind == "regression":
+    if task_type == "regression":
         assert np.corrcoef(predictions, [example.label for example in held_out])[0, 1] > best
-    elif kind == "tagging":
+    elif task_type == "tagging":
         assert (
             np.mean(np.concatenate(predictions) == np.concatenate([e.label[e.label >= 0] for e in held_out]))
             > best
@@ -208,41 +213,41 @@ def test_every_kind_of_task_is_learnt(kind, best, start):
 
 
 @pytest.mark.slow
-def test_numbers_are_scaled_for_training_and_back(start):
+def test_numbers_are_scaled_for_training_and_back(random_init):
     train, held_out = (task_examples("regression", number, seed) for number, seed in ((64, 0), (5, 1)))
     tenfold = [example._replace(label=10 * example.label) for example in train]
     guesses = []
     for examples, scale in ((train, 1.0), (tenfold, 10.0)):
-        config = settings_of("regression", num_epochs=1)
+        config = make_settings("regression", num_epochs=1)
         config["task"]["label_scale"] = scale
-        guesses.append(predict(start[0], "regression", config, examples, held_out))
+        guesses.append(predict(random_init[0], "regression", config, examples, held_out))
     np.testing.assert_allclose(guesses[1], 10 * np.array(guesses[0]), rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_any_mesh_gives_the_same_predictions(start):
+def test_any_mesh_gives_the_same_predictions(random_init):
     train, held_out = (
         task_examples("regression", 70, 0),
         task_examples("regression", 21, 1),
     )  # neither fills its last batch
-    config = settings_of("regression", num_epochs=2)
+    config = make_settings("regression", num_epochs=2)
     guesses = [
-        predict(start[0], "regression", config, train, held_out, mesh, seed=3)
+        predict(random_init[0], "regression", config, train, held_out, mesh, seed=3)
         for mesh in (make_mesh(ONE, jax.devices()[:1]), make_mesh(ONE | {"data": 8}))
     ]
     np.testing.assert_allclose(*guesses, atol=1e-5)
     assert np.std(guesses[0]) > 0
 
 
-def test_the_decoders_positions_are_left_behind(data, tmp_path):
+def test_position_embeddings_of_the_mask_decoder_are_left_out(data, tmp_path):
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(decoder=True), "mlm")
-    initial = load_encoder(str(run), tmp_path / "none")
-    assert set(initial.params["embeddings"]) == {"word_embeddings", "LayerNorm"}
+    encoder = load_encoder(str(run), tmp_path / "none")
+    assert set(encoder.params["embeddings"]) == {"word_embeddings", "LayerNorm"}
 
 
-def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
-    run = load_encoder(str(start[1]), tmp_path / "none")
-    export_run(start[1], None, tmp_path / "out", tiny_export.PLAIN)
+def test_a_run_and_its_export_are_the_same_encoder(random_init, tmp_path):
+    run = load_encoder(str(random_init[1]), tmp_path / "none")
+    export_run(random_init[1], None, tmp_path / "out", tiny_export.PLAIN)
     exported = load_encoder(str(tmp_path / "out" / "discriminator"), tmp_path / "tokenizer")
     jax.tree.map(np.testing.assert_array_equal, run.params, exported.params)
     assert exported.tokenizer.fingerprint == run.tokenizer.fingerprint
@@ -255,8 +260,8 @@ def test_a_run_and_its_export_are_the_same_start(start, tmp_path):
         "position",
     ):
         assert getattr(exported.config, field) == getattr(run.config, field)
-    assert isinstance(exported, PretrainedEncoder) and start[0].params is None
+    assert isinstance(exported, PretrainedEncoder) and random_init[0].params is None
     with pytest.raises(
-        FileNotFoundError, match="expected the directory of a run, of a model that was fine-tuned or"
+        FileNotFoundError, match="expected the directory of a run, of a fine-tuned model or of a"
     ):
         load_encoder(str(tmp_path), tmp_path / "tokenizer")

@@ -1,5 +1,5 @@
-"""Probes of a run: they leave it as it is, bit by bit; they come when due, learn, compile once, and say what
-is wrong."""
+"""Probes of a run: they do not change it by one bit; they run when due, learn, compile once, and report wrong
+settings."""
 
 import functools
 import json
@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.flags import load_config
@@ -26,7 +25,7 @@ from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import load_run
 from electra_jax.training.loop import Intervals
-from electra_jax.training.plots import plot_curves
+from electra_jax.training.plots import make_panels
 from electra_jax.training.writers import MetricWriters, read_metrics
 from support.fake_run import FakeRun
 from support.run_records import comparable
@@ -41,8 +40,8 @@ EIGHT = {"data": 2, "fsdp": 2, "tensor": 2}
 
 @pytest.fixture(scope="module")
 def task(data, tmp_path_factory):
-    """Keys of config.probe for a solvable task in files: of which of two sets of words is a text made;
-    "number" says it as 0 or 1. And unlabelled.jsonl beside them."""
+    """Keys of config.probe for a solvable task in files: the class of a text is which of two sets its words
+    are from, and "number" is the same as 0 or 1. unlabelled.jsonl is in the same directory."""
     root = tmp_path_factory.mktemp("task")
     words = sorted({word for line in (data / "train.txt").read_text().splitlines() for word in line.split()})
     source = random.Random(0)
@@ -86,7 +85,7 @@ def is_probe(row):
 
 
 @pytest.mark.slow
-def test_a_run_with_probes_is_the_run_without_also_when_it_breaks_off(data, task, tmp_path, monkeypatch):
+def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(data, task, tmp_path, monkeypatch):
     mesh = make_mesh(EIGHT)
     monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task)
@@ -132,7 +131,7 @@ def make_probe(data, task, tmp_path, **changes):
 
 
 @pytest.mark.slow
-def test_it_learns_and_compiles_once_and_leaves_alone_what_others_compiled(data, task, tmp_path):
+def test_it_learns_compiles_once_and_keeps_the_functions_of_the_run(data, task, tmp_path):
     probe, params = make_probe(data, task, tmp_path)
     compiled = []
 
@@ -158,22 +157,20 @@ def test_it_learns_and_compiles_once_and_leaves_alone_what_others_compiled(data,
 
 
 @pytest.mark.slow
-def test_other_kinds_of_task_are_fine_tuned_alone_and_what_diverges_is_not_a_number(
-    data, task, tmp_path, monkeypatch
-):
+def test_other_task_types_are_only_fine_tuned_and_divergence_gives_nan(data, task, tmp_path, monkeypatch):
     probe, params = make_probe(
         data, task, tmp_path, config="configs/finetune.py:task=local_regression", label="number"
     )
     assert set(probe(params)) == {"finetuned_pearson", "finetuned_spearman"}
 
-    def diverge(self, initial, settings, seed):
+    def diverge(self, encoder, settings, seed):
         raise FloatingPointError
 
     monkeypatch.setattr(TaskFinetuner, "finetune", diverge)
     assert np.isnan([*probe(params).values()]).all()
 
 
-def test_means_are_over_the_text_alone():
+def test_features_are_means_over_the_text_only():
     ids_BL = jnp.asarray([[1, 9, 8, 2, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0, 0, 0]])
     x_BLD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 3)), jnp.bfloat16)
     means_BD = mean_over_text(x_BLD, ids_BL, SPECIAL)
@@ -244,13 +241,13 @@ def test_several_processes_are_refused(data, task, tmp_path, monkeypatch):
         make_probe(data, task, tmp_path)
 
 
-def test_without_probes_nothing_is_needed(data, tmp_path, monkeypatch):
+def test_without_probes_nothing_is_imported(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "electra_jax.finetuning.probes", None)  # importing it would fail
     config = {"probe": {"every": 0, "config": "nowhere.py"}}
     assert pretraining.make_probe(config, None, tmp_path, None, tmp_path) is None
 
 
-def test_a_run_from_before_there_were_probes_goes_on_and_is_continued(data, tmp_path):
+def test_a_run_older_than_probes_resumes_and_is_continued(data, tmp_path):
     config = make_config(electra_model(), data)
     old = {"config": {name: section for name, section in config.items() if name != "probe"}, "data": []}
     (tmp_path / "config.json").write_text(json.dumps(old))
@@ -289,16 +286,7 @@ def write_rows(run_dir, rows):
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path, monkeypatch):
-    drawn = []
-    plot = Axes.plot
-    monkeypatch.setattr(
-        Axes,
-        "plot",
-        lambda self, x, y, **style: (
-            drawn.append((list(x), list(y), style["label"])) or plot(self, x, y, **style)
-        ),
-    )
+def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path):
     rows = [
         {"step": 2, "probe/frozen_accuracy": 0.5, "probe/finetuned_accuracy": None},
         {"step": 4, "eval/mlm_loss": 2.0},
@@ -315,15 +303,14 @@ def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path, mo
         "probe_frozen_accuracy": 0.75,
         "probe_finetuned_accuracy": 1.0,
     }
-    drawn.clear()
-    plot_curves(tmp_path)
-    np.testing.assert_equal(
-        drawn[1:],
-        [([2, 4], [float("nan"), 1.0], "finetuned_accuracy"), ([2, 4], [0.5, 0.75], "frozen_accuracy")],
-    )
+    probes = make_panels(read_metrics(tmp_path))[-1]
+    finetuned, frozen = probes.curves
+    assert (finetuned.label, finetuned.steps) == ("finetuned_accuracy", [2, 4])
+    np.testing.assert_equal(finetuned.values, [float("nan"), 1.0])
+    assert (frozen.label, frozen.steps, frozen.values) == ("frozen_accuracy", [2, 4], [0.5, 0.75])
 
 
-def test_a_probe_is_shown_on_a_line_of_its_own(tmp_path, capsys):
+def test_a_probe_is_printed_on_its_own_line(tmp_path, capsys):
     with MetricWriters(tmp_path, tensorboard=False, progress=True, total_steps=10, start_step=0) as writers:
         writers.write(5, {"frozen_accuracy": 0.5, "finetuned_accuracy": float("nan")}, prefix="probe/")
     assert (

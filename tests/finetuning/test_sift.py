@@ -1,4 +1,4 @@
-"""Scale-invariant fine-tuning: the published algorithm written out in PyTorch, every kind of task, and steps
+"""Scale-invariant fine-tuning: the published algorithm written out in PyTorch, every task type, and steps
 without it."""
 
 import dataclasses
@@ -13,16 +13,16 @@ import torch
 
 from data_pipelines.tasks.load import load_task
 from data_pipelines.tasks.windows import Window
-from electra_jax import finetune
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, replicated
-from electra_jax.finetuning import task_finetuner as workbench
+from electra_jax.finetuning import task_finetuner
 from electra_jax.finetuning.batches import TaskBatch, make_batch
+from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.sift import Sift, ascend, initial_perturbation, make_sift, sift_penalty
 from electra_jax.finetuning.span_decoding import IndependentOutputs
-from electra_jax.finetuning.sweep import parse_sweep, spell
+from electra_jax.finetuning.sweep import format_settings, parse_sweep
 from electra_jax.finetuning.trainer import Outcome, Trainer
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
 from electra_jax.models.embeddings import Embeddings
@@ -35,16 +35,16 @@ from support.tiny_task import (
     HEADS,
     ONE,
     encoder_config,
-    kind_of,
+    make_settings,
+    make_type,
     predict,
     random_params,
-    settings_of,
     task_examples,
     torch_model,
 )
 
 PUBLISHED = Sift(vat_lambda=5.0, learning_rate=1e-4, init_perturbation=1e-2)
-KINDS = ("classification", "regression", "tagging", "question_answering")
+TASK_TYPES = ("classification", "regression", "tagging", "question_answering")
 
 
 def make_ids(num_rows=3):
@@ -54,10 +54,10 @@ def make_ids(num_rows=3):
 
 
 class Spy:
-    """A model that keeps what it was asked for."""
+    """A model that records the arguments of its calls."""
 
     def __init__(self, model, answer=None):
-        self.kind, self.special, self.config = model.kind, model.special, model.config
+        self.task_type, self.special, self.config = model.task_type, model.special, model.config
         self._answer, self.perturbations, self.keys = answer or model.apply, [], []
 
     def apply(self, variables, ids, is_training, labels, perturbation, rngs):
@@ -109,7 +109,7 @@ def torch_penalty(model, layer_norm, ids, noise, sift):
     ("family", "name"),
     [("deberta", "DebertaV2ForSequenceClassification"), ("electra", "ElectraForSequenceClassification")],
 )
-def test_the_penalty_and_its_gradients_are_the_published_ones(family, name):
+def test_the_penalty_and_its_gradients_match_the_published_algorithm(family, name):
     config, ids, sift = (
         encoder_config(family),
         make_ids(),
@@ -149,7 +149,7 @@ def test_the_penalty_and_its_gradients_are_the_published_ones(family, name):
     for path, gradient in wanted.items():
         gradient = gradient.numpy().copy()
         if path.endswith("embeddings.word_embeddings.weight"):
-            gradient[0] = found[path][0]  # theirs keeps the gradient of padding back
+            gradient[0] = found[path][0]  # theirs has no gradient for padding
         np.testing.assert_allclose(
             found[path], gradient, atol=2e-5 * max(1.0, np.abs(gradient).max()), err_msg=path
         )
@@ -162,7 +162,7 @@ def test_the_perturbation_stays_small_and_has_no_gradient():
     )
     assert abs(noise.mean()) < 1e-3 and 0.0085 < noise.std() < 0.01
     slope = np.random.default_rng(0).normal(size=noise.shape).astype(np.float32)
-    slope[0, 0] = 0.0  # nowhere to go
+    slope[0, 0] = 0.0  # no direction to move in
 
     def stepped(scale, learning_rate):
         return ascend(
@@ -182,7 +182,7 @@ def test_the_perturbation_stays_small_and_has_no_gradient():
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta"])
-def test_without_a_perturbation_embeddings_are_what_they_were(family):
+def test_embeddings_without_a_perturbation_are_unchanged(family):
     config, ids = encoder_config(family), jnp.asarray(make_ids())
     inputs, embeddings = derive_inputs(ids, SPECIAL, config.type_vocab_size), Embeddings(config)
     params = unbox(embeddings.init(key(), ids, inputs, False)["params"])
@@ -208,7 +208,7 @@ def test_without_a_perturbation_embeddings_are_what_they_were(family):
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta"])
-def test_a_perturbation_of_nothing_hardly_changes_the_outputs(family):
+def test_a_perturbation_of_zero_hardly_changes_the_outputs(family):
     model, ids = (
         TaskModel(encoder_config(family), SPECIAL, "classification", 2, "published", 0.0),
         jnp.asarray(make_ids()),
@@ -229,9 +229,9 @@ def cross_entropy(target, scores):
     return -(softmax(np.float64(target)) * np.log(softmax(np.float64(scores)))).sum(-1)
 
 
-def toy_batch(kind, num_rows=16, num_scored=13):
-    """Rows of a task that can be learnt; the last ones only fill it."""
-    if kind == "question_answering":
+def toy_batch(task_type, num_rows=16, num_scored=13):
+    """A batch of a task that can be learnt; its last rows are padding."""
+    if task_type == "question_answering":
         ids = make_ids(num_scored)
         rows = [
             Window(
@@ -245,22 +245,23 @@ def toy_batch(kind, num_rows=16, num_scored=13):
             for index, row in enumerate(ids)
         ]
     else:
-        rows = task_examples(kind, num_scored, 0)
-    return make_batch(kind_of(kind), rows, range(num_scored), num_rows, SPECIAL.pad)
+        rows = task_examples(task_type, num_scored, 0)
+    return make_batch(make_type(task_type), rows, range(num_scored), num_rows, SPECIAL.pad)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_penalty_of_every_kind_by_hand(kind):
-    batch, source = toy_batch(kind), np.random.default_rng(1)
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_the_penalty_of_every_task_type_by_hand(task_type):
+    batch, source = toy_batch(task_type), np.random.default_rng(1)
     shape = {
         "tagging": (*batch.ids_BL.shape, 3),
         "regression": (16, 1),
         "classification": (16, 3),
         "question_answering": (2, *batch.ids_BL.shape),
-    }[kind]
+    }[task_type]
     clean, other = source.normal(size=(2, *shape)).astype(np.float32)
-    wrap = lambda array: IndependentOutputs(*array) if kind == "question_answering" else array
-    model = types.SimpleNamespace(kind=kind, special=SPECIAL, config=types.SimpleNamespace(embedding_size=8))
+    wrap = lambda array: IndependentOutputs(*array) if task_type == "question_answering" else array
+    config = types.SimpleNamespace(embedding_size=8)
+    model = types.SimpleNamespace(task_type=task_type, special=SPECIAL, config=config)
     spy = Spy(
         model,
         lambda variables, ids, is_training, labels, perturbation, rngs: wrap(
@@ -269,10 +270,10 @@ def test_the_penalty_of_every_kind_by_hand(kind):
     )
     found = sift_penalty(spy, {}, batch, wrap(jnp.asarray(clean)), PUBLISHED, key())
     assert [perturbation.shape for perturbation in spy.perturbations] == [(*batch.ids_BL.shape, 8)] * 2
-    assert spy.keys[0] != spy.keys[1]  # dropout masks of their own
-    if kind == "regression":
+    assert spy.keys[0] != spy.keys[1]  # each pass draws its dropout mask
+    if task_type == "regression":
         expected = 2 * np.square(clean - other)[:13].mean()
-    elif kind == "question_answering":  # eight tokens of context and [CLS]
+    elif task_type == "question_answering":  # eight tokens of context and [CLS]
         clean, other = (array[:, :13, [0, *range(6, 14)]] for array in (clean, other))
         expected = (cross_entropy(clean, other) + cross_entropy(other, clean)).mean()
     else:
@@ -282,43 +283,41 @@ def test_the_penalty_of_every_kind_by_hand(kind):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def make_trainer(family, kind, mesh=None, **sift):
-    """A trainer whose first step has its whole rate, with dropout everywhere."""
-    config = settings_of(kind)
+def make_trainer(family, task_type, mesh=None, **sift):
+    """A trainer with dropout everywhere and without warm-up, so that the first step has the full rate."""
+    config = make_settings(task_type)
     config["model"]["head_dropout"], config["optimizer"]["warmup_share"] = 0.1, 0.0
     config["sift"] |= sift
     encoder = dataclasses.replace(
         encoder_config(family), num_layers=1, hidden_dropout=0.1, attention_dropout=0.1
     )
-    return Trainer(encoder, SPECIAL, kind_of(kind), config, 64, mesh or make_mesh(ONE, jax.devices()[:1]))
+    mesh = mesh or make_mesh(ONE, jax.devices()[:1])
+    return Trainer(encoder, SPECIAL, make_type(task_type), config, 64, mesh)
 
 
 def first_step(trainer, batch, step=None):
-    """(parameters after it, loss)."""
-    with axis_context(trainer._mesh):
-        params = jax.device_put(trainer._init_jitted(key()), replicated(trainer._mesh))
-        state = jax.device_put(trainer._optimizer.init(params), replicated(trainer._mesh))
-        params, _, value = (step or trainer._step)(params, state, trainer._place(batch), key(7))
+    """(parameters after the step, its loss)."""
+    with axis_context(trainer.mesh):
+        params = jax.device_put(trainer.init_params(key()), replicated(trainer.mesh))
+        state = jax.device_put(trainer.optimizer.init(params), replicated(trainer.mesh))
+        params, _, value = (step or trainer.train_step)(params, state, trainer.place(batch), key(7))
     return jax.device_get(params), float(value)
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta"])
-def test_without_a_weight_a_step_is_the_ordinary_one(family):
-    batch, trainer, kind = (
-        toy_batch("classification"),
-        make_trainer(family, "classification"),
-        kind_of("classification"),
-    )
+def test_with_weight_zero_a_step_is_the_ordinary_one(family):
+    batch, trainer = toy_batch("classification"), make_trainer(family, "classification")
+    task_type = make_type("classification")
 
     def ordinary(params, state, batch, key):
         def loss(params):
             outputs = trainer.model.apply(
                 {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key}
             )
-            return kind.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
+            return task_type.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
 
         value, grads = jax.value_and_grad(loss)(params)
-        updates, state = trainer._optimizer.update(grads, state, params)
+        updates, state = trainer.optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state, value
 
     params, value = first_step(trainer, batch)
@@ -327,21 +326,23 @@ def test_without_a_weight_a_step_is_the_ordinary_one(family):
     jax.tree.map(np.testing.assert_array_equal, params, expected_params)
     arguments = (
         expected_params,
-        jax.eval_shape(trainer._optimizer.init, expected_params),
+        jax.eval_shape(trainer.optimizer.init, expected_params),
         batch._replace(indices_B=None),
         key(),
     )
-    programs = [str(jax.make_jaxpr(step)(*arguments)) for step in (trainer._train_step, ordinary)]
-    assert programs[0] == programs[1]  # nothing is computed for nothing
+    steps = (trainer.train_step.__wrapped__, ordinary)
+    programs = [str(jax.make_jaxpr(step)(*arguments)) for step in steps]
+    assert programs[0] == programs[1]  # nothing is computed in vain
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "kind"), [*(("deberta", kind) for kind in KINDS), ("electra", "question_answering")]
+    ("family", "task_type"),
+    [*(("deberta", task_type) for task_type in TASK_TYPES), ("electra", "question_answering")],
 )
-def test_a_step_adds_the_penalty(family, kind):
-    batch, trainer = toy_batch(kind), make_trainer(family, kind, vat_lambda=5.0)
-    start = trainer._init_jitted(key())
+def test_a_step_adds_the_penalty(family, task_type):
+    batch, trainer = toy_batch(task_type), make_trainer(family, task_type, vat_lambda=5.0)
+    start = trainer.init_params(key())
 
     def parts(params):
         outputs = trainer.model.apply(
@@ -350,7 +351,8 @@ def test_a_step_adds_the_penalty(family, kind):
         penalty = sift_penalty(
             trainer.model, params, batch, outputs, PUBLISHED, jax.random.fold_in(key(7), 1)
         )
-        return kind_of(kind).loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL), penalty
+        loss = make_type(task_type).loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
+        return loss, penalty
 
     loss, penalty = jax.jit(parts)(start)
     assert np.isfinite(penalty) and penalty > 0
@@ -379,10 +381,10 @@ def test_any_mesh_makes_the_same_step():
 @pytest.mark.slow
 def test_a_task_is_learnt_with_it():
     train, held_out = task_examples("classification", 600, 0), task_examples("classification", 101, 1)
-    config = settings_of("classification")
+    config = make_settings("classification")
     config["sift"]["vat_lambda"] = 5.0
-    start = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
-    predictions = predict(start, "classification", config, train, held_out)
+    encoder = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
+    predictions = predict(encoder, "classification", config, train, held_out)
     assert np.mean(np.equal(predictions, [example.label for example in held_out])) > 0.95
 
 
@@ -401,7 +403,7 @@ def test_wrong_values_are_found_before_anything_is_written(task, tmp_path):
     assert make_sift(task["sift"]) == PUBLISHED
     task["sift"]["init_perturbation"] = -0.1
     with pytest.raises(ValueError, match=r"config\.sift\.init_perturbation: got -0\.1, expected 0 or more"):
-        finetune.run(task, tmp_path / "run", finetune.Plan(["nowhere"], [0]))
+        finetune(task, tmp_path / "run", Plan(["nowhere"], [0]))
     assert not (tmp_path / "run").exists()
 
 
@@ -409,50 +411,35 @@ def test_values_can_be_swept(task, monkeypatch):
     made = []
 
     class Recorder:
-        def __init__(self, encoder, special, kind, config, num_rows, mesh):
+        def __init__(self, encoder, special, task_type, config, num_rows, mesh):
             made.append(config["sift"]["learning_rate"])
 
         def run(self, *arguments):
             return Outcome({}, {"validation": [np.zeros(2)] * 4})
 
-    monkeypatch.setattr(workbench, "Trainer", Recorder)
-    monkeypatch.setattr(
-        workbench.TaskFinetuner, "_encode", lambda self, initial: {"train": [0] * 4, "validation": [0] * 4}
-    )
-    bench = workbench.TaskFinetuner(task, load_task(task["task"]), make_mesh(ONE, jax.devices()[:1]))
-    initial = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
+    rows = {"train": [0] * 4, "validation": [0] * 4}
+    monkeypatch.setattr(task_finetuner, "Trainer", Recorder)
+    monkeypatch.setattr(task_finetuner.TaskFinetuner, "encode", lambda self, encoder: rows)
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    finetuner = task_finetuner.TaskFinetuner(task, load_task(task["task"]), mesh)
+    encoder = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
     sweep = parse_sweep(["sift.learning_rate=1e-4,1e-3"], task)
-    assert [spell(settings) for settings in sweep] == [
+    assert [format_settings(settings) for settings in sweep] == [
         "sift.learning_rate=0.0001",
         "sift.learning_rate=0.001",
     ]
     for settings in sweep:
-        bench.finetune(initial, settings, 0)
+        finetuner.finetune(encoder, settings, 0)
     assert made == [1e-4, 1e-3]
 
 
-@pytest.mark.parametrize(
-    ("argument", "values"),
-    [  # experiments/glue/mnli.sh; epochs, warm-up, rate, dropout, weight
-        ("task=mnli,model=deberta,size=xsmall,sift=true", (10, 1500, 5e-5, 0.1, 3.0)),
-        ("task=mnli,model=deberta,size=small,sift=true", (6, 1000, 3.5e-5, 0.1, 5.0)),
-        ("task=rte,model=deberta,size=base,sift=true", (6, 1000, 1.5e-5, 0.1, 5.0)),
-        ("task=cola,model=deberta,size=large,sift=true", (10, 50, 5.5e-6, 0.1, 5.0)),
-        ("task=rte,model=electra,size=base,sift=true", (10, 0, 1e-4, 0.1, 5.0)),
-        ("task=mnli,model=deberta,size=xsmall", (3, 1000, 4.5e-5, 0.1, 0.0)),
-        ("task=mnli,model=electra,size=small,sift=false", (3, 0, 3e-4, 0.1, 0.0)),
-    ],
-)
-def test_published_settings(argument, values):
-    config = load_config(f"configs/finetune.py:{argument}")
-    assert (
-        config.train.num_epochs,
-        config.optimizer.warmup_steps,
-        config.optimizer.learning_rate,
-        config.model.head_dropout,
-        config.sift.vat_lambda,
-    ) == values
-    assert (config.sift.learning_rate, config.sift.init_perturbation) == (1e-4, 1e-2)
+def test_the_recipe_turns_sift_on_with_its_published_settings():
+    ordinary, sift = (
+        load_config(f"configs/finetune.py:task=mnli,model=deberta,size=xsmall,sift={choice}")
+        for choice in ("false", "true")
+    )
+    assert ordinary.sift.vat_lambda == 0.0 and sift.sift.vat_lambda == 3.0
+    assert (ordinary.train.num_epochs, sift.train.num_epochs) == (3, 10)
 
 
 def test_an_unknown_choice_is_an_error():

@@ -1,5 +1,5 @@
-"""Answers from windows are those that loops over all spans find, by hand and on random outputs of both kinds
-of heads."""
+"""Answers from windows equal those of plain loops over all spans, on random outputs of both types of heads and
+on cases by hand."""
 
 import math
 
@@ -30,16 +30,16 @@ def independent(starts, ends, length=11):
     return IndependentOutputs(*sides)
 
 
-# The same with plain loops.
+# The same algorithm with plain loops.
 
 
 def ranked(pairs):
-    """Index → place, by falling value and then rising index."""
+    """Indices by descending value, then ascending index."""
     return [index for index, _ in sorted(pairs, key=lambda pair: (-pair[1], pair[0]))]
 
 
 def spans_by_hand(window, output, n_best, max_answer_length):
-    """(start, end, score) of a window, as positions, in the order in which equal scores count."""
+    """(start, end, score) of each span of a window, as positions; the order decides between equal scores."""
     last = window.first + len(window.offsets) - 1
     begins = [window.first + i for i, flag in enumerate(window.is_max_context) if flag]
     if isinstance(output, IndependentOutputs):
@@ -92,7 +92,7 @@ WIDTH = 12
 
 @st.composite
 def windows_of(draw):
-    """Contexts of a few letters and blanks, and one to three windows of each, in any order."""
+    """Contexts of a few letters and spaces, and one to three windows of each, in any order."""
     contexts = draw(st.lists(st.text("ab ", max_size=8), min_size=1, max_size=3))
     windows = []
     for example, context in enumerate(contexts):
@@ -133,7 +133,7 @@ def any_outputs(draw, joint):
 @pytest.mark.parametrize("joint", [False, True])
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_answers_are_those_of_plain_loops(joint, data):
+def test_answers_equal_those_of_plain_loops(joint, data):
     contexts, windows = data.draw(windows_of())
     outputs = [data.draw(any_outputs(joint)) for _ in windows]
     n_best, longest = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
@@ -168,7 +168,7 @@ def test_the_best_of_all_candidates_is_the_best_of_all_spans(data):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_neither_padding_nor_what_stands_before_the_context_changes_an_answer(data):
+def test_padding_and_question_do_not_change_an_answer(data):
     contexts, windows = data.draw(windows_of())
     outputs = [data.draw(any_outputs(False)) for _ in windows]
     wide = []
@@ -190,14 +190,14 @@ def test_independent_outputs_by_hand():
     assert answer == Answer("the Seine", 7.0, -4.5, texts)
 
 
-def test_scores_are_finer_than_the_logits():
+def test_scores_are_more_precise_than_the_logits():
     output = independent({0: 0, 6: 4096}, {0: 0, 7: 2**-12})
     assert decode([CONTEXT], [part()], [output])[0].score == 4096 + 2**-12
 
 
 def test_joint_outputs_by_hand():
-    # "Paris" −0.5 − 2; "lies on" −1 − 1. Ends before their start or behind the context do not count, nor do
-    # starts before it.
+    # "Paris" −0.5 − 2; "lies on" −1 − 1. Ends before their start or after the context do not count, nor do
+    # starts before the context.
     output = JointOutputs(
         np.float32([-0.5, -1, -0.1]),
         np.int32([3, 4, 1]),
@@ -209,7 +209,7 @@ def test_joint_outputs_by_hand():
     assert answer == Answer("lies on", -2.0, 0.75, [("lies on", -2.0), ("Paris", -2.5), (CONTEXT, -4.5)])
 
 
-def test_windows_compete_and_the_lowest_null_score_counts():
+def test_the_best_span_and_the_lowest_null_score_of_all_windows_count():
     windows = [part(WORDS[:4], example=1), part(WORDS, example=0), part(WORDS[2:], first=1, example=1)]
     outputs = [
         independent({0: 6, 3: 1}, {0: 6, 3: 1}),
@@ -240,7 +240,7 @@ def test_only_a_token_with_the_most_context_starts_an_answer():
     assert decode([CONTEXT], [part(is_max_context=flags[::-1])], [output])[0].text == "the Seine"
 
 
-def test_an_answer_has_at_most_so_many_tokens():
+def test_an_answer_has_at_most_max_answer_length_tokens():
     output = independent({0: 0, 3: 4, 6: 1}, {0: 0, 7: 5})
     texts = [decode([CONTEXT], [part()], [output], max_answer_length=length)[0].text for length in (5, 4, 1)]
     assert texts == ["Paris lies on the Seine", "the Seine", "Seine"]
@@ -278,6 +278,6 @@ def test_without_a_possible_span_there_is_no_answer(window):
         ),
     ],
 )
-def test_what_cannot_be_decoded_is_an_error(windows, outputs, message):
+def test_wrong_windows_or_outputs_are_errors(windows, outputs, message):
     with pytest.raises(ValueError, match=message):
         decode([CONTEXT, CONTEXT], windows, outputs)

@@ -1,4 +1,4 @@
-"""Heads that find answers, against NumPy."""
+"""Heads that find answers agree with NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def test_answers_lie_in_the_context_or_at_cls():
 
 @pytest.fixture(scope="module")
 def joint():
-    """(model, parameters off their trivial start, states [B, L, D])."""
+    """(model, parameters unlike their initial values, states [B, L, D])."""
     config = make_pretraining_config(tiny_export.electra_model()).discriminator
     model = TaskModel(config, SPECIAL, "question_answering", 2, "published", 0.1)
     leaves, tree = jax.tree.flatten(unbox(model.init(key(), jnp.asarray(IDS), False)["params"]))
@@ -54,7 +54,7 @@ def expected_ends(head, states_LD, start):
     return functions.log_softmax(np.where(CAN, logits, -1e9))
 
 
-def test_electras_head_tries_the_likeliest_starts_and_their_likeliest_ends(joint):
+def test_electras_head_finds_the_likeliest_starts_and_their_likeliest_ends(joint):
     model, params, states = joint
     head = jax.tree.map(lambda x: np.asarray(x, np.float64), params["head"])
     outputs = jax.jit(lambda params: model.apply({"params": params}, jnp.asarray(IDS), False))(params)
@@ -80,7 +80,7 @@ def test_electras_head_tries_the_likeliest_starts_and_their_likeliest_ends(joint
         np.testing.assert_allclose(outputs.answerable_logit[row], answerable[0], atol=1e-4)
 
 
-def test_in_training_ends_are_those_of_the_true_start(joint):
+def test_training_scores_ends_given_the_true_start(joint):
     model, params, states = joint
     head = jax.tree.map(lambda x: np.asarray(x, np.float64), params["head"])
     labels = jnp.asarray([[5, 6, 0], [11, 11, 0], [0, 0, 1]], jnp.int32)

@@ -1,5 +1,5 @@
-"""SQuAD's scores agree with cases worked out by hand, with `transformers`' evaluate-v2.0, and with a search
-by trial."""
+"""SQuAD's scores agree with cases computed by hand, with evaluate-v2.0 of `transformers` and with an
+exhaustive search."""
 
 import json
 import math
@@ -76,7 +76,7 @@ def test_scores_by_hand(golds, prediction, exact, f1):
         (("!", "seine"), "the seine", (1, 1), (1, 1)),
     ],
 )
-def test_gold_texts_without_words_are_where_the_two_versions_differ(golds, prediction, v1, v2):
+def test_the_two_versions_differ_in_gold_texts_without_words(golds, prediction, v1, v2):
     got = squad_score([golds], [prediction])
     assert (got["exact_match"], got["f1"]) == v1
     got = squad_score([golds, ()], [prediction, ""], [0, 0])
@@ -113,7 +113,7 @@ def test_an_unanswered_question_that_has_an_answer_is_wrong_even_if_its_gold_tex
     assert (got["has_answer_exact_match"], got["exact_match"], got["best_exact_match"]) == (0, 0.5, 1.0)
 
 
-def test_scores_of_one_kind_of_questions_alone():
+def test_scores_of_only_answerable_or_only_unanswerable_questions():
     assert squad_score([("x",)], ["x"], [math.nan], threshold=-9) == {"exact_match": 1, "f1": 1}
     got = squad_score([(), ()], ["x", "y"], [0.5, -0.5])
     assert got == {
@@ -138,7 +138,7 @@ QUESTIONS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(QUESTIONS)
-def test_the_search_finds_what_trying_every_threshold_finds(rows):
+def test_the_search_finds_the_best_of_all_thresholds(rows):
     golds, predictions, nulls = zip(*rows, strict=True)
     got = squad_score(golds, predictions, nulls)
     for name in ("exact_match", "f1"):
@@ -169,9 +169,8 @@ def test_the_order_of_the_questions_does_not_matter(rows, threshold, random):
     assert one == other
 
 
-def test_scores_are_those_of_transformers(tmp_path):
-    """Its copy of evaluate-v2.0.py, on null scores that all differ and are positive, as its threshold 0.0
-    needs."""
+def test_scores_equal_those_of_transformers(tmp_path):
+    """With its copy of evaluate-v2.0.py; null scores differ and are positive, since its threshold is 0.0."""
     random = np.random.default_rng(0)
     words = ["the", "a", "An", "fox,", "red", "Owl", "owls", "e.g.", "–", "été", "new-york", "  ", "?", "of"]
     text = lambda: " ".join(random.choice(words, random.integers(0, 6)))
@@ -235,12 +234,12 @@ def test_scores_are_those_of_transformers(tmp_path):
         (([("x",), ()], ["x", ""], [0.0, 1.0], math.nan), "threshold: expected a number, got NaN"),
     ],
 )
-def test_what_cannot_be_scored_is_an_error(arguments, message):
+def test_wrong_inputs_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         squad_score(*arguments)
 
 
-def test_written_answers_are_those_that_are_scored(tmp_path):
+def test_written_answers_are_the_scored_ones(tmp_path):
     path, ids = tmp_path / "predictions.json", ["q1", "q2", "q3"]
     write_squad_predictions(path, ids, ["été", "owl", ""])
     assert json.loads(path.read_text()) == {"q1": "été", "q2": "owl", "q3": ""}
@@ -281,7 +280,7 @@ def test_a_file_of_answers_is_written_whole_or_not_at_all(tmp_path, monkeypatch)
         ((["q"], ["x"], [[0.0]]), r"got shape \(1, 1\)"),
     ],
 )
-def test_nothing_is_written_of_what_does_not_go_together(tmp_path, arguments, message):
+def test_nothing_is_written_from_wrong_inputs(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         write_squad_predictions(tmp_path / "predictions.json", *arguments)
     assert not list(tmp_path.iterdir())

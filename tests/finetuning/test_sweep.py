@@ -1,11 +1,18 @@
-"""Sweeps: which combinations are tried, and what they come to."""
+"""Sweeps: which combinations are tried, and which is best."""
 
 import itertools
 
 import pytest
 
-from electra_jax.finetuning.results import Result, table
-from electra_jax.finetuning.sweep import apply_settings, best_settings, by_setting, parse_sweep, spell
+from electra_jax.finetuning.results import Result
+from electra_jax.finetuning.sweep import (
+    apply_settings,
+    best_settings,
+    by_setting,
+    format_settings,
+    parse_sweep,
+)
+from electra_jax.finetuning.tables import results_table
 
 CONFIG = {
     "optimizer": {"learning_rate": 1e-4, "schedule": "linear"},
@@ -39,7 +46,7 @@ def test_every_combination_is_tried_once():
         (["train.num_epochs=3", "train.num_epochs=4"], r"train\.num_epochs is given twice"),
     ],
 )
-def test_what_cannot_be_swept(words, message):
+def test_wrong_sweeps_are_errors(words, message):
     with pytest.raises(ValueError, match=message):
         parse_sweep(words, CONFIG)
 
@@ -51,9 +58,8 @@ def test_settings_replace_values_and_leave_the_rest():
         and changed["train"]["num_epochs"] == 5
     )
     assert CONFIG["optimizer"]["learning_rate"] == 1e-4 and apply_settings(CONFIG, {}) == CONFIG
-    assert (
-        spell({"optimizer.learning_rate": 1e-4, "train.num_epochs": 3}) == "learning_rate=0.0001 num_epochs=3"
-    )
+    words = format_settings({"optimizer.learning_rate": 1e-4, "train.num_epochs": 3})
+    assert words == "learning_rate=0.0001 num_epochs=3"
 
 
 def results_of(model, values):
@@ -64,14 +70,14 @@ def results_of(model, values):
     ]
 
 
-def test_the_best_setting_is_chosen_by_its_median_for_each_start():
+def test_each_model_gets_the_setting_with_its_best_median():
     one, other = (
         results_of("a", {3: (0.1, 0.5, 0.9), 10: (0.6, 0.6, 0.0)}),
         results_of("b", {3: (0.2,) * 3, 10: (0.2,) * 3}),
     )
     best = best_settings([*one, *other], "f1")
     assert best == [*one[3:], *other[:3]]  # the higher median, not the highest run; the earlier one of equals
-    lines = table(by_setting([*one, *other]), ["f1"], with_differences=False)
+    lines = results_table(by_setting([*one, *other]), ["f1"], with_differences=False)
     assert lines[0] == "| | seeds | f1 |" and lines[2:] == [
         "| a num_epochs=3 | 3 | 0.500 (0.100–0.900) |",
         "| a num_epochs=10 | 3 | 0.600 (0.000–0.600) |",

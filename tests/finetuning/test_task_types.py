@@ -1,9 +1,10 @@
-"""What comes of the outputs of rows: predictions, files of them, and models on disk."""
+"""From outputs to predictions, their files, and fine-tuned models on disk."""
 
 import json
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from data_pipelines.tasks.encoding import EncodedExample, encode_examples
 from data_pipelines.tasks.labels import UNKNOWN
@@ -14,11 +15,10 @@ from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
 from electra_jax.finetuning.task_types import make_task_type
-from electra_jax.huggingface.names import flatten
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
 from support.tiny import SPECIAL
-from support.tiny_task import kind_of
+from support.tiny_task import make_type
 
 
 def one_hot(tags, length):
@@ -27,27 +27,27 @@ def one_hot(tags, length):
 
 @pytest.mark.parametrize("tags", [(2, 0, 1, 2), (UNKNOWN,) * 4])
 def test_a_divided_sentence_has_one_prediction_with_or_without_its_tags(data, tags):
-    kind, tokenizer = kind_of("tagging"), load_tokenizer(str(data / "tokenizer_corpus"))
+    task_type, tokenizer = make_type("tagging"), load_tokenizer(str(data / "tokenizer_corpus"))
     examples = [TaggedExample(("abcd", "ef", "ghij", "k"), tags), TaggedExample(("ab",), tags[:1])]
     rows, cut = encode_examples(tokenizer, examples, 8)
     assert cut == 1 and len(rows) > 2
     predicted = iter((1, 2, 0, 1, 2))
-    # Every token but the first of a word says something else, which must not be heard.
+    # All tokens but the first of a word have other outputs, which must be ignored.
     outputs = [one_hot([next(predicted) if label != -1 else 0 for label in row.label], 16) for row in rows]
-    collected = kind.collect(examples, rows, outputs)
+    collected = task_type.collect(examples, rows, outputs)
     assert [sentence.tolist() for sentence in collected] == [[1, 2, 0, 1], [2]]
-    labels, is_scored = kind.lay_out(rows, len(rows) + 1, 16)
+    labels, is_scored = task_type.make_labels(rows, len(rows) + 1, 16)
     assert (
         is_scored.sum() == (0 if UNKNOWN in tags else 5)
         and not is_scored[-1].any()
         and (labels[-1] == -1).all()
     )
-    assert [kind.is_labelled(example) for example in examples] == [UNKNOWN not in tags] * 2
+    assert [task_type.is_labelled(example) for example in examples] == [UNKNOWN not in tags] * 2
 
 
 def test_an_unlabelled_row_is_not_scored():
     for name, dtype in (("classification", np.int32), ("regression", np.float32)):
-        labels, is_scored = kind_of(name).lay_out(
+        labels, is_scored = make_type(name).make_labels(
             [EncodedExample(np.ones(3), 1, 0), EncodedExample(np.ones(3), None, 1)], 4, 8
         )
         assert (
@@ -70,9 +70,9 @@ def test_files_for_the_leaderboard_of_glue(tmp_path):
         {"train": labelled, "test_matched": unlabelled, "test": unlabelled, "validation_matched": labelled},
         [],
     )
-    kind = make_task_type(task, labels)
+    task_type = make_task_type(task, labels)
     for split in ("test_matched", "test", "validation_matched"):
-        write_predictions(tmp_path, kind, task, data, split, [2, 0])
+        write_predictions(tmp_path, task_type, task, data, split, [2, 0])
     assert {path.name for path in tmp_path.iterdir()} == {
         "test_matched.tsv",
         "MNLI-m.tsv",
@@ -95,15 +95,15 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
     questions = [question("x", ("Peter",)), question("y", () if impossible else ("ran",), impossible)]
     data = TaskData((), {"train": questions, "test": questions}, [])
     answers = [Answer("Peter", 1.0, -3.0, []), Answer("Peter\nran.", 1.0, 2.0, [])]
-    kind = make_task_type(task, ())
-    write_predictions(tmp_path, kind, task, data, "test", answers)
+    task_type = make_task_type(task, ())
+    write_predictions(tmp_path, task_type, task, data, "test", answers)
     assert json.loads((tmp_path / "test.json").read_text()) == {
         "x": "Peter",
         "y": "" if impossible else "Peter\nran.",
     }
     assert (tmp_path / "test_null_odds.json").exists() == impossible
     assert (tmp_path / "test.tsv").read_text() == "index\tprediction\n0\tPeter\n1\tPeter ran.\n"
-    scores = kind.score(questions, answers)
+    scores = task_type.score(questions, answers)
     assert next(iter(scores)) == "exact_match" and scores["exact_match"] == (1.0 if impossible else 0.5)
     with pytest.raises(
         ValueError, match=r"config\.task\.metrics: got accuracy, expected some of exact_match, f1"
@@ -111,8 +111,8 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
         make_task_type(task | {"metrics": ("accuracy",)}, ()).score(questions, answers)
 
 
-def test_answers_are_read_off_the_context():
-    kind = make_task_type(task_of(kind="question_answering", max_query_length=8, doc_stride=4), ())
+def test_answers_are_texts_of_the_context():
+    task_type = make_task_type(task_of(kind="question_answering", max_query_length=8, doc_stride=4), ())
 
     class Characters:
         special = SPECIAL
@@ -130,20 +130,20 @@ def test_answers_are_read_off_the_context():
         )
 
     asked = [question("x", ("ran",))._replace(start=6, answer="ran")]
-    rows, _ = kind.encode(Characters(), asked, 16)
+    rows, _ = task_type.encode(Characters(), asked, 16)
     assert len(rows) == 2  # the context has ten tokens, a window room for nine
-    labels, is_scored = kind.lay_out(rows, 3, 32)
+    labels, is_scored = task_type.make_labels(rows, 3, 32)
     assert is_scored.tolist() == [True, True, False]
     outputs = []
     for label in labels[:2]:
         start, end = np.zeros(32), np.zeros(32)
         start[label[0]], end[label[1]] = 9.0, 9.0
         outputs.append(IndependentOutputs(start, end))
-    assert [answer.text for answer in kind.collect(asked, rows, outputs)] == ["ran"]
+    assert [answer.text for answer in task_type.collect(asked, rows, outputs)] == ["ran"]
 
 
 @pytest.mark.parametrize("model", [tiny_export.electra_model(), tiny_export.deberta_model()])
-def test_a_saved_model_comes_back_and_takes_the_place_of_an_older_one(data, tmp_path, model):
+def test_a_saved_model_reads_back_and_replaces_an_older_one(data, tmp_path, model):
     encoder, tokenizer = (
         make_pretraining_config(model).discriminator,
         load_tokenizer(str(data / "tokenizer_corpus")),
@@ -164,7 +164,7 @@ def test_a_saved_model_comes_back_and_takes_the_place_of_an_older_one(data, tmp_
     assert saved.encoder == encoder and saved.description == {"labels": ["a"], "metrics": {"f1": 0.2}}
     assert saved.tokenizer.fingerprint == tokenizer.fingerprint
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["x"]
-    for name, array in flatten(params).items():
-        np.testing.assert_array_equal(flatten(saved.params)[name], array)
+    for name, array in flatten_dict(params, sep="/").items():
+        np.testing.assert_array_equal(flatten_dict(saved.params, sep="/")[name], array)
     with pytest.raises(FileNotFoundError, match=r"no model\.json in it, expected a directory under models/"):
         load_model(tmp_path)

@@ -1,5 +1,4 @@
-"""Exports loaded with `transformers` 5 and 4: exact where they should be, whole or not there, and checks that
-see sabotage."""
+"""Exports in `transformers` 5 and 4: exact outputs, all files or none, and checks that find sabotage."""
 
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ from support.tiny_export import PLAIN, VARIANTS
 
 
 def batch(model):
-    """(ids, what transformers takes): two rows with padding; token types where there are some."""
+    """(ids, our inputs, arguments for transformers): two padded rows; token types if the model has them."""
     ids = (
         np.random.default_rng(1).integers(5, tiny_export.VOCAB, size=(2, tiny_export.LENGTH)).astype(np.int32)
     )
@@ -47,13 +46,13 @@ def batch(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_transformers_computes_what_was_trained(name, exports):
-    """Against the training model itself, which knows nothing of exports."""
-    model, objective, choices, folders = VARIANTS[name]
+def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
+    """Against the training model, which does not use the export code."""
+    model, objective, options, folders = VARIANTS[name]
     directory, params = exports[name]
     ids, inputs, arguments = batch(model)
     # bfloat16 keeps 8 bits: about three digits of every weight.
-    tolerance = 1e-5 if choices.dtype == "float32" else 0.05
+    tolerance = 1e-5 if options.dtype == "float32" else 0.05
     real = ids != 0
     training_model = (MaskedLanguageModel if objective == "mlm" else PretrainingModel)(
         make_pretraining_config(model)
@@ -65,7 +64,7 @@ def test_transformers_computes_what_was_trained(name, exports):
         path = directory / "discriminator"
         if name.startswith("electra"):
             got = transformers.ElectraForPreTraining.from_pretrained(path).float()(**arguments).logits
-        elif choices.custom_code or name == "relative":
+        elif options.custom_code or name == "relative":
             got = transformers.AutoModelForPreTraining.from_pretrained(path, trust_remote_code=True)(
                 **arguments
             ).logits
@@ -83,7 +82,7 @@ def test_transformers_computes_what_was_trained(name, exports):
         np.testing.assert_allclose(
             got.detach().numpy()[real], np.asarray(expected)[real], atol=tolerance, rtol=0
         )
-    if "generator" in folders and not choices.inexact_generator:
+    if "generator" in folders and not options.inexact_generator:
         positions = jnp.tile(jnp.arange(ids.shape[1])[None], (2, 1))
         x, table, bias = training_model.apply(
             {"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate"
@@ -103,23 +102,21 @@ def test_transformers_computes_what_was_trained(name, exports):
 @pytest.mark.slow
 def test_a_run_computed_in_bfloat16_is_compared_in_float32(data, tmp_path):
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model(dtype="bfloat16"))
-    assert export_run(
-        run, None, tmp_path / "out", tiny_export.PLAIN
-    )  # or what it is compared with would be rounded
+    # Otherwise the recorded outputs would be rounded, and the verification would fail.
+    assert export_run(run, None, tmp_path / "out", tiny_export.PLAIN)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes", "relative"])
-def test_users_classes_and_pipelines(name, exports):
+def test_user_facing_classes_and_pipelines(name, exports):
     directory, _ = exports[name]
     trust = {"trust_remote_code": True} if name == "relative" else {}
     model, loading = transformers.AutoModel.from_pretrained(
         directory / "discriminator", output_loading_info=True, **trust
     )
     assert not loading["missing_keys"] and not loading["mismatched_keys"]
-    assert all(
-        "discriminator_predictions" in key for key in loading["unexpected_keys"]
-    )  # the head, which this class has not
+    # This class does not have the head.
+    assert all("discriminator_predictions" in key for key in loading["unexpected_keys"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "discriminator", **trust)
     tokens = tokenizer(["one sentence", "and a pair"], ["", "of them"], padding=True, return_tensors="pt")
     states = model(**tokens).last_hidden_state
@@ -131,8 +128,8 @@ def test_users_classes_and_pipelines(name, exports):
 
 
 @pytest.mark.slow
-def test_a_model_with_code_of_its_own_says_so_and_never_loads_without(exports):
-    """Nothing takes it for an ELECTRA and leaves its bias out. The lines of the cards run."""
+def test_a_model_with_custom_code_states_it_and_never_loads_without_it(exports):
+    """Nothing loads it as an ELECTRA without the bias. The Python in the cards runs."""
     directory, _ = exports["relative"]
     with pytest.raises(ValueError, match="trust_remote_code"):
         transformers.AutoModel.from_pretrained(directory / "discriminator", trust_remote_code=False)
@@ -177,7 +174,7 @@ def test_transformers_4_agrees(exports):
 
 
 @pytest.mark.slow
-def test_an_export_again_is_the_same_bytes(exports, tmp_path):
+def test_exporting_twice_gives_the_same_bytes(exports, tmp_path):
     directory, _ = exports["deberta_gdes"]
     export_run(directory.parent / "runs" / "deberta_gdes", 0, tmp_path / "again", PLAIN)
     for path in directory.rglob("*"):
@@ -273,7 +270,7 @@ SABOTAGE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "sabotage", "found"), SABOTAGE)
-def test_verify_names_what_was_changed(model, sabotage, found, exports, tmp_path):
+def test_verify_names_the_change(model, sabotage, found, exports, tmp_path):
     name, _, role = model.partition("/")
     directory = tmp_path / role
     shutil.copytree(exports[name][0] / role, directory)
@@ -286,7 +283,7 @@ def test_verify_names_what_was_changed(model, sabotage, found, exports, tmp_path
 
 
 def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
-    """A mistake in the table of names, as it would be made there."""
+    """With a mistake in the table of names."""
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
     to_file = export.to_file
 
@@ -298,7 +295,7 @@ def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
         )(arrays)
 
     monkeypatch.setattr(export, "to_file", mistaken)
-    with pytest.raises(ValueError, match="failed its verification, and was not kept"):
+    with pytest.raises(ValueError, match="failed its verification and was not kept"):
         export_run(run, None, tmp_path / "out", PLAIN)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -355,5 +352,5 @@ def test_export_without_pytorch_and_transformers(data, tmp_path, environment):
         timeout=300,
         check=False,
     )
-    assert verified.returncode == 1 and "ImportError: No module named 'torch'" in verified.stderr
+    assert verified.returncode == 1 and "error: No module named 'torch'" in verified.stderr
     assert "`pip install torch transformers`" in verified.stderr and "Traceback" not in verified.stderr

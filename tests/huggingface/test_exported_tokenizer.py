@@ -1,4 +1,4 @@
-"""Exported tokenizers: `AutoTokenizer` of transformers 4 and 5 gives the ids that training gave."""
+"""Exported tokenizers: `AutoTokenizer` of transformers 4 and 5 gives the ids of training."""
 
 import json
 import pydoc_data.topics
@@ -19,7 +19,7 @@ from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS, normalize_text
 from data_pipelines.tokenizers.train import MODEL_TYPES, train_tokenizer
-from electra_jax.huggingface.tokenizer import TRAINED_FILE, _vocabulary, write_tokenizer
+from electra_jax.huggingface.tokenizer import TRAINED_FILE, vocabulary_text, write_tokenizer
 from support import aside, tokenizer_answers
 
 LINES = [
@@ -85,11 +85,11 @@ CASES = [
 ]
 MAX_LENGTH = 512
 
-# `tokenizers` takes its normal forms from an older Unicode than any Python this project runs on, and its
-# letter case from a newer one. Differences between the two that no normalisation written for it can remove:
+# `tokenizers` takes its normal forms from an older version of Unicode than any supported Python, and its
+# letter case from a newer one. Two differences cannot be removed by normalisers:
 THEIR_NFKC, THEIR_LOWERCASE = tokenizers.normalizers.NFKC(), tokenizers.normalizers.Lowercase()
 EVERY_CHARACTER = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000]
-# marks whose place among other marks it does not know: "x" + one of these + a known mark is not put in order,
+# marks that it does not reorder: "x" + one of these + a known mark;
 UNORDERED_MARKS = {
     mark
     for mark in filter(unicodedata.combining, EVERY_CHARACTER)
@@ -99,7 +99,7 @@ UNORDERED_MARKS = {
         for text in (f"x{mark}{known}", f"x{known}{mark}")
     )
 }
-# and capital letters that are no characters yet to this Python.
+# and capital letters that this Python does not know yet.
 NEWER_CAPITALS = {
     letter
     for letter in EVERY_CHARACTER
@@ -108,7 +108,7 @@ NEWER_CAPITALS = {
 
 
 class Exported(NamedTuple):
-    """A tokenizer of ours and what was written of it."""
+    """A tokenizer of ours and its export."""
 
     ours: Tokenizer
     directory: Path
@@ -117,16 +117,16 @@ class Exported(NamedTuple):
 
 def _export(source: Path, directory: Path, model_type: str | None = None) -> Exported:
     directory.mkdir()
-    if model_type is not None:  # AutoTokenizer looks at the model beside it
+    if model_type is not None:  # AutoTokenizer reads the model type beside it
         (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
     write_tokenizer(source, directory, model_max_length=MAX_LENGTH)
     theirs = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-    theirs.encode_special_tokens = True  # text that spells a special token is ordinary text, as it is to ours
+    theirs.encode_special_tokens = True  # like ours: text that spells a special token is ordinary text
     return Exported(load_tokenizer(str(source)), directory, theirs)
 
 
 def _wordpiece(path: Path) -> None:
-    """A vocab.txt: the words of LINES that come most often, and every character."""
+    """Write a vocab.txt of the most frequent words of LINES and every character."""
     words = Counter(word for line in LINES for word in line.split() if word.isalpha())
     characters = sorted({character for line in (*LINES, *OTHER_LINES) for character in line} - {" "})
     pieces = [
@@ -145,7 +145,7 @@ def _wordpiece(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Name → tokenizer and export, one of every kind."""
+    """Name → tokenizer and export, one of every type."""
     root = tmp_path_factory.mktemp("tokenizers")
     found = {}
     for model_types, (kind, byte_fallback, normalization) in zip(
@@ -181,7 +181,7 @@ def _differences(tokenizer: Exported, texts: list[str]) -> list[tuple[str, list[
     ]
 
 
-def test_ids_of_real_and_nasty_text(exported):
+def test_ids_of_real_text_and_edge_cases(exported):
     spelled = ["[MASK]", "a[CLS]b [SEP]", "[UNK][PAD]"]
     for name, tokenizer in exported.items():
         assert _differences(tokenizer, [*LINES[::2], *OTHER_LINES, *EDGE, *spelled, *DOCUMENTS]) == [], name
@@ -201,7 +201,7 @@ def test_ids_of_any_text(exported, text, data):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_every_character_is_normalised_alike(exported, normalization):
+def test_every_character_is_normalised_the_same(exported, normalization):
     normalizer = exported[f"bpe-{normalization}"].theirs.normalizer
     allowed = NEWER_CAPITALS if normalization == "nfkc_lowercase" else set()
     characters = [character for character in EVERY_CHARACTER if character not in allowed and character != "|"]
@@ -216,7 +216,7 @@ def test_every_character_is_normalised_alike(exported, normalization):
         ][:10]
 
 
-def test_what_stays_different_is_little():
+def test_remaining_differences_are_few():
     assert len(UNORDERED_MARKS) < 200 and len(NEWER_CAPITALS) < 100
 
 
@@ -253,7 +253,7 @@ def _check_answers(name: str, ours: Tokenizer, texts: list[str], answers: dict) 
     assert [
         (text, got) for text, got, row in zip(texts, answers["ids"], wrapped, strict=True) if got != row
     ] == [], name
-    # [UNK] is a special token to transformers: text without special tokens lacks it, while ours shows it.
+    # transformers treats [UNK] as a special token and drops it from decoded text; our text shows it.
     assert [
         (got, row)
         for got, row in zip(answers["decoded"], ids, strict=True)
@@ -288,7 +288,7 @@ def test_the_library_alone_finds_special_tokens(exported):
 
 
 def assert_given_back(export, directory, again):
-    """The export is adopted as the tokenizer directory that it was made of."""
+    """Adopting the export restores the original tokenizer directory."""
     adopt_tokenizer(export, again, lowercase=None)
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
         path.name: path.read_bytes() for path in directory.iterdir()
@@ -324,10 +324,10 @@ def test_files(exported, tmp_path):
     )
     config = json.loads((exported["wordpiece"].directory / "tokenizer_config.json").read_text())
     assert config["do_lower_case"] is False
-    assert _vocabulary({"c": 3, "a": 0, "b": 1}) == "a\nb\n\nc\n"
+    assert vocabulary_text({"c": 3, "a": 0, "b": 1}) == "a\nb\n\nc\n"
 
 
-def test_a_tokenizer_json_that_lacks_something_is_completed_and_can_be_had_back(exported, tmp_path):
+def test_an_incomplete_tokenizer_json_is_completed_and_can_be_restored(exported, tmp_path):
     lacking = tokenizers.Tokenizer.from_file(str(exported["wordpiece"].directory / "tokenizer.json"))
     lacking.post_processor = tokenizers.processors.Sequence([])
     lacking.enable_truncation(4)
@@ -343,8 +343,8 @@ def test_a_tokenizer_json_that_lacks_something_is_completed_and_can_be_had_back(
     assert_given_back(tmp_path / "out", tmp_path / "t", tmp_path / "again")
 
 
-def test_special_and_byte_pieces_are_not_found_in_text_whose_characters_are_unknown(tmp_path):
-    """`tokenizers` prefers them to an unknown character, whatever their score."""
+def test_special_and_byte_pieces_are_not_found_in_text_of_unknown_characters(tmp_path):
+    """`tokenizers` prefers such pieces to an unknown character, whatever their score."""
     words = [
         word
         for line in LINES

@@ -1,5 +1,4 @@
-"""google-research/electra's TensorFlow checkpoints, written and read by TensorFlow in processes of their
-own."""
+"""google-research/electra's TensorFlow checkpoints, written and read by TensorFlow in other processes."""
 
 import subprocess
 import sys
@@ -27,8 +26,7 @@ tf.raw_ops.SaveV2(prefix=sys.argv[2], tensor_names=[name.replace("|", "/") for n
 
 
 def google_name(name: str, role: str) -> str:
-    """The rule of transformers' converter (models/electra, load_tf_weights_in_electra, up to 4.57), from
-    right to left."""
+    """The inverse of the rule of transformers' converter (load_tf_weights_in_electra, up to 4.57)."""
     scope = "electra" if role == "discriminator" or name.startswith("electra.embeddings.") else "generator"
     name = name.replace("electra.", f"{scope}.", 1).replace("encoder.layer.", "encoder.layer_")
     name = name.replace("dense_prediction", "dense_1").replace(
@@ -53,7 +51,7 @@ def run_aside(*command):
 
 @pytest.mark.slow
 def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
-    # Google's rule: heads of 64.
+    # Google's code fixes the head size at 64.
     model = tiny_export.electra_model(discriminator=encoder_shape(128, 2), generator=encoder_shape(64, 2))
     run, params = tiny_export.make_run(tmp_path / "run", data, model)
     export_run(run, None, tmp_path / "out", tiny_export.PLAIN)
@@ -80,7 +78,7 @@ def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
     ]
     outcome = run_aside(*command)
     assert outcome.returncode == 0, outcome.stderr
-    assert "embeddings: tied" in outcome.stdout and "made anew" not in outcome.stdout
+    assert "embeddings: tied" in outcome.stdout and "newly initialised" not in outcome.stdout
     imported = load_run(tmp_path / "imported")
     assert imported.config["model"]["generator"] == model["generator"]
     jax.tree.map(np.testing.assert_array_equal, imported.params, params)
@@ -91,8 +89,10 @@ def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
     assert "Traceback" not in wrong.stderr and not (tmp_path / "no").exists()
 
 
-def test_without_tensorflow_the_message_says_so(tmp_path):
+def test_the_error_without_tensorflow_names_it(tmp_path):
     from electra_jax.huggingface.readers import read_google
 
-    with pytest.raises(ImportError, match="needs TensorFlow to be read: `pip install tensorflow`"):
+    with pytest.raises(
+        ImportError, match="reading a TensorFlow checkpoint needs TensorFlow: `pip install tensorflow`"
+    ):
         read_google(tmp_path / "model.ckpt-7")

@@ -1,4 +1,4 @@
-"""Imports: exports come back as they were, other people's files are read, and training goes on from them."""
+"""Imports: our exports are restored exactly, files of other projects are read, and training continues."""
 
 import json
 import shutil
@@ -35,17 +35,17 @@ from support.tiny_export import PLAIN, VARIANTS
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
-    model, _, choices, folders = VARIANTS[name]
+def test_export_import_export_gives_the_same_bytes(name, exports, tmp_path):
+    model, _, options, folders = VARIANTS[name]
     directory, params = exports[name]
     notes = import_checkpoint(directory, tmp_path / "imported", DEFAULT)
     assert not any("not used" in note for note in notes), notes
     imported = load_run(tmp_path / "imported")
     assert imported.config["model"]["embedding_sharing"] == model["embedding_sharing"]
-    again = export_run(tmp_path / "imported", None, tmp_path / "again", choices)
+    again = export_run(tmp_path / "imported", None, tmp_path / "again", options)
     assert [path.name for path in again] == folders
     for path in directory.rglob("*"):
-        # What was recorded depends on a generator that, where none was exported, was made anew.
+        # What was recorded depends on the generator, which is newly initialised if none was exported.
         is_comparable = path.suffix == ".safetensors" and (
             path.name != "verification.safetensors" or len(folders) == 2
         )
@@ -58,13 +58,13 @@ def test_export_import_export_is_the_same_bytes(name, exports, tmp_path):
             assert path.read_bytes() == (tmp_path / "again" / path.relative_to(directory)).read_bytes(), (
                 path.name
             )
-    if choices.dtype == "float32" and len(folders) == 2:
+    if options.dtype == "float32" and len(folders) == 2:
         before, after = evaluate(imported.config, params, imported.params)
         assert before == after
 
 
 def evaluate(config, *trees):
-    """Metrics of the held-out rows with each of some parameters, as training reports them."""
+    """Metrics on the held-out rows for each of several parameters, as training reports them."""
     objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
     rows = held_out_rows(config["data"]["datasets"])
@@ -74,8 +74,8 @@ def evaluate(config, *trees):
     ]
 
 
-def test_delta_that_gives_the_table_back():
-    """Every E_D that a float32 sum can reach is reached again from E_D − E_G, whatever their sizes."""
+def test_the_delta_restores_the_table():
+    """Every E_D that is a float32 sum is restored exactly from E_D − E_G, whatever the magnitudes."""
     config = make_pretraining_config(tiny_export.deberta_model())
     rng = np.random.default_rng(0)
     run = jax.tree.map(
@@ -103,7 +103,7 @@ def table_of(params):
 
 
 def bert(tmp_path, **changes):
-    """A tiny BERT of transformers, saved."""
+    """Save a tiny BERT of transformers."""
     torch.manual_seed(0)
     shape = {
         "vocab_size": tiny_export.VOCAB,
@@ -134,7 +134,7 @@ def states_of(run, ids):
 
 
 @pytest.mark.parametrize("generator", ["first_layers", "fresh"])
-def test_bert_becomes_a_discriminator_with_a_generator_made_here(generator, data, tmp_path):
+def test_bert_becomes_a_discriminator_with_a_new_generator(generator, data, tmp_path):
     model = bert(tmp_path)
     notes = import_checkpoint(
         tmp_path / "bert",
@@ -145,12 +145,10 @@ def test_bert_becomes_a_discriminator_with_a_generator_made_here(generator, data
     )
     text = "\n".join(notes)
     assert (
-        "discriminator: made anew, since the file lacks them: head/dense/bias" in text
+        "discriminator: newly initialised (not in the file): head/dense/bias" in text
         and "cls.predictions.bias" in text
     )
-    assert (
-        "1 layers, the discriminator's first" if generator == "first_layers" else "1 fresh layers"
-    ) in text
+    assert ("its first 1 layer" if generator == "first_layers" else "1 layer newly initialised") in text
     run = load_run(tmp_path / "run")
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
     with torch.no_grad():
@@ -166,7 +164,7 @@ def test_bert_becomes_a_discriminator_with_a_generator_made_here(generator, data
     assert generator == "fresh" or jax.tree.all(first)
 
 
-def test_bert_goes_on_as_a_masked_language_model(data, tmp_path):
+def test_bert_continues_as_a_masked_language_model(data, tmp_path):
     model = bert(tmp_path)
     notes = import_checkpoint(
         tmp_path / "bert",
@@ -175,11 +173,10 @@ def test_bert_goes_on_as_a_masked_language_model(data, tmp_path):
             tokenizer=data / "tokenizer_corpus", recipe="configs/electra.py:size=base,objective=mlm"
         ),
     )
-    assert not any("made anew" in note for note in notes)
+    assert not any("newly initialised" in note for note in notes)
     run = load_run(tmp_path / "run")
-    assert (
-        run.config["data"]["sequence_length"] == tiny_export.LENGTH
-    )  # the recipe's 512 is more than it has positions
+    # The recipe's 512 is more than the model's positions.
+    assert run.config["data"]["sequence_length"] == tiny_export.LENGTH
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
@@ -194,7 +191,7 @@ def test_bert_goes_on_as_a_masked_language_model(data, tmp_path):
     np.testing.assert_allclose(x @ table.T + bias[None, None], expected, atol=1e-5, rtol=0)
 
 
-def test_a_generator_alone_and_files_that_are_none_are_errors(data, tmp_path):
+def test_a_generator_alone_and_wrong_files_are_errors(data, tmp_path):
     run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
     export_run(run, None, tmp_path / "out", PLAIN)
     (tmp_path / "out" / "generator" / "training_config.json").unlink()
@@ -229,8 +226,8 @@ def test_a_generator_alone_and_files_that_are_none_are_errors(data, tmp_path):
 
 
 def microsoft(tmp_path, data):
-    """Microsoft's own files of a GDES run: the delta as `_weight`, an old sum as `weight`, pickled; and its
-    parameters."""
+    """Microsoft's own files of a GDES run, pickled: the delta as `_weight`, an old sum as `weight`. Returns
+    the directory and the run's parameters."""
     run, params = tiny_export.make_run(
         tmp_path / "run", data, tiny_export.deberta_model(decoder=True), "deberta_v3"
     )
@@ -261,9 +258,9 @@ def microsoft(tmp_path, data):
 
 def test_microsofts_own_files(data, tmp_path):
     out, params = microsoft(tmp_path, data)
-    choices = DEFAULT._replace(kind="microsoft", tokenizer=data / "tokenizer_corpus")
+    options = DEFAULT._replace(source_format="microsoft", tokenizer=data / "tokenizer_corpus")
     notes = import_checkpoint(
-        out, tmp_path / "both", choices._replace(generator=out / "pytorch_model.generator.bin")
+        out, tmp_path / "both", options._replace(generator=out / "pytorch_model.generator.bin")
     )
     assert "word embeddings: the generator's plus the delta" in notes
     run = load_run(tmp_path / "both")
@@ -276,7 +273,7 @@ def test_microsofts_own_files(data, tmp_path):
         for tree in (params, run.params)
     )
     jax.tree.map(np.testing.assert_array_equal, expected, got)
-    notes = import_checkpoint(out, tmp_path / "alone", choices)
+    notes = import_checkpoint(out, tmp_path / "alone", options)
     assert any("one update older" in note for note in notes)
     alone = to_published(load_run(tmp_path / "alone").params, run.model)["discriminator"].params
     np.testing.assert_allclose(table_of(alone), table_of(expected["discriminator"]) + 1.0, atol=1e-6)
@@ -286,11 +283,11 @@ def test_microsofts_own_files(data, tmp_path):
     with pytest.raises(
         ValueError, match=r"which are not in the file\. Give the generator's file with --generator"
     ):
-        import_checkpoint(out, tmp_path / "delta", choices)
+        import_checkpoint(out, tmp_path / "delta", options)
 
 
 class Opens:
-    """What a hostile file would do when it is unpickled."""
+    """Opens a file when it is unpickled, as a hostile checkpoint could."""
 
     def __init__(self, path):
         self.path = path
@@ -333,7 +330,7 @@ def test_a_new_vocabulary_keeps_the_rows_of_pieces_spelled_the_same(data, tmp_pa
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_an_import(data, environment, tmp_path):
+def test_training_continues_from_an_import(data, environment, tmp_path):
     source, params = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(), "deberta_v3")
     export_run(source, None, tmp_path / "out", PLAIN)
     command = [
@@ -350,7 +347,7 @@ def test_training_goes_on_from_an_import(data, environment, tmp_path):
     )
     assert imported.returncode == 0, imported.stderr
     assert imported.stdout.splitlines()[-1] == str(tmp_path / "imported")
-    going_on = [
+    continued_command = [
         sys.executable,
         "-m",
         "electra_jax.pretrain",
@@ -363,7 +360,7 @@ def test_training_goes_on_from_an_import(data, environment, tmp_path):
         "--config.eval.max_batches=2",
     ]
     outcome = subprocess.run(
-        going_on, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        continued_command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert outcome.returncode == 0, outcome.stderr
     assert f"starting from the parameters of {tmp_path / 'imported'}, step 0" in outcome.stderr
@@ -392,7 +389,7 @@ def test_training_goes_on_from_an_import(data, environment, tmp_path):
         ({"data": {"datasets": ["{data}/other"]}}, "was trained with another tokenizer"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(changes, message, data, tmp_path):
+def test_initial_parameters_that_do_not_fit_are_refused(changes, message, data, tmp_path):
     initial, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
     config = tiny_export.make_config(tiny_export.electra_model(), data)
     config["checkpoint"]["init_from"] = str(initial)
@@ -409,7 +406,7 @@ def test_a_start_that_does_not_fit_is_refused(changes, message, data, tmp_path):
 def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
     bert(tmp_path, vocab_size=tiny_export.VOCAB - 20)
     with pytest.raises(
-        ValueError, match=r"the tokenizer has 1\d\d entries, but the model embeddings for 108"
+        ValueError, match=r"the tokenizer has 1\d\d entries, but the model has embeddings for 108"
     ):
         import_checkpoint(
             tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus")
@@ -418,7 +415,7 @@ def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_needs_its_start_no_more(data, tmp_path):
+def test_a_started_run_no_longer_needs_its_initial_run(data, tmp_path):
     initial, _ = tiny_export.make_run(tmp_path / "initial", data, tiny_export.electra_model())
     config = tiny_export.make_config(tiny_export.electra_model(), data)
     config["checkpoint"] |= {"init_from": str(initial), "every": 1}
@@ -431,7 +428,7 @@ def test_a_run_that_goes_on_needs_its_start_no_more(data, tmp_path):
     assert pretrain(config, tmp_path / "run") == summary  # complete
 
 
-def test_a_single_row_is_enough_to_compare_on():
+def test_a_single_row_is_enough_for_a_comparison():
     rows = single_documents(np.array([[1, 9, 2, 0]]), SPECIAL, 2)
     np.testing.assert_array_equal(rows, [[1, 9, 2, 0], [1, 9, 9, 2]])
 
@@ -442,21 +439,21 @@ def test_sharded_safetensors_are_read(data, tmp_path):
     arrays = load_file(whole)
     names = sorted(arrays)
     parts = {"model-00001-of-00002.safetensors": names[:10], "model-00002-of-00002.safetensors": names[10:]}
-    choices = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe="configs/debug.py")
-    import_checkpoint(tmp_path / "bert", tmp_path / "one", choices)
+    options = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe="configs/debug.py")
+    import_checkpoint(tmp_path / "bert", tmp_path / "one", options)
     for part, chosen in parts.items():
         save_file({name: arrays[name] for name in chosen}, tmp_path / "bert" / part)
     (tmp_path / "bert" / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {name: part for part, chosen in parts.items() for name in chosen}})
     )
     whole.unlink()
-    import_checkpoint(tmp_path / "bert", tmp_path / "two", choices)
+    import_checkpoint(tmp_path / "bert", tmp_path / "two", options)
     jax.tree.map(
         np.testing.assert_array_equal, load_run(tmp_path / "one").params, load_run(tmp_path / "two").params
     )
 
 
-# By hand: of the pairs (replaced, original) 0.5 above 0.1 and 0.3, 0.3 above 0.1 and equal to 0.3.
+# Computed by hand: of the pairs (replaced, original) 0.5 above 0.1 and 0.3, 0.3 above 0.1 and equal to 0.3.
 def test_detection_auc():
     logits, is_replaced = np.array([0.1, 0.3, 0.3, 0.5]), np.array([0, 0, 1, 1])
     assert detection_auc(logits, is_replaced) == (2 + 1 + 0.5) / 4

@@ -1,5 +1,4 @@
-"""A real BERT checkpoint through all of it: import, its own WordPiece vocabulary, training that goes on, and
-export."""
+"""A real BERT checkpoint: import, its own WordPiece vocabulary, continued training, and export."""
 
 import json
 import pydoc_data.topics
@@ -35,14 +34,14 @@ TEXT = [
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """(directory of the checkpoint, the run made of it, what the import said)."""
+    """(directory of the checkpoint, the imported run, the notes of the import)."""
     root = tmp_path_factory.mktemp("bert")
     source = real_vocabulary.extract(root / "bert", (*real_vocabulary.FILES, *real_vocabulary.MODEL_FILES))
     notes = import_checkpoint(
         source,
         root / "run",
         ImportOptions(
-            kind="huggingface",
+            source_format="huggingface",
             generator=None,
             recipe=None,
             tokenizer=None,
@@ -56,11 +55,11 @@ def imported(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_real_weights_give_the_states_of_transformers_on_real_text(imported):
+def test_real_weights_give_the_hidden_states_of_transformers_on_real_text(imported):
     source, run, notes = imported
     assert (
-        "generator: made here: the discriminator's embeddings, 3 layers, the discriminator's first, a "
-        "fresh head" in notes
+        "generator: not in the files; made of the discriminator's embeddings, its first 3 layers, and a new "
+        "head" in notes
     )
     loaded = load_run(run)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -88,12 +87,11 @@ def test_real_weights_give_the_states_of_transformers_on_real_text(imported):
 
 
 @pytest.mark.slow
-def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported, tmp_path, monkeypatch):
+def test_training_continues_in_its_vocabulary_and_the_result_is_exported(imported, tmp_path, monkeypatch):
     _, run, _ = imported
     one = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
-    monkeypatch.setattr(
-        run_inputs, "make_mesh", lambda _: one
-    )  # eight on two cores would wait for each other
+    # Eight devices on two cores would wait for each other.
+    monkeypatch.setattr(run_inputs, "make_mesh", lambda _: one)
     (tmp_path / "text.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
     settings = CorpusSettings(
         train=[str(tmp_path / "text.txt")],
@@ -112,7 +110,7 @@ def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported,
     summary = pretrain(config, tmp_path / "continued")
     assert summary["steps"] == 2 and np.isfinite(summary["heldout_rtd_loss"])
     discriminator, generator = export_run(tmp_path / "continued", None, tmp_path / "out", PLAIN)
-    # Nothing else than the vocabulary that came in goes out.
+    # The export has the vocabulary of the import.
     tokenizer = transformers.AutoTokenizer.from_pretrained(discriminator)
     assert tokenizer("replaced [MASK] detection")["input_ids"] == [101, 2999, 103, 10788, 102]
     assert (discriminator / "vocab.txt").read_text().split("\n")[103] == "[MASK]"
@@ -121,4 +119,4 @@ def test_training_goes_on_in_its_vocabulary_and_the_result_is_exported(imported,
     card = (discriminator / "README.md").read_text()
     session = json.loads((tmp_path / "continued" / "sessions.jsonl").read_text())
     assert "2 steps of 8 rows of 64 tokens" in card and "text.txt" in card and session["devices"] in card
-    assert f"Pre-training went on from {run}" in card and f"{summary['heldout_rtd_auc']:.4f}" in card
+    assert f"Pre-training continued from {run}" in card and f"{summary['heldout_rtd_auc']:.4f}" in card

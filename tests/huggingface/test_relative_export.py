@@ -1,4 +1,4 @@
-"""The code that travels with a model that has a relative bias, and what of a run is not published."""
+"""The code that travels with a model that has a relative bias, and the modules that are not exported."""
 
 import functools
 import json
@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from data_pipelines.json_files import write_json
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TASKS, from_config_json, to_config_json
 from electra_jax.huggingface.custom_code import modeling_electra_relative_bias as code
-from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE, write_json
+from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import ELECTRA, to_file
 from electra_jax.huggingface.published_models import ROLES, PublishedModule, to_published
 from electra_jax.huggingface.tokenizer import write_tokenizer
@@ -33,7 +34,7 @@ FROM_FILE = {"enhanced_mask_decoder": False, "dtype": "float32"}
 
 
 def torch_config(encoder):
-    """What the exported configuration comes to there."""
+    """The exported configuration, as an object of the custom class."""
     fields = to_config_json(encoder, "discriminator", pad_token_id=0, dtype="float32")
     return code.ElectraRelativeBiasConfig(
         **{name: value for name, value in fields.items() if name != "model_type"}
@@ -59,7 +60,7 @@ def test_both_have_the_same_bias(length):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_masks_of_every_form_get_the_bias(attention):
+def test_every_form_of_mask_gets_the_bias(attention):
     torch.manual_seed(0)
     config = torch_config(make_pretraining_config(tiny_export.relative_model()).discriminator)
     config._attn_implementation = attention
@@ -81,7 +82,7 @@ def test_masks_of_every_form_get_the_bias(attention):
     assert (same[0] - without).abs().max() > 0.1
 
 
-def test_every_class_of_the_map_is_in_the_file_and_the_configuration_comes_back():
+def test_every_class_of_auto_map_exists_and_the_configuration_is_restored():
     for positions in (True, False):
         encoder = make_pretraining_config(tiny_export.relative_model(positions=positions)).discriminator
         fields = json.loads(
@@ -99,7 +100,7 @@ def test_every_class_of_the_map_is_in_the_file_and_the_configuration_comes_back(
 
 
 def write_export(out, data):
-    """What an export of a run with objective "mcl" holds for an import, with random arrays; role →
+    """Write what an import reads of an exported run with objective "mcl", with random arrays; returns role →
     parameters."""
     section = tiny_export.relative_model(type_vocab_size=0, embedding_sharing="none")
     config, draw = make_pretraining_config(section), np.random.default_rng(0).normal
@@ -118,16 +119,15 @@ def write_export(out, data):
     return trees
 
 
-def test_an_import_takes_the_encoders_and_makes_the_heads_of_courses_anew(data, tmp_path):
+def test_an_import_reads_the_encoders_and_initialises_the_heads_of_courses(data, tmp_path):
     trees = write_export(tmp_path / "out", data)
     notes = import_checkpoint(tmp_path / "out", tmp_path / "imported", DEFAULT)
-    assert all(f"{name}: made anew, since exports do not have it" in notes for name in HEADS)
+    assert all(f"{name}: newly initialised (exports do not contain it)" in notes for name in HEADS)
     assert not any("not used" in note for note in notes)
     run = load_run(tmp_path / "imported")
     assert run.config["model"]["relative_bias"] == tiny_export.relative_model()["relative_bias"]
-    assert all(
-        isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(run.params)
-    )  # else the checkpoint lacks it
+    # A leaf that the checkpoint lacks would stay abstract.
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(run.params))
     assert set(HEADS) < set(run.params)
     again = to_published(jax.device_get(run.params), run.model)  # without those heads
     for role in ROLES:
@@ -137,7 +137,7 @@ def test_an_import_takes_the_encoders_and_makes_the_heads_of_courses_anew(data, 
 def test_an_unknown_module_is_refused():
     config = make_pretraining_config(tiny_export.relative_model())
     with pytest.raises(
-        ValueError, match=r"got the modules \['other_predictions'\], which no published model takes"
+        ValueError, match=r"got the modules \['other_predictions'\], which no published model has"
     ):
         to_published(
             {

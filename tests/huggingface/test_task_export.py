@@ -1,5 +1,5 @@
-"""Fine-tuned models exported for the task classes of `transformers` 5 and 4: exact, whole or not there, and
-checked."""
+"""Fine-tuned models in the task classes of `transformers` 5 and 4: exact outputs, all files or none, and
+checks that find sabotage."""
 
 import functools
 import shutil
@@ -22,7 +22,7 @@ from electra_jax.finetuning.encoders import load_encoder
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface import task_heads
-from electra_jax.huggingface.card import Publication
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.export import CARD_FILE, CONFIG_FILE, FINETUNING_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.task_checks import check_labels
 from electra_jax.huggingface.verify import verify
@@ -45,7 +45,7 @@ NUM_OUTPUTS = {"classification": 3, "regression": 1, "tagging": 4, "question_ans
 SCALE = 5.0
 UNSAID = Publication(None, None, None)
 ELECTRA, RELATIVE, DEBERTA = tiny_export.electra_model, tiny_export.relative_model, tiny_export.deberta_model
-# name: (config.model of the encoder, kind, head, dtype, class)
+# name: (config.model of the encoder, task type, head, dtype, class)
 VARIANTS = {
     "electra_classification": (
         ELECTRA(),
@@ -90,7 +90,7 @@ VARIANTS = {
         "float32",
         "ElectraForQuestionAnswering",
     ),
-    # As an encoder of BERT comes in: no projection of the embeddings; and trained in bfloat16.
+    # Like an imported BERT, without a projection of the embeddings; trained in bfloat16.
     "electra_wide": (
         ELECTRA(embedding_size=32, generator=WIDE, discriminator=WIDE, dtype="bfloat16"),
         "classification",
@@ -156,7 +156,7 @@ VARIANTS = {
         "DebertaV2ForSequenceClassification",
     ),
 }
-# With a layer that is not ours.
+# Exports with an inner layer that the trained head does not have.
 ADDED = (
     "electra_classification",
     "electra_regression",
@@ -167,7 +167,7 @@ ADDED = (
 
 
 def make_model(directory, data, model, kind, head, labels=None):
-    """A fine-tuned model with random parameters, off the trivial start of biases and LayerNorms."""
+    """A fine-tuned model with random parameters; biases and LayerNorms differ from their initial values."""
     encoder = make_pretraining_config(model).discriminator
     labels = LABELS[kind] if labels is None else labels
     task_model = TaskModel(encoder, SPECIAL, kind, len(labels) or NUM_OUTPUTS[kind], head, 0.2)
@@ -212,8 +212,7 @@ def make_model(directory, data, model, kind, head, labels=None):
 
 @pytest.fixture(scope="module")
 def made(data, tmp_path_factory):
-    """Name → (fine-tuned model, its export, verified with transformers 5 before it appeared), made when first
-    asked for."""
+    """Name → (fine-tuned model, its export), made on demand. The export was verified with transformers 5."""
     root = tmp_path_factory.mktemp("task_exports")
 
     @functools.cache
@@ -226,7 +225,7 @@ def made(data, tmp_path_factory):
 
 
 def fresh_rows():
-    """Three rows of random ids, one a pair, with padding."""
+    """Three padded rows of random ids; one is a pair."""
     ids = (
         np.random.default_rng(3).integers(5, tiny_export.VOCAB, size=(3, tiny_export.LENGTH)).astype(np.int32)
     )
@@ -239,8 +238,8 @@ def fresh_rows():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_transformers_computes_what_was_trained(name, made):
-    """The class that the export names, on rows it has not seen, against the trained model as it was saved."""
+def test_transformers_computes_the_outputs_of_the_trained_model(name, made):
+    """The class that the export names against the saved model, on rows that were not recorded."""
     section, kind, head, dtype, class_name = VARIANTS[name]
     source, directory = made(name)
     saved, ids = load_model(source), fresh_rows()
@@ -292,9 +291,8 @@ def test_transformers_computes_what_was_trained(name, made):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize("count", [1, 3, 16])
-def test_the_added_layer_changes_nothing(count, dtype, tolerance):
-    """For outputs small and large, of either sign, to the last digits that the format has, and where it fills
-    the width."""
+def test_the_added_layer_does_not_change_the_outputs(count, dtype, tolerance):
+    """For small and large outputs of both signs, to the precision of the format, and with all units used."""
     source = np.random.default_rng(0)
     kernel, bias = (
         source.normal(size=(32, count)).astype(np.float32),
@@ -318,7 +316,7 @@ def test_the_added_layer_changes_nothing(count, dtype, tolerance):
 @pytest.mark.parametrize(
     "name", ["electra_classification", "electra_wide", "relative_questions", "deberta_questions"]
 )
-def test_an_export_is_a_start_again(name, made, tmp_path):
+def test_an_export_can_be_fine_tuned_again(name, made, tmp_path):
     source, directory = made(name)
     initial, saved = load_encoder(str(directory), tmp_path / "tokenizer"), load_model(source)
     encoder = {part: saved.params[part] for part in ("embeddings", "encoder")}
@@ -339,7 +337,7 @@ def edit_labels(directory):
 
 
 def edit_description(directory):
-    """Labels that are swapped everywhere but in what was recorded."""
+    """Swap labels everywhere except in the recorded predictions."""
     edit_labels(directory)
     edit_json(directory / FINETUNING_FILE, labels=["middle", "low", "high"])
 
@@ -413,7 +411,7 @@ SABOTAGE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "sabotage", "found"), SABOTAGE)
-def test_verify_names_what_was_changed(name, sabotage, found, made, tmp_path, capsys):
+def test_verify_names_the_change(name, sabotage, found, made, tmp_path, capsys):
     directory = tmp_path / name
     shutil.copytree(made(name)[1], directory)
     convert.main(["verify", str(directory)])
@@ -426,7 +424,7 @@ def test_verify_names_what_was_changed(name, sabotage, found, made, tmp_path, ca
         convert.main(["verify", str(directory)])
 
 
-def test_labels_that_are_as_good_as_equal_may_differ():
+def test_labels_with_nearly_equal_logits_may_differ():
     recorded = np.float32([[1.0, 1.00001, 0.0], [2.0, 0.0, 1.0]])
     check = check_labels(recorded[:, [1, 0, 2]], recorded, ["b", "a"], {0: "a", 1: "b", 2: "c"})
     assert not check.is_passed and check.detail == "got 'b', expected 'a'"
@@ -457,7 +455,7 @@ USED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", USED)
-def test_the_card_says_what_is_true_and_its_lines_run(name, made, capsys):
+def test_the_card_is_right_and_its_code_runs(name, made, capsys):
     card = (made(name)[1] / CARD_FILE).read_text()
     assert "fresh weights in the shape of `base`" in card and "on `train.tsv` with seed 7" in card
     assert (
@@ -473,7 +471,7 @@ def test_the_card_says_what_is_true_and_its_lines_run(name, made, capsys):
 
 @pytest.mark.slow
 def test_transformers_4_agrees(made):
-    """The same checks, and the lines of the cards, in a process that imports transformers 4."""
+    """The same checks, and the Python in the cards, in a process that imports transformers 4."""
     script = (
         "import sys, pathlib, transformers\nfrom electra_jax.conversion.export_run import verify_all\n"
         "assert transformers.__version__.startswith('4.'), transformers.__version__\nfailed = [path for "
@@ -497,7 +495,7 @@ def test_transformers_4_agrees(made):
 
 
 @pytest.mark.slow
-def test_an_export_again_is_the_same_bytes(made, tmp_path):
+def test_exporting_twice_gives_the_same_bytes(made, tmp_path):
     source, directory = made("electra_classification")
     export_task(source, tmp_path / "again", "float32", UNSAID)
     assert sorted(path.name for path in directory.iterdir()) == sorted(
@@ -508,7 +506,7 @@ def test_an_export_again_is_the_same_bytes(made, tmp_path):
 
 
 def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
-    """A mistake in the conversion of the head, as it would be made there."""
+    """With a mistake in the conversion of the head."""
     source = make_model(tmp_path / "model", data, ELECTRA(), "classification", "published")
     with_inner_layer = task_heads.with_inner_layer
 
@@ -517,7 +515,7 @@ def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):
         return head | {"classifier": head["classifier"] | {"kernel": abs(head["classifier"]["kernel"])}}
 
     monkeypatch.setattr(task_heads, "with_inner_layer", mistaken)
-    with pytest.raises(ValueError, match="failed its verification, and was not kept"):
+    with pytest.raises(ValueError, match="failed its verification and was not kept"):
         export_task(source, tmp_path / "out", "float32", UNSAID)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -532,7 +530,7 @@ def test_what_cannot_be_exported_is_refused(data, tmp_path):
     for arguments, message in (
         (
             [f"--workdir={questions}"],
-            "ELECTRA's own head for questions.* the head that ElectraForQuestionAnswering has"
+            "ELECTRA's own head for questions.* the head of ElectraForQuestionAnswering"
             ".* --config.model.head=transformers",
         ),
         (

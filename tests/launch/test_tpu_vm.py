@@ -350,8 +350,8 @@ git -C CHECKOUT status --porcelain
 git -C CHECKOUT archive --format=tar.gz --output=ARCHIVE HEAD
 gcloud compute tpus tpu-vm scp ARCHIVE small:.electra_jax.tar.gz --worker=all ZONE
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=mkdir -p .electra_jax && \
-tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > .electra_jax/worker.new && mv .electra_jax/worker.new .electra_jax/worker.sh && \
-bash .electra_jax/worker.sh setup my-bucket' ZONE
+tar -xzOf .electra_jax.tar.gz launch/tpu_worker.sh > .electra_jax/worker.new && \
+mv .electra_jax/worker.new .electra_jax/worker.sh && bash .electra_jax/worker.sh setup my-bucket' ZONE
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh status' ZONE
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN \
 --config=c.py --workdir=bucket/runs/a --distributed' ZONE

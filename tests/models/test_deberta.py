@@ -18,7 +18,9 @@ from electra_jax.models.disentangled_attention import (
     relative_rows,
     skewed_positions,
 )
+from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.layers import LayerNorm
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.training.state import unbox
 from support.tiny import LENGTH, SPECIAL, deberta, deberta_section, key, rows
@@ -27,8 +29,7 @@ DISENTANGLED = deberta_section()["disentangled"]
 
 
 def init_params(config, length=LENGTH):
-    """Random parameters with biases, LayerNorms and deltas moved off their trivial start, so that a lost one
-    shows."""
+    """Random parameters, also of biases, LayerNorms and deltas, so that a missing one is noticed."""
     ids = jnp.asarray(rows(2, length))
     params = nn.meta.unbox(
         PretrainingModel(config).init(key(), ids, derive_inputs(ids, SPECIAL, 0), jnp.zeros((2, 1), int))
@@ -159,7 +160,7 @@ def test_agrees_with_transformers(length, conv, position_terms, monkeypatch):
     real = ids != 0
     logits = np.asarray(x @ table.T + bias[None, None])
     np.testing.assert_allclose(logits[real], output.logits.numpy()[real], atol=2e-5, rtol=0)
-    # The same states through the whole encoder class.
+    # The discriminator's encoder against the headless class.
     encoder = transformers.DebertaV2Model(transformers_config(config.discriminator)).eval()
     weights = torch_weights(params["discriminator"], params["discriminator_embeddings"])
     weights = {name.removeprefix("deberta."): weight for name, weight in weights.items()}
@@ -178,7 +179,7 @@ def hidden_states(model, ids, inputs):
     return model.discriminator(model.discriminator_embeddings(ids, inputs, False), inputs, False)
 
 
-# microsoft/DeBERTa's make_log_bucket_position, run.
+# Results of microsoft/DeBERTa's make_log_bucket_position.
 def test_log_buckets_as_released():
     expected = {
         0: 0,
@@ -202,9 +203,8 @@ def test_log_buckets_as_released():
     np.testing.assert_array_equal(log_bucket(-distances, 256, 512), [-bucket for bucket in expected.values()])
     config = make_pretraining_config(deberta_section()).generator.disentangled
     matrix = relative_rows(config, 5).matrix(5)
-    np.testing.assert_array_equal(
-        matrix[0], [4, 3, 2, 1, 0]
-    )  # i − j from 0 down to −4, counted from the lowest reachable row
+    # i − j from 0 down to −4, counted from the lowest reachable row.
+    np.testing.assert_array_equal(matrix[0], [4, 3, 2, 1, 0])
     np.testing.assert_array_equal(matrix[:, 0], [4, 5, 6, 7, 8])
 
 
@@ -240,7 +240,7 @@ def test_skew_equals_gather_in_value_and_gradient(length, buckets):
     np.testing.assert_allclose(results["skew"][0][0, 1, i, j], by_hand, atol=1e-5)
 
 
-# reference: the backbones as transformers instantiates them, heads not counted.
+# Parameters of the encoders in transformers, without heads.
 @pytest.mark.parametrize(
     "size, millions",
     [("xsmall", 70.68), ("small", 141.30), ("base", 183.83), ("large", 434.01), ("mdeberta", 278.22)],
@@ -261,7 +261,7 @@ def test_published_parameter_counts(size, millions):
 
 
 def test_enhanced_mask_decoder_by_hand():
-    """The last layer twice: keys and values from the layer before, queries and residual from the stream."""
+    """The last layer runs twice, with keys and values from the layer before and queries from the stream."""
     config = make_pretraining_config(deberta_section())
     params = init_params(config)
     ids = jnp.asarray(rows(2))
@@ -269,9 +269,6 @@ def test_enhanced_mask_decoder_by_hand():
 
     def by_hand(model, ids, inputs):
         embeddings, encoder = model.generator_embeddings, model.generator
-        from electra_jax.models.encoder import EncoderLayer
-        from electra_jax.models.layers import LayerNorm
-
         weights = params["generator"]
         relative = LayerNorm(1e-7, "embed", "float32").apply(
             {"params": weights["LayerNorm"]}, weights["rel_embeddings"]
@@ -290,7 +287,7 @@ def test_enhanced_mask_decoder_by_hand():
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-def test_packed_documents_do_not_see_each_other():
+def test_packed_documents_do_not_attend_to_each_other():
     config = make_pretraining_config(deberta_section(disentangled=DISENTANGLED | {"conv_kernel_size": 3}))
     params = init_params(config)
     ids = rows(1)
@@ -316,7 +313,8 @@ def test_packed_documents_do_not_see_each_other():
 
 
 def gradients(sharing, phase_losses):
-    """Gradients of all parameters under the sum of the chosen losses ("generator", "discriminator")."""
+    """Function from a path to the size of its gradients under the chosen losses ("generator",
+    "discriminator")."""
     objective = deberta(
         deberta_section(embedding_sharing=sharing),
         gen_weight=float("generator" in phase_losses),
@@ -340,7 +338,7 @@ def _at(tree, path):
     return _at(tree[path[0]], path[1:]) if path else tree
 
 
-def test_what_each_loss_reaches():
+def test_which_parameters_get_a_gradient_from_each_loss():
     word = ("generator_embeddings", "word_embeddings")
     for sharing, own in (("gdes", "delta"), ("none", "embedding")):
         rtd, mlm = gradients(sharing, ["discriminator"]), gradients(sharing, ["generator"])
@@ -354,7 +352,7 @@ def test_what_each_loss_reaches():
     assert rtd(*word) > 0.0 and mlm(*word) > 0.0 and rtd("generator") == 0.0
 
 
-def test_position_tables_are_shared_like_word_tables_when_the_input_has_them():
+def test_position_tables_of_the_input_are_shared_like_word_tables():
     section = deberta_section(
         embedding_sharing="gdes",
         disentangled=DISENTANGLED | {"position_biased_input": True, "enhanced_mask_decoder": False},

@@ -1,4 +1,4 @@
-"""The hashed dropout masks behave like independent coins."""
+"""The hashed dropout masks behave like independent coin flips."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def test_rates_are_binomial_along_every_axis(keep_prob, axes):
     kept = draw(3, keep_prob)
     count = np.prod([kept.shape[axis] for axis in axes])
     z = (kept.mean(axis=axes) - keep_prob) / np.sqrt(keep_prob * (1 - keep_prob) / count)
-    # Deviations of a true coin: variance 1, no outlier.
+    # For independent flips, z has variance 1 and no outliers.
     assert np.abs(z).max() < 5.5
     if z.size > 60:
         assert abs(np.square(z).mean() - 1) < 6 * np.sqrt(2 / z.size)

@@ -1,4 +1,4 @@
-"""Layers as a loop or one after the other, and what is computed again: never another result, less memory."""
+"""Unrolled and scanned layers with and without rematerialisation: the same results, less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ CHANGES = {
     "generator": SHAPE,
 }
 DISENTANGLED = deberta_section()["disentangled"]
-# name: (config.model, whether the last layer is the enhanced mask decoder); neither that nor what has a
-# convolution after it is in the loop.
+# Name: (config.model, whether the last layer is the enhanced mask decoder). That layer, and the one before a
+# convolution, are not part of the loop.
 ENCODERS = {
     "absolute": (model_section(**CHANGES), False),
     "decoder": (deberta_section(**CHANGES), True),
@@ -47,8 +47,7 @@ FORMS = (LayerExecution("unrolled", "dense"), LayerExecution("scanned", "full"))
 
 
 def gradient_of(name, execution, num_rows=4):
-    """(function of the parameters to a loss with dropout and its gradients, parameters) of an encoder on
-    embedded rows."""
+    """(function from parameters to a loss with dropout and its gradients, parameters) of an encoder."""
     section, has_decoder = ENCODERS[name]
     encoder = make_encoder(make_pretraining_config(section).discriminator, execution)
     inputs = derive_inputs(jnp.asarray(rows(num_rows)), SPECIAL, section["type_vocab_size"])
@@ -66,7 +65,7 @@ def gradient_of(name, execution, num_rows=4):
 
 
 @pytest.mark.parametrize("name", ["absolute", "decoder_and_convolution"])
-def test_every_form_computes_the_same_with_dropout(name):
+def test_every_execution_gives_the_same_results_with_dropout(name):
     function, params = gradient_of(name, UNROLLED)
     expected, expected_grads = jax.jit(function)(params)
     for execution in FORMS:
@@ -79,7 +78,7 @@ def test_every_form_computes_the_same_with_dropout(name):
 
 
 def count(jaxpr, name, times=1):
-    """How often a primitive is computed, its turns in loops counted."""
+    """How often a primitive is computed, with the iterations of loops."""
     total = 0
     for equation in jaxpr.eqns:
         inner = times * equation.params["length"] if equation.primitive.name == "scan" else times
@@ -88,23 +87,25 @@ def count(jaxpr, name, times=1):
     return total
 
 
-def figures(name, execution):
+def dots_and_gelus(name, execution):
+    """Number of matrix products and of GELUs in a loss and its gradients."""
     function, params = gradient_of(name, execution)
     jaxpr = jax.make_jaxpr(function)(params).jaxpr
     return count(jaxpr, "dot_general"), count(jaxpr, "erf")
 
 
-def test_a_policy_computes_again_what_it_says():
-    dots, gelus = figures("decoder", UNROLLED)
-    assert gelus == DEPTH + 1  # the decoder counts twice
-    again = {remat: figures("decoder", LayerExecution("unrolled", remat)) for remat in REMAT}
-    assert again["none"] == (dots, gelus)
-    assert again["dense"][1] == again["full"][1] == 2 * gelus
-    # Scores, their two terms of position, and the product with the values; with "full", those with
-    # parameters, too: queries and keys of the table and of the row, values, and three more.
-    assert again["dense"][0] - dots == 4 * gelus
-    assert again["full"][0] - dots == (4 + 8) * gelus
-    assert {remat: figures("decoder", LayerExecution("scanned", remat)) for remat in REMAT} == again
+def test_each_policy_recomputes_what_it_should():
+    dots, gelus = dots_and_gelus("decoder", UNROLLED)
+    assert gelus == DEPTH + 1  # the decoder runs twice
+    counts = {remat: dots_and_gelus("decoder", LayerExecution("unrolled", remat)) for remat in REMAT}
+    assert counts["none"] == (dots, gelus)
+    assert counts["dense"][1] == counts["full"][1] == 2 * gelus
+    # "dense": scores of content, two terms of position, the product with the values. "full" also recomputes
+    # the eight products with parameters: queries and keys of the table and of the row, values, and the three
+    # Dense layers.
+    assert counts["dense"][0] - dots == 4 * gelus
+    assert counts["full"][0] - dots == (4 + 8) * gelus
+    assert {remat: dots_and_gelus("decoder", LayerExecution("scanned", remat)) for remat in REMAT} == counts
 
 
 def test_scanning_compiles_one_layer_and_policies_need_less_memory():
@@ -124,7 +125,7 @@ def test_scanning_compiles_one_layer_and_policies_need_less_memory():
     assert memory["full"] < 0.8 * memory["dense"] < 0.64 * memory["none"]
 
 
-def test_an_unknown_form_is_named():
+def test_unknown_values_are_rejected():
     with pytest.raises(
         ValueError, match=r"config\.train\.remat: got 'some', expected one of \('none', 'dense', 'full'\)"
     ):

@@ -1,4 +1,4 @@
-"""Matrix products: values and gradients against plain einsum, and what rounding to bfloat16 leaves."""
+"""Matrix products, GELU, LayerNorm and attention weights: values and gradients against plain code."""
 
 import math
 
@@ -24,7 +24,7 @@ SPECS = {
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 3e-2)])
-def test_contract_agrees_with_einsum(spec, dtype, tolerance):
+def test_einsum_f32_agrees_with_einsum(spec, dtype, tolerance):
     keys = jax.random.split(jax.random.key(0), 3)
     x, y = (jax.random.normal(key, shape) for key, shape in zip(keys, SPECS[spec], strict=False))
     expected, pull_back = jax.vjp(lambda x, y: jnp.einsum(spec, x, y), x, y)
@@ -41,14 +41,14 @@ def test_sums_are_not_rounded_to_bfloat16():
         float(einsum_f32("BLD,DF->BLF", "bfloat16", ones, jnp.ones((4096, 1)) * (1 + 1 / 64))[0, 0, 0])
         == 4160.0
     )
-    # 4096 + 1 is not a bfloat16: a bfloat16 result would lose the one.
+    # A bfloat16 cannot hold 4096 + 1.
     assert (
         float(einsum_f32("BLD,DF->BLF", "bfloat16", ones.at[0, 0, 0].set(2.0), jnp.ones((4096, 1)))[0, 0, 0])
         == 4097.0
     )
 
 
-def test_gradients_have_the_dtypes_of_what_they_belong_to():
+def test_gradients_have_the_dtypes_of_their_operands():
     x, kernel = jnp.ones((1, 2, 4), jnp.bfloat16), jnp.ones((4, 3), jnp.float32)
     gradients = jax.grad(
         lambda x, kernel: einsum_f32("BLD,DF->BLF", "bfloat16", x, kernel).sum(), argnums=(0, 1)
@@ -69,7 +69,7 @@ def test_standardize_and_its_gradient_against_plain_differentiation():
         return centered / jnp.sqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-5)
 
     x, direction = (3.0 * jax.random.normal(jax.random.key(seed), (2, 5, 16)) + 1.0 for seed in range(2))
-    x = x.at[0, 0].set(0.5)  # a row without variance: epsilon decides
+    x = x.at[0, 0].set(0.5)  # a row without variance, where only epsilon counts
     (expected, pull_back), (got, pull_back_got) = (
         jax.vjp(f, x) for f in (plain, lambda x: standardize(1e-5, x))
     )

@@ -1,8 +1,7 @@
 """Log buckets, disentangled attention and the whole encoder against Microsoft's own package, DeBERTa 0.1.12.
 
-Its requirements cannot be installed any more (it asks for the retired name `sklearn`), and the modules used
-here need none of them but torch, numpy and packaging; so it is installed apart: pip install --no-deps
-DeBERTa==0.1.12
+Its requirements can no longer be installed (it asks for the retired name `sklearn`). The modules used here
+need only torch, numpy and packaging, so install it with `pip install --no-deps DeBERTa==0.1.12`.
 """
 
 import collections
@@ -41,9 +40,7 @@ def microsoft():
     them here.
     """
     package = find_spec("DeBERTa")
-    assert package, (
-        "no extra of setup.py can install what is compared with: pip install --no-deps DeBERTa==0.1.12"
-    )
+    assert package, "Microsoft's package is missing: pip install --no-deps DeBERTa==0.1.12"
     root = Path(package.origin).parent
     for name in ("deberta", "utils"):
         subpackage = types.ModuleType(f"DeBERTa.{name}")
@@ -61,7 +58,7 @@ def microsoft():
             }
         modules["da_utils"].np = types.SimpleNamespace(
             **vars(np), int=int
-        )  # gone since numpy 1.24; put back there alone
+        )  # removed in NumPy 1.24; restored for this module only
         yield types.SimpleNamespace(**modules)
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "DeBERTa"]:
@@ -121,7 +118,7 @@ def padded_inputs(length):
 
 
 def random_params(module, *args):
-    """Parameters of order one in their effect: scores spread, LayerNorms and biases away from their start."""
+    """Random parameters, also of biases and LayerNorms, large enough that attention is not uniform."""
     leaves, tree = jax.tree.flatten(nn.meta.unbox(module.init(key(), *args)["params"]))
     rng = np.random.default_rng(0)
     return jax.tree.unflatten(
@@ -213,9 +210,12 @@ def test_attention_is_microsofts(microsoft, length, attention, has_stream):
     config, inputs = our_config(), padded_inputs(length)
     hidden, table = draw(2, length, HIDDEN, seed=1), draw(2 * BUCKETS, HIDDEN, seed=2)
     stream = draw(2, length, HIDDEN, seed=3) if has_stream else hidden
-    module = attention(config, is_main_process=False)
+    module = attention(config, is_first_layer=False)
     params = random_params(module, stream, hidden, table, inputs, False)
-    params["output"] = {"kernel": jnp.eye(HIDDEN), "bias": jnp.zeros(HIDDEN)}  # lets the context through
+    params["output"] = {
+        "kernel": jnp.eye(HIDDEN),
+        "bias": jnp.zeros(HIDDEN),
+    }  # identity: the result is the context
     ours = jax.jit(lambda *args: module.apply({"params": params}, *args, False))(
         stream, hidden, table, inputs
     )
@@ -237,8 +237,8 @@ def test_attention_is_microsofts(microsoft, length, attention, has_stream):
 @pytest.mark.parametrize("conv_kernel_size", [0, 3])
 @pytest.mark.parametrize("has_decoder", [False, True], ids=["plain", "decoder"])
 def test_encoder_is_microsofts(microsoft, conv_kernel_size, has_decoder):
-    """Three layers, the normalised table and v2's convolution; the decoder is put together from the package's
-    layers, which has none of its own in this version."""
+    """Three layers, the normalised table and v2's convolution. The enhanced mask decoder, which this version
+    of the package does not have, is built from its layers."""
     length = 200
     config, inputs = our_config(conv_kernel_size), padded_inputs(length)
     real = np.asarray(inputs.is_token_BL)

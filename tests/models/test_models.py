@@ -10,14 +10,14 @@ from flax import linen as nn
 
 from configs import electra as electra_config
 from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
 from support.tiny import LENGTH, SPECIAL, key, model_section, rows
 
 
 def init_params(config, length=LENGTH):
-    """Random parameters with biases and LayerNorms moved off their trivial start, so that a lost one
-    shows."""
+    """Random parameters, also of biases and LayerNorms, so that a missing one is noticed."""
     ids = jnp.asarray(rows(2, length))
     params = nn.meta.unbox(
         PretrainingModel(config).init(key(), ids, derive_inputs(ids, SPECIAL, 2), jnp.zeros((2, 1), int))
@@ -91,9 +91,8 @@ def test_agrees_with_transformers(sharing):
     config = make_pretraining_config(model_section(embedding_sharing=sharing))
     params = init_params(config)
     rng = np.random.default_rng(0)
-    ids = rng.integers(5, 256, size=(3, LENGTH)).astype(
-        np.int32
-    )  # one document a row: [CLS] A [SEP] B [SEP] padding
+    # One document per row: [CLS] A [SEP] B [SEP] padding.
+    ids = rng.integers(5, 256, size=(3, LENGTH)).astype(np.int32)
     ids[:, 0] = 1
     for row, (middle, end) in enumerate([(7, 23), (3, 15), (10, 11)]):
         ids[row, [middle, end]] = 2
@@ -142,8 +141,7 @@ def test_agrees_with_transformers(sharing):
     np.testing.assert_allclose(np.asarray(judged)[real], expected_judged[real], atol=1e-5, rtol=0)
 
 
-# google-research/electra's sizes as transformers instantiates them; the README of that project rounds to
-# 14M/110M/335M.
+# Counts of google-research/electra's sizes in transformers; that project's README rounds to 14M, 110M, 335M.
 @pytest.mark.parametrize(
     "size, discriminator, generator",
     [("small", 13_549_057, 4_620_026), ("base", 109_483_009, 33_740_602), ("large", 335_142_913, 51_295_290)],
@@ -161,7 +159,7 @@ def test_published_parameter_counts(size, discriminator, generator):
     assert counts["embeddings"] + counts["generator"] + counts["generator_predictions"] == generator
 
 
-def test_packed_documents_do_not_see_each_other():
+def test_packed_documents_do_not_attend_to_each_other():
     config = make_pretraining_config(model_section())
     params = init_params(config)
     ids = rows(1)
@@ -193,7 +191,7 @@ def test_derived_inputs_by_hand():
     np.testing.assert_array_equal(inputs.token_types_BL, [[0, 0, 0, 0, 0, 0, 1, 1, 0, 0]])
 
 
-def test_every_local_head_starts_on_a_neighbour():
+def test_heads_attend_to_a_neighbour_after_local_initialisation():
     model = model_section(
         initializer="local",
         embedding_size=64,
@@ -204,8 +202,6 @@ def test_every_local_head_starts_on_a_neighbour():
     ids = jnp.asarray([[1, *range(10, 30), 2]])
     inputs = derive_inputs(ids, SPECIAL, 2)
     params = nn.meta.unbox(PretrainingModel(config).init(key(), ids, inputs, ids * 0))["params"]
-    from electra_jax.models.embeddings import Embeddings
-
     x = Embeddings(config.discriminator).apply({"params": params["embeddings"]}, ids, inputs, False)
     attention = params["discriminator"]["layer_0"]["attention"]
     query = jnp.einsum("BLD,DHK->BHLK", x, attention["query"]["kernel"])

@@ -1,5 +1,4 @@
-"""Packages installed beside the environment's own (launch/environment.sh), for processes that need other
-ones."""
+"""Processes that use other packages than the environment's (`install_aside` in launch/environment.sh)."""
 
 import os
 
@@ -9,8 +8,7 @@ VENV = ROOT / ".venv"
 
 
 def environment(name: str) -> dict[str, str]:
-    """Environment variables of a process of this Python that sees the packages in .venv/NAME first, and asks
-    no network."""
+    """Environment variables of a process that finds packages in .venv/NAME first, and uses no network."""
     assert (VENV / name / "installed").exists(), (
         f"no {name} in {VENV}: `bash launch/run_tests.sh` installs it"
     )
@@ -19,5 +17,5 @@ def environment(name: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",
-        "JAX_OPTIMIZATION_LEVEL": "O0",
-    }  # of the programs that the compilers make and nothing runs: seconds
+        "JAX_OPTIMIZATION_LEVEL": "O0",  # saves seconds: the compiled programs are not run
+    }

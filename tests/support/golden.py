@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from flax.traverse_util import flatten_dict
 
 from support.paths import ROOT
 
@@ -50,7 +51,7 @@ class Golden:
             text = json.dumps(recorded | {key: numbers}, indent=2, sort_keys=True)
             path.write_text(text + "\n", encoding="utf-8")
             return
-        got, expected = _flatten(numbers), _flatten(recorded.get(key, {}))
+        got, expected = (flatten_dict(each, sep="/") for each in (numbers, recorded.get(key, {})))
         wrong = [
             f"{key}/{place}: got {got.get(place)}, recorded {expected.get(place)}"
             for place in sorted(got.keys() | expected.keys())
@@ -102,10 +103,3 @@ def _ranges(numbers: list[int]) -> str:
         else:
             ranges.append([number])
     return ",".join("…".join(map(str, ends)) for ends in ranges)
-
-
-def _flatten(numbers: dict, above: str = "") -> dict[str, float]:
-    flat = {}
-    for name, value in numbers.items():
-        flat |= _flatten(value, f"{above}{name}/") if isinstance(value, dict) else {f"{above}{name}": value}
-    return flat

@@ -1,9 +1,9 @@
-"""The options of an import when none is given."""
+"""The default options of `convert import`."""
 
 from electra_jax.conversion.import_checkpoint import ImportOptions
 
 DEFAULT = ImportOptions(
-    kind="huggingface",
+    source_format="huggingface",
     generator=None,
     recipe=None,
     tokenizer=None,

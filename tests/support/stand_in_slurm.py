@@ -1,13 +1,12 @@
-"""Stand-ins for sbatch, srun, scontrol and scancel that keep their cluster in a directory, and that
-directory.
+"""Simulated sbatch, srun, scontrol and scancel that keep their cluster in a directory, and make it.
 
-They really run what they are told, as processes of this machine. The directory holds calls.jsonl, one
-[program, argv] a line; script.json, how the cluster is; jobs/N with what is known of job N: its options, the
-pids of its batch script and its tasks, and "ended", its state and exit code once it ended. Of the script:
+They execute jobs as processes of this machine. The directory holds calls.jsonl, one [program, argv] a line;
+script.json, the cluster's settings; jobs/N, the record of job N: its options, the pids of its batch script
+and its tasks, and "ended", its final state and exit code. Keys of the script:
   first_job   the number of the first job (1); JAX derives its port from it
   nodelist    the names of the nodes, as SLURM writes them (node[1-2])
-  refuse      what sbatch refuses the job with
-  no_requeue  whether jobs cannot be put back
+  refuse      the message with which sbatch refuses the job
+  no_requeue  whether jobs cannot be requeued
 """
 
 import contextlib
@@ -34,7 +33,7 @@ def main(program, argv):
 
 
 def split_options(argv):
-    """Options with their values, of which the last one counts, and what follows them."""
+    """(options with their values, the last one counts; the words after them)."""
     cut = next((index for index, word in enumerate(argv) if not word.startswith("--")), len(argv))
     return dict(word[2:].partition("=")[::2] for word in argv[:cut]), argv[cut:]
 
@@ -55,7 +54,7 @@ def sbatch(root, script, argv):
     (job / "tasks").mkdir(parents=True)
     (job / "batch").mkdir()
     (job / "options.json").write_text(json.dumps(directives | options))
-    (job / "slurm_script").write_bytes(Path(path).read_bytes())  # SLURM, too, runs a copy
+    (job / "slurm_script").write_bytes(Path(path).read_bytes())  # SLURM runs a copy, too
     if os.fork() == 0:
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -68,7 +67,7 @@ def sbatch(root, script, argv):
 
 
 def keep(script, job, options, arguments):
-    """What SLURM does for a job: run its script, and again when it was put back meanwhile."""
+    """Run a job's script as SLURM does, and again while it is requeued."""
     number, tasks = options["nodes"], int(options["ntasks-per-node"])
     nodelist = script.get("nodelist", f"node[1-{number}]")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
@@ -97,7 +96,7 @@ def keep(script, job, options, arguments):
         (job / "batch" / str(process.pid)).touch()
         code = process.wait()
         (job / "batch" / str(process.pid)).unlink()
-        while list((job / "tasks").iterdir()):  # as SLURM, which waits until all processes of a job are gone
+        while list((job / "tasks").iterdir()):  # SLURM waits until all processes of a job have ended
             time.sleep(0.01)
         if not (job / "requeued").exists():
             break
@@ -138,16 +137,15 @@ def srun(root, script, argv):
     for printer in printers:
         printer.start()
     codes = {}
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the tasks of a job that is cancelled have had theirs
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the tasks of a cancelled job have got theirs
     while len(codes) < len(processes):
         time.sleep(0.01)
         for process in processes:
             if process not in codes and process.poll() is not None:
                 (job / "tasks" / str(process.pid)).unlink()
                 codes[process] = process.returncode if process.returncode >= 0 else 128 - process.returncode
-                if (
-                    codes[process] and options.get("kill-on-bad-exit", "1") != "0"
-                ):  # the cluster's default, at the worst
+                # The worst default that a cluster may have.
+                if codes[process] and options.get("kill-on-bad-exit", "1") != "0":
                     for other in processes:
                         other.kill()
     for printer in printers:
@@ -172,7 +170,7 @@ def scontrol(root, script, argv):
     job = root / "jobs" / argv[1]
     if script.get("no_requeue") or "requeue" not in json.loads((job / "options.json").read_text()):
         return fail("Requested operation is presently disabled for job " + argv[1])
-    (job / "requeued").touch()  # also of a job that is being cancelled: SLURM revives it
+    (job / "requeued").touch()  # SLURM revives even a job that is being cancelled
     end(job)
     return 0
 
@@ -186,7 +184,7 @@ def end(job):
 def scancel(root, script, argv):
     options, (number,) = split_options(argv)
     job = root / "jobs" / number
-    if "signal" in options:  # goes to the tasks alone, as the one before the time limit
+    if "signal" in options:  # goes only to the tasks, as the one before the time limit
         for path in (job / "tasks").iterdir():
             send(path, signal.Signals[f"SIG{options['signal']}"])
         return 0
@@ -195,9 +193,9 @@ def scancel(root, script, argv):
     return 0
 
 
-# What the checkout has in place of an environment: `.venv/bin/python` writes down how it was called, then
-# does what the word of the job's start in the file "behaviour" says (an exit code, or run: until it is told
-# to stop), or else the last one.
+# In place of an environment, the checkout has a `.venv/bin/python` that records its call, then follows the
+# word of the job's start in the file "behaviour", or the last word: an exit code, or "run" until it is told
+# to stop.
 ENVIRONMENT = """make_environment() {
   mkdir -p .venv/bin
   cp launch/fake_python .venv/bin/python
@@ -207,11 +205,13 @@ ENVIRONMENT = """make_environment() {
 PYTHON = r"""
 import json, os, signal, sys, time
 from pathlib import Path
-root, rank, start = Path(os.environ["STAND_IN"]), int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+root, rank = Path(os.environ["STAND_IN"]), int(os.environ["SLURM_PROCID"])
+start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
 words = (root / "behaviour").read_text().split()
-names = ("SECRET", "no_proxy", "no_grpc_proxy", "CUDA_VISIBLE_DEVICES", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK")
+names = ["SECRET", "no_proxy", "no_grpc_proxy", "CUDA_VISIBLE_DEVICES"]
+names += ["SLURM_LOCALID", "SLURM_CPUS_PER_TASK"]
 line = json.dumps([rank, start, sys.argv[1:], os.getcwd(), {name: os.environ.get(name) for name in names}])
 print("training", flush=True)
 with (root / "started.jsonl").open("a") as started:
@@ -222,14 +222,14 @@ if word != "run":
 while not stopped:
     time.sleep(0.01)
 if rank == 0:
-    time.sleep(0.3)  # it takes longer than the others, for it writes
+    time.sleep(0.3)  # it takes longer than the others, since it writes
     print("saved", flush=True)
 sys.exit(143)
 """
 
 
 def make_sandbox(root):
-    """Make `root` the directory described above, with the programs in root/path."""
+    """Make `root` the directory described above; the programs are in root/path."""
     (root / "jobs").mkdir(parents=True)
     start = (
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\nfrom support import "

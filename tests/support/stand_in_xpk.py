@@ -1,10 +1,10 @@
-"""A stand-in for xpk that keeps its cluster in a directory, and that directory.
+"""A simulated xpk that keeps its cluster in a directory, and makes that directory.
 
-A workload's command goes the way that it goes with xpk 1.16: into a script within YAML, for GPUs into a
-quoted string there as well, then through Kubernetes, which replaces $(NAME) and $$, to bash; the containers
-are processes of this machine. The directory holds calls.jsonl, one argv a line; "refuse", what xpk says
-instead of creating a workload, if anything; workloads/N with the JobSet of that name, the pids of its
-containers in pods/, and "state"; images/NAME, the working directory of an image.
+A workload's command reaches its container as with xpk 1.16: it is written into a script within YAML, for
+GPUs also into a quoted string, then goes through Kubernetes, which replaces $(NAME) and $$, to bash.
+Containers are processes of this machine. The directory holds calls.jsonl, one argv a line; "refuse", if it
+exists, the message with which xpk refuses to create a workload; workloads/NAME with the JobSet, the pids of
+its containers in pods/, and "state"; images/NAME, the working directory of an image.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def name_type(value):
 
 
 def parse(argv):
-    """As xpk's own parser, of which it has the options that matter here."""
+    """Parse as xpk does, with the options that are used here."""
     parser = argparse.ArgumentParser(prog="xpk")
     verbs = (
         parser.add_subparsers(required=True).add_parser("workload").add_subparsers(dest="verb", required=True)
@@ -141,7 +141,7 @@ def create(root, options):
 
 
 def manifest(options, image):
-    """The JobSet as text, into which everything is put as xpk does: unquoted."""
+    """The JobSet as text, with all values unquoted, as xpk writes it."""
     is_tpu = bool(options.tpu_type)
     pods = (
         options.num_slices * max(1, int(options.tpu_type.rpartition("-")[2]) // 4)
@@ -167,7 +167,7 @@ def manifest(options, image):
 
 
 def expand(text, env):
-    """What Kubernetes does to a container's command and variables."""
+    """Replace variables in a container's command as Kubernetes does."""
     return re.sub(
         r"\$\$|\$\(([^)]*)\)", lambda part: "$" if part[0] == "$$" else env.get(part[1], part[0]), text
     )
@@ -194,8 +194,7 @@ def start_pods(workload, jobset, restart):
 
 
 def control(workload, jobset):
-    """What the cluster does for a JobSet: its pods again and again, until all are done or one failed for
-    good."""
+    """Run the pods of a JobSet as the cluster does, until all are done or a failure allows no restart."""
     for restart in range(jobset["spec"]["failurePolicy"]["maxRestarts"] + 1):
         processes = start_pods(workload, jobset, restart)
         failed = None
@@ -220,7 +219,7 @@ def control(workload, jobset):
 
 
 def tell(workload):
-    """SIGTERM to the first process of every container, as Kubernetes does."""
+    """Send SIGTERM to the first process of every container, as Kubernetes does."""
     for path in (workload / "pods").iterdir():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(path.name), signal.SIGTERM)
@@ -237,16 +236,17 @@ def delete(root, options):
     workload = root / "workloads" / options.workload
     if not workload.exists():
         return fail(
-            f'Error from server (NotFound): jobsets "{options.workload}" not found\n[XPK] XPK failed, error code 1'
+            f'Error from server (NotFound): jobsets "{options.workload}" not found\n'
+            "[XPK] XPK failed, error code 1"
         )
     (workload / "deleted").touch()
     tell(workload)
     return 0
 
 
-# The checkout's environment, and `python` in the image: it writes down how it was called, then does what the
-# word of the workload's restart in the file "behaviour" says (an exit code, or run: until it is told to
-# stop), or else the last one.
+# The checkout's environment, and `python` in the image: it records its call, then follows the word of the
+# workload's restart in the file "behaviour", or the last word: an exit code, or "run" until it is told to
+# stop.
 ENVIRONMENT = """make_environment() {
   [ ! -e broken ]
   export MADE="$1"
@@ -274,7 +274,7 @@ sys.exit(143)
 
 
 def make_sandbox(root):
-    """Make `root` the directory described above, with xpk itself in root/path."""
+    """Make `root` the directory described above; xpk itself is in root/path."""
     for name in ("workloads", "images"):
         (root / name).mkdir(parents=True)
     start = (

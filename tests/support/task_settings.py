@@ -2,7 +2,7 @@
 
 import gzip
 
-NOTHING = {
+EMPTY_TASK = {
     "source": "",
     "train": "",
     "validation": "",
@@ -40,11 +40,11 @@ Peter NNP B-PER
 
 
 def classification(**changes):
-    return NOTHING | {"kind": "classification"} | changes
+    return EMPTY_TASK | {"kind": "classification"} | changes
 
 
 def tagging(**changes):
-    return NOTHING | {"kind": "tagging"} | changes
+    return EMPTY_TASK | {"kind": "tagging"} | changes
 
 
 def write(path, text):

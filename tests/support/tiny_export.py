@@ -1,4 +1,4 @@
-"""Run directories with random parameters, as pre-training would leave them, for tests of what reads them."""
+"""Run directories with random parameters, like those of pre-training, for tests of their readers."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 from configs import debug
 from electra_jax.conversion.export_run import ExportOptions, export_run
-from electra_jax.huggingface.card import Publication
+from electra_jax.huggingface.card_parts import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
 from electra_jax.training.checkpointing import Checkpointer
@@ -22,13 +22,12 @@ LENGTH, VOCAB = tiny_run.LENGTH, tiny_run.VOCAB
 
 
 def electra_model(**changes):
-    """config.model of a tiny ELECTRA, narrower in its embeddings and its generator."""
+    """config.model of a tiny ELECTRA with narrower embeddings and a narrower generator."""
     return model_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
 
 
 def deberta_model(decoder=False, **changes):
-    """config.model of a tiny DeBERTaV3, without the enhanced mask decoder unless asked; rows reach
-    logarithmic buckets."""
+    """config.model of a tiny DeBERTaV3. Rows are long enough to reach logarithmic buckets."""
     disentangled = deberta_section()["disentangled"] | {
         "enhanced_mask_decoder": decoder,
         "position_buckets": 16,
@@ -46,16 +45,16 @@ def relative_model(**changes):
 
 
 def make_config(model, data, objective="electra"):
-    """A whole configuration around config.model."""
+    """A complete configuration with this config.model."""
     config = debug.get_config("model=mcl" if objective == "mcl" else None).to_dict()
     config["model"] = model
     config["objective"]["name"] = objective
     config["data"] |= {"datasets": [str(data / "corpus")], "sequence_length": LENGTH}
-    return json.loads(json.dumps(config))  # as it comes back from a file
+    return json.loads(json.dumps(config))  # as read from a file
 
 
 def random_params(config):
-    """Parameters with biases, LayerNorms and deltas moved off their trivial start, so that a lost one
+    """Parameters whose biases, LayerNorms and deltas differ from their initial values, so that a lost one
     shows."""
     objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     params = jax.jit(lambda: unbox(objective.init(jax.random.key(0), LENGTH)))()
@@ -80,7 +79,7 @@ PLAIN = ExportOptions(
     "float32", inexact_generator=False, custom_code=False, publication=Publication(None, None, None)
 )
 WIDE = encoder_shape(32, 2) | {"num_heads": 2}
-# name: (config.model, objective, choices, the folders that must come out)
+# name: (config.model, objective, options, the folders of the export)
 VARIANTS = {
     "electra_tied": (electra_model(), "electra", PLAIN, ["discriminator", "generator"]),
     "electra_none": (
@@ -145,12 +144,11 @@ VARIANTS = {
 
 
 def make_exports(root: Path, data: Path):
-    """name → (export, the run's parameters): all variants, each verified with transformers 5 before it
-    appeared."""
+    """Name → (export, the run's parameters) of all variants. transformers 5 has verified each of them."""
     made = {}
-    for name, (model, objective, choices, folders) in VARIANTS.items():
+    for name, (model, objective, options, folders) in VARIANTS.items():
         run, params = make_run(root / "runs" / name, data, model, objective)
-        written = export_run(run, None, root / name, choices)
+        written = export_run(run, None, root / name, options)
         assert (
             [path.name for path in written]
             == folders

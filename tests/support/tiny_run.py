@@ -11,7 +11,8 @@ from data_pipelines.tokenizers.train import train_tokenizer
 from support.paths import ROOT
 
 NUM_STEPS, LENGTH, VOCAB = 60, 32, 128
-VALUES = {  # one layer each: several of them have tests of their own, and runs pay for every array in every collective
+# One layer each: other tests cover several, and every array costs time in every collective.
+VALUES = {
     "model.vocab_size": VOCAB,
     "model.embedding_size": 32,
     "model.max_position_embeddings": LENGTH,
@@ -84,7 +85,8 @@ def start(workdir, data, environment, file_limit=None, **choices):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        if file_limit:  # from outside and while it still starts: code between fork and exec is unsafe beside jax's threads
+        # From outside, while the process starts: code between fork and exec is unsafe beside JAX's threads.
+        if file_limit:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

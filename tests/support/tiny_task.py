@@ -1,4 +1,4 @@
-"""Small tasks and models for them, and the task classes of `transformers` with our weights."""
+"""Small tasks, models for them, and the task classes of `transformers` with our weights."""
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ def encoder_config(family):
 
 
 def random_params(model, ids):
-    """Off the trivial start of biases and LayerNorms."""
+    """Parameters whose biases and LayerNorms differ from their trivial initial values."""
     params = unbox(model.init(key(), ids, False)["params"])
     leaves, tree = jax.tree.flatten(params)
     return jax.tree.unflatten(
@@ -48,8 +48,7 @@ def random_params(model, ids):
 
 
 def torch_model(name, config, params, num_labels):
-    """The class of transformers with our weights; the encoder's through the table that the export is tested
-    with."""
+    """The class of `transformers` with our weights; the encoder's names come from the export's table."""
     family = ELECTRA if config.disentangled is None else DEBERTA_V2
     weights = to_file(family, "discriminator", {part: params[part] for part in ("embeddings", "encoder")})
     for ours, theirs in HEADS[name]:
@@ -74,25 +73,24 @@ def torch_model(name, config, params, num_labels):
     return model
 
 
-def kind_of(name, **task):
+def make_type(name, **task):
     config = load_config("configs/finetune.py:task=local").to_dict()
-    return make_task_type(
-        config["task"] | {"kind": name} | task, () if name == "regression" else ("low", "high")
-    )
+    labels = () if name == "regression" else ("low", "high")
+    return make_task_type(config["task"] | {"kind": name} | task, labels)
 
 
-def settings_of(kind, **train):
+def make_settings(task_type, **train):
     config = load_config("configs/finetune.py:task=trec6").to_dict()
-    config["task"]["kind"] = kind
+    config["task"]["kind"] = task_type
     config["optimizer"]["learning_rate"] = 3e-3
     config["model"]["head_dropout"] = 0.0
     config["train"] |= {"num_epochs": 6, "batch_size": 16} | train
     return config
 
 
-def task_examples(kind, number, seed):
-    """Solvable: class and tag say whether a token is above the middle of the vocabulary, the number says how
-    far."""
+def task_examples(task_type, number, seed):
+    """A solvable task: class or tag tell whether a token is in the upper half of the vocabulary, a number
+    tells where in the vocabulary it is."""
     source = np.random.default_rng(seed)
     examples = []
     for _ in range(number):
@@ -103,21 +101,20 @@ def task_examples(kind, number, seed):
             "classification": int(high[1]),
             "regression": float(ids[1] / VOCAB),
             "tagging": np.where((ids == 1) | (ids == 2), -1, high),
-        }[kind]
+        }[task_type]
         examples.append(EncodedExample(ids, label, len(examples)))
     return examples
 
 
-def predict(initial, name, config, train, held_out, mesh=None, seed=0):
-    kind = kind_of(name, label_scale=config["task"]["label_scale"])
-    trainer = Trainer(
-        initial.config, initial.special, kind, config, len(train), mesh or make_mesh(ONE, jax.devices()[:1])
-    )
-    outcome = trainer.run(initial.params, seed, train, {"validation": held_out}, progress=False)
-    return kind.collect(held_out, held_out, outcome.outputs["validation"])
+def predict(encoder, name, config, train, held_out, mesh=None, seed=0):
+    task_type = make_type(name, label_scale=config["task"]["label_scale"])
+    mesh = mesh or make_mesh(ONE, jax.devices()[:1])
+    trainer = Trainer(encoder.config, encoder.special, task_type, config, len(train), mesh)
+    outcome = trainer.run(encoder.params, seed, train, {"validation": held_out}, progress=False)
+    return task_type.collect(held_out, held_out, outcome.outputs["validation"])
 
 
-def make_start(data, tmp_path_factory):
-    """(a random start, the directory of its run)."""
+def make_encoder(data, tmp_path_factory):
+    """(a randomly initialised encoder, the directory of the run with its shapes)."""
     run, _ = tiny_export.make_run(tmp_path_factory.mktemp("start") / "run", data, tiny_export.electra_model())
     return load_encoder(f"random:{run}", tmp_path_factory.mktemp("cache") / "tokenizer"), run

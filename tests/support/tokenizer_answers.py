@@ -1,6 +1,6 @@
-"""What `AutoTokenizer` makes of exported tokenizers, with the transformers of the environment it runs in.
+"""Outputs of `AutoTokenizer` for exported tokenizers, with the installed version of transformers.
 
-As a script: paths of a JSON file with {"directories": […], "texts": […]}, and of one to write.
+As a script: the paths of a JSON file with {"directories": […], "texts": […]}, and of one to write.
 """
 
 import json
@@ -11,7 +11,7 @@ import transformers
 
 
 def answers(directory: str, texts: list[str]) -> dict:
-    """Ids and decoded text of `texts`, and whatever else a user of the tokenizer in `directory` relies on."""
+    """Ids and decoded texts, and everything else that users of the tokenizer in `directory` rely on."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     ids = tokenizer(texts)["input_ids"]
     pair = tokenizer("one two", "three")

@@ -1,5 +1,4 @@
-"""What the tests of launch/tpu_vm.py share: a checkout to launch from, and a machine that a stand-in gcloud
-makes up."""
+"""A checkout to launch from and a TPU VM of a simulated gcloud, for the tests of launch/tpu_vm.py."""
 
 import compileall
 import json
@@ -19,13 +18,13 @@ TYPE, QUICK = "--type=v5litepod-16", "--poll_seconds=0.02"
 
 
 def commit(checkout):
-    """Commit all that is in a checkout."""
+    """Commit all files of a checkout."""
     for words in (["add", "--all"], ["commit", "--quiet", "--message=a"]):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=checkout, check=True)
 
 
 class Sandbox:
-    """A checkout to launch from, a machine that gcloud makes up, and what happened to both."""
+    """A checkout to launch from, the TPU of a simulated gcloud, and a record of both."""
 
     def __init__(self, root, checkout):
         self.root, self.repository = root / "cloud", root / "checkout"
@@ -59,7 +58,7 @@ class Sandbox:
         ]
 
     def launch(self, command, *words, **changes):
-        """The outcome of tpu_vm.py COMMAND with the usual flags, some of them changed."""
+        """The outcome of tpu_vm.py COMMAND with the usual flags and `changes`."""
         return subprocess.run(
             self.command(command, *words, **changes),
             env=self.environment,
@@ -78,15 +77,15 @@ class Sandbox:
         return [json.loads(line) for line in (self.root / "calls.jsonl").read_text().splitlines()]
 
     def verbs(self):
-        """What gcloud was asked for, as create and "ssh start"; without what only looks."""
+        """The commands to gcloud that change something, as "create" and "start"."""
         words = []
         for call in self.calls():
             command = next((word for word in call if word.startswith("--command=")), "")
-            deed = re.search(r"worker\.sh (setup|start|stop|tail_log)\b", command)
+            verb = re.search(r"worker\.sh (setup|start|stop|tail_log)\b", command)
             if call[3] in ("create", "delete"):
                 words.append(call[3])
-            elif deed:
-                words.append(deed[1])
+            elif verb:
+                words.append(verb[1])
         return words
 
     def started(self, worker=0):
@@ -98,22 +97,21 @@ class Sandbox:
         return self.root / "homes" / str(worker)
 
     def has_ended(self, worker):
-        """Whether a worker's newest run left its exit code, and gave back its lock."""
+        """Whether a worker's newest run has written its exit code and released its lock."""
         state = self.home(worker) / ".electra_jax"
         lock = ["flock", "--nonblock", state / "lock", "true"]
-        return (
-            state / "runs" / (state / "run").read_text().strip() / "exit_code"
-        ).exists() and not subprocess.call(lock)
+        run = state / "runs" / (state / "run").read_text().strip()
+        return (run / "exit_code").exists() and not subprocess.call(lock)
 
     def wait_for(self, condition):
-        for _ in range(2_000):  # far more than it takes, for a machine that is busy
+        for _ in range(2_000):  # far more than needed, for a busy machine
             if condition():
                 return
             time.sleep(0.02)
-        raise AssertionError("that did not happen within forty seconds")
+        raise AssertionError("the condition was not met within forty seconds")
 
     def ready(self):
-        """Create and set up."""
+        """Create the TPU and set it up."""
         self.succeed("create", TYPE, QUICK)
         self.succeed("setup")
 
@@ -126,7 +124,7 @@ class Sandbox:
 
 
 def make_checkout(checkout):
-    """Make a repository with the launcher and stand-ins for all else. Tests only copy it."""
+    """Make a repository with the launcher and a simulated environment. Tests only copy it."""
     subprocess.run(["git", "init", "--quiet", "--template=", checkout], check=True)
     (checkout / "launch").mkdir()
     for path in LAUNCH.glob("tpu_*"):

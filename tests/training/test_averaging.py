@@ -78,6 +78,7 @@ def averaged(tmp_path_factory):
     """(program, parameters at the start and after each step, last state, checkpointer with step SAVED, its
     run)."""
     run = tmp_path_factory.mktemp("averaged")
+    (run / "config.json").write_text(json.dumps({"config": config()}))
     with (
         axis_context(make_mesh(EIGHT)),
         contextlib.closing(Checkpointer(str(run / "checkpoints"), keep=1)) as checkpointer,

@@ -1,5 +1,6 @@
-"""DeBERTa-v2/v3 with the replaced token detection head that it was pre-trained with (microsoft/DeBERTa,
-apps/models/replaced_token_detection_model.py). `transformers` has no class for it; this file travels with the model.
+"""DeBERTa-v2/v3 with the replaced token detection head of its pre-training (microsoft/DeBERTa,
+apps/models/replaced_token_detection_model.py). `transformers` has no class for it; this file travels with the
+model.
 
     model = AutoModelForPreTraining.from_pretrained(DIRECTORY, trust_remote_code=True)
     model(**tokens).logits  # [batch, length]; positive: "replaced"

@@ -1,9 +1,10 @@
-"""ELECTRA whose attention adds a learned bias for the distance of two tokens to its scores, as COCO-LM and MCL have it (T5's is
-another: see `bucket_edges`). `transformers` has no class for it; this file travels with the model.
+"""ELECTRA with a relative position bias: attention adds to each score a learned bias for the distance between
+the two tokens, as in COCO-LM and MCL. (T5's buckets are different: see `bucket_edges`.) `transformers` has no
+class for it; this file travels with the model.
 
     model = AutoModel.from_pretrained(DIRECTORY, trust_remote_code=True)
 
-All but the bias, and tables of positions and token types that the model may lack, is ELECTRA's own code.
+Everything else is ELECTRA's own code, except that the tables of positions and token types may be missing.
 """
 
 import torch
@@ -21,17 +22,17 @@ from transformers.models.electra.modeling_electra import ElectraEncoder
 
 
 class ElectraRelativeBiasConfig(ElectraConfig):
-    """A type of its own, so that nothing takes the model for an ELECTRA and leaves its bias out."""
+    """Has its own model_type, so that nothing loads the model as an ELECTRA without the bias."""
 
     model_type = "electra_relative_bias"
     relative_bias_num_buckets: int = 32
     relative_bias_max_distance: int = 128
-    position_biased_input: bool = True  # absolute positions are in the input, too
+    position_biased_input: bool = True  # the input has absolute positions as well
 
 
 def bucket_edges(num_buckets, max_distance):
-    """The greatest distance in each bucket of one direction but the last: |r|, beyond num_buckets/4 logarithmic, in whole
-    numbers."""
+    """The largest distance |r| in each bucket of one direction except the last. Up to num_buckets/4 a bucket
+    holds one distance; beyond, buckets grow logarithmically. Computed in integers."""
     side, last = num_buckets // 2, max_distance - 1
     exact = side // 2
     edges, steps = list(range(exact)), side - 1 - exact
@@ -44,7 +45,8 @@ def bucket_edges(num_buckets, max_distance):
 
 
 class RelativeBiasEncoder(ElectraEncoder):
-    """ELECTRA's layers; the bias reaches all of them as part of the attention mask, which is added to the scores."""
+    """ELECTRA's layers. All of them get the bias as part of the attention mask, which is added to the
+    scores."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -52,7 +54,7 @@ class RelativeBiasEncoder(ElectraEncoder):
         self.edges = bucket_edges(config.relative_bias_num_buckets, config.relative_bias_max_distance)
 
     def bias(self, length):
-        """[1, heads, length, length]."""
+        """The bias of every pair of positions [1, heads, length, length]."""
         device = self.relative_bias.weight.device
         place = torch.arange(length, device=device)
         distance = place[None, :] - place[:, None]  # key − query
@@ -71,7 +73,7 @@ class RelativeBiasEncoder(ElectraEncoder):
 
 
 class NoTable(nn.Module):
-    """In the place of an embedding table that the model lacks."""
+    """Replaces an embedding table that the model lacks."""
 
     def forward(self, ids):
         return 0.0
@@ -81,7 +83,7 @@ class ElectraRelativeBiasModel(ElectraModel):
     """The encoder without a head."""
 
     config_class = ElectraRelativeBiasConfig
-    # Attention that takes no such mask would leave the bias out.
+    # These implementations do not take an additive mask: they would drop the bias.
     _supports_flash_attn = False
     _supports_flex_attn = False
 
@@ -96,7 +98,7 @@ class ElectraRelativeBiasModel(ElectraModel):
 
 
 class WithRelativeBias:
-    """Puts the encoder of this file in the place of ELECTRA's."""
+    """Replaces ELECTRA's encoder by the one of this file."""
 
     config_class = ElectraRelativeBiasConfig
     _supports_flash_attn = False
@@ -109,7 +111,7 @@ class WithRelativeBias:
 
 
 class ElectraRelativeBiasForPreTraining(WithRelativeBias, ElectraForPreTraining):
-    """With the replaced token detection head: a logit a token, positive for "replaced"."""
+    """With the replaced token detection head: one logit per token, positive for "replaced"."""
 
 
 class ElectraRelativeBiasForMaskedLM(WithRelativeBias, ElectraForMaskedLM):
@@ -117,7 +119,7 @@ class ElectraRelativeBiasForMaskedLM(WithRelativeBias, ElectraForMaskedLM):
 
 
 class ElectraRelativeBiasForSequenceClassification(WithRelativeBias, ElectraForSequenceClassification):
-    """For classes or numbers of texts."""
+    """For classes or scores of texts."""
 
 
 class ElectraRelativeBiasForTokenClassification(WithRelativeBias, ElectraForTokenClassification):
@@ -125,4 +127,4 @@ class ElectraRelativeBiasForTokenClassification(WithRelativeBias, ElectraForToke
 
 
 class ElectraRelativeBiasForQuestionAnswering(WithRelativeBias, ElectraForQuestionAnswering):
-    """For answers in a text."""
+    """For answers within a text."""

@@ -1,4 +1,5 @@
-"""ELECTRA's own vocabulary from text to a trained model: its special ids reach rows, masks and runs."""
+"""ELECTRA's own vocabulary from text to a trained model: its special ids reach rows, masks, runs and what
+reads them."""
 
 import functools
 import pydoc_data.topics
@@ -31,7 +32,7 @@ ROWS = 30_522
 
 @pytest.fixture(scope="module")
 def electra_data(tmp_path_factory):
-    """A directory with "corpus": Python's documentation in rows of 32."""
+    """A directory with "corpus", rows of 32 of Python's documentation."""
     root = tmp_path_factory.mktemp("electra_data")
     adopt_tokenizer(real_vocabulary.extract(root / "hugging_face"), root / "tokenizer", lowercase=None)
     topics = sorted(pydoc_data.topics.topics.values())
@@ -61,7 +62,8 @@ def test_rows_hold_the_vocabularys_own_ids(electra_data, mixture):
     assert rows.dtype == np.uint16 and (rows[:, 0] == ELECTRA.cls).all()
     lengths = (rows != ELECTRA.pad).sum(1)
     assert (rows[np.arange(len(rows)), lengths - 1] == ELECTRA.sep).all()
-    # "[MASK]" in the text is not a mask, and text never has the ids from 1 to 99, which are [unused…].
+    # "[MASK]" in the text is not a mask, and the pieces of SentencePiece's special ids are [unused…] here,
+    # never in text.
     assert ELECTRA.mask not in rows and ELECTRA.unk in rows and not np.isin(rows, range(1, 100)).any()
     train = info.splits["train"]
     assert (train["documents"], train["dropped_text_tokens"]) == (40, 0)
@@ -98,7 +100,7 @@ def configuration(data, **changes):
     return config
 
 
-def test_a_run_uses_the_special_ids_of_its_dataset(electra_data, tmp_path, monkeypatch):
+def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monkeypatch):
     class Reached(Exception):
         pass
 
@@ -116,7 +118,7 @@ def test_a_run_uses_the_special_ids_of_its_dataset(electra_data, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_training_with_it_and_the_tokenizer_in_the_run(electra_data, environment, tmp_path):
+def test_training_with_it_and_what_the_run_keeps(electra_data, environment, tmp_path):
     workdir = tmp_path / "run"
     choices = {
         "model__vocab_size": ROWS,

@@ -1,0 +1,98 @@
+"""What encoders are worth downstream: each is fine-tuned on several tasks from several seeds."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.comparison.pretraining import pretrain_objectives
+from electra_jax.finetuning.encoders import RANDOM
+from electra_jax.finetuning.experiment import SEED, Plan, finetune
+from electra_jax.finetuning.results import Result, models_of, reported_metrics
+from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
+
+
+class Evaluation(NamedTuple):
+    """Encoders on several tasks."""
+
+    results: list[Result]  # one an encoder and seed, with metrics "task metric"
+    settings: dict[str, dict[str, Settings]]  # task → encoder → its best settings of the sweep
+
+
+def evaluate_on_tasks(
+    tasks: Mapping[str, dict[str, Any]],
+    workdir: Path,
+    inits: Mapping[str, str],
+    seeds: Sequence[int],
+    sweep: Sequence[str] = (),
+) -> Evaluation:
+    """Fine-tune every encoder on every task from every seed, with every combination of `sweep`.
+
+    Each encoder has on each task the settings with the best median of the task's first metric. The runs of a
+    task are in finetuning/TASK of `workdir`; finished ones are kept.
+
+    Args:
+      tasks: name → configuration of fine-tuning.
+      inits: name of an encoder → its init, as in --init_from of `finetune`.
+      sweep: words for `parse_sweep`.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `finetune`, `parse_sweep`.
+    """
+    metrics: dict[tuple[str, int], dict[str, float]] = {}
+    chosen: dict[str, dict[str, Settings]] = {}
+    names = {init: name for name, init in inits.items()}
+    plans = {task: Plan(list(names), seeds, parse_sweep(sweep, config)) for task, config in tasks.items()}
+    for task, plan in plans.items():
+        print(f"fine-tuning: {task}", file=sys.stderr)
+        results = finetune(tasks[task], workdir / "finetuning" / task, plan)
+        shown = reported_metrics(results, tasks[task]["task"]["metrics"])
+        for result in best_settings(results, shown[0]):
+            name = names[result.model]
+            values = {f"{task} {metric}": result.metrics[metric] for metric in shown}
+            metrics[name, result.seed] = metrics.get((name, result.seed), {}) | values
+            chosen.setdefault(task, {})[name] = dict(result.settings)
+    return Evaluation([Result(name, seed, values) for (name, seed), values in metrics.items()], chosen)
+
+
+def pretrained_inits(
+    config: dict[str, Any], workdir: Path, num_pretrainings: int, num_seeds: int
+) -> dict[str, str]:
+    """Pre-train with every objective; name of an encoder → its init, a randomly initialised one first.
+
+    Args:
+      config: a configuration such as configs/evaluate.py.
+      num_pretrainings: of each objective; one, or one a seed of fine-tuning.
+
+    Raises:
+      ValueError: another number of pre-trainings. See also `pretrain_objectives`.
+    """
+    if num_pretrainings not in (1, num_seeds):
+        raise ValueError(f"--pretrainings: got {num_pretrainings}, expected 1 or --seeds={num_seeds}.")
+    pretraining = config["pretraining"]
+    directories = pretrain_objectives(pretraining, config["objectives"], workdir, num_pretrainings)
+    run = "seed_0" if num_pretrainings == 1 else f"seed_{SEED}"
+    inits = {"random": f"{RANDOM}{directories[pretraining['objective']['name']]}/seed_0"}
+    return inits | {objective: f"{directory}/{run}" for objective, directory in directories.items()}
+
+
+def add_downstream_metrics(
+    results: Sequence[Result], tasks: Mapping[str, dict[str, Any]], workdir: Path, num_seeds: int
+) -> list[Result]:
+    """The results of a suite's runs with their metrics on tasks, and results of a random initialisation.
+
+    Seed s of the fine-tuning starts from the run of seed s.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `evaluate_on_tasks`.
+    """
+    names = models_of(results)
+    inits = {name: f"{workdir}/{name}/seed_{SEED}" for name in names}
+    inits["random"] = f"{RANDOM}{workdir}/{names[0]}/seed_0"
+    evaluation = evaluate_on_tasks(tasks, workdir, inits, range(num_seeds))
+    downstream = {(result.model, result.seed): result.metrics for result in evaluation.results}
+    extended = []
+    for result in results:
+        metrics = result.metrics | downstream.pop((result.model, result.seed))
+        extended.append(result._replace(metrics=metrics))
+    return extended + [Result(name, seed, metrics) for (name, seed), metrics in downstream.items()]

@@ -1,0 +1,90 @@
+"""Pre-trains the variants of a comparison with equal FLOPs, from several seeds."""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import config_dict
+
+from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
+from data_pipelines.sample.prepare import prepare_sample
+from electra_jax.comparison.equal_flops import equal_flops_runs
+from electra_jax.comparison.suites import Suite, objective, setting
+from electra_jax.finetuning.results import Result
+from electra_jax.runs.pretraining import pretrain
+from electra_jax.soups.averaging import SoupOptions, make_soup
+
+UNIFORM_SOUP = SoupOptions("uniform", None, (), {}, different_starts=False)
+
+
+def suite_runs(
+    suite: Suite, config: config_dict.ConfigDict, name: str, seed: int, workdir: Path
+) -> dict[Path, dict[str, Any]]:
+    """The runs of one variant of a suite: run directory → configuration; see `equal_flops_runs`."""
+    (reference,) = next(iter(suite.variants.values()))
+    return equal_flops_runs(config, reference, suite.variants[name], workdir / name, seed)
+
+
+def pretrain_suite(
+    suite: Suite, config: config_dict.ConfigDict, workdir: Path, num_seeds: int
+) -> list[Result]:
+    """Pre-train every variant from every seed, make the soups, and measure all; finished runs are kept.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `pretrain`, `make_soup`.
+    """
+    results = []
+    # Seed by seed, so that an early look shows every variant.
+    plan = list(itertools.product(range(num_seeds), suite.variants))
+    for index, (seed, name) in enumerate(plan):
+        runs = suite_runs(suite, config, name, seed, workdir)
+        summary = pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
+        results.append(Result(name, seed, suite.measure(workdir / name / f"seed_{seed}", summary)))
+    for seed, (name, ingredients) in itertools.product(range(num_seeds), suite.soups.items()):
+        directory = workdir / name / f"seed_{seed}"
+        if not directory.exists():
+            runs = [str(workdir / ingredient / f"seed_{seed}") for ingredient in ingredients]
+            make_soup(runs, directory, UNIFORM_SOUP)
+        results.append(Result(name, seed, suite.measure_soup(directory)))
+    return results
+
+
+def pretrain_runs(runs: Mapping[Path, dict[str, Any]], progress: str) -> dict[str, Any]:
+    """Pre-train one run after the other, or resume; the summary of the last one."""
+    summary = {}
+    for directory, config in runs.items():
+        print(f"{progress} {directory}: {config['train']['num_steps']:,} steps", file=sys.stderr)
+        summary = pretrain(config, directory)
+        jax.clear_caches()  # each run compiles its own step, which would accumulate
+    return summary
+
+
+def pretrain_objectives(
+    config: dict[str, Any], objectives: Sequence[str], workdir: Path, num_seeds: int
+) -> dict[str, Path]:
+    """Pre-train with every objective from every seed; objective → directory of its runs seed_0, seed_1, ….
+
+    The configuration's own objective takes its train.num_steps, the others as many as cost the same FLOPs.
+    Finished runs are kept.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `pretrain`.
+    """
+    datasets = []
+    for path in config["data"]["datasets"]:
+        if path.startswith(SAMPLE_PREFIX):  # prepared once for all runs
+            length = config["data"]["sequence_length"]
+            path = prepare_sample(path, workdir / "sample", sequence_length=length)
+        datasets.append(path)
+    recipe = config_dict.ConfigDict(config)
+    recipe.data.datasets = tuple(datasets)
+    unchanged = setting({})
+    directories = {name: workdir / "pretraining" / name for name in objectives}
+    plan = list(itertools.product(range(num_seeds), objectives))
+    for index, (seed, name) in enumerate(plan):
+        runs = equal_flops_runs(recipe, unchanged, [objective(name)], directories[name], seed)
+        pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
+    return directories

@@ -1,0 +1,58 @@
+"""What `compare` and `evaluate` write and print: figures as JSON, plots, and tables for the terminal."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from data_pipelines.json_files import write_json
+from electra_jax.comparison.downstream import Evaluation
+from electra_jax.comparison.pretraining import suite_runs
+from electra_jax.comparison.suites import SUITES
+from electra_jax.finetuning.figures import plot
+from electra_jax.finetuning.results import Result, to_json
+from electra_jax.finetuning.sweep import format_settings
+from electra_jax.finetuning.tables import results_table
+
+COMPARISON_FILE, EVALUATION_FILE = "comparison.json", "evaluation.json"
+
+
+def write_comparison(
+    suite_name: str, config: config_dict.ConfigDict, results: Sequence[Result], workdir: Path
+) -> Iterator[str]:
+    """Write comparison.json and comparison.png; yield the lines for the terminal."""
+    contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
+    write_json(workdir / COMPARISON_FILE, contents)
+    metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
+    plot(results, metrics, workdir / "comparison.png")
+    num_seeds = len({result.seed for result in results})
+    seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    yield f"{suite_name}: median (lowest–highest) of {seeds}, equal FLOPs"
+    suite = SUITES[suite_name]
+    for name in suite.variants:
+        for directory, variant in suite_runs(suite, config, name, 0, workdir).items():
+            num_steps, batch_size = variant["train"]["num_steps"], variant["train"]["batch_size"]
+            tokens = num_steps * batch_size * config.data.sequence_length
+            run = directory.parent.relative_to(workdir)
+            yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run"
+    yield from results_table(results, metrics)
+
+
+def write_evaluation(
+    config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path
+) -> Iterator[str]:
+    """Write evaluation.json and a plot a metric; yield the lines for the terminal."""
+    results, settings = evaluation
+    contents = {"config": config, "starts": inits, "settings": settings, "results": to_json(results)}
+    write_json(workdir / EVALUATION_FILE, contents)
+    metrics = list(results[0].metrics)
+    for metric in metrics:
+        name = metric.replace(" ", "_").replace("/", "_")
+        plot(results, [metric], workdir / "plots" / f"{name}.png")
+    yield from results_table(results, metrics)
+    if any(chosen for by_encoder in settings.values() for chosen in by_encoder.values()):
+        yield "\nThe best settings of each, by the task's first metric on the split that is reported:\n"
+        for task, by_encoder in settings.items():
+            words = [f"{name} {format_settings(chosen)}" for name, chosen in by_encoder.items()]
+            yield f"{task}: {'; '.join(words)}"

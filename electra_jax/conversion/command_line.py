@@ -1,0 +1,146 @@
+"""The flags of `python -m electra_jax.convert`, and the options that they set."""
+
+import argparse
+from pathlib import Path
+
+from electra_jax.conversion.export_run import ExportOptions
+from electra_jax.conversion.import_checkpoint import ImportOptions
+from electra_jax.huggingface.card_parts import Publication
+from electra_jax.huggingface.export import DTYPES
+from electra_jax.huggingface.restore import MISSING_GENERATOR, SOURCE_FORMATS
+from electra_jax.models.config import EMBEDDING_SHARING
+
+EXPORT = """Write a run's newest checkpoint as two Hugging Face repositories: OUT/discriminator, the model to
+fine-tune, and OUT/generator, the model that fills in masks. If PyTorch and transformers are installed, both
+are loaded with them and compared with our model; an export that fails the comparison is not kept. A DeBERTaV3
+generator with an enhanced mask decoder is left out, since transformers cannot compute it.
+
+Or write a fine-tuned model, RUN/models/NAME of electra_jax.finetune, as one repository, OUT, for the class of
+its task: …ForSequenceClassification, …ForTokenClassification or …ForQuestionAnswering."""
+VERIFY = """Load an export with PyTorch and transformers and compare it with outputs of our model that were
+recorded at the export: configuration, arrays, hidden states, logits, the detection AUC or the predicted
+labels, and token ids. The run is not needed."""
+IMPORT = """Make a run directory at step 0 from a checkpoint: a Hugging Face ELECTRA, BERT or DeBERTa-v2/v3,
+Microsoft's own DeBERTa files, or a TensorFlow checkpoint of google-research/electra. Missing heads or a
+missing generator are newly initialised, and the command lists them. Continue from the run with
+`python -m electra_jax.pretrain --config=configs/continued.py:run=OUT`."""
+
+
+def add_export(commands) -> None:
+    """Add the parser of `convert export`."""
+    parser = commands.add_parser(
+        "export",
+        description=EXPORT,
+        help="a run, or a fine-tuned model → Hugging Face",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        type=Path,
+        metavar="RUN",
+        help="directory of a pre-training run or of a fine-tuned model; for the latter --step, "
+        "--inexact_generator and --custom_code are not allowed",
+    )
+    parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory to create")
+    parser.add_argument(
+        "--dtype", choices=sorted(DTYPES), default="float32", help="of the stored weights (default: float32)"
+    )
+    parser.add_argument(
+        "--inexact_generator",
+        action="store_true",
+        help="also export a generator with an enhanced mask decoder",
+    )
+    parser.add_argument(
+        "--custom_code",
+        action="store_true",
+        help="DeBERTa: make the detection head part of the model and add a class that users load with "
+        "trust_remote_code (default: the head in a separate file beside the model)",
+    )
+    parser.add_argument("--license", help="of the model, for its card: apache-2.0, …")
+    parser.add_argument(
+        "--data_license", metavar="TEXT", help="of the training text, or of the task's data, for the card"
+    )
+    parser.add_argument("--language", help="of the text, for the card: en, de, …")
+
+
+def export_options(flags: argparse.Namespace) -> ExportOptions:
+    """The options of an export, from its flags."""
+    publication = Publication(flags.license, flags.data_license, flags.language)
+    return ExportOptions(flags.dtype, flags.inexact_generator, flags.custom_code, publication)
+
+
+def add_verify(commands) -> None:
+    """Add the parser of `convert verify`."""
+    parser = commands.add_parser("verify", description=VERIFY, help="check an export")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="directory of an export, or of one of its models"
+    )
+
+
+def add_import(commands) -> None:
+    """Add the parser of `convert import`."""
+    parser = commands.add_parser("import", description=IMPORT, help="a checkpoint → a run directory")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="directory of a model or of an export, a weights file, or the prefix of a TensorFlow checkpoint",
+    )
+    parser.add_argument(
+        "--kind",
+        dest="source_format",
+        choices=SOURCE_FORMATS,
+        required=True,
+        help="format of the files",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory to create")
+    parser.add_argument(
+        "--generator",
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="its generator, if it is not in the same directory",
+    )
+    parser.add_argument(
+        "--missing_generator",
+        choices=MISSING_GENERATOR,
+        default="first_layers",
+        help="what to use if there is no generator: the first half of the discriminator's layers, or a newly "
+        "initialised one of the recipe's shape; both take the discriminator's embeddings "
+        "(default: first_layers)",
+    )
+    parser.add_argument(
+        "--embedding_sharing",
+        choices=EMBEDDING_SHARING,
+        help="default: tied if both models have the same embeddings, otherwise gdes (DeBERTa) or none",
+    )
+    parser.add_argument(
+        "--config",
+        dest="recipe",
+        metavar="FILE.py:ARG",
+        help="recipe for all settings that the files do not contain (default: size=base of the family)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="the checkpoint's tokenizer, if it is not in the same directory",
+    )
+    parser.add_argument(
+        "--new_tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="replace the tokenizer by this one: pieces spelled the same keep their embeddings, the others "
+        "start near the mean",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed for newly initialised parameters (default: 0)"
+    )
+
+
+def import_options(flags: argparse.Namespace) -> ImportOptions:
+    """The options of an import, from its flags."""
+    return ImportOptions(**{name: getattr(flags, name) for name in ImportOptions._fields})

@@ -1,0 +1,175 @@
+"""An experiment on one task: every encoder is fine-tuned with every combination of settings from every seed.
+
+Its directory:
+
+    config.json        the configuration
+    results.json       one entry a run: model, seed, settings, metrics; rewritten after each run
+    predictions/       MODEL/SETTINGS/seed_SEED/SPLIT.tsv, and submission files of GLUE and SQuAD
+    models/            the best model of each encoder, by the first metric
+    plots/             results.png; with several settings sweep.png
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from data_pipelines.json_files import write_json
+from data_pipelines.sample.trec_questions import with_files
+from data_pipelines.tasks.load import load_task
+from electra_jax.configuration.checks import check_values
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
+from electra_jax.finetuning.figures import plot
+from electra_jax.finetuning.model_files import save_model
+from electra_jax.finetuning.predictions import write_predictions
+from electra_jax.finetuning.results import Result, from_json, models_of, reported_metrics, to_json
+from electra_jax.finetuning.sweep import (
+    Settings,
+    apply_settings,
+    best_settings,
+    by_setting,
+    format_settings,
+)
+from electra_jax.finetuning.tables import results_table
+from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
+from electra_jax.runs.directory import check_run_directory
+
+RESULTS_FILE, MODELS = "results.json", "models"
+SEED = "{seed}"  # in a name of --init_from: stands for the seed
+
+
+class Plan(NamedTuple):
+    """What to fine-tune: every combination of an init, settings and a seed."""
+
+    inits: Sequence[str]  # as in --init_from; with SEED in it each seed has another encoder
+    seeds: Sequence[int]
+    sweep: Sequence[Settings] = ({},)  # see `parse_sweep`
+
+
+class Run(NamedTuple):
+    """One run of a plan."""
+
+    init: str
+    settings: Settings
+    seed: int
+
+
+def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
+    """Do the runs of the plan that `workdir` does not have yet; the results of all its runs, in its order.
+
+    A result's model is the init as the plan names it.
+
+    Raises:
+      ValueError, OSError: the task, an encoder or the settings do not fit together; see `load_task` and
+        `load_encoder`.
+      FloatingPointError: a run diverged.
+    """
+    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    config = config | {"task": task}
+    check_run_directory(workdir, {"config": config})
+    data = load_task(with_files(task, workdir / "data"))
+    for note in data.notes:
+        print(note, file=sys.stderr)
+    mesh = make_mesh(config["mesh"])
+    _check_settings(config, plan.sweep, mesh)
+    finetuner = TaskFinetuner(config, data, mesh)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "config.json", {"config": config})
+    results = read_results(workdir)
+    runs = [
+        Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
+    ]
+    encoder: PretrainedEncoder | None = None
+    for run in runs:
+        if run in map(_run_of, results):
+            continue
+        name = run.init.replace(SEED, str(run.seed))
+        if encoder is None or encoder.name != name:
+            encoder = load_encoder(name, workdir / "tokenizers" / _slug(name))
+        results.append(_finetune_once(finetuner, encoder, run, results, workdir))
+        write_json(workdir / RESULTS_FILE, to_json(results))
+    planned = [result for result in results if _run_of(result) in runs]
+    return sorted(planned, key=lambda result: runs.index(_run_of(result)))
+
+
+def _run_of(result: Result) -> Run:
+    return Run(result.model, result.settings, result.seed)
+
+
+def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
+    for settings in sweep:
+        applied = apply_settings(config, settings)
+        check_values(applied)
+        batch_size = applied["train"]["batch_size"]
+        if batch_size % mesh.size:
+            raise ValueError(
+                f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
+                "Change it, or config.mesh."
+            )
+
+
+def _finetune_once(
+    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, others: Sequence[Result], workdir: Path
+) -> Result:
+    """Do one run and write its predictions; its model too, if no result in `others` with its init is as
+    good."""
+    finetuned = finetuner.finetune(encoder, run.settings, run.seed)
+    result = Result(run.init, run.seed, finetuned.metrics, run.settings)
+    folders = _slug(run.init), _slug(format_settings(run.settings)), f"seed_{run.seed}"
+    directory = workdir.joinpath("predictions", *folders)
+    task = finetuner.config["task"]
+    for split, predictions in finetuned.predictions.items():
+        write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
+    metric = next(iter(result.metrics))
+    best_so_far = [other.metrics[metric] for other in others if other.model == run.init]
+    if all(value < result.metrics[metric] for value in best_so_far):
+        _save(finetuner, encoder, run, finetuned, workdir)
+    return result
+
+
+def _save(
+    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, workdir: Path
+) -> None:
+    description = {
+        "task": finetuner.config["task"],
+        "labels": finetuner.data.labels,
+        "config": apply_settings(finetuner.config, run.settings),
+        "start": encoder.name,
+        "seed": run.seed,
+        "settings": run.settings,
+        "metrics": finetuned.metrics,
+    }
+    directory = workdir / MODELS / _slug(run.init)
+    save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
+
+
+def read_results(workdir: Path) -> list[Result]:
+    """The results that the experiment in `workdir` has so far."""
+    path = workdir / RESULTS_FILE
+    return from_json(json.loads(path.read_text())) if path.is_file() else []
+
+
+def _slug(text: str) -> str:
+    """`text` as the name of a folder; "" stays "", which as a folder is none."""
+    return "".join(letter if letter.isalnum() or letter in "-._=" else "_" for letter in text)
+
+
+def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:
+    """Draw the plots and yield the lines for the terminal: with several settings a table of all of them, then
+    a table of each model with its best."""
+    shown = reported_metrics(results, metrics)
+    if any(result.settings for result in results):
+        every = by_setting(results)
+        plot(every, shown[:1], workdir / "plots" / "sweep.png")
+        yield from results_table(every, shown, with_differences=False)
+        results = best_settings(results, shown[0])
+        yield f"\nThe best settings of each, by the median {shown[0]} on the split that is reported:\n"
+        for model in models_of(results):
+            settings = next(result.settings for result in results if result.model == model)
+            yield f"{model}: {format_settings(settings)}"
+    plot(results, shown[:1], workdir / "plots" / "results.png")
+    yield from results_table(results, shown)

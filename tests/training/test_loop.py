@@ -1,0 +1,59 @@
+"""The loop: which steps it writes, saves and evaluates, also after a restart and between stages."""
+
+import os
+import signal
+import types
+
+import pytest
+
+from electra_jax.distributed.stopping import StopNotice, Stopped
+from electra_jax.training.loop import Intervals
+from electra_jax.training.writers import read_metrics
+from support.fake_run import FakeRun
+
+
+def test_the_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops(tmp_path):
+    run = FakeRun(tmp_path)
+    run.peak_flops = 1e6
+
+    def go(first, last):
+        run.go(first, Intervals(last, log=2, evaluate=2, checkpoint=4))
+        return [row["step"] for row in read_metrics(tmp_path)]
+
+    assert go(0, 4) == [2, 2, 4, 4]
+    assert (run.saved, run.evaluated) == ([4], [2, 4])
+    assert go(4, 6) == [2, 2, 4, 4, 6, 6]
+    assert (run.saved, run.evaluated) == ([4, 6], [2, 4, 6])
+    row = read_metrics(tmp_path)[-2]
+    assert row["loss"] == 3.0 and row["learning_rate"] == 0.5  # of the update that made step 6
+    assert row["model_flops_per_second"] == pytest.approx(3 * 5.0 * row["tokens_per_second"])
+    assert row["model_flops_utilization"] == pytest.approx(row["model_flops_per_second"] / 1e6)
+
+
+class RunThatWaits(FakeRun):
+    """Notes step and end of the parameters that it evaluates; `on_wait` is called by the second wait for a
+    checkpoint."""
+
+    def go(self, start, intervals, stop, on_wait=lambda: None):
+        self.waits = [lambda: None, on_wait]
+        state = types.SimpleNamespace(step=start, params=(start, intervals.stop_at))
+        return super().go(state, intervals, stop)
+
+    def wait(self):
+        self.waits.pop()()
+
+
+def test_the_loop_ends_with_a_stage_and_leaves_its_last_evaluation_to_the_next(tmp_path):
+    run, stop = RunThatWaits(tmp_path), StopNotice()
+    whole = Intervals(6, log=2, evaluate=3, checkpoint=10)
+
+    def steps():
+        return [row["step"] for row in read_metrics(tmp_path)]
+
+    run.go(0, whole._replace(stop_at=3), stop)
+    assert (run.saved, run.evaluated, steps()) == ([3], [], [2, 3])
+    with pytest.raises(Stopped):  # told while the checkpoint between two stages is written
+        run.go(3, whole._replace(stop_at=5), stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run.saved == [3, 5] and steps() == [2, 3, 3, 4, 5]
+    run.go(5, whole, StopNotice())
+    assert (run.saved, run.evaluated) == ([3, 5, 6], [(3, 5), 6])
