@@ -27,7 +27,7 @@ SETTINGS = {
 COMPARE = """
 import json, sys
 from pathlib import Path
-from electra_jax import compare
+from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
 from electra_jax.comparison.suites import SUITES
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.config import make_pretraining_config
@@ -40,11 +40,11 @@ suite = suite._replace(variants={name: suite.variants[name] for name in json.loa
 costs = {
     name: sum(
         run["train"]["num_steps"] * forward_flops(run, make_pretraining_config(run["model"]))
-        for run in compare.variant_runs(suite, config, name, 0, workdir).values()
+        for run in suite_runs(suite, config, name, 0, workdir).values()
     )
     for name in suite.variants
 }
-results = compare.compare(suite, config, workdir, 1)
+results = pretrain_suite(suite, config, workdir, 1)
 print(json.dumps({"costs": costs, "metrics": {result.model: result.metrics for result in results}}))
 """
 
