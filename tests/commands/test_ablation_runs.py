@@ -74,7 +74,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
             "embedding_sharing": "tied",
             "generator": {"hidden_size": 8, "num_layers": 1, "num_heads": 1, "intermediate_size": 32},
         },
-    )  # which plain MLM does not have
+    )  # plain MLM has no generator of another shape
     config = config_of(data, "two_stage", model=TWO)
     fingerprint = load_run(first).tokenizer.fingerprint
     check_initial(str(first), config, fingerprint)
@@ -95,7 +95,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, params[name], trained[source])
     assert all((leaf == 9.0).all() for leaf in jax.tree.leaves(params["discriminator_predictions"]))
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(params)]
-    assert len(set(buffers)) == len(buffers)  # a step gives its arrays away
+    assert len(set(buffers)) == len(buffers)  # a step donates its arrays
     with pytest.raises(
         ValueError,
         match=r"holds another model:\n  config\.model\.discriminator\.num_layers: that run has 2, this .* 3",
@@ -166,7 +166,7 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
         f"Not exported: {'the small generator, and ' if role == 'generator' else ''}{left_out}"
         in capsys.readouterr().out
     )
-    # Against the training model itself.
+    # Compared with the training model.
     model = make_pretraining_config(ONE)
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 16)).astype(np.int32)
     ids[:, 0], ids[:, -1] = SPECIAL.cls, SPECIAL.sep

@@ -23,7 +23,7 @@ SETTINGS = {
     "log__every": 2,
     "optimizer__warmup_steps": 1,
 }
-# Trains ELECTRA and the new objective of the suite of ablations, and prints what they cost and measured.
+# Trains ELECTRA and the new objective, as the suite of ablations does, and prints their FLOPs and metrics.
 COMPARE = """
 import json, sys
 from pathlib import Path
@@ -70,7 +70,7 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(checkout, environment):
-    """Starts a command in the copy."""
+    """A function that starts a command in the copy."""
 
     def start_command(*command):
         return subprocess.Popen(
@@ -86,7 +86,7 @@ def start(checkout, environment):
 
 
 def output_of(process):
-    """What a command printed, once it has succeeded."""
+    """The output of a command, once it has succeeded."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out
