@@ -86,8 +86,8 @@ def test_a_prediction_never_depends_on_its_token_and_depends_on_its_neighbours(t
                 np.abs(states[changed, place] - states[-1, place]).max() > 1e-6
                 for states in (left, right, logits)
             ]
-            # The left tower's state has seen its position and those before, the right tower's its position and
-            # those after.
+            # The left tower's state has seen its position and those before; the right tower's, its position
+            # and those after.
             assert moves == [
                 is_inside and changed <= place,
                 is_inside and changed >= place,
