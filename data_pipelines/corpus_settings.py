@@ -15,7 +15,8 @@ class CorpusSettings:
     hash of their text, so that equal documents are in the same split.
 
     Raises:
-      ValueError: a setting out of range; names its flag.
+      ValueError: a setting is out of range; names its flag.
+      TypeError: a string in place of a list of sources.
     """
 
     train: tuple[str, ...]  # sources, see `read_documents`
@@ -30,8 +31,11 @@ class CorpusSettings:
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
-        for name in ("train", "validation"):  # lists are welcome
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("train", "validation"):
+            sources = getattr(self, name)
+            if isinstance(sources, str):
+                raise TypeError(f"{name}: got the string {sources!r}, expected a list; write [{sources!r}]")
+            object.__setattr__(self, name, tuple(sources))
         if bool(self.validation) == bool(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"held-out text: got --validation {list(self.validation)} and --validation_fraction "

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def define_more_flags() -> None:
-    """Define the flags beside --config and --workdir."""
+    """Define the command's flags besides --config and --workdir."""
     flags.DEFINE_enum("suite", "embedding_sharing", sorted(SUITES), "What to compare.")
     flags.DEFINE_integer("seeds", 3, "Seeds per variant.", lower_bound=1)
     flags.DEFINE_string("tasks", None, "Configuration of tasks to fine-tune on, such as configs/evaluate.py.")

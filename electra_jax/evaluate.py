@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def define_more_flags() -> None:
-    """Define the flags beside --config and --workdir."""
+    """Define the command's flags besides --config and --workdir."""
     flags.DEFINE_integer("seeds", 3, "Fine-tuning seeds per encoder and task.", lower_bound=1)
     flags.DEFINE_integer(
         "pretrainings",

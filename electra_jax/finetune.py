@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def define_more_flags() -> None:
-    """Define the flags beside --config and --workdir."""
+    """Define the command's flags besides --config and --workdir."""
     flags.DEFINE_list("init_from", None, "Encoders to compare: DIR or random:DIR, separated by commas.")
     flags.DEFINE_integer("seeds", 1, "Seeds per initial model.", lower_bound=1)
     flags.DEFINE_multi_string(

@@ -50,7 +50,7 @@ def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
       cache: where the tokenizer of a Hugging Face directory is kept.
 
     Raises:
-      FileNotFoundError, ValueError, OSError: the directory is none of them, or it cannot be read.
+      FileNotFoundError, ValueError, OSError: the directory holds none of these, or it cannot be read.
     """
     path = Path(name.removeprefix(RANDOM))
     config_file = path / "config.json"
@@ -96,7 +96,7 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     found = from_file(model.family, "discriminator", model.arrays, shapes)
     if found.missing:
         raise ValueError(
-            f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another kind of model?"
+            f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another type of model?"
         )
     return PretrainedEncoder(name, config, tokenizer, unflatten_dict(found.leaves, sep="/"))
 

@@ -154,7 +154,7 @@ def read_results(workdir: Path) -> list[Result]:
 
 
 def _slug(text: str) -> str:
-    """`text` as the name of a folder; "" stays "", which as a folder is none."""
+    """`text` as the name of a folder; "" stays "", which adds no folder to a path."""
     return "".join(letter if letter.isalnum() or letter in "-._=" else "_" for letter in text)
 
 

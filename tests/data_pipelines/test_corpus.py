@@ -340,6 +340,11 @@ def test_bad_arguments(data, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_sources_given_as_one_string_are_an_error(data, tmp_path):
+    with pytest.raises(TypeError, match=r"train: got the string 'a\.txt', expected a list"):
+        build(data, tmp_path / "out", train="a.txt")
+
+
 def flags(data):
     """Flags of a small build, without held-out text and --out."""
     sources = ["--train", str(data / "train.jsonl"), "--tokenizer", str(data / "tokenizer")]

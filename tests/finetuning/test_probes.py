@@ -269,7 +269,7 @@ class ProbedRun(FakeRun):
         return {"mlm_loss": 1.0}
 
 
-def test_the_loop_probes_when_due_and_at_the_end_beside_the_clock(tmp_path):
+def test_the_loop_probes_when_due_and_at_the_end_without_counting_the_time(tmp_path):
     run, intervals = ProbedRun(tmp_path), Intervals(6, log=2, evaluate=2, checkpoint=2, probe=3)
     run.go(0, intervals)
     order = [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]

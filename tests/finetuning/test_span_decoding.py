@@ -1,5 +1,5 @@
-"""Answers from windows equal those of plain loops over all spans, on random outputs of both types of heads and
-on cases by hand."""
+"""Answers from windows equal those of plain loops over all spans, on random outputs of both types of heads
+and on cases computed by hand."""
 
 import math
 
