@@ -85,7 +85,9 @@ def test_every_key_of_every_recipe_is_read_somewhere():
         key for argument in (*PRETRAINING, *FINETUNING) for key in flatten_dict(recipe(argument), sep=".")
     }
     text = source()
-    assembled = [re.sub(r"{\w+}", r"\\w+", name) for name in re.findall(r'f"(\w*{\w+}\w*)"', text)]
+    # Names that an f-string assembles around a longer literal, as f"re_{name}_weight".
+    formats = re.findall(r'f"(\w*{\w+}\w*)"', text)
+    assembled = [re.sub(r"{\w+}", r"\\w+", name) for name in formats if len(re.sub(r"{\w+}", "", name)) > 6]
     unread = [
         key
         for key in sorted(keys)
