@@ -1,4 +1,4 @@
-"""How the code is laid out: commands on top, small files and functions, tests that use public names alone."""
+"""How the code is laid out: commands on top, small files and functions, tests that use only public names."""
 
 import ast
 import re

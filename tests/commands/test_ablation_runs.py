@@ -1,5 +1,4 @@
-"""Run directories of ELECTRA's ablations: where they start from, what is exported of them, and what older
-ones lack."""
+"""Run directories of ELECTRA's ablations: initial runs, exports, imports, and runs of older versions."""
 
 import contextlib
 import json
@@ -25,7 +24,7 @@ from electra_jax.huggingface.restore import plain_objective
 from electra_jax.models.ablations import TokenModel, TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.runs.directory import check_run_directory, is_complete
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.summary import summarize_run
@@ -75,7 +74,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
             "embedding_sharing": "tied",
             "generator": {"hidden_size": 8, "num_layers": 1, "num_heads": 1, "intermediate_size": 32},
         },
-    )  # which plain MLM does not have
+    )  # plain MLM has no generator of another shape
     config = config_of(data, "two_stage", model=TWO)
     fingerprint = load_run(first).tokenizer.fingerprint
     check_initial(str(first), config, fingerprint)
@@ -96,7 +95,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, params[name], trained[source])
     assert all((leaf == 9.0).all() for leaf in jax.tree.leaves(params["discriminator_predictions"]))
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(params)]
-    assert len(set(buffers)) == len(buffers)  # a step gives its arrays away
+    assert len(set(buffers)) == len(buffers)  # a step donates its arrays
     with pytest.raises(
         ValueError,
         match=r"holds another model:\n  config\.model\.discriminator\.num_layers: that run has 2, this .* 3",
@@ -110,7 +109,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_with_other_parameters_is_refused(data, tmp_path):
+def test_an_initial_run_with_other_parameters_is_refused(data, tmp_path):
     initial, _ = run_of(tmp_path / "run", data, "electra", "unigram")
     fingerprint = load_run(initial).tokenizer.fingerprint
     check_initial(str(initial), config_of(data, "electra_15", "uniform"), fingerprint)
@@ -167,7 +166,7 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
         f"Not exported: {'the small generator, and ' if role == 'generator' else ''}{left_out}"
         in capsys.readouterr().out
     )
-    # Against the training model itself.
+    # Compared with the training model.
     model = make_pretraining_config(ONE)
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 16)).astype(np.int32)
     ids[:, 0], ids[:, -1] = SPECIAL.cls, SPECIAL.sep
@@ -205,14 +204,14 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
         ("two_stage", "model", "two_stage"),
     ],
 )
-def test_what_was_not_exported_is_not_trained_on(name, generator, plain):
+def test_training_continues_with_an_objective_whose_modules_are_all_exported(name, generator, plain):
     section, notes = plain_objective({"name": name, "generator": generator, "mask_prob": 0.15})
-    own = {"random_token_prob": 0.0} if plain == "mlm" else {}
-    assert section == {"name": plain, "generator": "model", "mask_prob": 0.15} | own
+    settings = OBJECTIVES[plain].settings
+    assert section == {"name": plain, "generator": "model", "mask_prob": 0.15, **settings}
     assert len(notes) == (name != plain) + (generator != "model")
 
 
-def test_runs_made_before_there_were_ablations_go_on(data, tmp_path):
+def test_runs_made_before_there_were_ablations_resume(data, tmp_path):
     run, _ = run_of(tmp_path / "run", data, "electra")
     new = json.loads((run / "config.json").read_text())
     old = json.loads(json.dumps(new))

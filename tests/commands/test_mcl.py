@@ -1,5 +1,5 @@
-"""MCL as a whole: ELECTRA where nothing else has weight, courses in one pass as each alone, microbatches,
-cost, and a step."""
+"""MCL as a whole: it is ELECTRA if only ELECTRA's losses have weight; courses in one pass equal each alone;
+microbatches, FLOPs, and a step."""
 
 import subprocess
 import sys
@@ -52,7 +52,9 @@ def params():
 
 def evaluated(objective, params):
     """(batch, normalizers, (loss, sums) of rows without dropout)."""
-    batch = jax.jit(objective.prepare)(key(1), rows(8))  # at once, or every operation is compiled by itself
+    batch = jax.jit(objective.prepare)(
+        key(1), rows(8)
+    )  # jitted as a whole, or every operation would be compiled separately
     normalizers = objective.normalizers(batch)
     value, (sums, _) = jax.jit(objective.phases[0].loss)(params, batch, normalizers, None, None)
     return batch, normalizers, (value, jax.device_get(sums))
@@ -93,14 +95,14 @@ def test_losses_of_microbatches_add_up(params, together):
 
 
 def test_every_course_trains_what_it_should(params, together):
-    """The generator's side or the discriminator's, through its own head and no other."""
+    """The generator or the discriminator, through one head."""
     batch, normalizers, _ = together
     courses = Courses(*mcl_arguments(MODEL))
     objective = dict(courses.objective)
 
     @jax.jit
     def gradient(weights):
-        courses.objective = objective | weights  # which courses are taken is decided: one program for all
+        courses.objective = objective | weights  # the computed courses are fixed: one program for all
         return jax.grad(lambda params: courses.loss(params, batch, normalizers, None, None)[0])(params)
 
     def trained(name):
@@ -133,12 +135,12 @@ def test_model_flops_are_the_products_of_the_program(weights):
         return objective.phases[0].loss(params, batch, objective.normalizers(batch), None, None)[0]
 
     counted = matmul_flops(jax.make_jaxpr(loss)(params, ids).jaxpr)
-    # Slots are a whole number a row, which is what makes them differ.
+    # They differ because the number of slots per row is rounded to an integer.
     assert counted == pytest.approx(8 * LENGTH * mcl_flops(arguments[0], LENGTH, arguments[1]), rel=0.02)
 
 
 def test_losses_are_the_same_on_a_mesh(params, together):
-    """No row leaves its device where courses are stacked."""
+    """Stacking courses moves no row to another device."""
     batch, normalizers, (value, sums) = together
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     objective = mcl(MODEL)
@@ -169,7 +171,7 @@ print(hashlib.sha256(str(program).encode()).hexdigest())
 
 
 def test_every_process_traces_the_same_program(environment):
-    """Each hashes strings in its own way, on which the order of a set depends."""
+    """Each process hashes strings differently, and the order of a set depends on that."""
     programs = {
         subprocess.run(
             [sys.executable, "-c", TRACED],
@@ -197,12 +199,12 @@ def test_every_course_is_reported(together):
         "inserted_rate",
     }
     assert numbers["re_slm_loss"] == pytest.approx(sums["re_slm_loss_sum"] / sums["re_slm_weight"])
-    found = sums["std_true_positive"]  # all of them ordinary tokens: no other is swapped
+    found = sums["std_true_positive"]  # ordinary tokens alone, since only those are swapped
     assert numbers["re_slm_rate"] == pytest.approx(found / sums["tokens"])
     assert numbers["swapped_rate"] == pytest.approx((found + sums["std_false_negative"]) / sums["tokens"])
 
 
-def test_the_registry_knows_it():
+def test_the_registry_has_its_row():
     model, objective, _ = mcl_arguments()
     config = {"objective": objective, "data": {"sequence_length": LENGTH}}
     assert make_objective(config, model, SPECIAL).phases[0].trains == (

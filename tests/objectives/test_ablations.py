@@ -38,7 +38,7 @@ ABLATIONS = [
     ("electra", "unigram"),
     ("electra_15", "uniform"),
 ]
-# Metrics beyond those that every objective has.
+# Metrics of single objectives.
 TOKENS = {"token_loss", "token_accuracy"}
 MEASURED = {
     "replace_mlm": TOKENS,
@@ -58,7 +58,7 @@ def test_gradients_are_finite_and_reach_exactly_what_is_trained(name, generator)
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(grad).all()
         assert np.any(grad) == (path[0].key in trained), path
-    if name != "adversarial":  # whose value is not what its gradient is of
+    if name != "adversarial":  # the gradient of REINFORCE is not that of its value
         step = jax.tree.map(lambda x, grad: x - 1e-3 * grad, params, grads)
         assert loss(step)[0] < value
     numbers = summarize(jax.device_get(sums))
@@ -100,7 +100,7 @@ def test_electra_15_counts_the_masked_positions_alone():
 
 @pytest.fixture(scope="module")
 def recorded():
-    """What the discriminator is given in electra_15 with a generator, and its loss."""
+    """The input of the discriminator of electra_15 with a generator, and its loss."""
     objective, params, batch = prepared("electra_15")
     seen = {}
 
@@ -185,7 +185,7 @@ def test_all_tokens_mlm_is_a_mixture_of_copying_and_predicting(monkeypatch):
     assert sums["token_weight"] == is_token.sum()
     correct = logits.argmax(-1) == batch.ids_BL
     np.testing.assert_allclose(sums["token_correct"], correct[is_chosen(batch)].sum())
-    # The gate is a detector: the smaller, the likelier a replaced token.
+    # The gate as a detector: the smaller, the likelier a token is replaced.
     np.testing.assert_allclose(sums["rtd_bce"], bce(-gate, ids != batch.ids_BL)[is_token].sum(), rtol=1e-5)
 
 
@@ -310,7 +310,7 @@ def test_random_tokens_as_in_bert():
     np.testing.assert_array_equal(batch.masked_ids_BL[~chosen], 50)
     draws = written.size
     others = np.bincount(written, minlength=100)
-    # A random token is [MASK], or the original, one time in a hundred.
+    # One random token in a hundred is [MASK], and one in a hundred the original.
     for count, share in (
         (others[SPECIAL.mask], 0.801),
         (others[50], 0.101),

@@ -23,11 +23,11 @@ SETTINGS = {
     "log__every": 2,
     "optimizer__warmup_steps": 1,
 }
-# Trains ELECTRA and the new objective of the suite of ablations, and prints what they cost and measured.
+# Trains ELECTRA and the new objective, as the suite of ablations does, and prints their FLOPs and metrics.
 COMPARE = """
 import json, sys
 from pathlib import Path
-from electra_jax import compare
+from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
 from electra_jax.comparison.suites import SUITES
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.config import make_pretraining_config
@@ -40,11 +40,11 @@ suite = suite._replace(variants={name: suite.variants[name] for name in json.loa
 costs = {
     name: sum(
         run["train"]["num_steps"] * forward_flops(run, make_pretraining_config(run["model"]))
-        for run in compare.variant_runs(suite, config, name, 0, workdir).values()
+        for run in suite_runs(suite, config, name, 0, workdir).values()
     )
     for name in suite.variants
 }
-results = compare.compare(suite, config, workdir, 1)
+results = pretrain_suite(suite, config, workdir, 1)
 print(json.dumps({"costs": costs, "metrics": {result.model: result.metrics for result in results}}))
 """
 
@@ -70,7 +70,7 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(checkout, environment):
-    """Starts a command in the copy."""
+    """A function that starts a command in the copy."""
 
     def start_command(*command):
         return subprocess.Popen(
@@ -86,7 +86,7 @@ def start(checkout, environment):
 
 
 def output_of(process):
-    """What a command printed, once it has succeeded."""
+    """The output of a command, once it has succeeded."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out

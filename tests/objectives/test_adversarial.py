@@ -21,7 +21,7 @@ P, V = 2, 5
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.0, 3.0))
-def test_the_expected_gradient_is_that_of_the_expected_reward_whatever_the_baseline(seed, scale):
+def test_the_expected_gradient_is_that_of_the_expected_reward_for_any_baseline(seed, scale):
     rng = np.random.default_rng(seed)
     logits = jnp.asarray(scale * rng.normal(size=(P, V)), jnp.float32)
     reward, baseline, weights = (
@@ -44,12 +44,12 @@ def test_the_expected_gradient_is_that_of_the_expected_reward_whatever_the_basel
             jnp.asarray(weights * probability[:, None]),
         )
 
-    def exact(logits):  # what the generator wants is much of it
+    def exact(logits):  # the generator is to maximise it
         return -(weights[0] * (jax.nn.softmax(logits) * reward).sum(-1)).sum()
 
     ours, wanted = jax.grad(expected_loss)(logits), jax.grad(exact)(logits)
     np.testing.assert_allclose(ours, wanted, atol=2e-5)
-    # The baseline alone, by the same weights, comes to nothing: it has no bias.
+    # The term of the baseline is 0 in expectation: it adds no bias.
     assert (
         np.abs(
             np.asarray(
@@ -84,8 +84,8 @@ def test_the_best_baseline_is_the_average_probability_of_the_right_answer():
 @pytest.fixture(scope="module")
 def enumerated():
     """(objective, parameters, a batch with a row for each token that may be drawn at one position, weighted
-    with how probable it is, and what the model makes of it)."""
-    # All of the vocabulary at once: then a sample is the inverse CDF of its uniform number.
+    by its probability, and the model's outputs on it)."""
+    # Without chunks a sample is the inverse CDF of its uniform number.
     objective = make("adversarial", disc_weight=0.0, gen_weight=1.0, vocab_chunk_size=0)
     params = random_params(objective)
     model = AdversarialModel(make_pretraining_config(full_config("adversarial")["model"]))

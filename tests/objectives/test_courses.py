@@ -54,7 +54,7 @@ def lengthened(seed, ids, prob=0.3):
 
 @given(SEEDS, SEEDS, st.sampled_from(["uniform", "cyclic"]))
 @settings(max_examples=40, deadline=None)
-def test_swapping_keeps_the_tokens_of_each_document_and_all_that_is_not_chosen(seed, noise, permutation):
+def test_swapping_keeps_the_tokens_of_each_document_and_all_other_positions(seed, noise, permutation):
     ids = documents(seed)
     batch = jax.device_get(swapped(noise, ids, permutation=permutation))
     segments = np.asarray(derive_inputs(jnp.asarray(ids), SPECIAL, 2).segments_BL)
@@ -70,14 +70,14 @@ def test_swapping_keeps_the_tokens_of_each_document_and_all_that_is_not_chosen(s
 
 
 def orders(permutation):
-    """How often each order of a document's three tokens comes out."""
+    """Number of times that each order of a document's three tokens occurs."""
     ids = np.tile(np.asarray([SPECIAL.cls, 10, 20, 30, SPECIAL.sep, 0, 0, 0], np.int32), (6_000, 1))
     batch = jax.device_get(swapped(0, ids, prob=0.6, permutation=permutation))
     assert (batch.weights_BP.sum(1) == 3).all()
     return collections.Counter(map(tuple, batch.masked_ids_BL[:, 1:4].tolist()))
 
 
-def test_every_permutation_is_as_likely_or_every_cycle():
+def test_permutations_and_cycles_are_uniform():
     uniform, cyclic = orders("uniform"), orders("cyclic")
     assert (
         len(uniform) == 6 and max(abs(count - 1_000) for count in uniform.values()) < 145
@@ -87,14 +87,14 @@ def test_every_permutation_is_as_likely_or_every_cycle():
 
 @given(SEEDS, SEEDS)
 @settings(max_examples=40, deadline=None)
-def test_without_what_was_inserted_a_row_is_the_row_it_was(seed, noise):
+def test_removing_the_insertions_gives_the_original_row(seed, noise):
     ids = documents(seed)
     batch = jax.device_get(lengthened(noise, ids))
     is_inserted = np.asarray(chosen_positions(batch.positions_BP, batch.weights_BP, LENGTH))
     for row, (old, new) in enumerate(zip(ids, batch.ids_BL, strict=True)):
         assert (new[is_inserted[row]] == SPECIAL.mask).all() and SPECIAL.mask not in new[~is_inserted[row]]
         kept = new[~is_inserted[row]]
-        np.testing.assert_array_equal(kept, old[: len(kept)])  # the tail gives way
+        np.testing.assert_array_equal(kept, old[: len(kept)])  # the end of the row is dropped
         followers = new[np.minimum(np.flatnonzero(is_inserted[row]) + 1, LENGTH - 1)]
         is_inside = np.flatnonzero(is_inserted[row]) < LENGTH - 1
         assert not set(followers[is_inside]) & {SPECIAL.pad, SPECIAL.cls, SPECIAL.sep}
@@ -135,7 +135,7 @@ def test_the_confusion_table_and_corrections_that_keep_the_found_tokens_alone(se
     np.testing.assert_array_equal(lesson.masked_ids_BL, np.where(table.found, batch.masked_ids_BL, ids))
 
 
-def test_stacked_courses_come_apart_again_and_rows_stay_together():
+def test_unstacking_returns_the_courses_and_rows_stay_together():
     ids = documents(0)
     first, second = swapped(1, ids), lengthened(2, ids, prob=0.1)
     stacked = stack([first, second])
@@ -149,7 +149,7 @@ def test_stacked_courses_come_apart_again_and_rows_stay_together():
 
 
 class Recorded(Courses):
-    """What the corrections see and are asked; the decisions are made up."""
+    """Records the inputs of both encoders; their outputs are made up."""
 
     def detect(self, params, courses, ids, dropout_key, name):
         params[name] = dict(ids)
@@ -163,7 +163,7 @@ class Recorded(Courses):
 
 
 class Predictions:
-    """Every loss is 1, and every token drawn another one."""
+    """Every loss is 1, and every drawn token differs from the original."""
 
     def __init__(self, positions_BP):
         self.nll_BP = self.is_correct_BP = self.entropy_BP = jnp.ones(positions_BP.shape)
@@ -171,7 +171,7 @@ class Predictions:
 
 
 @pytest.mark.parametrize("normalizer", ["selected", "all"])
-def test_corrections_are_asked_as_the_paper_says_and_weigh_what_they_should(normalizer):
+def test_corrections_ask_for_the_originals_and_have_their_weights(normalizer):
     weights = {"re_rtd_weight": 2.0, "re_std_weight": 0.0, "re_slm_weight": 3.0}
     courses, seen = Recorded(*mcl_arguments(correction_normalizer=normalizer, **weights)), {}
     batch = courses.prepare(key(0), jnp.asarray(documents(5)))
@@ -196,7 +196,7 @@ def test_corrections_are_asked_as_the_paper_says_and_weigh_what_they_should(norm
     mistaken = ordinary & ((logits["rtd"] > 0) != replaced["rtd"])
     second = np.asarray(jax.random.normal(key(7), ids.shape))
     bce = np.logaddexp(0, second) - second * replaced["rtd"]
-    mean = {  # of re-MLM, re-SLM, whose losses are all 1, and re-RTD
+    mean = {  # re-MLM, re-SLM, whose losses are all 1, and re-RTD
         "selected": [
             found["rtd"].any(1).mean(),
             found["std"].any(1).mean(),
@@ -219,7 +219,7 @@ def test_corrections_are_asked_as_the_paper_says_and_weigh_what_they_should(norm
 
 
 @pytest.mark.parametrize("normalizer", ["selected", "all"])
-def test_nothing_selected_costs_nothing_and_parts_add_up(normalizer):
+def test_nothing_selected_gives_no_loss_and_microbatches_add_up(normalizer):
     courses = Courses(*mcl_arguments(correction_normalizer=normalizer))
     normalizers = {"rows": 4.0, "rtd": 50.0}
     losses = jax.random.uniform(key(0), (4, 6))
@@ -242,7 +242,7 @@ def test_nothing_selected_costs_nothing_and_parts_add_up(normalizer):
         ({"re_slm": 1}, (("rtd", "std"), ("std",), ())),
     ],
 )
-def test_a_course_without_weight_is_not_taken(weights, expected):
+def test_a_course_without_weight_is_not_computed(weights, expected):
     names = ("slm", "std", "itd", "re_mlm", "re_slm", "re_rtd", "re_std")
     assert active_courses({f"{name}_weight": weights.get(name, 0.0) for name in names}) == expected
 

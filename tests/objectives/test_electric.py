@@ -1,4 +1,5 @@
-"""Electric: the noise model sees both sides of a token and never itself; what is learned is an energy."""
+"""Electric: the noise model sees both sides of a token but not the token; the discriminator learns an
+energy."""
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +24,21 @@ MODEL = TwoTowerModel(make_pretraining_config(full_config("electric")["model"]))
 @settings(deadline=None, max_examples=50)
 @given(p=st.floats(1e-6, 1.0), q=st.floats(1e-6, 1.0), m=st.floats(0.01, 0.9))
 def test_with_the_true_energy_the_logit_is_the_log_odds_of_noise(p, q, m):
-    """Of tokens with a share m from q and the rest from p, Bayes' rule says how many are noise."""
+    """If a share m of the tokens comes from q and the rest from p, Bayes' rule gives the share of noise."""
     noise, text = m * q, (1 - m) * p
     logit = float(noise_logits(jnp.float32(-np.log(p)), jnp.float32(np.log(q)), m))
     np.testing.assert_allclose(logit, np.log(noise / text), atol=1e-4)
     np.testing.assert_allclose(expit(logit), noise / (noise + text), atol=1e-4)
 
 
-def test_the_noise_model_gets_no_gradient_from_the_question():
+def test_the_noise_model_gets_no_gradient_from_the_discriminator():
     gradient = jax.grad(lambda log_q: noise_logits(jnp.float32(1.0), log_q, 0.15))(jnp.float32(-2.0))
     assert gradient == 0.0
 
 
 @pytest.fixture(scope="module")
 def towers():
-    """ids [N, L] of one structure → (states of the left tower, of the right one, logits at every
+    """ids [N, L] of one structure → (states of the left tower, of the right tower, logits at every
     position)."""
     objective, _, _ = prepared("electric")
     params = random_params(objective)
@@ -85,8 +86,8 @@ def test_a_prediction_never_depends_on_its_token_and_depends_on_its_neighbours(t
                 np.abs(states[changed, place] - states[-1, place]).max() > 1e-6
                 for states in (left, right, logits)
             ]
-            # The left tower's state at a place has seen what is there and before, the right one's what is
-            # there and after.
+            # The left tower's state has seen its position and those before; the right tower's, its position
+            # and those after.
             assert moves == [
                 is_inside and changed <= place,
                 is_inside and changed >= place,
@@ -111,7 +112,7 @@ def test_the_loss_against_numpy():
     is_token = batch.inputs.is_token_BL
     nce = (np.logaddexp(0, logit) - logit * is_noise)[
         is_token
-    ].mean()  # noise also where it drew the original
+    ].mean()  # noise even where the original was drawn
     is_word = is_token & ~np.isin(batch.ids_BL, [SPECIAL.cls, SPECIAL.sep, SPECIAL.mask])
     nll = -log_q[rows, columns, batch.ids_BL][is_word].mean()
     np.testing.assert_allclose(value, nll + 5.0 * nce, rtol=1e-5)
@@ -121,7 +122,7 @@ def test_the_loss_against_numpy():
 
 
 def noise_of(objective, params, batch):
-    """What the discriminator is given."""
+    """The input of the discriminator."""
     seen, original = [], TwoTowerModel.discriminate
 
     def discriminate(self, ids_BL, inputs, is_training):
@@ -134,8 +135,8 @@ def noise_of(objective, params, batch):
     return seen[0]
 
 
-def test_noise_is_noise_even_where_it_is_the_original():
-    """A noise model that always draws the original: every chosen token counts as noise all the same."""
+def test_noise_equal_to_the_original_counts_as_noise():
+    """With a noise model that always draws the original, every chosen token still counts as noise."""
     objective, params, batch = prepared("electric")
     certain = jnp.where(jnp.arange(VOCAB) == 7, 1e3, 0.0)
     params = params | {"generator_predictions": params["generator_predictions"] | {"bias": certain}}

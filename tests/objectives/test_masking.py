@@ -1,4 +1,4 @@
-"""Masking by windows, against the released loop written again in plain Python."""
+"""Masking by windows, against the released loop rewritten in plain Python."""
 
 import functools
 import random
@@ -108,7 +108,7 @@ def test_one_candidate_a_window_and_the_released_count(keeps_first_windows):
         window_of = windows(row)
         assert set(picked) <= set(window_of)  # so never a special token, never padding
         used = [window_of[position] for position in picked]
-        assert used == sorted(set(used))  # one a window, left to right
+        assert used == sorted(set(used))  # one per window, left to right
         assert len(picked) == len(released(row[row != SPECIAL.pad].tolist(), 64, random.Random(0)))
         if keeps_first_windows:
             assert used == list(range(len(used)))
@@ -161,8 +161,8 @@ def test_a_key_decides_everything(keeps_first_windows):
 
 
 def test_released_masking_never_reaches_the_tail():
-    """Full rows of 512: the last of the 77 windows kept ends at token 462. Figures also of the released
-    loop."""
+    """Full rows of 512: the last of the 77 windows kept ends at token 462. The released loop gives the same
+    numbers."""
     draws = 2000
     ids = full_rows(draws, 512)
     positions, weights = choose(ids, keeps_first_windows=True)
@@ -170,7 +170,7 @@ def test_released_masking_never_reaches_the_tail():
     rng = random.Random(0)
     expected = [released(ids[0].tolist(), 512, rng) for _ in range(draws)]
     for last in (positions.max(axis=1), np.asarray(expected).max(axis=1)):
-        assert abs(last.mean() - 459.5) < 0.2  # uniform on 457, …, 462: five standard errors
+        assert abs(last.mean() - 459.5) < 0.2  # uniform over 457, …, 462: five standard errors
         assert last.max() == 462
 
 
@@ -205,7 +205,7 @@ def test_random_windows_reach_all_positions_equally():
     counts = np.bincount(positions.ravel(), minlength=512)
     assert counts[0] == counts[511] == 0
     expected = draws * 77 / 510
-    # At most one draw a window makes the counts vary a little less than independent ones: 509 degrees of
+    # At most one draw per window makes the counts vary slightly less than independent ones: 509 degrees of
     # freedom, p = 0.001.
     assert ((counts[1:511] - expected) ** 2 / expected).sum() < 613
     per_window = counts[1:511].reshape(85, 6).sum(axis=1) / draws

@@ -109,7 +109,7 @@ def test_samples_follow_the_softmax(chunk_size, draws, temperature):
     weights = np.exp(logits.astype(np.float64) / temperature)
     expected = draws * weights / weights.sum()
     assert counts[[0, 50, 128, 202]].sum() == 0
-    rare = expected < 5  # together one class: chi-square wants five a class
+    rare = expected < 5  # one class together: chi-square needs five per class
     observed, expected = (np.append(values[~rare], values[rare].sum()) for values in (counts, expected))
     excess = ((observed - expected) ** 2 / expected).sum() - (observed.size - 1)
     assert excess < 4.5 * np.sqrt(2 * (observed.size - 1))

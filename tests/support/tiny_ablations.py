@@ -1,5 +1,5 @@
-"""Tiny models of ELECTRA's ablations: one layer of 16, 64 words, so that all of them share what is
-compiled."""
+"""Tiny models of ELECTRA's ablations: one layer of 16, 64 words, so that they share compiled
+programs."""
 
 import functools
 
@@ -14,7 +14,7 @@ from support.tiny import LENGTH, SPECIAL, key, objective_section, rows
 from support.training_steps import config
 
 VOCAB, CHUNK = 64, 16
-O0 = {"xla_backend_optimization_level": 0}  # compiles in half the time
+O0 = {"xla_backend_optimization_level": 0}  # halves the time to compile
 
 
 def full_config(name, generator="model", model=None, **changes):
@@ -52,7 +52,7 @@ def prepared(name, generator="model", length=LENGTH, **changes):
 
 
 def random_params(objective, length=LENGTH):
-    """Parameters that are nowhere zero, made without compiling their start."""
+    """Parameters that are nowhere zero, made without compiling their initialisation."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
