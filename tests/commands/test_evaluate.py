@@ -50,7 +50,8 @@ def test_some_of_the_tasks_can_be_chosen():
     assert set(load_config("configs/evaluate.py").tasks) == {"sst2", "cola", "ud", "squad"}
     assert set(load_config("configs/evaluate.py:data=DIR,tasks=ud+cola").tasks) == {"ud", "cola"}
     with pytest.raises(
-        ValueError, match=r"argument tasks: got 'udd', expected some of sst2, cola, ud, squad, joined by \+"
+        ValueError,
+        match=r"argument tasks: got 'udd', expected one or more of sst2, cola, ud, squad, joined by \+",
     ):
         load_config("configs/evaluate.py:tasks=ud+udd")
 
