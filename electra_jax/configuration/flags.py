@@ -24,8 +24,12 @@ from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.command_errors import PREFIX, errors_on_the_terminal
 
-flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
+# Recipes import configs.common, which is not installed. At the end: an installed package comes first.
+if str(CHECKOUT) not in sys.path:
+    sys.path.append(str(CHECKOUT))
+
+flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 REQUIRED = {
     "config": "a configuration file, for example --config=configs/electra.py:size=small",
     "workdir": "the directory of the run, for example --workdir=runs/small; the same one again resumes it",
