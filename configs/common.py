@@ -86,7 +86,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "gradient_dtype": "float32",
         # Above 0, such as 0.999 or 0.9999, a moving average of the parameters is kept: after every update
         # average += (1 - ema_decay) · (parameters - average), from the first step on (training/averaging.py).
-        # It takes the memory of the parameters once more. eval/ and probe/ then measure the average, and
+        # It needs as much memory again as the parameters. eval/ and probe/ then measure the average, and
         # export, fine-tuning, init_from and soup read it.
         "ema_decay": 0.0,
         "seed": 0,

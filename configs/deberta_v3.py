@@ -13,7 +13,7 @@ large. The cost was not published with them. Not run to the end here.
 
 `variant`:
 
-  released_model   (default) how the released models were trained, as far as it is known: 160 GB of text,
+  released_model   (default) how the released models were trained, as far as is known: 160 GB of text,
                    500,000 steps of 8,192 rows of 512. Comments below tell where sources disagree or are
                    silent.
   released_script  the values of the public rtd.sh, a demonstration on WikiText-103: smaller batches,

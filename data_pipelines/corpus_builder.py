@@ -52,20 +52,20 @@ def build_corpus(
       report: filled with what was read.
 
     Raises:
-      FileExistsError: `directory` holds a dataset of other settings, or something else.
+      FileExistsError: `directory` holds a dataset with different settings, or something else.
       ValueError: a wrong argument, or a split without text.
       OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
       ImportError: Apache Beam is not installed.
     """
     _check_workers(num_processes, runner, beam_options)
-    directory = os.path.abspath(directory)  # which also drops a final slash
+    directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
     recorded = settings.recorded(tokenizer.fingerprint)
     if Path(directory).exists():
         return _existing(directory, recorded)
     _check_sources(settings)
     pack_groups = _beam_workers(runner, beam_options) if runner else _local_workers(num_processes)
-    # Workers elsewhere have other working directories.
+    # Beam workers may have other working directories.
     settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
     partial = _partial_directory(directory, recorded | {"files": _file_states(settings.all_sources)})
     groups = [
@@ -128,7 +128,7 @@ def _existing(directory: str, recorded: dict) -> DatasetInfo:
     differing = [key for key, value in recorded.items() if getattr(info, key) != value]
     if differing:
         raise FileExistsError(
-            f"{directory} holds a dataset with other {', '.join(differing)}. Choose another --out, or "
+            f"{directory} holds a dataset with different {', '.join(differing)}. Choose another --out, or "
             "remove it."
         )
     return info
@@ -147,7 +147,7 @@ def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings) -> None
             read = settings.validation if split == "validation" and settings.validation else settings.train
             raise ValueError(
                 f"split {split!r}: got no text from {list(read)}, expected at least one document. Check the "
-                "files and --text_field, or raise --validation_fraction."
+                "files and --text_field, or change --validation_fraction."
             )
 
 
@@ -158,7 +158,7 @@ def _partial_directory(directory: str, wanted: dict) -> Path:
     settings = partial / SETTINGS_FILE
     if partial.exists() and not (settings.exists() and json.loads(settings.read_text()) == wanted):
         print(
-            f"{partial}: left by a build with other settings or other files; starting from scratch.",
+            f"{partial}: left by a build with different settings or files; starting from scratch.",
             file=sys.stderr,
         )
         shutil.rmtree(partial)

@@ -6,8 +6,8 @@
 --init_from names one or more encoders: directories of pre-training runs, of fine-tuned models or of Hugging
 Face models, or random:DIR for newly initialised weights with the shapes and tokenizer of DIR. "{seed}" in a
 name stands for the seed. Each encoder is fine-tuned from every seed with every combination of the values of
---sweep. results.json is written after each run; the same command again resumes, and it may then ask for more
-seeds, encoders or values.
+--sweep. results.json is written after each run; the same command again resumes. You may add seeds, encoders
+or values to it.
 
 At the end the command prints a table of medians with the paired difference to the first encoder, and draws a
 plot. It keeps the predictions of every run, and of each encoder the best model, to be exported or fine-tuned

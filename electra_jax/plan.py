@@ -15,9 +15,9 @@ assumption until your own run measures it (model_flops_utilization in its metric
 
 --search looks for the settings with which the configured batch fits at least cost: the fewest microbatches
 without recomputation; if none fits, with more of it (train.remat); else with parameters sharded over more
-devices (mesh.fsdp). It stops at the first settings that do not fit. Plans assume scanned layers and bfloat16,
-which these devices should use, unless --as_configured is given. A step takes minutes to compile, a search
-compiles three to ten.
+devices (mesh.fsdp). Once something fits, it halves the number of microbatches, then doubles the batch, until
+a step no longer fits. Plans assume scanned layers and bfloat16, which these devices should use, unless
+--as_configured is given. A step takes minutes to compile, a search compiles three to ten.
 """
 
 from pathlib import Path

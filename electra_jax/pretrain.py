@@ -5,9 +5,9 @@ The same command again resumes from the newest checkpoint, or reports that the r
 the configuration can be set on the command line: `--config.train.num_steps=1000`,
 `--config.data.datasets=DIR1,DIR2`.
 
-SIGTERM or Ctrl-C: the run saves and exits with code 143. While it starts or compiles, at the beginning and
-between the stages of config.stages, there is nothing to save, and SIGTERM ends the process directly (a shell
-shows 143 then, too).
+SIGTERM: the run saves and exits with code 143. So does Ctrl-C, if the run has only one process. While a run
+starts or compiles, at the beginning and between the stages of config.stages, there is nothing to save:
+SIGTERM ends the process directly (a shell shows 143 then, too), and Ctrl-C exits with code 130.
 
 Several hosts: each of them runs the command with --distributed, with the same --workdir and datasets. On a
 TPU, GKE, SLURM or Open MPI the hosts find each other; elsewhere add --coordinator=HOST:PORT

@@ -26,7 +26,7 @@ def check_arguments(arguments: Sequence[str], shared: bool) -> None:
       shared: whether the run directory must outlive the VMs, or be visible to several of them.
 
     Raises:
-      LauncherError: it would be on a VM's own disk, or at a path that nothing expands.
+      LauncherError: it would be on a VM's own disk, or begins with ~, which is not expanded.
     """
     workdir = next((word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)), "")
     if workdir.startswith("~"):
@@ -162,7 +162,7 @@ def create(tpu: Tpu) -> int:
             progress(condition.text)
         else:
             raise LauncherError(
-                f"{tpu.name}: {condition.text}. It will not become ACTIVE any more. Run `delete`, then "
+                f"{tpu.name}: {condition.text}. It will no longer become ACTIVE. Run `delete`, then "
                 "`create` again. If capacity or quota is missing, give another --zone or a later "
                 "--valid_until."
             )
@@ -193,7 +193,7 @@ class Babysitter:
         elif condition.state == "waiting":
             self.progress(condition.text)
         else:
-            self.tpu.log(f"{condition.text}. Deleting what is left of it, to create it again.")
+            self.tpu.log(f"{condition.text}. Deleting it, then creating it again.")
             self.tpu.delete()
             if condition.state == "failed":
                 self.count_failure(condition.text, 1)

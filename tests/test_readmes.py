@@ -29,19 +29,21 @@ FOLDERS = [
     "launch",
     "electra_jax/benchmarks",
     "electra_jax/comparison",
+    "electra_jax/distributed",
     "electra_jax/finetuning",
     "electra_jax/huggingface",
     "electra_jax/models",
     "electra_jax/objectives",
     "electra_jax/planning",
+    "electra_jax/runs",
     "electra_jax/soups",
     "electra_jax/training",
 ]
-SKIPPED = {".venv", "runs", "build", ".pytest_cache", "node_modules"}
+SKIPPED = {".venv", "runs", "build", ".pytest_cache"}  # folders at the top that are not in the repository
 READMES = sorted(
     path
     for path in ROOT.rglob("README.md")
-    if not SKIPPED & set(path.relative_to(ROOT).parts) and not path.is_symlink()
+    if path.relative_to(ROOT).parts[0] not in SKIPPED and not path.is_symlink()
 )
 DOCSTRINGS = [
     *sorted((ROOT / "electra_jax").glob("*.py")),

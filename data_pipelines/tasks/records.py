@@ -26,7 +26,7 @@ class Sentence(NamedTuple):
 
     where: str
     words: list[str]  # "" for a missing word
-    tags: list[Any]  # one a word; None for a missing tag
+    tags: list[Any]  # one per word; None for a missing tag
     word_places: tuple[str, ...] = ()  # file:line of each word if every word has a line
 
     def place(self, index: int) -> str:

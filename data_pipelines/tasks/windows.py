@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 class _Context(NamedTuple):
     ids: list[int]
-    offsets: np.ndarray  # int32, a span a token
+    offsets: np.ndarray  # int32, one span per token
 
 
 def encode_questions(
@@ -107,7 +107,7 @@ def _parts(count: int, room: int, doc_stride: int) -> Iterator[slice]:
 
 
 def _answer_tokens(question: Question, offsets: np.ndarray) -> tuple[int, int] | None:
-    """The first and last token that cover a character of the answer, None if there is none."""
+    """The first and last token that cover a character of the answer, or None if no token does."""
     if question.start is None:
         return None
     stop = question.start + len(question.answer)

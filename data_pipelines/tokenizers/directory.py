@@ -30,7 +30,7 @@ class SpecialIds(NamedTuple):
 
 
 def read_meta(directory: Path, required: Sequence[str] = ()) -> dict[str, Any] | None:
-    """The contents of the directory's meta file, None if there is none.
+    """The contents of the directory's meta file, or None if it has no such file.
 
     Raises:
       ValueError: it is not JSON, or lacks one of the keys `required`.

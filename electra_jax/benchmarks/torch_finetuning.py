@@ -143,7 +143,7 @@ def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[R
 
     Raises:
       FileNotFoundError: there are none.
-      ValueError: they were made with other settings.
+      ValueError: they were made with different settings.
     """
     results = read_results(workdir)
     check_run_directory(workdir, {"config": _with_tuples(config)})

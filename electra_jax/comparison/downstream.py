@@ -15,7 +15,7 @@ from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
 class Evaluation(NamedTuple):
     """Encoders on several tasks."""
 
-    results: list[Result]  # one an encoder and seed, with metrics "task metric"
+    results: list[Result]  # one per encoder and seed, with metrics "task metric"
     settings: dict[str, dict[str, Settings]]  # task → encoder → its best settings of the sweep
 
 
@@ -62,7 +62,7 @@ def pretrained_inits(
 
     Args:
       config: a configuration such as configs/evaluate.py.
-      num_pretrainings: of each objective; one, or one a seed of fine-tuning.
+      num_pretrainings: of each objective; one, or one per seed of fine-tuning.
 
     Raises:
       ValueError: another number of pre-trainings. See also `pretrain_objectives`.

@@ -41,8 +41,8 @@ def equal_flops_runs(
     Args:
       config: the recipe.
       reference: the change to the recipe whose train.num_steps sets the FLOPs.
-      changes: one a run of the variant. Each run starts from the one before, and all take the same number of
-        steps.
+      changes: one per run of the variant. Each run starts from the one before, and all take the same number
+        of steps.
       directory: of the variant. The last run is in seed_SEED, earlier ones are in stage_N/seed_SEED.
       seed: decides the initialisation, the masks and the order of the data.
 

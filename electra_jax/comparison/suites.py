@@ -30,7 +30,7 @@ SUMMARY = {"mlm_loss": "heldout_mlm_loss", "rtd_auc": "heldout_rtd_auc"}  # metr
 class Suite(NamedTuple):
     """Variants of a recipe to compare."""
 
-    # Name → the changes that make the variant, one a run; each run starts from the one before. The first
+    # Name → the changes that make the variant, one per run; each run starts from the one before. The first
     # variant has a single run, which sets the number of FLOPs of all.
     variants: Mapping[str, tuple[Change, ...]]
     measure: Callable[[Path, dict[str, Any]], Metrics]  # (run directory, its summary) → metrics

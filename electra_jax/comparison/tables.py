@@ -42,7 +42,7 @@ def write_comparison(
 def write_evaluation(
     config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path
 ) -> Iterator[str]:
-    """Write evaluation.json and a plot a metric; yield the lines for the terminal."""
+    """Write evaluation.json and one plot per metric; yield the lines for the terminal."""
     results, settings = evaluation
     contents = {"config": config, "starts": inits, "settings": settings, "results": to_json(results)}
     write_json(workdir / EVALUATION_FILE, contents)

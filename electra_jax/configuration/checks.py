@@ -1,4 +1,4 @@
-"""Which values a configuration may have: a table, one row a key, for pre-training and fine-tuning alike.
+"""Which values a configuration may have: a table, one row per key, for pre-training and fine-tuning alike.
 
 What is not in the table is checked where it is used: the model by models/config.py, the mesh by
 distributed/mesh.py, stages by configuration/stages.py, tasks by data_pipelines/tasks.

@@ -151,7 +151,7 @@ def load_config(argument: str) -> config_dict.ConfigDict:
 
 
 def find_recipe(argument: str) -> str:
-    """FILE.py[:argument] with the file where it is: as given, or, if there is none, below the checkout."""
+    """FILE.py[:argument] as given or, if that file does not exist, with its path below the checkout."""
     path, colon, argument_of_config = argument.partition(":")
     if not Path(path).exists() and (CHECKOUT / path).is_file():
         path = str(CHECKOUT / path)

@@ -1,7 +1,7 @@
 """Reading what older versions wrote: the only place that knows how their files differ from today's.
 
 Runs, exports and fine-tuned models keep their configuration in a file. The functions here turn it into one of
-this version: keys that came later get the value that held before, keys that nothing reads any more are
+this version: keys that came later get the value that held before, keys that are no longer read are
 dropped.
 """
 

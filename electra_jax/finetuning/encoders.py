@@ -1,7 +1,7 @@
 """The encoder that a fine-tuning starts from, and its tokenizer.
 
 It comes from a pre-training run, a fine-tuned model or a Hugging Face directory; "random:" before the
-directory keeps its shapes and its tokenizer, and initialises the weights anew.
+directory keeps its shapes and its tokenizer, and uses newly initialised weights.
 """
 
 import json

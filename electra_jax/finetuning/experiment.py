@@ -3,7 +3,7 @@
 Its directory:
 
     config.json        the configuration
-    results.json       one entry a run: model, seed, settings, metrics; rewritten after each run
+    results.json       one entry per run: model, seed, settings, metrics; rewritten after each run
     predictions/       MODEL/SETTINGS/seed_SEED/SPLIT.tsv, and submission files of GLUE and SQuAD
     models/            the best model of each encoder, by the first metric
     plots/             results.png; with several settings sweep.png
@@ -59,7 +59,7 @@ class Run(NamedTuple):
 
 
 def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
-    """Do the runs of the plan that `workdir` does not have yet; the results of all its runs, in its order.
+    """Do the planned runs that `workdir` lacks; return the results of all planned runs, in plan order.
 
     A result's model is the init as the plan names it.
 
@@ -115,8 +115,8 @@ def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mes
 def _finetune_once(
     finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, others: Sequence[Result], workdir: Path
 ) -> Result:
-    """Do one run and write its predictions; its model too, if no result in `others` with its init is as
-    good."""
+    """Do one run and write its predictions; save its model, too, if it beats every earlier result of the
+    same init."""
     finetuned = finetuner.finetune(encoder, run.settings, run.seed)
     result = Result(run.init, run.seed, finetuned.metrics, run.settings)
     folders = _slug(run.init), _slug(format_settings(run.settings)), f"seed_{run.seed}"

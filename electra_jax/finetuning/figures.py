@@ -1,4 +1,4 @@
-"""Results as a picture: a panel a metric with a row a model; a dot is a seed, the bar is the median."""
+"""Results as a picture: one panel per metric, one row per model; a dot is a seed, the bar the median."""
 
 import os
 import textwrap
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no display
 from electra_jax.finetuning.results import Result, models_of, summarize, values_by_model
 
 LABEL_CHARACTERS = 90  # of a model's name that are shown
-LABEL_WIDTH = 30  # characters a line of it
+LABEL_WIDTH = 30  # characters per line of it
 SPREAD = 0.12  # how far the dots of a row lie above and below its middle, in rows
 BAR = 0.25  # half the height of the bar at the median, in rows
 
@@ -21,7 +21,7 @@ class PanelRow(NamedTuple):
     """One model in the panel of one metric."""
 
     row: int  # place from the top, the same in all panels
-    values: list[float]  # a dot a seed
+    values: list[float]  # one dot per seed
     heights: list[float]  # of the dots; seeds with the same value can be told apart
     median: float
 
@@ -63,7 +63,7 @@ def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathL
             axes.vlines(row.median, row.row - BAR, row.row + BAR, color="black")
         axes.set(xlabel=metric, ylim=(len(models) - 0.5, -0.5))
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle("a dot a seed, a bar at the median")
+    figure.suptitle("one dot per seed, a bar at the median")
     panels[0].set_yticks(range(len(models)), [row_label(model) for model in models])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ def score(
     predictions.
 
     Args:
-      labels: [n] class indices, in regression numbers; in tagging n arrays of tag indices, one a word.
+      labels: [n] class indices, in regression numbers; in tagging n arrays of tag indices, one per word.
       predictions: in the same form.
       label_names: name of each class or tag.
 

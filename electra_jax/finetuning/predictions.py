@@ -42,7 +42,7 @@ def write_predictions(
 
     Args:
       task: config.task.
-      predictions: one an example, in the order of `data.splits[split]`.
+      predictions: one per example, in the order of `data.splits[split]`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     rows = [f"{index}\t{task_type.format_prediction(value)}\n" for index, value in enumerate(predictions)]

@@ -1,4 +1,4 @@
-"""Results of fine-tuning: one a model and seed; medians over seeds, and paired differences between models."""
+"""Results of fine-tuning: one per model and seed; medians over seeds, paired differences between models."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

@@ -76,12 +76,12 @@ def decode(
     Args:
       contexts: of each question.
       windows: of all questions, in any order.
-      outputs: one a window, all of one type.
+      outputs: one per window, all of one type.
       n_best: also the largest number of texts in `Answer.n_best`.
 
     Raises:
-      ValueError: not one output a window, a window that belongs to no question or reaches beyond its outputs,
-        a question without a window, or outputs that are NaN or +inf.
+      ValueError: not one output per window, a window that belongs to no question or reaches beyond its
+        outputs, a question without a window, or outputs that are NaN or +inf.
     """
     if len(windows) != len(outputs):
         raise ValueError(f"expected outputs for each of {len(windows)} windows, got {len(outputs)}.")

@@ -42,7 +42,7 @@ def squad_score(
     null_scores: Sequence[float] | None = None,
     threshold: float = 0.0,
 ) -> dict[str, float]:
-    """Scores of one prediction a question.
+    """Scores of one prediction per question.
 
     The threshold search is the script's `find_best_thresh`: any text, even one without words, is a wrong
     answer to an unanswerable question. It differs from the script in two points. Questions with the same null
@@ -85,7 +85,7 @@ def squad_score(
         return {"exact_match": _mean(scores[:, 0]), "f1": _mean(scores[:, 1])}
     if null_scores is None:
         raise ValueError(
-            f"null_scores: expected one a question, for {np.sum(~has_answer)} of {len(has_answer)} "
+            f"null_scores: expected one per question, for {np.sum(~has_answer)} of {len(has_answer)} "
             "questions are unanswerable, got None."
         )
     nulls = _checked(null_scores, len(predictions), threshold)

@@ -1,4 +1,4 @@
-"""Results as Markdown tables: one row a model, medians, and paired differences to the first model."""
+"""Results as Markdown tables: one row per model, medians, and paired differences to the first model."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 def results_table(
     results: Sequence[Result], metrics: Sequence[str], *, with_differences: bool = True
 ) -> list[str]:
-    """Lines of a Markdown table: a row a model with median (lowest–highest) of each metric.
+    """Lines of a Markdown table: one row per model with the median (lowest–highest) of each metric.
 
     A model that does not have a metric has "–" in its column.
 

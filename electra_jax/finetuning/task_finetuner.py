@@ -24,7 +24,7 @@ class Finetuned(NamedTuple):
 
     encoder: EncoderConfig
     params: Any  # on the host
-    predictions: dict[str, list[Any]]  # split → one prediction an example
+    predictions: dict[str, list[Any]]  # split → one prediction per example
     metrics: dict[str, float]  # of the splits with labels
 
 

@@ -24,17 +24,17 @@ Rows = Sequence[Any]  # EncodedExample or Window
 
 
 class TaskType(NamedTuple):
-    """The functions of one task; `make_task_type` makes it."""
+    """The functions of one task, made by `make_task_type`."""
 
     name: str
     num_outputs: int
-    # (tokenizer, examples, longest row) → rows, number of examples that were cut
+    # (tokenizer, examples, maximum row length) → rows, number of examples that were cut
     encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, int]]
     # (rows, B, L) → labels and is_scored; rows that only fill the batch are not scored
     make_labels: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
     # (outputs, labels, is_scored, ids [B, L], special tokens) → mean over the scored elements
     loss: Callable[[Any, jax.Array, jax.Array, jax.Array, SpecialTokens], jax.Array]
-    # (examples, rows, outputs of each row) → one prediction an example
+    # (examples, rows, outputs of each row) → one prediction per example
     collect: Callable[[Sequence[Any], Rows, Sequence[Any]], list[Any]]
     # example → whether its label is known; the same for all examples of a split
     is_labelled: Callable[[Any], bool]
@@ -191,7 +191,7 @@ TASK_TYPES = {
 
 
 def _labels_of_rows(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of `shape`, [B] or [B, …], one a row, and is_scored [B]."""
+    """Labels of `shape`, [B] or [B, …], one per row, and is_scored [B]."""
     labels, is_scored_B = np.zeros(shape, dtype), np.zeros(shape[0], bool)
     for index, row in enumerate(rows):
         if row.label is not None:

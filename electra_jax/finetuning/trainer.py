@@ -34,11 +34,12 @@ class Outcome(NamedTuple):
 
 
 def layer_groups(num_layers: int, decay: float, top_exponent: int) -> tuple[tuple[str, float, float], ...]:
-    """Rules of config.optimizer.groups: a layer's rate is the head's times decay^e.
+    """Rules in the form of pre-training's config.optimizer.groups.
 
-    e is `top_exponent` in the top layer and grows by one a layer down to the embeddings. 1 is what the method
-    means. 2 is what google-research/electra's code does and published its results with
-    (model/optimization.py, issue 51): there the embeddings are at num_layers + 2.
+    A layer's rate is the head's times decay^e. e is `top_exponent` in the top layer and grows by one per
+    layer down to the embeddings. 1 is what the method means. 2 is what google-research/electra's code does
+    and published its results with (model/optimization.py; google-research/electra, GitHub issue 51): there
+    the embeddings are at num_layers + 2.
     """
     exponents = [(r"^head/", 0)]
     for layer in range(num_layers):

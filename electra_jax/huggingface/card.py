@@ -86,7 +86,7 @@ def make_card(
     Args:
       role: "discriminator" or "generator".
       encoder: its shape.
-      record: of the run.
+      record: the run's files.
       publication: what the publisher states.
       is_exact: whether `transformers` computes the logits that were trained.
       with_code: whether DeBERTa's detection head is part of the model, with a class that loads it.
@@ -151,7 +151,7 @@ def _role_text(role: str, objective: dict[str, Any], is_deberta: bool, with_code
 
 
 def _training(record: RunRecord) -> str:
-    """How the model came about: its origin, the steps, tokens and hours of its training."""
+    """How the model was made: its origin, the steps, tokens and hours of its training."""
     config, sentences = record.config, []
     if record.origin:
         sentences.append(f"Imported from {record.origin}.")
@@ -203,9 +203,9 @@ def _method(objective: dict[str, Any]) -> str:
 
 def _batch_shape(stage: Stage) -> str:
     """The size of a stage's batches, with the step from which it holds."""
-    since = "" if stage.first_step == 0 else f"from step {stage.first_step:,} on of "
+    since = "" if stage.first_step == 0 else f" from step {stage.first_step:,}"
     rows, length = stage.config["train"]["batch_size"], stage.config["data"]["sequence_length"]
-    return f"{since}{rows:,} rows of {length} tokens"
+    return f"{rows:,} rows of {length} tokens{since}"
 
 
 def _soup(soup: dict[str, Any]) -> str:
@@ -251,7 +251,7 @@ def _data(record: RunRecord, publication: Publication) -> str:
     for info in record.datasets:
         train = info["splits"]["train"]
         sources = ", ".join(f"`{Path(source).name}`" for source in info["sources"]["train"])
-        since = f", from step {info['first_step']:,} on" if len(mixtures) > 1 else ""
+        since = f", from step {info['first_step']:,}" if len(mixtures) > 1 else ""
         lines.append(
             f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {info['weight']:g}{since} | "
             f"`{info['fingerprint'][:16]}` |"
@@ -290,7 +290,7 @@ def _reproduce(record: RunRecord) -> str:
 
 
 def _limits(record: RunRecord, is_exact: bool, role: str) -> str:
-    lines = ["## Limits", "", "The model reproduces errors and prejudices of its training text."]
+    lines = ["## Limits", "", "The model reproduces errors and biases in its training text."]
     if record.summary:
         lines.append("The metrics above are those of pre-training; downstream tasks were not evaluated.")
     if role == "generator" and is_exact:

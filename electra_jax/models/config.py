@@ -257,7 +257,8 @@ class Size:
 
 # ELECTRA. Source: google-research/electra, configure_pretraining.py and util/training_utils.py. "small" is
 # the model of the paper's Table 1, with a generator a quarter as wide; "small_pp" is the released checkpoint,
-# whose generator is as wide as its discriminator (its README, "Continue pre-training", and its issue 39).
+# whose generator is as wide as its discriminator (its README, "Continue pre-training", and
+# google-research/electra, GitHub issue 39).
 SIZES = {
     "small": Size(128, 256, 12, 0.25, 1.0),
     "small_pp": Size(128, 256, 12, 1.0, 1.0),

@@ -149,6 +149,6 @@ ADVERSARIAL = ObjectiveRow(
         mean_metric("baseline", "baseline", "mlm_weight"),
     ),
     not_published=("generator_baseline",),
-    not_published_note="the generator's baseline, which only training needs",
+    not_published_note="the generator's baseline, which is needed only for training",
     continues_as="electra",
 )

@@ -99,7 +99,7 @@ ALL_TOKENS_MLM = ObjectiveRow(
     fills_masks=False,
     card_text=describe_token_encoder(TITLE),
     not_published=("discriminator_gate",),
-    not_published_note="the small generator, and the gate for copying a token, for which transformers has no "
-    "class. The encoder was not trained on [MASK]: it is for fine-tuning",
+    not_published_note="the small generator, and the gate that copies input tokens, for which transformers "
+    "has no class. The encoder was not trained on [MASK]: use it for fine-tuning, not to fill in masks",
     continues_as="mlm",
 )

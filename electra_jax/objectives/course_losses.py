@@ -157,7 +157,7 @@ class Courses:
     def rediscriminate(
         self, params, courses: dict[str, MaskedBatch], corrupted, confusions, normalizers, dropout_key
     ) -> tuple[jax.Array, Sums]:
-        """re-RTD and re-STD: the tokens that it found are put right, its mistakes stay."""
+        """re-RTD and re-STD: the tokens it detected are corrected, its mistakes stay."""
         ids = {
             name: jnp.where(confusions[name].found, courses[name].ids_BL, corrupted[name])
             for name in self.active.corrected_by_discriminator

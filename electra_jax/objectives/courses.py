@@ -85,8 +85,9 @@ def insert_tokens(
     documents.
 
     Rows keep their length: padding is dropped first, then the end of the row, with the insertions there.
-    Documents, positions and token types are those of the lengthened row. No position is predicted, since an
-    inserted token has no original; `weights_BP` marks the slots for which a token is drawn.
+    Documents, positions and token types are those of the row with the inserted tokens. No position is
+    predicted, since an inserted token has no original; `weights_BP` marks the slots for which a token is
+    drawn.
     """
     ids_BL = ids_BL.astype(jnp.int32)
     length = ids_BL.shape[1]

@@ -50,7 +50,7 @@ def make_electra_15_objective(
 
 ELECTRA_15 = ObjectiveRow(
     name="electra_15",
-    title="ELECTRA with a loss on the masked tokens alone",
+    title="ELECTRA with the discriminator's loss on masked tokens only",
     make=make_electra_15_objective,
     flops=electra_flops,
     metrics=(MLM_METRICS, RTD_METRICS),

@@ -178,10 +178,10 @@ ELECTRIC = ObjectiveRow(
     flops=electric_flops,
     metrics=(MLM_METRICS, RTD_METRICS),
     adapt=set_chunk_size,
-    card_text="The discriminator of Electric: **the model to fine-tune**. Its logit is an energy: the "
-    "larger, the less likely the token in its place.",
+    card_text="The discriminator of Electric: **the model to fine-tune**. Its logit for a token is an "
+    "energy: the larger it is, the less likely the token is in its context.",
     not_published=("generator_left", "generator_right"),
-    not_published_note="the noise model of two towers, for which transformers has no class. The "
-    "discriminator's logit is an energy: the larger, the less likely the token",
+    not_published_note="the two-tower noise model, for which transformers has no class. The discriminator's "
+    "logit is an energy: the larger it is, the less likely the token is in its context",
     continues_as="electra",
 )

@@ -2,10 +2,10 @@
 of one step.
 
 Self-supervision: RTD (replaced token detection, ELECTRA's), STD (swapped) and ITD (inserted). The generator
-reads masked, swapped and lengthened rows in one pass and draws tokens; the discriminator judges all of them
-in one pass, with three heads. Self-correction: where the discriminator found the generator's tokens, the
-generator predicts the originals once more (re-MLM, re-SLM); where the discriminator was mistaken, it judges
-once more, with the tokens that it found put right (re-RTD, re-STD). That takes one more pass of each encoder.
+reads rows with masked, swapped and inserted tokens in one pass and draws tokens; the discriminator judges all
+of them in one pass, with three heads. Self-correction: where the discriminator found the generator's tokens,
+the generator predicts the originals again (re-MLM, re-SLM); where the discriminator was mistaken, it judges
+again, with the tokens it detected corrected (re-RTD, re-STD). That takes one more pass of each encoder.
 Decisions and drawn tokens are those of the first passes and have no gradient.
 
     L = gen_weight·MLM + disc_weight·RTD + slm_weight·SLM + std_weight·STD + itd_weight·ITD
@@ -85,7 +85,7 @@ def mcl_flops(config: PretrainingConfig, sequence_length: int, objective: Mappin
 
 
 def correction_metrics(name: str) -> SumMetrics:
-    """Loss of a correction where something was selected, and the share of tokens that were."""
+    """Loss of a correction where something was selected, and the share of tokens selected."""
 
     def compute(sums: HostSums) -> Metrics:
         weight = sums[f"re_{name}_weight"]
@@ -99,7 +99,7 @@ def correction_metrics(name: str) -> SumMetrics:
 
 MCL = ObjectiveRow(
     name="mcl",
-    title="MCL",
+    title="MCL (Multi-perspective Course Learner)",
     make=make_mcl_objective,
     flops=mcl_flops,
     metrics=(

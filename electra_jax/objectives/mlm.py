@@ -174,6 +174,6 @@ MLM = ObjectiveRow(
     # Share of the chosen tokens that become any token. BERT: mask_token_prob=0.8, random_token_prob=0.1.
     settings={"random_token_prob": 0.0},
     predicts_tokens=True,
-    card_text="An encoder pre-trained by plain masked language modelling, to be fine-tuned or to fill in "
-    "masks.",
+    card_text="An encoder pre-trained with plain masked language modelling, to be fine-tuned or used "
+    "to fill in masks.",
 )

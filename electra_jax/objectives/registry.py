@@ -91,7 +91,7 @@ def find_row(name: str) -> ObjectiveRow:
     """The row of that name.
 
     Raises:
-      ValueError: there is none.
+      ValueError: no objective has that name.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"config.objective.name: got {name!r}, expected one of {sorted(OBJECTIVES)}.")

@@ -69,6 +69,7 @@ REPLACE_MLM = ObjectiveRow(
     predicts_tokens=True,
     fills_masks=False,
     card_text=describe_token_encoder(TITLE),
-    not_published_note="the small generator. The encoder was not trained on [MASK]: it is for fine-tuning",
+    not_published_note="the small generator. The encoder was not trained on [MASK]: use it for fine-tuning, "
+    "not to fill in masks",
     continues_as="mlm",
 )

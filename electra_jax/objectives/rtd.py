@@ -121,7 +121,7 @@ def rtd_normalizers(batch: MaskedBatch) -> dict[str, jax.Array]:
 
 
 class Losses(NamedTuple):
-    """The weighted losses of generator and discriminator, each as `Phase.loss` has to be."""
+    """The weighted losses of generator and discriminator, each with the signature of `Phase.loss`."""
 
     generator: Callable  # its carry is the corrupted ids [B, L]
     discriminator: Callable  # takes that carry

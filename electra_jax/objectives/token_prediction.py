@@ -120,6 +120,6 @@ def predict_tokens(
 def describe_token_encoder(title: str) -> str:
     """Opening paragraph of the model card of such an encoder."""
     return (
-        f"An encoder pre-trained by {title}, **to be fine-tuned**. It predicts the original tokens of a text "
-        "in which some are replaced, and was never trained on [MASK]."
+        f"An encoder pre-trained with {title}, **to be fine-tuned**. It predicts the original tokens of a "
+        "text in which some have been replaced. It was never trained on [MASK]."
     )

@@ -65,7 +65,7 @@ def _separate_equal_encoders(config: Any) -> None:
 
 TWO_STAGE = ObjectiveRow(
     name="two_stage",
-    title="ELECTRA beside a generator trained before",
+    title="ELECTRA with a frozen generator trained beforehand",
     make=make_two_stage_objective,
     flops=two_stage_flops,
     metrics=(MLM_METRICS, RTD_METRICS),

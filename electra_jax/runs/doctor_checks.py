@@ -225,7 +225,7 @@ def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInpu
         for mixture in (stage.mixture, stage.held_out):
             mixture.read(*mixture.rows_at(0, min(NUM_ROWS_READ, mixture.num_examples or NUM_ROWS_READ)))
         number = len(stage.mixture.infos)
-        if not stage.reads_on:
+        if not stage.keeps_datasets:
             start = f"from step {stage.first_step} on " if described else ""
             plural = "s" if number > 1 else ""
             described.append(f"{start}{number} dataset{plural}, rows of {stage.mixture.sequence_length}")

@@ -31,7 +31,7 @@ class StageInputs(NamedTuple):
     mixture: Mixture  # starts with the examples of `first_step`
     held_out: Mixture
     flops_per_token: float  # forward
-    reads_on: bool  # whether its datasets and weights are those of the stage before
+    keeps_datasets: bool  # whether its datasets and weights are those of the stage before
 
 
 class RunInputs(NamedTuple):
@@ -68,7 +68,9 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path) -> RunInputs:
     objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     description = {
         "config": config,
-        "data": [info.fingerprint for stage in stages if not stage.reads_on for info in stage.mixture.infos],
+        "data": [
+            info.fingerprint for stage in stages if not stage.keeps_datasets for info in stage.mixture.infos
+        ],
     }
     check_run_directory(workdir, description)
     return RunInputs(config, model, mesh, stages, objective, description)
@@ -100,8 +102,8 @@ def open_stages(
                 [DatasetSource(source.path, split="validation") for source in sources], opened_by=held_out
             )
             flops_per_token = forward_flops(stage.config, model)
-        reads_on = bool(opened) and data == opened[-1].config["data"]
-        opened.append(StageInputs(*stage, mixture, validation, flops_per_token, reads_on))
+        keeps_datasets = bool(opened) and data == opened[-1].config["data"]
+        opened.append(StageInputs(*stage, mixture, validation, flops_per_token, keeps_datasets))
     return tuple(opened)
 
 

@@ -41,7 +41,7 @@ from electra_jax.training.writers import MetricWriters
 
 
 class PreparedStage(NamedTuple):
-    """A stage, its functions, which are not yet compiled, and its loaders, which have not yet read a row."""
+    """A stage with functions not yet compiled and loaders not yet read."""
 
     inputs: StageInputs
     program: Program
@@ -65,7 +65,7 @@ def pretrain(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
         check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
 
-    barrier("run directory looked at")
+    barrier("run directory checked")
     with axis_context(inputs.mesh):
         stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
     probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, workdir / "probe")
@@ -130,7 +130,7 @@ def _train_from(
     checkpointer: Checkpointer,
     probe: Callable[[Any], Metrics] | None,
 ) -> None:
-    """Train from step `start` through the stages that are left to the end of the run."""
+    """Train from step `start` through the remaining stages to the end of the run."""
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     if is_main_process():
         write_run_directory(inputs, program, workdir)
@@ -162,9 +162,8 @@ def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) 
     """Train to the end of a stage; returns the last state. Raises as `TrainingLoop.run` does."""
     config, program = stage.inputs.config, stage.program
     with stage.batches as batches, stage.held_out_batches as held_out_batches:
-        # Compiled while everything is saved, since a run that is told to stop while it compiles could not
-        # save in time. And outside of the StopNotice, which could only act after compilation: here SIGTERM
-        # ends the process at once.
+        # Compile here, where everything is saved and no StopNotice is active: SIGTERM then ends the process
+        # at once. A run could not save in time while compiling.
         program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
         train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
         computation = StageComputation(
@@ -217,7 +216,7 @@ def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> N
             **dataclasses.asdict(info),
         }
         for stage in inputs.stages
-        if not stage.reads_on
+        if not stage.keeps_datasets
         for source, info in zip(stage.mixture.sources, stage.mixture.infos, strict=True)
     ]
     write_json(workdir / "datasets.json", datasets)

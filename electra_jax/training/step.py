@@ -91,8 +91,8 @@ def step_sums(step: jax.Array, grads, updates) -> Sums:
     step whose gradients or updates are not finite."""
     norms = {f"gradient_norm_{name}": optax.tree.norm(tree) for name, tree in grads.items()}
     norm = optax.tree.norm(grads)
-    # A NaN or infinity anywhere in the loss reaches some gradient; a huge update ruins the parameters a step
-    # before that.
+    # A NaN or infinity anywhere in the loss reaches some gradient; a huge update is caught one step
+    # earlier, before its parameters give a NaN.
     is_finite = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
     return norms | {
         "gradient_norm": norm,
@@ -105,7 +105,7 @@ def abstract_window(objective: Objective, params, batch_size: int, sequence_leng
     """Shapes of the metric sums of one training step; nothing is computed.
 
     Raises:
-      ValueError: no phase of the objective gives the sum that every objective must give.
+      ValueError: no phase returns the sum TOKENS.
     """
 
     def sums_of(params, ids_BL):

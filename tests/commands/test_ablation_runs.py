@@ -155,8 +155,8 @@ def test_the_trained_encoder_is_what_is_published_and_fine_tuned(name, generator
 @pytest.mark.parametrize(
     ("name", "role", "left_out"),
     [
-        ("all_tokens_mlm", "generator", "the gate for copying a token"),
-        ("electric", "discriminator", "the noise model of two towers"),
+        ("all_tokens_mlm", "generator", "the gate that copies input tokens"),
+        ("electric", "discriminator", "the two-tower noise model"),
     ],
 )
 def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_path, capsys):

@@ -345,10 +345,10 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
         with_code=False,
     )
     assert (
-        "12 steps of 8 rows of 16 tokens, from step 5 on of 16 rows of 16 tokens, from step 9 on of 16 "
-        "rows of 32 tokens, peak learning rate"
+        "12 steps of 8 rows of 16 tokens, 16 rows of 16 tokens from step 5, 16 rows of 32 tokens from step "
+        "9, peak learning rate"
     ) in card
-    assert card.count(" | 2, from step 9 on | `") == 1
+    assert card.count(" | 2, from step 9 | `") == 1
 
 
 @pytest.mark.slow

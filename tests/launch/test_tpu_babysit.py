@@ -25,7 +25,7 @@ def test_babysit_recreates_a_preempted_tpu_and_deletes_it_when_done(sandbox):
     assert outcome.returncode == 0, outcome.stderr
     assert sandbox.verbs() == ["create", "setup", "start", "delete"] * 3
     assert (
-        "SUSPENDED. Deleting what is left of it" in outcome.stderr
+        "SUSPENDED. Deleting it, then creating it again" in outcome.stderr
         and "its node is PREEMPTED. Del" in outcome.stderr
     )
     assert "failure" not in outcome.stderr and "the run is complete" in outcome.stderr

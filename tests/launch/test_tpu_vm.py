@@ -146,7 +146,7 @@ def test_create_waits_until_it_is_active(sandbox):
             {"lives": [["WAITING_FOR_RESOURCES", "FAILED"]]},
             r"FAILED: no capacity until the deadline\..*Run `delete`, then",
         ),
-        ({"lives": [["PROVISIONING", "SUSPENDED"]]}, r"small: SUSPENDED\. It will not become ACTIVE"),
+        ({"lives": [["PROVISIONING", "SUSPENDED"]]}, r"small: SUSPENDED\. It will no longer become ACTIVE"),
     ],
 )
 def test_create_reports_why_there_is_no_tpu(script, message, sandbox):
