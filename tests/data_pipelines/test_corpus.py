@@ -314,7 +314,7 @@ def test_special_ids_are_recorded_and_a_dataset_without_them_is_an_error(data, t
 
 def test_other_settings_do_not_change_an_existing_directory(data, tmp_path):
     build(data, tmp_path / "out")
-    with pytest.raises(FileExistsError, match="other sequence_length"):
+    with pytest.raises(FileExistsError, match="different sequence_length"):
         build(data, tmp_path / "out", sequence_length=64)
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="is not a dataset"):
