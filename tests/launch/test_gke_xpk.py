@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -12,6 +11,7 @@ import time
 
 import pytest
 
+from support.hostile_arguments import hostile_arguments
 from support.paths import ROOT
 from support.stand_in_xpk import ENVIRONMENT, expand, make_sandbox, tell
 from support.tpu_sandbox import commit
@@ -341,44 +341,12 @@ def test_gpu_processes_take_their_coordinator_from_xpks_variables(cluster):
 
 @pytest.mark.parametrize("device", [TPU, "--gpu_type=h100-80gb-8"])
 def test_arguments_arrive_unchanged(device, cluster):
-    generator = random.Random(2)
-    letters = " '\"\\$`;&|*?~!#(){}[]<>%:-\n\t=ab日"
-    nasty = [
-        "",
-        " ",
-        "  two  spaces ",
-        "it's",
-        '"',
-        "\\",
-        "\\\\'",
-        "$(touch pwned)",
-        "`touch pwned`",
-        "; touch pwned",
-        "a\nb",
-        "*",
-        "~",
-        "$HOME",
-        "${PATH}",
-        "!!",
-        "#",
-        "&",
-        "|",
-        "<>",
-        "--",
-        "größe → 日本語 🙂",
-        "-n",
-        "$$",
-        "$(NODE_RANK)",
-        "{args}",
-        "'$(touch pwned)'",
-        "a: b",
-        "- c",
-        "\x01",
-    ]
-    nasty += ["".join(generator.choices(letters, k=generator.randrange(1, 12))) for _ in range(40)]
+    arguments = hostile_arguments(
+        "$$", "$(NODE_RANK)", "{args}", "a: b", "- c", "\x01", seed=2, more_letters="%:-"
+    )
     cluster.behave("0")
-    cluster.succeed("create", device, IMAGE, "--", *RUN, *nasty, name="all")
-    assert cluster.ended("all") == "Complete" and cluster.started()[0][2][2:] == [*RUN, *nasty]
+    cluster.succeed("create", device, IMAGE, "--", *RUN, *arguments, name="all")
+    assert cluster.ended("all") == "Complete" and cluster.started()[0][2][2:] == [*RUN, *arguments]
     assert not list(cluster.root.parent.rglob("pwned"))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from electra_jax.training.writers import read_metrics
+from support.hostile_arguments import hostile_arguments
 from support.paths import ROOT
 from support.run_records import checkpoints
 from support.stand_in_slurm import ENVIRONMENT, PYTHON, end, make_sandbox
@@ -331,36 +332,7 @@ def test_a_job_that_cannot_be_requeued_reports_it(cluster):
 
 
 def test_arguments_arrive_unchanged(cluster):
-    generator = random.Random(1)
-    letters = " '\"\\$`;&|*?~!#(){}[]<>%\n\t=ab日"
-    nasty = [
-        "",
-        " ",
-        "  two  spaces ",
-        "it's",
-        '"',
-        "\\",
-        "\\\\'",
-        "$(touch pwned)",
-        "`touch pwned`",
-        "; touch pwned",
-        "a\nb",
-        "*",
-        "~",
-        "$HOME",
-        "${PATH}",
-        "!!",
-        "#",
-        "&",
-        "|",
-        "<>",
-        "--",
-        "größe → 日本語 🙂",
-        "-n",
-        "%j",
-        "'$(touch pwned)'",
-    ]
-    nasty += ["".join(generator.choices(letters, k=generator.randrange(1, 12))) for _ in range(40)]
+    nasty = hostile_arguments("%j", seed=1, more_letters="%")
     cluster.behave("0")
     job = cluster.submit(arguments=[*RUN, *nasty])
     assert cluster.ended(job) == "COMPLETED 0" and cluster.started()[0][2][2:] == [*RUN, *nasty]

@@ -1,6 +1,5 @@
 """launch/tpu_vm.py with a simulated gcloud, whose workers execute their commands in home directories."""
 
-import random
 import re
 import shlex
 import shutil
@@ -9,6 +8,7 @@ import sys
 
 import pytest
 
+from support.hostile_arguments import hostile_arguments
 from support.stand_in_gcloud import kill_run, write_program
 from support.tpu_sandbox import QUICK, RUN, RUN_NAME, TYPE, Sandbox, commit
 
@@ -303,39 +303,10 @@ def test_a_repeated_command_is_executed_once(sandbox):
 def test_arguments_arrive_unchanged(sandbox):
     sandbox.ready()
     sandbox.behave("0")
-    generator = random.Random(0)
-    letters = " '\"\\$`;&|*?~!#(){}[]<>\n\t=ab日"
-    nasty = [
-        "",
-        " ",
-        "  two  spaces ",
-        "it's",
-        '"',
-        "\\",
-        "\\\\'",
-        "$(touch pwned)",
-        "`touch pwned`",
-        "; touch pwned",
-        "a\nb",
-        "a\tb",
-        "*",
-        "~",
-        "$HOME",
-        "${PATH}",
-        "!!",
-        "#",
-        "&",
-        "|",
-        "<>",
-        "--",
-        "größe → 日本語 🙂",
-        "-n",
-        "'$(touch pwned)'",
-    ]
-    nasty += ["".join(generator.choices(letters, k=generator.randrange(1, 12))) for _ in range(40)]
-    sandbox.succeed("start", "--", *nasty)
+    arguments = hostile_arguments("a\tb", seed=0)
+    sandbox.succeed("start", "--", *arguments)
     sandbox.wait_for(sandbox.started)
-    assert sandbox.started()[0][0] == ["-m", "electra_jax.pretrain", *nasty]
+    assert sandbox.started()[0][0] == ["-m", "electra_jax.pretrain", *arguments]
     assert not list(sandbox.root.parent.rglob("pwned"))
 
 
