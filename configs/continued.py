@@ -12,13 +12,10 @@ Source of these values: Microsoft's script continues with a learning rate of 5e-
 rows (rtd.sh, deberta-v3-*-continue). No result was published with it, and it was not run at that scale here.
 """
 
-import json
-from pathlib import Path
-
 from ml_collections import config_dict
 
 from electra_jax.configuration.migration import upgrade_config, with_tuples
-from electra_jax.configuration.recipe_argument import parse_recipe_argument
+from electra_jax.configuration.recipe_argument import parse_recipe_argument, read_run_description
 from electra_jax.configuration.stages import last_stage
 
 
@@ -29,12 +26,12 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
       ValueError: the argument names no run directory.
     """
     run = parse_recipe_argument(arg, run="")["run"]
-    path = Path(run, "config.json")
-    if not run or not path.is_file():
+    description = read_run_description(run) if run else None
+    if description is None:
         raise ValueError(
             f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
             "with its config.json."
         )
-    config = with_tuples(last_stage(upgrade_config(json.loads(path.read_text())["config"])))
+    config = with_tuples(last_stage(upgrade_config(description["config"])))
     config["checkpoint"]["init_from"] = run
     return config_dict.ConfigDict(config)

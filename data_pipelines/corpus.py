@@ -20,6 +20,7 @@ import argparse
 import os
 import sys
 
+from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
@@ -33,6 +34,7 @@ def main() -> None:
     argv = sys.argv[1:]
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = vars(_parser().parse_args(argv[:cut]))
+    check_urls(arguments)
     out, workers = arguments.pop("out"), {key: arguments.pop(key) for key in ("num_processes", "runner")}
     settings, report = CorpusSettings(**arguments), ReadReport()
     info = build_corpus(out, settings, **workers, beam_options=argv[cut + 1 :], report=report)

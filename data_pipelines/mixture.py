@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.tokenizers.directory import SpecialIds
 
@@ -28,7 +29,7 @@ _ENDLESS = 2**48  # more examples than any run reads of a dataset
 class DatasetSource:
     """One dataset of a mixture."""
 
-    path: str  # its directory
+    path: str  # its directory, or its URL in a bucket (dataset_cache.py)
     weight: float = 1.0  # its share of the examples, relative to the other weights
     split: str = "train"
     order: int | None = None  # number of its shuffled order in the run; None: its place in the mixture
@@ -45,8 +46,9 @@ class _Dataset:
 
     def __init__(self, described: DatasetSource):
         self.described = described
-        self.info = load_dataset_info(described.path)
-        builder = tfds.builder_from_directory(described.path)
+        directory = local_dataset(described.path)
+        self.info = load_dataset_info(directory)
+        builder = tfds.builder_from_directory(directory)
         splits = builder.info.splits
         if described.split not in splits or not splits[described.split].num_examples:
             sizes = {name: split.num_examples for name, split in splits.items()}
@@ -286,7 +288,7 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         raise ValueError(
             "config.data names no dataset; expected at least one directory made by data_pipelines.corpus."
         )
-    missing = [dataset.path for dataset in datasets if not epath.Path(dataset.path).is_dir()]
+    missing = [dataset.path for dataset in datasets if not epath.Path(local_dataset(dataset.path)).is_dir()]
     if missing:
         raise FileNotFoundError(
             f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "

@@ -15,6 +15,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 
+from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
@@ -30,6 +31,7 @@ SAMPLE_DOCUMENTS = 200  # that the printed figures are measured on
 def main(argv: Sequence[str] | None = None) -> None:
     """Train or adopt, then print the result."""
     args = _parse(argv)
+    check_urls(vars(args))
     print("\n".join(_train(args) if args.source is None else _adopt(args)))
 
 

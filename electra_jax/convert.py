@@ -11,12 +11,14 @@ Only verify needs PyTorch and transformers. electra_jax/huggingface/README.md de
 import argparse
 from collections.abc import Sequence
 
+from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
 from electra_jax.conversion.export_run import verify_all
 from electra_jax.conversion.import_checkpoint import import_checkpoint
+from electra_jax.runs.bucket_runs import local_directory, published
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -38,12 +40,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = make_parser().parse_args(argv)
     silence_libraries()
     with errors_on_the_terminal():
+        check_urls(vars(flags), ("workdir", "out") if flags.command == "export" else ())
         {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 
 def _export(flags: argparse.Namespace) -> None:
-    for directory in export(flags.workdir, flags.step, flags.out, command_line.export_options(flags)):
-        print(directory)
+    with published(flags.out) as out:
+        workdir = local_directory(flags.workdir)
+        written = export(workdir, flags.step, out, command_line.export_options(flags))
+        names = [str(directory.relative_to(out)) for directory in written]
+    for name in names:
+        print(flags.out if name == "." else f"{flags.out.rstrip('/')}/{name}")
 
 
 def _verify(flags: argparse.Namespace) -> None:

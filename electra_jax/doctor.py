@@ -10,11 +10,10 @@ Exit code 0: all checks passed. 1: a check failed. 2: no answer within --timeout
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
-from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.flags import RUN_URLS, run_command
 from electra_jax.distributed.processes import define_process_flags, is_main_process, join_by_flags
 from electra_jax.runs.doctor_checks import Deadline, run_checks
 from electra_jax.runs.process_errors import exit_on_error
@@ -36,11 +35,11 @@ def main() -> None:
     values = flags.FLAGS
     with exit_on_error(RuntimeError), Deadline(values.timeout) as deadline:
         join_by_flags()
-        counts = run_checks(values.config.to_dict(), Path(values.workdir), values.expect_devices, deadline)
+        counts = run_checks(values.config.to_dict(), values.workdir, values.expect_devices, deadline)
     if is_main_process():
         print(counts)
     sys.exit(1 if counts.num_failed else 0)
 
 
 if __name__ == "__main__":
-    run_command(main, define_doctor_flags)
+    run_command(main, define_doctor_flags, takes_urls=RUN_URLS)

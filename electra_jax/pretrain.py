@@ -9,16 +9,17 @@ SIGTERM: the run saves and exits with code 143. So does Ctrl-C, if the run has o
 starts or compiles, at the beginning and between the stages of config.stages, there is nothing to save:
 SIGTERM ends the process directly (a shell shows 143 then, too), and Ctrl-C exits with code 130.
 
+--workdir and config.data.datasets may be URLs of buckets, gs://BUCKET/DIR or s3://BUCKET/DIR
+(electra_jax/runs/README.md).
+
 Several hosts: each of them runs the command with --distributed, with the same --workdir and datasets. On a
 TPU, GKE, SLURM or Open MPI the hosts find each other; elsewhere add --coordinator=HOST:PORT
 --num_processes=N --process_id=I.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.flags import RUN_URLS, run_command
 from electra_jax.distributed.processes import define_process_flags, is_main_process, join_by_flags
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.runs.pretraining import pretrain
@@ -28,15 +29,15 @@ from electra_jax.runs.summary import print_values
 
 def main() -> None:
     """Command line of this module."""
-    workdir = Path(flags.FLAGS.workdir)
+    workdir = flags.FLAGS.workdir
     with exit_on_error():
         join_by_flags()
         with leaving_at_once():
             summary = pretrain(flags.FLAGS.config.to_dict(), workdir)
     if is_main_process():
         print_values(summary)
-        print(workdir / "summary.json")
+        print(f"{workdir.rstrip('/')}/summary.json")
 
 
 if __name__ == "__main__":
-    run_command(main, define_process_flags)
+    run_command(main, define_process_flags, takes_urls=RUN_URLS)

@@ -23,6 +23,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from electra_jax.configuration.flags import silence_libraries, split_words
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     probe = dict(flags.probe)
     options = SoupOptions(flags.method, flags.score, flags.datasets, probe, flags.different_starts)
     with errors_on_the_terminal():
+        check_urls(vars(flags), ("datasets",))
         record = make_soup(flags.runs, flags.workdir, options)
     for one in record["ingredients"]:
         print(f"{one['weight']:.3f}  {one['workdir']}:{one['step']}")

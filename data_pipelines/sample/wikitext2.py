@@ -6,6 +6,7 @@ python -m data_pipelines.sample.wikitext2 --out data/wikitext2
 import argparse
 from collections.abc import Sequence
 
+from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.sample import wikitext2_articles
 
@@ -19,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
-    for split, path in wikitext2_articles.fetch(parser.parse_args(argv).out).items():
+    args = parser.parse_args(argv)
+    check_urls(vars(args))
+    for split, path in wikitext2_articles.fetch(args.out).items():
         print(f"{path}  {wikitext2_articles.SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")
     print(f"source: {wikitext2_articles.SOURCE}")
 

@@ -22,6 +22,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_dict, config_flags
 from ml_collections.config_flags import tuple_parser
 
+from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import PREFIX, errors_on_the_terminal
 
 CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
@@ -30,6 +31,9 @@ if str(CHECKOUT) not in sys.path:
     sys.path.append(str(CHECKOUT))
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
+# What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
+DATA_URLS = ("datasets", "init_from")
+RUN_URLS = (*DATA_URLS, "workdir")
 REQUIRED = {
     "config": "a configuration file, for example --config=configs/electra.py:size=small",
     "workdir": "the directory of the run, for example --workdir=runs/small; the same one again resumes it",
@@ -57,6 +61,7 @@ def run_command(
     *,
     has_workdir: bool = True,
     requires_config: bool = True,
+    takes_urls: Collection[str] = DATA_URLS,
 ) -> None:
     """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
 
@@ -66,18 +71,27 @@ def run_command(
         imported, since importing a command must not change anybody's flags.
       has_workdir: whether the command has --workdir.
       requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
+      takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
     """
 
     def run(argv: list[str]) -> None:
         del argv
         silence_libraries()
         with errors_on_the_terminal():
+            check_given_urls(takes_urls)
             main()
 
     define_flags(has_workdir=has_workdir)
     define_more()
     optional = () if requires_config else ("config",)
     app.run(run, flags_parser=functools.partial(parse_flags, optional=optional))
+
+
+def check_given_urls(takes_urls: Collection[str]) -> None:
+    """Raises ValueError for a URL in a flag or in a key of the configuration that takes none."""
+    given = {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
+    config = flags.FLAGS.config
+    check_urls(given | {"config": {} if config is None else config.to_dict()}, takes_urls)
 
 
 def silence_libraries() -> None:
@@ -177,6 +191,7 @@ def _defaults(argv: Sequence[str]) -> dict[str, Any]:
         name, _, value = word.partition("=")
         if name in ("--config", "-config"):
             following = argv[index + 1] if index + 1 < len(argv) else ""
+            check_urls({"config": (value or following).partition(".py")[0]})
             return flatten_dict(load_config(value or following).to_dict(), sep=".")
     return {}
 

@@ -1,5 +1,11 @@
 """The argument of a configuration file: what follows the colon of --config=FILE.py:key=value,key=value."""
 
+import json
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.buckets import bucket_url, is_bucket, read_object
+
 
 def parse_recipe_argument(arg: str | None, **defaults: str) -> dict[str, str]:
     """The values of the argument; a key that it does not name keeps its default.
@@ -16,3 +22,18 @@ def parse_recipe_argument(arg: str | None, **defaults: str) -> dict[str, str]:
             )
         chosen[key] = value
     return chosen
+
+
+def read_run_description(run: str) -> dict[str, Any] | None:
+    """The config.json of the run that an argument names, a directory or its URL in a bucket; None if it has
+    none.
+
+    Raises:
+      OSError: the bucket cannot be read.
+    """
+    try:
+        if is_bucket(run):
+            return json.loads(read_object(f"{bucket_url(run)}/config.json"))
+        return json.loads(Path(run, "config.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -37,13 +37,13 @@ def add_export(commands) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
         metavar="RUN",
-        help="directory of a pre-training run or of a fine-tuned model; for the latter --step, "
+        help="directory of a pre-training run or of a fine-tuned model, or its URL in a bucket; for the latter --step, "
         "--inexact_generator and --custom_code are not allowed",
     )
     parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory to create")
+    out_help = "directory to create, or its URL in a bucket"
+    parser.add_argument("--out", required=True, metavar="DIR", help=out_help)
     parser.add_argument(
         "--dtype", choices=sorted(DTYPES), default="float32", help="of the stored weights (default: float32)"
     )

@@ -20,6 +20,7 @@ from electra_jax.huggingface.published_models import Params, PublishedModule, to
 from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
+from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import load_run
 from electra_jax.training.state import unbox
 
@@ -46,13 +47,13 @@ def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
     Hugging Face directories may hold ELECTRA, BERT or DeBERTa-v2/v3.
 
     Args:
-      name: a directory, or "random:" and a directory.
+      name: a directory or its URL in a bucket, after "random:" or not.
       cache: where the tokenizer of a Hugging Face directory is kept.
 
     Raises:
       FileNotFoundError, ValueError, OSError: the directory holds none of these, or it cannot be read.
     """
-    path = Path(name.removeprefix(RANDOM))
+    path = local_directory(name.removeprefix(RANDOM))
     config_file = path / "config.json"
     if is_saved_model(path):
         saved = load_model(path)

@@ -4,6 +4,7 @@ Each check returns a `Finding` on every process. Process 0 collects and prints t
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -18,13 +19,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.buckets import bucket_errors, bucket_url, is_bucket
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from electra_jax.configuration.flags import CHECKOUT
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
+from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.training.program import make_program
 
@@ -90,15 +94,15 @@ class Deadline:
 
 
 def run_checks(
-    config: dict[str, Any], workdir: Path, expected_devices: int | None, deadline: Deadline
+    config: dict[str, Any], workdir: str | Path, expected_devices: int | None, deadline: Deadline
 ) -> Counts:
-    """Run all checks, print the findings on process 0, and count the checks."""
+    """Run all checks, print the findings on process 0, and count the checks. `workdir` may be a URL."""
     opened: list[RunInputs] = []
     checks: dict[str, Callable[[], Finding]] = {
         "devices": lambda: check_devices(expected_devices),
         "same everywhere": lambda: check_same(config),
         "run directory": lambda: check_workdir(workdir),
-        "data": lambda: check_run_inputs(config, workdir, opened),
+        "data": lambda: check_run_inputs(config, local_directory(str(workdir), may_be_empty=True), opened),
         "size": lambda: check_sizes(opened[0], workdir),
     }
     num_passed = num_failed = 0
@@ -187,21 +191,28 @@ def local_facts(config: dict[str, Any]) -> dict[str, str]:
     return {"code": code.hexdigest()[:12], "python": platform.python_version(), **versions, **settings}
 
 
-def check_workdir(workdir: Path) -> Finding:
+def check_workdir(workdir: str | Path) -> Finding:
     """Whether all processes write to one and the same run directory; leaves it unchanged."""
+    if is_bucket(workdir):
+        workdir = epath.Path(bucket_url(workdir))
+        access = functools.partial(bucket_errors, str(workdir), "written")
+    else:
+        workdir, access = Path(workdir), contextlib.nullcontext
     marks = [workdir.parent / f".{workdir.name}.doctor.{index}" for index in range(jax.process_count())]
     own = marks[jax.process_index()]
     problem = ""
     try:
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        own.write_text("")
+        with access():
+            workdir.parent.mkdir(parents=True, exist_ok=True)
+            own.write_text("x")
     except OSError as error:
         problem = f"cannot be written: {error}. Give a --workdir that this user may write to."
     barrier("marks written")
-    missing = [index for index, mark in enumerate(marks) if not mark.exists()]
+    missing = [index for index, mark in enumerate(marks) if problem or not mark.exists()]
     barrier("marks seen")
-    with contextlib.suppress(OSError):
-        own.unlink()
+    if not problem:
+        with contextlib.suppress(OSError):
+            own.unlink()
     if not problem and missing:
         problem = (
             f"the files of processes {missing} are not seen here: it must be one directory, on a file "
@@ -234,7 +245,7 @@ def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInpu
     return Finding(f"{'; '.join(described)}: {fingerprint}")
 
 
-def check_sizes(inputs: RunInputs, workdir: Path) -> Finding:
+def check_sizes(inputs: RunInputs, workdir: str | Path) -> Finding:
     """Whether the mesh divides the model, and state and checkpoints fit into free memory and disk space."""
     with axis_context(inputs.mesh):
         arrays = jax.tree.leaves(make_program(inputs.config, inputs.objective, inputs.mesh).abstract_state)
@@ -243,16 +254,17 @@ def check_sizes(inputs: RunInputs, workdir: Path) -> Finding:
         int(np.prod(array.sharding.shard_shape(array.shape))) * array.dtype.itemsize for array in arrays
     )
     needed = whole * (inputs.config["checkpoint"]["keep"] + 1)  # one more is written before the oldest goes
-    nearest = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(nearest).free
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     of_memory = f" of {format_bytes(memory)}" if memory else ""
-    text = (
-        f"state {format_bytes(on_device)} a device{of_memory}, {format_bytes(needed)} of checkpoints, "
-        f"{format_bytes(free)} free"
-    )
+    text = f"state {format_bytes(on_device)} a device{of_memory}, {format_bytes(needed)} of checkpoints"
     if memory and on_device > memory:
         return Finding(text, "the state alone does not fit. Raise config.mesh.fsdp, or take a smaller model.")
+    if is_bucket(workdir):
+        return Finding(text)
+    workdir = Path(workdir)
+    nearest = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    free = shutil.disk_usage(nearest).free
+    text += f", {format_bytes(free)} free"
     if needed > free:
         return Finding(text, "the checkpoints do not fit. Free space, or lower config.checkpoint.keep.")
     return Finding(text)

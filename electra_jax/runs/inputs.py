@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
+from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
@@ -47,7 +48,7 @@ class RunInputs(NamedTuple):
     @property
     def tokenizer(self) -> Path:
         """Directory of the tokenizer that the datasets were built with."""
-        return Path(self.stages[0].mixture.sources[0].path) / "tokenizer"
+        return Path(local_dataset(self.stages[0].mixture.sources[0].path)) / "tokenizer"
 
     @property
     def tokenizer_fingerprint(self) -> str:

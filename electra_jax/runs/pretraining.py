@@ -14,11 +14,13 @@ from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
-from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.resolve import ResolvedConfig, resolve
 from electra_jax.distributed.processes import barrier, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.models.config import PretrainingConfig
+from electra_jax.runs.bucket_checkpoints import open_checkpoints
+from electra_jax.runs.bucket_runs import RunDirectory, opened_run
 from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
@@ -49,8 +51,9 @@ class PreparedStage(NamedTuple):
     held_out_batches: EvaluationLoader
 
 
-def pretrain(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
-    """Train by `config` under `workdir`, from the newest checkpoint if there is one.
+def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
+    """Train by `config` under `workdir`, a directory or the URL of one in a bucket, from the newest checkpoint
+    if there is one.
 
     Returns:
       The summary, which is also written to summary.json; {} on all processes but the first.
@@ -61,7 +64,14 @@ def pretrain(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    inputs = open_inputs(resolve(config), workdir)
+    resolved = resolve(config)
+    with opened_run(workdir) as run:
+        return _pretrain(resolved, run)
+
+
+def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:
+    workdir = run.path
+    inputs = open_inputs(resolved, workdir)
     if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
         check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
 
@@ -73,9 +83,9 @@ def pretrain(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
         start = checkpointer.latest_step() or 0
         num_steps = inputs.config["train"]["num_steps"]
         if is_complete(workdir, start, num_steps, has_probe=probe is not None):
-            print(f"{workdir}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
+            print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
         else:
-            _train_from(start, stages, inputs, workdir, checkpointer, probe)
+            _train_from(start, stages, inputs, run, checkpointer, probe)
     return summarize_run(workdir) if is_main_process() else {}
 
 
@@ -119,22 +129,24 @@ def make_probe(
 
 
 def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
-    return Checkpointer(str(workdir / "checkpoints"), keep=inputs.config["checkpoint"]["keep"])
+    return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"])
 
 
 def _train_from(
     start: int,
     stages: list[PreparedStage],
     inputs: RunInputs,
-    workdir: Path,
+    run: RunDirectory,
     checkpointer: Checkpointer,
     probe: Callable[[Any], Metrics] | None,
 ) -> None:
     """Train from step `start` through the remaining stages to the end of the run."""
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
+    workdir = run.path
     if is_main_process():
         write_run_directory(inputs, program, workdir)
         record_start(workdir, start)
+        run.publish()
     state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
@@ -152,6 +164,7 @@ def _train_from(
             StopNotice(),  # one for all stages, since with several processes it counts its checks
             probe,
             config["log"]["peak_flops"] * jax.device_count() or None,
+            run.publish,
         )
         for stage in stages:
             if start < stage.inputs.end or stage is stages[-1]:
@@ -195,7 +208,7 @@ def start_state(
     state = program.init()
     if not initial:
         return state
-    step, params = initial_params(Path(initial), state.params, program.abstract_state.params)
+    step, params = initial_params(initial, state.params, program.abstract_state.params)
     print(
         f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
         file=sys.stderr,

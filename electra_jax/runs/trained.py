@@ -18,6 +18,8 @@ from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import find_row, first_stage_from, make_objective, parameter_form
+from electra_jax.runs.bucket_checkpoints import open_checkpoints
+from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
 
@@ -104,7 +106,7 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
       FileNotFoundError: no such checkpoint; names the existing ones.
       OSError: the checkpoint is damaged.
     """
-    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
+    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
         step = _choose_step(workdir, step, checkpointer)
         return step, checkpointer.restore_params(step, abstract)
 
@@ -112,7 +114,7 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
 def find_step(workdir: Path, step: int | None) -> int:
     """Step of a run's newest checkpoint, or `step`; raises FileNotFoundError if there is no such
     checkpoint."""
-    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
+    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
         return _choose_step(workdir, step, checkpointer)
 
 
@@ -124,7 +126,7 @@ def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) ->
     return steps[-1] if step is None else step
 
 
-def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]:
+def initial_params(initial: str, params: Any, abstract: Any) -> tuple[int, Any]:
     """(step, parameters) of the run `initial`, for a run that starts from it.
 
     A run in the second of two stages (objectives/two_stage.py) may start from the first stage, plain masked
@@ -138,11 +140,12 @@ def initial_params(initial: Path, params: Any, abstract: Any) -> tuple[int, Any]
     Raises:
       FileNotFoundError, OSError: see `restore_params`.
     """
-    stage = first_stage_from(read_description(initial)["config"]["objective"]["name"], abstract)
+    directory = local_directory(initial)
+    stage = first_stage_from(read_description(directory)["config"]["objective"]["name"], abstract)
     if stage is None:
-        return restore_params(initial, None, abstract)
+        return restore_params(directory, None, abstract)
     step, first = restore_params(
-        initial, None, {theirs: abstract[own] for own, theirs in stage.modules.items()}
+        directory, None, {theirs: abstract[own] for own, theirs in stage.modules.items()}
     )
     # Copies, since a training step donates its state: no array may be in it twice.
     copies = {
@@ -180,14 +183,15 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
                 "size."
             )
         return
-    theirs = read_description(Path(initial))["config"]
+    directory = local_directory(initial)
+    theirs = read_description(directory)["config"]
     is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
     if not is_next_stage:
         _check_same_objective(initial, theirs["objective"], config["objective"])
     _check_same_model(
         initial, theirs["model"], config["model"], stage.unused_model_keys if is_next_stage else ()
     )
-    fingerprint = load_tokenizer(str(Path(initial, "tokenizer"))).fingerprint
+    fingerprint = load_tokenizer(str(directory / "tokenizer")).fingerprint
     if fingerprint != tokenizer_fingerprint:
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with another tokenizer "

@@ -34,7 +34,7 @@ class Checkpointer:
         _silence_stragglers()
         # Orbax accepts only absolute paths.
         self._manager = _Manager(
-            epath.Path(directory).resolve(),
+            _absolute(directory),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None
             ),
@@ -133,6 +133,12 @@ class Checkpointer:
             f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
             "config.checkpoint.keep. Run the same command again: it resumes from the newest checkpoint."
         )
+
+
+def _absolute(directory: str) -> epath.Path:
+    """An absolute path, or a URL, which epath's `resolve` would put below the working directory."""
+    path = epath.Path(directory)
+    return path if "://" in directory else path.resolve()
 
 
 def _reason(error: Exception) -> str:

@@ -60,6 +60,7 @@ class RunServices(NamedTuple):
     stop: StopNotice
     probe: Callable[[Any], Metrics] | None = None  # parameters → metrics of a downstream task
     peak_flops: float | None = None  # of all devices, per second; None: utilization is not reported
+    publish: Callable[[], None] = lambda: None  # brings the rows written so far to where the run is kept
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -143,6 +144,7 @@ class TrainingLoop:
             with self._services.stop.waiting():
                 metrics = compute(measured_params(self.state))
             writers.write(self.step, metrics, prefix=prefix)
+            self._services.publish()
 
     def _dispatch_step(self) -> None:
         with self._services.stop.waiting():
@@ -184,6 +186,7 @@ class TrainingLoop:
         # The row first: a crash between the two then repeats a row instead of losing it.
         self._drain()
         with self._clock.paused():
+            self._services.publish()
             self._services.checkpointer.save(self.step, self.state, self._services.description)
         self._saved_step = self.step
 

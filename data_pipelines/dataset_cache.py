@@ -1,0 +1,104 @@
+"""Datasets in buckets are read from a local copy, made once: rows are read in random order, each many times a
+run, and an object store answers every single read with a delay and a charge."""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from data_pipelines.buckets import bucket_url, download, is_bucket, read_object, sizes_under
+from data_pipelines.dataset_directory import TFDS_FILES, TOKENIZER_DIRECTORY
+from data_pipelines.dataset_info import INFO_FILE
+from data_pipelines.whole_files import TEMPORARY_SUFFIX
+
+CACHE_VARIABLE = "ELECTRA_JAX_CACHE"
+
+
+def cache_directory() -> Path:
+    """Where copies are kept: $ELECTRA_JAX_CACHE, else electra_jax in $XDG_CACHE_HOME or ~/.cache, else, where
+    there is no home directory to write to, in the directory for temporary files."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    with contextlib.suppress(OSError, RuntimeError):  # Path.home() without HOME and without a user
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        caches.mkdir(parents=True, exist_ok=True)
+        if os.access(caches, os.W_OK):
+            return caches / "electra_jax"
+    return Path(tempfile.gettempdir(), f"electra_jax-{os.getuid()}")
+
+
+@functools.cache
+def local_dataset(place: str) -> str:
+    """The directory of a dataset: `place` itself, or, of a URL, the copy on this machine.
+
+    The copy is found by the dataset's fingerprint, so a dataset that was moved or that lies in several buckets
+    is copied once. It appears complete or not at all.
+
+    Raises:
+      FileNotFoundError: no dataset of this project. OSError: it cannot be read, is incomplete, or does not
+        fit on the disk.
+    """
+    if not is_bucket(place):
+        return place
+    url = bucket_url(place)
+    try:
+        entries = json.loads(read_object(f"{url}/{INFO_FILE}"))
+        fingerprint, splits = entries["fingerprint"], entries["splits"]
+        wanted = {name: size for split in splits.values() for name, size in split["shards"].items()}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{url}: no {INFO_FILE}; expected a dataset made by `python -m data_pipelines.corpus` and copied "
+            "there whole (`gcloud storage cp -r`, `aws s3 cp --recursive`). Set config.data.datasets to one."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OSError(f"{url}/{INFO_FILE}: damaged ({error!r}). Copy the dataset there again.") from error
+    target = cache_directory() / "datasets" / str(fingerprint)[:32]
+    if not target.is_dir():
+        _copy(url, wanted, target)
+    return str(target)
+
+
+def _copy(url: str, shards: dict[str, int], target: Path) -> None:
+    """Copy the files of a dataset to `target`, after comparing their sizes with the recorded ones."""
+    found = sizes_under(url)
+    for name, size in shards.items():
+        if found.get(name) != size:
+            raise OSError(
+                f"{url}/{name}: got {found.get(name)} bytes, expected {size}: missing or truncated. Copy the "
+                "dataset there again."
+            )
+    names = [
+        name
+        for name in found
+        if name in shards or name in (INFO_FILE, *TFDS_FILES) or name.startswith(f"{TOKENIZER_DIRECTORY}/")
+    ]
+    needed = sum(found[name] for name in names)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise OSError(
+            f"{target.parent}: no copy of {url} can be made there: {error}. Set {CACHE_VARIABLE} to a directory "
+            "to write to."
+        ) from error
+    if needed > free:
+        raise OSError(
+            f"{url}: its copy needs {needed / 2**30:,.1f} GiB in {target.parent}, where {free / 2**30:,.1f} GiB "
+            f"are free. Set {CACHE_VARIABLE} to a directory on a larger disk, or mount the bucket and give the "
+            "path below the mount."
+        )
+    print(f"Copying {url} to {target}, once: {needed / 2**20:,.1f} MiB.", file=sys.stderr)
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        download(url, names, temporary, label=url)
+        with contextlib.suppress(OSError):  # another process has made the same copy in the meantime
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if not target.is_dir():
+        raise OSError(f"{target}: the copy of {url} could not be renamed to it. Remove what is in its place.")

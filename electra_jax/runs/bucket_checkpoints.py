@@ -1,0 +1,132 @@
+"""The checkpoints of a run, wherever it is.
+
+Local directories and gs:// are Orbax's own: on gs:// every process writes its shards, and a checkpoint counts
+from the moment its object commit_success.txt appears. To s3:// Orbax cannot write: a checkpoint is saved
+locally, uploaded, and completed by an object of the same name.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from data_pipelines.buckets import download, local_files, remove, sizes_under, upload, write_object
+from electra_jax.runs.bucket_runs import checkpoint_place
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.state import TrainState
+
+COMMITTED = "commit_success.txt"
+
+
+def open_checkpoints(workdir: Path, *, keep: int | None) -> Checkpointer:
+    """The checkpoints of the run that works in `workdir`; `keep` as for `Checkpointer`.
+
+    Raises:
+      ValueError: several processes with a run on s3://. OSError: the bucket cannot be read.
+    """
+    place = checkpoint_place(workdir)
+    return (
+        UploadedCheckpointer(place, keep=keep)
+        if place.startswith("s3://")
+        else Checkpointer(place, keep=keep)
+    )
+
+
+class UploadedCheckpointer(Checkpointer):
+    """Checkpoints under a URL that Orbax cannot write to: complete ones are uploaded in the background.
+
+    Args:
+      url: of the directory checkpoints.
+      keep: as for `Checkpointer`.
+    """
+
+    def __init__(self, url: str, *, keep: int | None):
+        if jax.process_count() > 1:
+            raise ValueError(
+                f"{url}: got a run of {jax.process_count()} processes, expected one: Orbax cannot write the "
+                "shards of several processes to s3://. Use gs://, or a file system that all hosts mount (FSx, "
+                "EFS, NFS)."
+            )
+        self._url, self._keep = url, keep
+        self._local = Path(tempfile.mkdtemp(prefix="electra_jax-checkpoints-"))
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        super().__init__(str(self._local), keep=keep or 1)
+
+    def all_steps(self) -> list[int]:
+        """Steps of all complete checkpoints in the bucket, oldest first."""
+        names = (name.split("/") for name in sizes_under(self._url))
+        return sorted(int(name[0]) for name in names if name[1:] == [COMMITTED] and name[0].isdecimal())
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint in the bucket; None without checkpoints."""
+        return max(self.all_steps(), default=None)
+
+    def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
+        """Start to save and to upload, after the upload of the checkpoint before. Raises OSError as
+        `Checkpointer.save` does."""
+        self.wait()
+        super().save(step, state, run)
+        self._thread = threading.Thread(target=self._upload, args=(step,), name="upload", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Block until everything is in the bucket; raises OSError as `save` does."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise OSError(
+                f"A checkpoint could not be saved: {error} The checkpoints in the bucket that are complete stay "
+                "so. Run the same command again: it resumes from the newest."
+            ) from error
+
+    def restore(self, step: int, abstract_state: TrainState) -> TrainState:
+        """As `Checkpointer.restore`."""
+        self._fetch(step)
+        return super().restore(step, abstract_state)
+
+    def restore_params(self, step: int, abstract_params: Any) -> Any:
+        """As `Checkpointer.restore_params`."""
+        self._fetch(step)
+        return super().restore_params(step, abstract_params)
+
+    def describe(self, step: int) -> dict[str, Any]:
+        """As `Checkpointer.describe`."""
+        self._fetch(step)
+        return super().describe(step)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # `wait` reports it to who asks
+            self.wait()
+        super().close()
+        shutil.rmtree(self._local, ignore_errors=True)
+
+    def _fetch(self, step: int) -> None:
+        """Copy a checkpoint here unless it is here."""
+        directory = self._local / str(step)
+        if not directory.is_dir():
+            url = f"{self._url}/{step}"
+            unfinished = self._local.with_name(f"{self._local.name}.{step}")
+            download(url, [name for name in sizes_under(url) if name != COMMITTED], unfinished)
+            unfinished.rename(directory)
+            self._manager.reload()
+
+    def _upload(self, step: int) -> None:
+        """Upload a checkpoint, complete it, and remove those that are too many or were never completed."""
+        try:
+            super().wait()
+            url, directory = f"{self._url}/{step}", self._local / str(step)
+            upload(directory, local_files(directory), url)
+            write_object(f"{url}/{COMMITTED}", b"complete\n")
+            kept = [str(one) for one in self.all_steps()[-(self._keep or 1) :]]
+            names = [name for name in sizes_under(self._url) if name.split("/")[0] not in kept]
+            # First what makes it count: a process that is killed here leaves no checkpoint that lacks a part.
+            remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))
+        except Exception as error:
+            self._error = error

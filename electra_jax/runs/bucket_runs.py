@@ -1,0 +1,157 @@
+"""Run directories in buckets. A run works on a local copy of its small files, which grow by appending as no
+object can; changed files are uploaded whole. Checkpoints go their own way (bucket_checkpoints.py).
+
+In the copy, BUCKET_FILE holds the URL: `checkpoint_place` reads it.
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from data_pipelines.buckets import (
+    bucket_url,
+    check_writable,
+    download,
+    is_bucket,
+    local_files,
+    sizes_under,
+    upload,
+)
+from data_pipelines.whole_files import TEMPORARY_SUFFIX
+from electra_jax.distributed.processes import is_main_process
+
+BUCKET_FILE = ".bucket"
+CHECKPOINTS = "checkpoints"
+# Directories that a start reads. All others are only written: TensorBoard's files, plots, checkpoints.
+READ_BACK = ("tokenizer", "probe", "sample")
+
+
+def bucket_of(workdir: Path) -> str | None:
+    """The URL that the files of this local copy belong to; None for a directory that is no copy."""
+    path = workdir / BUCKET_FILE
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def checkpoint_place(workdir: Path) -> str:
+    """Where a run's checkpoints are: a local directory or a URL."""
+    url = bucket_of(workdir)
+    return str(workdir / CHECKPOINTS) if url is None else f"{url}/{CHECKPOINTS}"
+
+
+@functools.cache
+def local_directory(place: str, *, may_be_empty: bool = False) -> Path:
+    """The directory of a run, a fine-tuned model or a Hugging Face model to read: `place` itself, or, of a URL,
+    a local copy of its files without checkpoints, for as long as this process lives.
+
+    Raises:
+      FileNotFoundError: nothing lies under the URL. OSError: it cannot be read.
+    """
+    if not is_bucket(place):
+        return Path(place)
+    temporary, url = tempfile.mkdtemp(prefix="electra_jax-"), bucket_url(place)
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    directory = _below(temporary, url)
+    if not _pull(url, directory) and not may_be_empty:
+        raise FileNotFoundError(f"{url}: there is no such directory in the bucket, or it is empty.")
+    return directory
+
+
+class RunDirectory:
+    """The local directory in which a run works, and how its files reach the bucket."""
+
+    def __init__(self, path: Path, url: str | None, *, is_writer: bool = True):
+        self.path, self.name = path, url or str(path)
+        self._url = url if is_writer else None
+        self._uploaded = self._state() if self._url else {}
+
+    def publish(self) -> None:
+        """Upload the files that have changed since the last call; nothing for a run outside buckets.
+
+        Raises:
+          OSError: the bucket cannot be written.
+        """
+        if self._url is None:
+            return
+        state = self._state()
+        changed = [name for name, stamp in state.items() if self._uploaded.get(name) != stamp]
+        upload(self.path, changed, self._url)
+        self._uploaded = state
+
+    def _state(self) -> dict[str, tuple[int, int]]:
+        """Name → size and time of the last change, of the files that belong into the bucket."""
+        stats = {name: (self.path / name).stat() for name in local_files(self.path, _belongs_into_bucket)}
+        return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+@contextlib.contextmanager
+def opened_run(place: str | os.PathLike) -> Iterator[RunDirectory]:
+    """Context of a command that writes the run at `place`, a local directory or a URL. On exit, after an error
+    too, the files that have changed are uploaded, by the main process.
+
+    Raises:
+      OSError: the bucket cannot be read or written; nothing has been written then.
+    """
+    if not is_bucket(place):
+        yield RunDirectory(Path(place), None)
+        return
+    url = bucket_url(place)
+    check_writable(url)
+    with tempfile.TemporaryDirectory(prefix="electra_jax-", ignore_cleanup_errors=True) as temporary:
+        directory = _below(temporary, url)
+        _pull(url, directory)
+        run = RunDirectory(directory, url, is_writer=is_main_process())
+        try:
+            yield run
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error tells more
+                run.publish()
+            raise
+        run.publish()
+
+
+@contextlib.contextmanager
+def published(place: str | os.PathLike) -> Iterator[Path]:
+    """Context with the path of a new local directory, or, of a URL, a temporary one that is uploaded on exit
+    unless an error is raised: config.json files last, so that no part of a model passes for all of it.
+
+    Raises:
+      FileExistsError: something lies under the URL. OSError: the bucket cannot be written.
+    """
+    if not is_bucket(place):
+        yield Path(place)
+        return
+    url = bucket_url(place)
+    if sizes_under(url):
+        raise FileExistsError(f"{url} exists. Choose another --out, or remove it.")
+    check_writable(url)
+    with tempfile.TemporaryDirectory(prefix="electra_jax-", ignore_cleanup_errors=True) as temporary:
+        directory = _below(temporary, url)
+        directory.rmdir()
+        yield directory
+        is_last: Callable[[str], bool] = lambda name: Path(name).name == "config.json"
+        upload(directory, local_files(directory, lambda name: not is_last(name)), url)
+        upload(directory, local_files(directory, is_last), url)
+
+
+def _below(temporary: str, url: str) -> Path:
+    """A new directory whose path, which errors show, ends in that of the URL."""
+    directory = Path(temporary, *filter(None, url.replace("://", "/").split("/")))
+    directory.mkdir(parents=True)
+    return directory
+
+
+def _pull(url: str, directory: Path) -> bool:
+    """Copy the files that a start reads; returns whether anything lies under the URL."""
+    found = sizes_under(url)
+    download(url, [name for name in found if "/" not in name or name.split("/")[0] in READ_BACK], directory)
+    (directory / BUCKET_FILE).write_text(url, encoding="utf-8")
+    return bool(found)
+
+
+def _belongs_into_bucket(name: str) -> bool:
+    return not (name == BUCKET_FILE or name.startswith(f"{CHECKPOINTS}/") or name.endswith(TEMPORARY_SUFFIX))
