@@ -50,6 +50,8 @@ setup(
         # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece
         # 0.2.3 refuse.
         "beam": ["apache-beam>=2.77", "sentencepiece<0.2.3"],
+        # Datasets, runs and exports at gs:// and s3:// URLs: gcsfs and s3fs, and what Orbax needs for gs://.
+        "buckets": ["etils[epath-gcs,epath-s3]>=1.12", "gcsfs>=2026.4", "s3fs>=2026.4"],
         "track": ["tensorboardX>=2.6"],
         "hf": ["torch>=2.6", "transformers>=4.57"],  # to verify exports, and to read PyTorch's own files
         "cuda": ["jax[cuda12]"],

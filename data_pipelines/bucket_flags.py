@@ -48,18 +48,14 @@ def check_urls(values: Mapping[str, Any], takes: Collection[str] = ()) -> None:
 def refusal(flag: str, url: str, takes: Collection[str]) -> str:
     """What a command that cannot use a URL answers, with the ways around it."""
     scheme = url.partition(":")[0].lower()
-    others = [
-        f"--{name}" if name in ("workdir", "init_from", "out", "from") else name for name in sorted(takes)
-    ]
+    others = sorted(takes)
     if url.partition("://")[2].partition("/")[0].count("@"):
         url = f"{scheme}://…"  # it may hold a password
     instead = f" In this command only {', '.join(others)} may be gs://… or s3://…." if others else ""
-    mount = "mountpoint-s3" if scheme.startswith("s3") else "gcsfuse"
     return (
-        f"{flag}: got {url!r}, expected a path of a file system.{instead} Mount the bucket ({mount}, or `rclone "
-        "mount --vfs-cache-mode=full`) and give the path below the mount, or copy the files here first "
-        "(`gcloud storage cp -r`, `aws s3 cp --recursive`). For a local directory of that name write ./ before "
-        "it."
+        f"{flag}: got {url!r}, expected a path of a file system.{instead} Mount the bucket (gcsfuse for gs://; "
+        "for s3:// mountpoint-s3 to read, `rclone mount --vfs-cache-mode=full` to write) and give the path "
+        "below the mount, or copy the files (`gcloud storage cp -r`, `aws s3 cp --recursive`)."
     )
 
 

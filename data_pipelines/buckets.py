@@ -42,7 +42,8 @@ def bucket_url(place: str | PurePath) -> str:
     parts = urlsplit(text)
     if "@" in parts.netloc or ":" in parts.netloc:  # not repeated here, since it may hold a password
         raise ValueError(
-            f"a {parts.scheme}:// URL with a user, a password or a port: expected {parts.scheme}://BUCKET/DIR. "
+            f"got a {parts.scheme}:// URL with a user, a password or a port, expected "
+            f"{parts.scheme}://BUCKET/DIR. "
             "Credentials come from the environment (GOOGLE_APPLICATION_CREDENTIALS, AWS_PROFILE and others)."
         )
     if not parts.netloc or not parts.path.strip("/"):
@@ -84,8 +85,8 @@ def bucket_errors(url: str, doing: str) -> Iterator[None]:
     except FileNotFoundError as error:
         bucket = "/".join(url.split("/")[:3])
         raise FileNotFoundError(
-            f"{url} cannot be {doing}: there is no such bucket or object. Check the name, and whether {bucket} "
-            "exists."
+            f"{url} cannot be {doing}: there is no such bucket or object. Check the name, and whether "
+            f"{bucket} exists."
         ) from error
     except Exception as error:
         # The clients raise errors of many types: of botocore, google.auth, aiohttp and their own.
@@ -169,7 +170,8 @@ def remove(url: str, names: Iterable[str]) -> None:
 
 
 def check_writable(url: str) -> None:
-    """Write and remove an object under `url`, so that errors come before any work. Raises as `upload` does."""
+    """Write and remove an object under `url`, so that errors come before any work. Raises as `upload`
+    does."""
     name = ".electra_jax_write_check"
     write_object(f"{url}/{name}", b"electra_jax checks whether it may write here\n")
     remove(url, [name])

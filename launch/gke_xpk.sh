@@ -37,7 +37,7 @@ With `create`:
                                       FROM python:3.12
                                       WORKDIR /app
                                       COPY . .
-                                      RUN pip install -e '.[tpu,formats]'      (or cuda)
+                                      RUN pip install -e '.[tpu,formats,buckets]'      (or cuda)
     --storage=NAME                of `xpk storage`, mounted in the containers; may be given several times
     --max_restarts=N              (default 20) restarts after a preemption and, with --distributed, after a
                                   failure as well, since every process fails when a host is lost
@@ -146,9 +146,9 @@ as xpk needs it."
 # check_arguments ARGUMENTS…: the arguments of the run that the workload depends on.
 check_arguments() {
   read_arguments "$@"
-  [[ "$workdir" == /* ]] ||
-    fail "--workdir: got '$workdir', on a container's own disk, expected a directory in a mounted storage: \
-/data/runs/base."
+  [[ "$workdir" == /* || "$workdir" == gs://?*/?* ]] ||
+    fail "--workdir: got '$workdir', on a container's own disk, expected a directory in a mounted storage, \
+/data/runs/base, or a bucket, gs://BUCKET/runs/base."
   # The last number of a TPU type counts chips or cores; a host has at most eight.
   local num_hosts="$count"
   if [[ "$accelerator" = tpu && "$device_type" =~ -(9|[1-9][0-9]+)$ ]]; then num_hosts=several; fi
@@ -166,7 +166,7 @@ container_command() {
   local LC_ALL=C word words="" extra=tpu plain='^[A-Za-z0-9_@%+=:,./-]+$' safe='^[A-Za-z0-9_@%+=:,./$; -]+$'
   if [ "$accelerator" = gpu ]; then extra=cuda; fi
   if [ -z "$docker_image" ]; then
-    words="set -e; source launch/environment.sh; make_environment $extra,formats; "
+    words="set -e; source launch/environment.sh; make_environment $extra,formats,buckets; "
   fi
   words+="exec env PYTHONUNBUFFERED=1 python -m electra_jax.pretrain"
   for word in "$@"; do

@@ -87,6 +87,9 @@ the run's arguments." ;;
 check_arguments() {
   read_arguments "$@"
   [ -n "$workdir" ] || fail "--workdir: missing among the run's arguments, expected the directory of the run."
+  [[ "$workdir" != *://* && ! "$workdir" =~ ^(gs|s3):/ ]] ||
+    fail "--workdir: got '$workdir', expected a directory: SLURM writes the job's log into it. Give one on a \
+file system that all nodes mount; a bucket can be mounted there with gcsfuse or rclone."
   if [ $((nodes * gpus)) -gt 1 ] && ! "$is_distributed"; then
     fail "--distributed: missing among the run's arguments; without it each of $((nodes * gpus)) processes \
 would train alone."

@@ -8,6 +8,7 @@ source launch/environment.sh
 make_environment test
 install_compilers
 install_peers
+install_buckets
 install_beam
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, but the compared parts need
 # none.

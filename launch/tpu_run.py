@@ -34,11 +34,16 @@ def check_arguments(arguments: Sequence[str], shared: bool) -> None:
             f"--workdir: got {workdir!r}, but ~ would not be expanded on the workers. Write bucket/… or an "
             "absolute path."
         )
-    if shared and not workdir.startswith(("bucket/", "/")):
+    if re.match("s3a?:/", workdir):
+        raise LauncherError(
+            f"--workdir: got {workdir!r}, expected gs://BUCKET/… or bucket/…: TPU VMs are in Google's cloud, and "
+            "several workers cannot write checkpoints to s3://."
+        )
+    if shared and not re.match("bucket/|/|gs://[^/]+/.", workdir):
         raise LauncherError(
             f"--workdir: got {workdir!r}, which is on each VM's own disk: workers do not share it, and it "
             "is deleted with the VM. Write --workdir=bucket/… (with the equals sign), and give "
-            "--bucket=BUCKET to `setup` or `babysit`."
+            "--bucket=BUCKET to `setup` or `babysit`; or write --workdir=gs://BUCKET/…."
         )
 
 

@@ -44,7 +44,7 @@ setup() {
   choose_python
   # shellcheck disable=SC1091
   source launch/environment.sh
-  make_environment tpu,formats
+  make_environment tpu,formats,buckets
 }
 
 # Finished checkpoints are renamed as whole directories, which gcsfuse refuses without --rename-dir-limit.

@@ -38,8 +38,8 @@ def add_export(commands) -> None:
         "--workdir",
         required=True,
         metavar="RUN",
-        help="directory of a pre-training run or of a fine-tuned model, or its URL in a bucket; for the latter --step, "
-        "--inexact_generator and --custom_code are not allowed",
+        help="directory of a pre-training run or of a fine-tuned model, or its URL in a bucket; for a "
+        "fine-tuned model --step, --inexact_generator and --custom_code are not allowed",
     )
     parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     out_help = "directory to create, or its URL in a bucket"

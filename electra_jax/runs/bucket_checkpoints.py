@@ -48,8 +48,8 @@ class UploadedCheckpointer(Checkpointer):
         if jax.process_count() > 1:
             raise ValueError(
                 f"{url}: got a run of {jax.process_count()} processes, expected one: Orbax cannot write the "
-                "shards of several processes to s3://. Use gs://, or a file system that all hosts mount (FSx, "
-                "EFS, NFS)."
+                "shards of several processes to s3://. Use gs://, or a file system that all hosts mount "
+                "(FSx, EFS, NFS)."
             )
         self._url, self._keep = url, keep
         self._local = Path(tempfile.mkdtemp(prefix="electra_jax-checkpoints-"))
@@ -113,7 +113,7 @@ class UploadedCheckpointer(Checkpointer):
         if not directory.is_dir():
             url = f"{self._url}/{step}"
             unfinished = self._local.with_name(f"{self._local.name}.{step}")
-            download(url, [name for name in sizes_under(url) if name != COMMITTED], unfinished)
+            download(url, sizes_under(url), unfinished)
             unfinished.rename(directory)
             self._manager.reload()
 
@@ -122,7 +122,8 @@ class UploadedCheckpointer(Checkpointer):
         try:
             super().wait()
             url, directory = f"{self._url}/{step}", self._local / str(step)
-            upload(directory, local_files(directory), url)
+            # Orbax writes a file of that name here, too: it must not come before the arrays.
+            upload(directory, local_files(directory, lambda name: name != COMMITTED), url)
             write_object(f"{url}/{COMMITTED}", b"complete\n")
             kept = [str(one) for one in self.all_steps()[-(self._keep or 1) :]]
             names = [name for name in sizes_under(self._url) if name.split("/")[0] not in kept]

@@ -45,8 +45,8 @@ def checkpoint_place(workdir: Path) -> str:
 
 @functools.cache
 def local_directory(place: str, *, may_be_empty: bool = False) -> Path:
-    """The directory of a run, a fine-tuned model or a Hugging Face model to read: `place` itself, or, of a URL,
-    a local copy of its files without checkpoints, for as long as this process lives.
+    """The directory of a run, a fine-tuned model or a Hugging Face model to read: `place` itself, or, of a
+    URL, a local copy of its files without checkpoints, for as long as this process lives.
 
     Raises:
       FileNotFoundError: nothing lies under the URL. OSError: it cannot be read.
@@ -90,8 +90,8 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def opened_run(place: str | os.PathLike) -> Iterator[RunDirectory]:
-    """Context of a command that writes the run at `place`, a local directory or a URL. On exit, after an error
-    too, the files that have changed are uploaded, by the main process.
+    """Context of a command that writes the run at `place`, a local directory or a URL. On exit, after an
+    error too, the files that have changed are uploaded, by the main process.
 
     Raises:
       OSError: the bucket cannot be read or written; nothing has been written then.

@@ -52,8 +52,8 @@ class PreparedStage(NamedTuple):
 
 
 def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
-    """Train by `config` under `workdir`, a directory or the URL of one in a bucket, from the newest checkpoint
-    if there is one.
+    """Train by `config` under `workdir`, a directory or the URL of one in a bucket, from the newest
+    checkpoint if there is one.
 
     Returns:
       The summary, which is also written to summary.json; {} on all processes but the first.
