@@ -8,6 +8,7 @@ from typing import Any
 
 from data_pipelines.buckets import bucket_url, is_bucket
 
+SPELLINGS = {"source": "--from", "recipe": "--config", "directory": "DIR"}  # of argparse's names
 FREE_TEXT = ("license", "data_license", "language")  # flags that may hold the address of a web page
 _OTHER_STORES = (
     "gcs|s3a|s3n|az|azure|abfs|abfss|adl|wasb|wasbs|hdfs|hf|dbfs|oss|cos|r2|b2|file|http|https|ftp|sftp|ssh"
@@ -36,7 +37,7 @@ def check_urls(values: Mapping[str, Any], takes: Collection[str] = ()) -> None:
             continue
         for found in _URL.finditer(text):
             url = re.sub(r"^(\w+):/{1,2}", r"\1://", found[0])
-            flag = f"{'' if key.startswith('config.') else '--'}{key}"
+            flag = key if key.startswith("config.") else SPELLINGS.get(key, f"--{key}")
             if name not in takes or not is_bucket(url):
                 raise ValueError(refusal(flag, url, takes))
             try:
@@ -53,8 +54,8 @@ def refusal(flag: str, url: str, takes: Collection[str]) -> str:
         url = f"{scheme}://…"  # it may hold a password
     instead = f" In this command only {', '.join(others)} may be gs://… or s3://…." if others else ""
     return (
-        f"{flag}: got {url!r}, expected a path of a file system.{instead} Mount the bucket (gcsfuse for gs://; "
-        "for s3:// mountpoint-s3 to read, `rclone mount --vfs-cache-mode=full` to write) and give the path "
+        f"{flag}: got {url!r}, expected a path of a file system.{instead} Mount the bucket (gs://: gcsfuse; "
+        "s3://: mountpoint-s3 to read, `rclone mount --vfs-cache-mode=full` to write) and give the path "
         "below the mount, or copy the files (`gcloud storage cp -r`, `aws s3 cp --recursive`)."
     )
 

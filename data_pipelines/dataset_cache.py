@@ -89,8 +89,8 @@ def _copy(url: str, shards: dict[str, int], target: Path) -> None:
     if needed > free:
         raise OSError(
             f"{url}: its copy needs {needed / 2**30:,.1f} GiB in {target.parent}, where "
-            f"{free / 2**30:,.1f} GiB are free. Set {CACHE_VARIABLE} to a directory on a larger disk, or mount "
-            "the bucket and give the path below the mount."
+            f"{free / 2**30:,.1f} GiB are free. Set {CACHE_VARIABLE} to a directory on a larger disk, or "
+            "mount the bucket and give the path below the mount."
         )
     print(f"Copying {url} to {target}, once: {needed / 2**20:,.1f} MiB.", file=sys.stderr)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")

@@ -36,8 +36,8 @@ def check_arguments(arguments: Sequence[str], shared: bool) -> None:
         )
     if re.match("s3a?:/", workdir):
         raise LauncherError(
-            f"--workdir: got {workdir!r}, expected gs://BUCKET/… or bucket/…: TPU VMs are in Google's cloud, and "
-            "several workers cannot write checkpoints to s3://."
+            f"--workdir: got {workdir!r}, expected gs://BUCKET/… or bucket/…: TPU VMs are in Google's "
+            "cloud, and several workers cannot write checkpoints to s3://."
         )
     if shared and not re.match("bucket/|/|gs://[^/]+/.", workdir):
         raise LauncherError(

@@ -78,20 +78,12 @@ def run_command(
         del argv
         silence_libraries()
         with errors_on_the_terminal():
-            check_given_urls(takes_urls)
             main()
 
     define_flags(has_workdir=has_workdir)
     define_more()
     optional = () if requires_config else ("config",)
-    app.run(run, flags_parser=functools.partial(parse_flags, optional=optional))
-
-
-def check_given_urls(takes_urls: Collection[str]) -> None:
-    """Raises ValueError for a URL in a flag or in a key of the configuration that takes none."""
-    given = {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
-    config = flags.FLAGS.config
-    check_urls(given | {"config": {} if config is None else config.to_dict()}, takes_urls)
+    app.run(run, flags_parser=functools.partial(parse_flags, optional=optional, takes_urls=takes_urls))
 
 
 def silence_libraries() -> None:
@@ -121,10 +113,15 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bo
 
 
 def parse_flags(
-    argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS, *, optional: Collection[str] = ()
+    argv: Sequence[str],
+    flag_values: flags.FlagValues = flags.FLAGS,
+    *,
+    optional: Collection[str] = (),
+    takes_urls: Collection[str] = DATA_URLS,
 ) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
-    exit code 1. `optional` names flags of REQUIRED that this command does without."""
+    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls` as in
+    `run_command`."""
     argv = _with_found_recipes(argv)
     try:
         defaults = _defaults(argv)
@@ -136,6 +133,7 @@ def parse_flags(
             raise ValueError("\n".join(f"--{name} is missing: {REQUIRED[name]}." for name in missing))
         if rest[1:]:
             raise ValueError(f"got {rest[1:]}, expected only flags: --name=value.")
+        _check_given_urls(flag_values, takes_urls)
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
@@ -191,7 +189,7 @@ def _defaults(argv: Sequence[str]) -> dict[str, Any]:
         name, _, value = word.partition("=")
         if name in ("--config", "-config"):
             following = argv[index + 1] if index + 1 < len(argv) else ""
-            check_urls({"config": (value or following).partition(".py")[0]})
+            check_urls({"config": re.split(r"(?<=\.py):", value or following)[0]})
             return flatten_dict(load_config(value or following).to_dict(), sep=".")
     return {}
 
@@ -217,6 +215,13 @@ def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:
                 else f"Its sections are {', '.join(sorted(sections))}."
             )
             raise ValueError(f"--config.{key[1]}: the configuration has no such key. {hint}")
+
+
+def _check_given_urls(flag_values: flags.FlagValues, takes_urls: Collection[str]) -> None:
+    """Raises ValueError for a URL in a flag or in a key of the configuration that takes none."""
+    given = {name: flag_values[name].value for name in flag_values if flag_values[name].present}
+    config = flag_values.config
+    check_urls(given | {"config": {} if config is None else config.to_dict()}, takes_urls)
 
 
 def _parse(argv: Sequence[str], flag_values: flags.FlagValues, defaults: dict[str, Any]) -> list[str]:

@@ -82,8 +82,8 @@ class UploadedCheckpointer(Checkpointer):
         if self._error is not None:
             error, self._error = self._error, None
             raise OSError(
-                f"A checkpoint could not be saved: {error} The checkpoints in the bucket that are complete stay "
-                "so. Run the same command again: it resumes from the newest."
+                f"A checkpoint could not be saved: {error} Complete checkpoints in the bucket stay so."
+                " Run the same command again: it resumes from the newest."
             ) from error
 
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:

@@ -1,0 +1,265 @@
+"""Runs, datasets and exports at gs:// and s3:// URLs, on emulators: killed, stopped, resumed, half uploaded,
+read by other commands, and with wrong places."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from support.object_stores import (
+    BUCKET,
+    READ,
+    REMOVE,
+    SCHEMES,
+    emulators,
+    has_object,
+    objects,
+    run_python,
+    upload,
+)
+from support.paths import ROOT
+from support.run_records import comparable
+from support.tiny_run import NUM_STEPS, command, start
+
+SECRET = "not-to-be-printed"  # the emulators' key, among the environment variables
+
+
+@pytest.fixture(scope="module")
+def stores(environment, data, tmp_path_factory):
+    """Environment variables with which commands reach the emulators, which hold the dataset."""
+    cache = {"ELECTRA_JAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    with emulators(environment | cache) as environment_of_stores:
+        for scheme in SCHEMES:
+            upload(environment_of_stores, data / "corpus", f"{scheme}://{BUCKET}/data/corpus")
+        yield environment_of_stores
+
+
+def interrupt(workdir, data, stores, number, after_step):
+    """Start the run, and send it the signal `number` once the checkpoint of `after_step` is complete."""
+    datasets = f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"
+    with subprocess.Popen(
+        command(workdir, data, data__datasets=datasets),
+        cwd=ROOT,
+        env=stores,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            if has_object(stores, f"{workdir}/checkpoints/{after_step}/commit_success.txt"):
+                break
+            time.sleep(0.005)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    assert not has_object(stores, f"{workdir}/summary.json"), "the run was over before the signal"
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def resume(workdir, data, stores):
+    datasets = f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"
+    return start(workdir, data, stores, data__datasets=datasets)
+
+
+def rows_in(workdir, stores, tmp_path):
+    """The rows of metrics.jsonl in a bucket, without those that depend on a clock."""
+    (tmp_path / "metrics.jsonl").write_text(
+        run_python(stores, READ, f"{workdir}/metrics.jsonl").rstrip("\n") + "\n"
+    )
+    return comparable(tmp_path)
+
+
+def sessions_in(workdir, stores):
+    """The first step of every start."""
+    lines = run_python(stores, READ, f"{workdir}/sessions.jsonl").strip().splitlines()
+    return [json.loads(line)["start_step"] for line in lines]
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def interrupted(request, data, stores):
+    """(URL, processes) of a run that was killed, then stopped, and then ran to its end."""
+    workdir = f"{request.param}://{BUCKET}/runs/a b"
+    killed = interrupt(workdir, data, stores, signal.SIGKILL, 10)
+    stopped = interrupt(workdir, data, stores, signal.SIGTERM, 20)
+    return workdir, [killed, stopped, resume(workdir, data, stores)]
+
+
+@pytest.mark.slow
+def test_killed_then_stopped_then_resumed_equals_uninterrupted(interrupted, finished, stores, tmp_path):
+    workdir, (killed, stopped, ended) = interrupted
+    assert killed.returncode == -signal.SIGKILL
+    assert stopped.returncode == 143, stopped.stderr
+    assert "is saved. The same command resumes from there." in stopped.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == f"{workdir}/summary.json"
+    assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
+    starts = sessions_in(workdir, stores)
+    assert starts[0] == 0 and 10 <= starts[1] < 20 <= starts[2] < NUM_STEPS
+    found = objects(stores, workdir)
+    complete = {
+        name.split("/")[1]
+        for name in found
+        if name.startswith("checkpoints/") and name.count("/") == 2 and name.endswith("commit_success.txt")
+    }
+    assert (
+        complete
+        == {str(NUM_STEPS - 10), str(NUM_STEPS)}
+        == {name.split("/")[1] for name in found if name.startswith("checkpoints/")}
+    )
+    expected = ("config.json", "datasets.json", "summary.json", "plots/curves.png", "tokenizer/spm.model")
+    assert set(expected) <= found.keys() and not any(name.startswith((".", "sample")) for name in found)
+    assert SECRET not in "".join(outcome.stdout + outcome.stderr for outcome in interrupted[1][1:])
+    config = json.loads(run_python(stores, READ, f"{workdir}/config.json"))["config"]
+    assert config["data"]["datasets"] == [f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_without_its_last_object_is_not_resumed_from(
+    interrupted, finished, data, stores, tmp_path
+):
+    workdir, _ = interrupted
+    run_python(stores, REMOVE, f"{workdir}/checkpoints", f"{NUM_STEPS}/commit_success.txt")
+    outcome = resume(workdir, data, stores)
+    assert outcome.returncode == 0, outcome.stderr
+    assert sessions_in(workdir, stores)[-1] == NUM_STEPS - 10
+    assert has_object(stores, f"{workdir}/checkpoints/{NUM_STEPS}/commit_success.txt")
+    assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
+
+
+CUT_OFF = """
+import sys
+import jax.numpy as jnp
+from data_pipelines import buckets
+from electra_jax.runs import bucket_checkpoints
+
+url, state = sys.argv[1], {"a": jnp.arange(1000.0), "b": jnp.ones(3)}
+whole = bucket_checkpoints.upload
+
+def cut(number):
+    def upload(directory, names, url):
+        whole(directory, names[:number], url)
+        if number < len(names):
+            raise OSError("cut off.")
+        print("whole")
+    return upload
+
+checkpoints = bucket_checkpoints.UploadedCheckpointer(url, keep=2)
+checkpoints.save(1, state, {})
+checkpoints.wait()
+for number in range(1000):
+    bucket_checkpoints.upload = cut(number)
+    checkpoints = bucket_checkpoints.UploadedCheckpointer(url, keep=2)
+    assert checkpoints.all_steps() == [1], checkpoints.all_steps()
+    checkpoints.save(2, state, {"number": number})
+    try:
+        checkpoints.wait()
+    except OSError as error:
+        assert "cut off. Complete checkpoints" in str(error), error
+        assert bucket_checkpoints.UploadedCheckpointer(url, keep=None).latest_step() == 1
+    else:
+        break
+assert checkpoints.all_steps() == [1, 2] and number > 4
+reader = bucket_checkpoints.UploadedCheckpointer(url, keep=None)
+assert reader.describe(2) == {"number": number}
+restored = reader.restore(2, state)
+assert (restored["a"] == state["a"]).all()
+"""
+
+
+@pytest.mark.slow
+def test_no_part_of_an_upload_counts_as_a_checkpoint(stores):
+    assert run_python(stores, CUT_OFF, f"s3://{BUCKET}/cut/checkpoints") == "whole\n"
+
+
+def run_module(stores, name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        cwd=ROOT,
+        env=stores,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_an_export_from_a_bucket_to_a_bucket_appears_once(interrupted, stores):
+    workdir, _ = interrupted
+    out = f"{workdir.partition('://')[0]}://{BUCKET}/exports/a"
+    flags = f"--workdir={workdir}", f"--out={out}"
+    exported = run_module(stores, "electra_jax.convert", "export", *flags)
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.splitlines()[-2:] == [f"{out}/discriminator", f"{out}/generator"]
+    assert "FAILED" not in exported.stdout and "transformers loads it" in exported.stdout
+    found = objects(stores, out)
+    assert found["discriminator/model.safetensors"] > 10_000 and "generator/config.json" in found
+    again = run_module(stores, "electra_jax.convert", "export", *flags)
+    assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith(f"error: {out} exists.")
+    assert objects(stores, out) == found
+
+
+@pytest.mark.slow
+def test_fine_tuning_from_a_run_in_a_bucket(interrupted, stores, tmp_path):
+    workdir, _ = interrupted
+    rows = "".join(f"some words {i}\t{'ab'[i % 2]}\n" for i in range(32))
+    (tmp_path / "task.tsv").write_text(f"text\tlabel\n{rows}")
+    task = {
+        "train": tmp_path / "task.tsv",
+        "validation": tmp_path / "task.tsv",
+        "text": "text",
+        "label": "label",
+    }
+    outcome = run_module(
+        stores,
+        "electra_jax.finetune",
+        "--config=configs/finetune.py:task=local",
+        f"--init_from={workdir}",
+        f"--workdir={tmp_path / 'tuned'}",
+        "--config.train.num_epochs=1",
+        *(f"--config.task.{key}={value}" for key, value in task.items()),
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    (result,) = json.loads((tmp_path / "tuned" / "results.json").read_text())["results"]
+    assert result["model"] == workdir
+
+
+@pytest.mark.slow
+def test_doctor_checks_a_run_in_a_bucket_and_leaves_it_unchanged(data, stores):
+    workdir = f"gs://{BUCKET}/runs/new"
+    arguments = command(
+        workdir, data, module="electra_jax.doctor", data__datasets=f"gs://{BUCKET}/data/corpus"
+    )
+    outcome = subprocess.run(arguments, cwd=ROOT, env=stores, text=True, capture_output=True, timeout=300)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert workdir in outcome.stdout and objects(stores, workdir) == {}
+    assert not any("doctor" in name for name in objects(stores, f"gs://{BUCKET}/runs"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_wrong_places_are_errors_before_anything_is_written(scheme, data, stores):
+    corpus, workdir = f"{scheme}://{BUCKET}/data/corpus", f"{scheme}://{BUCKET}/runs/never"
+    shard = next(name for name in objects(stores, corpus) if "-train." in name)
+    broken = f"{scheme}://{BUCKET}/data/broken"
+    upload(stores, data / "corpus", broken)
+    run_python(stores, REMOVE, broken, shard)
+    without_extra = stores | {"PYTHONPATH": str(ROOT)}
+    for datasets, place, environment, message in (
+        (
+            corpus,
+            f"{scheme}://absent/runs/never",
+            stores,
+            "there is no such bucket or object. Check the name, and whether",
+        ),
+        (broken, workdir, stores, f"{broken}/{shard}: got None bytes, expected"),
+        (f"{scheme}://{BUCKET}/runs", workdir, stores, "no corpus.json; expected a dataset made by"),
+        (corpus, workdir, without_extra, "pip install -e '.[buckets]'"),
+    ):
+        outcome = start(place, data, environment, data__datasets=datasets)
+        last = outcome.stderr.splitlines()[-1]
+        assert outcome.returncode == 1 and last.startswith("error: ") and message in last, outcome.stderr
+        assert "Traceback" not in outcome.stderr and SECRET not in outcome.stderr + outcome.stdout
+        assert objects(stores, workdir) == {}
