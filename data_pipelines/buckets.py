@@ -7,6 +7,7 @@ is done on local copies.
 import contextlib
 import logging
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,15 +16,9 @@ from urllib.parse import urlsplit
 SCHEMES = ("gs", "s3")
 _URL = re.compile(r"(gs|s3):/{1,2}(?=[^/])", re.IGNORECASE)
 HINT = "Install the packages for buckets: `pip install -e '.[buckets]'` in the checkout."
-# Beginnings of the messages by which the stores' clients report a lack of permission, beside PermissionError.
-_DENIED = (
-    "forbidden",
-    "access denied",
-    "anonymous caller",
-    "invalid credentials",
-    "unauthorized",
-    "401",
-    "403",
+# What the stores' clients write where permission is missing, beside PermissionError.
+_DENIED = re.compile(
+    r"forbidden|access ?denied|anonymous caller|credential|unauthorized|\b40[13]\b", re.IGNORECASE
 )
 
 
@@ -91,8 +86,7 @@ def bucket_errors(url: str, doing: str) -> Iterator[None]:
     except Exception as error:
         # The clients raise errors of many types: of botocore, google.auth, aiohttp and their own.
         text = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-        is_denied = isinstance(error, PermissionError) or any(word in text.lower() for word in _DENIED)
-        is_denied = is_denied or "credential" in text.lower()
+        is_denied = isinstance(error, PermissionError) or _DENIED.search(text) is not None
         advice = (
             "Give this machine credentials that may read and write there: `gcloud auth application-default "
             "login` or a service account for gs://, AWS_PROFILE or an instance role for s3://."
@@ -172,7 +166,7 @@ def remove(url: str, names: Iterable[str]) -> None:
 def check_writable(url: str) -> None:
     """Write and remove an object under `url`, so that errors come before any work. Raises as `upload`
     does."""
-    name = ".electra_jax_write_check"
+    name = f".electra_jax_write_check.{uuid.uuid4().hex}"  # several processes check at once
     write_object(f"{url}/{name}", b"electra_jax checks whether it may write here\n")
     remove(url, [name])
 

@@ -10,6 +10,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 workdir="${1:-runs/debug}"
+case "$workdir" in
+  *://*) echo "got $workdir, expected a local directory: README.md of runs/ has runs in buckets." >&2 && exit 1 ;;
+esac
 extras=formats
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then extras=formats,cuda; fi
 make_environment "$extras"

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 
-from data_pipelines.buckets import bucket_errors, bucket_url, is_bucket
+from data_pipelines.buckets import bucket_errors, bucket_url, filesystem, is_bucket
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from electra_jax.configuration.flags import CHECKOUT
 from electra_jax.configuration.resolve import resolve
@@ -194,6 +194,7 @@ def local_facts(config: dict[str, Any]) -> dict[str, str]:
 def check_workdir(workdir: str | Path) -> Finding:
     """Whether all processes write to one and the same run directory; leaves it unchanged."""
     if is_bucket(workdir):
+        filesystem(bucket_url(workdir))  # an error if its packages are not installed
         workdir = epath.Path(bucket_url(workdir))
         access = functools.partial(bucket_errors, str(workdir), "written")
     else:

@@ -222,7 +222,7 @@ def test_fine_tuning_from_a_run_in_a_bucket(interrupted, stores, tmp_path):
         *(f"--config.task.{key}={value}" for key, value in task.items()),
     )
     assert outcome.returncode == 0, outcome.stderr
-    (result,) = json.loads((tmp_path / "tuned" / "results.json").read_text())["results"]
+    (result,) = json.loads((tmp_path / "tuned" / "results.json").read_text())
     assert result["model"] == workdir
 
 

@@ -186,6 +186,11 @@ def test_help_shows_a_command_and_every_option(words, untouched):
             "--workdir: got 'runs/a', on a container's own disk",
         ),
         (
+            ["create", TPU, "--", "--config=a", "--workdir=s3://b/runs/a"],
+            "a",
+            "--workdir: got 's3://b/runs/a', on a container's own disk",
+        ),
+        (
             ["create", TPU, "--num_slices=2", "--", *RUN],
             "a",
             "--distributed: missing among the run's arguments",
@@ -313,7 +318,7 @@ def test_the_last_commit_is_put_on_the_base_image(cluster):
     assert cluster.ended() == "Complete"
     image = cluster.root / "images" / "made"
     assert {path.name for path in image.iterdir()} == {"launch", "new.txt"}
-    assert cluster.started()[0][3] == str(image) and cluster.started()[0][4]["MADE"] == "cuda,formats"
+    assert cluster.started()[0][3] == str(image) and cluster.started()[0][4]["MADE"] == "cuda,formats,buckets"
     assert "--base-docker-image=gcr.io/p/python:3.13" in cluster.calls()[0]
     assert not list((cluster.root.parent / "temporary").iterdir())  # nothing is left over
 

@@ -161,6 +161,7 @@ def test_help_shows_a_command_and_every_option(untouched):
         (["--env_file=nowhere", "--", *RUN], "--env_file: got 'nowhere', expected a file"),
         (["--", "--workdir=a"], "--config: missing among the run's arguments"),
         (["--", "--config=a"], "--workdir: missing among the run's arguments"),
+        (["--", "--config=a", "--workdir=gs://b/a"], "--workdir: got 'gs://b/a', expected a directory"),
         (
             ["--gpus_per_node=2", "--nodes=2", "--", *RUN[:2]],
             "--distributed: missing among the run's arguments; without it each of 4 ",

@@ -178,7 +178,7 @@ def test_setup_sends_the_last_commit_and_keeps_files_that_runs_wrote(sandbox):
         checkout = sandbox.home(worker) / "electra_jax"
         assert (checkout / "new.txt").read_text() == "committed" and not (checkout / "old name.txt").exists()
         assert not (checkout / "uncommitted").exists()
-        assert (checkout / ".venv" / "made").read_text() == "tpu,formats with python3.13\n"
+        assert (checkout / ".venv" / "made").read_text() == "tpu,formats,buckets with python3.13\n"
         assert (checkout / "bucket").resolve() == sandbox.root / "shared" / "my-bucket"
         assert (sandbox.home(worker) / ".electra_jax" / "env").stat().st_mode & 0o777 == 0o600
     assert (sandbox.home() / "electra_jax" / "mine").exists()
@@ -205,7 +205,7 @@ def test_setup_installs_gcsfuse_and_a_newer_python_if_they_are_missing(sandbox):
     sandbox.succeed("setup", "--bucket=my-bucket")
     assert (
         sandbox.home() / "electra_jax" / ".venv" / "made"
-    ).read_text() == "tpu,formats with /uv/python3.11\n"
+    ).read_text() == "tpu,formats,buckets with /uv/python3.11\n"
     assert (sandbox.root / "python3").read_text().splitlines() == [
         "-m pip install --quiet --user uv",
         "-m uv python install --quiet 3.11",
@@ -225,6 +225,7 @@ def test_a_run_from_start_to_end(sandbox):
     assert sandbox.launch("status").returncode == 5
     assert "--distributed" in sandbox.launch("start", "--", "--workdir=bucket/a").stderr
     assert "on each VM's own disk" in sandbox.launch("start", "--", "--workdir=a", "--distributed").stderr
+    assert "expected gs://BUCKET/…" in sandbox.launch("start", "--", "--workdir=s3://b/a").stderr
     sandbox.succeed("start", *RUN)
     running = sandbox.succeed("status").stdout.splitlines()
     assert running[0] == "small: ACTIVE" and re.fullmatch(f"worker 1: running {RUN_NAME}", running[2])
