@@ -1,5 +1,5 @@
-"""Packaging of electra_jax. Dependencies are lower bounds; `launch/constraints.txt` has the exact versions that
-the scripts install and the tests ran with."""
+"""Packaging of electra_jax. Dependencies are lower bounds; `launch/constraints.txt` has the exact versions
+that the scripts install and the tests ran with."""
 
 from setuptools import find_packages, setup
 
