@@ -13,8 +13,15 @@ workdir="${1:-runs/debug}"
 case "$workdir" in
   *://*) echo "got $workdir, expected a local directory: README.md of runs/ has runs in buckets." >&2 && exit 1 ;;
 esac
-extras=formats
-if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then extras=formats,cuda; fi
+extras=formats,finetune,plots
+if driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null)"; then
+  if [ "${driver%%.*}" -ge 580 ]; then
+    extras="$extras,cuda"
+  else
+    echo "NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer for CUDA 13. The CPU is used." \
+      "With this driver: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
+  fi
+fi
 make_environment "$extras"
 
 python -m data_pipelines.sample.wikitext2 --out runs/data/wikitext2
