@@ -41,8 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--runs", required=True, type=split_words, metavar="DIR[:STEP],…", help=runs_help)
     add("--workdir", required=True, type=Path, metavar="OUT", help="run directory to create")
     add("--method", choices=METHODS, default="uniform", help="default: uniform")
-    score_help = "metric by which --method=greedy chooses; with uniform it is only reported"
-    add("--score", metavar="NAME", help=score_help)
+    add("--score", metavar="NAME", help="metric by which greedy chooses; with uniform it is only reported")
     datasets_help = "datasets whose held-out rows are scored (default: those of the first run)"
     add("--datasets", type=split_words, default=[], metavar="DIR,…", help=datasets_help)
     probe_help = (
