@@ -240,12 +240,13 @@ def test_doctor_checks_a_run_in_a_bucket_and_leaves_it_unchanged(data, stores):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_wrong_places_are_errors_before_anything_is_written(scheme, data, stores):
+def test_wrong_places_are_errors_before_anything_is_written(scheme, data, stores, tmp_path):
     corpus, workdir = f"{scheme}://{BUCKET}/data/corpus", f"{scheme}://{BUCKET}/runs/never"
     shard = next(name for name in objects(stores, corpus) if "-train." in name)
     broken = f"{scheme}://{BUCKET}/data/broken"
     upload(stores, data / "corpus", broken)
     run_python(stores, REMOVE, broken, shard)
+    without_copies = stores | {"ELECTRA_JAX_CACHE": str(tmp_path / "cache")}
     without_extra = stores | {"PYTHONPATH": str(ROOT)}
     for datasets, place, environment, message in (
         (
@@ -254,7 +255,7 @@ def test_wrong_places_are_errors_before_anything_is_written(scheme, data, stores
             stores,
             "there is no such bucket or object. Check the name, and whether",
         ),
-        (broken, workdir, stores, f"{broken}/{shard}: got None bytes, expected"),
+        (broken, workdir, without_copies, f"{broken}/{shard}: got None bytes, expected"),
         (f"{scheme}://{BUCKET}/runs", workdir, stores, "no corpus.json; expected a dataset made by"),
         (corpus, workdir, without_extra, "pip install -e '.[buckets]'"),
     ):
