@@ -22,6 +22,7 @@ from electra_jax.models.config import EncoderConfig
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
+from electra_jax.models.layers import einsum_f32
 from electra_jax.models.pretraining import gather_positions
 from electra_jax.objectives.corruption import MaskedBatch, mask_tokens, write_tokens
 from electra_jax.objectives.fixed_generators import draw_unigrams
@@ -173,7 +174,7 @@ def with_states(model: nn.Module, params, *arguments):
 def _logits_at(outputs, places: np.ndarray) -> np.ndarray:
     """Logits [K, V] at (row, position) places [K, 2]."""
     x_KE = outputs.x_BPE[places[:, 0], places[:, 1]]
-    return np.asarray(x_KE @ outputs.table_VE.T + outputs.bias_V[None])
+    return np.asarray(einsum_f32("KE,VE->KV", "float32", x_KE, outputs.table_VE) + outputs.bias_V[None])
 
 
 def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:
