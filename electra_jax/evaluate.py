@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from electra_jax.comparison.downstream import evaluate_on_tasks, pretrained_inits
+from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pretrained_inits
 from electra_jax.comparison.tables import EVALUATION_FILE, write_evaluation
 from electra_jax.configuration.flags import run_command
 from electra_jax.distributed.stopping import leaving_at_once
@@ -33,6 +33,7 @@ def main() -> None:
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}
         else:
+            check_tasks(config["tasks"], workdir, FLAGS.sweep)
             inits = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, range(num_seeds), FLAGS.sweep)
     print("\n".join(write_evaluation(config, inits, evaluation, workdir)))
