@@ -1,12 +1,15 @@
 """Records outputs of our own model beside an export, so that anyone can verify the files without JAX.
 
 Held-out rows of the run are corrupted as in training. The model's hidden states, logits and predictions on
-them are recorded. huggingface/verify.py compares them with the outputs of the classes in `transformers`.
+them are recorded. huggingface/verify.py compares them with the outputs of the classes in `transformers`, to
+1e-4. All is therefore computed in float32 at the highest precision, whatever the run's dtype, the device and
+the settings of the process.
 
 Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E
 embedding_size.
 """
 
+import dataclasses
 import functools
 import hashlib
 from typing import NamedTuple
@@ -89,7 +92,7 @@ def corrupt(
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPredictions:
     """The generator's predictions and samples at the masked positions."""
-    outputs = PublishedModule(config, "generator").apply(
+    outputs = PublishedModule(in_float32(config), "generator").apply(
         {"params": params}, batch.masked_ids_BL, batch.inputs
     )
     return predict_vocabulary(
@@ -145,7 +148,12 @@ def record_states(ids_BL: jax.Array, inputs: EncoderInputs, states_NBLD: jax.Arr
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs: EncoderInputs):
-    return with_states(PublishedModule(config, role), params, ids_BL, inputs)
+    return with_states(PublishedModule(in_float32(config), role), params, ids_BL, inputs)
+
+
+def in_float32(config: EncoderConfig) -> EncoderConfig:
+    """The same encoder, computed in float32: then its products have the highest precision (layers.py)."""
+    return dataclasses.replace(config, dtype="float32")
 
 
 def with_states(model: nn.Module, params, *arguments):
