@@ -3,9 +3,11 @@ in fine-tuning. Exports are in tests/huggingface."""
 
 import ast
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import debug
@@ -18,7 +20,7 @@ from electra_jax.models.layers import einsum_f32
 from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.planning.compiled import SPECIAL as PLANNED
 from electra_jax.planning.compiled import trace_step
-from electra_jax.training.program import make_program
+from electra_jax.training.program import dtype_note, make_program
 from support.paths import ROOT
 from support.programs import HIGHEST, ROUNDED, products
 from support.tiny import SPECIAL, key
@@ -144,3 +146,18 @@ def test_fine_tuning_in_bfloat16_keeps_its_speed():
     """Except for the last layer of the head, whose outputs are float32."""
     for found in finetuning_products("electra", "classification", "bfloat16"):
         assert set(found) == {ROUNDED, HIGHEST} and found.count(HIGHEST) <= 3 < found.count(ROUNDED)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "platform", "has_note"),
+    [
+        ("float32", "gpu", True),
+        ("float32", "tpu", True),
+        ("float32", "cpu", False),
+        ("bfloat16", "gpu", False),
+    ],
+)
+def test_a_slow_dtype_is_named_on_accelerators(dtype, platform, has_note):
+    mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform=platform)]))
+    note = dtype_note(dtype, mesh)
+    assert bool(note) == has_note and (not note or "--config.model.dtype=bfloat16" in note)

@@ -69,7 +69,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
       FloatingPointError: a run diverged.
     """
     finetuner = open_task(config, workdir, plan.sweep)
-    for note in finetuner.data.notes:
+    for note in finetuner.notes:
         print(note, file=sys.stderr)
     workdir.mkdir(parents=True, exist_ok=True)
     results = read_results(workdir)

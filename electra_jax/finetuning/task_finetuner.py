@@ -18,6 +18,7 @@ from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.training.program import dtype_note
 
 ONE_ROW_EACH = ("classification", "regression")  # task types in which every example is one row
 
@@ -38,6 +39,7 @@ class TaskFinetuner:
       config: the configuration.
       task_type: the task's functions.
       data: the task's examples, cut to config.task.max_train_examples and max_eval_examples.
+      notes: what its user should read, in sentences.
     """
 
     def __init__(self, config: dict[str, Any], data: TaskData, mesh: Mesh, shares_process: bool = False):
@@ -75,6 +77,8 @@ class TaskFinetuner:
             split: random_subset(examples, limits.get(split, 0)) for split, examples in data.splits.items()
         }
         self.data = data._replace(splits=splits)
+        notes = *data.notes, dtype_note(config["model"]["dtype"], mesh)
+        self.notes = [note for note in notes if note]
         self._encoded: tuple[Any, dict[str, Rows]] | None = None
         self._trainer: tuple[Any, Trainer] | None = None
 
