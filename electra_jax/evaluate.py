@@ -32,10 +32,10 @@ def main() -> None:
     config, workdir, num_seeds = FLAGS.config.to_dict(), Path(FLAGS.workdir), FLAGS.seeds
     require_extra("finetune", "evaluating on tasks")
     with leaving_at_once():
+        check_tasks(config["tasks"], workdir, FLAGS.sweep)
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}
         else:
-            check_tasks(config["tasks"], workdir, FLAGS.sweep)
             inits = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, range(num_seeds), FLAGS.sweep)
     print("\n".join(write_evaluation(config, inits, evaluation, workdir)))

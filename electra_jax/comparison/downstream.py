@@ -22,7 +22,8 @@ class Evaluation(NamedTuple):
 
 
 def check_tasks(tasks: Mapping[str, dict[str, Any]], workdir: Path, sweep: Sequence[str] = ()) -> None:
-    """Read every task and check its settings, before the pre-training that comes first.
+    """Read every task and check its settings, before any training: what is wrong with the last one is then
+    not found after days.
 
     Raises:
       ValueError, OSError: names the task; see `open_task`, `parse_sweep`.
