@@ -22,7 +22,7 @@ from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
 from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.json_files import write_json
-from data_pipelines.shards import SPLITS, Group, make_groups, read_jobs, run_jobs
+from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
 
@@ -61,6 +61,7 @@ def build_corpus(
       ImportError: Apache Beam is not installed.
     """
     _check_workers(num_processes, runner, beam_options)
+    _check_name(directory)
     directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
     recorded = settings.recorded(tokenizer.fingerprint)
@@ -89,6 +90,17 @@ def _check_workers(num_processes: int, runner: str, beam_options: Sequence[str])
         raise ValueError(
             f"got Beam's options {' '.join(beam_options)} without --runner; name the runner they are for."
         )
+
+
+def _check_name(directory: str) -> None:
+    """Raises ValueError for a name that is not UTF-8: ArrayRecord cannot open it."""
+    try:
+        directory.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"--out {directory}: got a name that is not UTF-8, or not ASCII where the locale is ASCII; "
+            "expected one that ArrayRecord can open. Choose another, or set PYTHONUTF8=1 in the environment."
+        ) from error
 
 
 def _local_workers(num_processes: int) -> PackGroups:
@@ -169,7 +181,7 @@ def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
                 shutil.rmtree(path)
             elif path.name != SETTINGS_FILE:  # which shows that the directory is ours, until it is replaced
                 path.unlink()
-    elif recorded is not None:
+    elif recorded is not None and any(partial.glob(f"*{COUNTS_SUFFIX}")):
         differing = [
             f"{key}: it has {recorded.get(key)!r}, you gave {value!r}"
             for key, value in _flat(wanted).items()

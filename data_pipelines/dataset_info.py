@@ -54,7 +54,7 @@ class DatasetInfo:
         high = sorted((share for share in shares if share[0] > HIGH_UNKNOWN_SHARE), reverse=True)
         if not high:
             return []
-        parts = [f"  {share:6.1%} of the {count:,} tokens of {part}" for share, part, count in high]
+        parts = [f"  {share:.1%} of the {count:,} tokens of {part}" for share, part, count in high]
         return [
             "WARNING: the tokenizer does not know much of this text, which becomes [UNK]:",
             shorten(parts, MAX_WARNINGS, "\n"),

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
+from data_pipelines.command_errors import shorten
 from data_pipelines.tokenizers.load import Tokenizer
+
+INSIDE = "##"  # before the pieces of WordPiece that continue a word
+HIGH_LOST_SHARE = 0.01  # of the pieces that start words; published vocabularies have a few odd ones
 
 
 def size_lines(tokenizer: Tokenizer) -> list[str]:
@@ -27,3 +31,32 @@ def quality_lines(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
         f"unknown pieces   {ids.count(tokenizer.special.unk) / len(ids):.4%}",
         f"sample           {' '.join(tokenizer.pieces(sample))}",
     ]
+
+
+def misfit_lines(tokenizer: Tokenizer) -> list[str]:
+    """Warnings that the normalisation and the pieces of a WordPiece vocabulary do not belong together: the
+    wrong letter case, or accents stripped that the pieces have. [] if they fit, or for another vocabulary."""
+    vocabulary = tokenizer.vocabulary()
+    if not any(piece.startswith(INSIDE) for piece in vocabulary):
+        return []
+    words = {
+        piece: number
+        for number, piece in enumerate(vocabulary)
+        if any(map(str.isalpha, piece)) and not piece.startswith((INSIDE, "[", "<"))
+    }
+    encoded = tokenizer.encode_batch(list(words))
+    lost = [piece for (piece, number), ids in zip(words.items(), encoded, strict=True) if ids != [number]]
+    lines = []
+    if len(lost) > HIGH_LOST_SHARE * len(words):
+        lines.append(
+            f"WARNING: no text becomes {len(lost):,} of the {len(words):,} pieces that start words "
+            f"({shorten(lost)}); is the vocabulary cased (--no-lowercase), or are accents to be kept "
+            '({"strip_accents": false} in tokenizer_config.json)?'
+        )
+    lower, upper = tokenizer.encode_batch(["a", "A"])
+    if lower != upper and not any(piece != piece.lower() for piece in words):
+        lines.append(
+            "WARNING: no piece has a capital letter, and text is not lower-cased: words with capitals become "
+            "[UNK]; is the vocabulary uncased (--lowercase)?"
+        )
+    return lines

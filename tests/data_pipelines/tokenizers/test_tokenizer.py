@@ -31,7 +31,7 @@ def test_training(tmp_path, capsys):
 def test_adopting(tmp_path, capsys, flag, ids):
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     args = ["--from", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "t")]
-    with pytest.raises(SystemExit, match=r"^error: .*pass --lowercase for an uncased vocabulary"):
+    with pytest.raises(SystemExit, match=r"^error: .*, or pass --lowercase or --no-lowercase$"):
         main(args)
     main([*args, flag])
     out = capsys.readouterr().out
