@@ -53,8 +53,9 @@ def misfit_lines(tokenizer: Tokenizer) -> list[str]:
             f"({shorten(lost)}); is the vocabulary cased (--no-lowercase), or are accents to be kept "
             '({"strip_accents": false} in tokenizer_config.json)?'
         )
-    lower, upper = tokenizer.encode_batch(["a", "A"])
-    if lower != upper and not any(piece != piece.lower() for piece in words):
+    small = next((piece for piece in words if piece.upper() != piece), "")
+    lower, upper = tokenizer.encode_batch([small, small.upper()])
+    if lower != upper and all(piece == piece.lower() for piece in words):
         lines.append(
             "WARNING: no piece has a capital letter, and text is not lower-cased: words with capitals become "
             "[UNK]; is the vocabulary uncased (--lowercase)?"

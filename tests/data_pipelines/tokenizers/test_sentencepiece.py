@@ -136,6 +136,32 @@ def test_long_lines_are_split_within_bytes_and_characters():
     assert "".join(parts).replace(" ", "") == text.replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    "between",
+    ["▃▄▅▆", "▁", "\0", "\ufffd", "\u200b", "[MASK]", "[CLS][UNK]", "<0x41>", "<s>", "x" * 5000, "é" * 3000],
+    ids=lambda text: text[:8].encode("unicode_escape").decode(),
+)
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_no_text_is_left_out_of_training(tmp_path, between, byte_fallback):
+    """SentencePiece drops lines with "▅" or of more than 4192 bytes, and cuts special pieces out."""
+    documents = [*make_documents(), *[f"quxe quxi {between} quxo quxe"] * 60]
+    options = {"vocab_size": 470, "byte_fallback": True} if byte_fallback else {"vocab_size": 200}
+    tokenizer = train_tokenizer(documents, str(tmp_path / "t"), **options)
+    text = "quxe " + ("" if between in "▃▄▅▆\0" else between[:8])
+    pieces = tokenizer.pieces(text)
+    assert tokenizer.special.unk not in tokenizer.encode_batch([text])[0], pieces
+    assert not any(piece.startswith("<0x") for piece in pieces), pieces
+
+
+def test_the_letters_of_special_names_are_learnt_but_not_the_names(tmp_path):
+    documents = ["tea [MASK] pan[MASK] [PAD] ▅[SEP]▅"] * 60
+    tokenizer = train_tokenizer(documents, str(tmp_path / "t"), vocab_size=20)
+    special = tokenizer.special
+    ids = tokenizer.encode_batch(["[MASK] [PAD][SEP]"])[0]
+    assert not set(special) & set(ids) and tokenizer.decode(ids) == "[MASK] [PAD][SEP]"
+    assert [tokenizer.vocabulary().index(name) for name in ("[PAD]", "[MASK]")] == [special.pad, special.mask]
+
+
 def test_normalisation():
     assert normalize_text("Ａ  İé\n", "nfkc") == "A İé"
     assert normalize_text("ＡB\tC", "nfkc_lowercase") == "ab c"
