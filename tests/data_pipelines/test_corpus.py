@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import shards
 from data_pipelines.corpus import main
+from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import load_dataset_info
-from data_pipelines.documents import Piece
+from data_pipelines.documents import Piece, ReadReport
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.load import load_tokenizer
 from support.paths import ROOT
@@ -123,13 +125,19 @@ def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_half_file(data,
 
 
 def test_all_pieces_of_a_long_document_are_in_one_split(data, tmp_path):
-    """Each is far longer than what is read at once; half of the documents are held out."""
-    words = " ".join(np.random.default_rng(0).choice(WORDS, size=260_000))  # 1 M characters
-    documents = [f"{number} {words} {number}" for number in range(8)]
-    source = write(tmp_path / "books.jsonl", documents)
-    info = build(data, tmp_path / "out", train=[source], validation=[], validation_fraction=0.5)
-    sizes = {name: split["documents"] for name, split in info.splits.items()}
-    assert sum(sizes.values()) == 16 and all(size % 2 == 0 < size for size in sizes.values()), sizes
+    """Of each, the first piece has a number at its start, the second at its end."""
+    words = " ".join(np.random.default_rng(0).choice(WORDS, size=260_000))  # more than a million characters
+    source = write(tmp_path / "books.jsonl", [f"{number:02d} {words} {number:02d}" for number in range(12)])
+    settings = CorpusSettings([source], str(data), 32, "documents", validation_fraction=0.5)
+    [group] = shards.make_groups("train", settings.train, settings.chunk_chars)
+    splits = {}
+    for job in shards.read_jobs(group, settings, tmp_path, ReadReport()):
+        for piece in job.pieces:
+            number = piece.text[:2] if piece.is_first else piece.text[-2:]
+            splits.setdefault(int(number), []).append(Path(job.path).name.partition("-")[0])
+    assert sorted(splits) == list(range(12))
+    assert all(split in (["train"] * 2, ["validation"] * 2) for split in splits.values()), splits
+    assert len({split[0] for split in splits.values()}) == 2
 
 
 def test_held_out_share_is_split_by_document(data, tmp_path):
