@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.tokenizers.report import HIGH_UNKNOWN_SHARE
 
 INFO_FILE = "corpus.json"
-HIGH_UNKNOWN_SHARE = 0.01  # of the tokens; a tokenizer that was made for a text leaves far less
 MAX_WARNINGS = 8
 
 

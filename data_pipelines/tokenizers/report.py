@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from data_pipelines.command_errors import shorten
+from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.tokenizers.load import Tokenizer
 
+HIGH_UNKNOWN_SHARE = 0.01  # of the tokens; a tokenizer that was made for a text leaves far less
 INSIDE = "##"  # before the pieces of WordPiece that continue a word
 HIGH_LOST_SHARE = 0.01  # of the pieces that start words; published vocabularies have a few odd ones
 
@@ -31,6 +35,19 @@ def quality_lines(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
         f"unknown pieces   {ids.count(tokenizer.special.unk) / len(ids):.4%}",
         f"sample           {' '.join(tokenizer.pieces(sample))}",
     ]
+
+
+def unknown_warning(rows: Sequence[np.ndarray], special: SpecialIds) -> str:
+    """A warning that much of the text in these rows of ids is [UNK], "" if little is."""
+    ids = np.concatenate([np.zeros(0, np.int32), *rows])
+    num_unknown = int((ids == special.unk).sum())
+    num_tokens = int(np.isin(ids, (special.pad, special.cls, special.sep), invert=True).sum())
+    if num_unknown <= HIGH_UNKNOWN_SHARE * num_tokens:
+        return ""
+    return (
+        f"WARNING: {num_unknown / num_tokens:.1%} of {num_tokens:,} tokens are [UNK]: the tokenizer does not "
+        "know this text. Is it for another language, letter case or script?"
+    )
 
 
 def misfit_lines(tokenizer: Tokenizer) -> list[str]:

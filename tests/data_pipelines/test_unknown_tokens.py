@@ -3,10 +3,13 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from data_pipelines.corpus import main
 from data_pipelines.dataset_info import load_dataset_info
+from data_pipelines.tokenizers.directory import SpecialIds
+from data_pipelines.tokenizers.report import unknown_warning
 from support.small_corpus import build, flags, write, write_data
 
 
@@ -45,3 +48,13 @@ def test_a_dataset_of_an_earlier_version_has_no_count_of_unknown_tokens(data, tm
     path.write_text(json.dumps(entries))
     info = load_dataset_info(str(tmp_path / "out"))
     assert "[UNK]" not in "".join(info.split_lines()) and info.unknown_lines() == []
+
+
+def test_rows_of_a_task_with_unknown_tokens():
+    special = SpecialIds(pad=0, cls=1, sep=2, unk=3, mask=4)
+    rows = lambda unknown: [
+        np.array([1, 3, *[9] * 98, 2]),
+        np.array([1, *[3] * unknown, *[9] * 100, 2, 0, 0]),
+    ]
+    assert unknown_warning(rows(0), special) == unknown_warning([], special) == ""
+    assert unknown_warning(rows(100), special).startswith("WARNING: 33.8% of 299 tokens are [UNK]")
