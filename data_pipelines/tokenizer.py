@@ -64,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="spell unseen characters as bytes instead of [UNK]; takes 256 pieces",
     )
-    add("--normalization", choices=NORMALIZATIONS, default="nfkc", help=f"text normalisation {default}")
+    add(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        default="nfkc",
+        help="text normalisation; nfkc_visible also removes soft hyphens, zero-width spaces and other "
+        f"invisible characters, which otherwise split words {default}",
+    )
     add(
         "--on_invalid_utf8",
         choices=ON_INVALID_UTF8,

@@ -166,6 +166,10 @@ def test_normalisation():
     assert normalize_text("Ａ  İé\n", "nfkc") == "A İé"
     assert normalize_text("ＡB\tC", "nfkc_lowercase") == "ab c"
     assert normalize_text("Ａ  b", "identity") == "Ａ b"
+    hidden = "\ufeffhy\u00adphen \u200e zero\u200bwidth\u2060 می\u200cشود"
+    assert normalize_text(hidden, "nfkc_visible") == "hyphen zerowidth می\u200cشود"
+    assert normalize_text(hidden.upper(), "nfkc_visible_lowercase") == "hyphen zerowidth می\u200cشود"
+    assert normalize_text(hidden, "nfkc").split() == hidden.split()
     assert (
         normalize_text("ΟΔΟΣ ΣΑΣ", "nfkc_lowercase") == "οδοσ σασ"
     )  # no ς: the letters around a Σ do not matter
@@ -179,6 +183,7 @@ def test_normalisation():
     params=[
         {},
         {"normalization": "nfkc_lowercase"},
+        {"normalization": "nfkc_visible"},
         {"normalization": "identity"},
         {"vocab_size": 400, "byte_fallback": True, "model_type": "bpe"},
     ],
@@ -226,6 +231,15 @@ def test_offsets_refer_to_the_original_text(tokenizer):
         == [[[0, 1], [1, 2]], [], [], [[0, 1], [2, 3]]]
     )
     assert tokenizer.encode_with_offsets([]) == []
+
+
+def test_invisible_characters_are_in_the_span_of_their_piece(tmp_path):
+    documents = ["tea pan bada"] * 99
+    options = {"vocab_size": 14, "normalization": "nfkc_visible"}
+    tokenizer = train_tokenizer(documents, str(tmp_path / "t"), **options)
+    text = "te\u00ada \u200b p\u200ban"
+    assert tokenizer.encode_batch([text]) == tokenizer.encode_batch(["tea pan"])
+    assert "".join(covered for _, covered in slices(tokenizer, text)).replace("\u00ad", "") == "teapan"
 
 
 def test_bytes_have_the_span_of_their_character(tmp_path):
