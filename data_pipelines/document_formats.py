@@ -27,6 +27,8 @@ def reader_of(source: str) -> Callable[[str, str, Decoder], Iterator[Iterator[st
     """
     if source.startswith("tfds:"):
         return _read_tfds
+    if Path(source).is_dir():
+        raise FileNotFoundError(f"{source}: is a directory, expected a file; give the files in it")
     name = source.lower()
     plain = name.removesuffix(".gz").removesuffix(".zst")
     readers = {".txt": _read_txt, ".jsonl": _read_jsonl}
@@ -38,9 +40,8 @@ def reader_of(source: str) -> Callable[[str, str, Decoder], Iterator[Iterator[st
             f"{source}: unknown source format, expected {SOURCES_HELP}; rename or convert the file"
         )
     if not Path(source).is_file():
-        what = "is a directory" if Path(source).is_dir() else "does not exist"
         pattern = " (a pattern that no file matches, or that quotes keep from the shell)" * ("*" in source)
-        raise FileNotFoundError(f"{source}: {what}, expected a file{pattern}; check the path")
+        raise FileNotFoundError(f"{source}: does not exist, expected a file{pattern}; check the path")
     return reader
 
 

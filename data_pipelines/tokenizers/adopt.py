@@ -134,7 +134,8 @@ def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())
     except Exception as error:  # the library raises plain Exception
         raise ValueError(
-            f"{vocabulary}: not a tokenizer.json of the library tokenizers ({error}); check the path"
+            f"{vocabulary}: not a tokenizer.json of the library tokenizers {tokenizers.__version__} "
+            f"({error}); check the path, or install a newer version of the library"
         ) from error
     special = _find_special(tokenizer, config, vocabulary)
     meta = {

@@ -213,9 +213,12 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
 
 
 def test_sources_that_are_no_files(tmp_path):
-    (tmp_path / "a.jsonl").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"a\.jsonl: is a directory, expected a file; check"):
-        read(tmp_path / "a.jsonl")
+    for name in ("a.jsonl", "folder"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(
+            FileNotFoundError, match=f"{name}: is a directory, expected a file; give the files"
+        ):
+            read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"\*\.txt: does not exist, .*a pattern that no file matches"):
         read(tmp_path / "*.txt")
 
