@@ -236,7 +236,7 @@ def _round_scores(model_bytes: bytes) -> bytes:
 
 
 def _raise_vocabulary_error(error: RuntimeError, vocab_size: int) -> None:
-    """Raise `error`, as a ValueError with advice if it is about the vocabulary size."""
+    """Raise `error` as a ValueError, with advice if it is about the vocabulary size."""
     message = str(error)
     too_high = re.search(r"Vocabulary size too high.*value <= (\d+)", message)
     if too_high:
@@ -250,4 +250,7 @@ def _raise_vocabulary_error(error: RuntimeError, vocab_size: int) -> None:
             f"vocab_size: got {vocab_size}, but the text has so many different characters that at least "
             f"{too_small[1]} pieces are needed; ask for more, or lower character_coverage"
         ) from error
-    raise error
+    raise ValueError(
+        f"SentencePiece cannot train on this text ({message.strip()}); check the input files, and that they "
+        "hold more than white space and U+2581"
+    ) from error

@@ -89,6 +89,8 @@ def test_errors(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train_tokenizer(make_documents(), str(tmp_path / "t"), **kwargs)
+    with pytest.raises(ValueError, match=r"SentencePiece cannot train on this text .*U\+2581"):
+        train_tokenizer(["▁▁"], str(tmp_path / "t"), vocab_size=200)
     with pytest.raises(ValueError, match="no text to train"):
         train_tokenizer(["", " \n"], str(tmp_path / "t"), vocab_size=200)
     assert not list(tmp_path.iterdir())
