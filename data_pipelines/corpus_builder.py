@@ -24,7 +24,7 @@ from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.json_files import write_json
 from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.whole_files import TEMPORARY_SUFFIX
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
 
 OF_A_BUILD = ("tokenizer_fingerprint", "sequence_length", "packing", "sources")  # keys of its SETTINGS_FILE
 
@@ -61,7 +61,7 @@ def build_corpus(
       ImportError: Apache Beam is not installed.
     """
     _check_workers(num_processes, runner, beam_options)
-    _check_name(directory)
+    check_utf8(directory, "--out")
     directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
     recorded = settings.recorded(tokenizer.fingerprint)
@@ -90,17 +90,6 @@ def _check_workers(num_processes: int, runner: str, beam_options: Sequence[str])
         raise ValueError(
             f"got Beam's options {' '.join(beam_options)} without --runner; name the runner they are for."
         )
-
-
-def _check_name(directory: str) -> None:
-    """Raises ValueError for a name that is not UTF-8: ArrayRecord cannot open it."""
-    try:
-        directory.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"--out {directory}: got a name that is not UTF-8, or not ASCII where the locale is ASCII; "
-            "expected one that ArrayRecord can open. Choose another, or set PYTHONUTF8=1 in the environment."
-        ) from error
 
 
 def _local_workers(num_processes: int) -> PackGroups:
