@@ -166,7 +166,7 @@ def _save(
 def read_results(workdir: Path) -> list[Result]:
     """The results that the experiment in `workdir` has so far."""
     path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text())) if path.is_file() else []
+    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def _slug(text: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
+from data_pipelines.tokenizers.report import unknown_warning
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
@@ -170,6 +171,9 @@ class TaskFinetuner:
                     file=sys.stderr,
                 )
         self._encoded = key, rows
+        for split, examples in rows.items():
+            if warning := unknown_warning([row.ids for row in examples], encoder.tokenizer.special):
+                print(f"{encoder.name}: {split}: {warning}", file=sys.stderr)
         return rows
 
 

@@ -22,7 +22,7 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old = _flat_settings(json.loads(path.read_text()))
+    old = _flat_settings(json.loads(path.read_text(encoding="utf-8")))
     new = _flat_settings(json.loads(json.dumps(description)))
     keys = sorted(old.keys() | new.keys())
     differing = [key for key in keys if old.get(key) != new.get(key) and not _may_change(key)]

@@ -194,7 +194,7 @@ def check_workdir(workdir: Path) -> Finding:
     problem = ""
     try:
         workdir.parent.mkdir(parents=True, exist_ok=True)
-        own.write_text("")
+        own.write_text("", encoding="utf-8")
     except OSError as error:
         problem = f"cannot be written: {error}. Give a --workdir that this user may write to."
     barrier("marks written")
