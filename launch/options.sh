@@ -13,6 +13,17 @@ run() {
   echo "${line% }"
 }
 
+# expand_home OPTION PATH: set `expanded` to PATH on this machine. A shell does not expand ~ behind "=".
+expand_home() {
+  expanded="$2"
+  case "$2" in
+    "~" | "~/"*)
+      [ -n "${HOME:-}" ] || fail "$1: got '$2', but HOME is not set. Expected an absolute path."
+      expanded="$HOME${2#"~"}" ;;
+    "~"*) fail "$1: got '$2', expected ~/… or an absolute path: only your own home directory is known." ;;
+  esac
+}
+
 # check_secrets FILE: check that it exists and that only its owner can read it.
 check_secrets() {
   [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
