@@ -24,6 +24,17 @@ expand_home() {
   esac
 }
 
+# expand_word WORD: set `expanded` to WORD, with the home directory for ~ at the beginning of an option's value.
+expand_word() {
+  local option form='^--?[A-Za-z0-9_.-]+=~'
+  expanded="$1"
+  if [[ "$1" =~ $form ]]; then
+    option="${1%%=*}"
+    expand_home "$option" "${1#*=}"
+    expanded="$option=$expanded"
+  fi
+}
+
 # check_secrets FILE: check that it exists and that only its owner can read it.
 check_secrets() {
   [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
