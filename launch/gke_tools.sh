@@ -81,8 +81,8 @@ gcluster_compute() {
   esac
   if [ -z "$topology" ] || [ -z "${machine:-}" ]; then
     fail "--tpu_type: got '$device_type', expected v5litepod-N or v6e-N with 1, 4, 8, 16 … 256 chips, v4-N \
-or v5p-N with 8, 16, 32 … 4096 TensorCores, or one of them or tpu7x with the topology: tpu7x-2x2x2. For another \
-machine, give its name and --gcluster=--topology=AxB."
+or v5p-N with 8, 16, 32 … 4096 TensorCores, or one of them or tpu7x with the topology: tpu7x-2x2x2. For \
+another machine, give its name and --gcluster=--topology=AxB."
   fi
   compute=("--compute-type=$machine" "--topology=$topology")
   # One process a host: by default gcluster starts two containers on a host of TPU7x.

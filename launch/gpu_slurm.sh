@@ -29,7 +29,8 @@ and the run directory. ~ is your home directory here, also behind = in an argume
                         --sbatch=--qos=long --sbatch=--gres=gpu:a100:8
     --dry_run           print the commands, run none
 
-The log is RUN_DIRECTORY/slurm-JOB.log, or, for a run in a bucket (gs://…), in the checkout. `squeue --job=JOB` shows the job.
+The log is RUN_DIRECTORY/slurm-JOB.log, or, for a run in a bucket (gs://…), in the checkout. `squeue
+--job=JOB` shows the job.
 
     scancel JOB                  ends it for good. It saves, if it can within KillWait (often 30 seconds)
     scancel --signal=TERM JOB    it saves, goes back into the queue, and resumes later

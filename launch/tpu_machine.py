@@ -308,8 +308,8 @@ def check_type(accelerator_type: str) -> None:
         raise LauncherError(
             f"--type: got {accelerator_type!r}, which the Cloud TPU API does not offer (`gcloud compute "
             f"tpus`, which this launcher uses; it gets no new types), expected one of {_known_types()}. "
-            "TPU7x (Ironwood) and newer types are in GKE 1.34.0-gke.2201000 or newer: bash launch/gke.sh create "
-            "--tpu_type=tpu7x-2x2x1 …; or as VMs of Compute Engine (a managed instance group with the "
+            "TPU7x (Ironwood) and newer types are in GKE 1.34.0-gke.2201000 or newer: bash launch/gke.sh "
+            "create --tpu_type=tpu7x-2x2x1 …; or as VMs of Compute Engine (a managed instance group with the "
             "workload policy HIGH_THROUGHPUT), on each of which you start the run yourself: "
             "https://docs.cloud.google.com/tpu/docs/tpus-in-compute-engine"
         )

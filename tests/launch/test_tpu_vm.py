@@ -221,6 +221,9 @@ def test_setup_sends_the_last_commit_and_keeps_files_that_runs_wrote(sandbox):
     assert sandbox.started()[0][1:] == [str(sandbox.home() / "electra_jax"), "a b $HOME"]
     assert not any("a b" in word for call in sandbox.calls() for word in call)
     assert not list(sandbox.root.parent.glob("electra_jax-*.tar.gz"))  # nothing is left over
+    # At names that nobody can foresee, another one for each call of `setup`.
+    sent = {word for call in sandbox.calls() for word in call if word.endswith("tar.gz") and ":" not in word}
+    assert len(sent) >= 2 and all(re.search(r"/electra_jax-[a-z0-9_]{8}\.tar\.gz$", name) for name in sent)
 
 
 def test_setup_installs_gcsfuse_and_a_newer_python_if_they_are_missing(sandbox):
