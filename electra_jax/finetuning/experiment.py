@@ -36,6 +36,7 @@ from electra_jax.finetuning.sweep import (
     format_settings,
 )
 from electra_jax.finetuning.tables import results_table
+from electra_jax.finetuning.task_files import fingerprint_files
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.runs.directory import check_run_directory
 
@@ -73,7 +74,8 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     require_extra("finetune", "fine-tuning")
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
-    check_run_directory(workdir, {"config": config})
+    description = {"config": config, "files": fingerprint_files(task)}
+    check_run_directory(workdir, description)
     data = load_task(with_files(task, workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
@@ -81,7 +83,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     _check_settings(config, plan.sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", {"config": config})
+    write_json(workdir / "config.json", description)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds

@@ -44,9 +44,14 @@ MAY_CHANGE = (
     MayChange(("checkpoint.every", "checkpoint.keep"), "Which checkpoints there are."),
     MayChange(("eval.*", "probe.*"), "Measurements. They do not affect training."),
     MayChange(("log.*",), "Reports."),
+    MayChange(
+        ("task.train", "task.validation", "task.test"),
+        "Of a fine-tuning: the place of the same files, as fingerprints tell.",
+    ),
 )
 INITIAL = "config.checkpoint.init_from"  # another path of the same directory is no change
 STAGES = "config.stages"
+FINGERPRINTS = ("data", "files")
 
 
 def may_change(key: str) -> bool:
@@ -57,13 +62,14 @@ def may_change(key: str) -> bool:
 
 def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     """Raises ValueError, listing the keys, when `workdir` holds a run with another configuration or other
-    data. `description` is what config.json keeps: "config" and, of pre-training, "data"."""
+    data. `description` is what config.json keeps: "config", and the fingerprints of the data, which are
+    "data" in pre-training and "files", by split, in fine-tuning."""
     path = workdir / "config.json"
     if not path.exists():
         return
     old = _upgraded(json.loads(path.read_text()))
     new = _upgraded(json.loads(json.dumps(description)))
-    lines = [*_differing_settings(old, new), *_differing_datasets(old, new)]
+    lines = [*_differing_settings(old, new), *_differing_datasets(old, new), *_differing_files(old, new)]
     if lines:
         raise ValueError(
             "\n".join([f"{workdir} belongs to a run with other settings:", *(f"  {line}" for line in lines)])
@@ -79,8 +85,10 @@ def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
 
 def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """A line for each setting that may not differ and does."""
-    old, new = ({key: value for key, value in one.items() if key != "data"} for one in (old, new))
-    old, new = flatten_dict(old, sep="."), flatten_dict(new, sep=".")
+    old, new = (
+        flatten_dict({key: value for key, value in one.items() if key not in FINGERPRINTS}, sep=".")
+        for one in (old, new)
+    )
     for key in sorted(old.keys() | new.keys()):
         one, other = (_without_changes(key, settings.get(key)) for settings in (old, new))
         if one != other and not may_change(key):
@@ -147,6 +155,22 @@ def _difference(theirs: list[_Dataset], ours: list[_Dataset]) -> str:
         for their, our in zip(theirs, ours, strict=True)
         if their.fingerprint != our.fingerprint
     )
+
+
+def _differing_files(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """A line for each split of a fine-tuning whose files are not those of the run, wherever they lie."""
+    theirs, ours = (one["config"].get("task", {}) for one in (old, new))
+    for split, path in ours.items():
+        if may_change(f"config.task.{split}"):
+            one, other = (description.get("files", {}).get(split) for description in (old, new))
+            if one is None or other is None:  # an older version did not record them
+                if theirs.get(split) != path:
+                    yield f"config.task.{split}: the run has {theirs.get(split)!r}, you gave {path!r}"
+            elif one != other and None not in other:
+                yield (
+                    f"config.task.{split}: {path or 'no file'} has other content than what the run reads, "
+                    f"{theirs.get(split) or 'no file'}"
+                )
 
 
 def is_complete(workdir: Path, newest_checkpoint: int, num_steps: int, *, has_probe: bool) -> bool:

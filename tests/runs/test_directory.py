@@ -7,14 +7,16 @@ import re
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import deberta_v3, debug, electra, mcl
+from configs import deberta_v3, debug, electra, finetune, mcl
 from electra_jax.configuration.resolve import resolve
+from electra_jax.finetuning.task_files import fingerprint_files
 from electra_jax.runs.directory import MAY_CHANGE, README, check_run_directory, may_change
 from support.paths import ROOT
 
 WEB, BOOKS, NEWS = "1" * 64, "2" * 64, "3" * 64  # fingerprints
 CONTENT = {"web": WEB, "books": BOOKS, "news": NEWS, "copy_of_web": WEB}
-RECIPES = [recipe.get_config().to_dict() for recipe in (debug, deberta_v3, electra, mcl)]
+RECIPES = [resolve(recipe.get_config().to_dict()).values for recipe in (debug, deberta_v3, electra, mcl)]
+RECIPES.append(finetune.get_config("task=local").to_dict())
 
 
 def description(datasets=("web",), stages=(), content=None, **changes):
@@ -130,8 +132,9 @@ def test_other_data_are_another_run(run, now, message, tmp_path):
 def test_each_setting_of_a_recipe_may_change_or_is_an_error(tmp_path):
     matched = set()
     for config in RECIPES:
-        whole = json.loads(json.dumps(resolve(config).values))
-        (tmp_path / "config.json").write_text(json.dumps({"config": whole}), encoding="utf-8")
+        whole = json.loads(json.dumps(config))
+        files = {"files": {split: [WEB] for split in ("train", "validation", "test")}}
+        (tmp_path / "config.json").write_text(json.dumps({"config": whole} | files), encoding="utf-8")
         for key in flatten_dict(whole).keys() - {("model", "disentangled"), ("objective", "name")}:
             changed = json.loads(json.dumps(whole))
             section = changed
@@ -141,11 +144,11 @@ def test_each_setting_of_a_recipe_may_change_or_is_an_error(tmp_path):
             section[key[-1]] = [[1, {"train.batch_size": 7}]] if key == ("stages",) else other
             name = ".".join(("config", *key))
             if may_change(name):
-                check_run_directory(tmp_path, {"config": changed})
+                check_run_directory(tmp_path, {"config": changed} | files)
                 matched.add(name)
             else:
                 with pytest.raises(ValueError, match=rf"(?m)^  {re.escape(name)}: the run has "):
-                    check_run_directory(tmp_path, {"config": changed})
+                    check_run_directory(tmp_path, {"config": changed} | files)
     for pattern in (pattern for settings in MAY_CHANGE for pattern in settings.keys):
         assert any(name.startswith(f"config.{pattern.removesuffix('*')}") for name in matched), pattern
 
@@ -169,3 +172,35 @@ def test_the_readme_has_the_table_of_the_code(golden):
             "README and MAY_CHANGE differ; if MAY_CHANGE is right: "
             f"python -m pytest --update-golden {golden.test_file}"
         )
+
+
+def test_an_experiment_knows_its_files_by_their_content(tmp_path):
+    def experiment(directory, text="good\tyes\n", name="train.tsv"):
+        path = tmp_path / directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        config = finetune.get_config("task=local").to_dict()
+        config["task"] |= {"train": f"{path}, tfds:glue/sst2", "validation": str(path)}
+        return {"config": config, "files": fingerprint_files(config["task"])}
+
+    run = experiment("here")
+    check(tmp_path, run, experiment("there"))
+    with pytest.raises(
+        ValueError, match=r"config\.task\.train: .*here/train\.tsv, tfds:glue/sst2 has other co"
+    ):
+        check(tmp_path, run, experiment("here", "bad\tno\n"))
+    with pytest.raises(ValueError, match=r"config\.task\.validation: .*train\.csv has other content"):
+        check(tmp_path, run, experiment("here", name="train.csv"))  # would be read otherwise
+    gone = experiment("there")
+    gone["config"]["task"]["test"] = "nowhere.tsv"
+    with pytest.raises(ValueError, match=r"config\.task\.test: nowhere\.tsv has other content .*, no file\n"):
+        check(tmp_path, run, gone | {"files": gone["files"] | {"test": [WEB]}})
+    (tmp_path / "there" / "train.tsv").unlink()  # `load_task` has the error for this
+    check(tmp_path, run, gone | {"files": fingerprint_files(gone["config"]["task"])})
+
+    older = {"config": run["config"]}  # without fingerprints
+    check(tmp_path, older, run)
+    with pytest.raises(
+        ValueError, match=r"config\.task\.train: the run has '.*here/train\.tsv, .*', you gave"
+    ):
+        check(tmp_path, older, experiment("there"))
