@@ -67,7 +67,7 @@ def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old = _upgraded(json.loads(path.read_text()))
+    old = _upgraded(json.loads(path.read_text(encoding="utf-8")))
     new = _upgraded(json.loads(json.dumps(description)))
     lines = [*_differing_settings(old, new), *_differing_datasets(old, new), *_differing_files(old, new)]
     if lines:

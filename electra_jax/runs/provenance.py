@@ -33,7 +33,7 @@ def record_start(workdir: Path, start_step: int) -> None:
         "command": ["python", "-m", *([module] if (module := _module()) else []), *sys.argv[1:]],
         "devices": describe_devices(),
         "versions": installed_versions(),
-        "commit": _commit(),
+        "commit": commit(),
     }
     changed = changed_versions(workdir, session) if start_step else {}
     if changed:
@@ -67,7 +67,7 @@ def changed_versions(
     sessions = read_sessions(workdir)
     if not sessions:
         return {}
-    session = session or {"versions": installed_versions(), "commit": _commit()}
+    session = session or {"versions": installed_versions(), "commit": commit()}
     last, old, new = sessions[-1], sessions[-1]["versions"], session["versions"]
     # Older versions of this code recorded four libraries.
     names = sorted(old.keys() | new.keys()) if "python" in old else old.keys()
@@ -107,7 +107,7 @@ def _module() -> str | None:
     return spec and spec.name
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the checkout that this code runs from, with "+changes" if tracked files were edited; None
     outside a checkout."""
 
