@@ -92,7 +92,10 @@ def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[st
     for key in sorted(old.keys() | new.keys()):
         one, other = (_without_changes(key, settings.get(key)) for settings in (old, new))
         if one != other and not may_change(key):
-            yield f"{key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}"
+            hint = ". Give the former, even if it has moved: a resumed run does not read it" * (
+                key == INITIAL
+            )
+            yield f"{key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}{hint}"
 
 
 def _without_changes(key: str, value: Any) -> Any:

@@ -120,7 +120,11 @@ def test_a_run_resumes_when_the_places_of_its_data_change(run, now, tmp_path):
             r"settings:\n  config\.stages: the run has \[\[100, .*you gave \[\]\nUse another",
         ),
         ({"stages": stages("web")}, {"stages": stages("web", **{"train.batch_size": 64})}, r"config\.stages"),
-        ({}, {"checkpoint__init_from": "elsewhere"}, r"config\.checkpoint\.init_from: the run has ''"),
+        (
+            {"checkpoint__init_from": "there"},
+            {"checkpoint__init_from": "elsewhere"},
+            r"checkpoint\.init_from: the run has 'there', you gave 'elsewhere'\. Give the former, even if",
+        ),
     ],
 )
 def test_other_data_are_another_run(run, now, message, tmp_path):
