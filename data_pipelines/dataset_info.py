@@ -97,3 +97,11 @@ def load_dataset_info(directory: str) -> DatasetInfo:
                     "again."
                 )
     return info
+
+
+def read_fingerprint(directory: str) -> str | None:
+    """The fingerprint alone; None if it cannot be read, for which `load_dataset_info` has the error."""
+    try:
+        return json.loads((Path(directory) / INFO_FILE).read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
