@@ -25,7 +25,8 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
-from electra_jax.configuration.flags import find_recipe, run_command
+from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import find_recipe
 from electra_jax.planning.chips import CHIPS
 from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.report import report_lines, report_values

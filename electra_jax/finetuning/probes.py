@@ -25,7 +25,7 @@ from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.checks import check_values
-from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.recipes import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
 from electra_jax.finetuning.encoders import PretrainedEncoder, encoder_of_run

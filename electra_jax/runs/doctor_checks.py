@@ -21,7 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
-from electra_jax.configuration.flags import CHECKOUT
+from electra_jax.configuration.recipes import PACKAGE, RECIPES
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
@@ -29,7 +29,7 @@ from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.training.program import make_program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-CODE = ("electra_jax", "data_pipelines", "configs")  # folders of the checkout that must be the same
+CODE = (PACKAGE, PACKAGE.parent / "data_pipelines", RECIPES)  # folders that must be the same
 NUM_ROWS_READ = 8  # of each dataset
 TIMED_OUT = 2  # exit code
 # Device file of an accelerator → how to install the JAX that uses it.
@@ -180,8 +180,9 @@ def check_same(config: dict[str, Any]) -> Finding:
 def local_facts(config: dict[str, Any]) -> dict[str, str]:
     """What must be the same on every process: name → value."""
     code = hashlib.sha256()
-    for path in sorted(path for package in CODE for path in (CHECKOUT / package).rglob("*.py")):
-        code.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
+    for folder in CODE:
+        for path in sorted(folder.rglob("*.py")):
+            code.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     settings = {f"config.{key}": json.dumps(value) for key, value in flatten_dict(config, sep=".").items()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"code": code.hexdigest()[:12], "python": platform.python_version(), **versions, **settings}
