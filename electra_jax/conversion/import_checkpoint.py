@@ -78,9 +78,9 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
             (unfinished / "tokenizer").rename(unfinished / "old_tokenizer")
             new = _adopt(options.new_tokenizer, unfinished)
             config = _with_in_model(config, vocab_size=new.vocab_size)
-            published, note = restore.resize_vocabulary(
-                published, tokenizer.vocabulary(), new.vocabulary(), new.vocab_size, options.seed
-            )
+            # The directory of the old one has another name now.
+            old = load_tokenizer(str(unfinished / "old_tokenizer"))
+            published, note = restore.resize_vocabulary(published, old, new, options.seed)
             notes.append(note)
         unpublished = {name: fresh[name] for name in NOT_PUBLISHED if name in fresh}
         notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
