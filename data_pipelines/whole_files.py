@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with Unix line ends."""
+    """Write `text` as UTF-8 with Unix line ends; see `printable`."""
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(printable(text), encoding="utf-8", newline="\n")
+
+
+def printable(text: str) -> str:
+    """`text` with U+FFFD for each half of a surrogate pair, which no encoding takes. Python reads bytes of
+    a file's name that are not UTF-8 as such."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from data_pipelines.mixture import DatasetSource, make_sequential
+from data_pipelines.whole_files import write_text
 from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
@@ -144,7 +145,7 @@ def _write_repository(
         is_exact=has_exact_logits(encoder, role),
         with_code=options.custom_code,
     )
-    (directory / CARD_FILE).write_text(card, encoding="utf-8")
+    write_text(directory / CARD_FILE, card)
 
 
 def make_verification_inputs(run: TrainedRun) -> VerificationInputs:

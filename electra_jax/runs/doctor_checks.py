@@ -26,6 +26,7 @@ from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.inputs import RunInputs, open_inputs
+from electra_jax.training.plain_paths import check_checkpoint_path
 from electra_jax.training.program import make_program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -190,6 +191,7 @@ def local_facts(config: dict[str, Any]) -> dict[str, str]:
 
 def check_workdir(workdir: Path) -> Finding:
     """Whether all processes write to one and the same run directory; leaves it unchanged."""
+    check_checkpoint_path(str(workdir))
     marks = [workdir.parent / f".{workdir.name}.doctor.{index}" for index in range(jax.process_count())]
     own = marks[jax.process_index()]
     problem = ""

@@ -37,9 +37,8 @@ class Checkpointer:
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
         self._unchecked: int | None = None  # the step that was saved last, until it has been read back
-        # Orbax accepts only absolute paths.
         self._manager = _Manager(
-            epath.Path(self._plain.path).resolve(),
+            epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None
             ),

@@ -36,7 +36,7 @@ class PlainPath:
         self._descriptor: int | None = None
         check_checkpoint_path(directory)
         self.original = self.path = directory if "://" in directory else os.path.abspath(directory)
-        if not _SPECIAL.search(self.path):
+        if not find_special(self.path):
             return
         if create:
             os.makedirs(self.path, exist_ok=True)
@@ -56,10 +56,15 @@ def check_checkpoint_path(directory: str) -> None:
     """Raises ValueError if checkpoints in `directory` would be lost, and this system has no second name."""
     is_url = "://" in directory
     absolute = directory if is_url else os.path.abspath(directory)
-    found = sorted(set(_SPECIAL.findall(absolute)))
+    found = find_special(absolute)
     if found and (is_url or not OPEN_DIRECTORIES.is_dir()):
         shown = ", ".join(ascii(character) for character in found)
         raise ValueError(
             f"{absolute!a}: got {shown} in the path of a run, expected none of * ? [ and only UTF-8: the "
             "library that writes checkpoints would lose them there. Give another --workdir or --out."
         )
+
+
+def find_special(path: str) -> list[str]:
+    """The characters of a path that Orbax or TensorStore cannot take, each once."""
+    return sorted(set(_SPECIAL.findall(path)))
