@@ -26,7 +26,7 @@ from absl import flags
 
 from data_pipelines.json_files import write_json
 from electra_jax.configuration.flags import run_command
-from electra_jax.configuration.recipes import find_recipe
+from electra_jax.configuration.recipes import find_recipe, own_recipe
 from electra_jax.planning.chips import CHIPS
 from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.report import report_lines, report_values
@@ -41,7 +41,7 @@ def main() -> None:
         config = with_accelerator_settings(config)
     if options.device is None:
         raise ValueError("--device is missing: for example --device=v5e:4x4. --help has more.")
-    prices = find_recipe(options.prices)
+    prices = find_recipe(options.prices) if options["prices"].present else own_recipe(options.prices)
     assumptions = Assumptions(options.utilization, prices, options.hours_between_stops, options.save_rate)
     values = []
     for plan in plan_stages(config, options.device, assumptions, is_searching=options.search):

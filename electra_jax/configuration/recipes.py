@@ -1,7 +1,8 @@
 """Finding and loading recipes: configuration files, whose get_config returns a configuration.
 
 This project's are in configs/ of the checkout, and in the folder "recipes" of an installed package. They are
-found as configs/FILE.py from any working directory.
+found as configs/FILE.py from any working directory. A file there of that name comes first where a flag names
+it, but not where a default or config.probe does.
 """
 
 import importlib.machinery
@@ -60,8 +61,13 @@ def find_recipe(argument: str) -> str:
 
 
 def own_recipe(argument: str) -> str:
-    """configs/FILE.py[:argument] of this project, whatever the working directory holds."""
-    return str(RECIPES / argument.removeprefix(f"{FOLDER}/"))
+    """FILE.py[:argument] with its path in RECIPES if it is configs/… and one of this project's, whatever the
+    working directory holds; otherwise as given."""
+    path, colon, argument_of_config = argument.partition(":")
+    own = RECIPES / path.removeprefix(f"{FOLDER}/")
+    if path.startswith(f"{FOLDER}/") and own.is_file():
+        path = str(own)
+    return path + colon + argument_of_config
 
 
 def expand_home_of_config(config: config_dict.ConfigDict) -> None:
