@@ -24,7 +24,7 @@ from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.json_files import write_json
 from data_pipelines.shards import SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.whole_files import TEMPORARY_SUFFIX
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
 
 SETTINGS_FILE = "settings.json"  # of the build in DIR.partial
 
@@ -58,6 +58,7 @@ def build_corpus(
       ImportError: Apache Beam is not installed.
     """
     _check_workers(num_processes, runner, beam_options)
+    check_utf8(directory, "--out")
     directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
     recorded = settings.recorded(tokenizer.fingerprint)

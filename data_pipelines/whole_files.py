@@ -35,3 +35,14 @@ def printable(text: str) -> str:
     """`text` with U+FFFD for each half of a surrogate pair, which no encoding takes. Python reads bytes of
     a file's name that are not UTF-8 as such."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def check_utf8(path: str, flag: str) -> None:
+    """Raises ValueError if the absolute path of a dataset or an export is not UTF-8: ArrayRecord and
+    `tokenizers` take no other bytes."""
+    absolute = os.path.abspath(path)
+    if printable(absolute) != absolute:
+        raise ValueError(
+            f"{flag}: got {printable(absolute)!r}, whose name is not UTF-8, expected one that is: libraries "
+            "that read and write these files take no other. Rename the directory, or choose another."
+        )
