@@ -40,5 +40,5 @@ def test_the_usual_cache_is_back_afterwards():
 
 def test_a_folder_that_no_library_can_read_is_refused(tmp_path):
     out = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(ValueError, match="--out: got '.*caf\ufffd', whose name is not UTF-8"):
+    with pytest.raises(ValueError, match=r"--out: got '.*caf\ufffd', whose name is not UTF-8"):
         export_run(tmp_path / "run", None, out, tiny_export.PLAIN)
