@@ -24,6 +24,7 @@ from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport
+from data_pipelines.home_directory import expand_home_in
 from data_pipelines.packing import PACKERS
 
 BUILD_FLAGS = ("num_processes", "runner", "start_over")  # the others are fields of CorpusSettings
@@ -32,7 +33,7 @@ BUILD_FLAGS = ("num_processes", "runner", "start_over")  # the others are fields
 @errors_on_the_terminal()
 def main() -> None:
     """Build the dataset, then print what it holds."""
-    argv = sys.argv[1:]
+    argv = expand_home_in(sys.argv[1:])
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = vars(_parser().parse_args(argv[:cut]))
     out, workers = arguments.pop("out"), {key: arguments.pop(key) for key in BUILD_FLAGS}

@@ -18,6 +18,7 @@ from etils import epath
 
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.tokenizers.directory import SpecialIds
+from data_pipelines.whole_files import check_utf8
 
 FEATURE = "input_ids"
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
@@ -288,6 +289,8 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         raise ValueError(
             "config.data names no dataset; expected at least one directory made by data_pipelines.corpus."
         )
+    for dataset in datasets:
+        check_utf8(dataset.path, "config.data.datasets")
     missing = [dataset.path for dataset in datasets if not epath.Path(dataset.path).is_dir()]
     if missing:
         raise FileNotFoundError(

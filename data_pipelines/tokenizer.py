@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
+from data_pipelines.home_directory import parse_arguments
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.report import misfit_lines, quality_lines, size_lines
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments to train or to adopt. Flags of the other task would have no effect, so they are errors."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if args.source is not None:
         others = [
             name

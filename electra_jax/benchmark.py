@@ -23,7 +23,8 @@ from absl import flags
 
 from data_pipelines.json_files import write_json
 from electra_jax.benchmarks.suites import SUITES, run_suite
-from electra_jax.configuration.flags import load_config, run_command
+from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.runs.summary import print_values
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     options = flags.FLAGS
     if options.suite is None:
         raise ValueError(f"--suite is missing: one of {', '.join(SUITES)}. --help describes them.")
-    config = options.config or load_config(SUITES[options.suite].default_config)
+    config = options.config or load_config(own_recipe(SUITES[options.suite].default_config))
     figures = run_suite(options.suite, config.to_dict(), rounds=options.rounds, steps=options.steps)
     print_values(figures, width=48, decimals=3)
     if options.json:

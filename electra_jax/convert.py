@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
@@ -36,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 @errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = make_parser().parse_args(argv)
+    flags = parse_arguments(make_parser(), argv)
     silence_libraries()
     {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
-from electra_jax.configuration.flags import find_recipe, run_command
+from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import find_recipe, own_recipe
 from electra_jax.distributed.chips import CHIPS
 from electra_jax.planning.chips import ByHand, plan_devices
 from electra_jax.planning.estimate import Assumptions
@@ -42,7 +43,7 @@ def main() -> None:
         config = with_accelerator_settings(config)
     if options.device is None:
         raise ValueError("--device is missing: for example --device=v5e:4x4. --help has more.")
-    prices = find_recipe(options.prices)
+    prices = find_recipe(options.prices) if options["prices"].present else own_recipe(options.prices)
     by_hand = ByHand(*(getattr(options, name) for name in ByHand._fields))
     device = plan_devices(options.device, prices, by_hand)
     assumptions = Assumptions(options.utilization, options.hours_between_stops, options.save_rate)

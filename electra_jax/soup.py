@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from electra_jax.configuration.flags import silence_libraries, split_words
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
 
@@ -63,7 +64,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
 @errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = make_parser().parse_args(argv)
+    flags = parse_arguments(make_parser(), argv)
     silence_libraries()
     probe = dict(flags.probe)
     options = SoupOptions(flags.method, flags.score, flags.datasets, probe, flags.different_starts)

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from data_pipelines.sample import trec_questions
 
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for train.tsv and test.tsv")
-    for split, path in trec_questions.fetch(parser.parse_args(argv).out).items():
+    for split, path in trec_questions.fetch(parse_arguments(parser, argv).out).items():
         print(f"{path}  {trec_questions.SPLITS[split]} questions, {path.stat().st_size / 1e3:.0f} kB")
     print(f"classes: {len(trec_questions.COARSE)} coarse, {len(trec_questions.FINE)} fine")
     print(f"source: {trec_questions.SOURCE}")

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from data_pipelines.sample import wikitext2_articles
 
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
-    for split, path in wikitext2_articles.fetch(parser.parse_args(argv).out).items():
+    for split, path in wikitext2_articles.fetch(parse_arguments(parser, argv).out).items():
         print(f"{path}  {wikitext2_articles.SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")
     print(f"source: {wikitext2_articles.SOURCE}")
 

@@ -9,25 +9,20 @@ A command's module ends with
 import ast
 import difflib
 import functools
-import importlib.util
 import logging as standard_logging
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
-from ml_collections import config_dict, config_flags
+from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
-
-CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
-# Recipes import configs.common, which is not installed. At the end: an installed package comes first.
-if str(CHECKOUT) not in sys.path:
-    sys.path.append(str(CHECKOUT))
+from data_pipelines.home_directory import expand_home_in
+from electra_jax.configuration.recipes import expand_home_of_config, find_recipe, load_config
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 REQUIRED = {
@@ -112,8 +107,8 @@ def parse_flags(
 ) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
     exit code 1. `optional` names flags of REQUIRED that this command does without."""
-    argv = _with_found_recipes(argv)
     try:
+        argv = _with_found_recipes(expand_home_in(list(argv)))
         defaults = _defaults(argv)
         _check_keys(argv, defaults)
         rest = _parse(argv, flag_values, defaults)
@@ -123,40 +118,11 @@ def parse_flags(
             raise ValueError("\n".join(f"--{name} is missing: {REQUIRED[name]}." for name in missing))
         if rest[1:]:
             raise ValueError(f"got {rest[1:]}, expected only flags: --name=value.")
+        if flag_values.config is not None:
+            expand_home_of_config(flag_values.config)  # what the file itself has
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
-
-
-def load_config(argument: str) -> config_dict.ConfigDict:
-    """What get_config of FILE.py[:argument] returns.
-
-    Raises:
-      FileNotFoundError: no such file. ValueError: not a configuration file, or it rejects its argument.
-    """
-    path, _, argument_of_config = find_recipe(argument).partition(":")
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"--config={argument}: there is no file {path}, neither here nor in {CHECKOUT}. Recipes are in "
-            f"{CHECKOUT / 'configs'}."
-        )
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None:
-        raise ValueError(f"--config={argument}: expected a Python file with get_config, got {path}.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return module.get_config(argument_of_config or None)
-    except ValueError as error:
-        raise ValueError(f"--config={argument}: {error}") from error
-
-
-def find_recipe(argument: str) -> str:
-    """FILE.py[:argument] as given or, if that file does not exist, with its path below the checkout."""
-    path, colon, argument_of_config = argument.partition(":")
-    if not Path(path).exists() and (CHECKOUT / path).is_file():
-        path = str(CHECKOUT / path)
-    return path + colon + argument_of_config
 
 
 def _with_found_recipes(argv: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.load import TextExample
+from data_pipelines.whole_files import write_text
 from electra_jax.conversion.export_run import check_new, verified
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
@@ -78,7 +79,7 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
             start=start.removeprefix(RANDOM),
             is_fresh=start.startswith(RANDOM),
         )
-        (directory / CARD_FILE).write_text(card, encoding="utf-8")
+        write_text(directory / CARD_FILE, card)
     return out
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from data_pipelines.command_errors import shorten
 from electra_jax.huggingface import pretraining_checks, task_checks
 from electra_jax.huggingface.checks import Check, Reference, check_states, compare_config
+from electra_jax.huggingface.code_cache import temporary_code_cache
 from electra_jax.huggingface.export import CONFIG_FILE, REFERENCE_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.reference import digests
@@ -52,6 +53,11 @@ def verify(directory: Path) -> list[Check]:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    with temporary_code_cache(transformers):
+        return _all_checks(torch, transformers, directory)
+
+
+def _all_checks(torch, transformers, directory: Path) -> list[Check]:
     reference = read_reference(directory)
     own_checks = task_checks if "kind" in reference.notes else pretraining_checks
     config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -19,15 +19,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
-from electra_jax.configuration.flags import CHECKOUT
+from electra_jax.configuration.recipes import PACKAGE, RECIPES
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
+from electra_jax.training.plain_paths import check_checkpoint_path
 from electra_jax.training.program import make_program
 
-CODE = ("electra_jax", "data_pipelines", "configs")  # folders of the checkout that must be the same
+CODE = (PACKAGE, PACKAGE.parent / "data_pipelines", RECIPES)  # folders that must be the same
 NUM_ROWS_READ = 8  # of each dataset
 TIMED_OUT = 2  # exit code
 # Device file of an accelerator → how to install the JAX that uses it.
@@ -178,8 +179,9 @@ def check_same(config: dict[str, Any]) -> Finding:
 def local_facts(config: dict[str, Any]) -> dict[str, str]:
     """What must be the same on every process: name → value."""
     code = hashlib.sha256()
-    for path in sorted(path for package in CODE for path in (CHECKOUT / package).rglob("*.py")):
-        code.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
+    for folder in CODE:
+        for path in sorted(folder.rglob("*.py")):
+            code.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     settings = {f"config.{key}": json.dumps(value) for key, value in flatten_dict(config, sep=".").items()}
     return {"code": code.hexdigest()[:12], **installed_versions(), **settings}
 
@@ -187,6 +189,7 @@ def local_facts(config: dict[str, Any]) -> dict[str, str]:
 def check_workdir(workdir: Path) -> Finding:
     """Whether all processes write to one and the same run directory, and which versions have changed since
     the last session of the run in it; leaves it unchanged."""
+    check_checkpoint_path(str(workdir))
     marks = [workdir.parent / f".{workdir.name}.doctor.{index}" for index in range(jax.process_count())]
     own = marks[jax.process_index()]
     problem = ""
