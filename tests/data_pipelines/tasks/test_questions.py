@@ -203,7 +203,8 @@ QUESTION = (*PARAGRAPH, "qas", 0)
             changed(*QUESTION, "id"),
             r"data\[0\]\.paragraphs\[0\]\.qas\[0\]: no field 'id', found 'question', 'answers'",
         ),
-        (changed(*QUESTION, "id", value=7), r"qas\[0\]: 'id' is a whole number, expected a string"),
+        (changed(*QUESTION, "id", value=True), r"qas\[0\]: 'id' is true or false, expected a string"),
+        (changed(*QUESTION, "id", value=7.5), r"qas\[0\]: 'id' is a float, expected a string"),
         (changed(*QUESTION, "question"), r"qas\[0\]: no field 'question'"),
         (changed(*QUESTION, "question", value="\ud800"), r"qas\[0\]: 'question' is not valid UTF-8"),
         (changed(*QUESTION, "answers", value="cat"), r"qas\[0\]: 'answers' is a string, expected a list"),
@@ -220,7 +221,7 @@ QUESTION = (*PARAGRAPH, "qas", 0)
             r"qas\[0\]\.answers\[0\]: no field 'answer_start'",
         ),
         (
-            changed(*QUESTION, "answers", 0, "answer_start", value=4.0),
+            changed(*QUESTION, "answers", 0, "answer_start", value=4.5),
             r"'answer_start' is a float, expected a whole number",
         ),
         (

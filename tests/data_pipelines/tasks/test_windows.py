@@ -29,7 +29,7 @@ def asked(question, context, start=None, answer="", *, is_impossible=False, is_l
 def encode(tokenizer, *questions, max_length=9, max_query_length=2, doc_stride=2):
     return encode_questions(
         tokenizer, questions, max_length=max_length, max_query_length=max_query_length, doc_stride=doc_stride
-    )
+    ).windows
 
 
 def lists(windows):
