@@ -1,6 +1,6 @@
 """Which values of a task's labels are classes, and which mean that there is no label.
 
-Sources without a label spell that in many ways: null, NaN and "" in files from pandas, -1 in test sets from
+Sources without a label spell that in many ways: null, NaN and "" in files from pandas, -1 in test sets of
 Hugging Face, -100 for words that are not to be scored, "-" in SNLI. The same values can be classes, so the
 other labels decide. Labels that config.task.labels lists are always classes.
 """
@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from data_pipelines.tasks.records import as_text
 
 CODES = ("-1", "-100")
-NEVER_CLASSES = ("nan", "<na>")
+NEVER_CLASSES = ("nan", "<na>", "null")
 # Words that are classes beside other words ("none" of stance detection), and no labels beside numbers.
-WORDS = ("null", "none", "na", "n/a", "?", "_", "-")
+WORDS = ("none", "na", "n/a", "?", "_", "-")
 PLACEHOLDERS = frozenset((*CODES, *NEVER_CLASSES, *WORDS))
 MIN_EXPECTED = (
     3  # a class of which this many examples are expected in held-out splits is absent by 5 % chance
 )
+MIN_COUNT = 2  # examples that tell anything
 CLASS_SHARE, RARE_SHARE = 2 / 3, 1 / 20  # of the smallest other class
 
 
@@ -148,15 +149,15 @@ def _is_class(code: str, counts: Mapping[str, Counter[str]]) -> bool:
     is_absent = held_out.total() > 0 and not held_out[code]
     if is_absent and held_out.total() * count / train.total() >= MIN_EXPECTED:
         return False
-    if not is_absent and count >= CLASS_SHARE * least:
+    if not is_absent and count >= max(MIN_COUNT, CLASS_SHARE * least):
         return True
     if count <= RARE_SHARE * least:
         return False
-    found = ", ".join(f"{label!r} ({number} times)" for label, number in sorted(train.items()))
+    found = ", ".join(f"{label!r} ({number})" for label, number in sorted(train.items()))
     classes = f"0,{code.removeprefix('-')}"
     raise ValueError(
-        f"config.task.labels: got () and in the training split the labels {found}, expected a list of the "
-        f"classes, since {code!r} may be one or mean that there is no label. Pass "
+        f"config.task.labels: got () and in train the labels {found}, expected a list of the classes, "
+        f"since {code!r} may be one or mean that there is no label. Pass "
         f"--config.task.labels={code},{classes} or --config.task.labels={classes}"
     )
 

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.tasks.datasets import TaskDataset
@@ -87,16 +88,16 @@ def questions_of_dataset(dataset: TaskDataset, name: str, split: str, skipped: S
 def _dataset_records(dataset: TaskDataset, name: str) -> Iterator[Record]:
     columns = dataset.columns
     for where, example in dataset.examples(name):
-        texts = {key: as_text(example[key], key, where) for key in ("id", columns.text, columns.pair)}
-        answers = example[columns.label]
+        name, answers = example["id"], example[columns.label]
         yield Record(
             where,
-            texts["id"],
-            texts[columns.text],
-            texts[columns.pair],
+            str(name) if isinstance(name, np.integer) else as_text(name, "id", where),
+            as_text(example[columns.text], columns.text, where),
+            as_text(example[columns.pair], columns.pair, where),
             [
                 (as_text(text, columns.label, where), int(at))
                 for text, at in zip(answers["text"], answers["answer_start"], strict=True)
+                if text  # an empty one is none, as in files
             ],
             "is_impossible" in example and bool(example["is_impossible"]),
         )

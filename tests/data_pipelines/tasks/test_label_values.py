@@ -26,6 +26,7 @@ def counted(**labels):
         ("-1 -0.5 0 0.5 1", "-1 -0.5 0 0.5 1", ""),
         ("good bad -1 -100 nan <NA>", "bad good", "-1 -100 nan <NA>"),
         ("0 1 null None N/A ?", "0 1", "null None N/A ?"),
+        ("good bad NULL None", "None bad good", "NULL"),
         ("favor against none", "against favor none", ""),
         ("entailment neutral contradiction -", "contradiction entailment neutral", "-"),
         ("+ - 0", "+ - 0", ""),
@@ -70,11 +71,12 @@ def test_minus_one_beside_zero_and_one(counts, names):
     "counts",
     [
         {"train": counted(m1=1, _0=2, _1=2)},
+        {"train": counted(m1=1, _0=1, _1=1)},
         {"train": counted(m1=3, _0=3, _1=3), "validation": counted(_0=1, _1=1)},
     ],
 )
 def test_what_the_data_does_not_tell_is_asked(counts):
-    message = r"'-1' \(\d times\), .*Pass --config\.task\.labels=-1,0,1 or --config\.task\.labels=0,1$"
+    message = r"'-1' \(\d\), .*Pass --config\.task\.labels=-1,0,1 or --config\.task\.labels=0,1$"
     with pytest.raises(ValueError, match=message):
         found_classes(counts, tagging=False)
 
@@ -82,7 +84,7 @@ def test_what_the_data_does_not_tell_is_asked(counts):
 def test_listed_labels_are_always_classes():
     classes = listed_classes(["-1", "nan", "none"], tagging=False)
     assert classes.numbers == {"-1": 0, "nan": 1, "none": 2} and not classes.means_no_label("-1")
-    assert classes.means_no_label("-100") and not classes.means_no_label("null")
+    assert classes.means_no_label("-100") and not classes.means_no_label("na")
     with pytest.raises(ValueError, match=r"config\.task\.labels: got \('1', '1\.0'\), expected each label"):
         listed_classes(["1", "1.0"], tagging=False)
 
@@ -221,3 +223,11 @@ def test_nested_lists_are_an_error_of_the_line(tmp_path):
         load_task(classification(train=train, text="s", label="y"))
     with pytest.raises(ValueError, match=r"a\.json: .*nested too deep|not valid JSON"):
         load_task(classification(kind="question_answering", train=write(tmp_path / "a.json", "[" * 200_000)))
+
+
+def test_a_missing_text_is_null_or_nan(tmp_path):
+    rows = [{"s": "a", "y": 0}, {"s": None, "y": 1}, {"s": float("nan"), "y": 0}, {"s": "b", "y": 1}]
+    train = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    data = load_task(classification(train=train, text="s", label="y"))
+    assert labels_of(data.splits["train"]) == [0, 1]
+    assert data.notes == [f"train: skipped 2 examples with an empty text, the first at {train}:2"]

@@ -119,3 +119,17 @@ def test_two_files_to_evaluate_on_share_no_ids(tmp_path):
     assert len(load_task(task).splits["train"]) == 2
     with pytest.raises(ValueError, match=r"config\.task\.validation: got 1 ids of questions that two of its"):
         load_task(task | {"validation": f"{one},{other}"})
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.json: does not exist, expected a file"):
+        read_squad_file(str(tmp_path / "a.json"), "train", Skipped())
+    (tmp_path / "a.json.gz").write_bytes(b"{}")
+    with pytest.raises(ValueError, match=r"a\.json\.gz: damaged or cut-off"):
+        read_squad_file(str(tmp_path / "a.json.gz"), "train", Skipped())
+
+
+def test_occurrences_that_overlap(tmp_path):
+    content = squad(asked("1", answers=[{"text": "aa", "answer_start": 9}]), context="aaa a")
+    [question], _ = read(tmp_path, content)
+    assert (question.start, question.answer) == (1, "aa")
