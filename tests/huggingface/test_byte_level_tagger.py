@@ -55,6 +55,7 @@ def test_words_of_the_export_are_those_of_the_training(tmp_path, separator, caps
     source = make_model(tmp_path / "model", tokenizer, **more)
     directory = export_task(source, tmp_path / "export", "float32", Publication(None, None, None))
     card = (directory / CARD_FILE).read_text()
+    assert "ok     words one by one" in capsys.readouterr().out
     assert ("had a blank before them" in card) == (separator == " ")
     code = card.partition("```python\n")[2].partition("```")[0]
     found = {}
@@ -73,7 +74,9 @@ def test_words_with_other_ids_fail_the_verification(tmp_path):
     fast.save_pretrained(tmp_path / "export")
     ids = tokenizer.encode_batch(["every word"])[0]
     assert check_words(
-        tmp_path / "export", {"words": ["every", " word"], "ids": ids}, has_code=False
+        transformers, tmp_path / "export", {"words": ["every", " word"], "ids": ids}, has_code=False
     ).is_passed
-    check = check_words(tmp_path / "export", {"words": ["every", "word"], "ids": ids}, has_code=False)
+    check = check_words(
+        transformers, tmp_path / "export", {"words": ["every", "word"], "ids": ids}, has_code=False
+    )
     assert not check.is_passed and check.detail.startswith("got [")
