@@ -60,7 +60,7 @@ def test_words_of_the_export_are_those_of_the_training(tmp_path, separator, caps
     code = card.partition("```python\n")[2].partition("```")[0]
     found = {}
     exec(code.replace('path = "."', f"path = {str(directory)!r}"), found)
-    assert "\n[('Every', '" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("[('Every', '")
     if separator:
         words = tuple(found["words"])
         [row], _ = encode_examples(tokenizer, [TaggedExample(words, (0,) * len(words))], 64)
