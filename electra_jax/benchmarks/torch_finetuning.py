@@ -113,10 +113,12 @@ def finetune_in_torch(
     for note in data.notes:
         print(note, file=sys.stderr)
     finetuner = TorchTaskFinetuner(config, data, make_mesh(config["mesh"]))
+    finetuner.check_schedules([{}])
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config, "start": directory})
     results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
     encoder = load_encoder(directory, workdir / "tokenizer")
+    finetuner.check_schedules([{}], encoder)
     for seed in seeds:
         if seed not in [result.seed for result in results]:
             results.append(Result(PREFIX + directory, seed, finetuner.finetune(encoder, {}, seed).metrics))

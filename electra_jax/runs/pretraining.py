@@ -35,7 +35,7 @@ from electra_jax.training.loop import (
 )
 from electra_jax.training.metrics import Metrics
 from electra_jax.training.parameter_table import parameter_table
-from electra_jax.training.program import Program, make_program
+from electra_jax.training.program import Program, dtype_note, make_program
 from electra_jax.training.state import TrainState, abstract_params, start_from
 from electra_jax.training.writers import MetricWriters
 
@@ -135,6 +135,8 @@ def _train_from(
     if is_main_process():
         write_run_directory(inputs, program, workdir)
         record_start(workdir, start)
+        if note := dtype_note(config["model"]["dtype"], inputs.mesh):
+            print(note, file=sys.stderr)
     state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
