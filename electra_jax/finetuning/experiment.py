@@ -38,6 +38,7 @@ from electra_jax.finetuning.sweep import (
     format_settings,
 )
 from electra_jax.finetuning.tables import results_table
+from electra_jax.finetuning.task_files import fingerprint_files
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.runs.directory import check_run_directory
 
@@ -77,6 +78,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     for note in finetuner.notes:
         print(note, file=sys.stderr)
     workdir.mkdir(parents=True, exist_ok=True)
+    description = _describe(finetuner.config)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
@@ -93,7 +95,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
         if encoder is None or encoder.name != name:
             encoder = load_encoder(name, workdir / "tokenizers" / caches[name])
             finetuner.check_schedules(plan.sweep, encoder)
-            write_json(workdir / "config.json", {"config": finetuner.config})
+            write_json(workdir / "config.json", description)
         results.append(_finetune_once(finetuner, encoder, run, results, workdir, folders[run.init]))
         write_json(workdir / RESULTS_FILE, to_json(results))
     planned = [result for result in results if _run_of(result) in runs]
@@ -109,13 +111,18 @@ def open_task(config: dict[str, Any], workdir: Path, sweep: Sequence[Settings]) 
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
-    check_run_directory(workdir, {"config": config})
+    check_run_directory(workdir, _describe(config))
     data = load_task(with_files(task, workdir / "data"))
     mesh = make_mesh(config["mesh"])
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_schedules(sweep)
     return finetuner
+
+
+def _describe(config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json holds, which decides whether a directory belongs to an experiment."""
+    return {"config": config, "files": fingerprint_files(config["task"])}
 
 
 def _run_of(result: Result) -> Run:
@@ -179,7 +186,7 @@ def _save(
 def read_results(workdir: Path) -> list[Result]:
     """The results that the experiment in `workdir` has so far."""
     path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text())) if path.is_file() else []
+    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
+from data_pipelines.tokenizers.report import unknown_warning
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
 from electra_jax.finetuning.encoders import PretrainedEncoder
@@ -171,6 +172,9 @@ class TaskFinetuner:
             for phrase in phrases:
                 print(f"{encoder.name}: {split}: {phrase}", file=sys.stderr)
         self._encoded = key, rows
+        for split, examples in rows.items():
+            if warning := unknown_warning([row.ids for row in examples], encoder.tokenizer.special):
+                print(f"{encoder.name}: {split}: {warning}", file=sys.stderr)
         return rows
 
 

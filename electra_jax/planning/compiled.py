@@ -108,7 +108,10 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     try:
         compiled = _compile(traced, mesh, devices[0])
     except jax.errors.JaxRuntimeError as error:
-        raise _as_does_not_fit(error) from error
+        sizes = read_refusal(str(error))
+        if sizes is None:
+            raise
+        raise DoesNotFitError(str(error).splitlines()[0].rstrip("."), *sizes) from error
     stats = compiled.memory_analysis()
     parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
     if isinstance(state, AveragedTrainState):
@@ -130,16 +133,13 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     return CompiledStep(memory, matmul_flops(traced.jaxpr.jaxpr), compiler_flops, _collectives(compiled))
 
 
-def _as_does_not_fit(error: jax.errors.JaxRuntimeError) -> Exception:
-    """A TPU compiler's out-of-memory error as a DoesNotFitError; any other error unchanged."""
-    text = str(error)
+def read_refusal(text: str) -> tuple[int, int] | None:
+    """(needed, available) bytes from a TPU compiler's out-of-memory message; None: it is another message."""
     sizes = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", text)
     sizes = sizes or re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
     if "RESOURCE_EXHAUSTED" not in text or sizes is None:
-        return error
-    needed = int(float(sizes[1]) * UNITS[sizes[2]])
-    available = int(float(sizes[3]) * UNITS[sizes[4]])
-    return DoesNotFitError(text.splitlines()[0], needed, available)
+        return None
+    return int(float(sizes[1]) * UNITS[sizes[2]]), int(float(sizes[3]) * UNITS[sizes[4]])
 
 
 def _bytes_of(tree: Any) -> int:
