@@ -6,7 +6,6 @@ A command's module ends with
         run_command(main, define_more_flags)
 """
 
-import ast
 import difflib
 import functools
 import logging as standard_logging
@@ -33,12 +32,16 @@ REQUIRED = {
 
 class WordsParser(tuple_parser.TupleParser):
     """Tuples as a,b or one word, so that a single path needs neither quotes nor brackets; "('a,b', 'c')"
-    still works."""
+    still works.
+
+    Words stay text, as they are spelled: a directory 2023_11 or a label 1e5 would lose its name as a number.
+    What reads numbers from a tuple converts them.
+    """
 
     def parse(self, argument: Any) -> tuple:
         if not isinstance(argument, str) or argument.lstrip().startswith(("(", "[", "'", '"')):
             return super().parse(argument)
-        return tuple(_literal(word) for word in split_words(argument))
+        return tuple(split_words(argument))
 
 
 def split_words(text: str) -> list[str]:
@@ -185,10 +188,3 @@ def _parse(argv: Sequence[str], flag_values: flags.FlagValues, defaults: dict[st
         raise ValueError(str(error)) from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
-
-
-def _literal(word: str) -> Any:
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return word

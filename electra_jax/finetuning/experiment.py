@@ -20,11 +20,13 @@ from jax.sharding import Mesh
 from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
+from data_pipelines.tasks.words import word_separator
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.figures import plot
+from electra_jax.finetuning.folders import folder_names
 from electra_jax.finetuning.model_files import save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, from_json, models_of, reported_metrics, to_json
@@ -81,16 +83,20 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
+    # Earlier inits first, so that each keeps its folders when others are added.
+    inits = [result.model for result in results] + [run.init for run in runs]
+    folders = folder_names(inits)
+    caches = folder_names([run.init.replace(SEED, str(run.seed)) for run in [*map(_run_of, results), *runs]])
     encoder: PretrainedEncoder | None = None
     for run in runs:
         if run in map(_run_of, results):
             continue
         name = run.init.replace(SEED, str(run.seed))
         if encoder is None or encoder.name != name:
-            encoder = load_encoder(name, workdir / "tokenizers" / _slug(name))
+            encoder = load_encoder(name, workdir / "tokenizers" / caches[name])
             finetuner.check_schedules(plan.sweep, encoder)
             write_json(workdir / "config.json", description)
-        results.append(_finetune_once(finetuner, encoder, run, results, workdir))
+        results.append(_finetune_once(finetuner, encoder, run, results, workdir, folders[run.init]))
         write_json(workdir / RESULTS_FILE, to_json(results))
     planned = [result for result in results if _run_of(result) in runs]
     return sorted(planned, key=lambda result: runs.index(_run_of(result)))
@@ -136,13 +142,19 @@ def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mes
 
 
 def _finetune_once(
-    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, others: Sequence[Result], workdir: Path
+    finetuner: TaskFinetuner,
+    encoder: PretrainedEncoder,
+    run: Run,
+    others: Sequence[Result],
+    workdir: Path,
+    folder: str,
 ) -> Result:
-    """Do one run and write its predictions; save its model, too, if it beats every earlier result of the
-    same init."""
+    """Do one run and write its predictions to `folder`; save its model there, too, if it beats every earlier
+    result of the same init."""
     finetuned = finetuner.finetune(encoder, run.settings, run.seed)
     result = Result(run.init, run.seed, finetuned.metrics, run.settings)
-    folders = _slug(run.init), _slug(format_settings(run.settings)), f"seed_{run.seed}"
+    settings = format_settings(run.settings)
+    folders = folder, *folder_names([settings]).values(), f"seed_{run.seed}"
     directory = workdir.joinpath("predictions", *folders)
     task = finetuner.config["task"]
     for split, predictions in finetuned.predictions.items():
@@ -150,12 +162,12 @@ def _finetune_once(
     metric = next(iter(result.metrics))
     best_so_far = [other.metrics[metric] for other in others if other.model == run.init]
     if all(value < result.metrics[metric] for value in best_so_far):
-        _save(finetuner, encoder, run, finetuned, workdir)
+        _save(finetuner, encoder, run, finetuned, workdir / MODELS / folder)
     return result
 
 
 def _save(
-    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, workdir: Path
+    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, directory: Path
 ) -> None:
     description = {
         "task": finetuner.config["task"],
@@ -166,7 +178,8 @@ def _save(
         "settings": run.settings,
         "metrics": finetuned.metrics,
     }
-    directory = workdir / MODELS / _slug(run.init)
+    if finetuner.task_type.name == "tagging":
+        description["word_separator"] = word_separator(encoder.tokenizer)
     save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
 
 
@@ -174,11 +187,6 @@ def read_results(workdir: Path) -> list[Result]:
     """The results that the experiment in `workdir` has so far."""
     path = workdir / RESULTS_FILE
     return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
-
-
-def _slug(text: str) -> str:
-    """`text` as the name of a folder; "" stays "", which adds no folder to a path."""
-    return "".join(letter if letter.isalnum() or letter in "-._=" else "_" for letter in text)
 
 
 def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:

@@ -42,6 +42,16 @@ def check_outputs(torch, model, output, directory: Path, reference: Reference) -
     return checks
 
 
+def check_words(transformers, directory: Path, recorded: dict[str, Any], *, has_code: bool) -> Check:
+    """Ids of a sentence that is given word by word, as the model card does it."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=has_code)
+    got, wanted = tokenizer(recorded["words"], is_split_into_words=True)["input_ids"], recorded["ids"]
+    detail = (
+        f"the ids of {len(recorded['words'])} words" if got == wanted else f"got {got}, expected {wanted}"
+    )
+    return Check("words one by one", got == wanted, detail)
+
+
 def scored_logits(logits: np.ndarray, attention_mask: np.ndarray, task_type: str) -> np.ndarray:
     """The logits that have a meaning: all, or for tasks about tokens those of tokens other than padding."""
     return logits[attention_mask.astype(bool)] if task_type in OF_TOKENS else logits

@@ -76,6 +76,9 @@ def _all_checks(torch, transformers, directory: Path) -> list[Check]:
         checks += own_checks.check_outputs(torch, model, output, directory, reference)
     checks.append(check_saved_again(directory, model))
     checks.append(check_tokenizer(transformers, directory, reference, has_code="auto_map" in config))
+    if words := reference.notes.get("words"):
+        has_code = "auto_map" in config
+        checks.append(task_checks.check_words(transformers, directory, words, has_code=has_code))
     return checks
 
 
