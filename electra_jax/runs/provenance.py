@@ -23,7 +23,7 @@ def record_start(workdir: Path, start_step: int) -> None:
         "command": ["python", "-m", *([module] if (module := _module()) else []), *sys.argv[1:]],
         "devices": describe_devices(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
     }
     with open(workdir / "sessions.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(session) + "\n")
@@ -41,7 +41,7 @@ def _module() -> str | None:
     return spec and spec.name
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the checkout that this code runs from, with "+changes" if tracked files were edited; None
     outside a checkout."""
 
