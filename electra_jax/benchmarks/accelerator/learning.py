@@ -2,11 +2,14 @@
 
 How closely they should agree follows from what rounding does to this run. Two devices that multiply float32
 at full precision add up in another order, which changes a number by about 1e-7 of its value. TOLERANCES was
-measured on the recording CPU: runs whose initial parameters were changed at random by a relative 1e-6 or 1e-7
-differ from the recorded one by at most the number in its comment, and several times that is allowed. The
-generator's loss hardly changes while the learning rate warms up. The detection loss jumps by some 5e-4 when
-rounding changes one of the 288 sampled tokens of a batch, so that it detects less. Later, runs with other
-tokens drift apart. In bfloat16 the generator's loss differs by 6e-6 at the first step and by 3e-5 within 20.
+measured on the recording CPU: five runs whose initial parameters were changed at random by a relative 1e-6 or
+1e-7, and one on eight simulated devices without compiler optimisation, differ from the recorded one by at
+most the number in its comment. Three times that or more is allowed. The generator's loss hardly changes while
+the learning rate warms up. The detection loss jumps by some 5e-4 when rounding changes one of the 288 tokens
+that are sampled for a batch. Later, runs with other tokens drift apart.
+
+Products at lower precision show in the generator's loss: with parameters changed by a relative 3e-4 it
+differs by 5e-6 within 5 steps and by 2e-5 within 20, in bfloat16 by 2e-5 and 4e-5.
 
 `python -m electra_jax.benchmarks.accelerator.learning DIRECTORY` records the losses again, on the CPU.
 """
@@ -39,9 +42,9 @@ LENGTH = 64
 HASHED_STEPS = (0, 150, 299)
 # Loss → (last step, allowed relative difference). Beyond NUM_SINGLE, of means over WINDOW steps.
 TOLERANCES = {
-    "mlm_loss": ((5, 3e-6), (20, 1e-5), (100, 1e-3), (300, 1e-2)),  # seen: 2e-7, 2e-6, 1e-4, 9e-4
-    "rtd_loss": ((5, 1e-3), (20, 3e-3), (100, 5e-3), (300, 3e-2)),  # seen: 9e-5, 5e-4, 6e-4, 8e-3
-    "loss": ((5, 3e-4), (20, 1e-3), (100, 2e-3), (300, 1e-2)),  # seen: 3e-5, 1e-4, 1e-4, 2e-3
+    "mlm_loss": ((5, 3e-6), (20, 1e-5), (100, 1e-3), (300, 1e-2)),  # seen: 7e-7, 3e-6, 1e-4, 2e-3
+    "rtd_loss": ((5, 3e-3), (20, 3e-3), (100, 5e-3), (300, 5e-2)),  # seen: 9e-4, 6e-4, 6e-4, 2e-2
+    "loss": ((5, 1e-3), (20, 1e-3), (100, 2e-3), (300, 2e-2)),  # seen: 2e-4, 1e-4, 2e-4, 4e-3
 }
 RUN = "debug_run"
 
