@@ -1,18 +1,14 @@
-"""Packaging of electra_jax: dependencies are lower bounds seen working together on Python 3.11 without
-TensorFlow."""
+"""Packaging of electra_jax. Dependencies are lower bounds; `launch/constraints.txt` has the exact versions
+that the scripts install and the tests ran with."""
 
 from setuptools import find_packages, setup
 
-TEST = [
-    "pytest>=8.0",
-    "pytest-xdist>=3.7",
-    "hypothesis>=6.100",
-    "ruff>=0.6",
-    # Oracles for numerical parity. Pinned because an oracle that moves is not one: 5.x renames heads between
-    # releases.
-    "torch==2.13.0",
-    "transformers==5.23.0",
-]
+FORMATS = ["pyarrow>=18", "zstandard>=0.22"]  # Parquet and zstd inputs
+FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]  # scores and probes
+PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
+TRACK = ["tensorboardX>=2.6"]
+HF = ["torch>=2.6", "transformers>=4.57"]  # to verify exports, and to read PyTorch's own files
+TEST = ["pytest>=8.0", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff>=0.6"]
 
 setup(
     name="electra_jax",
@@ -35,25 +31,24 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "protobuf>=4.25",  # to read SentencePiece models
         "safetensors>=0.5",
-        "scikit-learn>=1.5",
         "scipy>=1.15",
         "sentencepiece>=0.2.1",
-        "seqeval>=1.2.2",
         "tensorflow-datasets>=4.9.10",
-        "threadpoolctl>=3.5",
         "tokenizers>=0.22",
-        "matplotlib>=3.9",
         "tqdm>=4.66",
     ],
     extras_require={
-        "formats": ["pyarrow>=18", "zstandard>=0.22"],  # Parquet and zstd inputs
+        "formats": FORMATS,
+        "finetune": FINETUNE,
+        "plots": PLOTS,
         # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece
         # 0.2.3 refuse.
         "beam": ["apache-beam>=2.77", "sentencepiece<0.2.3"],
-        "track": ["tensorboardX>=2.6"],
-        "hf": ["torch>=2.6", "transformers>=4.57"],  # to verify exports, and to read PyTorch's own files
-        "cuda": ["jax[cuda12]"],
+        "track": TRACK,
+        "hf": HF,
+        # CUDA 13, as `plan` compiles with; it needs NVIDIA's driver 580 or newer.
+        "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": [*TEST, "pyarrow>=18", "zstandard>=0.22", "tensorboardX>=2.6"],
+        "test": [*FORMATS, *FINETUNE, *PLOTS, *TRACK, *HF, *TEST],
     },
 )

@@ -31,6 +31,7 @@ from electra_jax.comparison.downstream import add_downstream_metrics
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
+from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import load_config, run_command
 from electra_jax.distributed.stopping import leaving_at_once
 
@@ -40,6 +41,8 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """Pre-train the variants, fine-tune them if tasks are given, and print the table."""
     config, workdir, num_seeds = FLAGS.config, Path(FLAGS.workdir), FLAGS.seeds
+    if FLAGS.tasks:
+        require_extra("finetune", "--tasks")
     tasks = load_config(FLAGS.tasks).tasks.to_dict() if FLAGS.tasks else None
     with leaving_at_once():
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds)

@@ -20,6 +20,7 @@ from absl import flags
 
 from electra_jax.comparison.downstream import evaluate_on_tasks, pretrained_inits
 from electra_jax.comparison.tables import EVALUATION_FILE, write_evaluation
+from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
 from electra_jax.distributed.stopping import leaving_at_once
 
@@ -29,6 +30,7 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """Pre-train if no encoders are given, fine-tune, and print the table."""
     config, workdir, num_seeds = FLAGS.config.to_dict(), Path(FLAGS.workdir), FLAGS.seeds
+    require_extra("finetune", "evaluating on tasks")
     with leaving_at_once():
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}

@@ -1,22 +1,33 @@
 # Sourced by the other scripts: creates a virtual environment in .venv. pip does not compile modules
 # (--no-compile), since most are never imported and Python compiles the others on import; this halves
 # TensorFlow's installation time.
+#
+#   PYTHON=PATH   the Python of a new .venv (default: python3)
+#   EXTRAS=a,b    more extras of setup.py, such as finetune for a probe during pre-training
+#   NEWEST=1      the newest versions that setup.py allows, instead of those in launch/constraints.txt
 
 # make_environment EXTRAS: create .venv if it is missing, install this checkout with EXTRAS, and activate it.
-# It installs again only when setup.py or the extras have changed.
+# It installs again only when the Python, setup.py, the constraints or the extras have changed.
 make_environment() {
-  local extras="$1" python="${PYTHON:-python3}" stamp
+  local extras="$1${EXTRAS:+,$EXTRAS}" python="${PYTHON:-python3}" wanted got stamp options
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "$python: got $("$python" --version 2>&1), expected 3.11 or newer. Set PYTHON=PATH_OF_PYTHON." >&2
     return 1
   }
   [ -x .venv/bin/python ] || "$python" -m venv .venv
+  wanted="$("$python" --version)" got="$(.venv/bin/python --version 2>&1)" || got="a Python that does not start"
+  if [ "$wanted" != "$got" ] && { [ -n "${PYTHON:-}" ] || ! .venv/bin/python -c ''; }; then
+    echo ".venv: got $got, expected $wanted ($python). Delete .venv to create it with $wanted." >&2
+    return 1
+  fi
   # shellcheck disable=SC1091
   source .venv/bin/activate
-  stamp="$(cksum < setup.py)"
+  options=(--constraint launch/constraints.txt)
+  if [ -n "${NEWEST:-}" ]; then options=(--upgrade --upgrade-strategy=eager); fi
+  stamp="$(cat setup.py launch/constraints.txt | cksum) ${NEWEST:+newest}"
   if [ "$(cat ".venv/installed-${extras//,/-}" 2>/dev/null)" != "$stamp" ]; then
     echo "Installing electra_jax[$extras] into .venv (once; a few minutes)"
-    python -m pip install --quiet --no-compile --disable-pip-version-check -e ".[$extras]"
+    python -m pip install --quiet --no-compile --disable-pip-version-check "${options[@]}" -e ".[$extras]"
     echo "$stamp" > ".venv/installed-${extras//,/-}"
   fi
 }
@@ -33,25 +44,28 @@ install_aside() {
   echo "$wanted" > "$directory/installed"
 }
 
-# install_compilers: the compilers for absent TPUs and GPUs, in the versions that belong to this JAX. If other
-# commands saw them, JAX would warn about the missing devices at every start.
+# install_compilers: the compilers for absent TPUs and GPUs, in the versions that a run with this JAX uses. If
+# other commands saw them, JAX would warn about the missing devices at every start.
 install_compilers() {
-  local version
-  version="$(python -c 'import jax; print(jax.__version__)')"
-  install_aside compilers libtpu "jax-cuda13-plugin==$version" nvidia-cuda-nvcc
+  local jax libtpu
+  jax="$(python -c 'import importlib.metadata as m; print(m.version("jax"))')"
+  libtpu="$(python -c 'import importlib.metadata as m, re
+print(*re.findall(r"^libtpu[^;]*", "\n".join(m.requires("jax")), re.MULTILINE))')"
+  install_aside compilers "$libtpu" "jax-cuda13-plugin==$jax" nvidia-cuda-nvcc==13.5.37
 }
 
 # install_peers: packages that only tests use: the last transformers 4 with the two libraries whose versions
 # it bounds, and the TensorFlow that reads Google's checkpoints.
 install_peers() {
   install_aside transformers4 --no-deps transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
-  install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse flatbuffers gast google_pasta keras \
-    h5py grpcio
+  install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse==1.6.3 flatbuffers==25.12.19 \
+    gast==0.7.0 google_pasta==0.2.0 keras==3.15.1 h5py==3.16.0 grpcio==1.85.3
 }
 
 # install_beam: Apache Beam, the packages that its local runners import, and the older versions of libraries
 # that it needs (setup.py); all other commands use newer ones.
 install_beam() {
-  install_aside beam --no-deps apache-beam==2.77.0 "beartype<0.23" cffi cryptography fastavro grpcio \
-    httplib2 "objsize<0.8" "proto-plus<2" "protobuf<7" pytz sentencepiece==0.2.2
+  install_aside beam --no-deps apache-beam==2.77.0 beartype==0.22.9 cffi==2.1.1 cryptography==50.0.2 \
+    fastavro==1.13.1 grpcio==1.85.3 httplib2==0.32.1 objsize==0.7.1 proto-plus==1.29.0 protobuf==6.33.6 \
+    pytz==2026.6 sentencepiece==0.2.2
 }

@@ -13,7 +13,7 @@ Pre-train on the GPUs of a SLURM cluster. On the login node,
         --config=configs/electra.py:size=base --config.data.datasets=/scratch/corpus \
         --workdir=/scratch/runs/base --distributed
 
-installs the environment into .venv (with jax[cuda12]; here and once, since compute nodes often have no
+installs the environment into .venv (with jax[cuda13]; here and once, since compute nodes often have no
 network and would all install it at the same time), submits the job and prints its number. The arguments
 after -- are those of `python -m electra_jax.pretrain`. The compute nodes must see the checkout, the datasets
 and the run directory.

@@ -10,8 +10,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 workdir="${1:-runs/debug}"
-extras=formats
-if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then extras=formats,cuda; fi
+extras=formats,finetune,plots
+if driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null)"; then
+  if [ "${driver%%.*}" -ge 580 ]; then
+    extras="$extras,cuda"
+  else
+    echo "NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer for CUDA 13. The CPU is used." \
+      "With this driver: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
+  fi
+fi
 make_environment "$extras"
 
 python -m data_pipelines.sample.wikitext2 --out runs/data/wikitext2

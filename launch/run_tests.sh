@@ -2,6 +2,8 @@
 # Install electra_jax with its test extras into .venv, then run lint and all tests. Arguments are passed to
 # pytest:
 #   bash launch/run_tests.sh -k packing
+#
+# environment.sh tells how to take another Python, or the newest libraries.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

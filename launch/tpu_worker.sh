@@ -44,6 +44,7 @@ setup() {
   choose_python
   # shellcheck disable=SC1091
   source launch/environment.sh
+  EXTRAS="$(sed -n 's/^EXTRAS=//p' "$state/env" 2>/dev/null || true)"  # of --env_file
   make_environment tpu,formats
 }
 

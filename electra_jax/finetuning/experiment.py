@@ -21,6 +21,7 @@ from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.configuration.checks import check_values
+from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.figures import plot
@@ -67,7 +68,9 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
       ValueError, OSError: the task, an encoder or the settings do not fit together; see `load_task` and
         `load_encoder`.
       FloatingPointError: a run diverged.
+      ImportError: the packages of the extra "finetune" are not installed.
     """
+    require_extra("finetune", "fine-tuning")
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
     check_run_directory(workdir, {"config": config})

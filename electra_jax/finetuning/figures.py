@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
+from electra_jax.configuration.extras import can_draw
 from electra_jax.finetuning.results import Result, models_of, summarize, values_by_model
 
 LABEL_CHARACTERS = 90  # of a model's name that are shown
@@ -48,11 +48,15 @@ def row_label(model: str) -> str:
 
 
 def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathLike) -> None:
-    """Write the picture to `path` as PNG.
+    """Write the picture to `path` as PNG; without matplotlib, print that it is not drawn.
 
     Raises:
       ValueError: see `values_by_model`.
     """
+    if not can_draw(str(path)):
+        return
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
     models = models_of(results)
     size = (5.0 + 4.0 * len(metrics), 1.5 + 0.8 * len(models))
     figure = Figure(figsize=size, layout="constrained")

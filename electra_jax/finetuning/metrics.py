@@ -4,15 +4,16 @@ All metrics are fractions, higher is better; papers print them times 100. Shapes
 sentences.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from seqeval.metrics import f1_score as conlleval_f1
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from electra_jax.configuration.extras import require_extra
 
 
 class Metric(NamedTuple):
@@ -43,16 +44,29 @@ def _unless_constant(
     return correlate
 
 
+def _from(module: str, function: str, **options: Any) -> Callable[[Sequence, Sequence], float]:
+    """A score of a package of the extra "finetune", imported when it is first computed."""
+
+    def score(labels: Sequence, predictions: Sequence) -> float:
+        require_extra("finetune", "scoring a task")
+        return getattr(importlib.import_module(module), function)(labels, predictions, **options)
+
+    return score
+
+
+_accuracy = _from("sklearn.metrics", "accuracy_score")
+
+
 def _tagging_accuracy(labels: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
     """Accuracy over all words, so a long sentence counts for more."""
-    return accuracy_score(np.concatenate(labels), np.concatenate(predictions))
+    return _accuracy(np.concatenate(labels), np.concatenate(predictions))
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy_score),
-    "f1": Metric(lambda labels, predictions: f1_score(labels, predictions, pos_label=1, zero_division=0)),
-    "macro_f1": Metric(lambda labels, predictions: f1_score(labels, predictions, average="macro")),
-    "matthews": Metric(_unless_constant(matthews_corrcoef)),
+    "accuracy": Metric(_accuracy),
+    "f1": Metric(_from("sklearn.metrics", "f1_score", pos_label=1, zero_division=0)),
+    "macro_f1": Metric(_from("sklearn.metrics", "f1_score", average="macro")),
+    "matthews": Metric(_unless_constant(_from("sklearn.metrics", "matthews_corrcoef"))),
     "pearson": Metric(
         _unless_constant(lambda labels, predictions: stats.pearsonr(labels, predictions).statistic)
     ),
@@ -62,7 +76,7 @@ METRICS: dict[str, Metric] = {
     "tagging_accuracy": Metric(_tagging_accuracy, is_tagging=True),
     # As CoNLL's conlleval.pl counts: over all types, and an I- without a B- before it begins a span.
     "span_f1": Metric(
-        lambda labels, predictions: conlleval_f1(labels, predictions, average="micro", zero_division=0),
+        _from("seqeval.metrics", "f1_score", average="micro", zero_division=0),
         is_tagging=True,
         reads_names=True,
     ),

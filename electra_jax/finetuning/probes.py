@@ -16,15 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.checks import check_values
+from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
@@ -66,7 +63,9 @@ class Probe:
         Raises:
           ValueError: config.probe does not fit the task, the run or the mesh; or there are several processes.
           OSError: a file cannot be read.
+          ImportError: the packages of the extra "finetune" are not installed.
         """
+        require_extra("finetune", "config.probe")
         if jax.process_count() > 1:
             raise ValueError(
                 f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} "
@@ -150,6 +149,12 @@ class Probe:
             params = jax.device_put(encoder.params, replicated(self._mesh))
             train_ND = self._features_of(params, self._rows["train"])
             held_out_ND = self._features_of(params, self._rows[self._held_out])
+        # Imported here, since they belong to an extra, which `__init__` requires.
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
+
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
         # Its many small products are faster on one thread where others compete for the cores.
         with threadpool_limits(1):

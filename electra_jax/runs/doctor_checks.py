@@ -34,7 +34,7 @@ NUM_ROWS_READ = 8  # of each dataset
 TIMED_OUT = 2  # exit code
 # Device file of an accelerator → how to install the JAX that uses it.
 ACCELERATOR_FILES = {
-    "/dev/nvidia0": "pip install 'jax[cuda12]'",
+    "/dev/nvidia0": "pip install 'jax[cuda13]'",
     "/dev/accel0": "pip install 'jax[tpu]'",
     "/dev/vfio/0": "pip install 'jax[tpu]'",
 }

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.json_files import write_json
+from electra_jax.configuration.extras import can_draw
 from electra_jax.runs.directory import is_evaluation
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import read_metrics
 
 
 def summarize_run(workdir: Path) -> dict[str, Any]:
-    """Write summary.json and plots/curves.png of a finished run; returns the summary.
+    """Write summary.json and, with matplotlib, plots/curves.png of a finished run; returns the summary.
 
     It holds the number of steps, the median speed, and the metrics of the last evaluation ("heldout_…") and
     probe ("probe_…").
@@ -24,7 +25,8 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
         summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
     write_json(workdir / "summary.json", summary)
-    plot_curves(workdir)
+    if can_draw(str(workdir / "plots" / "curves.png")):
+        plot_curves(workdir)
     return summary
 
 

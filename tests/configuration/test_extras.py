@@ -1,0 +1,43 @@
+"""Pre-training needs no extra; work that needs one names it before anything is computed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from electra_jax.configuration import extras
+from support.paths import ROOT
+
+# A finder at the front of sys.meta_path refuses the packages of the extras, as if they were not installed.
+WITHOUT_EXTRAS = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.mark.parametrize("module", ["pretrain", "finetune", "evaluate", "compare", "soup", "convert", "doctor"])
+def test_every_command_starts_without_the_extras(module):
+    packages = {name for names in extras.MODULES.values() for name in names} | {"torch", "transformers"}
+    program = WITHOUT_EXTRAS.format(packages=packages) + f"import electra_jax.{module}"
+    outcome = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_what_is_missing_is_named_with_its_extra(monkeypatch, capsys):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("seqeval", "matplotlib") else name)
+    with pytest.raises(
+        ImportError, match=r"fine-tuning needs seqeval, which is not .* `pip install -e '\.\[finetune\]'`"
+    ):
+        extras.require_extra("finetune", "fine-tuning")
+    assert not extras.can_draw("curves.png")
+    assert "curves.png: not drawn, since matplotlib is not installed" in capsys.readouterr().out
+
+
+def test_nothing_is_missing_where_all_extras_are_installed():
+    for extra in extras.MODULES:
+        extras.require_extra(extra, "this")
+    assert extras.can_draw("curves.png")

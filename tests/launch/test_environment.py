@@ -1,0 +1,98 @@
+"""launch/constraints.txt names every package of setup.py for both Pythons; make_environment checks Python."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from support.paths import ROOT
+
+NOT_LISTED = {"apache-beam"}  # installed in a directory with older libraries; see environment.sh
+
+
+def requirements_of_setup():
+    """Every requirement of setup.py, except those whose versions JAX's own extras name."""
+    found = []
+    program = (
+        "import setuptools; setuptools.setup = lambda **k: print(k['install_requires'], k['extras_require'])"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", f"{program}; exec(open('setup.py').read())"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for text in re.findall(r"'([^']*[<>=][^']*)'", outcome.stdout):
+        requirement = Requirement(text)
+        if requirement.name not in NOT_LISTED and "<" not in text:
+            found.append(requirement)
+    return found
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_requirement_has_one_version_within_its_bounds(python):
+    pins = {}
+    for line in (ROOT / "launch" / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            if pin.marker is None or pin.marker.evaluate({"python_version": python}):
+                assert pin.name not in pins, f"{pin.name} has two versions for Python {python}"
+                pins[pin.name.lower().replace("_", "-")] = pin
+    requirements = requirements_of_setup()
+    assert len(requirements) > 20
+    for requirement in requirements:
+        pin = pins[requirement.name.lower().replace("_", "-")]
+        [exact] = pin.specifier
+        assert exact.operator == "==" and requirement.specifier.contains(Version(exact.version)), requirement
+
+
+def make_environment(directory, **variables):
+    """`make_environment formats` in a directory whose .venv has a Python 3.12.0 that pretends to install."""
+    (directory / "launch").mkdir()
+    for name in ("environment.sh", "constraints.txt"):
+        shutil.copy(ROOT / "launch" / name, directory / "launch")
+    shutil.copy(ROOT / "setup.py", directory)
+    binaries = directory / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "activate").write_text(f'PATH="{binaries}:$PATH"\n')
+    python = binaries / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.12.0 || echo "$@" >> installed\n')
+    python.chmod(0o755)
+    return subprocess.run(
+        ["bash", "-c", "set -euo pipefail; source launch/environment.sh; make_environment formats"],
+        cwd=directory,
+        env={"PATH": f"{binaries}:/usr/bin:/bin", "PYTHON": sys.executable} | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_another_python_than_that_of_the_environment_is_refused(tmp_path):
+    outcome = make_environment(tmp_path)
+    assert outcome.returncode == 1
+    assert re.search(r"\.venv: got Python 3\.12\.0, expected Python .* Delete \.venv", outcome.stderr)
+    assert not (tmp_path / "installed").exists()
+
+
+@pytest.mark.parametrize(
+    "variables, words",
+    [
+        ({}, ["--constraint launch/constraints.txt", "-e .[formats]"]),
+        ({"NEWEST": "1"}, ["--upgrade --upgrade-strategy=eager", "-e .[formats]"]),
+        ({"EXTRAS": "finetune"}, ["--constraint launch/constraints.txt", "-e .[formats,finetune]"]),
+    ],
+)
+def test_what_is_installed(variables, words, tmp_path):
+    fake = tmp_path / "fake_python"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.12.0\nexit 0\n')
+    fake.chmod(0o755)
+    outcome = make_environment(tmp_path, PYTHON=str(fake), **variables)
+    assert outcome.returncode == 0, outcome.stderr
+    installed = (tmp_path / "installed").read_text()
+    assert all(word in installed for word in words)
+    assert ("--constraint" in installed) == ("NEWEST" not in variables)
