@@ -26,7 +26,7 @@ from absl import flags
 
 from data_pipelines.json_files import write_json
 from electra_jax.configuration.flags import find_recipe, run_command
-from electra_jax.planning.chips import CHIPS
+from electra_jax.distributed.chips import CHIPS
 from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.report import report_lines, report_values
 from electra_jax.planning.stages import plan_stages, with_accelerator_settings

@@ -1,34 +1,12 @@
-"""What the devices can do that a run is planned for.
-
-Sources: docs.cloud.google.com (TPU), NVIDIA's data sheet (H100 SXM).
-"""
+"""The chip that a run is planned for, and its price."""
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
-GIB = 2**30
-
-
-class Chip(NamedTuple):
-    """Peak and memory of one chip."""
-
-    peak_flops: float  # of dense bfloat16 matrix products, FLOPs a second
-    # Bytes that a program can use; None: not checked. TPU: as its compiler states when it refuses a program.
-    # GPU: nine tenths of the memory, since the CUDA context and fragmentation take the rest.
-    memory: int | None
+from electra_jax.distributed.chips import CHIPS, Chip
 
 
-CHIPS = {
-    "v5e": Chip(197e12, int(15.75 * GIB)),
-    "v5p": Chip(459e12, int(95.73 * GIB)),
-    "v6e": Chip(918e12, int(31.24 * GIB)),
-    "h100": Chip(989e12, int(0.9 * 84978434048)),
-    "cpu": Chip(1e11, None),  # an assumption, for trying things out
-}
-
-
-def chip_of(device: str) -> tuple[str, Chip]:
+def planned_chip(device: str) -> tuple[str, Chip]:
     """Name and chip of a device written as in --device, for example "v5e:4x4".
 
     Raises:

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax
 
-from electra_jax.planning.chips import GIB, chip_of
+from electra_jax.distributed.chips import GIB
+from electra_jax.planning.chips import planned_chip
 from electra_jax.planning.compiled import CompiledStep
 from electra_jax.planning.search import CompileTrial
 from electra_jax.planning.stages import StagePlan, describe_execution
@@ -23,7 +24,7 @@ SETTINGS = (
 def report_values(plan: StagePlan) -> dict[str, Any]:
     """All figures of a plan: bytes on each device, FLOPs of the step on all devices."""
     step = plan.step
-    available = chip_of(plan.device)[1].memory
+    available = planned_chip(plan.device)[1].memory
     return {
         "device": plan.device,
         "settings": _settings(plan.config),
@@ -79,7 +80,7 @@ def _trial_line(trial: CompileTrial) -> str:
 
 
 def _memory_lines(plan: StagePlan) -> list[str]:
-    memory, available = plan.step.memory, chip_of(plan.device)[1].memory
+    memory, available = plan.step.memory, planned_chip(plan.device)[1].memory
     optimizer = "optimizer, average" if plan.config["train"]["ema_decay"] else "optimizer state"
     labels = ("parameters", optimizer, "batch and metrics", "while it runs", "program")
     rows = [*zip(labels, memory, strict=True), ("together", memory.total)]

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
-from electra_jax.planning.chips import GIB, chip_of, price_of
+from electra_jax.distributed.chips import GIB
+from electra_jax.planning.chips import planned_chip, price_of
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, measure_step
 from electra_jax.planning.estimate import Assumptions, Estimate, estimate
 from electra_jax.planning.search import CompileTrial, best_trial, search
@@ -48,7 +49,7 @@ def plan_stages(
       ValueError: the configuration and the devices do not match, a stage does not fit, or there is no price.
       OSError: the price file cannot be read.
     """
-    available = chip_of(device)[1].memory
+    available = planned_chip(device)[1].memory
     devices = absent_devices(device)
     for stage in resolve(config).stages:
         if is_searching:
@@ -89,7 +90,7 @@ def _search_execution(
 def _measure_configured(config: dict[str, Any], device: str, devices: list[jax.Device]) -> CompiledStep:
     """The compiled step. Raises ValueError, with what to change, where it does not fit."""
     try:
-        return measure_step(config, devices, chip_of(device)[1].memory)
+        return measure_step(config, devices, planned_chip(device)[1].memory)
     except DoesNotFitError as error:
         raise ValueError(
             f"{describe_execution(config)}: does not fit {device}, {error.needed / GIB:.2f} GiB of "
@@ -106,7 +107,7 @@ def _estimate_stage(
     memory: Memory,
     assumptions: Assumptions,
 ) -> Estimate:
-    name, chip = chip_of(device)
+    name, chip = planned_chip(device)
     state_bytes = (memory.parameters + memory.optimizer) * config["mesh"]["fsdp"] * config["mesh"]["tensor"]
     return estimate(
         config,

@@ -16,7 +16,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.models.config import REMAT, make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
-from electra_jax.planning.chips import chip_of, price_of
+from electra_jax.planning.chips import planned_chip, price_of
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, matmul_flops, measure_step
 from electra_jax.planning.estimate import estimate
@@ -184,8 +184,8 @@ def test_an_estimate_agrees_with_one_by_hand():
 
 
 def test_unknown_chips_and_prices_are_named(tmp_path):
-    with pytest.raises(ValueError, match="--device: got 'v9:2x2', expected one of v5e"):
-        chip_of("v9:2x2")
+    with pytest.raises(ValueError, match="--device: got 'v9:2x2', expected one of v4, v5e"):
+        planned_chip("v9:2x2")
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"v5e": "cheap"}))
     with pytest.raises(ValueError, match="no number for 'v5e', expected US dollars an hour and chip"):
