@@ -40,7 +40,3 @@ def price_of(path: str, name: str) -> float:
             f"--prices: {path} has no number for {name!r}, expected US dollars an hour and chip. Add it."
         )
     return float(prices[name])
-
-
-def find_chip(kind):
-    return None

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.benchmarks.accelerator.parts import Job
-from electra_jax.planning.chips import find_chip
+from electra_jax.distributed.chips import CHIPS, chip_of
 from electra_jax.runs.provenance import commit, describe_devices
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "numpy", "torch", "transformers", "triton")
@@ -27,7 +27,7 @@ def run_part(job: Job) -> None:
     devices = jax.devices()
     first = devices[0]
     memory = (first.memory_stats() or {}).get("bytes_limit")
-    chip = None if first.platform == "cpu" else find_chip(first.device_kind)
+    chip = chip_of(first.device_kind)
     conditions = {
         "devices": describe_devices(),
         "platform_version": first.client.platform_version.splitlines()[0],
@@ -41,8 +41,8 @@ def run_part(job: Job) -> None:
         device_kind=first.device_kind,
         num_devices=len(devices),
         memory_limit=memory,
-        chip=chip and chip[0],
-        peak_flops=chip and chip[1].peak_flops,
+        chip=next((name for name, known in CHIPS.items() if known is chip), None),
+        peak_flops=chip and chip.peak_flops,
         processor=processor(),
         num_processors=os.cpu_count(),
         gpus=gpus(),
