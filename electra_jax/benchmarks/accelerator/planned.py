@@ -1,7 +1,7 @@
 """The memory that `python -m electra_jax.plan` predicts for this device, beside what the steps needed.
 
-The step of each case is compiled for an absent device of the same kind, as `plan` does, with as many rows of
-one device. Where this takes another process's compiler, the device itself is left alone.
+The step of each case is compiled for an absent device of the same kind, as `plan` does, with as many rows on
+each device. The device itself is left alone.
 """
 
 from electra_jax.benchmarks.accelerator.parts import Job
@@ -10,7 +10,8 @@ from electra_jax.benchmarks.accelerator.speed import CASES, make_config
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.planning.compiled import measure_step
 
-TOPOLOGY = "1x1"  # of one TPU
+# Chip → what follows it in --device: the smallest topology of TPUs for which their compiler can be asked.
+SMALLEST = {"v4": "2x2x1", "v5e": "1x1", "v5p": "2x2x1", "v6e": "1x1", "tpu7x": "1x1x1"}
 
 
 def run_part(job: Job) -> None:
@@ -19,7 +20,7 @@ def run_part(job: Job) -> None:
     chip = "cpu" if device["platform"] == "cpu" else device["chip"]
     if chip is None:
         raise CannotRunError(f"plan does not know the device {device['device_kind']!r}.")
-    name = f"{chip}:{TOPOLOGY if device['platform'] == 'tpu' else 1}"
+    name = f"{chip}:{SMALLEST.get(chip, 1)}"
     try:
         devices = absent_devices(name)
     except ValueError as error:
@@ -31,5 +32,5 @@ def run_part(job: Job) -> None:
         if not rows:
             job.recorder.remark(f"{case_name} was not measured.")
             continue
-        config = make_config(case, device, rows // device["num_devices"])
+        config = make_config(case, device, rows // device["num_devices"] * len(devices))
         job.recorder.add(**{case_name: measure_step(config, devices, None).memory.total})
