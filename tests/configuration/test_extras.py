@@ -19,7 +19,9 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-@pytest.mark.parametrize("module", ["pretrain", "finetune", "evaluate", "compare", "soup", "convert", "doctor"])
+@pytest.mark.parametrize(
+    "module", ["pretrain", "finetune", "evaluate", "compare", "soup", "convert", "doctor"]
+)
 def test_every_command_starts_without_the_extras(module):
     packages = {name for names in extras.MODULES.values() for name in names} | {"torch", "transformers"}
     program = WITHOUT_EXTRAS.format(packages=packages) + f"import electra_jax.{module}"

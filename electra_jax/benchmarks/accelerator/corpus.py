@@ -25,6 +25,9 @@ def build_rows(directory: Path, sequence_length: int) -> Path:
     Raises:
       OSError: it cannot be written.
     """
+    rows = directory / f"rows_of_{sequence_length}"
+    if rows.exists():  # complete, wherever its directory was when it was built
+        return rows
     directory.mkdir(parents=True, exist_ok=True)
     texts = {split: directory / f"{split}.txt" for split in NUM_DOCUMENTS}
     for seed, (split, path) in enumerate(texts.items()):
@@ -41,7 +44,6 @@ def build_rows(directory: Path, sequence_length: int) -> Path:
         sequence_length=sequence_length,
         packing="documents",
     )
-    rows = directory / f"rows_of_{sequence_length}"
     build_corpus(str(rows), settings)
     return rows
 

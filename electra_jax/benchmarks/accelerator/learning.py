@@ -14,12 +14,13 @@ differs by 5e-6 within 5 steps and by 2e-5 within 20, in bfloat16 by 2e-5 and 4e
 `python -m electra_jax.benchmarks.accelerator.learning DIRECTORY` records the losses again, on the CPU.
 """
 
+import argparse
 import hashlib
 import json
 import math
 import shutil
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,14 @@ def run_part(job: Job) -> None:
         )
 
 
-def debug_config(rows: str, num_steps: int = NUM_STEPS) -> dict[str, Any]:
-    """The debug recipe on a dataset, in the order and with the schedule of NUM_STEPS steps."""
+def debug_config(rows: str) -> dict[str, Any]:
+    """The debug recipe on a dataset, for NUM_STEPS steps."""
     config = load_config(RECIPE).to_dict()
     config["data"] |= {
         "datasets": (rows,),
         "sequence_length": load_dataset_info(rows).sequence_length,
     }
-    config["train"] |= {"num_steps": num_steps}
+    config["train"] |= {"num_steps": NUM_STEPS}
     config["log"] |= {"every": 1, "progress": False}
     config["eval"] |= {"every": NUM_STEPS}
     config["checkpoint"] |= {"every": NUM_STEPS}
@@ -175,5 +176,12 @@ def record(directory: Path) -> None:
     RECORDED.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Record the losses again, on this machine's CPU.")
+    parser.add_argument("directory", type=Path, help="of the text and the run")
+    record(parser.parse_args(argv).directory)
+
+
 if __name__ == "__main__":
-    record(Path(sys.argv[1]))
+    main()

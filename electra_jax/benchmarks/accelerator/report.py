@@ -21,7 +21,7 @@ def report_lines(parts: list[Part], results: list[Result]) -> list[str]:
         part_lines(parts, results),
         learning_lines(found.get("learning")),
         speed_lines(found, device),
-        peer_lines(found),
+        peer_lines(found, device.get("num_devices", 1)),
         kernel_lines(found.get("kernels")),
     ]
     lines = []
@@ -63,7 +63,8 @@ def part_lines(parts: list[Part], results: list[Result]) -> list[str]:
         ]
         remarks = [result.note] if result.note else []
         if not failed and result.checks and result.status in (PASSED, NOT_RUN):
-            remarks = [f"{len(result.checks)} checks passed", *remarks]
+            number = len(result.checks)
+            remarks = [f"{number} check{'s' if number > 1 else ''} passed", *remarks]
         text = ". ".join([*failed, *remarks]) or NONE
         rows.append((part.title, result.status, f"{result.seconds:.0f}", _one_line(text)))
     return _table(("part", "result", "seconds", ""), rows)
@@ -128,7 +129,7 @@ def speed_lines(found: dict[str, Result], device: dict[str, Any]) -> list[str]:
     return _table(header, rows)
 
 
-def peer_lines(found: dict[str, Result]) -> list[str]:
+def peer_lines(found: dict[str, Result], num_devices: int) -> list[str]:
     """Our step beside PyTorch's in each variant: tokens a second, both on a batch that is on the device."""
     torch = found["torch"].figures if "torch" in found else {}
     rows = []
@@ -138,7 +139,7 @@ def peer_lines(found: dict[str, Result]) -> list[str]:
         if "compute_seconds" not in figures or not any(peers):
             continue
         ours = figures["tokens_per_second"] * figures["step_seconds"] / figures["compute_seconds"]
-        shown = [_peer(peer, figures) for peer in peers]
+        shown = [_peer(peer, figures["batch_size"] // num_devices) for peer in peers]
         best = max((peer.get("tokens_per_second", 0.0) for peer in peers), default=0.0)
         rows.append((_title(case, figures), f"{ours:,.0f}", *shown, f"{ours / best:.2f}" if best else NONE))
     if not rows:
@@ -152,12 +153,11 @@ def peer_lines(found: dict[str, Result]) -> list[str]:
     return _table(header, rows)
 
 
-def _peer(peer: dict[str, Any], ours: dict[str, Any]) -> str:
+def _peer(peer: dict[str, Any], our_rows: int) -> str:
     if "tokens_per_second" not in peer:
         return peer.get("missing", "not measured in the time limit")
-    per_device = ours["batch_size"]
     rows = peer["batch_size"]
-    return f"{peer['tokens_per_second']:,.0f}" + (f" ({rows:,} rows)" if rows != per_device else "")
+    return f"{peer['tokens_per_second']:,.0f}" + (f" ({rows:,} rows)" if rows != our_rows else "")
 
 
 def kernel_lines(result: Result | None) -> list[str]:
