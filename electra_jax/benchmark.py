@@ -15,8 +15,8 @@
   courses    FLOPs of MCL's step, 8 rows, with each of its courses, beside ELECTRA's. Compiled, but not run.
 
 --config measures another recipe than the suite's own. The programs of a suite take turns in one process and
-medians are reported, so that a busy machine slows down all of them. It needs the packages of
-`pip install -e '.[test]'`.
+medians are reported, so that a busy machine slows down all of them. All suites but accelerator need the
+packages of `pip install -e '.[test]'`.
 """
 
 from pathlib import Path

@@ -141,7 +141,14 @@ def test_a_loss_beyond_its_tolerance_is_named(make_job):
 
 
 def test_the_learning_part_trains_and_compares(make_job, monkeypatch):
-    monkeypatch.setattr(learning, "NUM_STEPS", 2)
+    recipe = learning.debug_config
+
+    def two_steps(rows):
+        config = recipe(rows)
+        config["train"]["num_steps"], config["optimizer"]["warmup_steps"] = 2, 1
+        return config
+
+    monkeypatch.setattr(learning, "debug_config", two_steps)
     monkeypatch.setattr(learning, "HASHED_STEPS", (0,))
     monkeypatch.setattr(
         learning, "check_losses", lambda *_: pytest.fail("the rows are not the recorded ones")

@@ -37,7 +37,7 @@ def benchmark(environment, *arguments):
             ["--suite=accelerator", "--parts=speed,kernels"],
             "error: --parts: got speed, expected some of device,",
         ),
-        (["--suite=accelerator", "--data=no"], "error: "),
+        (["--suite=accelerator", "--data=no"], f"error: {ROOT / 'no'}: no corpus.json; expected a directory"),
         (["--suite=cpu", "--config=configs/no.py"], "error: --config=configs/no.py: there is no file"),
         (
             ["--suite=cpu", "--config.log.every=1"],
