@@ -15,10 +15,15 @@ python="$(command -v "${PYTHON:-python3}" || true)"
 packages="import array_record, flax, grain, jax, ml_collections, optax, orbax.checkpoint, safetensors, scipy, \
 sentencepiece, tensorflow_datasets, tokenizers"
 # In the caller's directory, as relative entries of PYTHONPATH are meant from there.
-if [ -z "$python" ] || ! (cd "$called_from" && "$python" -c "$packages") >/dev/null 2>&1; then
+if [ -z "$python" ] || ! missing="$(cd "$called_from" && "$python" -c "$packages" 2>&1)"; then
+  echo "${python:-${PYTHON:-python3}} is not used: $(tail -n 1 <<<"${missing:-not found}")" >&2
   source launch/environment.sh
   extras=hf
-  if nvidia-smi >/dev/null 2>&1; then extras=hf,cuda; elif [ -e /dev/accel0 ] || [ -e /dev/vfio/0 ]; then extras=hf,tpu; fi
+  if has_cuda_driver; then
+    extras=hf,cuda
+  elif [ -e /dev/accel0 ] || [ -e /dev/vfio/0 ]; then
+    extras=hf,tpu
+  fi
   make_environment "$extras"
   python="$checkout/.venv/bin/python"
 fi
