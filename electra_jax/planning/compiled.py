@@ -108,7 +108,10 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     try:
         compiled = _compile(traced, mesh, devices[0])
     except jax.errors.JaxRuntimeError as error:
-        raise _as_does_not_fit(error) from error
+        sizes = read_refusal(str(error))
+        if sizes is None:
+            raise
+        raise DoesNotFitError(str(error).splitlines()[0], *sizes) from error
     memory = memory_of(compiled, state)
     if available is not None and memory.total > available:
         raise DoesNotFitError(
@@ -134,16 +137,13 @@ def memory_of(compiled: jax.stages.Compiled, state: TrainState) -> Memory:
     )
 
 
-def _as_does_not_fit(error: jax.errors.JaxRuntimeError) -> Exception:
-    """A TPU compiler's out-of-memory error as a DoesNotFitError; any other error unchanged."""
-    text = str(error)
+def read_refusal(text: str) -> tuple[int, int] | None:
+    """(needed, available) bytes from a TPU compiler's out-of-memory message; None: it is another message."""
     sizes = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", text)
     sizes = sizes or re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
     if "RESOURCE_EXHAUSTED" not in text or sizes is None:
-        return error
-    needed = int(float(sizes[1]) * UNITS[sizes[2]])
-    available = int(float(sizes[3]) * UNITS[sizes[4]])
-    return DoesNotFitError(text.splitlines()[0], needed, available)
+        return None
+    return int(float(sizes[1]) * UNITS[sizes[2]]), int(float(sizes[3]) * UNITS[sizes[4]])
 
 
 def _bytes_of(tree: Any) -> int:
