@@ -35,6 +35,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
             "with its config.json."
         )
-    config = with_tuples(last_stage(upgrade_config(json.loads(path.read_text())["config"])))
+    config = with_tuples(last_stage(upgrade_config(json.loads(path.read_text(encoding="utf-8"))["config"])))
     config["checkpoint"]["init_from"] = run
     return config_dict.ConfigDict(config)

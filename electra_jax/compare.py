@@ -27,7 +27,7 @@ from pathlib import Path
 
 from absl import flags
 
-from electra_jax.comparison.downstream import add_downstream_metrics
+from electra_jax.comparison.downstream import add_downstream_metrics, check_tasks
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
@@ -45,6 +45,7 @@ def main() -> None:
         require_extra("finetune", "--tasks")
     tasks = load_config(FLAGS.tasks).tasks.to_dict() if FLAGS.tasks else None
     with leaving_at_once():
+        check_tasks(tasks or {}, workdir)
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds)
         if tasks is not None:
             results = add_downstream_metrics(results, tasks, workdir, num_seeds)

@@ -33,12 +33,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = make_parser().parse_args(argv)
     silence_libraries()
-    with errors_on_the_terminal():
-        {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
+    {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 
 def _export(flags: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from electra_jax.comparison.downstream import evaluate_on_tasks, pretrained_inits
+from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pretrained_inits
 from electra_jax.comparison.tables import EVALUATION_FILE, write_evaluation
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
@@ -32,6 +32,7 @@ def main() -> None:
     config, workdir, num_seeds = FLAGS.config.to_dict(), Path(FLAGS.workdir), FLAGS.seeds
     require_extra("finetune", "evaluating on tasks")
     with leaving_at_once():
+        check_tasks(config["tasks"], workdir, FLAGS.sweep)
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}
         else:

@@ -60,14 +60,14 @@ def _key_and_value(text: str) -> tuple[str, str]:
     return key, value
 
 
+@errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = make_parser().parse_args(argv)
     silence_libraries()
     probe = dict(flags.probe)
     options = SoupOptions(flags.method, flags.score, flags.datasets, probe, flags.different_starts)
-    with errors_on_the_terminal():
-        record = make_soup(flags.runs, flags.workdir, options)
+    record = make_soup(flags.runs, flags.workdir, options)
     for one in record["ingredients"]:
         print(f"{one['weight']:.3f}  {one['workdir']}:{one['step']}")
     if record["score"]:

@@ -86,7 +86,13 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
     pipe = None if show else subprocess.PIPE
     try:
         return subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, check=False
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError as error:
         hint = (

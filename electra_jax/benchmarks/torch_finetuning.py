@@ -102,7 +102,7 @@ def finetune_in_torch(
       FloatingPointError: a training diverged.
     """
     description = Path(directory) / "config.json"
-    if not description.is_file() or "model_type" not in json.loads(description.read_text()):
+    if not description.is_file() or "model_type" not in json.loads(description.read_text(encoding="utf-8")):
         raise ValueError(
             f"--init_from={directory}: got no {description} of a Hugging Face model, expected one. Export "
             "the run: python -m electra_jax.convert export."
@@ -113,10 +113,12 @@ def finetune_in_torch(
     for note in data.notes:
         print(note, file=sys.stderr)
     finetuner = TorchTaskFinetuner(config, data, make_mesh(config["mesh"]))
+    finetuner.check_schedules([{}])
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {"config": config, "start": directory})
     results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
     encoder = load_encoder(directory, workdir / "tokenizer")
+    finetuner.check_schedules([{}], encoder)
     for seed in seeds:
         if seed not in [result.seed for result in results]:
             results.append(Result(PREFIX + directory, seed, finetuner.finetune(encoder, {}, seed).metrics))
@@ -135,7 +137,7 @@ def read_results(workdir: Path) -> list[Result]:
         raise FileNotFoundError(
             f"{workdir}: there is no {RESULTS_FILE}, expected the --workdir of a fine-tuning run."
         )
-    return [Result(**one) for one in json.loads(path.read_text())]
+    return [Result(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[Result]:

@@ -3,6 +3,7 @@
 Shapes: B batch, L length.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import DTYPES, make_pretraining_config
+from electra_jax.models.layers import einsum_f32
 from electra_jax.objectives.corruption import max_predictions_per_seq
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import SPECIAL
@@ -138,5 +140,5 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
 def make_matmul() -> Callable[[], object]:
     """One large float32 matrix product: an upper bound of the speed that a step can reach."""
     x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
-    matmul = jax.jit(jnp.matmul)
+    matmul = jax.jit(functools.partial(einsum_f32, "MK,KN->MN", "float32"))
     return lambda: matmul(x, x).block_until_ready()

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from electra_jax.comparison.pretraining import pretrain_objectives
 from electra_jax.finetuning.encoders import RANDOM
-from electra_jax.finetuning.experiment import SEED, Plan, finetune
+from electra_jax.finetuning.experiment import SEED, Plan, finetune, open_task
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
+
+FOLDER = "finetuning"  # of the workdir: holds a folder for each task
 
 
 class Evaluation(NamedTuple):
@@ -17,6 +19,22 @@ class Evaluation(NamedTuple):
 
     results: list[Result]  # one per encoder and seed, with metrics "task metric"
     settings: dict[str, dict[str, Settings]]  # task → encoder → its best settings of the sweep
+
+
+def check_tasks(tasks: Mapping[str, dict[str, Any]], workdir: Path, sweep: Sequence[str] = ()) -> None:
+    """Read every task and check its settings, before any training: what is wrong with the last one is then
+    not found after days.
+
+    Raises:
+      ValueError, OSError: names the task; see `open_task`, `parse_sweep`.
+    """
+    for name, config in tasks.items():
+        try:
+            open_task(config, workdir / FOLDER / name, parse_sweep(sweep, config))
+        except ValueError as error:
+            raise ValueError(f"task {name}: {error}") from error
+        except OSError as error:
+            raise OSError(f"task {name}: {error}") from error
 
 
 def evaluate_on_tasks(
@@ -45,7 +63,7 @@ def evaluate_on_tasks(
     plans = {task: Plan(list(names), seeds, parse_sweep(sweep, config)) for task, config in tasks.items()}
     for task, plan in plans.items():
         print(f"fine-tuning: {task}", file=sys.stderr)
-        results = finetune(tasks[task], workdir / "finetuning" / task, plan)
+        results = finetune(tasks[task], workdir / FOLDER / task, plan)
         shown = reported_metrics(results, tasks[task]["task"]["metrics"])
         for result in best_settings(results, shown[0]):
             name = names[result.model]

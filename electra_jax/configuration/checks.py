@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from electra_jax.models.config import DTYPES
 from electra_jax.objectives.corruption import MASKING
-from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.schedules import SCHEDULES, check_schedule
 
 
 class Allowed(NamedTuple):
@@ -42,11 +42,16 @@ NOT_NEGATIVE = Allowed(lambda value: _is_number(value) and value >= 0, "0 or a n
 SHARE = Allowed(lambda value: _is_number(value) and 0 <= value <= 1, "a share, from 0 to 1")
 PROBABILITY = Allowed(lambda value: _is_number(value) and 0 < value < 1, "a probability between 0 and 1")
 MOMENTUM = Allowed(lambda value: _is_number(value) and 0 <= value < 1, "0 or a number below 1")
+DROPOUT = Allowed(MOMENTUM.accepts, "0 or a probability below 1")
 
 # Key: (what it may be, a value to pass instead).
 RULES: dict[str, tuple[Allowed, Any]] = {
     "model.layer_norm_epsilon": (POSITIVE, 1e-12),
     "model.initializer_range": (NOT_NEGATIVE, 0.02),
+    "model.hidden_dropout": (DROPOUT, 0.1),
+    "model.attention_dropout": (DROPOUT, 0.1),
+    "model.head_dropout": (DROPOUT, 0.1),
+    "model.dtype": (one_of(DTYPES), "bfloat16"),
     "objective.mask_prob": (PROBABILITY, 0.15),
     "objective.mask_token_prob": (SHARE, 0.85),
     "objective.random_token_prob": (SHARE, 0.1),
@@ -68,6 +73,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "optimizer.warmup_steps": (COUNT_OR_NONE, 100),
     "optimizer.warmup_share": (MOMENTUM, 0.1),
     "optimizer.layer_decay": (POSITIVE, 0.8),
+    "optimizer.top_exponent": (COUNT_OR_NONE, 1),
     "optimizer.beta1": (MOMENTUM, 0.9),
     "optimizer.beta2": (MOMENTUM, 0.999),
     "optimizer.epsilon": (POSITIVE, 1e-6),
@@ -78,7 +84,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
         1.0,
     ),
     "train.num_steps": (COUNT, 1000),
-    "train.num_epochs": (POSITIVE, 3),
+    "train.num_epochs": (COUNT, 3),
     "train.batch_size": (COUNT, 32),
     "train.num_microbatches": (COUNT, 1),
     "train.gradient_dtype": (one_of(DTYPES), "float32"),
@@ -120,10 +126,10 @@ def check_values(config: dict[str, Any]) -> None:
 
 def check_warmup(config: dict[str, Any]) -> None:
     """Raises ValueError when the learning rate of a pre-training would never reach its peak."""
-    warmup_steps, num_steps = config["optimizer"]["warmup_steps"], config["train"]["num_steps"]
-    if warmup_steps >= num_steps:
-        raise ValueError(
-            f"config.optimizer.warmup_steps: got {warmup_steps}, expected fewer than "
-            f"config.train.num_steps={num_steps}: the learning rate would never reach its peak. Pass "
-            f"--config.optimizer.warmup_steps={num_steps // 10}, or more --config.train.num_steps."
-        )
+    num_steps = config["train"]["num_steps"]
+    check_schedule(
+        config["optimizer"]["warmup_steps"],
+        num_steps,
+        total=f"config.train.num_steps={num_steps}",
+        remedy=f"Pass --config.optimizer.warmup_steps={num_steps // 10}, or more --config.train.num_steps.",
+    )

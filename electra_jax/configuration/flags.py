@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_dict, config_flags
 from ml_collections.config_flags import tuple_parser
 
-from data_pipelines.command_errors import PREFIX, errors_on_the_terminal
+from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 
 CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
 # Recipes import configs.common, which is not installed. At the end: an installed package comes first.
@@ -74,6 +74,7 @@ def run_command(
         with errors_on_the_terminal():
             main()
 
+    accept_any_text()  # of the help, too
     define_flags(has_workdir=has_workdir)
     define_more()
     optional = () if requires_config else ("config",)

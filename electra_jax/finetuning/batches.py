@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from electra_jax.finetuning.task_types import TaskType
+from electra_jax.training.schedules import check_schedule
 
 LENGTHS = (32, 64, 128, 256, 512)  # longer rows are padded to a multiple of the last
 
@@ -65,3 +66,35 @@ def evaluation_batches(
 def num_training_steps(num_rows: int, batch_size: int, num_epochs: int) -> int:
     """Number of batches that `training_batches` makes."""
     return -(-num_rows * num_epochs // batch_size)
+
+
+class TrainingSteps(NamedTuple):
+    """How long a fine-tuning is."""
+
+    total: int
+    warmup: int  # how many of them the learning rate rises
+
+
+def training_steps(config: dict[str, Any], num_rows: int) -> TrainingSteps:
+    """The steps of one fine-tuning on `num_rows` rows.
+
+    Args:
+      config: has the sections optimizer and train. With optimizer.warmup_steps = 0 the warm-up is
+        optimizer.warmup_share of the steps.
+
+    Raises:
+      ValueError: the warm-up does not end before the run.
+    """
+    train, optimizer = config["train"], config["optimizer"]
+    batch_size, num_epochs = train["batch_size"], train["num_epochs"]
+    total = num_training_steps(num_rows, batch_size, num_epochs)
+    warmup = optimizer["warmup_steps"] or int(optimizer["warmup_share"] * total)
+    check_schedule(
+        warmup,
+        total,
+        total=f"the {total} steps of the run ({num_rows} rows, config.train.num_epochs={num_epochs}, "
+        f"config.train.batch_size={batch_size})",
+        remedy="Pass --config.optimizer.warmup_steps=0, which warms up for config.optimizer.warmup_share of "
+        "the steps, or more --config.train.num_epochs.",
+    )
+    return TrainingSteps(total, warmup)

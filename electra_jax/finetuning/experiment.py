@@ -36,6 +36,7 @@ from electra_jax.finetuning.sweep import (
     format_settings,
 )
 from electra_jax.finetuning.tables import results_table
+from electra_jax.finetuning.task_files import fingerprint_files
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.runs.directory import check_run_directory
 
@@ -71,17 +72,11 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
-    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
-    config = config | {"task": task}
-    check_run_directory(workdir, {"config": config})
-    data = load_task(with_files(task, workdir / "data"))
-    for note in data.notes:
+    finetuner = open_task(config, workdir, plan.sweep)
+    for note in finetuner.notes:
         print(note, file=sys.stderr)
-    mesh = make_mesh(config["mesh"])
-    _check_settings(config, plan.sweep, mesh)
-    finetuner = TaskFinetuner(config, data, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", {"config": config})
+    description = _describe(finetuner.config)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
@@ -93,10 +88,35 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
         name = run.init.replace(SEED, str(run.seed))
         if encoder is None or encoder.name != name:
             encoder = load_encoder(name, workdir / "tokenizers" / _slug(name))
+            finetuner.check_schedules(plan.sweep, encoder)
+            write_json(workdir / "config.json", description)
         results.append(_finetune_once(finetuner, encoder, run, results, workdir))
         write_json(workdir / RESULTS_FILE, to_json(results))
     planned = [result for result in results if _run_of(result) in runs]
     return sorted(planned, key=lambda result: runs.index(_run_of(result)))
+
+
+def open_task(config: dict[str, Any], workdir: Path, sweep: Sequence[Settings]) -> TaskFinetuner:
+    """Read the task and check everything that does not depend on an encoder; only files of a sample are
+    written.
+
+    Raises:
+      ValueError, OSError: see `finetune`.
+    """
+    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    config = config | {"task": task}
+    check_run_directory(workdir, _describe(config))
+    data = load_task(with_files(task, workdir / "data"))
+    mesh = make_mesh(config["mesh"])
+    _check_settings(config, sweep, mesh)
+    finetuner = TaskFinetuner(config, data, mesh)
+    finetuner.check_schedules(sweep)
+    return finetuner
+
+
+def _describe(config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json holds, which decides whether a directory belongs to an experiment."""
+    return {"config": config, "files": fingerprint_files(config["task"])}
 
 
 def _run_of(result: Result) -> Run:
@@ -153,7 +173,7 @@ def _save(
 def read_results(workdir: Path) -> list[Result]:
     """The results that the experiment in `workdir` has so far."""
     path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text())) if path.is_file() else []
+    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def _slug(text: str) -> str:

@@ -22,6 +22,7 @@ Where this differs from the published code:
 Shapes: B batch, L length, E embedding_size, C outputs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ def make_sift(section: dict[str, float]) -> Sift:
     """config.sift, checked.
 
     Raises:
-      ValueError: a value is negative.
+      ValueError: a value is negative or not finite.
     """
     sift = Sift(
         vat_lambda=section["vat_lambda"],
@@ -55,7 +56,7 @@ def make_sift(section: dict[str, float]) -> Sift:
         init_perturbation=section["init_perturbation"],
     )
     for name, value in sift._asdict().items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise ValueError(f"config.sift.{name}: got {value}, expected 0 or more.")
     return sift
 

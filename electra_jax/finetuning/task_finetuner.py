@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
+from data_pipelines.tokenizers.report import unknown_warning
+from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
@@ -17,6 +19,9 @@ from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.training.program import dtype_note
+
+ONE_ROW_EACH = ("classification", "regression")  # task types in which every example is one row
 
 
 class Finetuned(NamedTuple):
@@ -35,6 +40,7 @@ class TaskFinetuner:
       config: the configuration.
       task_type: the task's functions.
       data: the task's examples, cut to config.task.max_train_examples and max_eval_examples.
+      notes: what its user should read, in sentences.
     """
 
     def __init__(self, config: dict[str, Any], data: TaskData, mesh: Mesh, shares_process: bool = False):
@@ -72,8 +78,27 @@ class TaskFinetuner:
             split: random_subset(examples, limits.get(split, 0)) for split, examples in data.splits.items()
         }
         self.data = data._replace(splits=splits)
+        notes = *data.notes, dtype_note(config["model"]["dtype"], mesh)
+        self.notes = [note for note in notes if note]
         self._encoded: tuple[Any, dict[str, Rows]] | None = None
         self._trainer: tuple[Any, Trainer] | None = None
+
+    def check_schedules(self, sweep: Sequence[Settings], encoder: PretrainedEncoder | None = None) -> None:
+        """Check the learning-rate schedule of every combination of settings.
+
+        Without an encoder, tasks whose number of rows depends on its tokenizer are not checked.
+
+        Raises:
+          ValueError: a warm-up does not end before the run.
+        """
+        if encoder is not None:
+            num_rows = len(self.encode(encoder)["train"])
+        elif self.task_type.name in ONE_ROW_EACH:
+            num_rows = len(self._with_swapped_pairs("train"))
+        else:
+            return
+        for settings in sweep:
+            training_steps(apply_settings(self.config, settings), num_rows)
 
     def finetune(self, encoder: PretrainedEncoder, settings: Settings, seed: int) -> Finetuned:
         """Fine-tune once, with `settings` in place of the configuration's values (see `apply_settings`).
@@ -121,6 +146,13 @@ class TaskFinetuner:
                 values[metric if len(self._labelled) == 1 else f"{split}/{metric}"] = value
         return values
 
+    def _with_swapped_pairs(self, split: str) -> Sequence[Any]:
+        """The examples of a split; with config.task.swaps_pairs, training pairs in both orders."""
+        examples = self.data.splits[split]
+        if split != "train" or not self.config["task"]["swaps_pairs"]:
+            return examples
+        return [*examples, *(example._replace(text=example.pair, pair=example.text) for example in examples)]
+
     def encode(self, encoder: PretrainedEncoder) -> dict[str, Rows]:
         """Split → rows for this encoder; those of the last tokenizer are kept."""
         task = self.config["task"]
@@ -129,10 +161,8 @@ class TaskFinetuner:
         if self._encoded is not None and self._encoded[0] == key:
             return self._encoded[1]
         rows = {}
-        for split, examples in self.data.splits.items():
-            if split == "train" and task["swaps_pairs"]:
-                swapped = [example._replace(text=example.pair, pair=example.text) for example in examples]
-                examples = [*examples, *swapped]
+        for split in self.data.splits:
+            examples = self._with_swapped_pairs(split)
             rows[split], num_cut = self.task_type.encode(encoder.tokenizer, examples, max_length)
             if num_cut:
                 print(
@@ -141,6 +171,9 @@ class TaskFinetuner:
                     file=sys.stderr,
                 )
         self._encoded = key, rows
+        for split, examples in rows.items():
+            if warning := unknown_warning([row.ids for row in examples], encoder.tokenizer.special):
+                print(f"{encoder.name}: {split}: {warning}", file=sys.stderr)
         return rows
 
 

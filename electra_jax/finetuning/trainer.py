@@ -14,7 +14,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
-from electra_jax.finetuning.batches import TaskBatch, evaluation_batches, num_training_steps, training_batches
+from electra_jax.finetuning.batches import (
+    TaskBatch,
+    TrainingSteps,
+    evaluation_batches,
+    training_batches,
+    training_steps,
+)
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.sift import make_sift, sift_penalty
 from electra_jax.finetuning.task_types import Rows, TaskType
@@ -72,7 +78,11 @@ class Trainer:
         mesh: Mesh,
     ):
         """`config` has the sections model, optimizer, sift and train; `num_rows` is the number of training
-        rows."""
+        rows.
+
+        Raises:
+          ValueError: see `training_steps`.
+        """
         head = config["model"]
         self.model = TaskModel(
             encoder, special, task_type.name, task_type.num_outputs, head["head"], head["head_dropout"]
@@ -80,9 +90,10 @@ class Trainer:
         self.mesh = mesh
         self._task_type, self._pad = task_type, special.pad
         self._train, self._sift = config["train"], make_sift(config["sift"])
-        self._num_steps = num_training_steps(num_rows, self._train["batch_size"], self._train["num_epochs"])
+        steps = training_steps(config, num_rows)
+        self._num_steps = steps.total
         shapes = jax.eval_shape(self._init, jax.random.key(0))
-        self.optimizer = self._make_optimizer(config["optimizer"], shapes)
+        self.optimizer = self._make_optimizer(config["optimizer"], steps, shapes)
         self.init_params = jax.jit(self._init)
         self.train_step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self.predict = jax.jit(self._outputs)
@@ -90,11 +101,12 @@ class Trainer:
     def _init(self, key: jax.Array) -> Any:
         return unbox(self.model.init(key, jnp.ones((1, 2), jnp.int32), False)["params"])
 
-    def _make_optimizer(self, section: dict[str, Any], params: Any) -> optax.GradientTransformation:
-        warmup_steps = section["warmup_steps"] or int(section["warmup_share"] * self._num_steps)
+    def _make_optimizer(
+        self, section: dict[str, Any], steps: TrainingSteps, params: Any
+    ) -> optax.GradientTransformation:
         rules = layer_groups(self.model.config.num_layers, section["layer_decay"], section["top_exponent"])
         groups = assign_groups(params, rules)
-        return make_optimizer(section | {"warmup_steps": warmup_steps}, self._num_steps, groups)
+        return make_optimizer(section | {"warmup_steps": steps.warmup}, steps.total, groups)
 
     def _outputs(self, params: Any, ids_BL: jax.Array) -> Any:
         return self.model.apply({"params": params}, ids_BL, False)

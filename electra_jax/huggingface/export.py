@@ -14,7 +14,6 @@ README.md  training_config.json            model card (card.py); the run's confi
 verification.safetensors                   outputs of our own model (reference.py), for verify.py
 """
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -29,7 +28,7 @@ from data_pipelines.json_files import write_json
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
 from electra_jax.huggingface.published_models import ModelWeights, with_token_types
-from electra_jax.huggingface.reference import CorruptedRows, digests, record
+from electra_jax.huggingface.reference import CorruptedRows, digests, in_float32, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
 from electra_jax.objectives.registry import find_row
@@ -67,7 +66,7 @@ def cast_weights(published: ModelWeights, dtype: str) -> ModelWeights:
     """The parameters rounded to `dtype`, as float32 arrays; the model computes in float32, as `verify`
     does."""
     params = jax.tree.map(lambda x: np.asarray(x).astype(DTYPES[dtype]).astype(np.float32), published.params)
-    return published._replace(config=dataclasses.replace(published.config, dtype="float32"), params=params)
+    return published._replace(config=in_float32(published.config), params=params)
 
 
 def write_model(

@@ -76,7 +76,7 @@ def _weights_of(directory: Path) -> Path:
 
 def _read_weights(file: Path) -> dict[str, np.ndarray]:
     if file.name.endswith(".index.json"):
-        parts = sorted(set(json.loads(file.read_text())["weight_map"].values()))
+        parts = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
         return {name: array for part in parts for name, array in load_file(file.parent / part).items()}
     return load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
 
@@ -106,7 +106,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     names = ["generator_config.json"] * ("generator" in file.name) + [CONFIG_FILE]
     for name in names:
         if (file.parent / name).is_file():
-            config = json.loads((file.parent / name).read_text())
+            config = json.loads((file.parent / name).read_text(encoding="utf-8"))
             return config.get("model", config)  # a section in Microsoft's training configuration
     raise FileNotFoundError(
         f"{file.parent}: no {' or '.join(names)} beside {file.name}, expected one to give the model's shape."

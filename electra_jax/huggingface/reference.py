@@ -1,12 +1,15 @@
 """Records outputs of our own model beside an export, so that anyone can verify the files without JAX.
 
 Held-out rows of the run are corrupted as in training. The model's hidden states, logits and predictions on
-them are recorded. huggingface/verify.py compares them with the outputs of the classes in `transformers`.
+them are recorded. huggingface/verify.py compares them with the outputs of the classes in `transformers`, to
+1e-4. All is therefore computed in float32 at the highest precision, whatever the run's dtype, the device and
+the settings of the process.
 
 Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E
 embedding_size.
 """
 
+import dataclasses
 import functools
 import hashlib
 from typing import NamedTuple
@@ -22,6 +25,7 @@ from electra_jax.models.config import EncoderConfig
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
+from electra_jax.models.layers import einsum_f32
 from electra_jax.models.pretraining import gather_positions
 from electra_jax.objectives.corruption import MaskedBatch, mask_tokens, write_tokens
 from electra_jax.objectives.fixed_generators import draw_unigrams
@@ -88,7 +92,7 @@ def corrupt(
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(config: EncoderConfig, params, batch: MaskedBatch) -> VocabularyPredictions:
     """The generator's predictions and samples at the masked positions."""
-    outputs = PublishedModule(config, "generator").apply(
+    outputs = PublishedModule(in_float32(config), "generator").apply(
         {"params": params}, batch.masked_ids_BL, batch.inputs
     )
     return predict_vocabulary(
@@ -144,7 +148,12 @@ def record_states(ids_BL: jax.Array, inputs: EncoderInputs, states_NBLD: jax.Arr
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(config: EncoderConfig, role: str, params, ids_BL: jax.Array, inputs: EncoderInputs):
-    return with_states(PublishedModule(config, role), params, ids_BL, inputs)
+    return with_states(PublishedModule(in_float32(config), role), params, ids_BL, inputs)
+
+
+def in_float32(config: EncoderConfig) -> EncoderConfig:
+    """The same encoder, computed in float32: then its products have the highest precision (layers.py)."""
+    return dataclasses.replace(config, dtype="float32")
 
 
 def with_states(model: nn.Module, params, *arguments):
@@ -173,7 +182,7 @@ def with_states(model: nn.Module, params, *arguments):
 def _logits_at(outputs, places: np.ndarray) -> np.ndarray:
     """Logits [K, V] at (row, position) places [K, 2]."""
     x_KE = outputs.x_BPE[places[:, 0], places[:, 1]]
-    return np.asarray(x_KE @ outputs.table_VE.T + outputs.bias_V[None])
+    return np.asarray(einsum_f32("KE,VE->KV", "float32", x_KE, outputs.table_VE) + outputs.bias_V[None])
 
 
 def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:

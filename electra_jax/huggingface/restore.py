@@ -58,14 +58,14 @@ def _training_config(folders: list[Path]) -> dict[str, Any] | None:
     """The configuration of the run that was exported, from the first folder that has it."""
     for folder in folders:
         if (folder / TRAINING_FILE).is_file():
-            return json.loads((folder / TRAINING_FILE).read_text())["config"]
+            return json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))["config"]
     return None
 
 
 def _role_of(path: Path) -> str:
     """A masked language model of ELECTRA or DeBERTa is a generator; anything else becomes a discriminator."""
     config_file = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     is_generator = config.get("architectures") in (
         ["ElectraForMaskedLM"],
         [f"{RELATIVE_BIAS_PREFIX}ForMaskedLM"],

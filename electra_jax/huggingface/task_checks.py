@@ -19,7 +19,7 @@ from electra_jax.models.config import make_encoder_config
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     """config.json as the fine-tuned model's description gives it."""
-    description = json.loads((directory / FINETUNING_FILE).read_text())
+    description = json.loads((directory / FINETUNING_FILE).read_text(encoding="utf-8"))
     return task_config_json(
         make_encoder_config(upgrade_encoder(description["encoder"])),
         description,

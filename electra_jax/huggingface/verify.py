@@ -54,7 +54,7 @@ def verify(directory: Path) -> list[Check]:
     transformers.utils.logging.disable_progress_bar()
     reference = read_reference(directory)
     own_checks = task_checks if "kind" in reference.notes else pretraining_checks
-    config = json.loads((directory / CONFIG_FILE).read_text())
+    config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     checks = [
         compare_config(config, own_checks.wanted_config(directory, reference.notes)),
         *check_arrays(directory, reference),

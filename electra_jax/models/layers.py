@@ -13,6 +13,9 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 CHECKPOINT_NAME = "dense"  # marks products with parameters for the policies in models/layer_stack.py
+# Accelerators round the operands of float32 products unless they are told not to: TPUs to bfloat16, GPUs to
+# TF32. Both values are explicit, so that jax_default_matmul_precision of the process changes nothing.
+PRECISION = {"float32": jax.lax.Precision.HIGHEST, "bfloat16": jax.lax.Precision.DEFAULT}
 
 
 def logical(initializer, *axes: str):
@@ -24,6 +27,9 @@ def logical(initializer, *axes: str):
 def einsum_f32(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """einsum of two arrays: operands rounded to `dtype`, sums and result in float32.
 
+    Every matrix product of this package is made here (tests/test_precision.py). With dtype "float32" it is
+    computed at the highest precision on every device.
+
     The products in its gradients are computed in the same way. Plain differentiation would multiply the
     float32 gradient with a bfloat16 array, at the speed of float32.
 
@@ -33,7 +39,13 @@ def einsum_f32(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
       x: first operand.
       y: second operand.
     """
-    return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
+    return jnp.einsum(
+        spec,
+        x.astype(dtype),
+        y.astype(dtype),
+        precision=PRECISION[dtype],
+        preferred_element_type=jnp.float32,
+    )
 
 
 def _einsum_forward(spec, dtype, x, y):

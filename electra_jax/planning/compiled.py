@@ -111,7 +111,7 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
         sizes = read_refusal(str(error))
         if sizes is None:
             raise
-        raise DoesNotFitError(str(error).splitlines()[0], *sizes) from error
+        raise DoesNotFitError(str(error).splitlines()[0].rstrip("."), *sizes) from error
     memory = memory_of(compiled, state)
     if available is not None and memory.total > available:
         raise DoesNotFitError(

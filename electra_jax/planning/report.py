@@ -42,7 +42,9 @@ def report_values(plan: StagePlan) -> dict[str, Any]:
 
 def report_lines(plan: StagePlan) -> list[str]:
     """A plan for people."""
-    figures = plan.figures
+    figures, peak = plan.figures, "the peak"
+    if plan.config["model"]["dtype"] == "float32":
+        peak = "bfloat16's peak (float32 takes several times as long)"
     return [
         *map(_trial_line, plan.trials),
         "",
@@ -53,7 +55,7 @@ def report_lines(plan: StagePlan) -> list[str]:
         *_flops_lines(plan),
         *_collective_lines(plan.step),
         "",
-        f"at {plan.utilization:.0%} of the peak, an assumption: {figures.step_seconds:.3g} s a step, "
+        f"at {plan.utilization:.0%} of {peak}, an assumption: {figures.step_seconds:.3g} s a step, "
         f"{figures.tokens_per_second:,.0f} tokens/s, {plan.num_steps:,} steps in {figures.days:,.1f} days, "
         f"${figures.dollars:,.0f}",
         f"save a checkpoint every {figures.checkpoint_every:,} steps",

@@ -13,9 +13,9 @@ def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Call
     `total_steps`.
 
     Raises:
-      ValueError: negative warm-up, or no steps at all.
+      ValueError: the warm-up is negative, or does not end before the run.
     """
-    _check(warmup_steps, total_steps)
+    check_schedule(warmup_steps, total_steps)
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)
@@ -30,9 +30,9 @@ def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Calla
     optims/lr_schedulers.py. At the end of the warm-up the rate drops at once by the fraction warmup/total.
 
     Raises:
-      ValueError: negative warm-up, or no steps at all.
+      ValueError: the warm-up is negative, or does not end before the run.
     """
-    _check(warmup_steps, total_steps)
+    check_schedule(warmup_steps, total_steps)
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)
@@ -44,10 +44,19 @@ def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Calla
 SCHEDULES = {"warmup_times_decay": warmup_times_decay, "warmup_then_decay": warmup_then_decay}
 
 
-def _check(warmup_steps: int, total_steps: int) -> None:
-    if total_steps < 1 or warmup_steps < 0:
+def check_schedule(warmup_steps: int, total_steps: int, total: str = "", remedy: str = "") -> None:
+    """Check that the warm-up ends before the run does.
+
+    Args:
+      total: what `total_steps` is, for the error.
+      remedy: what to change, for the error.
+
+    Raises:
+      ValueError: it does not, or it is negative.
+    """
+    if not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"schedule: got warmup_steps={warmup_steps}, total_steps={total_steps}, expected "
-            "warmup_steps ≥ 0 and total_steps ≥ 1. Change config.optimizer.warmup_steps or "
-            "config.train.num_steps."
+            f"config.optimizer.warmup_steps: got {warmup_steps}, expected fewer than "
+            f"{total or f'the {total_steps} steps of the run'}: the learning rate would never reach its "
+            f"peak. {remedy or 'Change it, or the length of the run.'}"
         )

@@ -1,6 +1,8 @@
 """`python -m electra_jax.evaluate`: equal FLOPs, every encoder on every task, one table."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.mlm import mlm_flops
 from support import tiny_run
+from support.paths import ROOT
 
 
 def with_objective(config, name):
@@ -88,6 +91,37 @@ def config(data, tmp_path):
     task["log"] = {"progress": False}
     other = task | {"task": task["task"] | {"metrics": ("f1", "matthews")}}
     return config | {"pretraining": pretraining.to_dict(), "tasks": {"one": task, "two": other}}
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "evaluate --config=configs/evaluate.py:data={data},tasks=sst2 --sweep=optimizer.warmup_steps=99",
+            "error: task sst2: config.optimizer.warmup_steps: got 99, expected fewer than the 3 steps",
+        ),
+        (
+            "compare --config=configs/debug.py --tasks=configs/evaluate.py:data={data},tasks=sst2+cola",
+            "error: task cola: ",
+        ),
+    ],
+)
+def test_a_wrong_task_is_found_before_the_pretraining(command, message, environment, tmp_path):
+    (tmp_path / "sst2").mkdir()
+    for name in ("train", "dev"):
+        (tmp_path / "sst2" / f"{name}.tsv").write_text("good\t1\nbad\t0\n" * 16)
+    words = command.format(data=tmp_path).split()
+    outcome = subprocess.run(
+        [sys.executable, "-m", f"electra_jax.{words[0]}", *words[1:], f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert outcome.returncode == 1 and message in outcome.stderr, outcome.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

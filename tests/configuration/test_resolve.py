@@ -109,9 +109,10 @@ def test_finetuning_is_checked_by_the_same_table():
         check_values(config)
     config["optimizer"]["learning_rate"] = 1e-4
     check_values(config)
-    config["train"]["num_epochs"] = 0
-    with pytest.raises(ValueError, match=r"config\.train\.num_epochs: got 0, expected a number above 0"):
-        check_values(config)
+    for wrong in (0, 2.5):  # rows are read a whole number of times
+        config["train"]["num_epochs"] = wrong
+        with pytest.raises(ValueError, match=rf"config\.train\.num_epochs: got {wrong}, expected 1 or more"):
+            check_values(config)
 
 
 @pytest.mark.parametrize(

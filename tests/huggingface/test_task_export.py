@@ -32,6 +32,7 @@ from electra_jax.training.state import unbox
 from support import aside, tiny_export
 from support.edits import edit_arrays, edit_json, edit_tokenizer
 from support.paths import ROOT
+from support.programs import HIGHEST, products, recorded_programs, rounded_products
 from support.tiny import SPECIAL
 from support.tiny_export import WIDE
 
@@ -503,6 +504,29 @@ def test_exporting_twice_gives_the_same_bytes(made, tmp_path):
     )
     for path in directory.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path
+
+
+def test_outputs_are_recorded_at_the_highest_precision_whatever_the_settings(data, tmp_path):
+    source = make_model(tmp_path / "model", data, ELECTRA(dtype="bfloat16"), "classification", "transformers")
+    with (
+        recorded_programs(tmp_path / "programs") as programs,
+        jax.default_matmul_precision("bfloat16"),
+    ):
+        assert export_task(source, tmp_path / "out", "float32", UNSAID)
+    found = [product for program in programs for product in products(program)]
+    assert len(found) > 10 and set(found) == {HIGHEST}
+
+
+@pytest.mark.parametrize("mantissa_bits", [7, 10], ids=["bfloat16", "TF32"])
+def test_an_export_recorded_with_rounded_products_is_refused(mantissa_bits, data, tmp_path):
+    """As a GPU or a TPU multiplies unless it is told not to."""
+    source = make_model(tmp_path / "model", data, ELECTRA(), "tagging", "published")
+    with (
+        rounded_products(mantissa_bits),
+        pytest.raises(ValueError, match="failed its verification and was not kept"),
+    ):
+        export_task(source, tmp_path / "out", "float32", UNSAID)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_failed_export_leaves_nothing(data, tmp_path, monkeypatch):

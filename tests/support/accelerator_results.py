@@ -18,8 +18,7 @@ DEVICE = {
     "conditions": {
         "devices": "1 × NVIDIA H100 80GB HBM3",
         "platform_version": "cuda 13000",
-        "python": "3.12.3",
-        "versions": {"jax": "0.11.2", "torch": "2.11.0"},
+        "versions": {"python": "3.12.3", "jax": "0.11.2", "torch": "2.11.0"},
         "commit": "0123abc",
     },
 }
@@ -36,6 +35,8 @@ def step(rows, tokens_per_second, **more):
         "is_reduced": False,
         "tokens_per_second": tokens_per_second,
         "utilization": 0.25,
+        "utilization_of": "peak",
+        "utilization_peak": 989e12,
         "step_seconds": 1.0,
         "compute_seconds": 0.5,
         "input_wait_seconds": 0.001,
@@ -49,6 +50,7 @@ def step(rows, tokens_per_second, **more):
 def results():
     """Part → result: one failed, one was stopped, one could not run."""
     reduced = step(8, 10.0, is_reduced=True, layers=[2, 2], vocab_size=8192, peak_bytes=None)
+    reduced |= {"utilization_of": "product", "utilization_peak": 2e11}
     figures = {
         "device": DEVICE,
         "learning": {

@@ -1,8 +1,9 @@
 """Parse command lines without running the commands: `python -m support.parse_commands`.
 
 Reads a JSON list of command lines from standard input, each a list of words that begins with "python". Prints
-a JSON list of what is wrong with each, "" for nothing. The commands themselves do the parsing, each in a
-forked process, since absl's flags can be defined only once per process.
+a JSON list of what is wrong with each, with its flags or with the configuration that they give, "" for
+nothing. The commands themselves do the parsing, each in a forked process, since absl's flags can be defined
+only once per process.
 """
 
 import argparse
@@ -16,9 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from absl import app
+from absl import app, flags
 
 from configs import debug
+from electra_jax.configuration.checks import check_values
+from electra_jax.configuration.resolve import resolve
 from support.paths import ROOT
 
 
@@ -84,10 +87,25 @@ def stop_after_parsing() -> None:
     def run(main, argv=None, flags_parser=None):
         argv = sys.argv if argv is None else argv
         (flags_parser or app.parse_flags_with_usage)(argv)
+        check_configuration(sys.argv[0])
         sys.exit(OK)
 
     argparse.ArgumentParser.parse_args = parse_and_stop
     app.run = run
+
+
+def check_configuration(name: str) -> None:
+    """Raises ValueError if the command would refuse the configuration that its flags give."""
+    command = name.removeprefix("electra_jax.")
+    if command in ("pretrain", "plan", "compare", "doctor"):
+        resolve(flags.FLAGS.config.to_dict())
+    elif command == "evaluate":
+        config = flags.FLAGS.config.to_dict()
+        resolve(config["pretraining"])
+        for task in config["tasks"].values():
+            check_values(task)
+    elif command == "finetune":
+        check_values(flags.FLAGS.config.to_dict())
 
 
 def read_in_child(words: list[str]) -> str:

@@ -1,5 +1,6 @@
 """What JAX sees: devices, memory, driver and versions; and the fastest matrix product measured here."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -14,9 +15,9 @@ import jax.numpy as jnp
 
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.distributed.chips import CHIPS, chip_of
-from electra_jax.runs.provenance import commit, describe_devices
+from electra_jax.runs.provenance import commit, describe_devices, installed_versions
 
-PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "numpy", "torch", "transformers", "triton")
+PEERS = ("torch", "transformers", "triton")
 MATMUL_SIZES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 NUM_PRODUCTS = 10
 GPU_QUERY = ("name", "driver_version", "memory.total", "power.limit")
@@ -31,7 +32,6 @@ def run_part(job: Job) -> None:
     conditions = {
         "devices": describe_devices(),
         "platform_version": first.client.platform_version.splitlines()[0],
-        "python": platform.python_version(),
         "versions": versions(),
         "commit": commit(),
     }
@@ -55,13 +55,11 @@ def run_part(job: Job) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Installed packages of PACKAGES and their versions."""
-    found = {}
-    for name in PACKAGES:
-        try:
+    """Name → version, of what computes and of what is measured beside it."""
+    found = installed_versions()
+    for name in PEERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

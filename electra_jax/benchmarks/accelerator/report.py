@@ -47,7 +47,7 @@ def device_lines(device: dict[str, Any]) -> list[str]:
         ("memory that a program can use", _gib(device["memory_limit"])),
         ("peak in bfloat16", _teraflops(device["peak_flops"])),
         ("fastest product measured, bfloat16", _teraflops(device.get("product_flops"))),
-        ("versions", f"Python {conditions['python']}, {named}"),
+        ("versions", named),
         ("commit", str(conditions["commit"])),
     ]
     return _table(("", ""), rows)
@@ -102,7 +102,7 @@ def speed_lines(found: dict[str, Result], device: dict[str, Any]) -> list[str]:
                 _title(case, figures),
                 f"{figures['batch_size']:,}",
                 f"{figures['tokens_per_second']:,.0f}",
-                f"{figures['utilization']:.1%}",
+                _utilization(figures),
                 _milliseconds(figures["step_seconds"]),
                 _milliseconds(figures["compute_seconds"]),
                 _milliseconds(figures["input_wait_seconds"]),
@@ -127,6 +127,14 @@ def speed_lines(found: dict[str, Result], device: dict[str, Any]) -> list[str]:
         "plan predicts",
     )
     return _table(header, rows)
+
+
+def _utilization(figures: dict[str, Any]) -> str:
+    """The share of the peak; with the product's speed, which differs from start to start, where that is the
+    measure."""
+    share = f"{figures['utilization']:.1%}"
+    is_product = figures["utilization_of"] == "product"
+    return f"{share} of {_teraflops(figures['utilization_peak'])}" if is_product else share
 
 
 def peer_lines(found: dict[str, Result], num_devices: int) -> list[str]:

@@ -152,6 +152,7 @@ def measure(job: Job, config: dict[str, Any], device: dict[str, Any]) -> None:
         tokens_per_second=tokens_per_second,
         utilization=tokens_per_second * flops / peak,
         utilization_of="peak" if device["peak_flops"] else "product",
+        utilization_peak=peak,
         peak_bytes=(jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
