@@ -25,7 +25,7 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.config import DTYPES, EncoderConfig, make_pretraining_config
 from electra_jax.models.dropout import keep_mask
-from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.inputs import EncoderInputs, derive_inputs
 from electra_jax.models.layers import einsum_f32, standardize
 from electra_jax.objectives.vocabulary import predict_vocabulary
 from electra_jax.training.state import unbox
@@ -182,7 +182,9 @@ def compare_weights() -> dict[str, float]:
     gradient_BHLM = jax.random.normal(keys[2], scores_BHLM.shape)
     same_B1LM = segments_BL[:, None, :, None] == segments_BL[:, None, None, :]
     plain = lambda scores: jax.nn.softmax(jnp.where(same_B1LM, scores, -1e9), axis=-1)
-    ours = lambda scores: attention_weights(1.0, scores, segments_BL, None)
+    zeros_BL = jnp.zeros_like(segments_BL)
+    inputs = EncoderInputs(segments_BL, zeros_BL, zeros_BL, jnp.arange(4, dtype=jnp.uint32))
+    ours = lambda scores: attention_weights(1.0, scores, inputs, None)
     return _compare_functions(ours, plain, scores_BHLM, gradient_BHLM)
 
 
