@@ -112,18 +112,7 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
         if sizes is None:
             raise
         raise DoesNotFitError(str(error).splitlines()[0].rstrip("."), *sizes) from error
-    stats = compiled.memory_analysis()
-    parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
-    if isinstance(state, AveragedTrainState):
-        optimizer += _bytes_of(state.ema)
-    arguments = stats.argument_size_in_bytes
-    memory = Memory(
-        parameters,
-        optimizer,
-        arguments - parameters - optimizer,
-        stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
-        stats.generated_code_size_in_bytes,
-    )
+    memory = memory_of(compiled, state)
     if available is not None and memory.total > available:
         raise DoesNotFitError(
             "the compiled step's buffers need more memory than the device has", memory.total, available
@@ -131,6 +120,21 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     cost = compiled.cost_analysis()
     compiler_flops = cost and cost.get("flops")
     return CompiledStep(memory, matmul_flops(traced.jaxpr.jaxpr), compiler_flops, _collectives(compiled))
+
+
+def memory_of(compiled: jax.stages.Compiled, state: TrainState) -> Memory:
+    """The memory that a compiled step needs. `state`: shapes and shardings of the state that it updates."""
+    stats = compiled.memory_analysis()
+    parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
+    if isinstance(state, AveragedTrainState):
+        optimizer += _bytes_of(state.ema)
+    return Memory(
+        parameters,
+        optimizer,
+        stats.argument_size_in_bytes - parameters - optimizer,
+        stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        stats.generated_code_size_in_bytes,
+    )
 
 
 def read_refusal(text: str) -> tuple[int, int] | None:
