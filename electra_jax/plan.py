@@ -64,10 +64,7 @@ def define_more_flags() -> None:
     flags.DEFINE_float("dollars_per_hour", None, "Price of one device. Default: that in --prices.")
     flags.DEFINE_boolean("search", False, "Look for the settings with which the batch fits at least cost.")
     flags.DEFINE_boolean("as_configured", False, "Keep config.model.dtype and config.train.layers.")
-    text = (
-        "Share of the peak that becomes model FLOPs: an assumption. 0.35 was published for GPT-2 of 345M on "
-        "TPU v3; no ELECTRA trainer has published more than 0.31."
-    )
+    text = "Share of the peak that becomes model FLOPs: an assumption (planning/README.md)."
     flags.DEFINE_float("utilization", 0.35, text, lower_bound=0.01, upper_bound=1.0)
     flags.DEFINE_string("prices", "configs/prices.json", "JSON file of US dollars an hour and chip.")
     text = "Hours until a device is lost, for the checkpoint interval: an assumption."
