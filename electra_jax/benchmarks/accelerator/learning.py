@@ -30,7 +30,7 @@ from data_pipelines.dataset_info import load_dataset_info
 from electra_jax.benchmarks.accelerator.corpus import build_rows
 from electra_jax.benchmarks.accelerator.device import processor, versions
 from electra_jax.benchmarks.accelerator.parts import Job
-from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.resolve import resolve
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.pretraining import pretrain
@@ -80,7 +80,7 @@ def run_part(job: Job) -> None:
 
 def debug_config(rows: str) -> dict[str, Any]:
     """The debug recipe on a dataset, for NUM_STEPS steps."""
-    config = load_config(RECIPE).to_dict()
+    config = load_config(own_recipe(RECIPE)).to_dict()
     config["data"] |= {
         "datasets": (rows,),
         "sequence_length": load_dataset_info(rows).sequence_length,
