@@ -16,7 +16,13 @@ setup(
     description=(
         "Pre-train text encoders by replaced token detection (ELECTRA) in JAX and Flax, on CPU, GPU or TPU."
     ),
-    packages=find_packages(include=["electra_jax", "electra_jax.*", "data_pipelines", "data_pipelines.*"]),
+    packages=[
+        *find_packages(include=["electra_jax", "electra_jax.*", "data_pipelines", "data_pipelines.*"]),
+        "electra_jax.recipes",
+    ],
+    # The recipes go with the package, but not as a top-level package named "configs".
+    package_dir={"electra_jax.recipes": "configs"},
+    package_data={"electra_jax.recipes": ["*.json"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

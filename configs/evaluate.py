@@ -24,8 +24,8 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
+from electra_jax.configuration.recipes import load_config
 
 HERE = Path(__file__).parent
 

@@ -94,12 +94,9 @@ def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dic
     """The workers' results, after checking that this process sees all files."""
     for path in results.values():
         _expect(path)
-    for _, _, read in json.loads(results["reports"].read_text()):
-        first_invalid = read.pop("first_invalid")
-        report.first_invalid = report.first_invalid or first_invalid
-        for name, value in read.items():
-            setattr(report, name, getattr(report, name) + value)
-    chunks = json.loads(results["chunks"].read_text())
+    for _, _, read in json.loads(results["reports"].read_text(encoding="utf-8")):
+        report.add(ReadReport(**read))
+    chunks = json.loads(results["chunks"].read_text(encoding="utf-8"))
     for path, _ in chunks:
         _expect(Path(path))
     return chunks

@@ -1,5 +1,6 @@
-"""How every command ends when it cannot do its work: a message on stderr, and exit code 1."""
+"""The terminal of every command: any text can be printed; an error is a message on stderr and exit code 1."""
 
+import codecs
 import contextlib
 import sys
 import zipfile
@@ -9,15 +10,45 @@ PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
 # that are not finite. Anything else is a fault of the program and keeps its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, zipfile.BadZipFile)
+ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
 
 @contextlib.contextmanager
 def errors_on_the_terminal() -> Iterator[None]:
-    """Context or decorator of a command's work: of an EXPECTED error only the message is shown."""
+    """Context or decorator of a command's work: of an EXPECTED error only the message is shown.
+
+    Terminals and log files take any text from then on, see `accept_any_text`.
+    """
+    accept_any_text()
     try:
         yield
     except EXPECTED as error:
         sys.exit(f"{PREFIX}{error}")
+
+
+def accept_any_text() -> None:
+    """Let stdout and stderr take any text: characters that their encoding lacks are printed as \\u2581.
+
+    Batch systems and containers often have the locale POSIX, whose encoding is ASCII. Help, messages and
+    progress bars must not end a command there.
+    """
+    codecs.register_error(ESCAPE, _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # which streams of notebooks lack
+            stream.reconfigure(errors=ESCAPE)
+
+
+def _escape(error: UnicodeError) -> tuple[bytes, int]:
+    """The bytes of a file's name as they are on disk, escapes for other characters."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    encoded = (
+        character.encode(
+            "ascii", "surrogateescape" if "\udc80" <= character <= "\udcff" else "backslashreplace"
+        )
+        for character in error.object[error.start : error.end]
+    )
+    return b"".join(encoded), error.end
 
 
 def shorten(items: Sequence[str], max_shown: int = 4, separator: str = ", ") -> str:

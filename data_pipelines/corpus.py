@@ -8,7 +8,7 @@
 The same text and settings give the same rows with any number of processes. The directory appears complete or
 not at all, and holds a copy of its tokenizer. To resume an interrupted build, give the same command again:
 finished files are kept in DIR.partial until then. Documents of more than a million characters are cut at
-white space first; the pieces count, and are split, as documents.
+white space first; the pieces count as documents, and all pieces of a document are in the same split.
 
 The workers of an Apache Beam runner build a corpus that is too large for one machine, with the same rows
 (data_pipelines/beam_runner.py):
@@ -25,20 +25,24 @@ from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport
+from data_pipelines.home_directory import expand_home_in
 from data_pipelines.packing import PACKERS
+
+BUILD_FLAGS = ("num_processes", "runner", "start_over")  # the others are fields of CorpusSettings
 
 
 @errors_on_the_terminal()
 def main() -> None:
     """Build the dataset, then print what it holds."""
-    argv = sys.argv[1:]
+    argv = expand_home_in(sys.argv[1:])
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = vars(_parser().parse_args(argv[:cut]))
     check_urls(arguments)
-    out, workers = arguments.pop("out"), {key: arguments.pop(key) for key in ("num_processes", "runner")}
+    out, workers = arguments.pop("out"), {key: arguments.pop(key) for key in BUILD_FLAGS}
     settings, report = CorpusSettings(**arguments), ReadReport()
     info = build_corpus(out, settings, **workers, beam_options=argv[cut + 1 :], report=report)
     print("\n".join([*report.lines(settings.on_invalid_utf8), *info.split_lines()]))
+    print("".join(f"{line}\n" for line in info.unknown_lines()), end="", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", required=True, metavar="DIR", help="directory to create")
     add("--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: all cores)")
+    add(
+        "--start_over",
+        action="store_true",
+        help="remove the finished files of an interrupted build of --out, for one with other settings",
+    )
     add("--seed", type=int, default=CorpusSettings.seed, help=f"random seed of --packing electra {default}")
     add(
         "--text_field",

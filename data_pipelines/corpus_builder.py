@@ -1,7 +1,8 @@
 """Documents → a finished dataset directory: check the settings, plan the files, pack them, finish.
 
 The unit of work is a chunk of whole documents that becomes one file, so rows do not depend on the number of
-processes. An interrupted build leaves its finished files in DIR.partial and resumes there.
+processes. An interrupted build leaves its finished files in DIR.partial and resumes there; files of text that
+changed in the meantime are made again.
 """
 
 import dataclasses
@@ -10,7 +11,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from typing import Any
 from tqdm import tqdm
 
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.dataset_directory import finish_dataset
+from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
 from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.json_files import write_json
-from data_pipelines.shards import SPLITS, Group, make_groups, read_jobs, run_jobs
+from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.whole_files import TEMPORARY_SUFFIX
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
 
-SETTINGS_FILE = "settings.json"  # of the build in DIR.partial
+OF_A_BUILD = ("tokenizer_fingerprint", "sequence_length", "packing", "sources")  # keys of its SETTINGS_FILE
 
 # (groups, settings, directory for the files, report) → (path, counts) of every chunk in order.
 PackGroups = Callable[
@@ -41,6 +41,7 @@ def build_corpus(
     num_processes: int = 1,
     runner: str = "",
     beam_options: Sequence[str] = (),
+    start_over: bool = False,
     report: ReadReport | None = None,
 ) -> DatasetInfo:
     """Build the dataset `directory`, or return its info if it was already built with the same settings.
@@ -49,15 +50,18 @@ def build_corpus(
       num_processes: worker processes on this machine.
       runner: name of an Apache Beam runner whose workers do the work instead.
       beam_options: Beam's own flags.
+      start_over: discard the finished files of an interrupted build in DIR.partial, whatever its settings.
       report: filled with what was read.
 
     Raises:
-      FileExistsError: `directory` holds a dataset with different settings, or something else.
+      FileExistsError: `directory` holds a dataset with different settings, or something else; or DIR.partial
+        holds an interrupted build with different settings and not `start_over`, or something else.
       ValueError: a wrong argument, or a split without text.
       OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
       ImportError: Apache Beam is not installed.
     """
     _check_workers(num_processes, runner, beam_options)
+    check_utf8(directory, "--out")
     directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
     recorded = settings.recorded(tokenizer.fingerprint)
@@ -67,7 +71,7 @@ def build_corpus(
     pack_groups = _beam_workers(runner, beam_options) if runner else _local_workers(num_processes)
     # Beam workers may have other working directories.
     settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
-    partial = _partial_directory(directory, recorded | {"files": _file_states(settings.all_sources)})
+    partial = _partial_directory(directory, recorded, start_over)
     groups = [
         *make_groups("train", settings.train, settings.chunk_chars),
         *make_groups("validation", settings.validation, settings.chunk_chars),
@@ -151,22 +155,62 @@ def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings) -> None
             )
 
 
-def _partial_directory(directory: str, wanted: dict) -> Path:
-    """DIR.partial, where the build works: the finished files of an interrupted build with the settings
-    `wanted` are kept, everything else in it is removed."""
+def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
+    """DIR.partial, where the build works, with the finished files of an interrupted build of the settings
+    `wanted`.
+
+    Raises:
+      FileExistsError: it is of a build with other settings and not `start_over`, or something else.
+    """
     partial = Path(f"{directory}.partial")
-    settings = partial / SETTINGS_FILE
-    if partial.exists() and not (settings.exists() and json.loads(settings.read_text()) == wanted):
-        print(
-            f"{partial}: left by a build with different settings or files; starting from scratch.",
-            file=sys.stderr,
-        )
-        shutil.rmtree(partial)
+    recorded = _settings_of(partial)
+    if recorded is not None and start_over:
+        for path in partial.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != SETTINGS_FILE:  # which shows that the directory is ours, until it is replaced
+                path.unlink()
+    elif recorded is not None and any(partial.glob(f"*{COUNTS_SUFFIX}")):
+        differing = [
+            f"{key}: it has {recorded.get(key)!r}, you gave {value!r}"
+            for key, value in _flat(wanted).items()
+            if recorded.get(key, ...) != value
+        ]
+        if differing:
+            raise FileExistsError(
+                f"{partial} holds the files of a build with other settings ({'; '.join(differing)}). "
+                "Give its settings to resume it, choose another --out, or remove it with --start_over."
+            )
     partial.mkdir(parents=True, exist_ok=True)
     for unfinished in partial.glob(f"*{TEMPORARY_SUFFIX}"):
         unfinished.unlink()
-    write_json(settings, wanted)
+    write_json(partial / SETTINGS_FILE, wanted)
     return partial
+
+
+def _settings_of(partial: Path) -> dict[str, Any] | None:
+    """The settings of the interrupted build in `partial`, flat; None if nothing is there.
+
+    Raises:
+      FileExistsError: something else is there. It is nobody's to remove, --start_over or not.
+    """
+    if not partial.exists() or (
+        partial.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in partial.iterdir())
+    ):
+        return None
+    try:
+        recorded = json.loads((partial / SETTINGS_FILE).read_text(encoding="utf-8"))
+        return _flat({key: recorded[key] for key in OF_A_BUILD})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise FileExistsError(
+            f"{partial} exists and was not made by this command (no {SETTINGS_FILE} of a build). Choose "
+            "another --out, or move it away."
+        ) from error
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with those of "sources" among the others."""
+    return {key: value for key, value in settings.items() if key != "sources"} | settings["sources"]
 
 
 def _text_bytes(sources: Sequence[str]) -> int | None:
@@ -174,9 +218,3 @@ def _text_bytes(sources: Sequence[str]) -> int | None:
     if all(source.lower().endswith((".txt", ".jsonl")) for source in sources):
         return sum(Path(source).stat().st_size for source in sources if Path(source).exists())
     return None
-
-
-def _file_states(sources: Sequence[str]) -> list[list[int] | None]:
-    """Size [bytes] and modification time [ns] of each source, None for one that is not a file."""
-    stats = [os.stat(source) if os.path.isfile(source) else None for source in sources]
-    return [stat and [stat.st_size, stat.st_mtime_ns] for stat in stats]

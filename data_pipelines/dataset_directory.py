@@ -22,6 +22,7 @@ from data_pipelines.whole_files import write_text
 DATASET = "electra_corpus"  # name of the dataset in TFDS
 TFDS_FILES = ("dataset_info.json", "features.json")
 TOKENIZER_DIRECTORY = "tokenizer"
+SETTINGS_FILE = "settings.json"  # of the unfinished build; the last file of it to go
 
 
 def finish_dataset(
@@ -37,7 +38,8 @@ def finish_dataset(
       chunks: split → the counts of its files in order, as by `write_shard`.
     """
     shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
-    splits = {split: _describe_split(named) for split, named in shards.items()}
+    names = {os.path.abspath(source): source for source in settings.all_sources}
+    splits = {split: _describe_split(named, names) for split, named in shards.items()}
     write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
     shutil.copytree(settings.tokenizer, partial / TOKENIZER_DIRECTORY, dirs_exist_ok=True)
     info = DatasetInfo(
@@ -51,6 +53,7 @@ def finish_dataset(
     # Last, since a build that resumes looks for the files under their first names.
     _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})
     os.replace(partial, directory)
+    Path(directory, SETTINGS_FILE).unlink(missing_ok=True)
     return info
 
 
@@ -70,17 +73,24 @@ def _shard_names(split: str, chunks: list[dict]) -> dict[str, dict]:
     }
 
 
-def _describe_split(named: dict[str, dict]) -> dict:
-    """The split's entry in corpus.json."""
+def _describe_split(named: dict[str, dict], names: dict[str, str]) -> dict:
+    """The split's entry in corpus.json; `names` gives the name of a source as in the settings."""
     lengths = [counts["rows"] for counts in named.values()]
     totals = {
         key: sum(counts[key] for counts in named.values())
-        for key in ("documents", "tokens", "text_tokens", "dropped_text_tokens")
+        for key in ("documents", "tokens", "text_tokens", "unknown_tokens", "dropped_text_tokens")
     }
+    by_source: dict[str, dict[str, int]] = {}
+    for chunk in named.values():
+        for source, counts in chunk["by_source"].items():
+            sums = by_source.setdefault(names.get(source, source), dict.fromkeys(counts, 0))
+            for key, value in counts.items():
+                sums[key] += value
     return {
         "rows": sum(lengths),
         "rows_by_shard": lengths,
         **totals,
+        "by_source": by_source,
         "shards": {name: counts["file_bytes"] for name, counts in named.items()},
     }
 
@@ -123,5 +133,5 @@ def _name_shards(directory: Path, named: dict[str, dict]) -> None:
     for name, counts in named.items():
         os.replace(directory / Path(counts["path"]).name, directory / name)
     for path in directory.iterdir():
-        if path.is_file() and path.name not in {*named, INFO_FILE, *TFDS_FILES}:
+        if path.is_file() and path.name not in {*named, INFO_FILE, SETTINGS_FILE, *TFDS_FILES}:
             path.unlink()

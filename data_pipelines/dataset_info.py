@@ -2,9 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from data_pipelines.command_errors import shorten
+from data_pipelines.tokenizers.report import HIGH_UNKNOWN_SHARE
+
 INFO_FILE = "corpus.json"
+MAX_WARNINGS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +24,8 @@ class DatasetInfo:
     packing: str
     sources: dict  # see CorpusSettings.sources
     # Split → rows, rows_by_shard, documents, tokens (padding not counted), text_tokens (before packing),
-    # dropped_text_tokens, shards (file → bytes).
+    # unknown_tokens ([UNK] among them), dropped_text_tokens, by_source (source → documents, text_tokens,
+    # unknown_tokens), shards (file → bytes). Earlier versions recorded neither unknown_tokens nor by_source.
     splits: dict
 
     def split_lines(self) -> list[str]:
@@ -28,11 +34,37 @@ class DatasetInfo:
         for name, split in self.splits.items():
             padding = 1 - split["tokens"] / (split["rows"] * self.sequence_length)
             dropped = split["dropped_text_tokens"] / max(1, split["text_tokens"])
+            unknown = f", {_unknown_share(split):.2%} [UNK]" if "unknown_tokens" in split else ""
             lines.append(
                 f"{name:12s} {split['documents']:>10,} documents {split['tokens']:>14,} tokens "
                 f"{split['rows']:>10,} rows {padding:6.2%} padding {dropped:6.2%} of the text dropped"
+                f"{unknown}"
             )
         return lines
+
+    def unknown_lines(self) -> list[str]:
+        """Warnings for people about splits and sources with much [UNK]; [] if there are none."""
+        shares = []
+        for name, split in self.splits.items():
+            if "by_source" in split:
+                parts = {f"split {name!r}": split, **split["by_source"]}
+                shares += [
+                    (_unknown_share(counts), part, counts["text_tokens"]) for part, counts in parts.items()
+                ]
+        high = sorted((share for share in shares if share[0] > HIGH_UNKNOWN_SHARE), reverse=True)
+        if not high:
+            return []
+        parts = [f"  {share:.1%} of the {count:,} tokens of {part}" for share, part, count in high]
+        return [
+            "WARNING: the tokenizer does not know much of this text, which becomes [UNK]:",
+            shorten(parts, MAX_WARNINGS, "\n"),
+            "  Is the tokenizer for this language, letter case and script? Otherwise train one on this text, "
+            "with --byte_fallback if nothing may become [UNK].",
+        ]
+
+
+def _unknown_share(counts: Mapping[str, int]) -> float:
+    return counts["unknown_tokens"] / max(1, counts["text_tokens"])
 
 
 def load_dataset_info(directory: str) -> DatasetInfo:
@@ -48,7 +80,7 @@ def load_dataset_info(directory: str) -> DatasetInfo:
             f"{directory}: no {INFO_FILE}; expected a directory made by `python -m data_pipelines.corpus`. "
             "Set config.data.datasets to one."
         )
-    entries = json.loads(path.read_text())
+    entries = json.loads(path.read_text(encoding="utf-8"))
     if "special_ids" not in entries:
         raise ValueError(
             f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
@@ -65,3 +97,11 @@ def load_dataset_info(directory: str) -> DatasetInfo:
                     "again."
                 )
     return info
+
+
+def read_fingerprint(directory: str) -> str | None:
+    """The fingerprint alone; None if it cannot be read, for which `load_dataset_info` has the error."""
+    try:
+        return json.loads((Path(directory) / INFO_FILE).read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,20 +1,33 @@
 """Bytes → text, and a report of what reading changed."""
 
-from dataclasses import dataclass
+import dataclasses
 
 ON_INVALID_UTF8 = ("error", "skip", "replace")
 
 
-@dataclass
+@dataclasses.dataclass
 class ReadReport:
     """Counts of what was read, skipped and changed."""
 
     documents: int = 0
     characters: int = 0
-    skipped_empty: int = 0  # documents of white space only
+    skipped_empty: int = 0  # documents of white space only, and null in place of a text
+    without_field: int = 0  # JSON records that lack the text field
+    first_without_field: str = ""  # where the first of them is
     invalid_utf8: int = 0  # lines (of a Parquet or tfds source: values) that were not UTF-8
     first_invalid: str = ""  # where the first of them is
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
+
+    def note_without_field(self, where: str) -> None:
+        """Count a record that lacks the text field."""
+        self.without_field += 1
+        self.first_without_field = self.first_without_field or where
+
+    def add(self, other: "ReadReport") -> None:
+        """Add the counts of another report, of text that follows this one's."""
+        for name, value in dataclasses.asdict(other).items():
+            mine = getattr(self, name)
+            setattr(self, name, mine + value if isinstance(value, int) else mine or value)
 
     def lines(self, on_invalid_utf8: str) -> list[str]:
         """Lines for people about what was skipped and changed; [] if nothing was."""
@@ -23,6 +36,11 @@ class ReadReport:
             lines.append(
                 f"{self.invalid_utf8:,} lines were not UTF-8 (--on_invalid_utf8 {on_invalid_utf8}); "
                 f"the first: {self.first_invalid}"
+            )
+        if self.without_field:
+            lines.append(
+                f"{self.without_field:,} records without the text field skipped; the first: "
+                f"{self.first_without_field}"
             )
         if self.skipped_empty or self.cut:
             lines.append(

@@ -4,18 +4,18 @@ Each reader yields one iterator of text fragments per document.
 """
 
 import codecs
-import gzip
 import json
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from data_pipelines.document_bytes import import_reader, text_blocks
 from data_pipelines.document_decoding import Decoder
 
-BLOCK_BYTES = 1 << 20
 PARQUET_ROWS = 256
+RECORDS_WITHOUT_FIELD = 1000  # at the start of a JSONL file; with more of them the field's name is wrong
+KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}  # of JSON
 SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAME_OR_DIRECTORY[@SPLIT]"
 
 
@@ -27,6 +27,8 @@ def reader_of(source: str) -> Callable[[str, str, Decoder], Iterator[Iterator[st
     """
     if source.startswith("tfds:"):
         return _read_tfds
+    if Path(source).is_dir():
+        raise FileNotFoundError(f"{source}: is a directory, expected a file; give the files in it")
     name = source.lower()
     plain = name.removesuffix(".gz").removesuffix(".zst")
     readers = {".txt": _read_txt, ".jsonl": _read_jsonl}
@@ -38,46 +40,15 @@ def reader_of(source: str) -> Callable[[str, str, Decoder], Iterator[Iterator[st
             f"{source}: unknown source format, expected {SOURCES_HELP}; rename or convert the file"
         )
     if not Path(source).is_file():
-        what = "is a directory" if Path(source).is_dir() else "does not exist"
-        raise FileNotFoundError(f"{source}: {what}, expected a file; check the path")
+        pattern = " (a pattern that no file matches, or that quotes keep from the shell)" * ("*" in source)
+        raise FileNotFoundError(f"{source}: does not exist, expected a file{pattern}; check the path")
     return reader
 
 
-def _import(module: str, source: str) -> Any:
-    """Import an optional package; the error tells how to install it."""
-    try:
-        return __import__(module, fromlist=["_"])
-    except ImportError as error:
-        raise ImportError(
-            f"{source}: reading it needs the package {module.split('.')[0]}, which is not installed "
-            f"({error}); run `pip install -e '.[formats]'`"
-        ) from error
-
-
-@contextmanager
-def _open(source: str) -> Iterator[BinaryIO]:
-    """The decompressed bytes of a file; raises ValueError for damaged compression."""
-    with open(source, "rb") as raw:
-        if source.lower().endswith(".gz"):
-            stream, damage = gzip.GzipFile(fileobj=raw), (gzip.BadGzipFile, EOFError, zlib.error)
-        elif source.lower().endswith(".zst"):
-            zstandard = _import("zstandard", source)
-            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            damage = (zstandard.ZstdError,)
-        else:
-            stream, damage = raw, ()
-        try:
-            yield stream
-        except damage as error:
-            raise ValueError(
-                f"{source}: damaged or cut-off compressed data ({error}); fetch the file again"
-            ) from error
-
-
-def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """(line number from 1, bytes, whether the line ends here), at most BLOCK_BYTES at a time."""
+def _line_blocks(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
+    """(line number from 1, bytes, whether the line ends here), at most a block at a time."""
     number, held = 1, b""
-    while data := stream.read(BLOCK_BYTES):
+    for data in blocks:
         *whole, rest = (held + data).split(b"\n")
         for line in whole:
             yield number, line.removesuffix(b"\r"), True
@@ -89,10 +60,10 @@ def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
     yield number, b"", True
 
 
-def _whole_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _whole_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes) of each line."""
     parts = []
-    for number, data, ends in _line_blocks(stream):
+    for number, data, ends in _line_blocks(blocks):
         parts.append(data)
         if ends:
             yield number, b"".join(parts)
@@ -100,12 +71,11 @@ def _whole_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_txt(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
-    with _open(source) as stream:
-        lines = _txt_fragments(stream, source, decoder)
-        for fragment in lines:
-            if fragment is not None:
-                # `lines` gives None at a blank line, which ends the document's iterator.
-                yield _until_none(fragment, lines)
+    lines = _txt_fragments(source, decoder)
+    for fragment in lines:
+        if fragment is not None:
+            # `lines` gives None at a blank line, which ends the document's iterator.
+            yield _until_none(fragment, lines)
 
 
 def _until_none(first: str, fragments: Iterator[str | None]) -> Iterator[str]:
@@ -116,7 +86,7 @@ def _until_none(first: str, fragments: Iterator[str | None]) -> Iterator[str]:
         yield fragment
 
 
-def _txt_fragments(stream: BinaryIO, source: str, decoder: Decoder) -> Iterator[str | None]:
+def _txt_fragments(source: str, decoder: Decoder) -> Iterator[str | None]:
     """Text in small pieces, "\\n" after a line, None at a blank line.
 
     Lines are decoded block by block. With "skip", a line of several blocks that turns out invalid midway
@@ -124,11 +94,11 @@ def _txt_fragments(stream: BinaryIO, source: str, decoder: Decoder) -> Iterator[
     """
     make = codecs.getincrementaldecoder("utf-8")
     strict, dropped, noted, blank, number_was = make("strict"), False, False, True, 0
-    for number, data, ends in _line_blocks(stream):
+    for number, data, ends in _line_blocks(text_blocks(source)):
         if number != number_was:
             strict, dropped, noted, blank, number_was = make("strict"), False, False, True, number
-            if number == 1:
-                data = data.removeprefix(codecs.BOM_UTF8)
+            # At the start of a file, and in its midst if several were joined.
+            data = data.removeprefix(codecs.BOM_UTF8)
         text = ""
         if not dropped:
             state = strict.getstate()
@@ -153,76 +123,101 @@ def _txt_fragments(stream: BinaryIO, source: str, decoder: Decoder) -> Iterator[
 
 
 def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
-    with _open(source) as stream:
-        for number, data in _whole_lines(stream):
-            where = f"{source}:{number}"
-            text = decoder.text(data.removeprefix(codecs.BOM_UTF8) if number == 1 else data, where)
-            if text is None or not text.strip():
-                continue
-            try:
-                record = json.loads(text)
-            except ValueError as error:
-                raise ValueError(
-                    f"{where}: not valid JSON ({error}); expected one object a line with the text in "
-                    f"{text_field!r}"
-                ) from error
-            value = decoder.string(_field(record, text_field, where), where)
-            if value is not None:
-                yield iter([value])
+    """Records without the field are counted. If no record has it, or the first many lack it, ValueError."""
+    num_without, first, is_known = 0, None, False
+    for number, data in _whole_lines(text_blocks(source)):
+        where = f"{source}:{number}"
+        # A mark is at the start of a file, and in its midst if several were joined.
+        text = decoder.text(data.removeprefix(codecs.BOM_UTF8), where)
+        if text is None or not text.strip():
+            continue
+        record = _json_object(text, text_field, where)
+        if text_field not in record:
+            decoder.report.note_without_field(where)
+            num_without += 1
+            first = first or (record, where)
+            if not is_known and num_without == RECORDS_WITHOUT_FIELD:
+                break
+            continue
+        is_known = True
+        value = decoder.string(_field(record, text_field, where), where)
+        if value is not None:
+            yield iter([value])
+    if first and not is_known:
+        record, where = first
+        _field(record, text_field, where)
 
 
-def _field(record: Any, text_field: str, where: str) -> str:
-    """The text of a record; raises ValueError with the names of its fields."""
-    if not isinstance(record, dict):
+def _json_object(text: str, text_field: str, where: str) -> dict[str, Any]:
+    """The object that a line holds; raises ValueError for anything else."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{where}: got a {type(record).__name__}, expected an object with the field {text_field!r}"
-        )
+            f"{where}: not valid JSON ({error}); expected one object a line with the text in {text_field!r}"
+        ) from error
+    if not isinstance(record, dict):
+        kind = KINDS.get(type(record), f"a {type(record).__name__}")
+        raise ValueError(f"{where}: got {kind}, expected an object with the field {text_field!r}")
+    return record
+
+
+def _field(record: dict[str, Any], text_field: str, where: str) -> str:
+    """The text of a record, "" for a missing value; raises ValueError with the names of its fields."""
     if text_field not in record:
         raise ValueError(
             f"{where}: no field {text_field!r}, found {', '.join(map(repr, record)) or 'no fields'}; "
-            "name the one that holds the text with text_field"
+            "name the one that holds the text with --text_field"
         )
     value = record[text_field]
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # null, and NaN for null
+        return ""
     if not isinstance(value, str):
+        kind = KINDS.get(type(value), f"a {type(value).__name__}")
         raise ValueError(
-            f"{where}: field {text_field!r} is a {type(value).__name__}, expected a string; name the one "
-            "that holds the text with text_field"
+            f"{where}: field {text_field!r} is {kind}, expected a string; correct the record, or name the "
+            "field that holds the text with --text_field"
         )
     return value
 
 
 def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
-    arrow, parquet = _import("pyarrow", source), _import("pyarrow.parquet", source)
+    arrow, parquet = import_reader("pyarrow", source), import_reader("pyarrow.parquet", source)
+    row = 0
     try:
-        file = parquet.ParquetFile(source)
-    except arrow.ArrowInvalid as error:
+        with parquet.ParquetFile(source) as file:
+            _check_column(file.schema_arrow, text_field, source, arrow)
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
+                for value in batch.column(0).cast(arrow.large_binary()).to_pylist():
+                    row += 1
+                    text = decoder.text(value or b"", f"{source}: row {row}")
+                    if text is not None:
+                        yield iter([text])
+    except (arrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened
+            raise
         raise ValueError(
             f"{source}: not a Parquet file, or damaged ({error}); fetch the file again"
         ) from error
-    with file:
-        names = file.schema_arrow.names
-        if text_field not in names:
-            _field(dict.fromkeys(names), text_field, source)
-        column_type = file.schema_arrow.field(text_field).type
-        texts = (arrow.string(), arrow.large_string(), arrow.binary(), arrow.large_binary())
-        if column_type not in texts:
-            raise ValueError(
-                f"{source}: column {text_field!r} is {column_type}, expected string; name the one that holds "
-                "the text with text_field"
-            )
-        row = 0
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
-            binary = arrow.large_binary() if "large" in str(column_type) else arrow.binary()
-            for value in batch.column(0).cast(binary).to_pylist():
-                row += 1
-                text = decoder.text(value or b"", f"{source}: row {row}")
-                if text is not None:
-                    yield iter([text])
+
+
+def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None:
+    """Raises ValueError unless the Arrow schema has a column of strings, or of nulls alone."""
+    if text_field not in schema.names:
+        _field(dict.fromkeys(schema.names), text_field, source)
+    column_type = schema.field(text_field).type
+    value_type = column_type.value_type if arrow.types.is_dictionary(column_type) else column_type
+    texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
+    if str(value_type) not in texts:
+        raise ValueError(
+            f"{source}: column {text_field!r} is {column_type}, expected string; name the one that holds the "
+            "text with --text_field"
+        )
 
 
 def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
     """A TensorFlow Dataset prepared with file_format="array_record", read without TensorFlow."""
-    datasets = _import("tensorflow_datasets", source)
+    datasets = import_reader("tensorflow_datasets", source)
     name, _, split = source.removeprefix("tfds:").partition("@")
     split = split or "train"
     try:
@@ -240,7 +235,12 @@ def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Itera
         where, record = f"{source}: example {index}", examples[index]
         if isinstance(record, dict) and isinstance(record.get(text_field), bytes):
             text = decoder.text(record[text_field], where)
-        else:
+        elif isinstance(record, dict):
             text = decoder.string(_field(record, text_field, where), where)
+        else:
+            raise ValueError(
+                f"{where}: got a {type(record).__name__}, expected a dictionary with the feature "
+                f"{text_field!r}"
+            )
         if text is not None:
             yield iter([text])

@@ -5,27 +5,50 @@ Memory is bounded, except that one JSON line, one batch of Parquet values or one
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+from data_pipelines.document_bytes import BLOCK_BYTES
 from data_pipelines.document_decoding import (
     ON_INVALID_UTF8,
     Decoder,
     ReadReport,
     check_on_invalid_utf8,
 )
-from data_pipelines.document_formats import BLOCK_BYTES, SOURCES_HELP, reader_of
+from data_pipelines.document_formats import SOURCES_HELP, reader_of
 
-__all__ = ["ON_INVALID_UTF8", "SOURCES_HELP", "ReadReport", "check_on_invalid_utf8", "read_documents"]
+__all__ = [
+    "ON_INVALID_UTF8",
+    "SOURCES_HELP",
+    "Piece",
+    "ReadReport",
+    "check_on_invalid_utf8",
+    "read_documents",
+    "read_pieces",
+]
 
 
-def read_documents(
+class Piece(NamedTuple):
+    """A document, or a piece of one that is too long to be read whole."""
+
+    text: str
+    source: str  # that it comes from
+    is_first: bool = True  # of its document
+
+
+def read_documents(sources: Sequence[str], **options) -> Iterator[str]:
+    """The texts of `read_pieces`."""
+    return (piece.text for piece in read_pieces(sources, **options))
+
+
+def read_pieces(
     sources: Sequence[str],
     *,
     text_field: str = "text",
     on_invalid_utf8: str = "error",
     max_document_chars: int = 1_000_000,
     report: ReadReport | None = None,
-) -> Iterator[str]:
-    """The documents of all sources, in order.
+) -> Iterator[Piece]:
+    """The documents of all sources, in order; those that are too long in pieces.
 
     In .txt files a blank line ends a document, and the lines of a document stay separate lines; elsewhere a
     document is the `text_field` of one record. All sources are checked to exist before the first document is
@@ -59,13 +82,13 @@ def _read_all(
     decoder: Decoder,
     max_chars: int,
     report: ReadReport,
-) -> Iterator[str]:
+) -> Iterator[Piece]:
     for source, reader in readers:
         for fragments in reader(source, text_field, decoder):
-            for document in _cut(fragments, max_chars, report):
+            for number, text in enumerate(_cut(fragments, max_chars, report)):
                 report.documents += 1
-                report.characters += len(document)
-                yield document
+                report.characters += len(text)
+                yield Piece(text, source, is_first=number == 0)
 
 
 def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport) -> Iterator[str]:

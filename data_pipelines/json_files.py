@@ -8,5 +8,9 @@ from data_pipelines.whole_files import write_text
 
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
-    """Write `value` in one go (see `written_whole`): a crash never leaves half a file."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n")
+    """Write `value` in one go (see `written_whole`): a crash never leaves half a file.
+
+    Names of files may hold lone surrogates, for bytes that are not UTF-8. Those become JSON's own escapes.
+    """
+    text = json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n"
+    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))

@@ -19,6 +19,7 @@ from etils import epath
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.tokenizers.directory import SpecialIds
+from data_pipelines.whole_files import check_utf8
 
 FEATURE = "input_ids"
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
@@ -32,6 +33,7 @@ class DatasetSource:
     path: str  # its directory, or its URL in a bucket (dataset_cache.py)
     weight: float = 1.0  # its share of the examples, relative to the other weights
     split: str = "train"
+    fingerprint: str | None = None  # of its content, by which `continue_sources` knows it; None: by its path
     order: int | None = None  # number of its shuffled order in the run; None: its place in the mixture
     start: int = 0  # examples of that order that were read before (`continue_sources`)
 
@@ -220,6 +222,7 @@ def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> li
     """Sources of mixtures that are read one after another, each dataset resuming where it stopped.
 
     Whatever the mixtures, a dataset continues in its own order: in each epoch every row is read exactly once.
+    It is the same dataset wherever it lies, if sources have fingerprints.
 
     Args:
       parts: each mixture's sources, and the number of examples read of that mixture.
@@ -227,13 +230,13 @@ def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> li
     Raises:
       ValueError: a weight that is not positive.
     """
-    # (path, number of earlier sources in the list with that path) → examples read of it.
+    # (fingerprint or path, number of earlier sources in the list with the same) → examples read of it.
     read: dict[tuple[str, int], int] = {}
     continued = []
     for sources, num_examples in parts:
         _check_weights(sources)
-        paths = [source.path for source in sources]
-        keys = [(path, paths[:index].count(path)) for index, path in enumerate(paths)]
+        names = [source.fingerprint or source.path for source in sources]
+        keys = [(name, names[:index].count(name)) for index, name in enumerate(names)]
         read |= {key: 0 for key in keys if key not in read}
         orders = list(read)
         continued.append(
@@ -288,6 +291,8 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         raise ValueError(
             "config.data names no dataset; expected at least one directory made by data_pipelines.corpus."
         )
+    for dataset in datasets:
+        check_utf8(dataset.path, "config.data.datasets")
     missing = [dataset.path for dataset in datasets if not epath.Path(local_dataset(dataset.path)).is_dir()]
     if missing:
         raise FileNotFoundError(

@@ -21,14 +21,15 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.documents import Piece, ReadReport, read_pieces
 from data_pipelines.json_files import write_json
-from data_pipelines.packing import pack
+from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.whole_files import written_whole
 
 SPLITS = ("train", "validation")
 COUNTS_SUFFIX = ".counts.json"
+COUNTED_BY_SOURCE = ("documents", "text_tokens", "unknown_tokens")
 JOBS_AHEAD = 2  # read while every process is busy
 # A chunk ends where its group does, so groups are long: held-out shares of 1 % still fill most of a chunk.
 GROUP_CHUNKS = 64
@@ -50,7 +51,7 @@ class Job(NamedTuple):
     packing: str
     seed: tuple[int, ...]
     path: str  # of the file to write
-    documents: list[str]
+    pieces: list[Piece]
 
 
 def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Group]:
@@ -80,14 +81,14 @@ def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: R
     Args:
       directory: where the files go.
     """
-    texts = read_documents(
+    pieces = read_pieces(
         group.sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8, report=report
     )
     if settings.validation_fraction:
-        documents = _divide(texts, settings.validation_fraction)
+        divided = _divide(pieces, settings.validation_fraction)
     else:
-        documents = ((group.split, text) for text in texts)
-    for split, number, chunk in _chunks(documents, settings.chunk_chars):
+        divided = ((group.split, piece) for piece in pieces)
+    for split, number, chunk in _chunks(divided, settings.chunk_chars):
         # NumPy ignores zeros at the end of a seed: the first group, which is all of most corpora, has the
         # rows that it had when seeds did not include the group.
         seed = (settings.seed, SPLITS.index(split), number, group.number)
@@ -95,27 +96,34 @@ def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: R
         yield Job(settings.tokenizer, settings.sequence_length, settings.packing, seed, path, chunk)
 
 
-def _divide(documents: Iterable[str], fraction: float) -> Iterator[tuple[str, str]]:
-    """(split, document); the share `fraction` of them, by a hash of their text, is held out."""
-    for text in documents:
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        yield "validation" if int.from_bytes(digest[:8], "big") < fraction * 2**64 else "train", text
+def _divide(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[str, Piece]]:
+    """(split, piece); the share `fraction` of the documents, by a hash of their text, is held out.
+
+    The first piece of a long document decides for the whole document.
+    """
+    split = ""
+    for piece in pieces:
+        if piece.is_first:
+            digest = hashlib.sha256(piece.text.encode("utf-8", "surrogatepass")).digest()
+            is_held_out = int.from_bytes(digest[:8], "big") < fraction * 2**64
+            split = "validation" if is_held_out else "train"
+        yield split, piece
 
 
-def _chunks(documents: Iterable[tuple[str, str]], chunk_chars: int) -> Iterator[tuple[str, int, list[str]]]:
-    """(split, number of the chunk, documents); a chunk has `chunk_chars` characters or a little more."""
-    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+def _chunks(divided: Iterable[tuple[str, Piece]], chunk_chars: int) -> Iterator[tuple[str, int, list[Piece]]]:
+    """(split, number of the chunk, pieces); a chunk has `chunk_chars` characters or a little more."""
+    chunks: dict[str, list[Piece]] = {split: [] for split in SPLITS}
     sizes, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-    for split, text in documents:
-        texts[split].append(text)
-        sizes[split] += len(text)
+    for split, piece in divided:
+        chunks[split].append(piece)
+        sizes[split] += len(piece.text)
         if sizes[split] >= chunk_chars:
-            yield split, numbers[split], texts[split]
-            texts[split], sizes[split] = [], 0
+            yield split, numbers[split], chunks[split]
+            chunks[split], sizes[split] = [], 0
             numbers[split] += 1
     for split in SPLITS:
-        if texts[split]:
-            yield split, numbers[split], texts[split]
+        if chunks[split]:
+            yield split, numbers[split], chunks[split]
 
 
 def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -159,22 +167,23 @@ def _wait(path: str, counts: dict[str, Any] | None, result) -> tuple[str, dict[s
 
 
 def _finished(job: Job) -> dict[str, Any] | None:
-    """Counts of the job's file, None unless it is complete and was made from this text."""
+    """Counts of the job's file, None unless it is complete and was made from this text by this version."""
     recorded = Path(job.path + COUNTS_SUFFIX)
     if not recorded.exists() or not Path(job.path).exists():
         return None
-    counts = json.loads(recorded.read_text())
+    counts = json.loads(recorded.read_text(encoding="utf-8"))
     is_same = (
-        counts["text_sha256"] == _digest(job.documents)
+        "by_source" in counts  # which earlier versions did not count
+        and counts["text_sha256"] == _digest(job.pieces)
         and counts["file_bytes"] == Path(job.path).stat().st_size
     )
     return counts if is_same else None
 
 
-def _digest(documents: list[str]) -> str:
+def _digest(pieces: list[Piece]) -> str:
     digest = hashlib.sha256()
-    for document in documents:
-        data = document.encode("utf-8", "surrogatepass")
+    for piece in pieces:
+        data = piece.text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()
@@ -189,7 +198,8 @@ def write_shard(job: Job) -> dict[str, Any]:
     tokenizer = load_tokenizer(job.tokenizer)
     special = tokenizer.special
     # The original recipe builds its segments from lines; the other modes join all text of a document.
-    lines = (document.split("\n") if job.packing == "electra" else [document] for document in job.documents)
+    texts = [piece.text for piece in job.pieces]
+    lines = (text.split("\n") if job.packing == "electra" else [text] for text in texts)
     encoded = [tokenizer.encode_batch(document) for document in lines]
     rows = pack(
         encoded, sequence_length=job.sequence_length, mode=job.packing, special=special, seed=job.seed
@@ -209,22 +219,38 @@ def write_shard(job: Job) -> dict[str, Any]:
         raise OSError(
             f"{job.path}: cannot be written: {error}. Free disk space and start the same command again."
         ) from error
-    text_tokens = sum(len(line) for document in encoded for line in document)
+    by_source = _count_by_source(job.pieces, encoded, special.unk)
+    text_tokens = sum(counts["text_tokens"] for counts in by_source.values())
     kept_text_tokens = np.isin(rows, (special.pad, special.cls, special.sep), invert=True).sum()
     counts = {
         "path": job.path,
         "rows": len(rows),
-        "documents": len(job.documents),
+        "documents": len(texts),
         "tokens": int((rows != special.pad).sum()),
         "text_tokens": text_tokens,
         "dropped_text_tokens": text_tokens - int(kept_text_tokens),
-        "text_bytes": sum(len(document.encode("utf-8", "surrogatepass")) for document in job.documents),
-        "text_sha256": _digest(job.documents),
+        "unknown_tokens": sum(counts["unknown_tokens"] for counts in by_source.values()),
+        "by_source": by_source,
+        "text_bytes": sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+        "text_sha256": _digest(job.pieces),
         "file_bytes": os.path.getsize(job.path),
         "sha256": digest.hexdigest(),
     }
     write_json(Path(job.path + COUNTS_SUFFIX), counts)
     return counts
+
+
+def _count_by_source(
+    pieces: Sequence[Piece], encoded: Sequence[Lines], unk_id: int
+) -> dict[str, dict[str, int]]:
+    """Source → its documents, their tokens, and how many of these are [UNK]."""
+    by_source: dict[str, dict[str, int]] = {}
+    for piece, lines in zip(pieces, encoded, strict=True):
+        counts = by_source.setdefault(piece.source, dict.fromkeys(COUNTED_BY_SOURCE, 0))
+        counts["documents"] += 1
+        counts["text_tokens"] += sum(len(line) for line in lines)
+        counts["unknown_tokens"] += sum(list(line).count(unk_id) for line in lines)
+    return by_source
 
 
 def row_dtype(vocab_size: int) -> type:

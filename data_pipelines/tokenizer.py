@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
-from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.home_directory import parse_arguments
+from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.tokenizers.report import quality_lines, size_lines
+from data_pipelines.tokenizers.report import misfit_lines, quality_lines, size_lines
 from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS
 from data_pipelines.tokenizers.train import MODEL_TYPES, train_tokenizer
 
@@ -66,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="spell unseen characters as bytes instead of [UNK]; takes 256 pieces",
     )
-    add("--normalization", choices=NORMALIZATIONS, default="nfkc", help=f"text normalisation {default}")
+    add(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        default="nfkc",
+        help="text normalisation; nfkc_visible also removes soft hyphens, zero-width spaces and other "
+        f"invisible characters, which otherwise split words {default}",
+    )
     add(
         "--on_invalid_utf8",
         choices=ON_INVALID_UTF8,
@@ -87,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments to train or to adopt. Flags of the other task would have no effect, so they are errors."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if args.source is not None:
         others = [
             name
@@ -110,8 +117,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _adopt(args: argparse.Namespace) -> list[str]:
     """Adopt a vocabulary; returns the lines to print."""
-    adopt_tokenizer(args.source, args.out, lowercase=args.lowercase)
-    return [*size_lines(load_tokenizer(args.out)), f"adopted from     {args.source}"]
+    try:
+        adopt_tokenizer(args.source, args.out, lowercase=args.lowercase)
+    except LetterCaseError as error:
+        raise ValueError(f"{error}, or pass --lowercase or --no-lowercase") from error
+    tokenizer = load_tokenizer(args.out)
+    return [*size_lines(tokenizer), f"adopted from     {args.source}", *misfit_lines(tokenizer)]
 
 
 def _train(args: argparse.Namespace) -> list[str]:
@@ -139,8 +150,7 @@ def _train(args: argparse.Namespace) -> list[str]:
         lines.append(f"trained in       {seconds:.1f} s on {report.documents} documents")
     else:
         lines.append("trained in       already trained with the same options: nothing was trained")
-    if report.invalid_utf8:
-        lines.append(f"invalid UTF-8    {report.invalid_utf8} lines, the first at {report.first_invalid}")
+    lines += report.lines(args.on_invalid_utf8)
     sample = itertools.islice(read(ReadReport()), SAMPLE_DOCUMENTS)
     return lines + quality_lines(tokenizer, list(sample))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,23 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with Unix line ends."""
+    """Write `text` as UTF-8 with Unix line ends; see `printable`."""
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(printable(text), encoding="utf-8", newline="\n")
+
+
+def printable(text: str) -> str:
+    """`text` with U+FFFD for each half of a surrogate pair, which no encoding takes. Python reads bytes of
+    a file's name that are not UTF-8 as such."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def check_utf8(path: str, flag: str) -> None:
+    """Raises ValueError if the absolute path of a dataset or an export is not UTF-8: ArrayRecord and
+    `tokenizers` take no other bytes."""
+    absolute = os.path.abspath(path)
+    if printable(absolute) != absolute:
+        raise ValueError(
+            f"{flag}: got {printable(absolute)!r}, whose name is not UTF-8, expected one that is: libraries "
+            "that read and write these files take no other. Rename the directory, or choose another."
+        )

@@ -10,11 +10,13 @@
   compiled   Temporary memory on a TPU v5e and an NVIDIA H100, which may be absent: of DeBERTaV3-xsmall's
              attention with gather and skew, and of its step with the vocabulary whole and in chunks. Run it
              by `bash launch/compile_only.sh benchmark --suite=compiled`, which installs the compilers.
+  accelerator  Whether this machine's GPU, TPU or CPU trains correctly, and how fast: see
+             electra_jax/benchmarks/accelerator/README.md. `bash launch/check_accelerator.sh` runs it.
   courses    FLOPs of MCL's step, 8 rows, with each of its courses, beside ELECTRA's. Compiled, but not run.
 
 --config measures another recipe than the suite's own. The programs of a suite take turns in one process and
-medians are reported, so that a busy machine slows down all of them. It needs the packages of
-`pip install -e '.[test]'`.
+medians are reported, so that a busy machine slows down all of them. All suites but accelerator need the
+packages of `pip install -e '.[test]'`.
 """
 
 from pathlib import Path
@@ -22,17 +24,34 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
+from electra_jax.benchmarks.accelerator.check import absolute, check_accelerator
+from electra_jax.benchmarks.accelerator.runner import Settings
 from electra_jax.benchmarks.suites import SUITES, run_suite
-from electra_jax.configuration.flags import load_config, run_command
+from electra_jax.configuration.flags import run_command, split_words
+from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.runs.summary import print_values
+
+ACCELERATOR = "accelerator"
+NAMES = (*SUITES, ACCELERATOR)
 
 
 def main() -> None:
     """Run --suite, print its figures, and write them to --json."""
     options = flags.FLAGS
     if options.suite is None:
-        raise ValueError(f"--suite is missing: one of {', '.join(SUITES)}. --help describes them.")
-    config = options.config or load_config(SUITES[options.suite].default_config)
+        raise ValueError(f"--suite is missing: one of {', '.join(NAMES)}. --help describes them.")
+    if options.suite == ACCELERATOR:
+        if options.config or options.json:
+            raise ValueError("--config, --json: --suite=accelerator takes neither. It writes to --out.")
+        settings = Settings(
+            absolute(options.out),
+            options.data and str(absolute(options.data)),
+            options.again,
+            options.limit_factor,
+        )
+        check_accelerator(split_words(options.parts), settings)
+        return
+    config = options.config or load_config(own_recipe(SUITES[options.suite].default_config))
     figures = run_suite(options.suite, config.to_dict(), rounds=options.rounds, steps=options.steps)
     print_values(figures, width=48, decimals=3)
     if options.json:
@@ -41,11 +60,17 @@ def main() -> None:
 
 def define_more_flags() -> None:
     """Define the flags besides --config."""
-    flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.")
+    flags.DEFINE_enum("suite", None, sorted(NAMES), "What to measure.")
     flags.DEFINE_integer("rounds", 5, "Turns of each program.", lower_bound=1)
     text = "Timed steps in a turn, after one that is not timed."
     flags.DEFINE_integer("steps", 4, text, lower_bound=1)
     flags.DEFINE_string("json", None, "File to write the figures to, as JSON.")
+    flags.DEFINE_string("out", "runs/accelerator", "accelerator: directory of its reports.")
+    flags.DEFINE_string("data", "", "accelerator: dataset for the debug recipe, instead of a built-in text.")
+    flags.DEFINE_string("parts", "", "accelerator: only these of its parts, separated by commas.")
+    flags.DEFINE_boolean("again", False, "accelerator: repeat also the parts that have passed.")
+    text = "accelerator: multiplies the time limits, for a machine that is busy or slow."
+    flags.DEFINE_float("limit_factor", 1.0, text, lower_bound=0.01)
 
 
 if __name__ == "__main__":

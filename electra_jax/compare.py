@@ -32,7 +32,8 @@ from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
 from electra_jax.configuration.extras import require_extra
-from electra_jax.configuration.flags import load_config, run_command
+from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import load_config
 from electra_jax.distributed.stopping import leaving_at_once
 
 FLAGS = flags.FLAGS

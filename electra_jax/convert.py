@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
@@ -35,13 +36,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = make_parser().parse_args(argv)
+    flags = parse_arguments(make_parser(), argv)
     silence_libraries()
-    with errors_on_the_terminal():
-        check_urls(vars(flags), ("workdir", "out") if flags.command == "export" else ())
-        {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
+    check_urls(vars(flags), ("workdir", "out") if flags.command == "export" else ())
+    {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 
 def _export(flags: argparse.Namespace) -> None:

@@ -4,10 +4,11 @@
     bash launch/compile_only.sh plan --config=configs/electra.py:size=base --device=h100:8 \\
         --config.train.num_microbatches=8
 
-compile the real training step of `pretrain` for these devices. Devices: TPUs by topology (v5e:4x4, v5e:16x16,
-v5p:2x2x2, v6e:2x4), the GPUs of one host (h100:8), simulated devices of this machine (cpu:8). The TPU and GPU
+compile the real training step of `pretrain` for these devices. Devices: TPUs by topology (v5e:4x4, v5p:2x2x2,
+tpu7x:2x2x1), the GPUs of one host (h100:8, l4:1), simulated devices of this machine (cpu:8). The TPU and GPU
 compilers are separate packages; launch/compile_only.sh installs them into .venv/compilers. cpu:8 needs none:
-`python -m electra_jax.plan` plans for it.
+`python -m electra_jax.plan` plans for it. For another card, give the most similar one and its own figures:
+--device=a10:8 --compile_as=l4 --peak_flops=125e12 --memory_gib=22 --dollars_per_hour=1.2.
 
 Memory figures come from the installed compiler versions. If a step does not fit, a TPU's compiler refuses it
 here as it would on the device. Time is an estimate: model FLOPs divided by the peak and by --utilization, an
@@ -25,8 +26,10 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
-from electra_jax.configuration.flags import find_recipe, run_command
-from electra_jax.planning.chips import CHIPS
+from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import find_recipe, own_recipe
+from electra_jax.distributed.chips import CHIPS
+from electra_jax.planning.chips import ByHand, plan_devices
 from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.report import report_lines, report_values
 from electra_jax.planning.stages import plan_stages, with_accelerator_settings
@@ -40,10 +43,12 @@ def main() -> None:
         config = with_accelerator_settings(config)
     if options.device is None:
         raise ValueError("--device is missing: for example --device=v5e:4x4. --help has more.")
-    prices = find_recipe(options.prices)
-    assumptions = Assumptions(options.utilization, prices, options.hours_between_stops, options.save_rate)
+    prices = find_recipe(options.prices) if options["prices"].present else own_recipe(options.prices)
+    by_hand = ByHand(*(getattr(options, name) for name in ByHand._fields))
+    device = plan_devices(options.device, prices, by_hand)
+    assumptions = Assumptions(options.utilization, options.hours_between_stops, options.save_rate)
     values = []
-    for plan in plan_stages(config, options.device, assumptions, is_searching=options.search):
+    for plan in plan_stages(config, device, assumptions, is_searching=options.search):
         print("\n".join(report_lines(plan)))
         values.append(report_values(plan))
     if options.json:
@@ -52,14 +57,14 @@ def main() -> None:
 
 def define_more_flags() -> None:
     """Define the flags besides --config."""
-    chips = ", ".join(CHIPS)
-    flags.DEFINE_string("device", None, f"Devices to plan for: {chips} with a topology or a number.")
+    flags.DEFINE_string("device", None, f"Any of {', '.join(CHIPS)} with a topology or a number.")
+    flags.DEFINE_string("compile_as", None, "Chip whose compiler stands for another card's.")
+    flags.DEFINE_float("peak_flops", None, "FLOPs a second of one device, dense bfloat16 products.")
+    flags.DEFINE_float("memory_gib", None, "Memory of one device that programs can use, in GiB.")
+    flags.DEFINE_float("dollars_per_hour", None, "Price of one device. Default: that in --prices.")
     flags.DEFINE_boolean("search", False, "Look for the settings with which the batch fits at least cost.")
     flags.DEFINE_boolean("as_configured", False, "Keep config.model.dtype and config.train.layers.")
-    text = (
-        "Share of the peak that becomes model FLOPs: an assumption. 0.35 was published for GPT-2 of 345M on "
-        "TPU v3; no ELECTRA trainer has published more than 0.31."
-    )
+    text = "Share of the peak that becomes model FLOPs: an assumption (planning/README.md)."
     flags.DEFINE_float("utilization", 0.35, text, lower_bound=0.01, upper_bound=1.0)
     flags.DEFINE_string("prices", "configs/prices.json", "JSON file of US dollars an hour and chip.")
     text = "Hours until a device is lost, for the checkpoint interval: an assumption."

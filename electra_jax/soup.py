@@ -25,6 +25,7 @@ from pathlib import Path
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from electra_jax.configuration.flags import silence_libraries, split_words
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
 
@@ -60,15 +61,14 @@ def _key_and_value(text: str) -> tuple[str, str]:
     return key, value
 
 
+@errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = make_parser().parse_args(argv)
+    flags = parse_arguments(make_parser(), argv)
     silence_libraries()
-    probe = dict(flags.probe)
-    options = SoupOptions(flags.method, flags.score, flags.datasets, probe, flags.different_starts)
-    with errors_on_the_terminal():
-        check_urls(vars(flags), ("datasets",))
-        record = make_soup(flags.runs, flags.workdir, options)
+    check_urls(vars(flags), ("datasets",))
+    chosen = SoupOptions(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts)
+    record = make_soup(flags.runs, flags.workdir, chosen)
     for one in record["ingredients"]:
         print(f"{one['weight']:.3f}  {one['workdir']}:{one['step']}")
     if record["score"]:

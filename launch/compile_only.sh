@@ -7,6 +7,7 @@
 # The compilers (1.3 GB) are installed into .venv/compilers, where other commands do not see them: on a
 # machine without the devices, JAX would warn about them at every start.
 set -euo pipefail
+here="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1:-}" in
   plan | benchmark) ;;
@@ -19,4 +20,6 @@ source launch/environment.sh
 # The benchmark needs PyTorch; plans do not.
 make_environment "$([ "$1" = plan ] && echo formats || echo test)"
 install_compilers
-PYTHONPATH=.venv/compilers JAX_PLATFORMS=cpu exec python -m "electra_jax.$1" "${@:2}"
+compilers="$PWD/.venv/compilers"
+cd "$here" # files in the arguments, as --prices and --json, are the caller's
+PYTHONPATH="$compilers" JAX_PLATFORMS=cpu exec python -m "electra_jax.$1" "${@:2}"

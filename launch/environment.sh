@@ -32,6 +32,16 @@ make_environment() {
   fi
 }
 
+# has_cuda_driver: whether there is an NVIDIA GPU whose driver knows CUDA 13; explains an older driver.
+has_cuda_driver() {
+  local driver
+  driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null)" || return 1
+  [ "${driver%%.*}" -ge 580 ] && return
+  echo "NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer for CUDA 13. The CPU is used." \
+    "With this driver: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
+  return 1
+}
+
 # install_aside NAME PACKAGES…: install packages, with pip's options among them, into .venv/NAME; again only
 # when the list has changed. Only processes with PYTHONPATH=.venv/NAME see them; these share all else with the
 # environment.

@@ -16,7 +16,7 @@ Pre-train on the GPUs of a SLURM cluster. On the login node,
 installs the environment into .venv (with jax[cuda13]; here and once, since compute nodes often have no
 network and would all install it at the same time), submits the job and prints its number. The arguments
 after -- are those of `python -m electra_jax.pretrain`. The compute nodes must see the checkout, the datasets
-and the run directory.
+and the run directory. ~ is your home directory here, also behind = in an argument of the run.
 
     --nodes=N           (default 1)
     --gpus_per_node=G   (default 1) one process for every GPU. More than one process needs --distributed
@@ -29,7 +29,8 @@ and the run directory.
                         --sbatch=--qos=long --sbatch=--gres=gpu:a100:8
     --dry_run           print the commands, run none
 
-The log is RUN_DIRECTORY/slurm-JOB.log. `squeue --job=JOB` shows the job.
+The log is RUN_DIRECTORY/slurm-JOB.log, or, for a run in a bucket (gs://…), in the checkout. `squeue
+--job=JOB` shows the job.
 
     scancel JOB                  ends it for good. It saves, if it can within KillWait (often 30 seconds)
     scancel --signal=TERM JOB    it saves, goes back into the queue, and resumes later
@@ -47,7 +48,7 @@ END
 # check_number OPTION VALUE
 check_number() { [[ "$2" =~ ^[1-9][0-9]{0,4}$ ]] || fail "$1: got '$2', expected a whole number from 1."; }
 
-nodes=1 gpus=1 cpus=4 job_name="" env_file="" dry_run=false workdir="" is_distributed=false
+nodes=1 gpus=1 cpus=4 job_name="" env_file="" dry_run=false workdir="" is_distributed=false arguments=()
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 options=("--chdir=$root")
 
@@ -71,8 +72,11 @@ read_options() {
           fail "--time: got '$value', expected ten minutes or more. For less: --sbatch=$1."
         options+=("$1") ;;
       --job_name=?*) job_name="$value" ;;
-      --env_file=*) check_secrets "$value"; env_file="$(realpath "$value")" ;;
-      --sbatch=-?*) options+=("$value") ;;
+      --env_file=*)
+        expand_home --env_file "$value"
+        check_secrets "$expanded"
+        env_file="$(realpath "$expanded")" ;;
+      --sbatch=-?*) expand_word "$value"; options+=("$expanded") ;;
       --dry_run) dry_run=true ;;
       *)
         fail "$1: not an option, or not a valid value. Expected options like --nodes=2, then -- and \
@@ -83,17 +87,22 @@ the run's arguments." ;;
   [ $# -gt 1 ] || fail "got no arguments of the run, expected some after --: -- --config=… --workdir=…."
 }
 
-# check_arguments ARGUMENTS…: the arguments of the run that the job depends on.
+# check_arguments ARGUMENTS…: the arguments of the run that the job depends on; sets arguments to all of them.
 check_arguments() {
+  local word
+  for word in "$@"; do
+    expand_word "$word"
+    arguments+=("$expanded")
+  done
   read_arguments "$@"
+  expand_home --workdir "$workdir"
+  workdir="$expanded"
   [ -n "$workdir" ] || fail "--workdir: missing among the run's arguments, expected the directory of the run."
-  [[ "$workdir" != *://* && ! "$workdir" =~ ^(gs|s3):/ ]] ||
-    fail "--workdir: got '$workdir', expected a directory: SLURM writes the job's log into it. Give one on a \
-file system that all nodes mount; a bucket can be mounted there with gcsfuse or rclone."
   if [ $((nodes * gpus)) -gt 1 ] && ! "$is_distributed"; then
     fail "--distributed: missing among the run's arguments; without it each of $((nodes * gpus)) processes \
 would train alone."
   fi
+  check_s3 $((nodes * gpus))
 }
 
 read_options "$@"
@@ -101,23 +110,27 @@ while [ "$1" != -- ]; do shift; done
 shift
 check_arguments "$@"
 cd "$root"
-[[ "$workdir" == /* ]] || workdir="$root/$workdir"
+case "$workdir" in
+  /*) logs="$workdir" ;;
+  *://*) logs="$root" ;; # SLURM cannot write into a bucket
+  *) logs="$root/$workdir" ;;
+esac
 
 "$dry_run" || command -v sbatch >/dev/null ||
   fail "sbatch: not found on PATH. Run this on a login node of a SLURM cluster."
 run source launch/environment.sh
-run make_environment cuda,formats
-run mkdir -p "$workdir" # for the log: without it the job would end without a message
+run make_environment "cuda,formats$(bucket_extra "${arguments[@]}")"
+run mkdir -p "$logs" # for the log: without it the job would end without a message
 # In the log's name %% stands for %. If an option is given twice, the last one counts: those of --sbatch come
 # last.
 command=(sbatch --parsable --job-name="${job_name:-$(basename "$workdir")}"
-  --output="${workdir//%/%%}/slurm-%j.log"
+  --output="${logs//%/%%}/slurm-%j.log"
   --nodes="$nodes" --ntasks-per-node="$gpus" --gres="gpu:$gpus" --cpus-per-task="$cpus" "${options[@]}"
-  launch/slurm_job.sh "$env_file" "$@")
+  launch/slurm_job.sh "$env_file" "${arguments[@]}")
 if "$dry_run"; then
   run "${command[@]}"
   exit
 fi
 job="$("${command[@]}")" || fail "sbatch refused the job; see its message above."
 job="${job%%;*}" # the cluster's name may follow
-echo "Submitted job $job. Its log: $workdir/slurm-$job.log"
+echo "Submitted job $job. Its log: $logs/slurm-$job.log"

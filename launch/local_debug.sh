@@ -14,14 +14,7 @@ case "$workdir" in
   *://*) echo "got $workdir, expected a local directory: README.md of runs/ has runs in buckets." >&2 && exit 1 ;;
 esac
 extras=formats,finetune,plots
-if driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null)"; then
-  if [ "${driver%%.*}" -ge 580 ]; then
-    extras="$extras,cuda"
-  else
-    echo "NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer for CUDA 13. The CPU is used." \
-      "With this driver: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
-  fi
-fi
+if has_cuda_driver; then extras="$extras,cuda"; fi
 make_environment "$extras"
 
 python -m data_pipelines.sample.wikitext2 --out runs/data/wikitext2

@@ -13,6 +13,28 @@ run() {
   echo "${line% }"
 }
 
+# expand_home OPTION PATH: set `expanded` to PATH on this machine. A shell does not expand ~ behind "=".
+expand_home() {
+  expanded="$2"
+  case "$2" in
+    "~" | "~/"*)
+      [ -n "${HOME:-}" ] || fail "$1: got '$2', but HOME is not set. Expected an absolute path."
+      expanded="$HOME${2#"~"}" ;;
+    "~"*) fail "$1: got '$2', expected ~/… or an absolute path: only your own home directory is known." ;;
+  esac
+}
+
+# expand_word WORD: set `expanded` to WORD, with the home directory for ~ at the beginning of an option's value.
+expand_word() {
+  local option form='^--?[A-Za-z0-9_.-]+=~'
+  expanded="$1"
+  if [[ "$1" =~ $form ]]; then
+    option="${1%%=*}"
+    expand_home "$option" "${1#*=}"
+    expanded="$option=$expanded"
+  fi
+}
+
 # check_secrets FILE: check that it exists and that only its owner can read it.
 check_secrets() {
   [ -f "$1" ] || fail "--env_file: got '$1', expected a file with NAME=VALUE lines."
@@ -35,4 +57,16 @@ read_arguments() {
   done
   "$has_config" ||
     fail "--config: missing among the run's arguments, expected for example --config=configs/debug.py."
+}
+
+# check_s3 PROCESSES: a run directory at s3://, set as workdir, takes one process.
+check_s3() {
+  [ "$1" = 1 ] || ! [[ "$workdir" =~ ^[sS]3:/ ]] ||
+    fail "--workdir: got '$workdir' in a run of $1 processes, expected gs://BUCKET/… or a directory that all \
+of them mount: several processes cannot write checkpoints to s3://."
+}
+
+# bucket_extra ARGUMENTS…: print ",buckets", the extra of setup.py, if one of the arguments is in a bucket.
+bucket_extra() {
+  if [[ "$*" =~ ([gG][sS]|[sS]3):/ ]]; then printf ,buckets; fi
 }

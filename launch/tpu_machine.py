@@ -86,7 +86,13 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
     pipe = None if show else subprocess.PIPE
     try:
         return subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, check=False
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError as error:
         hint = (
@@ -133,7 +139,7 @@ class Tpu:
 
     def close(self) -> None:
         """Remove the archive of the checkout."""
-        if self.archive:
+        if self.archive and not self.options.dry_run:
             Path(self.archive).unlink(missing_ok=True)
 
     def log(self, text: str) -> None:
@@ -225,13 +231,12 @@ class Tpu:
         if not self.archive:  # once, so that every start of one command has the same commit
             if self.call([*git, "status", "--porcelain"]).stdout:
                 self.log("uncommitted changes of this checkout are not sent, only its last commit.")
-            archive = f"{tempfile.gettempdir()}/electra_jax-{os.getpid()}.tar.gz"
-            outcome = self.call([*git, "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
+            self.archive = self._make_archive()
+            outcome = self.call([*git, "archive", "--format=tar.gz", f"--output={self.archive}", "HEAD"])
             if outcome.returncode:
                 raise LauncherError(
                     f"{ROOT}: expected a git checkout with a commit to send: {reason(outcome.stderr)}"
                 )
-            self.archive = archive
         files = {self.archive: ".electra_jax.tar.gz"}
         if self.options.env_file:
             files[self.options.env_file] = ".electra_jax.env"
@@ -251,6 +256,14 @@ class Tpu:
             ),
             "the set-up failed on a worker; see the output above",
         )
+
+    def _make_archive(self) -> str:
+        """A new file that nobody else can have made, in the shared temporary directory."""
+        if self.options.dry_run:
+            return f"{tempfile.gettempdir()}/electra_jax-RANDOM.tar.gz"
+        descriptor, path = tempfile.mkstemp(prefix="electra_jax-", suffix=".tar.gz")
+        os.close(descriptor)
+        return path
 
     def _check(self, outcome: subprocess.CompletedProcess, what: str) -> None:
         if outcome.returncode:
@@ -295,13 +308,29 @@ class Tpu:
         )
 
 
+def check_type(accelerator_type: str) -> None:
+    """Raises LauncherError for TPU7x (Ironwood) and newer types, in any spelling."""
+    if re.match("(tpu-?)?v?([7-9]|[1-9][0-9])|ironwood", accelerator_type.casefold()):
+        raise LauncherError(
+            f"--type: got {accelerator_type!r}, which the Cloud TPU API does not offer (`gcloud compute "
+            f"tpus`, which this launcher uses; it gets no new types), expected one of {_known_types()}. "
+            "TPU7x (Ironwood) and newer types are in GKE 1.34.0-gke.2201000 or newer: bash launch/gke.sh "
+            "create --tpu_type=tpu7x-2x2x1 …; or as VMs of Compute Engine (a managed instance group with the "
+            "workload policy HIGH_THROUGHPUT), on each of which you start the run yourself: "
+            "https://docs.cloud.google.com/tpu/docs/tpus-in-compute-engine"
+        )
+
+
+def _known_types() -> str:
+    return ", ".join(f"{name}-N" for name in RUNTIMES)
+
+
 def runtime_version(accelerator_type: str) -> str:
     """The VM image for an accelerator type. Raises LauncherError for an unknown type."""
     family, _, size = accelerator_type.partition("-")
     if family not in RUNTIMES or not size.isdigit():
         raise LauncherError(
-            f"--type: got {accelerator_type!r}, expected one of "
-            f"{', '.join(f'{name}-N' for name in RUNTIMES)} with a number, for example v5litepod-16 (a v5e). "
-            "For a newer type, give --runtime_version as well."
+            f"--type: got {accelerator_type!r}, expected one of {_known_types()} with a number, for example "
+            "v5litepod-16 (a v5e). For a type that is not in this list, give --runtime_version as well."
         )
     return RUNTIMES[family]

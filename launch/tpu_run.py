@@ -20,20 +20,23 @@ LASTING_RUN_SECONDS = 3_600  # a run that lasted this long resets the count of f
 
 
 def check_arguments(arguments: Sequence[str], shared: bool) -> None:
-    """Check the run's --workdir.
+    """Check the paths among the run's arguments.
 
     Args:
       shared: whether the run directory must outlive the VMs, or be visible to several of them.
 
     Raises:
-      LauncherError: it would be on a VM's own disk, or begins with ~, which is not expanded.
+      LauncherError: the run directory would be on a VM's own disk, or a path begins with ~, a worker's home.
     """
-    workdir = next((word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)), "")
-    if workdir.startswith("~"):
-        raise LauncherError(
-            f"--workdir: got {workdir!r}, but ~ would not be expanded on the workers. Write bucket/… or an "
-            "absolute path."
-        )
+    for word in arguments:
+        flag, _, value = word.partition("=")
+        if value.startswith("~") and re.fullmatch("--?[A-Za-z0-9_.]+", flag):
+            raise LauncherError(
+                f"{flag}: got {value!r}, but ~ is not your home directory on the workers. Write bucket/… or "
+                "an absolute path."
+            )
+    # If a flag is given twice, the last one counts.
+    workdir = ([""] + [word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)])[-1]
     if re.match("s3a?:/", workdir):
         raise LauncherError(
             f"--workdir: got {workdir!r}, expected gs://BUCKET/… or bucket/…: TPU VMs are in Google's "

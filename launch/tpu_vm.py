@@ -18,6 +18,8 @@ step:
     python launch/tpu_vm.py stop $tpu                         # it saves a checkpoint and ends
     python launch/tpu_vm.py delete $tpu                       # ends all costs
 
+It uses Google's Cloud TPU API, which gets no new types: TPU7x (Ironwood) is in GKE (launch/gke.sh).
+
 A TPU costs money until it is deleted, whether or not anything runs on it. Its disks are deleted with it: keep
 datasets and runs in bucket/, which all workers share (TPUs from v5litepod-16 on have several workers and need
 --distributed). The VM's service account must be allowed to write to the bucket. Put secrets into a file of
@@ -38,13 +40,14 @@ answer, 130 Ctrl-C, and those in `status --help`.
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tpu_machine import LauncherError, Tpu, runtime_version
+from tpu_machine import LauncherError, Tpu, check_type, runtime_version
 from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status
 
 COMMANDS = {
@@ -143,6 +146,7 @@ def check_options(options: argparse.Namespace) -> None:
             "list` lists them."
         )
     if options.command in ("create", "babysit"):
+        check_type(options.type)
         if not options.runtime_version:
             runtime_version(options.type)
         if options.valid_until and not re.fullmatch("([0-9]+[smhd])+", options.valid_until):
@@ -155,9 +159,11 @@ def check_options(options: argparse.Namespace) -> None:
                 f"--bucket: got {options.bucket!r}, expected the bucket's name alone, without gs:// or a "
                 "path."
             )
+        options.env_file = os.path.expanduser(options.env_file)
         check_env_file(options.env_file)
     if options.command == "babysit":
-        if options.spot and not options.bucket:
+        is_in_bucket = any(re.match("--?workdir=(gs|s3)://", word) for word in options.arguments)
+        if options.spot and not options.bucket and not is_in_bucket:
             region = options.zone.rpartition("-")[0]
             raise LauncherError(
                 "--bucket: got none with --spot, so the run directory would be deleted with the TPU. Make a "

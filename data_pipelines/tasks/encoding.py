@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.tasks.examples import TaggedExample, TextExample
 from data_pipelines.tasks.labels import NO_TAG
-from data_pipelines.tasks.load import TaggedExample, TextExample
+from data_pipelines.tasks.words import spell_words, word_separator
 from data_pipelines.tokenizers.load import Tokenizer
 
 ENCODE_TEXTS = 1024
@@ -29,7 +30,8 @@ def encode_examples(
     """Token ids of every example, at most `max_length` each, and the number of examples that did not fit.
 
     [CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with the longer of the two truncated first. Tagged words
-    are encoded one by one; the first piece carries the tag, and a word without pieces becomes [UNK]. A
+    are encoded one by one, spelled as in running text (`word_separator`); the first piece carries the tag,
+    and a word without pieces becomes [UNK]. A
     sentence that does not fit is divided between words; only a single word that does not fit is truncated.
 
     Raises:
@@ -78,7 +80,12 @@ def _encode_tagged(
     max_length: int,
 ) -> tuple[list[EncodedExample], int]:
     cls, sep, unk = tokenizer.special.cls, tokenizer.special.sep, tokenizer.special.unk
-    words = iter(tokenizer.encode_batch([word for example in examples for word in example.words]))
+    separator = word_separator(tokenizer)
+    words = iter(
+        tokenizer.encode_batch(
+            [word for example in examples for word in spell_words(example.words, separator)]
+        )
+    )
     room = max_length - 2
     encoded, cut = [], 0
     for index, example in enumerate(examples):

@@ -12,10 +12,11 @@
 TextExample, TaggedExample and Question are examples; EncodedExample and Window hold token ids. The positions
 of an answer are 0 and 0 if the question is impossible or the answer is not completely inside the window.
 
-An example without a label has None, in tagging UNKNOWN for every word. A window also has None if its question
+An example without a label has None, in tagging UNKNOWN for every word. In a split with tags a single word may
+have UNKNOWN, which is neither trained on nor scored. A window also has None if its question
 is possible but has no answer token: there is nothing to learn from it.
 """
 
 TASK_TYPES = ("classification", "regression", "tagging", "question_answering")
 NO_TAG = -1  # of a token that does not begin a word
-UNKNOWN = -2  # tag of every word in a split without tags
+UNKNOWN = -2  # of a word without a tag, and of every word in a split without tags

@@ -1,44 +1,41 @@
 """Load a task's labelled data (classification, regression, tagging or question answering) from TensorFlow
 Datasets or files.
 
-A row that cannot be used is skipped and counted in `TaskData.notes`; an unknown label is an error.
+A row that cannot be used is skipped and counted in `TaskData.notes`; an unknown label is an error. Which
+values mean that there is no label is in label_values.py.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.tasks.datasets import TaskDataset, split_place
+from data_pipelines.tasks.examples import (
+    TaggedExample,
+    TextExample,
+    class_examples,
+    labels_of,
+    number_examples,
+    with_spelled_labels,
+)
 from data_pipelines.tasks.files import read_rows, read_sentences
-from data_pipelines.tasks.labels import TASK_TYPES, UNKNOWN
+from data_pipelines.tasks.label_values import Classes, found_classes, listed_classes
+from data_pipelines.tasks.labels import TASK_TYPES
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
-from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped
+from data_pipelines.tasks.records import Columns, Skipped
 
 SPLITS = ("train", "validation", "test")
 TFDS_PREFIX = "tfds:"
 ALL_LANGUAGES = "all"
 
 
-class TextExample(NamedTuple):
-    """A sentence or a pair of sentences."""
-
-    text: str
-    pair: str | None
-    label: int | float | None  # see data_pipelines/tasks/labels.py
-
-
-class TaggedExample(NamedTuple):
-    """A sentence with one tag per word."""
-
-    words: tuple[str, ...]
-    tags: tuple[int, ...]  # see data_pipelines/tasks/labels.py
-
-
 class TaskData(NamedTuple):
     """A task's examples by split."""
 
     labels: tuple[str, ...]  # () for regression
-    splits: dict[str, list]  # training first, then validation, then test
+    splits: dict[
+        str, list[TextExample] | list[TaggedExample] | list[Question]
+    ]  # training first, then validation, then test
     notes: list[str]  # skipped examples, one sentence per split and reason
 
 
@@ -68,7 +65,22 @@ def load_task(task: dict[str, Any]) -> TaskData:
                 f"config.task: no example is left in {split}, expected some; "
                 f"{'; '.join(skipped.sentences()) or 'it has no rows'}; check its text and label columns"
             )
-    return TaskData(labels, splits, skipped.sentences())
+    absent = _absent(labels, splits["train"]) if task["labels"] and "train" in splits else []
+    return TaskData(labels, splits, skipped.sentences() + absent)
+
+
+def _absent(labels: Sequence[str], examples: Sequence[TextExample] | Sequence[TaggedExample]) -> list[str]:
+    """A sentence for each label that no example has."""
+    found = {
+        label
+        for example in examples
+        for label in (example.tags if isinstance(example, TaggedExample) else [example.label])
+    }
+    return [
+        f"train: no example has the label {label!r} of config.task.labels"
+        for number, label in enumerate(labels)
+        if number not in found
+    ]
 
 
 def _places(task: dict[str, Any], open_dataset: Callable[[str], Any]) -> dict[str, list[tuple[Any, str]]]:
@@ -104,7 +116,21 @@ def _read_questions(task: dict[str, Any], skipped: Skipped) -> dict[str, list[Qu
                 questions[split] += questions_of_dataset(place, name, split, skipped)
             else:
                 questions[split] += read_squad_file(place, split, skipped)
+        if split != "train":
+            _check_ids(split, questions[split])
     return questions
+
+
+def _check_ids(split: str, questions: Sequence[Question]) -> None:
+    """Raises ValueError if two files of a split have an id in common: predictions are keyed by it."""
+    counts = Counter(question.id for question in questions)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"config.task.{split}: got {len(twice)} ids of questions that two of its files have, such as "
+            f"{twice[0]!r}, expected each once, since predictions are keyed by it; evaluate one file at a "
+            "time, or correct the data"
+        )
 
 
 def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, ...], dict[str, list]]:
@@ -127,9 +153,14 @@ def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, .
             else:
                 read = read_sentences if tagging else read_rows
                 records[split] += read(place, file_columns, split, skipped)
-    labels = _labels(task, datasets, records)
-    return labels, {
-        split: list(_examples(split, rows, task["kind"], labels, skipped)) for split, rows in records.items()
+    if task["kind"] == "regression":
+        return (), {split: list(number_examples(split, rows, skipped)) for split, rows in records.items()}
+    records = {split: [with_spelled_labels(row) for row in rows] for split, rows in records.items()}
+    classes = _classes(task, datasets, records)
+    is_listed = bool(task["labels"])
+    return classes.names, {
+        split: list(class_examples(split, rows, classes, skipped, is_listed=is_listed))
+        for split, rows in records.items()
     }
 
 
@@ -157,8 +188,7 @@ def _check(task: dict[str, Any]) -> None:
         raise ValueError(
             f"config.task.labels: got {tuple(task['labels'])!r}, expected () for regression (numbers)"
         )
-    if len(set(task["labels"])) != len(task["labels"]):
-        raise ValueError(f"config.task.labels: got {tuple(task['labels'])!r}, expected each label once")
+    _listed(task)
     if task["kind"] == "tagging" and task["pair"]:
         raise ValueError(
             f"config.task.pair: got {task['pair']!r}, expected '' for tagging, which takes single sentences"
@@ -177,98 +207,24 @@ def _check(task: dict[str, Any]) -> None:
             )
 
 
-def _labels(
-    task: dict[str, Any], datasets: Sequence[TaskDataset], records: dict[str, list]
-) -> tuple[str, ...]:
-    """The labels of the task in the order of their indices."""
-    if task["kind"] == "regression":
-        return ()
+def _listed(task: dict[str, Any]) -> Classes:
+    return listed_classes([str(label) for label in task["labels"]], tagging=task["kind"] == "tagging")
+
+
+def _classes(task: dict[str, Any], datasets: Sequence[TaskDataset], records: dict[str, list]) -> Classes:
+    """The classes or tags of the task; the labels of `records` are spelled."""
+    tagging = task["kind"] == "tagging"
     if task["labels"]:
-        return tuple(task["labels"])
+        return _listed(task)
     of_dataset = next((dataset.labels for dataset in datasets if dataset.labels), ())
     if of_dataset:
-        return of_dataset
+        return listed_classes(of_dataset, tagging=tagging)
     if "train" not in records:
         raise ValueError(
             "config.task.labels: got () without a training split to collect them from, expected the labels"
         )
-    values = {
-        _spelling(label, row.where)
-        for row in records["train"]
-        for label in (row.tags if isinstance(row, Sentence) else [row.label])
-        if label is not None
+    counts = {
+        split: Counter(label for row in rows for label in labels_of(row) if label is not None)
+        for split, rows in records.items()
     }
-    are_numbers = all(value.isdecimal() for value in values)
-    return tuple(sorted(values, key=lambda value: (int(value), value) if are_numbers else value))
-
-
-def _examples(
-    split: str, records: list, task_type: str, labels: tuple[str, ...], skipped: Skipped
-) -> Iterator:
-    """The examples of a split with labels as numbers; incomplete ones are counted and skipped."""
-    numbers = {label: number for number, label in enumerate(labels)}
-    all_labels = (
-        label for row in records for label in (row.tags if isinstance(row, Sentence) else [row.label])
-    )
-    is_labelled = any(label is not None for label in all_labels)
-    if split == "train" and records and not is_labelled:
-        raise ValueError(
-            f"{records[0].where}: no label, and none in the rest of the training split; expected them in "
-            "config.task.label"
-        )
-    for row in records:
-        if task_type == "tagging":
-            texts, found = row.words, row.tags
-        else:
-            texts, found = [text.strip() for text in (row.text, row.pair) if text is not None], [row.label]
-        # Predictions for a split without labels are identified by position, so nothing is skipped there.
-        if is_labelled and (not texts or not all(texts)):
-            reason = "an empty word" if task_type == "tagging" and texts else "an empty text"
-            skipped.add(split, reason, row.where)
-        elif is_labelled and None in found:
-            skipped.add(split, "a missing label", row.where)
-        elif task_type == "tagging":
-            tags = [
-                numbers[_known(tag, numbers, row.place(at))] if is_labelled else UNKNOWN
-                for at, tag in enumerate(found)
-            ]
-            yield TaggedExample(tuple(texts), tuple(tags))
-        elif not is_labelled:
-            yield TextExample(row.text, row.pair, None)
-        elif task_type == "regression":
-            yield TextExample(row.text, row.pair, _number(row))
-        else:
-            yield TextExample(row.text, row.pair, numbers[_known(row.label, numbers, row.where)])
-
-
-def _spelling(label: Any, where: str) -> str:
-    """A label from JSON or a dataset, spelled as in config.task.labels."""
-    if isinstance(label, (list, dict)):
-        raise ValueError(
-            f"{where}: label is a {type(label).__name__}, expected a string or number; check "
-            "config.task.label"
-        )
-    return label if isinstance(label, str) else str(label).lower() if isinstance(label, bool) else str(label)
-
-
-def _known(label: Any, labels: dict[str, int], where: str) -> str:
-    spelling = _spelling(label, where)
-    if spelling not in labels:
-        raise ValueError(
-            f"{where}: label {spelling!r}, expected one of {', '.join(map(repr, labels))}; correct the "
-            "data, name its column in config.task.label, or list every label in config.task.labels"
-        )
-    return spelling
-
-
-def _number(row: Row) -> float:
-    try:
-        number = float(row.label) if not isinstance(row.label, bool) else math.nan
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"{row.where}: label {row.label!r}, expected a finite number for regression; correct the data, "
-            "name its column in config.task.label, or change config.task.kind"
-        )
-    return number
+    return found_classes(counts, tagging=tagging)

@@ -4,30 +4,20 @@ An answer that is not at its stated position is searched for in the rest of its 
 questions that cannot be used, are counted.
 """
 
-import json
 import re
+import unicodedata
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.tasks.datasets import TaskDataset
-from data_pipelines.tasks.files import check_is_file, read_text
 from data_pipelines.tasks.records import Columns, Skipped, as_text
+from data_pipelines.tasks.squad_files import FORMAT, Record, squad_records
+from data_pipelines.tasks.text_files import check_is_file
 
 QUESTION_COLUMNS = Columns("question", "context", "answers")  # the features of squad/v1.1 and squad/v2.0
-FORMAT = (
-    'SQuAD\'s format is {"data": [{"paragraphs": [{"context": TEXT, "qas": [{"id": TEXT, "question": TEXT, '
-    '"answers": [{"text": TEXT, "answer_start": NUMBER}]}]}]}]}, with "is_impossible" beside "answers" in '
-    "v2.0"
-)
-TYPE_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    int: "a whole number",
-    bool: "true or false",
-}
 
 
 class Question(NamedTuple):
@@ -47,17 +37,6 @@ class Question(NamedTuple):
     is_labelled: bool  # False for all questions of a split without answers
 
 
-class _Record(NamedTuple):
-    """A question as its source has it."""
-
-    where: str
-    id: str
-    question: str
-    context: str
-    answers: list[tuple[str, int]]  # text and start; [] if the source has none
-    is_impossible: bool
-
-
 def read_squad_file(path: str, split: str, skipped: Skipped) -> list[Question]:
     """The questions of a file in SQuAD's format, plain or .gz; only the split "test" may lack every answer.
 
@@ -67,7 +46,7 @@ def read_squad_file(path: str, split: str, skipped: Skipped) -> list[Question]:
       FileNotFoundError: no such file.
     """
     check_is_file(path)
-    questions = _questions(list(_file_records(path)), split, skipped)
+    questions = _questions(squad_records(path), split, skipped)
     if split != "test" and questions and not questions[0].is_labelled:
         raise ValueError(
             f"{path}: no question has an answer, expected some; only a file to test on may have none. "
@@ -106,80 +85,25 @@ def questions_of_dataset(dataset: TaskDataset, name: str, split: str, skipped: S
     return questions
 
 
-def _file_records(path: str) -> Iterator[_Record]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}), expected a whole file in SQuAD's format; "
-            "fetch it again"
-        ) from error
-    for article_at, article in enumerate(_field(content, "data", list, path)):
-        article_place = f"{path}: data[{article_at}]"
-        for paragraph_at, paragraph in enumerate(_field(article, "paragraphs", list, article_place)):
-            place = f"{article_place}.paragraphs[{paragraph_at}]"
-            context = _field(paragraph, "context", str, place)
-            for at, question in enumerate(_field(paragraph, "qas", list, place)):
-                yield _file_record(question, context, f"{place}.qas[{at}]")
-
-
-def _file_record(question: Any, context: str, where: str) -> _Record:
-    answers = []
-    for at, answer in enumerate(_field(question, "answers", list, where) if "answers" in question else []):
-        place = f"{where}.answers[{at}]"
-        answers.append((_field(answer, "text", str, place), _field(answer, "answer_start", int, place)))
-    return _Record(
-        where,
-        _field(question, "id", str, where),
-        _field(question, "question", str, where),
-        context,
-        answers,
-        "is_impossible" in question and _field(question, "is_impossible", bool, where),
-    )
-
-
-def _field(record: Any, key: str, expected_type: type, where: str) -> Any:
-    """The value of `key`, which must have exactly this type."""
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{where}: got {_type_name(record)}, expected an object with the field {key!r}. {FORMAT}"
-        )
-    if key not in record:
-        raise ValueError(
-            f"{where}: no field {key!r}, found {', '.join(map(repr, record)) or 'no fields'}. {FORMAT}"
-        )
-    value = record[key]
-    if type(value) is not expected_type:
-        expected = TYPE_NAMES[expected_type]
-        raise ValueError(f"{where}: {key!r} is {_type_name(value)}, expected {expected}. {FORMAT}")
-    return as_text(value, key, where) if expected_type is str else value
-
-
-def _type_name(value: Any) -> str:
-    if value is None:
-        return "null"
-    return TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
-
-
-def _dataset_records(dataset: TaskDataset, name: str) -> Iterator[_Record]:
+def _dataset_records(dataset: TaskDataset, name: str) -> Iterator[Record]:
     columns = dataset.columns
     for where, example in dataset.examples(name):
-        texts = {key: as_text(example[key], key, where) for key in ("id", columns.text, columns.pair)}
-        answers = example[columns.label]
-        yield _Record(
+        name, answers = example["id"], example[columns.label]
+        yield Record(
             where,
-            texts["id"],
-            texts[columns.text],
-            texts[columns.pair],
+            str(name) if isinstance(name, np.integer) else as_text(name, "id", where),
+            as_text(example[columns.text], columns.text, where),
+            as_text(example[columns.pair], columns.pair, where),
             [
                 (as_text(text, columns.label, where), int(at))
                 for text, at in zip(answers["text"], answers["answer_start"], strict=True)
+                if text  # an empty one is none, as in files
             ],
             "is_impossible" in example and bool(example["is_impossible"]),
         )
 
 
-def _questions(records: list[_Record], split: str, skipped: Skipped) -> list[Question]:
+def _questions(records: list[Record], split: str, skipped: Skipped) -> list[Question]:
     """The usable questions; the others are counted in `skipped`."""
     places: dict[str, str] = {}
     for record in records:
@@ -212,6 +136,10 @@ def _questions(records: list[_Record], split: str, skipped: Skipped) -> list[Que
         elif not record.question.strip() or not record.context.strip():
             skipped.add(split, "an empty text", record.where)
         elif record.is_impossible:
+            if record.is_taken_for_impossible:
+                skipped.keep(
+                    split, "an empty list of answers, taken for no answer in its context", record.where
+                )
             questions.append(question)
         elif not record.answers:
             skipped.add(split, "a missing label", record.where)
@@ -220,7 +148,7 @@ def _questions(records: list[_Record], split: str, skipped: Skipped) -> list[Que
     return questions
 
 
-def _with_answer(question: Question, record: _Record, split: str, skipped: Skipped) -> list[Question]:
+def _with_answer(question: Question, record: Record, split: str, skipped: Skipped) -> list[Question]:
     """The question with the first of its answers that is in the context; [] if none is, in training."""
     places = [_place(record.context, text, start) for text, start in record.answers]
     found = next((place for place in places if place is not None), None)
@@ -237,7 +165,7 @@ def _place(context: str, text: str, stated: int) -> tuple[int, int] | None:
     """Start and end of `text` in `context`, None if it is not there.
 
     At `stated`, else the nearest occurrence, else the nearest that differs only in letter case and white
-    space.
+    space, else the nearest in another Unicode form.
     """
     if not text.strip():
         return None
@@ -249,4 +177,28 @@ def _place(context: str, text: str, stated: int) -> tuple[int, int] | None:
         found = [match.span(1) for match in re.finditer(f"(?=({pattern}))", context, flags)]
         if found:
             return min(found, key=lambda span: abs(span[0] - stated))
-    return None
+    letters, spans = _compatible(context)
+    wanted = _compatible(text)[0].strip()
+    found = [
+        (spans[match.start()][0], spans[match.start() + len(wanted) - 1][1])
+        for match in re.finditer(f"(?={re.escape(wanted)})", letters)
+    ]
+    return min(found, key=lambda span: abs(span[0] - stated), default=None)
+
+
+def _compatible(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """`text` as NFKC without letter case, one space for each run of white space, and the span in `text` of
+    each of these letters."""
+    starts = [at for at, letter in enumerate(text) if not _belongs_to_letter_before(letter)]
+    letters, spans = [], []
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        for letter in unicodedata.normalize("NFKC", text[start:end]).casefold():
+            if not (letter.isspace() and letters and letters[-1] == " "):
+                letters.append(" " if letter.isspace() else letter)
+                spans.append((start, end))
+    return "".join(letters), spans
+
+
+def _belongs_to_letter_before(letter: str) -> bool:
+    """Whether it is a combining mark, or a vowel or final consonant of a decomposed Korean syllable."""
+    return unicodedata.combining(letter) > 0 or "\u1160" <= letter <= "\u11ff"

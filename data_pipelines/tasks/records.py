@@ -1,6 +1,7 @@
 """Labelled rows and sentences as their source spells them, before labels become numbers, and counts of
 skipped ones."""
 
+import math
 from typing import Any, NamedTuple
 
 
@@ -77,7 +78,7 @@ def as_text(value: Any, column: str, where: str) -> str:
         raise ValueError(
             f"{where}: {column!r} is not valid UTF-8 ({error}); convert or correct the data"
         ) from error
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # json.dumps writes NaN for none
         return ""
     raise ValueError(
         f"{where}: {column!r} is a {type(value).__name__}, expected a string; name the one that holds the "

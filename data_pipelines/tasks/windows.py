@@ -29,6 +29,14 @@ class Window(NamedTuple):
     is_max_context: np.ndarray  # bool [m], whether this window has the most context around a token
 
 
+class Windows(NamedTuple):
+    """The windows of questions, and how many questions do not fit."""
+
+    windows: list[Window]
+    num_cut: int  # questions that lost their end
+    num_outside: int  # questions whose answer is not completely inside any window
+
+
 class _Context(NamedTuple):
     ids: list[int]
     offsets: np.ndarray  # int32, one span per token
@@ -41,7 +49,7 @@ def encode_questions(
     max_length: int,
     max_query_length: int,
     doc_stride: int,
-) -> list[Window]:
+) -> Windows:
     """The windows of all questions in order, at least one each, of at most `max_length` ids.
 
     A question keeps its first `max_query_length` tokens. A window takes as much of the context as fits; the
@@ -62,14 +70,16 @@ def encode_questions(
     contexts = _encode(tokenizer.encode_with_offsets, [question.context for question in questions])
     queries = _encode(tokenizer.encode_batch, [question.question for question in questions])
     cls, sep = tokenizer.special.cls, tokenizer.special.sep
-    windows = []
+    windows, num_cut, num_outside = [], 0, 0
     for example, question in enumerate(questions):
-        context = _Context(*contexts[question.context])
-        start = [cls, *queries[question.question][:max_query_length], sep]
+        context, query = _Context(*contexts[question.context]), queries[question.question]
+        start = [cls, *query[:max_query_length], sep]
         answer = _answer_tokens(question, context.offsets)
         has_label = answer is not None or question.is_impossible
         parts = list(_parts(len(context.ids), max_length - len(start) - 1, doc_stride))
         best = _max_context(len(context.ids), parts)
+        num_cut += len(query) > max_query_length
+        num_outside += question.start is not None and not any(_holds(part, answer) for part in parts)
         for number, part in enumerate(parts):
             windows.append(
                 Window(
@@ -81,7 +91,7 @@ def encode_questions(
                     best[part] == number,
                 )
             )
-    return windows
+    return Windows(windows, num_cut, num_outside)
 
 
 def _encode(encode: Callable[[list[str]], list], texts: Sequence[str]) -> dict[str, Any]:
@@ -116,9 +126,14 @@ def _answer_tokens(question: Question, offsets: np.ndarray) -> tuple[int, int] |
     return (int(tokens[0]), int(tokens[-1])) if len(tokens) else None
 
 
+def _holds(part: slice, answer: tuple[int, int] | None) -> bool:
+    """Whether the tokens of an answer are all in a window; False if it has none."""
+    return answer is not None and part.start <= answer[0] and answer[1] < part.stop
+
+
 def _label(answer: tuple[int, int] | None, part: slice, first: int, is_impossible: bool) -> np.ndarray:
     start = end = 0
-    if answer is not None and part.start <= answer[0] and answer[1] < part.stop:
+    if _holds(part, answer):
         start, end = (token - part.start + first for token in answer)
     return np.array([start, end, is_impossible], np.int32)
 

@@ -36,6 +36,10 @@ SPELLINGS = {
 LONGEST_WORD = 100  # characters of a word that BERT's WordPiece still splits; a longer one is [UNK]
 
 
+class LetterCaseError(ValueError):
+    """A vocab.txt of unknown letter case; the message names the file that can specify it."""
+
+
 def adopt_tokenizer(
     source: str | os.PathLike, directory: str | os.PathLike, *, lowercase: bool | None
 ) -> None:
@@ -52,8 +56,8 @@ def adopt_tokenizer(
     Raises:
       FileNotFoundError: no such source, or nothing in it.
       FileExistsError: `directory` holds something else.
-      ValueError: a vocabulary that lacks one of the five special tokens, a file of another form, or
-        `lowercase` missing, or given where the source specifies it.
+      LetterCaseError: `lowercase` is missing. ValueError: it is given where the source specifies it, a
+        vocabulary lacks one of the five special tokens, or a file has another form.
     """
     source, target = Path(source), Path(directory)
     if not source.exists():
@@ -130,7 +134,8 @@ def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())
     except Exception as error:  # the library raises plain Exception
         raise ValueError(
-            f"{vocabulary}: not a tokenizer.json of the library tokenizers ({error}); check the path"
+            f"{vocabulary}: not a tokenizer.json of the library tokenizers {tokenizers.__version__} "
+            f"({error}); check the path, or install a newer version of the library"
         ) from error
     special = _find_special(tokenizer, config, vocabulary)
     meta = {
@@ -147,8 +152,12 @@ def _read_configs(directory: Path) -> dict[str, Any]:
     """The CONFIG_FILES of a directory in one, {} if it has none."""
     config: dict[str, Any] = {}
     for name in reversed(CONFIG_FILES):
-        if (directory / name).is_file():
-            config |= json.loads((directory / name).read_text(encoding="utf-8"))
+        path = directory / name
+        if path.is_file():
+            try:
+                config |= json.loads(path.read_text(encoding="utf-8"))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ValueError(f"{path}: not a JSON object ({error}); restore the file") from error
     return config
 
 
@@ -157,9 +166,14 @@ def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bo
     must agree."""
     configured = config.get("do_lower_case")
     if lowercase is None and configured is None:
+        raise LetterCaseError(
+            f"{vocabulary}: a list of pieces does not tell whether text is lower-cased. Put "
+            '{"do_lower_case": true} (an uncased vocabulary) or {"do_lower_case": false} (a cased one) into '
+            f"{vocabulary.parent / CONFIG_FILES[0]}"
+        )
+    if configured not in (None, True, False):
         raise ValueError(
-            f"{vocabulary}: a list of pieces does not tell whether text is lower-cased; pass --lowercase for "
-            "an uncased vocabulary, --no-lowercase for a cased one"
+            f"{vocabulary.parent / CONFIG_FILES[0]}: do_lower_case is {configured!r}, expected true or false"
         )
     if None not in (lowercase, configured) and lowercase != configured:
         raise ValueError(
@@ -172,7 +186,7 @@ def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bo
 def _wordpiece(vocabulary: Path, config: Mapping[str, Any], lowercase: bool) -> bytes:
     """The tokenizer.json of BERT's tokenizer for a vocab.txt: one piece a line, ids from 0."""
     try:
-        lines = vocabulary.read_text(encoding="utf-8").split("\n")
+        lines = vocabulary.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{vocabulary}: got a file that is not UTF-8 ({error}), expected a vocab.txt, one piece a line; "
@@ -216,7 +230,7 @@ def _names(config: Mapping[str, Any], pieces: Mapping[str, int], vocabulary: Pat
     for role, usual in SPELLINGS.items():
         configured = config.get(f"{role}_token")
         if isinstance(configured, dict):
-            configured = configured["content"]
+            configured = configured.get("content")
         tried = usual if configured is None else (configured,)
         found = [name for name in tried if name in pieces]
         if len(found) != 1:

@@ -7,6 +7,7 @@ spells a special token ("[MASK]") gets ordinary pieces.
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import tokenizers
 from data_pipelines.tokenizers.directory import SpecialIds, check_fingerprint, load_meta, read_model
 
 FORMAT = "tokenizers"
+HIDDEN = secrets.token_hex(16)  # before the names of special tokens, which text must not spell
 SPACE_MARKS = ("▁", "Ġ")  # how a piece spells a space: in SentencePiece, and in byte-level BPE
 
 
@@ -49,9 +51,7 @@ class HuggingFaceTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] or [SEP]; an empty text gives an empty list."""
-        encodings = self._encoder.encode_batch_fast(
-            [_without_nul(text) for text in texts], add_special_tokens=False
-        )
+        encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
@@ -60,9 +60,7 @@ class HuggingFaceTokenizer:
         A span excludes the white space before its piece, so that of "▁" alone is empty. Pieces that are bytes
         have the span of their character.
         """
-        encodings = self._encoder.encode_batch(
-            [_without_nul(text) for text in texts], add_special_tokens=False
-        )
+        encodings = self._encoder.encode_batch(list(texts), add_special_tokens=False)
         return [
             (encoding.ids, _spans(text, encoding)) for text, encoding in zip(texts, encodings, strict=True)
         ]
@@ -75,16 +73,16 @@ class HuggingFaceTokenizer:
                 raise ValueError(f"decode: got id {i}, expected 0 to {self.num_pieces - 1} (num_pieces - 1)")
         left_out = set(self.special) - {self.special.unk}
         text = self._encoder.decode([i for i in ids if i not in left_out], skip_special_tokens=False)
-        return _without_nul(text)  # which `_make_encoder` puts into the names of other special tokens
+        return text.replace(HIDDEN, "")  # of other special tokens
 
     def pieces(self, text: str) -> list[str]:
         """The pieces of `text`, for people to read."""
-        return self._encoder.encode(_without_nul(text), add_special_tokens=False).tokens
+        return self._encoder.encode(text, add_special_tokens=False).tokens
 
     def vocabulary(self) -> list[str]:
         """The spelling of every id, "" for an id without a piece."""
         vocabulary = self._encoder.get_vocab(with_added_tokens=True)
-        spellings = {number: _without_nul(piece) for piece, number in vocabulary.items()}
+        spellings = {number: piece.removeprefix(HIDDEN) for piece, number in vocabulary.items()}
         return [spellings.get(number, "") for number in range(self.num_pieces)]
 
 
@@ -98,26 +96,15 @@ def fingerprint_of(model_bytes: bytes, special_ids: Mapping[str, int]) -> str:
     return hashlib.sha256(model_bytes + b"\0" + json.dumps(special_ids, sort_keys=True).encode()).hexdigest()
 
 
-def _without_nul(text: str) -> str:
-    """`text` without NUL, which marks names in `_make_encoder`; BERT's normalisation drops it too."""
-    return text.replace("\0", "")
-
-
 def _spans(text: str, encoding: tokenizers.Encoding) -> np.ndarray:
     """int32 [n, 2]: the spans in `text` of an encoding's pieces, without the white space before them."""
-    clean = _without_nul(text)
     spans = []
     for piece, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
-        covered = clean[start:end]
+        covered = text[start:end]
         start += len(covered) - len(covered.lstrip())
         # A space that the tokenizer puts before the text, where it is a separate piece, claims the first
         # character of the first word.
         spans.append((start, start if piece in SPACE_MARKS and covered != piece else end))
-    if clean != text:
-        places = [at for at, character in enumerate(text) if character != "\0"] + [len(text)]
-        spans = [
-            (places[start], places[end - 1] + 1 if end > start else places[start]) for start, end in spans
-        ]
     return np.array(spans, np.int32).reshape(-1, 2)
 
 
@@ -125,25 +112,28 @@ def _make_encoder(model_bytes: bytes, special: SpecialIds) -> tokenizers.Tokeniz
     """The tokenizer of a tokenizer.json that neither truncates nor pads, and keeps special ids out of text.
 
     `encode_special_tokens` alone is not enough: it only stops the search for special tokens that precedes the
-    model. A model with "[CLS]" among its own pieces (Unigram as in DeBERTaV3) still finds it. So special
-    tokens get names with a NUL, which `_without_nul` keeps out of the text. A model looks its unknown piece
-    up by name; that one stays.
+    model. A model with "[CLS]" among its own pieces (Unigram as in DeBERTaV3) still finds it. So the names of
+    special tokens start with HIDDEN, which no text can know. A model looks its unknown piece up by name; that
+    one stays.
     """
     described = json.loads(model_bytes) | {"truncation": None, "padding": None, "post_processor": None}
+    described.setdefault("added_tokens", [])
     model = described["model"]
+    if "dropout" in model:  # chance in training by others; the same text must have the same ids here
+        model["dropout"] = None
     hidden = {token["id"] for token in described["added_tokens"] if token["special"]} | set(special)
     if model.get("unk_token") is not None:  # Unigram refers to it by number
         hidden.discard(special.unk)
     for token in described["added_tokens"]:
         if token["id"] in hidden:
-            token |= {"content": "\0" + token["content"], "normalized": False}
+            token |= {"content": HIDDEN + token["content"], "normalized": False}
     if isinstance(model["vocab"], dict):
         model["vocab"] = {
-            "\0" + piece if number in hidden else piece: number for piece, number in model["vocab"].items()
+            HIDDEN + piece if number in hidden else piece: number for piece, number in model["vocab"].items()
         }
     else:
         model["vocab"] = [
-            ["\0" + piece if number in hidden else piece, score]
+            [HIDDEN + piece if number in hidden else piece, score]
             for number, (piece, score) in enumerate(model["vocab"])
         ]
     encoder = tokenizers.Tokenizer.from_str(json.dumps(described))

@@ -6,6 +6,7 @@ them (a document that spells "[MASK]" gets ordinary pieces), except that unseen 
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,12 @@ from data_pipelines.tokenizers.spans import normalized_spans
 
 FORMAT = "sentencepiece"
 SPECIAL = SpecialIds(pad=0, cls=1, sep=2, unk=3, mask=4)
-NORMALIZATIONS = ("nfkc", "nfkc_lowercase", "identity")
+NORMALIZATIONS = ("nfkc", "nfkc_lowercase", "nfkc_visible", "nfkc_visible_lowercase", "identity")
+# What "nfkc_visible" removes: soft hyphens, zero-width spaces, word joiners, marks of the direction of text,
+# byte order marks. Joiners (U+200C, U+200D) stay, since Persian, Hindi and emoji need them. A regular
+# expression for Python's `re` and for the library `tokenizers` alike.
+INVISIBLE = "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
+_INVISIBLE = re.compile(INVISIBLE)
 VOCAB_MULTIPLE = 128  # embedding rows are padded to it; ids from num_pieces on are never produced
 
 
@@ -33,9 +39,11 @@ def normalize_text(text: str, normalization: str) -> str:
 
 def _normal_form(text: str, normalization: str) -> str:
     """Unicode normal form and letter case by `normalization`; white space is unchanged."""
+    if normalization.startswith("nfkc_visible"):
+        text = _INVISIBLE.sub("", text)
     if normalization != "identity":
         text = unicodedata.normalize("NFKC", text)
-    if normalization == "nfkc_lowercase":
+    if normalization.endswith("_lowercase"):
         # `lower` alone depends on context: a Σ that ends a word becomes ς. No other implementation of this
         # normalisation, such as the exported tokenizer's, does that, so every Σ becomes σ here.
         text = unicodedata.normalize("NFKC", text.replace("Σ", "σ").lower())

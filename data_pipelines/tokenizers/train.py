@@ -11,6 +11,7 @@ from sentencepiece import sentencepiece_model_pb2
 from data_pipelines.tokenizers.directory import (
     META_FILE,
     MODEL_FILES,
+    SpecialIds,
     check_free,
     format_of,
     meta_bytes,
@@ -29,6 +30,10 @@ MODEL_TYPES = ("unigram", "bpe")
 MAX_LINE_BYTES = 4000  # SentencePiece silently drops training lines above 4192 bytes
 SCORE_STEPS = 64  # scores of a Unigram model are multiples of 1/64: see `_round_scores`
 TRAINING_THREADS = 4  # fixed, since the model's bytes depend on it
+UNKNOWN_SIGN = "▅"  # SentencePiece's sign for unknown characters; it silently drops lines that hold it
+NO_PIECE = "\0"  # a character that SentencePiece puts into no piece
+SPECIAL_PIECES = SpecialIds(pad="[PAD]", cls="[CLS]", sep="[SEP]", unk="[UNK]", mask="[MASK]")
+BYTE_PIECE = "<0x[0-9A-F]{2}>"  # of byte_fallback
 
 
 def train_tokenizer(
@@ -64,7 +69,7 @@ def train_tokenizer(
     existing = _existing(target, options)
     if existing is not None:
         return existing
-    model_bytes = _train_model(_training_lines(documents, normalization, max_training_chars), options)
+    model_bytes = _train_model(_training_lines(documents, options), options)
     tokenizer = SentencePieceTokenizer(directory, model_bytes, normalization)
     meta = {
         "kind": FORMAT,
@@ -134,13 +139,20 @@ def _existing(directory: Path, options: dict) -> SentencePieceTokenizer | None:
     return SentencePieceTokenizer.load(str(directory))
 
 
-def _training_lines(documents: Iterable[str], normalization: str, max_chars: int) -> Iterator[str]:
-    """Normalised lines of at most MAX_LINE_BYTES, in order, from the first `max_chars` characters."""
-    left = max_chars
+def _training_lines(documents: Iterable[str], options: dict) -> Iterator[str]:
+    """Normalised lines of at most MAX_LINE_BYTES, in order, from the first `max_training_chars` characters.
+
+    SentencePiece must not drop a line, nor the letters of "[MASK]" in the text, which it would cut out.
+    """
+    names = "|".join([*map(re.escape, SPECIAL_PIECES), *([BYTE_PIECE] if options["byte_fallback"] else [])])
+    special = re.compile(f"(?:{names})")
+    left = options["max_training_chars"]
     for document in documents:
         text = document[:left]
         left -= len(text)
-        yield from split_at_spaces(normalize_text(text, normalization), MAX_LINE_BYTES)
+        normal = normalize_text(text, options["normalization"]).replace(UNKNOWN_SIGN, NO_PIECE)
+        normal = special.sub(lambda found: found[0][0] + NO_PIECE + found[0][1:], normal)
+        yield from split_at_spaces(normal, MAX_LINE_BYTES)
         if left <= 0:
             return
 
@@ -194,11 +206,11 @@ def _train_model(lines: Iterator[str], options: dict) -> bytes:
             bos_id=SPECIAL.cls,
             eos_id=SPECIAL.sep,
             unk_id=SPECIAL.unk,
-            pad_piece="[PAD]",
-            bos_piece="[CLS]",
-            eos_piece="[SEP]",
-            unk_piece="[UNK]",
-            control_symbols=["[MASK]"],
+            pad_piece=SPECIAL_PIECES.pad,
+            bos_piece=SPECIAL_PIECES.cls,
+            eos_piece=SPECIAL_PIECES.sep,
+            unk_piece=SPECIAL_PIECES.unk,
+            control_symbols=[SPECIAL_PIECES.mask],
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -224,7 +236,7 @@ def _round_scores(model_bytes: bytes) -> bytes:
 
 
 def _raise_vocabulary_error(error: RuntimeError, vocab_size: int) -> None:
-    """Raise `error`, as a ValueError with advice if it is about the vocabulary size."""
+    """Raise `error` as a ValueError, with advice if it is about the vocabulary size."""
     message = str(error)
     too_high = re.search(r"Vocabulary size too high.*value <= (\d+)", message)
     if too_high:
@@ -238,4 +250,7 @@ def _raise_vocabulary_error(error: RuntimeError, vocab_size: int) -> None:
             f"vocab_size: got {vocab_size}, but the text has so many different characters that at least "
             f"{too_small[1]} pieces are needed; ask for more, or lower character_coverage"
         ) from error
-    raise error
+    raise ValueError(
+        f"SentencePiece cannot train on this text ({message.strip()}); check the input files, and that they "
+        "hold more than white space and U+2581"
+    ) from error

@@ -38,14 +38,15 @@ class DetectionHead(torch.nn.Module):
         return self.classifier(torch.nn.functional.gelu(self.dense(hidden)))[..., 0]
 
 
-def make_torch_deberta(model: PretrainingConfig) -> TorchModels:
+def make_torch_deberta(model: PretrainingConfig, *, device: str = "cpu") -> TorchModels:
     """Generator and discriminator of `model`'s shape, with fresh weights, in training mode."""
     torch.manual_seed(0)
-    generator = transformers.DebertaV2ForMaskedLM(_config(model.generator)).train()
+    generator = transformers.DebertaV2ForMaskedLM(_config(model.generator)).train().to(device)
     discriminator = transformers.DebertaV2Model(_config(model.discriminator)).train()
-    head = DetectionHead(discriminator.config)
+    head = DetectionHead(discriminator.config).to(device)
     words = generator.deberta.embeddings.word_embeddings
     discriminator.embeddings.word_embeddings = DisentangledEmbedding(words)
+    discriminator.to(device)
 
     def generate(ids, attention_mask, positions):
         hidden = generator.deberta(ids, attention_mask=attention_mask).last_hidden_state

@@ -7,11 +7,17 @@ from electra_jax.benchmarks.torch_step import TorchModels, gather_positions, uni
 from electra_jax.models.config import EncoderConfig, PretrainingConfig
 
 
-def make_torch_electra(model: PretrainingConfig) -> TorchModels:
-    """Generator and discriminator of `model`'s shape, with fresh weights, in training mode."""
+def make_torch_electra(
+    model: PretrainingConfig, *, device: str = "cpu", attention: str | None = None
+) -> TorchModels:
+    """Generator and discriminator of `model`'s shape, with fresh weights, in training mode.
+
+    `attention` is an implementation of `transformers`, "eager" or "sdpa"; None is its default.
+    """
     torch.manual_seed(0)
-    generator = transformers.ElectraForMaskedLM(_config(model.generator)).train()
-    discriminator = transformers.ElectraForPreTraining(_config(model.discriminator)).train()
+    generator = transformers.ElectraForMaskedLM(_config(model.generator, attention)).train().to(device)
+    discriminator = transformers.ElectraForPreTraining(_config(model.discriminator, attention))
+    discriminator = discriminator.train().to(device)
     discriminator.electra.embeddings = generator.electra.embeddings
 
     def generate(ids, attention_mask, positions):
@@ -27,7 +33,7 @@ def make_torch_electra(model: PretrainingConfig) -> TorchModels:
     )
 
 
-def _config(encoder: EncoderConfig) -> transformers.ElectraConfig:
+def _config(encoder: EncoderConfig, attention: str | None) -> transformers.ElectraConfig:
     return transformers.ElectraConfig(
         vocab_size=encoder.vocab_size,
         embedding_size=encoder.embedding_size,
@@ -40,4 +46,5 @@ def _config(encoder: EncoderConfig) -> transformers.ElectraConfig:
         hidden_dropout_prob=encoder.hidden_dropout,
         attention_probs_dropout_prob=encoder.attention_dropout,
         layer_norm_eps=encoder.layer_norm_epsilon,
+        **({} if attention is None else {"attn_implementation": attention}),
     )

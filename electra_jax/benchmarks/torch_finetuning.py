@@ -102,7 +102,7 @@ def finetune_in_torch(
       FloatingPointError: a training diverged.
     """
     description = Path(directory) / "config.json"
-    if not description.is_file() or "model_type" not in json.loads(description.read_text()):
+    if not description.is_file() or "model_type" not in json.loads(description.read_text(encoding="utf-8")):
         raise ValueError(
             f"--init_from={directory}: got no {description} of a Hugging Face model, expected one. Export "
             "the run: python -m electra_jax.convert export."
@@ -137,7 +137,7 @@ def read_results(workdir: Path) -> list[Result]:
         raise FileNotFoundError(
             f"{workdir}: there is no {RESULTS_FILE}, expected the --workdir of a fine-tuning run."
         )
-    return [Result(**one) for one in json.loads(path.read_text())]
+    return [Result(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[Result]:

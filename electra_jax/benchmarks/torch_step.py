@@ -26,6 +26,15 @@ class TorchModels(NamedTuple):
     # Parameters by update. One group: a joint update; two: the generator's, then the discriminator's.
     groups: list[list[torch.nn.Parameter]]
 
+    @property
+    def device(self) -> torch.device:
+        return self.groups[0][0].device
+
+
+def compile_models(models: TorchModels) -> TorchModels:
+    """The same models, whose functions torch.compile compiles at their first call."""
+    return models._replace(generate=torch.compile(models.generate), detect=torch.compile(models.detect))
+
 
 def unique_parameters(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Trainable parameters of all modules, shared ones once."""
@@ -46,8 +55,9 @@ def make_torch_step(
     *,
     num_predictions: int,
     autocast: bool,
-) -> Callable[[], float]:
-    """A function that takes one training step on `ids_BL` and returns its last loss.
+) -> Callable[[], torch.Tensor]:
+    """A function that takes one training step on `ids_BL`, on the models' device, and returns its last loss.
+    On a GPU it returns before the step is done.
 
     Args:
       objective: config.objective.
@@ -57,16 +67,17 @@ def make_torch_step(
     optimizers = [
         torch.optim.AdamW(group, lr=5e-4, eps=1e-6, weight_decay=0.01, fused=True) for group in models.groups
     ]
-    ids = torch.from_numpy(ids_BL.astype(np.int64))
+    device = models.device
+    ids = torch.from_numpy(ids_BL.astype(np.int64)).to(device)
     attention_mask = (ids != special.pad).long()
     is_candidate = (ids != special.pad) & (ids != special.cls) & (ids != special.sep)
 
     def generator_loss() -> tuple[torch.Tensor, torch.Tensor]:
         """(weighted loss, corrupted ids [B, L])."""
-        noise = torch.rand(ids.shape).masked_fill(~is_candidate, -1.0)
+        noise = torch.rand(ids.shape, device=device).masked_fill(~is_candidate, -1.0)
         positions = noise.topk(num_predictions, dim=1).indices
         targets = ids.gather(1, positions)
-        is_masked = torch.rand(targets.shape) < objective["mask_token_prob"]
+        is_masked = torch.rand(targets.shape, device=device) < objective["mask_token_prob"]
         masked = ids.scatter(1, positions, torch.where(is_masked, special.mask, targets))
         logits = models.generate(masked, attention_mask, positions).float().flatten(0, 1)
         with torch.no_grad():
@@ -88,10 +99,10 @@ def make_torch_step(
         optimizers[index].step()
 
     def forward(function: Callable, *arguments):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             return function(*arguments)
 
-    def step() -> float:
+    def step() -> torch.Tensor:
         loss, corrupted = forward(generator_loss)
         if len(optimizers) == 1:
             loss = loss + forward(discriminator_loss, corrupted)
@@ -99,6 +110,6 @@ def make_torch_step(
             update(0, loss)
             loss = forward(discriminator_loss, corrupted)
         update(-1, loss)
-        return loss.item()
+        return loss.detach()
 
     return step

@@ -6,29 +6,23 @@ A command's module ends with
         run_command(main, define_more_flags)
 """
 
-import ast
 import difflib
 import functools
-import importlib.util
 import logging as standard_logging
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
-from ml_collections import config_dict, config_flags
+from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.bucket_flags import check_urls
-from data_pipelines.command_errors import PREFIX, errors_on_the_terminal
-
-CHECKOUT = Path(__file__).parents[2]  # whose configs/ are found from any working directory
-# Recipes import configs.common, which is not installed. At the end: an installed package comes first.
-if str(CHECKOUT) not in sys.path:
-    sys.path.append(str(CHECKOUT))
+from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
+from data_pipelines.home_directory import expand_home_in
+from electra_jax.configuration.recipes import expand_home_of_config, find_recipe, load_config
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
@@ -42,12 +36,16 @@ REQUIRED = {
 
 class WordsParser(tuple_parser.TupleParser):
     """Tuples as a,b or one word, so that a single path needs neither quotes nor brackets; "('a,b', 'c')"
-    still works."""
+    still works.
+
+    Words stay text, as they are spelled: a directory 2023_11 or a label 1e5 would lose its name as a number.
+    What reads numbers from a tuple converts them.
+    """
 
     def parse(self, argument: Any) -> tuple:
         if not isinstance(argument, str) or argument.lstrip().startswith(("(", "[", "'", '"')):
             return super().parse(argument)
-        return tuple(_literal(word) for word in split_words(argument))
+        return tuple(split_words(argument))
 
 
 def split_words(text: str) -> list[str]:
@@ -80,6 +78,7 @@ def run_command(
         with errors_on_the_terminal():
             main()
 
+    accept_any_text()  # of the help, too
     define_flags(has_workdir=has_workdir)
     define_more()
     optional = () if requires_config else ("config",)
@@ -122,8 +121,8 @@ def parse_flags(
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
     exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls` as in
     `run_command`."""
-    argv = _with_found_recipes(argv)
     try:
+        argv = _with_found_recipes(expand_home_in(list(argv)))
         defaults = _defaults(argv)
         _check_keys(argv, defaults)
         rest = _parse(argv, flag_values, defaults)
@@ -133,41 +132,12 @@ def parse_flags(
             raise ValueError("\n".join(f"--{name} is missing: {REQUIRED[name]}." for name in missing))
         if rest[1:]:
             raise ValueError(f"got {rest[1:]}, expected only flags: --name=value.")
+        if flag_values.config is not None:
+            expand_home_of_config(flag_values.config)  # what the file itself has
         _check_given_urls(flag_values, takes_urls)
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
-
-
-def load_config(argument: str) -> config_dict.ConfigDict:
-    """What get_config of FILE.py[:argument] returns.
-
-    Raises:
-      FileNotFoundError: no such file. ValueError: not a configuration file, or it rejects its argument.
-    """
-    path, _, argument_of_config = find_recipe(argument).partition(":")
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"--config={argument}: there is no file {path}, neither here nor in {CHECKOUT}. Recipes are in "
-            f"{CHECKOUT / 'configs'}."
-        )
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None:
-        raise ValueError(f"--config={argument}: expected a Python file with get_config, got {path}.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return module.get_config(argument_of_config or None)
-    except ValueError as error:
-        raise ValueError(f"--config={argument}: {error}") from error
-
-
-def find_recipe(argument: str) -> str:
-    """FILE.py[:argument] as given or, if that file does not exist, with its path below the checkout."""
-    path, colon, argument_of_config = argument.partition(":")
-    if not Path(path).exists() and (CHECKOUT / path).is_file():
-        path = str(CHECKOUT / path)
-    return path + colon + argument_of_config
 
 
 def _with_found_recipes(argv: Sequence[str]) -> list[str]:
@@ -238,10 +208,3 @@ def _parse(argv: Sequence[str], flag_values: flags.FlagValues, defaults: dict[st
         raise ValueError(str(error)) from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
-
-
-def _literal(word: str) -> Any:
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return word

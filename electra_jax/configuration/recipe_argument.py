@@ -34,6 +34,6 @@ def read_run_description(run: str) -> dict[str, Any] | None:
     try:
         if is_bucket(run):
             return json.loads(read_object(f"{bucket_url(run)}/config.json"))
-        return json.loads(Path(run, "config.json").read_text())
+        return json.loads(Path(run, "config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None

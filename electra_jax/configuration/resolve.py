@@ -77,13 +77,22 @@ def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
             f"{data['sequence_length']} --packing documents --out DIR` (--help explains it), then pass "
             "--config.data.datasets=DIR."
         )
-    weights = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
-    if len(weights) != len(datasets) or not all(isinstance(weight, int | float) for weight in weights):
+    given = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
+    weights = tuple(_number(weight) for weight in given)
+    if len(weights) != len(datasets) or None in weights:
         raise ValueError(
-            f"config.data.weights: got {tuple(weights)} for {len(datasets)} datasets, expected a number for "
+            f"config.data.weights: got {tuple(given)} for {len(datasets)} datasets, expected a number for "
             f"each. Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares."
         )
-    return {"datasets": datasets, "weights": tuple(float(weight) for weight in weights)}
+    return {"datasets": datasets, "weights": weights}
+
+
+def _number(weight: Any) -> float | None:
+    """A weight as a number, which a command line gives as text; None if it is none."""
+    try:
+        return None if isinstance(weight, bool) else float(weight)
+    except (TypeError, ValueError):
+        return None
 
 
 def freeze(value: Any) -> Any:

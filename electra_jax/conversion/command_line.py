@@ -133,8 +133,8 @@ def add_import(commands) -> None:
         "--new_tokenizer",
         type=Path,
         metavar="DIR",
-        help="replace the tokenizer by this one: pieces spelled the same keep their embeddings, the others "
-        "start near the mean",
+        help="replace the tokenizer by this one, of the same kind or another (tea, ▁tea, Ġtea): pieces with "
+        "the same letters in the same place of a word keep their embeddings, the others start near the mean",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed for newly initialised parameters (default: 0)"

@@ -11,6 +11,7 @@ Shapes: B batch, L length, N layers, D hidden.
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from safetensors.numpy import save_file
 from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.load import TextExample
+from data_pipelines.tasks.words import spell_words
+from data_pipelines.whole_files import write_text
 from electra_jax.conversion.export_run import check_new, verified
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
@@ -52,6 +55,8 @@ from electra_jax.huggingface.task_heads import (
 from electra_jax.huggingface.tokenizer import write_tokenizer
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 
+EXAMPLE_WORDS = ("Every", "word", "of", "a", "sentence", ".")
+
 
 def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) -> Path:
     """Export the fine-tuned model in `workdir` (finetuning/model_files.py) to `out`; returns `out`.
@@ -78,7 +83,7 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
             start=start.removeprefix(RANDOM),
             is_fresh=start.startswith(RANDOM),
         )
-        (directory / CARD_FILE).write_text(card, encoding="utf-8")
+        write_text(directory / CARD_FILE, card)
     return out
 
 
@@ -94,6 +99,8 @@ def _write_model(directory: Path, model: ModelWeights, saved: SavedModel, dtype:
     described = {"encoder": dataclasses.asdict(saved.encoder), **description}
     write_json(directory / FINETUNING_FILE, described, sort_keys=True)
     recorded, notes = record_task(model, saved)
+    if description["task"]["kind"] == "tagging":
+        notes["words"] = record_words(saved)
     notes |= {
         "dtype": dtype,
         "pad_token_id": pad,
@@ -128,6 +135,14 @@ def record_task(model: ModelWeights, saved: SavedModel) -> tuple[dict[str, np.nd
         best = scored_logits(named["logits"], recorded["attention_mask"], task_type).argmax(axis=-1)
         predictions = [labels[index] for index in best]
     return recorded | named, {"kind": task_type, "outputs": list(named), "predictions": predictions}
+
+
+def record_words(saved: SavedModel) -> dict[str, Any]:
+    """A sentence of words, spelled as the model was trained on them, and its ids."""
+    words = spell_words(EXAMPLE_WORDS, saved.description.get("word_separator", ""))
+    special = saved.tokenizer.special
+    pieces = [pieces or [special.unk] for pieces in saved.tokenizer.encode_batch(words)]
+    return {"words": words, "ids": [special.cls, *itertools.chain(*pieces), special.sep]}
 
 
 def example_rows(task_type: str, saved: SavedModel, max_length: int) -> np.ndarray:

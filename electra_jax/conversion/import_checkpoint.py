@@ -12,8 +12,8 @@ import jax
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
@@ -78,9 +78,9 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
             (unfinished / "tokenizer").rename(unfinished / "old_tokenizer")
             new = _adopt(options.new_tokenizer, unfinished)
             config = _with_in_model(config, vocab_size=new.vocab_size)
-            published, note = restore.resize_vocabulary(
-                published, tokenizer.vocabulary(), new.vocabulary(), new.vocab_size, options.seed
-            )
+            # The directory of the old one has another name now.
+            old = load_tokenizer(str(unfinished / "old_tokenizer"))
+            published, note = restore.resize_vocabulary(published, old, new, options.seed)
             notes.append(note)
         unpublished = {name: fresh[name] for name in NOT_PUBLISHED if name in fresh}
         notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
@@ -97,7 +97,7 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
     """
     recipe = source.training
     if recipe is None:
-        recipe = load_config(options.recipe or RECIPES[_model_type(source)]).to_dict()
+        recipe = load_config(options.recipe or own_recipe(RECIPES[_model_type(source)])).to_dict()
     recipe = last_stage(upgrade_config(recipe))
     objective, notes = restore.plain_objective(recipe["objective"])
     recipe = recipe | {"objective": objective}

@@ -6,27 +6,65 @@ The compilers are separate packages: libtpu for TPUs; jax-cuda13-plugin and nvid
 
 import contextlib
 import os
+import re
+from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
 
-# Text protobuf of the device, as XLA writes it for an attached one.
+
+class GpuTarget(NamedTuple):
+    """What XLA's compiler must know of a GPU. Sizes in bytes."""
+
+    name: str
+    compute_capability: str
+    multiprocessors: int
+    cores_each: int  # float32 units of a multiprocessor
+    threads_each: int
+    shared_memory_each: int
+    shared_memory_of_block: int  # the most that a block can ask for
+    clock_ghz: float
+    bandwidth: int  # a second
+    l2_cache: int
+    memory: int
+
+
+# XLA's own target configurations (xla/backends/gpu/target_config/specs). For those that it lacks, L4, L40S
+# and RTX 4090: NVIDIA's data sheets, and the limits of compute capability 8.9 in the CUDA programming guide.
+_SHARED_80, _SHARED_89, _SHARED_90 = (167936, 166912), (102400, 101376), (233472, 232448)
 GPUS = {
-    "h100": """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
-  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84978434048
-  cuda_compute_capability { major: 9 minor: 0 }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 }
-runtime_version { major: 13 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+    "a100-40": GpuTarget(
+        *("NVIDIA A100-SXM4-40GB", "8.0", 108, 64, 2048, *_SHARED_80),
+        *(1.41, 1555200000000, 41943040, 42331013120),
+    ),
+    "a100-80": GpuTarget(
+        *("NVIDIA A100-SXM4-80GB", "8.0", 108, 64, 2048, *_SHARED_80),
+        *(1.41, 2039040000000, 41943040, 85100068864),
+    ),
+    "h100": GpuTarget(
+        *("NVIDIA H100 80GB HBM3", "9.0", 132, 128, 2048, *_SHARED_90),
+        *(1.98, 3352320000000, 52428800, 84978434048),
+    ),
+    "h200": GpuTarget(
+        *("NVIDIA H200", "9.0", 132, 128, 2048, *_SHARED_90),
+        *(1.98, 4800000000000, 52428800, 150109880320),
+    ),
+    "b200": GpuTarget(
+        *("NVIDIA B200", "10.0", 148, 128, 2048, *_SHARED_90),
+        *(1.965, 7672320000000, 132644864, 191514411008),
+    ),
+    "l4": GpuTarget(
+        *("NVIDIA L4", "8.9", 58, 128, 1536, *_SHARED_89),
+        *(2.04, 300000000000, 50331648, 23654531399),
+    ),
+    "l40s": GpuTarget(
+        *("NVIDIA L40S", "8.9", 142, 128, 1536, *_SHARED_89),
+        *(2.52, 864000000000, 100663296, 47674137000),
+    ),
+    "rtx4090": GpuTarget(
+        *("NVIDIA GeForce RTX 4090", "8.9", 128, 128, 1536, *_SHARED_89),
+        *(2.52, 1008000000000, 75497472, 25383256719),
+    ),
 }
 # Without these, libtpu asks the network which TPU it is on, and two processes cannot load it at once.
 TPU_ENVIRONMENT = {
@@ -36,6 +74,27 @@ TPU_ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
 }
+
+
+def target_config(gpu: GpuTarget) -> str:
+    """The text protobuf that XLA takes in place of an attached GPU."""
+    major, minor = gpu.compute_capability.split(".")
+    return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: {gpu.threads_each}
+  shared_memory_per_block: 49152 shared_memory_per_core: {gpu.shared_memory_each}
+  shared_memory_per_block_optin: {gpu.shared_memory_of_block}
+  core_count: {gpu.multiprocessors} fpus_per_core: {gpu.cores_each} clock_rate_ghz: {gpu.clock_ghz}
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: {gpu.bandwidth} l2_cache_size: {gpu.l2_cache} device_memory_size: {gpu.memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 8 }}
+runtime_version {{ major: 13 }}
+device_description_str: "{gpu.name}"
+"""
 
 
 def absent_devices(name: str) -> list[jax.Device]:
@@ -51,23 +110,40 @@ def absent_devices(name: str) -> list[jax.Device]:
     chip, _, shape = name.partition(":")
     try:
         if chip == "cpu":
-            with contextlib.suppress(RuntimeError):  # JAX has started and has its number of devices
-                jax.config.update("jax_num_cpu_devices", int(shape or 1))
-            if len(jax.devices()) < int(shape or 1):
-                raise ValueError(f"JAX has started with {len(jax.devices())} devices")
-            return jax.devices()[: int(shape or 1)]
+            return _cpu_devices(_count(shape))
         if chip in GPUS:
-            topology = topologies.get_topology_desc(
-                platform="cuda", topology_name="", target_config=GPUS[chip], topology=f"1x1x{int(shape or 1)}"
+            config, topology = target_config(GPUS[chip]), f"1x1x{_count(shape)}"
+            return list(
+                topologies.get_topology_desc(
+                    platform="cuda", topology_name="", target_config=config, topology=topology
+                ).devices
             )
-        else:
-            for variable, value in TPU_ENVIRONMENT.items():
-                os.environ.setdefault(variable, value)
-            topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        if not re.fullmatch("[1-9][0-9]*(x[1-9][0-9]*){1,2}", shape):  # libtpu would crash with a 0
+            raise ValueError(f"got {shape!r} behind the colon, expected a topology")
+        for variable, value in TPU_ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        # A TPU v4 is one device, as JAX uses it on Google's machines; by default libtpu makes two of it.
+        options = {"chip_config_name": "megacore"} if chip == "v4" else {}
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:
         raise ValueError(
-            f"device: got {name!r}, which cannot be compiled for here: {error}. Expected {sorted(GPUS)} "
-            "with a number of GPUs (h100:8) or a TPU topology (v5e:2x4, v6e:4x4, v5p:2x2x1). Run the command "
-            "through bash launch/compile_only.sh, which installs the compilers."
+            f"device: got {name!r}, which cannot be compiled for here: {error}. Expected "
+            f"{', '.join(GPUS)} or cpu with a number (h100:8), or a TPU's topology (v4:2x2x1, v5e:2x4, "
+            "v5p:2x2x1, v6e:4x4, tpu7x:2x2x1). Run the command through bash launch/compile_only.sh, which "
+            "installs the compilers."
         ) from error
-    return list(topology.devices)
+
+
+def _count(text: str) -> int:
+    """A number of devices from 1; one if there is no text."""
+    if not re.fullmatch("([1-9][0-9]{0,4})?", text):
+        raise ValueError(f"got {text!r} behind the colon, expected a number of devices from 1")
+    return int(text or 1)
+
+
+def _cpu_devices(number: int) -> list[jax.Device]:
+    with contextlib.suppress(RuntimeError):  # JAX has started and has its number of devices
+        jax.config.update("jax_num_cpu_devices", number)
+    if len(jax.devices()) < number:
+        raise ValueError(f"JAX has started with {len(jax.devices())} devices")
+    return jax.devices()[:number]

@@ -63,7 +63,7 @@ def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
             f"--init_from={name}: expected the directory of a run, of a fine-tuned model or of a Hugging "
             f"Face model, but there is no {config_file}."
         )
-    elif "config" in json.loads(config_file.read_text()):
+    elif "config" in json.loads(config_file.read_text(encoding="utf-8")):
         run = load_run(path)
         encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
     else:

@@ -20,11 +20,13 @@ from jax.sharding import Mesh
 from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
+from data_pipelines.tasks.words import word_separator
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.figures import plot
+from electra_jax.finetuning.folders import folder_names
 from electra_jax.finetuning.model_files import save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.results import Result, from_json, models_of, reported_metrics, to_json
@@ -36,6 +38,7 @@ from electra_jax.finetuning.sweep import (
     format_settings,
 )
 from electra_jax.finetuning.tables import results_table
+from electra_jax.finetuning.task_files import fingerprint_files
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.runs.directory import check_run_directory
 
@@ -75,20 +78,25 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     for note in finetuner.notes:
         print(note, file=sys.stderr)
     workdir.mkdir(parents=True, exist_ok=True)
+    description = _describe(finetuner.config)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
+    # Earlier inits first, so that each keeps its folders when others are added.
+    inits = [result.model for result in results] + [run.init for run in runs]
+    folders = folder_names(inits)
+    caches = folder_names([run.init.replace(SEED, str(run.seed)) for run in [*map(_run_of, results), *runs]])
     encoder: PretrainedEncoder | None = None
     for run in runs:
         if run in map(_run_of, results):
             continue
         name = run.init.replace(SEED, str(run.seed))
         if encoder is None or encoder.name != name:
-            encoder = load_encoder(name, workdir / "tokenizers" / _slug(name))
+            encoder = load_encoder(name, workdir / "tokenizers" / caches[name])
             finetuner.check_schedules(plan.sweep, encoder)
-            write_json(workdir / "config.json", {"config": finetuner.config})
-        results.append(_finetune_once(finetuner, encoder, run, results, workdir))
+            write_json(workdir / "config.json", description)
+        results.append(_finetune_once(finetuner, encoder, run, results, workdir, folders[run.init]))
         write_json(workdir / RESULTS_FILE, to_json(results))
     planned = [result for result in results if _run_of(result) in runs]
     return sorted(planned, key=lambda result: runs.index(_run_of(result)))
@@ -103,13 +111,18 @@ def open_task(config: dict[str, Any], workdir: Path, sweep: Sequence[Settings]) 
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
-    check_run_directory(workdir, {"config": config})
+    check_run_directory(workdir, _describe(config))
     data = load_task(with_files(task, workdir / "data"))
     mesh = make_mesh(config["mesh"])
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_schedules(sweep)
     return finetuner
+
+
+def _describe(config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json holds, which decides whether a directory belongs to an experiment."""
+    return {"config": config, "files": fingerprint_files(config["task"])}
 
 
 def _run_of(result: Result) -> Run:
@@ -129,13 +142,19 @@ def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mes
 
 
 def _finetune_once(
-    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, others: Sequence[Result], workdir: Path
+    finetuner: TaskFinetuner,
+    encoder: PretrainedEncoder,
+    run: Run,
+    others: Sequence[Result],
+    workdir: Path,
+    folder: str,
 ) -> Result:
-    """Do one run and write its predictions; save its model, too, if it beats every earlier result of the
-    same init."""
+    """Do one run and write its predictions to `folder`; save its model there, too, if it beats every earlier
+    result of the same init."""
     finetuned = finetuner.finetune(encoder, run.settings, run.seed)
     result = Result(run.init, run.seed, finetuned.metrics, run.settings)
-    folders = _slug(run.init), _slug(format_settings(run.settings)), f"seed_{run.seed}"
+    settings = format_settings(run.settings)
+    folders = folder, *folder_names([settings]).values(), f"seed_{run.seed}"
     directory = workdir.joinpath("predictions", *folders)
     task = finetuner.config["task"]
     for split, predictions in finetuned.predictions.items():
@@ -143,12 +162,12 @@ def _finetune_once(
     metric = next(iter(result.metrics))
     best_so_far = [other.metrics[metric] for other in others if other.model == run.init]
     if all(value < result.metrics[metric] for value in best_so_far):
-        _save(finetuner, encoder, run, finetuned, workdir)
+        _save(finetuner, encoder, run, finetuned, workdir / MODELS / folder)
     return result
 
 
 def _save(
-    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, workdir: Path
+    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, directory: Path
 ) -> None:
     description = {
         "task": finetuner.config["task"],
@@ -159,19 +178,15 @@ def _save(
         "settings": run.settings,
         "metrics": finetuned.metrics,
     }
-    directory = workdir / MODELS / _slug(run.init)
+    if finetuner.task_type.name == "tagging":
+        description["word_separator"] = word_separator(encoder.tokenizer)
     save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
 
 
 def read_results(workdir: Path) -> list[Result]:
     """The results that the experiment in `workdir` has so far."""
     path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text())) if path.is_file() else []
-
-
-def _slug(text: str) -> str:
-    """`text` as the name of a folder; "" stays "", which adds no folder to a path."""
-    return "".join(letter if letter.isalnum() or letter in "-._=" else "_" for letter in text)
+    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:

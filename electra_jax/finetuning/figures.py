@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.whole_files import printable
 from electra_jax.configuration.extras import can_draw
 from electra_jax.finetuning.results import Result, models_of, summarize, values_by_model
 
@@ -43,8 +44,12 @@ def panel_rows(results: Sequence[Result], metric: str) -> list[PanelRow]:
 
 
 def row_label(model: str) -> str:
-    """The end of a model's name in a few lines: names may be paths of any length, which differ at the end."""
-    return textwrap.fill(model[-LABEL_CHARACTERS:], LABEL_WIDTH)
+    """The end of a model's name in a few lines: names may be paths of any length, which differ at the end.
+
+    They may have any characters, too. matplotlib takes $ for the start of a formula.
+    """
+    shown = printable(model[-LABEL_CHARACTERS:])
+    return textwrap.fill(shown, LABEL_WIDTH).replace("$", r"\$")
 
 
 def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathLike) -> None:

@@ -31,7 +31,8 @@ class SavedModel(NamedTuple):
     encoder: EncoderConfig
     description: dict[
         str, Any
-    ]  # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"
+    ]  # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"; of tagging also
+    # "word_separator" (data_pipelines/tasks/words.py), which older models lack
     tokenizer: Tokenizer
     params: Any
 

@@ -10,7 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
+from data_pipelines.tokenizers.report import unknown_warning
 from electra_jax.finetuning.batches import training_steps
+from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
 from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
@@ -50,7 +52,8 @@ class TaskFinetuner:
           shares_process: keep functions that others in this process have compiled.
 
         Raises:
-          ValueError: no training split, no other split with labels, or a negative value in config.sift.
+          ValueError: no training split, one with a single class, no other split with labels, metrics that do
+            not fit the task, or a negative value in config.sift.
         """
         if "train" not in data.splits:
             raise ValueError(
@@ -70,6 +73,9 @@ class TaskFinetuner:
                 f"config.task: none of the splits {list(data.splits)} but train has labels, expected one to "
                 "evaluate on. Set config.task.validation."
             )
+        check_can_be_learned(self.task_type, data)
+        for split in self._labelled:
+            check_metrics(self.task_type, data.splits[split])
         # A test set without labels stays whole: a leaderboard wants all of its predictions.
         limits = dict.fromkeys(self._labelled, config["task"]["max_eval_examples"])
         limits["train"] = config["task"]["max_train_examples"]
@@ -162,14 +168,13 @@ class TaskFinetuner:
         rows = {}
         for split in self.data.splits:
             examples = self._with_swapped_pairs(split)
-            rows[split], num_cut = self.task_type.encode(encoder.tokenizer, examples, max_length)
-            if num_cut:
-                print(
-                    f"{encoder.name}: {num_cut:,} of {len(examples):,} examples of {split} cut to "
-                    f"{max_length} tokens",
-                    file=sys.stderr,
-                )
+            rows[split], phrases = self.task_type.encode(encoder.tokenizer, examples, max_length)
+            for phrase in phrases:
+                print(f"{encoder.name}: {split}: {phrase}", file=sys.stderr)
         self._encoded = key, rows
+        for split, examples in rows.items():
+            if warning := unknown_warning([row.ids for row in examples], encoder.tokenizer.special):
+                print(f"{encoder.name}: {split}: {warning}", file=sys.stderr)
         return rows
 
 

@@ -28,8 +28,8 @@ class TaskType(NamedTuple):
 
     name: str
     num_outputs: int
-    # (tokenizer, examples, maximum row length) → rows, number of examples that were cut
-    encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, int]]
+    # (tokenizer, examples, maximum row length) → rows, and phrases that tell what did not fit
+    encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, list[str]]]
     # (rows, B, L) → labels and is_scored; rows that only fill the batch are not scored
     make_labels: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
     # (outputs, labels, is_scored, ids [B, L], special tokens) → mean over the scored elements
@@ -69,7 +69,7 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     return TaskType(
         "classification",
         len(labels),
-        encode_examples,
+        _encode,
         make_labels,
         loss,
         collect=lambda examples, rows, outputs: [int(output.argmax()) for output in outputs],
@@ -77,7 +77,7 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
         score=lambda examples, guesses: score(
             task["metrics"], [example.label for example in examples], guesses, labels
         ),
-        format_prediction=lambda prediction: labels[prediction],
+        format_prediction=lambda prediction: " ".join(labels[prediction].split()),
     )
 
 
@@ -93,7 +93,7 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     return TaskType(
         "regression",
         1,
-        encode_examples,
+        _encode,
         make_labels,
         loss,
         collect=lambda examples, rows, outputs: [float(output[0]) * scale for output in outputs],
@@ -121,30 +121,49 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
             parts[row.example].append(output_LC[: len(row.ids)][row.label != NO_TAG].argmax(axis=-1))
         return [np.concatenate(tags) for tags in parts]
 
+    def score_tags(examples, predictions):
+        tags = [np.array(example.tags, np.int32) for example in examples]
+        known = [sentence >= 0 for sentence in tags]
+        scored = [
+            [sentence[is_known] for sentence, is_known in zip(side, known, strict=True)]
+            for side in (tags, predictions)
+        ]
+        return score(task["metrics"], *scored, labels)
+
     return TaskType(
         "tagging",
         len(labels),
-        encode_examples,
+        _encode,
         make_labels,
         loss,
         collect,
-        is_labelled=lambda example: UNKNOWN not in example.tags,
-        score=lambda examples, predictions: score(
-            task["metrics"], [np.array(example.tags) for example in examples], predictions, labels
-        ),
+        is_labelled=lambda example: any(tag != UNKNOWN for tag in example.tags),
+        score=score_tags,
         format_prediction=lambda prediction: " ".join(labels[tag] for tag in prediction),
     )
 
 
 def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     def encode(tokenizer, examples, max_length):
-        return encode_questions(
+        kept, count = task["max_query_length"], f"{len(examples):,}"
+        encoded = encode_questions(
             tokenizer,
             examples,
             max_length=max_length,
-            max_query_length=task["max_query_length"],
+            max_query_length=kept,
             doc_stride=task["doc_stride"],
-        ), 0
+        )
+        phrases = []
+        if encoded.num_cut:
+            phrases.append(
+                f"{encoded.num_cut:,} of {count} questions cut to {kept} tokens (max_query_length)"
+            )
+        if encoded.num_outside:
+            phrases.append(
+                f"the answers of {encoded.num_outside:,} of {count} questions are not completely inside any "
+                f"window of {max_length} tokens, and count there as no answer"
+            )
+        return encoded.windows, phrases
 
     def make_labels(rows, batch_size, length):
         return _labels_of_rows(rows, (batch_size, 3), np.int32)
@@ -188,6 +207,12 @@ TASK_TYPES = {
     "tagging": _tagging,
     "question_answering": _question_answering,
 }
+
+
+def _encode(tokenizer: Tokenizer, examples: Sequence[Any], max_length: int) -> tuple[Rows, list[str]]:
+    rows, num_cut = encode_examples(tokenizer, examples, max_length)
+    cut = [f"{num_cut:,} of {len(examples):,} examples cut to {max_length} tokens"] if num_cut else []
+    return rows, cut
 
 
 def _labels_of_rows(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:

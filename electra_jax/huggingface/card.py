@@ -45,15 +45,15 @@ class RunRecord(NamedTuple):
 
 def read_record(workdir: Path, step: int) -> RunRecord:
     """Read the files of a run directory."""
-    description = json.loads((workdir / "config.json").read_text())
+    description = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
 
     def read(name: str, missing: Any) -> Any:
         path = workdir / name
-        return json.loads(path.read_text()) if path.is_file() else missing
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
 
     sessions_file = workdir / "sessions.jsonl"
     sessions = (
-        [json.loads(line) for line in sessions_file.read_text().splitlines()]
+        [json.loads(line) for line in sessions_file.read_text(encoding="utf-8").splitlines()]
         if sessions_file.is_file()
         else []
     )

@@ -18,7 +18,10 @@ from electra_jax.huggingface.reference import detection_auc
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     """config.json as the run's configuration gives it."""
-    training, role = json.loads((directory / TRAINING_FILE).read_text())["config"], notes["role"]
+    training, role = (
+        json.loads((directory / TRAINING_FILE).read_text(encoding="utf-8"))["config"],
+        notes["role"],
+    )
     encoder = published_config(training, role)
     fields = to_config_json(encoder, role, pad_token_id=notes["pad_token_id"], dtype=notes["dtype"])
     return fields | notes["config_additions"]

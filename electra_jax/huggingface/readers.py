@@ -15,13 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import load_file
 
+from data_pipelines.command_errors import shorten
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
 from electra_jax.huggingface.published_models import ROLES
 
 FAMILIES = {"electra": ELECTRA, RELATIVE_BIAS_TYPE: ELECTRA, "bert": BERT, "deberta-v2": DEBERTA_V2}
+# Of the encoders' names in files, also of one that is near enough to be taken for BERT.
+PREFIXES = {"roberta.", *(family.prefix for family in FAMILIES.values())}
+OTHER_FORMATS = (".h5", ".msgpack")
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")  # of checkpoints with more than a model
 DELTA, TABLE = "word_embeddings._weight", "word_embeddings.weight"
 
 
@@ -54,29 +59,73 @@ def read_directory(path: Path) -> SourceModel:
             f"{file.parent / CONFIG_FILE}: got model_type {model_type!r}, expected one of "
             f"{sorted(FAMILIES)}. Only these can be imported."
         )
-    is_microsofts = any(name.startswith("lm_predictions.") for name in arrays)
+    family = FAMILIES[model_type]
     parameters = {
         name: np.asarray(array, np.float32)
-        for name, array in arrays.items()
+        for name, array in usual_names(file, arrays, family.prefix).items()
         if not name.endswith(("position_ids", "token_type_ids"))  # constants that transformers once saved
     }
-    family = MICROSOFT_DEBERTA if is_microsofts else FAMILIES[model_type]
+    if any(name.startswith("lm_predictions.") for name in parameters):
+        family = MICROSOFT_DEBERTA
     return SourceModel(path, family, config, parameters)
+
+
+def usual_names(file: Path, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of a file by the names that `transformers` gives them now.
+
+    Wrappers put a prefix before every name, which is left out: DataParallel "module.", torch.compile
+    "_orig_mod.", a model within a model "model." or "discriminator.". The oldest files call scale and bias of
+    a LayerNorm gamma and beta.
+
+    Args:
+      prefix: of the encoder's names, as "electra."; a file that holds the encoder alone may omit it.
+
+    Raises:
+      ValueError: the file holds several encoders, or none with the family's names.
+    """
+    usual = {_usual_name(name): array for name, array in arrays.items()}
+    tables = [name for name in usual if re.search(r"(^|\.)embeddings\.word_embeddings\._?weight$", name)]
+    wrappers = {re.sub(r"embeddings\.word_embeddings\._?weight$", "", name) for name in tables}
+    wrappers = {wrapper.removesuffix(prefix) for wrapper in wrappers}
+    others = [wrapper for wrapper in wrappers if wrapper.endswith(tuple(PREFIXES - {prefix}))]
+    if len(wrappers) != 1 or others:
+        found = f"encoders below {shorten(sorted(wrappers))}" if wrappers else shorten(sorted(arrays))
+        raise ValueError(
+            f"{file}: got {found or 'no arrays'}, expected one encoder, with {prefix}embeddings.{TABLE} and "
+            "the other names of PyTorch's `transformers`. Load each model with its own class there, and "
+            "save it alone with save_pretrained."
+        )
+    [wrapper] = wrappers
+    return {name.removeprefix(wrapper): array for name, array in usual.items()}
+
+
+def _usual_name(name: str) -> str:
+    name = re.sub(r"(^|\.)_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)(?=\.)", "", name)
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix("."))
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 def _weights_of(directory: Path) -> Path:
     for name in (WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE):
         if (directory / name).is_file():
             return directory / name
+    others = [path.name for path in sorted(directory.glob("*")) if path.suffix in OTHER_FORMATS]
     raise FileNotFoundError(
         f"{directory}: expected {WEIGHTS_FILE}, {INDEX_FILE} or {PICKLE_FILE} in it, or the path of a "
         "weights file."
+        + (
+            f" {' and '.join(others)}: files of TensorFlow and Flax are not read. `transformers` before "
+            "version 5 loads them with from_tf=True or from_flax=True; save_pretrained then writes "
+            f"{WEIGHTS_FILE}."
+            if others
+            else ""
+        )
     )
 
 
 def _read_weights(file: Path) -> dict[str, np.ndarray]:
     if file.name.endswith(".index.json"):
-        parts = sorted(set(json.loads(file.read_text())["weight_map"].values()))
+        parts = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
         return {name: array for part in parts for name, array in load_file(file.parent / part).items()}
     return load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
 
@@ -96,6 +145,11 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{file}: cannot be read without running code in it; files with code are not imported: {error}"
         ) from error
+    while not any(isinstance(value, torch.Tensor) for value in state.values()):
+        inner = [state[key] for key in STATE_KEYS if isinstance(state.get(key), dict)]
+        if not inner:
+            break
+        state = inner[0]
     return {
         name: tensor.float().numpy() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)
     }
@@ -106,7 +160,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     names = ["generator_config.json"] * ("generator" in file.name) + [CONFIG_FILE]
     for name in names:
         if (file.parent / name).is_file():
-            config = json.loads((file.parent / name).read_text())
+            config = json.loads((file.parent / name).read_text(encoding="utf-8"))
             return config.get("model", config)  # a section in Microsoft's training configuration
     raise FileNotFoundError(
         f"{file.parent}: no {' or '.join(names)} beside {file.name}, expected one to give the model's shape."

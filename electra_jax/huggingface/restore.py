@@ -12,6 +12,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.tokenizers.correspondence import find_correspondence
+from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_config_json
 from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE
 from electra_jax.huggingface.names import from_file
@@ -58,14 +60,14 @@ def _training_config(folders: list[Path]) -> dict[str, Any] | None:
     """The configuration of the run that was exported, from the first folder that has it."""
     for folder in folders:
         if (folder / TRAINING_FILE).is_file():
-            return json.loads((folder / TRAINING_FILE).read_text())["config"]
+            return json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))["config"]
     return None
 
 
 def _role_of(path: Path) -> str:
     """A masked language model of ELECTRA or DeBERTa is a generator; anything else becomes a discriminator."""
     config_file = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     is_generator = config.get("architectures") in (
         ["ElectraForMaskedLM"],
         [f"{RELATIVE_BIAS_PREFIX}ForMaskedLM"],
@@ -229,32 +231,31 @@ def choose_sharing(source: Source, params: dict[str, Params], is_deberta: bool) 
 
 
 def resize_vocabulary(
-    params: dict[str, Params], old_pieces: list[str], new_pieces: list[str], vocab_size: int, seed: int
+    params: dict[str, Params], old: Tokenizer, new: Tokenizer, seed: int
 ) -> tuple[dict[str, Params], str]:
     """Parameters for a new vocabulary, and a note.
 
-    A piece that both vocabularies have keeps its row and its output bias. Every other row starts at the mean
-    of the old table plus normal noise of a tenth of its standard deviation, every other bias at the mean.
+    A piece that stands for the same as an old one (`find_correspondence`) takes its row and its output bias.
+    Every other row starts at the mean of the old table plus normal noise of a tenth of its standard
+    deviation, every other bias at the mean.
 
     Args:
       params: role → parameters.
-      old_pieces, new_pieces: the pieces of both vocabularies, by id.
-      vocab_size: rows of the new table.
+      old, new: the tokenizers of both vocabularies.
       seed: of the noise.
     """
-    old_ids = {piece: row for row, piece in enumerate(old_pieces)}
-    kept = [(row, old_ids[piece]) for row, piece in enumerate(new_pieces) if piece in old_ids]
-    new_rows, old_rows = (np.array(rows, int) for rows in zip(*kept, strict=True))
+    kept, vocab_size = find_correspondence(old, new), new.vocab_size
+    new_rows, old_rows = np.array([*kept.rows], int), np.array([*kept.rows.values()], int)
     # The same noise for both models, so that equal tables stay equal.
     draw = lambda shape: np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
     def resize(x: np.ndarray) -> np.ndarray:
-        old = np.asarray(x)[: len(old_pieces)]
-        rows = old.mean(axis=0)
-        if old.ndim > 1:
-            rows = rows + 0.1 * old.std(axis=0) * draw((vocab_size, *old.shape[1:]))
-        rows = np.broadcast_to(rows, (vocab_size, *old.shape[1:])).astype(np.float32).copy()
-        rows[new_rows] = old[old_rows]
+        table = np.asarray(x)[: old.num_pieces]
+        rows = table.mean(axis=0)
+        if table.ndim > 1:
+            rows = rows + 0.1 * table.std(axis=0) * draw((vocab_size, *table.shape[1:]))
+        rows = np.broadcast_to(rows, (vocab_size, *table.shape[1:])).astype(np.float32).copy()
+        rows[new_rows] = table[old_rows]
         return rows
 
     resized = {}
@@ -263,6 +264,8 @@ def resize_vocabulary(
         leaves |= {path: resize(leaves[path]) for path in VOCABULARY_LEAVES if path in leaves}
         resized[role] = unflatten_dict(leaves, sep="/")
     return resized, (
-        f"vocabulary: {len(kept):,} of {len(new_pieces):,} pieces keep their rows, the others start near "
-        f"the mean of the old table (it had {len(old_pieces):,})"
+        f"vocabulary: {len(kept.rows):,} of {new.num_pieces:,} pieces keep their rows, those of old pieces "
+        "with the same letters in the same place, at the start of a word or inside "
+        f"({kept.num_respelled:,} are spelled otherwise, {kept.num_other_forms:,} have another letter case "
+        f"or Unicode form); the others start near the mean of the old table (it had {old.num_pieces:,})"
     )

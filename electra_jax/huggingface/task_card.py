@@ -49,6 +49,9 @@ with torch.no_grad():
     tags = model(**tokens).logits[0].argmax(dim=-1).tolist()
 first = [tokens.word_ids().index(place) for place in range(len(words))]
 print([(word, model.config.id2label[tags[token]]) for word, token in zip(words, first)])"""
+# For tokenizers that spell a word after a blank in other pieces than at the start of a text.
+_SPACED = """spaced = [words[0], *(" " + word for word in words[1:])]  # as in running text
+tokens = tokenizer(spaced,"""
 # transformers 5 has no pipeline for questions.
 _QUESTIONS = f"""import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -101,7 +104,7 @@ def make_task_card(
         f"# {family}, fine-tuned on {_data(description['task'])}",
         f"`{class_name(encoder, task_type)}`. {what}",
         explain_code(encoder),
-        f"```python\n{with_trust(USE[task_type], encoder)}\n```",
+        f"```python\n{with_trust(_use(description), encoder)}\n```",
         describe_shape(encoder),
         _training(description, start, is_fresh),
         _data_license(publication),
@@ -109,6 +112,15 @@ def make_task_card(
         _notes(encoder, description),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _use(description: dict[str, Any]) -> str:
+    code = USE[description["task"]["kind"]]
+    return code.replace("tokens = tokenizer(words,", _SPACED) if _has_spaced_words(description) else code
+
+
+def _has_spaced_words(description: dict[str, Any]) -> bool:
+    return bool(description.get("word_separator"))
 
 
 def _data(task: dict[str, Any]) -> str:
@@ -173,6 +185,11 @@ def _notes(encoder: EncoderConfig, description: dict[str, Any]) -> str:
             '`pipeline("token-classification", model=path, aggregation_strategy="first")` takes whole texts, '
             "but guesses where words start."
         )
+        if _has_spaced_words(description):
+            lines.append(
+                "All words but the first of a sentence had a blank before them, since the tokenizer spells a "
+                "word after a blank in other pieces than at the start of a text."
+            )
     elif task["kind"] == "question_answering":
         lines.append(
             f"In training, contexts were cut into overlapping windows if they had more than "

@@ -19,7 +19,7 @@ from electra_jax.models.config import make_encoder_config
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     """config.json as the fine-tuned model's description gives it."""
-    description = json.loads((directory / FINETUNING_FILE).read_text())
+    description = json.loads((directory / FINETUNING_FILE).read_text(encoding="utf-8"))
     return task_config_json(
         make_encoder_config(upgrade_encoder(description["encoder"])),
         description,
@@ -40,6 +40,16 @@ def check_outputs(torch, model, output, directory: Path, reference: Reference) -
             check_labels(got["logits"], scored(arrays["logits"]), notes["predictions"], model.config.id2label)
         )
     return checks
+
+
+def check_words(transformers, directory: Path, recorded: dict[str, Any], *, has_code: bool) -> Check:
+    """Ids of a sentence that is given word by word, as the model card does it."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=has_code)
+    got, wanted = tokenizer(recorded["words"], is_split_into_words=True)["input_ids"], recorded["ids"]
+    detail = (
+        f"the ids of {len(recorded['words'])} words" if got == wanted else f"got {got}, expected {wanted}"
+    )
+    return Check("words one by one", got == wanted, detail)
 
 
 def scored_logits(logits: np.ndarray, attention_mask: np.ndarray, task_type: str) -> np.ndarray:

@@ -12,7 +12,7 @@ that token here, because filling masks needs it. In training rows such text is t
 
 Three differences remain:
   * `tokenizers` has its own Unicode tables. It does not reorder a combining mark that its normal forms do not
-    know, and with "nfkc_lowercase" it lowers capital letters that Python does not know.
+    know, and with "…_lowercase" it lowers capital letters that Python does not know.
   * If a Unigram model gives two segmentations the same score, for example in a run of asterisks, `tokenizers`
     takes the first that it finds. SentencePiece may take the other one if its float32 sums were rounded, in
     texts of more than about 30,000 tokens.
@@ -39,6 +39,7 @@ from data_pipelines.tokenizers.directory import (
     read_meta,
 )
 from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.sentencepiece import INVISIBLE
 
 TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "tokenizer.json",
@@ -142,12 +143,14 @@ def _from_sentencepiece(model_bytes: bytes, meta: Mapping[str, Any]) -> tokenize
 def _normalization(normalization: str) -> list[normalizers.Normalizer]:
     """Our `normalize_text`, followed by SentencePiece's treatment of spaces."""
     steps = []
+    if normalization.startswith("nfkc_visible"):
+        steps.append(normalizers.Replace(Regex(INVISIBLE), ""))
     if normalization != "identity":
         steps += [
             *(normalizers.Replace(text, normal) for text, normal in _unknown_normal_forms()),
             normalizers.NFKC(),
         ]
-    if normalization == "nfkc_lowercase":
+    if normalization.endswith("_lowercase"):
         steps += [normalizers.Lowercase(), normalizers.NFKC()]
     return [
         *steps,

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from data_pipelines.command_errors import shorten
 from electra_jax.huggingface import pretraining_checks, task_checks
 from electra_jax.huggingface.checks import Check, Reference, check_states, compare_config
+from electra_jax.huggingface.code_cache import temporary_code_cache
 from electra_jax.huggingface.export import CONFIG_FILE, REFERENCE_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.reference import digests
@@ -52,9 +53,14 @@ def verify(directory: Path) -> list[Check]:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    with temporary_code_cache(transformers):
+        return _all_checks(torch, transformers, directory)
+
+
+def _all_checks(torch, transformers, directory: Path) -> list[Check]:
     reference = read_reference(directory)
     own_checks = task_checks if "kind" in reference.notes else pretraining_checks
-    config = json.loads((directory / CONFIG_FILE).read_text())
+    config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     checks = [
         compare_config(config, own_checks.wanted_config(directory, reference.notes)),
         *check_arrays(directory, reference),
@@ -70,6 +76,9 @@ def verify(directory: Path) -> list[Check]:
         checks += own_checks.check_outputs(torch, model, output, directory, reference)
     checks.append(check_saved_again(directory, model))
     checks.append(check_tokenizer(transformers, directory, reference, has_code="auto_map" in config))
+    if words := reference.notes.get("words"):
+        has_code = "auto_map" in config
+        checks.append(task_checks.check_words(transformers, directory, words, has_code=has_code))
     return checks
 
 

@@ -41,9 +41,7 @@ class SelfAttention(nn.Module):
         if bias_HLM is not None:
             scores_BHLM += bias_HLM[None]
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        weights_BHLM = attention_weights(
-            1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key, inputs.direction
-        )
+        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs, key)
         context_BLHK = einsum_f32("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
             config.dtype
         )

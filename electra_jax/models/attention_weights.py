@@ -9,17 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from electra_jax.models.dropout import keep_mask
+from electra_jax.models.inputs import EncoderInputs
 
 MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softmax instead of NaN
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attention_weights(
-    keep_prob: float,
-    scores_BHLM: jax.Array,
-    segments_BL: jax.Array,
-    key: jax.Array | None,
-    direction: jax.Array | None = None,
+    keep_prob: float, scores_BHLM: jax.Array, inputs: EncoderInputs, key: jax.Array | None
 ) -> jax.Array:
     """Softmax over the keys in the query's segment, then dropout.
 
@@ -30,32 +27,31 @@ def attention_weights(
     Args:
       keep_prob: probability that dropout keeps a weight.
       scores_BHLM: float32.
-      segments_BL: see `EncoderInputs`.
+      inputs: segments, row numbers, and the direction in which a query may attend.
       key: of the dropout mask; None means no dropout.
-      direction: see `EncoderInputs`; None lets a query attend in both directions.
 
     Returns:
       Weights [B, H, L, M] in float32.
     """
-    return _forward(keep_prob, scores_BHLM, segments_BL, key, direction)[0]
+    return _forward(keep_prob, scores_BHLM, inputs, key)[0]
 
 
-def _forward(keep_prob, scores_BHLM, segments_BL, key, direction):
+def _forward(keep_prob, scores_BHLM, inputs, key):
+    segments_BL, rows_B, direction = inputs.segments_BL, inputs.rows_B, inputs.direction
     scores_BHLM = jnp.where(_allowed(segments_BL, direction), scores_BHLM, MASKED_SCORE)
     # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
     # them.
     weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1))
-    return _drop(keep_prob, weights_BHLM, key), (weights_BHLM, segments_BL, key, direction)
+    return _drop(keep_prob, weights_BHLM, rows_B, key), (weights_BHLM, segments_BL, rows_B, key, direction)
 
 
 def _backward(keep_prob, residuals, gradient_BHLM):
-    weights_BHLM, segments_BL, key, direction = residuals
-    product_BHLM = jax.lax.optimization_barrier(_drop(keep_prob, gradient_BHLM, key) * weights_BHLM)
+    weights_BHLM, segments_BL, rows_B, key, direction = residuals
+    product_BHLM = jax.lax.optimization_barrier(_drop(keep_prob, gradient_BHLM, rows_B, key) * weights_BHLM)
     gradient_BHLM = product_BHLM - weights_BHLM * product_BHLM.sum(axis=-1, keepdims=True)
     # Several products read this; without the barrier each would recompute it.
     return (
         jax.lax.optimization_barrier(jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)),
-        None,
         None,
         None,
     )
@@ -73,8 +69,8 @@ def _allowed(segments_BL: jax.Array, direction: jax.Array | None) -> jax.Array:
     return is_same_B1LM & ((index_L[:, None] - index_L[None]) * direction >= 0)[None, None]
 
 
-def _drop(keep_prob: float, x_BHLM: jax.Array, key: jax.Array | None) -> jax.Array:
+def _drop(keep_prob: float, x_BHLM: jax.Array, rows_B: jax.Array, key: jax.Array | None) -> jax.Array:
     """Inverted dropout. It is linear in x, so the same function gives its derivative."""
     if key is None:
         return x_BHLM
-    return jnp.where(keep_mask(key, keep_prob, x_BHLM.shape), x_BHLM / keep_prob, 0.0)
+    return jnp.where(keep_mask(key, keep_prob, x_BHLM.shape, rows_B), x_BHLM / keep_prob, 0.0)

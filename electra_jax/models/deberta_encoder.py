@@ -100,7 +100,7 @@ class Convolution(nn.Module):
             shifted_BLD = shift(embedded_BLD, offset) * (is_inside_BL & inputs.is_token_BL)[:, :, None]
             y_BLF += einsum_f32("BLD,DF->BLF", config.dtype, shifted_BLD, kernel_TDF[tap])
         y_BLF = (y_BLF + broadcast_to_rank(bias_F, 3)).astype(config.dtype) * inputs.is_token_BL[:, :, None]
-        y_BLF = gelu(Dropout(config.hidden_dropout, name="dropout")(y_BLF, is_training))
+        y_BLF = gelu(Dropout(config.hidden_dropout, name="dropout")(y_BLF, is_training, inputs.rows_B))
         x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(
             residual_BLD + y_BLF
         )

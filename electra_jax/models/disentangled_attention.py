@@ -164,9 +164,7 @@ class DisentangledSelfAttention(nn.Module):
             for role in ("query", "key", "value")
         }
         relative_RD = relative_ND[rows.first : rows.last + 1]
-        relative_RD = Dropout(config.hidden_dropout, has_rows=False, name="position_dropout")(
-            relative_RD, is_training
-        )
+        relative_RD = Dropout(config.hidden_dropout, name="position_dropout")(relative_RD, is_training)
         # Projected once, not per example; the projections are those of the content (share_att_key).
         query_RHK, key_RHK = (project[role](relative_RD[None])[0] for role in ("query", "key"))
         query_BLHK, key_BMHK, value_BMHK = (
@@ -180,7 +178,7 @@ class DisentangledSelfAttention(nn.Module):
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         scores_BHLM += self.position_terms(query_BLHK, key_BMHK, query_RHK, key_RHK, rows, config.dtype)
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs.segments_BL, key)
+        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs, key)
         context_BLHK = einsum_f32("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM).astype(
             config.dtype
         )

@@ -1,8 +1,11 @@
 """Dropout whose mask is a hash of each element's index.
 
 The hash is a few integer operations, which the compiler fuses with their neighbours; a random-number
-generator would write its numbers to memory first. Every mesh draws the same masks without communication, also
-when `jax.vmap` maps over data shards of the batch.
+generator would write its numbers to memory first. The index of a row is its number in the whole batch, so
+every mesh draws the same masks without communication, however the batch is cut into microbatches and data
+shards.
+
+Shapes: B batch.
 """
 
 from collections.abc import Sequence
@@ -11,49 +14,46 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-DATA_SHARDS = "data_shards"  # name of the `jax.vmap` axis over data shards, the first rows of the batch first
-
 
 class Dropout(nn.Module):
     """Inverted dropout; its key is from the stream "dropout"."""
 
     rate: float
-    has_rows: bool = True  # the first axis is the batch; if not, all data shards have the same input and mask
 
     @nn.compact
-    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, is_training: bool, rows_B: jax.Array | None = None) -> jax.Array:
+        """`rows_B` as for `keep_mask`."""
         if not is_training or self.rate == 0.0:
             return x
-        kept = keep_mask(self.make_rng("dropout"), 1.0 - self.rate, x.shape, has_rows=self.has_rows)
+        kept = keep_mask(self.make_rng("dropout"), 1.0 - self.rate, x.shape, rows_B)
         return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
-def keep_mask(key: jax.Array, keep_prob: float, shape: Sequence[int], *, has_rows: bool = True) -> jax.Array:
+def keep_mask(
+    key: jax.Array, keep_prob: float, shape: Sequence[int], rows_B: jax.Array | None = None
+) -> jax.Array:
     """Boolean mask of `shape`, True with probability `keep_prob` (to within 2⁻³²).
 
-    It depends only on key and shape: every row along the last axis gets a hash of its index and the key,
-    every element a hash of its row's hash and its own index. With `has_rows` the first axis is the batch, and
-    a data shard gets the part of the mask that the whole batch has in its rows.
+    Every row along the last axis gets a hash of its index and the key, every element a hash of its row's hash
+    and its own index.
+
+    Args:
+      rows_B: the indices along the first axis: the mask is the part that a larger array has at these. None:
+        0, 1, …, for arrays that are the same for all rows of the batch, or that are never cut.
     """
     lead = tuple(shape[:-1])
     first_word, second_word = jax.random.key_data(key).astype(jnp.uint32).ravel()[:2]
     row = jnp.zeros((*lead, 1), jnp.uint32)
     for axis, size in enumerate(lead):
-        row = row * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis)
-        if axis == 0 and has_rows:
-            row += _data_shard() * jnp.uint32(size)
+        if axis == 0 and rows_B is not None:
+            index = rows_B.astype(jnp.uint32).reshape(-1, *[1] * len(lead))
+        else:
+            index = jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis)
+        row = row * jnp.uint32(size) + index
     row = mix(mix(row ^ first_word) ^ second_word)
     column = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), len(lead))
     threshold = min(round(keep_prob * 2**32), 2**32 - 1)
     return mix(row + column * jnp.uint32(0x9E3779B9)) < jnp.uint32(threshold)
-
-
-def _data_shard() -> jax.Array:
-    """Index of the data shard that is computed; 0 outside `jax.vmap` over data shards."""
-    try:
-        return jax.lax.axis_index(DATA_SHARDS).astype(jnp.uint32)
-    except NameError:  # raised by JAX if no axis has that name
-        return jnp.uint32(0)
 
 
 def mix(x: jax.Array) -> jax.Array:

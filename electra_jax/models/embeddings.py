@@ -95,7 +95,7 @@ class Embeddings(nn.Module):
         x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
         if config.family.zeroes_padding:
             x_BLE *= inputs.is_token_BL[:, :, None]
-        return self.dropout(x_BLE, is_training)
+        return self.dropout(x_BLE, is_training, inputs.rows_B)
 
     def positions(self, inputs: EncoderInputs) -> jax.Array:
         """Embedded absolute positions [B, L, E], not normalised, for the enhanced mask decoder."""

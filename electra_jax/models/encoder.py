@@ -87,7 +87,7 @@ class EncoderLayer(nn.Module):
             y_BLD = DisentangledSelfAttention(config, self.is_first_layer, name="attention")(
                 query_BLD, x_BLD, relative, inputs, is_training
             )
-        y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training)
+        y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training, inputs.rows_B)
         x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="attention_LayerNorm")(
             query_BLD + y_BLD
         )
@@ -98,7 +98,7 @@ class EncoderLayer(nn.Module):
         )(x_BLD)
         y_BLF = nn.with_logical_constraint(gelu(y_BLF), ("batch", "length", "mlp"))
         y_BLD = Dense(config.hidden_size, ("mlp", "embed"), kernel_init, config.dtype, name="output")(y_BLF)
-        y_BLD = Dropout(config.hidden_dropout, name="output_dropout")(y_BLD, is_training)
+        y_BLD = Dropout(config.hidden_dropout, name="output_dropout")(y_BLD, is_training, inputs.rows_B)
         x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="output_LayerNorm")(
             x_BLD + y_BLD
         )

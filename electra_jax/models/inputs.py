@@ -1,4 +1,4 @@
-"""Padding, segments, positions and token types of a row of token ids.
+"""Padding, segments, positions and token types of rows of token ids, and the numbers of the rows.
 
 Rows hold ids only; all else is derived from them here, on the device. The ids must be the *original* ones: a
 corrupted row may contain a sampled [CLS] or [SEP].
@@ -33,6 +33,9 @@ class EncoderInputs(NamedTuple):
     segments_BL: jax.Array  # int32: 0 for padding, else the number of the token's document, from 1
     positions_BL: jax.Array  # int32: from 0 in every segment
     token_types_BL: jax.Array  # int32: 0 up to and including the segment's first [SEP], 1 after it
+    # uint32: the number of each row in the batch. It stays with the row when the batch is cut into
+    # microbatches and data shards, so that dropout does not depend on how the batch is cut.
+    rows_B: jax.Array
     # 1: a token attends to itself and to the left; −1: to itself and to the right; None: in both directions.
     # In all cases, only within its segment.
     direction: jax.Array | None = None
@@ -59,4 +62,5 @@ def derive_inputs(ids_BL: jax.Array, special: SpecialTokens, type_vocab_size: in
     token_types_BL = jnp.minimum(seps_before_BL - seps_at_start_BL, max(type_vocab_size - 1, 0))
     # Padding gets valid indices, since its embeddings are looked up; nothing attends to it or scores it.
     positions_BL = jnp.where(is_token_BL, index_BL - start_BL, 0)
-    return EncoderInputs(segments_BL, positions_BL, jnp.where(is_token_BL, token_types_BL, 0))
+    rows_B = jnp.arange(ids_BL.shape[0], dtype=jnp.uint32)
+    return EncoderInputs(segments_BL, positions_BL, jnp.where(is_token_BL, token_types_BL, 0), rows_B)

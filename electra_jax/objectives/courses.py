@@ -155,7 +155,8 @@ def stack(batches: list[MaskedBatch]) -> MaskedBatch:
     """The courses as one batch [B·C, …] in which the courses of a row are adjacent, so no row leaves its
     device. The inverse is `unstack` of models/course_model.py.
 
-    Every course gets as many slots as the one with the most; the added ones have weight 0.
+    Every course gets as many slots as the one with the most; the added ones have weight 0. Row numbers are
+    those of the stacked batch, so each course of a row has its own dropout.
     """
     if len(batches) == 1:
         return batches[0]
@@ -163,12 +164,13 @@ def stack(batches: list[MaskedBatch]) -> MaskedBatch:
     fill = lambda x_BP: jnp.pad(x_BP, ((0, 0), (0, num_slots - x_BP.shape[1])))
     filled = [
         batch._replace(
+            inputs=batch.inputs._replace(rows_B=batch.inputs.rows_B * len(batches) + index),
             positions_BP=fill(batch.positions_BP),
             targets_BP=fill(batch.targets_BP),
             weights_BP=fill(batch.weights_BP),
             uniforms_BP=fill(batch.uniforms_BP),
         )
-        for batch in batches
+        for index, batch in enumerate(batches)
     ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:]), *filled)
 

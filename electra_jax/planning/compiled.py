@@ -108,19 +108,11 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     try:
         compiled = _compile(traced, mesh, devices[0])
     except jax.errors.JaxRuntimeError as error:
-        raise _as_does_not_fit(error) from error
-    stats = compiled.memory_analysis()
-    parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
-    if isinstance(state, AveragedTrainState):
-        optimizer += _bytes_of(state.ema)
-    arguments = stats.argument_size_in_bytes
-    memory = Memory(
-        parameters,
-        optimizer,
-        arguments - parameters - optimizer,
-        stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
-        stats.generated_code_size_in_bytes,
-    )
+        sizes = read_refusal(str(error))
+        if sizes is None:
+            raise
+        raise DoesNotFitError(str(error).splitlines()[0].rstrip("."), *sizes) from error
+    memory = memory_of(compiled, state)
     if available is not None and memory.total > available:
         raise DoesNotFitError(
             "the compiled step's buffers need more memory than the device has", memory.total, available
@@ -130,16 +122,28 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     return CompiledStep(memory, matmul_flops(traced.jaxpr.jaxpr), compiler_flops, _collectives(compiled))
 
 
-def _as_does_not_fit(error: jax.errors.JaxRuntimeError) -> Exception:
-    """A TPU compiler's out-of-memory error as a DoesNotFitError; any other error unchanged."""
-    text = str(error)
+def memory_of(compiled: jax.stages.Compiled, state: TrainState) -> Memory:
+    """The memory that a compiled step needs. `state`: shapes and shardings of the state that it updates."""
+    stats = compiled.memory_analysis()
+    parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
+    if isinstance(state, AveragedTrainState):
+        optimizer += _bytes_of(state.ema)
+    return Memory(
+        parameters,
+        optimizer,
+        stats.argument_size_in_bytes - parameters - optimizer,
+        stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        stats.generated_code_size_in_bytes,
+    )
+
+
+def read_refusal(text: str) -> tuple[int, int] | None:
+    """(needed, available) bytes from a TPU compiler's out-of-memory message; None: it is another message."""
     sizes = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", text)
     sizes = sizes or re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
     if "RESOURCE_EXHAUSTED" not in text or sizes is None:
-        return error
-    needed = int(float(sizes[1]) * UNITS[sizes[2]])
-    available = int(float(sizes[3]) * UNITS[sizes[4]])
-    return DoesNotFitError(text.splitlines()[0], needed, available)
+        return None
+    return int(float(sizes[1]) * UNITS[sizes[2]]), int(float(sizes[3]) * UNITS[sizes[4]])
 
 
 def _bytes_of(tree: Any) -> int:

@@ -13,7 +13,6 @@ class Assumptions(NamedTuple):
     """What no compiler knows. The command's flags give the values."""
 
     utilization: float  # share of the peak that becomes model FLOPs
-    prices: str  # JSON file of US dollars an hour and chip
     hours_between_stops: float  # how long a device stays available
     save_rate: float  # GiB of state written a second, all devices together
 

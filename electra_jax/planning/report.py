@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from electra_jax.planning.chips import GIB, chip_of
+from electra_jax.distributed.chips import GIB
 from electra_jax.planning.compiled import CompiledStep
 from electra_jax.planning.search import CompileTrial
 from electra_jax.planning.stages import StagePlan, describe_execution
@@ -23,9 +23,10 @@ SETTINGS = (
 def report_values(plan: StagePlan) -> dict[str, Any]:
     """All figures of a plan: bytes on each device, FLOPs of the step on all devices."""
     step = plan.step
-    available = chip_of(plan.device)[1].memory
+    available = plan.device.chip.memory
     return {
-        "device": plan.device,
+        "device": plan.device.text,
+        "compiled_as": plan.device.compiled_as,
         "settings": _settings(plan.config),
         "bytes": step.memory._asdict() | {"total": step.memory.total, "available": available},
         "program_flops": step.flops,
@@ -47,7 +48,7 @@ def report_lines(plan: StagePlan) -> list[str]:
     return [
         *map(_trial_line, plan.trials),
         "",
-        f"{plan.device}: {describe_execution(plan.config)}",
+        f"{plan.device.text}: {describe_execution(plan.config)}",
         "",
         *_memory_lines(plan),
         "",
@@ -81,7 +82,7 @@ def _trial_line(trial: CompileTrial) -> str:
 
 
 def _memory_lines(plan: StagePlan) -> list[str]:
-    memory, available = plan.step.memory, chip_of(plan.device)[1].memory
+    memory, available = plan.step.memory, plan.device.chip.memory
     optimizer = "optimizer, average" if plan.config["train"]["ema_decay"] else "optimizer state"
     labels = ("parameters", optimizer, "batch and metrics", "while it runs", "program")
     rows = [*zip(labels, memory, strict=True), ("together", memory.total)]

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
-from electra_jax.planning.chips import GIB, chip_of, price_of
+from electra_jax.distributed.chips import GIB
+from electra_jax.planning.chips import PlannedDevices
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, measure_step
 from electra_jax.planning.estimate import Assumptions, Estimate, estimate
 from electra_jax.planning.search import CompileTrial, best_trial, search
@@ -18,7 +19,7 @@ class StagePlan(NamedTuple):
     """The plan of one stage."""
 
     config: dict[str, Any]  # the stage's configuration, with the settings that a search found
-    device: str  # as in --device
+    device: PlannedDevices
     step: CompiledStep
     figures: Estimate
     trials: list[CompileTrial]  # in the order of the search; empty without one
@@ -35,24 +36,21 @@ def with_accelerator_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_stages(
-    config: dict[str, Any], device: str, assumptions: Assumptions, *, is_searching: bool
+    config: dict[str, Any], device: PlannedDevices, assumptions: Assumptions, *, is_searching: bool
 ) -> Iterator[StagePlan]:
     """Plan the stages of a run one by one.
 
     Args:
       config: a whole pre-training configuration.
-      device: as in --device, for example "v5e:4x4".
       is_searching: look for the execution that fits at least cost, instead of taking the configured one.
 
     Raises:
-      ValueError: the configuration and the devices do not match, a stage does not fit, or there is no price.
-      OSError: the price file cannot be read.
+      ValueError: the configuration and the devices do not match, or a stage does not fit.
     """
-    available = chip_of(device)[1].memory
-    devices = absent_devices(device)
+    devices = absent_devices(device.compiled_as)
     for stage in resolve(config).stages:
         if is_searching:
-            best, step, trials = _search_execution(stage.config, devices, available)
+            best, step, trials = _search_execution(stage.config, devices, device.chip.memory)
         else:
             best, step, trials = stage.config, _measure_configured(stage.config, device, devices), []
         num_steps = stage.end - stage.first_step
@@ -86,13 +84,15 @@ def _search_execution(
     return best.config, best.step, trials
 
 
-def _measure_configured(config: dict[str, Any], device: str, devices: list[jax.Device]) -> CompiledStep:
+def _measure_configured(
+    config: dict[str, Any], device: PlannedDevices, devices: list[jax.Device]
+) -> CompiledStep:
     """The compiled step. Raises ValueError, with what to change, where it does not fit."""
     try:
-        return measure_step(config, devices, chip_of(device)[1].memory)
+        return measure_step(config, devices, device.chip.memory)
     except DoesNotFitError as error:
         raise ValueError(
-            f"{describe_execution(config)}: does not fit {device}, {error.needed / GIB:.2f} GiB of "
+            f"{describe_execution(config)}: does not fit {device.text}, {error.needed / GIB:.2f} GiB of "
             f"{error.available / GIB:.2f}: {error}. Give --search, or more --config.train.num_microbatches, "
             "--config.train.remat=dense|full, --config.mesh.fsdp=…."
         ) from error
@@ -100,21 +100,20 @@ def _measure_configured(config: dict[str, Any], device: str, devices: list[jax.D
 
 def _estimate_stage(
     config: dict[str, Any],
-    device: str,
+    device: PlannedDevices,
     num_steps: int,
     num_devices: int,
     memory: Memory,
     assumptions: Assumptions,
 ) -> Estimate:
-    name, chip = chip_of(device)
     state_bytes = (memory.parameters + memory.optimizer) * config["mesh"]["fsdp"] * config["mesh"]["tensor"]
     return estimate(
         config,
         num_steps=num_steps,
         num_devices=num_devices,
-        peak_flops=chip.peak_flops,
+        peak_flops=device.chip.peak_flops,
         utilization=assumptions.utilization,
-        dollars_per_hour=price_of(assumptions.prices, name),
+        dollars_per_hour=device.dollars_per_hour,
         hours_between_stops=assumptions.hours_between_stops,
         save_seconds=state_bytes / (assumptions.save_rate * GIB),
     )

@@ -56,6 +56,7 @@ class UploadedCheckpointer(Checkpointer):
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         super().__init__(str(self._local), keep=keep or 1)
+        self._directory = url  # what errors name
 
     def all_steps(self) -> list[int]:
         """Steps of all complete checkpoints in the bucket, oldest first."""

@@ -6,10 +6,8 @@ Each check returns a `Finding` on every process. Process 0 collects and prints t
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import sys
 import threading
@@ -24,16 +22,17 @@ from flax.traverse_util import flatten_dict
 
 from data_pipelines.buckets import bucket_errors, bucket_url, filesystem, is_bucket
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
-from electra_jax.configuration.flags import CHECKOUT
+from electra_jax.configuration.recipes import PACKAGE, RECIPES
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.inputs import RunInputs, open_inputs
+from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
+from electra_jax.training.plain_paths import check_checkpoint_path
 from electra_jax.training.program import make_program
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-CODE = ("electra_jax", "data_pipelines", "configs")  # folders of the checkout that must be the same
+CODE = (PACKAGE, PACKAGE.parent / "data_pipelines", RECIPES)  # folders that must be the same
 NUM_ROWS_READ = 8  # of each dataset
 TIMED_OUT = 2  # exit code
 # Device file of an accelerator → how to install the JAX that uses it.
@@ -184,28 +183,30 @@ def check_same(config: dict[str, Any]) -> Finding:
 def local_facts(config: dict[str, Any]) -> dict[str, str]:
     """What must be the same on every process: name → value."""
     code = hashlib.sha256()
-    for path in sorted(path for package in CODE for path in (CHECKOUT / package).rglob("*.py")):
-        code.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
+    for folder in CODE:
+        for path in sorted(folder.rglob("*.py")):
+            code.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     settings = {f"config.{key}": json.dumps(value) for key, value in flatten_dict(config, sep=".").items()}
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"code": code.hexdigest()[:12], "python": platform.python_version(), **versions, **settings}
+    return {"code": code.hexdigest()[:12], **installed_versions(), **settings}
 
 
 def check_workdir(workdir: str | Path) -> Finding:
-    """Whether all processes write to one and the same run directory; leaves it unchanged."""
+    """Whether all processes write to one and the same run directory, and which versions have changed since
+    the last session of the run in it; leaves it unchanged."""
     if is_bucket(workdir):
         filesystem(bucket_url(workdir))  # an error if its packages are not installed
         workdir = epath.Path(bucket_url(workdir))
         access = functools.partial(bucket_errors, str(workdir), "written")
     else:
         workdir, access = Path(workdir), contextlib.nullcontext
+    check_checkpoint_path(str(workdir))
     marks = [workdir.parent / f".{workdir.name}.doctor.{index}" for index in range(jax.process_count())]
     own = marks[jax.process_index()]
     problem = ""
     try:
         with access():
             workdir.parent.mkdir(parents=True, exist_ok=True)
-            own.write_text("x")
+            own.write_text("x", encoding="utf-8")
     except OSError as error:
         problem = f"cannot be written: {error}. Give a --workdir that this user may write to."
     barrier("marks written")
@@ -219,7 +220,9 @@ def check_workdir(workdir: str | Path) -> Finding:
             f"the files of processes {missing} are not seen here: it must be one directory, on a file "
             "system that all hosts mount (a bucket, NFS)."
         )
-    return Finding(str(workdir), problem)
+    changed = changed_versions(local_directory(str(workdir), may_be_empty=True))
+    since = f"; changed since its last session: {format_changes(changed)}" if changed else ""
+    return Finding(f"{workdir}{since}", problem)
 
 
 def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInputs]) -> Finding:

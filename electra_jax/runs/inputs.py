@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from data_pipelines.dataset_cache import local_dataset
+from data_pipelines.dataset_info import read_fingerprint
 from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
@@ -117,14 +118,15 @@ def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
     has_sample = any(path.startswith(SAMPLE_PREFIX) for path in data["datasets"])
     if has_sample and not is_main_process():
         barrier("sample")
+    paths = [
+        prepare_sample(path, workdir / "sample", sequence_length=data["sequence_length"])
+        if path.startswith(SAMPLE_PREFIX)
+        else path
+        for path in data["datasets"]
+    ]
     sources = [
-        DatasetSource(
-            prepare_sample(path, workdir / "sample", sequence_length=data["sequence_length"])
-            if path.startswith(SAMPLE_PREFIX)
-            else path,
-            weight,
-        )
-        for path, weight in zip(data["datasets"], data["weights"], strict=True)
+        DatasetSource(path, weight, fingerprint=read_fingerprint(local_dataset(path)))
+        for path, weight in zip(paths, data["weights"], strict=True)
     ]
     if has_sample and is_main_process():
         barrier("sample")

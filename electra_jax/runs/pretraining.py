@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.resolve import ResolvedConfig, resolve
-from electra_jax.distributed.processes import barrier, is_main_process
+from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.models.config import PretrainingConfig
@@ -25,7 +26,7 @@ from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.summary import summarize_run
-from electra_jax.runs.trained import check_initial, initial_params
+from electra_jax.runs.trained import check_initial, initial_params, read_description
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import (
@@ -82,11 +83,19 @@ def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
         start = checkpointer.latest_step() or 0
         num_steps = inputs.config["train"]["num_steps"]
-        if is_complete(workdir, start, num_steps, has_probe=probe is not None):
+        is_done = is_complete(workdir, start, num_steps, has_probe=probe is not None)
+        # A shared file system may show the hosts different files; what process 0 sees holds for all.
+        start, is_done = exchange([start, is_done])[0]
+        if is_done:
             print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
+            if is_main_process():
+                write_places(inputs, workdir)
         else:
             _train_from(start, stages, inputs, run, checkpointer, probe)
-    return summarize_run(workdir) if is_main_process() else {}
+    summary = summarize_run(workdir) if is_main_process() else {}
+    run.publish()
+    barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
+    return summary
 
 
 def prepare_stage(stage: StageInputs, inputs: RunInputs) -> PreparedStage:
@@ -223,6 +232,12 @@ def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> N
     write_json(workdir / "config.json", inputs.description)
     # Commands that read the run later need the special ids and the vocabulary, even if the datasets moved.
     adopt_tokenizer(inputs.tokenizer, workdir / "tokenizer", lowercase=None)
+    write_datasets(inputs, workdir)
+    _write_parameters(inputs, program, workdir / "parameters.txt")
+
+
+def write_datasets(inputs: RunInputs, workdir: Path) -> None:
+    """Write datasets.json."""
     datasets = [
         {
             "path": source.path,
@@ -235,7 +250,16 @@ def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> N
         for source, info in zip(stage.mixture.sources, stage.mixture.infos, strict=True)
     ]
     write_json(workdir / "datasets.json", datasets)
-    _write_parameters(inputs, program, workdir / "parameters.txt")
+
+
+def write_places(inputs: RunInputs, workdir: Path) -> None:
+    """Record where the datasets of a complete run lie now, for the commands that read the run."""
+    description = read_description(workdir)
+    config, places = description["config"], {"datasets": inputs.config["data"]["datasets"]}
+    moved = config | {"data": config["data"] | places, "stages": inputs.config["stages"]}
+    if json.dumps(moved) != json.dumps(config):
+        write_json(workdir / "config.json", description | {"config": moved})
+        write_datasets(inputs, workdir)
 
 
 def _write_parameters(inputs: RunInputs, program: Program, path: Path) -> None:

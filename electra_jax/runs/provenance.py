@@ -1,32 +1,84 @@
 """How a run was started: each start appends one line to sessions.jsonl, so that the run can be repeated and
-its model card written."""
+its model card written; and what has changed since the start before."""
 
 import collections
+import contextlib
 import importlib.metadata
 import json
+import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+from data_pipelines.whole_files import write_text
+
+SESSIONS_FILE = "sessions.jsonl"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+# Back ends for accelerators; at most one of them is installed.
+PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
+SHORT_COMMIT = 10  # letters
 
 
 def record_start(workdir: Path, start_step: int) -> None:
     """Append a line with the time (UTC), the first step, the command, the devices, the versions and the
-    commit of this start."""
+    commit of this start. A run that resumes under other versions than before prints them, and the line has
+    them as "changed": name → [before, now]."""
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "start_step": start_step,
         "command": ["python", "-m", *([module] if (module := _module()) else []), *sys.argv[1:]],
         "devices": describe_devices(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "versions": installed_versions(),
+        "commit": commit(),
     }
-    with open(workdir / "sessions.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(session) + "\n")
+    changed = changed_versions(workdir, session) if start_step else {}
+    if changed:
+        session["changed"] = changed
+        print(
+            f"{workdir} resumes under other versions than in its last session: {format_changes(changed)}. "
+            "Losses may differ from those of the old versions by rounding.",
+            file=sys.stderr,
+        )
+    sessions = [*read_sessions(workdir), session]
+    write_text(workdir / SESSIONS_FILE, "".join(f"{json.dumps(one)}\n" for one in sessions))
+
+
+def installed_versions() -> dict[str, str]:
+    """Name → version, of Python and of the libraries that decide what is computed."""
+    versions = {"python": platform.python_version()}
+    for name in (*PACKAGES, *PLUGINS):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def changed_versions(
+    workdir: Path, session: dict[str, Any] | None = None
+) -> dict[str, tuple[str | None, str | None]]:
+    """Name → (version in the last session of a run, version in `session`), of those that differ.
+
+    None is a library that was, or is, not installed. Versions that the last session did not record are left
+    out. `session` is the present one by default.
+    """
+    sessions = read_sessions(workdir)
+    if not sessions:
+        return {}
+    session = session or {"versions": installed_versions(), "commit": commit()}
+    last, old, new = sessions[-1], sessions[-1]["versions"], session["versions"]
+    # Older versions of this code recorded four libraries.
+    names = sorted(old.keys() | new.keys()) if "python" in old else old.keys()
+    changed = {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+    commits = tuple(_shorten(one.get("commit")) for one in (last, session))
+    return changed | ({"commit": commits} if commits[0] != commits[1] else {})
+
+
+def format_changes(changed: dict[str, tuple[str | None, str | None]]) -> str:
+    """For example "jax 0.10.2 → 0.12.0, libtpu none → 0.0.41"."""
+    return ", ".join(f"{name} {old or 'none'} → {new or 'none'}" for name, (old, new) in changed.items())
 
 
 def describe_devices() -> str:
@@ -35,13 +87,27 @@ def describe_devices() -> str:
     return ", ".join(f"{number} × {name}" for name, number in sorted(counts.items()))
 
 
+def read_sessions(workdir: Path) -> list[dict[str, Any]]:
+    """The sessions of a run, the oldest first; without lines that a crash left incomplete."""
+    path, sessions = workdir / SESSIONS_FILE, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            sessions.append(json.loads(line))
+    return sessions
+
+
+def _shorten(commit: str | None) -> str | None:
+    digest, plus, changes = (commit or "").partition("+")
+    return digest[:SHORT_COMMIT] + plus + changes or None
+
+
 def _module() -> str | None:
     """Dotted name of the module that was run with -m."""
     spec = sys.modules["__main__"].__spec__
     return spec and spec.name
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the checkout that this code runs from, with "+changes" if tracked files were edited; None
     outside a checkout."""
 

@@ -79,7 +79,7 @@ def read_description(workdir: Path) -> dict[str, Any]:
       FileNotFoundError: `workdir` is not a run directory.
     """
     path = workdir / "config.json"
-    if not path.is_file() or "config" not in (description := json.loads(path.read_text())):
+    if not path.is_file() or "config" not in (description := json.loads(path.read_text(encoding="utf-8"))):
         raise FileNotFoundError(
             f"{workdir}: expected a run directory of electra_jax.pretrain or of `electra_jax.convert "
             "import`, but it has no config.json with a configuration."
@@ -93,7 +93,7 @@ def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]
     path, stage = workdir / "datasets.json", stage_at(config, step)
     if not path.is_file():
         return list(stage.config["data"]["datasets"])
-    entries = upgrade_datasets(json.loads(path.read_text()), config)
+    entries = upgrade_datasets(json.loads(path.read_text(encoding="utf-8")), config)
     newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
     return [entry["path"] for entry in entries if entry["first_step"] == newest]
 

@@ -104,7 +104,7 @@ def _start_of(workdir: Path, description: dict[str, Any]) -> dict[str, Any] | No
     dropout, which may differ.
     """
     if (workdir / SOUP_FILE).is_file():
-        return json.loads((workdir / SOUP_FILE).read_text())["start"]
+        return json.loads((workdir / SOUP_FILE).read_text(encoding="utf-8"))["start"]
     if "imported_from" in description:
         return {"imported from": description["imported_from"]}
     config = description["config"]

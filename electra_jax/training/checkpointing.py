@@ -1,5 +1,6 @@
 """Saving and restoring a TrainState: the only module that knows Orbax."""
 
+import os
 import sys
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
 
 
@@ -32,9 +34,11 @@ class Checkpointer:
 
     def __init__(self, directory: str, *, keep: int | None):
         _silence_stragglers()
-        # Orbax accepts only absolute paths.
+        self._plain = PlainPath(directory, create=keep is not None)
+        self._directory = self._plain.original
+        self._unchecked: int | None = None  # the step that was saved last, until it has been read back
         self._manager = _Manager(
-            _absolute(directory),
+            epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None
             ),
@@ -53,14 +57,17 @@ class Checkpointer:
         """Start to save; returns when the arrays have been copied from the devices.
 
         Raises:
-          OSError: this save, or an earlier one in the background, could not be written.
+          OSError: this save, or an earlier one in the background, could not be written, or the earlier one
+            cannot be read.
         """
+        self.wait()
         try:
             self._manager.save(
                 step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
             )
         except Exception as error:
             raise self._failure(error) from error
+        self._unchecked = step
 
     def save_params(self, params: Any, run: dict[str, Any]) -> None:
         """Save parameters without training state as step 0, for other runs to start from. Raises OSError as
@@ -86,7 +93,7 @@ class Checkpointer:
         directory = self._manager.directory / str(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as reader:
-                name = "ema" if "ema" in reader.metadata(directory).item_metadata.tree else "params"
+                name = "ema" if "ema" in self._saved_tree(reader, step) else "params"
                 wanted = {name: abstract_params}
                 args = ocp.args.PyTreeRestore(
                     wanted,
@@ -106,11 +113,20 @@ class Checkpointer:
         except Exception as error:
             raise self._unreadable(step, error) from error
 
+    def _saved_tree(self, reader: ocp.PyTreeCheckpointer, step: int) -> dict[str, Any]:
+        """The names and shapes of the arrays of `step`, for which every one of them is opened. Raises
+        ValueError if they are not found."""
+        metadata = reader.metadata(self._manager.directory / str(step) / "state").item_metadata
+        if metadata is None or not metadata.tree:
+            raise ValueError("its arrays are not found: it was not written completely")
+        return metadata.tree
+
     def _unreadable(self, step: int, error: Exception) -> OSError:
         others = [other for other in self.all_steps() if other != step]
         return OSError(
-            f"The checkpoint {self._manager.directory / str(step)} cannot be read: {_reason(error)}. Remove "
-            f"that directory to resume from an earlier checkpoint, of steps {others}, or from the start."
+            f"The checkpoint {os.path.join(self._directory, str(step))} cannot be read: "
+            f"{self._reason(error)}. Remove that directory to resume from an earlier checkpoint, of steps "
+            f"{others}, or from the start."
         )
 
     def describe(self, step: int) -> dict[str, Any]:
@@ -118,32 +134,36 @@ class Checkpointer:
         return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
 
     def wait(self) -> None:
-        """Block until everything is on disk; raises OSError as `save` does."""
+        """Block until everything is on disk and can be read; raises OSError as `save` does."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
+        step, self._unchecked = self._unchecked, None
+        # Process 0 made the checkpoint of what all processes wrote.
+        if step is not None and jax.process_index() == 0:
+            try:
+                with ocp.PyTreeCheckpointer() as reader:
+                    self._saved_tree(reader, step)
+            except Exception as error:
+                raise self._unreadable(step, error) from error
 
     def close(self) -> None:
         self._manager.close()
+        self._plain.close()
 
     def _failure(self, error: Exception) -> OSError:
         return OSError(
-            f"A checkpoint could not be saved in {self._manager.directory}: {_reason(error)}. The "
+            f"A checkpoint could not be saved in {self._directory}: {self._reason(error)}. The "
             f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
             "config.checkpoint.keep. Run the same command again: it resumes from the newest checkpoint."
         )
 
-
-def _absolute(directory: str) -> epath.Path:
-    """An absolute path, or a URL, which epath's `resolve` would put below the working directory."""
-    path = epath.Path(directory)
-    return path if "://" in directory else path.resolve()
-
-
-def _reason(error: Exception) -> str:
-    """The error's text, without the half page that TensorStore adds on how it opened the file."""
-    return str(error).partition(" [tensorstore_spec")[0]
+    def _reason(self, error: Exception) -> str:
+        """The error's text with the directory's own path, without the half page that TensorStore adds on how
+        it opened the file."""
+        text = str(error).partition(" [tensorstore_spec")[0]
+        return text.replace(str(self._manager.directory), self._directory)
 
 
 def _silence_stragglers() -> None:

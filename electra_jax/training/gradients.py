@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.sharding import BATCH_AXES, data_shard_context, num_data_shards
 from electra_jax.models.config import DTYPES
-from electra_jax.models.dropout import DATA_SHARDS
 from electra_jax.objectives.base import Phase
 
 
@@ -49,7 +48,7 @@ def gradients(
 
     Without data shards the compiler sums each gradient over the network in every microbatch, in the precision
     of its computation. With them, each shard adds up its gradients in float32 over all its microbatches; only
-    then are they rounded to `dtype` and summed. Noise is that of the whole batch, however it is cut.
+    then are they rounded to `dtype` and summed.
     """
     if accumulation.num_data_shards == 1:
         return accumulate_gradients(
@@ -58,7 +57,7 @@ def gradients(
     split = lambda x: x.reshape(accumulation.num_data_shards, -1, *x.shape[1:])
     batch, carry = jax.tree.map(split, (batch, carry))
 
-    @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES, axis_name=DATA_SHARDS)
+    @functools.partial(jax.vmap, spmd_axis_name=BATCH_AXES)
     def of_data_shard(batch, carry):
         with data_shard_context():
             return accumulate_gradients(
@@ -78,36 +77,36 @@ def accumulate_gradients(
     """(gradients of the parameters that the phase trains, metric sums, carry) of the whole batch, computed
     one microbatch at a time.
 
-    Denominators come from the whole batch, so the result equals that of one large batch, however the tokens
-    are distributed over microbatches.
+    Denominators come from the whole batch, and noise from it or from the numbers of its rows
+    (`EncoderInputs.rows_B`), so the result equals that of one large batch, however the tokens are distributed
+    over microbatches.
     """
+    # Folded in once for all microbatches; without it, runs of older versions would change their noise.
+    dropout_key = jax.random.fold_in(dropout_key, 0)
 
-    def grad_and_sums(microbatch, carry, index):
+    def grad_and_sums(microbatch, carry):
         def loss(trained):
-            return phase.loss(
-                params | trained, microbatch, normalizers, jax.random.fold_in(dropout_key, index), carry
-            )
+            return phase.loss(params | trained, microbatch, normalizers, dropout_key, carry)
 
         (value, (sums, new_carry)), grads = jax.value_and_grad(loss, has_aux=True)(select(params, phase))
         # The losses of microbatches add up to the loss of the batch.
         return (grads, sums | {"loss": value}), new_carry
 
     if num_microbatches == 1:
-        (grads, sums), carry = grad_and_sums(batch, carry, 0)
+        (grads, sums), carry = grad_and_sums(batch, carry)
         return grads, sums, carry
     # Microbatch i takes rows i, i + n, i + 2n, …: each data shard keeps its own rows and nothing moves.
     split = lambda x: jnp.moveaxis(x.reshape(-1, num_microbatches, *x.shape[1:]), 1, 0)
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
     microbatches = jax.tree.map(split, (batch, carry))
 
-    def body(total, indexed):
-        index, (microbatch, carry) = indexed
-        new, new_carry = grad_and_sums(microbatch, carry, index)
+    def body(total, microbatch_and_carry):
+        new, new_carry = grad_and_sums(*microbatch_and_carry)
         return jax.tree.map(jnp.add, total, new), new_carry
 
-    shapes, _ = jax.eval_shape(grad_and_sums, *jax.tree.map(lambda x: x[0], microbatches), 0)
+    shapes, _ = jax.eval_shape(grad_and_sums, *jax.tree.map(lambda x: x[0], microbatches))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (grads, sums), carries = jax.lax.scan(body, zeros, (jnp.arange(num_microbatches), microbatches))
+    (grads, sums), carries = jax.lax.scan(body, zeros, microbatches)
     return grads, sums, jax.tree.map(join, carries)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from electra_jax.distributed.processes import exchange
 from electra_jax.training.progress import make_progress
 
 METRICS_FILE = "metrics.jsonl"
@@ -57,10 +58,12 @@ class MetricWriters:
             )
         self._file: TextIO | None = None
         self._tensorboard = self._progress = None
-        # Rows of the restored step that the file has already, which must not be repeated. All processes read
-        # them, since `has_row` decides whether they run an evaluation together.
+        # Rows of the restored step that the file has already, which must not be repeated. `has_row` decides
+        # whether all processes run an evaluation together, so what process 0 reads holds for all: a shared
+        # file system may show the others an older file.
         restored = [row for row in read_metrics(run_dir) if row["step"] == start_step]
-        self._rows_in_file = {(row["step"], _common_prefix(row)) for row in restored}
+        rows_in_file = exchange([(row["step"], _common_prefix(row)) for row in restored])[0]
+        self._rows_in_file = {(step, prefix) for step, prefix in rows_in_file}
         if not is_writer:
             return
         run_dir = _local(run_dir)

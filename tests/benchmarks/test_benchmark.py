@@ -27,8 +27,17 @@ def benchmark(environment, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses."),
-        (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <attention|"),
+        ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses, accelerator."),
+        (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <accelerator|"),
+        (
+            ["--suite=accelerator", "--config=configs/debug.py"],
+            "error: --config, --json: --suite=accelerator takes neither. It writes to --out.",
+        ),
+        (
+            ["--suite=accelerator", "--parts=speed,kernels"],
+            "error: --parts: got speed, expected some of device,",
+        ),
+        (["--suite=accelerator", "--data=no"], f"error: {ROOT / 'no'}: no corpus.json; expected a directory"),
         (["--suite=cpu", "--config=configs/no.py"], "error: --config=configs/no.py: there is no file"),
         (
             ["--suite=cpu", "--config.log.every=1"],

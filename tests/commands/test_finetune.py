@@ -2,6 +2,7 @@
 settings."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +149,29 @@ def test_a_sweep_takes_more_values_later_and_keeps_the_best_model(run_directory,
         ids = [SPECIAL.cls, *further.tokenizer.encode_batch([text])[0], SPECIAL.sep]
         outputs = model.apply({"params": saved.params}, jnp.asarray([ids]), False)
         assert line.split("\t")[1] == saved.description["labels"][int(outputs.argmax())]
+
+
+@pytest.mark.slow
+def test_starts_with_similar_names_keep_their_models(run_directory, task, tmp_path, monkeypatch):
+    """Also "." and long names, whose folders must not be those of the run or too long for the file system."""
+    monkeypatch.setattr(
+        Trainer,
+        "run",
+        lambda self, params, seed, train, held_out, progress: Outcome(
+            {"head": {"kernel": np.zeros(1)}}, {"validation": [np.zeros(2)] * len(held_out["validation"])}
+        ),
+    )
+    (tmp_path / "m").mkdir()
+    names = [str(tmp_path / "m" / "a"), str(tmp_path / "m_a"), f"{tmp_path}{'/.' * 150}/m_a"]
+    for name in names[:2]:
+        Path(name).symlink_to(run_directory)
+    monkeypatch.chdir(run_directory)
+    names += [".", f"{run_directory}/checkpoints/.."]
+    for inits in (names[:1], names):
+        finetune(task, tmp_path / "run", Plan(inits, [0]))
+    found = {load_model(path).description["start"]: path for path in (tmp_path / "run" / "models").iterdir()}
+    assert set(found) == set(names) and len(list((tmp_path / "run" / "predictions").iterdir())) == len(names)
+    assert (tmp_path / "run" / "results.json").is_file()
 
 
 @pytest.mark.slow

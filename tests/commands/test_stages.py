@@ -401,3 +401,62 @@ def test_a_run_interrupted_anywhere_resumes_exactly(whole, corpora, tmp_path, mo
         *(jax.tree.leaves(load_run(path).params) for path in (workdir, whole[0])), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_dataset_is_continued_wherever_it_lies(corpora, tmp_path):
+    shutil.copytree(corpora / "long", tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "copy")
+
+    def rows(*places):
+        """The rows of three stages that read one dataset at these places."""
+        first, *others = places
+        changes = [{"data.datasets": str(place), "train.batch_size": 16} for place in others]
+        config = configuration(
+            corpora,
+            tuple(zip((RAMP, LENGTHENED), changes, strict=True)),
+            data__datasets=(str(first),),
+            data__sequence_length=LONG,
+        )
+        opened = open_inputs(resolve(config), tmp_path / "run").stages
+        return [stage.mixture.rows_at(0, 8)[1].tolist() for stage in opened]
+
+    expected = rows(*[corpora / "long"] * 3)
+    assert expected[0] != expected[1] != expected[2]
+    assert rows(tmp_path / "copy", f"{tmp_path}/copy/", tmp_path / "link") == expected
+
+
+@pytest.mark.slow
+def test_a_run_resumes_where_its_datasets_moved_and_in_microbatches(whole, corpora, tmp_path, monkeypatch):
+    workdir, watched = tmp_path / "run", Watched(monkeypatch)
+    watched.happens = {3: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    with pytest.raises(Stopped):
+        pretrain(configuration(corpora, three_stages(corpora)), workdir)
+    moved = tmp_path / "moved"
+    shutil.copytree(corpora, moved)
+    config = configuration(moved, three_stages(moved), train__num_microbatches=2, data__prefetch=0)
+    pretrain(config, workdir)
+    assert watched.ids.keys() == whole[1].ids.keys()
+    for step, ids in whole[1].ids.items():
+        np.testing.assert_array_equal(watched.ids[step], ids)
+    for row, other in zip(comparable(workdir), comparable(whole[0]), strict=True):
+        assert row == pytest.approx(other, rel=1e-5, abs=1e-5)
+    assert dataset_paths(workdir, config, 12) == [str(moved / "long"), str(moved / "second")]
+
+    # A complete run takes note of the place, and of nothing else.
+    before = (workdir / "metrics.jsonl").read_bytes()
+    shutil.move(moved, tmp_path / "again")
+    moved = tmp_path / "again"
+    pretrain(configuration(moved, three_stages(moved), train__num_microbatches=4), workdir)
+    assert dataset_paths(workdir, config, 12) == [str(moved / "long"), str(moved / "second")]
+    recorded = json.loads((workdir / "config.json").read_text())["config"]
+    assert recorded["data"]["datasets"] == [str(moved / "short")]
+    assert recorded["train"]["num_microbatches"] == 2
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+    built_again = json.loads((moved / "long" / "corpus.json").read_text()) | {"fingerprint": "0" * 64}
+    (moved / "long" / "corpus.json").write_text(json.dumps(built_again))
+    with pytest.raises(ValueError, match=r"from step 9 on, data\.datasets: .*long has other content"):
+        pretrain(configuration(moved, three_stages(moved)), workdir)
+    shutil.rmtree(moved / "long")
+    with pytest.raises(FileNotFoundError, match=r"no such dataset directory: .*/again/long"):
+        pretrain(configuration(moved, three_stages(moved)), workdir)

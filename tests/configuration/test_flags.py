@@ -87,6 +87,8 @@ def test_a_wrong_command_line_says_what_to_change(argv, message, monkeypatch):
         (["/a/b-c,d_e"], ("/a/b-c", "d_e")),
         (["('a,b', 'c')"], ("a,b", "c")),
         (["/a/b-c", "2024"], ("/a/b-c", "2024")),
+        (["2023_11,1e5,1.0"], ("2023_11", "1e5", "1.0")),
+        (["None", "True", "0x10"], ("None", "True", "0x10")),
     ],
 )
 def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
@@ -99,6 +101,38 @@ def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
     ]
     config, _ = read_command_line(argv, monkeypatch)
     assert dataset_values(config["data"]) == {"datasets": expected, "weights": (2.0,) * len(expected)}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("0,1", ("0", "1")),
+        ("-1,0,1", ("-1", "0", "1")),
+        ("1.0, 2.50", ("1.0", "2.50")),
+        ("True,False", ("True", "False")),
+        ("None,1e5,007,1_0", ("None", "1e5", "007", "1_0")),
+        ("('0','1')", ("0", "1")),
+        ("", ()),
+    ],
+)
+def test_labels_keep_their_spelling(word, expected, monkeypatch):
+    argv = [
+        "finetune",
+        "--config=configs/finetune.py:task=local",
+        "--workdir=w",
+        f"--config.task.labels={word}",
+    ]
+    assert read_command_line(argv, monkeypatch)[0]["task"]["labels"] == expected
+
+
+@pytest.mark.parametrize(("words", "weights"), [("2,0.5", (2.0, 0.5)), ("1e-3,10", (0.001, 10.0))])
+def test_weights_are_numbers(words, weights, monkeypatch):
+    argv = ["pretrain", "--config=configs/debug.py", "--workdir=w", "--config.data.datasets=a,b"]
+    config, _ = read_command_line([*argv, f"--config.data.weights={words}"], monkeypatch)
+    assert dataset_values(config["data"])["weights"] == weights
+    config, _ = read_command_line([*argv, "--config.data.weights=1,many"], monkeypatch)
+    with pytest.raises(ValueError, match=r"weights: got \('1', 'many'\) for 2 datasets, expected a number"):
+        dataset_values(config["data"])
 
 
 def test_a_mistake_on_the_command_line_ends_the_program_with_code_1():

@@ -12,63 +12,23 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import dataset_directory, shards
+from data_pipelines import shards
 from data_pipelines.corpus import main
-from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import load_dataset_info
+from data_pipelines.documents import Piece, ReadReport
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.tokenizers.train import train_tokenizer
 from support.paths import ROOT
+from support.small_corpus import WORDS, build, flags, make_documents, rows_of, write, write_data
 
 PAD_ID, CLS_ID, SEP_ID = 0, 1, 2
-TEXT = (
-    "the a cat dog bird sat ran flew on over under mat hill river and then it was seen again by nobody at all"
-)
-WORDS = tuple(TEXT.split())
-
-
-def make_documents(count, seed):
-    rng = np.random.default_rng(seed)
-    line = lambda: " ".join(rng.choice(WORDS, size=rng.integers(3, 20)))
-    return [
-        f"number {seed} {index} " + "\n".join(line() for _ in range(rng.integers(1, 6)))
-        for index in range(count)
-    ]
-
-
-def write(path, documents):
-    path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Sources and a tokenizer."""
-    root = tmp_path_factory.mktemp("corpus")
-    train_tokenizer(make_documents(300, 0), str(root / "tokenizer"), vocab_size=80)
-    write(root / "train.jsonl", make_documents(200, 1))
-    write(root / "validation.jsonl", make_documents(30, 2))
-    return root
-
-
-def build(data, out, num_processes=1, **changes):
-    settings = {
-        "train": [str(data / "train.jsonl")],
-        "validation": [str(data / "validation.jsonl")],
-        "tokenizer": str(data / "tokenizer"),
-        "sequence_length": 32,
-        "packing": "documents",
-        "chunk_chars": 4_000,
-    }
-    return build_corpus(str(out), CorpusSettings(**settings | changes), num_processes=num_processes)
-
-
-def rows_of(directory, split="train"):
-    return np.stack(
-        [row["input_ids"] for row in tfds.builder_from_directory(str(directory)).as_data_source(split)]
-    )
+    return write_data(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.mark.parametrize("packing", ["documents", "contiguous", "electra"])
@@ -113,58 +73,15 @@ def test_electra_packing_draws_other_numbers_in_every_chunk(data, tmp_path):
     assert len(set(chunks)) == 4
 
 
-def test_a_killed_build_resumes_with_the_same_result(data, tmp_path, monkeypatch):
-    whole = build(data, tmp_path / "whole")
-    written, original = [], shards.write_shard
-
-    def dies_at_the_fourth(job):
-        if len(written) == 3:
-            Path(job.path + ".tmp").write_bytes(b"half a file")
-            raise KeyboardInterrupt
-        written.append(job.path)
-        return original(job)
-
-    monkeypatch.setattr(shards, "write_shard", dies_at_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        build(data, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    again = []
-    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or original(job))
-    assert build(data, tmp_path / "out").fingerprint == whole.fingerprint
-    assert not set(written) & set(again) and len(written) == 3
-    files = lambda root: {
-        path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
-
-
-def test_a_build_that_failed_at_its_end_packs_nothing_again(data, tmp_path, monkeypatch):
-    whole, write_shard = build(data, tmp_path / "whole"), shards.write_shard
-
-    def disk_full(*_, **__):
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dataset_directory.shutil, "copytree", disk_full)
-        with pytest.raises(OSError, match="No space"):
-            build(data, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    again = []
-    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
-    assert build(data, tmp_path / "out") == whole and not again
-
-
 def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_path):
-    documents = make_documents(200, 1)
+    pieces = [Piece(document, "train.jsonl") for document in make_documents(200, 1)]
     tokenizer = str(data / "tokenizer")
 
     def jobs():
         for number in range(9):
             if number == 6:
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-            yield shards.Job(
-                tokenizer, 32, "documents", (0, 0, number), str(tmp_path / f"{number}"), documents
-            )
+            yield shards.Job(tokenizer, 32, "documents", (0, 0, number), str(tmp_path / f"{number}"), pieces)
 
     done = []
     with pytest.raises(OSError, match="one of 2 processes was killed"):
@@ -207,48 +124,20 @@ def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_half_file(data,
     assert not list((tmp_path / "out.partial").glob("*.tmp"))
 
 
-@pytest.mark.parametrize("is_noticed_at_once", [True, False])
-def test_a_changed_source_is_not_resumed_into(data, tmp_path, monkeypatch, capsys, is_noticed_at_once):
-    source = tmp_path / "train.jsonl"
-    write(source, make_documents(200, 1))
-    before = source.stat()
-    with monkeypatch.context() as patch:
-        patch.setattr(dataset_directory.shutil, "copytree", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            build(data, tmp_path / "out", train=[str(source)])
-    source.write_text(source.read_text().replace("cat", "dog"))
-    if is_noticed_at_once:
-        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    else:  # same size, same time: only the digest of each chunk's text differs
-        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
-    info = build(data, tmp_path / "out", train=[str(source)])
-    assert ("starting from scratch" in capsys.readouterr().err) == is_noticed_at_once
-    assert info.fingerprint == build(data, tmp_path / "fresh", train=[str(source)]).fingerprint
-    np.testing.assert_array_equal(rows_of(tmp_path / "out"), rows_of(tmp_path / "fresh"))
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        p.name for p in (tmp_path / "fresh").iterdir()
-    )
-
-
-@pytest.mark.parametrize(
-    "change", [{"sequence_length": 16}, {"seed": 1}, {"text_field": "body"}, {"chunk_chars": 3_000}]
-)
-def test_an_unfinished_build_of_other_settings_is_discarded(data, tmp_path, monkeypatch, capsys, change):
-    source = tmp_path / "both.jsonl"
-    source.write_text(
-        "".join(json.dumps({"text": text, "body": text}) + "\n" for text in make_documents(30, 1))
-    )
-    arguments = {"train": [str(source)], "validation": [str(source)]}
-    with monkeypatch.context() as patch:
-        patch.setattr(dataset_directory, "write_tfds_metadata", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            build(data, tmp_path / "out", **arguments)
-    assert "from scratch" not in capsys.readouterr().err
-    again, write_shard = [], shards.write_shard
-    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
-    info = build(data, tmp_path / "out", **arguments | change)
-    assert "starting from scratch" in capsys.readouterr().err
-    assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
+def test_all_pieces_of_a_long_document_are_in_one_split(data, tmp_path):
+    """Of each, the first piece has a number at its start, the second at its end."""
+    words = " ".join(np.random.default_rng(0).choice(WORDS, size=260_000))  # more than a million characters
+    source = write(tmp_path / "books.jsonl", [f"{number:02d} {words} {number:02d}" for number in range(12)])
+    settings = CorpusSettings([source], str(data), 32, "documents", validation_fraction=0.5)
+    [group] = shards.make_groups("train", settings.train, settings.chunk_chars)
+    splits = {}
+    for job in shards.read_jobs(group, settings, tmp_path, ReadReport()):
+        for piece in job.pieces:
+            number = piece.text[:2] if piece.is_first else piece.text[-2:]
+            splits.setdefault(int(number), []).append(Path(job.path).name.partition("-")[0])
+    assert sorted(splits) == list(range(12))
+    assert all(split in (["train"] * 2, ["validation"] * 2) for split in splits.values()), splits
+    assert len({split[0] for split in splits.values()}) == 2
 
 
 def test_held_out_share_is_split_by_document(data, tmp_path):
@@ -345,12 +234,6 @@ def test_sources_given_as_one_string_are_an_error(data, tmp_path):
         build(data, tmp_path / "out", train="a.txt")
 
 
-def flags(data):
-    """Flags of a small build, without held-out text and --out."""
-    sources = ["--train", str(data / "train.jsonl"), "--tokenizer", str(data / "tokenizer")]
-    return [*sources, "--sequence_length=32", "--packing=documents", "--num_processes=1"]
-
-
 def test_command_line(data, tmp_path, monkeypatch, capsys):
     common = ["corpus", *flags(data)]
     monkeypatch.setattr(
@@ -368,7 +251,9 @@ def test_command_line(data, tmp_path, monkeypatch, capsys):
         ([str(tmp_path / "none.txt")], "does not exist"),
         ([str(tmp_path / "bad.txt")], "not valid UTF-8"),
     ):
-        monkeypatch.setattr(sys, "argv", [*common, "--validation", *sources, "--out", str(tmp_path / "no")])
+        monkeypatch.setattr(
+            sys, "argv", [*common, "--validation", *sources, "--start_over", "--out", str(tmp_path / "no")]
+        )
         with pytest.raises(SystemExit, match=f"error: .*{words}"):
             main()
         assert not (tmp_path / "no").exists()

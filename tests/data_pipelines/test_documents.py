@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 import zstandard
 from pyarrow import parquet
 
-from data_pipelines import document_formats, documents
+from data_pipelines import document_bytes, documents
 from data_pipelines.documents import ReadReport, read_documents
 
 
@@ -30,13 +30,13 @@ def test_blank_lines_end_text_documents(tmp_path):
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
 def test_documents_do_not_depend_on_the_block_size(tmp_path, monkeypatch, block):
     source = _write(tmp_path / "a.txt", "aé ☃ b\r\nzwei\r\n\n \nüber 😀\n\n\nend".encode())
-    monkeypatch.setattr(document_formats, "BLOCK_BYTES", block)
+    monkeypatch.setattr(document_bytes, "BLOCK_BYTES", block)
     assert list(read_documents([source])) == ["aé ☃ b\nzwei", "über 😀", "end"]
 
 
 @pytest.mark.parametrize("block", [4, 1 << 20])
 def test_long_documents_are_cut_at_whitespace_without_losing_words(tmp_path, monkeypatch, block):
-    for module in (documents, document_formats):
+    for module in (documents, document_bytes):
         monkeypatch.setattr(module, "BLOCK_BYTES", block)
     words = [f"word{i}" for i in range(200)]
     source = _write(tmp_path / "a.txt", " ".join(words).encode())
@@ -76,8 +76,10 @@ def test_jsonl_defects_are_named(tmp_path):
     for data, message in (
         (b'{"text": "a"}\n{"te', r"a\.jsonl:2: not valid JSON"),
         (b'{"body": "a"}', r"a\.jsonl:1: no field 'text', found 'body'"),
-        (b'{"text": 3}', "is a int, expected a string"),
+        (b'{"text": 3}', "is a number, expected a string"),
         (b"[1]", "got a list"),
+        (b'{"text": "a"}\n{"text": ["b"]}', r"a\.jsonl:2: field 'text' is a list, expected a string"),
+        (b'{"text": "a", "more": ' + b"[" * 100_000, r"a\.jsonl:1: not valid JSON"),
     ):
         source = _write(tmp_path / "a.jsonl", data)
         with pytest.raises(ValueError, match=message):

@@ -1,13 +1,15 @@
 """Compilation for an absent TPU and an absent GPU."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from electra_jax.benchmarks.compiled_memory import vocabulary_rows
-from electra_jax.distributed.absent_devices import absent_devices
+from electra_jax.distributed.absent_devices import GPUS, absent_devices
+from electra_jax.distributed.chips import CHIPS, chip_of
 from support import aside
 from support.paths import ROOT
 
@@ -27,6 +29,53 @@ def test_an_unknown_device_is_rejected():
         ValueError, match=r"device: got 'v9z:1x1', which cannot be compiled for here: .*compile_only\.sh"
     ):
         absent_devices("v9z:1x1")
+
+
+@pytest.mark.parametrize(
+    "name", ["h100:0", "l4:x", "cpu:0", "cpu:-1", "v5e", "v5e:", "v5e:0x0", "v5e:4", "v5e:2*2"]
+)
+def test_a_number_or_topology_that_is_none_is_rejected(name):
+    with pytest.raises(
+        ValueError, match=rf"device: got '{re.escape(name)}', which .* behind the colon, expected"
+    ):
+        absent_devices(name)
+
+
+def test_gpus_are_compiled_for_as_the_table_of_chips_describes_them():
+    for name, target in GPUS.items():
+        chip = CHIPS[name]
+        assert chip_of(target.name) is chip
+        assert chip.memory == pytest.approx(0.9 * target.memory, rel=1e-3)
+        assert chip.bandwidth == pytest.approx(target.bandwidth, rel=0.01)
+    assert set(CHIPS) - set(GPUS) == {"v4", "v5e", "v5p", "v6e", "tpu7x", "cpu"}
+
+
+TOPOLOGIES = """
+from electra_jax.distributed.absent_devices import GPUS, absent_devices
+for name in (*(f"{gpu}:2" for gpu in GPUS), "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"):
+    devices = absent_devices(name)
+    print(name, len(devices), devices[0].device_kind, sep="|")
+"""
+
+
+@pytest.mark.slow
+def test_every_chip_has_a_compiler_that_calls_it_by_its_name():
+    outcome = subprocess.run(
+        [sys.executable, "-c", TOPOLOGIES],
+        cwd=ROOT,
+        env=aside.environment("compilers"),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    rows = [line.split("|") for line in outcome.stdout.splitlines() if line.count("|") == 2]
+    assert len(rows) == len(CHIPS) - 1
+    for device, number, kind in rows:
+        name = device.partition(":")[0]
+        assert chip_of(kind) is CHIPS[name]
+        # Four chips of a TPU: on v4 one device each, on TPU7x two.
+        assert int(number) == (2 if name in GPUS else 4 * CHIPS[name].devices_per_chip)
 
 
 @pytest.mark.slow

@@ -47,3 +47,10 @@ def test_names_of_any_length_fit_the_picture(tmp_path):
     results = [Result(name, 0, {"f1": 0.5}) for name in LONG_NAMES]
     plot(results, ["f1"], tmp_path / "f1.png")  # matplotlib would warn of too little room
     assert image.imread(tmp_path / "f1.png").shape[1] == 9 * 120
+
+
+def test_names_of_any_characters_are_drawn(tmp_path):
+    names = ["runs/$x_{$", "a$b$c", "caf\udce9", "[1] 100% 'q'"]
+    assert row_label("a$b$c") == r"a\$b\$c" and row_label("caf\udce9") == "caf\ufffd"
+    plot([Result(name, 0, {"f1": 0.5}) for name in names], ["f1"], tmp_path / "f1.png")
+    assert (tmp_path / "f1.png").stat().st_size > 1000

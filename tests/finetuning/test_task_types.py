@@ -45,6 +45,23 @@ def test_a_divided_sentence_has_one_prediction_with_or_without_its_tags(data, ta
     assert [task_type.is_labelled(example) for example in examples] == [UNKNOWN not in tags] * 2
 
 
+def test_a_word_without_a_tag_is_predicted_but_not_scored(data):
+    task_type = make_type("tagging", metrics=("tagging_accuracy",))
+    tokenizer = load_tokenizer(str(data / "tokenizer_corpus"))
+    examples = [TaggedExample(("ab", "cd", "ef"), (UNKNOWN, 1, 0)), TaggedExample(("ab",), (UNKNOWN,))]
+    rows, _ = encode_examples(tokenizer, examples, 16)
+    _, is_scored = task_type.make_labels(rows, 2, 16)
+    assert is_scored.sum() == 2
+    collected = task_type.collect(examples, rows, [one_hot([1] * 16, 16)] * 2)
+    assert [len(sentence) for sentence in collected] == [3, 1]
+    assert task_type.score(examples, [np.array([0, 1, 1]), np.array([1])]) == {"tagging_accuracy": 0.5}
+    assert [task_type.is_labelled(example) for example in (*examples, TaggedExample((), ()))] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_an_unlabelled_row_is_not_scored():
     for name, dtype in (("classification", np.int32), ("regression", np.float32)):
         labels, is_scored = make_type(name).make_labels(
@@ -130,7 +147,15 @@ def test_answers_are_texts_of_the_context():
         )
 
     asked = [question("x", ("ran",))._replace(start=6, answer="ran")]
-    rows, _ = task_type.encode(Characters(), asked, 16)
+    rows, phrases = task_type.encode(Characters(), asked, 16)
+    assert phrases == []
+    _, phrases = task_type.encode(Characters(), [asked[0]._replace(question="x" * 9), *asked], 16)
+    assert phrases == ["1 of 2 questions cut to 8 tokens (max_query_length)"]
+    _, phrases = task_type.encode(Characters(), [asked[0]._replace(start=0, answer="Peter ran.")], 12)
+    assert phrases == [
+        "the answers of 1 of 1 questions are not completely inside any window of 12 tokens, and count there "
+        "as no answer"
+    ]
     assert len(rows) == 2  # the context has ten tokens, a window room for nine
     labels, is_scored = task_type.make_labels(rows, 3, 32)
     assert is_scored.tolist() == [True, True, False]

@@ -1,5 +1,6 @@
 """Exported tokenizers: `AutoTokenizer` of transformers 4 and 5 gives the ids of training."""
 
+import itertools
 import json
 import pydoc_data.topics
 import subprocess
@@ -149,7 +150,7 @@ def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("tokenizers")
     found = {}
     for model_types, (kind, byte_fallback, normalization) in zip(
-        (("deberta-v2", "electra", None) * 4), CASES, strict=True
+        itertools.cycle(("deberta-v2", "electra", None)), CASES, strict=False
     ):
         name = f"{kind}-{normalization}{'-bytes' * byte_fallback}"
         train_tokenizer(
@@ -203,7 +204,7 @@ def test_ids_of_any_text(exported, text, data):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_every_character_is_normalised_the_same(exported, normalization):
     normalizer = exported[f"bpe-{normalization}"].theirs.normalizer
-    allowed = NEWER_CAPITALS if normalization == "nfkc_lowercase" else set()
+    allowed = NEWER_CAPITALS if normalization.endswith("_lowercase") else set()
     characters = [character for character in EVERY_CHARACTER if character not in allowed and character != "|"]
     for start in range(0, len(characters), 10_000):
         text = "|".join(characters[start : start + 10_000])

@@ -42,6 +42,7 @@ class Cluster:
             "PATH": f"{self.root}/path:/usr/bin:/bin",
             "STAND_IN": str(self.root),
             "LANG": "C.UTF-8",
+            "HOME": str(root / "home"),
         }
 
     def write(self, name, text):
@@ -161,7 +162,10 @@ def test_help_shows_a_command_and_every_option(untouched):
         (["--env_file=nowhere", "--", *RUN], "--env_file: got 'nowhere', expected a file"),
         (["--", "--workdir=a"], "--config: missing among the run's arguments"),
         (["--", "--config=a"], "--workdir: missing among the run's arguments"),
-        (["--", "--config=a", "--workdir=gs://b/a"], "--workdir: got 'gs://b/a', expected a directory"),
+        (
+            ["--nodes=2", "--", "--config=a", "--workdir=s3://b/a", "--distributed"],
+            "--workdir: got 's3://b/a' in a run of 2 processes, expected gs://BUCKET/…",
+        ),
         (
             ["--gpus_per_node=2", "--nodes=2", "--", *RUN[:2]],
             "--distributed: missing among the run's arguments; without it each of 4 ",
@@ -342,13 +346,58 @@ def test_arguments_arrive_unchanged(cluster):
 
 @pytest.mark.parametrize(
     ("workdir", "words"),
-    [("runs/100%j $x", ["--workdir=no", "--workdir=runs/100%j $x"]), ("runs/b c", ["-workdir", "runs/b c"])],
+    [
+        ("../home/runs/a", ["--workdir=~/runs/a"]),
+        ("../home/runs/b", ["--workdir", "~/runs/b"]),
+        ("runs/100%j $x", ["--workdir=no", "--workdir=runs/100%j $x"]),
+        ("runs/b c", ["-workdir", "runs/b c"]),
+    ],
 )
 def test_the_log_is_in_the_run_directory(workdir, words, cluster):
     cluster.behave("0")
     job = cluster.submit(arguments=["--config=c.py", *words])
     assert cluster.ended(job) == "COMPLETED 0" and "0: training" in cluster.log(job, workdir)
     assert f"--job-name={Path(workdir).name}" in cluster.calls("sbatch")[0]
+
+
+def test_home_directories_are_expanded_here_and_for_the_run(cluster):
+    home = cluster.root.parent / "home"
+    home.mkdir()
+    (home / "secrets").touch(mode=0o600)
+    cluster.behave("0")
+    arguments = ["--config=c.py", "--workdir=~/runs/a", "--config.data.datasets=~/corpus", "~"]
+    job = cluster.submit("--env_file=~/secrets", "--sbatch=--error=~/errors", arguments=arguments)
+    assert cluster.ended(job) == "COMPLETED 0" and not (cluster.checkout / "~").exists()
+    words = ["--config=c.py", f"--workdir={home}/runs/a", f"--config.data.datasets={home}/corpus", "~"]
+    assert cluster.started()[0][2][2:] == words
+    (argv,) = cluster.calls("sbatch")
+    assert f"--error={home}/errors" in argv and f"--output={home}/runs/a/slurm-%j.log" in argv
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--", "--config=c", "--workdir=~bob/a"],
+            "--workdir: got '~bob/a', expected ~/… or an absolute path",
+        ),
+        (["--env_file=~bob/a", "--", *RUN], "--env_file: got '~bob/a', expected ~/"),
+        (["--", "--config=c", "--workdir=~/a"], "--workdir: got '~/a', but HOME is not set"),
+    ],
+)
+def test_a_home_directory_that_is_not_known_is_refused(words, message, cluster):
+    del cluster.environment["HOME"]
+    outcome = cluster.launch(*words)
+    assert outcome.returncode == 1 and outcome.stderr.startswith(message)
+    assert not cluster.calls("sbatch") and {path.name for path in cluster.checkout.iterdir()} == {"launch"}
+
+
+def test_the_log_of_a_run_in_a_bucket_is_in_the_checkout(cluster):
+    cluster.behave("0")
+    job = cluster.submit(arguments=["--config=c.py", "--workdir=gs://b/runs/a"])
+    assert cluster.ended(job) == "COMPLETED 0" and "0: training" in cluster.log(job, ".")
+    assert (cluster.checkout / ".venv" / "made").read_text() == "cuda,formats,buckets\n"
+    assert not (cluster.checkout / "gs:").exists()
 
 
 def test_secrets_come_from_a_file_and_are_in_no_command(cluster):

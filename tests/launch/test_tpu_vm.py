@@ -64,14 +64,45 @@ def test_help_shows_a_command_and_the_exit_codes(untouched):
         (
             ["babysit", TYPE, "--", "--workdir=~/bucket/a"],
             {},
-            r"--workdir: got '~/bucket/a', but ~ would not be expanded",
+            r"--workdir: got '~/bucket/a', but ~ is not your home directory on the workers",
         ),
+        (
+            ["babysit", TYPE, "--", "--workdir=bucket/a", "--config.data.datasets=~/corpus"],
+            {},
+            r"--config.data.datasets: got '~/corpus', but ~ is not",
+        ),
+        (
+            ["babysit", TYPE, "--spot", "--bucket=bbb", "--", "--workdir=bucket/a", "--workdir=runs/a"],
+            {},
+            r"--workdir: got 'runs/a', which is on each",
+        ),
+        (["setup", "--env_file=~/nowhere"], {}, r"--env_file: got '/.*/nowhere', expected a file"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, changes, message, untouched):
     outcome = untouched.launch(*words, **changes)
     assert outcome.returncode == 1 and re.search(message, outcome.stderr), outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1 and not outcome.stdout and not untouched.calls()
+
+
+@pytest.mark.parametrize("verb", ["create", "babysit"])
+@pytest.mark.parametrize("more", [[], ["--runtime_version=v2-alpha-tpuv7"], ["--dry_run"]])
+@pytest.mark.parametrize(
+    "name",
+    ["tpu7x-16", "TPU7X-8", "tpu7x-2x2x2", "tpu7-8", "v7x-8", "7x-8", "ironwood-4", "Ironwood", "tpu8i-4"],
+)
+def test_ironwood_and_newer_are_refused_with_the_way_to_them(verb, more, name, untouched):
+    run = ["--", "--config=c.py", "--workdir=bucket/a"] if verb == "babysit" else []
+    outcome = untouched.launch(verb, f"--type={name}", *more, *run)
+    assert outcome.returncode == 1 and not outcome.stdout and not untouched.calls()
+    assert outcome.stderr.startswith(f"--type: got '{name}', which the Cloud TPU API does not offer")
+    assert "GKE 1.34" in outcome.stderr and "launch/gke.sh create --tpu_type=tpu7x" in outcome.stderr
+    assert "Compute Engine" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_run_in_a_bucket_needs_no_mounted_one(untouched):
+    run = ["--config=c.py", "--workdir=gs://b/runs/a", "--distributed"]
+    assert untouched.succeed("babysit", TYPE, "--spot", "--dry_run", "--", *run).stdout
 
 
 def test_a_missing_gcloud_is_reported(sandbox):
@@ -89,7 +120,7 @@ def test_a_missing_gcloud_is_reported(sandbox):
         ),
         (["--type=v6e-8"], ["--accelerator-type=v6e-8", "--runtime-version=v2-alpha-tpuv6e"]),
         (["--type=v4-8"], ["--accelerator-type=v4-8", "--runtime-version=tpu-ubuntu2204-base"]),
-        (["--type=tpu9-4", "--runtime_version=new"], ["--accelerator-type=tpu9-4", "--runtime-version=new"]),
+        (["--type=v6x-4", "--runtime_version=new"], ["--accelerator-type=v6x-4", "--runtime-version=new"]),
     ],
 )
 def test_the_type_determines_the_vm_image(flags, expected, untouched):
@@ -190,6 +221,9 @@ def test_setup_sends_the_last_commit_and_keeps_files_that_runs_wrote(sandbox):
     assert sandbox.started()[0][1:] == [str(sandbox.home() / "electra_jax"), "a b $HOME"]
     assert not any("a b" in word for call in sandbox.calls() for word in call)
     assert not list(sandbox.root.parent.glob("electra_jax-*.tar.gz"))  # nothing is left over
+    # At names that nobody can foresee, another one for each call of `setup`.
+    sent = {word for call in sandbox.calls() for word in call if word.endswith("tar.gz") and ":" not in word}
+    assert len(sent) >= 2 and all(re.search(r"/electra_jax-[a-z0-9_]{8}\.tar\.gz$", name) for name in sent)
 
 
 def test_setup_installs_gcsfuse_and_a_newer_python_if_they_are_missing(sandbox):
@@ -336,7 +370,7 @@ def masked(text, sandbox):
     text = text.replace(str(sandbox.repository), "CHECKOUT").replace(
         "--zone=us-west4-a --project=p --quiet", "ZONE"
     )
-    text = re.sub(re.escape(str(sandbox.root.parent)) + r"/electra_jax-\d+\.tar\.gz", "ARCHIVE", text)
+    text = re.sub(re.escape(str(sandbox.root.parent)) + r"/electra_jax-\w+\.tar\.gz", "ARCHIVE", text)
     return re.sub(RUN_NAME, "RUN", text)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.dropout import keep_mask
+from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import einsum_f32, gelu, standardize
 
 SPECS = {
@@ -81,16 +82,17 @@ def test_standardize_and_its_gradient_against_plain_differentiation():
 def test_attention_weights_and_their_gradient_against_plain_differentiation(with_dropout):
     key = jax.random.key(3) if with_dropout else None
     segments_BL = jnp.asarray([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
+    inputs = EncoderInputs(segments_BL, segments_BL, segments_BL, jnp.asarray([5, 2], jnp.uint32))
 
     def plain(scores_BHLM):
         is_same = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
         weights_BHLM = jax.nn.softmax(jnp.where(is_same, scores_BHLM, -jnp.inf), axis=-1)
-        return (
-            weights_BHLM * keep_mask(key, 0.75, weights_BHLM.shape) / 0.75 if with_dropout else weights_BHLM
-        )
+        # The rows 5 and 2 of the batch.
+        mask_BHLM = keep_mask(jax.random.key(3), 0.75, (6, *weights_BHLM.shape[1:]))[np.array([5, 2])]
+        return weights_BHLM * mask_BHLM / 0.75 if with_dropout else weights_BHLM
 
     scores, direction = (jax.random.normal(jax.random.key(seed), (2, 3, 6, 6)) for seed in range(2))
-    functions = plain, lambda scores_BHLM: attention_weights(0.75, scores_BHLM, segments_BL, key)
+    functions = plain, lambda scores_BHLM: attention_weights(0.75, scores_BHLM, inputs, key)
     (expected, pull_back), (got, pull_back_got) = (jax.vjp(f, scores) for f in functions)
     np.testing.assert_allclose(got, expected, atol=1e-6, rtol=0)
     np.testing.assert_allclose(pull_back_got(direction)[0], pull_back(direction)[0], atol=1e-6, rtol=0)

@@ -143,6 +143,11 @@ def test_unstacking_returns_the_courses_and_rows_stay_together():
     np.testing.assert_array_equal(stacked.ids_BL[0::2], first.ids_BL)
     slots = second.positions_BP.shape[1]
     assert first.positions_BP.shape[1] > slots
+    np.testing.assert_array_equal(stacked.inputs.rows_B, np.arange(2 * NUM_ROWS))  # each has its own dropout
+    stacked, second = (
+        batch._replace(inputs=batch.inputs._replace(rows_B=jnp.zeros((len(batch.ids_BL), 1))))
+        for batch in (stacked, second)
+    )
     for mine, theirs in zip(jax.tree.leaves(stacked), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(unstack(mine, 2)[1][:, : theirs.shape[1]], theirs)
     assert not unstack(stacked.weights_BP, 2)[1][:, slots:].any()

@@ -12,13 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import debug
+from electra_jax.distributed.chips import CHIPS, GIB
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.models.config import REMAT, make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
-from electra_jax.planning.chips import chip_of, price_of
+from electra_jax.planning.chips import ByHand, plan_devices, price_of
 from electra_jax.planning.collectives import Collective, read_collectives
-from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, matmul_flops, measure_step
+from electra_jax.planning.compiled import (
+    CompiledStep,
+    DoesNotFitError,
+    Memory,
+    matmul_flops,
+    measure_step,
+    read_refusal,
+)
 from electra_jax.planning.estimate import estimate
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
 from support import aside
@@ -183,14 +191,74 @@ def test_an_estimate_agrees_with_one_by_hand():
     assert figures.checkpoint_every == pytest.approx(np.sqrt(2 * 4.0 * 7200) / seconds, rel=0.05)
 
 
-def test_unknown_chips_and_prices_are_named(tmp_path):
-    with pytest.raises(ValueError, match="--device: got 'v9:2x2', expected one of v5e"):
-        chip_of("v9:2x2")
+@pytest.mark.parametrize(
+    "text",
+    [
+        # libtpu 0.0.42.1; 0.0.50.1 and 0.0.52; older ones
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+        "(480.00G) exceeds available HBM (30.75G).",
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required "
+        "for HLO temporaries (480.00G) exceeds available HBM (30.75G). HLO module: jit__lambda.",
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used "
+        "480.00G of 30.75G hbm. Exceeded hbm capacity by 449.25G.",
+    ],
+)
+def test_the_refusal_of_a_tpu_compiler_is_read(text):
+    assert read_refusal(text) == (480 * GIB, int(30.75 * GIB))
+    assert read_refusal(text.replace("RESOURCE_EXHAUSTED", "INTERNAL")) is None
+    assert read_refusal("RESOURCE_EXHAUSTED: out of vector memory") is None
+
+
+PRICES = str(ROOT / "configs" / "prices.json")
+
+
+def test_every_chip_has_a_price_and_a_tpu7x_chip_is_two_devices():
+    for name in CHIPS:
+        assert plan_devices(f"{name}:1", PRICES).chip is CHIPS[name]
+        assert name == "cpu" or price_of(PRICES, name) > 0
+    assert plan_devices("tpu7x:2x2x1", PRICES).dollars_per_hour == price_of(PRICES, "tpu7x") / 2
+    assert plan_devices("H100:8", PRICES).compiled_as == "h100:8"
+
+
+@pytest.mark.parametrize("device", ["v9:2x2", "a100:8", "a10:8", "", "ironwood:2x2x1"])
+@pytest.mark.parametrize("by_hand", [ByHand(), ByHand(compile_as="l4", peak_flops=1e14)])
+def test_an_unknown_card_is_refused_with_all_names_and_the_way_to_describe_it(device, by_hand):
+    with pytest.raises(ValueError) as refused:
+        plan_devices(device, PRICES, by_hand)
+    text = str(refused.value)
+    assert text.startswith(f"--device: got {device!r}, expected one of v4, v5e, ")
+    assert all(f"{name}, " in text or f"{name} with" in text for name in CHIPS)
+    assert all(f"--{name}=" in text for name in ByHand._fields)
+
+
+def test_a_card_is_described_by_hand_or_a_known_one_corrected():
+    devices = plan_devices("a10:8", PRICES, ByHand("L4", 125e12, 22.0, 1.25))
+    assert (devices.text, devices.compiled_as, devices.dollars_per_hour) == ("a10:8", "l4:8", 1.25)
+    assert (devices.chip.peak_flops, devices.chip.memory) == (125e12, 22 * GIB)
+    lower = plan_devices("h100:8", PRICES, ByHand(peak_flops=756e12))
+    assert lower.chip == CHIPS["h100"]._replace(peak_flops=756e12)
+    assert lower.dollars_per_hour == price_of(PRICES, "h100")
+    with pytest.raises(ValueError, match="--compile_as: got 'l5', expected one of v4, v5e"):
+        plan_devices("a10:8", PRICES, ByHand("l5", 125e12, 22.0, 1.25))
+    with pytest.raises(ValueError, match=r"no number for 'a10', .* or give --dollars_per_hour"):
+        plan_devices("a10:8", PRICES, ByHand("l4", 125e12, 22.0))
+
+
+@pytest.mark.parametrize("name", ["peak_flops", "memory_gib", "dollars_per_hour"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_figure_that_is_no_positive_number_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"--{name}: got {value}, expected a positive number"):
+        plan_devices("h100:8", PRICES, ByHand(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"v5e": "cheap"}', '{"v5e": true}', '{"v5e": NaN}', '{"v5e": -1}', "[1]", "{}"]
+)
+def test_a_price_that_is_none_is_refused(text, tmp_path):
     prices = tmp_path / "prices.json"
-    prices.write_text(json.dumps({"v5e": "cheap"}))
+    prices.write_text(text)
     with pytest.raises(ValueError, match="no number for 'v5e', expected US dollars an hour and chip"):
         price_of(str(prices), "v5e")
-    assert price_of("configs/prices.json", "v5e") > 0
 
 
 def plan(*arguments):

@@ -1,13 +1,17 @@
-"""Reading parameters alone from a checkpoint."""
+"""Directories with any name, checkpoints that cannot be read, and reading parameters alone."""
 
 import contextlib
+import os
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from electra_jax.training import plain_paths
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
+from electra_jax.training.plain_paths import PlainPath, check_checkpoint_path
 
 
 @pytest.fixture
@@ -41,3 +45,59 @@ def test_missing_parameters_are_an_error(checkpointer):
         OSError, match=r"cannot be read: it lacks decoder, encoder/other\. Remove that directory"
     ):
         checkpointer.restore_params(0, abstract(wanted))
+
+
+NAMES = ("sweep[2]", "a*b?", "two words", "100% \"quoted\" 'é'", "new\nline", os.fsdecode(b"caf\xe9"), "[[]]")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_may_have_any_name(name, tmp_path):
+    directory = str(tmp_path / name / "run" / "checkpoints")
+    wanted = abstract({"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)})
+    with contextlib.closing(Checkpointer(directory, keep=2)) as checkpointer:
+        for step in (1, 2, 3):
+            checkpointer.save(step, {"params": {"kernel": jnp.full((2, 3), step, jnp.float32)}}, {"at": step})
+        checkpointer.wait()
+        assert checkpointer.all_steps() == [2, 3]
+    assert sorted(os.listdir(directory)) == ["2", "3"]
+    with contextlib.closing(Checkpointer(directory, keep=None)) as reader:
+        assert reader.describe(3) == {"at": 3}
+        np.testing.assert_array_equal(reader.restore_params(3, wanted)["kernel"], np.full((2, 3), 3.0))
+        shutil.rmtree(os.path.join(directory, "3", "state"))
+        with pytest.raises(OSError, match=r"arrays are not found.* of steps \[2\]") as error:
+            reader.restore_params(3, wanted)
+        assert os.path.join(directory, "3") in str(error.value)
+
+
+def test_a_directory_without_checkpoints_is_read_as_such(tmp_path):
+    with contextlib.closing(Checkpointer(str(tmp_path / "none[1]"), keep=None)) as checkpointer:
+        assert checkpointer.latest_step() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ends", ["wait", "save"])
+def test_a_checkpoint_that_cannot_be_read_is_noticed_when_it_was_saved(ends, tmp_path, monkeypatch):
+    directory = tmp_path / "sweep[2]"
+    # As if nothing were known about such names: Orbax leaves the arrays unmerged, and reports nothing.
+    monkeypatch.setattr(plain_paths, "find_special", lambda path: [])
+    with contextlib.closing(Checkpointer(str(directory), keep=3)) as checkpointer:
+        checkpointer.save(1, {"params": {"kernel": jnp.ones((2, 3))}}, {})
+        with pytest.raises(OSError, match=r"sweep\[2\]/1 cannot be read: its arrays are not found"):
+            if ends == "wait":
+                checkpointer.wait()
+            else:
+                checkpointer.save(2, {"params": {"kernel": jnp.ones((2, 3))}}, {})
+
+
+def test_a_system_without_second_names_refuses_the_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(plain_paths, "OPEN_DIRECTORIES", tmp_path / "missing")
+    check_checkpoint_path(str(tmp_path / "plain"))
+    with pytest.raises(ValueError, match=r"sweep\[2\]/run': got '\[' in the path of a run"):
+        PlainPath(str(tmp_path / "sweep[2]" / "run"), create=True)
+    assert not (tmp_path / "sweep[2]").exists()
+
+
+def test_special_characters_in_a_bucket_are_refused():
+    check_checkpoint_path("gs://bucket/run")
+    with pytest.raises(ValueError, match=r"gs://bucket/a\[1\]': got '\['"):
+        check_checkpoint_path("gs://bucket/a[1]")

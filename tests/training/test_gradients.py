@@ -8,7 +8,7 @@ import pytest
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.models.dropout import DATA_SHARDS, keep_mask
+from electra_jax.models.dropout import keep_mask
 from electra_jax.training.gradients import Accumulation, gradients, make_accumulation
 from electra_jax.training.state import unbox
 from support.tiny import LENGTH, deberta, deberta_section, electra, key, model_section, rows
@@ -78,14 +78,11 @@ def _reductions_in_loops(text):
     )
 
 
-@pytest.mark.parametrize("has_rows", [True, False])
-def test_noise_of_data_shards_is_that_of_the_whole_batch(has_rows):
-    mask = lambda _: keep_mask(key(), 0.5, (3, 5, 64), has_rows=has_rows)
-    of_data_shard = jax.vmap(mask, axis_name=DATA_SHARDS)
-    whole = keep_mask(key(), 0.5, (12, 5, 64) if has_rows else (3, 5, 64))
-    np.testing.assert_array_equal(
-        of_data_shard(jnp.arange(4)), whole.reshape(4, 3, 5, 64) if has_rows else whole[None].repeat(4, 0)
-    )
+def test_noise_of_some_rows_is_that_of_the_whole_batch():
+    whole = keep_mask(key(), 0.5, (12, 5, 64))
+    for chosen in (np.arange(3, 6), np.arange(1, 12, 4), np.array([7, 0, 7])):
+        part = keep_mask(key(), 0.5, (3, 5, 64), jnp.asarray(chosen, jnp.uint32))
+        np.testing.assert_array_equal(part, whole[chosen])
 
 
 def test_data_shards_are_used_only_where_they_help():

@@ -29,7 +29,7 @@ def asked(question, context, start=None, answer="", *, is_impossible=False, is_l
 def encode(tokenizer, *questions, max_length=9, max_query_length=2, doc_stride=2):
     return encode_questions(
         tokenizer, questions, max_length=max_length, max_query_length=max_query_length, doc_stride=doc_stride
-    )
+    ).windows
 
 
 def lists(windows):
@@ -252,3 +252,20 @@ def test_the_tokens_of_an_answer_of_whole_words_span_it(tokenizer, words, data, 
     [window] = encode(tokenizer, asked("a", context, start, answer), max_length=60)
     first, last = window.label[:2] - window.first
     assert context[window.offsets[first, 0] : window.offsets[last, 1]] == answer
+
+
+def test_what_does_not_fit_is_counted(tokenizer):
+    long = asked("ab ab ab", "a b", 0, "a")
+    outside = asked("a", "a b a b a b a", 0, "a b a b a")  # five tokens, in windows of four
+    inside = asked("ab", "a b a b a", 4, "a")
+    lost = asked("a", "a \u200b b", 2, "\u200b")  # an answer without a token
+    impossible = asked("a", "a b a b a b a", is_impossible=True)
+    encoded = encode_questions(
+        tokenizer,
+        [long, outside, inside, lost, impossible],
+        max_length=8,
+        max_query_length=2,
+        doc_stride=2,
+    )
+    assert (encoded.num_cut, encoded.num_outside) == (1, 2)
+    assert encode_questions(tokenizer, [], max_length=9, max_query_length=2, doc_stride=2) == ([], 0, 0)

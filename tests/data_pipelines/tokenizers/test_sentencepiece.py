@@ -89,6 +89,8 @@ def test_errors(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train_tokenizer(make_documents(), str(tmp_path / "t"), **kwargs)
+    with pytest.raises(ValueError, match=r"SentencePiece cannot train on this text .*U\+2581"):
+        train_tokenizer(["▁▁"], str(tmp_path / "t"), vocab_size=200)
     with pytest.raises(ValueError, match="no text to train"):
         train_tokenizer(["", " \n"], str(tmp_path / "t"), vocab_size=200)
     assert not list(tmp_path.iterdir())
@@ -136,10 +138,40 @@ def test_long_lines_are_split_within_bytes_and_characters():
     assert "".join(parts).replace(" ", "") == text.replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    "between",
+    ["▃▄▅▆", "▁", "\0", "\ufffd", "\u200b", "[MASK]", "[CLS][UNK]", "<0x41>", "<s>", "x" * 5000, "é" * 3000],
+    ids=lambda text: text[:8].encode("unicode_escape").decode(),
+)
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_no_text_is_left_out_of_training(tmp_path, between, byte_fallback):
+    """SentencePiece drops lines with "▅" or of more than 4192 bytes, and cuts special pieces out."""
+    documents = [*make_documents(), *[f"quxe quxi {between} quxo quxe"] * 60]
+    options = {"vocab_size": 470, "byte_fallback": True} if byte_fallback else {"vocab_size": 200}
+    tokenizer = train_tokenizer(documents, str(tmp_path / "t"), **options)
+    text = "quxe " + ("" if between in "▃▄▅▆\0" else between[:8])
+    pieces = tokenizer.pieces(text)
+    assert tokenizer.special.unk not in tokenizer.encode_batch([text])[0], pieces
+    assert not any(piece.startswith("<0x") for piece in pieces), pieces
+
+
+def test_the_letters_of_special_names_are_learnt_but_not_the_names(tmp_path):
+    documents = ["tea [MASK] pan[MASK] [PAD] ▅[SEP]▅"] * 60
+    tokenizer = train_tokenizer(documents, str(tmp_path / "t"), vocab_size=20)
+    special = tokenizer.special
+    ids = tokenizer.encode_batch(["[MASK] [PAD][SEP]"])[0]
+    assert not set(special) & set(ids) and tokenizer.decode(ids) == "[MASK] [PAD][SEP]"
+    assert [tokenizer.vocabulary().index(name) for name in ("[PAD]", "[MASK]")] == [special.pad, special.mask]
+
+
 def test_normalisation():
     assert normalize_text("Ａ  İé\n", "nfkc") == "A İé"
     assert normalize_text("ＡB\tC", "nfkc_lowercase") == "ab c"
     assert normalize_text("Ａ  b", "identity") == "Ａ b"
+    hidden = "\ufeffhy\u00adphen \u200e zero\u200bwidth\u2060 می\u200cشود"
+    assert normalize_text(hidden, "nfkc_visible") == "hyphen zerowidth می\u200cشود"
+    assert normalize_text(hidden.upper(), "nfkc_visible_lowercase") == "hyphen zerowidth می\u200cشود"
+    assert normalize_text(hidden, "nfkc").split() == hidden.split()
     assert (
         normalize_text("ΟΔΟΣ ΣΑΣ", "nfkc_lowercase") == "οδοσ σασ"
     )  # no ς: the letters around a Σ do not matter
@@ -153,6 +185,7 @@ def test_normalisation():
     params=[
         {},
         {"normalization": "nfkc_lowercase"},
+        {"normalization": "nfkc_visible"},
         {"normalization": "identity"},
         {"vocab_size": 400, "byte_fallback": True, "model_type": "bpe"},
     ],
@@ -200,6 +233,15 @@ def test_offsets_refer_to_the_original_text(tokenizer):
         == [[[0, 1], [1, 2]], [], [], [[0, 1], [2, 3]]]
     )
     assert tokenizer.encode_with_offsets([]) == []
+
+
+def test_invisible_characters_are_in_the_span_of_their_piece(tmp_path):
+    documents = ["tea pan bada"] * 99
+    options = {"vocab_size": 14, "normalization": "nfkc_visible"}
+    tokenizer = train_tokenizer(documents, str(tmp_path / "t"), **options)
+    text = "te\u00ada \u200b p\u200ban"
+    assert tokenizer.encode_batch([text]) == tokenizer.encode_batch(["tea pan"])
+    assert "".join(covered for _, covered in slices(tokenizer, text)).replace("\u00ad", "") == "teapan"
 
 
 def test_bytes_have_the_span_of_their_character(tmp_path):

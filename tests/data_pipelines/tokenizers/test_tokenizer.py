@@ -31,13 +31,66 @@ def test_training(tmp_path, capsys):
 def test_adopting(tmp_path, capsys, flag, ids):
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     args = ["--from", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "t")]
-    with pytest.raises(SystemExit, match=r"^error: .*pass --lowercase for an uncased vocabulary"):
+    with pytest.raises(SystemExit, match=r"^error: .*, or pass --lowercase or --no-lowercase$"):
         main(args)
     main([*args, flag])
     out = capsys.readouterr().out
     assert "8 pieces, 8 embedding rows" in out and "pad 0, cls 2, sep 3, unk 1, mask 4" in out
     [encoded] = load_tokenizer(str(tmp_path / "t")).encode_batch(["ab" if flag == "--lowercase" else "A b"])
     assert encoded == ids
+
+
+def vocabulary_of(words):
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "##a", ".", *words]
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "warnings"),
+    [
+        (["tea", "pan", "a"], "--lowercase", []),
+        (["Tea", "Pan", "a", "A"], "--no-lowercase", []),
+        (
+            ["Tea", "Pan", "a"],
+            "--lowercase",
+            ["2 of the 3 pieces that start words (Tea, Pan); is the vocabulary"],
+        ),
+        (["über", "tea"], "--lowercase", ["1 of the 2 pieces that start words (über)", "strip_accents"]),
+        (["über", "tea"], "--no-lowercase", ["no piece has a capital letter, and text is not lower-cased"]),
+    ],
+)
+def test_a_vocabulary_of_the_wrong_letter_case_is_noticed(tmp_path, capsys, words, flag, warnings):
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary_of(words)) + "\n", encoding="utf-8")
+    main(["--from", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "t"), flag])
+    out = capsys.readouterr().out
+    assert out.count("WARNING") == (1 if warnings else 0) and all(warning in out for warning in warnings), out
+
+
+def test_a_vocabulary_with_accents_can_keep_them(tmp_path, capsys):
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary_of(["über"])) + "\n", encoding="utf-8-sig")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "strip_accents": false}')
+    main(["--from", str(tmp_path), "--out", str(tmp_path / "t")])
+    assert "WARNING" not in capsys.readouterr().out
+    assert load_tokenizer(str(tmp_path / "t")).encode_batch(["Über"]) == [[8]]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", r"tokenizer_config\.json: not a JSON object"),
+        ('"a"', r"tokenizer_config\.json: not a JSON object"),
+        ('{"do_lower_case": "yes"}', "do_lower_case is 'yes', expected true or false"),
+        ('{"do_lower_case": true, "mask_token": {"lstrip": true}}', None),
+    ],
+)
+def test_odd_settings_beside_a_vocabulary(tmp_path, config, message):
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text(config)
+    args = ["--from", str(tmp_path / "vocab.txt"), "--out", str(tmp_path / "t")]
+    if message is None:
+        main(args)
+        return
+    with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
+        main(args)
 
 
 @pytest.mark.parametrize(

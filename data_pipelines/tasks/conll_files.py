@@ -1,0 +1,118 @@
+"""Read tagged sentences: CoNLL-U, and files with a line for each word and blank lines between sentences."""
+
+import re
+from collections.abc import Iterator
+
+from data_pipelines.tasks.conll_comments import CommentFinder, Line
+from data_pipelines.tasks.records import Columns, Sentence, Skipped
+from data_pipelines.tasks.text_files import most_common, numbered_lines
+
+CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+CONLLU_DEFAULT = Columns("form", "", "upos")
+DOCUMENT_MARK = "-DOCSTART-"  # in CoNLL-2003 a word before each document
+
+
+def _blocks(path: str) -> Iterator[list[tuple[int, str]]]:
+    """Runs of numbered lines between blank ones."""
+    block = []
+    for number, line in [*numbered_lines(path), (0, "")]:
+        if line.strip(" \t"):
+            block.append((number, line))
+        elif block:
+            yield block
+            block = []
+
+
+def read_conllu(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Sentence]:
+    """The sentences of a file in CoNLL-U, only words, not ranges (1-2) or empty nodes (1.1).
+
+    Raises:
+      ValueError: no such column.
+    """
+    form, upos = (
+        _conllu_column(path, name or default)
+        for name, default in ((columns.text, CONLLU_DEFAULT.text), (columns.label, CONLLU_DEFAULT.label))
+    )
+    sentences = []
+    for block in _blocks(path):
+        lines = [(number, line.split("\t")) for number, line in block if not line.startswith("#")]
+        wrong = next((number for number, fields in lines if len(fields) != len(CONLLU_COLUMNS)), None)
+        if wrong is not None:
+            skipped.add(split, f"a number of columns other than {len(CONLLU_COLUMNS)}", f"{path}:{wrong}")
+            continue
+        words = [(number, fields) for number, fields in lines if fields[0].isdecimal()]
+        # "_" is an unspecified value; in the column "feats" it means that there are none.
+        tags = [
+            None if fields[upos] in ("", "_") and CONLLU_COLUMNS[upos] != "feats" else fields[upos]
+            for _, fields in words
+        ]
+        if words:
+            sentences.append(_sentence(path, [(number, fields[form]) for number, fields in words], tags))
+    return sentences
+
+
+def _conllu_column(path: str, name: str) -> int:
+    if name in CONLLU_COLUMNS:
+        return CONLLU_COLUMNS.index(name)
+    if name.isdecimal() and int(name) < len(CONLLU_COLUMNS):
+        return int(name)
+    raise ValueError(
+        f"{path}: no column {name!r}, expected one of {', '.join(CONLLU_COLUMNS)} or its number from 0; set "
+        "config.task.text and config.task.label"
+    )
+
+
+def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Sentence]:
+    """The sentences of a file with columns between tabs or blanks; `CommentFinder` tells comments from words.
+
+    Raises:
+      ValueError: no such column.
+    """
+    for key, name in (("text", columns.text), ("label", columns.label)):
+        if not name.isdecimal():
+            raise ValueError(
+                f"config.task.{key}: got {name!r}, expected a column number from 0, since {path} has no "
+                "column names"
+            )
+    text, label = int(columns.text), int(columns.label)
+    blocks = list(_blocks(path))
+    lines = [line for block in blocks for _, line in block]
+    is_comment_file = all(line.startswith("#") for line in lines)
+    words = [line for line in lines if is_comment_file or not line.startswith("#")]
+    has_tabs = sum("\t" in line for line in words) > len(words) / 2
+    width = most_common(len(_split_columns(line, has_tabs)) for line in words)
+    if width and (text >= width or (label >= width and split != "test")):
+        raise ValueError(
+            f"{path}: no column {max(text, label)}, its rows have {width} columns, counted from 0; set "
+            "config.task.text and config.task.label"
+        )
+    rows = [
+        [Line(number, line, _split_columns(line, has_tabs)) for number, line in block] for block in blocks
+    ]
+    rows = [[line for line in block if line.fields[0].split(" ")[0] != DOCUMENT_MARK] for block in rows]
+    finder = CommentFinder([block for block in rows if block], width, label, has_tabs=has_tabs)
+    sentences = []
+    for block in rows:
+        first = finder.first_word(block)
+        if any(finder.is_doubtful(line) for line in block[:first]):
+            skipped.keep(
+                split, "a comment that has as many columns as the words", f"{path}:{block[0].number}"
+            )
+        lines = block[first:]
+        wrong = next((line.number for line in lines if len(line.fields) != width), None)
+        if wrong is not None:
+            skipped.add(split, f"a number of columns other than {width}", f"{path}:{wrong}")
+        elif lines:
+            tags = [line.fields[label].strip() or None if label < width else None for line in lines]
+            sentences.append(_sentence(path, [(line.number, line.fields[text]) for line in lines], tags))
+    return sentences
+
+
+def _split_columns(line: str, has_tabs: bool) -> list[str]:
+    """Fields between tabs, or between runs of blanks; other white space can be part of a word."""
+    return line.split("\t") if has_tabs else re.split("[ \t]+", line.strip(" \t"))
+
+
+def _sentence(path: str, words: list[tuple[int, str]], tags: list[str | None]) -> Sentence:
+    places = tuple(f"{path}:{number}" for number, _ in words)
+    return Sentence(places[0], [word for _, word in words], tags, places)

@@ -1,0 +1,48 @@
+"""Read the text of files with labelled data, plain or with .gz."""
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def check_is_file(path: str) -> None:
+    """Raises FileNotFoundError unless `path` is a file."""
+    if not Path(path).is_file():
+        what = "is a directory" if Path(path).is_dir() else "does not exist"
+        raise FileNotFoundError(
+            f"{path}: {what}, expected a file; check config.task.train, validation and test"
+        )
+
+
+def read_text(path: str) -> str:
+    """The decompressed text of a whole file, without a byte order mark; labelled data is small.
+
+    Raises:
+      ValueError: damaged compression, or not UTF-8.
+    """
+    data = Path(path).read_bytes()
+    if path.lower().endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path}: damaged or cut-off compressed data ({error}); fetch the file again"
+            ) from error
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not valid UTF-8 ({error}); convert the file") from error
+
+
+def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line). Only "\\n" ends a line, since text may contain the other line separators."""
+    return enumerate((line.removesuffix("\r") for line in read_text(path).split("\n")), 1)
+
+
+def most_common(widths: Iterator[int]) -> int:
+    """The number of columns that most lines have; 0 without lines."""
+    counts = Counter(widths)
+    return counts.most_common(1)[0][0] if counts else 0

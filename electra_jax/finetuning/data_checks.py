@@ -1,0 +1,44 @@
+"""What must hold of a task's examples before anything is trained on them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.tasks.load import TaskData
+from electra_jax.finetuning.span_decoding import Answer
+from electra_jax.finetuning.task_types import TaskType
+
+
+def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
+    """Raises ValueError if the training examples are all of one class, number or kind of question."""
+    examples = data.splits["train"]
+    if task_type.name in ("classification", "tagging") and len(data.labels) < 2:
+        raise ValueError(
+            f"config.task: got one class in train, {', '.join(map(repr, data.labels))}, expected two or "
+            "more. Correct the data or config.task.label, or list all classes in config.task.labels."
+        )
+    if task_type.name == "regression" and len({example.label for example in examples}) < 2:
+        raise ValueError(
+            f"config.task: got the number {examples[0].label:g} for each of {len(examples)} examples of "
+            "train, expected different ones. Correct config.task.label or the data."
+        )
+    if task_type.name == "question_answering" and all(question.is_impossible for question in examples):
+        raise ValueError(
+            f"config.task: got {len(examples)} questions in train that have no answer, expected some that "
+            "have one. Correct the data."
+        )
+
+
+def check_metrics(task_type: TaskType, examples: Sequence[Any]) -> None:
+    """Raises ValueError if config.task.metrics cannot be computed for the examples of a labelled split."""
+    truth = {
+        "classification": lambda example: example.label,
+        "regression": lambda example: example.label,
+        "tagging": lambda example: np.array(example.tags),
+        "question_answering": lambda question: Answer("", 0.0, 0.0, []),
+    }[task_type.name]
+    try:
+        task_type.score(examples, [truth(example) for example in examples])
+    except ValueError as error:
+        raise ValueError(f"config.task.metrics cannot be computed for this task: {error}") from error

@@ -1,0 +1,28 @@
+"""Fingerprints of the files of a task, by which an experiment knows them when they have moved."""
+
+import hashlib
+import os
+from typing import Any
+
+from data_pipelines.tasks.load import TFDS_PREFIX, paths_of
+
+SPLITS = ("train", "validation", "test")  # keys of config.task
+
+
+def fingerprint_files(task: dict[str, Any]) -> dict[str, list[str | None]]:
+    """Split → the fingerprint of each file that config.task names; None for one that cannot be read, which
+    `load_task` reports. A TFDS dataset is its own name."""
+    return {split: [_fingerprint(path) for path in paths_of(task[split])] for split in SPLITS}
+
+
+def _fingerprint(path: str) -> str | None:
+    """A hash of the bytes and of the name from its first dot on, which decides how the file is read."""
+    if path.startswith(TFDS_PREFIX):
+        return path
+    try:
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+    form = os.path.basename(path).lower().partition(".")[2]
+    return hashlib.sha256(f"{form}\0{content}".encode()).hexdigest()

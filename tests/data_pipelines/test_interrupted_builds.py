@@ -1,0 +1,151 @@
+"""Interrupted builds: resumed with the same result, and never removed without being asked."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines import dataset_directory, shards
+from support.small_corpus import build, make_documents, rows_of, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sources and a tokenizer."""
+    return write_data(tmp_path_factory.mktemp("corpus"))
+
+
+def test_a_killed_build_resumes_with_the_same_result(data, tmp_path, monkeypatch):
+    whole = build(data, tmp_path / "whole")
+    written, original = [], shards.write_shard
+
+    def dies_at_the_fourth(job):
+        if len(written) == 3:
+            Path(job.path + ".tmp").write_bytes(b"half a file")
+            raise KeyboardInterrupt
+        written.append(job.path)
+        return original(job)
+
+    monkeypatch.setattr(shards, "write_shard", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    again = []
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or original(job))
+    assert build(data, tmp_path / "out").fingerprint == whole.fingerprint
+    assert not set(written) & set(again) and len(written) == 3
+    files = lambda root: {
+        path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_build_that_failed_at_its_end_packs_nothing_again(data, tmp_path, monkeypatch):
+    whole, write_shard = build(data, tmp_path / "whole"), shards.write_shard
+
+    def disk_full(*_, **__):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset_directory.shutil, "copytree", disk_full)
+        with pytest.raises(OSError, match="No space"):
+            build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    again = []
+    monkeypatch.setattr(shards, "write_shard", lambda job: again.append(job.path) or write_shard(job))
+    assert build(data, tmp_path / "out") == whole and not again
+
+
+@pytest.fixture
+def interrupted(data, tmp_path, monkeypatch):
+    """A source, and the directory of a build of it that is interrupted at its end."""
+    source = tmp_path / "both.jsonl"
+    lines = [json.dumps({"text": text, "body": text}) + "\n" for text in make_documents(200, 1)]
+    source.write_text("".join(lines))
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset_directory, "write_tfds_metadata", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(data, tmp_path / "out", train=[str(source)], validation=[str(source)])
+    return source, tmp_path / "out"
+
+
+def count_writes(monkeypatch):
+    """Paths of the files that are packed from here on."""
+    paths, write_shard = [], shards.write_shard
+    monkeypatch.setattr(shards, "write_shard", lambda job: paths.append(job.path) or write_shard(job))
+    return paths
+
+
+@pytest.mark.parametrize("is_same_time", [True, False])
+def test_only_files_of_changed_text_are_made_again(data, tmp_path, monkeypatch, interrupted, is_same_time):
+    source, out = interrupted
+    before = source.stat()
+    start, end = source.read_text().split(" cat ", 1)
+    source.write_text(f"{start} dog {end}")
+    if is_same_time:  # and the same size
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = count_writes(monkeypatch)
+    info = build(data, out, train=[str(source)], validation=[str(source)])
+    assert len(again) == 2  # of each split, the one that holds the word
+    assert (
+        info.fingerprint
+        == build(data, tmp_path / "fresh", train=[str(source)], validation=[str(source)]).fingerprint
+    )
+    np.testing.assert_array_equal(rows_of(out), rows_of(tmp_path / "fresh"))
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in (tmp_path / "fresh").iterdir())
+
+
+@pytest.mark.parametrize(
+    "change", [{"sequence_length": 16}, {"seed": 1}, {"text_field": "body"}, {"chunk_chars": 3_000}]
+)
+def test_an_unfinished_build_of_other_settings_is_kept(data, monkeypatch, interrupted, change):
+    source, out = interrupted
+    partial = Path(f"{out}.partial")
+    kept = sorted(partial.iterdir())
+    [key, value] = *change, *change.values()
+    settings = {"sequence_length": 32, "seed": 0, "text_field": "text", "chunk_chars": 4_000}
+    words = f"with other settings \\({key}: it has {settings[key]!r}, you gave {value!r}\\).*--start_over"
+    with pytest.raises(FileExistsError, match=words):
+        build(data, out, train=[str(source)], validation=[str(source)], **change)
+    assert sorted(partial.iterdir()) == kept
+    again = count_writes(monkeypatch)
+    info = build(data, out, train=[str(source)], validation=[str(source)], start_over=True, **change)
+    assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
+    assert not partial.exists()
+
+
+def test_the_same_settings_with_start_over_pack_everything_again(data, monkeypatch, interrupted):
+    source, out = interrupted
+    again = count_writes(monkeypatch)
+    info = build(data, out, train=[str(source)], validation=[str(source)], start_over=True)
+    assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
+
+
+@pytest.mark.parametrize("settings", [None, "{}", '{"sources": []}', "// of an editor"])
+def test_a_directory_that_no_build_made_is_kept(data, tmp_path, settings):
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "mine.txt").write_text("mine")
+    if settings is not None:
+        (partial / "settings.json").write_text(settings)
+    for start_over in (False, True):
+        with pytest.raises(FileExistsError, match=r"out\.partial exists and was not made by this command"):
+            build(data, tmp_path / "out", start_over=start_over)
+    assert (partial / "mine.txt").read_text() == "mine"
+
+
+def test_a_build_that_finished_no_file_can_be_corrected(data, tmp_path):
+    with pytest.raises(ValueError, match="no field 'body', found 'text'"):
+        build(data, tmp_path / "out", text_field="body")
+    assert (tmp_path / "out.partial").exists()
+    build(data, tmp_path / "out")
+
+
+def test_a_build_killed_before_its_first_file_starts(data, tmp_path):
+    """Its directory is empty, or holds half of the settings."""
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / ".settings.json.0.tmp").write_text("{")
+    build(data, tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()

@@ -1,0 +1,58 @@
+"""Names of files that are not UTF-8, and caches without a home directory."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.json_files import write_json
+from data_pipelines.mixture import DatasetSource, make_sequential
+from data_pipelines.sample.package_data import cache_directory
+from data_pipelines.whole_files import write_text
+
+ODD = os.fsdecode(b"caf\xe9")
+
+
+def test_a_name_that_is_not_utf8_is_written_somehow(tmp_path):
+    write_text(tmp_path / "card.md", f"from `{ODD}`\n")
+    assert (tmp_path / "card.md").read_text(encoding="utf-8") == "from `caf\ufffd`\n"
+    write_json(tmp_path / "record.json", {"source": ODD, "é": "▁"})
+    text = (tmp_path / "record.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"source": ODD, "é": "▁"} and "é" in text
+
+
+def test_a_dataset_whose_name_is_not_utf8_is_refused_before_anything_is_written(tmp_path):
+    settings = CorpusSettings(
+        train=["missing.txt"],
+        validation_fraction=0.1,
+        tokenizer="missing",
+        sequence_length=32,
+        packing="documents",
+    )
+    with pytest.raises(ValueError, match=r"--out: got '.*caf\ufffd/corpus', whose name is not UTF-8"):
+        build_corpus(str(tmp_path / ODD / "corpus"), settings)
+    with pytest.raises(ValueError, match=r"config\.data\.datasets: got '.*caf\ufffd'"):
+        make_sequential([DatasetSource(str(tmp_path / ODD))])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_of_fetched_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_directory() == tmp_path / "cache" / "electra_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_directory() == tmp_path / "home" / ".cache" / "electra_jax"
+    for home in ("/proc/nohome", None):  # it cannot be written; there is none
+        monkeypatch.setenv("HOME", home or "")
+        if home is None:
+            monkeypatch.setattr("os.path.expanduser", lambda path: path)
+        found = cache_directory()
+        assert found == tmp_path / "temporary" / f"electra_jax-{os.getuid()}"
+        assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/proc/none")
+    with pytest.raises(OSError, match="Set XDG_CACHE_HOME to a folder for fetched files"):
+        cache_directory()

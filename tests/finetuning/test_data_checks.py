@@ -1,0 +1,83 @@
+"""Data that nothing can be learned from, and metrics that do not fit it, are refused before training."""
+
+import pytest
+
+from data_pipelines.tasks.labels import UNKNOWN
+from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
+from data_pipelines.tasks.questions import Question
+from electra_jax.configuration.flags import load_config
+from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
+from electra_jax.finetuning.task_types import make_task_type
+
+
+def task_type_of(kind, labels=(), metrics=("accuracy",)):
+    task = load_config("configs/finetune.py:task=local").to_dict()["task"]
+    return make_task_type(task | {"kind": kind, "metrics": metrics}, labels)
+
+
+def data_of(labels, *examples):
+    return TaskData(labels, {"train": list(examples)}, [])
+
+
+def asked(*answers, is_impossible=False):
+    return Question("1", "Who?", "A boat.", answers, 2 if answers else None, "", is_impossible, True)
+
+
+GOOD, BAD = TextExample("a", None, 1), TextExample("b", None, 0)
+TAGGED = TaggedExample(("a", "b"), (0, UNKNOWN))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "message"),
+    [
+        (
+            "classification",
+            data_of(("pos",), BAD, BAD),
+            "got one class in train, 'pos', expected two or more",
+        ),
+        ("tagging", data_of(("O",), TAGGED), "got one class in train, 'O', expected two or more"),
+        ("regression", data_of((), GOOD, GOOD), "got the number 1 for each of 2 examples of train"),
+        (
+            "question_answering",
+            data_of((), asked(is_impossible=True)),
+            "1 questions in train that have no an",
+        ),
+    ],
+)
+def test_one_class_alone(kind, data, message):
+    with pytest.raises(ValueError, match=rf"^config\.task: got .*{message.removeprefix('got ')}"):
+        check_can_be_learned(task_type_of(kind), data)
+
+
+def test_listed_classes_need_no_example_each():
+    check_can_be_learned(task_type_of("classification"), data_of(("neg", "pos"), GOOD, GOOD))
+    check_can_be_learned(task_type_of("tagging"), data_of(("O", "B"), TAGGED))
+    check_can_be_learned(task_type_of("regression"), data_of((), GOOD, BAD))
+    check_can_be_learned(task_type_of("question_answering"), data_of((), asked("boat")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "metric", "example", "message"),
+    [
+        ("classification", ("a", "b"), "f2", GOOD, r"got f2, expected some of accuracy"),
+        ("regression", (), "accuracy", TextExample("a", None, 0.5), "continuous"),
+        ("tagging", ("NOUN", "VERB"), "span_f1", TAGGED, "expected tags O, B-"),
+        ("question_answering", (), "best_f1", asked("boat"), "got best_f1, expected some of"),
+    ],
+)
+def test_metrics_that_do_not_fit(kind, labels, metric, example, message):
+    with pytest.raises(ValueError, match=rf"config\.task\.metrics.*{message}"):
+        check_metrics(task_type_of(kind, labels, (metric,)), [example])
+
+
+def test_f1_of_three_classes_is_refused():
+    examples = [TextExample("a", None, label) for label in range(3)]
+    with pytest.raises(ValueError, match=r"config\.task\.metrics cannot be computed"):
+        check_metrics(task_type_of("classification", ("a", "b", "c"), ("f1",)), examples)
+
+
+def test_metrics_that_fit():
+    check_metrics(task_type_of("tagging", ("NOUN", "VERB"), ("tagging_accuracy",)), [TAGGED])
+    check_metrics(task_type_of("tagging", ("O", "B-X"), ("span_f1",)), [TAGGED])
+    check_metrics(task_type_of("regression", (), ("pearson", "spearman")), [GOOD, BAD])
+    check_metrics(task_type_of("question_answering", (), ("f1",)), [asked("boat")])

@@ -1,0 +1,70 @@
+"""The losses and metrics of a step do not depend on the number of microbatches, dropout included."""
+
+import jax
+import numpy as np
+import pytest
+
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.objectives.registry import make_objective
+from support.tiny import SPECIAL, deberta_section, model_section, objective_section, relative_section
+from support.training_steps import config, run_steps
+
+NOISY = {"hidden_dropout": 0.2, "attention_dropout": 0.2}
+SMALL = {"vocab_size": 64, "initializer": "published"}
+NUM_STEPS = 3
+# Name: (config.model, config.objective).
+FAMILIES = {
+    "electra": (model_section(), objective_section()),
+    "electra with relative bias": (relative_section(), objective_section()),
+    "unigram": (model_section(), objective_section(generator="unigram")),
+    "mlm": (model_section(), objective_section("mlm")),
+    "deberta_v3": (deberta_section(), objective_section("deberta_v3")),
+    "mcl": (
+        model_section(),
+        objective_section("mcl", std_weight=5.0, itd_weight=5.0, re_rtd_weight=5.0, re_std_weight=5.0),
+    ),
+    "electric": (model_section(), objective_section("electric", vocab_chunk_size=16)),
+    "adversarial": (model_section(), objective_section("adversarial")),
+    "all_tokens_mlm": (model_section(), objective_section("all_tokens_mlm", vocab_chunk_size=16)),
+}
+
+
+def windows(family, num_microbatches, sizes=(1, 1, 1), **changes):
+    """The metric sums after each step of a new run."""
+    model, objective = FAMILIES[family]
+    full = config(train={"num_microbatches": num_microbatches})
+    full["model"], full["objective"] = model | SMALL | NOISY | changes, objective
+    full["optimizer"] |= {"warmup_steps": 1}
+    mesh = make_mesh(
+        dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), jax.devices()[: np.prod(sizes)]
+    )
+    make = lambda model, **_: make_objective(full, make_pretraining_config(model), SPECIAL)
+    return run_steps(full, mesh, NUM_STEPS, make=make)[2]
+
+
+def check_same(got, expected):
+    for step, (ours, reference) in enumerate(zip(got, expected, strict=True)):
+        assert ours.keys() == reference.keys()
+        for name in reference:
+            # A logit at the edge of a bin may fall on its other side.
+            tolerance = 2.0 if name.endswith("histogram") else 1e-5
+            np.testing.assert_allclose(
+                ours[name], reference[name], rtol=2e-5, atol=tolerance, err_msg=f"{name}, step {step}"
+            )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_and_metrics_do_not_depend_on_the_number_of_microbatches(family):
+    check_same(windows(family, 4), windows(family, 1))
+
+
+# With and without data shards (`make_accumulation`).
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (1, 2, 1)])
+def test_nor_on_the_mesh_and_the_number_together(sizes):
+    check_same(windows("mcl", 2, sizes), windows("mcl", 1))
+
+
+def test_the_noise_matters():
+    one, other = (windows("electra", 1, **changes)[0] for changes in ({}, {"hidden_dropout": 0.0}))
+    assert other["gradient_norm"] == pytest.approx(1.08 * one["gradient_norm"], rel=0.02)
