@@ -117,6 +117,19 @@ def test_killed_then_stopped_then_resumed_equals_uninterrupted(interrupted, fini
 
 
 @pytest.mark.slow
+def test_a_complete_run_records_where_its_data_lie_now(interrupted, data, stores):
+    workdir, _ = interrupted
+    in_bucket = f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"
+    for place in (str(data / "corpus"), in_bucket):
+        outcome = start(workdir, data, stores, data__datasets=place)
+        assert outcome.returncode == 0, outcome.stderr
+        assert f"{workdir}: the run is complete, all {NUM_STEPS} steps are done." in outcome.stderr
+        config = json.loads(run_python(stores, READ, f"{workdir}/config.json"))["config"]
+        described = json.loads(run_python(stores, READ, f"{workdir}/datasets.json"))
+        assert config["data"]["datasets"] == [place] == [dataset["path"] for dataset in described]
+
+
+@pytest.mark.slow
 def test_a_checkpoint_without_its_last_object_is_not_resumed_from(
     interrupted, finished, data, stores, tmp_path
 ):
