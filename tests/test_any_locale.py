@@ -33,7 +33,7 @@ def with_locale_encoding(source):
             continue
         name = ast.unparse(node.func)
         is_text = name.endswith((".read_text", ".write_text")) or (
-            (name == "open" or name.endswith(".open"))
+            (name == "open" or (name.endswith(".open") and name != "os.open"))
             and not any("b" in a.value for a in node.args[:2] if isinstance(getattr(a, "value", 0), str))
         )
         if is_text and "encoding" not in {keyword.arg for keyword in node.keywords}:

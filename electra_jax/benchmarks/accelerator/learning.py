@@ -26,6 +26,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.dataset_info import load_dataset_info
 from electra_jax.benchmarks.accelerator.corpus import build_rows
 from electra_jax.benchmarks.accelerator.device import processor, versions
@@ -176,6 +177,7 @@ def record(directory: Path) -> None:
     RECORDED.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+@errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Record the losses again, on this machine's CPU.")

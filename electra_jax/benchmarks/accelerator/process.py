@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.command_errors import errors_on_the_terminal
 from electra_jax.benchmarks.accelerator.parts import Job, find_parts, result_path
 from electra_jax.benchmarks.accelerator.results import FAILED, NOT_RUN, PASSED, CannotRunError, Recorder
 from electra_jax.configuration.flags import silence_libraries
 
 
+@errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the part and record how it ended."""
     parser = argparse.ArgumentParser(description=__doc__)
