@@ -7,7 +7,7 @@ The compilers are separate packages: libtpu for TPUs; jax-cuda13-plugin and nvid
 import contextlib
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -123,7 +123,9 @@ def absent_devices(name: str) -> list[jax.Device]:
         for variable, value in TPU_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         # A TPU v4 is one device, as JAX uses it on Google's machines; by default libtpu makes two of it.
-        options = {"chip_config_name": "megacore"} if chip == "v4" else {}
+        options: dict[str, Any] = {"chip_config_name": "megacore"} if chip == "v4" else {}
+        if set(shape.split("x")) == {"1"}:  # a single chip is less than the host that libtpu assumes
+            options["chips_per_host_bounds"] = [1, 1, 1]
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:
         raise ValueError(

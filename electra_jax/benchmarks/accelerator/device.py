@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.distributed.chips import CHIPS, chip_of
+from electra_jax.models.layers import einsum_f32
 from electra_jax.runs.provenance import commit, describe_devices, installed_versions
 
 PEERS = ("torch", "transformers", "triton")
@@ -85,7 +86,7 @@ def measure_product(size: int) -> float:
     """FLOPs a second of bfloat16 products of square matrices on one device, the best of three turns."""
     # Of random numbers: with equal ones a GPU draws less power and is faster than it will be in training.
     x = (jax.random.normal(jax.random.key(0), (size, size)) / size**0.5).astype(jnp.bfloat16)
-    product = jax.jit(lambda x, y: jnp.matmul(x, y, preferred_element_type=jnp.float32).astype(jnp.bfloat16))
+    product = jax.jit(lambda x, y: einsum_f32("MK,KN->MN", "bfloat16", x, y).astype(jnp.bfloat16))
     y = product(x, x).block_until_ready()
     seconds = []
     for _ in range(3):
