@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from electra_jax.huggingface.readers import read_directory
@@ -85,7 +86,6 @@ def test_files_of_other_libraries_are_named(tmp_path):
 
 @pytest.mark.parametrize("key", ["state_dict", "model"])
 def test_the_weights_in_a_checkpoint_of_a_trainer(key, tmp_path):
-    torch = pytest.importorskip("torch")
     written(tmp_path, USUAL)
     (tmp_path / "model.safetensors").unlink()
     state = {key: {f"model.{name}": torch.ones(2) for name in USUAL}, "epoch": 3}
