@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """
     run = parse_recipe_argument(arg, run="")["run"]
     description = read_run_description(run) if run else None
-    if description is None:
+    if description is None or "objective" not in description.get("config", {}):
         raise ValueError(
             f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
             "with its config.json."

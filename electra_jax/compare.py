@@ -33,7 +33,7 @@ from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
-from electra_jax.configuration.recipes import load_config
+from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.distributed.stopping import leaving_at_once
 
 FLAGS = flags.FLAGS
@@ -42,9 +42,12 @@ FLAGS = flags.FLAGS
 def main() -> None:
     """Pre-train the variants, fine-tune them if tasks are given, and print the table."""
     config, workdir, num_seeds = FLAGS.config, Path(FLAGS.workdir), FLAGS.seeds
+    tasks = None
     if FLAGS.tasks:
         require_extra("finetune", "--tasks")
-    tasks = load_config(FLAGS.tasks).tasks.to_dict() if FLAGS.tasks else None
+        evaluation = load_config(FLAGS.tasks)
+        check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
+        tasks = evaluation.tasks.to_dict()
     with leaving_at_once():
         check_tasks(tasks or {}, workdir)
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds)

@@ -22,6 +22,7 @@ from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pr
 from electra_jax.comparison.tables import EVALUATION_FILE, write_evaluation
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import EVALUATION
 from electra_jax.distributed.stopping import leaving_at_once
 
 FLAGS = flags.FLAGS
@@ -64,4 +65,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags)
+    run_command(main, define_more_flags, kind=EVALUATION)

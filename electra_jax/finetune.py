@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.finetuning.experiment import MODELS, RESULTS_FILE, Plan, finetune, write_report
 from electra_jax.finetuning.sweep import parse_sweep
@@ -51,4 +52,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags)
+    run_command(main, define_more_flags, kind=FINETUNING)

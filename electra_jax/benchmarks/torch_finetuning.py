@@ -28,6 +28,7 @@ from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
@@ -115,10 +116,10 @@ def finetune_in_torch(
     finetuner = TorchTaskFinetuner(config, data, make_mesh(config["mesh"]))
     finetuner.check_schedules([{}])
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", {"config": config, "start": directory})
     results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
     encoder = load_encoder(directory, workdir / "tokenizer")
     finetuner.check_schedules([{}], encoder)
+    write_json(workdir / "config.json", {"config": config, "start": directory})
     for seed in seeds:
         if seed not in [result.seed for result in results]:
             results.append(Result(PREFIX + directory, seed, finetuner.finetune(encoder, {}, seed).metrics))
@@ -181,4 +182,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags)
+    run_command(main, define_more_flags, kind=FINETUNING)

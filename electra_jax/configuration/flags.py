@@ -22,7 +22,14 @@ from ml_collections.config_flags import tuple_parser
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
-from electra_jax.configuration.recipes import expand_home_of_config, find_recipe, load_config
+from electra_jax.configuration.recipes import (
+    PRETRAINING,
+    Kind,
+    check_kind,
+    expand_home_of_config,
+    find_recipe,
+    load_config,
+)
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
@@ -60,6 +67,7 @@ def run_command(
     has_workdir: bool = True,
     requires_config: bool = True,
     takes_urls: Collection[str] = DATA_URLS,
+    kind: Kind = PRETRAINING,
 ) -> None:
     """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
 
@@ -70,6 +78,7 @@ def run_command(
       has_workdir: whether the command has --workdir.
       requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
       takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
+      kind: what --config must be.
     """
 
     def run(argv: list[str]) -> None:
@@ -82,7 +91,8 @@ def run_command(
     define_flags(has_workdir=has_workdir)
     define_more()
     optional = () if requires_config else ("config",)
-    app.run(run, flags_parser=functools.partial(parse_flags, optional=optional, takes_urls=takes_urls))
+    parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind)
+    app.run(run, flags_parser=parser)
 
 
 def silence_libraries() -> None:
@@ -117,13 +127,14 @@ def parse_flags(
     *,
     optional: Collection[str] = (),
     takes_urls: Collection[str] = DATA_URLS,
+    kind: Kind | None = None,
 ) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
-    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls` as in
-    `run_command`."""
+    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls` and
+    `kind` as in `run_command`; None for any."""
     try:
         argv = _with_found_recipes(expand_home_in(list(argv)))
-        defaults = _defaults(argv)
+        defaults = _defaults(argv, kind)
         _check_keys(argv, defaults)
         rest = _parse(argv, flag_values, defaults)
         required = [name for name in REQUIRED if name in flag_values and name not in optional]
@@ -153,14 +164,18 @@ def _with_found_recipes(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def _defaults(argv: Sequence[str]) -> dict[str, Any]:
+def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
     """Every value of the configuration chosen in `argv` before overrides, {} when none is chosen."""
     for index, word in enumerate(argv):
         name, _, value = word.partition("=")
         if name in ("--config", "-config"):
             following = argv[index + 1] if index + 1 < len(argv) else ""
-            check_urls({"config": re.split(r"(?<=\.py):", value or following)[0]})
-            return flatten_dict(load_config(value or following).to_dict(), sep=".")
+            value = value or following
+            check_urls({"config": re.split(r"(?<=\.py):", value)[0]})
+            config = load_config(value)
+            if kind is not None:
+                check_kind(config, kind, f"--config={value}: got a configuration")
+            return flatten_dict(config.to_dict(), sep=".")
     return {}
 
 

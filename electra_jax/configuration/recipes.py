@@ -8,7 +8,9 @@ it, but not where a default or config.probe does.
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Container
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import config_dict
 
@@ -18,6 +20,27 @@ PACKAGE = Path(__file__).parents[1]
 FOLDER = "configs"  # what commands and recipes call RECIPES
 # setup.py installs configs/ as electra_jax/recipes, since a package "configs" would be in everybody's way.
 RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / FOLDER
+
+
+class Kind(NamedTuple):
+    """What the configurations that a command takes have in common."""
+
+    sections: tuple[str, ...]  # which the other kinds do not have all
+    example: str
+
+
+PRETRAINING = Kind(("model", "objective", "data", "train"), "configs/electra.py:size=small")
+FINETUNING = Kind(("task", "model", "optimizer", "sift", "train"), "configs/finetune.py:task=trec6")
+EVALUATION = Kind(("tasks",), "configs/evaluate.py:data=DIR")
+
+
+def check_kind(config: Container[str], kind: Kind, what: str) -> None:
+    """Raises ValueError, with `what` as the start of its message, for a configuration of another kind."""
+    missing = [section for section in kind.sections if section not in config]
+    if missing:
+        raise ValueError(
+            f"{what} without {', '.join(missing)}, expected a configuration such as {kind.example}."
+        )
 
 
 def load_config(argument: str) -> config_dict.ConfigDict:

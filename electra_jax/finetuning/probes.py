@@ -22,7 +22,7 @@ from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
-from electra_jax.configuration.recipes import load_config, own_recipe
+from electra_jax.configuration.recipes import FINETUNING, check_kind, load_config, own_recipe
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
 from electra_jax.finetuning.encoders import PretrainedEncoder, encoder_of_run
@@ -193,14 +193,7 @@ def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     probe = config["probe"]
     settings = load_config(own_recipe(probe["config"])).to_dict()
-    missing = [
-        section for section in ("task", "model", "optimizer", "sift", "train") if section not in settings
-    ]
-    if missing:
-        raise ValueError(
-            f"config: got {probe['config']!r} without {', '.join(missing)}, expected a configuration of "
-            "fine-tuning such as configs/finetune.py:task=trec6."
-        )
+    check_kind(settings, FINETUNING, f"config: got {probe['config']!r}")
     check_values(settings)
     for key, least in (("num_epochs", 1), ("max_examples", 0)):
         if probe[key] < least:

@@ -149,3 +149,43 @@ def test_a_mistake_on_the_command_line_ends_the_program_with_code_1():
     assert (
         len(outcome.stderr.splitlines()) == 1 and "Did you mean --config.train.num_steps?" in outcome.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pretrain --config=configs/finetune.py:task=local", "without objective, data, expected a conf"),
+        ("plan --config configs/finetune.py:task=local", "without objective, data, expected a conf"),
+        (
+            "finetune --config=configs/debug.py",
+            "without task, sift, expected a conf",
+        ),
+        (
+            "evaluate --config=configs/finetune.py:task=local",
+            "without tasks, expected a conf",
+        ),
+        (
+            "compare --config=configs/debug.py --tasks=configs/finetune.py:task=local",
+            "--tasks=configs/finetune.py:task=local: got a configuration without tasks, expected",
+        ),
+        (
+            "pretrain --config=configs/continued.py:run={published}",
+            "expected the directory of a run",
+        ),
+    ],
+)
+def test_a_configuration_of_another_kind_ends_the_program_with_code_1(words, message, tmp_path):
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "config.json").write_text('{"model_type": "electra"}')
+    command, *flags = words.format(published=tmp_path / "published").split()
+    workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
+    outcome = subprocess.run(
+        [sys.executable, "-m", f"electra_jax.{command}", *flags, *workdir],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome.stderr
+    assert message in outcome.stderr and not (tmp_path / "run").exists()
