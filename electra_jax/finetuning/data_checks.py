@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tasks.load import TaskData
 from electra_jax.finetuning.span_decoding import Answer
 from electra_jax.finetuning.task_types import TaskType
@@ -31,7 +32,14 @@ def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
 
 
 def check_metrics(task_type: TaskType, examples: Sequence[Any]) -> None:
-    """Raises ValueError if config.task.metrics cannot be computed for the examples of a labelled split."""
+    """Raises ValueError if config.task.metrics cannot be computed for a labelled split, whatever a model
+    predicts."""
+    # A class that this split lacks, or a fraction where its numbers are whole, may be predicted.
+    possible = {
+        "classification": [TextExample("", None, label) for label in range(task_type.num_outputs)],
+        "regression": [TextExample("", None, 0.5)],
+    }
+    examples = [*examples, *possible.get(task_type.name, [])]
     truth = {
         "classification": lambda example: example.label,
         "regression": lambda example: example.label,
