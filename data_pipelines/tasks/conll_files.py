@@ -77,8 +77,7 @@ def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> l
     text, label = int(columns.text), int(columns.label)
     blocks = list(_blocks(path))
     lines = [line for block in blocks for _, line in block]
-    is_comment_file = all(line.startswith("#") for line in lines)
-    words = [line for line in lines if is_comment_file or not line.startswith("#")]
+    words = [line for line in lines if not line.startswith("#")] or lines
     has_tabs = sum("\t" in line for line in words) > len(words) / 2
     width = most_common(len(_split_columns(line, has_tabs)) for line in words)
     if width and (text >= width or (label >= width and split != "test")):

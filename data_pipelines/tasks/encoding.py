@@ -31,8 +31,8 @@ def encode_examples(
 
     [CLS] text [SEP], or [CLS] text [SEP] pair [SEP] with the longer of the two truncated first. Tagged words
     are encoded one by one, spelled as in running text (`word_separator`); the first piece carries the tag,
-    and a word without pieces becomes [UNK]. A
-    sentence that does not fit is divided between words; only a single word that does not fit is truncated.
+    and a word without pieces becomes [UNK]. A sentence that does not fit is divided between words; only a
+    single word that does not fit is truncated.
 
     Raises:
       ValueError: `max_length` leaves no room for text.

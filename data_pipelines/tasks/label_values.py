@@ -17,9 +17,8 @@ NEVER_CLASSES = ("nan", "<na>", "null")
 # Words that are classes beside other words ("none" of stance detection), and no labels beside numbers.
 WORDS = ("none", "na", "n/a", "?", "_", "-")
 PLACEHOLDERS = frozenset((*CODES, *NEVER_CLASSES, *WORDS))
-MIN_EXPECTED = (
-    3  # a class of which this many examples are expected in held-out splits is absent by 5 % chance
-)
+# A class of which this many examples are expected in held-out splits is absent by a chance of 5 %.
+MIN_EXPECTED = 3
 MIN_COUNT = 2  # examples that tell anything
 CLASS_SHARE, RARE_SHARE = 2 / 3, 1 / 20  # of the smallest other class
 

@@ -13,8 +13,8 @@ TextExample, TaggedExample and Question are examples; EncodedExample and Window 
 of an answer are 0 and 0 if the question is impossible or the answer is not completely inside the window.
 
 An example without a label has None, in tagging UNKNOWN for every word. In a split with tags a single word may
-have UNKNOWN, which is neither trained on nor scored. A window also has None if its question
-is possible but has no answer token: there is nothing to learn from it.
+have UNKNOWN, which is neither trained on nor scored. A window also has None if its question is possible but
+has no answer token: there is nothing to learn from it.
 """
 
 TASK_TYPES = ("classification", "regression", "tagging", "question_answering")

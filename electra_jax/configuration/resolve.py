@@ -88,7 +88,7 @@ def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(weight: Any) -> float | None:
-    """A weight as a number, which a command line gives as text; None if it is none."""
+    """A weight as a number, which a command line gives as text; None if it is not one."""
     try:
         return None if isinstance(weight, bool) else float(weight)
     except (TypeError, ValueError):

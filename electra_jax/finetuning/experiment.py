@@ -61,6 +61,11 @@ class Run(NamedTuple):
     settings: Settings
     seed: int
 
+    @property
+    def encoder(self) -> str:
+        """The name of its encoder, see `load_encoder`."""
+        return self.init.replace(SEED, str(self.seed))
+
 
 def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     """Do the planned runs that `workdir` lacks; return the results of all planned runs, in plan order.
@@ -74,26 +79,24 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
-    finetuner = open_task(config, workdir, plan.sweep)
+    finetuner, description = open_task(config, workdir, plan.sweep)
     for note in finetuner.notes:
         print(note, file=sys.stderr)
     workdir.mkdir(parents=True, exist_ok=True)
-    description = _describe(finetuner.config)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
-    # Earlier inits first, so that each keeps its folders when others are added.
-    inits = [result.model for result in results] + [run.init for run in runs]
-    folders = folder_names(inits)
-    caches = folder_names([run.init.replace(SEED, str(run.seed)) for run in [*map(_run_of, results), *runs]])
+    # Earlier runs first, so that each keeps its folders when others are added.
+    known = [*map(_run_of, results), *runs]
+    folders = folder_names(run.init for run in known)
+    caches = folder_names(run.encoder for run in known)
     encoder: PretrainedEncoder | None = None
     for run in runs:
         if run in map(_run_of, results):
             continue
-        name = run.init.replace(SEED, str(run.seed))
-        if encoder is None or encoder.name != name:
-            encoder = load_encoder(name, workdir / "tokenizers" / caches[name])
+        if encoder is None or encoder.name != run.encoder:
+            encoder = load_encoder(run.encoder, workdir / "tokenizers" / caches[run.encoder])
             finetuner.check_schedules(plan.sweep, encoder)
             write_json(workdir / "config.json", description)
         results.append(_finetune_once(finetuner, encoder, run, results, workdir, folders[run.init]))
@@ -102,27 +105,29 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     return sorted(planned, key=lambda result: runs.index(_run_of(result)))
 
 
-def open_task(config: dict[str, Any], workdir: Path, sweep: Sequence[Settings]) -> TaskFinetuner:
+def open_task(
+    config: dict[str, Any], workdir: Path, sweep: Sequence[Settings]
+) -> tuple[TaskFinetuner, dict[str, Any]]:
     """Read the task and check everything that does not depend on an encoder; only files of a sample are
     written.
+
+    Returns:
+      The task, and what config.json holds: "config" and the fingerprints of "files", which decide whether a
+      directory belongs to an experiment.
 
     Raises:
       ValueError, OSError: see `finetune`.
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     config = config | {"task": task}
-    check_run_directory(workdir, _describe(config))
+    description = {"config": config, "files": fingerprint_files(task)}
+    check_run_directory(workdir, description)
     data = load_task(with_files(task, workdir / "data"))
     mesh = make_mesh(config["mesh"])
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_schedules(sweep)
-    return finetuner
-
-
-def _describe(config: dict[str, Any]) -> dict[str, Any]:
-    """What config.json holds, which decides whether a directory belongs to an experiment."""
-    return {"config": config, "files": fingerprint_files(config["task"])}
+    return finetuner, description
 
 
 def _run_of(result: Result) -> Run:

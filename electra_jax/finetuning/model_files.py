@@ -29,10 +29,9 @@ class SavedModel(NamedTuple):
     """A fine-tuned model, as it was saved."""
 
     encoder: EncoderConfig
-    description: dict[
-        str, Any
-    ]  # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"; of tagging also
+    # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"; of tagging also
     # "word_separator" (data_pipelines/tasks/words.py), which older models lack
+    description: dict[str, Any]
     tokenizer: Tokenizer
     params: Any
 

@@ -4,9 +4,7 @@ import hashlib
 import os
 from typing import Any
 
-from data_pipelines.tasks.load import TFDS_PREFIX, paths_of
-
-SPLITS = ("train", "validation", "test")  # keys of config.task
+from data_pipelines.tasks.load import SPLITS, TFDS_PREFIX, paths_of
 
 
 def fingerprint_files(task: dict[str, Any]) -> dict[str, list[str | None]]:
