@@ -1,6 +1,5 @@
 """Runs with stages: their data are read in order, and such a run is one run, which resumes exactly."""
 
-import collections
 import json
 import os
 import shutil
@@ -9,17 +8,12 @@ import signal
 import jax
 import numpy as np
 import pytest
-from grain import MapDataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_pipelines import mixture
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.mixture import (
     DatasetSource,
-    continue_sources,
-    examples_of_each,
     make_mixture,
     make_sequential,
 )
@@ -45,21 +39,6 @@ from support.run_records import checkpoints, comparable
 SHORT, LONG = 16, tiny_run.LENGTH
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=4), st.integers(0, 10**12))
-def test_how_many_examples_of_a_mixture_are_of_each_dataset(weights, many):
-    small, mixed = (
-        many % 300,
-        MapDataset.mix(
-            [MapDataset.range(1).map(lambda _, i=index: i).repeat() for index in range(len(weights))],
-            weights=weights,
-        ),
-    )
-    counts = collections.Counter(mixed[index] for index in range(small))
-    assert examples_of_each(weights, small) == [counts[index] for index in range(len(weights))]
-    assert sum(examples_of_each(weights, many)) == many  # fast, however many
-
-
 @pytest.fixture(scope="module")
 def corpora(data, tmp_path_factory):
     """Datasets of one text: "short" with rows of 16, "long" and "second" with rows of 32, "other" with
@@ -76,56 +55,6 @@ def corpora(data, tmp_path_factory):
     for name, path in (("long", "corpus"), ("second", "corpus"), ("other", "other")):
         shutil.copytree(data / path, root / name)
     return root
-
-
-def rows_of(mixed, count):
-    """(path, row) of the first examples."""
-    return [
-        (mixed.sources[index].path, row)
-        for index, row in zip(*(array.tolist() for array in mixed.rows_at(0, count)), strict=True)
-    ]
-
-
-def test_every_dataset_is_read_in_its_own_order_whatever_the_batches_and_mixtures(corpora):
-    paths = [str(corpora / "long"), str(corpora / "second")]
-    reference = rows_of(make_mixture([DatasetSource(path) for path in paths], seed=3), 4000)
-    orders = {path: [row for name, row in reference if name == path] for path in paths}
-    mixtures = st.sampled_from([paths[:1], paths, paths[1:], paths[::-1]])
-
-    @settings(max_examples=25, deadline=None)
-    @given(
-        st.lists(
-            st.tuples(mixtures, st.integers(1, 5), st.integers(1, 7), st.integers(1, 30)),
-            min_size=1,
-            max_size=5,
-        )
-    )
-    def check(parts):
-        parts = [(paths, 1, 1, 1), *parts]
-        numbers = [steps * batch_size for *_, batch_size, steps in parts]
-        sources = continue_sources(
-            [
-                ([DatasetSource(path, weight) for path, weight in zip(names, (1, weight), strict=False)], n)
-                for (names, weight, *_), n in zip(parts, numbers, strict=True)
-            ]
-        )
-        opened = []
-        for one in sources:
-            opened.append(make_mixture(one, seed=3, opened_by=opened))
-        read = [pair for one, number in zip(opened, numbers, strict=True) for pair in rows_of(one, number)]
-        assert len(read) == sum(numbers)
-        for path in paths:
-            mine = [row for name, row in read if name == path]
-            assert mine == orders[path][: len(mine)]
-
-    check()
-
-
-def test_a_dataset_listed_twice_is_continued_twice(corpora):
-    path = str(corpora / "long")
-    whole = make_mixture([DatasetSource(path), DatasetSource(path)], seed=0)
-    _, then = continue_sources([([DatasetSource(path)] * 2, 40)] * 2)
-    assert rows_of(whole, 80)[40:] == rows_of(make_mixture(then, seed=0), 40)
 
 
 def configuration(corpora, stages=(), **changes):

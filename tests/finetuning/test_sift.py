@@ -11,19 +11,14 @@ import optax
 import pytest
 import torch
 
-from data_pipelines.tasks.load import load_task
 from data_pipelines.tasks.windows import Window
-from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, replicated
-from electra_jax.finetuning import task_finetuner
 from electra_jax.finetuning.batches import TaskBatch, make_batch
-from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.sift import Sift, ascend, initial_perturbation, make_sift, sift_penalty
+from electra_jax.finetuning.sift import Sift, ascend, initial_perturbation, sift_penalty
 from electra_jax.finetuning.span_decoding import IndependentOutputs
-from electra_jax.finetuning.sweep import format_settings, parse_sweep
-from electra_jax.finetuning.trainer import Outcome, Trainer
+from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.inputs import derive_inputs
@@ -386,62 +381,3 @@ def test_a_task_is_learnt_with_it():
     encoder = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
     predictions = predict(encoder, "classification", config, train, held_out)
     assert np.mean(np.equal(predictions, [example.label for example in held_out])) > 0.95
-
-
-@pytest.fixture()
-def task(tmp_path):
-    """Settings of a task of four examples in files."""
-    for split in ("train", "validation"):
-        (tmp_path / f"{split}.tsv").write_text("text\tlabel\n" + "a\tlow\nb\thigh\n" * 2)
-    config = load_config("configs/finetune.py:task=local,sift=true").to_dict()
-    config["task"] |= {split: str(tmp_path / f"{split}.tsv") for split in ("train", "validation")}
-    config["task"] |= {"text": "text", "label": "label"}
-    return config
-
-
-def test_wrong_values_are_found_before_anything_is_written(task, tmp_path):
-    assert make_sift(task["sift"]) == PUBLISHED
-    task["sift"]["init_perturbation"] = -0.1
-    with pytest.raises(ValueError, match=r"config\.sift\.init_perturbation: got -0\.1, expected 0 or more"):
-        finetune(task, tmp_path / "run", Plan(["nowhere"], [0]))
-    assert not (tmp_path / "run").exists()
-
-
-def test_values_can_be_swept(task, monkeypatch):
-    made = []
-
-    class Recorder:
-        def __init__(self, encoder, special, task_type, config, num_rows, mesh):
-            made.append(config["sift"]["learning_rate"])
-
-        def run(self, *arguments):
-            return Outcome({}, {"validation": [np.zeros(2)] * 4})
-
-    rows = {"train": [0] * 4, "validation": [0] * 4}
-    monkeypatch.setattr(task_finetuner, "Trainer", Recorder)
-    monkeypatch.setattr(task_finetuner.TaskFinetuner, "encode", lambda self, encoder: rows)
-    mesh = make_mesh(ONE, jax.devices()[:1])
-    finetuner = task_finetuner.TaskFinetuner(task, load_task(task["task"]), mesh)
-    encoder = types.SimpleNamespace(config=encoder_config("electra"), special=SPECIAL, params=None)
-    sweep = parse_sweep(["sift.learning_rate=1e-4,1e-3"], task)
-    assert [format_settings(settings) for settings in sweep] == [
-        "sift.learning_rate=0.0001",
-        "sift.learning_rate=0.001",
-    ]
-    for settings in sweep:
-        finetuner.finetune(encoder, settings, 0)
-    assert made == [1e-4, 1e-3]
-
-
-def test_the_recipe_turns_sift_on_with_its_published_settings():
-    ordinary, sift = (
-        load_config(f"configs/finetune.py:task=mnli,model=deberta,size=xsmall,sift={choice}")
-        for choice in ("false", "true")
-    )
-    assert ordinary.sift.vat_lambda == 0.0 and sift.sift.vat_lambda == 3.0
-    assert (ordinary.train.num_epochs, sift.train.num_epochs) == (3, 10)
-
-
-def test_an_unknown_choice_is_an_error():
-    with pytest.raises(ValueError, match="config argument sift: got 'yes', expected one of true, false"):
-        load_config("configs/finetune.py:task=mnli,sift=yes")
