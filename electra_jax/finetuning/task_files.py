@@ -1,7 +1,7 @@
 """Fingerprints of the files of a task, by which an experiment knows them when they have moved."""
 
 import hashlib
-import os
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.tasks.load import SPLITS, TFDS_PREFIX, paths_of
@@ -14,7 +14,7 @@ def fingerprint_files(task: dict[str, Any]) -> dict[str, list[str | None]]:
 
 
 def _fingerprint(path: str) -> str | None:
-    """A hash of the bytes and of the name from its first dot on, which decides how the file is read."""
+    """A hash of the bytes and of the extensions, which decide how the file is read."""
     if path.startswith(TFDS_PREFIX):
         return path
     try:
@@ -22,5 +22,6 @@ def _fingerprint(path: str) -> str | None:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-    form = os.path.basename(path).lower().partition(".")[2]
+    name = path.lower().removesuffix(".gz")
+    form = Path(name).suffix.removeprefix(".") + ".gz" * path.lower().endswith(".gz")
     return hashlib.sha256(f"{form}\0{content}".encode()).hexdigest()

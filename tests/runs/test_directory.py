@@ -188,7 +188,8 @@ def test_an_experiment_knows_its_files_by_their_content(tmp_path):
         return {"config": config, "files": fingerprint_files(config["task"])}
 
     run = experiment("here")
-    check(tmp_path, run, experiment("there"))
+    for name in ("train.tsv", "of.2024.TSV"):
+        check(tmp_path, run, experiment("there", name=name))
     with pytest.raises(
         ValueError, match=r"config\.task\.train: .*here/train\.tsv, tfds:glue/sst2 has other co"
     ):
