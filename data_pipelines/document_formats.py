@@ -12,10 +12,10 @@ from typing import Any
 
 from data_pipelines.document_bytes import import_reader, text_blocks
 from data_pipelines.document_decoding import Decoder
+from data_pipelines.json_files import type_name
 
 PARQUET_ROWS = 256
 RECORDS_WITHOUT_FIELD = 1000  # at the start of a JSONL file; with more of them the field's name is wrong
-KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}  # of JSON
 SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAME_OR_DIRECTORY[@SPLIT]"
 
 
@@ -157,8 +157,9 @@ def _json_object(text: str, text_field: str, where: str) -> dict[str, Any]:
             f"{where}: not valid JSON ({error}); expected one object a line with the text in {text_field!r}"
         ) from error
     if not isinstance(record, dict):
-        kind = KINDS.get(type(record), f"a {type(record).__name__}")
-        raise ValueError(f"{where}: got {kind}, expected an object with the field {text_field!r}")
+        raise ValueError(
+            f"{where}: got {type_name(record)}, expected an object with the field {text_field!r}"
+        )
     return record
 
 
@@ -173,10 +174,9 @@ def _field(record: dict[str, Any], text_field: str, where: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # null, and NaN for null
         return ""
     if not isinstance(value, str):
-        kind = KINDS.get(type(value), f"a {type(value).__name__}")
         raise ValueError(
-            f"{where}: field {text_field!r} is {kind}, expected a string; correct the record, or name the "
-            "field that holds the text with --text_field"
+            f"{where}: field {text_field!r} is {type_name(value)}, expected a string; correct the record, or "
+            "name the field that holds the text with --text_field"
         )
     return value
 
