@@ -188,7 +188,7 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
-                for value in batch.column(0).cast(arrow.large_binary()).to_pylist():
+                for value in batch.column(text_field).cast(arrow.large_binary()).to_pylist():
                     row += 1
                     text = decoder.text(value or b"", f"{source}: row {row}")
                     if text is not None:
@@ -205,6 +205,8 @@ def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None
     """Raises ValueError unless the Arrow schema has a column of strings, or of nulls alone."""
     if text_field not in schema.names:
         _field(dict.fromkeys(schema.names), text_field, source)
+    if schema.names.count(text_field) > 1:
+        raise ValueError(f"{source}: got several columns {text_field!r}, expected one; rename the others")
     column_type = schema.field(text_field).type
     value_type = column_type.value_type if arrow.types.is_dictionary(column_type) else column_type
     texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
