@@ -29,7 +29,9 @@ def checkout(tmp_path):
 @pytest.mark.parametrize("has_packages", [True, False])
 def test_relative_paths_are_meant_from_where_it_is_called(has_packages, checkout, tmp_path):
     """PYTHON's as well; a Python without the packages is replaced by .venv's."""
-    write_program(tmp_path / "bin" / "python", PYTHON if has_packages else "raise ImportError", sys.executable)
+    write_program(
+        tmp_path / "bin" / "python", PYTHON if has_packages else "raise ImportError", sys.executable
+    )
     outcome = subprocess.run(
         ["bash", checkout / "launch" / "check_accelerator.sh", "--out=here"],
         cwd=tmp_path,

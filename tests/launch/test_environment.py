@@ -97,7 +97,11 @@ def test_a_python_that_is_too_old_is_refused(tmp_path):
     ("program", "code", "message"),
     [
         ("printf '580.65.06\n580.65.06\n'", 0, ""),
-        ("echo 550.54.14", 1, "NVIDIA driver: got 550.54.14, expected 580 or newer for CUDA 13. The CPU is used"),
+        (
+            "echo 550.54.14",
+            1,
+            "NVIDIA driver: got 550.54.14, expected 580 or newer for CUDA 13. The CPU is used",
+        ),
         ("echo no driver >&2; exit 9", 1, ""),
     ],
 )

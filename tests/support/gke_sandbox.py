@@ -95,8 +95,8 @@ class Cluster:
     def __exit__(self, *exception):
         for workload in (self.root / "workloads").iterdir():
             (workload / "deleted").touch()
-            tell(workload)
-            self.ended(workload.name)
+            # Again and again, since its containers may only be starting.
+            self.wait_for(lambda path=workload: tell(path) or (path / "state").read_text() != "Running")
 
 
 def words_of(printed):
