@@ -5,8 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
+from support.cluster_sandbox import ClusterSandbox
 from support.paths import ROOT
 from support.stand_in_slurm import ENVIRONMENT, PYTHON, end, make_sandbox
 
@@ -16,7 +16,7 @@ RUN = ["--config=c.py", "--workdir=runs/a", "--distributed"]
 FILES = ("gpu_slurm.sh", "options.sh", "slurm_job.sh")
 
 
-class Cluster:
+class Cluster(ClusterSandbox):
     """A checkout to submit from, and a simulated cluster."""
 
     def __init__(self, root):
@@ -38,9 +38,6 @@ class Cluster:
         path = self.checkout / "launch" / name
         path.write_text(text)
         path.chmod(0o755)
-
-    def behave(self, words):
-        (self.root / "behaviour").write_text(words)
 
     def script(self, **values):
         (self.root / "script.json").write_text(json.dumps(values))
@@ -76,13 +73,6 @@ class Cluster:
     def requeued(self):
         return [argv[1] for argv in self.calls("scontrol") if argv[0] == "requeue"]
 
-    def started(self):
-        """[rank, start, arguments, directory, variables] of every process so far, in order."""
-        return sorted(
-            map(json.loads, (self.root / "started.jsonl").read_text().splitlines()),
-            key=lambda row: (row[1], row[0]),
-        )
-
     def ended(self, job):
         """State and exit code of a job that ended, as "FAILED 1"."""
         self.wait_for((job / "ended").exists)
@@ -90,15 +80,6 @@ class Cluster:
 
     def log(self, job, workdir="runs/a"):
         return (self.checkout / workdir / f"slurm-{job.name}.log").read_text()
-
-    def wait_for(self, condition, seconds=40):
-        deadline = time.monotonic() + seconds  # far more than needed, for a busy machine
-        while not condition():
-            assert time.monotonic() < deadline, "the condition was not met in time"
-            time.sleep(0.01)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exception):
         self.script(no_requeue=True)
