@@ -9,6 +9,7 @@
 # be.
 set -euo pipefail
 called_from="$PWD"
+if [[ "${PYTHON:-}" == [!/]*/* ]]; then PYTHON="$PWD/$PYTHON"; fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 checkout="$PWD"
 python="$(command -v "${PYTHON:-python3}" || true)"

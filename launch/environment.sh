@@ -10,15 +10,18 @@
 # It installs again only when the Python, setup.py, the constraints or the extras have changed.
 make_environment() {
   local extras="$1${EXTRAS:+,$EXTRAS}" python="${PYTHON:-python3}" wanted got stamp options
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "$python: got $("$python" --version 2>&1), expected 3.11 or newer. Set PYTHON=PATH_OF_PYTHON." >&2
-    return 1
-  }
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
-  wanted="$("$python" --version)" got="$(.venv/bin/python --version 2>&1)" || got="a Python that does not start"
-  if [ "$wanted" != "$got" ] && { [ -n "${PYTHON:-}" ] || ! .venv/bin/python -c ''; }; then
-    echo ".venv: got $got, expected $wanted ($python). Delete .venv to create it with $wanted." >&2
-    return 1
+  if [ -n "${PYTHON:-}" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      echo "$python: got $("$python" --version 2>&1), expected 3.11 or newer. Set PYTHON=PATH_OF_PYTHON." >&2
+      return 1
+    }
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    wanted="$("$python" --version)"
+    got="$(.venv/bin/python --version 2>&1)" || got="a Python that does not start"
+    if [ "$wanted" != "$got" ]; then
+      echo ".venv: got $got, expected $wanted ($python). Delete .venv to create it with $wanted." >&2
+      return 1
+    fi
   fi
   # shellcheck disable=SC1091
   source .venv/bin/activate

@@ -75,7 +75,7 @@ END
 
 verb="" cluster="" workload="" project="" zone="" tool="" device_type="" accelerator="" count=1 count_of=""
 base_image="" docker_image="" env_file="" max_restarts=20 workdir="" is_distributed=false dry_run=false
-implied_tool="" implied_by="" storages=() mounts=() mount_points=() more=()
+implied_tool="" implied_by="" names=() storages=() mounts=() mount_points=() more=()
 
 # Arrays are never expanded while they are empty: bash 3.2, which macOS has, takes them for unset.
 read_options() {
@@ -284,5 +284,6 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 read_options "$@"
 while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
 choose_tool
+set_names
 [ $# = 0 ] || shift
 "${tool}_$verb" "$@"

@@ -35,14 +35,16 @@ count_chips() {
   fi
 }
 
-# --- gcluster ---
-
-# gcluster_names: set names to the options that find a cluster.
-gcluster_names() {
+# set_names: set names to the options by which the tool finds a cluster.
+set_names() {
+  local location=--zone
+  if [ "$tool" = gcluster ]; then location=--location; fi
   names=("--cluster=$cluster")
   if [ -n "$project" ]; then names+=("--project=$project"); fi
-  if [ -n "$zone" ]; then names+=("--location=$zone"); fi
+  if [ -n "$zone" ]; then names+=("$location=$zone"); fi
 }
+
+# --- gcluster ---
 
 # read_mount SOURCE:/DIRECTORY[:MODE]: append to mounts what gcluster expects, and to mount_points the
 # directory if it can be written. gcluster mounts read-only unless it is told otherwise. implicit-dirs shows
@@ -113,8 +115,7 @@ on_one_machine() {
 }
 
 gcluster_create() {
-  local names compute image coordinator
-  gcluster_names
+  local compute image coordinator
   check_arguments "$@"
   gcluster_compute
   if [ "$accelerator" = gpu ]; then compute+=("--num-nodes=$count"); else compute+=("--num-slices=$count"); fi
@@ -141,30 +142,14 @@ cluster's region, to which gcluster pushes the image. Set it, or give --docker_i
     "--command=$(container_command "cd /app; " "$coordinator" "$@")"
 }
 
-gcluster_status() {
-  local names
-  gcluster_names
-  run gcluster job list "${names[@]}" "--name-contains=$workload"
-}
+gcluster_status() { run gcluster job list "${names[@]}" "--name-contains=$workload"; }
 
-gcluster_stop() {
-  local names
-  gcluster_names
-  run gcluster job cancel "$workload" "${names[@]}"
-}
+gcluster_stop() { run gcluster job cancel "$workload" "${names[@]}"; }
 
 # --- xpk ---
 
-# xpk_names: set names to the options that find a cluster.
-xpk_names() {
-  names=("--cluster=$cluster")
-  if [ -n "$project" ]; then names+=("--project=$project"); fi
-  if [ -n "$zone" ]; then names+=("--zone=$zone"); fi
-}
-
 xpk_create() {
-  local names options=("--max-restarts=$max_restarts") coordinator
-  xpk_names
+  local options=("--max-restarts=$max_restarts") coordinator
   check_arguments "$@"
   # When a host is lost, the others fail with exit code 1. 143, told to stop, is in xpk's own list.
   if "$is_distributed"; then options+=(--restart-on-exit-codes=1); fi
@@ -191,14 +176,6 @@ xpk_create() {
     "--command=$(container_command "" "$coordinator" "$@")"
 }
 
-xpk_status() {
-  local names
-  xpk_names
-  run xpk workload list "${names[@]}" "--filter-by-job=$workload"
-}
+xpk_status() { run xpk workload list "${names[@]}" "--filter-by-job=$workload"; }
 
-xpk_stop() {
-  local names
-  xpk_names
-  run xpk workload delete "${names[@]}" "--workload=$workload"
-}
+xpk_stop() { run xpk workload delete "${names[@]}" "--workload=$workload"; }

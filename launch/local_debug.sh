@@ -11,7 +11,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 workdir="${1:-runs/debug}"
 case "$workdir" in
-  *://*) echo "got $workdir, expected a local directory: README.md of runs/ has runs in buckets." >&2 && exit 1 ;;
+  *://*)
+    echo "got $workdir, expected a local directory. electra_jax/runs/README.md explains runs in buckets." >&2
+    exit 1
+    ;;
 esac
 extras=formats,finetune,plots
 if has_cuda_driver; then extras="$extras,cuda"; fi

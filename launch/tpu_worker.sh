@@ -44,7 +44,8 @@ setup() {
   choose_python
   # shellcheck disable=SC1091
   source launch/environment.sh
-  EXTRAS="$(sed -n 's/^EXTRAS=//p' "$state/env" 2>/dev/null || true)"  # of --env_file
+  # shellcheck disable=SC1091
+  if [ -f "$state/env" ]; then EXTRAS="$(source "$state/env" >&2; echo "${EXTRAS:-}")"; fi
   make_environment tpu,formats,buckets
 }
 

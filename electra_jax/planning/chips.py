@@ -53,7 +53,7 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
         )
     if compiled_as not in CHIPS:
         raise ValueError(f"--compile_as: got {by_hand.compile_as!r}, expected one of {', '.join(CHIPS)}.")
-    chip = CHIPS[compiled_as]
+    chip = CHIPS[name if name in CHIPS else compiled_as]
     if by_hand.peak_flops is not None:
         chip = chip._replace(peak_flops=by_hand.peak_flops)
     if by_hand.memory_gib is not None:
@@ -84,7 +84,10 @@ def price_of(path: str, name: str) -> float:
     """
     if name == "cpu":
         return 0.0
-    prices = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        prices = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"--prices: {path} is not a JSON file: {error}. Give another one.") from error
     price = prices.get(name) if isinstance(prices, dict) else None
     if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
         raise ValueError(

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from support.paths import ROOT
+from support.stand_in_gcloud import write_program
 
 NOT_LISTED = {"apache-beam"}  # installed in a directory with older libraries; see environment.sh
 
@@ -72,6 +73,51 @@ def make_environment(directory, **variables):
     )
 
 
+def write_python(path, version, usable):
+    """A program that prints a version of Python and, if it is not usable, fails at anything else."""
+    write_program(path, f'[ "$1" = --version ] && echo Python {version} && exit\nexit {int(not usable)}')
+    return path
+
+
+def test_an_environment_needs_no_other_python(tmp_path):
+    """Where python3 is too old, PYTHON is given once, for a new .venv."""
+    write_python(tmp_path / "old" / "python3", "3.10.12", usable=False)
+    outcome = make_environment(tmp_path, PYTHON="", PATH=f"{tmp_path}/old:/usr/bin:/bin")
+    assert outcome.returncode == 0 and not outcome.stderr
+    assert "-e .[formats]" in (tmp_path / "installed").read_text()
+
+
+def test_a_python_that_is_too_old_is_refused(tmp_path):
+    outcome = make_environment(tmp_path, PYTHON=str(write_python(tmp_path / "old", "3.10.12", usable=False)))
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(f"{tmp_path}/old: got Python 3.10.12, expected 3.11 or newer")
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "message"),
+    [
+        ("printf '580.65.06\n580.65.06\n'", 0, ""),
+        (
+            "echo 550.54.14",
+            1,
+            "NVIDIA driver: got 550.54.14, expected 580 or newer for CUDA 13. The CPU is used",
+        ),
+        ("echo no driver >&2; exit 9", 1, ""),
+    ],
+)
+def test_the_driver_of_a_gpu_decides_whether_cuda_is_installed(program, code, message, tmp_path):
+    write_program(tmp_path / "nvidia-smi", program)
+    outcome = subprocess.run(
+        ["bash", "-c", f"source {ROOT}/launch/environment.sh; has_cuda_driver"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == code and not outcome.stdout
+    assert outcome.stderr.startswith(message) and bool(outcome.stderr) == bool(message)
+
+
 def test_another_python_than_that_of_the_environment_is_refused(tmp_path):
     outcome = make_environment(tmp_path)
     assert outcome.returncode == 1
@@ -88,10 +134,8 @@ def test_another_python_than_that_of_the_environment_is_refused(tmp_path):
     ],
 )
 def test_what_is_installed(variables, words, tmp_path):
-    fake = tmp_path / "fake_python"
-    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.12.0\nexit 0\n')
-    fake.chmod(0o755)
-    outcome = make_environment(tmp_path, PYTHON=str(fake), **variables)
+    python = write_python(tmp_path / "python", "3.12.0", usable=True)
+    outcome = make_environment(tmp_path, PYTHON=str(python), **variables)
     assert outcome.returncode == 0, outcome.stderr
     installed = (tmp_path / "installed").read_text()
     assert all(word in installed for word in words)

@@ -6,12 +6,9 @@ import os
 import random
 import re
 import shlex
-import shutil
 import socket
 import stat
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,183 +17,14 @@ from electra_jax.training.writers import read_metrics
 from support.hostile_arguments import hostile_arguments
 from support.paths import ROOT
 from support.run_records import checkpoints
-from support.stand_in_slurm import ENVIRONMENT, PYTHON, end, make_sandbox
+from support.slurm_sandbox import RUN, Cluster
 from support.tiny_run import command
-
-RUN = ["--config=c.py", "--workdir=runs/a", "--distributed"]
-FILES = ("gpu_slurm.sh", "options.sh", "slurm_job.sh")
-
-
-class Cluster:
-    """A checkout to submit from, and a simulated cluster."""
-
-    def __init__(self, root):
-        self.root, self.checkout = root / "cluster", root / "the checkout"
-        make_sandbox(self.root)
-        (self.checkout / "launch").mkdir(parents=True)
-        for name in FILES:
-            shutil.copy(ROOT / "launch" / name, self.checkout / "launch")
-        self.write("environment.sh", ENVIRONMENT)
-        self.write("fake_python", f"#!{sys.executable} -S\n{PYTHON}")
-        self.environment = {
-            "PATH": f"{self.root}/path:/usr/bin:/bin",
-            "STAND_IN": str(self.root),
-            "LANG": "C.UTF-8",
-            "HOME": str(root / "home"),
-        }
-
-    def write(self, name, text):
-        path = self.checkout / "launch" / name
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def behave(self, words):
-        (self.root / "behaviour").write_text(words)
-
-    def script(self, **values):
-        (self.root / "script.json").write_text(json.dumps(values))
-
-    def launch(self, *words, directory=None):
-        """The outcome of gpu_slurm.sh WORDS, run in the checkout or in `directory`."""
-        return subprocess.run(
-            ["bash", self.checkout / "launch" / "gpu_slurm.sh", *words],
-            cwd=directory or self.checkout,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def submit(self, *words, arguments=RUN, directory=None):
-        """Submit a job; returns the path of its record."""
-        outcome = self.launch(*words, "--", *arguments, directory=directory)
-        assert outcome.returncode == 0, outcome.stderr
-        return self.root / "jobs" / re.match(r"Submitted job (\d+)\. Its log: ", outcome.stdout)[1]
-
-    def scancel(self, *words):
-        subprocess.run(["scancel", *words], env=self.environment, check=True)
-
-    def calls(self, program):
-        return [
-            argv
-            for name, argv in map(json.loads, (self.root / "calls.jsonl").read_text().splitlines())
-            if name == program
-        ]
-
-    def requeued(self):
-        return [argv[1] for argv in self.calls("scontrol") if argv[0] == "requeue"]
-
-    def started(self):
-        """[rank, start, arguments, directory, variables] of every process so far, in order."""
-        return sorted(
-            map(json.loads, (self.root / "started.jsonl").read_text().splitlines()),
-            key=lambda row: (row[1], row[0]),
-        )
-
-    def ended(self, job):
-        """State and exit code of a job that ended, as "FAILED 1"."""
-        self.wait_for((job / "ended").exists)
-        return (job / "ended").read_text()
-
-    def log(self, job, workdir="runs/a"):
-        return (self.checkout / workdir / f"slurm-{job.name}.log").read_text()
-
-    def wait_for(self, condition, seconds=40):
-        deadline = time.monotonic() + seconds  # far more than needed, for a busy machine
-        while not condition():
-            assert time.monotonic() < deadline, "the condition was not met in time"
-            time.sleep(0.01)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.script(no_requeue=True)
-        for job in (self.root / "jobs").iterdir():
-            (job / "requeued").unlink(missing_ok=True)
-            end(job)
-            self.ended(job)
 
 
 @pytest.fixture
 def cluster(tmp_path):
     with Cluster(tmp_path) as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    """A cluster for commands that end before they submit a job."""
-    return Cluster(tmp_path_factory.mktemp("untouched"))
-
-
-def test_help_shows_a_command_and_every_option(untouched):
-    text = untouched.launch("--help").stdout
-    assert "bash launch/gpu_slurm.sh --nodes=2" in text and "scancel --signal=TERM JOB" in text
-    assert "Not yet run on a real cluster" in text and not untouched.calls("sbatch")
-    script = (ROOT / "launch" / "gpu_slurm.sh").read_text()
-    for option in set(re.findall(r"^ +(--\w+)=\*|(--dry_run)\)", script)):
-        assert f"    {''.join(option)}" in text
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "got no arguments of the run, expected some after --: "),
-        (["--"], "got no arguments of the run"),
-        (["--nodes=0", "--", *RUN], "--nodes: got '0', expected a whole number from 1"),
-        (["--nodes=two", "--", *RUN], "--nodes: got 'two'"),
-        (["--gpus_per_node=a100:4", "--", *RUN], "--gpus_per_node: got 'a100:4'"),
-        (["--cpus_per_gpu=", "--", *RUN], "--cpus_per_gpu: got ''"),
-        (["--time=soon", "--", *RUN], "--time: got 'soon', expected a time limit as 24:00:00"),
-        (["--time=5", "--", *RUN], "--time: got '5', expected ten minutes or more"),
-        (["--time=00:09:59", "--", *RUN], "--time: got '00:09:59', expected ten minutes or more"),
-        (["--partition=", "--", *RUN], "--partition=: not an option, or not a valid value"),
-        (["--sbatch=qos", "--", *RUN], "--sbatch=qos: not an option, or not a valid value"),
-        (["--node=2", "--", *RUN], "--node=2: not an option"),
-        (
-            ["--nodes", "2", "--", *RUN],
-            "--nodes: not an option, or not a valid value. Expected options like --nodes=2",
-        ),
-        (["--env_file=nowhere", "--", *RUN], "--env_file: got 'nowhere', expected a file"),
-        (["--", "--workdir=a"], "--config: missing among the run's arguments"),
-        (["--", "--config=a"], "--workdir: missing among the run's arguments"),
-        (
-            ["--nodes=2", "--", "--config=a", "--workdir=s3://b/a", "--distributed"],
-            "--workdir: got 's3://b/a' in a run of 2 processes, expected gs://BUCKET/…",
-        ),
-        (
-            ["--gpus_per_node=2", "--nodes=2", "--", *RUN[:2]],
-            "--distributed: missing among the run's arguments; without it each of 4 ",
-        ),
-        (
-            ["--nodes=2", "--", *RUN[:2], "--distributed=false"],
-            "--distributed: missing among the run's arguments",
-        ),
-    ],
-)
-def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, message, untouched):
-    outcome = untouched.launch("--dry_run", *words)
-    assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome.stderr
-    assert (
-        len(outcome.stderr.splitlines()) == 1
-        and outcome.stderr.endswith("See --help.\n")
-        and not outcome.stdout
-    )
-
-
-@pytest.mark.parametrize("time", ["10", "24:00:00", "0:10:00", "7-00", "1-00:00:00", "15:00"])
-def test_slurms_forms_of_a_time_limit_are_accepted(time, untouched):
-    outcome = untouched.launch("--dry_run", f"--time={time}", "--", *RUN)
-    assert outcome.returncode == 0 and f" --time={time} " in outcome.stdout
-
-
-def test_a_missing_sbatch_is_reported(cluster):
-    cluster.environment["PATH"] = "/usr/bin:/bin"
-    outcome = cluster.launch("--", *RUN)
-    assert outcome.returncode == 1 and outcome.stderr.startswith("sbatch: not found on PATH")
-    assert not (cluster.checkout / ".venv").exists()
 
 
 def test_slurms_refusal_is_passed_on(cluster):
@@ -208,67 +36,6 @@ def test_slurms_refusal_is_passed_on(cluster):
         == "sbatch: error: Batch job submission failed: Invalid partition name specified"
     )
     assert "sbatch refused the job" in outcome.stderr.splitlines()[1]
-
-
-def test_a_dry_run_prints_the_real_commands_and_runs_none(cluster):
-    words = [
-        "--nodes=2",
-        "--gpus_per_node=4",
-        "--cpus_per_gpu=6",
-        "--partition=gpu",
-        "--account=a b",
-        "--time=1-00:00:00",
-        "--job_name=it's mine",
-        "--sbatch=--qos=long",
-        "--sbatch=--gres=gpu:a100:4",
-        "--",
-        *RUN,
-        "a  b",
-        "",
-        "$x\n'",
-    ]
-    printed = cluster.launch("--dry_run", *words)
-    assert printed.returncode == 0 and not printed.stderr and not cluster.calls("sbatch")
-    assert {path.name for path in cluster.checkout.iterdir()} == {"launch"}
-    lines = printed.stdout.splitlines()
-    assert lines[0] == "source launch/environment.sh" and shlex.split(lines[1]) == [
-        "make_environment",
-        "cuda,formats",
-    ]
-    assert shlex.split(lines[2]) == ["mkdir", "-p", f"{cluster.checkout}/runs/a"]
-    cluster.behave("0")
-    assert cluster.launch(*words).returncode == 0
-    (argv,) = cluster.calls("sbatch")
-    assert (
-        subprocess.run(
-            ["bash", "-c", f"sbatch() {{ printf '%s\\0' \"$@\"; }}; {lines[3]}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split("\0")[:-1]
-        == argv
-    )
-    assert argv == [
-        "--parsable",
-        "--job-name=it's mine",
-        f"--output={cluster.checkout}/runs/a/slurm-%j.log",
-        "--nodes=2",
-        "--ntasks-per-node=4",
-        "--gres=gpu:4",
-        "--cpus-per-task=6",
-        f"--chdir={cluster.checkout}",
-        "--partition=gpu",
-        "--account=a b",
-        "--time=1-00:00:00",
-        "--qos=long",
-        "--gres=gpu:a100:4",
-        "launch/slurm_job.sh",
-        "",
-        *RUN,
-        "a  b",
-        "",
-        "$x\n'",
-    ]
 
 
 def test_every_gpu_has_one_process_that_sees_all_gpus_of_its_node(cluster):
@@ -372,24 +139,6 @@ def test_home_directories_are_expanded_here_and_for_the_run(cluster):
     assert cluster.started()[0][2][2:] == words
     (argv,) = cluster.calls("sbatch")
     assert f"--error={home}/errors" in argv and f"--output={home}/runs/a/slurm-%j.log" in argv
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["--", "--config=c", "--workdir=~bob/a"],
-            "--workdir: got '~bob/a', expected ~/… or an absolute path",
-        ),
-        (["--env_file=~bob/a", "--", *RUN], "--env_file: got '~bob/a', expected ~/"),
-        (["--", "--config=c", "--workdir=~/a"], "--workdir: got '~/a', but HOME is not set"),
-    ],
-)
-def test_a_home_directory_that_is_not_known_is_refused(words, message, cluster):
-    del cluster.environment["HOME"]
-    outcome = cluster.launch(*words)
-    assert outcome.returncode == 1 and outcome.stderr.startswith(message)
-    assert not cluster.calls("sbatch") and {path.name for path in cluster.checkout.iterdir()} == {"launch"}
 
 
 def test_the_log_of_a_run_in_a_bucket_is_in_the_checkout(cluster):

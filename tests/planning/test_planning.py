@@ -238,6 +238,8 @@ def test_a_card_is_described_by_hand_or_a_known_one_corrected():
     lower = plan_devices("h100:8", PRICES, ByHand(peak_flops=756e12))
     assert lower.chip == CHIPS["h100"]._replace(peak_flops=756e12)
     assert lower.dollars_per_hour == price_of(PRICES, "h100")
+    a100 = plan_devices("h100:8", PRICES, ByHand(compile_as="a100-80"))
+    assert (a100.compiled_as, a100.chip) == ("a100-80:8", CHIPS["h100"])
     with pytest.raises(ValueError, match="--compile_as: got 'l5', expected one of v4, v5e"):
         plan_devices("a10:8", PRICES, ByHand("l5", 125e12, 22.0, 1.25))
     with pytest.raises(ValueError, match=r"no number for 'a10', .* or give --dollars_per_hour"):
@@ -258,6 +260,9 @@ def test_a_price_that_is_none_is_refused(text, tmp_path):
     prices = tmp_path / "prices.json"
     prices.write_text(text)
     with pytest.raises(ValueError, match="no number for 'v5e', expected US dollars an hour and chip"):
+        price_of(str(prices), "v5e")
+    prices.write_text('{"v5e": 1,}')
+    with pytest.raises(ValueError, match=r"--prices: .*/prices\.json is not a JSON file: .*line 1"):
         price_of(str(prices), "v5e")
 
 

@@ -3,8 +3,8 @@
 import json
 import shutil
 import subprocess
-import time
 
+from support.cluster_sandbox import ClusterSandbox
 from support.paths import ROOT
 from support.stand_in_gke import ENVIRONMENT, make_sandbox, tell
 from support.tpu_sandbox import commit
@@ -17,7 +17,7 @@ TPU, IMAGE = "--tpu_type=v6e-4", "--docker_image=mine"
 STORAGE = {"gcluster": "--mount=gs://bucket:/data", "xpk": "--storage=one"}
 
 
-class Cluster:
+class Cluster(ClusterSandbox):
     """A checkout to launch from, and a simulated cluster. `tools`: those that are installed."""
 
     def __init__(self, root, *tools):
@@ -40,9 +40,6 @@ class Cluster:
             "HOME": str(root / "home"),
             "GCLUSTER_IMAGE_REPO": "repository",
         }
-
-    def behave(self, words):
-        (self.root / "behaviour").write_text(words)
 
     def launch(self, verb, *words, name="base"):
         """The outcome of gke.sh VERB with the usual names and WORDS."""
@@ -70,33 +67,17 @@ class Cluster:
     def calls(self):
         return [json.loads(line) for line in (self.root / "calls.jsonl").read_text().splitlines()]
 
-    def started(self):
-        """[rank, restart, arguments, directory, variables] of every process so far, in order."""
-        return sorted(
-            map(json.loads, (self.root / "started.jsonl").read_text().splitlines()),
-            key=lambda row: (row[1], row[0]),
-        )
-
     def ended(self, name="base"):
         """The state in which a workload ended."""
         path = self.root / "workloads" / name / "state"
         self.wait_for(lambda: path.read_text() != "Running")
         return path.read_text()
 
-    def wait_for(self, condition):
-        deadline = time.monotonic() + 40  # far more than needed, for a busy machine
-        while not condition():
-            assert time.monotonic() < deadline, "the condition was not met in time"
-            time.sleep(0.01)
-
-    def __enter__(self):
-        return self
-
     def __exit__(self, *exception):
         for workload in (self.root / "workloads").iterdir():
             (workload / "deleted").touch()
-            tell(workload)
-            self.ended(workload.name)
+            # Again and again, since its containers may only be starting.
+            self.wait_for(lambda path=workload: tell(path) or (path / "state").read_text() != "Running")
 
 
 def words_of(printed):

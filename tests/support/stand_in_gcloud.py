@@ -190,7 +190,7 @@ COMMANDS = {
 ENVIRONMENT = """make_environment() {
   mkdir -p .venv/bin
   cp launch/fake_python .venv/bin/python
-  echo "$1 with $PYTHON" > .venv/made
+  echo "$1${EXTRAS:+,$EXTRAS} with $PYTHON" > .venv/made
 }
 """
 PYTHON = r"""
