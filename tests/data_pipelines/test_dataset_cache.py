@@ -2,6 +2,7 @@
 left."""
 
 import concurrent.futures
+import errno
 import json
 import shutil
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from data_pipelines import dataset_cache
+from data_pipelines.buckets import bucket_errors
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import INFO_FILE
 
@@ -70,3 +72,13 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_advice(downloads, tmp_p
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OSError, match=r"no copy of gs://b/.* can be made there: .* Set ELECTRA_JAX_CACHE"):
         local_dataset(f"gs://b/{tmp_path.name}/refused")
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_network():
+    with (
+        pytest.raises(
+            OSError, match=r"gs://b/x cannot be read: .*No space left.* Free space on this machine"
+        ),
+        bucket_errors("gs://b/x", "read"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
