@@ -69,7 +69,8 @@ def test_a_failed_copy_leaves_no_files(downloads, tmp_path, monkeypatch):
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_with_advice(downloads, tmp_path):
-    (tmp_path / "cache").write_text("a file")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "datasets").write_text("a file")
     with pytest.raises(OSError, match=r"no copy of gs://b/.* can be made there: .* Set ELECTRA_JAX_CACHE"):
         local_dataset(f"gs://b/{tmp_path.name}/refused")
 
