@@ -50,7 +50,7 @@ def refusal(flag: str, url: str, takes: Collection[str]) -> str:
     """What a command that cannot use a URL answers, with the ways around it."""
     scheme = url.partition(":")[0].lower()
     others = sorted(takes)
-    if url.partition("://")[2].partition("/")[0].count("@"):
+    if "@" in url.partition("://")[2].partition("/")[0]:
         url = f"{scheme}://…"  # it may hold a password
     instead = f" In this command only {', '.join(others)} may be gs://… or s3://…." if others else ""
     return (

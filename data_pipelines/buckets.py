@@ -5,6 +5,7 @@ is done on local copies.
 """
 
 import contextlib
+import errno
 import logging
 import re
 import uuid
@@ -87,12 +88,15 @@ def bucket_errors(url: str, doing: str) -> Iterator[None]:
         # The clients raise errors of many types: of botocore, google.auth, aiohttp and their own.
         text = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
         is_denied = isinstance(error, PermissionError) or _DENIED.search(text) is not None
-        advice = (
-            "Give this machine credentials that may read and write there: `gcloud auth application-default "
-            "login` or a service account for gs://, AWS_PROFILE or an instance role for s3://."
-            if is_denied
-            else "Check the network and the endpoint, and run the same command again."
-        )
+        advice = "Check the network and the endpoint, and run the same command again."
+        if is_denied:
+            advice = (
+                "Give this machine credentials that may read and write there: `gcloud auth "
+                "application-default login` or a service account for gs://, AWS_PROFILE or an instance role "
+                "for s3://."
+            )
+        elif getattr(error, "errno", None) == errno.ENOSPC:
+            advice = "Free space on this machine, and run the same command again."
         kind = PermissionError if is_denied else OSError
         raise kind(f"{url} cannot be {doing}: {text}. {advice}") from error
 

@@ -2,11 +2,12 @@
 run, and an object store answers every single read with a delay and a charge."""
 
 import contextlib
+import fcntl
 import functools
 import json
 import shutil
 import sys
-import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.buckets import bucket_url, download, is_bucket, read_object, sizes_under
@@ -43,8 +44,32 @@ def local_dataset(place: str) -> str:
         raise OSError(f"{url}/{INFO_FILE}: damaged ({error!r}). Copy the dataset there again.") from error
     target = cache_directory() / "datasets" / str(fingerprint)[:32]
     if not target.is_dir():
-        _copy(url, wanted, target)
+        with _only_copy(url, target):
+            if not target.is_dir():
+                _copy(url, wanted, target)
     return str(target)
+
+
+@contextlib.contextmanager
+def _only_copy(url: str, target: Path) -> Iterator[None]:
+    """Context in which no other process copies to `target`; waits for one that does."""
+    lock = target.with_name(f"{target.name}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(lock, "a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"Waiting for another process that copies {url} to {target}.", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OSError(
+                f"{target.parent}: no copy of {url} can be made there: {error}. Set {CACHE_VARIABLE} to a "
+                "directory to write to."
+            ) from error
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def _copy(url: str, shards: dict[str, int], target: Path) -> None:
@@ -61,15 +86,9 @@ def _copy(url: str, shards: dict[str, int], target: Path) -> None:
         for name in found
         if name in shards or name in (INFO_FILE, *TFDS_FILES) or name.startswith(f"{TOKENIZER_DIRECTORY}/")
     ]
-    needed = sum(found[name] for name in names)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-    except OSError as error:
-        raise OSError(
-            f"{target.parent}: no copy of {url} can be made there: {error}. Set {CACHE_VARIABLE} to a "
-            "directory to write to."
-        ) from error
+    temporary = target.with_name(f"{target.name}{TEMPORARY_SUFFIX}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    needed, free = sum(found[name] for name in names), shutil.disk_usage(target.parent).free
     if needed > free:
         raise OSError(
             f"{url}: its copy needs {needed / 2**30:,.1f} GiB in {target.parent}, where "
@@ -77,12 +96,8 @@ def _copy(url: str, shards: dict[str, int], target: Path) -> None:
             "mount the bucket and give the path below the mount."
         )
     print(f"Copying {url} to {target}, once: {needed / 2**20:,.1f} MiB.", file=sys.stderr)
-    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         download(url, names, temporary, label=url)
-        with contextlib.suppress(OSError):  # another process has made the same copy in the meantime
-            temporary.rename(target)
+        temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if not target.is_dir():
-        raise OSError(f"{target}: the copy of {url} could not be renamed to it. Remove what is in its place.")

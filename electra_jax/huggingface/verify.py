@@ -75,11 +75,7 @@ def _all_checks(torch, transformers, directory: Path) -> list[Check]:
         checks.append(check_states([state.numpy() for state in output.hidden_states], reference.arrays))
         checks += own_checks.check_outputs(torch, model, output, directory, reference)
     checks.append(check_saved_again(directory, model))
-    checks.append(check_tokenizer(transformers, directory, reference, has_code="auto_map" in config))
-    if words := reference.notes.get("words"):
-        has_code = "auto_map" in config
-        checks.append(task_checks.check_words(transformers, directory, words, has_code=has_code))
-    return checks
+    return checks + check_tokenizer(transformers, directory, reference, has_code="auto_map" in config)
 
 
 def check_loading(transformers, model, loading: dict[str, Any]) -> Check:
@@ -151,15 +147,24 @@ def check_saved_again(directory: Path, model) -> Check:
     return Check("saved again", not problems, shorten(problems) or f"the same {len(exported)} parameters")
 
 
-def check_tokenizer(transformers, directory: Path, reference: Reference, *, has_code: bool) -> Check:
-    """Token ids of the recorded lines. `has_code`: no tokenizer has code, but AutoTokenizer asks for trust if
-    the model has."""
-    name = "tokenizer"
+def check_tokenizer(transformers, directory: Path, reference: Reference, *, has_code: bool) -> list[Check]:
+    """Token ids of the recorded lines, and of the recorded words of a tagger. `has_code`: no tokenizer has
+    code, but AutoTokenizer asks for trust if the model has."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=has_code)
     except Exception as error:
-        return Check(name, False, f"{type(error).__name__}: {error}")
-    for text, wanted in reference.notes["lines"]:
+        return [Check("tokenizer", False, f"{type(error).__name__}: {error}")]
+    words = reference.notes.get("words")
+    return [
+        check_lines(tokenizer, reference.notes["lines"]),
+        *([task_checks.check_words(tokenizer, words)] if words else []),
+    ]
+
+
+def check_lines(tokenizer, lines: list[tuple[str, list[int]]]) -> Check:
+    """Token ids of texts."""
+    name = "tokenizer"
+    for text, wanted in lines:
         got = tokenizer(text)["input_ids"]
         if got != wanted:
             pairs = enumerate(zip(got, wanted, strict=False))
@@ -169,7 +174,7 @@ def check_tokenizer(transformers, directory: Path, reference: Reference, *, has_
                 f"expected {wanted[place : place + 8]}"
             )
             return Check(name, False, detail)
-    return Check(name, True, f"the ids of {len(reference.notes['lines'])} lines")
+    return Check(name, True, f"the ids of {len(lines)} lines")
 
 
 def report(name: str, checks: list[Check]) -> bool:

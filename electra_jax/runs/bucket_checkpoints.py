@@ -6,8 +6,6 @@ locally, uploaded, and completed by an object of the same name.
 """
 
 import contextlib
-import shutil
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 import jax
 
 from data_pipelines.buckets import download, local_files, remove, sizes_under, upload, write_object
-from electra_jax.runs.bucket_runs import checkpoint_place
+from electra_jax.runs.bucket_runs import CHECKPOINTS, checkpoint_place
+from electra_jax.runs.temporary_directories import temporary_directory
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import TrainState
 
@@ -51,21 +50,18 @@ class UploadedCheckpointer(Checkpointer):
                 "shards of several processes to s3://. Use gs://, or a file system that all hosts mount "
                 "(FSx, EFS, NFS)."
             )
-        self._url, self._keep = url, keep
-        self._local = Path(tempfile.mkdtemp(prefix="electra_jax-checkpoints-"))
+        self._url, self._keep = url, keep or 1
+        self._lifetime = contextlib.ExitStack()
+        self._local = self._lifetime.enter_context(temporary_directory()) / CHECKPOINTS
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        super().__init__(str(self._local), keep=keep or 1)
+        super().__init__(str(self._local), keep=self._keep)
         self._directory = url  # what errors name
 
     def all_steps(self) -> list[int]:
         """Steps of all complete checkpoints in the bucket, oldest first."""
         names = (name.split("/") for name in sizes_under(self._url))
         return sorted(int(name[0]) for name in names if name[1:] == [COMMITTED] and name[0].isdecimal())
-
-    def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint in the bucket; None without checkpoints."""
-        return max(self.all_steps(), default=None)
 
     def save(self, step: int, state: Any, run: dict[str, Any]) -> None:
         """Start to save and to upload, after the upload of the checkpoint before. Raises OSError as
@@ -106,14 +102,14 @@ class UploadedCheckpointer(Checkpointer):
         with contextlib.suppress(OSError):  # `wait` reports it to who asks
             self.wait()
         super().close()
-        shutil.rmtree(self._local, ignore_errors=True)
+        self._lifetime.close()
 
     def _fetch(self, step: int) -> None:
         """Copy a checkpoint here unless it is here."""
         directory = self._local / str(step)
         if not directory.is_dir():
             url = f"{self._url}/{step}"
-            unfinished = self._local.with_name(f"{self._local.name}.{step}")
+            unfinished = self._local.with_name(f"unfinished.{step}")
             download(url, sizes_under(url), unfinished)
             unfinished.rename(directory)
             self._manager.reload()
@@ -126,7 +122,7 @@ class UploadedCheckpointer(Checkpointer):
             # Orbax writes a file of that name here, too: it must not come before the arrays.
             upload(directory, local_files(directory, lambda name: name != COMMITTED), url)
             write_object(f"{url}/{COMMITTED}", b"complete\n")
-            kept = [str(one) for one in self.all_steps()[-(self._keep or 1) :]]
+            kept = [str(one) for one in self.all_steps()[-self._keep :]]
             names = [name for name in sizes_under(self._url) if name.split("/")[0] not in kept]
             # First what makes it count: a process that is killed here leaves no checkpoint that lacks a part.
             remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))

@@ -8,8 +8,6 @@ import atexit
 import contextlib
 import functools
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from data_pipelines.buckets import (
 )
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
 from electra_jax.distributed.processes import is_main_process
+from electra_jax.runs.temporary_directories import temporary_directory
 
 BUCKET_FILE = ".bucket"
 CHECKPOINTS = "checkpoints"
@@ -53,9 +52,9 @@ def local_directory(place: str, *, may_be_empty: bool = False) -> Path:
     """
     if not is_bucket(place):
         return Path(place)
-    temporary, url = tempfile.mkdtemp(prefix="electra_jax-"), bucket_url(place)
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    directory = _below(temporary, url)
+    url, lifetime = bucket_url(place), contextlib.ExitStack()
+    atexit.register(lifetime.close)
+    directory = _below(lifetime.enter_context(temporary_directory()), url)
     if not _pull(url, directory) and not may_be_empty:
         raise FileNotFoundError(f"{url}: there is no such directory in the bucket, or it is empty.")
     return directory
@@ -101,7 +100,7 @@ def opened_run(place: str | os.PathLike) -> Iterator[RunDirectory]:
         return
     url = bucket_url(place)
     check_writable(url)
-    with tempfile.TemporaryDirectory(prefix="electra_jax-", ignore_cleanup_errors=True) as temporary:
+    with temporary_directory() as temporary:
         directory = _below(temporary, url)
         _pull(url, directory)
         run = RunDirectory(directory, url, is_writer=is_main_process())
@@ -129,7 +128,7 @@ def published(place: str | os.PathLike) -> Iterator[Path]:
     if sizes_under(url):
         raise FileExistsError(f"{url} exists. Choose another --out, or remove it.")
     check_writable(url)
-    with tempfile.TemporaryDirectory(prefix="electra_jax-", ignore_cleanup_errors=True) as temporary:
+    with temporary_directory() as temporary:
         directory = _below(temporary, url)
         directory.rmdir()
         yield directory
@@ -138,9 +137,9 @@ def published(place: str | os.PathLike) -> Iterator[Path]:
         upload(directory, local_files(directory, is_last), url)
 
 
-def _below(temporary: str, url: str) -> Path:
+def _below(temporary: Path, url: str) -> Path:
     """A new directory whose path, which errors show, ends in that of the URL."""
-    directory = Path(temporary, *filter(None, url.replace("://", "/").split("/")))
+    directory = temporary.joinpath(*filter(None, url.replace("://", "/").split("/")))
     directory.mkdir(parents=True)
     return directory
 

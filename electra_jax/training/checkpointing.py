@@ -47,7 +47,7 @@ class Checkpointer:
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint; None without checkpoints."""
-        return self._manager.latest_step()
+        return max(self.all_steps(), default=None)
 
     def all_steps(self) -> list[int]:
         """Steps of all complete checkpoints, oldest first."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ from support.object_stores import (
 )
 from support.paths import ROOT
 from support.run_records import comparable
-from support.tiny_run import NUM_STEPS, command, start
+from support.tiny_run import NUM_STEPS, running, start
 
 SECRET = "not-to-be-printed"  # the emulators' key, among the environment variables
 
@@ -30,8 +31,8 @@ SECRET = "not-to-be-printed"  # the emulators' key, among the environment variab
 @pytest.fixture(scope="module")
 def stores(environment, data, tmp_path_factory):
     """Environment variables with which commands reach the emulators, which hold the dataset."""
-    cache = {"ELECTRA_JAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
-    with emulators(environment | cache) as environment_of_stores:
+    folders = {name: str(tmp_path_factory.mktemp("folder")) for name in ("ELECTRA_JAX_CACHE", "TMPDIR")}
+    with emulators(environment | folders) as environment_of_stores:
         for scheme in SCHEMES:
             upload(environment_of_stores, data / "corpus", f"{scheme}://{BUCKET}/data/corpus")
         yield environment_of_stores
@@ -40,14 +41,7 @@ def stores(environment, data, tmp_path_factory):
 def interrupt(workdir, data, stores, number, after_step):
     """Start the run, and send it the signal `number` once the checkpoint of `after_step` is complete."""
     datasets = f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"
-    with subprocess.Popen(
-        command(workdir, data, data__datasets=datasets),
-        cwd=ROOT,
-        env=stores,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
+    with running(workdir, data, stores, data__datasets=datasets) as process:
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             if has_object(stores, f"{workdir}/checkpoints/{after_step}/commit_success.txt"):
@@ -111,6 +105,7 @@ def test_killed_then_stopped_then_resumed_equals_uninterrupted(interrupted, fini
     )
     expected = ("config.json", "datasets.json", "summary.json", "plots/curves.png", "tokenizer/spm.model")
     assert set(expected) <= found.keys() and not any(name.startswith((".", "sample")) for name in found)
+    assert not list(Path(stores["TMPDIR"]).glob("electra_jax*"))
     assert SECRET not in "".join(outcome.stdout + outcome.stderr for outcome in interrupted[1][1:])
     config = json.loads(run_python(stores, READ, f"{workdir}/config.json"))["config"]
     assert config["data"]["datasets"] == [f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"]
@@ -242,10 +237,8 @@ def test_fine_tuning_from_a_run_in_a_bucket(interrupted, stores, tmp_path):
 @pytest.mark.slow
 def test_doctor_checks_a_run_in_a_bucket_and_leaves_it_unchanged(data, stores):
     workdir = f"gs://{BUCKET}/runs/new"
-    arguments = command(
-        workdir, data, module="electra_jax.doctor", data__datasets=f"gs://{BUCKET}/data/corpus"
-    )
-    outcome = subprocess.run(arguments, cwd=ROOT, env=stores, text=True, capture_output=True, timeout=300)
+    datasets = f"gs://{BUCKET}/data/corpus"
+    outcome = start(workdir, data, stores, module="electra_jax.doctor", data__datasets=datasets)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert workdir in outcome.stdout and objects(stores, workdir) == {}
     assert not any("doctor" in name for name in objects(stores, f"gs://{BUCKET}/runs"))

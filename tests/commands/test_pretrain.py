@@ -4,7 +4,6 @@ import functools
 import json
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import pytest
 from electra_jax.configuration.flags import load_config
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.training.writers import read_metrics
-from support.paths import ROOT
 from support.run_records import checkpoints, comparable
-from support.tiny_run import NUM_STEPS, VOCAB, command, start, values
+from support.tiny_run import NUM_STEPS, VOCAB, running, start, values
 
 
 @pytest.mark.slow
@@ -64,13 +62,7 @@ def test_a_complete_run_started_again_changes_nothing(finished, data, environmen
 
 def kill_after_a_checkpoint(workdir, data, environment):
     """Start a run, and end it by SIGKILL as soon as rows lie beyond a checkpoint."""
-    with subprocess.Popen(
-        command(workdir, data),
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    ) as process:
+    with running(workdir, data, environment) as process:
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             saved = checkpoints(workdir)

@@ -95,7 +95,6 @@ def test_every_other_command_refuses_urls_that_it_cannot_use(main, line, flag, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["command", *line.split()])
     message = rf"error: {flag}: got '[a-z0-9]+://b/.*gcsfuse.*rclone mount"
-    message = rf"error: {flag}: got '[a-z0-9]+://b/.*gcsfuse.*rclone mount"
     with pytest.raises(SystemExit, match=message):
         main() if main is corpus.main else main(line.split())
     assert list(tmp_path.iterdir()) == []

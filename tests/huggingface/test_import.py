@@ -1,9 +1,7 @@
-"""Imports: our exports are restored exactly, files of other projects are read, and training continues."""
+"""Imports: our exports are restored exactly, and files of other projects are read."""
 
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +15,10 @@ from data_pipelines.tokenizers.train import train_tokenizer
 from electra_jax.conversion.export_run import export_run, held_out_rows
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.huggingface.published_models import from_published, to_published
-from electra_jax.huggingface.reference import detection_auc, single_documents
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
 from electra_jax.objectives.registry import make_objective
-from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
 from electra_jax.training.metrics import summarize
 from electra_jax.training.step import make_evaluation_step
@@ -329,80 +325,6 @@ def test_a_new_vocabulary_keeps_the_rows_of_pieces_spelled_the_same(data, tmp_pa
     assert 0 < np.abs(gap).max() < 0.2
 
 
-@pytest.mark.slow
-def test_training_continues_from_an_import(data, environment, tmp_path):
-    source, params = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(), "deberta_v3")
-    export_run(source, None, tmp_path / "out", PLAIN)
-    command = [
-        sys.executable,
-        "-m",
-        "electra_jax.convert",
-        "import",
-        f"--from={tmp_path / 'out'}",
-        "--kind=huggingface",
-        f"--out={tmp_path / 'imported'}",
-    ]
-    imported = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert imported.returncode == 0, imported.stderr
-    assert imported.stdout.splitlines()[-1] == str(tmp_path / "imported")
-    continued_command = [
-        sys.executable,
-        "-m",
-        "electra_jax.pretrain",
-        f"--config=configs/continued.py:run={tmp_path / 'imported'}",
-        f"--workdir={tmp_path / 'continued'}",
-        "--config.train.num_steps=4",
-        "--config.log.every=1",
-        "--config.optimizer.warmup_steps=2",
-        "--config.optimizer.learning_rate=1e-9",
-        "--config.eval.max_batches=2",
-    ]
-    outcome = subprocess.run(
-        continued_command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    assert f"starting from the parameters of {tmp_path / 'imported'}, step 0" in outcome.stderr
-    rates = [
-        json.loads(line)["learning_rate"]
-        for line in (tmp_path / "continued" / "metrics.jsonl").read_text().splitlines()
-        if "learning_rate" in line
-    ]
-    assert rates[0] < rates[1]  # it warms up again
-    continued = load_run(tmp_path / "continued")
-    assert continued.step == 4
-    jax.tree.map(
-        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), continued.params, params
-    )
-    assert len((tmp_path / "continued" / "sessions.jsonl").read_text().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"model": {"layer_norm_epsilon": 1e-5}},
-            r"config\.model\.layer_norm_epsilon: that run has 1e-12, this run has 1e-05",
-        ),
-        ({"objective": {"name": "mlm"}}, "was trained with objective 'electra', this run has 'mlm'"),
-        ({"data": {"datasets": ["{data}/other"]}}, "was trained with another tokenizer"),
-    ],
-)
-def test_initial_parameters_that_do_not_fit_are_refused(changes, message, data, tmp_path):
-    initial, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
-    config = tiny_export.make_config(tiny_export.electra_model(), data)
-    config["checkpoint"]["init_from"] = str(initial)
-    for section, values in changes.items():
-        config[section] |= {
-            key: [path.format(data=data) for path in value] if key == "datasets" else value
-            for key, value in values.items()
-        }
-    with pytest.raises(ValueError, match=message):
-        pretrain(config, tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
 def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
     bert(tmp_path, vocab_size=tiny_export.VOCAB - 20)
     with pytest.raises(
@@ -412,25 +334,6 @@ def test_a_tokenizer_of_another_model_is_refused(data, tmp_path):
             tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus")
         )
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_started_run_no_longer_needs_its_initial_run(data, tmp_path):
-    initial, _ = tiny_export.make_run(tmp_path / "initial", data, tiny_export.electra_model())
-    config = tiny_export.make_config(tiny_export.electra_model(), data)
-    config["checkpoint"] |= {"init_from": str(initial), "every": 1}
-    config["train"] |= {"num_steps": 1, "batch_size": 8}
-    config["optimizer"]["warmup_steps"] = 0
-    config["eval"] |= {"batch_size": 8, "max_batches": 1}
-    config["log"]["progress"] = False
-    summary = pretrain(config, tmp_path / "run")
-    shutil.rmtree(initial)
-    assert pretrain(config, tmp_path / "run") == summary  # complete
-
-
-def test_a_single_row_is_enough_for_a_comparison():
-    rows = single_documents(np.array([[1, 9, 2, 0]]), SPECIAL, 2)
-    np.testing.assert_array_equal(rows, [[1, 9, 2, 0], [1, 9, 9, 2]])
 
 
 def test_sharded_safetensors_are_read(data, tmp_path):
@@ -451,10 +354,3 @@ def test_sharded_safetensors_are_read(data, tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, load_run(tmp_path / "one").params, load_run(tmp_path / "two").params
     )
-
-
-# Computed by hand: of the pairs (replaced, original) 0.5 above 0.1 and 0.3, 0.3 above 0.1 and equal to 0.3.
-def test_detection_auc():
-    logits, is_replaced = np.array([0.1, 0.3, 0.3, 0.5]), np.array([0, 0, 1, 1])
-    assert detection_auc(logits, is_replaced) == (2 + 1 + 0.5) / 4
-    assert np.isnan(detection_auc(logits, np.zeros(4)))

@@ -23,7 +23,7 @@ LENGTH, VOCAB = tiny_run.LENGTH, tiny_run.VOCAB
 
 def electra_model(**changes):
     """config.model of a tiny ELECTRA with narrower embeddings and a narrower generator."""
-    return model_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
+    return model_section(**{"vocab_size": VOCAB, "max_position_embeddings": LENGTH} | changes)
 
 
 def deberta_model(decoder=False, **changes):

@@ -75,16 +75,21 @@ def make_data(root):
         build_corpus(str(root / name), settings)
 
 
-def start(workdir, data, environment, file_limit=None, **choices):
-    """Run `command` with `choices` to its end; no file may grow beyond `file_limit` bytes."""
-    with subprocess.Popen(
+def running(workdir, data, environment, **choices):
+    """The process of `command` with `choices`, just started."""
+    return subprocess.Popen(
         command(workdir, data, **choices),
         cwd=ROOT,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    ) as process:
+    )
+
+
+def start(workdir, data, environment, file_limit=None, **choices):
+    """Run `command` with `choices` to its end; no file may grow beyond `file_limit` bytes."""
+    with running(workdir, data, environment, **choices) as process:
         # From outside, while the process starts: code between fork and exec is unsafe beside JAX's threads.
         if file_limit:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))

@@ -1,0 +1,105 @@
+"""Runs that start from the parameters of another run, or of an import."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from electra_jax.conversion.export_run import export_run
+from electra_jax.runs.pretraining import pretrain
+from electra_jax.runs.trained import load_run
+from support import tiny_export
+from support.paths import ROOT
+from support.tiny_export import PLAIN
+
+
+@pytest.mark.slow
+def test_training_continues_from_an_import(data, environment, tmp_path):
+    source, params = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(), "deberta_v3")
+    export_run(source, None, tmp_path / "out", PLAIN)
+    command = [
+        sys.executable,
+        "-m",
+        "electra_jax.convert",
+        "import",
+        f"--from={tmp_path / 'out'}",
+        "--kind=huggingface",
+        f"--out={tmp_path / 'imported'}",
+    ]
+    imported = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert imported.returncode == 0, imported.stderr
+    assert imported.stdout.splitlines()[-1] == str(tmp_path / "imported")
+    continued_command = [
+        sys.executable,
+        "-m",
+        "electra_jax.pretrain",
+        f"--config=configs/continued.py:run={tmp_path / 'imported'}",
+        f"--workdir={tmp_path / 'continued'}",
+        "--config.train.num_steps=4",
+        "--config.log.every=1",
+        "--config.optimizer.warmup_steps=2",
+        "--config.optimizer.learning_rate=1e-9",
+        "--config.eval.max_batches=2",
+    ]
+    outcome = subprocess.run(
+        continued_command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"starting from the parameters of {tmp_path / 'imported'}, step 0" in outcome.stderr
+    rates = [
+        json.loads(line)["learning_rate"]
+        for line in (tmp_path / "continued" / "metrics.jsonl").read_text().splitlines()
+        if "learning_rate" in line
+    ]
+    assert rates[0] < rates[1]  # it warms up again
+    continued = load_run(tmp_path / "continued")
+    assert continued.step == 4
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), continued.params, params
+    )
+    assert len((tmp_path / "continued" / "sessions.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": {"layer_norm_epsilon": 1e-5}},
+            r"config\.model\.layer_norm_epsilon: that run has 1e-12, this run has 1e-05",
+        ),
+        ({"objective": {"name": "mlm"}}, "was trained with objective 'electra', this run has 'mlm'"),
+        ({"data": {"datasets": ["{data}/other"]}}, "was trained with another tokenizer"),
+    ],
+)
+def test_initial_parameters_that_do_not_fit_are_refused(changes, message, data, tmp_path):
+    initial, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    config = tiny_export.make_config(tiny_export.electra_model(), data)
+    config["checkpoint"]["init_from"] = str(initial)
+    for section, values in changes.items():
+        config[section] |= {
+            key: [path.format(data=data) for path in value] if key == "datasets" else value
+            for key, value in values.items()
+        }
+    with pytest.raises(ValueError, match=message):
+        pretrain(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_started_run_no_longer_needs_its_initial_run(data, tmp_path):
+    initial, _ = tiny_export.make_run(tmp_path / "initial", data, tiny_export.electra_model())
+    config = tiny_export.make_config(tiny_export.electra_model(), data)
+    config["checkpoint"] |= {"init_from": str(initial), "every": 1}
+    config["train"] |= {"num_steps": 1, "batch_size": 8}
+    config["optimizer"]["warmup_steps"] = 0
+    config["eval"] |= {"batch_size": 8, "max_batches": 1}
+    config["log"]["progress"] = False
+    summary = pretrain(config, tmp_path / "run")
+    shutil.rmtree(initial)
+    assert pretrain(config, tmp_path / "run") == summary  # complete
