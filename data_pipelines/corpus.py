@@ -42,7 +42,8 @@ def main() -> None:
     settings, report = CorpusSettings(**arguments), ReadReport()
     info = build_corpus(out, settings, **workers, beam_options=argv[cut + 1 :], report=report)
     print("\n".join([*report.lines(settings.on_invalid_utf8), *info.split_lines()]))
-    print("".join(f"{line}\n" for line in info.unknown_lines()), end="", file=sys.stderr, flush=True)
+    for line in info.unknown_lines():
+        print(line, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

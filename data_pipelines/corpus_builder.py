@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from data_pipelines.json_files import write_json
 from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
-
-OF_A_BUILD = ("tokenizer_fingerprint", "sequence_length", "packing", "sources")  # keys of its SETTINGS_FILE
 
 # (groups, settings, directory for the files, report) → (path, counts) of every chunk in order.
 PackGroups = Callable[
@@ -163,7 +161,7 @@ def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
       FileExistsError: it is of a build with other settings and not `start_over`, or something else.
     """
     partial = Path(f"{directory}.partial")
-    recorded = _settings_of(partial)
+    recorded = _settings_of(partial, wanted)
     if recorded is not None and start_over:
         for path in partial.iterdir():
             if path.is_dir():
@@ -188,8 +186,8 @@ def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
     return partial
 
 
-def _settings_of(partial: Path) -> dict[str, Any] | None:
-    """The settings of the interrupted build in `partial`, flat; None if nothing is there.
+def _settings_of(partial: Path, keys: Iterable[str]) -> dict[str, Any] | None:
+    """The settings `keys` of the interrupted build in `partial`, flat; None if nothing is there.
 
     Raises:
       FileExistsError: something else is there. It is nobody's to remove, --start_over or not.
@@ -200,7 +198,7 @@ def _settings_of(partial: Path) -> dict[str, Any] | None:
         return None
     try:
         recorded = json.loads((partial / SETTINGS_FILE).read_text(encoding="utf-8"))
-        return _flat({key: recorded[key] for key in OF_A_BUILD})
+        return _flat({key: recorded[key] for key in keys})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise FileExistsError(
             f"{partial} exists and was not made by this command (no {SETTINGS_FILE} of a build). Choose "

@@ -4,32 +4,16 @@ run, and an object store answers every single read with a delay and a charge."""
 import contextlib
 import functools
 import json
-import os
 import shutil
 import sys
-import tempfile
 import uuid
 from pathlib import Path
 
 from data_pipelines.buckets import bucket_url, download, is_bucket, read_object, sizes_under
+from data_pipelines.cache_directory import CACHE_VARIABLE, cache_directory
 from data_pipelines.dataset_directory import TFDS_FILES, TOKENIZER_DIRECTORY
 from data_pipelines.dataset_info import INFO_FILE
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
-
-CACHE_VARIABLE = "ELECTRA_JAX_CACHE"
-
-
-def cache_directory() -> Path:
-    """Where copies are kept: $ELECTRA_JAX_CACHE, else electra_jax in $XDG_CACHE_HOME or ~/.cache, else, where
-    there is no home directory to write to, in the directory for temporary files."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    with contextlib.suppress(OSError, RuntimeError):  # Path.home() without HOME and without a user
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        caches.mkdir(parents=True, exist_ok=True)
-        if os.access(caches, os.W_OK):
-            return caches / "electra_jax"
-    return Path(tempfile.gettempdir(), f"electra_jax-{os.getuid()}")
 
 
 @functools.cache

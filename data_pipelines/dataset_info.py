@@ -72,7 +72,7 @@ def load_dataset_info(directory: str) -> DatasetInfo:
 
     Raises:
       FileNotFoundError: not a dataset of this project. OSError: a file is missing or truncated; names it.
-      ValueError: a version that did not record the special ids built it.
+      ValueError: corpus.json is damaged, or of a version that did not record the special ids.
     """
     path = Path(directory) / INFO_FILE
     if not path.exists():
@@ -80,7 +80,10 @@ def load_dataset_info(directory: str) -> DatasetInfo:
             f"{directory}: no {INFO_FILE}; expected a directory made by `python -m data_pipelines.corpus`. "
             "Set config.data.datasets to one."
         )
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}). Copy or build the dataset again.") from error
     if "special_ids" not in entries:
         raise ValueError(
             f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "

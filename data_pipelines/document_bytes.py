@@ -84,8 +84,8 @@ def _zstd_blocks(file: Any, zstandard: Any) -> Iterator[bytes]:
         while data:
             frame = frame or zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
             block = frame.decompress(data)
-            if block:
-                yield block
+            for start in range(0, len(block), BLOCK_BYTES):
+                yield block[start : start + BLOCK_BYTES]
             data = b""
             if frame.eof:
                 data, frame = frame.unused_data, None

@@ -12,10 +12,10 @@ from typing import Any
 
 from data_pipelines.document_bytes import import_reader, text_blocks
 from data_pipelines.document_decoding import Decoder
+from data_pipelines.json_files import type_name
 
 PARQUET_ROWS = 256
 RECORDS_WITHOUT_FIELD = 1000  # at the start of a JSONL file; with more of them the field's name is wrong
-KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}  # of JSON
 SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAME_OR_DIRECTORY[@SPLIT]"
 
 
@@ -157,8 +157,9 @@ def _json_object(text: str, text_field: str, where: str) -> dict[str, Any]:
             f"{where}: not valid JSON ({error}); expected one object a line with the text in {text_field!r}"
         ) from error
     if not isinstance(record, dict):
-        kind = KINDS.get(type(record), f"a {type(record).__name__}")
-        raise ValueError(f"{where}: got {kind}, expected an object with the field {text_field!r}")
+        raise ValueError(
+            f"{where}: got {type_name(record)}, expected an object with the field {text_field!r}"
+        )
     return record
 
 
@@ -173,10 +174,9 @@ def _field(record: dict[str, Any], text_field: str, where: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # null, and NaN for null
         return ""
     if not isinstance(value, str):
-        kind = KINDS.get(type(value), f"a {type(value).__name__}")
         raise ValueError(
-            f"{where}: field {text_field!r} is {kind}, expected a string; correct the record, or name the "
-            "field that holds the text with --text_field"
+            f"{where}: field {text_field!r} is {type_name(value)}, expected a string; correct the record, or "
+            "name the field that holds the text with --text_field"
         )
     return value
 
@@ -188,7 +188,7 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
-                for value in batch.column(0).cast(arrow.large_binary()).to_pylist():
+                for value in batch.column(text_field).cast(arrow.large_binary()).to_pylist():
                     row += 1
                     text = decoder.text(value or b"", f"{source}: row {row}")
                     if text is not None:
@@ -205,6 +205,8 @@ def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None
     """Raises ValueError unless the Arrow schema has a column of strings, or of nulls alone."""
     if text_field not in schema.names:
         _field(dict.fromkeys(schema.names), text_field, source)
+    if schema.names.count(text_field) > 1:
+        raise ValueError(f"{source}: got several columns {text_field!r}, expected one; rename the others")
     column_type = schema.field(text_field).type
     value_type = column_type.value_type if arrow.types.is_dictionary(column_type) else column_type
     texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")

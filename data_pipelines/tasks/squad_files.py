@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from data_pipelines.json_files import TYPE_NAMES, type_name
 from data_pipelines.tasks.records import as_text
 from data_pipelines.tasks.text_files import read_text
 
@@ -12,13 +13,6 @@ FORMAT = (
     '"answers": [{"text": TEXT, "answer_start": NUMBER}]}]}]}]}, with "is_impossible" beside "answers" in '
     "v2.0"
 )
-TYPE_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    int: "a whole number",
-    bool: "true or false",
-}
 
 
 class Record(NamedTuple):
@@ -142,7 +136,7 @@ def _field(record: Any, key: str, expected_type: type, where: str) -> Any:
     """The value of `key`, which must have exactly this type; any value for `object`."""
     if not isinstance(record, dict):
         raise ValueError(
-            f"{where}: got {_type_name(record)}, expected an object with the field {key!r}. {FORMAT}"
+            f"{where}: got {type_name(record)}, expected an object with the field {key!r}. {FORMAT}"
         )
     if key not in record:
         raise ValueError(
@@ -153,11 +147,5 @@ def _field(record: Any, key: str, expected_type: type, where: str) -> Any:
         return value
     if type(value) is not expected_type:
         expected = TYPE_NAMES[expected_type]
-        raise ValueError(f"{where}: {key!r} is {_type_name(value)}, expected {expected}. {FORMAT}")
+        raise ValueError(f"{where}: {key!r} is {type_name(value)}, expected {expected}. {FORMAT}")
     return as_text(value, key, where) if expected_type is str else value
-
-
-def _type_name(value: Any) -> str:
-    if value is None:
-        return "null"
-    return TYPE_NAMES.get(type(value), f"a {type(value).__name__}")

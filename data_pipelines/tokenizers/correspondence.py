@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import tokenizers
-
 from data_pipelines.tokenizers import huggingface
 from data_pipelines.tokenizers.directory import read_model
 from data_pipelines.tokenizers.load import Tokenizer
@@ -114,11 +112,9 @@ def _normalizer(tokenizer: Tokenizer) -> Callable[[str], str]:
     """What a tokenizer does to text before it cuts it, without marks of spaces."""
     if isinstance(tokenizer, SentencePieceTokenizer):
         return lambda text: normalize_text(text, tokenizer.normalization)
-    model_bytes = read_model(Path(tokenizer.directory), huggingface.FORMAT)
-    normalizer = tokenizers.Tokenizer.from_str(model_bytes.decode()).normalizer
-    if normalizer is None:
+    if tokenizer.normalizer is None:
         return lambda text: text
-    return lambda text: normalizer.normalize_str(text).replace(SPACE, " ")
+    return lambda text: tokenizer.normalizer.normalize_str(text).replace(SPACE, " ")
 
 
 def _reader(tokenizer: Tokenizer) -> Callable[[str], Meaning]:

@@ -33,6 +33,7 @@ class HuggingFaceTokenizer:
         self.special = special
         self.fingerprint = fingerprint_of(model_bytes, special._asdict())
         self._encoder = _make_encoder(model_bytes, special)
+        self.normalizer = self._encoder.normalizer  # None: text is unchanged
         self.num_pieces = self.vocab_size = num_ids(self._encoder)
 
     @classmethod

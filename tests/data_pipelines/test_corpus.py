@@ -170,6 +170,10 @@ def test_a_truncated_file_is_named(data, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(OSError, match=f"{shard.name}.*truncated"):
         load_dataset_info(str(tmp_path / "out"))
+    path = tmp_path / "out" / "corpus.json"
+    path.write_text(path.read_text()[:-100])
+    with pytest.raises(ValueError, match=r"corpus\.json: damaged .*build the dataset again"):
+        load_dataset_info(str(tmp_path / "out"))
 
 
 def test_special_ids_are_recorded_and_a_dataset_without_them_is_an_error(data, tmp_path):

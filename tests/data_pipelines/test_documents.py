@@ -76,8 +76,9 @@ def test_jsonl_defects_are_named(tmp_path):
     for data, message in (
         (b'{"text": "a"}\n{"te', r"a\.jsonl:2: not valid JSON"),
         (b'{"body": "a"}', r"a\.jsonl:1: no field 'text', found 'body'"),
-        (b'{"text": 3}', "is a number, expected a string"),
+        (b'{"text": 3}', "is a whole number, expected a string"),
         (b"[1]", "got a list"),
+        (b"null", "got null, expected an object"),
         (b'{"text": "a"}\n{"text": ["b"]}', r"a\.jsonl:2: field 'text' is a list, expected a string"),
         (b'{"text": "a", "more": ' + b"[" * 100_000, r"a\.jsonl:1: not valid JSON"),
     ):

@@ -6,11 +6,11 @@ import stat
 
 import pytest
 
+from data_pipelines.cache_directory import cache_directory
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.json_files import write_json
 from data_pipelines.mixture import DatasetSource, make_sequential
-from data_pipelines.sample.package_data import cache_directory
 from data_pipelines.whole_files import write_text
 
 ODD = os.fsdecode(b"caf\xe9")
@@ -40,6 +40,7 @@ def test_a_dataset_whose_name_is_not_utf8_is_refused_before_anything_is_written(
 
 
 def test_the_cache_of_fetched_files(tmp_path, monkeypatch):
+    monkeypatch.delenv("ELECTRA_JAX_CACHE", raising=False)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cache_directory() == tmp_path / "cache" / "electra_jax"
@@ -54,5 +55,16 @@ def test_the_cache_of_fetched_files(tmp_path, monkeypatch):
         assert found == tmp_path / "temporary" / f"electra_jax-{os.getuid()}"
         assert stat.S_IMODE(found.stat().st_mode) == 0o700
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/proc/none")
-    with pytest.raises(OSError, match="Set XDG_CACHE_HOME to a folder for fetched files"):
+    with pytest.raises(OSError, match="Set ELECTRA_JAX_CACHE to a directory for fetched files"):
+        cache_directory()
+
+
+def test_the_chosen_cache_of_fetched_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for chosen in (str(tmp_path / "chosen"), "~/chosen", "chosen"):
+        monkeypatch.setenv("ELECTRA_JAX_CACHE", chosen)
+        assert cache_directory() == tmp_path / "chosen"
+    monkeypatch.setenv("ELECTRA_JAX_CACHE", "/proc/none")  # no other directory is taken for it
+    with pytest.raises(OSError, match=r"/proc/none cannot be written\. Set ELECTRA_JAX_CACHE"):
         cache_directory()

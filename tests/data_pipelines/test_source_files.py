@@ -4,12 +4,13 @@ import codecs
 import gzip
 import json
 
+import numpy as np
 import pyarrow
 import pytest
 import zstandard
 from pyarrow import parquet
 
-from data_pipelines import document_formats
+from data_pipelines import document_bytes, document_formats
 from data_pipelines.documents import ReadReport, read_documents
 
 TEXT = "tea pan\nbada\n\nsecond text\n"
@@ -139,6 +140,13 @@ def test_zstandard_frames(tmp_path):
     assert read(write(tmp_path / "a.txt.zst", b"".join(frames)))[0] == ["one", "two", "three"]
 
 
+def test_zstandard_of_much_repetition_is_read_in_blocks(tmp_path):
+    """A few bytes of the file expand to all repetitions."""
+    data = np.random.default_rng(0).bytes(1 << 20).hex().encode() + b" tea" * 1_000_000
+    blocks = list(document_bytes.text_blocks(write(tmp_path / "a.txt.zst", zstandard.compress(data))))
+    assert b"".join(blocks) == data and max(map(len, blocks)) <= document_bytes.BLOCK_BYTES
+
+
 @pytest.mark.parametrize("cut", [1, 5, 2_000])
 def test_cut_off_compression_is_an_error(tmp_path, cut):
     """Also of Zstandard, which a plain reader takes for the end of the text."""
@@ -208,6 +216,17 @@ def test_other_columns(tmp_path):
         parquet.write_table(pyarrow.table({"text": values}), source)
         with pytest.raises(ValueError, match=rf"a\.parquet: column 'text' is {name}, expected string"):
             read(source)
+
+
+def test_columns_with_similar_names(tmp_path):
+    """Parquet also takes "a.b" for the field "b" of "a"."""
+    source = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"a": [{"b": "other"}], "a.b": ["tea"]}), source)
+    assert read(source, text_field="a.b")[0] == ["tea"]
+    columns = [pyarrow.array([text]) for text in ("tea", "pan")]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "text"]), source)
+    with pytest.raises(ValueError, match=r"a\.parquet: got several columns 'text', expected one"):
+        read(source)
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path):

