@@ -24,7 +24,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
-from electra_jax.benchmarks.accelerator.check import absolute, check_accelerator
+from electra_jax.benchmarks.accelerator.check import check_accelerator
 from electra_jax.benchmarks.accelerator.runner import Settings
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.configuration.flags import run_command, split_words
@@ -43,12 +43,8 @@ def main() -> None:
     if options.suite == ACCELERATOR:
         if options.config or options.json:
             raise ValueError("--config, --json: --suite=accelerator takes neither. It writes to --out.")
-        settings = Settings(
-            absolute(options.out),
-            options.data and str(absolute(options.data)),
-            options.again,
-            options.limit_factor,
-        )
+        directory, data = Path(options.out).absolute(), options.data and str(Path(options.data).absolute())
+        settings = Settings(directory, data, options.again, options.limit_factor)
         check_accelerator(split_words(options.parts), settings)
         return
     config = options.config or load_config(own_recipe(SUITES[options.suite].default_config))

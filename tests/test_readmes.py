@@ -1,17 +1,14 @@
 """What READMEs and docstrings say about the code: commands, flags, configuration keys, files, links."""
 
 import ast
-import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import deberta_v3, debug, electra, finetune, mcl
 from configs import evaluate as evaluate_recipe
+from support.command_lines import mistakes_in
 from support.documented_commands import (
     Command,
     commands_of_docstring,
@@ -120,15 +117,8 @@ def find_mistakes(commands: list[Command]) -> dict[Command, list[str]]:
             wrong[command] += mistakes_of_script(before)
         else:
             to_parse.append((command, command))
-    process = subprocess.run(
-        [sys.executable, "-m", "support.parse_commands"],
-        input=json.dumps([parsed.words for _, parsed in to_parse]),
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    for (command, _), answer in zip(to_parse, json.loads(process.stdout), strict=True):
+    answers = mistakes_in([parsed.words for _, parsed in to_parse])
+    for (command, _), answer in zip(to_parse, answers, strict=True):
         # In usage lines, --option=NAME stands for one of several words.
         if answer and not re.search(r"--\w+=[A-Z_]+: value should be one of", answer):
             wrong[command].append(answer)

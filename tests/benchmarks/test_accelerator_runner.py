@@ -132,12 +132,22 @@ def test_a_second_start_repeats_only_what_has_not_passed_under_the_same_conditio
     other = {"device": programs["device"].replace("0123abc", "4567def")}
     run(tmp_path, parts, programs | other)
     assert counts() == [4, 3, 4]
+    run(tmp_path, parts, programs | other, data="other rows")
+    assert counts() == [5, 4, 5]
 
 
 def test_a_part_may_use_what_those_before_it_left(tmp_path):
     slow = "import time; time.sleep(3)\n" + PASSING
     parts = [part("device", 20.0), part("slow", 0.5)]
     assert [result.status for result in run(tmp_path, parts, {"slow": slow})] == [PASSED, PASSED]
+
+
+def test_an_accelerator_leaves_no_more_than_its_own_limit(tmp_path):
+    """Until the first part has ended, nothing tells whether the device is a CPU, whose limits are longer."""
+    parts = [part("device", 0.0)._replace(seconds_on_cpu=20.0), part("slow", 0.5)]
+    programs = {"slow": "import time; time.sleep(60)"}
+    assert accelerator_results.DEVICE["platform"] != "cpu"
+    assert [result.status for result in run(tmp_path, parts, programs)] == [PASSED, TIME_LIMIT]
 
 
 def test_limits_on_an_accelerator_add_up_to_eight_minutes():

@@ -1,27 +1,18 @@
 """The benchmark command: its flags and errors, its suites, and timing in turns."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
 from electra_jax.configuration.flags import load_config
+from support.commands import run_module
 from support.paths import ROOT
 
 
 def benchmark(environment, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "electra_jax.benchmark", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_module("electra_jax.benchmark", *arguments, environment=environment, timeout=600)
 
 
 @pytest.mark.parametrize(

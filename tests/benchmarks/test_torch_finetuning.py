@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -26,7 +24,7 @@ from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, to_file
-from support.paths import ROOT
+from support.commands import run_module
 from support.tiny import SPECIAL
 from support.tiny_run import VOCAB
 
@@ -292,24 +290,16 @@ def test_the_command_resumes_and_compares(directories, arguments, environment, t
     assert kept == to_json(first) and 0 <= kept[0]["metrics"]["accuracy"] <= 1
     # An impossible value is kept, so seed 0 is not run again.
     write_json(workdir / "results.json", [kept[0] | {"metrics": {"accuracy": 0.123}}])
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "electra_jax.benchmarks.torch_finetuning",
-            "--config=configs/finetune.py:task=local",
-            f"--init_from={start}",
-            "--seeds=3",
-            f"--workdir={workdir}",
-            f"--beside={beside}",
-            "--config.log.progress=False",
-            *(f"--config.{key}={value}" for key, value in arguments.items()),
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_module(
+        "electra_jax.benchmarks.torch_finetuning",
+        "--config=configs/finetune.py:task=local",
+        f"--init_from={start}",
+        "--seeds=3",
+        f"--workdir={workdir}",
+        f"--beside={beside}",
+        "--config.log.progress=False",
+        *(f"--config.{key}={value}" for key, value in arguments.items()),
+        environment=environment,
     )
     assert done.returncode == 0, done.stderr
     *lines, path = done.stdout.splitlines()

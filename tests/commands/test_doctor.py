@@ -3,7 +3,6 @@
 import shutil
 import socket
 import subprocess
-import sys
 import types
 
 import jax
@@ -16,6 +15,7 @@ from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.doctor_checks import check_sizes, format_bytes
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.training.program import make_program
+from support.commands import run_module
 from support.paths import ROOT
 from support.tiny_run import command, values
 
@@ -142,12 +142,5 @@ def test_bytes_are_formatted(number, text):
 
 
 def test_help_explains_flags_and_exit_codes():
-    outcome = subprocess.run(
-        [sys.executable, "-m", "electra_jax.doctor", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    outcome = run_module("electra_jax.doctor", "--help")
     assert "--expect_devices" in outcome.stdout and "Exit code 0: all checks passed" in outcome.stdout

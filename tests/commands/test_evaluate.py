@@ -1,8 +1,6 @@
 """`python -m electra_jax.evaluate`: equal FLOPs, every encoder on every task, one table."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.mlm import mlm_flops
 from support import tiny_run
-from support.paths import ROOT
+from support.commands import run_module
 
 
 def with_objective(config, name):
@@ -110,16 +108,8 @@ def test_a_wrong_task_is_found_before_the_pretraining(command, message, environm
     (tmp_path / "sst2").mkdir()
     for name in ("train", "dev"):
         (tmp_path / "sst2" / f"{name}.tsv").write_text("good\t1\nbad\t0\n" * 16)
-    words = command.format(data=tmp_path).split()
-    outcome = subprocess.run(
-        [sys.executable, "-m", f"electra_jax.{words[0]}", *words[1:], f"--workdir={tmp_path / 'run'}"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    words = f"electra_jax.{command} --workdir={{data}}/run".format(data=tmp_path).split()
+    outcome = run_module(*words, environment=environment)
     assert outcome.returncode == 1 and message in outcome.stderr, outcome.stderr
     assert not (tmp_path / "run").exists()
 

@@ -1,9 +1,6 @@
 """MCL as a whole: it is ELECTRA if only ELECTRA's losses have weight; courses in one pass equal each alone;
 microbatches, FLOPs, and a step."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +17,7 @@ from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.metrics import summarize
 from electra_jax.training.program import make_program
+from support.commands import run_python
 from support.paths import ROOT
 from support.tiny import LENGTH, SPECIAL, key, mcl, mcl_arguments, model_section, rows
 from support.training_steps import config, run_steps
@@ -172,18 +170,12 @@ print(hashlib.sha256(str(program).encode()).hexdigest())
 
 def test_every_process_traces_the_same_program(environment):
     """Each process hashes strings differently, and the order of a set depends on that."""
-    programs = {
-        subprocess.run(
-            [sys.executable, "-c", TRACED],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=environment | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        ).stdout
-        for seed in range(4)
-    }
-    assert len(programs) == 1 and len(programs.pop()) == 65
+    environment = environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    outcomes = [
+        run_python("-c", TRACED, environment=environment | {"PYTHONHASHSEED": str(seed)}) for seed in range(4)
+    ]
+    programs = {outcome.stdout for outcome in outcomes}
+    assert len(programs) == 1 and len(programs.pop()) == 65, outcomes
 
 
 def test_every_course_is_reported(together):

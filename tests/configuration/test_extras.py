@@ -1,12 +1,9 @@
 """Pre-training needs no extra; work that needs one names it before anything is computed."""
 
-import subprocess
-import sys
-
 import pytest
 
 from electra_jax.configuration import extras
-from support.paths import ROOT
+from support.commands import run_python
 
 # A finder at the front of sys.meta_path refuses the packages of the extras, as if they were not installed.
 WITHOUT_EXTRAS = """
@@ -20,12 +17,13 @@ sys.meta_path.insert(0, Absent())
 
 
 @pytest.mark.parametrize(
-    "module", ["pretrain", "finetune", "evaluate", "compare", "soup", "convert", "doctor"]
+    "module",
+    ["pretrain", "finetune", "evaluate", "compare", "soup", "convert", "doctor", "plan", "benchmark"],
 )
 def test_every_command_starts_without_the_extras(module):
     packages = {name for names in extras.MODULES.values() for name in names} | {"torch", "transformers"}
     program = WITHOUT_EXTRAS.format(packages=packages) + f"import electra_jax.{module}"
-    outcome = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    outcome = run_python("-c", program)
     assert outcome.returncode == 0, outcome.stderr
 
 

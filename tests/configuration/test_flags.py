@@ -1,13 +1,10 @@
 """Command lines: what is read, and what a mistake is answered with."""
 
-import subprocess
-import sys
-
 import pytest
 
 from electra_jax.configuration.resolve import dataset_values
 from support.command_lines import read_command_line
-from support.paths import ROOT
+from support.commands import run_module
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the load_module:DeprecationWarning"
@@ -136,15 +133,8 @@ def test_weights_are_numbers(words, weights, monkeypatch):
 
 
 def test_a_mistake_on_the_command_line_ends_the_program_with_code_1():
-    command = [
-        sys.executable,
-        "-m",
-        "electra_jax.pretrain",
-        "--config=configs/debug.py",
-        "--workdir=w",
-        "--config.train.num_step=5",
-    ]
-    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    words = ["electra_jax.pretrain", "--config=configs/debug.py", "--workdir=w", "--config.train.num_step=5"]
+    outcome = run_module(*words)
     assert outcome.returncode == 1 and outcome.stdout == ""
     assert (
         len(outcome.stderr.splitlines()) == 1 and "Did you mean --config.train.num_steps?" in outcome.stderr

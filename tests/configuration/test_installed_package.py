@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from electra_jax.configuration.recipes import find_recipe, own_recipe
 from electra_jax.conversion.import_checkpoint import RECIPES
+from support.commands import run_module, run_python
 from support.paths import ROOT
 
 LOOKED_UP = """
@@ -32,17 +31,9 @@ def installed(tmp_path_factory):
     for folder in ("electra_jax", "data_pipelines", "configs"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "setup.py", source)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-    ]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=300)
+    words = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target"]
+    outcome = run_module(*words, target, source)
+    assert outcome.returncode == 0, outcome.stderr
     return target
 
 
@@ -61,15 +52,7 @@ def elsewhere(tmp_path):
 def run(installed, folder, *arguments):
     environment = os.environ | {"PYTHONPATH": str(installed)}
     del environment["HOME"]
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run_python(*arguments, environment=environment, cwd=folder)
 
 
 def test_recipes_prices_and_code_are_installed(installed, elsewhere):

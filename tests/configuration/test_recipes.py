@@ -3,8 +3,6 @@
 import functools
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 from flax.traverse_util import flatten_dict
@@ -16,6 +14,7 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.conversion.import_checkpoint import RECIPES
 from electra_jax.objectives.registry import OBJECTIVES
+from support.commands import run_python
 from support.paths import ROOT
 
 ELECTRA_OBJECTIVES = sorted(OBJECTIVES.keys() - {"deberta_v3", "mcl"})
@@ -115,12 +114,10 @@ print(open(find_recipe("configs/prices.json")).read())
 
 
 def test_recipes_are_found_from_any_folder(tmp_path):
-    command = [sys.executable, "-c", ELSEWHERE, *{*RECIPES.values(), "configs/debug.py"}]
     # The packages come from the environment, where this checkout is installed without configs/.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    outcome = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    recipes = {*RECIPES.values(), "configs/debug.py"}
+    outcome = run_python("-c", ELSEWHERE, *recipes, environment=environment, cwd=tmp_path)
     assert outcome.returncode == 0 and '"v5e"' in outcome.stdout, outcome.stderr
 
 

@@ -1,7 +1,6 @@
 """The dataset builder with Apache Beam's runner for one machine: the same directory, byte for byte."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.train import train_tokenizer
 from support import aside
+from support.commands import run_python
 
 TEXT = "the a cat dog sat ran on over mat hill river and then it was seen"
 WORDS = tuple(TEXT.split())
@@ -73,15 +73,7 @@ def settings(data, monkeypatch):
 
 def with_beam(*arguments, cwd=None):
     """The result of a Python process with Apache Beam."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=aside.environment("beam"),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_python(*arguments, environment=aside.environment("beam"), cwd=cwd, timeout=120)
 
 
 def build_here(directory, settings):

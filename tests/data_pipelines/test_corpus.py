@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.documents import Piece, ReadReport
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.load import load_tokenizer
-from support.paths import ROOT
+from support.commands import run_python
 from support.small_corpus import WORDS, build, flags, make_documents, rows_of, write, write_data
 
 PAD_ID, CLS_ID, SEP_ID = 0, 1, 2
@@ -96,23 +95,8 @@ def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_half_file(data,
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
         "from data_pipelines.corpus import main; main()"
     )
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-B",
-            "-c",
-            program,
-            *flags(data),
-            "--validation",
-            str(data / "validation.jsonl"),
-            "--out",
-            str(tmp_path / "out"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = *flags(data), "--validation", data / "validation.jsonl", "--out", tmp_path / "out"
+    result = run_python("-B", "-c", program, *words)
     error = result.stderr.replace("\r", "\n").splitlines()[-1]
     assert (
         result.returncode == 1
@@ -294,31 +278,12 @@ def test_memory_does_not_grow_with_the_file(data, tmp_path):
     for megabytes in (25, 100):
         with (tmp_path / "text.jsonl").open("w") as file:
             file.writelines(block for _ in range(megabytes * 1_000_000 // len(block)))
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-B",
-                "-c",
-                program,
-                "--train",
-                str(tmp_path / "text.jsonl"),
-                "--validation",
-                str(data / "validation.jsonl"),
-                "--tokenizer",
-                str(data / "tokenizer"),
-                "--sequence_length",
-                "512",
-                "--packing",
-                "contiguous",
-                "--num_processes",
-                "2",
-                "--out",
-                str(tmp_path / f"out{megabytes}"),
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
+        result = run_python(
+            *("-B", "-c", program, "--train", tmp_path / "text.jsonl"),
+            *("--validation", data / "validation.jsonl", "--tokenizer", data / "tokenizer"),
+            *("--sequence_length", "512", "--packing", "contiguous", "--num_processes", "2"),
+            *("--out", tmp_path / f"out{megabytes}"),
+            timeout=1200,
         )
         assert result.returncode == 0, result.stderr[-2000:]
         peaks.append(int(result.stdout.split()[-1]))  # KiB

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +9,7 @@ from electra_jax.benchmarks.compiled_memory import vocabulary_rows
 from electra_jax.distributed.absent_devices import GPUS, absent_devices
 from electra_jax.distributed.chips import CHIPS, chip_of
 from support import aside
-from support.paths import ROOT
+from support.commands import run_module, run_python
 
 
 def test_vocabulary_rows_reads_every_array_of_a_program():
@@ -60,15 +58,8 @@ for name in (*(f"{gpu}:2" for gpu in GPUS), "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", 
 
 @pytest.mark.slow
 def test_every_chip_has_a_compiler_that_calls_it_by_its_name():
-    outcome = subprocess.run(
-        [sys.executable, "-c", TOPOLOGIES],
-        cwd=ROOT,
-        env=aside.environment("compilers"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
+    outcome = run_python("-c", TOPOLOGIES, environment=aside.environment("compilers"), timeout=600)
+    assert outcome.returncode == 0, outcome.stderr
     rows = [line.split("|") for line in outcome.stdout.splitlines() if line.count("|") == 2]
     assert len(rows) == len(CHIPS) - 1
     for device, number, kind in rows:
@@ -81,23 +72,15 @@ def test_every_chip_has_a_compiler_that_calls_it_by_its_name():
 @pytest.mark.slow
 def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_every_token(tmp_path):
     layers = [f"--config.model.{encoder}.num_layers=1" for encoder in ("generator", "discriminator")]
-    outcome = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "electra_jax.benchmark",
-            "--suite=compiled",
-            "--config=configs/deberta_v3.py:size=xsmall",
-            *layers,
-            "--config.model.disentangled.enhanced_mask_decoder=False",
-            f"--json={tmp_path / 'figures.json'}",
-        ],
-        cwd=ROOT,
-        env=aside.environment("compilers"),
-        capture_output=True,
-        text=True,
+    outcome = run_module(
+        "electra_jax.benchmark",
+        "--suite=compiled",
+        "--config=configs/deberta_v3.py:size=xsmall",
+        *layers,
+        "--config.model.disentangled.enhanced_mask_decoder=False",
+        f"--json={tmp_path / 'figures.json'}",
+        environment=aside.environment("compilers"),
         timeout=1_200,
-        check=False,
     )
     assert outcome.returncode == 0, outcome.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())

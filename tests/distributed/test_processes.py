@@ -13,6 +13,7 @@ import pytest
 
 from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
 from electra_jax.distributed.processes import join_processes
+from support.commands import run_python
 from support.paths import ROOT
 from support.run_records import checkpoints, comparable
 from support.tiny_run import NUM_STEPS, VALUES, command
@@ -220,14 +221,6 @@ def test_processes_of_slurm_find_each_other(environment):
         "assert jax.distributed.is_initialized() and jax.process_count() == 1"
     )
     variables = dict(word.split("=") for word in SLURM.split())
-    outcome = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | environment | variables,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    outcome = run_python("-c", code, environment=os.environ | environment | variables)
     assert outcome.returncode == 0, outcome.stderr
     assert "process 0 of 1: 1 of 1 devices" in outcome.stderr

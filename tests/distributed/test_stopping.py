@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import types
 
@@ -19,8 +17,8 @@ from electra_jax.distributed.stopping import INTERRUPTED, STOPPED, StopNotice, S
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import Intervals
 from electra_jax.training.writers import read_metrics
+from support.commands import run_python
 from support.fake_run import FakeRun
-from support.paths import ROOT
 
 LAST = 6
 
@@ -161,10 +159,8 @@ def test_a_stopped_command_ends_without_clean_up():
         "import atexit\nfrom electra_jax.distributed.stopping import Stopped, leaving_at_once\n"
         "atexit.register(print, 'clean-up')\nwith leaving_at_once():\n    print('saved')\n    {}\n"
     )
-    outcomes = [
-        subprocess.run([sys.executable, "-c", program.format(line)], cwd=ROOT, capture_output=True, text=True)
-        for line in ("raise Stopped", "raise KeyboardInterrupt", "pass")
-    ]
+    lines = ("raise Stopped", "raise KeyboardInterrupt", "pass")
+    outcomes = [run_python("-c", program.format(line)) for line in lines]
     assert [(outcome.returncode, outcome.stdout) for outcome in outcomes] == [
         (STOPPED, "saved\n"),
         (INTERRUPTED, "saved\n"),

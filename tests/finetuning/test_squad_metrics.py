@@ -3,7 +3,6 @@ exhaustive search."""
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from electra_jax.finetuning.squad_metrics import normalize_answer, squad_score, write_squad_predictions
 from support import aside
+from support.commands import run_python
 
 V2_NAMES = [
     "exact_match",
@@ -195,14 +195,8 @@ def test_scores_equal_those_of_transformers(tmp_path):
         "       for i, texts in enumerate(golds)]\n    results.append(squad_evaluate(examples, "
         "dict(enumerate(predictions)), dict(enumerate(nulls)), threshold))\nprint(json.dumps(results))\n"
     )
-    outcome = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "sets.json"],
-        env=aside.environment("transformers4"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    environment = aside.environment("transformers4")
+    outcome = run_python("-c", script, tmp_path / "sets.json", environment=environment)
     assert outcome.returncode == 0, outcome.stderr
     theirs = {
         "exact_match": "exact",

@@ -3,7 +3,6 @@
 import itertools
 import json
 import pydoc_data.topics
-import subprocess
 import sys
 import unicodedata
 from collections import Counter
@@ -22,6 +21,7 @@ from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS, normalize_te
 from data_pipelines.tokenizers.train import MODEL_TYPES, train_tokenizer
 from electra_jax.huggingface.tokenizer import TRAINED_FILE, vocabulary_text, write_tokenizer
 from support import aside, tokenizer_answers
+from support.commands import run_python
 
 LINES = [
     line for text in pydoc_data.topics.topics.values() for line in text.split("\n") if line.strip()
@@ -229,14 +229,8 @@ def test_transformers_gives_our_ids(exported, tmp_path, major):
     if major == 4:
         asked, answered = tmp_path / "asked.json", tmp_path / "answered.json"
         asked.write_text(json.dumps({"directories": directories, "texts": texts}), encoding="utf-8")
-        outcome = subprocess.run(
-            [sys.executable, tokenizer_answers.__file__, asked, answered],
-            capture_output=True,
-            text=True,
-            env=aside.environment("transformers4"),
-            timeout=300,
-            check=False,
-        )
+        environment = aside.environment("transformers4")
+        outcome = run_python(tokenizer_answers.__file__, asked, answered, environment=environment)
         assert outcome.returncode == 0, outcome.stderr
         answers = json.loads(answered.read_text(encoding="utf-8"))
         assert answers["version"].startswith("4.")

@@ -1,8 +1,5 @@
 """google-research/electra's TensorFlow checkpoints, written and read by TensorFlow in other processes."""
 
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ from electra_jax.conversion.export_run import export_run
 from electra_jax.models.config import encoder_shape
 from electra_jax.runs.trained import load_run
 from support import aside, tiny_export
-from support.paths import ROOT
+from support.commands import run_python
 
 WRITE = """
 import sys
@@ -38,15 +35,7 @@ def google_name(name: str, role: str) -> str:
 
 
 def run_aside(*command):
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=aside.environment("tensorflow"),
-        text=True,
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
+    return run_python(*command, environment=aside.environment("tensorflow"))
 
 
 @pytest.mark.slow

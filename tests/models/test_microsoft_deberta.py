@@ -1,7 +1,8 @@
 """Log buckets, disentangled attention and the whole encoder against Microsoft's own package, DeBERTa 0.1.12.
 
 Its requirements can no longer be installed (it asks for the retired name `sklearn`). The modules used here
-need only torch, numpy and packaging, so install it with `pip install --no-deps DeBERTa==0.1.12`.
+need only torch, numpy and packaging, so install it with `pip install --no-deps DeBERTa==0.1.12`. They compute
+in float64, so that nothing which a process sets for PyTorch's float32 products matters.
 """
 
 import collections
@@ -220,15 +221,15 @@ def test_attention_is_microsofts(microsoft, length, attention, has_stream):
         stream, hidden, table, inputs
     )
 
-    theirs = microsoft.disentangled_attention.DisentangledSelfAttention(their_config(config)).eval()
+    theirs = microsoft.disentangled_attention.DisentangledSelfAttention(their_config(config)).double().eval()
     theirs.load_state_dict(attention_weights(params), strict=True)
     real = torch.tensor(np.asarray(inputs.is_token_BL))
     with torch.no_grad():
         expected = theirs(
-            torch.tensor(hidden),
+            torch.tensor(hidden).double(),
             (real[:, None, :, None] & real[:, None, None, :]).byte(),
-            query_states=torch.tensor(stream) if has_stream else None,
-            rel_embeddings=torch.tensor(table),
+            query_states=torch.tensor(stream).double() if has_stream else None,
+            rel_embeddings=torch.tensor(table).double(),
         )
     assert expected["attention_probs"].amax() > 0.5  # sharp enough that a wrong score would show
     np.testing.assert_allclose(ours, expected["hidden_states"].numpy(), atol=TOLERANCE, rtol=0)
@@ -249,11 +250,11 @@ def test_encoder_is_microsofts(microsoft, conv_kernel_size, has_decoder):
         embedded, inputs
     )
 
-    encoder = microsoft.bert.BertEncoder(their_config(config)).eval()
+    encoder = microsoft.bert.BertEncoder(their_config(config)).double().eval()
     encoder.load_state_dict(encoder_weights(params), strict=True)
     mask = torch.tensor(real.astype(np.int64))
     with torch.no_grad():
-        layers = encoder(torch.tensor(embedded), mask)
+        layers = encoder(torch.tensor(embedded).double(), mask)
         expected = layers[-1]
         if has_decoder:
             expected = layers[-2] + torch.tensor(positions)

@@ -1,8 +1,6 @@
 """Planning for absent devices: reading compiled programs, the search, the estimate, a step on the CPU."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +28,7 @@ from electra_jax.planning.compiled import (
 from electra_jax.planning.estimate import estimate
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
 from support import aside
+from support.commands import run_module
 from support.paths import ROOT
 from support.tiny import LENGTH, rows
 from support.training_steps import config, run_steps
@@ -267,15 +266,8 @@ def test_a_price_that_is_none_is_refused(text, tmp_path):
 
 
 def plan(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "electra_jax.plan", "--config=configs/debug.py", *arguments],
-        cwd=ROOT,
-        env=aside.environment("compilers"),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    words = "electra_jax.plan", "--config=configs/debug.py", *arguments
+    return run_module(*words, environment=aside.environment("compilers"), timeout=1200)
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
-"""A command line as the commands read it."""
+"""Command lines as the commands read them."""
 
+import json
+import os
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from electra_jax.configuration.flags import define_flags, parse_flags
+from support.commands import run_module
+from support.paths import ROOT
 
 
 def read_command_line(argv, monkeypatch):
@@ -15,3 +19,11 @@ def read_command_line(argv, monkeypatch):
     define_flags(flag_values)
     parse_flags(argv, flag_values)
     return flag_values.config.to_dict(), Path(flag_values.workdir)
+
+
+def mistakes_in(lines):
+    """What is wrong with each command line [words], "" for nothing (parse_commands.py)."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    outcome = run_module("support.parse_commands", input=json.dumps(lines), environment=environment)
+    assert outcome.returncode == 0, outcome.stderr
+    return json.loads(outcome.stdout)

@@ -1,7 +1,6 @@
 """The whole check of an accelerator: all parts, report.json and report.md."""
 
 import dataclasses
-from pathlib import Path
 
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.json_files import write_json
@@ -33,8 +32,3 @@ def check_accelerator(names: list[str], settings: Settings) -> None:
             f"{len(failed)} of {len(parts)} parts failed: {', '.join(failed)}. The report says what; logs: "
             f"{directory / 'parts'}. The same command repeats only these parts."
         )
-
-
-def absolute(path: str) -> Path:
-    """`path` as the parts' processes find it, with ~ expanded."""
-    return Path(path).expanduser().absolute()

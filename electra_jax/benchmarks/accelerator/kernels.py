@@ -63,23 +63,18 @@ def check(job: Job, name: str, dtype: str, gaps: dict[str, float]) -> None:
     )
 
 
-def largest_gap(got: Any, wanted: Any) -> float:
-    """max |got − wanted| ÷ max |wanted|; infinite if a number is not finite."""
-    got, wanted = (np.asarray(x, np.float64) for x in (got, wanted))
-    gap = np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-30)
-    return float(gap) if np.isfinite(gap) else float("inf")
-
-
 def compare_trees(names: list[str], got: Any, wanted: Any) -> dict[str, float]:
-    """Name → the largest gap among the arrays of that entry."""
+    """Name → max |got − wanted| ÷ max |wanted| over the arrays of that entry; infinite if a number is not
+    finite."""
     gaps = {}
-    for name, one, other in zip(names, got, wanted, strict=True):
+    for name, *both in zip(names, got, wanted, strict=True):
         # Relative to the largest number of the entry: some gradients, such as the key bias's, are zero up
         # to rounding.
-        size = max(float(jnp.abs(leaf.astype(jnp.float32)).max()) for leaf in jax.tree.leaves(other))
-        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-        differences = [np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max() for a, b in pairs]
-        gap = max(differences) / max(size, 1e-30)
+        one, other = (
+            np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+            for tree in both
+        )
+        gap = np.abs(one - other).max() / max(np.abs(other).max(), 1e-30)
         gaps[name] = float(gap) if np.isfinite(gap) else float("inf")
     return gaps
 
@@ -170,8 +165,8 @@ def compare_product(dtype: str) -> dict[str, float]:
     rounded = [np.asarray(array.astype(dtype), np.float64) for array in (x_BD, y_DE, gradient_BE)]
     wanted = (rounded[0] @ rounded[1], rounded[2] @ rounded[1].T, rounded[0].T @ rounded[2])
     got = jax.jit(compute)(x_BD, y_DE, gradient_BE)
-    names = ("product", "gradient of the first operand", "gradient of the second operand")
-    return {name: largest_gap(*pair) for name, pair in zip(names, zip(got, wanted, strict=True), strict=True)}
+    names = ["product", "gradient of the first operand", "gradient of the second operand"]
+    return compare_trees(names, got, wanted)
 
 
 def compare_weights() -> dict[str, float]:

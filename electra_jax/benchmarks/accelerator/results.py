@@ -70,7 +70,7 @@ class Recorder:
 
     def _write(self) -> None:
         self.result.seconds = time.perf_counter() - self._start
-        write_json(self._path, dataclasses.asdict(self.result))
+        write_result(self._path, self.result)
 
 
 def read_result(path: Path) -> Result | None:

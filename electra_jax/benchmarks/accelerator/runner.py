@@ -2,7 +2,7 @@
 
 A part that hangs is killed with all processes that it started, and the next one runs. Each part writes its
 result itself, so that one that is killed keeps what it had. A second start in the same directory repeats only
-the parts that have not passed, or passed under other conditions.
+the parts that have not passed, or passed under other conditions: device, versions, commit or --data.
 """
 
 import contextlib
@@ -57,20 +57,22 @@ def run_parts(
     A part may use its own time limit and what the parts before it left of theirs.
     """
     (settings.directory / "parts").mkdir(parents=True, exist_ok=True)
-    began, granted = time.perf_counter(), 0.0
+    began = time.perf_counter()
+    started: list[Part] = []
     results: list[Result] = []
     for index, part in enumerate(parts):
-        kept = read_result(result_path(settings.directory, part.name)) if results else None
-        is_kept = kept is not None and not settings.again and _may_keep(kept, results[0].conditions)
+        conditions = results[0].conditions if results else {}
+        kept = read_result(result_path(settings.directory, part.name))
+        is_kept = kept is not None and not settings.again and _may_keep(kept, conditions)
         if is_kept:
             result = kept
         else:
-            on_cpu = not results or results[0].figures.get("platform") == "cpu"
-            granted += settings.limit_factor * (part.seconds_on_cpu if on_cpu else part.seconds)
-            limit = granted - (time.perf_counter() - began)
+            started.append(part)
+            limit = settings.limit_factor * _seconds(started, results) - (time.perf_counter() - began)
             result = run_one(part, make_command(part, settings), settings.directory, limit)
-            result.conditions = result.figures.get("conditions") if not results else results[0].conditions
-            result.conditions = result.conditions or {}
+            if found := result.figures.get("conditions"):  # the part "device"
+                conditions = found | {"data": settings.data}
+            result.conditions = conditions
             write_result(result_path(settings.directory, part.name), result)
         results.append(result)
         _report(part, result, parts[index + 1 :], time.perf_counter() - began, is_kept=is_kept)
@@ -115,6 +117,12 @@ def environment(directory: Path, inherited: Mapping[str, str] = os.environ) -> d
         "TOKENIZERS_PARALLELISM": "false",
     }
     return {**defaults, **inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _seconds(parts: list[Part], results: list[Result]) -> float:
+    """The limits of parts together; as on a CPU until the first result says what the device is."""
+    on_cpu = not results or results[0].figures.get("platform") == "cpu"
+    return sum(part.seconds_on_cpu if on_cpu else part.seconds for part in parts)
 
 
 def _may_keep(result: Result, conditions: dict[str, Any]) -> bool:
