@@ -169,13 +169,6 @@ def test_a_configuration_of_another_kind_ends_the_program_with_code_1(words, mes
     (tmp_path / "published" / "config.json").write_text('{"model_type": "electra"}')
     command, *flags = words.format(published=tmp_path / "published").split()
     workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
-    outcome = subprocess.run(
-        [sys.executable, "-m", f"electra_jax.{command}", *flags, *workdir],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    outcome = run_module(f"electra_jax.{command}", *flags, *workdir)
     assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome.stderr
     assert message in outcome.stderr and not (tmp_path / "run").exists()
