@@ -57,7 +57,7 @@ def _only_copy(url: str, target: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(lock, "a"))
+            file = stack.enter_context(open(lock, "ab"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -20,7 +20,7 @@ def temporary_directory() -> Iterator[Path]:
     _remove_abandoned(Path(tempfile.gettempdir()))
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as directory,
-        open(Path(directory, "new"), "x") as file,
+        open(Path(directory, "new"), "xb") as file,
     ):
         with contextlib.suppress(OSError):  # a file system without locks: then nobody else removes it
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,6 +31,6 @@ def temporary_directory() -> Iterator[Path]:
 def _remove_abandoned(parent: Path) -> None:
     for directory in parent.glob(f"{PREFIX}*"):
         # Errors: it is locked, being removed, or of another user.
-        with contextlib.suppress(OSError), open(directory / LOCK_FILE, "r+") as file:
+        with contextlib.suppress(OSError), open(directory / LOCK_FILE, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)
