@@ -10,8 +10,8 @@ FOLDER = Path(__file__).parents[1]  # a checkout, or the site-packages of an ins
 
 
 def install_command(extra: str) -> str:
-    """`pip install …` for the packages of an extra: in a checkout by the name of the extra, elsewhere by their
-    own names, since pip has no source of an installed package to take the extra from."""
+    """`pip install …` for the packages of an extra: in a checkout by the name of the extra, elsewhere by
+    their own names, since pip knows no source of an installed package."""
     requirements = []
     if not (FOLDER / "setup.py").is_file():
         for line in importlib.metadata.requires(PROJECT) or []:
