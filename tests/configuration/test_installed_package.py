@@ -172,11 +172,11 @@ def test_from_text_to_an_export_with_the_console_command(installed, tmp_path):
     words = ["pan", "tea", "sun", "road", "walks", "sings", "far", "old"]
     lines = [json.dumps({"text": " ".join(source.choices(words, k=40))}) for _ in range(300)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
-    succeed(installed, tmp_path, "tokenizer", "--input=text.jsonl", "--out=tokenizer", "--vocab_size=20")
+    succeed(installed, tmp_path, "tokenizer", "--input=text.jsonl", "--out=tokenizer", "--vocab_size=26")
     built = ["--train", "text.jsonl", "--validation_fraction=0.1", "--tokenizer=tokenizer", "--out=corpus"]
     built += ["--sequence_length=64", "--packing=documents", "--num_processes=2"]
     succeed(installed, tmp_path, "corpus", *built)
-    config = ["--config=configs/debug.py", "--config.model.vocab_size=20", "--config.train.num_steps=2"]
+    config = ["--config=configs/debug.py", "--config.train.num_steps=2"]
     config += [
         "--config.train.batch_size=8",
         "--config.optimizer.warmup_steps=1",
