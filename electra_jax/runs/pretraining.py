@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,7 +179,7 @@ def _train_from(
             inputs.description,
             StopNotice(),  # one for all stages, since with several processes it counts its checks
             probe,
-            _peak_flops(config),
+            peak_of_devices(config, jax.devices()),
             run.publish,
         )
         for stage in stages:
@@ -227,12 +227,11 @@ def _compile(
     return train_step
 
 
-def _peak_flops(config: dict[str, Any]) -> float | None:
-    """Peak of all devices together, per second: config.log.peak_flops, or what is known of the chip; None
-    for an unknown one."""
-    known = peak_flops(jax.devices()[0].device_kind, config["model"]["dtype"])
-    peak = config["log"]["peak_flops"] or known
-    return None if peak is None else peak * jax.device_count()
+def peak_of_devices(config: dict[str, Any], devices: Sequence[jax.Device]) -> float | None:
+    """FLOPs a second of all devices together: config.log.peak_flops of each, or what is known of the chip
+    and the dtype; None for an unknown chip."""
+    peak = config["log"]["peak_flops"] or peak_flops(devices[0].device_kind, config["model"]["dtype"])
+    return None if peak is None else peak * len(devices)
 
 
 def start_state(
