@@ -47,7 +47,7 @@ def test_what_the_text_is_like(tmp_path, capsys, kind, vocab_size, characters):
     main([*args, "--vocab_size", vocab_size, "--character_coverage", "0.9999"])
     out = capsys.readouterr().out
     assert f"characters       {characters}" in out, out
-    assert f"longest words    {'abcde' * 8}… (50 characters), abcd" in out
+    assert f"longest words    {'abcde' * 8}… (50 characters), xe\u0301☃😀, abcd" in out
     assert f"on 1 documents: {len(text):,} characters, all of the text" in out
 
 
