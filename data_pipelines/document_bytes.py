@@ -76,6 +76,7 @@ def _decompressed(source: str, note_bytes: Callable[[int], None]) -> Iterator[by
                 note_bytes(file.tell() - noted)
                 noted = file.tell()
                 yield block
+            note_bytes(file.tell() - noted)  # what follows the last block, such as a checksum
     except damage as error:
         raise ValueError(
             f"{source}: damaged or cut-off compressed data ({error}); fetch the file again, or correct its "

@@ -195,6 +195,7 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
                         yield iter([text])
                 decoder.report.note_bytes(size * row // file.metadata.num_rows - noted)
                 noted = size * row // file.metadata.num_rows
+            decoder.report.note_bytes(size - noted)
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened
             raise

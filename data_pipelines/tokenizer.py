@@ -27,14 +27,21 @@ from data_pipelines.documents import (
     source_bytes,
 )
 from data_pipelines.home_directory import parse_arguments
+from data_pipelines.progress import waiting
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.report import misfit_lines, normalization_lines, quality_lines, size_lines
 from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS
-from data_pipelines.tokenizers.train import CHARACTER_COVERAGE, MODEL_TYPES, train_tokenizer
+from data_pipelines.tokenizers.train import (
+    CHARACTER_COVERAGE,
+    MAX_TRAINING_CHARS,
+    MODEL_TYPES,
+    train_tokenizer,
+)
 from data_pipelines.tokenizers.train_wordpiece import CHARACTER_COVERAGE as WORDPIECE_COVERAGE
 from data_pipelines.tokenizers.train_wordpiece import train_wordpiece
 from data_pipelines.tokenizers.trained import first_characters
+from data_pipelines.tokenizers.watching import watched
 from data_pipelines.tokenizers.wordpiece import BertText
 
 SENTENCEPIECE, WORDPIECE = "sentencepiece", "wordpiece"
@@ -101,7 +108,7 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--max_training_chars",
         type=int,
-        default=20_000_000,
+        default=MAX_TRAINING_CHARS,
         metavar="N",
         help=f"train on the first N characters; the text behind them is not read {default}",
     )
@@ -190,7 +197,9 @@ def _adopt(args: argparse.Namespace) -> list[str]:
 def _train(args: argparse.Namespace) -> list[str]:
     """Train a tokenizer; returns the lines to print."""
     report, reached, started = ReadReport(), [], time.monotonic()
-    tokenizer = _trained(args, _noted(_read(args, report), reached))
+    documents = _noted(_read(args, report), reached)
+    with watched(documents, args.max_training_chars, report, source_bytes(args.input)) as texts:
+        tokenizer = _trained(args, texts)
     lines = [*size_lines(tokenizer), *normalization_lines(tokenizer)]
     if report.documents:
         lines += _training_lines(args, report, reached[-1], time.monotonic() - started)
@@ -198,7 +207,8 @@ def _train(args: argparse.Namespace) -> list[str]:
         lines.append("trained in       already trained with the same options: nothing was trained")
     lines += report.lines(args.on_invalid_utf8)
     documents = _noted(_read(args, ReadReport()), [])
-    return lines + quality_lines(tokenizer, first_characters(documents, args.max_training_chars))
+    with waiting("measuring the tokenizer on the text"):
+        return lines + quality_lines(tokenizer, first_characters(documents, args.max_training_chars))
 
 
 def _read(args: argparse.Namespace, report: ReadReport) -> Iterator[Piece]:

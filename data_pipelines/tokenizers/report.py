@@ -12,7 +12,7 @@ from data_pipelines.tokenizers.load import Tokenizer
 from data_pipelines.tokenizers.wordpiece import INSIDE
 
 HIGH_UNKNOWN_SHARE = 0.01  # of the tokens; a tokenizer that was made for a text leaves far less
-SAMPLE_DOCUMENTS = 200  # that pieces per word are measured on
+SAMPLE_DOCUMENTS, SAMPLE_CHARS = 200, 1_000_000  # at most; pieces per word are measured on them
 MAX_UNKNOWN = 8  # characters that are shown
 NUM_LONGEST = 3
 MAX_WORD = 40  # characters that are shown of a word
@@ -42,11 +42,12 @@ def quality_lines(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
     All of the texts are read; memory holds every different word once. Pieces are counted in the first ones.
     """
     words: collections.Counter[str] = collections.Counter()
-    first: list[str] = []
+    first, left = [], SAMPLE_CHARS
     for text in texts:
         words.update(text.split())
-        if len(first) < SAMPLE_DOCUMENTS:
+        if len(first) < SAMPLE_DOCUMENTS and left > 0:
             first.append(text)
+            left -= len(text)
     ids = [i for row in tokenizer.encode_batch(first) for i in row]
     if not ids:
         return []

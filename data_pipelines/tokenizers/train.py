@@ -24,6 +24,7 @@ from data_pipelines.tokenizers.trained import (
 )
 
 MODEL_TYPES = ("unigram", "bpe")
+MAX_TRAINING_CHARS = 20_000_000
 CHARACTER_COVERAGE = 0.9995  # of the text: the rarest characters get no piece
 MAX_LINE_BYTES = 4000  # SentencePiece silently drops training lines above 4192 bytes
 SCORE_STEPS = 64  # scores of a Unigram model are multiples of 1/64: see `_round_scores`
@@ -43,7 +44,7 @@ def train_tokenizer(
     byte_fallback: bool = False,
     normalization: str = "nfkc",
     character_coverage: float = CHARACTER_COVERAGE,
-    max_training_chars: int = 20_000_000,
+    max_training_chars: int = MAX_TRAINING_CHARS,
 ) -> SentencePieceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 

@@ -14,6 +14,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from data_pipelines.tokenizers.directory import MODEL_FILES, SpecialIds
 from data_pipelines.tokenizers.huggingface import FORMAT, HuggingFaceTokenizer
+from data_pipelines.tokenizers.train import MAX_TRAINING_CHARS
 from data_pipelines.tokenizers.trained import (
     check_text_options,
     first_characters,
@@ -37,7 +38,7 @@ def train_wordpiece(
     text: BertText,
     min_frequency: int = 2,
     character_coverage: float = CHARACTER_COVERAGE,
-    max_training_chars: int = 20_000_000,
+    max_training_chars: int = MAX_TRAINING_CHARS,
 ) -> HuggingFaceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 
