@@ -21,7 +21,8 @@ from absl import flags
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.distributed.stopping import leaving_at_once
-from electra_jax.finetuning.experiment import MODELS, RESULTS_FILE, Plan, finetune, write_report
+from electra_jax.finetuning.experiment import DivergedError, Plan, finetune, write_report
+from electra_jax.finetuning.experiment_directory import MODELS, RESULTS_FILE, recorded_metrics
 from electra_jax.finetuning.sweep import parse_sweep
 
 FLAGS = flags.FLAGS
@@ -33,11 +34,18 @@ def main() -> None:
     if not FLAGS.init_from:
         raise ValueError("--init_from is missing: the directory of a run or of a Hugging Face model.")
     plan = Plan(FLAGS.init_from, range(FLAGS.seeds), parse_sweep(FLAGS.sweep, config))
+    diverged: DivergedError | None = None
     with leaving_at_once():
-        results = finetune(config, workdir, plan)
-    print("\n".join(write_report(results, config["task"]["metrics"], workdir)))
-    print(workdir / MODELS)
-    print(workdir / RESULTS_FILE)
+        try:
+            results = finetune(config, workdir, plan)
+        except DivergedError as error:
+            diverged, results = error, error.results
+    if results:
+        print("\n".join(write_report(results, recorded_metrics(workdir), workdir)))
+        print(workdir / MODELS)
+        print(workdir / RESULTS_FILE)
+    if diverged is not None:
+        raise diverged
 
 
 def define_more_flags() -> None:

@@ -4,32 +4,41 @@ Its directory:
 
     config.json        the configuration
     results.json       one entry per run: model, seed, settings, metrics; rewritten after each run
-    predictions/       MODEL/SETTINGS/seed_SEED/SPLIT.tsv, and submission files of GLUE and SQuAD
+    predictions/       MODEL/SETTINGS/seed_SEED/SPLIT.tsv, and submission files of GLUE and SQuAD;
+                       training.json has the scores while it was trained
     models/            the best model of each encoder, by the first metric
     plots/             results.png; with several settings sweep.png
 """
 
-import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from data_pipelines.tasks.words import word_separator
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
+from electra_jax.finetuning.encoders import PretrainedEncoder, check_start, load_encoder
+from electra_jax.finetuning.experiment_directory import (
+    MODELS,
+    check_directory,
+    read_results,
+    with_recorded_metrics,
+    write_description,
+    write_results,
+)
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.folders import folder_names
+from electra_jax.finetuning.metrics import check_metric_names
 from electra_jax.finetuning.model_files import save_model
-from electra_jax.finetuning.predictions import write_predictions
-from electra_jax.finetuning.results import Result, from_json, models_of, reported_metrics, to_json
+from electra_jax.finetuning.predictions import write_predictions, write_scores
+from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import (
     Settings,
     apply_settings,
@@ -40,9 +49,7 @@ from electra_jax.finetuning.sweep import (
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
-from electra_jax.runs.directory import check_run_directory
 
-RESULTS_FILE, MODELS = "results.json", "models"
 SEED = "{seed}"  # in a name of --init_from: stands for the seed
 
 
@@ -66,6 +73,30 @@ class Run(NamedTuple):
         """The name of its encoder, see `load_encoder`."""
         return self.init.replace(SEED, str(self.seed))
 
+    @property
+    def title(self) -> str:
+        """For its user: start, seed and settings."""
+        words = [self.encoder, f"seed {self.seed}", format_settings(self.settings)]
+        return ", ".join(word for word in words if word)
+
+
+class Places(NamedTuple):
+    """Where a run writes."""
+
+    predictions: Path
+    model: Path
+
+
+class DivergedError(FloatingPointError):
+    """Some runs of a plan diverged. The others are done: `results`, in plan order."""
+
+    def __init__(self, causes: Sequence[str], num_runs: int, results: list[Result]):
+        self.results = results
+        super().__init__(
+            "\n".join([f"{len(causes)} of {num_runs} runs diverged and have no result:", *causes])
+            + "\nThe other runs are kept. Add settings with --sweep, or use another --workdir."
+        )
+
 
 def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     """Do the planned runs that `workdir` lacks; return the results of all planned runs, in plan order.
@@ -75,34 +106,49 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     Raises:
       ValueError, OSError: the task, an encoder or the settings do not fit together; see `load_task` and
         `load_encoder`.
-      FloatingPointError: a run diverged.
+      DivergedError: a run diverged; raised after all others are done.
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
     finetuner, description = open_task(config, workdir, plan.sweep)
     for note in finetuner.notes:
         print(note, file=sys.stderr)
-    workdir.mkdir(parents=True, exist_ok=True)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
+    done = [_run_of(result) for result in results]
+    missing = [run for run in runs if run not in done]
+    for name in dict.fromkeys(run.encoder for run in missing):
+        check_start(name)
+    workdir.mkdir(parents=True, exist_ok=True)
+    if missing and len(missing) < len(runs):
+        print(f"{len(runs) - len(missing)} of {len(runs)} runs are done already.", file=sys.stderr)
     # Earlier runs first, so that each keeps its folders when others are added.
-    known = [*map(_run_of, results), *runs]
-    folders = folder_names(run.init for run in known)
-    caches = folder_names(run.encoder for run in known)
+    folders = folder_names(run.init for run in [*done, *runs])
+    caches = folder_names(run.encoder for run in [*done, *runs])
     encoder: PretrainedEncoder | None = None
-    for run in runs:
-        if run in map(_run_of, results):
-            continue
+    causes = []
+    for run in missing:
+        title = f"run {runs.index(run) + 1} of {len(runs)}, {run.title}"
         if encoder is None or encoder.name != run.encoder:
             encoder = load_encoder(run.encoder, workdir / "tokenizers" / caches[run.encoder])
             finetuner.check_schedules(plan.sweep, encoder)
-            write_json(workdir / "config.json", description)
-        results.append(_finetune_once(finetuner, encoder, run, results, workdir, folders[run.init]))
-        write_json(workdir / RESULTS_FILE, to_json(results))
+            write_description(workdir, description)
+        try:
+            places = _places(workdir, folders[run.init], run)
+            results.append(_finetune_once(finetuner, encoder, run, results, places, title))
+        except FloatingPointError as error:
+            causes.append(f"{title}: {error}")
+            if run is not missing[-1]:
+                print(f"{causes[-1]} The other runs follow.", file=sys.stderr)
+            continue
+        write_results(workdir, results)
     planned = [result for result in results if _run_of(result) in runs]
-    return sorted(planned, key=lambda result: runs.index(_run_of(result)))
+    planned = sorted(planned, key=lambda result: runs.index(_run_of(result)))
+    if causes:
+        raise DivergedError(causes, len(runs), planned)
+    return planned
 
 
 def open_task(
@@ -119,19 +165,26 @@ def open_task(
       ValueError, OSError: see `finetune`.
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
-    config = config | {"task": task}
-    description = {"config": config, "files": fingerprint_files(task)}
-    check_run_directory(workdir, description)
-    data = load_task(with_files(task, workdir / "data"))
+    check_metric_names(task["kind"], task["metrics"])
+    config = with_recorded_metrics(config | {"task": task}, workdir)
+    files = {"files": fingerprint_files(task)}
+    check_directory(workdir, {"config": config} | files)
+    data = load_task(with_files(config["task"], workdir / "data"))
     mesh = make_mesh(config["mesh"])
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
-    finetuner.check_schedules(sweep)
-    return finetuner, description
+    finetuner.check_sweep(sweep)
+    return finetuner, {"config": finetuner.config} | files
 
 
 def _run_of(result: Result) -> Run:
     return Run(result.model, result.settings, result.seed)
+
+
+def _places(workdir: Path, folder: str, run: Run) -> Places:
+    settings = folder_names([format_settings(run.settings)]).values()
+    predictions = workdir.joinpath("predictions", folder, *settings, f"seed_{run.seed}")
+    return Places(predictions, workdir / MODELS / folder)
 
 
 def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
@@ -151,24 +204,34 @@ def _finetune_once(
     encoder: PretrainedEncoder,
     run: Run,
     others: Sequence[Result],
-    workdir: Path,
-    folder: str,
+    places: Places,
+    title: str,
 ) -> Result:
-    """Do one run and write its predictions to `folder`; save its model there, too, if it beats every earlier
-    result of the same init."""
-    finetuned = finetuner.finetune(encoder, run.settings, run.seed)
+    """Do one run and write its predictions; save its model, too, if it beats every earlier result of the same
+    init."""
+    began = time.monotonic()
+    finetuned = finetuner.finetune(encoder, run.settings, run.seed, title)
     result = Result(run.init, run.seed, finetuned.metrics, run.settings)
-    settings = format_settings(run.settings)
-    folders = folder, *folder_names([settings]).values(), f"seed_{run.seed}"
-    directory = workdir.joinpath("predictions", *folders)
     task = finetuner.config["task"]
     for split, predictions in finetuned.predictions.items():
-        write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
+        write_predictions(places.predictions, finetuner.task_type, task, finetuner.data, split, predictions)
+    if finetuned.scores:
+        write_scores(places.predictions, finetuned)
     metric = next(iter(result.metrics))
     best_so_far = [other.metrics[metric] for other in others if other.model == run.init]
     if all(value < result.metrics[metric] for value in best_so_far):
-        _save(finetuner, encoder, run, finetuned, workdir / MODELS / folder)
+        _save(finetuner, encoder, run, finetuned, places.model)
+    if finetuner.config["log"]["progress"]:
+        _print_score(title, finetuned, finetuner.task_type.metrics, time.monotonic() - began)
     return result
+
+
+def _print_score(title: str, finetuned: Finetuned, metrics: Sequence[str], seconds: float) -> None:
+    shown = [name for name in finetuned.metrics if name.rpartition("/")[2] in metrics]
+    words = [f"{name} {finetuned.metrics[name]:.3f}" for name in shown]
+    if finetuned.kept_step is not None:
+        words.append(f"(of step {finetuned.kept_step}, the best)")
+    print(f"{title}: {'  '.join(words)}, {seconds:.0f} s", file=sys.stderr)
 
 
 def _save(
@@ -186,12 +249,6 @@ def _save(
     if finetuner.task_type.name == "tagging":
         description["word_separator"] = word_separator(encoder.tokenizer)
     save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
-
-
-def read_results(workdir: Path) -> list[Result]:
-    """The results that the experiment in `workdir` has so far."""
-    path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:
