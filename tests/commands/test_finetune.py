@@ -281,6 +281,7 @@ def test_a_directory_without_results_takes_other_settings(
 ):
     _, bad = runs_without_training
     bad.append("seed")
+    task["log"] = {"progress": True}
     with pytest.raises(DivergedError, match="1 of 1 runs diverged"):
         finetune(task, tmp_path / "run", Plan([run_directory], [0]))
     kept = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
