@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from electra_jax.comparison.pretraining import pretrain_objectives
 from electra_jax.finetuning.encoders import RANDOM
-from electra_jax.finetuning.experiment import SEED, Plan, finetune, open_task
+from electra_jax.finetuning.experiment import Plan, finetune, open_task
 from electra_jax.finetuning.experiment_directory import recorded_metrics
+from electra_jax.finetuning.experiment_runs import SEED
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
 

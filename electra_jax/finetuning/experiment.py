@@ -10,8 +10,9 @@ Its directory:
     plots/             results.png; with several settings sweep.png
 """
 
+import hashlib
+import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,24 +21,15 @@ from jax.sharding import Mesh
 
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
-from data_pipelines.tasks.words import word_separator
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetuning.encoders import PretrainedEncoder, check_start, load_encoder
-from electra_jax.finetuning.experiment_directory import (
-    MODELS,
-    check_directory,
-    read_results,
-    with_recorded_metrics,
-    write_description,
-    write_results,
-)
+from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.finetuning.encoders import check_start
+from electra_jax.finetuning.experiment_directory import check_directory, read_results, with_recorded_metrics
+from electra_jax.finetuning.experiment_runs import Run, RunsOfPlan, run_of
 from electra_jax.finetuning.figures import plot
-from electra_jax.finetuning.folders import folder_names
 from electra_jax.finetuning.metrics import check_metric_names
-from electra_jax.finetuning.model_files import save_model
-from electra_jax.finetuning.predictions import write_predictions, write_scores
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import (
     Settings,
@@ -48,9 +40,7 @@ from electra_jax.finetuning.sweep import (
 )
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files
-from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
-
-SEED = "{seed}"  # in a name of --init_from: stands for the seed
+from electra_jax.finetuning.task_finetuner import TaskFinetuner
 
 
 class Plan(NamedTuple):
@@ -59,32 +49,6 @@ class Plan(NamedTuple):
     inits: Sequence[str]  # as in --init_from; with SEED in it each seed has another encoder
     seeds: Sequence[int]
     sweep: Sequence[Settings] = ({},)  # see `parse_sweep`
-
-
-class Run(NamedTuple):
-    """One run of a plan."""
-
-    init: str
-    settings: Settings
-    seed: int
-
-    @property
-    def encoder(self) -> str:
-        """The name of its encoder, see `load_encoder`."""
-        return self.init.replace(SEED, str(self.seed))
-
-    @property
-    def title(self) -> str:
-        """For its user: start, seed and settings."""
-        words = [self.encoder, f"seed {self.seed}", format_settings(self.settings)]
-        return ", ".join(word for word in words if word)
-
-
-class Places(NamedTuple):
-    """Where a run writes."""
-
-    predictions: Path
-    model: Path
 
 
 class DivergedError(FloatingPointError):
@@ -111,44 +75,40 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     """
     require_extra("finetune", "fine-tuning")
     finetuner, description = open_task(config, workdir, plan.sweep)
-    for note in finetuner.notes:
-        print(note, file=sys.stderr)
+    _check_same(description)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
-    done = [_run_of(result) for result in results]
-    missing = [run for run in runs if run not in done]
-    for name in dict.fromkeys(run.encoder for run in missing):
+    done = [run_of(result) for result in results]
+    # A shared file system may show the hosts different files; what process 0 sees holds for all.
+    indices = exchange([index for index, run in enumerate(runs) if run not in done])[0]
+    for name in dict.fromkeys(runs[index].encoder for index in indices):
         check_start(name)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if missing and len(missing) < len(runs):
-        print(f"{len(runs) - len(missing)} of {len(runs)} runs are done already.", file=sys.stderr)
-    # Earlier runs first, so that each keeps its folders when others are added.
-    folders = folder_names(run.init for run in [*done, *runs])
-    caches = folder_names(run.encoder for run in [*done, *runs])
-    encoder: PretrainedEncoder | None = None
-    causes = []
-    for run in missing:
-        title = f"run {runs.index(run) + 1} of {len(runs)}, {run.title}"
-        if encoder is None or encoder.name != run.encoder:
-            encoder = load_encoder(run.encoder, workdir / "tokenizers" / caches[run.encoder])
-            finetuner.check_schedules(plan.sweep, encoder)
-            write_description(workdir, description)
-        try:
-            places = _places(workdir, folders[run.init], run)
-            results.append(_finetune_once(finetuner, encoder, run, results, places, title))
-        except FloatingPointError as error:
-            causes.append(f"{title}: {error}")
-            if run is not missing[-1]:
-                print(f"{causes[-1]} The other runs follow.", file=sys.stderr)
-            continue
-        write_results(workdir, results)
-    planned = [result for result in results if _run_of(result) in runs]
-    planned = sorted(planned, key=lambda result: runs.index(_run_of(result)))
+    if is_main_process():
+        for note in finetuner.notes:
+            print(note, file=sys.stderr)
+        if 0 < len(indices) < len(runs):
+            print(f"{len(runs) - len(indices)} of {len(runs)} runs are done already.", file=sys.stderr)
+        workdir.mkdir(parents=True, exist_ok=True)
+    causes = RunsOfPlan(finetuner, description, workdir, results, runs).do(indices)
+    barrier("fine-tuning")  # a process that exits earlier would wait for process 0, but not as long
+    planned = [result for result in results if run_of(result) in runs]
+    planned = sorted(planned, key=lambda result: runs.index(run_of(result)))
     if causes:
         raise DivergedError(causes, len(runs), planned)
     return planned
+
+
+def _check_same(description: dict[str, Any]) -> None:
+    """Raises ValueError if the processes have other settings or files of the task."""
+    text = json.dumps(description, sort_keys=True, default=str)
+    digests = exchange(hashlib.sha256(text.encode()).hexdigest())
+    if len(set(digests)) > 1:
+        raise ValueError(
+            f"the {len(digests)} processes have different settings or files of the task, expected the same "
+            "command on all hosts, and files that all of them see."
+        )
 
 
 def open_task(
@@ -177,16 +137,6 @@ def open_task(
     return finetuner, {"config": finetuner.config} | files
 
 
-def _run_of(result: Result) -> Run:
-    return Run(result.model, result.settings, result.seed)
-
-
-def _places(workdir: Path, folder: str, run: Run) -> Places:
-    settings = folder_names([format_settings(run.settings)]).values()
-    predictions = workdir.joinpath("predictions", folder, *settings, f"seed_{run.seed}")
-    return Places(predictions, workdir / MODELS / folder)
-
-
 def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
     for settings in sweep:
         applied = apply_settings(config, settings)
@@ -197,58 +147,6 @@ def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mes
                 f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
                 "Change it, or config.mesh."
             )
-
-
-def _finetune_once(
-    finetuner: TaskFinetuner,
-    encoder: PretrainedEncoder,
-    run: Run,
-    others: Sequence[Result],
-    places: Places,
-    title: str,
-) -> Result:
-    """Do one run and write its predictions; save its model, too, if it beats every earlier result of the same
-    init."""
-    began = time.monotonic()
-    finetuned = finetuner.finetune(encoder, run.settings, run.seed, title)
-    result = Result(run.init, run.seed, finetuned.metrics, run.settings)
-    task = finetuner.config["task"]
-    for split, predictions in finetuned.predictions.items():
-        write_predictions(places.predictions, finetuner.task_type, task, finetuner.data, split, predictions)
-    if finetuned.scores:
-        write_scores(places.predictions, finetuned)
-    metric = next(iter(result.metrics))
-    best_so_far = [other.metrics[metric] for other in others if other.model == run.init]
-    if all(value < result.metrics[metric] for value in best_so_far):
-        _save(finetuner, encoder, run, finetuned, places.model)
-    if finetuner.config["log"]["progress"]:
-        _print_score(title, finetuned, finetuner.task_type.metrics, time.monotonic() - began)
-    return result
-
-
-def _print_score(title: str, finetuned: Finetuned, metrics: Sequence[str], seconds: float) -> None:
-    shown = [name for name in finetuned.metrics if name.rpartition("/")[2] in metrics]
-    words = [f"{name} {finetuned.metrics[name]:.3f}" for name in shown]
-    if finetuned.kept_step is not None:
-        words.append(f"(of step {finetuned.kept_step}, the best)")
-    print(f"{title}: {'  '.join(words)}, {seconds:.0f} s", file=sys.stderr)
-
-
-def _save(
-    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, directory: Path
-) -> None:
-    description = {
-        "task": finetuner.config["task"],
-        "labels": finetuner.data.labels,
-        "config": apply_settings(finetuner.config, run.settings),
-        "start": encoder.name,
-        "seed": run.seed,
-        "settings": run.settings,
-        "metrics": finetuned.metrics,
-    }
-    if finetuner.task_type.name == "tagging":
-        description["word_separator"] = word_separator(encoder.tokenizer)
-    save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
 
 
 def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
 from data_pipelines.tokenizers.report import unknown_warning
+from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
 from electra_jax.finetuning.encoders import PretrainedEncoder
@@ -18,7 +19,7 @@ from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
 from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.finetuning.trainer import Trainer
-from electra_jax.finetuning.watching import BEST, Score, Validation, validation_split
+from electra_jax.finetuning.watching import BEST, Score, Validation, Watch, validation_split
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.program import dtype_note
@@ -35,6 +36,7 @@ class Finetuned(NamedTuple):
     metrics: dict[str, float]  # of the splits with labels
     scores: Sequence[Score] = ()  # while it was trained
     kept_step: int | None = None  # whose parameters they are; None: the last
+    shown: Sequence[str] = ()  # those of `metrics` that config.task.metrics names
 
 
 class TaskFinetuner:
@@ -129,11 +131,16 @@ class TaskFinetuner:
             training_steps(apply_settings(self.config, settings), num_rows)
 
     def finetune(
-        self, encoder: PretrainedEncoder, settings: Settings, seed: int, title: str = ""
+        self,
+        encoder: PretrainedEncoder,
+        settings: Settings,
+        seed: int,
+        title: str = "",
+        check: Callable[[], None] = lambda: None,
     ) -> Finetuned:
         """Fine-tune once, with `settings` in place of the configuration's values (see `apply_settings`).
 
-        `title` stands before what is shown with config.log.progress.
+        `title` stands before what is shown with config.log.progress; `check` is called between steps.
 
         Raises:
           ValueError: the rows are too short for the task.
@@ -149,16 +156,25 @@ class TaskFinetuner:
         rows = self.encode(encoder)
         held_out = {split: encoded for split, encoded in rows.items() if split != "train"}
         trainer = self._trainer_of(encoder_config, encoder.special, config, len(rows["train"]))
-        shown = (title or f"seed {seed}") if config["log"]["progress"] else None
-        validation = self._validation(config, held_out)
-        outcome = trainer.run(encoder.params, seed, rows["train"], held_out, shown, validation)
+        watch = Watch(
+            (title or f"seed {seed}") if config["log"]["progress"] and is_main_process() else None,
+            self._validation(config, held_out),
+            check,
+        )
+        outcome = trainer.run(encoder.params, seed, rows["train"], held_out, watch)
         predictions = {
             split: self.task_type.collect(self.data.splits[split], held_out[split], outputs)
             for split, outputs in outcome.outputs.items()
         }
         metrics = self.score(predictions)
         return Finetuned(
-            encoder_config, outcome.params, predictions, metrics, outcome.scores, outcome.kept_step
+            encoder_config,
+            outcome.params,
+            predictions,
+            metrics,
+            outcome.scores,
+            outcome.kept_step,
+            [name for name in metrics if name.rpartition("/")[2] in self.task_type.metrics],
         )
 
     def _validation(self, config: dict[str, Any], held_out: dict[str, Rows]) -> Validation | None:
@@ -214,12 +230,17 @@ class TaskFinetuner:
             examples = self._with_swapped_pairs(split)
             rows[split], phrases = self.task_type.encode(encoder.tokenizer, examples, max_length)
             for phrase in phrases:
-                print(f"{encoder.name}: {split}: {phrase}", file=sys.stderr)
+                _tell(f"{encoder.name}: {split}: {phrase}")
         self._encoded = key, rows
         for split, examples in rows.items():
             if warning := unknown_warning([row.ids for row in examples], encoder.tokenizer.special):
-                print(f"{encoder.name}: {split}: {warning}", file=sys.stderr)
+                _tell(f"{encoder.name}: {split}: {warning}")
         return rows
+
+
+def _tell(note: str) -> None:
+    if is_main_process():
+        print(note, file=sys.stderr)
 
 
 def random_subset(examples: list[Any], limit: int) -> list[Any]:

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from data_pipelines.progress import Progress, make_progress
-from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
+from electra_jax.distributed.sharding import axis_context, batch_sharding, get_whole, put_whole, replicated
 from electra_jax.finetuning.batches import (
     TaskBatch,
     TrainingSteps,
@@ -26,13 +26,14 @@ from electra_jax.finetuning.batches import (
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.sift import make_sift, sift_penalty
 from electra_jax.finetuning.task_types import Rows, TaskType
-from electra_jax.finetuning.watching import Losses, Score, Validation, finite_on_host, validation_steps
+from electra_jax.finetuning.watching import Losses, Score, Validation, Watch, finite_on_host, validation_steps
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.optimizer import assign_groups, make_optimizer
 from electra_jax.training.state import unbox
 
 NO_DECAY = r"LayerNorm|bias"
+NOT_WATCHED = Watch()
 
 
 class Outcome(NamedTuple):
@@ -99,7 +100,7 @@ class Trainer:
         self.num_steps, self.num_epochs = steps.total, config["train"]["num_epochs"]
         shapes = jax.eval_shape(self._init, jax.random.key(0))
         self.optimizer = self._make_optimizer(config["optimizer"], steps, shapes)
-        self.init_params = jax.jit(self._init)
+        self.init_params = jax.jit(self._init, out_shardings=replicated(mesh))
         self.train_step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self.predict = jax.jit(self._outputs)
 
@@ -141,34 +142,33 @@ class Trainer:
         seed: int,
         train: Rows,
         held_out: dict[str, Rows],
-        title: str | None = None,
-        validation: Validation | None = None,
+        watch: Watch = NOT_WATCHED,
     ) -> Outcome:
         """Train, then compute the outputs of the held-out rows.
 
         Args:
           encoder_params: {"embeddings", "encoder"}; None: newly initialised from `seed`.
           seed: decides the head's initialisation, the order of the rows and dropout.
-          title: of the run, where losses and scores are shown on stderr; None: they are not.
-          validation: how the model is scored while it trains; None: not at all.
 
         Raises:
+          Stopped: see `Watch.check`.
           FloatingPointError: a loss or a parameter is not finite; found two steps later at most.
         """
-        progress = make_progress(self.num_steps, title or "", is_shown=title is not None)
+        progress = make_progress(self.num_steps, watch.title or "", is_shown=watch.title is not None)
         with axis_context(self.mesh), progress:
-            params = jax.device_get(self.init_params(jax.random.key(seed))) | (encoder_params or {})
-            params = jax.device_put(params, replicated(self.mesh))
-            opt_state = jax.device_put(self.optimizer.init(params), replicated(self.mesh))
+            initial = jax.device_get(self.init_params(jax.random.key(seed))) | (encoder_params or {})
+            params = put_whole(initial, replicated(self.mesh))
+            opt_state = put_whole(self.optimizer.init(initial), replicated(self.mesh))
             losses = Losses(self.num_steps, progress)
-            scores = _Scores(self, held_out, losses, progress, validation)
-            due = self._validation_steps(validation, len(train))
+            scores = _Scores(self, held_out, losses, progress, watch.validation)
+            due = self._validation_steps(watch.validation, len(train))
             for step, batch in enumerate(self._batches(train, seed), start=1):
                 key = jax.random.fold_in(jax.random.key(seed), step - 1)
                 params, opt_state, value = self.train_step(params, opt_state, self.place(batch), key)
                 losses.add(step, value)
                 if step in due:
                     scores.measure(step, params)
+                watch.check()
             return scores.outcome(params)
 
     def _batches(self, train: Rows, seed: int) -> Iterator[TaskBatch]:
@@ -183,20 +183,14 @@ class Trainer:
 
     def place(self, batch: TaskBatch) -> TaskBatch:
         """The batch on the devices of the mesh, without `indices_B`."""
-        sharding = batch_sharding(self.mesh)
-        return TaskBatch(
-            ids_BL=jax.device_put(batch.ids_BL, sharding),
-            labels=jax.device_put(batch.labels, sharding),
-            is_scored=jax.device_put(batch.is_scored, sharding),
-            indices_B=None,
-        )
+        return put_whole(batch._replace(indices_B=None), batch_sharding(self.mesh))
 
     def predict_all(self, params: Any, rows: Rows) -> list[Any]:
         """The outputs of each row, on the host; call it within `axis_context(mesh)`."""
         found: list[Any] = [None] * len(rows)
         for batch in evaluation_batches(self._task_type, rows, self._batch_size, self._pad):
-            ids_BL = jax.device_put(batch.ids_BL, batch_sharding(self.mesh))
-            outputs = jax.device_get(self.predict(params, ids_BL))
+            ids_BL = put_whole(batch.ids_BL, batch_sharding(self.mesh))
+            outputs = get_whole(self.predict(params, ids_BL))
             for row, index in enumerate(batch.indices_B):
                 if index >= 0:
                     found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
@@ -252,7 +246,7 @@ class _Scores:
         if self._best is None or self._best[1] == num_steps:
             return Outcome(on_host, outputs, tuple(self._scores))
         _, step, on_host = self._best
-        outputs = self._predict(jax.device_put(on_host, replicated(self._trainer.mesh)))
+        outputs = self._predict(put_whole(on_host, replicated(self._trainer.mesh)))
         return Outcome(on_host, outputs, tuple(self._scores), step)
 
     def _predict(self, params: Any) -> dict[str, list[Any]]:

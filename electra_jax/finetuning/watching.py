@@ -26,6 +26,14 @@ class Validation(NamedTuple):
     score: Callable[[Sequence[Any]], dict[str, float]]  # outputs of each row → metrics; the first decides
 
 
+class Watch(NamedTuple):
+    """How a run is watched."""
+
+    title: str | None = None  # before the lines on stderr; None: nothing is shown
+    validation: Validation | None = None  # how it is scored while it trains; None: not at all
+    check: Callable[[], None] = lambda: None  # called between steps; may raise Stopped
+
+
 class Score(NamedTuple):
     """One validation; these make up training.jsonl."""
 

@@ -13,8 +13,9 @@ import pytest
 from configs import finetune as finetune_config
 from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.encoders import load_encoder
-from electra_jax.finetuning.experiment import SEED, DivergedError, Plan, finetune, write_report
+from electra_jax.finetuning.experiment import DivergedError, Plan, finetune, write_report
 from electra_jax.finetuning.experiment_directory import recorded_metrics
+from electra_jax.finetuning.experiment_runs import SEED
 from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.trainer import Outcome, Trainer
@@ -49,7 +50,7 @@ def test_pairs_are_seen_in_both_orders(run_directory, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Trainer,
         "run",
-        lambda self, params, seed, train, held_out, title, validation: (
+        lambda self, params, seed, train, held_out, watch: (
             seen.update(train=train, held_out=held_out)
             or Outcome({"head": {"kernel": np.zeros(1)}}, {"validation": [np.zeros(2)] * 8})
         ),
@@ -159,7 +160,7 @@ def test_starts_with_similar_names_keep_their_models(run_directory, task, tmp_pa
     monkeypatch.setattr(
         Trainer,
         "run",
-        lambda self, params, seed, train, held_out, title, validation: Outcome(
+        lambda self, params, seed, train, held_out, watch: Outcome(
             {"head": {"kernel": np.zeros(1)}}, {"validation": [np.zeros(2)] * len(held_out["validation"])}
         ),
     )
@@ -233,9 +234,9 @@ def runs_without_training(monkeypatch):
     """Titles of the runs, which take no time; a run whose title has a word of `bad` diverges."""
     titles, bad = [], []
 
-    def run(self, params, seed, train, held_out, title, validation):
-        titles.append(title)
-        if any(word in title for word in bad):
+    def run(self, params, seed, train, held_out, watch):
+        titles.append(watch.title)
+        if any(word in watch.title for word in bad):
             raise FloatingPointError("the loss of step 2 of 8 is nan.")
         outputs = {split: [np.zeros(2)] * len(rows) for split, rows in held_out.items()}
         return Outcome({"head": {"kernel": np.zeros(1)}}, outputs)
@@ -318,7 +319,7 @@ def tagging_task(task, tmp_path, tags):
     [(["B-X", "O"], ["span_f1", "tagging_accuracy"]), (["NOUN", "VERB"], ["tagging_accuracy"])],
 )
 def test_tags_decide_their_metrics(tags, expected, run_directory, task, tmp_path, monkeypatch):
-    def run(self, params, seed, train, held_out, title, validation):
+    def run(self, params, seed, train, held_out, watch):
         return Outcome({"head": {"kernel": np.zeros(1)}}, {"validation": [np.eye(2)[[0] * 32]] * 8})
 
     monkeypatch.setattr(Trainer, "run", run)
@@ -332,7 +333,7 @@ def test_tags_decide_their_metrics(tags, expected, run_directory, task, tmp_path
 def test_older_results_keep_their_metrics(run_directory, task, tmp_path, monkeypatch):
     """They were made when token accuracy was the default."""
 
-    def run(self, params, seed, train, held_out, title, validation):
+    def run(self, params, seed, train, held_out, watch):
         return Outcome({"head": {"kernel": np.zeros(1)}}, {"validation": [np.eye(2)[[0] * 32]] * 8})
 
     monkeypatch.setattr(Trainer, "run", run)

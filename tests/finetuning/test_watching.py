@@ -10,7 +10,7 @@ import pytest
 from data_pipelines.progress import make_progress
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.trainer import Trainer
-from electra_jax.finetuning.watching import Losses, Validation, validation_split, validation_steps
+from electra_jax.finetuning.watching import Losses, Validation, Watch, validation_split, validation_steps
 from electra_jax.training.run_ahead import MOST_STEPS
 from support.tiny_task import ONE, make_encoder, make_settings, make_type, task_examples
 
@@ -103,7 +103,7 @@ def run(trainer, values, *, keeps_best, title=None, every=0):
 
     validation = Validation("validation", every, keeps_best, score)
     held_out = {"validation": ROWS["validation"], "test": ROWS["validation"][:3]}
-    return trainer.run(None, 0, ROWS["train"], held_out, title, validation), seen
+    return trainer.run(None, 0, ROWS["train"], held_out, Watch(title, validation)), seen
 
 
 def test_the_last_or_the_best_model_is_kept(trainer):
