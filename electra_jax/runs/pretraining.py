@@ -82,25 +82,38 @@ def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:
         check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
 
     barrier("run directory checked")
-    with axis_context(inputs.mesh):
-        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
-    probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, workdir / "probe")
-    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
-        start = checkpointer.latest_step() or 0
+    if _is_done(inputs, workdir):
         num_steps = inputs.config["train"]["num_steps"]
-        is_done = is_complete(workdir, start, num_steps, has_probe=probe is not None)
-        # A shared file system may show the hosts different files; what process 0 sees holds for all.
-        start, is_done = exchange([start, is_done])[0]
-        if is_done:
-            print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
-            if is_main_process():
-                write_places(inputs, workdir)
-        else:
-            _train_from(start, stages, inputs, run, checkpointer, probe)
+        print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
+        if is_main_process():
+            write_places(inputs, workdir)
+    else:
+        _train(inputs, run)
     summary = summarize_run(workdir) if is_main_process() else {}
     run.publish()
     barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
     return summary
+
+
+def _is_done(inputs: RunInputs, workdir: Path) -> bool:
+    """Whether nothing is left to do. Asked before stages are prepared, which takes longer than all else that
+    a complete run needs."""
+    num_steps, has_probe = inputs.config["train"]["num_steps"], bool(inputs.config["probe"]["every"])
+    # A shared file system may show the hosts different files; what process 0 sees holds for all.
+    if not exchange(is_complete(workdir, num_steps, num_steps, has_probe=has_probe))[0]:
+        return False
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
+        return exchange(checkpointer.latest_step() == num_steps)[0]
+
+
+def _train(inputs: RunInputs, run: RunDirectory) -> None:
+    """Train from the newest checkpoint, or from the beginning."""
+    with axis_context(inputs.mesh):
+        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
+    probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
+        start = exchange(checkpointer.latest_step() or 0)[0]
+        _train_from(start, stages, inputs, run, checkpointer, probe)
 
 
 def prepare_stage(stage: StageInputs, inputs: RunInputs) -> PreparedStage:

@@ -8,7 +8,7 @@ from data_pipelines.json_files import write_json
 from electra_jax.configuration.extras import can_draw
 from electra_jax.runs.directory import is_evaluation
 from electra_jax.training.plots import plot_curves
-from electra_jax.training.writers import read_metrics
+from electra_jax.training.writers import METRICS_FILE, read_metrics
 
 
 def summarize_run(workdir: Path) -> dict[str, Any]:
@@ -25,9 +25,15 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
         summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
     write_json(workdir / "summary.json", summary)
-    if can_draw(str(workdir / "plots" / "curves.png")):
+    curves = workdir / "plots" / "curves.png"
+    # Importing matplotlib and drawing take a second, which a run that was complete before need not spend.
+    if not _is_newer(curves, workdir / METRICS_FILE) and can_draw(str(curves)):
         plot_curves(workdir)
     return summary
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    return path.exists() and path.stat().st_mtime > than.stat().st_mtime
 
 
 def print_values(values: Mapping[str, Any], *, width: int = 32, decimals: int = 4) -> None:
