@@ -4,6 +4,7 @@ epochs, without early stopping; then the outputs of the held-out rows.
 Shapes: B batch, L length.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -174,11 +175,28 @@ class Trainer:
         )
 
     def _predict_all(self, params: Any, rows: Rows) -> list[Any]:
-        found: list[Any] = [None] * len(rows)
-        for batch in evaluation_batches(self._task_type, rows, self._train["batch_size"], self._pad):
-            ids_BL = jax.device_put(batch.ids_BL, batch_sharding(self.mesh))
-            outputs = jax.device_get(self.predict(params, ids_BL))
-            for row, index in enumerate(batch.indices_B):
-                if index >= 0:
-                    found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
-        return found
+        batches = evaluation_batches(self._task_type, rows, self._train["batch_size"], self._pad)
+        return outputs_of_rows(self.predict, params, batches, len(rows), self.mesh)
+
+
+def outputs_of_rows(
+    predict: Callable[[Any, jax.Array], Any],
+    params: Any,
+    batches: Iterable[TaskBatch],
+    num_rows: int,
+    mesh: Mesh,
+) -> list[Any]:
+    """The outputs of each row on the host, in the order of the rows, under `axis_context(mesh)`.
+
+    Args:
+      predict: (params, ids [B, L]) → outputs.
+      batches: of `evaluation_batches`.
+    """
+    found: list[Any] = [None] * num_rows
+    for batch in batches:
+        ids_BL = jax.device_put(batch.ids_BL, batch_sharding(mesh))
+        outputs = jax.device_get(predict(params, ids_BL))
+        for row, index in enumerate(batch.indices_B):
+            if index >= 0:
+                found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
+    return found
