@@ -100,8 +100,8 @@ def find_format(path: str, given: str, *, tagging: bool) -> str:
             return name
     known = ", ".join(ending for endings in ENDINGS.values() for ending in endings)
     raise ValueError(
-        f"--input={path}: got a file that ends in {ending or 'nothing'!r}, expected one of {known} (also with "
-        f".gz). Rename it, or give --input_format={'|'.join(ENDINGS)}."
+        f"--input={path}: got a file that ends in {ending or 'nothing'!r}, expected one of {known} (also "
+        f"with .gz). Rename it, or give --input_format={'|'.join(ENDINGS)}."
     )
 
 
@@ -248,9 +248,9 @@ def _table(rows: Iterator[tuple[str, list[str]]], source: Source, wanted: Wanted
 
 def _no_column(where: str, absent: list[str], found: str) -> str:
     return (
-        f"{where}: no column {' and no '.join(map(repr, absent))}, found {found or 'none'}; set --text_column, "
-        "and --pair_column for two texts, to names in the first line, or to numbers from 0 if the file has no "
-        "header"
+        f"{where}: no column {' and no '.join(map(repr, absent))}, found {found or 'none'}; set "
+        "--text_column, and --pair_column for two texts, to names in the first line, or to numbers from 0 if "
+        "the file has no header"
     )
 
 
@@ -296,7 +296,9 @@ def _sentences(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
         sentences = read_sentences(path, Columns(wanted.text, "", wanted.tags), "test", skipped)
     problems = [text for text in skipped.sentences() if ": skipped " in text]
     if problems:
-        raise ValueError(f"{source.name}: got sentences that cannot be read ({problems[0]}); correct the file")
+        raise ValueError(
+            f"{source.name}: got sentences that cannot be read ({problems[0]}); correct the file"
+        )
     for sentence in sentences:
         words = tuple(sentence.words)
         yield Unlabelled(sentence.where, " ".join(words), words=words)

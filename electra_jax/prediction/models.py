@@ -39,8 +39,8 @@ from electra_jax.training.state import unbox
 
 PLAIN_OBJECTIVE = "electra"  # taken for that of a model whose files do not say how it was trained
 EXPECTED = (
-    "the directory of a pre-training run, of a fine-tuning (or one of its models/NAME), or of an export of one of "
-    "them"
+    "the directory of a pre-training run, of a fine-tuning (or one of its models/NAME), or of an export of "
+    "one of them"
 )
 
 
@@ -61,8 +61,8 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
         return _of_run(place, path, step)
     if step is not None:
         raise ValueError(
-            f"--step: got {step} for {place}, expected it only for a pre-training run, which has checkpoints. "
-            "Leave it out."
+            f"--step: got {step} for {place}, expected it only for a pre-training run, which has "
+            "checkpoints. Leave it out."
         )
     models = [model.parent for model in sorted(path.glob(f"models/*/{MODEL_FILE}"))]
     if is_saved_model(path) or len(models) == 1:
@@ -93,8 +93,7 @@ def _check_is_pretrained(place: str, path: Path, config: dict[str, Any]) -> None
     if "For" in architecture and not architecture.endswith(("MaskedLM", "PreTraining", "Detection")):
         raise ValueError(
             f"--model: got {place}, a {architecture} without {FINETUNING_FILE}, expected an export of this "
-            "project: other fine-tuned models do not say what their inputs are. Fine-tune the encoder here, or "
-            "use transformers."
+            "project, which describes its inputs. Fine-tune the encoder here, or use transformers."
         )
 
 
@@ -131,16 +130,14 @@ def _of_export(place: str, path: Path) -> Pretrained:
     generator = found.get("generator") if row.fills_masks else None
     if generator is None and "discriminator" not in found:
         raise ValueError(
-            f"--model: got {place} ({row.title}), an encoder without a head that fills in masks or judges tokens, "
-            "expected one with such a head. Fine-tune it, or give the directory above of an export with two "
-            "folders."
+            f"--model: got {place} ({row.title}), an encoder without a head that fills in masks or judges "
+            "tokens, expected one with such a head. Fine-tune it, or give the directory above of an export "
+            "with two folders."
         )
     limits = [weights.config.max_position_embeddings for weights in found.values()]
     if training:
         limits.append(last_stage(training)["data"]["sequence_length"])
-    return Pretrained(
-        place, row, generator, found.get("discriminator"), tokenizer, speller, min(limits)
-    )
+    return Pretrained(place, row, generator, found.get("discriminator"), tokenizer, speller, min(limits))
 
 
 def _published(role: str, model: SourceModel, tokenizer: Tokenizer) -> ModelWeights | None:

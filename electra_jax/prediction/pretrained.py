@@ -37,10 +37,10 @@ class Pretrained(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """Predictions for M masks, on the host."""
+    """Tokens for masks, on the host: [M, K], or [K] of one."""
 
-    ids_MK: np.ndarray
-    probabilities_MK: np.ndarray
+    ids: np.ndarray
+    probabilities: np.ndarray
 
 
 class Networks:

@@ -75,9 +75,7 @@ def _classification(labels: tuple[str, ...]) -> Form:
 def _regression(task_type: TaskType) -> Form:
     def records(inputs, examples, rows, outputs):
         numbers = task_type.collect(examples, rows, outputs)
-        return [
-            texts_of(one) | {"score": number(value)} for one, value in zip(inputs, numbers, strict=True)
-        ]
+        return [texts_of(one) | {"score": number(value)} for one, value in zip(inputs, numbers, strict=True)]
 
     return Form(_text_examples, records, one_line("text", "pair", "score"))
 

@@ -54,7 +54,7 @@ class TaskPredictor:
         )
         self._apply = jax.jit(lambda params, ids_BL: model.apply({"params": params}, ids_BL, False))
         self._params = jax.device_put(saved.params, replicated(mesh))
-        # Its own evaluation had questions without an answer, so its scores are those of a model that abstains.
+        # Its evaluation had questions without an answer, so its scores are those of a model that abstains.
         names = (name.rpartition("/")[2] for name in saved.description["metrics"])
         self._form = make_form(
             self._type, self._task, self._labels, may_abstain="no_answer_accuracy" in names
@@ -107,6 +107,6 @@ class TaskPredictor:
 def _check_finite(outputs: Sequence[Any]) -> None:
     if not all(np.isfinite(part).all() for output in outputs for part in jax.tree.leaves(output)):
         raise FloatingPointError(
-            "the model computes numbers that are not finite: its training has diverged. Train it again with a "
-            "lower learning rate."
+            "the model computes numbers that are not finite: its training has diverged. Train it again "
+            "with a lower learning rate."
         )

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
 from electra_jax.finetuning.batches import padded_length
-from electra_jax.prediction.pretrained import Networks, Pretrained
+from electra_jax.prediction.pretrained import Filled, Networks, Pretrained
 from electra_jax.prediction.records import Record, Table, number
 from electra_jax.prediction.spelling import Spelled
 from electra_jax.prediction.tasks import Columns
@@ -38,22 +38,6 @@ def parts_of(spelled: Sequence[Spelled], max_length: int) -> list[Part]:
     ]
 
 
-def batches_of(
-    parts: Sequence[Part], ids: Sequence[np.ndarray], pretrained: Pretrained, batch_size: int
-) -> Iterator[tuple[list[Part], np.ndarray]]:
-    """(parts, their ids [B, L] with [CLS] and [SEP]), parts of similar length together, in few shapes."""
-    special = pretrained.tokenizer.special
-    ordered = sorted(parts, key=lambda part: part.stop - part.start)
-    for at in range(0, len(ordered), batch_size):
-        batch = ordered[at : at + batch_size]
-        length = padded_length(2 + max(part.stop - part.start for part in batch))
-        ids_BL = np.full((batch_size, length), special.pad, np.int32)
-        for ids_L, part in zip(ids_BL, batch, strict=False):
-            row = [special.cls, *ids[part.text][part.start : part.stop], special.sep]
-            ids_L[: len(row)] = row
-        yield batch, ids_BL
-
-
 class TokenPredictor:
     """A pre-trained model that fills in masks and judges tokens."""
 
@@ -73,7 +57,9 @@ class TokenPredictor:
             f"fills in {self.pretrained.speller.mask}": self.pretrained.generator,
             "judges the tokens of texts without it": self.pretrained.discriminator,
         }
-        return f"{self.pretrained.row.title}: " + " and ".join(what for what, model in abilities.items() if model)
+        return f"{self.pretrained.row.title}: " + " and ".join(
+            what for what, model in abilities.items() if model
+        )
 
     def wanted(self, file_format: str, given: Columns) -> Wanted:
         """The columns to read."""
@@ -92,40 +78,51 @@ class TokenPredictor:
         for one, is_masked in zip(inputs, has_mask, strict=True):
             check_can(self.pretrained, one.where, fills=is_masked)
         spelled = self.pretrained.speller.spell([one.text for one in inputs], with_masks=True)
-        masked = [one if is_masked else None for one, is_masked in zip(spelled, has_mask, strict=True)]
-        whole = [None if is_masked else one for one, is_masked in zip(spelled, has_mask, strict=True)]
-        fillings, scores = self._fill(masked), self.scores(whole)
+        fillings = self.filled(_only(spelled, has_mask))
+        scores = self.scores(_only(spelled, [not is_masked for is_masked in has_mask]))
         records = []
-        for number_, (one, is_masked) in enumerate(zip(inputs, has_mask, strict=True)):
-            found = (
-                {"masks": fillings[number_]}
-                if is_masked
-                else {"tokens": self._judged(one.text, spelled[number_], scores[number_])}
-            )
+        for at, (one, is_masked) in enumerate(zip(inputs, has_mask, strict=True)):
+            if is_masked:
+                found = {"masks": [self._choices(filled) for filled in fillings[at].values()]}
+            else:
+                found = {"tokens": self._judged(spelled[at], scores[at])}
             records.append({"text": one.text} | found)
         return records, []
 
-    def _fill(self, spelled: Sequence[Spelled | None]) -> dict[int, list[list[Record]]]:
-        """Text → fillings of each mask."""
-        found: dict[int, list[tuple[int, list[Record]]]] = {}
+    def _choices(self, filled: Filled) -> list[Record]:
+        piece = self.pretrained.speller.piece
+        return [
+            {"token": piece(choice), "id": int(choice), "probability": number(share)}
+            for choice, share in zip(*filled, strict=True)
+        ]
+
+    def filled(
+        self, spelled: Sequence[Spelled], uniforms: Sequence[np.ndarray] | None = None
+    ) -> list[dict[int, Filled]]:
+        """For each text, the position of each mask → the likeliest tokens [K] and their probabilities [K].
+
+        Args:
+          uniforms: for each text, a number in [0, 1) for each token [n]; then K is 1, and the token is drawn
+            as pre-training draws it.
+        """
+        found: list[dict[int, Filled]] = [{} for _ in spelled]
         for batch, ids_BL in self._batches(spelled):
-            is_mask_BL = self.mask_of(batch, spelled, ids_BL)
+            is_mask_BL = _rows_of(batch, [one.is_mask for one in spelled], ids_BL.shape)
             if not is_mask_BL.any():
                 continue
-            filled = self.networks.fill(ids_BL, is_mask_BL, self._num_fillings)
-            rows, columns = np.nonzero(is_mask_BL)
-            for mask, (row, column) in enumerate(zip(rows, columns, strict=True)):
-                choices = [
-                    {"token": self.pretrained.speller.piece(piece), "id": int(piece), "probability": number(share)}
-                    for piece, share in zip(filled.ids_MK[mask], filled.probabilities_MK[mask], strict=True)
-                ]
+            if uniforms is None:
+                filled = self.networks.fill(ids_BL, is_mask_BL, self._num_fillings)
+            else:
+                uniforms_BL = _rows_of(batch, uniforms, ids_BL.shape)
+                filled = self.networks.sample(ids_BL, is_mask_BL, uniforms_BL[is_mask_BL])
+            for mask, (row, column) in enumerate(np.argwhere(is_mask_BL).tolist()):
                 part = batch[row]
-                found.setdefault(part.text, []).append((part.start + column, choices))
-        return {text: [choices for _, choices in sorted(masks, key=lambda one: one[0])] for text, masks in found.items()}
+                found[part.text][part.start + column - 1] = Filled(*(side[mask] for side in filled))
+        return [dict(sorted(masks.items())) for masks in found]
 
-    def scores(self, spelled: Sequence[Spelled | None]) -> dict[int, np.ndarray]:
-        """Text → score [n] of each token: the probability that it was replaced, or its energy."""
-        found = {number: np.zeros(len(one.ids)) for number, one in enumerate(spelled) if one is not None}
+    def scores(self, spelled: Sequence[Spelled]) -> list[np.ndarray]:
+        """For each text, a number for each token [n]: the probability that it was replaced, or its energy."""
+        found = [np.zeros(len(one.ids)) for one in spelled]
         for batch, ids_BL in self._batches(spelled):
             logits_BL = np.float64(self.networks.logits(ids_BL))
             scores_BL = expit(logits_BL) if self.pretrained.row.logit_is_log_odds else logits_BL
@@ -133,29 +130,44 @@ class TokenPredictor:
                 found[part.text][part.start : part.stop] = scores_L[1 : 1 + part.stop - part.start]
         return found
 
-    def _batches(self, spelled: Sequence[Spelled | None]) -> Iterator[tuple[list[Part], np.ndarray]]:
-        empty = np.zeros(0, np.int32)
-        ids = [empty if one is None else one.ids for one in spelled]
-        kept = [Spelled(empty, empty, empty) if one is None else one for one in spelled]
-        return batches_of(parts_of(kept, self.pretrained.max_length), ids, self.pretrained, self._batch_size)
+    def _batches(self, spelled: Sequence[Spelled]) -> Iterator[tuple[list[Part], np.ndarray]]:
+        """(parts, their ids [B, L] with [CLS] and [SEP]), parts of similar length together, in few shapes."""
+        special = self.pretrained.tokenizer.special
+        parts = parts_of(spelled, self.pretrained.max_length)
+        ordered = sorted(parts, key=lambda part: part.stop - part.start)
+        for at in range(0, len(ordered), self._batch_size):
+            batch = ordered[at : at + self._batch_size]
+            longest = max(part.stop - part.start for part in batch)
+            ids_BL = np.full((self._batch_size, padded_length(2 + longest)), special.pad, np.int32)
+            for ids_L, part in zip(ids_BL, batch, strict=False):
+                row = [special.cls, *spelled[part.text].ids[part.start : part.stop], special.sep]
+                ids_L[: len(row)] = row
+            yield batch, ids_BL
 
-    def mask_of(
-        self, batch: Sequence[Part], spelled: Sequence[Spelled | None], ids_BL: np.ndarray
-    ) -> np.ndarray:
-        """Bool [B, L], where the rows of a batch have masks."""
-        is_mask_BL = np.zeros(ids_BL.shape, bool)
-        for is_mask_L, part in zip(is_mask_BL, batch, strict=False):
-            is_mask_L[1 : 1 + part.stop - part.start] = spelled[part.text].is_mask[part.start : part.stop]
-        return is_mask_BL
-
-    def _judged(self, text: str, spelled: Spelled, scores_n: np.ndarray) -> list[Record]:
+    def _judged(self, spelled: Spelled, scores_n: np.ndarray) -> list[Record]:
         is_probability = self.pretrained.row.logit_is_log_odds
         tokens = []
         for (start, end), piece, score in zip(spelled.offsets.tolist(), spelled.ids, scores_n, strict=True):
             token = {"token": self.pretrained.speller.piece(piece), "start": start, "end": end}
-            suspicious = {"is_suspicious": bool(score > SUSPICIOUS)} if is_probability else {}
-            tokens.append(token | {"replaced" if is_probability else "energy": number(score)} | suspicious)
+            token["replaced" if is_probability else "energy"] = number(score)
+            tokens.append(token | ({"is_suspicious": bool(score > SUSPICIOUS)} if is_probability else {}))
         return tokens
+
+
+def _only(spelled: Sequence[Spelled], is_wanted: Sequence[bool]) -> list[Spelled]:
+    """The texts, without the tokens of those that are not wanted."""
+    return [
+        one if wanted else Spelled(*(side[:0] for side in one))
+        for one, wanted in zip(spelled, is_wanted, strict=True)
+    ]
+
+
+def _rows_of(batch: Sequence[Part], of_texts: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """[B, L] of what belongs to the tokens [n] of each text; zeros elsewhere."""
+    rows_BL = np.zeros(shape, of_texts[0].dtype)
+    for row_L, part in zip(rows_BL, batch, strict=False):
+        row_L[1 : 1 + part.stop - part.start] = of_texts[part.text][part.start : part.stop]
+    return rows_BL
 
 
 def check_can(pretrained: Pretrained, where: str, *, fills: bool) -> None:
@@ -166,11 +178,15 @@ def check_can(pretrained: Pretrained, where: str, *, fills: bool) -> None:
     got, lacks, remedy = (
         (f"a text with {mask}", "generator that fills it in", "Leave it out to have the tokens judged")
         if fills
-        else (f"a text without {mask}", "discriminator that judges tokens", f"Put {mask} where it is to fill in")
+        else (
+            f"a text without {mask}",
+            "discriminator that judges tokens",
+            f"Put {mask} where it is to fill in",
+        )
     )
     raise ValueError(
-        f"{where}: got {got}, but {pretrained.name} ({title}) has no {lacks}. {remedy}, or give another --model; "
-        "of an export with two folders give the directory above them."
+        f"{where}: got {got}, but {pretrained.name} ({title}) has no {lacks}. {remedy}, or give "
+        "another --model; of an export with two folders give the directory above them."
     )
 
 

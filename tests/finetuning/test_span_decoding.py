@@ -206,9 +206,7 @@ def test_joint_outputs_by_hand():
         np.float32(0.75),
     )
     (answer,) = decode([CONTEXT], [part()], [output])
-    assert answer == Answer(
-        "lies on", -2.0, 0.75, [("lies on", -2.0), ("Paris", -2.5), (CONTEXT, -4.5)], 6
-    )
+    assert answer == Answer("lies on", -2.0, 0.75, [("lies on", -2.0), ("Paris", -2.5), (CONTEXT, -4.5)], 6)
 
 
 def test_the_best_span_and_the_lowest_null_score_of_all_windows_count():
