@@ -9,10 +9,12 @@ import jax
 import numpy as np
 
 from configs import debug
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.conversion.export_run import ExportOptions, export_run
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import find_row, make_objective
+from electra_jax.objectives.requirements import chunk_size_of
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 from support import tiny_run
@@ -46,10 +48,13 @@ def relative_model(**changes):
 
 def make_config(model, data, objective="electra", generator="model"):
     """A complete configuration with this config.model."""
-    config = debug.get_config("model=mcl" if objective == "mcl" else None).to_dict()
+    config = with_assumed_sizes(debug.get_config("model=mcl" if objective == "mcl" else None).to_dict())
     config["model"] = model
     config["objective"] |= {"name": objective, "generator": generator}
-    find_row(objective).adapt(config)
+    row = find_row(objective)
+    row.adapt(config)
+    if row.needs_chunks:
+        config["objective"]["vocab_chunk_size"] = chunk_size_of(model["vocab_size"])
     config["data"] |= {"datasets": [str(data / "corpus")], "sequence_length": LENGTH}
     return json.loads(json.dumps(config))  # as read from a file
 
