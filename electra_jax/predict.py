@@ -1,4 +1,4 @@
-"""Predict with a model: labels, numbers, tags, answers, fillings of [MASK], or which tokens look replaced.
+"""Predict labels, tags or answers, fill in [MASK], or judge tokens with a trained model.
 
     python -m electra_jax.predict --model=runs/trec6 --input=questions.txt > labels.jsonl
     python -m electra_jax.predict --model=runs/ner --input=test.conll --out=tagged.conll

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
       step: the checkpoint of a pre-training run; None: the newest.
 
     Raises:
-      FileNotFoundError: there is no model. ValueError: it has another form, or there are several.
+      FileNotFoundError: there is no model. ValueError: it has another form.
     """
     path = local_directory(place)
     if not path.is_dir():
@@ -65,13 +67,10 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
             "checkpoints. Leave it out."
         )
     models = [model.parent for model in sorted(path.glob(f"models/*/{MODEL_FILE}"))]
-    if is_saved_model(path) or len(models) == 1:
-        return load_model(path if is_saved_model(path) else models[0])
+    if is_saved_model(path):
+        return load_model(path)
     if models:
-        raise ValueError(
-            f"--model: got {place}, a fine-tuning of {len(models)} encoders, expected one of its models: "
-            f"{', '.join(map(str, models))}."
-        )
+        return load_model(best_model(models))
     if "config" in config:
         raise FileNotFoundError(
             f"--model: {place} is a fine-tuning that has no finished model yet, expected {EXPECTED}."
@@ -80,6 +79,17 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
         return _of_exported_task(path)
     _check_is_pretrained(place, path, config)
     return _of_export(place, path)
+
+
+def best_model(models: Sequence[Path]) -> Path:
+    """Of the models of a fine-tuning, one for each encoder, the one with the best first metric; a line on stderr
+    names it if there are several."""
+    metrics = {model: _read(model / MODEL_FILE)["metrics"] for model in models}
+    name = next(iter(metrics[models[0]]))
+    best = max(models, key=lambda model: metrics[model][name])
+    if len(models) > 1:
+        print(f"{best}: of {len(models)} models the best {name}, {metrics[best][name]:.3f}", file=sys.stderr)
+    return best
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`python -m electra_jax.predict` as a process: pipes, files, and the scores that fine-tuning reported."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.experiment import MODELS, Plan, finetune
 from electra_jax.predict import main
+from electra_jax.prediction.models import best_model
 from support.commands import run_module
 from support.paths import ROOT
 from support.tiny_task import make_encoder
@@ -166,18 +166,19 @@ def test_mistakes_are_told_before_anything_is_written(fine_tuned, run, tmp_path)
         assert message in str(stopped.value)
 
 
-def test_of_several_fine_tuned_models_one_is_to_be_named(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / "run" / MODELS / name).mkdir(parents=True)
-        (tmp_path / "run" / MODELS / name / "model.json").write_text("{}")
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"task": {}}}))
-    text = tmp_path / "a.txt"
-    text.write_text("x\n")
-    with pytest.raises(
-        SystemExit, match=r"a fine-tuning of 2 encoders, expected one of its models: .*one, .*two"
-    ):
-        main([f"--model={tmp_path / 'run'}", f"--input={text}"])
-    for name in ("one", "two"):
-        os.remove(tmp_path / "run" / MODELS / name / "model.json")
+def test_of_several_fine_tuned_models_the_best_is_taken(tmp_path, capsys):
+    models = [tmp_path / "run" / MODELS / name for name in ("one", "two", "three")]
+    for model, value in zip(models, (0.5, 0.75, 0.25), strict=True):
+        model.mkdir(parents=True)
+        metrics = {"span_f1": value, "tagging_accuracy": 1 - value}
+        (model / "model.json").write_text(json.dumps({"metrics": metrics}))
+    assert best_model(models) == models[1]
+    assert f"{models[1]}: of 3 models the best span_f1, 0.750" in capsys.readouterr().err
+    assert best_model(models[:1]) == models[0] and capsys.readouterr().err == ""
+
+
+def test_a_fine_tuning_without_a_finished_model_is_told_so(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"task": {}}}))
+    (tmp_path / "a.txt").write_text("x\n")
     with pytest.raises(SystemExit, match="has no finished model yet"):
-        main([f"--model={tmp_path / 'run'}", f"--input={text}"])
+        main([f"--model={tmp_path}", f"--input={tmp_path / 'a.txt'}"])
