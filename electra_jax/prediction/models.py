@@ -82,8 +82,8 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
 
 
 def best_model(models: Sequence[Path]) -> Path:
-    """Of the models of a fine-tuning, one for each encoder, the one with the best first metric; a line on stderr
-    names it if there are several."""
+    """Of the models of a fine-tuning, one for each encoder, the one with the best first metric; a line on
+    stderr names it if there are several."""
     metrics = {model: _read(model / MODEL_FILE)["metrics"] for model in models}
     name = next(iter(metrics[models[0]]))
     best = max(models, key=lambda model: metrics[model][name])
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_is_pretrained(place: str, path: Path, config: dict[str, Any]) -> None:
     if not config and not any((path / role).is_dir() for role in ROLES):
         raise FileNotFoundError(f"--model: {place} holds no model, expected {EXPECTED}.")
-    [architecture] = config.get("architectures") or [""]
+    architecture = next(iter(config.get("architectures") or []), "")
     if "For" in architecture and not architecture.endswith(("MaskedLM", "PreTraining", "Detection")):
         raise ValueError(
             f"--model: got {place}, a {architecture} without {FINETUNING_FILE}, expected an export of this "

@@ -72,8 +72,8 @@ def predict(options: Options) -> None:
       ValueError, OSError: a wrong flag, model or input; see `load` and `read_unlabelled`.
       FloatingPointError: the model's numbers are not finite.
     """
-    _check_out(options)
     find_format(options.input, options.input_format, tagging=False)  # errors of the path come first
+    _check_out(options)
     model = load(options.model, options.step)
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     batch_size = -(-options.batch_size // mesh.size) * mesh.size
@@ -106,6 +106,8 @@ def _check_out(options: Options) -> None:
 def _predictor(
     model: Any, options: Options, batch_size: int, mesh: jax.sharding.Mesh
 ) -> TaskPredictor | TokenPredictor | Demonstrator:
+    if options.demo and options.format == "tsv":
+        raise ValueError("--format: got tsv with --demo, expected jsonl, or none for people to read.")
     if isinstance(model, Pretrained):
         predictor = TokenPredictor(model, batch_size, options.top, mesh)
         return Demonstrator(predictor, options.seed) if options.demo else predictor
@@ -160,22 +162,21 @@ def _write_all(
     total: int | None,
 ) -> None:
     """Predict and write each group; what did not fit is told once."""
-    stream.write(text_of(None).encode())
-    done, told = 0, {}
-    is_shown = not (sys.stdin.isatty() and total is None and sys.stderr.isatty())
+    done = num_told = 0
+    # Records on a terminal are progress enough.
+    is_shown = stream is not sys.stdout.buffer or not sys.stdout.isatty()
     with make_progress(total, unit="input", is_shown=is_shown) as progress:
         progress.update(0)
         for group in groups:
             records, phrases = predictor.predict(group)
-            stream.write("".join(map(text_of, records)).encode())
+            header = "" if done else text_of(None)
+            stream.write((header + "".join(map(text_of, records))).encode())
             stream.flush()
             for phrase in phrases:
-                if not told:
-                    progress.note(done + len(group), "note:", {phrase: ""})
-                told[phrase] = told.get(phrase, 0) + 1
+                if not num_told:
+                    progress.note(done + len(group), phrase, {})
+                num_told += 1
             done += len(group)
             progress.update(done)
-    if sum(told.values()) > 1:
-        print(
-            f"Inputs did not fit in {sum(told.values())} groups; the first is noted above.", file=sys.stderr
-        )
+    if num_told > 1:
+        print(f"The same holds for {num_told - 1} later groups of inputs.", file=sys.stderr)
