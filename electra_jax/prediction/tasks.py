@@ -42,7 +42,7 @@ class TaskPredictor:
         self._labels = tuple(saved.description["labels"])
         self._encoder, self._tokenizer = saved.encoder, saved.tokenizer
         self._batch_size, self._mesh = batch_size, mesh
-        self._type = make_task_type(self._task, self._labels)
+        self._type = make_task_type(self._task | {"metrics": ()}, self._labels)  # nothing is scored
         self.kind = self._type.name
         model = TaskModel(
             saved.encoder,
