@@ -72,6 +72,14 @@ MAY_IMPORT = {
         "electra_jax.huggingface",
         "electra_jax.runs",
     ),
+    "electra_jax.prediction": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.huggingface",
+        "electra_jax.runs",
+    ),
     "electra_jax.benchmarks": (
         *METHODS,
         *DATA,
