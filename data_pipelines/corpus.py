@@ -7,8 +7,11 @@
 
 The same text and settings give the same rows with any number of processes. The directory appears complete or
 not at all, and holds a copy of its tokenizer. To resume an interrupted build, give the same command again:
-finished files are kept in DIR.partial until then. Documents of more than a million characters are cut at
-white space first; the pieces count as documents, and all pieces of a document are in the same split.
+finished files are kept in DIR.partial until then.
+
+In .txt files a blank line ends a document, or what --document_separator names; elsewhere a record is a
+document. Documents of more than a million characters are cut at white space first; the pieces count as
+documents, and all pieces of a document are in the same split.
 
 The workers of an Apache Beam runner build a corpus that is too large for one machine, with the same rows
 (data_pipelines/beam_runner.py):
@@ -24,7 +27,7 @@ from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.corpus_builder import build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport
+from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.packing import PACKERS
 from data_pipelines.preview import preview_lines
@@ -59,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, "(default %(default)s)"
-    add("--train", nargs="+", required=True, metavar="SRC", help=SOURCES_HELP)
+    add("--train", nargs="+", required=True, metavar="SRC", help=f"{SOURCES_HELP}; see --document_separator")
     add("--validation", nargs="+", default=(), metavar="SRC", help="held-out documents, as --train")
     add(
         "--validation_fraction",
@@ -95,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         "--text_field",
         default=CorpusSettings.text_field,
         help=f"field of JSONL, Parquet and TFDS documents {default}",
+    )
+    add(
+        "--document_separator",
+        choices=DOCUMENT_SEPARATORS,
+        default=CorpusSettings.document_separator,
+        help=f"what ends a document of a .txt file {default}",
     )
     add(
         "--on_invalid_utf8",
