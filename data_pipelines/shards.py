@@ -87,7 +87,11 @@ def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: R
       directory: where the files go.
     """
     pieces = read_pieces(
-        group.sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8, report=report
+        group.sources,
+        text_field=settings.text_field,
+        on_invalid_utf8=settings.on_invalid_utf8,
+        document_separator=settings.document_separator,
+        report=report,
     )
     if settings.validation_fraction:
         divided = _divide(pieces, settings.validation_fraction)
