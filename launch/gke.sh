@@ -16,7 +16,7 @@ xpk`), in a cluster that `xpk cluster create` made.
     on="--cluster=my-cluster --workload=base --project=my-project --zone=us-west4-a"
     bash launch/gke.sh create $on --tpu_type=v5litepod-16 --mount=gs://my-bucket:/data -- \
         --config=configs/electra.py:size=base --config.data.datasets=/data/corpus --workdir=/data/runs/base \
-        --distributed
+        --config.model.dtype=bfloat16 --config.train.layers=scanned --distributed
     bash launch/gke.sh status $on
     bash launch/gke.sh stop $on      # it saves, and is deleted; the same `create` again resumes it
 

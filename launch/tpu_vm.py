@@ -1,7 +1,8 @@
 """Pre-train on a Cloud TPU VM from your own machine:
 
     tpu="--name=small --zone=us-west4-a --project=my-project"
-    run="--config=configs/electra.py:size=small --workdir=bucket/runs/small --distributed"
+    plan="--config.model.dtype=bfloat16 --config.train.layers=scanned"   # as `electra_jax.plan` plans
+    run="--config=configs/electra.py:size=small $plan --workdir=bucket/runs/small --distributed"
 
     python launch/tpu_vm.py babysit $tpu --type=v5litepod-16 --spot --bucket=my-bucket \\
         --delete_when_done -- $run
