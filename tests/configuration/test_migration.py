@@ -9,6 +9,7 @@ import pytest
 from configs import continued
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import (
+    DEFAULTS_OF_LATER_FINETUNING_KEYS,
     DEFAULTS_OF_LATER_KEYS,
     upgrade_config,
     upgrade_datasets,
@@ -16,6 +17,7 @@ from electra_jax.configuration.migration import (
     with_tuples,
 )
 from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.models.config import make_encoder_config, make_pretraining_config
 from electra_jax.runs.directory import check_run_directory
 from electra_jax.runs.trained import read_description
@@ -50,7 +52,7 @@ def todays_run(name):
     for key in GIVEN:
         section, _, leaf = key.partition(".")
         config[section][leaf] = with_tuples(old[section][leaf])
-    return config
+    return with_assumed_sizes(config)  # which are those of the datasets that they had
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -71,8 +73,11 @@ def test_an_old_run_resumes_and_is_continued(name, tmp_path):
     ):
         check_run_directory(tmp_path, same | {"config": other})
     config = continued.get_config(f"run={tmp_path}").to_dict()
-    assert config == todays_run(name) | {
-        "checkpoint": todays_run(name)["checkpoint"] | {"init_from": str(tmp_path)}
+    todays = todays_run(name)
+    assert config == todays | {
+        "checkpoint": todays["checkpoint"] | {"init_from": str(tmp_path)},
+        "data": todays["data"] | {"sequence_length": 0},
+        "assumed": {"vocab_size": 1024, "sequence_length": 64},
     }
     resolve(config)
     assert read_description(tmp_path)["data"] == same["data"]
@@ -91,7 +96,20 @@ def test_upgrading_changes_no_argument_and_is_done_once_and_for_all():
     before = copy.deepcopy(old)
     upgraded = upgrade_config(old)
     assert old == before != upgraded and upgrade_config(upgraded) == upgraded
-    assert upgrade_config({"task": {}, "train": {}}) == {"task": {}, "train": {}}  # of fine-tuning
+
+
+def test_an_old_finetuning_resumes_with_what_held_before(tmp_path):
+    new = load_config("configs/finetune.py:task=local").to_dict()
+    old = copy.deepcopy(new)
+    for key in DEFAULTS_OF_LATER_FINETUNING_KEYS:
+        section, _, name = key.partition(".")
+        del old[section][name]
+    before = copy.deepcopy(old)
+    assert upgrade_config(old) == new != old == before
+    (tmp_path / "config.json").write_text(json.dumps({"config": old}), encoding="utf-8")
+    check_run_directory(tmp_path, {"config": new})
+    with pytest.raises(ValueError, match=r"config\.train\.keep: the run has 'last', you gave 'best'"):
+        check_run_directory(tmp_path, {"config": new | {"train": new["train"] | {"keep": "best"}}})
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -9,12 +9,13 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
 from electra_jax.planning.chips import plan_devices
 from electra_jax.planning.collectives import Collective
-from electra_jax.planning.compiled import CompiledStep, Memory
+from electra_jax.planning.compiled import CompiledStep
 from electra_jax.planning.estimate import FIXED_SECONDS, Assumptions, Work, estimate
 from electra_jax.planning.network import LATENCY, LATENCY_BETWEEN, Range, network_seconds
 from electra_jax.planning.report import report_lines
 from electra_jax.planning.stages import StagePlan
 from electra_jax.planning.utilization import BFLOAT16, Utilization, read_utilization, utilization_of
+from electra_jax.training.step_memory import Memory
 from support.paths import ROOT
 from support.tiny import LENGTH
 from support.training_steps import config

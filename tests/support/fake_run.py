@@ -13,6 +13,7 @@ class FakeRun:
 
     probe = None  # a method in runs that have one
     peak_flops = None
+    progress = False  # shown on stderr
 
     def __init__(self, workdir):
         self.workdir, self.saved, self.evaluated = workdir, [], []
@@ -28,7 +29,7 @@ class FakeRun:
             MetricWriters(
                 self.workdir,
                 tensorboard=False,
-                progress=False,
+                progress=self.progress,
                 total_steps=intervals.num_steps,
                 start_step=state.step,
             ) as writers,
