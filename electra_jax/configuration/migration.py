@@ -71,6 +71,12 @@ def upgrade_datasets(entries: list[dict[str, Any]], config: dict[str, Any]) -> l
     ]
 
 
+def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl without eval/unigram_entropy, the entropy of the evaluation's own tokens. It was
+    taken for the loss of a model that only counts tokens, and is lower than that."""
+    return {key: value for key, value in row.items() if key != "eval/unigram_entropy"}
+
+
 def with_tuples(value: Any) -> Any:
     """The same with a tuple for every list: JSON knows lists alone, recipes and the command line tuples."""
     if isinstance(value, dict):

@@ -24,7 +24,7 @@ from electra_jax.objectives.registry import find_row, has_generator
 METRICS = {
     "heldout_mlm_loss": "masked language modelling loss, nats",
     "heldout_mlm_accuracy": "masked token accuracy",
-    "heldout_unigram_entropy": "loss of a model that only counts tokens, nats",
+    "heldout_unigram_cross_entropy": "masked language modelling loss of counting the training tokens, nats",
     "heldout_rtd_auc": "replaced token detection AUC",
     "heldout_rtd_loss": "replaced token detection loss",
     "heldout_replaced_rate": "fraction of tokens replaced",

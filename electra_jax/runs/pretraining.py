@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
+from data_pipelines.token_counts import mixture_counts
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.resolve import ResolvedConfig, resolve
@@ -20,6 +22,8 @@ from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.corruption import never_masked
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
 from electra_jax.runs.directory import is_complete
@@ -40,6 +44,7 @@ from electra_jax.training.metrics import Metrics
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, dtype_note, make_program
 from electra_jax.training.state import TrainState, abstract_params, start_from
+from electra_jax.training.unigram import unigram_log_probabilities
 from electra_jax.training.writers import MetricWriters
 
 
@@ -50,6 +55,7 @@ class PreparedStage(NamedTuple):
     program: Program
     batches: Loader
     held_out_batches: EvaluationLoader
+    unigram: np.ndarray | None = None  # log-probabilities of the ids in its training text (main process)
 
 
 def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
@@ -179,7 +185,18 @@ def _train_from(
         )
         for stage in stages:
             if start < stage.inputs.end or stage is stages[-1]:
-                state = train_stage(state, stage, services)
+                unigram = unigram_of(stage.inputs, workdir)
+                state = train_stage(state, stage._replace(unigram=unigram), services)
+
+
+def unigram_of(stage: StageInputs, workdir: Path) -> np.ndarray | None:
+    """Log-probabilities of the ids in a stage's training text, on the main process, which writes metrics."""
+    if not is_main_process():
+        return None
+    special = SpecialTokens.from_ids(stage.mixture.special)
+    return unigram_log_probabilities(
+        mixture_counts(stage.mixture, workdir), never_masked(stage.config["objective"]["masking"], special)
+    )
 
 
 def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) -> TrainState:
@@ -192,7 +209,9 @@ def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) 
         train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
         computation = StageComputation(
             train_step,
-            lambda params: evaluate(program.evaluation_step, params, held_out_batches, services.stop.check),
+            lambda params: evaluate(
+                program.evaluation_step, params, held_out_batches, services.stop.check, stage.unigram
+            ),
             program.schedule,
             stage.inputs.flops_per_token,
         )

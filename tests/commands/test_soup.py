@@ -179,7 +179,7 @@ REFUSED = {
     ),
     "a score that ranks nothing": (
         ["a", "b"],
-        {"score": "heldout_unigram_entropy"},
+        {"score": "heldout_unigram_cross_entropy"},
         ValueError,
         "--score: got 'heldout_uni",
     ),
