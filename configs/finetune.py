@@ -43,7 +43,7 @@ TASKS = {
     "trec47": ("sample:trec", ("accuracy",), 3, "classification"),
     "local": ("", ("accuracy",), 3, "classification"),
     "local_regression": ("", ("pearson", "spearman"), 3, "regression"),
-    "local_tagging": ("", ("tagging_accuracy",), 3, "tagging"),
+    "local_tagging": ("", (), 3, "tagging"),
     "squad1": ("squad/v1.1", ("exact_match", "f1"), 2, "question_answering"),
     "squad2": ("squad/v2.0", ("best_exact_match", "best_f1", "exact_match", "f1"), 2, "question_answering"),
     "local_squad": ("", ("exact_match", "f1"), 2, "question_answering"),
@@ -90,6 +90,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # train_language the same, or "all" for all languages.
         "language": "",
         "train_language": "en",
+        # The first chooses the best model. (): of tagging span_f1 and tagging_accuracy if the tags are BIO or
+        # BIOES, else tagging_accuracy; of other tasks those of their `local` recipe.
         "metrics": (),
         "max_length": 128,
         "max_train_examples": 0,  # chosen at random, always the same; 0: all
@@ -126,7 +128,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     # Scale-invariant fine-tuning. vat_lambda is the weight of its penalty; 0: without it.
     "sift": {"vat_lambda": 0.0, "learning_rate": 1e-4, "init_perturbation": 1e-2},
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-    "train": {"num_epochs": 3, "batch_size": 32},
+    "train": {
+        "num_epochs": 3,
+        "batch_size": 32,
+        # Scores on the validation split are shown after every so many steps; 0: after every epoch.
+        "validate_every": 0,
+        # Which model a run ends with: "last", as in the papers, or "best", the one with the best score on the
+        # validation split, by the first of task.metrics. A split called test never chooses.
+        "keep": "last",
+    },
     "log": {"progress": True},
 }
 

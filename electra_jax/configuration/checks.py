@@ -86,6 +86,8 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "train.num_steps": (COUNT, 1000),
     "train.num_epochs": (COUNT, 3),
     "train.batch_size": (COUNT, 32),
+    "train.validate_every": (Allowed(COUNT_OR_NONE.accepts, "0 (after every epoch) or a number of steps"), 0),
+    "train.keep": (one_of(("last", "best")), "last"),
     "train.num_microbatches": (COUNT, 1),
     "train.gradient_dtype": (one_of(DTYPES), "float32"),
     "train.ema_decay": (

@@ -1,15 +1,17 @@
-"""Peak, memory and bandwidth of TPUs and GPUs: the one table for plans and for model-FLOP utilisation.
+"""Peaks, memory and bandwidth of TPUs and GPUs: the one table for plans and for model-FLOP utilisation.
 
 Figures are those of one JAX device, which is one chip except on TPU7x, where it is half of one. Sources, read
 on 2026-11-28:
 
 TPUs: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}. Usable memory: what libtpu 0.0.52 states when it
-refuses a program.
+refuses a program. A float32 product at the highest precision, the only one used here (models/layers.py), is
+six bfloat16 products on a TPU (BF16_BF16_F32_X6 in docs.jax.dev).
 
 GPUs: NVIDIA's data sheets (A100, H100, H200, HGX B200, L4, L40S), and its white paper on Ada for the RTX
 4090, which is half as fast with float32 sums, which XLA uses, as with float16 sums. Peaks are without
-sparsity. Memory is what CUDA reports: XLA's target configurations for A100, H100 and B200, and messages of
-PyTorch about full memory for the others.
+sparsity; float32's is that of the CUDA cores, since the highest precision excludes TF32. Memory is what CUDA
+reports: XLA's target configurations for A100, H100 and B200, and messages of PyTorch about full memory for
+the others.
 """
 
 from typing import NamedTuple
@@ -21,6 +23,7 @@ class Chip(NamedTuple):
     """What one device can do."""
 
     peak_flops: float  # of dense bfloat16 matrix products, FLOPs a second
+    peak_flops_float32: float  # of float32 products at the highest precision
     # Bytes that a program can use; None: not checked. TPU: as its compiler states when it refuses a program.
     # GPU: nine tenths of the memory, since the CUDA context and fragmentation take the rest.
     memory: int | None
@@ -28,27 +31,50 @@ class Chip(NamedTuple):
     device_kinds: tuple[str, ...]  # what JAX calls it: `device_kind` of a jax.Device
     devices_per_chip: int = 1  # clouds sell chips
 
+    def peak_of(self, dtype: str) -> float:
+        """FLOPs a second of matrix products in `dtype`: "bfloat16" or "float32"."""
+        return {"bfloat16": self.peak_flops, "float32": self.peak_flops_float32}[dtype]
 
-def _gpu(peak_flops: float, memory: int, bandwidth: float, *device_kinds: str) -> Chip:
-    return Chip(peak_flops, int(0.9 * memory), bandwidth, device_kinds)
+
+def _tpu(peak_flops: float, memory_gib: float, bandwidth: float, *device_kinds: str, **more) -> Chip:
+    return Chip(peak_flops, peak_flops / 6, int(memory_gib * GIB), bandwidth, device_kinds, **more)
+
+
+def _gpu(peaks: tuple[float, float], memory: int, bandwidth: float, *device_kinds: str) -> Chip:
+    return Chip(*peaks, int(0.9 * memory), bandwidth, device_kinds)
 
 
 CHIPS = {
-    "v4": Chip(275e12, int(30.75 * GIB), 1.2e12, ("TPU v4",)),
-    "v5e": Chip(197e12, int(15.75 * GIB), 0.819e12, ("TPU v5 lite", "TPU v5e")),
-    "v5p": Chip(459e12, int(95.73 * GIB), 2.765e12, ("TPU v5", "TPU v5p")),
-    "v6e": Chip(918e12, int(31.24 * GIB), 1.638e12, ("TPU v6 lite", "TPU v6e")),
-    "tpu7x": Chip(2307e12 / 2, int(94.74 * GIB), 7.38e12 / 2, ("TPU7x",), devices_per_chip=2),
-    "a100-40": _gpu(312e12, 42331013120, 1.555e12, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
-    "a100-80": _gpu(312e12, 85100068864, 2.039e12, "NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
-    "h100": _gpu(989e12, 84978434048, 3.35e12, "NVIDIA H100 80GB HBM3"),
-    "h200": _gpu(989e12, int(139.8 * GIB), 4.8e12, "NVIDIA H200", "NVIDIA H200 141GB HBM3e"),
-    "b200": _gpu(2250e12, 191514411008, 7.7e12, "NVIDIA B200"),
-    "l4": _gpu(121e12, int(22.03 * GIB), 0.3e12, "NVIDIA L4"),
-    "l40s": _gpu(362e12, int(44.4 * GIB), 0.864e12, "NVIDIA L40S"),
-    "rtx4090": _gpu(165.2e12, int(23.64 * GIB), 1.008e12, "NVIDIA GeForce RTX 4090"),
-    "cpu": Chip(1e11, None, 2e10, ()),  # an assumption, for trying things out
+    "v4": _tpu(275e12, 30.75, 1.2e12, "TPU v4"),
+    "v5e": _tpu(197e12, 15.75, 0.819e12, "TPU v5 lite", "TPU v5e"),
+    "v5p": _tpu(459e12, 95.73, 2.765e12, "TPU v5", "TPU v5p"),
+    "v6e": _tpu(918e12, 31.24, 1.638e12, "TPU v6 lite", "TPU v6e"),
+    "tpu7x": _tpu(2307e12 / 2, 94.74, 7.38e12 / 2, "TPU7x", devices_per_chip=2),
+    "a100-40": _gpu(
+        (312e12, 19.5e12), 42331013120, 1.555e12, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"
+    ),
+    "a100-80": _gpu(
+        (312e12, 19.5e12), 85100068864, 2.039e12, "NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"
+    ),
+    "h100": _gpu((989e12, 67e12), 84978434048, 3.35e12, "NVIDIA H100 80GB HBM3"),
+    "h200": _gpu((989e12, 67e12), int(139.8 * GIB), 4.8e12, "NVIDIA H200", "NVIDIA H200 141GB HBM3e"),
+    "b200": _gpu((2250e12, 80e12), 191514411008, 7.7e12, "NVIDIA B200"),
+    "l4": _gpu((121e12, 30.3e12), int(22.03 * GIB), 0.3e12, "NVIDIA L4"),
+    "l40s": _gpu((362e12, 91.6e12), int(44.4 * GIB), 0.864e12, "NVIDIA L40S"),
+    "rtx4090": _gpu((165.2e12, 82.6e12), int(23.64 * GIB), 1.008e12, "NVIDIA GeForce RTX 4090"),
+    "cpu": Chip(1e11, 1e11, None, 2e10, ()),  # an assumption, for trying things out
 }
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """FLOPs a second of matrix products on one device; None: it is not in the table.
+
+    Args:
+      device_kind: what JAX calls the device.
+      dtype: "bfloat16", or "float32" at the highest precision: config.model.dtype.
+    """
+    chip = chip_of(device_kind)
+    return None if chip is None else chip.peak_of(dtype)
 
 
 def chip_of(device_kind: str) -> Chip | None:

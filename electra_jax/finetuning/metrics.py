@@ -82,6 +82,14 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
+SPAN_TAGS = ("B-", "I-", "E-", "S-")  # how tags of spans begin; "O" is outside of any
+# Task type → the metrics that it can have. Those of questions depend on the questions (squad_metrics.py).
+METRICS_OF: dict[str, tuple[str, ...]] = {
+    "classification": tuple(name for name, metric in METRICS.items() if not metric.is_tagging),
+    "regression": ("pearson", "spearman"),
+    "tagging": tuple(name for name, metric in METRICS.items() if metric.is_tagging),
+}
+
 # File of a submission → form of the predictions in its second column (nyu-mll/GLUE-baselines, src/main.py).
 GLUE_FILES: dict[str, str] = {
     "CoLA.tsv": "index",
@@ -96,6 +104,37 @@ GLUE_FILES: dict[str, str] = {
     "QNLI.tsv": "name",
     "RTE.tsv": "name",
 }
+
+
+def default_metrics(kind: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of a task whose config.task.metrics is (), the deciding one first.
+
+    Tags of spans (BIO, BIOES) have span_f1 and tagging_accuracy; most words are outside of any span, so that
+    the latter alone is high for a model that finds none. Other tags have tagging_accuracy.
+
+    Args:
+      kind: the task type.
+      labels: names of the classes or tags.
+    """
+    if kind == "tagging":
+        spans = any(tag != "O" for tag in labels) and not _other_tags(labels)
+        return ("span_f1", "tagging_accuracy") if spans else ("tagging_accuracy",)
+    return {
+        "classification": ("accuracy",),
+        "regression": ("pearson", "spearman"),
+        "question_answering": ("exact_match", "f1"),
+    }[kind]
+
+
+def check_metric_names(kind: str, names: Sequence[str]) -> None:
+    """Raises ValueError for a name in config.task.metrics that tasks of this type do not have."""
+    known = METRICS_OF.get(kind)
+    unknown = [name for name in names if known is not None and name not in known]
+    if unknown:
+        raise ValueError(
+            f"config.task.metrics: got {', '.join(unknown)}, expected some of {', '.join(known)} for {kind}, "
+            f"such as --config.task.metrics={','.join(known[:2])}."
+        )
 
 
 def score(
@@ -142,10 +181,14 @@ def _sides(
             )
     if not metric.reads_names:
         return labels, predictions
-    others = [tag for tag in label_names if tag != "O" and not tag.startswith(("B-", "I-", "E-", "S-"))]
-    if others:
+    if others := _other_tags(label_names):
         raise ValueError(f"{name}: expected tags O, B-…, I-…, E-… or S-…, got {', '.join(others)}.")
     return _names(labels, label_names), _names(predictions, label_names)
+
+
+def _other_tags(label_names: Sequence[str]) -> list[str]:
+    """The tags that are not of spans."""
+    return [tag for tag in label_names if tag != "O" and not tag.startswith(SPAN_TAGS)]
 
 
 def _names(sentences: Sequence[Sequence[int]], label_names: tuple[str, ...]) -> list[list[str]]:

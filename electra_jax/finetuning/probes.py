@@ -112,7 +112,7 @@ class Probe:
             name: self._task_type.encode(self._tokenizer, examples, task["max_length"])[0]
             for name, examples in self._examples.items()
         }
-        self._metrics, self._batch_size = task["metrics"], batch_size
+        self._metrics, self._batch_size = self._task_type.metrics, batch_size
         if self._task_type.name == "classification":
             train = self._examples["train"]
             if len({example.label for example in train}) < 2:

@@ -14,7 +14,7 @@ from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.labels import NO_TAG, UNKNOWN
 from data_pipelines.tasks.windows import encode_questions
 from data_pipelines.tokenizers.load import Tokenizer
-from electra_jax.finetuning.metrics import score
+from electra_jax.finetuning.metrics import check_metric_names, default_metrics, score
 from electra_jax.finetuning.span_decoding import decode
 from electra_jax.finetuning.span_heads import can_answer, span_loss
 from electra_jax.finetuning.squad_metrics import squad_score
@@ -27,6 +27,7 @@ class TaskType(NamedTuple):
     """The functions of one task, made by `make_task_type`."""
 
     name: str
+    metrics: tuple[str, ...]  # config.task.metrics or their defaults; the first decides which model is best
     num_outputs: int
     # (tokenizer, examples, maximum row length) → rows, and phrases that tell what did not fit
     encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, list[str]]]
@@ -52,10 +53,13 @@ def make_task_type(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
       labels: names of the classes or tags; () in other tasks.
 
     Raises:
-      ValueError: an unknown config.task.kind.
+      ValueError: an unknown config.task.kind, or a metric that such tasks do not have.
     """
-    if task["kind"] not in TASK_TYPES:
-        raise ValueError(f"config.task.kind: got {task['kind']!r}, expected one of {', '.join(TASK_TYPES)}.")
+    kind = task["kind"]
+    if kind not in TASK_TYPES:
+        raise ValueError(f"config.task.kind: got {kind!r}, expected one of {', '.join(TASK_TYPES)}.")
+    check_metric_names(kind, task["metrics"])
+    task = task | {"metrics": tuple(task["metrics"]) or default_metrics(kind, labels)}
     return TASK_TYPES[task["kind"]](task, labels)
 
 
@@ -68,6 +72,7 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
 
     return TaskType(
         "classification",
+        task["metrics"],
         len(labels),
         _encode,
         make_labels,
@@ -92,6 +97,7 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
 
     return TaskType(
         "regression",
+        task["metrics"],
         1,
         _encode,
         make_labels,
@@ -132,6 +138,7 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
 
     return TaskType(
         "tagging",
+        task["metrics"],
         len(labels),
         _encode,
         make_labels,
@@ -188,6 +195,7 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskTy
 
     return TaskType(
         "question_answering",
+        task["metrics"],
         2,
         encode,
         make_labels,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from electra_jax.distributed.processes import exchange
-from electra_jax.training.progress import make_progress
+from electra_jax.training.progress import RunProgress
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -71,7 +71,7 @@ class MetricWriters:
         path = run_dir / METRICS_FILE
         _remove_rows_after(path, start_step)
         self._tensorboard = _open_tensorboard(run_dir / "tensorboard", start_step) if tensorboard else None
-        self._progress = make_progress(sys.stderr, start_step, total_steps) if progress else None
+        self._progress = RunProgress(sys.stderr, start_step, total_steps) if progress else None
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, scalars: Mapping[str, float], prefix: str = "") -> None:
@@ -103,6 +103,11 @@ class MetricWriters:
                     self._tensorboard.add_scalar(name, value, step)
         if self._progress is not None:
             self._progress.show(step, scalars)
+
+    def show(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Show the mean so far of a logging window that is not full. Nothing is written to a file."""
+        if self._progress is not None:
+            self._progress.show(step, scalars, always=True)
 
     def has_row(self, step: int, prefix: str = "") -> bool:
         """Whether the file had this row when it was opened: its metrics need not be computed again."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from electra_jax.distributed.chips import CHIPS, GIB, chip_of
+from electra_jax.distributed.chips import CHIPS, GIB, chip_of, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,12 @@ def test_figures_are_those_of_one_jax_device():
 def test_no_two_chips_share_a_name_of_jax():
     kinds = [kind for chip in CHIPS.values() for kind in chip.device_kinds]
     assert len(kinds) == len(set(kinds)) == len({kind.casefold() for kind in kinds})
+
+
+def test_the_peak_of_a_device_is_that_of_the_dtype():
+    # True float32, without TF32, on GPUs; six bfloat16 products on TPUs.
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "float32") == 19.5e12
+    assert peak_flops("TPU v5 lite", "float32") == pytest.approx(197e12 / 6)
+    assert peak_flops("TPU v3", "bfloat16") is None and peak_flops("cpu", "float32") is None
+    assert all(chip.peak_flops_float32 <= chip.peak_flops for chip in CHIPS.values())

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from electra_jax.training import progress, writers
+from data_pipelines import progress
+from electra_jax.training import writers
 from electra_jax.training.writers import MetricWriters, read_metrics
 
 
