@@ -43,6 +43,9 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
         section, _, name = key.rpartition(".")
         if not section or section in config:
             (config[section] if section else config).setdefault(name, copy.deepcopy(value))
+    if "log" in config:  # which had a switch for the only tracker
+        used = ["tensorboard"] if config["log"].pop("tensorboard", False) else []
+        config["log"].setdefault("trackers", used)
     if "model" in config:
         config["model"] = upgrade_encoder(config["model"])
     if "objective" in config:  # which had the keys of all objectives

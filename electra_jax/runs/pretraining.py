@@ -44,6 +44,9 @@ from electra_jax.training.metrics import Metrics
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, dtype_note, make_program
 from electra_jax.training.state import TrainState, abstract_params, start_from
+from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
+from electra_jax.training.trackers.choose import find_trackers
+from electra_jax.training.trackers.interface import TrackedRun
 from electra_jax.training.unigram import unigram_log_probabilities
 from electra_jax.training.writers import MetricWriters
 
@@ -78,6 +81,8 @@ def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
 
 def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:
     workdir = run.path
+    if is_main_process():
+        find_trackers(resolved.values["log"]["trackers"])  # so that a wrong one is an error before all work
     inputs = open_inputs(resolved, workdir)
     if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
         check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
@@ -167,10 +172,10 @@ def _train_from(
     state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
-        tensorboard=config["log"]["tensorboard"],
         progress=config["log"]["progress"],
         total_steps=config["train"]["num_steps"],
         start_step=start,
+        trackers=_trackers(run, config, start),
         is_writer=is_main_process(),
     )
     with writers, report_nonfinite(workdir):
@@ -187,6 +192,14 @@ def _train_from(
             if start < stage.inputs.end or stage is stages[-1]:
                 unigram = unigram_of(stage.inputs, workdir)
                 state = train_stage(state, stage._replace(unigram=unigram), services)
+
+
+def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
+    """Those of config.log.trackers, on the main process."""
+    if not is_main_process():
+        return []
+    name = run.name.rstrip("/").rpartition("/")[2]
+    return open_trackers(config["log"]["trackers"], TrackedRun(run.path, name, config, start))
 
 
 def unigram_of(stage: StageInputs, workdir: Path) -> np.ndarray | None:

@@ -27,7 +27,6 @@ class FakeRun:
         with (
             MetricWriters(
                 self.workdir,
-                tensorboard=False,
                 progress=False,
                 total_steps=intervals.num_steps,
                 start_step=state.step,
