@@ -1,12 +1,14 @@
 """Packaging of electra_jax. Dependencies are lower bounds; `launch/constraints.txt` has the exact versions
 that the scripts install and the tests ran with."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 FORMATS = ["pyarrow>=18", "zstandard>=0.22"]  # Parquet and zstd inputs
 FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]  # scores and probes
 PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
-TRACK = ["tensorboardX>=2.6"]
+TRACK = ["tensorboardX>=2.6", "wandb>=0.31"]
 HF = ["torch>=2.6", "transformers>=4.57"]  # to verify exports, and to read PyTorch's own files
 TEST = ["pytest>=8.0", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff>=0.6"]
 
@@ -16,13 +18,32 @@ setup(
     description=(
         "Pre-train text encoders by replaced token detection (ELECTRA) in JAX and Flax, on CPU, GPU or TPU."
     ),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The electra_jax authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+    ],
     packages=[
         *find_packages(include=["electra_jax", "electra_jax.*", "data_pipelines", "data_pipelines.*"]),
         "electra_jax.recipes",
     ],
     # The recipes go with the package, but not as a top-level package named "configs".
     package_dir={"electra_jax.recipes": "configs"},
-    package_data={"electra_jax.recipes": ["*.json"]},
+    package_data={
+        "electra_jax.recipes": ["*.json"],  # prices.json, which `plan` reads
+        "electra_jax.benchmarks.accelerator": ["*.json"],  # losses that a device is compared with
+    },
+    entry_points={"console_scripts": ["electra-jax = electra_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

@@ -13,8 +13,12 @@ SHARED: dict[str, dict[str, Any]] = {
     # The two encoders (models/config.py checks the values). A recipe adds type_vocab_size,
     # layer_norm_epsilon, and the sub-sections generator and discriminator with the shape of each encoder.
     "model": {
-        "vocab_size": REQUIRED,  # a dataset with a smaller vocabulary fits, too
+        # Rows of the embeddings. 0: as many as the datasets' tokenizer needs, which for SentencePiece is a
+        # multiple of 128, so that a mesh can divide them. More are allowed, and never used.
+        "vocab_size": 0,
         "embedding_size": REQUIRED,
+        # Rows of the position table, at least the row length of every stage. It does not follow the data: a
+        # model trained on rows of 128 can be trained further on rows of 512.
         "max_position_embeddings": 512,
         "hidden_dropout": 0.1,
         "attention_dropout": 0.1,
@@ -41,7 +45,8 @@ SHARED: dict[str, dict[str, Any]] = {
         "masking": "uniform",
         "temperature": 1.0,  # of the generator's samples
         # Vocabulary entries per chunk in losses over the vocabulary. 0, all at once, is faster as long as the
-        # logits [rows, masked positions, vocabulary] fit in memory.
+        # logits [rows, masked positions, vocabulary] fit in memory. With objectives that predict every
+        # position (all_tokens_mlm, electric) 0 means a quarter of the vocabulary, at most 2,048.
         "vocab_chunk_size": 0,
         "gen_weight": 1.0,  # of the generator's loss
         # What replaces tokens: "model", or for electra, electra_15 and deberta_v3 a fixed distribution,
@@ -53,10 +58,13 @@ SHARED: dict[str, dict[str, Any]] = {
         # prepared in the run directory: enough to see a recipe run, far too little text to train it.
         "datasets": ("sample:wikitext2",),
         "weights": (1.0,),  # share of the examples that come from each dataset
-        "sequence_length": REQUIRED,
+        "sequence_length": 0,  # ids in a row; 0: as many as the rows of the datasets have
         "seed": 0,
         "prefetch": 2,  # batches
     },
+    # What stands for the zeros of model.vocab_size and data.sequence_length where no dataset is read: `plan`,
+    # `benchmark` and `convert import`. The row length is also that of the sample. 0: nothing.
+    "assumed": {"vocab_size": 0, "sequence_length": 0},
     "optimizer": {
         "learning_rate": REQUIRED,
         "discriminator_learning_rate": 0.0,  # 0: learning_rate

@@ -1,8 +1,9 @@
 """Continue from another run, or from an imported model: `--config=configs/continued.py:run=DIR`.
 
 It has the settings of the run in DIR (of its last stage, if it has stages) and starts from its newest
-checkpoint. Data, optimizer state and step count are fresh: it is a new run, whose learning rate warms up
-again. Pass what differs, at least the data:
+checkpoint. The vocabulary is that of the run; the row length is that of the datasets. Data, optimizer state
+and step count are fresh: it is a new run, whose learning rate warms up again. Pass what differs, at least the
+data:
 
     python -m electra_jax.pretrain --config=configs/continued.py:run=runs/imported --workdir=runs/continued \\
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 \\
@@ -34,4 +35,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         )
     config = with_tuples(last_stage(upgrade_config(description["config"])))
     config["checkpoint"]["init_from"] = run
+    config["assumed"] = {
+        "vocab_size": config["model"]["vocab_size"],
+        "sequence_length": config["data"]["sequence_length"],
+    }
+    config["data"]["sequence_length"] = 0
     return config_dict.ConfigDict(config)

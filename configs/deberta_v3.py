@@ -48,7 +48,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     shape = DEBERTA_V3_SIZES[size]
     config = make_recipe(
         model={
-            "vocab_size": shape.vocab_size,
             "embedding_size": shape.hidden_size,
             "type_vocab_size": 0,
             "layer_norm_epsilon": 1e-7,
@@ -76,7 +75,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             # the weight only matters through clipping and epsilon.
             "disc_weight": 10.0 if is_script else 50.0,
         },
-        data={"sequence_length": 512},
+        assumed={"vocab_size": shape.vocab_size, "sequence_length": 512},
         optimizer={
             "learning_rate": learning_rate,
             "schedule": "warmup_then_decay",

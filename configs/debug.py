@@ -82,7 +82,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         raise ValueError(f"config argument model: got {name!r}, expected one of {sorted(MODELS)}.")
     config = make_recipe(
         model={
-            "vocab_size": 1024,
             "embedding_size": 128,
             "max_position_embeddings": 128,
             "hidden_dropout": 0.0,
@@ -92,7 +91,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             **MODELS[name],
         },
         objective={"name": name, **OBJECTIVES[name]},
-        data={"datasets": ("runs/data/corpus",), "sequence_length": 64},
+        data={"datasets": ("runs/data/corpus",)},
+        assumed={"vocab_size": 1024, "sequence_length": 64},  # as launch/local_debug.sh builds the dataset
         optimizer={
             "learning_rate": 2e-3,
             "schedule": "warmup_times_decay",

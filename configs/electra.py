@@ -54,7 +54,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     mask_prob, sequence_length, learning_rate, batch_size, num_steps = RECIPES[chosen["size"]]
     config = make_recipe(
         model={
-            "vocab_size": 30522,  # BERT's uncased WordPiece
             "embedding_size": size.embedding_size,
             "type_vocab_size": 2,
             "layer_norm_epsilon": 1e-12,
@@ -68,7 +67,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "mask_token_prob": 0.85,  # the code's; the paper's text says 1.0
             "disc_weight": 50.0,  # of the mean over the tokens that count; not stated for ablations
         },
-        data={"sequence_length": sequence_length},
+        assumed={
+            "vocab_size": 30522,  # BERT's uncased WordPiece
+            "sequence_length": sequence_length,
+        },
         optimizer={
             "learning_rate": learning_rate,
             "schedule": "warmup_times_decay",

@@ -44,8 +44,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "by +."
         )
     pretraining = load_config(str(HERE / "debug.py"))
-    pretraining.data.update(datasets=("sample:wikitext2",), sequence_length=128)
-    pretraining.model.vocab_size = 8192
+    pretraining.data.datasets = ("sample:wikitext2",)
+    pretraining.assumed.update(vocab_size=8192, sequence_length=128)
     pretraining.train.num_steps = 4000
     pretraining.eval.every = pretraining.checkpoint.every = 1000
     tasks = {name: _task(name, Path(chosen["data"]), chosen["model"], chosen["size"]) for name in names}

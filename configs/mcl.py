@@ -93,7 +93,6 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     recipe, settings = RECIPES[chosen["size"]], chosen["size"].replace("tiny", "base")
     config = make_recipe(
         model={
-            "vocab_size": 64_000,  # SentencePiece, cased [V]; this number of pieces [R]
             "embedding_size": recipe.embedding_size,
             "max_position_embeddings": 512,  # [C]
             "type_vocab_size": 0,  # num_segments=0 [C]
@@ -119,7 +118,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "mask_token_prob": 1.0,  # [R]
             **COURSES,
         },
-        data={"sequence_length": recipe.sequence_length},
+        assumed={
+            "vocab_size": 64_000,  # SentencePiece, cased [V]; this number of pieces [R]
+            "sequence_length": recipe.sequence_length,
+        },
         optimizer=OPTIMIZER,
         train={"num_steps": recipe.num_steps, "batch_size": recipe.batch_size},
         eval={"batch_size": min(recipe.batch_size, 256)},

@@ -14,9 +14,10 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
+from data_pipelines.installation import install_command
+
 SCHEMES = ("gs", "s3")
 _URL = re.compile(r"(gs|s3):/{1,2}(?=[^/])", re.IGNORECASE)
-HINT = "Install the packages for buckets: `pip install -e '.[buckets]'` in the checkout."
 # What the stores' clients write where permission is missing, beside PermissionError.
 _DENIED = re.compile(
     r"forbidden|access ?denied|anonymous caller|credential|unauthorized|\b40[13]\b", re.IGNORECASE
@@ -64,7 +65,9 @@ def filesystem(url: str) -> Any:
     try:
         return fsspec.filesystem(scheme)
     except ImportError as error:
-        raise ImportError(f"{url}: {error}. {HINT}") from error
+        raise ImportError(
+            f"{url}: {error}. Install the packages for buckets: {install_command('buckets')}."
+        ) from error
 
 
 @contextlib.contextmanager

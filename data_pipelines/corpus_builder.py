@@ -21,6 +21,7 @@ from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
 from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.installation import install_command
 from data_pipelines.json_files import write_json
 from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
@@ -115,7 +116,7 @@ def _beam_workers(runner: str, options: Sequence[str]) -> PackGroups:
     except ImportError as error:
         raise ImportError(
             f"--runner {runner}: needs Apache Beam, which is not installed ({error}); run "
-            "`pip install -e '.[beam]'` in a separate environment"
+            f"{install_command('beam')}, in a separate environment"
         ) from error
     return functools.partial(run_pipeline, make_pipeline(runner, options))
 

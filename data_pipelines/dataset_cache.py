@@ -13,7 +13,7 @@ from pathlib import Path
 from data_pipelines.buckets import bucket_url, download, is_bucket, read_object, sizes_under
 from data_pipelines.cache_directory import CACHE_VARIABLE, cache_directory
 from data_pipelines.dataset_directory import DESCRIPTIONS, TOKENIZER_DIRECTORY
-from data_pipelines.dataset_info import INFO_FILE
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info, parse_dataset_info
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
 
 
@@ -32,14 +32,9 @@ def local_dataset(place: str) -> str:
         return place
     url = bucket_url(place)
     try:
-        entries = json.loads(read_object(f"{url}/{INFO_FILE}"))
+        entries = json.loads(_read_info(url))
         fingerprint, splits = entries["fingerprint"], entries["splits"]
         wanted = {name: size for split in splits.values() for name, size in split["shards"].items()}
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{url}: no {INFO_FILE}; expected a dataset made by `python -m data_pipelines.corpus` and copied "
-            "there whole (`gcloud storage cp -r`, `aws s3 cp --recursive`). Set config.data.datasets to one."
-        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OSError(f"{url}/{INFO_FILE}: damaged ({error!r}). Copy the dataset there again.") from error
     target = cache_directory() / "datasets" / str(fingerprint)[:32]
@@ -48,6 +43,28 @@ def local_dataset(place: str) -> str:
             if not target.is_dir():
                 _copy(url, wanted, target)
     return str(target)
+
+
+def read_dataset_info(place: str) -> DatasetInfo:
+    """What a dataset records of itself; of a URL, without a copy of its rows.
+
+    Raises:
+      FileNotFoundError, ValueError, OSError: as `load_dataset_info` and `local_dataset`.
+    """
+    if not is_bucket(place):
+        return load_dataset_info(place)
+    url = bucket_url(place)
+    return parse_dataset_info(_read_info(url).decode(), f"{url}/{INFO_FILE}")
+
+
+def _read_info(url: str) -> bytes:
+    try:
+        return read_object(f"{url}/{INFO_FILE}")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{url}: no {INFO_FILE}; expected a dataset made by `python -m data_pipelines.corpus` and copied "
+            "there whole (`gcloud storage cp -r`, `aws s3 cp --recursive`). Set config.data.datasets to one."
+        ) from error
 
 
 @contextlib.contextmanager

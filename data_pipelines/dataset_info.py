@@ -80,16 +80,7 @@ def load_dataset_info(directory: str) -> DatasetInfo:
             f"{directory}: no {INFO_FILE}; expected a directory made by `python -m data_pipelines.corpus`. "
             "Set config.data.datasets to one."
         )
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}). Copy or build the dataset again.") from error
-    if "special_ids" not in entries:
-        raise ValueError(
-            f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
-            "earlier version built it. Remove the directory and build the dataset again."
-        )
-    info = DatasetInfo(**entries)
+    info = parse_dataset_info(path.read_text(encoding="utf-8"), str(path))
     for split in info.splits.values():
         for name, size in split["shards"].items():
             shard = path.parent / name
@@ -100,6 +91,20 @@ def load_dataset_info(directory: str) -> DatasetInfo:
                     "again."
                 )
     return info
+
+
+def parse_dataset_info(text: str, path: str) -> DatasetInfo:
+    """The text of a corpus.json. Raises ValueError, with `path` for the message, as `load_dataset_info`."""
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}). Copy or build the dataset again.") from error
+    if "special_ids" not in entries:
+        raise ValueError(
+            f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
+            "earlier version built it. Remove the directory and build the dataset again."
+        )
+    return DatasetInfo(**entries)
 
 
 def read_fingerprint(directory: str) -> str | None:

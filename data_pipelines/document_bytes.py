@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from data_pipelines.installation import install_command
+
 BLOCK_BYTES = 1 << 20
 HEAD_BYTES = 1 << 20  # that are looked at before anything is read
 ZSTD_BYTES = 1 << 14  # read at a time: a few of them can expand to very many
@@ -31,7 +33,7 @@ def import_reader(module: str, source: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"{source}: reading it needs the package {module.split('.')[0]}, which is not installed "
-            f"({error}); run `pip install -e '.[formats]'`"
+            f"({error}); run {install_command('formats')}"
         ) from error
 
 

@@ -29,6 +29,7 @@ from electra_jax.benchmarks.accelerator.runner import Settings
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.configuration.flags import run_command, split_words
 from electra_jax.configuration.recipes import load_config, own_recipe
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.runs.summary import print_values
 
 ACCELERATOR = "accelerator"
@@ -48,7 +49,8 @@ def main() -> None:
         check_accelerator(split_words(options.parts), settings)
         return
     config = options.config or load_config(own_recipe(SUITES[options.suite].default_config))
-    figures = run_suite(options.suite, config.to_dict(), rounds=options.rounds, steps=options.steps)
+    config = with_assumed_sizes(config.to_dict())
+    figures = run_suite(options.suite, config, rounds=options.rounds, steps=options.steps)
     print_values(figures, width=48, decimals=3)
     if options.json:
         write_json(Path(options.json), figures)

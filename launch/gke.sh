@@ -15,12 +15,13 @@ xpk`), in a cluster that `xpk cluster create` made.
 
     on="--cluster=my-cluster --workload=base --project=my-project --zone=us-west4-a"
     bash launch/gke.sh create $on --tpu_type=v5litepod-16 --mount=gs://my-bucket:/data -- \
-        --config=configs/electra.py:size=base --config.data.datasets=/data/corpus --workdir=/data/runs/base \
-        --distributed
+        --config=configs/electra.py:size=base --config.data.datasets=/data/corpus \
+        --config.model.dtype=bfloat16 --config.train.layers=scanned --workdir=/data/runs/base --distributed
     bash launch/gke.sh status $on
     bash launch/gke.sh stop $on      # it saves, and is deleted; the same `create` again resumes it
 
-The arguments after -- are those of `python -m electra_jax.pretrain`. Datasets and run directory must be in a
+The arguments after -- are those of `python -m electra_jax.pretrain`; the last line of `bash
+launch/compile_only.sh plan …` has the settings for your devices. Datasets and run directory must be in a
 mounted storage, since a container's own disk is deleted with it. Mount a bucket with hierarchical namespace:
 it renames a directory in one operation, and whole checkpoints are renamed. Or give URLs without a mount,
 --workdir=gs://my-bucket/runs/base: the extra `buckets` is then installed, too.

@@ -11,11 +11,13 @@ Pre-train on the GPUs of a SLURM cluster. On the login node,
 
     bash launch/gpu_slurm.sh --nodes=2 --gpus_per_node=8 --partition=gpu --time=24:00:00 -- \
         --config=configs/electra.py:size=base --config.data.datasets=/scratch/corpus \
-        --workdir=/scratch/runs/base --distributed
+        --config.model.dtype=bfloat16 --config.train.layers=scanned --workdir=/scratch/runs/base \
+        --distributed
 
 installs the environment into .venv (with jax[cuda13]; here and once, since compute nodes often have no
 network and would all install it at the same time), submits the job and prints its number. The arguments
-after -- are those of `python -m electra_jax.pretrain`. The compute nodes must see the checkout, the datasets
+after -- are those of `python -m electra_jax.pretrain`; the last line of `bash launch/compile_only.sh plan …`
+has the settings for your GPUs. The compute nodes must see the checkout, the datasets
 and the run directory. ~ is your home directory here, also behind = in an argument of the run.
 
     --nodes=N           (default 1)

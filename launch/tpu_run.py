@@ -239,7 +239,20 @@ class Babysitter:
         self.tpu.setup()
         start(self.tpu, self.arguments)
         self.launched = time.monotonic()
-        return 0 if self.tpu.options.dry_run else None  # later commands would depend on the run
+        if not self.tpu.options.dry_run:
+            return None
+        self._print_deletions()  # the other commands would depend on the run
+        return 0
+
+    def _print_deletions(self) -> None:
+        """Print when babysit deletes the TPU, as comments between the commands of a dry run."""
+        print("# If the TPU is preempted or fails; then all of the above again:")
+        self.tpu.delete()
+        if self.tpu.options.delete_when_done:
+            print("# When the run is complete:")
+            self.tpu.delete()
+        else:
+            print("# When the run is complete, the TPU stays and costs money: see --delete_when_done.")
 
     def _try(self, command: Callable[[], int | None]) -> int | None:
         try:

@@ -1,14 +1,15 @@
 """Pre-train on a Cloud TPU VM from your own machine:
 
     tpu="--name=small --zone=us-west4-a --project=my-project"
-    run="--config=configs/electra.py:size=small --workdir=bucket/runs/small --distributed"
+    run="--config=configs/electra.py:size=small --config.data.datasets=bucket/data/corpus \\
+        --config.model.dtype=bfloat16 --config.train.layers=scanned --workdir=bucket/runs/small --distributed"
 
     python launch/tpu_vm.py babysit $tpu --type=v5litepod-16 --spot --bucket=my-bucket \\
         --delete_when_done -- $run
 
 does everything: it requests the TPU, waits for it, installs this checkout's last commit on all its workers,
-starts `python -m electra_jax.pretrain`, and restarts the run whenever Google preempts the TPU. Or step by
-step:
+starts `python -m electra_jax.pretrain`, and restarts the run whenever Google preempts the TPU. The last line
+of `bash launch/compile_only.sh plan …` has the settings for your TPU. Or step by step:
 
     python launch/tpu_vm.py create $tpu --type=v5litepod-16   # on demand; or --spot, or --reserved
     python launch/tpu_vm.py setup $tpu --bucket=my-bucket     # mounted on every worker; runs see bucket/
@@ -33,9 +34,10 @@ row have failed. It deletes nothing unless Google reports that the TPU is gone o
 again takes over a TPU and a run that exist. End it with Ctrl-C before you `stop` a run, or it restarts the
 run.
 
-With --dry_run, any command prints the commands it would run, and runs none. It needs gcloud, logged in, and
-git; for several workers also `ssh-add ~/.ssh/google_compute_engine`. Exit codes: 0 done, 1 an error, 7 no
-answer, 130 Ctrl-C, and those in `status --help`.
+With --dry_run, any command prints the commands it would run, and runs none; `babysit` prints when it would
+delete the TPU, too. It needs gcloud, logged in, and git; for several workers also
+`ssh-add ~/.ssh/google_compute_engine`. Exit codes: 0 done, 1 an error, 7 no answer, 130 Ctrl-C, and those in
+`status --help`.
 """
 
 import argparse

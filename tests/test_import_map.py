@@ -92,7 +92,8 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-EVERYWHERE = ("data_pipelines.progress",)  # any folder may import it, since every command shows progress
+# Any folder may import these, since every command shows progress, and may miss a package.
+EVERYWHERE = ("data_pipelines.progress", "data_pipelines.installation")
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
 MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from configs import debug
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.finetuning.batches import make_batch
@@ -34,7 +35,7 @@ ABLATIONS = sorted(OBJECTIVES.keys() - {"electra", "deberta_v3", "mcl"})
 
 def recipe(argument, **changes):
     """A debug recipe with other values, by key with "__" for the dot."""
-    config = debug.get_config(argument).to_dict()
+    config = with_assumed_sizes(debug.get_config(argument).to_dict())
     config["model"] |= {"hidden_dropout": 0.1, "attention_dropout": 0.1}
     for name, value in changes.items():
         section, _, field = name.partition("__")

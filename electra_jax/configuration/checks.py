@@ -46,6 +46,7 @@ DROPOUT = Allowed(MOMENTUM.accepts, "0 or a probability below 1")
 
 # Key: (what it may be, a value to pass instead).
 RULES: dict[str, tuple[Allowed, Any]] = {
+    "model.vocab_size": (Allowed(COUNT_OR_NONE.accepts, "0 (that of the datasets) or more"), 0),
     "model.layer_norm_epsilon": (POSITIVE, 1e-12),
     "model.initializer_range": (NOT_NEGATIVE, 0.02),
     "model.hidden_dropout": (DROPOUT, 0.1),
@@ -62,7 +63,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
     "objective.temperature": (POSITIVE, 1.0),
     "objective.vocab_chunk_size": (COUNT_OR_NONE, 0),
-    "data.sequence_length": (COUNT, 128),
+    "data.sequence_length": (Allowed(COUNT_OR_NONE.accepts, "0 (that of the datasets) or more"), 0),
     "data.prefetch": (Allowed(COUNT_OR_NONE.accepts, "0 (no background thread) or more"), 2),
     "optimizer.learning_rate": (POSITIVE, 5e-4),
     "optimizer.discriminator_learning_rate": (

@@ -3,6 +3,8 @@ pre-trains does not have to install them."""
 
 from importlib.util import find_spec
 
+from data_pipelines.installation import install_command
+
 # Extra → the modules of its packages. Others check themselves: training/writers.py (track),
 # huggingface/verify.py (hf), data_pipelines/document_formats.py (formats).
 MODULES = {"finetune": ("sklearn", "seqeval", "threadpoolctl"), "plots": ("matplotlib",)}
@@ -13,22 +15,17 @@ def missing_modules(extra: str) -> list[str]:
     return [module for module in MODULES[extra] if find_spec(module) is None]
 
 
-def how_to_install(extra: str) -> str:
-    """The end of a message about missing modules."""
-    return f"Run `pip install -e '.[{extra}]'` in the checkout."
-
-
 def require_extra(extra: str, purpose: str) -> None:
     """Raise ImportError, with `purpose` as its subject, if a package of an extra is not installed."""
     missing = missing_modules(extra)
     if missing:
         names = ", ".join(missing)
-        raise ImportError(f"{purpose} needs {names}, which is not installed. {how_to_install(extra)}")
+        raise ImportError(f"{purpose} needs {names}, which is not installed. Run {install_command(extra)}.")
 
 
 def can_draw(picture: str) -> bool:
     """Whether matplotlib is installed; if not, print that `picture` is not drawn."""
     missing = missing_modules("plots")
     if missing:
-        print(f"{picture}: not drawn, since {missing[0]} is not installed. {how_to_install('plots')}")
+        print(f"{picture}: not drawn, since {missing[0]} is not installed. Run {install_command('plots')}.")
     return not missing

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, NoReturn
 
 from electra_jax.configuration.checks import check_values, check_warmup
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
 from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
 from electra_jax.objectives.registry import objective_row
@@ -48,7 +49,9 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
     """Complete, check and freeze a configuration of pre-training.
 
     Args:
-      config: as a recipe or a file gives it; lists may stand for tuples. It is not changed.
+      config: as a recipe or a file gives it; lists may stand for tuples. It is not changed. Sizes that are 0
+        in it become those that the recipe assumes; the commands that read data have filled them before
+        (`runs.data_sizes.resolve_run`).
 
     Raises:
       ValueError: a value is not allowed, or values do not fit together; names the key and how to change it.
@@ -56,6 +59,7 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
     config = config | {"objective": {**objective_row(config["objective"]).settings, **config["objective"]}}
     check_values(config)
     check_warmup(config)
+    config = with_assumed_sizes(config)
     train = config["train"]
     model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
     config |= {"data": config["data"] | dataset_values(config["data"])}

@@ -5,7 +5,8 @@ that change with their new values:
 
     stages=((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)
 
-A stage inherits all other values from the stage before it. The learning-rate schedule is that of the whole
+A stage inherits all other values from the stage before it. With config.data.sequence_length=0 its row length
+is that of its own datasets, and need not be given. The learning-rate schedule is that of the whole
 run.
 """
 
@@ -15,8 +16,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# The keys that a stage may change. Those in COUNTS take a whole number, 1 or more.
-COUNTS = ("data.sequence_length", "train.batch_size", "train.num_microbatches")
+# The keys that a stage may change. Those in COUNTS take a whole number, not below the one here.
+COUNTS = {"data.sequence_length": 0, "train.batch_size": 1, "train.num_microbatches": 1}
 KEYS = ("data.datasets", "data.weights", *COUNTS)
 EXAMPLE = """((900000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)"""
 
@@ -92,7 +93,7 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
     if (
         not isinstance(entry, list | tuple)
         or len(entry) != 2
-        or not _is_count(entry[0])
+        or not _is_count(entry[0], 1)
         or not isinstance(entry[1], dict)
     ):
         raise ValueError(
@@ -108,8 +109,8 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
                 f"{where}: got {key!r}, expected one of {', '.join(KEYS)}."
                 + (f" Did you mean {near[0]!r}?" if near else " Nothing else can change during a run.")
             )
-        if key in COUNTS and not _is_count(value):
-            raise ValueError(f"{where}: got {key}={value!r}, expected a number of 1 or more.")
+        if key in COUNTS and not _is_count(value, COUNTS[key]):
+            raise ValueError(f"{where}: got {key}={value!r}, expected a number of {COUNTS[key]} or more.")
     if not changes:
         raise ValueError(
             f"{where}: got no change, expected one or more of {', '.join(KEYS)}. Remove the stage."
@@ -123,5 +124,5 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
     return first_step, changes
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_count(value: Any, smallest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest

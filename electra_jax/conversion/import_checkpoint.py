@@ -14,6 +14,7 @@ from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.recipes import load_config, own_recipe
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
@@ -98,7 +99,7 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
     recipe = source.training
     if recipe is None:
         recipe = load_config(options.recipe or own_recipe(RECIPES[_model_type(source)])).to_dict()
-    recipe = last_stage(upgrade_config(recipe))
+    recipe = with_assumed_sizes(last_stage(upgrade_config(recipe)))
     objective, notes = restore.plain_objective(recipe["objective"])
     recipe = recipe | {"objective": objective}
     if objective["name"] == "mlm" and list(source.models) == ["discriminator"]:

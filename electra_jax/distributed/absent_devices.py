@@ -131,8 +131,10 @@ def absent_devices(name: str) -> list[jax.Device]:
         raise ValueError(
             f"device: got {name!r}, which cannot be compiled for here: {error}. Expected "
             f"{', '.join(GPUS)} or cpu with a number (h100:8), or a TPU's topology (v4:2x2x1, v5e:2x4, "
-            "v5p:2x2x1, v6e:4x4, tpu7x:2x2x1). Run the command through bash launch/compile_only.sh, which "
-            "installs the compilers."
+            "v5p:2x2x1, v6e:4x4, tpu7x:2x2x1). In a checkout, run the command through bash "
+            "launch/compile_only.sh, which installs the compilers. Without one, install them into an "
+            f"environment of their own: `pip install 'jax[tpu]=={jax.__version__}'`, or for GPUs `pip "
+            f"install jax-cuda13-plugin=={jax.__version__} nvidia-cuda-nvcc`."
         ) from error
 
 

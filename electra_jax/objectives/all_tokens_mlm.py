@@ -15,7 +15,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective, Sums
 from electra_jax.objectives.corruption import MaskedBatch
 from electra_jax.objectives.mlm import MLM_METRICS
-from electra_jax.objectives.requirements import require_vocabulary_chunks, set_chunk_size
+from electra_jax.objectives.requirements import require_vocabulary_chunks
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import RTD_METRICS, rtd_loss, token_count
 from electra_jax.objectives.token_prediction import (
@@ -94,7 +94,7 @@ ALL_TOKENS_MLM = ObjectiveRow(
     flops=all_tokens_mlm_flops,
     metrics=(MLM_METRICS, RTD_METRICS, *TOKEN_METRICS),
     settings=TOKEN_SETTINGS,
-    adapt=set_chunk_size,
+    needs_chunks=True,
     predicts_tokens=True,
     fills_masks=False,
     card_text=describe_token_encoder(TITLE),

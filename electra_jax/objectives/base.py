@@ -1,4 +1,5 @@
 """What an objective is: pure functions that the training step calls without knowing which method it runs.
+The table of all objectives is registry.py, in which a new one has to be entered (README.md: an example).
 
 Shapes: B batch, L length, P predicted positions.
 """

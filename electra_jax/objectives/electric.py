@@ -35,7 +35,6 @@ from electra_jax.objectives.requirements import (
     require_absolute_positions,
     require_plain_samples,
     require_vocabulary_chunks,
-    set_chunk_size,
 )
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import RTD_METRICS, detection_logits, rtd_loss, token_count
@@ -177,7 +176,7 @@ ELECTRIC = ObjectiveRow(
     make=make_electric_objective,
     flops=electric_flops,
     metrics=(MLM_METRICS, RTD_METRICS),
-    adapt=set_chunk_size,
+    needs_chunks=True,
     card_text="The discriminator of Electric: **the model to fine-tune**. Its logit for a token is an "
     "energy: the larger it is, the less likely the token is in its context.",
     not_published=("generator_left", "generator_right"),

@@ -8,9 +8,9 @@ from electra_jax.models.config import PretrainingConfig
 CHUNK_SIZE = 2048
 
 
-def set_chunk_size(config: Any) -> None:
-    """Give config.objective.vocab_chunk_size a value that `require_vocabulary_chunks` accepts."""
-    config["objective"]["vocab_chunk_size"] = min(CHUNK_SIZE, config["model"]["vocab_size"] // 4)
+def chunk_size_of(vocab_size: int) -> int:
+    """The config.objective.vocab_chunk_size of an objective that needs chunks, unless another is given."""
+    return min(CHUNK_SIZE, vocab_size // 4)
 
 
 def require_vocabulary_chunks(config: PretrainingConfig, objective: Mapping[str, Any]) -> None:
@@ -20,7 +20,8 @@ def require_vocabulary_chunks(config: PretrainingConfig, objective: Mapping[str,
         raise ValueError(
             f"config.objective.vocab_chunk_size: got {chunk_size}, expected 1 … {vocab_size - 1}, less than "
             f"config.model.vocab_size, with config.objective.name={objective['name']!r}: it predicts every "
-            "position, and the logits of all positions over the whole vocabulary would be one array."
+            "position, and the logits of all positions over the whole vocabulary would be one array. Pass "
+            "--config.objective.vocab_chunk_size=0 for a suitable size."
         )
 
 

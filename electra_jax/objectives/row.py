@@ -43,6 +43,9 @@ class ObjectiveRow(NamedTuple):
     settings: Settings = NOTHING
     # Changes a whole configuration, made for ELECTRA, to what this objective requires.
     adapt: Callable[[Any], None] = lambda config: None
+    # Whether it predicts every position, so that the vocabulary must be taken in chunks. Then
+    # config.objective.vocab_chunk_size=0 means a suitable size, and not the whole vocabulary at once.
+    needs_chunks: bool = False
     # `make` with a fixed distribution in the generator's place (fixed_generators.py); None: it needs a model.
     make_with_fixed_generator: Make | None = None
     # The objective whose parameters have the same modules, so that a run of one can start from a run of the

@@ -23,10 +23,10 @@ from flax.traverse_util import flatten_dict
 from data_pipelines.buckets import bucket_errors, bucket_url, filesystem, is_bucket
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from electra_jax.configuration.recipes import PACKAGE, RECIPES
-from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.bucket_runs import local_directory
+from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
 from electra_jax.training.plain_paths import check_checkpoint_path
@@ -228,7 +228,7 @@ def check_workdir(workdir: str | Path) -> Finding:
 
 def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInputs]) -> Finding:
     """The datasets, opened and read as in training; on success the inputs are appended to `opened`."""
-    resolved = resolve(config)
+    resolved = resolve_run(config, workdir)
     samples = [name for name in resolved.datasets if name.startswith(SAMPLE_PREFIX)]
     if samples and jax.process_count() > 1:
         raise ValueError(

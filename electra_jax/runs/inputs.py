@@ -139,18 +139,20 @@ def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixtur
     if length != expected:
         raise ValueError(
             f"config.data.sequence_length: got {expected}, but the datasets hold rows of {length}. Set "
-            f"config.data.sequence_length={length}, or build a dataset with --sequence_length {expected}."
+            f"config.data.sequence_length=0, which means {length} here, or build a dataset with "
+            f"--sequence_length {expected}."
         )
     if length > model.discriminator.max_position_embeddings:
         raise ValueError(
             f"config.model.max_position_embeddings: got {model.discriminator.max_position_embeddings}, "
-            f"expected at least the row length {length}."
+            f"expected at least the row length {length}. Set config.model.max_position_embeddings={length}, "
+            "or build a dataset with shorter rows."
         )
     vocab_size = max(info.vocab_size for info in mixture.infos)
     if vocab_size > model.discriminator.vocab_size:
         raise ValueError(
             f"config.model.vocab_size: got {model.discriminator.vocab_size}, but the datasets' tokenizer has "
-            f"{vocab_size} entries. Set config.model.vocab_size={vocab_size} or more."
+            f"{vocab_size} entries. Set config.model.vocab_size=0, which means {vocab_size} here, or more."
         )
 
 

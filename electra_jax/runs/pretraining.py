@@ -26,6 +26,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import never_masked
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
+from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
@@ -74,9 +75,9 @@ def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    resolved = resolve(config)
+    resolve(config)  # what is wrong without a look at data or bucket
     with opened_run(workdir) as run:
-        return _pretrain(resolved, run)
+        return _pretrain(resolve_run(config, run.path), run)
 
 
 def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:

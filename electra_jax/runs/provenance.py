@@ -107,19 +107,35 @@ def _module() -> str | None:
     return spec and spec.name
 
 
-def commit() -> str | None:
-    """Commit of the checkout that this code runs from, with "+changes" if tracked files were edited; None
-    outside a checkout."""
+def commit(file: Path = Path(__file__)) -> str | None:
+    """Commit of the checkout that this code runs from, with "+changes" if tracked files were edited; outside
+    a checkout the commit that pip installed it from, None if it has none.
+
+    Args:
+      file: this module. Where it is not tracked, the repository around it is another project's, with an
+        environment in it.
+    """
 
     def git(*arguments: str) -> str:
         outcome = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=True
         )
         return outcome.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", file.name)
         return git("rev-parse", "HEAD") + (
             "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
         )
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return _installed_commit(file)
+
+
+def _installed_commit(file: Path) -> str | None:
+    """Commit of `pip install git+URL`, which pip records (packaging.python.org: direct_url.json)."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        installed = importlib.metadata.distribution("electra_jax")
+        if Path(installed.locate_file("electra_jax")) in file.parents:
+            record = json.loads(installed.read_text("direct_url.json") or "{}")
+            return record.get("vcs_info", {}).get("commit_id")
+    return None

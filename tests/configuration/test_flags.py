@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
         ),
         (
             ["--config", "configs/debug.py", "--workdir=w", "--config.zzz", "5"],
-            r"no such key\. Its sections are checkpoint, ",
+            r"no such key\. Its sections are assumed, checkpoint, ",
         ),
         (
             ["--config=configs/debug.py", "--workdir=w", "--config.train.num_steps=abc"],

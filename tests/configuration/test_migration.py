@@ -17,6 +17,7 @@ from electra_jax.configuration.migration import (
     with_tuples,
 )
 from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.models.config import make_encoder_config, make_pretraining_config
 from electra_jax.runs.directory import check_run_directory
 from electra_jax.runs.trained import read_description
@@ -51,7 +52,7 @@ def todays_run(name):
     for key in GIVEN:
         section, _, leaf = key.partition(".")
         config[section][leaf] = with_tuples(old[section][leaf])
-    return config
+    return with_assumed_sizes(config)  # which are those of the datasets that they had
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -72,8 +73,11 @@ def test_an_old_run_resumes_and_is_continued(name, tmp_path):
     ):
         check_run_directory(tmp_path, same | {"config": other})
     config = continued.get_config(f"run={tmp_path}").to_dict()
-    assert config == todays_run(name) | {
-        "checkpoint": todays_run(name)["checkpoint"] | {"init_from": str(tmp_path)}
+    todays = todays_run(name)
+    assert config == todays | {
+        "checkpoint": todays["checkpoint"] | {"init_from": str(tmp_path)},
+        "data": todays["data"] | {"sequence_length": 0},
+        "assumed": {"vocab_size": 1024, "sequence_length": 64},
     }
     resolve(config)
     assert read_description(tmp_path)["data"] == same["data"]

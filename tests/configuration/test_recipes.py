@@ -12,6 +12,7 @@ from configs import common, deberta_v3, debug, electra, evaluate, finetune, mcl
 from electra_jax.configuration.checks import RULES, check_values
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.conversion.import_checkpoint import RECIPES
 from electra_jax.objectives.registry import OBJECTIVES
 from support.commands import run_python
@@ -56,7 +57,8 @@ def recipe(argument):
 def test_a_recipe_of_pretraining_resolves(argument):
     config = recipe(argument)
     resolved = resolve(config)
-    assert resolved.stages[0].config == resolved.values == config
+    assert resolved.stages[0].config == resolved.values == with_assumed_sizes(config)
+    assert (config["model"]["vocab_size"], config["data"]["sequence_length"]) == (0, 0)
 
 
 def test_recipes_of_finetuning_have_allowed_values():
@@ -135,7 +137,7 @@ def test_a_recipe_states_what_has_no_default_and_nothing_unknown():
     for changes, message in (
         ({"eval": {}}, r"eval\.\['batch_size'\] missing"),
         ({"train": given["train"] | {"steps": 1}}, r"train\.\['steps'\], expected some of \['batch_size', "),
-        ({"training": {}}, r"sections \['training'\], expected some of \['checkpoint', "),
+        ({"training": {}}, r"sections \['training'\], expected some of \['assumed', 'checkpoint', "),
     ):
         with pytest.raises(ValueError, match=message):
             common.make_recipe(**given | changes)

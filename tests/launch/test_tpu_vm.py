@@ -239,6 +239,13 @@ mv .electra_jax/worker.new .electra_jax/worker.sh && bash .electra_jax/worker.sh
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh status' ZONE
 gcloud compute tpus tpu-vm ssh small --worker=all '--command=bash .electra_jax/worker.sh start RUN \
 --config=c.py --workdir=bucket/runs/a --distributed' ZONE
+# If the TPU is preempted or fails; then all of the above again:
+gcloud compute tpus queued-resources delete small --force ZONE
+"""
+KEPT = "# When the run is complete, the TPU stays and costs money: see --delete_when_done.\n"
+DELETED = """\
+# When the run is complete:
+gcloud compute tpus queued-resources delete small --force ZONE
 """
 
 
@@ -252,8 +259,9 @@ def masked(text, sandbox):
 
 
 def test_a_dry_run_of_babysit_prints_every_command_and_runs_none(sandbox):
-    outcome = sandbox.succeed("babysit", "--dry_run", TYPE, "--spot", "--bucket=my-bucket", *RUN)
-    assert masked(outcome.stdout, sandbox) == GOLDEN and not outcome.stderr
+    for words, end in ((RUN, KEPT), (["--delete_when_done", *RUN], DELETED)):
+        outcome = sandbox.succeed("babysit", "--dry_run", TYPE, "--spot", "--bucket=my-bucket", *words)
+        assert masked(outcome.stdout, sandbox) == GOLDEN + end and not outcome.stderr
     assert not sandbox.calls() and not list(sandbox.root.parent.glob("*.tar.gz"))
 
 

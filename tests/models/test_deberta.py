@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from configs import deberta_v3 as deberta_config
 from electra_jax.benchmarks.relative_attention import gathered_positions
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.disentangled_attention import (
     DisentangledSelfAttention,
@@ -246,7 +247,9 @@ def test_skew_equals_gather_in_value_and_gradient(length, buckets):
     [("xsmall", 70.68), ("small", 141.30), ("base", 183.83), ("large", 434.01), ("mdeberta", 278.22)],
 )
 def test_published_parameter_counts(size, millions):
-    config = make_pretraining_config(deberta_config.get_config(f"size={size}").model.to_dict())
+    config = make_pretraining_config(
+        with_assumed_sizes(deberta_config.get_config(f"size={size}").to_dict())["model"]
+    )
     ids = jnp.ones((1, 8), jnp.int32)
     params = unbox(
         jax.eval_shape(PretrainingModel(config).init, key(), ids, derive_inputs(ids, SPECIAL, 0), ids)

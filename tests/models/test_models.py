@@ -9,6 +9,7 @@ import transformers
 from flax import linen as nn
 
 from configs import electra as electra_config
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.inputs import derive_inputs
@@ -147,7 +148,9 @@ def test_agrees_with_transformers(sharing):
     [("small", 13_549_057, 4_620_026), ("base", 109_483_009, 33_740_602), ("large", 335_142_913, 51_295_290)],
 )
 def test_published_parameter_counts(size, discriminator, generator):
-    config = make_pretraining_config(electra_config.get_config(f"size={size}").model.to_dict())
+    config = make_pretraining_config(
+        with_assumed_sizes(electra_config.get_config(f"size={size}").to_dict())["model"]
+    )
     ids = jnp.ones((1, 8), jnp.int32)
     params = jax.eval_shape(PretrainingModel(config).init, key(), ids, derive_inputs(ids, SPECIAL, 2), ids)[
         "params"

@@ -17,6 +17,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from configs import debug, mcl
 from electra_jax.configuration.migration import upgrade_encoder
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, param_shardings
 from electra_jax.huggingface.published_models import PublishedModule
@@ -340,7 +341,9 @@ def test_configurations_from_before_relative_biases_are_read(tmp_path):
 
 
 def test_recipes_of_mcl():
-    base, tiny, small = (mcl.get_config(f"size={size}").to_dict() for size in ("base", "tiny", "small"))
+    base, tiny, small = (
+        with_assumed_sizes(mcl.get_config(f"size={size}").to_dict()) for size in ("base", "tiny", "small")
+    )
     config = make_pretraining_config(base["model"])
     assert (config.discriminator.num_layers, config.generator.num_layers) == (12, 4)
     assert {encoder.hidden_size for encoder in (config.discriminator, config.generator)} == {768}

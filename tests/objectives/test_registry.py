@@ -9,6 +9,7 @@ from configs import deberta_v3, debug
 from configs import electra as electra_config
 from configs import mcl as mcl_config
 from electra_jax.configuration.objectives import apply_objective
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.huggingface.published_models import MODULES
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.flops import discriminator_flops, masked_head_flops
@@ -89,7 +90,8 @@ def test_another_objective_changes_a_configuration():
     apply_objective(config, "replace_mlm")
     config.objective.token_weight = 3.0
     apply_objective(config, "all_tokens_mlm")
-    assert config.objective.token_weight == 3.0 and config.objective.vocab_chunk_size == 256
+    assert config.objective.token_weight == 3.0 and config.objective.vocab_chunk_size == 0
+    assert with_assumed_sizes(config.to_dict())["objective"]["vocab_chunk_size"] == 256
     apply_objective(config, "two_stage")
     assert "token_weight" not in config.objective and config.model.generator == config.model.discriminator
     with pytest.raises(ValueError, match=r"config\.objective\.name: got 'other', expected one of \["):
@@ -192,7 +194,9 @@ def test_settings_that_do_not_fit_together_are_refused(name, generator, model, m
 
 @pytest.mark.parametrize("name", ["electric", "replace_mlm"])
 def test_some_objectives_need_encoders_of_electra(name):
-    full = full_config(name) | {"model": debug.get_config("model=deberta_v3").model.to_dict()}
+    full = full_config(name) | {
+        "model": with_assumed_sizes(debug.get_config("model=deberta_v3").to_dict())["model"]
+    }
     with pytest.raises(ValueError, match=r"config\.model\.position: got 'disentangled', expected 'absolute'"):
         make_objective(full, make_pretraining_config(full["model"]), SPECIAL)
 
@@ -211,7 +215,7 @@ def test_recipes_choose_any_objective_and_have_only_its_keys(name):
         electra_config.get_config(f"size=small,objective={name}"),
         debug.get_config(f"objective={name}"),
     ):
-        config = config.to_dict()
+        config = with_assumed_sizes(config.to_dict())
         assert config["objective"]["name"] == name and set(config["objective"]) == keys
         model = make_pretraining_config(config["model"])
         assert make_objective(config, model, SPECIAL).phases and forward_flops(config, model) > 0

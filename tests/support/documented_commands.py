@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from electra_jax.__main__ import find_commands
 from support.paths import ROOT
 
+PROGRAM, MODULES = "electra-jax", find_commands()
 PYTHONS = ("python", "python3", ".venv/bin/python")
 OPERATORS = {";", "&&", "||", "|", "&", "(", ")"}
 BEFORE_COMMANDS = ("do", "then", "else", "time", "nohup", "env", "exec", "!")
@@ -43,7 +45,7 @@ def commands_of_markdown(source: str, text: str) -> list[Command]:
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     words = _split("\n".join(blocks))
     words += _of_prose(prose)
-    return [Command(source, tuple(found)) for found in words if _is_ours(found)]
+    return _commands(source, words)
 
 
 def commands_of_docstring(source: str, text: str) -> list[Command]:
@@ -51,7 +53,7 @@ def commands_of_docstring(source: str, text: str) -> list[Command]:
     blocks = re.findall(r"^ {4,}.*\n", text + "\n", re.MULTILINE)
     words = [found for found in _split("".join(blocks)) if OMITTED not in "".join(found)]
     words += _of_prose(text)
-    return [Command(source, tuple(found)) for found in words if _is_ours(found)]
+    return _commands(source, words)
 
 
 def links_of_markdown(text: str) -> list[str]:
@@ -148,6 +150,16 @@ def _split(code: str) -> list[list[str]]:
 
 def _replace(line: str, variables: dict[str, str]) -> str:
     return re.sub(r"\$\{?(\w+)\}?", lambda found: variables.get(found[1], found[0]), line)
+
+
+def _commands(source: str, found: list[list[str]]) -> list[Command]:
+    """Those that are this project's. `electra-jax NAME` counts as `python -m MODULE`."""
+    commands = []
+    for words in found:
+        if words[0] == PROGRAM and len(words) > 1 and not words[1].startswith("-") and words[1] != "COMMAND":
+            words = ["python", "-m", MODULES.get(words[1], words[1]), *words[2:]]
+        commands += [Command(source, tuple(words))] if _is_ours(words) else []
+    return commands
 
 
 def _is_ours(words: list[str]) -> bool:

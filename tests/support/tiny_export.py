@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from configs import debug
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.conversion.export_run import ExportOptions, export_run
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
@@ -46,7 +47,7 @@ def relative_model(**changes):
 
 def make_config(model, data, objective="electra"):
     """A complete configuration with this config.model."""
-    config = debug.get_config("model=mcl" if objective == "mcl" else None).to_dict()
+    config = with_assumed_sizes(debug.get_config("model=mcl" if objective == "mcl" else None).to_dict())
     config["model"] = model
     config["objective"]["name"] = objective
     config["data"] |= {"datasets": [str(data / "corpus")], "sequence_length": LENGTH}

@@ -3,6 +3,7 @@
 import jax
 
 from configs import debug
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.training.program import make_program
 from support.tiny import LENGTH, electra, model_section, objective_section, rows
@@ -10,7 +11,7 @@ from support.tiny import LENGTH, electra, model_section, objective_section, rows
 
 def config(**changes):
     """A complete configuration for the tiny model: batches of 8 rows, windows of 2 steps."""
-    full = debug.get_config().to_dict()
+    full = with_assumed_sizes(debug.get_config().to_dict())
     full["model"], full["objective"] = (
         model_section(hidden_dropout=0.1, attention_dropout=0.1),
         objective_section(),

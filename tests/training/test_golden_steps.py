@@ -8,6 +8,7 @@ clipping and the optimizer. The compiler's optimisation level and the number of 
 import pytest
 
 from configs import debug
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.mesh import make_mesh
 from support import tiny
 from support.tiny import LENGTH
@@ -19,7 +20,7 @@ METHODS = {"electra": tiny.electra, "deberta_v3": tiny.deberta, "mcl": tiny.mcl}
 
 def debug_recipe(method):
     """The debug recipe, with dropout and with a rate that is not zero in the steps recorded here."""
-    full = debug.get_config(f"model={method}").to_dict()
+    full = with_assumed_sizes(debug.get_config(f"model={method}").to_dict())
     full["model"] |= {"hidden_dropout": 0.1, "attention_dropout": 0.1}
     full["data"]["sequence_length"] = LENGTH
     full["optimizer"]["warmup_steps"] = 2

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from configs import deberta_v3, electra, mcl
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import param_shardings
 from electra_jax.models.config import make_pretraining_config
@@ -38,7 +39,7 @@ def make_table(name: str) -> list[str]:
     """Lines of the table of one published model; shapes only, nothing is computed."""
     method, _, size = name.rpartition("_")
     get_config, make_objective = METHODS[method]
-    config = get_config(f"size={size}").to_dict()
+    config = with_assumed_sizes(get_config(f"size={size}").to_dict())
     objective = make_objective(make_pretraining_config(config["model"]), config["objective"], SPECIAL)
     params, logical_axes = abstract_params(objective, config["data"]["sequence_length"])
     shardings = param_shardings(params, logical_axes, make_mesh(MESHES[name]))

@@ -22,6 +22,7 @@ from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.benchmarks.relative_attention import LAYERS
 from electra_jax.benchmarks.training_step import SPECIAL, random_rows
 from electra_jax.configuration.recipes import load_config, own_recipe
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.models.attention_weights import attention_weights
 from electra_jax.models.config import DTYPES, EncoderConfig, make_pretraining_config
 from electra_jax.models.dropout import keep_mask
@@ -82,7 +83,7 @@ def compare_trees(names: list[str], got: Any, wanted: Any) -> dict[str, float]:
 def compare_attention(dtype: str, batch_size: int, length: int) -> dict[str, float]:
     """Disentangled attention by shifts of rows, as models compute it, beside gathers, the equations as they
     are; output and gradients, with dropout."""
-    config = load_config(own_recipe(RECIPE)).to_dict()
+    config = with_assumed_sizes(load_config(own_recipe(RECIPE)).to_dict())
     encoder = make_pretraining_config(config["model"] | {"dtype": dtype}).discriminator
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
     keys = jax.random.split(jax.random.key(0), 4)

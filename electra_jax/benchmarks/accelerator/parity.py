@@ -20,6 +20,7 @@ from electra_jax.benchmarks.accelerator.learning import RUN
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.benchmarks.accelerator.results import CannotRunError
 from electra_jax.configuration.recipes import load_config, own_recipe
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.conversion.export import export
 from electra_jax.conversion.export_run import ExportOptions
 from electra_jax.huggingface.card_parts import Publication
@@ -100,7 +101,7 @@ def make_run(workdir: Path, recipe: str, rows: Path) -> Path:
 
 def exact_config(recipe: str, rows: str, vocab_size: int) -> dict[str, Any]:
     """A recipe with a generator that `transformers` can compute exactly."""
-    config = without_decoder(load_config(own_recipe(recipe)).to_dict())
+    config = without_decoder(with_assumed_sizes(load_config(own_recipe(recipe)).to_dict()))
     config["model"] |= {"vocab_size": vocab_size, "dtype": "float32"}
     for encoder, number in NUM_LAYERS.items():
         config["model"][encoder] |= {"num_layers": number}

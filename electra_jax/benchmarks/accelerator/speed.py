@@ -23,6 +23,7 @@ from electra_jax.benchmarks.accelerator.corpus import build_rows
 from electra_jax.benchmarks.accelerator.parity import without_decoder
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.configuration.recipes import load_config, own_recipe
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import LayerExecution, make_pretraining_config
@@ -81,7 +82,7 @@ def choose_rows(case: Case, device: dict[str, Any]) -> int:
 
 def make_config(case: Case, device: dict[str, Any], rows: int) -> dict[str, Any]:
     """The recipe as accelerators run it. A CPU gets fewer layers and a smaller vocabulary."""
-    config = without_decoder(load_config(own_recipe(case.recipe)).to_dict())
+    config = without_decoder(with_assumed_sizes(load_config(own_recipe(case.recipe)).to_dict()))
     if device["platform"] == "cpu":
         config["model"] |= {"dtype": "bfloat16", "vocab_size": CPU_VOCABULARY}
         for encoder in ("generator", "discriminator"):

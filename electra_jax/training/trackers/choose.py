@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from data_pipelines.installation import install_command
 from electra_jax.training.trackers.interface import TrackerFactory
 
 # Name → (package that it needs, module and class).
@@ -31,8 +32,8 @@ def _find(name: str) -> TrackerFactory:
     spec = find_spec(package) if package else None
     if package and (spec is None or spec.origin is None):  # a mere directory, as W&B makes, has no origin
         raise ImportError(
-            f"{KEY}: {name} needs {package}, which is not installed. Run `pip install -e '.[track]'` in the "
-            "checkout, or leave it out."
+            f"{KEY}: {name} needs {package}, which is not installed. Run {install_command('track')}, or "
+            "leave it out."
         )
     module, colon, attribute = place.partition(":")
     if not (module and colon and attribute):

@@ -1,0 +1,74 @@
+"""The sizes that a configuration leaves to the data (configuration/sizes.py), from the data of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.dataset_cache import read_dataset_info
+from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
+from data_pipelines.sample.prepare import VOCAB_SIZE as SAMPLE_VOCAB_SIZE
+from electra_jax.configuration.resolve import ResolvedConfig, dataset_values, resolve
+from electra_jax.configuration.sizes import assumed_sizes, needs_chunk_size, with_sizes
+from electra_jax.runs.bucket_runs import local_directory
+from electra_jax.runs.trained import read_description
+
+
+def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
+    """`resolve` for the run in `workdir`, with the sizes of its data.
+
+    Raises:
+      ValueError, OSError: see `resolve` and `with_data_sizes`.
+    """
+    return resolve(with_data_sizes(config, [workdir]))
+
+
+def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, Any]:
+    """The configuration with a number for every size that is 0 in it.
+
+    A row length is that of the stage's datasets. The vocabulary is that of the run itself, if it has begun:
+    an older version may have given it more rows than its data needs. Otherwise it is that of the run that
+    this one starts from (config.checkpoint.init_from), or else of the datasets. The sample has the row length
+    that the recipe assumes.
+
+    Args:
+      runs: directories of this run, or of the runs of one comparison; they need not exist.
+
+    Raises:
+      ValueError: see `with_sizes`, `dataset_values`. OSError: a dataset or run cannot be read.
+    """
+    begun = next((_pretraining_of(run) for run in runs if (run / "config.json").is_file()), None)
+    if begun is not None and needs_chunk_size(config["objective"]):
+        chunk_size = begun["objective"]["vocab_chunk_size"]
+        config = config | {"objective": config["objective"] | {"vocab_chunk_size": chunk_size}}
+    initial = config["checkpoint"]["init_from"]
+
+    def vocab_size() -> int:
+        if begun is not None:
+            return begun["model"]["vocab_size"]
+        if initial:
+            return read_description(local_directory(initial))["config"]["model"]["vocab_size"]
+        path = _first_dataset(config["data"])
+        return SAMPLE_VOCAB_SIZE if _is_sample(path) else read_dataset_info(path).vocab_size
+
+    def row_length(data: dict[str, Any]) -> int:
+        path = _first_dataset(data)
+        if _is_sample(path):
+            return assumed_sizes(config)["sequence_length"]
+        return read_dataset_info(path).sequence_length
+
+    return with_sizes(config, vocab_size, row_length)
+
+
+def _pretraining_of(run: Path) -> dict[str, Any] | None:
+    """The configuration of a pre-training run; None for another kind, which `check_run_directory` reports."""
+    config = read_description(run)["config"]
+    return config if "objective" in config else None
+
+
+def _first_dataset(data: dict[str, Any]) -> str:
+    """The datasets of a mixture have one row length and one tokenizer, which `make_mixture` checks."""
+    return dataset_values(data)["datasets"][0]
+
+
+def _is_sample(path: str) -> bool:
+    return path.startswith(SAMPLE_PREFIX)
