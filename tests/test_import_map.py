@@ -10,7 +10,13 @@ from support.paths import ROOT
 
 OWN = ("electra_jax", "data_pipelines", "configs")
 DATA = ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks", "data_pipelines.sample")
-METHODS = ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed", "electra_jax.training")
+METHODS = (
+    "electra_jax.models",
+    "electra_jax.objectives",
+    "electra_jax.distributed",
+    "electra_jax.training",
+    "electra_jax.training.trackers",
+)
 
 # Folder → the other folders whose modules it may import, also inside functions. A module belongs to the
 # innermost folder of this table. Commands are not in it: they may import every folder but the recipes, and
@@ -24,7 +30,13 @@ MAY_IMPORT = {
     "electra_jax.models": (),
     "electra_jax.objectives": ("electra_jax.models",),
     "electra_jax.distributed": (),
-    "electra_jax.training": ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed"),
+    "electra_jax.training": (
+        "electra_jax.models",
+        "electra_jax.objectives",
+        "electra_jax.distributed",
+        "electra_jax.training.trackers",
+    ),
+    "electra_jax.training.trackers": (),
     # It asks the registry which settings an objective has, and the schedules for their names.
     "electra_jax.configuration": (
         "electra_jax.models",
