@@ -22,11 +22,12 @@ import sys
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_builder import build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.packing import PACKERS
+from data_pipelines.preview import preview_lines
 
 BUILD_FLAGS = ("num_processes", "runner", "start_over")  # the others are fields of CorpusSettings
 
@@ -38,8 +39,13 @@ def main() -> None:
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = vars(_parser().parse_args(argv[:cut]))
     check_urls(arguments)
-    out, workers = arguments.pop("out"), {key: arguments.pop(key) for key in BUILD_FLAGS}
+    out, dry_run = arguments.pop("out"), arguments.pop("dry_run")
+    workers = {key: arguments.pop(key) for key in BUILD_FLAGS}
     settings, report = CorpusSettings(**arguments), ReadReport()
+    if dry_run:
+        check_build(out, settings, **workers, beam_options=argv[cut + 1 :])
+        print("\n".join(preview_lines(settings, workers["num_processes"])))
+        return
     info = build_corpus(out, settings, **workers, beam_options=argv[cut + 1 :], report=report)
     print("\n".join([*report.lines(settings.on_invalid_utf8), *info.split_lines()]))
     for line in info.unknown_lines():
@@ -77,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         "--start_over",
         action="store_true",
         help="remove the finished files of an interrupted build of --out, for one with other settings",
+    )
+    add(
+        "--dry_run",
+        action="store_true",
+        help="write nothing: show some rows of the first documents, decoded and masked, and how many rows "
+        "there will be",
     )
     add("--seed", type=int, default=CorpusSettings.seed, help=f"random seed of --packing electra {default}")
     add(

@@ -94,7 +94,7 @@ def _txt_fragments(source: str, decoder: Decoder) -> Iterator[str | None]:
     """
     make = codecs.getincrementaldecoder("utf-8")
     strict, dropped, noted, blank, number_was = make("strict"), False, False, True, 0
-    for number, data, ends in _line_blocks(text_blocks(source)):
+    for number, data, ends in _line_blocks(text_blocks(source, decoder.report.note_bytes)):
         if number != number_was:
             strict, dropped, noted, blank, number_was = make("strict"), False, False, True, number
             # At the start of a file, and in its midst if several were joined.
@@ -125,7 +125,7 @@ def _txt_fragments(source: str, decoder: Decoder) -> Iterator[str | None]:
 def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
     """Records without the field are counted. If no record has it, or the first many lack it, ValueError."""
     num_without, first, is_known = 0, None, False
-    for number, data in _whole_lines(text_blocks(source)):
+    for number, data in _whole_lines(text_blocks(source, decoder.report.note_bytes)):
         where = f"{source}:{number}"
         # A mark is at the start of a file, and in its midst if several were joined.
         text = decoder.text(data.removeprefix(codecs.BOM_UTF8), where)
@@ -183,7 +183,7 @@ def _field(record: dict[str, Any], text_field: str, where: str) -> str:
 
 def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
     arrow, parquet = import_reader("pyarrow", source), import_reader("pyarrow.parquet", source)
-    row = 0
+    row, size, noted = 0, Path(source).stat().st_size, 0
     try:
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
@@ -193,6 +193,9 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
                     text = decoder.text(value or b"", f"{source}: row {row}")
                     if text is not None:
                         yield iter([text])
+                decoder.report.note_bytes(size * row // file.metadata.num_rows - noted)
+                noted = size * row // file.metadata.num_rows
+            decoder.report.note_bytes(size - noted)
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened
             raise

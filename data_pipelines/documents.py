@@ -4,6 +4,7 @@ Memory is bounded, except that one JSON line, one batch of Parquet values or one
 `ReadReport` counts what was cut, skipped and replaced.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ __all__ = [
     "check_on_invalid_utf8",
     "read_documents",
     "read_pieces",
+    "source_bytes",
 ]
 
 
@@ -74,6 +76,17 @@ def read_pieces(
     readers = [(source, reader_of(source)) for source in sources]
     report = ReadReport() if report is None else report
     return _read_all(readers, text_field, Decoder(on_invalid_utf8, report), max_document_chars, report)
+
+
+def source_bytes(sources: Sequence[str]) -> int | None:
+    """The size of all source files, compressed as they are; None if it is unknown, as of a tfds source.
+
+    Raises:
+      OSError: a source does not exist.
+    """
+    if any(source.startswith("tfds:") for source in sources):
+        return None
+    return sum(os.path.getsize(source) for source in sources)
 
 
 def _read_all(

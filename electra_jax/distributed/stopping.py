@@ -5,13 +5,20 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from electra_jax.distributed.signal_watch import SignalWatch
 
 STOPPED = 143  # exit code of a run that saved and can resume: 128 + SIGTERM, which launchers know
 INTERRUPTED = 130  # exit code after Ctrl-C in a command that saves only finished parts: 128 + SIGINT
+# Before the line is printed, the main thread, if it is free, has so long to come to the place where it stops.
+SECONDS_TO_LINE = 0.05
 
 
 class Stopped(SystemExit):
@@ -48,12 +55,22 @@ class StopNotice:
     One process: SIGTERM or Ctrl-C; a second Ctrl-C interrupts as usual. Several processes: SIGTERM on any of
     them. JAX receives it and lets all processes agree on the call of `check` that raises, so all processes
     must make the same calls.
+
+    With one process a line is printed as soon as the signal arrives, whatever the main thread is doing; with
+    several, once they have agreed.
+
+    Attributes:
+      describe: () → that line. Called from another thread.
     """
 
     def __init__(self):
+        self.describe: Callable[[], str] = lambda: "Stopping …"
         self._is_due = self._is_waiting = False
         self._calls = 0
-        self._previous = {}
+        self._previous: dict[int, Any] = {}
+        self._open = contextlib.ExitStack()
+        self._unannounced = [True]  # emptied by whichever thread prints the line
+        self._with_nothing_to_save: str | None = None
 
     def check(self) -> None:
         """Raise Stopped if the run has been told to stop. Costs nothing on the devices; call it between
@@ -74,16 +91,52 @@ class StopNotice:
         finally:
             self._is_waiting = False
 
+    @contextlib.contextmanager
+    def nothing_to_save(self, doing: str) -> Iterator[None]:
+        """Context for work that cannot be interrupted and of which nothing is worth saving, such as
+        "compiling": with one process, a signal ends the process there, with a line and the code STOPPED or
+        INTERRUPTED."""
+        self._with_nothing_to_save = doing
+        try:
+            yield
+        finally:
+            self._with_nothing_to_save = None
+
+    def announce(self) -> None:
+        """Print the line, unless it has been printed."""
+        with contextlib.suppress(IndexError):
+            self._unannounced.pop()
+            tqdm.write(self.describe(), file=sys.stderr)  # above a progress bar, if there is one
+            sys.stderr.flush()
+
     def __enter__(self) -> "StopNotice":
         if not jax.distributed.is_initialized():
             self._previous = {
                 number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)
             }
+            self._open.enter_context(SignalWatch(self._hear_at_once))
         return self
 
     def __exit__(self, *exception) -> None:
+        self._open.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def _hear_at_once(self, number: int) -> None:
+        """Called in another thread; Python calls `_hear` in the main thread, perhaps much later."""
+        if number not in self._previous:
+            return
+        if self._with_nothing_to_save is not None:
+            tqdm.write(
+                f"Told to stop while {self._with_nothing_to_save}: there is nothing new to save. The same "
+                "command starts from there again.",
+                file=sys.stderr,
+            )
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED if number == signal.SIGINT else STOPPED)
+        time.sleep(SECONDS_TO_LINE)
+        self.announce()
 
     def _hear(self, number: int, frame: object) -> None:
         self._is_due = True

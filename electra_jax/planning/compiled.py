@@ -16,26 +16,13 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.training.program import make_program
-from electra_jax.training.state import AveragedTrainState, TrainState
+from electra_jax.training.state import TrainState
+from electra_jax.training.step_memory import Memory, memory_of
 
 SPECIAL = SpecialTokens(pad=0, cls=1, sep=2, mask=4, unk=3)  # any distinct ids give the same program
 # Autotuning needs a real GPU; without it XLA uses its default algorithms for matrix products.
 GPU_OPTIONS = {"xla_gpu_autotune_level": 0}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-class Memory(NamedTuple):
-    """Bytes on each device."""
-
-    parameters: int
-    optimizer: int  # the optimizer's state and, if kept, the moving average of the parameters
-    batch_and_metrics: int
-    temporary: int  # while the step runs: gradients and activations above all
-    program: int  # the generated code
-
-    @property
-    def total(self) -> int:
-        return sum(self)
 
 
 class CompiledStep(NamedTuple):
@@ -122,21 +109,6 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
     return CompiledStep(memory, matmul_flops(traced.jaxpr.jaxpr), compiler_flops, _collectives(compiled))
 
 
-def memory_of(compiled: jax.stages.Compiled, state: TrainState) -> Memory:
-    """The memory that a compiled step needs. `state`: shapes and shardings of the state that it updates."""
-    stats = compiled.memory_analysis()
-    parameters, optimizer = (_bytes_of(tree) for tree in (state.params, state.opt_state))
-    if isinstance(state, AveragedTrainState):
-        optimizer += _bytes_of(state.ema)
-    return Memory(
-        parameters,
-        optimizer,
-        stats.argument_size_in_bytes - parameters - optimizer,
-        stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes,
-        stats.generated_code_size_in_bytes,
-    )
-
-
 def read_refusal(text: str) -> tuple[int, int] | None:
     """(needed, available) bytes from a TPU compiler's out-of-memory message; None: it is another message."""
     sizes = re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", text)
@@ -144,14 +116,6 @@ def read_refusal(text: str) -> tuple[int, int] | None:
     if "RESOURCE_EXHAUSTED" not in text or sizes is None:
         return None
     return int(float(sizes[1]) * UNITS[sizes[2]]), int(float(sizes[3]) * UNITS[sizes[4]])
-
-
-def _bytes_of(tree: Any) -> int:
-    """Bytes on one device of arrays, or of shapes with shardings."""
-    return sum(
-        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 def _collectives(compiled: jax.stages.Compiled) -> list[Collective] | None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 
 from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
+from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.resolve import ResolvedConfig, resolve
+from electra_jax.distributed.chips import peak_flops
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
@@ -30,6 +32,7 @@ from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
+from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import check_initial, initial_params, read_description
 from electra_jax.training.checkpointing import Checkpointer
@@ -45,6 +48,7 @@ from electra_jax.training.metrics import Metrics
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, dtype_note, make_program
 from electra_jax.training.state import TrainState, abstract_params, start_from
+from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
 from electra_jax.training.trackers.interface import TrackedRun
@@ -168,6 +172,7 @@ def _train_from(
         write_run_directory(inputs, program, workdir)
         record_start(workdir, start)
         run.publish()
+        print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
         if note := dtype_note(config["model"]["dtype"], inputs.mesh):
             print(note, file=sys.stderr)
     state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
@@ -186,7 +191,7 @@ def _train_from(
             inputs.description,
             StopNotice(),  # one for all stages, since with several processes it counts its checks
             probe,
-            config["log"]["peak_flops"] * jax.device_count() or None,
+            peak_of_devices(config, jax.devices()),
             run.publish,
         )
         for stage in stages:
@@ -216,11 +221,10 @@ def unigram_of(stage: StageInputs, workdir: Path) -> np.ndarray | None:
 def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) -> TrainState:
     """Train to the end of a stage; returns the last state. Raises as `TrainingLoop.run` does."""
     config, program = stage.inputs.config, stage.program
-    with stage.batches as batches, stage.held_out_batches as held_out_batches:
-        # Compile here, where everything is saved and no StopNotice is active: SIGTERM then ends the process
-        # at once. A run could not save in time while compiling.
-        program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
-        train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
+    with stage.batches as batches, stage.held_out_batches as held_out_batches, services.stop:
+        # Compile here, where everything is saved. A run could not save in time while compiling.
+        with services.stop.nothing_to_save("compiling"):
+            train_step = _compile(state, program, batches, held_out_batches)
         computation = StageComputation(
             train_step,
             lambda params: evaluate(
@@ -238,8 +242,29 @@ def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) 
             probe=config["probe"]["every"],
             stop_at=None if stage.inputs.end == num_steps else stage.inputs.end,
         )
-        with services.stop:
-            return TrainingLoop(state, computation, batches, intervals, services).run()
+        return TrainingLoop(state, computation, batches, intervals, services).run()
+
+
+def _compile(
+    state: TrainState, program: Program, batches: Loader, held_out_batches: EvaluationLoader
+) -> jax.stages.Compiled:
+    """Compile the evaluation step, which keeps its program, and the training step, which is returned."""
+    is_shown = is_main_process()
+    with waiting("compiling the evaluation step", is_shown=is_shown):
+        program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
+    with waiting("compiling the training step", is_shown=is_shown):
+        train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
+    if is_shown:
+        memory = memory_of(train_step, program.abstract_state)
+        print(memory_line(memory, jax.devices()[0].device_kind), file=sys.stderr)
+    return train_step
+
+
+def peak_of_devices(config: dict[str, Any], devices: Sequence[jax.Device]) -> float | None:
+    """FLOPs a second of all devices together: config.log.peak_flops of each, or what is known of the chip
+    and the dtype; None for an unknown chip."""
+    peak = config["log"]["peak_flops"] or peak_flops(devices[0].device_kind, config["model"]["dtype"])
+    return None if peak is None else peak * len(devices)
 
 
 def start_state(

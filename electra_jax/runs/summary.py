@@ -32,7 +32,10 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
 
 
 def print_values(values: Mapping[str, Any], *, width: int = 32, decimals: int = 4) -> None:
-    """Print a line for each name and value, the values aligned behind `width` columns."""
+    """Print a line for each name and value, the values aligned behind `width` columns. None is a value that
+    is not finite, such as a precision when nothing was found."""
     for name, value in values.items():
         shown = f"{value:,.{decimals}f}" if isinstance(value, float) else f"{value}"
+        if value is None:
+            shown = "undefined"
         print(f"{name:{width}s} {shown}")

@@ -16,9 +16,12 @@ import jax
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.metrics import Metrics, summarize
+from electra_jax.training.run_ahead import RunAhead
 from electra_jax.training.state import TrainState, measured_params
 from electra_jax.training.step import NO_STEP
 from electra_jax.training.writers import MetricWriters
+
+SHOWN_EARLY = (1, 10)  # steps after a start whose metrics are shown, however long a logging window is
 
 
 class Batches(Protocol):
@@ -97,7 +100,9 @@ class TrainingLoop:
         self._first_step = self._saved_step = self.step
         self._end = intervals.num_steps if intervals.stop_at is None else intervals.stop_at
         self._window: Any = None  # metric sums of the logging window, after the step dispatched last
-        self._pending_row: tuple[int, Any] | None = None  # step and sums of the row to write next
+        self._pending_row: _PendingRow | None = None
+        self._ahead = RunAhead()
+        self._stop_step = self.step  # that would be saved if the run were told to stop now
         self._clock = _TrainingClock(batches)
         self._computation, self._batches = computation, batches
         self._intervals, self._services = intervals, services
@@ -114,6 +119,7 @@ class TrainingLoop:
             nothing that is not finite is ever saved.
           OSError: a checkpoint or a row of metrics could not be written.
         """
+        self._services.stop.describe = self._describe_stop
         try:
             while self.step < self._end:
                 self._run_due_measurements()
@@ -149,27 +155,32 @@ class TrainingLoop:
     def _dispatch_step(self) -> None:
         with self._services.stop.waiting():
             ids = self._batches.batch_at(self.step)["input_ids"]
+        self._stop_step = self.step + 1
         self.state, self._window = self._computation.train_step(self.state, ids)
         self.step += 1
+        self._ahead.dispatched(self._window["steps"])
 
     def _end_window_if_due(self) -> None:
         if self.step % self._intervals.log == 0 or self.step == self._intervals.stop_at:
-            self._pending_row = (self.step, self._window)
+            self._pending_row = _PendingRow(self.step, self._window, is_whole=True)
+        elif self.step - self._first_step in SHOWN_EARLY:
+            self._pending_row = _PendingRow(self.step, self._window, is_whole=False)
 
     def _write_pending_row(self) -> None:
         if self._pending_row is None:
             return
-        (step, sums), self._pending_row = self._pending_row, None
+        row, self._pending_row = self._pending_row, None
         # Returns when that step is done on the devices: the moment to read the clock.
-        sums = jax.device_get(sums)
-        timing = self._clock.lap()
+        sums = jax.device_get(row.sums)
+        timing = self._clock.lap() if row.is_whole else self._clock.elapsed()
         self._check_finite(sums)
         metrics = summarize(sums) | timing
-        metrics["learning_rate"] = float(self._computation.schedule(step - 1))
+        metrics["learning_rate"] = float(self._computation.schedule(row.step - 1))
         # A run restored in the middle of a window did not compute all of it.
-        fraction = min(1.0, (step - self._first_step) / float(sums["steps"]))
+        fraction = min(1.0, (row.step - self._first_step) / float(sums["steps"]))
         metrics |= self._speed(fraction * metrics.pop("tokens") / metrics.pop("seconds"))
-        self._services.writers.write(step, metrics)
+        writers = self._services.writers
+        (writers.write if row.is_whole else writers.show)(row.step, metrics)
 
     def _speed(self, tokens_per_second: float) -> Metrics:
         flops_per_second = 3 * self._computation.flops_per_token * tokens_per_second
@@ -215,7 +226,13 @@ class TrainingLoop:
             self._services.checkpointer.wait()
             self._services.stop.check()
 
+    def _describe_stop(self) -> str:
+        step = self._stop_step
+        return f"Stopping at step {step}" + (": saving …" if step > self._saved_step else ", which is saved.")
+
     def _save_before_exit(self) -> None:
+        if jax.process_index() == 0:
+            self._services.stop.announce()
         if self.step > self._saved_step:
             self._save()
         self._services.checkpointer.wait()
@@ -226,6 +243,14 @@ class TrainingLoop:
             )
 
 
+class _PendingRow(NamedTuple):
+    """A row to write as soon as its step is done."""
+
+    step: int
+    sums: Any
+    is_whole: bool  # False: of a window that continues, to show and not to write
+
+
 class _TrainingClock:
     """Seconds spent training since the last lap, without evaluations, probes and checkpoints, and seconds
     spent waiting for data."""
@@ -234,11 +259,17 @@ class _TrainingClock:
         self._batches = batches
         self._start, self._paused, self._waited = time.perf_counter(), 0.0, batches.seconds_waited
 
+    def elapsed(self) -> Metrics:
+        return self._timing(time.perf_counter(), self._batches.seconds_waited)
+
     def lap(self) -> Metrics:
         now, waited = time.perf_counter(), self._batches.seconds_waited
-        timing = {"seconds": now - self._start - self._paused, "data_wait_seconds": waited - self._waited}
+        timing = self._timing(now, waited)
         self._start, self._paused, self._waited = now, 0.0, waited
         return timing
+
+    def _timing(self, now: float, waited: float) -> Metrics:
+        return {"seconds": now - self._start - self._paused, "data_wait_seconds": waited - self._waited}
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

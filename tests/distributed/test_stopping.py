@@ -1,9 +1,11 @@
 """A run that is told to stop saves everything done so far, once, and resumes from there."""
 
 import contextlib
+import hashlib
 import os
 import signal
 import threading
+import time
 import types
 
 import jax
@@ -107,7 +109,9 @@ def test_the_run_is_saved_and_resumes(phase, step, saved, how, tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         broken.start(0)
     assert stopped.value.code == STOPPED == 128 + signal.SIGTERM
-    assert f"step {saved} is saved" in capsys.readouterr().err
+    line, last = capsys.readouterr().err.splitlines()
+    assert line in (f"Stopping at step {saved}: saving …", f"Stopping at step {saved}, which is saved.")
+    assert last == f"Told to stop: step {saved} is saved. The same command resumes from there."
     assert broken.saved == [(each, each) for each in (4, 6) if each < saved] + [(saved, saved)]
     again = Run(tmp_path / "broken")
     again.start(saved)
@@ -133,6 +137,31 @@ def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         Run(tmp_path / "twice", {("step", 1): twice}).start(0)
+
+
+def test_a_line_comes_at_once_while_the_main_thread_is_in_compiled_code(capsys):
+    with StopNotice() as stop:
+        stop.describe = lambda: f"Stopping after {time.monotonic()}"
+        told_soon()
+        began = time.monotonic()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 6_000_000)  # seconds
+        ended = time.monotonic()
+        stop.announce()  # not twice
+    (line,) = capsys.readouterr().err.splitlines()
+    assert began < float(line.removeprefix("Stopping after ")) < ended - 0.3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, STOPPED), (signal.SIGINT, INTERRUPTED)])
+def test_where_nothing_is_to_save_a_signal_ends_the_process_in_compiled_code(number, code):
+    program = (
+        "import hashlib, os, threading\nfrom electra_jax.distributed.stopping import StopNotice\n"
+        "with StopNotice() as stop, stop.nothing_to_save('compiling'):\n"
+        f"    threading.Timer(0.2, os.kill, (os.getpid(), {int(number)})).start()\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 500_000_000)\n"  # minutes
+    )
+    outcome = run_python("-c", program)
+    assert outcome.returncode == code
+    assert outcome.stderr.startswith("Told to stop while compiling: there is nothing new to save.")
 
 
 def test_sigterm_while_saving_changes_nothing_and_handlers_are_restored():
@@ -194,7 +223,8 @@ def test_a_wait_for_rows_is_interrupted_and_the_loader_ends():
     arrived = threading.Event()
 
     def read(dataset_index, row):
-        told_soon()
+        if not arrived.is_set():
+            told_soon()
         arrived.wait(30)
         raise OSError("the file system hung")
 

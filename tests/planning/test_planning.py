@@ -20,13 +20,13 @@ from electra_jax.planning.collectives import Collective, read_collectives
 from electra_jax.planning.compiled import (
     CompiledStep,
     DoesNotFitError,
-    Memory,
     matmul_flops,
     measure_step,
     read_refusal,
 )
 from electra_jax.planning.estimate import estimate
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
+from electra_jax.training.step_memory import Memory
 from support import aside
 from support.commands import run_module
 from support.paths import ROOT

@@ -13,6 +13,7 @@ class FakeRun:
 
     probe = None  # a method in runs that have one
     peak_flops = None
+    progress = False  # shown on stderr
 
     def __init__(self, workdir):
         self.workdir, self.saved, self.evaluated = workdir, [], []
@@ -27,7 +28,7 @@ class FakeRun:
         with (
             MetricWriters(
                 self.workdir,
-                progress=False,
+                progress=self.progress,
                 total_steps=intervals.num_steps,
                 start_step=state.step,
             ) as writers,

@@ -30,6 +30,20 @@ def test_the_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops
     assert row["model_flops_utilization"] == pytest.approx(row["model_flops_per_second"] / 1e6)
 
 
+def test_the_first_and_the_tenth_step_of_a_start_are_shown_and_not_written(tmp_path, capsys):
+    run = FakeRun(tmp_path)
+    run.progress = True
+
+    def shown(first, last):
+        run.go(first, Intervals(last, log=100, evaluate=100, checkpoint=100))
+        lines = capsys.readouterr().err.splitlines()
+        return [line.split()[1] for line in lines if "evaluation" not in line]
+
+    assert shown(0, 20) == ["1/20", "10/20"]
+    assert shown(20, 120) == ["21/120", "30/120", "100/120"][:2]  # step 100 comes within ten seconds
+    assert [row["step"] for row in read_metrics(tmp_path)] == [20, 100, 100, 120]
+
+
 class RunThatWaits(FakeRun):
     """Notes step and end of the parameters that it evaluates; `on_wait` is called by the second wait for a
     checkpoint."""

@@ -29,9 +29,9 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import LayerExecution, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import forward_flops, make_objective
-from electra_jax.planning.compiled import memory_of
 from electra_jax.planning.stages import with_accelerator_settings
 from electra_jax.training.program import make_program
+from electra_jax.training.step_memory import memory_of
 
 GIB = 2**30
 NUM_WINDOWS = 5

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from data_pipelines import tokenizer as tokenizer_command
 from data_pipelines.tokenizer import main
 from data_pipelines.tokenizers.load import load_tokenizer
 
@@ -25,6 +26,47 @@ def test_training(tmp_path, capsys):
     assert "nothing was trained" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^error: .*requested_vocab_size is 200, asked for 300"):
         main([*args[:4], "--vocab_size", "300"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocab_size", "characters"),
+    [
+        # The combining accent makes an é there, which occurs twice; here it is stripped.
+        (
+            "sentencepiece",
+            "14",
+            "99.9920% of 99,990 have a piece; those without: ☃ (U+2603) 3, é (U+00E9) 2, ",
+        ),
+        ("wordpiece", "18", "99.9940% of 99,990 have a piece; those without: ☃ (U+2603) 3, 😀 (U+1F600) 2, "),
+    ],
+)
+def test_what_the_text_is_like(tmp_path, capsys, kind, vocab_size, characters):
+    text = " ".join(["abcd"] * 24_983 + ["abcde" * 10, "xe\u0301☃😀", "☃😀", "☃", "é"])
+    (tmp_path / "c.txt").write_text(text, encoding="utf-8")
+    args = ["--input", str(tmp_path / "c.txt"), "--out", str(tmp_path / "t"), "--kind", kind]
+    main([*args, "--vocab_size", vocab_size, "--character_coverage", "0.9999"])
+    out = capsys.readouterr().out
+    assert f"characters       {characters}" in out, out
+    assert f"longest words    {'abcde' * 8}… (50 characters), xe\u0301☃😀, abcd" in out
+    assert f"on 1 documents: {len(text):,} characters, all of the text" in out
+
+
+def test_how_much_of_the_text_was_read(tmp_path, capsys, monkeypatch):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    sources = [str(tmp_path / f"{name}.txt") for name in "abc"]
+    size = sum(map(len, DOCUMENTS))
+    args = ["--input", *sources, "--vocab_size", "200", "--max_training_chars"]
+    main([*args, str(size + 1), "--out", str(tmp_path / "t")])
+    out = capsys.readouterr().out
+    assert f"s on 201 documents: {size + 1:,} characters, the cap --max_training_chars={size + 1}" in out
+    assert f"not read         {sources[2]}: the cap" in out
+    main([*args, str(3 * size), "--out", str(tmp_path / "u")])
+    out = capsys.readouterr().out
+    assert f"s on 600 documents: {3 * size:,} characters, all of the text" in out and "not read" not in out
+    monkeypatch.setattr(tokenizer_command, "MIN_BYTES", 1)  # real sources are larger than a block
+    main([*args, str(size + 1), "--out", str(tmp_path / "v")])
+    assert "s on 201 of about 301 documents: " in capsys.readouterr().out  # two of three files were opened
 
 
 @pytest.mark.parametrize(("flag", "ids"), [("--lowercase", [5, 6]), ("--no-lowercase", [7, 1])])
