@@ -14,6 +14,8 @@ from electra_jax.configuration.objectives import clean_objective
 DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "stages": [],
     "train.ema_decay": 0.0,
+    "train.num_epochs": 0.0,
+    "train.num_tokens": 0.0,
     "model.relative_bias": None,
     "objective.generator": "model",
     "probe": {
