@@ -19,7 +19,7 @@ from typing import Any
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
-from data_pipelines.documents import ReadReport, read_documents, source_bytes
+from data_pipelines.documents import DOCUMENT_SEPARATORS, ReadReport, read_documents, source_bytes
 from data_pipelines.installation import install_command
 from data_pipelines.json_files import write_json
 from data_pipelines.progress import make_progress
@@ -258,5 +258,9 @@ def _settings_of(partial: Path, keys: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with those of "sources" among the others."""
-    return {key: value for key, value in settings.items() if key != "sources"} | settings["sources"]
+    """The settings with those of "sources" among the others, also one that is left out as the default."""
+    return (
+        {"document_separator": DOCUMENT_SEPARATORS[0]}
+        | {key: value for key, value in settings.items() if key != "sources"}
+        | settings["sources"]
+    )

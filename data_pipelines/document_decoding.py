@@ -50,7 +50,7 @@ class ReadReport:
         if self.skipped_empty or self.cut:
             lines.append(
                 f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents too long "
-                "to be read whole"
+                f"to be read whole{' (in .txt a blank line ends a document)' if self.cut else ''}"
             )
         return lines
 
