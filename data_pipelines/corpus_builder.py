@@ -5,6 +5,7 @@ processes. An interrupted build leaves its finished files in DIR.partial and res
 changed in the meantime are made again.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -15,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
-from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.documents import DOCUMENT_SEPARATORS, ReadReport, read_documents, source_bytes
 from data_pipelines.installation import install_command
 from data_pipelines.json_files import write_json
+from data_pipelines.progress import make_progress
 from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
@@ -59,18 +59,22 @@ def build_corpus(
       OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
       ImportError: Apache Beam is not installed.
     """
-    _check_workers(num_processes, runner, beam_options)
-    check_utf8(directory, "--out")
+    existing = check_build(
+        directory,
+        settings,
+        num_processes=num_processes,
+        runner=runner,
+        beam_options=beam_options,
+        start_over=start_over,
+    )
+    if existing is not None:
+        return existing
     directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
-    recorded = settings.recorded(tokenizer.fingerprint)
-    if Path(directory).exists():
-        return _existing(directory, recorded)
-    _check_sources(settings)
     pack_groups = _beam_workers(runner, beam_options) if runner else _local_workers(num_processes)
     # Beam workers may have other working directories.
     settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
-    partial = _partial_directory(directory, recorded, start_over)
+    partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
     groups = [
         *make_groups("train", settings.train, settings.chunk_chars),
         *make_groups("validation", settings.validation, settings.chunk_chars),
@@ -80,6 +84,31 @@ def build_corpus(
         chunks[Path(path).name.partition("-")[0]].append(counts)
     _check_text(chunks, settings)
     return finish_dataset(partial, directory, settings, tokenizer, chunks)
+
+
+def check_build(
+    directory: str,
+    settings: CorpusSettings,
+    *,
+    num_processes: int = 1,
+    runner: str = "",
+    beam_options: Sequence[str] = (),
+    start_over: bool = False,
+) -> DatasetInfo | None:
+    """What `build_corpus` checks before it reads or writes anything; arguments and errors as there.
+
+    Returns:
+      The info of the dataset if it was already built, else None.
+    """
+    _check_workers(num_processes, runner, beam_options)
+    check_utf8(directory, "--out")
+    directory = os.path.abspath(directory)
+    recorded = settings.recorded(load_tokenizer(settings.tokenizer).fingerprint)
+    if Path(directory).exists():
+        return _existing(directory, recorded)
+    _check_sources(settings)
+    _check_partial(Path(f"{directory}.partial"), recorded, start_over)
+    return None
 
 
 def _check_workers(num_processes: int, runner: str, beam_options: Sequence[str]) -> None:
@@ -100,13 +129,27 @@ def _local_workers(num_processes: int) -> PackGroups:
         jobs = itertools.chain.from_iterable(
             read_jobs(group, settings, directory, report) for group in groups
         )
-        total = _text_bytes(settings.all_sources)
-        with tqdm(total=total, unit="B", unit_scale=True, desc="packing", leave=False) as bar:
-            for path, counts in run_jobs(jobs, num_processes):
-                yield path, counts
-                bar.update(counts["text_bytes"])
+        with _packing(settings, report) as on_progress:
+            yield from run_jobs(jobs, num_processes, on_progress)
 
     return pack_groups
+
+
+@contextlib.contextmanager
+def _packing(settings: CorpusSettings, report: ReadReport) -> Iterator[Callable[[int], None]]:
+    """Context that shows the progress of a build; gives a function of the characters that are tokenised."""
+    total = source_bytes(settings.all_sources)
+    unit = "B" if total else " characters"
+    with make_progress(total or None, "packing", unit=unit, is_scaled=True) as shown:
+
+        def on_progress(characters: int) -> None:
+            # Some text is read before it is tokenised: that share of the bytes read is done.
+            share = characters / max(1, report.characters)
+            done = int(share * report.bytes_read) if total else characters
+            # Equal to the total, it would be the last sign of progress.
+            shown.update(min(done, total - 1) if total else done, {"documents read": f"{report.documents:,}"})
+
+        yield on_progress
 
 
 def _beam_workers(runner: str, options: Sequence[str]) -> PackGroups:
@@ -156,20 +199,31 @@ def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings) -> None
 
 def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
     """DIR.partial, where the build works, with the finished files of an interrupted build of the settings
-    `wanted`.
-
-    Raises:
-      FileExistsError: it is of a build with other settings and not `start_over`, or something else.
-    """
+    `wanted`. Errors as of `_check_partial`."""
     partial = Path(f"{directory}.partial")
-    recorded = _settings_of(partial, wanted)
-    if recorded is not None and start_over:
+    if _check_partial(partial, wanted, start_over) and start_over:
         for path in partial.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != SETTINGS_FILE:  # which shows that the directory is ours, until it is replaced
                 path.unlink()
-    elif recorded is not None and any(partial.glob(f"*{COUNTS_SUFFIX}")):
+    partial.mkdir(parents=True, exist_ok=True)
+    for unfinished in partial.glob(f"*{TEMPORARY_SUFFIX}"):
+        unfinished.unlink()
+    write_json(partial / SETTINGS_FILE, wanted)
+    return partial
+
+
+def _check_partial(partial: Path, wanted: dict, start_over: bool) -> bool:
+    """Whether an interrupted build is in `partial`.
+
+    Raises:
+      FileExistsError: it is of a build with other settings and not `start_over`, or something else.
+    """
+    recorded = _settings_of(partial, wanted)
+    if recorded is None:
+        return False
+    if not start_over and any(partial.glob(f"*{COUNTS_SUFFIX}")):
         differing = [
             f"{key}: it has {recorded.get(key)!r}, you gave {value!r}"
             for key, value in _flat(wanted).items()
@@ -180,11 +234,7 @@ def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
                 f"{partial} holds the files of a build with other settings ({'; '.join(differing)}). "
                 "Give its settings to resume it, choose another --out, or remove it with --start_over."
             )
-    partial.mkdir(parents=True, exist_ok=True)
-    for unfinished in partial.glob(f"*{TEMPORARY_SUFFIX}"):
-        unfinished.unlink()
-    write_json(partial / SETTINGS_FILE, wanted)
-    return partial
+    return True
 
 
 def _settings_of(partial: Path, keys: Iterable[str]) -> dict[str, Any] | None:
@@ -208,12 +258,9 @@ def _settings_of(partial: Path, keys: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with those of "sources" among the others."""
-    return {key: value for key, value in settings.items() if key != "sources"} | settings["sources"]
-
-
-def _text_bytes(sources: Sequence[str]) -> int | None:
-    """Bytes of text in all sources; None if some are compressed or binary."""
-    if all(source.lower().endswith((".txt", ".jsonl")) for source in sources):
-        return sum(Path(source).stat().st_size for source in sources if Path(source).exists())
-    return None
+    """The settings with those of "sources" among the others, also one that is left out as the default."""
+    return (
+        {"document_separator": DOCUMENT_SEPARATORS[0]}
+        | {key: value for key, value in settings.items() if key != "sources"}
+        | settings["sources"]
+    )

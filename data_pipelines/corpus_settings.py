@@ -3,7 +3,11 @@
 import dataclasses
 from typing import Any
 
-from data_pipelines.documents import check_on_invalid_utf8
+from data_pipelines.documents import (
+    DOCUMENT_SEPARATORS,
+    check_document_separator,
+    check_on_invalid_utf8,
+)
 from data_pipelines.packing import check_packing
 
 
@@ -28,6 +32,7 @@ class CorpusSettings:
     seed: int = 0  # of the random choices of packing "electra"
     text_field: str = "text"
     on_invalid_utf8: str = "error"
+    document_separator: str = DOCUMENT_SEPARATORS[0]  # of .txt files
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
@@ -48,6 +53,7 @@ class CorpusSettings:
             raise ValueError(f"--seed: got {self.seed}, expected 0 or more.")
         check_packing(self.packing, self.sequence_length)
         check_on_invalid_utf8(self.on_invalid_utf8)
+        check_document_separator(self.document_separator)
 
     @property
     def all_sources(self) -> list[str]:
@@ -57,6 +63,8 @@ class CorpusSettings:
     @property
     def sources(self) -> dict[str, Any]:
         """The entry `sources` of corpus.json: sources, and how they are read and divided."""
+        # Left out if it is the default: datasets that earlier versions built have the same entry.
+        separator = {"document_separator": self.document_separator}
         return {
             "train": list(self.train),
             "validation": list(self.validation),
@@ -65,6 +73,7 @@ class CorpusSettings:
             "text_field": self.text_field,
             "on_invalid_utf8": self.on_invalid_utf8,
             "chunk_chars": self.chunk_chars,
+            **(separator if self.document_separator != DOCUMENT_SEPARATORS[0] else {}),
         }
 
     def recorded(self, tokenizer_fingerprint: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import codecs
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from data_pipelines.installation import install_command
@@ -37,13 +37,16 @@ def import_reader(module: str, source: str) -> Any:
         ) from error
 
 
-def text_blocks(source: str) -> Iterator[bytes]:
+def text_blocks(source: str, note_bytes: Callable[[int], None] = lambda number: None) -> Iterator[bytes]:
     """The decompressed bytes of a text file; "\\n" ends every line, also of files with "\\r" alone.
+
+    Args:
+      note_bytes: called with the number of bytes of the file, compressed as they are, whenever some are read.
 
     Raises:
       ValueError: damaged or cut-off compression, or a file that is not text in UTF-8.
     """
-    blocks = _decompressed(source)
+    blocks = _decompressed(source, note_bytes)
     head = b""
     while len(head) < HEAD_BYTES and (block := next(blocks, b"")):
         head += block
@@ -55,7 +58,7 @@ def text_blocks(source: str) -> Iterator[bytes]:
         yield block.replace(b"\r", b"\n") if has_old_ends else block
 
 
-def _decompressed(source: str) -> Iterator[bytes]:
+def _decompressed(source: str, note_bytes: Callable[[int], None]) -> Iterator[bytes]:
     """The bytes of a file, decompressed if its name says so."""
     name = source.lower()
     damage: tuple[type[Exception], ...] = ()
@@ -63,19 +66,29 @@ def _decompressed(source: str) -> Iterator[bytes]:
         with open(source, "rb") as file:
             if name.endswith(".gz"):
                 damage = (gzip.BadGzipFile, EOFError, zlib.error)
-                file = gzip.GzipFile(fileobj=file)
+                blocks = _blocks(gzip.GzipFile(fileobj=file))
             elif name.endswith(".zst"):
                 zstandard = import_reader("zstandard", source)
                 damage = (EOFError, zstandard.ZstdError)
-                yield from _zstd_blocks(file, zstandard)
-                return
-            while block := file.read(BLOCK_BYTES):
+                blocks = _zstd_blocks(file, zstandard)
+            else:
+                blocks = _blocks(file)
+            noted = 0
+            for block in blocks:
+                note_bytes(file.tell() - noted)
+                noted = file.tell()
                 yield block
+            note_bytes(file.tell() - noted)  # what follows the last block, such as a checksum
     except damage as error:
         raise ValueError(
             f"{source}: damaged or cut-off compressed data ({error}); fetch the file again, or correct its "
             "name if it is not compressed"
         ) from error
+
+
+def _blocks(file: Any) -> Iterator[bytes]:
+    while block := file.read(BLOCK_BYTES):
+        yield block
 
 
 def _zstd_blocks(file: Any, zstandard: Any) -> Iterator[bytes]:

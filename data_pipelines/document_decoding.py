@@ -11,12 +11,17 @@ class ReadReport:
 
     documents: int = 0
     characters: int = 0
+    bytes_read: int = 0  # of the source files, compressed as they are; of a tfds source, not counted
     skipped_empty: int = 0  # documents of white space only, and null in place of a text
     without_field: int = 0  # JSON records that lack the text field
     first_without_field: str = ""  # where the first of them is
     invalid_utf8: int = 0  # lines (of a Parquet or tfds source: values) that were not UTF-8
     first_invalid: str = ""  # where the first of them is
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
+
+    def note_bytes(self, number: int) -> None:
+        """Count bytes of a source file."""
+        self.bytes_read += number
 
     def note_without_field(self, where: str) -> None:
         """Count a record that lacks the text field."""
@@ -45,7 +50,7 @@ class ReadReport:
         if self.skipped_empty or self.cut:
             lines.append(
                 f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents too long "
-                "to be read whole"
+                f"to be read whole{' (in .txt a blank line ends a document)' if self.cut else ''}"
             )
         return lines
 

@@ -10,7 +10,8 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,15 +25,20 @@ from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import Piece, ReadReport, read_pieces
 from data_pipelines.json_files import write_json
 from data_pipelines.packing import Lines, pack
-from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.whole_files import written_whole
 
 SPLITS = ("train", "validation")
 COUNTS_SUFFIX = ".counts.json"
+TOKENS_SUFFIX = ".tokens.npy"  # how often each id is in the rows of a file, int64 [vocab_size]
 COUNTED_BY_SOURCE = ("documents", "text_tokens", "unknown_tokens")
+SECONDS_BETWEEN_SIGNS = 1.0  # of progress, while a file is packed
 JOBS_AHEAD = 2  # read while every process is busy
 # A chunk ends where its group does, so groups are long: held-out shares of 1 % still fill most of a chunk.
 GROUP_CHUNKS = 64
+
+# Called with the number of characters of every text that this process has tokenised.
+_on_tokenised: Callable[[int], None] = lambda characters: None
 
 
 class Group(NamedTuple):
@@ -82,7 +88,11 @@ def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: R
       directory: where the files go.
     """
     pieces = read_pieces(
-        group.sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8, report=report
+        group.sources,
+        text_field=settings.text_field,
+        on_invalid_utf8=settings.on_invalid_utf8,
+        document_separator=settings.document_separator,
+        report=report,
     )
     if settings.validation_fraction:
         divided = _divide(pieces, settings.validation_fraction)
@@ -126,28 +136,40 @@ def _chunks(divided: Iterable[tuple[str, Piece]], chunk_chars: int) -> Iterator[
             yield split, numbers[split], chunks[split]
 
 
-def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def run_jobs(
+    jobs: Iterator[Job], num_processes: int, on_progress: Callable[[int], None] = lambda characters: None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, counts) of every job in order; at most `num_processes` + 2 jobs are in memory.
 
     A file that an earlier build finished from the same text is kept.
+
+    Args:
+      on_progress: called about every second with the characters of text that are tokenised, of all jobs
+        together.
 
     Raises:
       OSError: a file could not be written, or a process was killed.
     """
     if num_processes == 1:
-        yield from map(finish_job, jobs)
+        yield from _run_here(jobs, on_progress)
         return
+    context = multiprocessing.get_context("spawn")
+    tokenised = context.Value("q", 0)
     # An executor notices if the system kills one of its processes; multiprocessing.Pool would wait forever.
-    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_count_in, initargs=(tokenised,))
+    kept = 0  # characters of files that an earlier build finished
+    show = lambda: on_progress(kept + tokenised.value)
     try:
         waiting: collections.deque = collections.deque()
         for job in jobs:
             counts = _finished(job)
+            kept += num_characters(job) if counts else 0
             waiting.append((job.path, counts, None if counts else pool.submit(write_shard, job)))
+            show()
             if len(waiting) >= num_processes + JOBS_AHEAD:
-                yield _wait(*waiting.popleft())
+                yield _wait(*waiting.popleft(), show)
         while waiting:
-            yield _wait(*waiting.popleft())
+            yield _wait(*waiting.popleft(), show)
     except BrokenProcessPool as error:
         raise OSError(
             f"one of {num_processes} processes was killed, probably because memory ran out. Start the same "
@@ -157,12 +179,58 @@ def run_jobs(jobs: Iterator[Job], num_processes: int) -> Iterator[tuple[str, dic
         pool.shutdown(cancel_futures=True)
 
 
+def _run_here(
+    jobs: Iterator[Job], on_progress: Callable[[int], None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `run_jobs`, in this process."""
+    global _on_tokenised
+    done = 0
+
+    def count(characters: int) -> None:
+        nonlocal done
+        done += characters
+        on_progress(done)
+
+    before, _on_tokenised = _on_tokenised, count
+    try:
+        for job in jobs:
+            counts = _finished(job)
+            if counts:
+                count(num_characters(job))
+            yield job.path, counts or write_shard(job)
+    finally:
+        _on_tokenised = before
+
+
+def _count_in(tokenised: Any) -> None:
+    """Let this worker process add the characters that it tokenises to a number that all share."""
+
+    def count(characters: int) -> None:
+        with tokenised.get_lock():
+            tokenised.value += characters
+
+    global _on_tokenised
+    _on_tokenised = count
+
+
+def num_characters(job: Job) -> int:
+    """The length of its text."""
+    return sum(len(piece.text) for piece in job.pieces)
+
+
 def finish_job(job: Job) -> tuple[str, dict[str, Any]]:
     """(path, counts) of a job, which is done now unless its file is already finished."""
     return job.path, _finished(job) or write_shard(job)
 
 
-def _wait(path: str, counts: dict[str, Any] | None, result) -> tuple[str, dict[str, Any]]:
+def _wait(
+    path: str, counts: dict[str, Any] | None, result: Future | None, show: Callable[[], None]
+) -> tuple[str, dict[str, Any]]:
+    """The path and counts of a file, once it is finished; calls `show` every second until then."""
+    while result is not None and not result.done():
+        show()
+        wait([result], timeout=SECONDS_BETWEEN_SIGNS)
+    show()
     return path, counts or result.result()
 
 
@@ -173,7 +241,8 @@ def _finished(job: Job) -> dict[str, Any] | None:
         return None
     counts = json.loads(recorded.read_text(encoding="utf-8"))
     is_same = (
-        "by_source" in counts  # which earlier versions did not count
+        "by_source" in counts
+        and Path(job.path + TOKENS_SUFFIX).exists()  # which earlier versions lack
         and counts["text_sha256"] == _digest(job.pieces)
         and counts["file_bytes"] == Path(job.path).stat().st_size
     )
@@ -197,10 +266,11 @@ def write_shard(job: Job) -> dict[str, Any]:
     """
     tokenizer = load_tokenizer(job.tokenizer)
     special = tokenizer.special
-    # The original recipe builds its segments from lines; the other modes join all text of a document.
     texts = [piece.text for piece in job.pieces]
-    lines = (text.split("\n") if job.packing == "electra" else [text] for text in texts)
-    encoded = [tokenizer.encode_batch(document) for document in lines]
+    encoded = []
+    for text in texts:
+        encoded.append(encode_document(text, job.packing, tokenizer))
+        _on_tokenised(len(text))
     rows = pack(
         encoded, sequence_length=job.sequence_length, mode=job.packing, special=special, seed=job.seed
     )
@@ -215,7 +285,8 @@ def write_shard(job: Job) -> dict[str, Any]:
                 writer.write(serializer.serialize_example(features.encode_example({"input_ids": row})))
                 digest.update(row.tobytes())
             writer.close()
-    except (RuntimeError, ValueError) as error:  # what ArrayRecord raises if a file cannot be written
+        save_array(Path(job.path + TOKENS_SUFFIX), np.bincount(rows.ravel(), minlength=tokenizer.vocab_size))
+    except (RuntimeError, ValueError, OSError) as error:  # ArrayRecord raises the first two
         raise OSError(
             f"{job.path}: cannot be written: {error}. Free disk space and start the same command again."
         ) from error
@@ -238,6 +309,17 @@ def write_shard(job: Job) -> dict[str, Any]:
     }
     write_json(Path(job.path + COUNTS_SUFFIX), counts)
     return counts
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file in one go."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def encode_document(text: str, packing: str, tokenizer: Tokenizer) -> list[list[int]]:
+    """Ids of each line. The original recipe builds its segments from lines; other packings join all text."""
+    return tokenizer.encode_batch(text.split("\n") if packing == "electra" else [text])
 
 
 def _count_by_source(

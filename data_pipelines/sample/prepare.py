@@ -7,9 +7,10 @@ from pathlib import Path
 
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.documents import read_documents
+from data_pipelines.documents import ReadReport, read_documents, source_bytes
 from data_pipelines.sample import wikitext2_articles
-from data_pipelines.tokenizers.train import train_tokenizer
+from data_pipelines.tokenizers.train import MAX_TRAINING_CHARS, train_tokenizer
+from data_pipelines.tokenizers.watching import watched
 
 PREFIX = "sample:"
 VOCAB_SIZE = 8192  # in two million words, this many pieces occur often enough to be learnt
@@ -34,7 +35,12 @@ def prepare_sample(name: str, directory: str | Path, *, sequence_length: int) ->
         print(f"{root}: preparing the sample dataset. {wikitext2_articles.SOURCE}", file=sys.stderr)
     texts = {split: str(path) for split, path in wikitext2_articles.fetch(root / "text").items()}
     tokenizer = str(root / "tokenizer")
-    train_tokenizer(read_documents([texts["train"]]), tokenizer, vocab_size=VOCAB_SIZE)
+    report = ReadReport()
+    documents = read_documents([texts["train"]], report=report)
+    with watched(documents, MAX_TRAINING_CHARS, report, source_bytes([texts["train"]])) as watched_documents:
+        train_tokenizer(
+            watched_documents, tokenizer, vocab_size=VOCAB_SIZE, max_training_chars=MAX_TRAINING_CHARS
+        )
     settings = CorpusSettings(
         train=(texts["train"],),
         validation=(texts["validation"],),

@@ -72,7 +72,7 @@ def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> l
         if not name.isdecimal():
             raise ValueError(
                 f"config.task.{key}: got {name!r}, expected a column number from 0, since {path} has no "
-                "column names"
+                f"column names; {numbered_columns(path)}"
             )
     text, label = int(columns.text), int(columns.label)
     blocks = list(_blocks(path))
@@ -105,6 +105,18 @@ def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> l
             tags = [line.fields[label].strip() or None if label < width else None for line in lines]
             sentences.append(_sentence(path, [(line.number, line.fields[text]) for line in lines], tags))
     return sentences
+
+
+def numbered_columns(path: str) -> str:
+    """The columns of a file's first word with their numbers, for messages."""
+    lines = [line for _, line in numbered_lines(path) if line.strip(" \t")]
+    words = [line for line in lines if not line.startswith(("#", DOCUMENT_MARK))] or lines
+    if not words:
+        return "it is empty"
+    columns = _split_columns(words[0], "\t" in words[0])
+    return "its first word has the columns " + ", ".join(
+        f"{number} ({column!r})" for number, column in enumerate(columns)
+    )
 
 
 def _split_columns(line: str, has_tabs: bool) -> list[str]:

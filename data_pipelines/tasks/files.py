@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.json_files import type_name
-from data_pipelines.tasks.conll_files import read_columns, read_conllu
+from data_pipelines.tasks.conll_files import numbered_columns, read_columns, read_conllu
 from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, read_text
 
@@ -73,6 +73,28 @@ def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) ->
     if ending == ".conllu":
         return read_conllu(path, columns, split, skipped)
     return read_columns(path, columns, split, skipped)
+
+
+def found_columns(path: str, *, tagging: bool) -> str:
+    """The columns or fields of a file's first line, for messages.
+
+    Raises:
+      ValueError: the task cannot be read from such a file, or it is damaged. FileNotFoundError: no such file.
+    """
+    ending = ending_of(path, tagging=tagging)
+    if ending == ".jsonl":
+        line = next((line for _, line in numbered_lines(path) if line.strip()), "{}")
+        try:
+            fields = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path}: not valid JSON ({error}); expected one object a line") from error
+        return f"its first line has the fields {', '.join(map(repr, fields))}" if fields else "it is empty"
+    if ending in _TABLE_ROWS:
+        header = next((fields for _, fields in _TABLE_ROWS[ending](path)), [])
+        columns = ", ".join(map(repr, header))
+        numbers = f"if that line is no header, write their numbers, 0 to {len(header) - 1}"
+        return f"its first line has the columns {columns}; {numbers}" if header else "it is empty"
+    return numbered_columns(path)
 
 
 def _tsv_rows(path: str) -> list[tuple[int, list[str]]]:

@@ -18,7 +18,7 @@ from data_pipelines.tasks.examples import (
     number_examples,
     with_spelled_labels,
 )
-from data_pipelines.tasks.files import read_rows, read_sentences
+from data_pipelines.tasks.files import found_columns, read_rows, read_sentences
 from data_pipelines.tasks.label_values import Classes, found_classes, listed_classes
 from data_pipelines.tasks.labels import TASK_TYPES
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
@@ -200,11 +200,13 @@ def _check(task: dict[str, Any]) -> None:
         or task["kind"] == "question_answering"
         or all(".conllu" in path.lower() for path in files)
     )
-    for key in ("text", "label"):
-        if files and not task[key] and not have_names:
-            raise ValueError(
-                f"config.task.{key}: got '', expected the column or field of {files[0]} that holds it"
-            )
+    empty = [key for key in ("text", "label") if not task[key]]
+    if files and empty and not have_names:
+        found = found_columns(files[0], tagging=task["kind"] == "tagging")
+        raise ValueError(
+            f"{' and '.join(f'config.task.{key}' for key in empty)}: got '', expected the column or field of "
+            f"{files[0]} that holds it; {found}"
+        )
 
 
 def _listed(task: dict[str, Any]) -> Classes:

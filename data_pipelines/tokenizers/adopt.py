@@ -22,6 +22,7 @@ from data_pipelines.tokenizers.directory import (
 )
 from data_pipelines.tokenizers.huggingface import FORMAT, fingerprint_of, num_ids
 from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.wordpiece import BertText, wordpiece_json
 
 TOKENIZER_FILE, VOCAB_FILE = MODEL_FILES[FORMAT], "vocab.txt"
 # Where Hugging Face names the special tokens; the first file takes precedence.
@@ -33,7 +34,6 @@ SPELLINGS = {
     "unk": ("[UNK]", "<unk>"),
     "mask": ("[MASK]", "<mask>"),
 }
-LONGEST_WORD = 100  # characters of a word that BERT's WordPiece still splits; a longer one is [UNK]
 
 
 class LetterCaseError(ValueError):
@@ -194,22 +194,8 @@ def _wordpiece(vocabulary: Path, config: Mapping[str, Any], lowercase: bool) -> 
         ) from error
     pieces = {piece: number for number, piece in enumerate(lines if lines[-1] else lines[:-1])}
     names = _names(config, pieces, vocabulary)
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece(pieces, unk_token=names["unk"], max_input_chars_per_word=LONGEST_WORD)
-    )
-    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
-        strip_accents=config.get("strip_accents"),  # None: as `lowercase`
-        lowercase=lowercase,
-    )
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
-    tokenizer.add_special_tokens(list(names.values()))
-    # For readers of the file outside this project, which does not use it.
-    sep, cls = ((names[role], pieces[names[role]]) for role in ("sep", "cls"))
-    tokenizer.post_processor = tokenizers.processors.BertProcessing(sep, cls)
-    return tokenizer.to_str().encode()
+    text = BertText(lowercase, config.get("strip_accents"), config.get("tokenize_chinese_chars", True))
+    return wordpiece_json(pieces, names, text)
 
 
 def _find_special(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], vocabulary: Path) -> SpecialIds:

@@ -76,6 +76,10 @@ class HuggingFaceTokenizer:
         text = self._encoder.decode([i for i in ids if i not in left_out], skip_special_tokens=False)
         return text.replace(HIDDEN, "")  # of other special tokens
 
+    def normalize(self, text: str) -> str:
+        """The text as the file's normaliser changes it, before it is cut into pieces."""
+        return text if self.normalizer is None else self.normalizer.normalize_str(text)
+
     def pieces(self, text: str) -> list[str]:
         """The pieces of `text`, for people to read."""
         return self._encoder.encode(text, add_special_tokens=False).tokens

@@ -36,6 +36,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The normalised text of `ids`, without special tokens except the unknown one."""
 
+    def normalize(self, text: str) -> str:
+        """The normalised text, which the pieces spell."""
+
     def pieces(self, text: str) -> list[str]:
         """The pieces of `text`, for people to read."""
 

@@ -1,15 +1,21 @@
 """Lines that describe a tokenizer on the terminal."""
 
-from collections.abc import Sequence
+import collections
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from data_pipelines.command_errors import shorten
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.tokenizers.load import Tokenizer
+from data_pipelines.tokenizers.wordpiece import INSIDE
 
 HIGH_UNKNOWN_SHARE = 0.01  # of the tokens; a tokenizer that was made for a text leaves far less
-INSIDE = "##"  # before the pieces of WordPiece that continue a word
+SAMPLE_DOCUMENTS, SAMPLE_CHARS = 200, 1_000_000  # at most; pieces per word are measured on them
+MAX_UNKNOWN = 8  # characters that are shown
+NUM_LONGEST = 3
+MAX_WORD = 40  # characters that are shown of a word
 HIGH_LOST_SHARE = 0.01  # of the pieces that start words; published vocabularies have a few odd ones
 
 
@@ -23,18 +29,82 @@ def size_lines(tokenizer: Tokenizer) -> list[str]:
     ]
 
 
-def quality_lines(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """Pieces per word, share of unknown pieces and a sample, measured on `texts`; [] if they hold no text."""
-    words = sum(len(text.split()) for text in texts)
-    ids = [i for row in tokenizer.encode_batch(texts) for i in row]
+def normalization_lines(tokenizer: Tokenizer) -> list[str]:
+    """What becomes of the letters of a text before it is cut into pieces."""
+    example = "Ä É ö é ﬁ"
+    return [f"normalisation    {example} becomes {tokenizer.normalize(example)}"]
+
+
+def quality_lines(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """How well the tokenizer fits `texts`: characters without a piece, pieces per word, the longest pieces
+    and words, a sample. [] if they hold no text.
+
+    All of the texts are read; memory holds every different word once. Pieces are counted in the first ones.
+    """
+    words: collections.Counter[str] = collections.Counter()
+    first, left = [], SAMPLE_CHARS
+    for text in texts:
+        words.update(text.split())
+        if len(first) < SAMPLE_DOCUMENTS and left > 0:
+            first.append(text)
+            left -= len(text)
+    ids = [i for row in tokenizer.encode_batch(first) for i in row]
     if not ids:
         return []
-    sample = next(text for text in texts if text.strip())[:120]
+    num_words = sum(len(text.split()) for text in first)
+    sample = next(text for text in first if text.strip())[:120]
     return [
-        f"pieces per word  {len(ids) / max(words, 1):.3f}   ({len(texts)} documents)",
-        f"unknown pieces   {ids.count(tokenizer.special.unk) / len(ids):.4%}",
+        _coverage_line(tokenizer, words),
+        f"pieces per word  {len(ids) / max(num_words, 1):.3f}   ({_counted(len(first), 'document')})",
+        f"unknown pieces   {ids.count(tokenizer.special.unk) / len(ids):.4%} of them",
+        f"longest pieces   {', '.join(_longest(_text_pieces(tokenizer)))}",
+        f"longest words    {', '.join(_longest(words))}",
         f"sample           {' '.join(tokenizer.pieces(sample))}",
     ]
+
+
+def _coverage_line(tokenizer: Tokenizer, words: Mapping[str, int]) -> str:
+    """The share of the characters that are not [UNK], and the commonest that are."""
+    counts: collections.Counter[str] = collections.Counter()
+    for word, count in words.items():
+        for character in tokenizer.normalize(word):
+            counts[character] += count
+    characters = [character for character in counts if not character.isspace()]
+    total = sum(counts[character] for character in characters)
+    unknown = {
+        character: counts[character]
+        for character, ids in zip(characters, tokenizer.encode_batch(characters), strict=True)
+        if tokenizer.special.unk in ids
+    }
+    line = f"characters       {1 - sum(unknown.values()) / max(1, total):.4%} of {total:,} have a piece"
+    if not unknown:
+        return line
+    commonest = sorted(unknown, key=lambda character: (-unknown[character], character))
+    shown = shorten([f"{_named(character)} {unknown[character]:,}" for character in commonest], MAX_UNKNOWN)
+    return f"{line}; those without: {shown}"
+
+
+def _named(character: str) -> str:
+    code = f"U+{ord(character):04X}"
+    return f"{character} ({code})" if character.isprintable() else code
+
+
+def _text_pieces(tokenizer: Tokenizer) -> list[str]:
+    """The spelling of every piece that text can become."""
+    special = set(tokenizer.special)
+    return [piece for number, piece in enumerate(tokenizer.vocabulary()) if number not in special]
+
+
+def _longest(words: Iterable[str]) -> list[str]:
+    """The longest ones, the first of equal length; very long ones are cut, with their length beside them."""
+    found = heapq.nlargest(NUM_LONGEST, words, key=len)
+    return [
+        word if len(word) <= MAX_WORD else f"{word[:MAX_WORD]}… ({len(word):,} characters)" for word in found
+    ]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def unknown_warning(rows: Sequence[np.ndarray], special: SpecialIds) -> str:

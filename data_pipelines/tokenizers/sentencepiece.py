@@ -124,6 +124,10 @@ class SentencePieceTokenizer:
                 raise ValueError(f"decode: got id {i}, expected 0 to {self.num_pieces - 1} (num_pieces - 1)")
         return self._processor.decode(ids)
 
+    def normalize(self, text: str) -> str:
+        """As `normalize_text`, with the normalisation of this tokenizer."""
+        return normalize_text(text, self.normalization)
+
     def pieces(self, text: str) -> list[str]:
         """The pieces of `text`, for people to read; "▁" is a space."""
         return self._processor.encode(normalize_text(text, self.normalization), out_type=str)

@@ -8,16 +8,7 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from data_pipelines.tokenizers.directory import (
-    META_FILE,
-    MODEL_FILES,
-    SpecialIds,
-    check_free,
-    format_of,
-    meta_bytes,
-    read_meta,
-    write_directory,
-)
+from data_pipelines.tokenizers.directory import MODEL_FILES, SpecialIds
 from data_pipelines.tokenizers.sentencepiece import (
     FORMAT,
     NORMALIZATIONS,
@@ -25,8 +16,16 @@ from data_pipelines.tokenizers.sentencepiece import (
     SentencePieceTokenizer,
     normalize_text,
 )
+from data_pipelines.tokenizers.trained import (
+    check_text_options,
+    first_characters,
+    has_trained,
+    write_trained,
+)
 
 MODEL_TYPES = ("unigram", "bpe")
+MAX_TRAINING_CHARS = 20_000_000
+CHARACTER_COVERAGE = 0.9995  # of the text: the rarest characters get no piece
 MAX_LINE_BYTES = 4000  # SentencePiece silently drops training lines above 4192 bytes
 SCORE_STEPS = 64  # scores of a Unigram model are multiples of 1/64: see `_round_scores`
 TRAINING_THREADS = 4  # fixed, since the model's bytes depend on it
@@ -44,8 +43,8 @@ def train_tokenizer(
     model_type: str = "unigram",
     byte_fallback: bool = False,
     normalization: str = "nfkc",
-    character_coverage: float = 0.9995,
-    max_training_chars: int = 20_000_000,
+    character_coverage: float = CHARACTER_COVERAGE,
+    max_training_chars: int = MAX_TRAINING_CHARS,
 ) -> SentencePieceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 
@@ -65,27 +64,11 @@ def train_tokenizer(
         "max_training_chars": max_training_chars,
     }
     _check_options(options)
-    target = Path(directory)
-    existing = _existing(target, options)
-    if existing is not None:
-        return existing
+    if has_trained(Path(directory), FORMAT, options):
+        return SentencePieceTokenizer.load(directory)
     model_bytes = _train_model(_training_lines(documents, options), options)
     tokenizer = SentencePieceTokenizer(directory, model_bytes, normalization)
-    meta = {
-        "kind": FORMAT,
-        **options,
-        "num_pieces": tokenizer.num_pieces,
-        "vocab_size": tokenizer.vocab_size,
-        "special_ids": SPECIAL._asdict(),
-        "fingerprint": tokenizer.fingerprint,
-    }
-    try:
-        write_directory(target, {MODEL_FILES[FORMAT]: model_bytes, META_FILE: meta_bytes(meta)})
-    except OSError:
-        existing = _existing(target, options)  # another process may have finished first
-        if existing is None:
-            raise
-        return existing
+    write_trained(tokenizer, FORMAT, {MODEL_FILES[FORMAT]: model_bytes}, options)
     return tokenizer
 
 
@@ -105,38 +88,7 @@ def _check_options(options: dict) -> None:
             f"vocab_size: got {options['requested_vocab_size']}, expected at least {fewest} (special "
             f"pieces{', 256 bytes' if options['byte_fallback'] else ''} and one more)"
         )
-    if not 0.98 <= options["character_coverage"] <= 1.0:
-        raise ValueError(f"character_coverage: got {options['character_coverage']}, expected 0.98 to 1.0")
-    if options["max_training_chars"] < 1:
-        raise ValueError(f"max_training_chars: got {options['max_training_chars']}, expected at least 1")
-
-
-def _existing(directory: Path, options: dict) -> SentencePieceTokenizer | None:
-    """The tokenizer in `directory` if it was trained with `options`, None if there is no tokenizer.
-
-    Raises:
-      FileExistsError: it was trained with other options, or `directory` holds something else.
-    """
-    meta = read_meta(directory)
-    if meta is None:
-        check_free(directory)
-        return None
-    if format_of(meta) != FORMAT:
-        raise FileExistsError(
-            f"{directory}: holds a tokenizer of format {format_of(meta)!r}, asked for {FORMAT!r}; choose "
-            "another directory, or remove it"
-        )
-    differing = [
-        f"{key} is {meta.get(key)!r}, asked for {value!r}"
-        for key, value in options.items()
-        if meta.get(key) != value
-    ]
-    if differing:
-        raise FileExistsError(
-            f"{directory}: holds a tokenizer trained with other options ({'; '.join(differing)}); "
-            "choose another directory, or use the same options"
-        )
-    return SentencePieceTokenizer.load(str(directory))
+    check_text_options(options)
 
 
 def _training_lines(documents: Iterable[str], options: dict) -> Iterator[str]:
@@ -146,15 +98,10 @@ def _training_lines(documents: Iterable[str], options: dict) -> Iterator[str]:
     """
     names = "|".join([*map(re.escape, SPECIAL_PIECES), *([BYTE_PIECE] if options["byte_fallback"] else [])])
     special = re.compile(f"(?:{names})")
-    left = options["max_training_chars"]
-    for document in documents:
-        text = document[:left]
-        left -= len(text)
+    for text in first_characters(documents, options["max_training_chars"]):
         normal = normalize_text(text, options["normalization"]).replace(UNKNOWN_SIGN, NO_PIECE)
         normal = special.sub(lambda found: found[0][0] + NO_PIECE + found[0][1:], normal)
         yield from split_at_spaces(normal, MAX_LINE_BYTES)
-        if left <= 0:
-            return
 
 
 def split_at_spaces(text: str, max_bytes: int) -> Iterator[str]:

@@ -29,20 +29,27 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
         "seed": 0,
     },
 }
+# The same for a configuration of fine-tuning.
+DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {"train.validate_every": 0, "train.keep": "last"}
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, as read from its file, with the keys that a run has today.
+    """The configuration of a run or of a fine-tuning, as read from its file, with the keys of today.
 
-    Sections that are missing stay missing; a configuration of fine-tuning comes back unchanged.
+    Sections that are missing stay missing.
     """
-    if "task" in config:
-        return config
     config = copy.deepcopy(config)
-    for key, value in DEFAULTS_OF_LATER_KEYS.items():
+    is_finetuning = "task" in config
+    later = DEFAULTS_OF_LATER_FINETUNING_KEYS if is_finetuning else DEFAULTS_OF_LATER_KEYS
+    for key, value in later.items():
         section, _, name = key.rpartition(".")
         if not section or section in config:
             (config[section] if section else config).setdefault(name, copy.deepcopy(value))
+    if is_finetuning:
+        return config
+    if "log" in config:  # which had a switch for the only tracker
+        used = ["tensorboard"] if config["log"].pop("tensorboard", False) else []
+        config["log"].setdefault("trackers", used)
     if "model" in config:
         config["model"] = upgrade_encoder(config["model"])
     if "objective" in config:  # which had the keys of all objectives
@@ -69,6 +76,12 @@ def upgrade_datasets(entries: list[dict[str, Any]], config: dict[str, Any]) -> l
         entry | {"weight": weight, "first_step": 0}
         for entry, weight in zip(entries, config["data"]["weights"], strict=True)
     ]
+
+
+def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl without eval/unigram_entropy, the entropy of the evaluation's own tokens. It was
+    taken for the loss of a model that only counts tokens, and is lower than that."""
+    return {key: value for key, value in row.items() if key != "eval/unigram_entropy"}
 
 
 def with_tuples(value: Any) -> Any:

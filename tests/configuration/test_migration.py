@@ -9,10 +9,12 @@ import pytest
 from configs import continued
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.migration import (
+    DEFAULTS_OF_LATER_FINETUNING_KEYS,
     DEFAULTS_OF_LATER_KEYS,
     upgrade_config,
     upgrade_datasets,
     upgrade_encoder,
+    upgrade_metrics,
     with_tuples,
 )
 from electra_jax.configuration.resolve import resolve
@@ -95,7 +97,20 @@ def test_upgrading_changes_no_argument_and_is_done_once_and_for_all():
     before = copy.deepcopy(old)
     upgraded = upgrade_config(old)
     assert old == before != upgraded and upgrade_config(upgraded) == upgraded
-    assert upgrade_config({"task": {}, "train": {}}) == {"task": {}, "train": {}}  # of fine-tuning
+
+
+def test_an_old_finetuning_resumes_with_what_held_before(tmp_path):
+    new = load_config("configs/finetune.py:task=local").to_dict()
+    old = copy.deepcopy(new)
+    for key in DEFAULTS_OF_LATER_FINETUNING_KEYS:
+        section, _, name = key.partition(".")
+        del old[section][name]
+    before = copy.deepcopy(old)
+    assert upgrade_config(old) == new != old == before
+    (tmp_path / "config.json").write_text(json.dumps({"config": old}), encoding="utf-8")
+    check_run_directory(tmp_path, {"config": new})
+    with pytest.raises(ValueError, match=r"config\.train\.keep: the run has 'last', you gave 'best'"):
+        check_run_directory(tmp_path, {"config": new | {"train": new["train"] | {"keep": "best"}}})
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -108,6 +123,11 @@ def test_an_old_encoder_is_read(name):
     if old["relative_bias"] is None:
         del old["relative_bias"]
         assert make_encoder_config(upgrade_encoder(old)) == encoder
+
+
+def test_the_entropy_of_an_evaluations_own_tokens_is_not_read():
+    row = {"step": 3, "eval/mlm_loss": 6.9, "eval/unigram_entropy": 4.77}
+    assert upgrade_metrics(row) == {"step": 3, "eval/mlm_loss": 6.9}
 
 
 def test_old_datasets_have_one_stage():

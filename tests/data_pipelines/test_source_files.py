@@ -11,7 +11,7 @@ import zstandard
 from pyarrow import parquet
 
 from data_pipelines import document_bytes, document_formats
-from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.documents import ReadReport, read_documents, source_bytes
 
 TEXT = "tea pan\nbada\n\nsecond text\n"
 DOCUMENTS = ["tea pan\nbada", "second text"]
@@ -24,10 +24,29 @@ def write(path, data):
 
 
 def read(*sources, **options):
-    """The documents, and the report as a dictionary of what is not 0."""
+    """The documents, and the report's counts of the text as a dictionary of what is not 0."""
     report = ReadReport()
     documents = list(read_documents([str(source) for source in sources], report=report, **options))
-    return documents, {name: value for name, value in vars(report).items() if value}
+    return documents, {name: value for name, value in vars(report).items() if value and name != "bytes_read"}
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl.zst", "a.parquet"])
+def test_all_bytes_of_a_file_are_counted(tmp_path, name):
+    source = tmp_path / name
+    documents = [f"document {number} " * 500 for number in range(600)]  # several blocks
+    lines = "".join(json.dumps({"text": document}) + "\n" for document in documents).encode()
+    if name.endswith(".parquet"):
+        parquet.write_table(pyarrow.table({"text": documents}), source)
+    elif ".jsonl" in name:
+        write(source, zstandard.compress(lines))
+    else:
+        text = "\n\n".join(documents).encode()
+        write(source, gzip.compress(text) if name.endswith(".gz") else text)
+    report = ReadReport()
+    counted = [report.bytes_read for _ in read_documents([str(source), str(source)], report=report)]
+    assert len(counted) == 1200 and counted == sorted(counted)
+    assert report.bytes_read == 2 * source.stat().st_size == source_bytes([str(source)] * 2)
+    assert source_bytes([str(source), "tfds:x"]) is None
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32-be", "utf-32"])

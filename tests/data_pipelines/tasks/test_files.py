@@ -213,7 +213,9 @@ def test_missing_and_damaged_files(tmp_path):
         ({"train": "a.tsv", "language": "de"}, "language: got 'de', expected ''"),
     ],
 )
-def test_contradictory_settings(changes, message):
+def test_contradictory_settings(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.tsv", "s\ty\none\t1\n")
     with pytest.raises(ValueError, match=rf"config\.task\.{message}"):
         load_task(classification(train="a.tsv", text="s", label="y") | changes)
 

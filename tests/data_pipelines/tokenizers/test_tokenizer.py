@@ -1,11 +1,15 @@
 """`python -m data_pipelines.tokenizer`: train, adopt, and flags that do not fit together."""
 
 import random
+import re
 
 import pytest
 
+from data_pipelines import tokenizer as tokenizer_command
+from data_pipelines.documents import ReadReport
 from data_pipelines.tokenizer import main
 from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.watching import watched
 
 _random = random.Random(0)
 DOCUMENTS = [
@@ -25,6 +29,80 @@ def test_training(tmp_path, capsys):
     assert "nothing was trained" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^error: .*requested_vocab_size is 200, asked for 300"):
         main([*args[:4], "--vocab_size", "300"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocab_size", "characters"),
+    [
+        # The combining accent makes an é there, which occurs twice; here it is stripped.
+        (
+            "sentencepiece",
+            "14",
+            "99.9920% of 99,990 have a piece; those without: ☃ (U+2603) 3, é (U+00E9) 2, ",
+        ),
+        ("wordpiece", "18", "99.9940% of 99,990 have a piece; those without: ☃ (U+2603) 3, 😀 (U+1F600) 2, "),
+    ],
+)
+def test_what_the_text_is_like(tmp_path, capsys, kind, vocab_size, characters):
+    text = " ".join(["abcd"] * 24_983 + ["abcde" * 10, "xe\u0301☃😀", "☃😀", "☃", "é"])
+    (tmp_path / "c.txt").write_text(text, encoding="utf-8")
+    args = ["--input", str(tmp_path / "c.txt"), "--out", str(tmp_path / "t"), "--kind", kind]
+    main([*args, "--vocab_size", vocab_size, "--character_coverage", "0.9999"])
+    out = capsys.readouterr().out
+    assert f"characters       {characters}" in out, out
+    assert f"longest words    {'abcde' * 8}… (50 characters), xe\u0301☃😀, abcd" in out
+    assert f"on 1 documents: {len(text):,} characters, all of the text" in out
+
+
+def test_how_much_of_the_text_was_read(tmp_path, capsys, monkeypatch):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    sources = [str(tmp_path / f"{name}.txt") for name in "abc"]
+    size = sum(map(len, DOCUMENTS))
+    args = ["--input", *sources, "--vocab_size", "200", "--max_training_chars"]
+    main([*args, str(size + 1), "--out", str(tmp_path / "t")])
+    out = capsys.readouterr().out
+    assert f"s on 201 documents: {size + 1:,} characters, the cap --max_training_chars={size + 1}" in out
+    assert f"not read         {sources[2]}: the cap" in out
+    main([*args, str(3 * size), "--out", str(tmp_path / "u")])
+    out = capsys.readouterr().out
+    assert f"s on 600 documents: {3 * size:,} characters, all of the text" in out and "not read" not in out
+    monkeypatch.setattr(tokenizer_command, "MIN_BYTES", 1)  # real sources are larger than a block
+    main([*args, str(size + 1), "--out", str(tmp_path / "v")])
+    assert "s on 201 of about 301 documents: " in capsys.readouterr().out  # two of three files were opened
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+@pytest.mark.parametrize("max_chars", [2_000, 10**9])
+def test_training_is_never_silent(tmp_path, capsys, kind, max_chars):
+    (tmp_path / "c.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    args = ["--input", str(tmp_path / "c.txt"), "--out", str(tmp_path / "t"), "--vocab_size", "60"]
+    args += ["--kind", kind, "--max_training_chars", str(max_chars)]
+    main(args)
+    lines = capsys.readouterr().err.splitlines()
+    reading, training, trained, measuring, measured = (line for line in lines if "%" not in line)
+    assert (reading, training) == ("reading text …", "training the vocabulary …")
+    assert re.fullmatch(r"training the vocabulary: \d+\.\d s", trained)
+    assert measuring == "measuring the tokenizer on the text …" and measured.startswith(measuring[:-2] + ":")
+    total = (
+        r"2\.00k characters" if max_chars == 2_000 else rf"{(tmp_path / 'c.txt').stat().st_size / 1e3:.1f}kB"
+    )
+    [shown] = [line for line in lines if "%" in line]
+    assert re.fullmatch(rf"reading text  \S+( characters)?/{total} \(\d+\.\d%\)  documents 1", shown)
+    main(args)
+    assert [line[:9] for line in capsys.readouterr().err.splitlines()] == ["measuring"] * 2
+
+
+def test_progress_is_shown_before_the_first_document_is_read(capsys):
+    def documents():
+        assert capsys.readouterr().err == "reading text …\n"
+        yield "abc"
+        raise AssertionError("a document after the cap was read")
+
+    report = ReadReport(characters=3)
+    with watched(documents(), 3, report, None) as texts:
+        assert next(texts) == "abc"
+        assert capsys.readouterr().err.endswith("training the vocabulary …\n")
 
 
 @pytest.mark.parametrize(("flag", "ids"), [("--lowercase", [5, 6]), ("--no-lowercase", [7, 1])])

@@ -1,0 +1,88 @@
+"""What the trainers of all kinds of tokenizers share: the text they read and the directory they leave."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.tokenizers.directory import (
+    META_FILE,
+    check_free,
+    format_of,
+    meta_bytes,
+    read_meta,
+    write_directory,
+)
+from data_pipelines.tokenizers.load import Tokenizer
+
+
+def first_characters(documents: Iterable[str], max_chars: int) -> Iterator[str]:
+    """The documents, cut where they have `max_chars` characters together."""
+    left = max_chars
+    for document in documents:
+        yield document[:left]
+        left -= len(document)
+        if left <= 0:
+            return
+
+
+def check_text_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option that trainers of all kinds have and that is out of range."""
+    if not 0.98 <= options["character_coverage"] <= 1.0:
+        raise ValueError(f"character_coverage: got {options['character_coverage']}, expected 0.98 to 1.0")
+    if options["max_training_chars"] < 1:
+        raise ValueError(f"max_training_chars: got {options['max_training_chars']}, expected at least 1")
+
+
+def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, Any]) -> bool:
+    """Whether `directory` holds a tokenizer that was trained with `options`.
+
+    Raises:
+      FileExistsError: it holds a tokenizer of another format or of other options, or something else.
+    """
+    meta = read_meta(directory)
+    if meta is None:
+        check_free(directory)
+        return False
+    if format_of(meta) != tokenizer_format:
+        raise FileExistsError(
+            f"{directory}: holds a tokenizer of format {format_of(meta)!r}, asked for {tokenizer_format!r}; "
+            "choose another directory, or remove it"
+        )
+    differing = [
+        f"{key} is {meta.get(key)!r}, asked for {value!r}"
+        for key, value in options.items()
+        if meta.get(key) != value
+    ]
+    if differing:
+        raise FileExistsError(
+            f"{directory}: holds a tokenizer trained with other options ({'; '.join(differing)}); "
+            "choose another directory, or use the same options"
+        )
+    return True
+
+
+def write_trained(
+    tokenizer: Tokenizer, tokenizer_format: str, files: Mapping[str, bytes], options: Mapping[str, Any]
+) -> None:
+    """Make the directory of a tokenizer that was trained with `options`, complete or not at all.
+
+    Args:
+      files: name → contents of every file but the meta file.
+
+    Raises:
+      FileExistsError: as `has_trained`. OSError: it cannot be written.
+    """
+    meta = {
+        "kind": tokenizer_format,
+        **options,
+        "num_pieces": tokenizer.num_pieces,
+        "vocab_size": tokenizer.vocab_size,
+        "special_ids": tokenizer.special._asdict(),
+        "fingerprint": tokenizer.fingerprint,
+    }
+    target = Path(tokenizer.directory)
+    try:
+        write_directory(target, {**files, META_FILE: meta_bytes(meta)})
+    except OSError:
+        if not has_trained(target, tokenizer_format, options):  # another process may have finished first
+            raise

@@ -1,0 +1,108 @@
+"""A dry run of the corpus builder shows the rows that the build makes, and writes nothing."""
+
+import re
+
+import numpy as np
+import pytest
+
+from data_pipelines import corpus, preview
+from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.tokenizers.load import load_tokenizer
+from support.small_corpus import build, flags, make_documents, rows_of, write, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sources and a tokenizer."""
+    return write_data(tmp_path_factory.mktemp("corpus"))
+
+
+def dry_run(monkeypatch, capsys, *words):
+    monkeypatch.setattr("sys.argv", ["corpus", "--dry_run", *map(str, words)])
+    corpus.main()
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("packing", ["documents", "electra", "contiguous"])
+def test_it_shows_rows_of_the_build(data, tmp_path, monkeypatch, capsys, packing):
+    validation = ["--validation", data / "validation.jsonl", "--packing", packing, "--out", tmp_path / "out"]
+    out = dry_run(monkeypatch, capsys, *flags(data), *validation)
+    assert not list(tmp_path.iterdir())
+    info = build(data, tmp_path / "built", packing=packing, chunk_chars=8_000_000)
+    rows, tokenizer = rows_of(tmp_path / "built"), load_tokenizer(str(data / "tokenizer"))
+    train = info.splits["train"]
+    assert f"rows         {train['rows']:,} of 32 ids" in out
+    assert f"about 200 documents in --train; rows: about {train['rows']:,} of train, " in out
+    expected_dropped = train["dropped_text_tokens"] / train["text_tokens"]
+    assert f"{expected_dropped:.2%} of the text dropped" in out
+    shown = {int(number): text for number, text in re.findall(r"^row (\d+)\n(.*?)\n\n", out, re.M | re.S)}
+    assert sorted(shown) == [1, train["rows"] // 3 + 1, train["rows"] * 2 // 3 + 1]
+    name = {"documents": "document", "electra": "segment", "contiguous": "part"}[packing]
+    for number, text in shown.items():
+        row = rows[number - 1]
+        words = " ".join(text.split())
+        texts, masked = words.partition(" masked ")[::2]
+        parts = [tokenizer.decode(ids) for ids in split_at_special(row, tokenizer.special)]
+        assert texts == " ".join(f"{name} {at} {part}" for at, part in enumerate(parts, 1))
+        is_text = ~np.isin(row, (tokenizer.special.pad, tokenizer.special.cls, tokenizer.special.sep))
+        pieces = masked.partition(" padding ")[0].split(" ")
+        assert pieces.count("[MASK]") == round(0.15 * is_text.sum())
+        spelled = [tokenizer.vocabulary()[number] for number in row if number != tokenizer.special.pad]
+        assert all(piece in ("[MASK]", true) for piece, true in zip(pieces, spelled, strict=True))
+
+
+def split_at_special(row, special):
+    parts, current = [], []
+    for number in [*row.tolist(), special.sep]:
+        if number in (special.cls, special.sep, special.pad):
+            parts += [current] if current else []
+            current = []
+        else:
+            current.append(number)
+    return parts
+
+
+def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
+    documents = make_documents(5_000, 3) * 8
+    source = write(tmp_path / "large.jsonl", documents)
+    monkeypatch.setattr(preview, "SAMPLE_CHARS", 20_000)
+    monkeypatch.setattr(preview, "MEASURED_BYTES", 8 << 20)
+    settings = CorpusSettings(
+        train=(source,),
+        validation_fraction=0.1,
+        tokenizer=str(data / "tokenizer"),
+        sequence_length=32,
+        packing="documents",
+    )
+    lines = preview.preview_lines(settings, 2)
+    sample = int(re.search(r"the first ([\d,]+) documents", lines[1])[1].replace(",", ""))
+    assert sample < 500
+    whole = re.search(
+        r"about ([\d,]+) documents in --train; rows: about ([\d,]+) of train, ([\d,]+) of", lines[3]
+    )
+    got, train, validation = (int(number.replace(",", "")) for number in whole.groups())
+    assert got == pytest.approx(len(documents), rel=0.15)
+    info = build(data, tmp_path / "out", train=[source], validation=(), validation_fraction=0.1)
+    assert train == pytest.approx(info.splits["train"]["rows"], rel=0.15)
+    assert validation == pytest.approx(info.splits["validation"]["rows"], rel=0.3)
+
+
+def test_it_finds_what_would_stop_the_build(data, tmp_path, monkeypatch, capsys):
+    words = [*flags(data), "--out", tmp_path / "out"]
+    (tmp_path / "one.txt").write_text("a cat\nsat on the mat\n")
+    out = dry_run(
+        monkeypatch, capsys, *words, "--train", tmp_path / "one.txt", "--validation_fraction", "0.001"
+    )
+    assert "WARNING: none of these documents is held out by --validation_fraction 0.001" in out
+    (tmp_path / "empty.txt").write_text("\n\n")
+    build(data, tmp_path / "built")
+    for changes, message in (
+        (["--train", tmp_path / "none.txt"], "none.txt: does not exist"),
+        (["--train", tmp_path / "empty.txt"], "split 'train': got no text"),
+        (["--out", tmp_path / "built"], "built holds a dataset with different sources"),
+        (["--tokenizer", tmp_path], "no tokenizer here"),
+        (["--num_processes=0"], "--num_processes: got 0"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+            dry_run(monkeypatch, capsys, *words, "--validation", data / "validation.jsonl", *changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "empty.txt", "one.txt"]
