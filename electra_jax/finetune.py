@@ -9,20 +9,29 @@ name stands for the seed. Each encoder is fine-tuned from every seed with every 
 --sweep. results.json is written after each run; the same command again resumes. You may add seeds, encoders
 or values to it.
 
+Wrong settings and metrics are found before the first step. A run that diverges ends at once; the others are
+done, and the command exits with code 1. SIGTERM or Ctrl-C ends the command at once; finished runs are kept.
+Several hosts: as in electra_jax.pretrain, with files and --workdir that all of them see.
+
 At the end the command prints a table of medians with the paired difference to the first encoder, and draws a
 plot. It keeps the predictions of every run, and of each encoder the best model, to be exported or fine-tuned
 further. electra_jax/finetuning/README.md describes tasks and files.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.recipes import FINETUNING
+from electra_jax.distributed.processes import define_process_flags, is_main_process, join_by_flags
 from electra_jax.distributed.stopping import leaving_at_once
-from electra_jax.finetuning.experiment import MODELS, RESULTS_FILE, Plan, finetune, write_report
+from electra_jax.finetuning.experiment import DivergedError, Plan, finetune, write_report
+from electra_jax.finetuning.experiment_directory import MODELS, RESULTS_FILE, recorded_metrics
+from electra_jax.finetuning.results import Result
 from electra_jax.finetuning.sweep import parse_sweep
+from electra_jax.runs.process_errors import exit_on_error
 
 FLAGS = flags.FLAGS
 
@@ -33,15 +42,27 @@ def main() -> None:
     if not FLAGS.init_from:
         raise ValueError("--init_from is missing: the directory of a run or of a Hugging Face model.")
     plan = Plan(FLAGS.init_from, range(FLAGS.seeds), parse_sweep(FLAGS.sweep, config))
-    with leaving_at_once():
-        results = finetune(config, workdir, plan)
-    print("\n".join(write_report(results, config["task"]["metrics"], workdir)))
-    print(workdir / MODELS)
-    print(workdir / RESULTS_FILE)
+    with exit_on_error():
+        join_by_flags()
+        with leaving_at_once():
+            try:
+                report(finetune(config, workdir, plan), workdir)
+            except DivergedError as error:
+                report(error.results, workdir)
+                raise
+
+
+def report(results: Sequence[Result], workdir: Path) -> None:
+    """Print and draw the results, if there are any."""
+    if results and is_main_process():
+        print("\n".join(write_report(results, recorded_metrics(workdir), workdir)))
+        print(workdir / MODELS)
+        print(workdir / RESULTS_FILE)
 
 
 def define_more_flags() -> None:
     """Define the command's flags besides --config and --workdir."""
+    define_process_flags()
     flags.DEFINE_list("init_from", None, "Encoders to compare: DIR or random:DIR, separated by commas.")
     flags.DEFINE_integer("seeds", 1, "Seeds per initial model.", lower_bound=1)
     flags.DEFINE_multi_string(

@@ -23,7 +23,6 @@ import transformers
 from absl import flags
 from tqdm import tqdm
 
-from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
@@ -32,12 +31,21 @@ from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import evaluation_batches, num_training_steps, training_batches
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
-from electra_jax.finetuning.experiment import RESULTS_FILE, write_report
-from electra_jax.finetuning.results import Result, to_json
+from electra_jax.finetuning.experiment import write_report
+from electra_jax.finetuning.experiment_directory import (
+    RESULTS_FILE,
+    check_directory,
+    recorded_metrics,
+    with_recorded_metrics,
+    write_description,
+    write_results,
+)
+from electra_jax.finetuning.results import Result
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.sweep import apply_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.finetuning.task_types import Rows, TaskType
+from electra_jax.finetuning.watching import LAST
 from electra_jax.runs.directory import check_run_directory
 
 PREFIX = "transformers:"  # before the directory in the names of results
@@ -108,8 +116,13 @@ def finetune_in_torch(
             f"--init_from={directory}: got no {description} of a Hugging Face model, expected one. Export "
             "the run: python -m electra_jax.convert export."
         )
-    config = _with_tuples(config)
-    check_run_directory(workdir, {"config": config, "start": directory})
+    if config["train"]["keep"] != LAST:
+        raise ValueError(
+            f"config.train.keep: got {config['train']['keep']!r}, expected {LAST!r}: this training keeps no "
+            "other model."
+        )
+    config = with_recorded_metrics(_with_tuples(config), workdir)
+    check_directory(workdir, {"config": config, "start": directory})
     data = load_task(with_files(config["task"], workdir / "data"))
     for note in data.notes:
         print(note, file=sys.stderr)
@@ -119,11 +132,11 @@ def finetune_in_torch(
     results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
     encoder = load_encoder(directory, workdir / "tokenizer")
     finetuner.check_schedules([{}], encoder)
-    write_json(workdir / "config.json", {"config": config, "start": directory})
+    write_description(workdir, {"config": finetuner.config, "start": directory})
     for seed in seeds:
         if seed not in [result.seed for result in results]:
             results.append(Result(PREFIX + directory, seed, finetuner.finetune(encoder, {}, seed).metrics))
-            write_json(workdir / RESULTS_FILE, to_json(results))
+            write_results(workdir, results)
     return [result for result in sorted(results, key=lambda result: result.seed) if result.seed in seeds]
 
 
@@ -149,7 +162,7 @@ def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[R
       ValueError: they were made with different settings.
     """
     results = read_results(workdir)
-    check_run_directory(workdir, {"config": _with_tuples(config)})
+    check_run_directory(workdir, {"config": with_recorded_metrics(_with_tuples(config), workdir)})
     return sorted(results, key=lambda result: result.model != directory)
 
 
@@ -168,7 +181,7 @@ def main() -> None:
         raise ValueError("--init_from is missing: the directory of a Hugging Face model.")
     ours = read_beside(Path(options.beside), config, directory) if options.beside else []
     results = finetune_in_torch(config, workdir, directory, range(options.seeds))
-    print("\n".join(write_report([*ours, *results], config["task"]["metrics"], workdir)))
+    print("\n".join(write_report([*ours, *results], recorded_metrics(workdir), workdir)))
     print(workdir / RESULTS_FILE)
 
 

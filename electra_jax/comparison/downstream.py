@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from electra_jax.comparison.pretraining import pretrain_objectives
 from electra_jax.finetuning.encoders import RANDOM
-from electra_jax.finetuning.experiment import SEED, Plan, finetune, open_task
+from electra_jax.finetuning.experiment import Plan, finetune, open_task
+from electra_jax.finetuning.experiment_directory import recorded_metrics
+from electra_jax.finetuning.experiment_runs import SEED
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
 
@@ -64,7 +66,7 @@ def evaluate_on_tasks(
     for task, plan in plans.items():
         print(f"fine-tuning: {task}", file=sys.stderr)
         results = finetune(tasks[task], workdir / FOLDER / task, plan)
-        shown = reported_metrics(results, tasks[task]["task"]["metrics"])
+        shown = reported_metrics(results, recorded_metrics(workdir / FOLDER / task))
         for result in best_settings(results, shown[0]):
             name = names[result.model]
             values = {f"{task} {metric}": result.metrics[metric] for metric in shown}

@@ -29,20 +29,24 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
         "seed": 0,
     },
 }
+# The same for a configuration of fine-tuning.
+DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {"train.validate_every": 0, "train.keep": "last"}
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, as read from its file, with the keys that a run has today.
+    """The configuration of a run or of a fine-tuning, as read from its file, with the keys of today.
 
-    Sections that are missing stay missing; a configuration of fine-tuning comes back unchanged.
+    Sections that are missing stay missing.
     """
-    if "task" in config:
-        return config
     config = copy.deepcopy(config)
-    for key, value in DEFAULTS_OF_LATER_KEYS.items():
+    is_finetuning = "task" in config
+    later = DEFAULTS_OF_LATER_FINETUNING_KEYS if is_finetuning else DEFAULTS_OF_LATER_KEYS
+    for key, value in later.items():
         section, _, name = key.rpartition(".")
         if not section or section in config:
             (config[section] if section else config).setdefault(name, copy.deepcopy(value))
+    if is_finetuning:
+        return config
     if "model" in config:
         config["model"] = upgrade_encoder(config["model"])
     if "objective" in config:  # which had the keys of all objectives

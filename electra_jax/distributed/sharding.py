@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 from flax import linen as nn
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # Every logical axis that a model may name. A name that is missing here is an error, never silent replication.
@@ -40,6 +41,22 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of scalars and metric sums."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put_whole(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays of the host on the devices. Every process has the whole arrays, with the same values, and puts
+    its part of them."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]),
+        jax.device_get(tree),
+    )
+
+
+def get_whole(tree: Any) -> Any:
+    """The whole arrays on the host, in every process; all of them must call it."""
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import from_file
@@ -21,7 +22,7 @@ from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.runs.bucket_runs import local_directory
-from electra_jax.runs.trained import load_run
+from electra_jax.runs.trained import find_step, load_run
 from electra_jax.training.state import unbox
 
 RANDOM = "random:"  # before a directory: its shapes and its tokenizer with newly initialised weights
@@ -54,21 +55,53 @@ def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
       FileNotFoundError, ValueError, OSError: the directory holds none of these, or it cannot be read.
     """
     path = local_directory(name.removeprefix(RANDOM))
-    config_file = path / "config.json"
     if is_saved_model(path):
         saved = load_model(path)
         encoder = PretrainedEncoder(name, saved.encoder, saved.tokenizer, _encoder_params(saved.params))
-    elif not config_file.is_file():
-        raise FileNotFoundError(
-            f"--init_from={name}: expected the directory of a run, of a fine-tuned model or of a Hugging "
-            f"Face model, but there is no {config_file}."
-        )
-    elif "config" in json.loads(config_file.read_text(encoding="utf-8")):
+    elif "config" in _description(name, path):
         run = load_run(path)
         encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
     else:
         encoder = _of_hugging_face(name, path, cache)
     return encoder._replace(params=None) if name.startswith(RANDOM) else encoder
+
+
+def check_start(name: str) -> None:
+    """Check that a name of --init_from leads to what `load_encoder` takes, without reading arrays.
+
+    Raises:
+      FileNotFoundError, ValueError, OSError: see `load_encoder`.
+    """
+    path = local_directory(name.removeprefix(RANDOM))
+    if is_saved_model(path):
+        return
+    description = _description(name, path)
+    if "config" in description:
+        find_step(path, None)
+    else:
+        _config_of_hugging_face(description)
+
+
+def _description(name: str, path: Path) -> dict[str, Any]:
+    """config.json of a pre-training run or of a Hugging Face model."""
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        raise FileNotFoundError(
+            f"--init_from={name}: expected the directory of a run, of a fine-tuned model or of a Hugging "
+            f"Face model, but there is no {config_file}."
+        )
+    description = json.loads(config_file.read_text(encoding="utf-8"))
+    if "task" in description.get("config", {}):
+        raise ValueError(
+            f"--init_from={name}: got the directory of a fine-tuning, expected one of its models: "
+            f"{path / MODELS}/…"
+        )
+    return description
+
+
+def _config_of_hugging_face(description: dict[str, Any]) -> EncoderConfig:
+    fields = from_config_json(description, enhanced_mask_decoder=False, dtype="float32")
+    return make_encoder_config(fields)
 
 
 def encoder_of_run(
@@ -88,8 +121,7 @@ def encoder_of_run(
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
-    fields = from_config_json(model.config, enhanced_mask_decoder=False, dtype="float32")
-    config = make_encoder_config(fields)
+    config = _config_of_hugging_face(model.config)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
     abstract = flatten_dict(_encoder_params(abstract_encoder(config, tokenizer)), sep="/")

@@ -4,11 +4,13 @@ Its directory:
 
     config.json        the configuration
     results.json       one entry per run: model, seed, settings, metrics; rewritten after each run
-    predictions/       MODEL/SETTINGS/seed_SEED/SPLIT.tsv, and submission files of GLUE and SQuAD
+    predictions/       MODEL/SETTINGS/seed_SEED/SPLIT.tsv, and submission files of GLUE and SQuAD;
+                       training.json has the scores while it was trained
     models/            the best model of each encoder, by the first metric
     plots/             results.png; with several settings sweep.png
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,19 +19,18 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from data_pipelines.json_files import write_json
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
-from data_pipelines.tasks.words import word_separator
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
+from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.finetuning.encoders import check_start
+from electra_jax.finetuning.experiment_directory import check_directory, read_results, with_recorded_metrics
+from electra_jax.finetuning.experiment_runs import Run, RunsOfPlan, run_of
 from electra_jax.finetuning.figures import plot
-from electra_jax.finetuning.folders import folder_names
-from electra_jax.finetuning.model_files import save_model
-from electra_jax.finetuning.predictions import write_predictions
-from electra_jax.finetuning.results import Result, from_json, models_of, reported_metrics, to_json
+from electra_jax.finetuning.metrics import check_metric_names
+from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import (
     Settings,
     apply_settings,
@@ -39,11 +40,7 @@ from electra_jax.finetuning.sweep import (
 )
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files
-from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
-from electra_jax.runs.directory import check_run_directory
-
-RESULTS_FILE, MODELS = "results.json", "models"
-SEED = "{seed}"  # in a name of --init_from: stands for the seed
+from electra_jax.finetuning.task_finetuner import TaskFinetuner
 
 
 class Plan(NamedTuple):
@@ -54,17 +51,15 @@ class Plan(NamedTuple):
     sweep: Sequence[Settings] = ({},)  # see `parse_sweep`
 
 
-class Run(NamedTuple):
-    """One run of a plan."""
+class DivergedError(FloatingPointError):
+    """Some runs of a plan diverged. The others are done: `results`, in plan order."""
 
-    init: str
-    settings: Settings
-    seed: int
-
-    @property
-    def encoder(self) -> str:
-        """The name of its encoder, see `load_encoder`."""
-        return self.init.replace(SEED, str(self.seed))
+    def __init__(self, causes: Sequence[str], num_runs: int, results: list[Result]):
+        self.results = results
+        super().__init__(
+            "\n".join([f"{len(causes)} of {num_runs} runs diverged and have no result:", *causes])
+            + "\nThe other runs are kept. Add settings with --sweep, or use another --workdir."
+        )
 
 
 def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
@@ -75,34 +70,45 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     Raises:
       ValueError, OSError: the task, an encoder or the settings do not fit together; see `load_task` and
         `load_encoder`.
-      FloatingPointError: a run diverged.
+      DivergedError: a run diverged; raised after all others are done.
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
     finetuner, description = open_task(config, workdir, plan.sweep)
-    for note in finetuner.notes:
-        print(note, file=sys.stderr)
-    workdir.mkdir(parents=True, exist_ok=True)
+    _check_same(description)
     results = read_results(workdir)
     runs = [
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
-    # Earlier runs first, so that each keeps its folders when others are added.
-    known = [*map(_run_of, results), *runs]
-    folders = folder_names(run.init for run in known)
-    caches = folder_names(run.encoder for run in known)
-    encoder: PretrainedEncoder | None = None
-    for run in runs:
-        if run in map(_run_of, results):
-            continue
-        if encoder is None or encoder.name != run.encoder:
-            encoder = load_encoder(run.encoder, workdir / "tokenizers" / caches[run.encoder])
-            finetuner.check_schedules(plan.sweep, encoder)
-            write_json(workdir / "config.json", description)
-        results.append(_finetune_once(finetuner, encoder, run, results, workdir, folders[run.init]))
-        write_json(workdir / RESULTS_FILE, to_json(results))
-    planned = [result for result in results if _run_of(result) in runs]
-    return sorted(planned, key=lambda result: runs.index(_run_of(result)))
+    done = [run_of(result) for result in results]
+    # A shared file system may show the hosts different files; what process 0 sees holds for all.
+    indices = exchange([index for index, run in enumerate(runs) if run not in done])[0]
+    for name in dict.fromkeys(runs[index].encoder for index in indices):
+        check_start(name)
+    if is_main_process():
+        for note in finetuner.notes:
+            print(note, file=sys.stderr)
+        if 0 < len(indices) < len(runs):
+            print(f"{len(runs) - len(indices)} of {len(runs)} runs are done already.", file=sys.stderr)
+        workdir.mkdir(parents=True, exist_ok=True)
+    causes = RunsOfPlan(finetuner, description, workdir, results, runs).do(indices)
+    barrier("fine-tuning")  # a process that exits earlier would wait for process 0, but not as long
+    planned = [result for result in results if run_of(result) in runs]
+    planned = sorted(planned, key=lambda result: runs.index(run_of(result)))
+    if causes:
+        raise DivergedError(causes, len(runs), planned)
+    return planned
+
+
+def _check_same(description: dict[str, Any]) -> None:
+    """Raises ValueError if the processes have other settings or files of the task."""
+    text = json.dumps(description, sort_keys=True, default=str)
+    digests = exchange(hashlib.sha256(text.encode()).hexdigest())
+    if len(set(digests)) > 1:
+        raise ValueError(
+            f"the {len(digests)} processes have different settings or files of the task, expected the same "
+            "command on all hosts, and files that all of them see."
+        )
 
 
 def open_task(
@@ -119,19 +125,16 @@ def open_task(
       ValueError, OSError: see `finetune`.
     """
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
-    config = config | {"task": task}
-    description = {"config": config, "files": fingerprint_files(task)}
-    check_run_directory(workdir, description)
-    data = load_task(with_files(task, workdir / "data"))
+    check_metric_names(task["kind"], task["metrics"])
+    config = with_recorded_metrics(config | {"task": task}, workdir)
+    files = {"files": fingerprint_files(task)}
+    check_directory(workdir, {"config": config} | files)
+    data = load_task(with_files(config["task"], workdir / "data"))
     mesh = make_mesh(config["mesh"])
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
-    finetuner.check_schedules(sweep)
-    return finetuner, description
-
-
-def _run_of(result: Result) -> Run:
-    return Run(result.model, result.settings, result.seed)
+    finetuner.check_sweep(sweep)
+    return finetuner, {"config": finetuner.config} | files
 
 
 def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
@@ -144,54 +147,6 @@ def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mes
                 f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "
                 "Change it, or config.mesh."
             )
-
-
-def _finetune_once(
-    finetuner: TaskFinetuner,
-    encoder: PretrainedEncoder,
-    run: Run,
-    others: Sequence[Result],
-    workdir: Path,
-    folder: str,
-) -> Result:
-    """Do one run and write its predictions to `folder`; save its model there, too, if it beats every earlier
-    result of the same init."""
-    finetuned = finetuner.finetune(encoder, run.settings, run.seed)
-    result = Result(run.init, run.seed, finetuned.metrics, run.settings)
-    settings = format_settings(run.settings)
-    folders = folder, *folder_names([settings]).values(), f"seed_{run.seed}"
-    directory = workdir.joinpath("predictions", *folders)
-    task = finetuner.config["task"]
-    for split, predictions in finetuned.predictions.items():
-        write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
-    metric = next(iter(result.metrics))
-    best_so_far = [other.metrics[metric] for other in others if other.model == run.init]
-    if all(value < result.metrics[metric] for value in best_so_far):
-        _save(finetuner, encoder, run, finetuned, workdir / MODELS / folder)
-    return result
-
-
-def _save(
-    finetuner: TaskFinetuner, encoder: PretrainedEncoder, run: Run, finetuned: Finetuned, directory: Path
-) -> None:
-    description = {
-        "task": finetuner.config["task"],
-        "labels": finetuner.data.labels,
-        "config": apply_settings(finetuner.config, run.settings),
-        "start": encoder.name,
-        "seed": run.seed,
-        "settings": run.settings,
-        "metrics": finetuned.metrics,
-    }
-    if finetuner.task_type.name == "tagging":
-        description["word_separator"] = word_separator(encoder.tokenizer)
-    save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
-
-
-def read_results(workdir: Path) -> list[Result]:
-    """The results that the experiment in `workdir` has so far."""
-    path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Path) -> Iterator[str]:

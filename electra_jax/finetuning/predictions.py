@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.json_files import write_json
 from data_pipelines.tasks.load import TaskData
 from electra_jax.finetuning.metrics import write_glue_predictions
 from electra_jax.finetuning.squad_metrics import write_squad_predictions
+from electra_jax.finetuning.task_finetuner import Finetuned
 from electra_jax.finetuning.task_types import TaskType
 
 # (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is the split "test" of MNLI, with
@@ -24,6 +26,15 @@ GLUE_SUBMISSION = {
     ("glue/mnli", "test_mismatched"): "MNLI-mm.tsv",
     ("glue/mnli", "test"): "AX.tsv",
 }
+
+
+def write_scores(directory: Path, finetuned: Finetuned) -> None:
+    """Write training.json: the scores of a run while it was trained, and the step whose model was kept."""
+    scores = [
+        {"step": score.step, "loss": score.loss, "metrics": score.metrics} for score in finetuned.scores
+    ]
+    kept = finetuned.scores[-1].step if finetuned.kept_step is None else finetuned.kept_step
+    write_json(directory / "training.json", {"kept_step": kept, "scores": scores})
 
 
 def write_predictions(

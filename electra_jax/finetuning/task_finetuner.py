@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
 from data_pipelines.tokenizers.report import unknown_warning
+from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
 from electra_jax.finetuning.encoders import PretrainedEncoder
@@ -18,6 +19,7 @@ from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
 from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.finetuning.trainer import Trainer
+from electra_jax.finetuning.watching import BEST, Score, Validation, Watch, validation_split
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.program import dtype_note
@@ -32,13 +34,16 @@ class Finetuned(NamedTuple):
     params: Any  # on the host
     predictions: dict[str, list[Any]]  # split → one prediction per example
     metrics: dict[str, float]  # of the splits with labels
+    scores: Sequence[Score] = ()  # while it was trained
+    kept_step: int | None = None  # whose parameters they are; None: the last
+    shown: Sequence[str] = ()  # those of `metrics` that config.task.metrics names
 
 
 class TaskFinetuner:
     """Fine-tunes encoders on one task.
 
     Attributes:
-      config: the configuration.
+      config: the configuration, with the task's metrics in place of ().
       task_type: the task's functions.
       data: the task's examples, cut to config.task.max_train_examples and max_eval_examples.
       notes: what its user should read, in sentences.
@@ -60,9 +65,9 @@ class TaskFinetuner:
                 f"config.task: got the splits {list(data.splits)}, expected one to train on. Set "
                 "config.task.train to a file, or to tfds:NAME@SPLIT."
             )
-        make_sift(config["sift"])  # wrong values are found here, before anything is written
-        self.config, self._mesh, self._shares_process = config, mesh, shares_process
         self.task_type = make_task_type(config["task"], data.labels)
+        self.config = config | {"task": config["task"] | {"metrics": self.task_type.metrics}}
+        self._mesh, self._shares_process = mesh, shares_process
         self._labelled = [
             split
             for split, examples in data.splits.items()
@@ -83,10 +88,30 @@ class TaskFinetuner:
             split: random_subset(examples, limits.get(split, 0)) for split, examples in data.splits.items()
         }
         self.data = data._replace(splits=splits)
+        self._check_settings(config)  # wrong values are found here, before anything is written
         notes = *data.notes, dtype_note(config["model"]["dtype"], mesh)
         self.notes = [note for note in notes if note]
         self._encoded: tuple[Any, dict[str, Rows]] | None = None
         self._trainer: tuple[Any, Trainer] | None = None
+
+    def check_sweep(self, sweep: Sequence[Settings]) -> None:
+        """Check every combination of settings, as far as it does not depend on an encoder.
+
+        Raises:
+          ValueError: as of the configuration itself, or a warm-up does not end before the run.
+        """
+        for settings in sweep:
+            self._check_settings(apply_settings(self.config, settings))
+        self.check_schedules(sweep)
+
+    def _check_settings(self, config: dict[str, Any]) -> None:
+        make_sift(config["sift"])
+        if config["train"]["keep"] == BEST and validation_split(self._labelled) is None:
+            raise ValueError(
+                f"config.train.keep: got {BEST}, but only {', '.join(self._labelled)} has labels, expected a "
+                "validation split with labels: a test set chooses no model. Set config.task.validation, or "
+                "pass --config.train.keep=last."
+            )
 
     def check_schedules(self, sweep: Sequence[Settings], encoder: PretrainedEncoder | None = None) -> None:
         """Check the learning-rate schedule of every combination of settings.
@@ -105,8 +130,17 @@ class TaskFinetuner:
         for settings in sweep:
             training_steps(apply_settings(self.config, settings), num_rows)
 
-    def finetune(self, encoder: PretrainedEncoder, settings: Settings, seed: int) -> Finetuned:
+    def finetune(
+        self,
+        encoder: PretrainedEncoder,
+        settings: Settings,
+        seed: int,
+        title: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> Finetuned:
         """Fine-tune once, with `settings` in place of the configuration's values (see `apply_settings`).
+
+        `title` stands before what is shown with config.log.progress; `check` is called between steps.
 
         Raises:
           ValueError: the rows are too short for the task.
@@ -122,13 +156,39 @@ class TaskFinetuner:
         rows = self.encode(encoder)
         held_out = {split: encoded for split, encoded in rows.items() if split != "train"}
         trainer = self._trainer_of(encoder_config, encoder.special, config, len(rows["train"]))
-        outcome = trainer.run(encoder.params, seed, rows["train"], held_out, config["log"]["progress"])
+        watch = Watch(
+            (title or f"seed {seed}") if config["log"]["progress"] and is_main_process() else None,
+            self._validation(config, held_out),
+            check,
+        )
+        outcome = trainer.run(encoder.params, seed, rows["train"], held_out, watch)
         predictions = {
             split: self.task_type.collect(self.data.splits[split], held_out[split], outputs)
             for split, outputs in outcome.outputs.items()
         }
-        params = jax.device_get(outcome.params)
-        return Finetuned(encoder_config, params, predictions, self.score(predictions))
+        metrics = self.score(predictions)
+        return Finetuned(
+            encoder_config,
+            outcome.params,
+            predictions,
+            metrics,
+            outcome.scores,
+            outcome.kept_step,
+            [name for name in metrics if name.rpartition("/")[2] in self.task_type.metrics],
+        )
+
+    def _validation(self, config: dict[str, Any], held_out: dict[str, Rows]) -> Validation | None:
+        """How a run is scored while it trains; None where nobody would see it and it decides nothing."""
+        split, keeps_best = validation_split(self._labelled), config["train"]["keep"] == BEST
+        if split is None or not (keeps_best or config["log"]["progress"]):
+            return None
+        examples, rows, task_type = self.data.splits[split], held_out[split], self.task_type
+
+        def score(outputs: Sequence[Any]) -> dict[str, float]:
+            values = task_type.score(examples, task_type.collect(examples, rows, outputs))
+            return {name: values[name] for name in task_type.metrics}
+
+        return Validation(split, config["train"]["validate_every"], keeps_best, score)
 
     def _trainer_of(
         self, encoder_config: EncoderConfig, special: SpecialTokens, config: dict[str, Any], num_rows: int
@@ -170,12 +230,17 @@ class TaskFinetuner:
             examples = self._with_swapped_pairs(split)
             rows[split], phrases = self.task_type.encode(encoder.tokenizer, examples, max_length)
             for phrase in phrases:
-                print(f"{encoder.name}: {split}: {phrase}", file=sys.stderr)
+                _tell(f"{encoder.name}: {split}: {phrase}")
         self._encoded = key, rows
         for split, examples in rows.items():
             if warning := unknown_warning([row.ids for row in examples], encoder.tokenizer.special):
-                print(f"{encoder.name}: {split}: {warning}", file=sys.stderr)
+                _tell(f"{encoder.name}: {split}: {warning}")
         return rows
+
+
+def _tell(note: str) -> None:
+    if is_main_process():
+        print(note, file=sys.stderr)
 
 
 def random_subset(examples: list[Any], limit: int) -> list[Any]:

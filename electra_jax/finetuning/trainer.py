@@ -1,9 +1,11 @@
 """How a model is trained on a task: Adam with layer-wise decay of the learning rate for a fixed number of
-epochs, without early stopping; then the outputs of the held-out rows.
+epochs; then the outputs of the held-out rows. The last parameters are kept, as in the papers, or on request
+those with the best validation score.
 
 Shapes: B batch, L length.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
-from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
+from data_pipelines.progress import Progress, make_progress
+from electra_jax.distributed.sharding import axis_context, batch_sharding, get_whole, put_whole, replicated
 from electra_jax.finetuning.batches import (
     TaskBatch,
     TrainingSteps,
@@ -24,19 +26,23 @@ from electra_jax.finetuning.batches import (
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.sift import make_sift, sift_penalty
 from electra_jax.finetuning.task_types import Rows, TaskType
+from electra_jax.finetuning.watching import Losses, Score, Validation, Watch, finite_on_host, validation_steps
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.optimizer import assign_groups, make_optimizer
 from electra_jax.training.state import unbox
 
 NO_DECAY = r"LayerNorm|bias"
+NOT_WATCHED = Watch()
 
 
 class Outcome(NamedTuple):
     """A trained model, and what it computes for the held-out rows."""
 
-    params: Any  # on the devices
+    params: Any  # on the host
     outputs: dict[str, list[Any]]  # split → outputs of each row
+    scores: tuple[Score, ...] = ()  # of the validations
+    kept_step: int | None = None  # whose parameters they are; None: the last
 
 
 def layer_groups(num_layers: int, decay: float, top_exponent: int) -> tuple[tuple[str, float, float], ...]:
@@ -89,12 +95,12 @@ class Trainer:
         )
         self.mesh = mesh
         self._task_type, self._pad = task_type, special.pad
-        self._train, self._sift = config["train"], make_sift(config["sift"])
+        self._batch_size, self._sift = config["train"]["batch_size"], make_sift(config["sift"])
         steps = training_steps(config, num_rows)
-        self._num_steps = steps.total
+        self.num_steps, self.num_epochs = steps.total, config["train"]["num_epochs"]
         shapes = jax.eval_shape(self._init, jax.random.key(0))
         self.optimizer = self._make_optimizer(config["optimizer"], steps, shapes)
-        self.init_params = jax.jit(self._init)
+        self.init_params = jax.jit(self._init, out_shardings=replicated(mesh))
         self.train_step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self.predict = jax.jit(self._outputs)
 
@@ -131,54 +137,117 @@ class Trainer:
         return optax.apply_updates(params, updates), opt_state, value
 
     def run(
-        self, encoder_params: Any, seed: int, train: Rows, held_out: dict[str, Rows], progress: bool
+        self,
+        encoder_params: Any,
+        seed: int,
+        train: Rows,
+        held_out: dict[str, Rows],
+        watch: Watch = NOT_WATCHED,
     ) -> Outcome:
         """Train, then compute the outputs of the held-out rows.
 
         Args:
           encoder_params: {"embeddings", "encoder"}; None: newly initialised from `seed`.
           seed: decides the head's initialisation, the order of the rows and dropout.
-          progress: show a progress bar.
 
         Raises:
-          FloatingPointError: the last loss is not finite.
+          Stopped: see `Watch.check`.
+          FloatingPointError: a loss or a parameter is not finite; found two steps later at most.
         """
-        with axis_context(self.mesh):
-            params = jax.device_get(self.init_params(jax.random.key(seed))) | (encoder_params or {})
-            params = jax.device_put(params, replicated(self.mesh))
-            opt_state = jax.device_put(self.optimizer.init(params), replicated(self.mesh))
-            batches = training_batches(
-                self._task_type, train, self._train["batch_size"], self._train["num_epochs"], seed, self._pad
-            )
-            value = None
-            bar = tqdm(batches, total=self._num_steps, desc=f"seed {seed}", leave=False, disable=not progress)
-            for step, batch in enumerate(bar):
-                key = jax.random.fold_in(jax.random.key(seed), step)
+        progress = make_progress(self.num_steps, watch.title or "", is_shown=watch.title is not None)
+        with axis_context(self.mesh), progress:
+            initial = jax.device_get(self.init_params(jax.random.key(seed))) | (encoder_params or {})
+            params = put_whole(initial, replicated(self.mesh))
+            opt_state = put_whole(self.optimizer.init(initial), replicated(self.mesh))
+            losses = Losses(self.num_steps, progress)
+            scores = _Scores(self, held_out, losses, progress, watch.validation)
+            due = self._validation_steps(watch.validation, len(train))
+            for step, batch in enumerate(self._batches(train, seed), start=1):
+                key = jax.random.fold_in(jax.random.key(seed), step - 1)
                 params, opt_state, value = self.train_step(params, opt_state, self.place(batch), key)
-            if not np.isfinite(float(value)):
-                raise FloatingPointError(
-                    f"the loss of step {self._num_steps} is {float(value)}. Lower "
-                    "config.optimizer.learning_rate."
-                )
-            outputs = {split: self._predict_all(params, rows) for split, rows in held_out.items()}
-            return Outcome(params, outputs)
+                losses.add(step, value)
+                if step in due:
+                    scores.measure(step, params)
+                watch.check()
+            return scores.outcome(params)
+
+    def _batches(self, train: Rows, seed: int) -> Iterator[TaskBatch]:
+        return training_batches(self._task_type, train, self._batch_size, self.num_epochs, seed, self._pad)
+
+    def _validation_steps(self, validation: Validation | None, num_rows: int) -> set[int]:
+        """The steps in between; after the last one every held-out row is computed in any case."""
+        if validation is None:
+            return set()
+        steps = validation_steps(validation.every, num_rows, self._batch_size, self.num_epochs)
+        return steps - {self.num_steps}
 
     def place(self, batch: TaskBatch) -> TaskBatch:
         """The batch on the devices of the mesh, without `indices_B`."""
-        sharding = batch_sharding(self.mesh)
-        return TaskBatch(
-            ids_BL=jax.device_put(batch.ids_BL, sharding),
-            labels=jax.device_put(batch.labels, sharding),
-            is_scored=jax.device_put(batch.is_scored, sharding),
-            indices_B=None,
-        )
+        return put_whole(batch._replace(indices_B=None), batch_sharding(self.mesh))
 
-    def _predict_all(self, params: Any, rows: Rows) -> list[Any]:
+    def predict_all(self, params: Any, rows: Rows) -> list[Any]:
+        """The outputs of each row, on the host; call it within `axis_context(mesh)`."""
         found: list[Any] = [None] * len(rows)
-        for batch in evaluation_batches(self._task_type, rows, self._train["batch_size"], self._pad):
-            ids_BL = jax.device_put(batch.ids_BL, batch_sharding(self.mesh))
-            outputs = jax.device_get(self.predict(params, ids_BL))
+        for batch in evaluation_batches(self._task_type, rows, self._batch_size, self._pad):
+            ids_BL = put_whole(batch.ids_BL, batch_sharding(self.mesh))
+            outputs = get_whole(self.predict(params, ids_BL))
             for row, index in enumerate(batch.indices_B):
                 if index >= 0:
                     found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
         return found
+
+
+class _Scores:
+    """The validations of one run, and which of its parameters are kept."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        held_out: dict[str, Rows],
+        losses: Losses,
+        progress: Progress,
+        validation: Validation | None,
+    ):
+        self._trainer, self._held_out, self._losses = trainer, held_out, losses
+        self._progress, self._validation = progress, validation
+        self._scores: list[Score] = []
+        self._best: tuple[float, int, Any] | None = None  # score, step, parameters on the host
+
+    def measure(self, step: int, params: Any) -> None:
+        """Score the parameters after `step`.
+
+        Raises:
+          FloatingPointError: one of them, or a loss before, is not finite.
+        """
+        loss, on_host = self._losses.mean(), finite_on_host(params, step)
+        rows = self._held_out[self._validation.split]
+        self._add(step, loss, self._trainer.predict_all(params, rows), on_host)
+
+    def _add(self, step: int, loss: float, outputs: list[Any], on_host: Any) -> None:
+        metrics = self._validation.score(outputs)
+        self._scores.append(Score(step, loss, metrics))
+        if step < self._trainer.num_steps:  # the score of the run follows
+            shown = {name: f"{value:.3f}" for name, value in metrics.items()}
+            epoch = step / self._trainer.num_steps * self._trainer.num_epochs
+            self._progress.note(step, f"epoch {epoch:.1f}  {self._validation.split}", shown)
+        value = next(iter(metrics.values()))
+        if self._validation.keeps_best and (self._best is None or value > self._best[0]):
+            # A copy: on the CPU the host sees the device's memory, and the next step takes that.
+            self._best = value, step, jax.tree.map(np.array, on_host)
+
+    def outcome(self, params: Any) -> Outcome:
+        """The result of the run that ended with `params`, which may be its best earlier ones. Raises as
+        `measure` does."""
+        num_steps = self._trainer.num_steps
+        loss, on_host = self._losses.mean(), finite_on_host(params, num_steps)
+        outputs = self._predict(params)
+        if self._validation is not None:
+            self._add(num_steps, loss, outputs[self._validation.split], on_host)
+        if self._best is None or self._best[1] == num_steps:
+            return Outcome(on_host, outputs, tuple(self._scores))
+        _, step, on_host = self._best
+        outputs = self._predict(put_whole(on_host, replicated(self._trainer.mesh)))
+        return Outcome(on_host, outputs, tuple(self._scores), step)
+
+    def _predict(self, params: Any) -> dict[str, list[Any]]:
+        return {split: self._trainer.predict_all(params, rows) for split, rows in self._held_out.items()}

@@ -7,9 +7,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from electra_jax.models.dropout import keep_mask
 from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.layers import ATTENTION_NAME
 
 MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softmax instead of NaN
 
@@ -42,6 +44,7 @@ def _forward(keep_prob, scores_BHLM, inputs, key):
     # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
     # them.
     weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1))
+    weights_BHLM = checkpoint_name(weights_BHLM, ATTENTION_NAME)
     return _drop(keep_prob, weights_BHLM, rows_B, key), (weights_BHLM, segments_BL, rows_B, key, direction)
 
 

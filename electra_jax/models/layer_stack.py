@@ -11,10 +11,14 @@ from flax import linen as nn
 
 from electra_jax.models.config import UNROLLED, LayerExecution
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import CHECKPOINT_NAME
+from electra_jax.models.layers import ATTENTION_NAME, CHECKPOINT_NAME
 
 # What is stored for the backward pass; the rest of a layer is recomputed.
 REMAT_POLICIES = {
+    # All products. A loop would also store what is computed from them element by element: three float32
+    # arrays for each GELU, and the weights of attention once more after dropout. Without a loop the compiler
+    # decides.
+    "none": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME, ATTENTION_NAME),
     # Products with parameters. Attention scores, softmax, GELU, LayerNorm and dropout are recomputed.
     "dense": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
     # Only the input of each layer: about a third more work.
@@ -55,7 +59,7 @@ def run_layers(
         return template.apply({"params": params}, x_BLD, inputs, is_training, *more, rngs=rngs)
 
     is_scanned = execution.layers == "scanned" and len(layers) > 1
-    if execution.remat != "none":
+    if is_scanned or execution.remat != "none":
         # Without prevent_cse the compiler would merge the recomputation with the original and store its
         # result; across iterations of a loop it cannot.
         run = jax.checkpoint(run, policy=REMAT_POLICIES[execution.remat], prevent_cse=not is_scanned)

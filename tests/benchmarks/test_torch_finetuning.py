@@ -200,7 +200,7 @@ def test_three_steps_agree_with_our_own_training(family, kind, head, optimizer, 
         return params, opt_state, value
 
     trainer.train_step = recorded
-    ours = named_as_in_torch(family, trainer.run(initial.params, 0, rows, {}, progress=False).params)
+    ours = named_as_in_torch(family, trainer.run(initial.params, 0, rows, {}).params)
 
     module = load_module(str(directories[family]), kind, functions.num_outputs, SPECIAL, config["model"])
     copy_head(module, trainer.init_params(jax.random.key(0))["head"])

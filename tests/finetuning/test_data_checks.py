@@ -10,7 +10,7 @@ from electra_jax.finetuning.data_checks import check_can_be_learned, check_metri
 from electra_jax.finetuning.task_types import make_task_type
 
 
-def task_type_of(kind, labels=(), metrics=("accuracy",)):
+def task_type_of(kind, labels=(), metrics=()):
     task = load_config("configs/finetune.py:task=local").to_dict()["task"]
     return make_task_type(task | {"kind": kind, "metrics": metrics}, labels)
 
@@ -60,7 +60,10 @@ def test_listed_classes_need_no_example_each():
     ("kind", "labels", "metric", "example", "message"),
     [
         ("classification", ("a", "b"), "f2", GOOD, r"got f2, expected some of accuracy"),
-        ("regression", (), "accuracy", TextExample("a", None, 0.5), "continuous"),
+        ("classification", ("a", "b"), "span_f1", GOOD, r"got span_f1, expected some of accuracy"),
+        ("regression", (), "accuracy", TextExample("a", None, 0.5), "got accuracy, expected some of pearson"),
+        ("tagging", ("O", "B-X"), "accuracy", TAGGED, r"got accuracy, expected some of tagging_accuracy, sp"),
+        ("tagging", ("O", "B-X"), "seqeval_f1", TAGGED, r"got seqeval_f1, expected some of tagging_acc"),
         ("tagging", ("NOUN", "VERB"), "span_f1", TAGGED, "expected tags O, B-"),
         ("question_answering", (), "best_f1", asked("boat"), "got best_f1, expected some of"),
     ],
@@ -75,11 +78,10 @@ def test_metrics_that_do_not_fit(kind, labels, metric, example, message):
     [
         ("classification", ("a", "b", "c"), "f1", (0, 1, 2)),
         ("classification", ("a", "b", "c"), "f1", (0, 1)),
-        ("regression", (), "accuracy", (0.0, 1.0)),
     ],
 )
 def test_metrics_must_fit_whatever_is_predicted(kind, labels, metric, found):
-    """The model may predict a class that the split lacks, or a fraction where its numbers are whole."""
+    """The model may predict a class that the split lacks."""
     examples = [TextExample("a", None, label) for label in found]
     with pytest.raises(ValueError, match=r"config\.task\.metrics cannot be computed"):
         check_metrics(task_type_of(kind, labels, (metric,)), examples)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_jax.finetuning.metrics import score, write_glue_predictions
+from electra_jax.finetuning.metrics import default_metrics, score, write_glue_predictions
 
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 NLI = ("entailment", "neutral", "contradiction")
@@ -146,6 +146,25 @@ def test_spans_of_bioes_tags():
 def test_tagging_accuracy_counts_words_not_sentences():
     got = score(["tagging_accuracy", "span_f1"], tags("O O O B-PER", "B-LOC"), tags("O O O B-PER", "O"), BIO)
     assert got == pytest.approx({"tagging_accuracy": 4 / 5, "span_f1": 2 / 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "expected"),
+    [
+        ("tagging", BIO, ("span_f1", "tagging_accuracy")),
+        ("tagging", ("B-X", "E-X", "I-X", "O", "S-X"), ("span_f1", "tagging_accuracy")),
+        ("tagging", ("I-PER", "O"), ("span_f1", "tagging_accuracy")),
+        ("tagging", ("O", "PER"), ("tagging_accuracy",)),
+        ("tagging", ("NOUN", "VERB"), ("tagging_accuracy",)),
+        ("tagging", ("B", "I", "O"), ("tagging_accuracy",)),
+        ("tagging", ("O",), ("tagging_accuracy",)),
+        ("classification", BIO, ("accuracy",)),
+        ("regression", (), ("pearson", "spearman")),
+        ("question_answering", (), ("exact_match", "f1")),
+    ],
+)
+def test_default_metrics(kind, labels, expected):
+    assert default_metrics(kind, labels) == expected
 
 
 def test_unknown_names_list_the_known():

@@ -76,7 +76,7 @@ def torch_model(name, config, params, num_labels):
 def make_type(name, **task):
     config = load_config("configs/finetune.py:task=local").to_dict()
     labels = () if name == "regression" else ("low", "high")
-    return make_task_type(config["task"] | {"kind": name} | task, labels)
+    return make_task_type(config["task"] | {"kind": name, "metrics": ()} | task, labels)
 
 
 def make_settings(task_type, **train):
@@ -110,7 +110,7 @@ def predict(encoder, name, config, train, held_out, mesh=None, seed=0):
     task_type = make_type(name, label_scale=config["task"]["label_scale"])
     mesh = mesh or make_mesh(ONE, jax.devices()[:1])
     trainer = Trainer(encoder.config, encoder.special, task_type, config, len(train), mesh)
-    outcome = trainer.run(encoder.params, seed, train, {"validation": held_out}, progress=False)
+    outcome = trainer.run(encoder.params, seed, train, {"validation": held_out})
     return task_type.collect(held_out, held_out, outcome.outputs["validation"])
 
 

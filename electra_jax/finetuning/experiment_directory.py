@@ -1,0 +1,80 @@
+"""The directory of an experiment: which settings it belongs to, and its results so far.
+
+The first run that ends claims it: from then on other settings are refused. Before, config.json is replaced.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.json_files import write_json
+from electra_jax.configuration.recipes import FINETUNING
+from electra_jax.finetuning.results import Result, from_json, to_json
+from electra_jax.runs.directory import check_run_directory
+
+CONFIG_FILE, RESULTS_FILE, MODELS = "config.json", "results.json", "models"
+
+
+def read_results(workdir: Path) -> list[Result]:
+    """The results that the experiment in `workdir` has so far."""
+    path = workdir / RESULTS_FILE
+    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def write_results(workdir: Path, results: Sequence[Result]) -> None:
+    """Write results.json."""
+    write_json(workdir / RESULTS_FILE, to_json(results))
+
+
+def recorded_metrics(workdir: Path) -> tuple[str, ...]:
+    """config.task.metrics of the experiment in `workdir`, with names in place of ()."""
+    return tuple(_read_config(workdir)["task"]["metrics"])
+
+
+def with_recorded_metrics(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    """The configuration; config.task.metrics = () means those of the results that `workdir` has, if any.
+    An experiment may be older than today's defaults."""
+    if config["task"]["metrics"] or not _is_claimed(workdir) or not _is_of_finetuning(workdir):
+        return config
+    return config | {"task": config["task"] | {"metrics": recorded_metrics(workdir)}}
+
+
+def check_directory(workdir: Path, description: dict[str, Any]) -> None:
+    """Raises ValueError if `workdir` has results of other settings, or a run of another kind. `description`
+    as in `check_run_directory`."""
+    if _is_claimed(workdir):
+        check_run_directory(workdir, description)
+
+
+def write_description(workdir: Path, description: dict[str, Any]) -> None:
+    """Write config.json, in place of that of an experiment without results.
+
+    Raises:
+      ValueError: see `check_directory`.
+    """
+    try:
+        check_run_directory(workdir, description)
+    except ValueError:
+        if _is_claimed(workdir):
+            raise
+        print(f"{workdir}: no run has ended in it, so its settings are replaced.", file=sys.stderr)
+    write_json(workdir / CONFIG_FILE, description)
+
+
+def _is_claimed(workdir: Path) -> bool:
+    """Whether `workdir` has results, models or a run of another kind."""
+    if not (workdir / CONFIG_FILE).is_file():
+        return False
+    models = workdir / MODELS
+    has_model = models.is_dir() and any(not path.name.startswith(".") for path in models.iterdir())
+    return has_model or bool(read_results(workdir)) or not _is_of_finetuning(workdir)
+
+
+def _is_of_finetuning(workdir: Path) -> bool:
+    return all(section in _read_config(workdir) for section in FINETUNING.sections)
+
+
+def _read_config(workdir: Path) -> dict[str, Any]:
+    return json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8")).get("config", {})

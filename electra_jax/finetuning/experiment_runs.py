@@ -1,0 +1,164 @@
+"""The runs of an experiment: each is trained, and what it leaves is written."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from data_pipelines.tasks.words import word_separator
+from electra_jax.distributed.processes import is_main_process
+from electra_jax.distributed.stopping import StopNotice, Stopped
+from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
+from electra_jax.finetuning.experiment_directory import MODELS, write_description, write_results
+from electra_jax.finetuning.folders import folder_names
+from electra_jax.finetuning.model_files import save_model
+from electra_jax.finetuning.predictions import write_predictions, write_scores
+from electra_jax.finetuning.results import Result
+from electra_jax.finetuning.sweep import Settings, apply_settings, format_settings
+from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
+
+SEED = "{seed}"  # in a name of --init_from: stands for the seed
+
+
+class Run(NamedTuple):
+    """One run of a plan."""
+
+    init: str
+    settings: Settings
+    seed: int
+
+    @property
+    def encoder(self) -> str:
+        """The name of its encoder, see `load_encoder`."""
+        return self.init.replace(SEED, str(self.seed))
+
+    @property
+    def title(self) -> str:
+        """For its user: start, seed and settings."""
+        words = [self.encoder, f"seed {self.seed}", format_settings(self.settings)]
+        return ", ".join(word for word in words if word)
+
+
+def run_of(result: Result) -> Run:
+    """The run that has this result."""
+    return Run(result.model, result.settings, result.seed)
+
+
+class RunsOfPlan:
+    """Does runs and adds their results to `results`. With several processes all of them train together, and
+    process 0 writes."""
+
+    def __init__(
+        self,
+        finetuner: TaskFinetuner,
+        description: dict[str, Any],
+        workdir: Path,
+        results: list[Result],
+        runs: Sequence[Run],
+    ):
+        """`description` is what config.json holds; `results` are those that `workdir` has."""
+        self._finetuner, self._description, self._workdir = finetuner, description, workdir
+        self._results, self._runs = results, runs
+        # Earlier runs first, so that each keeps its folders when others are added.
+        known = [*map(run_of, results), *runs]
+        self._folders = folder_names(run.init for run in known)
+        self._caches = folder_names(run.encoder for run in known)
+        self._encoder: PretrainedEncoder | None = None
+
+    def do(self, indices: Sequence[int]) -> list[str]:
+        """Do the runs with these places in the plan; a sentence for each that diverged.
+
+        Raises:
+          Stopped: the command was told to stop. A run that has not ended leaves nothing.
+        """
+        causes = []
+        with StopNotice() as stop, tempfile.TemporaryDirectory() as temporary:
+            stop.describe = lambda: "Stopping: finished runs are kept, and the same command does the others."
+            try:
+                for index in indices:
+                    title = f"run {index + 1} of {len(self._runs)}, {self._runs[index].title}"
+                    try:
+                        self._do_one(self._runs[index], title, stop, Path(temporary))
+                    except FloatingPointError as error:
+                        causes.append(f"{title}: {error}")
+                        if index != indices[-1] and is_main_process():
+                            print(f"{causes[-1]} The other runs follow.", file=sys.stderr)
+            except Stopped:
+                if is_main_process():
+                    stop.announce()
+                raise
+        return causes
+
+    def _do_one(self, run: Run, title: str, stop: StopNotice, temporary: Path) -> None:
+        began = time.monotonic()
+        # One process is ended by a signal at once, several have to agree on a step.
+        check = stop.check if jax.distributed.is_initialized() else _never_stop
+        with stop.nothing_to_save(f"fine-tuning ({title})"):
+            self._load(run, temporary)
+            finetuned = self._finetuner.finetune(self._encoder, run.settings, run.seed, title, check)
+        self._keep(run, finetuned)
+        if self._finetuner.config["log"]["progress"] and is_main_process():
+            print(_score_line(title, finetuned, time.monotonic() - began), file=sys.stderr)
+        stop.check()
+
+    def _load(self, run: Run, temporary: Path) -> None:
+        """Load the encoder of a run, unless the run before had the same."""
+        if self._encoder is not None and self._encoder.name == run.encoder:
+            return
+        # Two processes must not write one file.
+        directory = self._workdir / "tokenizers" if is_main_process() else temporary
+        self._encoder = load_encoder(run.encoder, directory / self._caches[run.encoder])
+        self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
+        if is_main_process():
+            write_description(self._workdir, self._description)
+
+    def _keep(self, run: Run, finetuned: Finetuned) -> None:
+        """Write the predictions of a run, its model if it beats every earlier one of the same init, and its
+        result."""
+        result = Result(run.init, run.seed, finetuned.metrics, run.settings)
+        metric = next(iter(result.metrics))
+        best_so_far = [other.metrics[metric] for other in self._results if other.model == run.init]
+        self._results.append(result)
+        if not is_main_process():
+            return
+        finetuner, folder = self._finetuner, self._folders[run.init]
+        settings = folder_names([format_settings(run.settings)]).values()
+        directory = self._workdir.joinpath("predictions", folder, *settings, f"seed_{run.seed}")
+        task = finetuner.config["task"]
+        for split, predictions in finetuned.predictions.items():
+            write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
+        if finetuned.scores:
+            write_scores(directory, finetuned)
+        if all(value < result.metrics[metric] for value in best_so_far):
+            self._save(run, finetuned, self._workdir / MODELS / folder)
+        write_results(self._workdir, self._results)
+
+    def _save(self, run: Run, finetuned: Finetuned, directory: Path) -> None:
+        finetuner, encoder = self._finetuner, self._encoder
+        description = {
+            "task": finetuner.config["task"],
+            "labels": finetuner.data.labels,
+            "config": apply_settings(finetuner.config, run.settings),
+            "start": encoder.name,
+            "seed": run.seed,
+            "settings": run.settings,
+            "metrics": finetuned.metrics,
+        }
+        if finetuner.task_type.name == "tagging":
+            description["word_separator"] = word_separator(encoder.tokenizer)
+        save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
+
+
+def _never_stop() -> None:
+    """In place of `StopNotice.check`."""
+
+
+def _score_line(title: str, finetuned: Finetuned, seconds: float) -> str:
+    words = [f"{name} {value:.3f}" for name, value in finetuned.metrics.items() if name in finetuned.shown]
+    if finetuned.kept_step is not None:
+        words.append(f"(of step {finetuned.kept_step}, the best)")
+    return f"{title}: {'  '.join(words)}, {seconds:.0f} s"
