@@ -23,6 +23,7 @@ from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
 from electra_jax.configuration.length import check_one_length
+from electra_jax.configuration.migration import RENAMED
 from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.recipes import (
     PRETRAINING,
@@ -251,6 +252,8 @@ def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:
             name = key.rpartition(".")[2]  # a known name in the wrong section is likelier than another name
             near = [known for known in defaults if known.rpartition(".")[2] == name]
             near = near or difflib.get_close_matches(key, defaults, n=1)
+            if key in RENAMED:
+                near = [RENAMED[key]]
             hint = (
                 f"Did you mean {' or '.join(f'--config.{known}' for known in near)}?"
                 if near

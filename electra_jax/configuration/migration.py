@@ -34,6 +34,9 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
 # The same for a configuration of fine-tuning.
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {"train.validate_every": 0, "train.keep": "last"}
 
+# Key of earlier versions: what is given in its place.
+RENAMED = {"log.tensorboard": "log.trackers=tensorboard"}
+
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a run or of a fine-tuning, as read from its file, with the keys of today.
