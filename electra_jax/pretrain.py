@@ -5,9 +5,10 @@ The same command again resumes from the newest checkpoint, or reports that the r
 the configuration can be set on the command line: `--config.train.num_steps=1000`,
 `--config.data.datasets=DIR1,DIR2`.
 
-SIGTERM: the run saves and exits with code 143. So does Ctrl-C, if the run has only one process. While a run
-starts or compiles, at the beginning and between the stages of config.stages, there is nothing to save:
-SIGTERM ends the process directly (a shell shows 143 then, too), and Ctrl-C exits with code 130.
+SIGTERM: the run says at once at which step it stops, saves, and exits with code 143. So does Ctrl-C, if the
+run has only one process. While a run starts or compiles, at the beginning and between the stages of
+config.stages, there is nothing to save: SIGTERM ends the process directly (a shell shows 143 then, too), and
+Ctrl-C exits with code 130.
 
 --workdir and config.data.datasets may be URLs of buckets, gs://BUCKET/DIR or s3://BUCKET/DIR
 (electra_jax/runs/README.md).
