@@ -81,7 +81,11 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # devices along each axis; -1: all that remain
     "train": {
+        # The length of the run. In its place, num_epochs (passes over all datasets; may be a fraction) or
+        # num_tokens (ids of rows, padding included): whichever is not 0 decides. config.json has the steps.
         "num_steps": REQUIRED,
+        "num_epochs": 0.0,
+        "num_tokens": 0.0,
         "batch_size": REQUIRED,  # rows of all devices together
         "num_microbatches": 1,  # parts of the batch, whose gradients are added up
         # On accelerators: "scanned" layers compile as one loop. remat="dense" (all but products with
@@ -118,8 +122,9 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     # init_from: a run, or an imported model, whose parameters this run starts from (configs/continued.py).
     "checkpoint": {"every": 5_000, "keep": 3, "init_from": ""},
+    # trackers: tensorboard, wandb, or a class of your own as MODULE:CLASS (training/trackers/interface.py).
     # peak_flops: peak FLOP/s of a device, for model_flops_utilization; 0: of the chip, if it is known.
-    "log": {"every": 100, "tensorboard": False, "progress": True, "peak_flops": 0.0},
+    "log": {"every": 100, "trackers": (), "progress": True, "peak_flops": 0.0},
 }
 
 # What changes during the run: pairs of the number of steps done by then and the new values, which hold until

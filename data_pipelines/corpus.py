@@ -7,8 +7,11 @@
 
 The same text and settings give the same rows with any number of processes. The directory appears complete or
 not at all, and holds a copy of its tokenizer. To resume an interrupted build, give the same command again:
-finished files are kept in DIR.partial until then. Documents of more than a million characters are cut at
-white space first; the pieces count as documents, and all pieces of a document are in the same split.
+finished files are kept in DIR.partial until then.
+
+In .txt files a blank line ends a document, or what --document_separator names; elsewhere a record is a
+document. Documents of more than a million characters are cut at white space first; the pieces count as
+documents, and all pieces of a document are in the same split.
 
 The workers of an Apache Beam runner build a corpus that is too large for one machine, with the same rows
 (data_pipelines/beam_runner.py):
@@ -24,11 +27,12 @@ from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.corpus_builder import build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.documents import ON_INVALID_UTF8, SOURCES_HELP, ReadReport
+from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.packing import PACKERS
 from data_pipelines.preview import preview_lines
 
+DEFAULT = "(default %(default)s)"
 BUILD_FLAGS = ("num_processes", "runner", "start_over")  # the others are fields of CorpusSettings
 
 
@@ -58,16 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, default = parser.add_argument, "(default %(default)s)"
-    add("--train", nargs="+", required=True, metavar="SRC", help=SOURCES_HELP)
-    add("--validation", nargs="+", default=(), metavar="SRC", help="held-out documents, as --train")
-    add(
-        "--validation_fraction",
-        type=float,
-        default=CorpusSettings.validation_fraction,
-        metavar="F",
-        help="instead of --validation: hold out this share of the --train documents, by a hash of their text",
-    )
+    add = parser.add_argument
     add("--tokenizer", required=True, metavar="DIR", help="directory made by data_pipelines.tokenizer")
     add("--sequence_length", type=int, required=True, help="ids in a row, special ones included")
     add(
@@ -77,7 +72,62 @@ def _parser() -> argparse.ArgumentParser:
         help="electra: the paper's two segments of one document, drops what does not fit; contiguous: the "
         "text as one stream, cut; documents: whole documents share a row, attention stays inside each",
     )
+    add("--seed", type=int, default=CorpusSettings.seed, help=f"random seed of --packing electra {DEFAULT}")
+    _add_text_flags(parser.add_argument_group("the text"))
+    _add_build_flags(parser.add_argument_group("the build"))
+    return parser
+
+
+def _add_text_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--train",
+        nargs="+",
+        required=True,
+        metavar="SRC",
+        help=f"{SOURCES_HELP}; a blank line ends a .txt document, see --document_separator",
+    )
+    add("--validation", nargs="+", default=(), metavar="SRC", help="held-out documents, as --train")
+    add(
+        "--validation_fraction",
+        type=float,
+        default=CorpusSettings.validation_fraction,
+        metavar="F",
+        help="instead of --validation: hold out this share of the --train documents, by a hash of their text",
+    )
+    add(
+        "--text_field",
+        default=CorpusSettings.text_field,
+        help=f"field of JSONL, Parquet and TFDS documents {DEFAULT}",
+    )
+    add(
+        "--document_separator",
+        choices=DOCUMENT_SEPARATORS,
+        default=CorpusSettings.document_separator,
+        help=f"what ends a document of a .txt file {DEFAULT}",
+    )
+    add(
+        "--deduplicate",
+        action="store_true",
+        help="leave out documents whose whole text occurred before, in train or validation; on one machine",
+    )
+    add(
+        "--on_invalid_utf8",
+        choices=ON_INVALID_UTF8,
+        default=CorpusSettings.on_invalid_utf8,
+        help=f"stop, skip the line, or replace the invalid bytes by U+FFFD {DEFAULT}",
+    )
+
+
+def _add_build_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--out", required=True, metavar="DIR", help="directory to create")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="write nothing: show some rows of the first documents, decoded and masked, and how many rows "
+        "there will be",
+    )
     add("--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: all cores)")
     add(
         "--start_over",
@@ -85,30 +135,11 @@ def _parser() -> argparse.ArgumentParser:
         help="remove the finished files of an interrupted build of --out, for one with other settings",
     )
     add(
-        "--dry_run",
-        action="store_true",
-        help="write nothing: show some rows of the first documents, decoded and masked, and how many rows "
-        "there will be",
-    )
-    add("--seed", type=int, default=CorpusSettings.seed, help=f"random seed of --packing electra {default}")
-    add(
-        "--text_field",
-        default=CorpusSettings.text_field,
-        help=f"field of JSONL, Parquet and TFDS documents {default}",
-    )
-    add(
-        "--on_invalid_utf8",
-        choices=ON_INVALID_UTF8,
-        default=CorpusSettings.on_invalid_utf8,
-        help=f"stop, skip the line, or replace the invalid bytes by U+FFFD {default}",
-    )
-    add(
         "--runner",
         default="",
         metavar="NAME",
         help="use the workers of this Apache Beam runner, not --num_processes; flags after -- go to Beam",
     )
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,8 +3,16 @@
 import dataclasses
 from typing import Any
 
-from data_pipelines.documents import check_on_invalid_utf8
+from data_pipelines.documents import (
+    DOCUMENT_SEPARATORS,
+    check_document_separator,
+    check_on_invalid_utf8,
+)
 from data_pipelines.packing import check_packing
+
+# Settings that datasets of earlier versions do not record, and their values there. They are left out if they
+# have these, so that the entry `sources` stays the same.
+NEW_SETTINGS = {"document_separator": DOCUMENT_SEPARATORS[0], "deduplicate": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +36,8 @@ class CorpusSettings:
     seed: int = 0  # of the random choices of packing "electra"
     text_field: str = "text"
     on_invalid_utf8: str = "error"
+    document_separator: str = DOCUMENT_SEPARATORS[0]  # of .txt files
+    deduplicate: bool = False  # leave out documents whose whole text occurred before
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
@@ -48,6 +58,7 @@ class CorpusSettings:
             raise ValueError(f"--seed: got {self.seed}, expected 0 or more.")
         check_packing(self.packing, self.sequence_length)
         check_on_invalid_utf8(self.on_invalid_utf8)
+        check_document_separator(self.document_separator)
 
     @property
     def all_sources(self) -> list[str]:
@@ -65,6 +76,11 @@ class CorpusSettings:
             "text_field": self.text_field,
             "on_invalid_utf8": self.on_invalid_utf8,
             "chunk_chars": self.chunk_chars,
+            **{
+                key: getattr(self, key)
+                for key, default in NEW_SETTINGS.items()
+                if getattr(self, key) != default
+            },
         }
 
     def recorded(self, tokenizer_fingerprint: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Each reader yields one iterator of text fragments per document.
 """
 
 import codecs
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +18,15 @@ from data_pipelines.json_files import type_name
 PARQUET_ROWS = 256
 RECORDS_WITHOUT_FIELD = 1000  # at the start of a JSONL file; with more of them the field's name is wrong
 SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAME_OR_DIRECTORY[@SPLIT]"
+# What ends a document of a .txt file; the default comes first.
+DOCUMENT_SEPARATORS = ("blank_line", "line", "file")
 
 
-def reader_of(source: str) -> Callable[[str, str, Decoder], Iterator[Iterator[str]]]:
+def reader_of(source: str, document_separator: str) -> Callable[[str, str, Decoder], Iterator[Iterator[str]]]:
     """The function that reads `source`, called with the source, the text field and a decoder.
+
+    Args:
+      document_separator: of a .txt file, one of DOCUMENT_SEPARATORS.
 
     Raises:
       FileNotFoundError: no such file. ValueError: an unknown extension.
@@ -31,7 +37,10 @@ def reader_of(source: str) -> Callable[[str, str, Decoder], Iterator[Iterator[st
         raise FileNotFoundError(f"{source}: is a directory, expected a file; give the files in it")
     name = source.lower()
     plain = name.removesuffix(".gz").removesuffix(".zst")
-    readers = {".txt": _read_txt, ".jsonl": _read_jsonl}
+    readers = {
+        ".txt": functools.partial(_read_txt, document_separator=document_separator),
+        ".jsonl": _read_jsonl,
+    }
     reader = next((readers[end] for end in readers if plain.endswith(end)), None)
     if name.endswith(".parquet"):
         reader = _read_parquet
@@ -70,11 +79,13 @@ def _whole_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             parts = []
 
 
-def _read_txt(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
-    lines = _txt_fragments(source, decoder)
+def _read_txt(
+    source: str, text_field: str, decoder: Decoder, *, document_separator: str
+) -> Iterator[Iterator[str]]:
+    lines = _txt_fragments(source, decoder, document_separator)
     for fragment in lines:
         if fragment is not None:
-            # `lines` gives None at a blank line, which ends the document's iterator.
+            # `lines` gives None at the end of a document, which ends the document's iterator.
             yield _until_none(fragment, lines)
 
 
@@ -86,8 +97,8 @@ def _until_none(first: str, fragments: Iterator[str | None]) -> Iterator[str]:
         yield fragment
 
 
-def _txt_fragments(source: str, decoder: Decoder) -> Iterator[str | None]:
-    """Text in small pieces, "\\n" after a line, None at a blank line.
+def _txt_fragments(source: str, decoder: Decoder, document_separator: str) -> Iterator[str | None]:
+    """Text in small pieces, "\\n" after a line, None at the end of a document.
 
     Lines are decoded block by block. With "skip", a line of several blocks that turns out invalid midway
     keeps the text that was already returned and loses the rest.
@@ -117,9 +128,9 @@ def _txt_fragments(source: str, decoder: Decoder) -> Iterator[str | None]:
         if text and not blank:
             yield text
         if ends and not blank:
-            yield "\n"
+            yield None if document_separator == "line" else "\n"
         elif ends and not dropped:
-            yield None
+            yield "\n" if document_separator == "file" else None
 
 
 def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:

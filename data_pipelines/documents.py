@@ -15,13 +15,15 @@ from data_pipelines.document_decoding import (
     ReadReport,
     check_on_invalid_utf8,
 )
-from data_pipelines.document_formats import SOURCES_HELP, reader_of
+from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, reader_of
 
 __all__ = [
+    "DOCUMENT_SEPARATORS",
     "ON_INVALID_UTF8",
     "SOURCES_HELP",
     "Piece",
     "ReadReport",
+    "check_document_separator",
     "check_on_invalid_utf8",
     "read_documents",
     "read_pieces",
@@ -47,17 +49,19 @@ def read_pieces(
     *,
     text_field: str = "text",
     on_invalid_utf8: str = "error",
+    document_separator: str = DOCUMENT_SEPARATORS[0],
     max_document_chars: int = 1_000_000,
     report: ReadReport | None = None,
 ) -> Iterator[Piece]:
     """The documents of all sources, in order; those that are too long in pieces.
 
-    In .txt files a blank line ends a document, and the lines of a document stay separate lines; elsewhere a
-    document is the `text_field` of one record. All sources are checked to exist before the first document is
-    returned.
+    In .txt files `document_separator` ends a document, and the lines of a document stay separate lines;
+    elsewhere a document is the `text_field` of one record. All sources are checked to exist before the
+    first document is returned.
 
     Args:
       on_invalid_utf8: for a line that is not UTF-8: "error", "skip" it, or "replace" the bad bytes by U+FFFD.
+      document_separator: of .txt files: a "blank_line", every "line", or the end of the "file".
       max_document_chars: longer documents are cut, at white space if there is any.
       report: is added to.
 
@@ -70,12 +74,20 @@ def read_pieces(
             f"sources: got the string {sources!r}, expected a list of strings; write [{sources!r}]"
         )
     check_on_invalid_utf8(on_invalid_utf8)
+    check_document_separator(document_separator)
     if max_document_chars < 1:
         raise ValueError(f"max_document_chars: got {max_document_chars}, expected at least 1")
     sources = [str(source) for source in sources]
-    readers = [(source, reader_of(source)) for source in sources]
+    readers = [(source, reader_of(source, document_separator)) for source in sources]
     report = ReadReport() if report is None else report
     return _read_all(readers, text_field, Decoder(on_invalid_utf8, report), max_document_chars, report)
+
+
+def check_document_separator(document_separator: str) -> None:
+    """Raises ValueError for an unknown separator of documents."""
+    if document_separator not in DOCUMENT_SEPARATORS:
+        expected = ", ".join(DOCUMENT_SEPARATORS)
+        raise ValueError(f"document_separator: got {document_separator!r}, expected one of {expected}")
 
 
 def source_bytes(sources: Sequence[str]) -> int | None:

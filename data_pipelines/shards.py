@@ -23,6 +23,7 @@ from tensorflow_datasets.core import example_serializer
 
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import Piece, ReadReport, read_pieces
+from data_pipelines.duplicates import SeenTexts, without_duplicates
 from data_pipelines.json_files import write_json
 from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
@@ -30,6 +31,7 @@ from data_pipelines.whole_files import written_whole
 
 SPLITS = ("train", "validation")
 COUNTS_SUFFIX = ".counts.json"
+TOKENS_SUFFIX = ".tokens.npy"  # how often each id is in the rows of a file, int64 [vocab_size]
 COUNTED_BY_SOURCE = ("documents", "text_tokens", "unknown_tokens")
 SECONDS_BETWEEN_SIGNS = 1.0  # of progress, while a file is packed
 JOBS_AHEAD = 2  # read while every process is busy
@@ -80,15 +82,28 @@ def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Gr
     return [Group(split, number, group) for number, group in enumerate(grouped)]
 
 
-def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: ReadReport) -> Iterator[Job]:
+def read_jobs(
+    group: Group,
+    settings: CorpusSettings,
+    directory: Path,
+    report: ReadReport,
+    seen: SeenTexts | None = None,
+) -> Iterator[Job]:
     """Read a group; one job for each chunk of `settings.chunk_chars` characters or a little more.
 
     Args:
       directory: where the files go.
+      seen: the texts of earlier groups; needed for `settings.deduplicate`.
     """
     pieces = read_pieces(
-        group.sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8, report=report
+        group.sources,
+        text_field=settings.text_field,
+        on_invalid_utf8=settings.on_invalid_utf8,
+        document_separator=settings.document_separator,
+        report=report,
     )
+    if settings.deduplicate:
+        pieces = without_duplicates(pieces, seen, report)
     if settings.validation_fraction:
         divided = _divide(pieces, settings.validation_fraction)
     else:
@@ -236,7 +251,8 @@ def _finished(job: Job) -> dict[str, Any] | None:
         return None
     counts = json.loads(recorded.read_text(encoding="utf-8"))
     is_same = (
-        "by_source" in counts  # which earlier versions did not count
+        "by_source" in counts
+        and Path(job.path + TOKENS_SUFFIX).exists()  # which earlier versions lack
         and counts["text_sha256"] == _digest(job.pieces)
         and counts["file_bytes"] == Path(job.path).stat().st_size
     )
@@ -279,7 +295,8 @@ def write_shard(job: Job) -> dict[str, Any]:
                 writer.write(serializer.serialize_example(features.encode_example({"input_ids": row})))
                 digest.update(row.tobytes())
             writer.close()
-    except (RuntimeError, ValueError) as error:  # what ArrayRecord raises if a file cannot be written
+        save_array(Path(job.path + TOKENS_SUFFIX), np.bincount(rows.ravel(), minlength=tokenizer.vocab_size))
+    except (RuntimeError, ValueError, OSError) as error:  # ArrayRecord raises the first two
         raise OSError(
             f"{job.path}: cannot be written: {error}. Free disk space and start the same command again."
         ) from error
@@ -302,6 +319,12 @@ def write_shard(job: Job) -> dict[str, Any]:
     }
     write_json(Path(job.path + COUNTS_SUFFIX), counts)
     return counts
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file in one go."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def encode_document(text: str, packing: str, tokenizer: Tokenizer) -> list[list[int]]:

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     add, default = group.add_argument, "(default: %(default)s)"
-    add("--input", nargs="+", metavar="SRC", help=f"text: {SOURCES_HELP}")
+    add("--input", nargs="+", metavar="SRC", help=f"text: {SOURCES_HELP}; a blank line ends a .txt document")
     add("--vocab_size", type=int, metavar="N", help="pieces to learn, special ones included")
     add(
         "--kind",

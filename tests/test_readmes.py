@@ -23,6 +23,7 @@ MAX_COLUMNS, MAX_ROOT_LINES = 110, 150
 FOLDERS = [
     "configs",
     "data_pipelines",
+    "data_pipelines/tasks",
     "launch",
     "electra_jax/benchmarks",
     "electra_jax/benchmarks/accelerator",
@@ -33,6 +34,7 @@ FOLDERS = [
     "electra_jax/models",
     "electra_jax/objectives",
     "electra_jax/planning",
+    "electra_jax/prediction",
     "electra_jax/runs",
     "electra_jax/soups",
     "electra_jax/training",

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_pipelines.json_files import write_json
 from electra_jax.configuration.extras import can_draw
+from electra_jax.configuration.migration import upgrade_metrics
 from electra_jax.runs.directory import is_evaluation
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import METRICS_FILE, read_metrics
@@ -17,7 +18,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     It holds the number of steps, the median speed, and the metrics of the last evaluation ("heldout_…") and
     probe ("probe_…").
     """
-    rows = read_metrics(workdir)
+    rows = [upgrade_metrics(row) for row in read_metrics(workdir)]
     final = next(filter(is_evaluation, reversed(rows)))
     speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
     summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}

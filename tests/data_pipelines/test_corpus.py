@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -53,6 +54,57 @@ def test_every_token_of_every_document_is_there_once(data, tmp_path):
     train = info.splits["train"]
     assert (train["documents"], train["text_tokens"], train["dropped_text_tokens"]) == (200, len(expected), 0)
     assert train["tokens"] == (rows_of(tmp_path / "out") != PAD_ID).sum()
+
+
+def test_the_separator_of_documents_is_a_setting_that_older_datasets_lack(data, tmp_path):
+    source = tmp_path / "a.txt"
+    source.write_text("a cat sat\nthe dog ran\n\na bird flew\n" * 20)
+    sources = {"train": [str(source)], "validation": [str(source)]}
+    found = {
+        separator: build(data, tmp_path / separator, document_separator=separator, **sources)
+        for separator in ("blank_line", "line", "file")
+    }
+    numbers = [info.splits["train"]["documents"] for info in found.values()]
+    assert numbers == [
+        21,
+        60,
+        1,
+    ]  # of the first, the last line of a repetition and the first of the next join
+    recorded = [info.sources.get("document_separator") for info in found.values()]
+    assert recorded == [None, "line", "file"]
+    assert build(data, tmp_path / "line", document_separator="line", **sources) == found["line"]
+    for name, other in (("line", "blank_line"), ("blank_line", "line")):
+        with pytest.raises(FileExistsError, match="holds a dataset with different sources"):
+            build(data, tmp_path / name, document_separator=other, **sources)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_progress_counts_every_character_once(data, tmp_path, num_processes):
+    """Also of files that are finished already."""
+    settings = CorpusSettings(
+        train=(str(data / "train.jsonl"),),
+        validation_fraction=0.1,
+        tokenizer=str(data / "tokenizer"),
+        sequence_length=32,
+        packing="documents",
+        chunk_chars=4_000,
+    )
+    group = shards.Group("train", 0, list(settings.train))
+    for _ in range(2):
+        counted, report = [], ReadReport()
+        jobs = shards.read_jobs(group, settings, tmp_path, report)
+        list(shards.run_jobs(jobs, num_processes, counted.append))
+        assert counted == sorted(counted) and counted[-1] == report.characters > 0
+        assert len(set(counted)) > 2
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_build_shows_that_it_works_before_it_reads(data, tmp_path, capsys, num_processes):
+    size = sum((data / f"{name}.jsonl").stat().st_size for name in ("train", "validation"))
+    build(data, tmp_path / "out", num_processes=num_processes)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "packing …" and len(lines) >= 2
+    assert all(re.match(rf"packing  [\d.k]+B/{size / 1000:.1f}kB \(", line) for line in lines[1:]), lines
 
 
 def test_electra_packing_counts_dropped_tokens(data, tmp_path):

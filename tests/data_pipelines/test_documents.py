@@ -20,6 +20,33 @@ def _write(path, data):
     return str(path)
 
 
+@pytest.mark.parametrize(
+    ("document_separator", "documents"),
+    [
+        ("blank_line", ["one\ntwo", "three\nfour"]),
+        ("line", ["one", "two", "three", "four"]),
+        ("file", ["one\ntwo\n\n\nthree\nfour"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl"])
+def test_what_ends_a_document_of_a_text_file_can_be_chosen(tmp_path, name, document_separator, documents):
+    text = "one\ntwo\n\n \nthree\nfour\n"
+    if name == "a.jsonl":  # where a record is a document
+        text, documents = json.dumps({"text": text}), [text.strip()]
+    data = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    sources = [str(tmp_path / name)] * 2
+    read = list(read_documents(sources, document_separator=document_separator))
+    assert [document.replace(" ", "") for document in read] == [
+        document.replace(" ", "") for document in documents
+    ] * 2
+
+
+def test_an_unknown_separator_is_an_error():
+    with pytest.raises(ValueError, match="got 'tab', expected one of blank_line, line, file"):
+        read_documents([], document_separator="tab")
+
+
 def test_blank_lines_end_text_documents(tmp_path):
     source = _write(tmp_path / "a.txt", b"\n\none\ntwo\r\n  \n\nthree \xc3\xa9\n")
     report = ReadReport()

@@ -98,7 +98,14 @@ def test_only_files_of_changed_text_are_made_again(data, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "change", [{"sequence_length": 16}, {"seed": 1}, {"text_field": "body"}, {"chunk_chars": 3_000}]
+    "change",
+    [
+        {"sequence_length": 16},
+        {"seed": 1},
+        {"text_field": "body"},
+        {"chunk_chars": 3_000},
+        {"document_separator": "line"},
+    ],
 )
 def test_an_unfinished_build_of_other_settings_is_kept(data, monkeypatch, interrupted, change):
     source, out = interrupted
@@ -106,6 +113,7 @@ def test_an_unfinished_build_of_other_settings_is_kept(data, monkeypatch, interr
     kept = sorted(partial.iterdir())
     [key, value] = *change, *change.values()
     settings = {"sequence_length": 32, "seed": 0, "text_field": "text", "chunk_chars": 4_000}
+    settings |= {"document_separator": "blank_line"}
     words = f"with other settings \\({key}: it has {settings[key]!r}, you gave {value!r}\\).*--start_over"
     with pytest.raises(FileExistsError, match=words):
         build(data, out, train=[str(source)], validation=[str(source)], **change)

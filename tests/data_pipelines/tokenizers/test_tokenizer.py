@@ -1,12 +1,15 @@
 """`python -m data_pipelines.tokenizer`: train, adopt, and flags that do not fit together."""
 
 import random
+import re
 
 import pytest
 
 from data_pipelines import tokenizer as tokenizer_command
+from data_pipelines.documents import ReadReport
 from data_pipelines.tokenizer import main
 from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.watching import watched
 
 _random = random.Random(0)
 DOCUMENTS = [
@@ -67,6 +70,39 @@ def test_how_much_of_the_text_was_read(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tokenizer_command, "MIN_BYTES", 1)  # real sources are larger than a block
     main([*args, str(size + 1), "--out", str(tmp_path / "v")])
     assert "s on 201 of about 301 documents: " in capsys.readouterr().out  # two of three files were opened
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+@pytest.mark.parametrize("max_chars", [2_000, 10**9])
+def test_training_is_never_silent(tmp_path, capsys, kind, max_chars):
+    (tmp_path / "c.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    args = ["--input", str(tmp_path / "c.txt"), "--out", str(tmp_path / "t"), "--vocab_size", "60"]
+    args += ["--kind", kind, "--max_training_chars", str(max_chars)]
+    main(args)
+    lines = capsys.readouterr().err.splitlines()
+    reading, training, trained, measuring, measured = (line for line in lines if "%" not in line)
+    assert (reading, training) == ("reading text …", "training the vocabulary …")
+    assert re.fullmatch(r"training the vocabulary: \d+\.\d s", trained)
+    assert measuring == "measuring the tokenizer on the text …" and measured.startswith(measuring[:-2] + ":")
+    total = (
+        r"2\.00k characters" if max_chars == 2_000 else rf"{(tmp_path / 'c.txt').stat().st_size / 1e3:.1f}kB"
+    )
+    [shown] = [line for line in lines if "%" in line]
+    assert re.fullmatch(rf"reading text  \S+( characters)?/{total} \(\d+\.\d%\)  documents 1", shown)
+    main(args)
+    assert [line[:9] for line in capsys.readouterr().err.splitlines()] == ["measuring"] * 2
+
+
+def test_progress_is_shown_before_the_first_document_is_read(capsys):
+    def documents():
+        assert capsys.readouterr().err == "reading text …\n"
+        yield "abc"
+        raise AssertionError("a document after the cap was read")
+
+    report = ReadReport(characters=3)
+    with watched(documents(), 3, report, None) as texts:
+        assert next(texts) == "abc"
+        assert capsys.readouterr().err.endswith("training the vocabulary …\n")
 
 
 @pytest.mark.parametrize(("flag", "ids"), [("--lowercase", [5, 6]), ("--no-lowercase", [7, 1])])
