@@ -49,11 +49,13 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
     compiled_as = by_hand.compile_as.casefold() if by_hand.compile_as else name
     is_described = None not in (by_hand.compile_as, by_hand.peak_flops, by_hand.memory_gib)
     if name not in CHIPS and not is_described:
+        near = " or ".join(known for known in CHIPS if name and known.startswith(name))
         raise ValueError(
             f"--device: got {device!r}, expected one of {', '.join(CHIPS)} with a topology or a number: "
             "v5e:4x4, v5p:2x2x2, tpu7x:2x2x1, h100:8, cpu:8. For another card, give the most similar one of "
             "these, whose compiler then makes the program, and the card's own figures: --device=a10:8 "
             "--compile_as=l4 --peak_flops=125e12 --memory_gib=22 --network_gbps=12.5 --dollars_per_hour=1.2."
+            + (f" Did you mean {near}?" if near else "")
         )
     if compiled_as not in CHIPS:
         raise ValueError(f"--compile_as: got {by_hand.compile_as!r}, expected one of {', '.join(CHIPS)}.")

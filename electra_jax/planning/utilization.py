@@ -27,7 +27,8 @@ _A100 = Utilization(
 _H100 = Utilization(
     0.09,
     0.26,
-    "at most ModernBERT base on 8 H100, with flash attention and without padding: 26 %; at least as the A100",
+    "at most ModernBERT base on 8 H100, which has flash attention and no padding, 26 %; at least half of "
+    "ELECTRA base at NVIDIA on A100, 18.7 %",
 )
 _OTHER_GPU = Utilization(
     0.09, 0.31, "none published for this GPU; from A100 (18.7 %) to V100 (31 %), ELECTRA base at NVIDIA"

@@ -239,6 +239,7 @@ def test_an_unknown_card_is_refused_with_all_names_and_the_way_to_describe_it(de
     assert text.startswith(f"--device: got {device!r}, expected one of v4, v5e, ")
     assert all(f"{name}, " in text or f"{name} with" in text for name in CHIPS)
     assert all(f"--{name}=" in text for name in ByHand._fields)
+    assert text.endswith(" Did you mean a100-40 or a100-80?") == (device == "a100:8")
 
 
 def test_a_card_is_described_by_hand_or_a_known_one_corrected():
