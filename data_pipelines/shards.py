@@ -23,6 +23,7 @@ from tensorflow_datasets.core import example_serializer
 
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import Piece, ReadReport, read_pieces
+from data_pipelines.duplicates import SeenTexts, without_duplicates
 from data_pipelines.json_files import write_json
 from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
@@ -81,11 +82,18 @@ def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Gr
     return [Group(split, number, group) for number, group in enumerate(grouped)]
 
 
-def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: ReadReport) -> Iterator[Job]:
+def read_jobs(
+    group: Group,
+    settings: CorpusSettings,
+    directory: Path,
+    report: ReadReport,
+    seen: SeenTexts | None = None,
+) -> Iterator[Job]:
     """Read a group; one job for each chunk of `settings.chunk_chars` characters or a little more.
 
     Args:
       directory: where the files go.
+      seen: the texts of earlier groups; needed for `settings.deduplicate`.
     """
     pieces = read_pieces(
         group.sources,
@@ -94,6 +102,8 @@ def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: R
         document_separator=settings.document_separator,
         report=report,
     )
+    if settings.deduplicate:
+        pieces = without_duplicates(pieces, seen, report)
     if settings.validation_fraction:
         divided = _divide(pieces, settings.validation_fraction)
     else:

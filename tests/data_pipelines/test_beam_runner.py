@@ -24,7 +24,7 @@ from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 shards.GROUP_CHUNKS = {GROUP_CHUNKS}
 """
-BAR = "packing:"  # shown if processes of this machine do the work
+BAR = "packing …\n"  # shown if processes of this machine do the work
 RUN = """
 given = json.loads(sys.argv[1])
 build_corpus(given["directory"], CorpusSettings(**given["settings"]), **given["workers"])
@@ -197,7 +197,7 @@ def test_command_line(data, tmp_path):
         cwd=data,
     )
     assert (beam.returncode, local.returncode) == (0, 0), beam.stderr[-2000:]
-    assert BAR in local.stderr and BAR not in beam.stderr
+    assert BAR in local.stderr and BAR not in beam.stderr and "packing with FnApiRunner …\n" in beam.stderr
     assert (
         beam.stdout == local.stdout
         and f"2 lines were not UTF-8 (--on_invalid_utf8 skip); the first: {bad}:3" in beam.stdout
