@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 FORMATS = ["pyarrow>=18", "zstandard>=0.22"]  # Parquet and zstd inputs
 FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]  # scores and probes
 PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
-TRACK = ["tensorboardX>=2.6"]
+TRACK = ["tensorboardX>=2.6", "wandb>=0.31"]
 HF = ["torch>=2.6", "transformers>=4.57"]  # to verify exports, and to read PyTorch's own files
 TEST = ["pytest>=8.0", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff>=0.6"]
 

@@ -118,8 +118,9 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     # init_from: a run, or an imported model, whose parameters this run starts from (configs/continued.py).
     "checkpoint": {"every": 5_000, "keep": 3, "init_from": ""},
-    # peak_flops: peak FLOP/s of a device, for model_flops_utilization; 0: not stated.
-    "log": {"every": 100, "tensorboard": False, "progress": True, "peak_flops": 0.0},
+    # trackers: tensorboard, wandb, or a class of your own as MODULE:CLASS (training/trackers/interface.py).
+    # peak_flops: peak FLOP/s of a device, for model_flops_utilization; 0: of the chip, if it is known.
+    "log": {"every": 100, "trackers": (), "progress": True, "peak_flops": 0.0},
 }
 
 # What changes during the run: pairs of the number of steps done by then and the new values, which hold until

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipelines.installation import install_command
+from data_pipelines.progress import make_progress
 
 SCHEMES = ("gs", "s3")
 _URL = re.compile(r"(gs|s3):/{1,2}(?=[^/])", re.IGNORECASE)
@@ -131,7 +132,7 @@ def read_object(url: str) -> bytes:
 
 
 def download(url: str, names: Iterable[str], directory: Path, *, label: str = "") -> None:
-    """Copy the objects `names` under `url` into `directory`, with a progress bar if it has a `label`.
+    """Copy the objects `names` under `url` into `directory`; shows its progress if it has a `label`.
 
     Raises:
       OSError: an object cannot be read, or the disk is full.
@@ -139,7 +140,7 @@ def download(url: str, names: Iterable[str], directory: Path, *, label: str = ""
     names = sorted(names)
     for parent in {(directory / name).parent for name in names}:
         parent.mkdir(parents=True, exist_ok=True)
-    with bucket_errors(url, "read"), _callback(label) as callback:
+    with bucket_errors(url, "read"), _callback(label, len(names)) as callback:
         sources, targets = [f"{url}/{name}" for name in names], [str(directory / name) for name in names]
         filesystem(url).get(sources, targets, callback=callback)
 
@@ -185,11 +186,11 @@ def local_files(directory: Path, accept: Callable[[str], bool] = lambda name: Tr
 
 
 @contextlib.contextmanager
-def _callback(label: str) -> Iterator[Any]:
-    from fsspec.callbacks import DEFAULT_CALLBACK, TqdmCallback
+def _callback(label: str, num_files: int) -> Iterator[Any]:
+    from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
     if not label:
         yield DEFAULT_CALLBACK
         return
-    with TqdmCallback(tqdm_kwargs={"desc": label, "unit": "file"}) as callback:
-        yield callback
+    with make_progress(num_files, label, unit="file") as shown:
+        yield Callback(hooks={"show": lambda size, value, **_: shown.update(value)})

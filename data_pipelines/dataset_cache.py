@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipelines.buckets import bucket_url, download, is_bucket, read_object, sizes_under
 from data_pipelines.cache_directory import CACHE_VARIABLE, cache_directory
-from data_pipelines.dataset_directory import TFDS_FILES, TOKENIZER_DIRECTORY
+from data_pipelines.dataset_directory import DESCRIPTIONS, TOKENIZER_DIRECTORY
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info, parse_dataset_info
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
 
@@ -101,7 +101,7 @@ def _copy(url: str, shards: dict[str, int], target: Path) -> None:
     names = [
         name
         for name in found
-        if name in shards or name in (INFO_FILE, *TFDS_FILES) or name.startswith(f"{TOKENIZER_DIRECTORY}/")
+        if name in shards or name in DESCRIPTIONS or name.startswith(f"{TOKENIZER_DIRECTORY}/")
     ]
     temporary = target.with_name(f"{target.name}{TEMPORARY_SUFFIX}")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed

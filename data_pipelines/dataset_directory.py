@@ -1,7 +1,7 @@
 """The last step of a build: packed files become a TFDS dataset directory that describes itself.
 
-The directory holds the ArrayRecord files, dataset_info.json and features.json for TFDS, corpus.json, and a
-copy of the tokenizer. It appears complete or not at all.
+The directory holds the ArrayRecord files, dataset_info.json and features.json for TFDS, corpus.json,
+token_counts.npy, and a copy of the tokenizer. It appears complete or not at all.
 """
 
 import dataclasses
@@ -11,17 +11,20 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo
-from data_pipelines.shards import row_dtype, row_features
+from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features, save_array
 from data_pipelines.tokenizers.load import Tokenizer
 from data_pipelines.whole_files import write_text
 
 DATASET = "electra_corpus"  # name of the dataset in TFDS
 TFDS_FILES = ("dataset_info.json", "features.json")
 TOKENIZER_DIRECTORY = "tokenizer"
+TOKEN_COUNTS_FILE = "token_counts.npy"  # how often each id is in the training rows, int64 [vocab_size]
+DESCRIPTIONS = (INFO_FILE, TOKEN_COUNTS_FILE, *TFDS_FILES)  # the files beside rows and tokenizer
 SETTINGS_FILE = "settings.json"  # of the unfinished build; the last file of it to go
 
 
@@ -49,12 +52,21 @@ def finish_dataset(
         splits=splits,
         **settings.recorded(tokenizer.fingerprint),
     )
+    save_array(partial / TOKEN_COUNTS_FILE, _token_counts(partial, chunks["train"], tokenizer.vocab_size))
     write_text(partial / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2))
     # Last, since a build that resumes looks for the files under their first names.
     _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})
     os.replace(partial, directory)
     Path(directory, SETTINGS_FILE).unlink(missing_ok=True)
     return info
+
+
+def _token_counts(partial: Path, chunks: list[dict], vocab_size: int) -> np.ndarray:
+    """The counts of all files of a split, added up."""
+    total = np.zeros(vocab_size, np.int64)
+    for chunk in chunks:
+        total += np.load(partial / (Path(chunk["path"]).name + TOKENS_SUFFIX))
+    return total
 
 
 def _fingerprint(settings: CorpusSettings, tokenizer: Tokenizer, chunks: dict[str, list[dict]]) -> str:
@@ -133,5 +145,5 @@ def _name_shards(directory: Path, named: dict[str, dict]) -> None:
     for name, counts in named.items():
         os.replace(directory / Path(counts["path"]).name, directory / name)
     for path in directory.iterdir():
-        if path.is_file() and path.name not in {*named, INFO_FILE, SETTINGS_FILE, *TFDS_FILES}:
+        if path.is_file() and path.name not in {*named, *DESCRIPTIONS, SETTINGS_FILE}:
             path.unlink()

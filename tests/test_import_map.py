@@ -10,7 +10,13 @@ from support.paths import ROOT
 
 OWN = ("electra_jax", "data_pipelines", "configs")
 DATA = ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks", "data_pipelines.sample")
-METHODS = ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed", "electra_jax.training")
+METHODS = (
+    "electra_jax.models",
+    "electra_jax.objectives",
+    "electra_jax.distributed",
+    "electra_jax.training",
+    "electra_jax.training.trackers",
+)
 
 # Folder → the other folders whose modules it may import, also inside functions. A module belongs to the
 # innermost folder of this table. Commands are not in it: they may import every folder but the recipes, and
@@ -24,7 +30,13 @@ MAY_IMPORT = {
     "electra_jax.models": (),
     "electra_jax.objectives": ("electra_jax.models",),
     "electra_jax.distributed": (),
-    "electra_jax.training": ("electra_jax.models", "electra_jax.objectives", "electra_jax.distributed"),
+    "electra_jax.training": (
+        "electra_jax.models",
+        "electra_jax.objectives",
+        "electra_jax.distributed",
+        "electra_jax.training.trackers",
+    ),
+    "electra_jax.training.trackers": (),
     # It asks the registry which settings an objective has, and the schedules for their names.
     "electra_jax.configuration": (
         "electra_jax.models",
@@ -72,6 +84,14 @@ MAY_IMPORT = {
         "electra_jax.huggingface",
         "electra_jax.runs",
     ),
+    "electra_jax.prediction": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.huggingface",
+        "electra_jax.runs",
+    ),
     "electra_jax.benchmarks": (
         *METHODS,
         *DATA,
@@ -92,7 +112,8 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-EVERYWHERE = ("data_pipelines.progress",)  # any folder may import it, since every command shows progress
+# Any folder may import these, since every command shows progress, and may miss a package.
+EVERYWHERE = ("data_pipelines.progress", "data_pipelines.installation")
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
 MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices
 

@@ -34,6 +34,7 @@ FOLDERS = [
     "electra_jax/models",
     "electra_jax/objectives",
     "electra_jax/planning",
+    "electra_jax/prediction",
     "electra_jax/runs",
     "electra_jax/soups",
     "electra_jax/training",

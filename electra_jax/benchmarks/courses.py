@@ -3,8 +3,8 @@
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
+from data_pipelines.progress import waiting
 from electra_jax.benchmarks.training_step import Metrics
 from electra_jax.objectives.course_weights import (
     ADDED,
@@ -42,9 +42,12 @@ def course_figures(config: dict[str, Any], *, batch_size: int) -> Metrics:
         "remat": "none",
     }
     figures: Metrics = {"batch_size": batch_size, "sequence_length": config["data"]["sequence_length"]}
-    for name, added in tqdm(STEPS.items(), unit="program", desc="compiling", leave=False):
+    for name, added in STEPS.items():
         objective = config["objective"] | only_courses(*added)
-        step = measure_step(config | {"objective": objective, "train": train}, jax.devices("cpu")[:1], None)
+        with waiting(f"compiling the step of {name}"):
+            step = measure_step(
+                config | {"objective": objective, "train": train}, jax.devices("cpu")[:1], None
+            )
         for count, flops in (("compiled", step.compiler_flops), ("products", step.flops)):
             figures[f"{name}_{count}_gflop"] = flops / 1e9
             figures[f"{name}_{count}_times_electra"] = flops / 1e9 / figures[f"electra_{count}_gflop"]

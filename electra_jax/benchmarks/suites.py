@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from data_pipelines.progress import waiting
 from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figures
 from electra_jax.benchmarks.courses import course_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
 from electra_jax.benchmarks.training_step import Metrics, compare_steps
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.models.config import make_pretraining_config
+from electra_jax.planning.compiler_log import compiler_messages_in_a_file
 
 
 class Suite(NamedTuple):
@@ -82,9 +84,11 @@ def compiled_suite(config: dict[str, Any]) -> Metrics:
     config = config | {"model": config["model"] | {"dtype": "bfloat16"}}
     figures: Metrics = {}
     for name in ("v5e:1x1", "h100:1"):
-        devices = absent_devices(name)
-        figures |= _with_prefix(name, compiled_attention(config, devices[0], batch_size=8))
-        figures |= _with_prefix(name, step_figures(config, devices, batch_size=8, vocab_chunk_size=16_384))
+        with compiler_messages_in_a_file(), waiting(f"compiling for {name}"):
+            devices = absent_devices(name)
+            figures |= _with_prefix(name, compiled_attention(config, devices[0], batch_size=8))
+            step = step_figures(config, devices, batch_size=8, vocab_chunk_size=16_384)
+        figures |= _with_prefix(name, step)
     return figures
 
 

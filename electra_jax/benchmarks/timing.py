@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tqdm import tqdm
+from data_pipelines.progress import make_progress
 
 
 class Contestant(NamedTuple):
@@ -24,18 +24,18 @@ def time_in_turns(
     compiles in the first round; later it brings the contestant's data and threads back into the caches.
 
     Args:
-      description: of the progress bar.
+      description: of the progress.
     """
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
-    with tqdm(total=rounds * len(contestants), unit="turn", desc=description, leave=False) as bar:
-        for _ in range(rounds):
-            for contestant in contestants:
+    with make_progress(rounds * len(contestants), description, unit="turn") as shown:
+        for turn in range(rounds):
+            for place, contestant in enumerate(contestants, start=1):
                 contestant.step()
                 for _ in range(steps):
                     start = time.perf_counter()
                     contestant.step()
                     seconds[contestant.name].append(time.perf_counter() - start)
-                bar.update()
+                shown.update(turn * len(contestants) + place)
     return seconds
 
 

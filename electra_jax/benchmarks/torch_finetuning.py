@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import transformers
 from absl import flags
-from tqdm import tqdm
 
+from data_pipelines.progress import make_progress
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
 from electra_jax.benchmarks.torch_task import TaskModule, forward, load_module, train
@@ -72,7 +72,9 @@ class TorchTaskFinetuner(TaskFinetuner):
         batches = training_batches(task_type, rows["train"], batch_size, num_epochs, seed, special.pad)
         losses = train(module, task_type.name, batches, num_steps, config, special)
         is_quiet = not config["log"]["progress"]
-        *_, last = tqdm(losses, total=num_steps, desc=f"seed {seed}", leave=False, disable=is_quiet)
+        with make_progress(num_steps, f"seed {seed}", is_shown=not is_quiet) as shown:
+            for step, last in enumerate(losses, start=1):
+                shown.update(step, {"loss": f"{last:.3f}"})
         if not np.isfinite(last):
             raise FloatingPointError(
                 f"the loss of step {num_steps} is {last}. Lower config.optimizer.learning_rate."

@@ -47,6 +47,9 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
             (config[section] if section else config).setdefault(name, copy.deepcopy(value))
     if is_finetuning:
         return config
+    if "log" in config:  # which had a switch for the only tracker
+        used = ["tensorboard"] if config["log"].pop("tensorboard", False) else []
+        config["log"].setdefault("trackers", used)
     if "model" in config:
         config["model"] = upgrade_encoder(config["model"])
     if "objective" in config:  # which had the keys of all objectives
@@ -73,6 +76,12 @@ def upgrade_datasets(entries: list[dict[str, Any]], config: dict[str, Any]) -> l
         entry | {"weight": weight, "first_step": 0}
         for entry, weight in zip(entries, config["data"]["weights"], strict=True)
     ]
+
+
+def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl without eval/unigram_entropy, the entropy of the evaluation's own tokens. It was
+    taken for the loss of a model that only counts tokens, and is lower than that."""
+    return {key: value for key, value in row.items() if key != "eval/unigram_entropy"}
 
 
 def with_tuples(value: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from electra_jax.conversion.export_run import ExportOptions
 from electra_jax.conversion.import_checkpoint import ImportOptions
 from electra_jax.huggingface.card_parts import Publication
+from electra_jax.huggingface.comparison_texts import NONE, SAMPLE
 from electra_jax.huggingface.export import DTYPES
 from electra_jax.huggingface.restore import MISSING_GENERATOR, SOURCE_FORMATS
 from electra_jax.models.config import EMBEDDING_SHARING
@@ -58,6 +59,14 @@ def add_export(commands) -> None:
         help="DeBERTa: make the detection head part of the model and add a class that users load with "
         "trust_remote_code (default: the head in a separate file beside the model)",
     )
+    parser.add_argument(
+        "--verification_text",
+        default=SAMPLE,
+        metavar=f"FILE|{SAMPLE}|{NONE}",
+        help="text on which the export is compared with our model, and which it then contains, readable by "
+        f"whoever gets it: {SAMPLE}, built-in sentences (default); the lines of a text file; {NONE}, random "
+        "token ids",
+    )
     parser.add_argument("--license", help="of the model, for its card: apache-2.0, …")
     parser.add_argument(
         "--data_license", metavar="TEXT", help="of the training text, or of the task's data, for the card"
@@ -68,7 +77,9 @@ def add_export(commands) -> None:
 def export_options(flags: argparse.Namespace) -> ExportOptions:
     """The options of an export, from its flags."""
     publication = Publication(flags.license, flags.data_license, flags.language)
-    return ExportOptions(flags.dtype, flags.inexact_generator, flags.custom_code, publication)
+    return ExportOptions(
+        flags.dtype, flags.inexact_generator, flags.custom_code, publication, flags.verification_text
+    )
 
 
 def add_verify(commands) -> None:

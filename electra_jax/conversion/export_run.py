@@ -5,7 +5,7 @@ import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from data_pipelines.whole_files import check_utf8, write_text
 from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
-from electra_jax.huggingface.comparison_texts import comparison_lines
+from electra_jax.huggingface.comparison_rows import comparison_rows
+from electra_jax.huggingface.comparison_texts import SAMPLE, comparison_lines, verification_text
 from electra_jax.huggingface.export import (
     CARD_FILE,
     VerificationInputs,
@@ -28,12 +29,12 @@ from electra_jax.huggingface.export import (
 from electra_jax.huggingface.published_models import ModelWeights, to_published
 from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
-from electra_jax.huggingface.verify import find_models, report, verify
+from electra_jax.huggingface.verify import Lines, find_models, report, verify
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import find_row
 from electra_jax.runs.trained import TrainedRun, dataset_paths, load_run
 
-NUM_ROWS = 16  # held-out rows whose documents are used
+NUM_ROWS = 16  # held-out rows on whose documents the tokenizer is verified
 
 
 class ExportOptions(NamedTuple):
@@ -43,6 +44,7 @@ class ExportOptions(NamedTuple):
     inexact_generator: bool  # export a generator whose outputs `transformers` cannot compute
     custom_code: bool  # DeBERTa: put the detection head into the model and ship a class for it
     publication: Publication
+    verification_text: str = SAMPLE  # or NONE, or a file: what the export is compared on, and then contains
 
 
 def export_run(workdir: Path, step: int | None, out: Path, options: ExportOptions) -> list[Path]:
@@ -67,8 +69,8 @@ def export_run(workdir: Path, step: int | None, out: Path, options: ExportOption
     if not models:
         raise ValueError(f"{workdir}: nothing is left to export.")
     weights = {role: cast_weights(model, options.dtype) for role, model in models.items()}
-    inputs = make_verification_inputs(run)
-    with verified(out) as unfinished:
+    inputs = make_verification_inputs(run, options.verification_text)
+    with verified(out, held_out_lines(run)) as unfinished:
         for role, model in weights.items():
             _write_repository(unfinished / role, role, model, run, inputs, options)
     return [out / role for role in weights]
@@ -103,9 +105,9 @@ def check_new(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def verified(out: Path) -> Iterator[Path]:
-    """Context with a temporary directory to write an export into. On exit the export is verified, and the
-    directory renamed to `out`.
+def verified(out: Path, lines: Lines = ()) -> Iterator[Path]:
+    """Context with a temporary directory to write an export into. On exit the export is verified, on `lines`
+    too, and the directory renamed to `out`.
 
     Raises:
       ValueError: the verification failed.
@@ -115,7 +117,7 @@ def verified(out: Path) -> Iterator[Path]:
         unfinished = Path(temporary, out.name)
         unfinished.mkdir()
         yield unfinished
-        verify_if_possible(unfinished)
+        verify_if_possible(unfinished, lines)
         os.replace(unfinished, out)
 
 
@@ -150,45 +152,39 @@ def _write_repository(
     write_text(directory / CARD_FILE, card)
 
 
-def make_verification_inputs(run: TrainedRun) -> VerificationInputs:
-    """The inputs to compare on: built-in texts, and held-out documents of the run if its datasets are on this
-    machine."""
-    special = SpecialTokens.from_ids(run.tokenizer.special)
+def make_verification_inputs(run: TrainedRun, choice: str) -> VerificationInputs:
+    """The inputs to compare on, which the export will contain; `choice`: --verification_text."""
+    special, text = SpecialTokens.from_ids(run.tokenizer.special), verification_text(choice)
     models = to_published(run.params, run.model)
     encoder = next(iter(models.values())).config
-    sequence_length = stage_at(run.config, run.step).config["data"]["sequence_length"]
-    rows_BL, documents = held_out_rows(dataset_paths(run.workdir, run.config, run.step)), []
-    if rows_BL is not None:
-        documents = [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
-    lines = comparison_lines(run.tokenizer, documents)
-    if rows_BL is None:
-        length = min(sequence_length, encoder.max_position_embeddings)
-        rows_BL = rows_of([ids for _, ids in lines], special, length)
+    length = stage_at(run.config, run.step).config["data"]["sequence_length"]
+    rows_BL = comparison_rows(
+        run.tokenizer.encode_batch(text.plain),
+        special,
+        run.tokenizer.vocab_size,
+        min(length, encoder.max_position_embeddings),
+    )
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
     rows = corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size)
-    return VerificationInputs(rows, lines, special.pad)
+    return VerificationInputs(rows, comparison_lines(run.tokenizer, text.lines), special.pad)
 
 
-def held_out_rows(datasets: Sequence[str]) -> np.ndarray | None:
-    """The first rows [n, L] of the validation splits that are on this machine; None if there are none."""
+def held_out_lines(run: TrainedRun) -> list[tuple[str, list[int]]]:
+    """Held-out documents of the run and their ids, to verify the tokenizer now; an export does not contain
+    them. [] if its datasets are not on this machine."""
+    special = SpecialTokens.from_ids(run.tokenizer.special)
+    datasets = dataset_paths(run.workdir, run.config, run.step)
     here = [DatasetSource(path, split="validation") for path in datasets if Path(path).is_dir()]
     if not here:
-        return None
+        return []
     rows = make_sequential(here)
-    return rows.read(*rows.rows_at(0, min(NUM_ROWS, rows.num_examples))).astype(np.int32)
+    rows_BL = rows.read(*rows.rows_at(0, min(NUM_ROWS, rows.num_examples))).astype(np.int32)
+    documents = [row[~np.isin(row, special)] for row in single_documents(rows_BL, special, 0)]
+    return comparison_lines(run.tokenizer, [run.tokenizer.decode(ids.tolist()) for ids in documents])
 
 
-def rows_of(documents: list[list[int]], special: SpecialTokens, length: int) -> np.ndarray:
-    """The longest documents, one per row [n, L], cut or padded."""
-    chosen = sorted(documents, key=len)[-NUM_ROWS:]
-    rows = np.full((len(chosen), length), special.pad, np.int32)
-    for row, ids in zip(rows, chosen, strict=True):
-        row[: min(length, len(ids))] = ids[:length]
-    return rows
-
-
-def verify_if_possible(directory: Path) -> None:
-    """Verify an export, or print why that is not possible here.
+def verify_if_possible(directory: Path, lines: Lines) -> None:
+    """Verify an export, or print why that is not possible here. `lines`: see `verify`.
 
     Raises:
       ValueError: a check failed.
@@ -199,16 +195,17 @@ def verify_if_possible(directory: Path) -> None:
             f"Not verified: {' and '.join(absent)} not installed. To verify it later: `pip install torch "
             "transformers`, then `python -m electra_jax.convert verify DIR`."
         )
-    elif not verify_all(directory):
+    elif not verify_all(directory, lines):
         raise ValueError("the export failed its verification and was not kept. Please report this.")
 
 
-def verify_all(directory: Path) -> bool:
-    """Verify every model in a directory and print the reports; returns whether all passed.
+def verify_all(directory: Path, lines: Lines = ()) -> bool:
+    """Verify every model in a directory and print the reports; returns whether all passed. `lines`: see
+    `verify`.
 
     Raises:
       FileNotFoundError: no exported model there.
       ImportError: PyTorch or transformers is not installed.
     """
-    passed = [report(model.name, verify(model)) for model in find_models(directory)]
+    passed = [report(model.name, verify(model, lines)) for model in find_models(directory)]
     return all(passed)

@@ -30,7 +30,14 @@ from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface.card_parts import Publication
-from electra_jax.huggingface.comparison_texts import comparison_examples, comparison_lines
+from electra_jax.huggingface.comparison_rows import comparison_rows
+from electra_jax.huggingface.comparison_texts import (
+    SAMPLE,
+    VerificationText,
+    comparison_examples,
+    comparison_lines,
+    verification_text,
+)
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import (
     CARD_FILE,
@@ -42,6 +49,7 @@ from electra_jax.huggingface.export import (
     copy_code,
     write_reference,
 )
+from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.huggingface.reference import digests, record_states, with_states
 from electra_jax.huggingface.task_card import make_task_card
@@ -58,20 +66,21 @@ from electra_jax.models.inputs import SpecialTokens, derive_inputs
 EXAMPLE_WORDS = ("Every", "word", "of", "a", "sentence", ".")
 
 
-def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) -> Path:
-    """Export the fine-tuned model in `workdir` (finetuning/model_files.py) to `out`; returns `out`.
+def export_task(workdir: Path, out: Path, dtype: str, publication: Publication, text: str = SAMPLE) -> Path:
+    """Export the fine-tuned model in `workdir` (finetuning/model_files.py) to `out`; returns `out`. `text`:
+    --verification_text.
 
     Raises:
       ValueError: `transformers` has no class for the model, or the export failed its verification.
       OSError: `out` exists, or the model cannot be read.
     """
     check_new(out)
-    saved = load_model(workdir)
+    saved, verified_on = load_model(workdir), verification_text(text)
     check_exportable(saved.encoder, saved.description)
     params = in_units_of_labels(saved.params, saved.description)
     model = cast_weights(ModelWeights(saved.encoder, params), dtype)
     with verified(out) as directory:
-        _write_model(directory, model, saved, dtype)
+        _write_model(directory, model, saved, dtype, verified_on)
         write_tokenizer(
             Path(saved.tokenizer.directory), directory, model_max_length=saved.encoder.max_position_embeddings
         )
@@ -87,7 +96,9 @@ def export_task(workdir: Path, out: Path, dtype: str, publication: Publication) 
     return out
 
 
-def _write_model(directory: Path, model: ModelWeights, saved: SavedModel, dtype: str) -> None:
+def _write_model(
+    directory: Path, model: ModelWeights, saved: SavedModel, dtype: str, text: VerificationText
+) -> None:
     description, pad = saved.description, saved.tokenizer.special.pad
     arrays = task_arrays(model.config, description, model.params)
     arrays = {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()}
@@ -96,21 +107,23 @@ def _write_model(directory: Path, model: ModelWeights, saved: SavedModel, dtype:
         copy_code(RELATIVE_BIAS_FILE, directory)
     config = task_config_json(model.config, description, pad_token_id=pad, dtype=dtype)
     write_json(directory / CONFIG_FILE, config, sort_keys=True)
-    described = {"encoder": dataclasses.asdict(saved.encoder), **description}
+    described = {"encoder": dataclasses.asdict(saved.encoder), **public_description(description)}
     write_json(directory / FINETUNING_FILE, described, sort_keys=True)
-    recorded, notes = record_task(model, saved)
+    recorded, notes = record_task(model, saved, text)
     if description["task"]["kind"] == "tagging":
         notes["words"] = record_words(saved)
     notes |= {
         "dtype": dtype,
         "pad_token_id": pad,
-        "lines": comparison_lines(saved.tokenizer, []),
+        "lines": comparison_lines(saved.tokenizer, text.lines),
         "digests": {WEIGHTS_FILE: digests(arrays)},
     }
     write_reference(directory, recorded, notes)
 
 
-def record_task(model: ModelWeights, saved: SavedModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def record_task(
+    model: ModelWeights, saved: SavedModel, text: VerificationText
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Outputs of our own model for a few texts or pairs of texts.
 
     Returns:
@@ -120,7 +133,7 @@ def record_task(model: ModelWeights, saved: SavedModel) -> tuple[dict[str, np.nd
     task, special = saved.description["task"], SpecialTokens.from_ids(saved.tokenizer.special)
     task_type, labels = task["kind"], saved.description["labels"]
     settings = saved.description["config"]["model"]
-    ids_BL = jnp.asarray(example_rows(task_type, saved, model.config.max_position_embeddings))
+    ids_BL = jnp.asarray(example_rows(task_type, saved, text, model.config.max_position_embeddings))
     num_outputs = model.params["head"]["classifier"]["bias"].shape[0]
     task_model = TaskModel(
         model.config, special, task_type, num_outputs, settings["head"], settings["head_dropout"]
@@ -145,16 +158,22 @@ def record_words(saved: SavedModel) -> dict[str, Any]:
     return {"words": words, "ids": [special.cls, *itertools.chain(*pieces), special.sep]}
 
 
-def example_rows(task_type: str, saved: SavedModel, max_length: int) -> np.ndarray:
-    """Built-in texts as rows [B, L] of several lengths: pairs for questions, single texts for tagging, both
-    for other tasks."""
-    examples = [TextExample(text, pair, None) for text, pair in comparison_examples()]
+def example_rows(task_type: str, saved: SavedModel, text: VerificationText, max_length: int) -> np.ndarray:
+    """Texts as rows [B, L] of several lengths: pairs for questions, single texts for tagging, both for other
+    tasks. Without texts, random ids."""
+    special = saved.tokenizer.special
+    examples = [TextExample(one, pair, None) for one, pair in comparison_examples(text.plain)]
     if task_type == "question_answering":
         examples = [example for example in examples if example.pair is not None]
     elif task_type == "tagging":
         examples = [example for example in examples if example.pair is None]
+    if not examples:
+        rows_BL = comparison_rows((), SpecialTokens.from_ids(special), saved.tokenizer.vocab_size, max_length)
+        if task_type != "tagging":
+            rows_BL[::2, max_length // 4] = special.sep
+        return rows_BL
     rows, _ = encode_examples(saved.tokenizer, examples, max_length)
-    ids_BL = np.full((len(rows), max(len(row.ids) for row in rows)), saved.tokenizer.special.pad, np.int32)
+    ids_BL = np.full((len(rows), max(len(row.ids) for row in rows)), special.pad, np.int32)
     for ids_L, row in zip(ids_BL, rows, strict=True):
         ids_L[: len(row.ids)] = row.ids
     return ids_BL

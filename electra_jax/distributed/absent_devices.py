@@ -66,6 +66,7 @@ GPUS = {
         *(2.52, 1008000000000, 75497472, 25383256719),
     ),
 }
+GPUS_OF_A_HOST = 8  # unless given, as in h100:2x4
 # Without these, libtpu asks the network which TPU it is on, and two processes cannot load it at once.
 TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -98,8 +99,10 @@ device_description_str: "{gpu.name}"
 
 
 def absent_devices(name: str) -> list[jax.Device]:
-    """The devices named "h100:8" (GPUs of one host), or by a TPU topology: "v5e:2x4", "v5p:2x2x1", "v6e:4x4".
-    "cpu:8" is this machine as 8 devices.
+    """The devices named "h100:8" or by a TPU topology: "v5e:2x4", "v5p:2x2x1", "v6e:4x4".
+
+    "h100:16" are GPUs of hosts with eight each, "h100:2x4" those of two hosts with four each. "cpu:8" is this
+    machine as 8 devices.
 
     Call it before JAX starts its back ends, which it restricts to the CPU.
 
@@ -112,7 +115,7 @@ def absent_devices(name: str) -> list[jax.Device]:
         if chip == "cpu":
             return _cpu_devices(_count(shape))
         if chip in GPUS:
-            config, topology = target_config(GPUS[chip]), f"1x1x{_count(shape)}"
+            config, topology = target_config(GPUS[chip]), "1x{}x{}".format(*_gpu_hosts(shape))
             return list(
                 topologies.get_topology_desc(
                     platform="cuda", topology_name="", target_config=config, topology=topology
@@ -130,12 +133,28 @@ def absent_devices(name: str) -> list[jax.Device]:
     except Exception as error:
         raise ValueError(
             f"device: got {name!r}, which cannot be compiled for here: {error}. Expected "
-            f"{', '.join(GPUS)} or cpu with a number (h100:8), or a TPU's topology (v4:2x2x1, v5e:2x4, "
-            "v5p:2x2x1, v6e:4x4, tpu7x:2x2x1). In a checkout, run the command through bash "
-            "launch/compile_only.sh, which installs the compilers. Without one, install them into an "
+            f"{', '.join(GPUS)} or cpu with a number (h100:8; h100:2x8 on two hosts), or a TPU's topology "
+            "(v4:2x2x1, v5e:2x4, v5p:2x2x1, v6e:4x4, tpu7x:2x2x1). In a checkout, run the command through "
+            "bash launch/compile_only.sh, which installs the compilers. Without one, install them into an "
             f"environment of their own: `pip install 'jax[tpu]=={jax.__version__}'`, or for GPUs `pip "
             f"install jax-cuda13-plugin=={jax.__version__} nvidia-cuda-nvcc`."
         ) from error
+
+
+def _gpu_hosts(text: str) -> tuple[int, int]:
+    """(number of hosts, GPUs of each) of "2x8", or of "16"."""
+    hosts, times, each = text.partition("x")
+    if times:
+        return _count(hosts or "0"), _count(each or "0")
+    number = _count(text)
+    if number <= GPUS_OF_A_HOST:
+        return 1, number
+    if number % GPUS_OF_A_HOST:
+        raise ValueError(
+            f"got {text} behind the colon, expected at most {GPUS_OF_A_HOST} GPUs, a multiple of it, or "
+            "hosts and the GPUs of each as in 3x4"
+        )
+    return number // GPUS_OF_A_HOST, GPUS_OF_A_HOST
 
 
 def _count(text: str) -> int:

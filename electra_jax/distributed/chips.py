@@ -1,4 +1,4 @@
-"""Peaks, memory and bandwidth of TPUs and GPUs: the one table for plans and for model-FLOP utilisation.
+"""Peaks, memory and network of TPUs and GPUs: the one table for plans and for model-FLOP utilisation.
 
 Figures are those of one JAX device, which is one chip except on TPU7x, where it is half of one. Sources, read
 on 2026-11-28:
@@ -12,6 +12,13 @@ GPUs: NVIDIA's data sheets (A100, H100, H200, HGX B200, L4, L40S), and its white
 sparsity; float32's is that of the CUDA cores, since the highest precision excludes TF32. Memory is what CUDA
 reports: XLA's target configurations for A100, H100 and B200, and messages of PyTorch about full memory for
 the others.
+
+Network: links of TPUs (ICI) are half of the bidirectional figures on Google's pages, v4's from a former one
+of 2,400 Gbit/s; they are those of a torus, which small slices lack. NVLink and PCIe are half of NVIDIA's
+bidirectional figures. Between hosts: the adapters of NVIDIA's DGX (A100 200 Gbit/s a GPU; H100, H200 and B200
+400) and, for L4 and L40S, the 100 and 400 Gbit/s of a host with eight at Google (g2-standard-96) and Amazon
+(g6e.48xlarge). Clouds differ: what your hosts have was not checked, and that of the RTX 4090, 10 Gbit/s for a
+host of eight, is an assumption; `plan --network_gbps` takes the place of both.
 """
 
 from typing import NamedTuple
@@ -29,6 +36,9 @@ class Chip(NamedTuple):
     memory: int | None
     bandwidth: float  # of the memory, bytes a second
     device_kinds: tuple[str, ...]  # what JAX calls it: `device_kind` of a jax.Device
+    link: float  # bytes a second that a device sends to others of its host or TPU slice
+    # Bytes a second that it sends to other hosts; None: its links connect the hosts, too.
+    between_hosts: float | None = None
     devices_per_chip: int = 1  # clouds sell chips
 
     def peak_of(self, dtype: str) -> float:
@@ -36,33 +46,46 @@ class Chip(NamedTuple):
         return {"bfloat16": self.peak_flops, "float32": self.peak_flops_float32}[dtype]
 
 
-def _tpu(peak_flops: float, memory_gib: float, bandwidth: float, *device_kinds: str, **more) -> Chip:
-    return Chip(peak_flops, peak_flops / 6, int(memory_gib * GIB), bandwidth, device_kinds, **more)
+# Bytes a second to devices of the same host, and to those of other hosts.
+_NVLINK_3, _NVLINK_4, _NVLINK_5 = (300e9, 25e9), (450e9, 50e9), (900e9, 50e9)
+_PCIE_4 = 32e9
 
 
-def _gpu(peaks: tuple[float, float], memory: int, bandwidth: float, *device_kinds: str) -> Chip:
-    return Chip(*peaks, int(0.9 * memory), bandwidth, device_kinds)
+def _tpu(
+    peak_flops: float, memory_gib: float, bandwidth: float, link: float, *device_kinds: str, **more
+) -> Chip:
+    return Chip(peak_flops, peak_flops / 6, int(memory_gib * GIB), bandwidth, device_kinds, link, **more)
 
 
+def _gpu(
+    peaks: tuple[float, float],
+    memory: int,
+    bandwidth: float,
+    network: tuple[float, float],
+    *device_kinds: str,
+) -> Chip:
+    return Chip(*peaks, int(0.9 * memory), bandwidth, device_kinds, *network)
+
+
+A100 = (312e12, 19.5e12)
+H100 = (989e12, 67e12)
 CHIPS = {
-    "v4": _tpu(275e12, 30.75, 1.2e12, "TPU v4"),
-    "v5e": _tpu(197e12, 15.75, 0.819e12, "TPU v5 lite", "TPU v5e"),
-    "v5p": _tpu(459e12, 95.73, 2.765e12, "TPU v5", "TPU v5p"),
-    "v6e": _tpu(918e12, 31.24, 1.638e12, "TPU v6 lite", "TPU v6e"),
-    "tpu7x": _tpu(2307e12 / 2, 94.74, 7.38e12 / 2, "TPU7x", devices_per_chip=2),
-    "a100-40": _gpu(
-        (312e12, 19.5e12), 42331013120, 1.555e12, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"
+    "v4": _tpu(275e12, 30.75, 1.2e12, 300e9, "TPU v4"),
+    "v5e": _tpu(197e12, 15.75, 0.819e12, 200e9, "TPU v5 lite", "TPU v5e"),
+    "v5p": _tpu(459e12, 95.73, 2.765e12, 600e9, "TPU v5", "TPU v5p"),
+    "v6e": _tpu(918e12, 31.24, 1.638e12, 400e9, "TPU v6 lite", "TPU v6e"),
+    "tpu7x": _tpu(2307e12 / 2, 94.74, 7.38e12 / 2, 600e9 / 2, "TPU7x", devices_per_chip=2),
+    "a100-40": _gpu(A100, 42331013120, 1.555e12, _NVLINK_3, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
+    "a100-80": _gpu(A100, 85100068864, 2.039e12, _NVLINK_3, "NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
+    "h100": _gpu(H100, 84978434048, 3.35e12, _NVLINK_4, "NVIDIA H100 80GB HBM3"),
+    "h200": _gpu(H100, int(139.8 * GIB), 4.8e12, _NVLINK_4, "NVIDIA H200", "NVIDIA H200 141GB HBM3e"),
+    "b200": _gpu((2250e12, 80e12), 191514411008, 7.7e12, _NVLINK_5, "NVIDIA B200"),
+    "l4": _gpu((121e12, 30.3e12), int(22.03 * GIB), 0.3e12, (_PCIE_4, 100e9 / 8 / 8), "NVIDIA L4"),
+    "l40s": _gpu((362e12, 91.6e12), int(44.4 * GIB), 0.864e12, (_PCIE_4, 400e9 / 8 / 8), "NVIDIA L40S"),
+    "rtx4090": _gpu(
+        (165.2e12, 82.6e12), int(23.64 * GIB), 1.008e12, (_PCIE_4, 10e9 / 8 / 8), "NVIDIA GeForce RTX 4090"
     ),
-    "a100-80": _gpu(
-        (312e12, 19.5e12), 85100068864, 2.039e12, "NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"
-    ),
-    "h100": _gpu((989e12, 67e12), 84978434048, 3.35e12, "NVIDIA H100 80GB HBM3"),
-    "h200": _gpu((989e12, 67e12), int(139.8 * GIB), 4.8e12, "NVIDIA H200", "NVIDIA H200 141GB HBM3e"),
-    "b200": _gpu((2250e12, 80e12), 191514411008, 7.7e12, "NVIDIA B200"),
-    "l4": _gpu((121e12, 30.3e12), int(22.03 * GIB), 0.3e12, "NVIDIA L4"),
-    "l40s": _gpu((362e12, 91.6e12), int(44.4 * GIB), 0.864e12, "NVIDIA L40S"),
-    "rtx4090": _gpu((165.2e12, 82.6e12), int(23.64 * GIB), 1.008e12, "NVIDIA GeForce RTX 4090"),
-    "cpu": Chip(1e11, 1e11, None, 2e10, ()),  # an assumption, for trying things out
+    "cpu": Chip(1e11, 1e11, None, 2e10, (), 2e10),  # an assumption, for trying things out
 }
 
 

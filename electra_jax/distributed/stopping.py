@@ -29,12 +29,15 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def leaving_at_once() -> Iterator[None]:
+def leaving_at_once(advice: str = "Run the same command again to resume.") -> Iterator[None]:
     """Context of a command's work: after `Stopped` or Ctrl-C the process exits without clean-up.
 
     The stop may have interrupted the wait for a compilation. XLA continues to compile in another thread,
     and would crash when the interpreter's clean-up destroys its client. With several processes no handler is
     installed and the others wait for this one to disconnect, so it exits normally.
+
+    Args:
+      advice: a sentence for the user after Ctrl-C.
     """
     try:
         yield
@@ -43,7 +46,7 @@ def leaving_at_once() -> Iterator[None]:
             raise
         was_interrupted = isinstance(stopped, KeyboardInterrupt)
         if was_interrupted:
-            print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
+            print(f"\nInterrupted. {advice}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED if was_interrupted else STOPPED)

@@ -69,7 +69,7 @@ class Probe:
         if jax.process_count() > 1:
             raise ValueError(
                 f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} "
-                "processes, expected 0: fine-tuning works in a single process only. Fine-tune the "
+                "processes, expected 0: probes work in a single process only. Fine-tune the "
                 "checkpoints instead: python -m electra_jax.finetune."
             )
         self._model, self._tokenizer, self._mesh, self._seed = model, tokenizer, mesh, config["probe"]["seed"]

@@ -46,6 +46,7 @@ class Answer(NamedTuple):
     score: float  # of the best span; −inf where no span is possible
     null_score: float
     n_best: list[tuple[str, float]]  # the best texts with the scores of their best spans, descending
+    start: int = -1  # where the best span begins in the context, in characters; −1 where no span is possible
 
 
 class _Spans(NamedTuple):
@@ -113,9 +114,11 @@ def _answer(
     stops = np.concatenate([window.offsets[spans.ends, 1] for window, spans in found])
     scores = np.concatenate([spans.scores for _, spans in found])
     texts: dict[str, float] = {}
+    start = -1
     for place in np.argsort(-scores, kind="stable"):
         text = context[begins[place] : stops[place]]
         if text.strip():
+            start = start if texts else int(begins[place])
             texts.setdefault(text, float(scores[place]))
         if len(texts) == n_best:
             break
@@ -123,7 +126,7 @@ def _answer(
     null = min(float(_null_score(output)) for _, output in parts)
     if isinstance(parts[0][1], IndependentOutputs):
         null -= score
-    return Answer(text, score, null, list(texts.items()))
+    return Answer(text, score, null, list(texts.items()), start)
 
 
 def _spans(

@@ -121,12 +121,6 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     def loss(outputs_BLC, labels_BL, is_scored_BL, ids_BL, special):
         return _mean(_cross_entropy(outputs_BLC, labels_BL), is_scored_BL)
 
-    def collect(examples, rows, outputs):
-        parts = [[] for _ in examples]
-        for row, output_LC in zip(rows, outputs, strict=True):
-            parts[row.example].append(output_LC[: len(row.ids)][row.label != NO_TAG].argmax(axis=-1))
-        return [np.concatenate(tags) for tags in parts]
-
     def score_tags(examples, predictions):
         tags = [np.array(example.tags, np.int32) for example in examples]
         known = [sentence >= 0 for sentence in tags]
@@ -143,11 +137,22 @@ def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
         _encode,
         make_labels,
         loss,
-        collect,
+        collect=lambda examples, rows, outputs: [
+            output_nC.argmax(axis=-1) for output_nC in word_outputs(len(examples), rows, outputs)
+        ],
         is_labelled=lambda example: any(tag != UNKNOWN for tag in example.tags),
         score=score_tags,
         format_prediction=lambda prediction: " ".join(labels[tag] for tag in prediction),
     )
+
+
+def word_outputs(num_examples: int, rows: Rows, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs [n, C] for the words of each sentence, from those of its rows; a word's are those of its
+    first token."""
+    parts = [[] for _ in range(num_examples)]
+    for row, output_LC in zip(rows, outputs, strict=True):
+        parts[row.example].append(output_LC[: len(row.ids)][row.label != NO_TAG])
+    return [np.concatenate(part) for part in parts]
 
 
 def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:

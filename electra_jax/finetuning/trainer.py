@@ -5,7 +5,7 @@ those with the best validation score.
 Shapes: B batch, L length.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -187,14 +187,30 @@ class Trainer:
 
     def predict_all(self, params: Any, rows: Rows) -> list[Any]:
         """The outputs of each row, on the host; call it within `axis_context(mesh)`."""
-        found: list[Any] = [None] * len(rows)
-        for batch in evaluation_batches(self._task_type, rows, self._batch_size, self._pad):
-            ids_BL = put_whole(batch.ids_BL, batch_sharding(self.mesh))
-            outputs = get_whole(self.predict(params, ids_BL))
-            for row, index in enumerate(batch.indices_B):
-                if index >= 0:
-                    found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
-        return found
+        batches = evaluation_batches(self._task_type, rows, self._batch_size, self._pad)
+        return outputs_of_rows(self.predict, params, batches, len(rows), self.mesh)
+
+
+def outputs_of_rows(
+    predict: Callable[[Any, jax.Array], Any],
+    params: Any,
+    batches: Iterable[TaskBatch],
+    num_rows: int,
+    mesh: Mesh,
+) -> list[Any]:
+    """The outputs of each row, on the host, in the order of the rows; call it within `axis_context(mesh)`.
+
+    Args:
+      predict: (params, ids [B, L]) → outputs.
+      batches: of `evaluation_batches`.
+    """
+    found: list[Any] = [None] * num_rows
+    for batch in batches:
+        outputs = get_whole(predict(params, put_whole(batch.ids_BL, batch_sharding(mesh))))
+        for row, index in enumerate(batch.indices_B):
+            if index >= 0:
+                found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
+    return found
 
 
 class _Scores:

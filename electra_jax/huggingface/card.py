@@ -2,7 +2,6 @@
 leaves out what the files do not contain."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from electra_jax.huggingface.card_parts import (
     usage_code,
     with_trust,
 )
+from electra_jax.huggingface.public_names import name_of, public_command
 from electra_jax.models.config import EncoderConfig
 from electra_jax.objectives.registry import find_row, has_generator
 
@@ -24,7 +24,7 @@ from electra_jax.objectives.registry import find_row, has_generator
 METRICS = {
     "heldout_mlm_loss": "masked language modelling loss, nats",
     "heldout_mlm_accuracy": "masked token accuracy",
-    "heldout_unigram_entropy": "loss of a model that only counts tokens, nats",
+    "heldout_unigram_cross_entropy": "masked language modelling loss of counting the training tokens, nats",
     "heldout_rtd_auc": "replaced token detection AUC",
     "heldout_rtd_loss": "replaced token detection loss",
     "heldout_replaced_rate": "fraction of tokens replaced",
@@ -36,7 +36,7 @@ class RunRecord(NamedTuple):
 
     config: dict[str, Any]
     step: int
-    origin: str | None  # path that it was imported from
+    origin: str | None  # name of what it was imported from
     summary: dict[str, Any] | None  # summary.json, if it describes `step`
     datasets: list[dict[str, Any]]  # datasets.json, those read by `step`
     sessions: list[dict[str, Any]]  # sessions.jsonl
@@ -64,7 +64,7 @@ def read_record(workdir: Path, step: int) -> RunRecord:
     return RunRecord(
         config,
         step,
-        description.get("imported_from"),
+        name_of(description["imported_from"]) if "imported_from" in description else None,
         summary if summary and summary["steps"] == step else None,
         datasets,
         sessions,
@@ -159,7 +159,7 @@ def _training(record: RunRecord) -> str:
         sentences.append(_soup(record.soup))
     initial = config["checkpoint"]["init_from"]
     if initial:
-        sentences.append(f"Pre-training continued from {initial}, with a fresh optimizer.")
+        sentences.append(f"Pre-training continued from {name_of(initial)}, with a fresh optimizer.")
     if record.step:
         sentences += _steps_taken(record)
     return "\n".join(["## Training", "", *sentences]) if sentences else ""
@@ -280,9 +280,10 @@ def _reproduce(record: RunRecord) -> str:
             "## Reproduce",
             "",
             "```bash",
-            shlex.join(first["command"]),
+            public_command(first["command"]),
             "```",
             "",
+            "Paths are shortened to names. "
             f"`training_config.json` holds every setting{' of the first checkpoint' if record.soup else ''}. "
             f"{'Averaged' if record.soup else 'Trained'} with {versions}{commit}.",
         ]

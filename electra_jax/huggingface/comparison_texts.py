@@ -1,8 +1,9 @@
-"""Texts on which an exported tokenizer is compared with ours: held-out documents, sentences, edge cases."""
+"""Texts on which an export is compared with our own model and tokenizer: sentences and edge cases, or the
+publisher's choice."""
 
 from collections.abc import Sequence
-
-import numpy as np
+from pathlib import Path
+from typing import NamedTuple
 
 from data_pipelines.tokenizers.load import Tokenizer
 
@@ -55,32 +56,74 @@ EDGE_CASES = (
 )
 
 
-def comparison_examples() -> list[tuple[str, str | None]]:
-    """Texts and pairs of texts of several lengths, for models fine-tuned on texts or pairs."""
-    short, long = " ".join(PLAIN_LINES[0].split()[:4]), " ".join(PLAIN_LINES[3:])
+SAMPLE, NONE = "sample", "none"  # choices of --verification_text beside a file
+MAX_LINES = 500  # that are read of a file
+
+
+class VerificationText(NamedTuple):
+    """The text on which an export is compared with our own model, and which it then contains."""
+
+    source: str  # what it is, for people
+    plain: Sequence[str]  # running text
+    edge_cases: Sequence[str]  # for the tokenizer alone
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it."""
+        return [*self.plain, *self.edge_cases]
+
+
+def verification_text(choice: str) -> VerificationText:
+    """Built-in sentences for SAMPLE, no text for NONE, otherwise the lines of the file of that name.
+
+    Raises:
+      ValueError: the file is not UTF-8, or has no text. OSError: it cannot be read.
+    """
+    if choice == SAMPLE:
+        return VerificationText("built-in sentences", PLAIN_LINES, EDGE_CASES)
+    if choice == NONE:
+        return VerificationText("random token ids", (), ())
+    try:
+        text = Path(choice).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--verification_text: {choice} is not UTF-8 ({error}).") from error
+    except OSError as error:
+        raise type(error)(
+            f"--verification_text: got {choice}, expected a text file, {SAMPLE} or {NONE}: {error.strerror}."
+        ) from error
+    lines = [line for line in text.splitlines() if line.strip()][:MAX_LINES]
+    if not lines:
+        raise ValueError(f"--verification_text: {choice} holds no text, expected some lines.")
+    return VerificationText(
+        f"{len(lines)} lines of {Path(choice).name}, which whoever gets it can read", lines, EDGE_CASES
+    )
+
+
+def comparison_examples(lines: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Texts and pairs of texts of several lengths, for models fine-tuned on texts or pairs; [] without
+    lines."""
+    if not lines:
+        return []
+    line = lambda number: lines[number % len(lines)]
+    short, long = " ".join(lines[0].split()[:4]), " ".join(lines[3:] or lines)
     return [
         (short, None),
-        (PLAIN_LINES[1], None),
+        (line(1), None),
         (long, None),
-        (short, PLAIN_LINES[2]),
-        (PLAIN_LINES[5], PLAIN_LINES[6]),
-        (PLAIN_LINES[2], long),
+        (short, line(2)),
+        (line(5), line(6)),
+        (line(2), long),
     ]
 
 
-def comparison_lines(tokenizer: Tokenizer, documents: Sequence[np.ndarray]) -> list[tuple[str, list[int]]]:
+def comparison_lines(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
     """(text, ids with [CLS] and [SEP]) of every text.
 
     A text that spells a special token is left out: `transformers` reads it as the token, our pipeline as
     ordinary text.
-
-    Args:
-      tokenizer: ours.
-      documents: further texts, as token ids without special tokens.
     """
     special = tokenizer.special
     spellings = [tokenizer.vocabulary()[i] for i in special]
-    texts = [*(tokenizer.decode(ids.tolist()) for ids in documents), *PLAIN_LINES, *EDGE_CASES]
     texts = [text for text in texts if not any(spelling in text for spelling in spellings)]
     return [
         (text, [special.cls, *ids, special.sep])

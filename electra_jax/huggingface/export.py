@@ -10,7 +10,7 @@ rtd_head.safetensors                       without custom_code: DeBERTa's detect
                                            `transformers` has no class
 enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's enhanced mask decoder,
                                            for which `transformers` has no class
-README.md  training_config.json            model card (card.py); the run's configuration
+README.md  training_config.json            model card (card.py); the run's configuration, names for paths
 verification.safetensors                   outputs of our own model (reference.py), for verify.py
 """
 
@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 from data_pipelines.json_files import write_json
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
+from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights, with_token_types
 from electra_jax.huggingface.reference import CorruptedRows, digests, in_float32, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
@@ -43,7 +44,7 @@ DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
 
 class VerificationInputs(NamedTuple):
-    """The inputs on which an export is compared with our own model."""
+    """The inputs on which an export is compared with our own model. They become part of it."""
 
     rows: CorruptedRows
     lines: list[tuple[str, list[int]]]  # (text, token ids)
@@ -106,7 +107,7 @@ def write_model(
         copy_code(RELATIVE_BIAS_FILE, directory)
     config = to_config_json(encoder, role, pad_token_id=inputs.pad_token_id, dtype=dtype) | additions
     write_json(directory / CONFIG_FILE, config, sort_keys=True)
-    write_json(directory / TRAINING_FILE, description, sort_keys=True)
+    write_json(directory / TRAINING_FILE, public_description(description), sort_keys=True)
     notes = {
         "role": role,
         "dtype": dtype,

@@ -78,12 +78,7 @@ def to_published(params: Params, config: PretrainingConfig) -> dict[str, ModelWe
             f"{MODULES}. To leave them out of exports, name them in `not_published` of the objective's row."
         )
     if "discriminator" not in params:
-        generator = {
-            "embeddings": params["embeddings"],
-            "encoder": params["generator"],
-            "head": params["generator_predictions"],
-        }
-        return {"generator": ModelWeights(config.discriminator, generator)}
+        return {"generator": mask_filler(params, config)}
     shared = params.get("embeddings")
     generator_embeddings = params["generator_embeddings"] if shared is None else shared
     discriminator_embeddings = shared
@@ -109,6 +104,20 @@ def to_published(params: Params, config: PretrainingConfig) -> dict[str, ModelWe
         )
         if role in params
     }
+
+
+def mask_filler(params: Params, config: PretrainingConfig) -> ModelWeights | None:
+    """The model of a run that was trained to fill in [MASK], also where it is not published; None if no
+    encoder was (a fixed generator, two towers)."""
+    if "generator" not in params:
+        return None
+    generator = {
+        "embeddings": params["embeddings" if "embeddings" in params else "generator_embeddings"],
+        "encoder": params["generator"],
+        "head": params["generator_predictions"],
+    }
+    # Plain masked language modelling trains one encoder, of the discriminator's shape.
+    return ModelWeights(config.generator if "discriminator" in params else config.discriminator, generator)
 
 
 def with_token_types(params: Params, config: EncoderConfig) -> Params:

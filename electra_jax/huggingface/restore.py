@@ -104,7 +104,7 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
     ours = template["disentangled"] or {"enhanced_mask_decoder": False}
     has_decoder = ours["enhanced_mask_decoder"]
     if "generator" in models:
-        has_decoder = _has_decoder(models["generator"])
+        has_decoder = stores_decoder(models["generator"])
     fields = {}
     for role, model in models.items():
         fields[role] = from_config_json(
@@ -160,7 +160,7 @@ def _of_one_encoder(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: fields[key] for key in _OF_ONE_ENCODER}
 
 
-def _has_decoder(generator: SourceModel) -> bool:
+def stores_decoder(generator: SourceModel) -> bool:
     """Only an enhanced mask decoder reads a position table that the input does not read."""
     return not generator.config.get("position_biased_input", True) and any(
         name.endswith("position_embeddings.weight") for name in generator.arrays

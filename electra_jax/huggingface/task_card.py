@@ -1,7 +1,6 @@
 """The model card (README.md) of an exported fine-tuned model, from its description
 (finetuning/model_files.py)."""
 
-from pathlib import Path
 from typing import Any
 
 from electra_jax.huggingface.card_parts import (
@@ -13,6 +12,7 @@ from electra_jax.huggingface.card_parts import (
     metrics_table,
     with_trust,
 )
+from electra_jax.huggingface.public_names import name_of
 from electra_jax.huggingface.task_heads import class_name, has_added_layer
 from electra_jax.models.config import EncoderConfig
 
@@ -126,18 +126,13 @@ def _has_spaced_words(description: dict[str, Any]) -> bool:
 def _data(task: dict[str, Any]) -> str:
     """The files or datasets that the task is trained on."""
     places = (task["train"] or task["source"]).split(",")
-    return ", ".join(f"`{_name(place.strip().removeprefix('tfds:'))}`" for place in places)
-
-
-def _name(path: str) -> str:
-    """A path as a stranger should read it: of an absolute one, the last part."""
-    return Path(path).name if Path(path).is_absolute() else path
+    return ", ".join(f"`{name_of(place).removeprefix('tfds:')}`" for place in places)
 
 
 def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
     config = description["config"]
     train, optimizer = config["train"], config["optimizer"]
-    origin = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{_name(start)}`"
+    origin = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{name_of(start)}`"
     lines = [
         "## Training",
         "",

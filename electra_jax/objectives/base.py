@@ -48,8 +48,8 @@ class Objective(NamedTuple):
     # Run in this order in every step. Together they train every top-level module exactly once, except the
     # frozen ones. One of them gives the sum TOKENS.
     phases: tuple[Phase, ...]
-    # (batch) → (ids [B, P], weights [B, P]) of the tokens that evaluation counts for `unigram_entropy`, the
-    # loss of a model that ignores context: weight 1 counts, 0 does not.
+    # (batch) → (ids [B, P], weights [B, P]) of the tokens that evaluation counts for `unigram_cross_entropy`,
+    # the loss of a model that only counts tokens: weight 1 counts, 0 does not.
     targets: Callable[[Any], tuple[jax.Array, jax.Array]]
     # Top-level modules without gradient, weight decay and optimizer state.
     frozen: tuple[str, ...] = ()

@@ -122,6 +122,12 @@ MASKING = {
 }
 
 
+def never_masked(masking: str, special: SpecialTokens) -> list[int]:
+    """The ids that a way of masking, a key of MASKING, never chooses."""
+    ids = [special.pad, special.cls, special.sep, special.mask]
+    return ids if masking == "uniform" else [*ids, special.unk]
+
+
 def write_tokens(
     ids_BL: jax.Array, positions_BP: jax.Array, tokens_BP: jax.Array, weights_BP: jax.Array
 ) -> jax.Array:

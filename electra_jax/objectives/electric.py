@@ -177,6 +177,7 @@ ELECTRIC = ObjectiveRow(
     flops=electric_flops,
     metrics=(MLM_METRICS, RTD_METRICS),
     needs_chunks=True,
+    logit_is_log_odds=False,
     card_text="The discriminator of Electric: **the model to fine-tune**. Its logit for a token is an "
     "energy: the larger it is, the less likely the token is in its context.",
     not_published=("generator_left", "generator_right"),

@@ -56,6 +56,9 @@ class ObjectiveRow(NamedTuple):
     # Whether the encoder of the discriminator's shape predicts tokens. It is then published as a generator.
     predicts_tokens: bool = False
     fills_masks: bool = True  # whether that published generator was trained on [MASK]
+    # Whether the discriminator's logit is the log odds that a token was replaced; if not, it is an energy:
+    # the larger, the less likely the token is in its context.
+    logit_is_log_odds: bool = True
     card_model: str = "ELECTRA"  # in the heading of model cards: "# ELECTRA discriminator"
     card_text: str = ""  # opening paragraph of model cards; "": the usual text of discriminator and generator
     not_published: tuple[str, ...] = ()  # top-level modules that exports leave out

@@ -8,6 +8,8 @@ import math
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {
     "pred": 8,
@@ -25,6 +27,11 @@ BITS = {
     "u64": 64,
 }
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+# The groups of devices that exchange data, in the three forms in which HLO writes them; each group a row.
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_AXIS = re.compile(r"'([^']+)'=(\d+)")
 _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(.*?channel_id=(\d+)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.-]+)")
@@ -41,6 +48,7 @@ class Collective(NamedTuple):
     dtype: str  # as HLO writes it, a key of BITS
     number: int
     num_bytes: int  # of their results on one device, all together
+    group: tuple[int, ...] | None = None  # positions in the mesh of devices that exchange; None: all devices
 
 
 def read_collectives(text: str) -> list[Collective]:
@@ -54,19 +62,43 @@ def read_collectives(text: str) -> list[Collective]:
             if operation := _OPERATION.search(line):
                 shapes, kind, start, channel = operation.groups()
                 dtype, num_bytes = _result(shapes, has_operands=start is not None and kind != "all-reduce")
-                by_channel.setdefault(channel, Collective(kind, dtype, times, times * num_bytes))
+                found = Collective(kind, dtype, times, times * num_bytes, read_group(line))
+                by_channel.setdefault(channel, found)
             trip_count = _trip_count(line, computations) if " while(" in line else 1
             for called in _called_computations(line):
                 walk(called, times * trip_count)
 
     walk(entry, 1)
-    totals: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
+    totals: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
     for each in by_channel.values():
-        total = totals[each.kind, each.dtype]
+        total = totals[each.kind, each.dtype, each.group]
         total[0] += each.number
         total[1] += each.num_bytes
-    summed = [Collective(*key, *total) for key, total in totals.items()]
+    summed = [Collective(kind, dtype, *total, group) for (kind, dtype, group), total in totals.items()]
     return sorted(summed, key=lambda each: -each.num_bytes)
+
+
+def read_group(line: str) -> tuple[int, ...] | None:
+    """Positions in the mesh of the devices in an operation's first group; None: all, or not understood."""
+    if listed := _LISTED.search(line):
+        return _numbers(listed[1])
+    if iota := _IOTA.search(line):
+        shape, sizes = _numbers(iota[1]), _numbers(iota[2])
+        ids = np.arange(math.prod(sizes)).reshape(sizes)
+        ids = ids.transpose(_numbers(iota[3])) if iota[3] else ids
+        return tuple(ids.reshape(shape)[0].tolist())
+    mesh = _MESH.search(line)
+    axes = dict(_AXIS.findall(mesh[1])) if mesh else {}
+    wanted = re.findall(r"'([^']+)'", mesh[2]) if mesh else []
+    if not wanted or not set(wanted) <= set(axes) or "':(" in mesh[2]:  # a part of an axis
+        return None
+    ids = np.arange(math.prod(map(int, axes.values()))).reshape([int(size) for size in axes.values()])
+    index = tuple(slice(None) if axis in wanted else 0 for axis in axes)
+    return tuple(ids[index].ravel().tolist())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

@@ -33,6 +33,7 @@ class CompiledStep(NamedTuple):
     flops: float
     compiler_flops: float | None  # XLA's count for one device, loop bodies once; None: it gives none
     collectives: list[Collective] | None  # None: the compiler cannot print its program
+    hosts: tuple[int, ...]  # of each device, in the order of the mesh
 
 
 class DoesNotFitError(MemoryError):
@@ -106,7 +107,9 @@ def measure_step(config: dict[str, Any], devices: list[jax.Device], available: i
         )
     cost = compiled.cost_analysis()
     compiler_flops = cost and cost.get("flops")
-    return CompiledStep(memory, matmul_flops(traced.jaxpr.jaxpr), compiler_flops, _collectives(compiled))
+    hosts = tuple(device.process_index for device in mesh.devices.flat)
+    flops = matmul_flops(traced.jaxpr.jaxpr)
+    return CompiledStep(memory, flops, compiler_flops, _collectives(compiled), hosts)
 
 
 def read_refusal(text: str) -> tuple[int, int] | None:

@@ -1,71 +1,108 @@
-"""Time and money of a run, from its model FLOPs and the assumptions that the caller states."""
+"""Time, money and input rate of a run, as ranges, from its model FLOPs and the assumptions of the caller."""
 
 import math
 from typing import Any, NamedTuple
 
+from electra_jax.distributed.chips import GIB
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
+from electra_jax.planning.network import Range
 
-HOUR, DAY = 3600.0, 86400.0
+HOUR, HOURS_OF_A_DAY = 3600.0, 24.0
+# Seconds of a step that do not shrink with its work, such as the start of its operations: assumptions.
+FIXED_SECONDS = Range(0.001, 0.005)
+# With fewer seconds of computation, what the estimate leaves out decides, so that it would mean nothing.
+LEAST_SECONDS = 0.001
+TWO_BYTES = 2**16  # the largest vocabulary whose ids a dataset stores in two bytes each
 
 
 class Assumptions(NamedTuple):
     """What no compiler knows. The command's flags give the values."""
 
-    utilization: float  # share of the peak that becomes model FLOPs
+    utilization: Range | None  # share of the peak that becomes model FLOPs; None: as utilization.py has it
     hours_between_stops: float  # how long a device stays available
     save_rate: float  # GiB of state written a second, all devices together
 
 
+class Work(NamedTuple):
+    """What is estimated."""
+
+    num_steps: int
+    num_devices: int
+    num_hosts: int
+    peak_flops: float  # of one device, FLOPs a second
+    utilization: Range
+    network: Range | None  # seconds of a step's collectives; None: not known
+    dollars_per_hour: Range  # of one device
+    state_bytes: int  # of a checkpoint
+
+
 class Estimate(NamedTuple):
-    """Time and money of all steps."""
+    """Time, money and input rate. None: the steps are too small to estimate (LEAST_SECONDS)."""
 
     model_flops: float  # of one step on all devices: three times the forward pass (models/flops.py)
-    step_seconds: float
-    tokens_per_second: float
-    days: float  # all steps
-    dollars: float  # all steps, all devices
-    checkpoint_every: int  # steps
+    compute_seconds: Range  # of one step
+    network_seconds: Range | None  # of one step; None: not known
+    step_seconds: Range | None
+    tokens_per_second: Range | None
+    hours: Range | None  # all steps
+    dollars: Range | None  # all steps, all devices
+    dollars_per_day: Range  # all devices
+    rows_per_second: Range | None  # that each host reads
+    bytes_per_second: Range | None  # that each host reads
+    checkpoint_every: int | None  # steps
 
 
-def estimate(
-    config: dict[str, Any],
-    *,
-    num_steps: int,
-    num_devices: int,
-    peak_flops: float,
-    utilization: float,
-    dollars_per_hour: float,
-    hours_between_stops: float,
-    save_seconds: float,
-) -> Estimate:
-    """Estimate `num_steps` steps of `config` on `num_devices` devices.
+def estimate(config: dict[str, Any], work: Work, assumptions: Assumptions) -> Estimate:
+    """Estimate a stage of a run.
 
-    The checkpoint interval is Young's, √(2 · save seconds · seconds between stops), in steps: it balances the
-    time spent on saving and the time lost by repeating steps (Young, A first order approximation to the
-    optimum checkpoint interval, 1974).
-
-    Args:
-      peak_flops: FLOPs a second of one device.
-      utilization: share of the peak that becomes model FLOPs.
-      dollars_per_hour: price of one device.
-      hours_between_stops: mean time until a device is lost.
-      save_seconds: time to write one checkpoint.
+    At best communication is hidden behind the computation, at worst it comes on top.
     """
     train, length = config["train"], config["data"]["sequence_length"]
-    tokens = train["batch_size"] * length
-    model_flops = 3.0 * tokens * forward_flops(config, make_pretraining_config(config["model"]))
-    step_seconds = model_flops / (num_devices * peak_flops * utilization)
-    total = step_seconds * num_steps
-    interval = math.sqrt(2.0 * save_seconds * hours_between_stops * HOUR)
+    rows = train["batch_size"]
+    model_flops = 3.0 * rows * length * forward_flops(config, make_pretraining_config(config["model"]))
+    ideal = model_flops / (work.num_devices * work.peak_flops)
+    compute = Range(ideal / work.utilization.high, ideal / work.utilization.low)
+    per_day = _times(work.dollars_per_hour, HOURS_OF_A_DAY * work.num_devices)
+    if compute.low < LEAST_SECONDS:
+        unknown = (None,) * 4
+        return Estimate(model_flops, compute, work.network, *unknown, per_day, None, None, None)
+    network = work.network or Range(0.0, 0.0)
+    step = Range(
+        max(compute.low, network.low) + FIXED_SECONDS.low, compute.high + network.high + FIXED_SECONDS.high
+    )
+    hours = _times(step, work.num_steps / HOUR)
+    dollars = Range(*(time * price / HOURS_OF_A_DAY for time, price in zip(hours, per_day, strict=True)))
+    rows_per_second = Range(*(rows / work.num_hosts / seconds for seconds in reversed(step)))
+    id_bytes = 2 if config["model"]["vocab_size"] <= TWO_BYTES else 4
     return Estimate(
         model_flops,
-        step_seconds,
-        tokens / step_seconds,
-        total / DAY,
-        total / HOUR * dollars_per_hour * num_devices,
-        max(1, _round(interval / step_seconds)),
+        compute,
+        work.network,
+        step,
+        _times(rows_per_second, work.num_hosts * length),
+        hours,
+        dollars,
+        per_day,
+        rows_per_second,
+        _times(rows_per_second, length * id_bytes),
+        _checkpoint_every(step, work.state_bytes, assumptions),
     )
+
+
+def _checkpoint_every(step: Range, state_bytes: int, assumptions: Assumptions) -> int:
+    """Young's interval, √(2 · save seconds · seconds between stops), in steps.
+
+    It balances the time spent on saving and the time lost by repeating steps (Young, A first order
+    approximation to the optimum checkpoint interval, 1974).
+    """
+    save_seconds = state_bytes / (assumptions.save_rate * GIB)
+    interval = math.sqrt(2.0 * save_seconds * assumptions.hours_between_stops * HOUR)
+    return max(1, _round(interval / math.sqrt(step.low * step.high)))
+
+
+def _times(values: Range, factor: float) -> Range:
+    return Range(*(factor * value for value in values))
 
 
 def _round(value: float) -> int:

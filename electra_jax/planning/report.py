@@ -5,10 +5,12 @@ from typing import Any
 import jax
 
 from electra_jax.distributed.chips import GIB
-from electra_jax.planning.compiled import CompiledStep
+from electra_jax.planning.estimate import FIXED_SECONDS, LEAST_SECONDS
+from electra_jax.planning.network import LINK_SHARES, Range, hosts_of
 from electra_jax.planning.search import CompileTrial
 from electra_jax.planning.stages import StagePlan, describe_execution
 
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 # The settings that a plan recommends.
 SETTINGS = (
     "model.dtype",
@@ -32,8 +34,11 @@ def report_values(plan: StagePlan) -> dict[str, Any]:
         "program_flops": step.flops,
         "compiler_flops_of_one_device": step.compiler_flops,
         "collectives": step.collectives and [each._asdict() for each in step.collectives],
-        "utilization": plan.utilization,
+        "peak_flops": plan.device.chip.peak_of(plan.config["model"]["dtype"]),
+        "utilization": plan.utilization._asdict(),
         "num_steps": plan.num_steps,
+        "num_hosts": len(set(step.hosts)),
+        "price_source": plan.device.price_source,
         **plan.figures._asdict(),
         "trials": [_trial_values(trial) for trial in plan.trials],
         "jax_version": jax.__version__,
@@ -42,9 +47,6 @@ def report_values(plan: StagePlan) -> dict[str, Any]:
 
 def report_lines(plan: StagePlan) -> list[str]:
     """A plan for people."""
-    figures, peak = plan.figures, "the peak"
-    if plan.config["model"]["dtype"] == "float32":
-        peak = "bfloat16's peak (float32 takes several times as long)"
     return [
         *map(_trial_line, plan.trials),
         "",
@@ -53,13 +55,12 @@ def report_lines(plan: StagePlan) -> list[str]:
         *_memory_lines(plan),
         "",
         *_flops_lines(plan),
-        *_collective_lines(plan.step),
+        *_collective_lines(plan),
         "",
-        f"at {plan.utilization:.0%} of {peak}, an assumption: {figures.step_seconds:.3g} s a step, "
-        f"{figures.tokens_per_second:,.0f} tokens/s, {plan.num_steps:,} steps in {figures.days:,.1f} days, "
-        f"${figures.dollars:,.0f}",
-        f"save a checkpoint every {figures.checkpoint_every:,} steps",
-        "give: " + " ".join(f"--config.{key}={value}" for key, value in _settings(plan.config).items()),
+        *_time_lines(plan),
+        "",
+        "give pretrain, or a launcher after --: "
+        + " ".join(f"--config.{key}={value}" for key, value in _settings(plan.config).items()),
     ]
 
 
@@ -94,26 +95,120 @@ def _memory_lines(plan: StagePlan) -> list[str]:
 
 def _flops_lines(plan: StagePlan) -> list[str]:
     step, model_flops = plan.step, plan.figures.model_flops
-    excess = step.flops / model_flops - 1
+    excess = round(100 * (step.flops / model_flops - 1))  # a whole number, which is never −0
+    more = f"{excess:+d}%: recomputation, and products that the model's count leaves out"
     lines = [
-        f"FLOPs of a step: {model_flops:.3g} of the model; {step.flops:.3g} in the program's matrix "
-        f"products ({excess:+.0%}: recomputation, and products that the model's count leaves out)"
+        f"FLOPs of a step: {model_flops:.3g} of the model; {step.flops:.3g} in the program's matrix products "
+        f"({more if excess else 'the same, to one percent'})"
     ]
     if step.compiler_flops is not None:
         lines.append(f"  the compiler counts {step.compiler_flops:.3g} on one device, bodies of loops once")
     return lines
 
 
-def _collective_lines(step: CompiledStep) -> list[str]:
+def _collective_lines(plan: StagePlan) -> list[str]:
+    step = plan.step
     if step.collectives is None:
         return ["communication: the compiler cannot print this program"]
     lines = [f"communication of a step, results on each device{'' if step.collectives else ': none'}"]
     for each in step.collectives:
-        lines.append(
-            f"  {each.number:6d} × {each.kind} {each.dtype}, {each.num_bytes / GIB:.3f} GiB together"
-        )
+        devices, hosts = hosts_of(each, step.hosts, plan.device.chip)
+        among = f"{devices} devices" + (f" on {hosts} hosts" if hosts > 1 else "")
+        size = f"{_gib(each.num_bytes)} together"
+        lines.append(f"  {each.number:6d} × {each.kind} {each.dtype}, {size}, among {among}")
     return lines
 
 
+def _time_lines(plan: StagePlan) -> list[str]:
+    """Time, price and input rate, all of them estimates."""
+    figures, used, chip = plan.figures, plan.utilization, plan.device.chip
+    dtype = plan.config["model"]["dtype"]
+    peak = f"{chip.peak_of(dtype) / 1e12:,.4g} TFLOP/s a device"
+    assumed = f"{_words(Range(used.low, used.high), '{:.0%}'.format)} of {dtype}'s peak, {peak}"
+    lines = ["time, an estimate", f"  computation: {assumed} ({used.source})"]
+    if figures.step_seconds is None:
+        seconds = figures.compute_seconds.low
+        return [
+            *lines,
+            f"  not meaningful: too small to estimate. At {used.high:.0%} of the peak a step computes for "
+            f"{seconds:.1g} s; below {LEAST_SECONDS:g} s starting it and waiting for others take longer.",
+            f"  a step takes at least about {_words(FIXED_SECONDS, _seconds)}",
+        ]
+    return [
+        *lines,
+        *_network_line(plan),
+        f"  {_words(figures.step_seconds, _seconds)} a step, "
+        f"{_words(figures.tokens_per_second, _count)} tokens/s",
+        f"  {plan.num_steps:,} steps in {_words(figures.hours, lambda hours: _duration(hours * HOUR))}",
+        *_price_lines(plan),
+        f"input: {_words(figures.rows_per_second, _count)} rows/s, "
+        f"{_words(figures.bytes_per_second, _megabytes)} MB/s on {_each_host(plan)}",
+        f"save a checkpoint every {figures.checkpoint_every:,} steps",
+    ]
+
+
+def _price_lines(plan: StagePlan) -> list[str]:
+    figures, hourly = plan.figures, plan.device.dollars_per_hour
+    if not hourly.high:
+        return []
+    return [
+        f"price: {_words(figures.dollars, _dollars)}, or {_words(figures.dollars_per_day, _dollars)} a day, "
+        f"at {_words(hourly, '${:,.2f}'.format)} an hour and device",
+        f"  {plan.device.price_source}",
+    ]
+
+
+def _network_line(plan: StagePlan) -> list[str]:
+    chip, seconds = plan.device.chip, plan.figures.network_seconds
+    if seconds is None:
+        return ["  network: not known, and not part of the time"]
+    if len(plan.step.hosts) == 1:
+        return []
+    speed = f"{chip.link / 1e9:,.4g} GB/s a device"
+    if len(set(plan.step.hosts)) > 1 and chip.between_hosts is not None:
+        speed += f", {chip.between_hosts / 1e9:,.3g} GB/s between hosts (--network_gbps)"
+    best, worst = LINK_SHARES
+    limit = "; it is the limit" if seconds.low > plan.figures.compute_seconds.low else ""
+    return [
+        f"  network: {_words(seconds, _seconds)} of a step at {worst:.0%} to {best:.0%} of {speed}; at best "
+        f"hidden behind the computation{limit}"
+    ]
+
+
+def _each_host(plan: StagePlan) -> str:
+    number = len(set(plan.step.hosts))
+    return f"each of {number} hosts" if number > 1 else "the host"
+
+
+def _words(values: Range, write) -> str:
+    """A range as text, one value where both ends read alike."""
+    low, high = (write(value) for value in values)
+    return low if low == high else f"{low} to {high}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s" if value >= 0.01 else f"{value * 1e3:.2g} ms"
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there are two: "95 minutes", "31 hours", "4.2 days"."""
+    units = ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes"), (1.0, "seconds"))
+    size, name = next((unit for unit in units if seconds >= 2 * unit[0]), units[-1])
+    return f"{seconds / size:,.2g} {name}" if seconds / size < 100 else f"{seconds / size:,.0f} {name}"
+
+
+def _count(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _dollars(value: float) -> str:
+    return f"${float(f'{value:.2g}'):,.0f}" if value >= 10 else f"${value:.2f}"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:,.2g}"
+
+
 def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
+    """In GiB, or in MiB where two digits of a GiB show little."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB // 10 or not size else f"{size / 2**20:.2f} MiB"

@@ -1,8 +1,9 @@
 """Search for the execution with which a batch fits a device at least cost.
 
-An execution is the number of microbatches, the rematerialisation policy and the number of devices that share
-the parameters. From the cheapest choice to the dearest: more microbatches, as long as each has enough tokens
-to keep the device busy; more recomputation in the backward pass; parameters sharded over more devices, which
+An execution is the number of microbatches, the form of the layers, the rematerialisation policy and the
+number of devices that share the parameters. From the cheapest choice to the dearest: more microbatches, as
+long as each has enough tokens to keep the device busy; unrolled instead of scanned layers, which take several
+times as long to compile; more recomputation in the backward pass; parameters sharded over more devices, which
 must then be gathered in every layer.
 """
 
@@ -13,7 +14,15 @@ from typing import Any, NamedTuple
 from electra_jax.models.config import REMAT
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError
 
+LAYERS = ("scanned", "unrolled")  # the faster to compile first
 ENOUGH_TOKENS = 4096  # in a microbatch on one device: with fewer, fixed costs show
+
+
+class Form(NamedTuple):
+    """How layers run: two keys of config.train."""
+
+    layers: str
+    remat: str
 
 
 class CompileTrial(NamedTuple):
@@ -29,30 +38,34 @@ class CompileTrial(NamedTuple):
         return self.refusal.needed if self.step is None else self.step.memory.total
 
 
-def with_execution(config: dict[str, Any], *, remat: str, num_microbatches: int, fsdp: int) -> dict[str, Any]:
+def with_execution(config: dict[str, Any], form: Form, num_microbatches: int, fsdp: int) -> dict[str, Any]:
     """`config` with this execution; all other devices are on the data axis."""
-    train = config["train"] | {"remat": remat, "num_microbatches": num_microbatches}
+    train = config["train"] | form._asdict() | {"num_microbatches": num_microbatches}
     return config | {"train": train, "mesh": config["mesh"] | {"data": -1, "fsdp": fsdp}}
 
 
 def search(
-    config: dict[str, Any], num_devices: int, compile_candidate: Callable[[dict[str, Any]], CompiledStep]
+    config: dict[str, Any],
+    num_devices: int,
+    compile_candidate: Callable[[dict[str, Any]], CompiledStep],
+    layers: Sequence[str] = LAYERS,
 ) -> Iterator[CompileTrial]:
     """Compile candidates from the cheapest on; `best_trial` selects from them.
 
-    For each sharding of the parameters and each policy, the smallest microbatch worth its fixed costs decides
+    For each sharding of the parameters and each form, the smallest microbatch worth its fixed costs decides
     whether any microbatch fits. If it does, the number of microbatches is halved, and beyond one the batch is
-    doubled, until the compiler refuses.
+    doubled, until the compiler refuses; scanned layers without recomputation are then unrolled, once.
 
     Args:
       compile_candidate: compiles a configuration, or raises DoesNotFitError.
+      layers: the values of config.train.layers to try. Recomputation is tried with the first one only.
 
     Raises:
       ValueError: the devices cannot share the batch, or nothing fits.
     """
 
-    def try_out(remat: str, fsdp: int, num_microbatches: int, growth: int = 1) -> CompileTrial:
-        candidate = with_execution(config, remat=remat, num_microbatches=num_microbatches, fsdp=fsdp)
+    def try_out(form: Form, fsdp: int, num_microbatches: int, growth: int = 1) -> CompileTrial:
+        candidate = with_execution(config, form, num_microbatches, fsdp)
         candidate["train"]["batch_size"] *= growth
         try:
             return CompileTrial(candidate, compile_candidate(candidate), None)
@@ -60,14 +73,21 @@ def search(
             return CompileTrial(candidate, None, refusal)
 
     most = most_microbatches(config, num_devices)
+    forms = [Form(kind, REMAT[0]) for kind in layers] + [Form(layers[0], remat) for remat in REMAT[1:]]
     for fsdp in (size for size in range(1, num_devices + 1) if num_devices % size == 0):
-        for remat in REMAT:
-            trial = try_out(remat, fsdp, most)
+        for index, form in enumerate(forms):
+            trial = try_out(form, fsdp, most)
             yield trial
-            larger = _larger(config["train"]["batch_size"] // num_devices, most)
-            while trial.step is not None:
-                trial = try_out(remat, fsdp, *next(larger))
+            if trial.step is None:
+                continue
+            left = [each for each in forms[index:] if each.remat == form.remat]
+            for execution in _larger(config["train"]["batch_size"] // num_devices, most):
+                trial = try_out(left[0], fsdp, *execution)
                 yield trial
+                while trial.step is None and left[1:]:
+                    del left[0]
+                    trial = try_out(left[0], fsdp, *execution)
+                    yield trial
                 if trial.step is None:
                     return
     raise ValueError(

@@ -1,18 +1,20 @@
 """The plan of every stage of a run: its settings, compiled step and estimate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from tqdm import tqdm
 
+from data_pipelines.progress import waiting
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.distributed.chips import GIB
 from electra_jax.planning.chips import PlannedDevices
-from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, Memory, measure_step
-from electra_jax.planning.estimate import Assumptions, Estimate, estimate
-from electra_jax.planning.search import CompileTrial, best_trial, search
+from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, measure_step
+from electra_jax.planning.estimate import Assumptions, Estimate, Work, estimate
+from electra_jax.planning.network import Range, network_seconds
+from electra_jax.planning.search import LAYERS, CompileTrial, best_trial, search
+from electra_jax.planning.utilization import Utilization, utilization_of
 
 
 class StagePlan(NamedTuple):
@@ -23,7 +25,7 @@ class StagePlan(NamedTuple):
     step: CompiledStep
     figures: Estimate
     trials: list[CompileTrial]  # in the order of the search; empty without one
-    utilization: float  # assumed share of the peak
+    utilization: Utilization  # assumed shares of the peak
     num_steps: int
 
 
@@ -36,26 +38,36 @@ def with_accelerator_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_stages(
-    config: dict[str, Any], device: PlannedDevices, assumptions: Assumptions, *, is_searching: bool
+    config: dict[str, Any],
+    device: PlannedDevices,
+    assumptions: Assumptions,
+    *,
+    is_searching: bool,
+    is_as_configured: bool,
 ) -> Iterator[StagePlan]:
     """Plan the stages of a run one by one.
 
     Args:
       config: a whole pre-training configuration.
       is_searching: look for the execution that fits at least cost, instead of taking the configured one.
+      is_as_configured: keep the configured dtype and layers, instead of those that accelerators should use.
 
     Raises:
       ValueError: the configuration and the devices do not match, or a stage does not fit.
     """
+    layers = (config["train"]["layers"],)
+    if not is_as_configured:
+        config, layers = with_accelerator_settings(config), LAYERS
     devices = absent_devices(device.compiled_as)
     for stage in resolve(config).stages:
         if is_searching:
-            best, step, trials = _search_execution(stage.config, devices, device.chip.memory)
+            best, step, trials = _search_execution(stage.config, device, devices, layers)
         else:
             best, step, trials = stage.config, _measure_configured(stage.config, device, devices), []
         num_steps = stage.end - stage.first_step
-        figures = _estimate_stage(best, device, num_steps, len(devices), step.memory, assumptions)
-        yield StagePlan(best, device, step, figures, trials, assumptions.utilization, num_steps)
+        used = _utilization(best, device, assumptions)
+        figures = _estimate_stage(best, device, num_steps, step, assumptions, used)
+        yield StagePlan(best, device, step, figures, trials, used, num_steps)
 
 
 def describe_execution(config: dict[str, Any]) -> str:
@@ -70,16 +82,10 @@ def describe_execution(config: dict[str, Any]) -> str:
 
 
 def _search_execution(
-    config: dict[str, Any], devices: list[jax.Device], available: int | None
+    config: dict[str, Any], device: PlannedDevices, devices: list[jax.Device], layers: Sequence[str]
 ) -> tuple[dict[str, Any], CompiledStep, list[CompileTrial]]:
     """(the best configuration, its compiled step, every trial)."""
-    trials = []
-    candidates = search(config, len(devices), lambda candidate: measure_step(candidate, devices, available))
-    with tqdm(unit="program", desc="compiling", leave=False) as bar:
-        for trial in candidates:
-            trials.append(trial)
-            bar.set_postfix_str(describe_execution(trial.config))
-            bar.update()
+    trials = list(search(config, len(devices), lambda one: _measure(one, device, devices), layers))
     best = best_trial(config, trials)
     return best.config, best.step, trials
 
@@ -89,7 +95,7 @@ def _measure_configured(
 ) -> CompiledStep:
     """The compiled step. Raises ValueError, with what to change, where it does not fit."""
     try:
-        return measure_step(config, devices, device.chip.memory)
+        return _measure(config, device, devices)
     except DoesNotFitError as error:
         raise ValueError(
             f"{describe_execution(config)}: does not fit {device.text}, {error.needed / GIB:.2f} GiB of "
@@ -98,22 +104,36 @@ def _measure_configured(
         ) from error
 
 
+def _measure(config: dict[str, Any], device: PlannedDevices, devices: list[jax.Device]) -> CompiledStep:
+    with waiting(f"compiling for {device.text}: {describe_execution(config)}"):
+        return measure_step(config, devices, device.chip.memory)
+
+
+def _utilization(config: dict[str, Any], device: PlannedDevices, assumptions: Assumptions) -> Utilization:
+    if assumptions.utilization is not None:
+        return Utilization(*assumptions.utilization, "--utilization")
+    return utilization_of(device.similar_to, config["model"]["dtype"], config["model"]["position"])
+
+
 def _estimate_stage(
     config: dict[str, Any],
     device: PlannedDevices,
     num_steps: int,
-    num_devices: int,
-    memory: Memory,
+    step: CompiledStep,
     assumptions: Assumptions,
+    used: Utilization,
 ) -> Estimate:
-    state_bytes = (memory.parameters + memory.optimizer) * config["mesh"]["fsdp"] * config["mesh"]["tensor"]
-    return estimate(
-        config,
+    chip, memory = device.chip, step.memory
+    network = None if step.collectives is None else network_seconds(step.collectives, step.hosts, chip)
+    shards = config["mesh"]["fsdp"] * config["mesh"]["tensor"]
+    work = Work(
         num_steps=num_steps,
-        num_devices=num_devices,
-        peak_flops=device.chip.peak_flops,
-        utilization=assumptions.utilization,
+        num_devices=len(step.hosts),
+        num_hosts=len(set(step.hosts)),
+        peak_flops=chip.peak_of(config["model"]["dtype"]),
+        utilization=Range(used.low, used.high),
+        network=network,
         dollars_per_hour=device.dollars_per_hour,
-        hours_between_stops=assumptions.hours_between_stops,
-        save_seconds=state_bytes / (assumptions.save_rate * GIB),
+        state_bytes=(memory.parameters + memory.optimizer) * shards,
     )
+    return estimate(config, work, assumptions)

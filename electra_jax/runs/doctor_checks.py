@@ -31,6 +31,7 @@ from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
 from electra_jax.training.plain_paths import check_checkpoint_path
 from electra_jax.training.program import make_program
+from electra_jax.training.trackers.choose import find_trackers
 
 CODE = (PACKAGE, PACKAGE.parent / "data_pipelines", RECIPES)  # folders that must be the same
 NUM_ROWS_READ = 8  # of each dataset
@@ -234,6 +235,8 @@ def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInpu
             f"config.data.datasets: got {samples[0]!r} in a run of {jax.process_count()} processes, "
             "expected the directory of a dataset that all of them see."
         )
+    if is_main_process():
+        find_trackers(resolved.values["log"]["trackers"])
     inputs = open_inputs(resolved, workdir)
     described = []
     for stage in inputs.stages:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
+from data_pipelines.token_counts import mixture_counts
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.resolve import ResolvedConfig, resolve
@@ -22,6 +24,8 @@ from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.corruption import never_masked
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
 from electra_jax.runs.data_sizes import resolve_run
@@ -45,6 +49,10 @@ from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, dtype_note, make_program
 from electra_jax.training.state import TrainState, abstract_params, start_from
 from electra_jax.training.step_memory import memory_of
+from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
+from electra_jax.training.trackers.choose import find_trackers
+from electra_jax.training.trackers.interface import TrackedRun
+from electra_jax.training.unigram import unigram_log_probabilities
 from electra_jax.training.writers import MetricWriters
 
 
@@ -55,6 +63,7 @@ class PreparedStage(NamedTuple):
     program: Program
     batches: Loader
     held_out_batches: EvaluationLoader
+    unigram: np.ndarray | None = None  # log-probabilities of the ids in its training text (main process)
 
 
 def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
@@ -77,30 +86,45 @@ def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
 
 def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:
     workdir = run.path
+    if is_main_process():
+        find_trackers(resolved.values["log"]["trackers"])  # so that a wrong one is an error before all work
     inputs = open_inputs(resolved, workdir)
     if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
         check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
 
     barrier("run directory checked")
-    with axis_context(inputs.mesh):
-        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
-    probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, workdir / "probe")
-    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
-        start = checkpointer.latest_step() or 0
+    if _is_done(inputs, workdir):
         num_steps = inputs.config["train"]["num_steps"]
-        is_done = is_complete(workdir, start, num_steps, has_probe=probe is not None)
-        # A shared file system may show the hosts different files; what process 0 sees holds for all.
-        start, is_done = exchange([start, is_done])[0]
-        if is_done:
-            print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
-            if is_main_process():
-                write_places(inputs, workdir)
-        else:
-            _train_from(start, stages, inputs, run, checkpointer, probe)
+        print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
+        if is_main_process():
+            write_places(inputs, workdir)
+    else:
+        _train(inputs, run)
     summary = summarize_run(workdir) if is_main_process() else {}
     run.publish()
     barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
     return summary
+
+
+def _is_done(inputs: RunInputs, workdir: Path) -> bool:
+    """Whether nothing is left to do. Asked before stages are prepared, which takes longer than all else that
+    a complete run needs."""
+    num_steps, has_probe = inputs.config["train"]["num_steps"], bool(inputs.config["probe"]["every"])
+    # A shared file system may show the hosts different files; what process 0 sees holds for all.
+    if not exchange(is_complete(workdir, num_steps, num_steps, has_probe=has_probe))[0]:
+        return False
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
+        return exchange(checkpointer.latest_step() == num_steps)[0]
+
+
+def _train(inputs: RunInputs, run: RunDirectory) -> None:
+    """Train from the newest checkpoint, or from the beginning."""
+    with axis_context(inputs.mesh):
+        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
+    probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
+        start = exchange(checkpointer.latest_step() or 0)[0]
+        _train_from(start, stages, inputs, run, checkpointer, probe)
 
 
 def prepare_stage(stage: StageInputs, inputs: RunInputs) -> PreparedStage:
@@ -167,10 +191,10 @@ def _train_from(
     state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
-        tensorboard=config["log"]["tensorboard"],
         progress=config["log"]["progress"],
         total_steps=config["train"]["num_steps"],
         start_step=start,
+        trackers=_trackers(run, config, start),
         is_writer=is_main_process(),
     )
     with writers, report_nonfinite(workdir):
@@ -185,7 +209,26 @@ def _train_from(
         )
         for stage in stages:
             if start < stage.inputs.end or stage is stages[-1]:
-                state = train_stage(state, stage, services)
+                unigram = unigram_of(stage.inputs, workdir)
+                state = train_stage(state, stage._replace(unigram=unigram), services)
+
+
+def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
+    """Those of config.log.trackers, on the main process."""
+    if not is_main_process():
+        return []
+    name = run.name.rstrip("/").rpartition("/")[2]
+    return open_trackers(config["log"]["trackers"], TrackedRun(run.path, name, config, start))
+
+
+def unigram_of(stage: StageInputs, workdir: Path) -> np.ndarray | None:
+    """Log-probabilities of the ids in a stage's training text, on the main process, which writes metrics."""
+    if not is_main_process():
+        return None
+    special = SpecialTokens.from_ids(stage.mixture.special)
+    return unigram_log_probabilities(
+        mixture_counts(stage.mixture, workdir), never_masked(stage.config["objective"]["masking"], special)
+    )
 
 
 def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) -> TrainState:
@@ -197,7 +240,9 @@ def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) 
             train_step = _compile(state, program, batches, held_out_batches)
         computation = StageComputation(
             train_step,
-            lambda params: evaluate(program.evaluation_step, params, held_out_batches, services.stop.check),
+            lambda params: evaluate(
+                program.evaluation_step, params, held_out_batches, services.stop.check, stage.unigram
+            ),
             program.schedule,
             stage.inputs.flops_per_token,
         )

@@ -136,6 +136,8 @@ def _installed_commit(file: Path) -> str | None:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         installed = importlib.metadata.distribution("electra_jax")
         if Path(installed.locate_file("electra_jax")) in file.parents:
-            record = json.loads(installed.read_text("direct_url.json") or "{}")
-            return record.get("vcs_info", {}).get("commit_id")
+            for path in installed.files or ():
+                if path.name == "direct_url.json":
+                    record = json.loads(path.locate().read_text(encoding="utf-8"))
+                    return record.get("vcs_info", {}).get("commit_id")
     return None

@@ -6,9 +6,10 @@ from typing import Any
 
 from data_pipelines.json_files import write_json
 from electra_jax.configuration.extras import can_draw
+from electra_jax.configuration.migration import upgrade_metrics
 from electra_jax.runs.directory import is_evaluation
 from electra_jax.training.plots import plot_curves
-from electra_jax.training.writers import read_metrics
+from electra_jax.training.writers import METRICS_FILE, read_metrics
 
 
 def summarize_run(workdir: Path) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     It holds the number of steps, the median speed, and the metrics of the last evaluation ("heldout_…") and
     probe ("probe_…").
     """
-    rows = read_metrics(workdir)
+    rows = [upgrade_metrics(row) for row in read_metrics(workdir)]
     final = next(filter(is_evaluation, reversed(rows)))
     speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
     summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
@@ -25,9 +26,15 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
         summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
     write_json(workdir / "summary.json", summary)
-    if can_draw(str(workdir / "plots" / "curves.png")):
+    curves = workdir / "plots" / "curves.png"
+    # Importing matplotlib and drawing take a second, which a run that was complete before need not spend.
+    if not _is_newer(curves, workdir / METRICS_FILE) and can_draw(str(curves)):
         plot_curves(workdir)
     return summary
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    return path.exists() and path.stat().st_mtime > than.stat().st_mtime
 
 
 def print_values(values: Mapping[str, Any], *, width: int = 32, decimals: int = 4) -> None:

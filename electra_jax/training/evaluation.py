@@ -22,10 +22,11 @@ def evaluate(
     params: Any,
     batches: EvaluationBatches,
     check: Callable[[], None] = lambda: None,
+    unigram: np.ndarray | None = None,
 ) -> Metrics:
     """Metrics of all batches from their sums, which are added on the host in float64.
 
-    `check` is called before every batch and may raise.
+    `check` is called before every batch and may raise; `unigram` is for `summarize`.
     """
     total: Any = None
     pending = None
@@ -35,7 +36,7 @@ def evaluate(
         if pending is not None:  # fetched one batch late, so that the devices always have work
             total = _add(total, pending)
         pending = dispatched
-    return summarize(_add(total, pending))
+    return summarize(_add(total, pending), unigram)
 
 
 def _add(total: Any, sums: Any) -> Any:

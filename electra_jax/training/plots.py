@@ -28,7 +28,7 @@ class Panel(NamedTuple):
 
     title: str
     curves: list[Curve]
-    level: float | None = None  # the unigram entropy of the held-out tokens: a model that only counts words
+    level: float | None = None  # the held-out loss of a model that only counts tokens (unigram.py)
 
 
 def plot_curves(run_dir: str | os.PathLike) -> Path:
@@ -52,7 +52,7 @@ def plot_curves(run_dir: str | os.PathLike) -> Path:
         for curve in panel.curves:
             axes.plot(curve.steps, curve.values, label=curve.label, **curve.style)
         if panel.level is not None:
-            axes.axhline(panel.level, linestyle="--", color="gray", label="unigram entropy")
+            axes.axhline(panel.level, linestyle="--", color="gray", label="counting tokens")
         axes.set(title=panel.title, xlabel="step")
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -71,7 +71,7 @@ def make_panels(rows: Sequence[Row]) -> list[Panel]:
             make_curve(rows, metric, "training", LINE),
             make_curve(rows, f"eval/{metric}", "held out", POINTS),
         ]
-        level = last_unigram_entropy(rows) if metric == "mlm_loss" else None
+        level = last_unigram_cross_entropy(rows) if metric == "mlm_loss" else None
         panels.append(Panel(title, [curve for curve in curves if curve.steps], level))
     probes = sorted({name for row in rows for name in row if name.startswith("probe/")})
     if probes:
@@ -87,7 +87,8 @@ def make_curve(rows: Sequence[Row], metric: str, label: str, style: dict[str, An
     return Curve(label, [step for step, _ in points], values, style)
 
 
-def last_unigram_entropy(rows: Sequence[Row]) -> float | None:
-    """The newest finite eval/unigram_entropy."""
-    found = [row["eval/unigram_entropy"] for row in rows if row.get("eval/unigram_entropy") is not None]
+def last_unigram_cross_entropy(rows: Sequence[Row]) -> float | None:
+    """The newest finite eval/unigram_cross_entropy."""
+    name = "eval/unigram_cross_entropy"
+    found = [row[name] for row in rows if row.get(name) is not None]
     return found[-1] if found else None

@@ -145,7 +145,7 @@ def make_evaluation_step(objective: Objective, *, seed: int, vocab_size: int) ->
         for phase in objective.phases:
             _, (phase_sums, carry) = phase.loss(params, batch, objective.normalizers(batch), None, carry)
             sums |= phase_sums
-        # Counts of the predicted tokens give the entropy of a unigram model fitted to these tokens.
+        # Counts of the predicted tokens, for the loss of a model that only counts tokens (unigram.py).
         ids_BP, weights_BP = objective.targets(batch)
         counts = jnp.zeros(vocab_size).at[ids_BP.ravel()].add(weights_BP.ravel())
         return sums | {"target_counts": counts}

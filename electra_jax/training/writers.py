@@ -1,4 +1,4 @@
-"""Where metrics go: always to metrics.jsonl, on request to TensorBoard and to the terminal (progress.py).
+"""Where metrics go: always to metrics.jsonl, on request to the terminal (progress.py) and to trackers/.
 
 metrics.jsonl holds one JSON object per line. A training row of step n describes the n-th update (1 …
 num_steps). An evaluation row of step n, whose names start with "eval/", and a probe's, "probe/", describe the
@@ -10,12 +10,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from electra_jax.distributed.processes import exchange
 from electra_jax.training.progress import RunProgress
+from electra_jax.training.trackers.background import BackgroundTracker, close_trackers
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -30,7 +31,7 @@ class MetricWriters:
 
     Args:
       run_dir: a local or mounted directory; created if missing.
-      tensorboard: also write run_dir/tensorboard (needs the extra `track`).
+      trackers: also get every new row; closed with the writers.
       progress: also show progress on stderr.
       total_steps: steps of the whole run.
       start_step: the restored step, 0 for a new run.
@@ -39,17 +40,16 @@ class MetricWriters:
     Raises:
       ValueError: a remote `run_dir`, a start beyond the end, or a metrics.jsonl that is damaged before its
         last line.
-      ImportError: TensorBoard is asked for without tensorboardX.
     """
 
     def __init__(
         self,
         run_dir: str | os.PathLike,
         *,
-        tensorboard: bool,
         progress: bool,
         total_steps: int,
         start_step: int,
+        trackers: Sequence[BackgroundTracker] = (),
         is_writer: bool = True,
     ):
         if not 0 <= start_step <= total_steps:
@@ -57,7 +57,7 @@ class MetricWriters:
                 f"start_step: got {start_step}, expected 0 … config.train.num_steps={total_steps}."
             )
         self._file: TextIO | None = None
-        self._tensorboard = self._progress = None
+        self._progress, self._trackers = None, trackers
         # Rows of the restored step that the file has already, which must not be repeated. `has_row` decides
         # whether all processes run an evaluation together, so what process 0 reads holds for all: a shared
         # file system may show the others an older file.
@@ -70,7 +70,6 @@ class MetricWriters:
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS_FILE
         _remove_rows_after(path, start_step)
-        self._tensorboard = _open_tensorboard(run_dir / "tensorboard", start_step) if tensorboard else None
         self._progress = RunProgress(sys.stderr, start_step, total_steps) if progress else None
         self._file = path.open("a", encoding="utf-8")
 
@@ -98,9 +97,8 @@ class MetricWriters:
                 self._file.flush()
             except OSError as error:
                 raise self._write_error(error) from error
-            if self._tensorboard is not None:
-                for name, value in scalars.items():
-                    self._tensorboard.add_scalar(name, value, step)
+            for tracker in self._trackers:
+                tracker.write(step, scalars)
         if self._progress is not None:
             self._progress.show(step, scalars)
 
@@ -115,10 +113,11 @@ class MetricWriters:
 
     def close(self) -> None:
         """Flush and close everything. May be called twice."""
-        for sink in (self._file, self._tensorboard, self._progress):
+        for sink in (self._file, self._progress):
             if sink is not None:
                 sink.close()
-        self._file = self._tensorboard = self._progress = None
+        close_trackers(self._trackers)
+        self._file, self._progress, self._trackers = None, None, ()
 
     def _write_error(self, error: OSError) -> OSError:
         name, file, self._file = self._file.name, self._file, None
@@ -196,14 +195,3 @@ def _common_prefix(row: Row) -> str:
     row."""
     prefixes = {name.partition("/")[0] + "/" if "/" in name else "" for name in row if name != "step"}
     return prefixes.pop() if len(prefixes) == 1 else ""
-
-
-def _open_tensorboard(directory: Path, start_step: int):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "config.log.tensorboard needs tensorboardX. Run `pip install -e '.[track]'` in the checkout, or "
-            "set config.log.tensorboard=False."
-        ) from error
-    return SummaryWriter(str(directory), purge_step=start_step + 1)  # viewers then hide the lost steps

@@ -25,7 +25,7 @@ def test_a_run_to_the_end(finished):
     summary = json.loads(path.read_text())
     assert summary["steps"] == NUM_STEPS and summary["tokens_per_second"] > 0
     assert (
-        0 < summary["heldout_unigram_entropy"] < summary["heldout_mlm_loss"] < 6
+        0 < summary["heldout_unigram_cross_entropy"] < summary["heldout_mlm_loss"] < 6
     )  # 60 steps do not teach it more
     assert 0 <= summary["heldout_mlm_accuracy"] < 1 and 0 < summary["heldout_rtd_auc"] < 1
     assert (workdir / "plots" / "curves.png").exists()

@@ -179,7 +179,7 @@ REFUSED = {
     ),
     "a score that ranks nothing": (
         ["a", "b"],
-        {"score": "heldout_unigram_entropy"},
+        {"score": "heldout_unigram_cross_entropy"},
         ValueError,
         "--score: got 'heldout_uni",
     ),
@@ -351,7 +351,7 @@ def test_the_command_makes_a_greedy_soup_that_other_commands_read(
     )
     config = load_config(f"configs/continued.py:run={made}").to_dict()
     check_initial(made, config, average.tokenizer.fingerprint)
-    monkeypatch.setattr(export_module, "verify_if_possible", lambda directory: None)  # tested elsewhere
+    monkeypatch.setattr(export_module, "verify_if_possible", lambda *_: None)  # tested elsewhere
     export_module.export_run(made, None, tmp_path / "export", PLAIN)
     card = (tmp_path / "export" / "discriminator" / "README.md").read_text()
     kept = sum(each["weight"] > 0 for each in record["ingredients"])

@@ -18,7 +18,18 @@ sys.meta_path.insert(0, Absent())
 
 @pytest.mark.parametrize(
     "module",
-    ["pretrain", "finetune", "evaluate", "compare", "soup", "convert", "doctor", "plan", "benchmark"],
+    [
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "compare",
+        "soup",
+        "predict",
+        "convert",
+        "doctor",
+        "plan",
+        "benchmark",
+    ],
 )
 def test_every_command_starts_without_the_extras(module):
     packages = {name for names in extras.MODULES.values() for name in names} | {"torch", "transformers"}

@@ -14,6 +14,7 @@ from electra_jax.configuration.migration import (
     upgrade_config,
     upgrade_datasets,
     upgrade_encoder,
+    upgrade_metrics,
     with_tuples,
 )
 from electra_jax.configuration.resolve import resolve
@@ -122,6 +123,11 @@ def test_an_old_encoder_is_read(name):
     if old["relative_bias"] is None:
         del old["relative_bias"]
         assert make_encoder_config(upgrade_encoder(old)) == encoder
+
+
+def test_the_entropy_of_an_evaluations_own_tokens_is_not_read():
+    row = {"step": 3, "eval/mlm_loss": 6.9, "eval/unigram_entropy": 4.77}
+    assert upgrade_metrics(row) == {"step": 3, "eval/mlm_loss": 6.9}
 
 
 def test_old_datasets_have_one_stage():

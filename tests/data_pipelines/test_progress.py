@@ -3,9 +3,10 @@
 import io
 import re
 
+import fsspec
 import pytest
 
-from data_pipelines import progress
+from data_pipelines import buckets, progress
 from data_pipelines.progress import make_progress, waiting
 
 
@@ -107,3 +108,17 @@ def test_work_that_cannot_count_is_live_on_a_terminal(monkeypatch):
         while terminal.getvalue().count("compiling …") < 3:
             pass
     assert re.search(r"\rcompiling: \d\.\d s\n$", terminal.getvalue())
+
+
+def test_a_download_counts_its_files_on_plain_lines(tmp_path, monkeypatch, capsys):
+    store = fsspec.filesystem("memory")
+    for name in "abc":
+        store.pipe(f"/corpus/{name}", b"rows")
+    monkeypatch.setattr(buckets, "filesystem", lambda url: store)
+    buckets.download("memory://corpus", "abc", tmp_path, label="copying the corpus")
+    assert (tmp_path / "c").read_bytes() == b"rows"
+    assert capsys.readouterr().err.splitlines() == [
+        "copying the corpus …",
+        "copying the corpus  file 0/3 (0.0%)",
+        "copying the corpus  file 3/3 (100.0%)",
+    ]

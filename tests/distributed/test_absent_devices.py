@@ -30,7 +30,22 @@ def test_an_unknown_device_is_rejected():
 
 
 @pytest.mark.parametrize(
-    "name", ["h100:0", "l4:x", "cpu:0", "cpu:-1", "v5e", "v5e:", "v5e:0x0", "v5e:4", "v5e:2*2"]
+    "name",
+    [
+        "h100:0",
+        "h100:12",
+        "h100:2x0",
+        "h100:x8",
+        "h100:2x2x2",
+        "l4:x",
+        "cpu:0",
+        "cpu:-1",
+        "v5e",
+        "v5e:",
+        "v5e:0x0",
+        "v5e:4",
+        "v5e:2*2",
+    ],
 )
 def test_a_number_or_topology_that_is_none_is_rejected(name):
     with pytest.raises(
@@ -50,6 +65,9 @@ def test_gpus_are_compiled_for_as_the_table_of_chips_describes_them():
 
 TOPOLOGIES = """
 from electra_jax.distributed.absent_devices import GPUS, absent_devices
+for name in ("h100:16", "h100:2x4"):
+    devices = absent_devices(name)
+    print("hosts", len(devices), len({device.process_index for device in devices}))
 for name in (*(f"{gpu}:2" for gpu in GPUS), "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"):
     devices = absent_devices(name)
     print(name, len(devices), devices[0].device_kind, sep="|")
@@ -62,6 +80,7 @@ def test_every_chip_has_a_compiler_that_calls_it_by_its_name():
     assert outcome.returncode == 0, outcome.stderr
     rows = [line.split("|") for line in outcome.stdout.splitlines() if line.count("|") == 2]
     assert len(rows) == len(CHIPS) - 1
+    assert "hosts 16 2" in outcome.stdout and "hosts 8 2" in outcome.stdout
     for device, number, kind in rows:
         name = device.partition(":")[0]
         assert chip_of(kind) is CHIPS[name]

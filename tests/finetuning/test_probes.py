@@ -311,7 +311,7 @@ def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path):
 
 
 def test_a_probe_is_printed_on_its_own_line(tmp_path, capsys):
-    with MetricWriters(tmp_path, tensorboard=False, progress=True, total_steps=10, start_step=0) as writers:
+    with MetricWriters(tmp_path, progress=True, total_steps=10, start_step=0) as writers:
         writers.write(5, {"frozen_accuracy": 0.5, "finetuned_accuracy": float("nan")}, prefix="probe/")
     assert (
         capsys.readouterr().err == "step 5/10 (50.0%)  probe  frozen_accuracy 0.500  finetuned_accuracy nan\n"

@@ -68,21 +68,21 @@ def decode_by_hand(contexts, windows, outputs, n_best, max_answer_length):
         found = []
         for window, output in mine:
             for start, end, score in spans_by_hand(window, output, n_best, max_answer_length):
-                text = context[
-                    window.offsets[start - window.first][0] : window.offsets[end - window.first][1]
-                ]
+                begin = int(window.offsets[start - window.first][0])
+                text = context[begin : window.offsets[end - window.first][1]]
                 if not text.isspace() and text and score > -math.inf:
-                    found.append((text, score))
-        best = []
-        for text, score in sorted(found, key=lambda pair: -pair[1]):
+                    found.append((text, score, begin))
+        best, starts = [], []
+        for text, score, begin in sorted(found, key=lambda one: -one[1]):
             if text not in [other for other, _ in best]:
                 best.append((text, score))
+                starts.append(begin)
         text, score = best[0] if best else ("", -math.inf)
         if isinstance(outputs[0], IndependentOutputs):
             null = min(float(o.start_logits[0]) + float(o.end_logits[0]) for _, o in mine) - score
         else:
             null = min(float(o.answerable_logit) for _, o in mine)
-        answers.append(Answer(text, score, null, best[:n_best]))
+        answers.append(Answer(text, score, null, best[:n_best], starts[0] if starts else -1))
     return answers
 
 
@@ -187,7 +187,7 @@ def test_independent_outputs_by_hand():
     output = independent({0: 1, 6: 3, 7: 2}, {0: 1.5, 7: 4, 8: 1})
     (answer,) = decode([CONTEXT], [part()], [output], n_best=4)
     texts = [("the Seine", 7.0), ("Seine", 6.0), ("the Seine .", 4.0), ("Seine .", 3.0)]
-    assert answer == Answer("the Seine", 7.0, -4.5, texts)
+    assert answer == Answer("the Seine", 7.0, -4.5, texts, 14)
 
 
 def test_scores_are_more_precise_than_the_logits():
@@ -206,7 +206,7 @@ def test_joint_outputs_by_hand():
         np.float32(0.75),
     )
     (answer,) = decode([CONTEXT], [part()], [output])
-    assert answer == Answer("lies on", -2.0, 0.75, [("lies on", -2.0), ("Paris", -2.5), (CONTEXT, -4.5)])
+    assert answer == Answer("lies on", -2.0, 0.75, [("lies on", -2.0), ("Paris", -2.5), (CONTEXT, -4.5)], 6)
 
 
 def test_the_best_span_and_the_lowest_null_score_of_all_windows_count():
@@ -217,8 +217,8 @@ def test_the_best_span_and_the_lowest_null_score_of_all_windows_count():
         independent({0: 4, 3: 3, 1: 0}, {0: 5, 3: 3, 1: 0}),
     ]
     first, second = decode([CONTEXT, CONTEXT], windows, outputs, n_best=1)
-    assert first == Answer("lies", 4.0, -4.0, [("lies", 4.0)])
-    assert second == Answer("Seine", 6.0, 3.0, [("Seine", 6.0)])
+    assert first == Answer("lies", 4.0, -4.0, [("lies", 4.0)], 6)
+    assert second == Answer("Seine", 6.0, 3.0, [("Seine", 6.0)], 18)
 
     beam = JointOutputs(np.zeros(1), np.array([3]), np.zeros((1, 1)), np.array([[3]]), 0.5)
     joint = [beam, beam._replace(answerable_logit=-1.5), beam._replace(answerable_logit=0.25)]

@@ -1,5 +1,7 @@
 """Unrolled and scanned layers with and without rematerialisation: the same results, less memory."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,7 +107,34 @@ def test_each_policy_recomputes_what_it_should():
     # Dense layers.
     assert counts["dense"][0] - dots == 4 * gelus
     assert counts["full"][0] - dots == (4 + 8) * gelus
+    # A loop stores no GELU; the layer before the decoder's is the last in it.
+    counts["none"] = (dots, gelus + DEPTH - 1)
     assert {remat: dots_and_gelus("decoder", LayerExecution("scanned", remat)) for remat in REMAT} == counts
+
+
+def stacked_by_loops(jaxpr):
+    """Shapes of the arrays that a loop stores for each layer; of the loop that stores the most."""
+    found = [
+        sorted(each.aval.shape[1:] for each in equation.outvars[equation.params["num_carry"] :])
+        for equation in jaxpr.eqns
+        if equation.primitive.name == "scan"
+    ]
+    inner = [stacked_by_loops(each) for equation in jaxpr.eqns for each in jaxprs_in_params(equation.params)]
+    return max(found + inner, key=lambda shapes: sum(map(math.prod, shapes)), default=[])
+
+
+def test_a_loop_stores_products_and_attention_weights_alone():
+    num_rows, heads = 64, SHAPE["num_heads"]
+    function, params = gradient_of("absolute", LayerExecution("scanned", "none"), num_rows)
+    per_head = (num_rows, LENGTH, heads, WIDTH // heads)
+    assert stacked_by_loops(jax.make_jaxpr(function)(params).jaxpr) == sorted(
+        [
+            *[per_head] * 4,  # queries, keys, values, context
+            (num_rows, heads, LENGTH, LENGTH),
+            *[(num_rows, LENGTH, WIDTH)] * 3,  # the layer's input and two products
+            (num_rows, LENGTH, SHAPE["intermediate_size"]),
+        ]
+    )
 
 
 def test_scanning_compiles_one_layer_and_policies_need_less_memory():
@@ -122,7 +151,7 @@ def test_scanning_compiles_one_layer_and_policies_need_less_memory():
         remat: lowered(LayerExecution("scanned", remat)).compile().memory_analysis().temp_size_in_bytes
         for remat in REMAT
     }
-    assert memory["full"] < 0.8 * memory["dense"] < 0.64 * memory["none"]
+    assert memory["full"] < 0.8 * memory["dense"] < 0.72 * memory["none"]
 
 
 def test_unknown_values_are_rejected():

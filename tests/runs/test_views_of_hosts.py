@@ -38,7 +38,7 @@ def test_a_run_that_is_complete_for_process_0_is_complete_for_all(
 def test_all_processes_evaluate_what_process_0_lacks(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "eval/loss": 1.0}\n')
     make = lambda: writers.MetricWriters(
-        tmp_path, tensorboard=False, progress=False, total_steps=10, start_step=5, is_writer=False
+        tmp_path, progress=False, total_steps=10, start_step=5, is_writer=False
     )
     assert make().has_row(5, "eval/") and not make().has_row(5)
     # As process 0 reads it: the row of training alone.

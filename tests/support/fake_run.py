@@ -28,7 +28,6 @@ class FakeRun:
         with (
             MetricWriters(
                 self.workdir,
-                tensorboard=False,
                 progress=self.progress,
                 total_steps=intervals.num_steps,
                 start_step=state.step,

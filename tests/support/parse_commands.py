@@ -22,6 +22,7 @@ from absl import app, flags
 from configs import debug
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from support.paths import ROOT
 
 
@@ -69,7 +70,7 @@ def make_runs(arguments: list[str]) -> None:
             run = Path(word.partition(":run=")[2])
             if not run.is_absolute():
                 run.mkdir(parents=True, exist_ok=True)
-                config = debug.get_config().to_dict()
+                config = with_assumed_sizes(debug.get_config().to_dict())
                 (run / "config.json").write_text(json.dumps({"config": config}))
 
 

@@ -13,7 +13,8 @@ from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.conversion.export_run import ExportOptions, export_run
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import find_row, make_objective
+from electra_jax.objectives.requirements import chunk_size_of
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 from support import tiny_run
@@ -45,11 +46,15 @@ def relative_model(**changes):
     return relative_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
 
 
-def make_config(model, data, objective="electra"):
+def make_config(model, data, objective="electra", generator="model"):
     """A complete configuration with this config.model."""
     config = with_assumed_sizes(debug.get_config("model=mcl" if objective == "mcl" else None).to_dict())
     config["model"] = model
-    config["objective"]["name"] = objective
+    config["objective"] |= {"name": objective, "generator": generator}
+    row = find_row(objective)
+    row.adapt(config)
+    if row.needs_chunks:
+        config["objective"]["vocab_chunk_size"] = chunk_size_of(model["vocab_size"])
     config["data"] |= {"datasets": [str(data / "corpus")], "sequence_length": LENGTH}
     return json.loads(json.dumps(config))  # as read from a file
 
@@ -64,9 +69,9 @@ def random_params(config):
     return jax.tree.unflatten(tree, noise)
 
 
-def make_run(workdir: Path, data: Path, model, objective="electra"):
+def make_run(workdir: Path, data: Path, model, objective="electra", generator="model"):
     """(run directory at step 0, its parameters)."""
-    config = make_config(model, data, objective)
+    config = make_config(model, data, objective, generator)
     params = random_params(config)
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps({"config": config, "data": []}))

@@ -180,6 +180,9 @@ def save_random(directory, tokenizer, model, kind, head, labels=None, **more):
         "train": "/some/where/train.tsv",
         "label_scale": SCALE,
         "max_length": 128,
+        "max_query_length": 16,
+        "doc_stride": 8,
+        "null_threshold": 0.0,
         "metrics": ["accuracy"],
     }
     config = {

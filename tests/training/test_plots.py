@@ -9,12 +9,12 @@ from matplotlib import image
 from electra_jax.training.plots import make_panels, plot_curves
 
 ROWS = [
-    {"step": 0, "eval/mlm_loss": 9.0, "eval/rtd_auc": 0.5, "eval/unigram_entropy": 6.0},
+    {"step": 0, "eval/mlm_loss": 9.0, "eval/rtd_auc": 0.5, "eval/unigram_cross_entropy": 6.0},
     {"step": 1, "mlm_loss": 8.0, "rtd_auc": 0.5},
     {"step": 2, "mlm_loss": None, "rtd_auc": 0.6},
     {"step": 3, "mlm_loss": 6.0, "rtd_auc": 0.7},
-    {"step": 3, "eval/mlm_loss": 7.0, "eval/rtd_auc": 0.65, "eval/unigram_entropy": 6.5},
-    {"step": 4, "eval/unigram_entropy": None},
+    {"step": 3, "eval/mlm_loss": 7.0, "eval/rtd_auc": 0.65, "eval/unigram_cross_entropy": 6.5},
+    {"step": 4, "eval/unigram_cross_entropy": None},
 ]
 
 

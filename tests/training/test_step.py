@@ -12,7 +12,7 @@ from electra_jax.distributed.sharding import axis_context, check_batch, param_sh
 from electra_jax.objectives.base import Phase
 from electra_jax.objectives.metrics import binned_auc
 from electra_jax.training.checkpointing import Checkpointer
-from electra_jax.training.metrics import summarize, unigram_entropy
+from electra_jax.training.metrics import summarize
 from electra_jax.training.optimizer import assign_groups, make_optimizers
 from electra_jax.training.program import make_program
 from electra_jax.training.schedules import SCHEDULES, warmup_times_decay
@@ -179,7 +179,3 @@ def test_auc_against_pair_counting():
     a, b = np.repeat(np.arange(20), negatives), np.repeat(np.arange(20), positives)
     pairs = (b[:, None] > a[None]).mean() + (b[:, None] == a[None]).mean() / 2
     assert binned_auc(negatives, positives) == pytest.approx(pairs)
-
-
-def test_unigram_entropy_of_two_equal_tokens():
-    assert unigram_entropy(np.array([4.0, 0.0, 4.0])) == pytest.approx(np.log(2))

@@ -15,7 +15,7 @@ from electra_jax.training.writers import MetricWriters, read_metrics
 
 
 def open_writers(run_dir, **options):
-    defaults = {"tensorboard": False, "progress": False, "total_steps": 100, "start_step": 0}
+    defaults = {"progress": False, "total_steps": 100, "start_step": 0}
     return MetricWriters(run_dir, **defaults | options)
 
 
@@ -112,7 +112,7 @@ def test_rewriting_is_all_or_nothing(tmp_path, monkeypatch):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    with open_writers(tmp_path / "run", is_writer=False, progress=True, tensorboard=True) as metrics:
+    with open_writers(tmp_path / "run", is_writer=False, progress=True) as metrics:
         metrics.write(1, {"loss": 1.0})
     assert not (tmp_path / "run").exists()
 
@@ -137,22 +137,6 @@ def test_object_stores_are_refused():
 def test_step_is_not_a_metric_name(tmp_path):
     with open_writers(tmp_path) as metrics, pytest.raises(ValueError, match='may not be named "step"'):
         metrics.write(1, {"step": 2.0})
-
-
-def test_tensorboard_holds_the_same_values(tmp_path):
-    with open_writers(tmp_path, tensorboard=True) as metrics:
-        metrics.write(3, {"loss": 0.5})
-        metrics.write(3, {"mlm_loss": 0.25}, prefix="eval/")
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content = events.read_bytes()
-    assert b"loss" in content and b"eval/mlm_loss" in content
-    assert np.float32(0.25).tobytes() in content
-
-
-def test_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ImportError, match=r"config\.log\.tensorboard needs .*pip install -e '\.\[track\]'"):
-        open_writers(tmp_path, tensorboard=True)
 
 
 class Clock:

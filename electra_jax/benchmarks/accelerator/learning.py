@@ -125,13 +125,13 @@ def last_step_of(name: str, place: str) -> int:
 
 
 def check_learning(job: Job, losses: dict[str, dict[str, float]], summary: dict[str, Any]) -> None:
-    """Whether all losses are finite, and the held-out loss is below that of counting words."""
+    """Whether all losses are finite, and the held-out loss is below that of counting tokens."""
     values = [value for by_step in losses.values() for value in by_step.values()]
     is_finite = all(value is not None and math.isfinite(value) for value in values)
     job.recorder.check("losses are finite", is_finite, got=is_finite, expected=True)
-    got, unigram = summary["heldout_mlm_loss"], summary["heldout_unigram_entropy"]
+    got, unigram = summary["heldout_mlm_loss"], summary["heldout_unigram_cross_entropy"]
     job.recorder.check(
-        "held-out loss of the generator is below the unigram entropy",
+        "held-out loss of the generator is below that of counting tokens",
         got < unigram,
         got=f"{got:.4f}",
         expected=f"below {unigram:.4f}",

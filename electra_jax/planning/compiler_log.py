@@ -1,0 +1,69 @@
+"""Keep what compilers write to the terminal in a file."""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+STDERR = 2
+
+
+@contextlib.contextmanager
+def compiler_messages_in_a_file() -> Iterator[Path]:
+    """Context in which the messages of XLA and libtpu go to a file, and those of Python stay on the terminal.
+
+    The compilers write to the process's file descriptor. The file is removed, unless the work is interrupted
+    or a compiler fails.
+
+    Yields:
+      The file.
+
+    Raises:
+      ValueError: a compiler failed; the message names the file.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="electra_jax_compiler_", suffix=".log")
+    path = Path(name)
+    with contextlib.ExitStack() as stack:
+        terminal = os.dup(STDERR)
+        stack.callback(os.close, terminal)
+        stack.enter_context(_python_writes_to(terminal))
+        os.dup2(descriptor, STDERR)
+        os.close(descriptor)
+        stack.callback(os.dup2, terminal, STDERR)
+        try:
+            yield path
+        except jax.errors.JaxRuntimeError as error:
+            raise ValueError(
+                f"the compiler failed: {str(error).splitlines()[0]} Its messages are in {path}."
+            ) from error
+        except Exception:  # the caller's own error has all that it takes
+            path.unlink()
+            raise
+    path.unlink()
+
+
+@contextlib.contextmanager
+def _python_writes_to(terminal: int) -> Iterator[None]:
+    """Context in which `sys.stderr` writes to `terminal`, if it wrote to the process's descriptor before."""
+    before = sys.stderr
+    try:
+        is_own = before.fileno() != STDERR
+    except (AttributeError, io.UnsupportedOperation):  # of notebooks and tests
+        is_own = True
+    if is_own:
+        yield
+        return
+    before.flush()
+    with open(
+        terminal, "w", buffering=1, encoding=before.encoding, errors=before.errors, closefd=False
+    ) as stream:
+        sys.stderr = stream
+        try:
+            yield
+        finally:
+            sys.stderr = before

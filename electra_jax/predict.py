@@ -1,0 +1,53 @@
+"""Predict labels, tags or answers, fill in [MASK], or judge tokens with a trained model.
+
+    python -m electra_jax.predict --model=runs/trec6 --input=questions.txt > labels.jsonl
+    python -m electra_jax.predict --model=runs/ner --input=test.conll --out=tagged.conll
+    echo "The capital of France is [MASK] ." | python -m electra_jax.predict --model=runs/small
+    echo "The old man sat by the sea ." | python -m electra_jax.predict --model=runs/small --demo
+
+--model is a fine-tuning, a pre-training run, or an export of either. A fine-tuned model predicts what it was
+trained for. A pre-training run fills in [MASK]; of a text without it, it gives for each token the probability
+that it was replaced. --demo shows both at once: it masks 15 % of the tokens, and shows what the generator
+draws for them and what the discriminator thinks of each token.
+
+There is one record for each input, in their order, as JSON lines or as a table between tabs. Standard output
+holds nothing else. electra_jax/prediction/README.md describes inputs and records.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from data_pipelines.bucket_flags import check_urls
+from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.home_directory import parse_arguments
+from electra_jax.configuration.flags import silence_libraries
+from electra_jax.distributed.stopping import leaving_at_once
+from electra_jax.prediction.command_line import add_flags, predict_options
+from electra_jax.prediction.stream import predict
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m electra_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_flags(parser)
+    return parser
+
+
+@errors_on_the_terminal()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this module."""
+    flags = parse_arguments(make_parser(), argv)
+    silence_libraries()
+    check_urls(vars(flags), ("model",))
+    with leaving_at_once(
+        "Standard output has the records of the inputs so far; a file of --out is not kept."
+    ):
+        predict(predict_options(flags))
+
+
+if __name__ == "__main__":
+    main()

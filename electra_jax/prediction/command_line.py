@@ -1,0 +1,49 @@
+"""The flags of `python -m electra_jax.predict`, and the options that they set."""
+
+import argparse
+
+from data_pipelines.tasks.unlabelled import ENDINGS, STANDARD_INPUT
+from electra_jax.prediction.stream import FORMATS, Options
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the model, of the input, and of the output."""
+    flag = parser.add_argument
+    flag(
+        "--model",
+        required=True,
+        metavar="DIR",
+        help="a run, a fine-tuning, an export, or its URL in a bucket",
+    )
+    flag("--step", type=int, help="checkpoint of a pre-training run (default: the newest)")
+    flag(
+        "--input",
+        default=STANDARD_INPUT,
+        metavar="FILE",
+        help="- (default): standard input; .gz is read, too",
+    )
+    text = "default: as --input ends; for standard input text, with an input on each line"
+    flag("--input_format", default="", choices=ENDINGS, help=text)
+    text = "column of the text (default: as in the fine-tuning, else text)"
+    flag("--text_column", default="", metavar="NAME", help=text)
+    text = "column of the second text of a pair, or of a question's context"
+    flag("--pair_column", default="", metavar="NAME", help=text)
+    text = "file to write, whole or not at all (default: standard output)"
+    flag("--out", default="", metavar="FILE", help=text)
+    flag("--format", default="", choices=FORMATS, help="of the output (default: as --out ends, else jsonl)")
+    flag("--top", type=_positive, default=5, metavar="N", help="fillings of each [MASK] (default: 5)")
+    flag("--demo", action="store_true", help="mask, fill in and judge, for people to read")
+    flag("--seed", type=int, default=0, help="of --demo: which tokens are masked and drawn (default: 0)")
+    text = "inputs computed at once; with 1, each is answered before the next is read (default: 32)"
+    flag("--batch_size", type=_positive, default=32, help=text)
+
+
+def predict_options(flags: argparse.Namespace) -> Options:
+    """The options of a prediction, from its flags."""
+    return Options(**{name: getattr(flags, name) for name in Options._fields})
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"got {number}, expected 1 or more")
+    return number

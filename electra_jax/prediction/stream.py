@@ -1,0 +1,182 @@
+"""From inputs to records, a group at a time: memory does not grow with the number of inputs."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import jax
+
+from data_pipelines.progress import make_progress
+from data_pipelines.tasks.unlabelled import (
+    STANDARD_INPUT,
+    Source,
+    Unlabelled,
+    Wanted,
+    count_lines,
+    find_format,
+    read_unlabelled,
+)
+from data_pipelines.whole_files import written_whole
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.prediction.demonstration import WIDTH, Demonstrator, shown
+from electra_jax.prediction.models import load
+from electra_jax.prediction.pretrained import Pretrained
+from electra_jax.prediction.records import Record, Table, json_line, table_lines
+from electra_jax.prediction.tasks import Columns, TaskPredictor
+from electra_jax.prediction.tokens import TokenPredictor
+
+FORMATS = ("jsonl", "tsv")
+TABLES = (".tsv", ".conll")  # endings of --out that ask for a table
+BATCHES_AT_ONCE = 8  # read before they are predicted, so that texts of similar length share batches
+CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
+
+
+class Options(NamedTuple):
+    """What to predict; the fields are the command's flags."""
+
+    model: str
+    input: str
+    out: str  # "": standard output
+    format: str  # one of FORMATS; "": as `out` ends, or JSON
+    input_format: str  # "": as `input` ends
+    text_column: str
+    pair_column: str
+    top: int
+    demo: bool
+    seed: int
+    step: int | None
+    batch_size: int
+
+
+class Predictor(Protocol):
+    """What predicts inputs."""
+
+    kind: str
+    table: Table
+    title: str
+
+    def wanted(self, file_format: str, given: Columns) -> Wanted: ...
+
+    def predict(self, inputs: Sequence[Unlabelled]) -> tuple[list[Record], list[str]]: ...
+
+
+def predict(options: Options) -> None:
+    """Write a record for each input, in the order of the inputs.
+
+    Raises:
+      ValueError, OSError: a wrong flag, model or input; see `load` and `read_unlabelled`.
+      FloatingPointError: the model's numbers are not finite.
+    """
+    find_format(options.input, options.input_format, tagging=False)  # errors of the path come first
+    _check_out(options)
+    model = load(options.model, options.step)
+    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    batch_size = -(-options.batch_size // mesh.size) * mesh.size
+    predictor = _predictor(model, options, batch_size, mesh)
+    file_format = find_format(options.input, options.input_format, tagging=predictor.kind == "tagging")
+    source = Source(options.input, file_format)
+    wanted = predictor.wanted(file_format, Columns(options.text_column, options.pair_column))
+    print(f"{options.model}: {predictor.title}; reads {source.name} as {file_format}", file=sys.stderr)
+    is_terminal = source.path == STANDARD_INPUT and sys.stdin.isatty()
+    if is_terminal:
+        print("Type a text on each line; Ctrl-D ends.", file=sys.stderr)
+    size = 1 if is_terminal or options.batch_size == 1 else batch_size * BATCHES_AT_ONCE
+    groups = _groups(read_unlabelled(source, wanted), size)
+    groups = itertools.chain([next(groups)], groups)  # errors come before a file
+    with _opened(options.out) as stream:
+        _write_all(predictor, groups, _formatter(predictor, model, options), stream, count_lines(source))
+
+
+def _check_out(options: Options) -> None:
+    if not options.out:
+        return
+    out = Path(options.out)
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a directory" if out.is_dir() else f"is in {out.parent}, which does not exist"
+        raise ValueError(f"--out: {out} {what}, expected a file to write.")
+    if options.input != STANDARD_INPUT and out.exists() and out.samefile(options.input):
+        raise ValueError(f"--out: got {out}, which is also --input, expected another file.")
+
+
+def _predictor(
+    model: Any, options: Options, batch_size: int, mesh: jax.sharding.Mesh
+) -> TaskPredictor | TokenPredictor | Demonstrator:
+    if options.demo and options.format == "tsv":
+        raise ValueError("--format: got tsv with --demo, expected jsonl, or none for people to read.")
+    if isinstance(model, Pretrained):
+        predictor = TokenPredictor(model, batch_size, options.top, mesh)
+        return Demonstrator(predictor, options.seed) if options.demo else predictor
+    if options.demo:
+        raise ValueError(
+            f"--demo: got {options.model}, a fine-tuned model, expected a pre-training run or its export."
+        )
+    return TaskPredictor(model, batch_size, mesh)
+
+
+def _formatter(predictor: Predictor, model: Any, options: Options) -> Callable[[Record | None], str]:
+    """The text of a record; of None, what stands before the first one."""
+    is_table = options.format == "tsv" or (not options.format and options.out.lower().endswith(TABLES))
+    if options.demo and not options.format:
+        width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+        return lambda record: "" if record is None else shown(record, model.speller.mask, width)
+    if not is_table:
+        return lambda record: "" if record is None else json_line(record)
+    table = predictor.table
+    header = "\t".join(table.header) + "\n" if table.header else ""
+    return lambda record: header if record is None else table_lines(table, record)
+
+
+def _groups(inputs: Iterator[Unlabelled], size: int) -> Iterator[list[Unlabelled]]:
+    while group := list(itertools.islice(inputs, size)):
+        yield group
+
+
+@contextlib.contextmanager
+def _opened(out: str) -> Iterator[BinaryIO]:
+    """Where the records go: standard output, or a file that is there when all are written.
+
+    A reader of standard output that closes it early (`| head`) ends the process without a message.
+    """
+    if out:
+        with written_whole(Path(out)) as temporary, temporary.open("wb") as file:
+            yield file
+        return
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        raise SystemExit(CLOSED_PIPE) from None
+
+
+def _write_all(
+    predictor: Predictor,
+    groups: Iterator[list[Unlabelled]],
+    text_of: Callable[[Record | None], str],
+    stream: BinaryIO,
+    total: int | None,
+) -> None:
+    """Predict and write each group; what did not fit is told once."""
+    done = num_told = 0
+    # Records on a terminal are progress enough.
+    is_shown = stream is not sys.stdout.buffer or not sys.stdout.isatty()
+    with make_progress(total, unit="input", is_shown=is_shown) as progress:
+        progress.update(0)
+        for group in groups:
+            records, phrases = predictor.predict(group)
+            header = "" if done else text_of(None)
+            stream.write((header + "".join(map(text_of, records))).encode())
+            stream.flush()
+            for phrase in phrases:
+                if not num_told:
+                    progress.note(done + len(group), phrase, {})
+                num_told += 1
+            done += len(group)
+            progress.update(done)
+    if num_told > 1:
+        print(f"The same holds for {num_told - 1} later groups of inputs.", file=sys.stderr)

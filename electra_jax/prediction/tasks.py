@@ -1,0 +1,112 @@
+"""Predictions of a fine-tuned model.
+
+Shapes: B batch, L length.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines.tasks.datasets import PUBLISHED
+from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
+from electra_jax.distributed.sharding import axis_context, replicated
+from electra_jax.finetuning.batches import evaluation_batches
+from electra_jax.finetuning.model_files import SavedModel
+from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.task_types import make_task_type
+from electra_jax.finetuning.trainer import outputs_of_rows
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.prediction.records import Record, Table
+from electra_jax.prediction.task_records import make_form
+
+
+class Columns(NamedTuple):
+    """The user's names of columns; "" for none given."""
+
+    text: str
+    pair: str
+
+
+class TaskPredictor:
+    """A fine-tuned model that predicts inputs.
+
+    Attributes:
+      kind: classification, regression, tagging or question_answering.
+    """
+
+    def __init__(self, saved: SavedModel, batch_size: int, mesh: Mesh):
+        self._task, head = saved.description["task"], saved.description["config"]["model"]
+        self._labels = tuple(saved.description["labels"])
+        self._encoder, self._tokenizer = saved.encoder, saved.tokenizer
+        self._batch_size, self._mesh = batch_size, mesh
+        self._type = make_task_type(self._task | {"metrics": ()}, self._labels)  # nothing is scored
+        self.kind = self._type.name
+        model = TaskModel(
+            saved.encoder,
+            SpecialTokens.from_ids(saved.tokenizer.special),
+            self.kind,
+            self._type.num_outputs,
+            head["head"],
+            head["head_dropout"],
+        )
+        self._apply = jax.jit(lambda params, ids_BL: model.apply({"params": params}, ids_BL, False))
+        self._params = jax.device_put(saved.params, replicated(mesh))
+        # Its evaluation had questions without an answer, so its scores are those of a model that abstains.
+        names = (name.rpartition("/")[2] for name in saved.description["metrics"])
+        self._form = make_form(
+            self._type, self._task, self._labels, may_abstain="no_answer_accuracy" in names
+        )
+
+    @property
+    def table(self) -> Table:
+        """How its records are written between tabs."""
+        return self._form.table
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        labels = f" with the labels {', '.join(self._labels[:8])}" if self._labels else ""
+        return f"{self.kind.replace('_', ' ')}{labels}{', …' if len(self._labels) > 8 else ''}"
+
+    def wanted(self, file_format: str, given: Columns) -> Wanted:
+        """The columns to read: those given, else those of the fine-tuning."""
+        published = PUBLISHED.get(self._task["source"])
+        text, pair, tags = (
+            self._task.get(key) or (getattr(published, key) if published else "")
+            for key in ("text", "pair", "label")
+        )
+        if self.kind == "question_answering":
+            return Wanted(given.text or "question", given.pair or "context", "id")
+        if self.kind == "tagging":
+            if file_format == "conll" and not (text.isdecimal() and tags.isdecimal()):
+                text, tags = "0", "1"
+            elif file_format == "conllu":
+                text, tags = "", ""  # which have defaults
+            return Wanted(given.text or text or "text", "", tags=tags, has_words=True)
+        return Wanted(given.text or text or "text", given.pair or pair)
+
+    def predict(self, inputs: Sequence[Unlabelled]) -> tuple[list[Record], list[str]]:
+        """One record for each input, and what did not fit, in phrases.
+
+        Raises:
+          FloatingPointError: the model computes something that is not a number.
+        """
+        examples = self._form.examples(inputs)
+        max_length = min(self._task["max_length"], self._encoder.max_position_embeddings)
+        rows, phrases = self._type.encode(self._tokenizer, examples, max_length)
+        batches = evaluation_batches(self._type, rows, self._batch_size, self._tokenizer.special.pad)
+        with axis_context(self._mesh):
+            outputs = outputs_of_rows(self._apply, self._params, batches, len(rows), self._mesh)
+        _check_finite(outputs)
+        return self._form.records(inputs, examples, rows, outputs), phrases
+
+
+def _check_finite(outputs: Sequence[Any]) -> None:
+    if not all(np.isfinite(part).all() for output in outputs for part in jax.tree.leaves(output)):
+        raise FloatingPointError(
+            "the model computes numbers that are not finite: its training has diverged. Train it again "
+            "with a lower learning rate."
+        )

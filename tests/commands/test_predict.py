@@ -1,0 +1,184 @@
+"""`python -m electra_jax.predict` as a process: pipes, files, and the scores that fine-tuning reported."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from electra_jax.configuration.flags import load_config
+from electra_jax.finetuning.experiment import MODELS, Plan, finetune
+from electra_jax.predict import main
+from electra_jax.prediction.models import best_model
+from support.commands import run_module
+from support.paths import ROOT
+from support.tiny_task import make_encoder
+
+PREDICT = "electra_jax.predict"
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A pre-training run."""
+    return make_encoder(data, tmp_path_factory)[1]
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(data, run, tmp_path_factory):
+    """(fine-tuning of one encoder on a small task in files, its validation file, the reported accuracy)."""
+    root = tmp_path_factory.mktemp("fine_tuned")
+    words = sorted(set((data / "train.txt").read_text(encoding="utf-8").split()))
+    source = np.random.default_rng(0)
+    for split, count in (("train", 64), ("validation", 40)):
+        rows = [
+            f"{' '.join(chosen)}\t{'low' if words.index(chosen[0]) < len(words) / 2 else 'high'}\n"
+            for chosen in (source.choice(words, size=source.integers(1, 12)) for _ in range(count))
+        ]
+        (root / f"{split}.tsv").write_text("sentence\tclass\n" + "".join(rows))
+    config = load_config("configs/finetune.py:task=local,model=electra,size=small").to_dict()
+    config["task"] |= {
+        "train": str(root / "train.tsv"),
+        "validation": str(root / "validation.tsv"),
+        "text": "sentence",
+        "label": "class",
+    }
+    config["train"] |= {"batch_size": 16, "num_epochs": 2}
+    config["optimizer"]["learning_rate"] = 3e-3
+    config["log"]["progress"] = False
+    [result] = finetune(config, root / "run", Plan([str(run)], [0]))
+    return root / "run", root / "validation.tsv", result.metrics["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_records_have_the_accuracy_that_fine_tuning_reported(fine_tuned, tmp_path, capsys):
+    directory, validation, accuracy = fine_tuned
+    rows = [line.split("\t") for line in validation.read_text().splitlines()[1:]]
+    main([f"--model={directory}", f"--input={validation}", f"--out={tmp_path / 'a.jsonl'}"])
+    records = list(map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines()))
+    assert [record["text"] for record in records] == [text for text, _ in rows]
+    right = [record["label"] == label for record, (_, label) in zip(records, rows, strict=True)]
+    assert np.mean(right) == accuracy
+    assert capsys.readouterr().out == ""
+
+    [model] = (directory / MODELS).iterdir()
+    main([f"--model={model}", f"--input={validation}", "--format=tsv", "--batch_size=1"])
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header == "text\tpair\tlabel\tprobability"
+    assert [line.split("\t")[2] for line in lines] == [record["label"] for record in records]
+
+
+@pytest.mark.slow
+def test_standard_output_holds_the_records_alone_in_any_locale(fine_tuned, environment):
+    ascii_only = environment | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    text = "é 日本 \U0001f600\nabc\n"
+    process = run_module(
+        PREDICT, f"--model={fine_tuned[0]}", environment=ascii_only, input=text, encoding="utf-8"
+    )
+    assert process.returncode == 0, process.stderr
+    assert [json.loads(line)["text"] for line in process.stdout.splitlines()] == text.splitlines()
+    assert "classification with the labels high, low; reads standard input as text" in process.stderr
+    assert "input 2" in process.stderr
+
+
+@pytest.mark.slow
+def test_each_text_is_answered_at_once_and_ctrl_c_loses_none(fine_tuned, environment):
+    with subprocess.Popen(
+        [sys.executable, "-m", PREDICT, f"--model={fine_tuned[0]}", "--batch_size=1"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        for text in ("abc", "dei hgf"):
+            process.stdin.write(f"{text}\n".encode())
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert b"Standard output has the records of the inputs so far" in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_is_no_error(fine_tuned, environment):
+    predict = f"{sys.executable} -m {PREDICT} --model={fine_tuned[0]} --batch_size=1"
+    command = f"{predict} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    process = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env=environment,
+        input="".join(f"text {number}\n" for number in range(500)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 141 and len(process.stdout.splitlines()) == 1
+    assert "rror" not in process.stderr and "Traceback" not in process.stderr
+
+
+@pytest.mark.slow
+def test_a_run_is_asked_through_a_pipe(run, environment):
+    process = run_module(
+        PREDICT, f"--model={run}", "--top=2", environment=environment, input="abc [MASK] dei\nabc dei\n"
+    )
+    assert process.returncode == 0, process.stderr
+    masked, judged = map(json.loads, process.stdout.splitlines())
+    assert [len(choices) for choices in masked["masks"]] == [2]
+    assert {"token", "start", "end", "replaced", "is_suspicious"} == set(judged["tokens"][0])
+    shown = run_module(PREDICT, f"--model={run}", "--demo", environment=environment, input="abc dei hgf\n")
+    assert shown.returncode == 0 and "replaced?" in shown.stdout and "tokens masked" in shown.stdout
+
+
+@pytest.mark.slow
+def test_mistakes_are_told_before_anything_is_written(fine_tuned, run, tmp_path):
+    directory, validation, _ = fine_tuned
+    out = tmp_path / "out.jsonl"
+    bad, empty = tmp_path / "bad.txt", tmp_path / "empty.txt"
+    bad.write_bytes(b"b\xe4d\n")
+    empty.write_text("")
+    model, given = f"--model={directory}", f"--input={validation}"
+    for flags, message in (
+        ([model, f"--input={bad}"], "bad.txt:1: not valid UTF-8"),
+        ([model, f"--input={empty}"], "empty.txt: got no input in it"),
+        ([model, given, "--text_column=title"], "no column 'title', found 'sentence', 'class'"),
+        ([model, f"--input={tmp_path / 'none.txt'}"], "none.txt does not exist"),
+        ([model, given, "--demo"], "--demo: got"),
+        ([model, given, "--step=3"], "--step: got 3"),
+        ([f"--model={tmp_path}", given], "holds no model, expected the directory of"),
+        ([f"--model={tmp_path / 'none'}", given], "is not a directory"),
+        ([f"--model={run}", given, "--pair_column=class"], "--pair_column: got 'class'"),
+        ([f"--model={run}", given, "--step=77"], "expected a checkpoint of step 77"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([*flags, f"--out={out}"])
+        assert message in str(stopped.value), (flags, stopped.value)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "empty.txt"]
+    for where, message in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "a" / "b.jsonl", "which does not exist"),
+        (validation, "which is also --input"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([model, given, f"--out={where}"])
+        assert message in str(stopped.value)
+
+
+def test_of_several_fine_tuned_models_the_best_is_taken(tmp_path, capsys):
+    models = [tmp_path / "run" / MODELS / name for name in ("one", "two", "three")]
+    for model, value in zip(models, (0.5, 0.75, 0.25), strict=True):
+        model.mkdir(parents=True)
+        metrics = {"span_f1": value, "tagging_accuracy": 1 - value}
+        (model / "model.json").write_text(json.dumps({"metrics": metrics}))
+    assert best_model(models) == models[1]
+    assert f"{models[1]}: of 3 models the best span_f1, 0.750" in capsys.readouterr().err
+    assert best_model(models[:1]) == models[0] and capsys.readouterr().err == ""
+
+
+def test_a_fine_tuning_without_a_finished_model_is_told_so(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"task": {}}}))
+    (tmp_path / "a.txt").write_text("x\n")
+    with pytest.raises(SystemExit, match="has no finished model yet"):
+        main([f"--model={tmp_path}", f"--input={tmp_path / 'a.txt'}"])

@@ -1,0 +1,134 @@
+"""No file of an export tells where a run and its data lay, who made it, or on which machine."""
+
+import json
+import socket
+
+import pytest
+
+from data_pipelines.json_files import write_json
+from electra_jax.conversion import export_run as export_module
+from electra_jax.conversion.export import export
+from electra_jax.huggingface.export import FINETUNING_FILE, TRAINING_FILE
+from electra_jax.huggingface.public_names import name_of, public_command, public_description
+from support.edits import edit_json
+from support.tiny_export import PLAIN, electra_model, make_run
+from support.tiny_task_exports import ELECTRA, make_model
+
+SECRETS = ("zqx_user", "zqx_machine", "acme_customer", "secret_bucket")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A directory of a user, who is logged in, and exports without verification."""
+    monkeypatch.setattr(export_module, "verify_if_possible", lambda *_: None)  # tested elsewhere
+    monkeypatch.setenv("HOME", str(tmp_path / "zqx_user"))
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.setenv(name, "zqx_user")
+    monkeypatch.setattr(socket, "gethostname", lambda: "zqx_machine")
+    (tmp_path / "zqx_user").mkdir()
+    return tmp_path / "zqx_user"
+
+
+def found_in(directory, *words):
+    """(file, word) of every word that a file of an export contains."""
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert len(files) > 6
+    return [(path.name, word) for path in files for word in words if word.encode() in path.read_bytes()]
+
+
+def test_a_run(data, home):
+    workdir, _ = make_run(home / "acme_customer" / "run", data, electra_model())
+    config = json.loads((workdir / "config.json").read_text())["config"]
+    other = f"{home}/acme_customer/other corpus"
+    config["data"]["datasets"] = [
+        f"{home}/acme_customer/corpus",
+        "../acme_customer/more",
+        "gs://secret_bucket/c",
+    ]
+    config["data"]["weights"] = [1.0, 1.0, 1.0]
+    config["checkpoint"]["init_from"] = f"{home}/runs/first/"
+    config["probe"] |= {"config": f"{home}/own/finetune.py:task=x", "train": f"{home}/a.tsv,{home}/b.tsv"}
+    config["stages"] = [[5, {"data.datasets": [other], "data.weights": [1.0]}]]
+    write_json(workdir / "config.json", {"config": config, "data": [], "imported_from": f"{home}/MiniLM"})
+    session = {
+        "started": "2026-01-01T00:00:00Z",
+        "start_step": 0,
+        "command": [
+            *("python", "-m", "electra_jax.pretrain", f"--config={home}/x/configs/electra.py:size=small"),
+            f"--config.data.datasets={home}/acme_customer/corpus,gs://secret_bucket/c",
+            f"--config.stages=[(5, {{'data.datasets': ('{other}',)}})]",
+            f"--workdir={workdir}",
+        ],
+        "devices": "1 × cpu",
+        "versions": {"jax": "1"},
+        "commit": None,
+    }
+    (workdir / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    export(workdir, None, home / "out", PLAIN)
+    assert found_in(home / "out", *SECRETS, str(home.parent)) == []
+    card = (home / "out" / "discriminator" / "README.md").read_text()
+    assert (
+        "python -m electra_jax.pretrain --config=configs/electra.py:size=small "
+        "--config.data.datasets=corpus,c "
+        "'--config.stages=[(5, {'\"'\"'data.datasets'\"'\"': ('\"'\"'other corpus'\"'\"',)})]' --workdir=run"
+    ) in card
+    assert "Imported from MiniLM." in card and "continued from first, with" in card
+    published = json.loads((home / "out" / "generator" / TRAINING_FILE).read_text())["config"]
+    assert published["data"]["datasets"] == ["corpus", "more", "c"]
+    assert published["checkpoint"]["init_from"] == "first" and published["probe"]["train"] == "a.tsv,b.tsv"
+    assert published["stages"] == [[5, {"data.datasets": ["other corpus"], "data.weights": [1.0]}]]
+    assert published["model"] == config["model"] and published["optimizer"] == config["optimizer"]
+
+
+@pytest.mark.parametrize(
+    "place", ["{home}/acme_customer/{name}", "~/acme_customer/{name}", "../acme_customer/{name}"]
+)
+def test_a_fine_tuned_model(data, home, place):
+    source = make_model(home / "model", data, ELECTRA(), "classification", "published", ["/m/01", "b/c", "~"])
+    where = lambda name: place.format(home=home, name=name)
+    task = json.loads((source / "model.json").read_text())["task"]
+    task |= {
+        "train": f"{where('a.tsv')},{where('b.tsv')}",
+        "validation": where("v.tsv"),
+        "test": where("t.tsv"),
+    }
+    edit_json(source / "model.json", task=task, start=where("base"))
+    edit_json(
+        source / "model.json",
+        config=json.loads((source / "model.json").read_text())["config"] | {"task": task},
+    )
+    export(source, None, home / "out", PLAIN)
+    assert found_in(home / "out", *SECRETS, str(home.parent)) == []
+    described = json.loads((home / "out" / FINETUNING_FILE).read_text())
+    assert described["labels"] == ["/m/01", "b/c", "~"] and described["start"] == "base"
+    assert described["task"]["train"] == "a.tsv,b.tsv" == described["config"]["task"]["train"]
+    card = (home / "out" / "README.md").read_text()
+    assert "the encoder of `base` on `a.tsv`, `b.tsv` with seed 7" in card and "`/m/01`" in card
+
+
+def test_names_of_places():
+    for place, name in {
+        "": "",
+        "corpus": "corpus",
+        "data/corpus/": "corpus",
+        "/a b/c d": "c d",
+        "s3://bucket/data/corpus": "corpus",
+        "random:/a/run": "random:run",
+        "tfds:glue/sst2": "tfds:glue/sst2",
+        "sample:wikitext2": "sample:wikitext2",
+        "/home/me/x/configs/finetune.py:task=trec6": "configs/finetune.py:task=trec6",
+        "configs/finetune.py:task=trec6": "configs/finetune.py:task=trec6",
+        "a/b, /c/d": "b,d",
+    }.items():
+        assert name_of(place) == name
+
+
+def test_what_is_no_place_stays():
+    groups = [["encoder/layer_0/.*", 1.0, 0.0], ["/bias$", 1.0, 0.0]]
+    description = {"config": {"optimizer": {"groups": groups}, "train": {"seed": 1}}, "labels": ["/a"]}
+    assert public_description(description) == description
+    command = ["python", '--config.optimizer.groups=(("a/b",1,1),)', "--config.train.num_steps=10"]
+    assert (
+        public_command(command)
+        == "python '--config.optimizer.groups=((\"a/b\",1,1),)' --config.train.num_steps=10"
+    )
