@@ -41,6 +41,7 @@ def test_training_continues_from_an_import(data, environment, tmp_path):
         "electra_jax.pretrain",
         f"--config=configs/continued.py:run={tmp_path / 'imported'}",
         f"--workdir={tmp_path / 'continued'}",
+        f"--config.data.datasets={data / 'corpus'}",  # of which an export has the name alone
         "--config.train.num_steps=4",
         "--config.log.every=1",
         "--config.optimizer.warmup_steps=2",
