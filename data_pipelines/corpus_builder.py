@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.chunks import SPLITS, Group, make_groups, read_jobs
 from data_pipelines.corpus_settings import NEW_SETTINGS, CorpusSettings
 from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
@@ -23,7 +24,7 @@ from data_pipelines.duplicates import SeenTexts
 from data_pipelines.installation import install_command
 from data_pipelines.json_files import write_json
 from data_pipelines.progress import make_progress, waiting
-from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
+from data_pipelines.shards import COUNTS_SUFFIX, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
 

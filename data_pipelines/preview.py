@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.chunks import SPLITS, Job, make_groups, num_characters, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, source_bytes
 from data_pipelines.duplicates import SeenTexts
 from data_pipelines.packing import pack
 from data_pipelines.progress import waiting
-from data_pipelines.shards import SPLITS, Job, encode_document, make_groups, num_characters, read_jobs
+from data_pipelines.shards import encode_document
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.report import unknown_warning
 

@@ -13,26 +13,26 @@ from pathlib import Path
 from electra_jax.configuration.recipes import PACKAGE, RECIPES
 
 
-def comment_of(key: str, recipe: str) -> str:
+def comment_of(key: str, recipe: str, *, is_pretraining: bool) -> str:
     """The comment on a key such as "train.num_steps": that of the recipe's file, or else of the files that
     hold defaults. "" if there is none.
 
     Args:
       recipe: path of the recipe's file.
+      is_pretraining: whether the configuration is one of pre-training, whose defaults are in common.py and in
+        the rows of the objectives.
     """
-    leaf = key.rpartition(".")[2]
-    own, shared = read_comments(recipe), read_comments(str(RECIPES / "common.py"))
+    section, _, rest = key.partition(".")
+    if section == "pretraining":  # of an evaluation
+        return comment_of(rest, recipe, is_pretraining=True)
+    if section == "tasks":
+        return comment_of(rest.partition(".")[2], str(RECIPES / "finetune.py"), is_pretraining=False)
+    leaf, own = key.rpartition(".")[2], read_comments(recipe)
     candidates = [own.get(key), own.get(f"*.{leaf}")]
-    if is_of_pretraining(recipe):
+    if is_pretraining:
+        shared = read_comments(str(RECIPES / "common.py"))
         candidates += [shared.get(key), _objectives().get(f"settings.{leaf}")]
     return next(filter(None, candidates), "")
-
-
-@functools.cache
-def is_of_pretraining(recipe: str) -> bool:
-    """Whether a recipe's file inherits from configs/common.py, or from a run."""
-    text = Path(recipe).read_text(encoding="utf-8")
-    return "make_recipe" in text or "last_stage" in text
 
 
 @functools.cache

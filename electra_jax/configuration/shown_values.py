@@ -1,6 +1,7 @@
 """What `--print_config` and `--help` show of a configuration: every value, where it comes from, and its
 comment."""
 
+import functools
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,18 +29,19 @@ def value_lines(config: config_dict.ConfigDict, recipe: str, argv: Sequence[str]
     path = recipe.partition(":")[0]
     before = _flat(load_config(recipe))
     defaults = _without_argument(path)
+    comment = functools.partial(comment_of, recipe=path, is_pretraining="objective" in config)
     section = ""
     for key, value in _flat(config).items():
         if key.rpartition(".")[0] != section:
             section = key.rpartition(".")[0]
             yield ""
-            yield from _wrap(comment_of(section, path), "")
+            yield from _wrap(comment(section), "")
         is_flag = any(re.match(rf"--?config\.{re.escape(key)}(\[|=|$)", word) for word in argv) or (
             value != before.get(key)
         )
         source = FLAG if is_flag else RECIPE if key in defaults and defaults[key] == value else ARGUMENT
         yield f"{f'--config.{key}={_as_flag(value)}':{WIDTH - 12}s}  {source}"
-        yield from _wrap(comment_of(key, path), "    ")
+        yield from _wrap(comment(key), "    ")
 
 
 def _wrap(comment: str, indent: str) -> list[str]:

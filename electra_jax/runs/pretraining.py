@@ -272,7 +272,7 @@ def _compile(
         program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
     with waiting("compiling the training step", is_shown=is_shown):
         train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
-    if is_shown:
+    if is_shown and train_step.memory_analysis() is not None:  # some back ends do not tell
         memory = memory_of(train_step, program.abstract_state)
         print(memory_line(memory, jax.devices()[0].device_kind), file=sys.stderr)
     return train_step

@@ -14,6 +14,7 @@ from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
 from electra_jax.comparison.suites import ABLATIONS, COURSES, SUITES, average_cosine, measure_soup
 from electra_jax.comparison.tables import write_comparison
 from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
@@ -85,7 +86,7 @@ def test_ablations_are_objectives_that_can_be_made_and_differ(tmp_path):
     assert len(
         {json.dumps([run["objective"], run["model"]], sort_keys=True) for run in runs.values()}
     ) == len(runs)
-    for run in runs.values():
+    for run in (resolve(one).values for one in runs.values()):
         make_objective(
             run, make_pretraining_config(run["model"]), SpecialTokens(pad=0, cls=1, sep=2, unk=3, mask=4)
         )

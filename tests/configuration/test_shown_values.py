@@ -1,5 +1,6 @@
 """`--print_config` and `--help` show every value, where it comes from, and its comment."""
 
+import functools
 import re
 
 import pytest
@@ -110,5 +111,12 @@ def test_comments_are_read_from_behind_and_above(tmp_path):
 
 def test_comments_of_courses_are_found():
     mcl = str(RECIPES / "mcl.py")
-    assert comment_of("objective.swap_permutation", mcl).startswith("[E]; or")
-    assert comment_of("objective.disc_weight", mcl) == "replaced tokens [E]"
+    assert comment_of("objective.swap_permutation", mcl, is_pretraining=True).startswith("[E]; or")
+    assert comment_of("objective.disc_weight", mcl, is_pretraining=True) == "replaced tokens [E]"
+
+
+def test_an_evaluation_has_the_comments_of_its_parts():
+    comment = functools.partial(comment_of, recipe=str(RECIPES / "evaluate.py"), is_pretraining=False)
+    assert comment("pretraining.train.batch_size") == "rows of all devices together"
+    assert comment("tasks.sst2.task.doc_stride") == "tokens from one window of the context to the next"
+    assert comment("tasks.sst2.train.batch_size") == ""

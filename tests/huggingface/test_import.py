@@ -11,8 +11,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.train import train_tokenizer
-from electra_jax.conversion.export_run import export_run, held_out_rows
+from electra_jax.conversion.export_run import export_run
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.huggingface.published_models import from_published, to_published
 from electra_jax.models.config import make_pretraining_config
@@ -63,7 +64,8 @@ def evaluate(config, *trees):
     """Metrics on the held-out rows for each of several parameters, as training reports them."""
     objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
-    rows = held_out_rows(config["data"]["datasets"])
+    text = make_sequential([DatasetSource(path, split="validation") for path in config["data"]["datasets"]])
+    rows = text.read(*text.rows_at(0, 8)).astype(np.int32)
     return [
         summarize(jax.device_get(step(jax.tree.map(np.asarray, params), jnp.asarray(rows), 0)))
         for params in trees
