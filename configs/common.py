@@ -81,7 +81,11 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # devices along each axis; -1: all that remain
     "train": {
+        # The length of the run. In its place, num_epochs (passes over all datasets; may be a fraction) or
+        # num_tokens (ids of rows, padding included): whichever is not 0 decides. config.json has the steps.
         "num_steps": REQUIRED,
+        "num_epochs": 0.0,
+        "num_tokens": 0.0,
         "batch_size": REQUIRED,  # rows of all devices together
         "num_microbatches": 1,  # parts of the batch, whose gradients are added up
         # On accelerators: "scanned" layers compile as one loop. remat="dense" (all but products with

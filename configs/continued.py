@@ -3,14 +3,18 @@
 It has the settings of the run in DIR (of its last stage, if it has stages) and starts from its newest
 checkpoint. The vocabulary is that of the run; the row length is that of the datasets. Data, optimizer state
 and step count are fresh: it is a new run, whose learning rate warms up again. Pass what differs, at least the
-data:
+data. The learning rate, warm-up and number of steps of the run's first training are too much for most
+purposes. Microsoft's script trains DeBERTaV3 xsmall from scratch with a rate of 3e-4 in 1,000,000 steps, and
+continues it with a rate of 5e-5 in 100,000 steps, 10,000 of them warm-up: a sixth of the rate, a tenth of the
+steps, and a tenth of these for the warm-up.
 
     python -m electra_jax.pretrain --config=configs/continued.py:run=runs/imported --workdir=runs/continued \\
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 \\
         --config.train.num_steps=100000
 
-Source of these values: Microsoft's script continues with a learning rate of 5e-5 for 100,000 steps of 256
-rows (rtd.sh, deberta-v3-*-continue). No result was published with it, and it was not run at that scale here.
+`pretrain` proposes these values if none is changed; `convert import` writes them for foreign checkpoints.
+Source: microsoft/DeBERTa, rtd.sh, deberta-v3-xsmall and deberta-v3-*-continue, batches of 256 rows to
+continue. No result was published with it, and it was not run at that scale here.
 """
 
 from ml_collections import config_dict

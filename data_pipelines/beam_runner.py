@@ -22,10 +22,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from data_pipelines.chunks import Group, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport
 from data_pipelines.json_files import write_json
-from data_pipelines.shards import Group, finish_job, read_jobs
+from data_pipelines.shards import finish_job
 
 REPORT = "report"
 

@@ -107,6 +107,11 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         help=f"what ends a document of a .txt file {DEFAULT}",
     )
     add(
+        "--deduplicate",
+        action="store_true",
+        help="leave out documents whose whole text occurred before, in train or validation; on one machine",
+    )
+    add(
         "--on_invalid_utf8",
         choices=ON_INVALID_UTF8,
         default=CorpusSettings.on_invalid_utf8,

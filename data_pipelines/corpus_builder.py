@@ -7,7 +7,6 @@ changed in the meantime are made again.
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -16,14 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.chunks import SPLITS, Group, make_groups, read_jobs
+from data_pipelines.corpus_settings import NEW_SETTINGS, CorpusSettings
 from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
-from data_pipelines.documents import DOCUMENT_SEPARATORS, ReadReport, read_documents, source_bytes
+from data_pipelines.documents import ReadReport, read_documents, source_bytes
+from data_pipelines.duplicates import SeenTexts
 from data_pipelines.installation import install_command
 from data_pipelines.json_files import write_json
-from data_pipelines.progress import make_progress
-from data_pipelines.shards import COUNTS_SUFFIX, SPLITS, Group, make_groups, read_jobs, run_jobs
+from data_pipelines.progress import make_progress, waiting
+from data_pipelines.shards import COUNTS_SUFFIX, run_jobs
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
 
@@ -101,6 +102,11 @@ def check_build(
       The info of the dataset if it was already built, else None.
     """
     _check_workers(num_processes, runner, beam_options)
+    if runner and settings.deduplicate:
+        raise ValueError(
+            f"--deduplicate: got it with --runner {runner}, whose workers do not know each other's documents;"
+            " leave it out, and remove duplicates before"
+        )
     check_utf8(directory, "--out")
     directory = os.path.abspath(directory)
     recorded = settings.recorded(load_tokenizer(settings.tokenizer).fingerprint)
@@ -126,8 +132,9 @@ def _local_workers(num_processes: int) -> PackGroups:
     def pack_groups(
         groups: Sequence[Group], settings: CorpusSettings, directory: Path, report: ReadReport
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        seen = SeenTexts() if settings.deduplicate else None
         jobs = itertools.chain.from_iterable(
-            read_jobs(group, settings, directory, report) for group in groups
+            read_jobs(group, settings, directory, report, seen) for group in groups
         )
         with _packing(settings, report) as on_progress:
             yield from run_jobs(jobs, num_processes, on_progress)
@@ -150,6 +157,8 @@ def _packing(settings: CorpusSettings, report: ReadReport) -> Iterator[Callable[
             shown.update(min(done, total - 1) if total else done, {"documents read": f"{report.documents:,}"})
 
         yield on_progress
+        if total:
+            shown.update(total)
 
 
 def _beam_workers(runner: str, options: Sequence[str]) -> PackGroups:
@@ -161,7 +170,15 @@ def _beam_workers(runner: str, options: Sequence[str]) -> PackGroups:
             f"--runner {runner}: needs Apache Beam, which is not installed ({error}); run "
             f"{install_command('beam')}, in a separate environment"
         ) from error
-    return functools.partial(run_pipeline, make_pipeline(runner, options))
+    pipeline = make_pipeline(runner, options)
+
+    def pack_groups(
+        groups: Sequence[Group], settings: CorpusSettings, directory: Path, report: ReadReport
+    ) -> list[tuple[str, dict[str, Any]]]:
+        with waiting(f"packing with {runner}"):
+            return run_pipeline(pipeline, groups, settings, directory, report)
+
+    return pack_groups
 
 
 def _existing(directory: str, recorded: dict) -> DatasetInfo:
@@ -258,9 +275,6 @@ def _settings_of(partial: Path, keys: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with those of "sources" among the others, also one that is left out as the default."""
-    return (
-        {"document_separator": DOCUMENT_SEPARATORS[0]}
-        | {key: value for key, value in settings.items() if key != "sources"}
-        | settings["sources"]
-    )
+    """The settings with those of "sources" among the others, also those that are left out there."""
+    others = {key: value for key, value in settings.items() if key != "sources"}
+    return NEW_SETTINGS | others | settings["sources"]

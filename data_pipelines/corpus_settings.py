@@ -10,6 +10,10 @@ from data_pipelines.documents import (
 )
 from data_pipelines.packing import check_packing
 
+# Settings that datasets of earlier versions do not record, and their values there. They are left out if they
+# have these, so that the entry `sources` stays the same.
+NEW_SETTINGS = {"document_separator": DOCUMENT_SEPARATORS[0], "deduplicate": False}
+
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSettings:
@@ -33,6 +37,7 @@ class CorpusSettings:
     text_field: str = "text"
     on_invalid_utf8: str = "error"
     document_separator: str = DOCUMENT_SEPARATORS[0]  # of .txt files
+    deduplicate: bool = False  # leave out documents whose whole text occurred before
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
@@ -63,8 +68,6 @@ class CorpusSettings:
     @property
     def sources(self) -> dict[str, Any]:
         """The entry `sources` of corpus.json: sources, and how they are read and divided."""
-        # Left out if it is the default: datasets that earlier versions built have the same entry.
-        separator = {"document_separator": self.document_separator}
         return {
             "train": list(self.train),
             "validation": list(self.validation),
@@ -73,7 +76,11 @@ class CorpusSettings:
             "text_field": self.text_field,
             "on_invalid_utf8": self.on_invalid_utf8,
             "chunk_chars": self.chunk_chars,
-            **(separator if self.document_separator != DOCUMENT_SEPARATORS[0] else {}),
+            **{
+                key: getattr(self, key)
+                for key, default in NEW_SETTINGS.items()
+                if getattr(self, key) != default
+            },
         }
 
     def recorded(self, tokenizer_fingerprint: str) -> dict[str, Any]:

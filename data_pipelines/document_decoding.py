@@ -17,6 +17,7 @@ class ReadReport:
     first_without_field: str = ""  # where the first of them is
     invalid_utf8: int = 0  # lines (of a Parquet or tfds source: values) that were not UTF-8
     first_invalid: str = ""  # where the first of them is
+    duplicates: int = 0  # documents left out since their text occurred before; not among `documents`
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
 
     def note_bytes(self, number: int) -> None:
@@ -46,6 +47,10 @@ class ReadReport:
             lines.append(
                 f"{self.without_field:,} records without the text field skipped; the first: "
                 f"{self.first_without_field}"
+            )
+        if self.duplicates:
+            lines.append(
+                f"{self.duplicates:,} documents left out (--deduplicate), whose text occurred before"
             )
         if self.skipped_empty or self.cut:
             lines.append(

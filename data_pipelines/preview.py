@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.chunks import SPLITS, Job, make_groups, num_characters, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, source_bytes
+from data_pipelines.duplicates import SeenTexts
 from data_pipelines.packing import pack
 from data_pipelines.progress import waiting
-from data_pipelines.shards import SPLITS, Job, encode_document, make_groups, num_characters, read_jobs
+from data_pipelines.shards import encode_document
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.report import unknown_warning
 
@@ -89,7 +91,8 @@ def _read_sample(settings: CorpusSettings) -> _Sample:
     settings = dataclasses.replace(settings, chunk_chars=SAMPLE_CHARS)
     report, characters, first = ReadReport(), dict.fromkeys(SPLITS, 0), None
     groups = make_groups("train", settings.train, settings.chunk_chars)
-    jobs = itertools.chain.from_iterable(read_jobs(group, settings, Path(), report) for group in groups)
+    seen = SeenTexts() if settings.deduplicate else None
+    jobs = itertools.chain.from_iterable(read_jobs(group, settings, Path(), report, seen) for group in groups)
     for job in jobs:
         split = Path(job.path).name.partition("-")[0]
         characters[split] += num_characters(job)

@@ -1,8 +1,7 @@
-"""Groups of sources → chunks of documents → one ArrayRecord file of packed rows per chunk.
+"""Chunks of documents → one ArrayRecord file of packed rows each.
 
-One process reads a group from its first document to its last. Its chunks may be packed anywhere, by worker
-processes of this machine (`run_jobs`) or of others (data_pipelines/beam_runner.py): the contents of a chunk
-depend only on its group. Finished files are not made again.
+The chunks (data_pipelines/chunks.py) may be packed anywhere, by worker processes of this machine (`run_jobs`)
+or of others (data_pipelines/beam_runner.py). Finished files are not made again.
 """
 
 import collections
@@ -10,130 +9,32 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
-from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.documents import Piece, ReadReport, read_pieces
+from data_pipelines.chunks import Job, num_characters
+from data_pipelines.documents import Piece
 from data_pipelines.json_files import write_json
 from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.whole_files import written_whole
 
-SPLITS = ("train", "validation")
 COUNTS_SUFFIX = ".counts.json"
 TOKENS_SUFFIX = ".tokens.npy"  # how often each id is in the rows of a file, int64 [vocab_size]
 COUNTED_BY_SOURCE = ("documents", "text_tokens", "unknown_tokens")
 SECONDS_BETWEEN_SIGNS = 1.0  # of progress, while a file is packed
 JOBS_AHEAD = 2  # read while every process is busy
-# A chunk ends where its group does, so groups are long: held-out shares of 1 % still fill most of a chunk.
-GROUP_CHUNKS = 64
 
 # Called with the number of characters of every text that this process has tokenised.
 _on_tokenised: Callable[[int], None] = lambda characters: None
-
-
-class Group(NamedTuple):
-    """Consecutive sources of a split."""
-
-    split: str
-    number: int  # among the groups of the split
-    sources: list[str]
-
-
-class Job(NamedTuple):
-    """What a worker needs to pack one chunk."""
-
-    tokenizer: str  # directory
-    sequence_length: int
-    packing: str
-    seed: tuple[int, ...]
-    path: str  # of the file to write
-    pieces: list[Piece]
-
-
-def make_groups(split: str, sources: Sequence[str], chunk_chars: int) -> list[Group]:
-    """The sources in order, a new group as soon as one has the bytes of 64 chunks; no source is opened.
-
-    A TFDS dataset, whose size is unknown here, counts as that many bytes. Paths are made absolute, for
-    workers elsewhere.
-
-    Raises:
-      OSError: a source does not exist.
-    """
-    grouped: list[list[str]] = []
-    full = size = GROUP_CHUNKS * chunk_chars
-    for source in sources:
-        if size >= full:
-            grouped.append([])
-            size = 0
-        is_file = not source.startswith("tfds:")
-        grouped[-1].append(os.path.abspath(source) if is_file else source)
-        size += os.path.getsize(source) if is_file else full
-    return [Group(split, number, group) for number, group in enumerate(grouped)]
-
-
-def read_jobs(group: Group, settings: CorpusSettings, directory: Path, report: ReadReport) -> Iterator[Job]:
-    """Read a group; one job for each chunk of `settings.chunk_chars` characters or a little more.
-
-    Args:
-      directory: where the files go.
-    """
-    pieces = read_pieces(
-        group.sources,
-        text_field=settings.text_field,
-        on_invalid_utf8=settings.on_invalid_utf8,
-        document_separator=settings.document_separator,
-        report=report,
-    )
-    if settings.validation_fraction:
-        divided = _divide(pieces, settings.validation_fraction)
-    else:
-        divided = ((group.split, piece) for piece in pieces)
-    for split, number, chunk in _chunks(divided, settings.chunk_chars):
-        # NumPy ignores zeros at the end of a seed: the first group, which is all of most corpora, has the
-        # rows that it had when seeds did not include the group.
-        seed = (settings.seed, SPLITS.index(split), number, group.number)
-        path = f"{directory}/{split}-{group.number:08d}-{number:08d}"  # names sort in order
-        yield Job(settings.tokenizer, settings.sequence_length, settings.packing, seed, path, chunk)
-
-
-def _divide(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[str, Piece]]:
-    """(split, piece); the share `fraction` of the documents, by a hash of their text, is held out.
-
-    The first piece of a long document decides for the whole document.
-    """
-    split = ""
-    for piece in pieces:
-        if piece.is_first:
-            digest = hashlib.sha256(piece.text.encode("utf-8", "surrogatepass")).digest()
-            is_held_out = int.from_bytes(digest[:8], "big") < fraction * 2**64
-            split = "validation" if is_held_out else "train"
-        yield split, piece
-
-
-def _chunks(divided: Iterable[tuple[str, Piece]], chunk_chars: int) -> Iterator[tuple[str, int, list[Piece]]]:
-    """(split, number of the chunk, pieces); a chunk has `chunk_chars` characters or a little more."""
-    chunks: dict[str, list[Piece]] = {split: [] for split in SPLITS}
-    sizes, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-    for split, piece in divided:
-        chunks[split].append(piece)
-        sizes[split] += len(piece.text)
-        if sizes[split] >= chunk_chars:
-            yield split, numbers[split], chunks[split]
-            chunks[split], sizes[split] = [], 0
-            numbers[split] += 1
-    for split in SPLITS:
-        if chunks[split]:
-            yield split, numbers[split], chunks[split]
 
 
 def run_jobs(
@@ -211,11 +112,6 @@ def _count_in(tokenised: Any) -> None:
 
     global _on_tokenised
     _on_tokenised = count
-
-
-def num_characters(job: Job) -> int:
-    """The length of its text."""
-    return sum(len(piece.text) for piece in job.pieces)
 
 
 def finish_job(job: Job) -> tuple[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from electra_jax.comparison.downstream import add_downstream_metrics, check_tasks
-from electra_jax.comparison.pretraining import pretrain_suite, with_sizes_of_data
+from electra_jax.comparison.pretraining import pretrain_suite, with_values_of_data
 from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
 from electra_jax.configuration.extras import require_extra
@@ -51,7 +51,7 @@ def main() -> None:
         tasks = evaluation.tasks.to_dict()
     with leaving_at_once():
         check_tasks(tasks or {}, workdir)
-        config = ConfigDict(with_sizes_of_data(config.to_dict(), workdir))
+        config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds)
         if tasks is not None:
             results = add_downstream_metrics(results, tasks, workdir, num_seeds)

@@ -70,8 +70,8 @@ def _import(flags: argparse.Namespace) -> None:
         print(note)
     print(
         "Continue from it with `python -m electra_jax.pretrain "
-        f"--config=configs/continued.py:run={flags.out} --workdir=…`; build datasets with "
-        f"`--tokenizer {flags.out / 'tokenizer'}`."
+        f"--config=configs/continued.py:run={flags.out} --workdir=…`; build datasets with `--tokenizer "
+        f"{flags.out / 'tokenizer'}`. For less text give fewer --config.train.num_steps and warmup_steps."
     )
     print(flags.out)
 

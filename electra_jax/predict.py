@@ -1,6 +1,6 @@
 """Predict labels, tags or answers, fill in [MASK], or judge tokens with a trained model.
 
-    python -m electra_jax.predict --model=runs/trec6 --input=questions.txt > labels.jsonl
+    python -m electra_jax.predict --model=runs/trec6 --input=questions.txt --out=labels.jsonl
     python -m electra_jax.predict --model=runs/ner --input=test.conll --out=tagged.conll
     echo "The capital of France is [MASK] ." | python -m electra_jax.predict --model=runs/small
     echo "The old man sat by the sea ." | python -m electra_jax.predict --model=runs/small --demo

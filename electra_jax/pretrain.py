@@ -3,11 +3,13 @@
 
 The same command again resumes from the newest checkpoint, or reports that the run is complete. Any value of
 the configuration can be set on the command line: `--config.train.num_steps=1000`,
-`--config.data.datasets=DIR1,DIR2`.
+`--config.data.datasets=DIR1,DIR2`. The length of a run may also be given as --config.train.num_epochs=3 or
+--config.train.num_tokens=5e9; --change_num_steps makes a run that resumes longer or shorter.
 
-SIGTERM: the run saves and exits with code 143. So does Ctrl-C, if the run has only one process. While a run
-starts or compiles, at the beginning and between the stages of config.stages, there is nothing to save:
-SIGTERM ends the process directly (a shell shows 143 then, too), and Ctrl-C exits with code 130.
+SIGTERM: the run says at once at which step it stops, saves, and exits with code 143. So does Ctrl-C, if the
+run has only one process. While a run starts or compiles, at the beginning and between the stages of
+config.stages, there is nothing to save: SIGTERM ends the process directly (a shell shows 143 then, too), and
+Ctrl-C exits with code 130.
 
 --workdir and config.data.datasets may be URLs of buckets, gs://BUCKET/DIR or s3://BUCKET/DIR
 (electra_jax/runs/README.md).
@@ -33,11 +35,19 @@ def main() -> None:
     with exit_on_error():
         join_by_flags()
         with leaving_at_once():
-            summary = pretrain(flags.FLAGS.config.to_dict(), workdir)
+            config, changes_length = flags.FLAGS.config.to_dict(), flags.FLAGS.change_num_steps
+            summary = pretrain(config, workdir, changes_length=changes_length)
     if is_main_process():
         print_values(summary)
         print(f"{workdir.rstrip('/')}/summary.json")
 
 
+def define_more_flags() -> None:
+    """Define the flags besides --config and --workdir."""
+    define_process_flags()
+    text = "Let a run that resumes have another config.train.num_steps (electra_jax/runs/README.md#length)."
+    flags.DEFINE_boolean("change_num_steps", False, text)
+
+
 if __name__ == "__main__":
-    run_command(main, define_process_flags, takes_urls=RUN_URLS)
+    run_command(main, define_more_flags, takes_urls=RUN_URLS)

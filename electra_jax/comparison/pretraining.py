@@ -15,7 +15,7 @@ from electra_jax.comparison.equal_flops import equal_flops_runs
 from electra_jax.comparison.suites import Suite, objective, setting
 from electra_jax.configuration.resolve import resolve
 from electra_jax.finetuning.results import Result
-from electra_jax.runs.data_sizes import with_data_sizes
+from electra_jax.runs.data_sizes import with_data_values
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.soups.averaging import SoupOptions, make_soup
 
@@ -57,14 +57,14 @@ def pretrain_suite(
     return results
 
 
-def with_sizes_of_data(config: dict[str, Any], parent: Path) -> dict[str, Any]:
-    """`with_data_sizes` for a comparison, whose variants have their runs in NAME/seed_SEED below `parent`:
-    equal FLOPs depend on the sizes.
+def with_values_of_data(config: dict[str, Any], parent: Path) -> dict[str, Any]:
+    """`with_data_values` for a comparison, whose variants have their runs in NAME/seed_SEED below `parent`:
+    equal FLOPs depend on sizes and steps.
 
     Raises:
-      ValueError, OSError: see `with_data_sizes`.
+      ValueError, OSError: see `with_data_values`.
     """
-    return with_data_sizes(config, sorted(parent.glob("*/seed_*")))
+    return with_data_values(config, sorted(parent.glob("*/seed_*")), parent)
 
 
 def check_runs(variants: Iterable[Mapping[Path, dict[str, Any]]]) -> None:
@@ -97,7 +97,7 @@ def pretrain_objectives(
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain`.
     """
-    config = with_sizes_of_data(config, workdir / "pretraining")
+    config = with_values_of_data(config, workdir / "pretraining")
     datasets = []
     for path in config["data"]["datasets"]:
         if path.startswith(SAMPLE_PREFIX):  # prepared once for all runs

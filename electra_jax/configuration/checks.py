@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from electra_jax.configuration.problems import Problems
 from electra_jax.models.config import DTYPES
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.schedules import SCHEDULES, check_schedule
@@ -104,6 +105,19 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "log.every": (COUNT, 100),
     "log.peak_flops": (NOT_NEGATIVE, 0.0),
 }
+# The same for keys that fine-tuning has with other values, or lacks.
+OF_PRETRAINING: dict[str, tuple[Allowed, Any]] = {
+    "train.num_epochs": (
+        Allowed(NOT_NEGATIVE.accepts, "0 (train.num_steps decides) or a number above it"),
+        3,
+    ),
+    "train.num_tokens": (
+        Allowed(NOT_NEGATIVE.accepts, "0 (train.num_steps decides) or a number above it"),
+        1e9,
+    ),
+}
+# The keys that decide the length of a run, and what must fit it.
+OF_LENGTH = ("train.num_steps", *OF_PRETRAINING, "optimizer.warmup_steps")
 WEIGHT = NOT_NEGATIVE, 1.0  # of config.objective.*_weight
 
 
@@ -114,24 +128,45 @@ def check_values(config: dict[str, Any]) -> None:
       config: a whole configuration, of pre-training or of fine-tuning.
 
     Raises:
-      ValueError: a value is not allowed; names its key, what is allowed, and a value to pass.
+      ValueError: some values are not allowed; names the key of each, what is allowed, and a value to pass.
     """
-    for key, value in flatten_dict(config, sep=".").items():
-        is_weight = key.startswith("objective.") and key.endswith("_weight")
-        rule = WEIGHT if is_weight else RULES.get(key)
-        if rule is not None and not rule[0].accepts(value):
-            allowed, example = rule
-            raise ValueError(
-                f"config.{key}: got {value!r}, expected {allowed.expected}. "
-                f"Pass, for example, --config.{key}={example}."
-            )
+    problems, values = Problems(), flatten_dict(config, sep=".")
+    for key in wrong_values(config):
+        allowed, example = _rule(key, config)
+        problems.add_text(
+            f"config.{key}: got {values[key]!r}, expected {allowed.expected}. "
+            f"Pass, for example, --config.{key}={example}."
+        )
+    problems.report()
+
+
+def wrong_values(config: dict[str, Any]) -> dict[str, Any]:
+    """Key → value of each that is not allowed."""
+    return {
+        key: value
+        for key, value in flatten_dict(config, sep=".").items()
+        if (rule := _rule(key, config)) is not None and not rule[0].accepts(value)
+    }
+
+
+def with_allowed_values(config: dict[str, Any], wrong: Collection[str]) -> dict[str, Any]:
+    """The configuration with an allowed value for each of the keys `wrong`, so that checks of how values fit
+    together do not report the same mistake again."""
+    flat = flatten_dict(config, keep_empty_nodes=True, sep=".")
+    return unflatten_dict(flat | {key: _rule(key, config)[1] for key in wrong}, sep=".") if wrong else config
+
+
+def _rule(key: str, config: dict[str, Any]) -> tuple[Allowed, Any] | None:
+    if key.startswith("objective.") and key.endswith("_weight"):
+        return WEIGHT
+    return (RULES | OF_PRETRAINING if "objective" in config else RULES).get(key)
 
 
 def check_warmup(config: dict[str, Any]) -> None:
     """Raises ValueError when the learning rate of a pre-training would never reach its peak."""
-    num_steps = config["train"]["num_steps"]
+    num_steps, warmup_steps = config["train"]["num_steps"], config["optimizer"]["warmup_steps"]
     check_schedule(
-        config["optimizer"]["warmup_steps"],
+        warmup_steps,
         num_steps,
         total=f"config.train.num_steps={num_steps}",
         remedy=f"Pass --config.optimizer.warmup_steps={num_steps // 10}, or more --config.train.num_steps.",

@@ -12,16 +12,19 @@ import logging as standard_logging
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
+from electra_jax.configuration.length import check_one_length
+from electra_jax.configuration.migration import RENAMED
+from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.recipes import (
     PRETRAINING,
     Kind,
@@ -30,11 +33,15 @@ from electra_jax.configuration.recipes import (
     find_recipe,
     load_config,
 )
+from electra_jax.configuration.shape_hints import shape_hints
+from electra_jax.configuration.shown_values import value_lines
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
 DATA_URLS = ("datasets", "init_from")
 RUN_URLS = (*DATA_URLS, "workdir")
+HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
+PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()}
 REQUIRED = {
     "config": "a configuration file, for example --config=configs/electra.py:size=small",
     "workdir": "the directory of the run, for example --workdir=runs/small; the same one again resumes it",
@@ -88,8 +95,11 @@ def run_command(
             main()
 
     accept_any_text()  # of the help, too
+    known = set(flags.FLAGS)
     define_flags(has_workdir=has_workdir)
     define_more()
+    for name in set(flags.FLAGS) - known:  # --help shows the key flags of the program, wherever defined
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     optional = () if requires_config else ("config",)
     parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind)
     app.run(run, flags_parser=parser)
@@ -112,6 +122,13 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bo
         lock_config=True,
         flag_values=flag_values,
     )
+    flags.DEFINE_boolean(
+        "print_config",
+        False,
+        "Print every value of the configuration, its source (recipe, argument or flag) and its comment, and "
+        "exit.",
+        flag_values=flag_values,
+    )
     if has_workdir:
         flags.DEFINE_string(
             "workdir",
@@ -132,23 +149,54 @@ def parse_flags(
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
     exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls` and
     `kind` as in `run_command`; None for any."""
+    problems = Problems()
     try:
         argv = _with_found_recipes(expand_home_in(list(argv)))
         defaults = _defaults(argv, kind)
-        _check_keys(argv, defaults)
+        if any(word in HELP for word in argv[1:]):
+            _show_help(_recipe_of(argv))
+        with problems.kept():
+            check_one_length(argv)
+        with problems.kept():
+            _check_keys(argv, defaults)
+        problems.report()
         rest = _parse(argv, flag_values, defaults)
+        if flag_values.print_config:
+            _print_config(argv, flag_values.config)
         required = [name for name in REQUIRED if name in flag_values and name not in optional]
-        missing = [name for name in required if flag_values[name].value is None]
-        if missing:
-            raise ValueError("\n".join(f"--{name} is missing: {REQUIRED[name]}." for name in missing))
+        for name in required:
+            if flag_values[name].value is None:
+                problems.add_text(f"--{name} is missing: {REQUIRED[name]}.")
         if rest[1:]:
-            raise ValueError(f"got {rest[1:]}, expected only flags: --name=value.")
+            problems.add_text(f"got {rest[1:]}, expected only flags: --name=value.")
+        problems.report()
         if flag_values.config is not None:
             expand_home_of_config(flag_values.config)  # what the file itself has
+            for hint in shape_hints(argv, flatten_dict(flag_values.config.to_dict(), sep=".")):
+                print(hint, file=sys.stderr)
         _check_given_urls(flag_values, takes_urls)
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
+
+
+def _show_help(recipe: str | None) -> NoReturn:
+    """Print the help of the command and, if a configuration is given, what can be set in it; exit."""
+    app.usage(shorthelp=True, writeto_stdout=True)
+    if recipe is None:
+        print("\nWith --config=FILE:ARGUMENT beside it, --help shows all values that can be set, too.")
+    else:
+        print(f"\nThe values of {recipe}:")
+        print("\n".join(value_lines(load_config(recipe), recipe, ())))
+    sys.exit(0)
+
+
+def _print_config(argv: Sequence[str], config: ConfigDict | None) -> NoReturn:
+    """Print every value of a configuration, and exit. Raises ValueError without one."""
+    if config is None:
+        raise ValueError(f"--config is missing: {REQUIRED['config']}.")
+    print("\n".join(value_lines(config, _recipe_of(argv) or "", argv)))
+    sys.exit(0)
 
 
 def _with_found_recipes(argv: Sequence[str]) -> list[str]:
@@ -166,40 +214,67 @@ def _with_found_recipes(argv: Sequence[str]) -> list[str]:
 
 def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
     """Every value of the configuration chosen in `argv` before overrides, {} when none is chosen."""
+    value = _recipe_of(argv)
+    if value is None:
+        return {}
+    check_urls({"config": re.split(r"(?<=\.py):", value)[0]})
+    config = load_config(value)
+    if kind is not None:
+        check_kind(config, kind, f"--config={value}: got a configuration")
+    return flatten_dict(config.to_dict(), sep=".")
+
+
+def _recipe_of(argv: Sequence[str]) -> str | None:
+    """What --config names, FILE.py[:argument]; None if it is not given."""
     for index, word in enumerate(argv):
         name, _, value = word.partition("=")
         if name in ("--config", "-config"):
-            following = argv[index + 1] if index + 1 < len(argv) else ""
-            value = value or following
-            check_urls({"config": re.split(r"(?<=\.py):", value)[0]})
-            config = load_config(value)
-            if kind is not None:
-                check_kind(config, kind, f"--config={value}: got a configuration")
-            return flatten_dict(config.to_dict(), sep=".")
-    return {}
+            return value or (argv[index + 1] if index + 1 < len(argv) else "")
+    return None
 
 
 def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:
-    """Raises ValueError for a --config.KEY=… that the configuration does not have."""
+    """Raises ValueError for every --config.KEY=VALUE whose key the configuration does not have, or whose
+    value is not of the type of its default."""
     sections = {key[:place] for key in defaults for place, letter in enumerate(key) if letter == "."}
+    problems = Problems()
     for word in argv:
-        key = re.match(r"--?config\.([^=\[]+)", word)
-        if key and not defaults:
-            raise ValueError(
-                f"--config.{key[1]}: got no configuration to change. Give --config=FILE as well."
-            )
-        if key and key[1] not in defaults and key[1] not in sections:
-            name = key[1].rpartition(".")[
-                2
-            ]  # a known name in the wrong section is likelier than another name
+        given = re.fullmatch(r"--?config\.([^=\[]+)([^=]*)(?:=(.*))?", word, re.DOTALL)
+        if not given:
+            continue
+        key, index, value = given.groups()
+        if not defaults:
+            problems.add_text(f"--config.{key}: got no configuration to change. Give --config=FILE as well.")
+        elif key in defaults:
+            if value is not None and not index and not _has_type(value, defaults[key]):
+                problems.add_text(_wrong_type(key, value, defaults[key]))
+        elif key not in sections:
+            name = key.rpartition(".")[2]  # a known name in the wrong section is likelier than another name
             near = [known for known in defaults if known.rpartition(".")[2] == name]
-            near = near or difflib.get_close_matches(key[1], defaults, n=1)
+            near = near or difflib.get_close_matches(key, defaults, n=1)
+            if key in RENAMED:
+                near = [RENAMED[key]]
             hint = (
                 f"Did you mean {' or '.join(f'--config.{known}' for known in near)}?"
                 if near
                 else f"Its sections are {', '.join(sorted(sections))}."
             )
-            raise ValueError(f"--config.{key[1]}: the configuration has no such key. {hint}")
+            problems.add_text(f"--config.{key}: the configuration has no such key. {hint}")
+    problems.report()
+
+
+def _has_type(value: str, default: Any) -> bool:
+    """Whether the text of a flag can be a number or a truth value as the default is; other types are left to
+    the parser."""
+    parser = PARSERS.get(type(default))
+    try:
+        return parser is None or parser.parse(value) is not None
+    except (ValueError, TypeError):
+        return False
+
+
+def _wrong_type(key: str, value: str, default: Any) -> str:
+    return f"--config.{key}: got {value!r}, expected {type(default).__name__} as in the default {default!r}."
 
 
 def _check_given_urls(flag_values: flags.FlagValues, takes_urls: Collection[str]) -> None:
@@ -215,11 +290,7 @@ def _parse(argv: Sequence[str], flag_values: flags.FlagValues, defaults: dict[st
     except flags.IllegalFlagValueError as error:
         wrong = re.match(r"flag --config\.([^=]+)=(.*?): ", str(error), re.DOTALL)
         if wrong and wrong[1] in defaults:
-            default = defaults[wrong[1]]
-            raise ValueError(
-                f"--config.{wrong[1]}: got {wrong[2]!r}, expected {type(default).__name__} as in the default "
-                f"{default!r}."
-            ) from error
+            raise ValueError(_wrong_type(wrong[1], wrong[2], defaults[wrong[1]])) from error
         raise ValueError(str(error)) from error
     except flags.Error as error:
         raise ValueError(str(error)) from error

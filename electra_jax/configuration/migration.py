@@ -14,6 +14,8 @@ from electra_jax.configuration.objectives import clean_objective
 DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "stages": [],
     "train.ema_decay": 0.0,
+    "train.num_epochs": 0.0,
+    "train.num_tokens": 0.0,
     "model.relative_bias": None,
     "objective.generator": "model",
     "probe": {
@@ -31,6 +33,9 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
 }
 # The same for a configuration of fine-tuning.
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {"train.validate_every": 0, "train.keep": "last"}
+
+# Key of earlier versions: what is given in its place.
+RENAMED = {"log.tensorboard": "log.trackers=tensorboard"}
 
 
 def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:

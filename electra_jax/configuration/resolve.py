@@ -7,7 +7,15 @@ plain values: tuples are tuples, each stage is a whole configuration, and nothin
 import dataclasses
 from typing import Any, NoReturn
 
-from electra_jax.configuration.checks import check_values, check_warmup
+from electra_jax.configuration.checks import (
+    OF_LENGTH,
+    check_values,
+    check_warmup,
+    with_allowed_values,
+    wrong_values,
+)
+from electra_jax.configuration.length import with_num_steps, without_end
+from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
 from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
@@ -54,16 +62,35 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         (`runs.data_sizes.resolve_run`).
 
     Raises:
-      ValueError: a value is not allowed, or values do not fit together; names the key and how to change it.
+      ValueError: values are not allowed, or do not fit together; names each key and how to change it.
     """
-    config = config | {"objective": {**objective_row(config["objective"]).settings, **config["objective"]}}
-    check_values(config)
-    check_warmup(config)
-    config = with_assumed_sizes(config)
-    train = config["train"]
-    model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
-    config |= {"data": config["data"] | dataset_values(config["data"])}
-    return ResolvedConfig(freeze(config), model, tuple(map(_resolve_stage, make_stages(config))))
+    problems = Problems()
+    with problems.kept():
+        objective = config["objective"]
+        config = config | {"objective": {**objective_row(objective).settings, **objective}}
+    wrong = wrong_values(config)
+    with problems.kept():
+        check_values(config)
+    # From here on, wrong values and malformed stages do not count a second time.
+    stages, config = config["stages"], with_allowed_values(config, wrong) | {"stages": ()}
+    with problems.kept():
+        make_stages(without_end(config | {"stages": stages}))
+        config = config | {"stages": stages}
+    with problems.kept():
+        config = with_assumed_sizes(config)
+        with problems.kept():
+            execution = LayerExecution(config["train"]["layers"], config["train"]["remat"])
+            model = make_pretraining_config(config["model"], execution)
+        with problems.kept():
+            if not set(OF_LENGTH) & wrong.keys():
+                config = with_num_steps(config, None)
+                check_warmup(config)
+    with problems.kept():
+        config = config | {"data": config["data"] | dataset_values(config["data"])}
+    with problems.kept():
+        resolved_stages = tuple(map(_resolve_stage, make_stages(config)))
+    problems.report()
+    return ResolvedConfig(freeze(config), model, resolved_stages)
 
 
 def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +99,7 @@ def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: no directory is given, or not one weight for each.
     """
-    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
-    datasets = tuple(str(path) for path in datasets if path != "")
+    datasets = dataset_paths(data)
     if not datasets:
         raise ValueError(
             "config.data.datasets: got none, expected the directory of a dataset. Build one with `python -m "
@@ -89,6 +115,12 @@ def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
             f"each. Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares."
         )
     return {"datasets": datasets, "weights": weights}
+
+
+def dataset_paths(data: dict[str, Any]) -> tuple[str, ...]:
+    """config.data.datasets as a tuple."""
+    datasets = data["datasets"].split(",") if isinstance(data["datasets"], str) else data["datasets"]
+    return tuple(str(path) for path in datasets if path != "")
 
 
 def _number(weight: Any) -> float | None:

@@ -9,6 +9,7 @@ every file that a run writes, has real numbers and no section `assumed`.
 from collections.abc import Callable
 from typing import Any
 
+from electra_jax.configuration.length import without_end
 from electra_jax.configuration.stages import make_stages
 from electra_jax.objectives.registry import find_row
 from electra_jax.objectives.requirements import chunk_size_of
@@ -47,7 +48,7 @@ def with_sizes(
     """
     lengths = [
         stage.config["data"]["sequence_length"] or row_length(stage.config["data"])
-        for stage in make_stages(config)
+        for stage in make_stages(without_end(config))
     ]
     model = config["model"] | {"vocab_size": config["model"]["vocab_size"] or vocab_size()}
     for key, value in (("model.vocab_size", model["vocab_size"]), ("data.sequence_length", min(lengths))):

@@ -16,6 +16,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from electra_jax.configuration.problems import Problems, errors_in
+
 # The keys that a stage may change. Those in COUNTS take a whole number, not below the one here.
 COUNTS = {"data.sequence_length": 0, "train.batch_size": 1, "train.num_microbatches": 1}
 KEYS = ("data.datasets", "data.weights", *COUNTS)
@@ -72,10 +74,13 @@ def stage_errors(stage: Stage) -> Iterator[None]:
     except ValueError as error:
         if stage.first_step == 0:
             raise
-        raise ValueError(
-            f"config.stages, in the stage from step {stage.first_step} on: {error} Change that entry of "
-            "config.stages."
-        ) from error
+        problems = Problems()
+        for one in errors_in(error):
+            problems.add_text(
+                f"config.stages, in the stage from step {stage.first_step} on: {one} Change that entry of "
+                "config.stages."
+            )
+        problems.report()
 
 
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,12 @@ RECIPES = {
     "deberta-v2": "configs/deberta_v3.py:size=base",
     RELATIVE_BIAS_TYPE: "configs/mcl.py:size=base",
 }
+# How to continue a model that was trained elsewhere: microsoft/DeBERTa, experiments/language_model/rtd.sh,
+# deberta-v3-small-continue. The recipes' own values are for training from scratch.
+CONTINUED = {
+    "optimizer": {"learning_rate": 5e-5, "warmup_steps": 10_000},
+    "train": {"num_steps": 100_000, "batch_size": 256},
+}
 
 
 class ImportOptions(NamedTuple):
@@ -101,6 +107,12 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
         recipe = load_config(options.recipe or own_recipe(RECIPES[_model_type(source)])).to_dict()
     recipe = with_assumed_sizes(last_stage(upgrade_config(recipe)))
     objective, notes = restore.plain_objective(recipe["objective"])
+    if source.training is None:
+        recipe = recipe | {section: recipe[section] | values for section, values in CONTINUED.items()}
+        notes.append(
+            "to continue: learning rate 5e-05, warming up for 10,000 of 100,000 steps of 256 rows, as in "
+            "Microsoft's rtd.sh"
+        )
     recipe = recipe | {"objective": objective}
     if objective["name"] == "mlm" and list(source.models) == ["discriminator"]:
         # An encoder without a head, which will learn to predict tokens.

@@ -18,7 +18,10 @@ of 2,400 Gbit/s; they are those of a torus, which small slices lack. NVLink and 
 bidirectional figures. Between hosts: the adapters of NVIDIA's DGX (A100 200 Gbit/s a GPU; H100, H200 and B200
 400) and, for L4 and L40S, the 100 and 400 Gbit/s of a host with eight at Google (g2-standard-96) and Amazon
 (g6e.48xlarge). Clouds differ: what your hosts have was not checked, and that of the RTX 4090, 10 Gbit/s for a
-host of eight, is an assumption; `plan --network_gbps` takes the place of both.
+host of eight, is an assumption.
+
+Not read again but from memory of these sources: the float32 peaks of GPUs but B200's, and the network of all
+but v5e, v5p and v6e. `plan --peak_flops` and `--network_gbps` take the place of a figure.
 """
 
 from typing import NamedTuple

@@ -18,6 +18,7 @@ PLACES = (
     "imported_from",
     "config",
 )
+NOT_PUBLISHED = ("imported",)  # notes of an import for its user, with paths in them
 # Words that are before a place or in its stead, and parts of the package.
 _IS_NAME = re.compile(r"(tfds|sample):|configs/[\w./]*\.py")
 _PREFIX = re.compile(r"random:")
@@ -45,7 +46,11 @@ def public_description(value: Any, key: str = "") -> Any:
     """What is published of a run's config.json, or of the description of a fine-tuned model: the same with
     names for places."""
     if isinstance(value, dict):
-        return {name: public_description(child, name.rpartition(".")[2]) for name, child in value.items()}
+        return {
+            name: public_description(child, name.rpartition(".")[2])
+            for name, child in value.items()
+            if name not in NOT_PUBLISHED
+        }
     if isinstance(value, list | tuple):
         return [public_description(child, key) for child in value]
     return name_of(value) if isinstance(value, str) and key in PLACES else value

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from electra_jax.distributed.chips import GIB
+from electra_jax.planning.collectives import Collective
 from electra_jax.planning.estimate import FIXED_SECONDS, LEAST_SECONDS
 from electra_jax.planning.network import LINK_SHARES, Range, hosts_of
 from electra_jax.planning.search import CompileTrial
@@ -23,7 +24,7 @@ SETTINGS = (
 
 
 def report_values(plan: StagePlan) -> dict[str, Any]:
-    """All figures of a plan: bytes on each device, FLOPs of the step on all devices."""
+    """All figures of a plan: bytes on each device, FLOPs of the step on all devices, ranges as pairs."""
     step = plan.step
     available = plan.device.chip.memory
     return {
@@ -33,7 +34,7 @@ def report_values(plan: StagePlan) -> dict[str, Any]:
         "bytes": step.memory._asdict() | {"total": step.memory.total, "available": available},
         "program_flops": step.flops,
         "compiler_flops_of_one_device": step.compiler_flops,
-        "collectives": step.collectives and [each._asdict() for each in step.collectives],
+        "collectives": step.collectives and [_collective_values(each, plan) for each in step.collectives],
         "peak_flops": plan.device.chip.peak_of(plan.config["model"]["dtype"]),
         "utilization": plan.utilization._asdict(),
         "num_steps": plan.num_steps,
@@ -80,6 +81,14 @@ def _trial_values(trial: CompileTrial) -> dict[str, Any]:
 def _trial_line(trial: CompileTrial) -> str:
     outcome = "fits" if trial.step else "does not fit"
     return f"{outcome}: {describe_execution(trial.config)}: {_gib(trial.bytes_needed)}"
+
+
+def _collective_values(each: Collective, plan: StagePlan) -> dict[str, Any]:
+    devices, hosts = hosts_of(each, plan.step.hosts, plan.device.chip)
+    return {key: value for key, value in each._asdict().items() if key != "group"} | {
+        "num_devices": devices,
+        "num_hosts": hosts,
+    }
 
 
 def _memory_lines(plan: StagePlan) -> list[str]:

@@ -76,7 +76,8 @@ class TokenPredictor:
         """
         has_mask = [self.pretrained.speller.has_mask(one.text) for one in inputs]
         for one, is_masked in zip(inputs, has_mask, strict=True):
-            check_can(self.pretrained, one.where, fills=is_masked)
+            if one.text.strip():  # a blank line has a record without tokens
+                check_can(self.pretrained, one.where, fills=is_masked)
         spelled = self.pretrained.speller.spell([one.text for one in inputs], with_masks=True)
         fillings = self.filled(_only(spelled, has_mask))
         scores = self.scores(_only(spelled, [not is_masked for is_masked in has_mask]))

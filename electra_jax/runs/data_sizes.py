@@ -1,4 +1,5 @@
-"""The sizes that a configuration leaves to the data (configuration/sizes.py), from the data of a run."""
+"""What a configuration leaves to the data, from the data of a run: sizes (configuration/sizes.py) and, if the
+length of the run is given in epochs, its number of steps (configuration/length.py)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +8,68 @@ from typing import Any
 from data_pipelines.dataset_cache import read_dataset_info
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import VOCAB_SIZE as SAMPLE_VOCAB_SIZE
-from electra_jax.configuration.resolve import ResolvedConfig, dataset_values, resolve
+from electra_jax.configuration.length import with_num_steps
+from electra_jax.configuration.problems import Problems
+from electra_jax.configuration.resolve import ResolvedConfig, dataset_paths, dataset_values, resolve
 from electra_jax.configuration.sizes import assumed_sizes, needs_chunk_size, with_sizes
+from electra_jax.configuration.stages import make_stages, stage_errors
 from electra_jax.runs.bucket_runs import local_directory
+from electra_jax.runs.inputs import check_row_sizes, make_sources
 from electra_jax.runs.trained import read_description
 
 
 def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
-    """`resolve` for the run in `workdir`, with the sizes of its data.
+    """`resolve` for the run in `workdir`, with what it leaves to its data.
 
     Raises:
-      ValueError, OSError: see `resolve` and `with_data_sizes`.
+      ValueError, OSError: see `resolve` and `with_data_values`. All that is wrong comes together, also what
+        the datasets tell of sizes that are given.
     """
-    return resolve(with_data_sizes(config, [workdir]))
+    problems, filled = Problems(), without_epochs(config)
+    with problems.kept():
+        filled = with_data_values(config, [workdir], workdir)
+    with problems.kept():
+        resolved = resolve(filled)
+    if problems:
+        _keep_problems_of_rows(filled, problems)
+    problems.report()
+    return resolved
+
+
+def without_epochs(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the one value that cannot be resolved without data."""
+    return config | {"train": config["train"] | {"num_epochs": 0.0}}
+
+
+def _keep_problems_of_rows(config: dict[str, Any], problems: Problems) -> None:
+    """Keep what the datasets that can be read have against the sizes of the configuration."""
+    with problems.kept():
+        for stage in make_stages(config):
+            for path in dataset_paths(stage.config["data"]):
+                if not _is_sample(path):
+                    with problems.kept(), stage_errors(stage):
+                        info = read_dataset_info(path)
+                        check_row_sizes(stage.config, info.sequence_length, info.vocab_size)
+
+
+def with_data_values(config: dict[str, Any], runs: Sequence[Path], workdir: Path) -> dict[str, Any]:
+    """The configuration with a number for every size that is 0 in it, and its length in steps.
+
+    Args:
+      runs: as for `with_data_sizes`.
+      workdir: where the sample is prepared, if the number of its rows is needed.
+
+    Raises:
+      ValueError, OSError: see `with_data_sizes`, `with_num_steps`.
+    """
+    config = with_data_sizes(config, runs)
+    data = config["data"] | dataset_values(config["data"])
+
+    def num_rows() -> int:
+        infos = [read_dataset_info(source.path) for source in make_sources(data, workdir)]
+        return sum(info.splits["train"]["rows"] for info in infos)
+
+    return with_num_steps(config, num_rows)
 
 
 def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, Any]:

@@ -49,8 +49,14 @@ MAY_CHANGE = (
         "Of a fine-tuning: the place of the same files, as fingerprints tell.",
     ),
 )
+LENGTH = "config.train.num_steps"
 INITIAL = "config.checkpoint.init_from"  # another path of the same directory is no change
 STAGES = "config.stages"
+HINTS = {
+    INITIAL: ". Give the former, even if it has moved: a resumed run does not read it",
+    LENGTH: ". To make this run longer or shorter, add --change_num_steps to the command of pretrain: from "
+    "the step that it resumes at, the learning rate follows the schedule of the new length",
+}
 FINGERPRINTS = ("data", "files")
 
 
@@ -60,15 +66,22 @@ def may_change(key: str) -> bool:
     return any(fnmatch.fnmatchcase(key, f"config.{pattern}") for pattern in patterns)
 
 
-def check_run_directory(workdir: Path, description: dict[str, Any]) -> None:
+def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_length: bool = False) -> None:
     """Raises ValueError, listing the keys, when `workdir` holds a run with another configuration or other
-    data. `description` is what config.json keeps: "config", and the fingerprints of the data, which are
-    "data" in pre-training and "files", by split, in fine-tuning."""
+    data.
+
+    Args:
+      description: what config.json keeps: "config", and the fingerprints of the data, which are "data" in
+        pre-training and "files", by split, in fine-tuning.
+      changes_length: whether config.train.num_steps may differ.
+    """
     path = workdir / "config.json"
     if not path.exists():
         return
     old = _upgraded(json.loads(path.read_text(encoding="utf-8")))
     new = _upgraded(json.loads(json.dumps(description)))
+    if changes_length:
+        old["config"]["train"]["num_steps"] = new["config"]["train"]["num_steps"]
     lines = [*_differing_settings(old, new), *_differing_datasets(old, new), *_differing_files(old, new)]
     if lines:
         raise ValueError(
@@ -92,10 +105,7 @@ def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[st
     for key in sorted(old.keys() | new.keys()):
         one, other = (_without_changes(key, settings.get(key)) for settings in (old, new))
         if one != other and not may_change(key):
-            hint = ". Give the former, even if it has moved: a resumed run does not read it" * (
-                key == INITIAL
-            )
-            yield f"{key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}{hint}"
+            yield f"{key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}{HINTS.get(key, '')}"
 
 
 def _without_changes(key: str, value: Any) -> Any:

@@ -12,6 +12,7 @@ from data_pipelines.dataset_info import read_fingerprint
 from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, make_mixture, make_sequential
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
+from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.resolve import ResolvedConfig
 from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
@@ -22,6 +23,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.runs.directory import check_run_directory
+from electra_jax.runs.trained import check_initial
 
 
 class StageInputs(NamedTuple):
@@ -51,12 +53,8 @@ class RunInputs(NamedTuple):
         """Directory of the tokenizer that the datasets were built with."""
         return Path(local_dataset(self.stages[0].mixture.sources[0].path)) / "tokenizer"
 
-    @property
-    def tokenizer_fingerprint(self) -> str:
-        return self.stages[0].mixture.infos[0].tokenizer_fingerprint
 
-
-def open_inputs(resolved: ResolvedConfig, workdir: Path) -> RunInputs:
+def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool = False) -> RunInputs:
     """Open and check everything that training needs. Writes nothing but the sample corpus, if config.data
     names it.
 
@@ -64,48 +62,66 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path) -> RunInputs:
       ValueError: config, data, mesh and run directory do not fit together.
       OSError: a dataset cannot be read.
     """
-    config, model = resolved.values, resolved.model
-    mesh = make_mesh(config["mesh"])
-    stages = open_stages(resolved.stages, model, mesh, workdir)
-    objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
+    config, model, problems = resolved.values, resolved.model, Problems()
+    with problems.kept():
+        mesh = make_mesh(config["mesh"])
+        _check_batches(resolved.stages, mesh)
+    with problems.kept():
+        stages = open_stages(resolved.stages, model, workdir)
+    problems.report()
     description = {
         "config": config,
         "data": [
             info.fingerprint for stage in stages if not stage.keeps_datasets for info in stage.mixture.infos
         ],
     }
-    check_run_directory(workdir, description)
+    with problems.kept():
+        objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
+    with problems.kept():
+        check_run_directory(workdir, description, changes_length=changes_length)
+    with problems.kept():
+        if not (workdir / "config.json").exists():  # a run that resumes does not need its initial parameters
+            tokenizer_fingerprint = stages[0].mixture.infos[0].tokenizer_fingerprint
+            check_initial(config["checkpoint"]["init_from"], config, tokenizer_fingerprint)
+    problems.report()
     return RunInputs(config, model, mesh, stages, objective, description)
 
 
-def open_stages(
-    stages: Sequence[Stage], model: PretrainingConfig, mesh: Mesh, workdir: Path
-) -> tuple[StageInputs, ...]:
+def _check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
+    problems = Problems()
+    for stage in stages:
+        with problems.kept(), stage_errors(stage):
+            check_batch(stage.config["train"]["batch_size"], stage.config["train"]["num_microbatches"], mesh)
+    problems.report()
+
+
+def open_stages(stages: Sequence[Stage], model: PretrainingConfig, workdir: Path) -> tuple[StageInputs, ...]:
     """Open and check the data of every stage.
 
     Raises:
       ValueError, OSError: see `open_inputs`.
     """
-    for stage in stages:
-        with stage_errors(stage):
-            check_batch(stage.config["train"]["batch_size"], stage.config["train"]["num_microbatches"], mesh)
     all_sources = continue_sources(
         [(make_sources(stage.config["data"], workdir), stage.num_examples) for stage in stages]
     )
     opened: list[StageInputs] = []
+    problems = Problems()
     for stage, sources in zip(stages, all_sources, strict=True):
         mixtures, held_out = [one.mixture for one in opened], [one.held_out for one in opened]
         data = stage.config["data"]
         with stage_errors(stage):
             mixture = make_mixture(sources, seed=data["seed"], opened_by=mixtures)
-            check_data(stage.config, model, mixture)
-            check_tokenizer(mixture, (mixtures or [mixture])[0])
+            with problems.kept(), stage_errors(stage):
+                check_mixture_sizes(stage.config, mixture)
+            with problems.kept(), stage_errors(stage):
+                check_tokenizer(mixture, (mixtures or [mixture])[0])
             validation = make_sequential(
                 [DatasetSource(source.path, split="validation") for source in sources], opened_by=held_out
             )
             flops_per_token = forward_flops(stage.config, model)
         keeps_datasets = bool(opened) and data == opened[-1].config["data"]
         opened.append(StageInputs(*stage, mixture, validation, flops_per_token, keeps_datasets))
+    problems.report()
     return tuple(opened)
 
 
@@ -133,27 +149,35 @@ def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:
     return sources
 
 
-def check_data(config: dict[str, Any], model: PretrainingConfig, mixture: Mixture) -> None:
-    """Raises ValueError when rows are longer, or ids larger, than the model allows."""
-    length, expected = mixture.sequence_length, config["data"]["sequence_length"]
-    if length != expected:
-        raise ValueError(
+def check_mixture_sizes(config: dict[str, Any], mixture: Mixture) -> None:
+    """`check_row_sizes` for the rows of a mixture."""
+    check_row_sizes(config, mixture.sequence_length, max(info.vocab_size for info in mixture.infos))
+
+
+def check_row_sizes(config: dict[str, Any], length: int, vocab_size: int) -> None:
+    """Raises ValueError unless rows of `length` ids below `vocab_size` are those that a stage's configuration
+    expects and its model allows. Sizes of 0 expect nothing."""
+    expected = config["data"]["sequence_length"]
+    model = config["model"] | config["model"]["discriminator"]
+    problems = Problems()
+    if expected not in (0, length):
+        problems.add_text(
             f"config.data.sequence_length: got {expected}, but the datasets hold rows of {length}. Set "
             f"config.data.sequence_length=0, which means {length} here, or build a dataset with "
             f"--sequence_length {expected}."
         )
-    if length > model.discriminator.max_position_embeddings:
-        raise ValueError(
-            f"config.model.max_position_embeddings: got {model.discriminator.max_position_embeddings}, "
-            f"expected at least the row length {length}. Set config.model.max_position_embeddings={length}, "
-            "or build a dataset with shorter rows."
+    if length > model["max_position_embeddings"]:
+        problems.add_text(
+            f"config.model.max_position_embeddings: got {model['max_position_embeddings']}, expected at "
+            f"least the row length {length}. Set config.model.max_position_embeddings={length}, or build a "
+            "dataset with shorter rows."
         )
-    vocab_size = max(info.vocab_size for info in mixture.infos)
-    if vocab_size > model.discriminator.vocab_size:
-        raise ValueError(
-            f"config.model.vocab_size: got {model.discriminator.vocab_size}, but the datasets' tokenizer has "
+    if 0 < model["vocab_size"] < vocab_size:
+        problems.add_text(
+            f"config.model.vocab_size: got {model['vocab_size']}, but the datasets' tokenizer has "
             f"{vocab_size} entries. Set config.model.vocab_size=0, which means {vocab_size} here, or more."
         )
+    problems.report()
 
 
 def check_tokenizer(mixture: Mixture, first: Mixture) -> None:

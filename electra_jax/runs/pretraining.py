@@ -1,8 +1,6 @@
 """Pre-training under a run directory: `pretrain(config, workdir)`, from checked inputs to summary.json."""
 
 import contextlib
-import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,13 +10,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.buckets import is_bucket
 from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
-from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
-from electra_jax.configuration.resolve import ResolvedConfig, resolve
+from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.chips import peak_flops
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context, batch_sharding
@@ -28,13 +26,16 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import never_masked
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
-from electra_jax.runs.data_sizes import resolve_run
+from electra_jax.runs.changed_length import check_length, describe_new_length
+from electra_jax.runs.continued_settings import propose_settings
+from electra_jax.runs.data_sizes import resolve_run, without_epochs
 from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
+from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.summary import summarize_run
-from electra_jax.runs.trained import check_initial, initial_params, read_description
+from electra_jax.runs.trained import initial_params
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.loop import (
@@ -45,9 +46,8 @@ from electra_jax.training.loop import (
     TrainingLoop,
 )
 from electra_jax.training.metrics import Metrics
-from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program, dtype_note, make_program
-from electra_jax.training.state import TrainState, abstract_params, start_from
+from electra_jax.training.state import TrainState, start_from
 from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
@@ -66,9 +66,12 @@ class PreparedStage(NamedTuple):
     unigram: np.ndarray | None = None  # log-probabilities of the ids in its training text (main process)
 
 
-def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
+def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: bool = False) -> dict[str, Any]:
     """Train by `config` under `workdir`, a directory or the URL of one in a bucket, from the newest
     checkpoint if there is one.
+
+    Args:
+      changes_length: whether a run that resumes may have another config.train.num_steps than before.
 
     Returns:
       The summary, which is also written to summary.json; {} on all processes but the first.
@@ -79,19 +82,17 @@ def pretrain(config: dict[str, Any], workdir: str | Path) -> dict[str, Any]:
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
-    resolve(config)  # what is wrong without a look at data or bucket
+    if is_bucket(workdir):
+        resolve(without_epochs(config))  # mistakes come before the bucket is read
     with opened_run(workdir) as run:
-        return _pretrain(resolve_run(config, run.path), run)
+        resolved = resolve_run(config, run.path)
+        return _pretrain(open_inputs(resolved, run.path, changes_length=changes_length), run)
 
 
-def _pretrain(resolved: ResolvedConfig, run: RunDirectory) -> dict[str, Any]:
+def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
     workdir = run.path
     if is_main_process():
-        find_trackers(resolved.values["log"]["trackers"])  # so that a wrong one is an error before all work
-    inputs = open_inputs(resolved, workdir)
-    if not (workdir / "config.json").exists():  # a run that resumes no longer needs its initial parameters
-        check_initial(inputs.config["checkpoint"]["init_from"], inputs.config, inputs.tokenizer_fingerprint)
-
+        find_trackers(inputs.config["log"]["trackers"])  # so that a wrong one is an error before all work
     barrier("run directory checked")
     if _is_done(inputs, workdir):
         num_steps = inputs.config["train"]["num_steps"]
@@ -124,6 +125,7 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
     probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
         start = exchange(checkpointer.latest_step() or 0)[0]
+        check_length(run.name, start, inputs.config["train"]["num_steps"])
         _train_from(start, stages, inputs, run, checkpointer, probe)
 
 
@@ -182,8 +184,11 @@ def _train_from(
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     workdir = run.path
     if is_main_process():
+        new_length = describe_new_length(workdir, start, config)
         write_run_directory(inputs, program, workdir)
-        record_start(workdir, start)
+        record_start(workdir, start, new_length)
+        if not start and (proposal := propose_settings(config)):
+            print(proposal, file=sys.stderr)
         run.publish()
         print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
         if note := dtype_note(config["model"]["dtype"], inputs.mesh):
@@ -267,7 +272,7 @@ def _compile(
         program.evaluation_step(state.params, held_out_batches.batch_at(0)["input_ids"], 0)
     with waiting("compiling the training step", is_shown=is_shown):
         train_step = program.train_step.lower(state, batches.batch_at(int(state.step))["input_ids"]).compile()
-    if is_shown:
+    if is_shown and train_step.memory_analysis() is not None:  # some back ends do not tell
         memory = memory_of(train_step, program.abstract_state)
         print(memory_line(memory, jax.devices()[0].device_kind), file=sys.stderr)
     return train_step
@@ -296,51 +301,6 @@ def start_state(
         file=sys.stderr,
     )
     return start_from(state, params)
-
-
-def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> None:
-    """Write config.json, datasets.json, parameters.txt, and the tokenizer."""
-    write_json(workdir / "config.json", inputs.description)
-    # Commands that read the run later need the special ids and the vocabulary, even if the datasets moved.
-    adopt_tokenizer(inputs.tokenizer, workdir / "tokenizer", lowercase=None)
-    write_datasets(inputs, workdir)
-    _write_parameters(inputs, program, workdir / "parameters.txt")
-
-
-def write_datasets(inputs: RunInputs, workdir: Path) -> None:
-    """Write datasets.json."""
-    datasets = [
-        {
-            "path": source.path,
-            "weight": source.weight,
-            "first_step": stage.first_step,
-            **dataclasses.asdict(info),
-        }
-        for stage in inputs.stages
-        if not stage.keeps_datasets
-        for source, info in zip(stage.mixture.sources, stage.mixture.infos, strict=True)
-    ]
-    write_json(workdir / "datasets.json", datasets)
-
-
-def write_places(inputs: RunInputs, workdir: Path) -> None:
-    """Record where the datasets of a complete run lie now, for the commands that read the run."""
-    description = read_description(workdir)
-    config, places = description["config"], {"datasets": inputs.config["data"]["datasets"]}
-    moved = config | {"data": config["data"] | places, "stages": inputs.config["stages"]}
-    if json.dumps(moved) != json.dumps(config):
-        write_json(workdir / "config.json", description | {"config": moved})
-        write_datasets(inputs, workdir)
-
-
-def _write_parameters(inputs: RunInputs, program: Program, path: Path) -> None:
-    """Write the table of the parameters and print its totals."""
-    _, logical_axes = abstract_params(inputs.objective, inputs.config["data"]["sequence_length"])
-    lines = parameter_table(
-        program.abstract_state.params, logical_axes, inputs.config["optimizer"], inputs.objective.frozen
-    )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{lines[-1]} (all in {path})", file=sys.stderr)
 
 
 @contextlib.contextmanager

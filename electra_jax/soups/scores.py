@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from data_pipelines.loader import EvaluationLoader
 from data_pipelines.mixture import DatasetSource, make_sequential
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.runs.inputs import check_data
+from electra_jax.runs.inputs import check_mixture_sizes
 from electra_jax.soups.ingredients import Ingredient
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.metrics import Metrics
@@ -110,7 +110,7 @@ def held_out(
             f"{ingredient.workdir}, whose held-out rows are scored. Give their place: --datasets=DIR,DIR."
         )
     mixture = make_sequential([DatasetSource(path, split="validation") for path in datasets])
-    check_data(config, ingredient.model, mixture)
+    check_mixture_sizes(config, mixture)
     theirs, ours = mixture.infos[0].tokenizer_fingerprint, ingredient.tokenizer.fingerprint
     if theirs != ours:
         raise ValueError(

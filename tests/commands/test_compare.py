@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from electra_jax.comparison import downstream, pretraining
 from electra_jax.comparison.downstream import Evaluation, add_downstream_metrics
@@ -13,6 +14,8 @@ from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
 from electra_jax.comparison.suites import ABLATIONS, COURSES, SUITES, average_cosine, measure_soup
 from electra_jax.comparison.tables import write_comparison
 from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
@@ -27,6 +30,11 @@ def test_average_cosine_is_that_of_all_pairs():
     cosine = lambda u, v: u @ v / np.sqrt((u @ u) * (v @ v))
     pairs = [cosine(table_VE[i], table_VE[j]) for i in range(9) for j in range(9) if i != j]
     assert average_cosine(table_VE) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def sized(recipe):
+    """A recipe with sizes, as the command has it after a look at the datasets."""
+    return ConfigDict(with_assumed_sizes(load_config(recipe).to_dict()))
 
 
 def runs_of(suite, config, workdir):
@@ -44,7 +52,7 @@ def runs_of(suite, config, workdir):
     ("suite", "model"), [("courses", "mcl"), ("ablations", "electra"), ("embedding_sharing", "deberta_v3")]
 )
 def test_variants_cost_the_same(suite, model, tmp_path):
-    config = load_config(f"configs/debug.py:model={model}")
+    config = sized(f"configs/debug.py:model={model}")
     variants = [list(runs.values()) for runs in runs_of(suite, config, tmp_path).values()]
     assert [run["train"]["num_steps"] for run in variants[0]] == [config.train.num_steps]
     costs = [
@@ -59,7 +67,7 @@ def test_variants_cost_the_same(suite, model, tmp_path):
 
 
 def test_each_variant_adds_a_course(tmp_path):
-    runs = runs_of("courses", load_config("configs/debug.py:model=mcl"), tmp_path)
+    runs = runs_of("courses", sized("configs/debug.py:model=mcl"), tmp_path)
     objectives = {
         name: run["objective"] for name, ((_, run),) in ((name, runs[name].items()) for name in COURSES)
     }
@@ -71,14 +79,14 @@ def test_each_variant_adds_a_course(tmp_path):
 def test_ablations_are_objectives_that_can_be_made_and_differ(tmp_path):
     runs = {
         path: run
-        for one in runs_of("ablations", load_config("configs/debug.py"), tmp_path).values()
+        for one in runs_of("ablations", sized("configs/debug.py"), tmp_path).values()
         for path, run in one.items()
     }
     assert set(runs) == {f"{name}/seed_3" for name in ABLATIONS} | {"two_stage/stage_1/seed_3"}
     assert len(
         {json.dumps([run["objective"], run["model"]], sort_keys=True) for run in runs.values()}
     ) == len(runs)
-    for run in runs.values():
+    for run in (resolve(one).values for one in runs.values()):
         make_objective(
             run, make_pretraining_config(run["model"]), SpecialTokens(pad=0, cls=1, sep=2, unk=3, mask=4)
         )
@@ -110,7 +118,7 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
         return Evaluation(results, {})
 
     monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
-    config = load_config("configs/debug.py:model=mcl")
+    config = sized("configs/debug.py:model=mcl")
     config.train.num_steps, config.optimizer.warmup_steps = 100, 20
     message = r"mcl/seed_0: config\.optimizer\.warmup_steps: got 20, expected fewer than .*num_steps=20"
     with pytest.raises(ValueError, match=message):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from electra_jax.comparison import downstream
 from electra_jax.comparison.downstream import Evaluation, evaluate_on_tasks
@@ -12,6 +13,8 @@ from electra_jax.comparison.pretraining import pretrain_objectives
 from electra_jax.comparison.suites import objective
 from electra_jax.comparison.tables import write_evaluation
 from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.electra import electra_flops
@@ -28,8 +31,8 @@ def with_objective(config, name):
 
 
 def test_objectives_cost_the_same():
-    recipe = load_config("configs/evaluate.py").pretraining
-    config = recipe.to_dict()
+    config = with_assumed_sizes(load_config("configs/evaluate.py").pretraining.to_dict())
+    recipe = ConfigDict(config)
     model = make_pretraining_config(config["model"])
     tokens = config["train"]["num_steps"] * config["train"]["batch_size"] * 128
     steps = equal_steps(config, with_objective(recipe, "mlm"))
@@ -43,8 +46,10 @@ def test_an_objective_brings_the_settings_that_it_needs():
     config = recipe.to_dict()
     assert with_objective(recipe, "electra") == config
     changed = with_objective(recipe, "electric")
-    assert changed["objective"] == config["objective"] | {"name": "electric", "vocab_chunk_size": 2048}
-    assert changed["model"] == config["model"] and config["objective"]["vocab_chunk_size"] == 0
+    assert changed["objective"] == config["objective"] | {"name": "electric"}
+    resolved, before = resolve(changed).values, resolve(config).values
+    assert resolved["model"] == before["model"] and before["objective"]["vocab_chunk_size"] == 0
+    assert resolved["objective"]["vocab_chunk_size"] == 2048
 
 
 def test_some_of_the_tasks_can_be_chosen():

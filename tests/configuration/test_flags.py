@@ -19,6 +19,10 @@ pytestmark = pytest.mark.filterwarnings(
             r"--config\.train\.num_step: .*no such key\. Did you mean --config\.train\.num_steps\?",
         ),
         (
+            ["--config=configs/debug.py", "--workdir=w", "--config.log.tensorboard=True"],
+            r"no such key\. Did you mean --config\.log\.trackers=tensorboard\?",
+        ),
+        (
             ["--config=configs/debug.py", "--workdir=w", "--config.optimizer.num_steps=5"],
             r"mean --config\.train\.num_steps\?",
         ),

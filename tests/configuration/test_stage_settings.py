@@ -5,13 +5,14 @@ import json
 import pytest
 
 from configs import continued, debug
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import make_stages, stage_at
 from support.command_lines import read_command_line
 
 
 def staged(*stages, num_steps=100):
     """The debug configuration with config.stages, 32 rows of 64 at the beginning."""
-    config = debug.get_config().to_dict()
+    config = with_assumed_sizes(debug.get_config().to_dict())
     config["train"]["num_steps"], config["stages"] = num_steps, stages
     return config
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import corpus, dataset_directory, shards
+from data_pipelines import chunks, corpus, dataset_directory, shards
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.train import train_tokenizer
@@ -19,12 +19,12 @@ WORDS = tuple(TEXT.split())
 GROUP_CHUNKS = 4  # small groups, so that small sources make several
 BUILD = f"""
 import json, os, sys
-from data_pipelines import shards
+from data_pipelines import chunks, shards
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
-shards.GROUP_CHUNKS = {GROUP_CHUNKS}
+chunks.GROUP_CHUNKS = {GROUP_CHUNKS}
 """
-BAR = "packing:"  # shown if processes of this machine do the work
+BAR = "packing …\n"  # shown if processes of this machine do the work
 RUN = """
 given = json.loads(sys.argv[1])
 build_corpus(given["directory"], CorpusSettings(**given["settings"]), **given["workers"])
@@ -60,7 +60,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def settings(data, monkeypatch):
     """Fields of CorpusSettings."""
-    monkeypatch.setattr(shards, "GROUP_CHUNKS", GROUP_CHUNKS)
+    monkeypatch.setattr(chunks, "GROUP_CHUNKS", GROUP_CHUNKS)
     return {
         "train": [str(data / name) for name in ("a.jsonl", "b.txt", "c.jsonl", "d.txt", "e.jsonl")],
         "validation_fraction": 0.2,
@@ -91,19 +91,19 @@ def files(root):
 
 
 def test_small_sources_share_a_group_and_a_long_one_is_a_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "GROUP_CHUNKS", 4)
+    monkeypatch.setattr(chunks, "GROUP_CHUNKS", 4)
     monkeypatch.chdir(tmp_path)
     for name, size in (("a", 30), ("b", 10), ("c", 500), ("d", 39), ("e", 39), ("f", 1)):
         (tmp_path / name).write_bytes(bytes(size))
     path = lambda name: str(tmp_path / name)
     sources = ["a", "b", "c", "d", "tfds:name", "e", "f"]
-    assert shards.make_groups("train", sources, chunk_chars=10) == [
+    assert chunks.make_groups("train", sources, chunk_chars=10) == [
         ("train", 0, [path("a"), path("b")]),
         ("train", 1, [path("c")]),
         ("train", 2, [path("d"), "tfds:name"]),
         ("train", 3, [path("e"), path("f")]),
     ]
-    assert shards.make_groups("validation", [], chunk_chars=10) == []
+    assert chunks.make_groups("validation", [], chunk_chars=10) == []
 
 
 def test_electra_packing_draws_other_numbers_in_every_group(settings, tmp_path):
@@ -152,7 +152,7 @@ def test_the_directory_is_that_of_the_local_builder(
     settings = settings | changes | {"validation": [str(data / name) for name in held_out]}
     local = build_here(tmp_path / "local", settings)
     assert (
-        len(shards.make_groups("train", settings["train"], 2_000)) == 3
+        len(chunks.make_groups("train", settings["train"], 2_000)) == 3
         and len(local.splits["train"]["shards"]) > 9
     )
     result = build_with_beam(tmp_path / "beam", settings, beam_options=beam_options)
@@ -197,7 +197,7 @@ def test_command_line(data, tmp_path):
         cwd=data,
     )
     assert (beam.returncode, local.returncode) == (0, 0), beam.stderr[-2000:]
-    assert BAR in local.stderr and BAR not in beam.stderr
+    assert BAR in local.stderr and BAR not in beam.stderr and "packing with FnApiRunner …\n" in beam.stderr
     assert (
         beam.stdout == local.stdout
         and f"2 lines were not UTF-8 (--on_invalid_utf8 skip); the first: {bad}:3" in beam.stdout

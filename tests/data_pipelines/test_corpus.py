@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import shards
+from data_pipelines import chunks, shards
 from data_pipelines.corpus import main
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import load_dataset_info
@@ -89,10 +89,10 @@ def test_progress_counts_every_character_once(data, tmp_path, num_processes):
         packing="documents",
         chunk_chars=4_000,
     )
-    group = shards.Group("train", 0, list(settings.train))
+    group = chunks.Group("train", 0, list(settings.train))
     for _ in range(2):
         counted, report = [], ReadReport()
-        jobs = shards.read_jobs(group, settings, tmp_path, report)
+        jobs = chunks.read_jobs(group, settings, tmp_path, report)
         list(shards.run_jobs(jobs, num_processes, counted.append))
         assert counted == sorted(counted) and counted[-1] == report.characters > 0
         assert len(set(counted)) > 2
@@ -132,7 +132,7 @@ def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_pat
         for number in range(9):
             if number == 6:
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-            yield shards.Job(tokenizer, 32, "documents", (0, 0, number), str(tmp_path / f"{number}"), pieces)
+            yield chunks.Job(tokenizer, 32, "documents", (0, 0, number), str(tmp_path / f"{number}"), pieces)
 
     done = []
     with pytest.raises(OSError, match="one of 2 processes was killed"):
@@ -165,9 +165,9 @@ def test_all_pieces_of_a_long_document_are_in_one_split(data, tmp_path):
     words = " ".join(np.random.default_rng(0).choice(WORDS, size=260_000))  # more than a million characters
     source = write(tmp_path / "books.jsonl", [f"{number:02d} {words} {number:02d}" for number in range(12)])
     settings = CorpusSettings([source], str(data), 32, "documents", validation_fraction=0.5)
-    [group] = shards.make_groups("train", settings.train, settings.chunk_chars)
+    [group] = chunks.make_groups("train", settings.train, settings.chunk_chars)
     splits = {}
-    for job in shards.read_jobs(group, settings, tmp_path, ReadReport()):
+    for job in chunks.read_jobs(group, settings, tmp_path, ReadReport()):
         for piece in job.pieces:
             number = piece.text[:2] if piece.is_first else piece.text[-2:]
             splits.setdefault(int(number), []).append(Path(job.path).name.partition("-")[0])

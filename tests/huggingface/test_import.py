@@ -11,8 +11,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.train import train_tokenizer
-from electra_jax.conversion.export_run import export_run, held_out_rows
+from electra_jax.conversion.export_run import export_run
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.huggingface.published_models import from_published, to_published
 from electra_jax.models.config import make_pretraining_config
@@ -63,7 +64,8 @@ def evaluate(config, *trees):
     """Metrics on the held-out rows for each of several parameters, as training reports them."""
     objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
-    rows = held_out_rows(config["data"]["datasets"])
+    text = make_sequential([DatasetSource(path, split="validation") for path in config["data"]["datasets"]])
+    rows = text.read(*text.rows_at(0, 8)).astype(np.int32)
     return [
         summarize(jax.device_get(step(jax.tree.map(np.asarray, params), jnp.asarray(rows), 0)))
         for params in trees
@@ -173,6 +175,11 @@ def test_bert_continues_as_a_masked_language_model(data, tmp_path):
     run = load_run(tmp_path / "run")
     # The recipe's 512 is more than the model's positions.
     assert run.config["data"]["sequence_length"] == tiny_export.LENGTH
+    # And its 766,000 steps, 10,000 of them warm-up, are for training from scratch.
+    train, optimizer = run.config["train"], run.config["optimizer"]
+    assert (train["num_steps"], train["batch_size"]) == (100_000, 256)
+    assert (optimizer["learning_rate"], optimizer["warmup_steps"]) == (5e-5, 10_000)
+    assert any("5e-05, warming up for 10,000 of 100,000 steps of 256 rows" in note for note in notes)
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()

@@ -49,7 +49,15 @@ def test_a_run(data, home):
     config["checkpoint"]["init_from"] = f"{home}/runs/first/"
     config["probe"] |= {"config": f"{home}/own/finetune.py:task=x", "train": f"{home}/a.tsv,{home}/b.tsv"}
     config["stages"] = [[5, {"data.datasets": [other], "data.weights": [1.0]}]]
-    write_json(workdir / "config.json", {"config": config, "data": [], "imported_from": f"{home}/MiniLM"})
+    write_json(
+        workdir / "config.json",
+        {
+            "config": config,
+            "data": [],
+            "imported_from": f"{home}/MiniLM",
+            "imported": [f"discriminator: 3 arrays from {home}/MiniLM/model.safetensors"],
+        },
+    )
     session = {
         "started": "2026-01-01T00:00:00Z",
         "start_step": 0,

@@ -6,7 +6,7 @@ import pytest
 
 from configs import continued
 from electra_jax.benchmarks.suites import SUITES
-from electra_jax.comparison.pretraining import with_sizes_of_data
+from electra_jax.comparison.pretraining import with_values_of_data
 from electra_jax.configuration.recipes import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
@@ -105,7 +105,7 @@ def test_the_sample_has_the_row_length_that_the_recipe_assumes(tmp_path):
     for argument, length in (("configs/electra.py:size=base", 512), ("configs/electra.py:size=small", 128)):
         assert sizes(resolve_run(recipe(argument), tmp_path / "run").values) == (8192, length)
     pretraining = recipe("configs/evaluate.py")["pretraining"]
-    assert sizes(with_sizes_of_data(pretraining, tmp_path)) == (8192, 128)
+    assert sizes(with_values_of_data(pretraining, tmp_path)) == (8192, 128)
 
 
 def test_every_stage_has_the_row_length_of_its_datasets(datasets, tmp_path):
@@ -147,7 +147,7 @@ def test_a_run_of_an_older_version_keeps_its_vocabulary(datasets, tmp_path):
     other = resolve_run(recipe("configs/electra.py", web), run)
     assert other.values["objective"]["vocab_chunk_size"] == 0
     write_run(tmp_path / "comparison" / "electra" / "seed_0", old)
-    compared = with_sizes_of_data(recipe("configs/electra.py", web), tmp_path / "comparison")
+    compared = with_values_of_data(recipe("configs/electra.py", web), tmp_path / "comparison")
     assert sizes(compared) == (30522, 128)
 
 
@@ -202,3 +202,29 @@ def test_what_nobody_knows_is_an_error(tmp_path):
 def test_benchmarks_take_recipes_whose_sizes_are_known():
     for suite in SUITES.values():
         assert min(sizes(with_assumed_sizes(recipe(suite.default_config)))) > 0
+
+
+def test_what_is_wrong_with_values_and_with_data_comes_together(datasets, tmp_path):
+    web = datasets(web=(8192, 128))
+    config = recipe(
+        "configs/electra.py",
+        [*web, str(tmp_path / "missing")],
+        data__weights=(1.0,),
+        data__sequence_length=64,
+        model__vocab_size=1000,
+        eval__every=0,
+    )
+    with pytest.raises(ValueError, match=r"^5 things are wrong:\n") as error:
+        resolve_run(config, tmp_path / "run")
+    for message in (
+        "config.eval.every: got 0, expected 1 or more",
+        "config.data.weights: got (1.0,) for 2 datasets",
+        "config.data.sequence_length: got 64, but the datasets hold rows of 128. Set",
+        "config.model.vocab_size: got 1000, but the datasets' tokenizer has 8192",
+        "missing: no corpus.json",
+    ):
+        assert message in str(error.value)
+    # Epochs need the data, too; where these cannot be read, that alone is reported.
+    config = recipe("configs/electra.py", [str(tmp_path / "missing")], train__num_epochs=3.0)
+    with pytest.raises(FileNotFoundError, match=r"missing: no corpus\.json"):
+        resolve_run(config, tmp_path / "run")

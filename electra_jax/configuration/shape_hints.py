@@ -1,0 +1,35 @@
+"""Hints on an encoder's shape that a command line changes in part."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from electra_jax.models.config import encoder_shape
+
+
+def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for each encoder whose hidden_size is given on the command line, while values that published
+    models derive from it are not, and no longer fit.
+
+    Args:
+      argv: the command line.
+      values: the whole configuration with the values of the command line, by keys such as
+        "model.generator.hidden_size".
+    """
+    given = {match[1] for word in argv if (match := re.match(r"--?config\.([\w.]+)", word))}
+    for key in sorted(name for name in given if name.endswith(".hidden_size") and name in values):
+        section = key.removesuffix(".hidden_size")
+        usual = encoder_shape(values[key], values[f"{section}.num_layers"])
+        differing = [
+            name
+            for name in ("intermediate_size", "num_heads")
+            if f"{section}.{name}" not in given and values[f"{section}.{name}"] != usual[name]
+        ]
+        if differing:
+            kept = " and ".join(f"{name}={values[f'{section}.{name}']}" for name in differing)
+            flags = " ".join(f"--config.{section}.{name}={usual[name]}" for name in differing)
+            yield (
+                f"WARNING: --config.{key}={values[key]} is given alone, and the recipe's {kept} stays. "
+                "Published models have heads of 64 and a feed-forward layer of 4 · hidden_size. For these "
+                f"add {flags}."
+            )

@@ -1,0 +1,47 @@
+"""A run that resumes with another length than before (`pretrain --change_num_steps`)."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from electra_jax.runs.trained import read_description
+from electra_jax.training.schedules import SCHEDULES
+
+
+def check_length(name: str, num_done: int, num_steps: int) -> None:
+    """Raises ValueError if a run has already done more steps than it shall have."""
+    if num_done > num_steps:
+        raise ValueError(
+            f"config.train.num_steps: got {num_steps}, expected {num_done} or more: {name} has a checkpoint "
+            f"of step {num_done}. Give that number to end the run there."
+        )
+
+
+def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) -> dict[str, Any]:
+    """Print how the length of the run in `workdir` changes, and return it for sessions.jsonl; {} if it does
+    not, or if there is no run yet.
+
+    Args:
+      num_done: steps that are done.
+      config: the configuration from now on.
+    """
+    if not (workdir / "config.json").is_file():
+        return {}
+    old, new = read_description(workdir)["config"]["train"]["num_steps"], config["train"]["num_steps"]
+    if old == new:
+        return {}
+    before, after = (learning_rate(config, num_steps, num_done) for num_steps in (old, new))
+    print(
+        f"{workdir}: {num_done:,} steps are done; the run now has {new:,} instead of {old:,}. The learning "
+        f"rate follows the schedule of {new:,} steps from here on: {after:.3g} at this step instead of "
+        f"{before:.3g}.",
+        file=sys.stderr,
+    )
+    return {"num_steps": [old, new]}
+
+
+def learning_rate(config: dict[str, Any], num_steps: int, step: int) -> float:
+    """The learning rate at a step of a run with `num_steps` steps."""
+    optimizer = config["optimizer"]
+    schedule = SCHEDULES[optimizer["schedule"]]
+    return float(schedule(optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)(step))

@@ -1,0 +1,34 @@
+"""What to change for a run that starts from the parameters of another one (configs/continued.py)."""
+
+from typing import Any
+
+from electra_jax.runs.bucket_runs import local_directory
+from electra_jax.runs.trained import read_description
+
+# Microsoft's rtd.sh trains DeBERTaV3 xsmall with a rate of 3e-4 in 1,000,000 steps, and continues it with
+# 5e-5 in 100,000 steps, 10,000 of them warm-up.
+RATE_DIVISOR, STEPS_DIVISOR, WARMUP_DIVISOR = 6, 10, 10
+KEYS = (("optimizer", "learning_rate"), ("optimizer", "warmup_steps"), ("train", "num_steps"))
+
+
+def propose_settings(config: dict[str, Any]) -> str:
+    """A sentence with the flags for a shorter and gentler training, if a run would repeat the learning rate,
+    warm-up and number of steps of the run that it starts from; "" if it does not."""
+    initial = config["checkpoint"]["init_from"]
+    if not initial:
+        return ""
+    theirs = read_description(local_directory(initial))["config"]
+    is_same_method = theirs["objective"]["name"] == config["objective"]["name"]
+    if not is_same_method or any(theirs[section][key] != config[section][key] for section, key in KEYS):
+        return ""
+    num_steps = max(1, config["train"]["num_steps"] // STEPS_DIVISOR)
+    values = {
+        "optimizer.learning_rate": f"{config['optimizer']['learning_rate'] / RATE_DIVISOR:.2g}",
+        "optimizer.warmup_steps": num_steps // WARMUP_DIVISOR,
+        "train.num_steps": num_steps,
+    }
+    return (
+        f"Learning rate, warm-up and number of steps are those of the first training of {initial}. To "
+        "continue a trained model, Microsoft's rtd.sh takes a sixth of the rate and a tenth of the steps: "
+        f"{' '.join(f'--config.{key}={value}' for key, value in values.items())}"
+    )

@@ -1,0 +1,46 @@
+"""A run that repeats the settings of the run that it starts from is told gentler ones."""
+
+import json
+
+import pytest
+
+from configs import electra
+from electra_jax.configuration.resolve import resolve
+from electra_jax.runs.continued_settings import propose_settings
+
+
+@pytest.fixture
+def continued(tmp_path):
+    """Function that gives the configuration of a run which starts from one of ELECTRA base."""
+    config = resolve(electra.get_config("size=base").to_dict()).values
+    (tmp_path / "config.json").write_text(json.dumps({"config": config, "data": []}), encoding="utf-8")
+
+    def make(**changes):
+        made = json.loads(json.dumps(config))
+        made["checkpoint"]["init_from"] = str(tmp_path)
+        for name, value in changes.items():
+            section, _, key = name.partition("__")
+            made[section][key] = value
+        return made
+
+    return make
+
+
+def test_the_settings_of_a_first_training_are_proposed_smaller(continued):
+    text = propose_settings(continued())
+    assert "--config.optimizer.learning_rate=3.3e-05 --config.optimizer.warmup_steps=7660" in text
+    assert text.endswith("--config.train.num_steps=76600")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer__learning_rate": 1e-4},
+        {"optimizer__warmup_steps": 100},
+        {"train__num_steps": 1000},
+        {"objective__name": "two_stage"},
+        {"checkpoint__init_from": ""},
+    ],
+)
+def test_nothing_is_proposed_where_something_was_chosen(continued, changes):
+    assert propose_settings(continued(**changes)) == ""
