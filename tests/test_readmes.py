@@ -73,6 +73,7 @@ EXAMPLES = [
     ("python -m electra_jax.pretrain --config=configs/debug.py:model=bert --workdir=DIR", "bert"),
     ("python -m electra_jax.pretrain --config=configs/none.py --workdir=DIR", "none.py"),
     ("python -m electra_jax.pretraining --workdir=DIR", "no module"),
+    ("python -m pretrian --workdir=DIR", "no module"),  # of `electra-jax pretrian`
     ("python -m data_pipelines.corpus --trains a.txt", "--train"),
     ("python -m data_pipelines.sample.wikitext2 --out DIR", None),
     ("python -m pytest tests/test_none.py", "no tests/test_none.py"),
@@ -182,6 +183,7 @@ python -m electra_jax.pretrain --config=configs/debug.py --workdir=$RUN \\
     --config.train.num_steps=1   # a comment
 for seed in 0 1; do python -m data_pipelines.corpus --train a.txt; done && cd runs | cat
 bash launch/gpu_slurm.sh --nodes=2 -- --config=configs/debug.py --workdir=DIR
+electra-jax corpus --train a.txt < in > out && electra-jax
 ls python -m no.command
 ```
 """
@@ -194,6 +196,7 @@ def test_commands_are_found():
         [*pretrain, "--config=configs/debug.py", "--workdir=runs/a", "--config.train.num_steps=1"],
         ["python", "-m", "data_pipelines.corpus", "--train", "a.txt"],
         ["bash", "launch/gpu_slurm.sh", "--nodes=2", "--", "--config=configs/debug.py", "--workdir=DIR"],
+        ["python", "-m", "data_pipelines.corpus", "--train", "a.txt"],
         [*pretrain, "--config=configs/electra.py:size=small", "--workdir=DIR"],
     ]
     docstring = f"What it does: `{pretrain[0]} -m a [--b]`.\n\n    python -m c \\\n        --d=1\n\nEnd."

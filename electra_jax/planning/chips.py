@@ -49,7 +49,7 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
     compiled_as = by_hand.compile_as.casefold() if by_hand.compile_as else name
     is_described = None not in (by_hand.compile_as, by_hand.peak_flops, by_hand.memory_gib)
     if name not in CHIPS and not is_described:
-        near = " or ".join(known for known in CHIPS if name and known.startswith(name))
+        near = " or ".join(known for known in CHIPS if known.partition("-")[0] == name)
         raise ValueError(
             f"--device: got {device!r}, expected one of {', '.join(CHIPS)} with a topology or a number: "
             "v5e:4x4, v5p:2x2x2, tpu7x:2x2x1, h100:8, cpu:8. For another card, give the most similar one of "
@@ -64,6 +64,11 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
         chip = chip._replace(peak_flops=by_hand.peak_flops, peak_flops_float32=by_hand.peak_flops)
     if by_hand.memory_gib is not None:
         chip = chip._replace(memory=int(by_hand.memory_gib * GIB))
+    if by_hand.network_gbps is not None and chip.between_hosts is None:
+        raise ValueError(
+            f"--network_gbps: got {by_hand.network_gbps:g} for {device}, whose own links connect its hosts. "
+            "Leave it out."
+        )
     if by_hand.network_gbps is not None:
         chip = chip._replace(between_hosts=by_hand.network_gbps * 1e9 / 8)
     similar_to = name if name in CHIPS else compiled_as

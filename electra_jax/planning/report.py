@@ -196,7 +196,7 @@ def _words(values: Range, write) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2g} s" if value >= 0.01 else f"{value * 1e3:.2g} ms"
+    return f"{value:.2g} s" if value >= 0.1 else f"{value * 1e3:.2g} ms"
 
 
 def _duration(seconds: float) -> str:

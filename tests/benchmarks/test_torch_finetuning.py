@@ -19,7 +19,7 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.batches import num_training_steps, training_batches
 from electra_jax.finetuning.encoders import load_encoder
-from electra_jax.finetuning.experiment import RESULTS_FILE
+from electra_jax.finetuning.experiment_directory import RESULTS_FILE
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import Trainer

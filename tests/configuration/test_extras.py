@@ -2,6 +2,7 @@
 
 import pytest
 
+from electra_jax.__main__ import find_commands
 from electra_jax.configuration import extras
 from support.commands import run_python
 
@@ -16,24 +17,10 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "pretrain",
-        "finetune",
-        "evaluate",
-        "compare",
-        "soup",
-        "predict",
-        "convert",
-        "doctor",
-        "plan",
-        "benchmark",
-    ],
-)
+@pytest.mark.parametrize("module", find_commands().values())
 def test_every_command_starts_without_the_extras(module):
     packages = {name for names in extras.MODULES.values() for name in names} | {"torch", "transformers"}
-    program = WITHOUT_EXTRAS.format(packages=packages) + f"import electra_jax.{module}"
+    program = WITHOUT_EXTRAS.format(packages=packages) + f"import {module}"
     outcome = run_python("-c", program)
     assert outcome.returncode == 0, outcome.stderr
 

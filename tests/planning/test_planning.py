@@ -258,6 +258,11 @@ def test_a_card_is_described_by_hand_or_a_known_one_corrected():
         plan_devices("a10:8", PRICES, ByHand("l4", 125e12, 22.0))
 
 
+def test_a_tpu_slice_has_no_network_between_hosts():
+    with pytest.raises(ValueError, match=r"--network_gbps: got 100 for v5e:4x4, whose own links"):
+        plan_devices("v5e:4x4", PRICES, ByHand(network_gbps=100.0))
+
+
 @pytest.mark.parametrize("name", ["peak_flops", "memory_gib", "network_gbps", "dollars_per_hour"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_a_figure_that_is_no_positive_number_is_refused(name, value):

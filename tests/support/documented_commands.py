@@ -12,6 +12,7 @@ from support.paths import ROOT
 PROGRAM, MODULES = "electra-jax", find_commands()
 PYTHONS = ("python", "python3", ".venv/bin/python")
 OPERATORS = {";", "&&", "||", "|", "&", "(", ")"}
+REDIRECTIONS = {"<", ">", ">>"}
 BEFORE_COMMANDS = ("do", "then", "else", "time", "nohup", "env", "exec", "!")
 OMITTED = "…"  # in prose, a command with something left out is not checked
 # First folder of a path that is no file of this repository but one that a command makes or a reader has.
@@ -136,6 +137,10 @@ def _split(code: str) -> list[list[str]]:
         except ValueError:  # a quotation that does not end: prose
             continue
         current: list[str] = []
+        targets = [place + 1 for place, word in enumerate(words) if word in REDIRECTIONS]
+        words = [
+            word for place, word in enumerate(words) if word not in REDIRECTIONS and place not in targets
+        ]
         for word in [*words, ";"]:
             assignment = re.fullmatch(r"(\w+)=(.*)", word)
             if word in OPERATORS:
