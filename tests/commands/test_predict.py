@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from electra_jax.configuration.flags import load_config
-from electra_jax.finetuning.experiment import MODELS, Plan, finetune
+from electra_jax.finetuning.experiment import Plan, finetune
+from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.predict import main
 from electra_jax.prediction.models import best_model
 from support.commands import run_module

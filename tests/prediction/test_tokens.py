@@ -102,6 +102,8 @@ def test_a_long_text_is_divided_and_no_token_left_out(places):
     both = predictor(run)
     [judged, filled], _ = both.predict(texts([whole, masked]))
     ids = both.pretrained.tokenizer.encode_batch([whole])[0]
+    [spelled] = both.pretrained.speller.spell([f"{masked} [MASK]"], with_masks=True)
+    assert list(both.filled([spelled])[0]) == np.flatnonzero(spelled.is_mask).tolist()
     assert len(judged["tokens"]) == len(ids) > 2 * LENGTH and len(filled["masks"]) == 1
     # A part of the text is judged as if it were alone.
     room = LENGTH - 2
