@@ -81,6 +81,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "train": "",
         "validation": "",
         "test": "",
+        "validation_fraction": 0.0,  # this share of the training examples becomes the validation split
         "text": "",  # names or numbers of the columns
         "pair": "",
         "label": "",
@@ -95,7 +96,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "metrics": (),
         "max_length": 128,
         "max_train_examples": 0,  # chosen at random, always the same; 0: all
-        "max_eval_examples": 0,  # the same, of a split with labels
+        "max_eval_examples": 0,  # of each split to evaluate on that has labels, chosen as for training
         "label_scale": 1.0,  # regression divides its numbers by it for training
         "swaps_pairs": False,  # train on every pair in both orders
         "max_query_length": 64,  # tokens kept of a question

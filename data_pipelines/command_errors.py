@@ -2,6 +2,8 @@
 
 import codecs
 import contextlib
+import os
+import select
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +12,7 @@ PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
 # that are not finite. Anything else is a fault of the program and keeps its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, zipfile.BadZipFile)
+CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
 ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
 
@@ -17,13 +20,27 @@ ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the err
 def errors_on_the_terminal() -> Iterator[None]:
     """Context or decorator of a command's work: of an EXPECTED error only the message is shown.
 
-    Terminals and log files take any text from then on, see `accept_any_text`.
+    Terminals and log files take any text from then on, see `accept_any_text`. A reader of the output that
+    closes it early (`| head`) ends the command without a message.
     """
     accept_any_text()
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, since an error at the interpreter's own exit cannot be caught
     except EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+            sys.exit(CLOSED_PIPE)
         sys.exit(f"{PREFIX}{error}")
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads."""
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def accept_any_text() -> None:

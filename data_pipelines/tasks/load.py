@@ -19,6 +19,7 @@ from data_pipelines.tasks.examples import (
     with_spelled_labels,
 )
 from data_pipelines.tasks.files import found_columns, read_rows, read_sentences
+from data_pipelines.tasks.hold_out import with_validation
 from data_pipelines.tasks.label_values import Classes, found_classes, listed_classes
 from data_pipelines.tasks.labels import TASK_TYPES
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
@@ -48,7 +49,8 @@ def load_task(task: dict[str, Any]) -> TaskData:
         with a source they replace its splits or add one: XNLI has no training split, so it takes
         train="tfds:glue/mnli". Labels are those of `labels`, else the dataset's, else those of the training
         split, sorted (numbers by value). A dataset in several languages is trained on in `train_language`
-        ("all" for every language) and evaluated in `language`.
+        ("all" for every language) and evaluated in `language`. `validation_fraction` is the share of the
+        training examples that become the validation split.
 
     Raises:
       ValueError: a wrong setting, damaged data, or an unknown label. FileNotFoundError: no such file.
@@ -65,6 +67,8 @@ def load_task(task: dict[str, Any]) -> TaskData:
                 f"config.task: no example is left in {split}, expected some; "
                 f"{'; '.join(skipped.sentences()) or 'it has no rows'}; check its text and label columns"
             )
+    if task["validation_fraction"]:
+        splits = with_validation(splits, task["validation_fraction"])
     absent = _absent(labels, splits["train"]) if task["labels"] and "train" in splits else []
     return TaskData(labels, splits, skipped.sentences() + absent)
 

@@ -32,7 +32,11 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     },
 }
 # The same for a configuration of fine-tuning.
-DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {"train.validate_every": 0, "train.keep": "last"}
+DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
+    "task.validation_fraction": 0.0,
+    "train.validate_every": 0,
+    "train.keep": "last",
+}
 
 # Key of earlier versions: what is given in its place.
 RENAMED = {"log.tensorboard": "log.trackers=tensorboard"}

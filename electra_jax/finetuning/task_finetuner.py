@@ -75,8 +75,9 @@ class TaskFinetuner:
         ]
         if not self._labelled:
             raise ValueError(
-                f"config.task: none of the splits {list(data.splits)} but train has labels, expected one to "
-                "evaluate on. Set config.task.validation."
+                f"config.task: only train has labels, of the splits {', '.join(data.splits)}, expected one "
+                "more to evaluate on. Set config.task.validation to a file, or hold out a part of the "
+                "training examples with --config.task.validation_fraction=0.1."
             )
         check_can_be_learned(self.task_type, data)
         for split in self._labelled:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,6 @@ from electra_jax.prediction.tokens import TokenPredictor
 FORMATS = ("jsonl", "tsv")
 TABLES = (".tsv", ".conll")  # endings of --out that ask for a table
 BATCHES_AT_ONCE = 8  # read before they are predicted, so that texts of similar length share batches
-CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
 
 
 class Options(NamedTuple):
@@ -138,20 +136,12 @@ def _groups(inputs: Iterator[Unlabelled], size: int) -> Iterator[list[Unlabelled
 
 @contextlib.contextmanager
 def _opened(out: str) -> Iterator[BinaryIO]:
-    """Where the records go: standard output, or a file that is there when all are written.
-
-    A reader of standard output that closes it early (`| head`) ends the process without a message.
-    """
+    """Where the records go: standard output, or a file that is there when all are written."""
     if out:
         with written_whole(Path(out)) as temporary, temporary.open("wb") as file:
             yield file
-        return
-    try:
+    else:
         yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
-        raise SystemExit(CLOSED_PIPE) from None
 
 
 def _write_all(

@@ -191,7 +191,9 @@ def test_each_seed_can_have_another_encoder(task, data, tmp_path):
 def test_wrong_settings_are_errors(run_directory, task, tmp_path):
     (tmp_path / "test.tsv").write_text("sentence\nno label\n")
     alone = task["task"] | {"validation": "", "test": str(tmp_path / "test.tsv")}
-    with pytest.raises(ValueError, match=r"none of the splits \['train', 'test'\] but train has labels"):
+    with pytest.raises(
+        ValueError, match=r"only train has labels, of the splits train, test.*validation_fraction=0\.1"
+    ):
         finetune(task | {"task": alone}, tmp_path / "run", Plan([run_directory], [0]))
     with pytest.raises(
         ValueError, match=r"config\.train\.batch_size: got 12, expected a multiple of the 8 devices"

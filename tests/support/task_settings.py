@@ -7,6 +7,7 @@ EMPTY_TASK = {
     "train": "",
     "validation": "",
     "test": "",
+    "validation_fraction": 0.0,
     "text": "",
     "pair": "",
     "label": "",

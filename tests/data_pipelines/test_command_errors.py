@@ -1,0 +1,42 @@
+"""How a command ends when nobody reads its output any more."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, sys
+from data_pipelines.command_errors import errors_on_the_terminal
+with errors_on_the_terminal():
+    {work}
+"""
+
+
+def run(work, is_buffered, closes):
+    """(exit code, standard error) of a command whose standard output is a pipe."""
+    read_end, write_end = os.pipe()
+    if closes:
+        os.close(read_end)
+    process = subprocess.run(
+        [sys.executable, *([] if is_buffered else ["-u"]), "-c", PROGRAM.format(work=work)],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write_end)
+    if not closes:
+        os.close(read_end)
+    return process.returncode, process.stderr
+
+
+@pytest.mark.parametrize("is_buffered", [True, False])
+@pytest.mark.parametrize("work", ["print('one line')", "[print('a line') for _ in range(100_000)]"])
+def test_a_closed_output_ends_the_command_without_a_message(work, is_buffered):
+    assert run(work, is_buffered, closes=True) == (141, "")
+
+
+def test_another_broken_pipe_is_an_error():
+    work = "r, w = os.pipe(); os.close(r); os.write(w, b'x')"
+    assert run(work, is_buffered=True, closes=False) == (1, "error: [Errno 32] Broken pipe\n")
