@@ -4,8 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
 from electra_jax.runs.trained import read_description
 from electra_jax.training.schedules import SCHEDULES
+
+
+def define_length_flag() -> None:
+    """Define --change_num_steps."""
+    text = "Let a run that resumes have another config.train.num_steps (electra_jax/runs/README.md#length)."
+    flags.DEFINE_boolean("change_num_steps", False, text)
 
 
 def check_length(name: str, num_done: int, num_steps: int) -> None:

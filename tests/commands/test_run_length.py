@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from electra_jax.configuration.flags import load_config
+from electra_jax.runs.doctor_checks import check_run_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.provenance import read_sessions
 from electra_jax.runs.trained import load_run, read_description
@@ -44,6 +45,9 @@ def test_a_run_has_the_sizes_of_its_data_and_is_made_longer_and_shorter(data, tm
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"num_steps: the run has 20, you gave 30\. .*--change_num_steps"):
         pretrain(longer, workdir)
+    with pytest.raises(ValueError, match=r"num_steps: the run has 20, you gave 30\. "):
+        check_run_inputs(longer, workdir, [])
+    assert check_run_inputs(longer, workdir, [], changes_length=True).problem == ""
     assert (workdir / "config.json").read_bytes() == before
     capsys.readouterr()
     assert pretrain(longer, workdir, changes_length=True)["steps"] == 30
