@@ -207,11 +207,7 @@ def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings) -> None
     """Raises ValueError if a split has no rows."""
     for split, counts in chunks.items():
         if not any(chunk["rows"] for chunk in counts):
-            read = settings.validation if split == "validation" and settings.validation else settings.train
-            raise ValueError(
-                f"split {split!r}: got no text from {list(read)}, expected at least one document. Check the "
-                "files and --text_field, or change --validation_fraction."
-            )
+            raise settings.no_text(split)
 
 
 def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:

@@ -65,6 +65,14 @@ class CorpusSettings:
         """Sources of both splits."""
         return [*self.train, *self.validation]
 
+    def no_text(self, split: str) -> ValueError:
+        """The error of a split without rows."""
+        read = self.validation if split == "validation" and self.validation else self.train
+        return ValueError(
+            f"split {split!r}: got no text from {list(read)}, expected at least one document. Check the "
+            "files and --text_field, or change --validation_fraction."
+        )
+
     @property
     def sources(self) -> dict[str, Any]:
         """The entry `sources` of corpus.json: sources, and how they are read and divided."""

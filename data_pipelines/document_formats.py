@@ -198,14 +198,15 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
     try:
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
+            num_rows = file.metadata.num_rows
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
                 for value in batch.column(text_field).cast(arrow.large_binary()).to_pylist():
                     row += 1
+                    decoder.report.note_bytes(size * row // num_rows - noted)
+                    noted = size * row // num_rows
                     text = decoder.text(value or b"", f"{source}: row {row}")
                     if text is not None:
                         yield iter([text])
-                decoder.report.note_bytes(size * row // file.metadata.num_rows - noted)
-                noted = size * row // file.metadata.num_rows
             decoder.report.note_bytes(size - noted)
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened

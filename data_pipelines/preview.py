@@ -58,6 +58,8 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
             seed=sample.job.seed,
         )
         seconds = time.monotonic() - began
+    if not len(rows):
+        raise settings.no_text("train")
     num_tokens = sum(len(line) for document in encoded for line in document)
     size = num_characters(sample.job)
     is_text = np.isin(
@@ -101,10 +103,7 @@ def _read_sample(settings: CorpusSettings) -> _Sample:
         if first is not None and max(report.bytes_read, report.characters) >= MEASURED_BYTES:
             break
     if first is None:
-        raise ValueError(
-            f"split 'train': got no text from {list(settings.train)}, expected at least one document. Check "
-            "the files and --text_field, or change --validation_fraction."
-        )
+        raise settings.no_text("train")
     return _Sample(first, characters, report.bytes_read, report.documents)
 
 

@@ -206,7 +206,7 @@ def _train(args: argparse.Namespace) -> list[str]:
     else:
         lines.append("trained in       already trained with the same options: nothing was trained")
     lines += report.lines(args.on_invalid_utf8)
-    documents = _noted(_read(args, ReadReport()), [])
+    documents = (piece.text for piece in _read(args, ReadReport()))
     with waiting("measuring the tokenizer on the text"):
         return lines + quality_lines(tokenizer, first_characters(documents, args.max_training_chars))
 

@@ -1,5 +1,6 @@
 """The runs of an experiment: each is trained, and what it leaves is written."""
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -76,13 +77,13 @@ class RunsOfPlan:
           Stopped: the command was told to stop. A run that has not ended leaves nothing.
         """
         causes = []
-        with StopNotice() as stop, tempfile.TemporaryDirectory() as temporary:
+        with StopNotice() as stop, self._tokenizers() as tokenizers:
             stop.describe = lambda: "Stopping: finished runs are kept, and the same command does the others."
             try:
                 for index in indices:
                     title = f"run {index + 1} of {len(self._runs)}, {self._runs[index].title}"
                     try:
-                        self._do_one(self._runs[index], title, stop, Path(temporary))
+                        self._do_one(self._runs[index], title, stop, Path(tokenizers))
                     except FloatingPointError as error:
                         causes.append(f"{title}: {error}")
                         if index != indices[-1] and is_main_process():
@@ -93,25 +94,30 @@ class RunsOfPlan:
                 raise
         return causes
 
-    def _do_one(self, run: Run, title: str, stop: StopNotice, temporary: Path) -> None:
+    def _do_one(self, run: Run, title: str, stop: StopNotice, tokenizers: Path) -> None:
         began = time.monotonic()
         # One process is ended by a signal at once, several have to agree on a step.
         check = stop.check if jax.distributed.is_initialized() else _never_stop
         with stop.nothing_to_save(f"fine-tuning ({title})"):
-            self._load(run, temporary)
+            self._load(run, tokenizers)
             finetuned = self._finetuner.finetune(self._encoder, run.settings, run.seed, title, check)
         self._keep(run, finetuned)
         if self._finetuner.config["log"]["progress"] and is_main_process():
             print(_score_line(title, finetuned, time.monotonic() - began), file=sys.stderr)
         stop.check()
 
-    def _load(self, run: Run, temporary: Path) -> None:
+    def _tokenizers(self) -> contextlib.AbstractContextManager[str | Path]:
+        """Context of the directory for tokenizers of Hugging Face models; two processes must not write one
+        file."""
+        if is_main_process():
+            return contextlib.nullcontext(self._workdir / "tokenizers")
+        return tempfile.TemporaryDirectory()
+
+    def _load(self, run: Run, tokenizers: Path) -> None:
         """Load the encoder of a run, unless the run before had the same."""
         if self._encoder is not None and self._encoder.name == run.encoder:
             return
-        # Two processes must not write one file.
-        directory = self._workdir / "tokenizers" if is_main_process() else temporary
-        self._encoder = load_encoder(run.encoder, directory / self._caches[run.encoder])
+        self._encoder = load_encoder(run.encoder, tokenizers / self._caches[run.encoder])
         self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
         if is_main_process():
             write_description(self._workdir, self._description)

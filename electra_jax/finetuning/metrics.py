@@ -82,7 +82,8 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
-SPAN_TAGS = ("B-", "I-", "E-", "S-")  # how tags of spans begin; "O" is outside of any
+OUTSIDE = "O"  # the tag of a word outside of any span
+SPAN_TAGS = ("B-", "I-", "E-", "S-")  # how tags of spans begin
 # Task type → the metrics that it can have. Those of questions depend on the questions (squad_metrics.py).
 METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": tuple(name for name, metric in METRICS.items() if not metric.is_tagging),
@@ -117,13 +118,18 @@ def default_metrics(kind: str, labels: Sequence[str]) -> tuple[str, ...]:
       labels: names of the classes or tags.
     """
     if kind == "tagging":
-        spans = any(tag != "O" for tag in labels) and not _other_tags(labels)
-        return ("span_f1", "tagging_accuracy") if spans else ("tagging_accuracy",)
+        return ("span_f1", "tagging_accuracy") if marks_spans(labels) else ("tagging_accuracy",)
     return {
         "classification": ("accuracy",),
         "regression": ("pearson", "spearman"),
         "question_answering": ("exact_match", "f1"),
     }[kind]
+
+
+def marks_spans(labels: Sequence[str]) -> bool:
+    """Whether all tags are BIO or BIOES tags: O, B-…, I-…, E-…, S-…."""
+    others = [tag for tag in labels if tag != OUTSIDE]
+    return bool(others) and all(tag.startswith(SPAN_TAGS) and len(tag) > 2 for tag in others)
 
 
 def check_metric_names(kind: str, names: Sequence[str]) -> None:
@@ -188,7 +194,7 @@ def _sides(
 
 def _other_tags(label_names: Sequence[str]) -> list[str]:
     """The tags that are not of spans."""
-    return [tag for tag in label_names if tag != "O" and not tag.startswith(SPAN_TAGS)]
+    return [tag for tag in label_names if tag != OUTSIDE and not tag.startswith(SPAN_TAGS)]
 
 
 def _names(sentences: Sequence[Sequence[int]], label_names: tuple[str, ...]) -> list[list[str]]:

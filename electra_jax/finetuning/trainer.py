@@ -26,7 +26,15 @@ from electra_jax.finetuning.batches import (
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.sift import make_sift, sift_penalty
 from electra_jax.finetuning.task_types import Rows, TaskType
-from electra_jax.finetuning.watching import Losses, Score, Validation, Watch, finite_on_host, validation_steps
+from electra_jax.finetuning.watching import (
+    REMEDY,
+    Losses,
+    Score,
+    Validation,
+    Watch,
+    finite_on_host,
+    validation_steps,
+)
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.optimizer import assign_groups, make_optimizer
@@ -152,7 +160,7 @@ class Trainer:
 
         Raises:
           Stopped: see `Watch.check`.
-          FloatingPointError: a loss or a parameter is not finite; found two steps later at most.
+          FloatingPointError: a loss, a parameter or an output is not finite.
         """
         progress = make_progress(self.num_steps, watch.title or "", is_shown=watch.title is not None)
         with axis_context(self.mesh), progress:
@@ -203,10 +211,18 @@ def outputs_of_rows(
     Args:
       predict: (params, ids [B, L]) → outputs.
       batches: of `evaluation_batches`.
+
+    Raises:
+      FloatingPointError: outputs are not finite; a class or a tag chosen by them would be the first one.
     """
     found: list[Any] = [None] * num_rows
     for batch in batches:
         outputs = get_whole(predict(params, put_whole(batch.ids_BL, batch_sharding(mesh))))
+        is_row_B = batch.indices_B >= 0
+        if not all(np.isfinite(leaf[is_row_B]).all() for leaf in jax.tree.leaves(outputs)):
+            raise FloatingPointError(
+                f"the model's outputs are not finite: its training has diverged. {REMEDY}"
+            )
         for row, index in enumerate(batch.indices_B):
             if index >= 0:
                 found[index] = jax.tree.map(lambda array, row=row: array[row], outputs)
@@ -233,13 +249,12 @@ class _Scores:
         """Score the parameters after `step`.
 
         Raises:
-          FloatingPointError: one of them, or a loss before, is not finite.
+          FloatingPointError: a loss before, an output, or a parameter that is kept is not finite.
         """
-        loss, on_host = self._losses.mean(), finite_on_host(params, step)
-        rows = self._held_out[self._validation.split]
-        self._add(step, loss, self._trainer.predict_all(params, rows), on_host)
+        loss, rows = self._losses.mean(), self._held_out[self._validation.split]
+        self._add(step, loss, self._trainer.predict_all(params, rows), params)
 
-    def _add(self, step: int, loss: float, outputs: list[Any], on_host: Any) -> None:
+    def _add(self, step: int, loss: float, outputs: list[Any], params: Any) -> None:
         metrics = self._validation.score(outputs)
         self._scores.append(Score(step, loss, metrics))
         if step < self._trainer.num_steps:  # the score of the run follows
@@ -249,7 +264,7 @@ class _Scores:
         value = next(iter(metrics.values()))
         if self._validation.keeps_best and (self._best is None or value > self._best[0]):
             # A copy: on the CPU the host sees the device's memory, and the next step takes that.
-            self._best = value, step, jax.tree.map(np.array, on_host)
+            self._best = value, step, jax.tree.map(np.array, finite_on_host(params, step))
 
     def outcome(self, params: Any) -> Outcome:
         """The result of the run that ended with `params`, which may be its best earlier ones. Raises as

@@ -35,7 +35,7 @@ class Watch(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One validation; these make up training.jsonl."""
+    """One validation; these make up training.json."""
 
     step: int
     loss: float  # mean of the steps since the one before

@@ -156,13 +156,13 @@ def _published(role: str, model: SourceModel, tokenizer: Tokenizer) -> ModelWeig
     Raises:
       ValueError: the encoder is not complete.
     """
+    if role not in model.family.heads:
+        return None
     has_decoder = role == "generator" and stores_decoder(model)
     fields = from_config_json(model.config, enhanced_mask_decoder=has_decoder, dtype="float32")
     config = make_encoder_config(fields)
     module = PublishedModule(config, role)
     inputs = derive_inputs(jnp.ones((1, 2), jnp.int32), SpecialTokens.from_ids(tokenizer.special), 0)
-    if role not in model.family.heads:
-        return None
     params = _filled(
         model, role, lambda key: module.init(key, jnp.ones((1, 2), jnp.int32), inputs), head_may_lack=True
     )

@@ -4,8 +4,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-OUTSIDE = "O"
-PREFIXES = ("B-", "I-", "E-", "S-")
+from electra_jax.finetuning.metrics import OUTSIDE
 
 
 class Word(NamedTuple):
@@ -57,12 +56,6 @@ def place_words(words: Sequence[str]) -> list[Word]:
         placed.append(Word(word, at, at + len(word)))
         at += len(word) + 1
     return placed
-
-
-def marks_spans(labels: Sequence[str]) -> bool:
-    """Whether all tags are BIO or BIOES tags: O, B-…, I-…, E-…, S-…."""
-    others = [tag for tag in labels if tag != OUTSIDE]
-    return bool(others) and all(tag.startswith(PREFIXES) and len(tag) > 2 for tag in others)
 
 
 def find_spans(tags: Sequence[str]) -> Iterator[Span]:

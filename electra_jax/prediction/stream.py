@@ -155,8 +155,7 @@ def _write_all(
     done = num_told = 0
     # Records on a terminal are progress enough.
     is_shown = stream is not sys.stdout.buffer or not sys.stdout.isatty()
-    with make_progress(total, unit="input", is_shown=is_shown) as progress:
-        progress.update(0)
+    with make_progress(total, "predicting", unit="input", is_shown=is_shown) as progress:
         for group in groups:
             records, phrases = predictor.predict(group)
             header = "" if done else text_of(None)

@@ -12,9 +12,10 @@ from data_pipelines.tasks.examples import TaggedExample, TextExample
 from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.questions import Question
 from data_pipelines.tasks.unlabelled import Unlabelled
+from electra_jax.finetuning.metrics import marks_spans
 from electra_jax.finetuning.task_types import Rows, TaskType, word_outputs
 from electra_jax.prediction.records import Record, Table, number, one_line, texts_of
-from electra_jax.prediction.spans import Word, find_spans, marks_spans, place_words, split_words
+from electra_jax.prediction.spans import Word, find_spans, place_words, split_words
 
 Inputs = Sequence[Unlabelled]
 

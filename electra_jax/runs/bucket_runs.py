@@ -26,8 +26,9 @@ from electra_jax.runs.temporary_directories import temporary_directory
 
 BUCKET_FILE = ".bucket"
 CHECKPOINTS = "checkpoints"
-# Directories that a start reads. All others are only written: TensorBoard's files, plots, checkpoints.
-READ_BACK = ("tokenizer", "probe", "sample")
+# Directories that commands read: of a run, of a fine-tuning, of an export of two models. All others are only
+# written (trackers' files, plots, predictions) or go their own way (checkpoints).
+READ_BACK = ("tokenizer", "probe", "sample", "models", "discriminator", "generator")
 
 
 def bucket_of(workdir: Path) -> str | None:
@@ -145,7 +146,7 @@ def _below(temporary: Path, url: str) -> Path:
 
 
 def _pull(url: str, directory: Path) -> bool:
-    """Copy the files that a start reads; returns whether anything lies under the URL."""
+    """Copy the files that commands read; returns whether anything lies under the URL."""
     found = sizes_under(url)
     download(url, [name for name in found if "/" not in name or name.split("/")[0] in READ_BACK], directory)
     (directory / BUCKET_FILE).write_text(url, encoding="utf-8")

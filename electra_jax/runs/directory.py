@@ -78,7 +78,13 @@ def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_l
     path = workdir / "config.json"
     if not path.exists():
         return
-    old = _upgraded(json.loads(path.read_text(encoding="utf-8")))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if "config" not in found:
+        raise ValueError(
+            f"{workdir}: got a {path.name} of something else, such as an exported model, expected a run or a "
+            "new directory. Use another --workdir."
+        )
+    old = _upgraded(found)
     new = _upgraded(json.loads(json.dumps(description)))
     if changes_length:
         old["config"]["train"]["num_steps"] = new["config"]["train"]["num_steps"]

@@ -194,7 +194,7 @@ def run_module(stores, name, *arguments):
 
 
 @pytest.mark.slow
-def test_an_export_from_a_bucket_to_a_bucket_appears_once(interrupted, stores):
+def test_an_export_from_a_bucket_to_a_bucket_appears_once_and_predicts(interrupted, stores, tmp_path):
     workdir, _ = interrupted
     out = f"{workdir.partition('://')[0]}://{BUCKET}/exports/a"
     flags = f"--workdir={workdir}", f"--out={out}"
@@ -207,6 +207,10 @@ def test_an_export_from_a_bucket_to_a_bucket_appears_once(interrupted, stores):
     again = run_module(stores, "electra_jax.convert", "export", *flags)
     assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith(f"error: {out} exists.")
     assert objects(stores, out) == found
+    (tmp_path / "a.txt").write_text("abc [MASK]\nabc\n")
+    predicted = run_module(stores, "electra_jax.predict", f"--model={out}", f"--input={tmp_path / 'a.txt'}")
+    records = map(json.loads, predicted.stdout.splitlines())
+    assert [list(record) for record in records] == [["text", "masks"], ["text", "tokens"]], predicted.stderr
 
 
 @pytest.mark.slow

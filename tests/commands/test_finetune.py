@@ -305,6 +305,10 @@ def test_a_directory_of_another_kind_is_refused(run_directory, task, tmp_path, r
     with pytest.raises(ValueError, match="belongs to a run with other settings"):
         finetune(task, tmp_path / "run", Plan([run_directory], [0]))
     assert "objective" in json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "electra"}')
+    with pytest.raises(ValueError, match=r"model: got a config\.json of something else, such as an exported"):
+        finetune(task, tmp_path / "model", Plan([run_directory], [0]))
 
 
 def tagging_task(task, tmp_path, tags):

@@ -3,11 +3,14 @@
 import re
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from data_pipelines import corpus, preview
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.train import train_tokenizer
 from support.small_corpus import build, flags, make_documents, rows_of, write, write_data
 
 
@@ -87,6 +90,23 @@ def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
     assert validation == pytest.approx(info.splits["validation"]["rows"], rel=0.3)
 
 
+def test_it_reads_a_part_of_a_row_group_of_long_documents(data, tmp_path, monkeypatch):
+    """Parquet is read many rows at a time: the bytes of those that were not looked at do not count."""
+    documents = ["the cat sat on the mat " * 50 + str(number) for number in range(100)]
+    parquet.write_table(pyarrow.table({"text": documents}), tmp_path / "a.parquet")
+    monkeypatch.setattr(preview, "SAMPLE_CHARS", 5_000)
+    monkeypatch.setattr(preview, "MEASURED_BYTES", 20_000)
+    settings = CorpusSettings(
+        train=(str(tmp_path / "a.parquet"),),
+        validation_fraction=0.1,
+        tokenizer=str(data / "tokenizer"),
+        sequence_length=32,
+        packing="documents",
+    )
+    [whole] = [line for line in preview.preview_lines(settings, 2) if line.startswith("whole")]
+    assert int(re.search(r"about (\d+) documents", whole)[1]) == pytest.approx(100, abs=3)
+
+
 def test_it_finds_what_would_stop_the_build(data, tmp_path, monkeypatch, capsys):
     words = [*flags(data), "--out", tmp_path / "out"]
     (tmp_path / "one.txt").write_text("a cat\nsat on the mat\n")
@@ -95,14 +115,19 @@ def test_it_finds_what_would_stop_the_build(data, tmp_path, monkeypatch, capsys)
     )
     assert "WARNING: none of these documents is held out by --validation_fraction 0.001" in out
     (tmp_path / "empty.txt").write_text("\n\n")
+    invisible, visible = tmp_path / "invisible.txt", str(tmp_path / "visible")
+    invisible.write_text("\u200b\n")  # a character that this normalisation removes
+    train_tokenizer(make_documents(300, 0), visible, vocab_size=80, normalization="nfkc_visible")
     build(data, tmp_path / "built")
     for changes, message in (
         (["--train", tmp_path / "none.txt"], "none.txt: does not exist"),
         (["--train", tmp_path / "empty.txt"], "split 'train': got no text"),
+        (["--train", invisible, "--tokenizer", visible], "split 'train': got no text"),
         (["--out", tmp_path / "built"], "built holds a dataset with different sources"),
         (["--tokenizer", tmp_path], "no tokenizer here"),
         (["--num_processes=0"], "--num_processes: got 0"),
     ):
         with pytest.raises(SystemExit, match=f"^error: .*{message}"):
             dry_run(monkeypatch, capsys, *words, "--validation", data / "validation.jsonl", *changes)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "empty.txt", "one.txt"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["built", "empty.txt", "invisible.txt", "one.txt", "visible"]

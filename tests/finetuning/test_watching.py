@@ -147,18 +147,22 @@ def test_a_log_file_gets_plain_lines(trainer, capsys):
     assert len(lines) <= 6
 
 
-@pytest.mark.parametrize("num_epochs", [3, 1])
-def test_a_run_that_diverges_ends_at_once(encoder, num_epochs):
-    """With one step its loss is finite and its update is not."""
+@pytest.mark.parametrize(
+    ("num_epochs", "rate", "message"),
+    [
+        (3, 3e38, r"the loss of step \d of 12 is"),
+        # With one step the loss is finite. The update is not, or what it makes of the outputs is not.
+        (1, 3e38, "the parameters after step 1 are not finite"),
+        (1, 1e25, "the model's outputs are not finite"),
+    ],
+)
+def test_a_run_that_diverges_ends_at_once(encoder, num_epochs, rate, message):
     config = make_settings("classification", num_epochs=num_epochs, batch_size=8 if num_epochs > 1 else 32)
-    config["optimizer"] |= {"learning_rate": 3e38, "warmup_share": 0.0, "clip_norm": float("inf")}
+    config["optimizer"] |= {"learning_rate": rate, "warmup_share": 0.0, "clip_norm": float("inf")}
     task_type, mesh = make_type("classification"), make_mesh(ONE, jax.devices()[:1])
     diverging = Trainer(encoder.config, encoder.special, task_type, config, 32, mesh)
     steps, train_step = [], diverging.train_step
     diverging.train_step = lambda *arguments: steps.append(1) or train_step(*arguments)
-    message = (
-        r"the loss of step \d of 12 is" if num_epochs > 1 else "the parameters after step 1 are not finite"
-    )
     with pytest.raises(FloatingPointError, match=message) as error:
         diverging.run(None, 0, ROWS["train"], {"validation": ROWS["validation"]})
     if num_epochs > 1:

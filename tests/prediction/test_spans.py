@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from electra_jax.prediction.spans import find_spans, marks_spans, place_words, split_words
+from electra_jax.finetuning.metrics import marks_spans
+from electra_jax.prediction.spans import find_spans, place_words, split_words
 
 
 @pytest.mark.parametrize(
