@@ -225,6 +225,7 @@ def test_every_chip_has_a_price_and_a_tpu7x_chip_is_two_devices():
         assert name == "cpu" or 0 < price_of(PRICES, name)[0].low <= price_of(PRICES, name)[0].high
     chip = price_of(PRICES, "tpu7x")[0].low
     assert plan_devices("tpu7x:2x2x1", PRICES).dollars_per_hour == (chip / 2, chip / 2)
+    assert plan_devices("tpu7x:2x2x1", PRICES, ByHand(dollars_per_hour=10.0)).dollars_per_hour == (5, 5)
     assert plan_devices("h100:8", PRICES).dollars_per_hour == price_of(PRICES, "h100")[0] == (2.69, 12.29)
     assert "not checked" in plan_devices("h100:8", PRICES).price_source
     assert plan_devices("H100:8", PRICES).compiled_as == "h100:8"
