@@ -24,6 +24,7 @@ from electra_jax.planning.compiled import (
     read_refusal,
 )
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
+from electra_jax.planning.stages import plan_stages
 from electra_jax.training.step_memory import Memory
 from support import aside
 from support.commands import run_module
@@ -257,6 +258,12 @@ def test_a_card_is_described_by_hand_or_a_known_one_corrected():
         plan_devices("a10:8", PRICES, ByHand("l5", 125e12, 22.0, dollars_per_hour=1.25))
     with pytest.raises(ValueError, match=r"no number for 'a10', .* or give --dollars_per_hour"):
         plan_devices("a10:8", PRICES, ByHand("l4", 125e12, 22.0))
+
+
+def test_a_search_needs_the_memory_of_a_device():
+    plans = plan_stages({}, plan_devices("cpu:8", PRICES), None, is_searching=True, is_as_configured=False)
+    with pytest.raises(ValueError, match=r"--search: the memory of cpu:8 is not known.* --memory_gib=16"):
+        next(plans)
 
 
 def test_a_tpu_slice_has_no_network_between_hosts():
