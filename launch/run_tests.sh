@@ -17,6 +17,6 @@ install_beam
 python -m pip install --quiet --no-compile --no-deps DeBERTa==0.1.12
 ruff check .
 ruff format --check .
-# Two processes, since compilation keeps one core busy most of the time. All tests of a file run in one
+# Three processes for two cores, since tests that start commands wait for them. All tests of a file run in one
 # process, because they share fixtures; files run in their order, because the longest test is in the first.
-exec python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"
+exec python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder "$@"

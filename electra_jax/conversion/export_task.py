@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from data_pipelines.json_files import write_json
 from data_pipelines.tasks.encoding import encode_examples
@@ -29,6 +28,7 @@ from electra_jax.conversion.export_run import check_new, verified
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
 from electra_jax.finetuning.models import TaskModel
+from electra_jax.huggingface.array_files import write_arrays
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_rows import comparison_rows
 from electra_jax.huggingface.comparison_texts import (
@@ -106,7 +106,7 @@ def _write_model(
     description, pad = saved.description, saved.tokenizer.special.pad
     arrays = task_arrays(model.config, description, model.params)
     arrays = {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()}
-    save_file(arrays, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_arrays(directory / WEIGHTS_FILE, arrays, metadata={"format": "pt"})
     if model.config.relative_bias is not None:
         copy_code(RELATIVE_BIAS_FILE, directory)
     config = task_config_json(model.config, description, pad_token_id=pad, dtype=dtype)

@@ -4,6 +4,7 @@ It comes from a pre-training run, a fine-tuned model or a Hugging Face directory
 directory keeps its shapes and its tokenizer, and uses newly initialised weights.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import Params, PublishedModule, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
+from electra_jax.huggingface.reference import digests
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.runs.bucket_runs import local_directory
@@ -35,6 +37,7 @@ class PretrainedEncoder(NamedTuple):
     config: EncoderConfig
     tokenizer: Tokenizer
     params: Params | None  # {"embeddings", "encoder"} on the host; None: initialised from each run's seed
+    digest: str = ""  # of params
 
     @property
     def special(self) -> SpecialTokens:
@@ -63,7 +66,10 @@ def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
         encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
     else:
         encoder = _of_hugging_face(name, path, cache)
-    return encoder._replace(params=None) if name.startswith(RANDOM) else encoder
+    if name.startswith(RANDOM):
+        return encoder._replace(params=None)
+    leaves = digests(flatten_dict(encoder.params, sep="/"))
+    return encoder._replace(digest=hashlib.sha256(json.dumps(sorted(leaves.items())).encode()).hexdigest())
 
 
 def check_start(name: str) -> None:

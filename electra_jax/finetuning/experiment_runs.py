@@ -118,14 +118,24 @@ class RunsOfPlan:
         if self._encoder is not None and self._encoder.name == run.encoder:
             return
         self._encoder = load_encoder(run.encoder, tokenizers / self._caches[run.encoder])
+        self._check_same_encoder(run)
         self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
         if is_main_process():
             write_description(self._workdir, self._description)
 
+    def _check_same_encoder(self, run: Run) -> None:
+        """Raises ValueError if earlier runs began with other weights of the same name."""
+        known = {result.encoder for result in self._results if run_of(result).encoder == run.encoder} - {""}
+        if self._encoder.digest and known - {self._encoder.digest}:
+            raise ValueError(
+                f"--init_from={run.encoder}: {self._workdir} has results of other weights of this name, "
+                "expected the same for all runs: was it trained further, or replaced? Use another --workdir."
+            )
+
     def _keep(self, run: Run, finetuned: Finetuned) -> None:
         """Write the predictions of a run, its model if it beats every earlier one of the same init, and its
         result."""
-        result = Result(run.init, run.seed, finetuned.metrics, run.settings)
+        result = Result(run.init, run.seed, finetuned.metrics, run.settings, self._encoder.digest)
         metric = next(iter(result.metrics))
         best_so_far = [other.metrics[metric] for other in self._results if other.model == run.init]
         self._results.append(result)

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_encoder
+from electra_jax.huggingface.array_files import write_arrays
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
@@ -46,7 +47,7 @@ def save_model(
         unfinished.mkdir()
         write_json(unfinished / MODEL_FILE, {"encoder": dataclasses.asdict(encoder), **description})
         arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
-        save_file(arrays, unfinished / PARAMS_FILE)
+        write_arrays(unfinished / PARAMS_FILE, arrays)
         adopt_tokenizer(tokenizer.directory, unfinished / TOKENIZER, lowercase=None)
         if directory.exists():
             shutil.rmtree(directory)

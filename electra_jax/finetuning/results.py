@@ -17,6 +17,7 @@ class Result(NamedTuple):
     seed: int
     metrics: dict[str, float]
     settings: Mapping[str, Any] = MappingProxyType({})  # values of a sweep, by configuration key
+    encoder: str = ""  # digest of the weights that it started from; "": new weights, or not recorded
 
 
 class Summary(NamedTuple):
@@ -49,7 +50,8 @@ def values_by_model(results: Sequence[Result], metric: str) -> dict[str, dict[in
         raise ValueError("expected at least one result, got none.")
     models_with_metric = {result.model for result in results if metric in result.metrics}
     values: dict[str, dict[int, float]] = {}
-    for model, seed, metrics, _ in sorted(results, key=lambda result: result.seed):
+    for result in sorted(results, key=lambda result: result.seed):
+        model, seed, metrics = result.model, result.seed, result.metrics
         if metric not in metrics and (model in models_with_metric or not models_with_metric):
             raise ValueError(f"{model}, seed {seed}: expected metric {metric}, got {', '.join(metrics)}.")
         if model not in models_with_metric:
@@ -124,6 +126,7 @@ def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
             "settings": dict(result.settings),
             "metrics": {name: float(value) for name, value in result.metrics.items()},
         }
+        | ({"encoder": result.encoder} if result.encoder else {})
         for result in results
     ]
 

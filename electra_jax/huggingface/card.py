@@ -169,8 +169,9 @@ def _steps_taken(record: RunRecord) -> list[str]:
     """Sentences about method, steps, tokens and time."""
     stages = [stage for stage in make_stages(record.config) if stage.first_step < record.step]
     optimizer, objective, train = (record.config[name] for name in ("optimizer", "objective", "train"))
+    done = f"{record.step:,}" + (f" of {train['num_steps']:,}" if record.step < train["num_steps"] else "")
     sentences = [
-        f"{_method(objective)}: {record.step:,} steps of {', '.join(map(_batch_shape, stages))}, "
+        f"{_method(objective)}: {done} steps of {', '.join(map(_batch_shape, stages))}, "
         f"peak learning rate {optimizer['learning_rate']:g}, {optimizer['warmup_steps']:,} steps of warm-up, "
         f"masking {objective['mask_prob']:.0%}, seed {train['seed']}."
     ]
@@ -275,6 +276,11 @@ def _reproduce(record: RunRecord) -> str:
     first, last = record.sessions[0], record.sessions[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     commit = f", commit {last['commit']}" if last["commit"] else ""
+    changes = [session["num_steps"] for session in record.sessions if session.get("num_steps")]
+    length = "".join(
+        f" Resumed with {now:,} steps in place of {before:,} (`--change_num_steps`)."
+        for before, now in changes
+    )
     return "\n".join(
         [
             "## Reproduce",
@@ -283,7 +289,7 @@ def _reproduce(record: RunRecord) -> str:
             public_command(first["command"]),
             "```",
             "",
-            "Paths are shortened to names. "
+            f"Paths are shortened to names.{length} "
             f"`training_config.json` holds every setting{' of the first checkpoint' if record.soup else ''}. "
             f"{'Averaged' if record.soup else 'Trained'} with {versions}{commit}.",
         ]

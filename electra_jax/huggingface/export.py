@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from data_pipelines.json_files import write_json
+from electra_jax.huggingface.array_files import write_arrays
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
 from electra_jax.huggingface.public_names import public_description
@@ -95,7 +95,7 @@ def write_model(
     with_code = custom_code and encoder.disentangled is not None and role == "discriminator"
     files = _files(role, weights, dtype, with_code)
     for name, arrays in files.items():
-        save_file(arrays, directory / name, metadata={"format": "pt"})
+        write_arrays(directory / name, arrays, metadata={"format": "pt"})
     additions = {}
     if with_code:
         additions = {
@@ -145,4 +145,4 @@ def copy_code(name: str, directory: Path) -> None:
 def write_reference(directory: Path, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
     """Write verification.safetensors: recorded arrays, and notes in its metadata."""
     # A single metadata entry, since the library writes several in an arbitrary order.
-    save_file(arrays, directory / REFERENCE_FILE, metadata={"notes": json.dumps(notes)})
+    write_arrays(directory / REFERENCE_FILE, arrays, metadata={"notes": json.dumps(notes)})

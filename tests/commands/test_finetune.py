@@ -18,6 +18,7 @@ from electra_jax.finetuning.experiment_directory import recorded_metrics
 from electra_jax.finetuning.experiment_runs import SEED
 from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.results import to_json
 from electra_jax.finetuning.trainer import Outcome, Trainer
 from support import tiny_export
 from support.tiny import SPECIAL
@@ -98,7 +99,9 @@ def test_encoders_are_compared_and_finished_runs_are_kept(run_directory, task, t
         "accuracy"
     ] <= 1
     kept = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert kept == [{"model": inits[0], "seed": 0, "settings": {}, "metrics": first[0].metrics}]
+    assert len(first[0].encoder) == 64
+    values = {"metrics": first[0].metrics, "encoder": first[0].encoder}
+    assert kept == [{"model": inits[0], "seed": 0, "settings": {}} | values]
     every = finetune(task, tmp_path / "run", Plan(inits, [0, 1]))
     assert [(result.model, result.seed) for result in every] == [
         (name, seed) for name in inits for seed in (0, 1)
@@ -113,6 +116,12 @@ def test_encoders_are_compared_and_finished_runs_are_kept(run_directory, task, t
     assert {line.split("\t")[1] for line in text[1:]} <= {"low", "high"}
     again = finetune(task, tmp_path / "run", Plan(inits, [0, 1]))
     assert again == every
+    assert [result.encoder for result in every] == [first[0].encoder] * 2 + [""] * 2
+    edited = [row | ({"encoder": "0" * 64} if "encoder" in row else {}) for row in to_json(every)]
+    (tmp_path / "run" / "results.json").write_text(json.dumps(edited))
+    with pytest.raises(ValueError, match=r"has results of other weights of this name, expected the same"):
+        finetune(task, tmp_path / "run", Plan(inits, [0, 1, 2]))
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == edited
     with pytest.raises(ValueError, match=r"config\.train\.num_epochs: the run has 1, you gave 2"):
         finetune(task | {"train": task["train"] | {"num_epochs": 2}}, tmp_path / "run", Plan(inits, [0, 1]))
 

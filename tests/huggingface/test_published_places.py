@@ -72,7 +72,8 @@ def test_a_run(data, home):
         "versions": {"jax": "1"},
         "commit": None,
     }
-    (workdir / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    longer = session | {"start_step": 1, "num_steps": [4_000, 6_000]}
+    (workdir / "sessions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (session, longer)))
     export(workdir, None, home / "out", PLAIN)
     assert found_in(home / "out", *SECRETS, str(home.parent)) == []
     card = (home / "out" / "discriminator" / "README.md").read_text()
@@ -82,6 +83,9 @@ def test_a_run(data, home):
         "'--config.stages=[(5, {'\"'\"'data.datasets'\"'\"': ('\"'\"'other corpus'\"'\"',)})]' "
         "--coordinator=HOST:PORT --workdir=run"
     ) in card
+    assert "Resumed with 6,000 steps in place of 4,000 (`--change_num_steps`)." in card
+    modes = {path.stat().st_mode & 0o777 for path in (home / "out").rglob("*") if path.is_file()}
+    assert len(modes) == 1, "weights have the permissions of every other file"
     assert "Imported from MiniLM." in card and "continued from first, with" in card
     published = json.loads((home / "out" / "generator" / TRAINING_FILE).read_text())["config"]
     assert published["data"]["datasets"] == ["corpus", "more", "c"]
