@@ -19,7 +19,6 @@ from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
 from electra_jax.conversion.export_run import verify_all
 from electra_jax.conversion.import_checkpoint import import_checkpoint
-from electra_jax.huggingface.comparison_texts import verification_text
 from electra_jax.huggingface.contents import describe_contents
 from electra_jax.huggingface.export import REFERENCE_FILE
 from electra_jax.runs.bucket_runs import local_directory, published
@@ -49,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _export(flags: argparse.Namespace) -> None:
+    options = command_line.export_options(flags)
     with published(flags.out) as out:
         workdir = local_directory(flags.workdir)
-        written = export(workdir, flags.step, out, command_line.export_options(flags))
+        written = export(workdir, flags.step, out, options)
         names = [str(directory.relative_to(out)) for directory in written]
         for directory in written:
             print("\n".join([f"{directory.name}:", *describe_contents(directory)]))
-        print(f"{REFERENCE_FILE} contains {verification_text(flags.verification_text).source}.")
+        print(f"{REFERENCE_FILE} contains {options.verification_text.source}.")
     for name in names:
         print(flags.out if name == "." else f"{flags.out.rstrip('/')}/{name}")
 

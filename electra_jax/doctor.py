@@ -15,6 +15,7 @@ from absl import flags
 
 from electra_jax.configuration.flags import RUN_URLS, run_command
 from electra_jax.distributed.processes import define_process_flags, is_main_process, join_by_flags
+from electra_jax.runs.changed_length import define_length_flag
 from electra_jax.runs.doctor_checks import Deadline, run_checks
 from electra_jax.runs.process_errors import exit_on_error
 
@@ -22,6 +23,7 @@ from electra_jax.runs.process_errors import exit_on_error
 def define_doctor_flags() -> None:
     """Define the flags that training does not have."""
     define_process_flags()
+    define_length_flag()
     flags.DEFINE_integer(
         "expect_devices", None, "Number of devices that all hosts together must have.", lower_bound=1
     )
@@ -35,7 +37,13 @@ def main() -> None:
     values = flags.FLAGS
     with exit_on_error(RuntimeError), Deadline(values.timeout) as deadline:
         join_by_flags()
-        counts = run_checks(values.config.to_dict(), values.workdir, values.expect_devices, deadline)
+        counts = run_checks(
+            values.config.to_dict(),
+            values.workdir,
+            values.expect_devices,
+            deadline,
+            changes_length=values.change_num_steps,
+        )
     if is_main_process():
         print(counts)
     sys.exit(1 if counts.num_failed else 0)

@@ -63,7 +63,7 @@ def define_more_flags() -> None:
     flags.DEFINE_float("peak_flops", None, "FLOPs a second of one device, of products in the plan's dtype.")
     flags.DEFINE_float("memory_gib", None, "Memory of one device that programs can use, in GiB.")
     flags.DEFINE_float("network_gbps", None, "Gbit a second from one device to other hosts.")
-    flags.DEFINE_float("dollars_per_hour", None, "Price of one device. Default: that in --prices.")
+    flags.DEFINE_float("dollars_per_hour", None, "Price of one chip. Default: that in --prices.")
     flags.DEFINE_boolean("search", False, "Look for the settings with which the batch fits at least cost.")
     flags.DEFINE_boolean("as_configured", False, "Keep config.model.dtype and config.train.layers.")
     text = "Share of the peak that becomes model FLOPs, or lowest and highest: 0.1,0.3. Default: published."

@@ -24,6 +24,7 @@ from absl import flags
 from electra_jax.configuration.flags import RUN_URLS, run_command
 from electra_jax.distributed.processes import define_process_flags, is_main_process, join_by_flags
 from electra_jax.distributed.stopping import leaving_at_once
+from electra_jax.runs.changed_length import define_length_flag
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.process_errors import exit_on_error
 from electra_jax.runs.summary import print_values
@@ -45,8 +46,7 @@ def main() -> None:
 def define_more_flags() -> None:
     """Define the flags besides --config and --workdir."""
     define_process_flags()
-    text = "Let a run that resumes have another config.train.num_steps (electra_jax/runs/README.md#length)."
-    flags.DEFINE_boolean("change_num_steps", False, text)
+    define_length_flag()
 
 
 if __name__ == "__main__":

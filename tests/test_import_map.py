@@ -112,8 +112,9 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-# Any folder may import these, since every command shows progress, and may miss a package.
-EVERYWHERE = ("data_pipelines.progress", "data_pipelines.installation")
+# Any folder may import these, since every command shows progress, may miss a package, and tells all that is
+# wrong at once.
+EVERYWHERE = ("data_pipelines.progress", "data_pipelines.installation", "data_pipelines.problems")
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
 MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from electra_jax.configuration.problems import Problems
+from data_pipelines.problems import Problems
 from electra_jax.models.config import DTYPES
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.schedules import SCHEDULES, check_schedule

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from data_pipelines.installation import install_command
 
-# Extra → the modules of its packages. Others check themselves: training/writers.py (track),
+# Extra → the modules of its packages. Others check themselves: training/trackers/choose.py (track),
 # huggingface/verify.py (hf), data_pipelines/document_formats.py (formats).
 MODULES = {"finetune": ("sklearn", "seqeval", "threadpoolctl"), "plots": ("matplotlib",)}
 

@@ -22,9 +22,9 @@ from ml_collections.config_flags import tuple_parser
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
+from data_pipelines.problems import Problems
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
-from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.recipes import (
     PRETRAINING,
     Kind,

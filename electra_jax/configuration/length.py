@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.stages import make_stages
 
 KEYS = ("num_steps", "num_epochs", "num_tokens")
@@ -25,12 +26,14 @@ def with_num_steps(config: dict[str, Any], num_rows: Callable[[], int] | None) -
       num_rows: called for the number of rows of all datasets; None if no dataset is read.
 
     Raises:
-      ValueError: both num_epochs and num_tokens are given, or epochs whose number of steps is not known.
+      ValueError: both num_epochs and num_tokens are given, or epochs whose number of steps is not known, or
+        values are not allowed.
     """
     train = config["train"]
     num_epochs, num_tokens = train["num_epochs"], train["num_tokens"]
     if not num_epochs and not num_tokens:
         return config
+    check_values(config)  # before anything is divided by a batch size of 0
     if num_epochs and num_tokens:
         raise ValueError(
             f"config.train.num_epochs, config.train.num_tokens: got {num_epochs:g} and {num_tokens:g}, "

@@ -7,6 +7,7 @@ plain values: tuples are tuples, each stage is a whole configuration, and nothin
 import dataclasses
 from typing import Any, NoReturn
 
+from data_pipelines.problems import Problems
 from electra_jax.configuration.checks import (
     OF_LENGTH,
     check_values,
@@ -15,7 +16,6 @@ from electra_jax.configuration.checks import (
     wrong_values,
 )
 from electra_jax.configuration.length import with_num_steps, without_end
-from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
 from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from electra_jax.configuration.problems import Problems, errors_in
+from data_pipelines.problems import Problems, errors_in
 
 # The keys that a stage may change. Those in COUNTS take a whole number, not below the one here.
 COUNTS = {"data.sequence_length": 0, "train.batch_size": 1, "train.num_microbatches": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 from electra_jax.conversion.export_run import ExportOptions
 from electra_jax.conversion.import_checkpoint import ImportOptions
 from electra_jax.huggingface.card_parts import Publication
-from electra_jax.huggingface.comparison_texts import NONE, SAMPLE
+from electra_jax.huggingface.comparison_texts import NONE, SAMPLE, verification_text
 from electra_jax.huggingface.export import DTYPES
 from electra_jax.huggingface.restore import MISSING_GENERATOR, SOURCE_FORMATS
 from electra_jax.models.config import EMBEDDING_SHARING
@@ -75,11 +75,14 @@ def add_export(commands) -> None:
 
 
 def export_options(flags: argparse.Namespace) -> ExportOptions:
-    """The options of an export, from its flags."""
+    """The options of an export, from its flags.
+
+    Raises:
+      ValueError, OSError: see `verification_text`.
+    """
     publication = Publication(flags.license, flags.data_license, flags.language)
-    return ExportOptions(
-        flags.dtype, flags.inexact_generator, flags.custom_code, publication, flags.verification_text
-    )
+    text = verification_text(flags.verification_text)
+    return ExportOptions(flags.dtype, flags.inexact_generator, flags.custom_code, publication, text)
 
 
 def add_verify(commands) -> None:

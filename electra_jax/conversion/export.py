@@ -5,7 +5,6 @@ from pathlib import Path
 from electra_jax.conversion.export_run import ExportOptions, export_run
 from electra_jax.conversion.export_task import export_task
 from electra_jax.finetuning.model_files import MODEL_FILE, is_saved_model
-from electra_jax.huggingface.comparison_texts import verification_text
 
 
 def export(workdir: Path, step: int | None, out: Path, options: ExportOptions) -> list[Path]:
@@ -16,7 +15,6 @@ def export(workdir: Path, step: int | None, out: Path, options: ExportOptions) -
         there is nothing to export, or the export failed its verification.
       OSError: `out` exists, or `workdir` cannot be read.
     """
-    verification_text(options.verification_text)  # a wrong file is found before anything is read
     models = [path.parent for path in sorted(workdir.glob(f"models/*/{MODEL_FILE}"))]
     if models:
         raise ValueError(

@@ -18,7 +18,7 @@ from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_rows import comparison_rows
-from electra_jax.huggingface.comparison_texts import SAMPLE, comparison_lines, verification_text
+from electra_jax.huggingface.comparison_texts import SAMPLE_TEXT, VerificationText, comparison_lines
 from electra_jax.huggingface.export import (
     CARD_FILE,
     VerificationInputs,
@@ -44,7 +44,7 @@ class ExportOptions(NamedTuple):
     inexact_generator: bool  # export a generator whose outputs `transformers` cannot compute
     custom_code: bool  # DeBERTa: put the detection head into the model and ship a class for it
     publication: Publication
-    verification_text: str = SAMPLE  # or NONE, or a file: what the export is compared on, and then contains
+    verification_text: VerificationText = SAMPLE_TEXT  # which the export is compared on, and then contains
 
 
 def export_run(workdir: Path, step: int | None, out: Path, options: ExportOptions) -> list[Path]:
@@ -152,9 +152,9 @@ def _write_repository(
     write_text(directory / CARD_FILE, card)
 
 
-def make_verification_inputs(run: TrainedRun, choice: str) -> VerificationInputs:
-    """The inputs to compare on, which the export will contain; `choice`: --verification_text."""
-    special, text = SpecialTokens.from_ids(run.tokenizer.special), verification_text(choice)
+def make_verification_inputs(run: TrainedRun, text: VerificationText) -> VerificationInputs:
+    """The inputs to compare on, which the export will contain."""
+    special = SpecialTokens.from_ids(run.tokenizer.special)
     models = to_published(run.params, run.model)
     encoder = next(iter(models.values())).config
     length = stage_at(run.config, run.step).config["data"]["sequence_length"]

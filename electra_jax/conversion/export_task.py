@@ -32,11 +32,10 @@ from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_rows import comparison_rows
 from electra_jax.huggingface.comparison_texts import (
-    SAMPLE,
+    SAMPLE_TEXT,
     VerificationText,
     comparison_examples,
     comparison_lines,
-    verification_text,
 )
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
 from electra_jax.huggingface.export import (
@@ -66,21 +65,26 @@ from electra_jax.models.inputs import SpecialTokens, derive_inputs
 EXAMPLE_WORDS = ("Every", "word", "of", "a", "sentence", ".")
 
 
-def export_task(workdir: Path, out: Path, dtype: str, publication: Publication, text: str = SAMPLE) -> Path:
-    """Export the fine-tuned model in `workdir` (finetuning/model_files.py) to `out`; returns `out`. `text`:
-    --verification_text.
+def export_task(
+    workdir: Path,
+    out: Path,
+    dtype: str,
+    publication: Publication,
+    text: VerificationText = SAMPLE_TEXT,
+) -> Path:
+    """Export the fine-tuned model in `workdir` (finetuning/model_files.py) to `out`; returns `out`.
 
     Raises:
       ValueError: `transformers` has no class for the model, or the export failed its verification.
       OSError: `out` exists, or the model cannot be read.
     """
     check_new(out)
-    saved, verified_on = load_model(workdir), verification_text(text)
+    saved = load_model(workdir)
     check_exportable(saved.encoder, saved.description)
     params = in_units_of_labels(saved.params, saved.description)
     model = cast_weights(ModelWeights(saved.encoder, params), dtype)
     with verified(out) as directory:
-        _write_model(directory, model, saved, dtype, verified_on)
+        _write_model(directory, model, saved, dtype, text)
         write_tokenizer(
             Path(saved.tokenizer.directory), directory, model_max_length=saved.encoder.max_position_embeddings
         )

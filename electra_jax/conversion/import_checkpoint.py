@@ -23,6 +23,7 @@ from electra_jax.huggingface.restore import Source
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
+from electra_jax.runs.continued_settings import CONTINUED
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 
@@ -32,12 +33,6 @@ RECIPES = {
     "bert": "configs/electra.py:size=base",
     "deberta-v2": "configs/deberta_v3.py:size=base",
     RELATIVE_BIAS_TYPE: "configs/mcl.py:size=base",
-}
-# How to continue a model that was trained elsewhere: microsoft/DeBERTa, experiments/language_model/rtd.sh,
-# deberta-v3-small-continue. The recipes' own values are for training from scratch.
-CONTINUED = {
-    "optimizer": {"learning_rate": 5e-5, "warmup_steps": 10_000},
-    "train": {"num_steps": 100_000, "batch_size": 256},
 }
 
 

@@ -211,7 +211,7 @@ def _batch_shape(stage: Stage) -> str:
 def _soup(soup: dict[str, Any]) -> str:
     """One or two sentences."""
     kept = [
-        f"`{Path(one['workdir']).name}`, step {one['step']:,}" for one in soup["ingredients"] if one["weight"]
+        f"`{name_of(one['workdir'])}`, step {one['step']:,}" for one in soup["ingredients"] if one["weight"]
     ]
     text = (
         f"The mean of the parameters of {len(kept)} checkpoint{'s' if len(kept) > 1 else ''} "
@@ -250,7 +250,7 @@ def _data(record: RunRecord, publication: Publication) -> str:
     ]
     for info in record.datasets:
         train = info["splits"]["train"]
-        sources = ", ".join(f"`{Path(source).name}`" for source in info["sources"]["train"])
+        sources = ", ".join(f"`{name_of(source)}`" for source in info["sources"]["train"])
         since = f", from step {info['first_step']:,}" if len(mixtures) > 1 else ""
         lines.append(
             f"| {sources} | {train['documents']:,} | {train['tokens']:,} | {info['weight']:g}{since} | "

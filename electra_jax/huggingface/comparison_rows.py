@@ -12,7 +12,7 @@ NUM_ROWS = 8
 def comparison_rows(
     documents: Sequence[Sequence[int]], special: SpecialTokens, vocab_size: int, length: int
 ) -> np.ndarray:
-    """Rows [NUM_ROWS, length] of one document each; of every two full rows, the next two are half full.
+    """Rows [NUM_ROWS, length] of one document each: in turn two full rows and two half-full ones.
 
     Every other row joins `documents`, starting with another one each time. The others, and without documents
     all, are random ids: few texts have pieces of the whole vocabulary.

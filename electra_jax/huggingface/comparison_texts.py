@@ -1,6 +1,7 @@
 """Texts on which an export is compared with our own model and tokenizer: sentences and edge cases, or the
 publisher's choice."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +58,7 @@ EDGE_CASES = (
 
 
 SAMPLE, NONE = "sample", "none"  # choices of --verification_text beside a file
-MAX_LINES = 500  # that are read of a file
+MAX_LINES = 500  # of a file, the first with text
 
 
 class VerificationText(NamedTuple):
@@ -73,6 +74,9 @@ class VerificationText(NamedTuple):
         return [*self.plain, *self.edge_cases]
 
 
+SAMPLE_TEXT = VerificationText("built-in sentences", PLAIN_LINES, EDGE_CASES)
+
+
 def verification_text(choice: str) -> VerificationText:
     """Built-in sentences for SAMPLE, no text for NONE, otherwise the lines of the file of that name.
 
@@ -80,18 +84,19 @@ def verification_text(choice: str) -> VerificationText:
       ValueError: the file is not UTF-8, or has no text. OSError: it cannot be read.
     """
     if choice == SAMPLE:
-        return VerificationText("built-in sentences", PLAIN_LINES, EDGE_CASES)
+        return SAMPLE_TEXT
     if choice == NONE:
         return VerificationText("random token ids", (), ())
     try:
-        text = Path(choice).read_text(encoding="utf-8")
+        with open(choice, encoding="utf-8") as file:
+            with_text = (line.rstrip("\n") for line in file if line.strip())
+            lines = list(itertools.islice(with_text, MAX_LINES))
     except UnicodeDecodeError as error:
         raise ValueError(f"--verification_text: {choice} is not UTF-8 ({error}).") from error
     except OSError as error:
         raise type(error)(
             f"--verification_text: got {choice}, expected a text file, {SAMPLE} or {NONE}: {error.strerror}."
         ) from error
-    lines = [line for line in text.splitlines() if line.strip()][:MAX_LINES]
     if not lines:
         raise ValueError(f"--verification_text: {choice} holds no text, expected some lines.")
     return VerificationText(

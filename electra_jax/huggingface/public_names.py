@@ -1,6 +1,7 @@
 """Names in place of paths. What is published tells what a run and its data are called, not where they lay:
 paths tell the names of people, customers and machines."""
 
+import ast
 import re
 import shlex
 from collections.abc import Sequence
@@ -19,11 +20,11 @@ PLACES = (
     "config",
 )
 NOT_PUBLISHED = ("imported",)  # notes of an import for its user, with paths in them
-# Words that are before a place or in its stead, and parts of the package.
-_IS_NAME = re.compile(r"(tfds|sample):|configs/[\w./]*\.py")
-_PREFIX = re.compile(r"random:")
-_RECIPES = re.compile(r".*/(?=configs/\w+\.py)")
-_SEPARATORS = re.compile(r"([=,'\"\s()\[\]{}]+)")
+_IS_NAME = re.compile(r"sample:.*|tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?(@.*)?")  # datasets, which are public
+_PREFIX = re.compile(r"random:|tfds:|\w+=")  # before a place
+# A recipe, which may be part of the package, and the value of its first argument.
+_RECIPE = re.compile(r"(?:.*?/)??((?:configs/)?\w+\.py(?:$|:(?:\w+=)?))(.*)")
+_COORDINATOR = "--coordinator"  # a flag whose value names a machine
 
 
 def name_of(place: str) -> str:
@@ -33,13 +34,16 @@ def name_of(place: str) -> str:
 
 def _name(place: str) -> str:
     place = place.strip()
-    if _IS_NAME.match(place):
+    if _IS_NAME.fullmatch(place):
         return place
+    if match := _RECIPE.fullmatch(place):
+        return match[1] + _last_part(match[2])
     prefix = match[0] if (match := _PREFIX.match(place)) else ""
-    place = _RECIPES.sub("", place.removeprefix(prefix))
-    if _IS_NAME.match(place):
-        return place
-    return prefix + place.rstrip("/").rpartition("/")[2]
+    return prefix + _last_part(place.removeprefix(prefix))
+
+
+def _last_part(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def public_description(value: Any, key: str = "") -> Any:
@@ -58,12 +62,30 @@ def public_description(value: Any, key: str = "") -> Any:
 
 def public_command(command: Sequence[str]) -> str:
     """A command for a shell, with names for the places in its flags."""
-    return shlex.join(map(_public_argument, command))
+    pairs = zip(["", *command], command, strict=False)
+    return shlex.join(
+        "HOST:PORT" if before == _COORDINATOR else _public_argument(argument) for before, argument in pairs
+    )
 
 
 def _public_argument(argument: str) -> str:
-    flag = argument.partition("=")[0]
-    if flag.startswith("--config.optimizer"):  # patterns of parameters, which look like paths
+    flag, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    if flag == _COORDINATOR and equals:
+        return f"{flag}=HOST:PORT"
+    # Patterns of parameters look like paths.
+    if "/" not in value or flag.startswith("--config.optimizer"):
         return argument
-    parts = _SEPARATORS.split(argument)
-    return "".join(part if index % 2 else _name(part) for index, part in enumerate(parts))
+    try:
+        public = repr(_public_value(ast.literal_eval(value)))
+    except (SyntaxError, TypeError, ValueError):
+        public = name_of(value)
+    return flag + equals + public
+
+
+def _public_value(value: Any) -> Any:
+    """A value of Python's syntax with names for all of its strings."""
+    if isinstance(value, dict):
+        return {key: _public_value(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_public_value, value))
+    return name_of(value) if isinstance(value, str) else value

@@ -1,9 +1,9 @@
 """Records outputs of our own model beside an export, so that anyone can verify the files without JAX.
 
-Held-out rows of the run are corrupted as in training. The model's hidden states, logits and predictions on
-them are recorded. huggingface/verify.py compares them with the outputs of the classes in `transformers`, to
-1e-4. All is therefore computed in float32 at the highest precision, whatever the run's dtype, the device and
-the settings of the process.
+Rows of text and of random ids (comparison_rows.py) are corrupted as in training. The model's hidden states,
+logits and predictions on them are recorded. huggingface/verify.py compares them with the outputs of the
+classes in `transformers`, to 1e-4. All is therefore computed in float32 at the highest precision, whatever
+the run's dtype, the device and the settings of the process.
 
 Shapes: B batch, L length, P masked positions, S recorded positions, N layers, D hidden, V vocab, E
 embedding_size.

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from data_pipelines.problems import Problems
 from electra_jax.models.family import FAMILIES, Family
-from electra_jax.models.field_checks import FieldChecks, require
 
 DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
@@ -54,22 +54,22 @@ class DisentangledConfig:
     conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 disables it, as in v3
 
     def __post_init__(self):
-        require(
+        _require(
             self.position_buckets >= 2, "disentangled.position_buckets", self.position_buckets, "2 or more"
         )
-        require(
+        _require(
             self.max_relative_positions - 1 > self.position_buckets // 2,
             "disentangled.max_relative_positions",
             self.max_relative_positions,
             f"more than position_buckets/2 + 1 ({self.position_buckets // 2 + 1})",
         )
-        require(
+        _require(
             self.conv_kernel_size == 0 or self.conv_kernel_size % 2 == 1,
             "disentangled.conv_kernel_size",
             self.conv_kernel_size,
             "0 or an odd number",
         )
-        require(
+        _require(
             not (self.enhanced_mask_decoder and self.position_biased_input),
             "disentangled.enhanced_mask_decoder",
             True,
@@ -92,13 +92,13 @@ class RelativeBiasConfig:
     position_biased_input: bool  # also add learned absolute positions to the input
 
     def __post_init__(self):
-        require(
+        _require(
             self.num_buckets >= 4 and self.num_buckets % 2 == 0,
             "relative_bias.num_buckets",
             self.num_buckets,
             "an even number, 4 or more",
         )
-        require(
+        _require(
             self.max_distance - 1 > self.num_buckets // 4,
             "relative_bias.max_distance",
             self.max_distance,
@@ -135,7 +135,12 @@ class EncoderConfig:
     relative_bias: RelativeBiasConfig | None  # set when position is "relative_bias"
 
     def __post_init__(self):
-        checks = FieldChecks()
+        problems = Problems()
+
+        def require(*check) -> None:
+            with problems.kept():
+                _require(*check)
+
         for field in (
             "vocab_size",
             "embedding_size",
@@ -145,46 +150,42 @@ class EncoderConfig:
             "intermediate_size",
             "max_position_embeddings",
         ):
-            checks.require(getattr(self, field) >= 1, field, getattr(self, field), "a positive integer")
-        checks.require(
+            require(getattr(self, field) >= 1, field, getattr(self, field), "a positive integer")
+        require(
             self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more"
         )
-        checks.require(self.position in POSITIONS, "position", self.position, f"one of {POSITIONS}")
+        require(self.position in POSITIONS, "position", self.position, f"one of {POSITIONS}")
         for section in ("disentangled", "relative_bias"):
-            checks.require(
+            require(
                 (getattr(self, section) is not None) == (self.position == section),
                 section,
                 getattr(self, section),
                 f"a section if config.model.position is {section!r}, else None (it is {self.position!r})",
             )
         if self.disentangled is not None:
-            checks.require(
+            require(
                 self.embedding_size == self.hidden_size,
                 "embedding_size",
                 self.embedding_size,
                 f"hidden_size ({self.hidden_size}), as in every published DeBERTa",
             )
-            checks.require(
+            require(
                 self.num_layers >= 2 or not self.disentangled.enhanced_mask_decoder,
                 "num_layers",
                 self.num_layers,
                 "2 or more with disentangled.enhanced_mask_decoder, which uses the last layer as the decoder",
             )
         for field in ("hidden_dropout", "attention_dropout"):
-            checks.require(
-                0.0 <= getattr(self, field) < 1.0, field, getattr(self, field), "a probability in [0, 1)"
-            )
-        checks.require(
+            require(0.0 <= getattr(self, field) < 1.0, field, getattr(self, field), "a probability in [0, 1)")
+        require(
             self.num_heads < 1 or self.hidden_size % self.num_heads == 0,
             "hidden_size",
             self.hidden_size,
             f"a multiple of num_heads ({self.num_heads})",
         )
-        checks.require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {DTYPES}")
-        checks.require(
-            self.initializer in INITIALIZERS, "initializer", self.initializer, f"one of {INITIALIZERS}"
-        )
-        checks.report()
+        require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {DTYPES}")
+        require(self.initializer in INITIALIZERS, "initializer", self.initializer, f"one of {INITIALIZERS}")
+        problems.report()
 
     @property
     def family(self) -> Family:
@@ -218,21 +219,16 @@ class PretrainingConfig:
     execution: LayerExecution = UNROLLED  # of both encoders; it does not affect results
 
     def __post_init__(self):
-        require(
-            self.embedding_sharing in EMBEDDING_SHARING,
-            "embedding_sharing",
-            self.embedding_sharing,
-            f"one of {EMBEDDING_SHARING}",
-        )
-        require(
+        sharing = self.embedding_sharing
+        _require(sharing in EMBEDDING_SHARING, "embedding_sharing", sharing, f"one of {EMBEDDING_SHARING}")
+        _require(
             self.generator.vocab_size == self.discriminator.vocab_size,
             "generator.vocab_size",
             self.generator.vocab_size,
             f"the discriminator's {self.discriminator.vocab_size}",
         )
-        require(
-            self.embedding_sharing == "none"
-            or self.generator.embedding_size == self.discriminator.embedding_size,
+        _require(
+            sharing == "none" or self.generator.embedding_size == self.discriminator.embedding_size,
             "generator.embedding_size",
             self.generator.embedding_size,
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
@@ -242,6 +238,11 @@ class PretrainingConfig:
     def shares_embeddings(self) -> bool:
         """Whether generator and discriminator have one `Embeddings`, with its LayerNorm, in common."""
         return self.embedding_sharing == "tied" and self.discriminator.family.ties_whole_embeddings
+
+
+def _require(condition: bool, field: str, got, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"model.{field}: got {got!r}, expected {expected}. Change config.model.{field}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,13 +329,10 @@ def make_pretraining_config(model: dict, execution: LayerExecution = UNROLLED) -
     Raises:
       ValueError: a value is out of range, or a key is missing or unknown.
     """
-    shared = {
-        key: value
-        for key, value in model.items()
-        if key not in ("generator", "discriminator", "embedding_sharing")
-    }
+    own = ("generator", "discriminator", "embedding_sharing")
+    shared = {key: value for key, value in model.items() if key not in own}
     known = {field.name for field in dataclasses.fields(EncoderConfig)}
-    sections, checks = {}, FieldChecks()
+    sections, problems = {}, Problems()
     for name in ("generator", "discriminator"):
         fields = {**shared, **model[name]}
         if fields.keys() != known:
@@ -342,9 +340,7 @@ def make_pretraining_config(model: dict, execution: LayerExecution = UNROLLED) -
                 f"config.model (with config.model.{name}): got keys {sorted(fields)}, expected "
                 f"{sorted(known)}."
             )
-        try:
+        with problems.kept():
             sections[name] = make_encoder_config(fields)
-        except ValueError as error:
-            checks.add(error)
-    checks.report()
+    problems.report()
     return PretrainingConfig(embedding_sharing=model["embedding_sharing"], execution=execution, **sections)

@@ -17,8 +17,7 @@ STDERR = 2
 def compiler_messages_in_a_file() -> Iterator[Path]:
     """Context in which the messages of XLA and libtpu go to a file, and those of Python stay on the terminal.
 
-    The compilers write to the process's file descriptor. The file is removed, unless the work is interrupted
-    or a compiler fails.
+    The compilers write to the process's file descriptor. The file is removed, unless a compiler fails.
 
     Yields:
       The file.
@@ -41,7 +40,7 @@ def compiler_messages_in_a_file() -> Iterator[Path]:
             raise ValueError(
                 f"the compiler failed: {str(error).splitlines()[0]} Its messages are in {path}."
             ) from error
-        except Exception:  # the caller's own error has all that it takes
+        except BaseException:  # no compiler failed, so nobody needs its messages
             path.unlink()
             raise
     path.unlink()

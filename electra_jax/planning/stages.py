@@ -53,8 +53,14 @@ def plan_stages(
       is_as_configured: keep the configured dtype and layers, instead of those that accelerators should use.
 
     Raises:
-      ValueError: the configuration and the devices do not match, or a stage does not fit.
+      ValueError: the configuration and the devices do not match, a stage does not fit, or a search has no
+        limit of memory.
     """
+    if is_searching and device.chip.memory is None:
+        raise ValueError(
+            f"--search: the memory of {device.text} is not known, so that any batch would fit. Give it: "
+            "--memory_gib=16, of each device."
+        )
     layers = (config["train"]["layers"],)
     if not is_as_configured:
         config, layers = with_accelerator_settings(config), LAYERS

@@ -1,8 +1,9 @@
 """Which share of a chip's peak becomes model FLOPs, and the published measurements that say so.
 
-No accelerator has run this code yet. A range therefore ends at the highest figure published for a similar
-encoder, and starts at half of the lowest one: this code has no fused attention, and neither have the programs
-measured by NVIDIA and Google. Shares are of the peak of the dtype, as `distributed/chips.py` has it.
+No accelerator has run this code yet. A range therefore ends at about the highest figure published for a
+similar encoder. It starts at half of the lowest one on GPUs in bfloat16, and at about the lowest one on TPUs
+and in float32. This code has no fused attention, and neither have the programs measured by NVIDIA and Google.
+Shares are of the peak of the dtype, as `distributed/chips.py` has it.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
 from electra_jax.runs.trained import read_description
 from electra_jax.training.schedules import SCHEDULES
+
+
+def define_length_flag() -> None:
+    """Define --change_num_steps."""
+    text = "Let a run that resumes have another config.train.num_steps (electra_jax/runs/README.md#length)."
+    flags.DEFINE_boolean("change_num_steps", False, text)
 
 
 def check_length(name: str, num_done: int, num_steps: int) -> None:
@@ -17,6 +25,13 @@ def check_length(name: str, num_done: int, num_steps: int) -> None:
         )
 
 
+def recorded_length(workdir: Path) -> int | None:
+    """config.train.num_steps of the run in `workdir` until now; None if there is no run yet."""
+    if not (workdir / "config.json").is_file():
+        return None
+    return read_description(workdir)["config"]["train"]["num_steps"]
+
+
 def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) -> dict[str, Any]:
     """Print how the length of the run in `workdir` changes, and return it for sessions.jsonl; {} if it does
     not, or if there is no run yet.
@@ -25,10 +40,8 @@ def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) ->
       num_done: steps that are done.
       config: the configuration from now on.
     """
-    if not (workdir / "config.json").is_file():
-        return {}
-    old, new = read_description(workdir)["config"]["train"]["num_steps"], config["train"]["num_steps"]
-    if old == new:
+    old, new = recorded_length(workdir), config["train"]["num_steps"]
+    if old in (None, new):
         return {}
     before, after = (learning_rate(config, num_steps, num_done) for num_steps in (old, new))
     print(

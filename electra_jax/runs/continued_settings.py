@@ -9,17 +9,27 @@ from electra_jax.runs.trained import read_description
 # 5e-5 in 100,000 steps, 10,000 of them warm-up.
 RATE_DIVISOR, STEPS_DIVISOR, WARMUP_DIVISOR = 6, 10, 10
 KEYS = (("optimizer", "learning_rate"), ("optimizer", "warmup_steps"), ("train", "num_steps"))
+# What `convert import` gives a model that was trained elsewhere: deberta-v3-small-continue in rtd.sh. The
+# recipes' own values are for training from scratch.
+CONTINUED: dict[str, dict[str, Any]] = {
+    "optimizer": {"learning_rate": 5e-5, "warmup_steps": 10_000},
+    "train": {"num_steps": 100_000, "batch_size": 256},
+}
 
 
 def propose_settings(config: dict[str, Any]) -> str:
     """A sentence with the flags for a shorter and gentler training, if a run would repeat the learning rate,
-    warm-up and number of steps of the run that it starts from; "" if it does not."""
+    warm-up and number of steps of the run that it starts from; "" if it does not, or if they are meant for
+    continuing a trained model."""
     initial = config["checkpoint"]["init_from"]
     if not initial:
         return ""
     theirs = read_description(local_directory(initial))["config"]
     is_same_method = theirs["objective"]["name"] == config["objective"]["name"]
-    if not is_same_method or any(theirs[section][key] != config[section][key] for section, key in KEYS):
+    repeats, is_gentle = (
+        all(one[section][key] == config[section][key] for section, key in KEYS) for one in (theirs, CONTINUED)
+    )
+    if not is_same_method or not repeats or is_gentle or theirs["checkpoint"]["init_from"]:
         return ""
     num_steps = max(1, config["train"]["num_steps"] // STEPS_DIVISOR)
     values = {

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.dataset_cache import read_dataset_info
+from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import VOCAB_SIZE as SAMPLE_VOCAB_SIZE
-from electra_jax.configuration.length import with_num_steps
-from electra_jax.configuration.problems import Problems
+from electra_jax.configuration.length import with_num_steps, without_end
 from electra_jax.configuration.resolve import ResolvedConfig, dataset_paths, dataset_values, resolve
 from electra_jax.configuration.sizes import assumed_sizes, needs_chunk_size, with_sizes
 from electra_jax.configuration.stages import make_stages, stage_errors
@@ -25,7 +25,7 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
       ValueError, OSError: see `resolve` and `with_data_values`. All that is wrong comes together, also what
         the datasets tell of sizes that are given.
     """
-    problems, filled = Problems(), without_epochs(config)
+    problems, filled = Problems(), without_length(config)
     with problems.kept():
         filled = with_data_values(config, [workdir], workdir)
     with problems.kept():
@@ -36,9 +36,10 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
     return resolved
 
 
-def without_epochs(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without the one value that cannot be resolved without data."""
-    return config | {"train": config["train"] | {"num_epochs": 0.0}}
+def without_length(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run without end, if its number of steps is not known without its data."""
+    train = without_end(config)["train"]
+    return config | {"train": train | {"num_epochs": 0.0, "num_tokens": 0.0}}
 
 
 def _keep_problems_of_rows(config: dict[str, Any], problems: Problems) -> None:

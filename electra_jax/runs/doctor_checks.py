@@ -94,15 +94,26 @@ class Deadline:
 
 
 def run_checks(
-    config: dict[str, Any], workdir: str | Path, expected_devices: int | None, deadline: Deadline
+    config: dict[str, Any],
+    workdir: str | Path,
+    expected_devices: int | None,
+    deadline: Deadline,
+    *,
+    changes_length: bool,
 ) -> Counts:
-    """Run all checks, print the findings on process 0, and count the checks. `workdir` may be a URL."""
+    """Run all checks, print the findings on process 0, and count the checks. `workdir` may be a URL;
+    `changes_length` as for `pretrain`."""
     opened: list[RunInputs] = []
     checks: dict[str, Callable[[], Finding]] = {
         "devices": lambda: check_devices(expected_devices),
         "same everywhere": lambda: check_same(config),
         "run directory": lambda: check_workdir(workdir),
-        "data": lambda: check_run_inputs(config, local_directory(str(workdir), may_be_empty=True), opened),
+        "data": lambda: check_run_inputs(
+            config,
+            local_directory(str(workdir), may_be_empty=True),
+            opened,
+            changes_length=changes_length,
+        ),
         "size": lambda: check_sizes(opened[0], workdir),
     }
     num_passed = num_failed = 0
@@ -226,7 +237,9 @@ def check_workdir(workdir: str | Path) -> Finding:
     return Finding(f"{workdir}{since}", problem)
 
 
-def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInputs]) -> Finding:
+def check_run_inputs(
+    config: dict[str, Any], workdir: Path, opened: list[RunInputs], *, changes_length: bool = False
+) -> Finding:
     """The datasets, opened and read as in training; on success the inputs are appended to `opened`."""
     resolved = resolve_run(config, workdir)
     samples = [name for name in resolved.datasets if name.startswith(SAMPLE_PREFIX)]
@@ -237,7 +250,7 @@ def check_run_inputs(config: dict[str, Any], workdir: Path, opened: list[RunInpu
         )
     if is_main_process():
         find_trackers(resolved.values["log"]["trackers"])
-    inputs = open_inputs(resolved, workdir)
+    inputs = open_inputs(resolved, workdir, changes_length=changes_length)
     described = []
     for stage in inputs.stages:
         for mixture in (stage.mixture, stage.held_out):

@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import read_fingerprint
 from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, make_mixture, make_sequential
+from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
-from electra_jax.configuration.problems import Problems
 from electra_jax.configuration.resolve import ResolvedConfig
 from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh

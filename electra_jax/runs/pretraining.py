@@ -26,9 +26,9 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import never_masked
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
-from electra_jax.runs.changed_length import check_length, describe_new_length
+from electra_jax.runs.changed_length import check_length, describe_new_length, recorded_length
 from electra_jax.runs.continued_settings import propose_settings
-from electra_jax.runs.data_sizes import resolve_run, without_epochs
+from electra_jax.runs.data_sizes import resolve_run, without_length
 from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
@@ -83,7 +83,7 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
       NonFiniteLossError: the loss became NaN or infinite.
     """
     if is_bucket(workdir):
-        resolve(without_epochs(config))  # mistakes come before the bucket is read
+        resolve(without_length(config))  # mistakes come before the bucket is read
     with opened_run(workdir) as run:
         resolved = resolve_run(config, run.path)
         return _pretrain(open_inputs(resolved, run.path, changes_length=changes_length), run)
@@ -111,8 +111,12 @@ def _is_done(inputs: RunInputs, workdir: Path) -> bool:
     """Whether nothing is left to do. Asked before stages are prepared, which takes longer than all else that
     a complete run needs."""
     num_steps, has_probe = inputs.config["train"]["num_steps"], bool(inputs.config["probe"]["every"])
+    # A run that shall end where it was stopped has all its steps, but another length in its files.
+    is_done = recorded_length(workdir) == num_steps and is_complete(
+        workdir, num_steps, num_steps, has_probe=has_probe
+    )
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
-    if not exchange(is_complete(workdir, num_steps, num_steps, has_probe=has_probe))[0]:
+    if not exchange(is_done)[0]:
         return False
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
         return exchange(checkpointer.latest_step() == num_steps)[0]

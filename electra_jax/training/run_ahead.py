@@ -29,8 +29,3 @@ class RunAhead:
         self._pending.append(result)
         if len(self._pending) > self._most:
             jax.block_until_ready(self._pending.popleft())
-
-    def drain(self) -> None:
-        """Wait for all steps."""
-        jax.block_until_ready(list(self._pending))
-        self._pending.clear()

@@ -36,7 +36,8 @@ def lines(output):
 
 
 def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path):
-    process = start(tmp_path / "new" / "run", data, environment, ["--expect_devices=1"])
+    arguments = ["--expect_devices=1", "--change_num_steps"]
+    process = start(tmp_path / "new" / "run", data, environment, arguments)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     shown = lines(out)

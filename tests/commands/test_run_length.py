@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from electra_jax.configuration.flags import load_config
+from electra_jax.runs.doctor_checks import check_run_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.provenance import read_sessions
 from electra_jax.runs.trained import load_run, read_description
@@ -44,6 +45,9 @@ def test_a_run_has_the_sizes_of_its_data_and_is_made_longer_and_shorter(data, tm
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"num_steps: the run has 20, you gave 30\. .*--change_num_steps"):
         pretrain(longer, workdir)
+    with pytest.raises(ValueError, match=r"num_steps: the run has 20, you gave 30\. "):
+        check_run_inputs(longer, workdir, [])
+    assert check_run_inputs(longer, workdir, [], changes_length=True).problem == ""
     assert (workdir / "config.json").read_bytes() == before
     capsys.readouterr()
     assert pretrain(longer, workdir, changes_length=True)["steps"] == 30
@@ -62,3 +66,12 @@ def test_a_run_has_the_sizes_of_its_data_and_is_made_longer_and_shorter(data, tm
     shorter = configuration(data, train__num_steps=25, **kept)
     assert pretrain(shorter, workdir, changes_length=True)["steps"] == 25
     assert pretrain(shorter, workdir)["steps"] == 25 and checkpoints(workdir) == [10, 20, 25]
+
+    # To end where the newest checkpoint and an evaluation are, with later rows as after a crash.
+    shutil.rmtree(workdir / "checkpoints" / "25")
+    ended = configuration(data, train__num_steps=20, **kept)
+    assert pretrain(ended, workdir, changes_length=True)["steps"] == 20
+    assert read_description(workdir)["config"]["train"]["num_steps"] == 20
+    assert read_sessions(workdir)[-1]["num_steps"] == [25, 20]
+    assert max(row["step"] for row in read_metrics(workdir)) == 20
+    assert pretrain(ended, workdir)["steps"] == 20

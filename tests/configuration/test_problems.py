@@ -3,7 +3,7 @@
 import pytest
 
 from configs import debug
-from electra_jax.configuration.problems import Problems, SeveralProblemsError
+from data_pipelines.problems import Problems, SeveralProblemsError
 from electra_jax.configuration.resolve import resolve
 from support.command_lines import read_command_line
 

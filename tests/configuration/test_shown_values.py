@@ -24,7 +24,7 @@ def shown(*words, module="pretrain"):
     return values, outcome.stdout
 
 
-def test_every_value_has_its_source_and_its_comment(tmp_path):
+def test_every_value_has_its_source_and_its_comment():
     values, _ = shown(
         "--config=configs/electra.py:size=base",
         "--print_config",
@@ -41,7 +41,6 @@ def test_every_value_has_its_source_and_its_comment(tmp_path):
     assert values["objective.mask_token_prob"] == ("0.85", "recipe", "the code's; the paper's text says 1.0")
     assert values["train.ema_decay"][2].endswith("export, fine-tuning, init_from and soup read it.")
     assert values["mesh.fsdp"] == ("1", "recipe", "")  # the section has the comment
-    assert not list(tmp_path.iterdir())
 
 
 def test_fine_tuning_shows_its_values():

@@ -39,7 +39,7 @@ def found_in(directory, *words):
 def test_a_run(data, home):
     workdir, _ = make_run(home / "acme_customer" / "run", data, electra_model())
     config = json.loads((workdir / "config.json").read_text())["config"]
-    other = f"{home}/acme_customer/other corpus"
+    other = f"{home}/a folder (acme_customer)/of acme_customer = x/other corpus"
     config["data"]["datasets"] = [
         f"{home}/acme_customer/corpus",
         "../acme_customer/more",
@@ -63,8 +63,9 @@ def test_a_run(data, home):
         "start_step": 0,
         "command": [
             *("python", "-m", "electra_jax.pretrain", f"--config={home}/x/configs/electra.py:size=small"),
-            f"--config.data.datasets={home}/acme_customer/corpus,gs://secret_bucket/c",
+            f"--config.data.datasets={home}/of acme_customer (old)/corpus,gs://secret_bucket/c",
             f"--config.stages=[(5, {{'data.datasets': ('{other}',)}})]",
+            "--coordinator=zqx_machine:1234",
             f"--workdir={workdir}",
         ],
         "devices": "1 × cpu",
@@ -78,7 +79,8 @@ def test_a_run(data, home):
     assert (
         "python -m electra_jax.pretrain --config=configs/electra.py:size=small "
         "--config.data.datasets=corpus,c "
-        "'--config.stages=[(5, {'\"'\"'data.datasets'\"'\"': ('\"'\"'other corpus'\"'\"',)})]' --workdir=run"
+        "'--config.stages=[(5, {'\"'\"'data.datasets'\"'\"': ('\"'\"'other corpus'\"'\"',)})]' "
+        "--coordinator=HOST:PORT --workdir=run"
     ) in card
     assert "Imported from MiniLM." in card and "continued from first, with" in card
     published = json.loads((home / "out" / "generator" / TRAINING_FILE).read_text())["config"]
@@ -123,9 +125,15 @@ def test_names_of_places():
         "s3://bucket/data/corpus": "corpus",
         "random:/a/run": "random:run",
         "tfds:glue/sst2": "tfds:glue/sst2",
+        "tfds:wikipedia/20230601.en:1.0.0@train[:10%]": "tfds:wikipedia/20230601.en:1.0.0@train[:10%]",
+        "tfds:/home/me/customer/texts@train": "tfds:texts@train",
+        "tfds:~/customer/texts": "tfds:texts",
         "sample:wikitext2": "sample:wikitext2",
         "/home/me/x/configs/finetune.py:task=trec6": "configs/finetune.py:task=trec6",
         "configs/finetune.py:task=trec6": "configs/finetune.py:task=trec6",
+        "configs/continued.py:run=/home/me/a run": "configs/continued.py:run=a run",
+        "/home/me/own.py:run=runs/customer/b,size=base": "own.py:run=b,size=base",
+        "/home/me/own.py/b": "b",
         "a/b, /c/d": "b,d",
     }.items():
         assert name_of(place) == name
@@ -135,6 +143,15 @@ def test_what_is_no_place_stays():
     groups = [["encoder/layer_0/.*", 1.0, 0.0], ["/bias$", 1.0, 0.0]]
     description = {"config": {"optimizer": {"groups": groups}, "train": {"seed": 1}}, "labels": ["/a"]}
     assert public_description(description) == description
+    words = [
+        "--coordinator",
+        "machine:1",
+        "--workdir",
+        "/home/me/b",
+        "--config.a=[1, '/c d/e', {'x/y': 0.5}]",
+    ]
+    expected = """--coordinator HOST:PORT --workdir b '--config.a=[1, '"'"'e'"'"', {'"'"'x/y'"'"': 0.5}]'"""
+    assert public_command(words) == expected
     command = ["python", '--config.optimizer.groups=(("a/b",1,1),)', "--config.train.num_steps=10"]
     assert (
         public_command(command)

@@ -10,7 +10,12 @@ from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax import convert
 from electra_jax.conversion.export import export
 from electra_jax.huggingface.comparison_rows import comparison_rows
-from electra_jax.huggingface.comparison_texts import EDGE_CASES, PLAIN_LINES, comparison_lines
+from electra_jax.huggingface.comparison_texts import (
+    EDGE_CASES,
+    PLAIN_LINES,
+    comparison_lines,
+    verification_text,
+)
 from electra_jax.huggingface.export import REFERENCE_FILE
 from electra_jax.huggingface.verify import verify
 from support.tiny import SPECIAL
@@ -68,7 +73,7 @@ def test_of_a_fine_tuned_model(data, tmp_path, kind, choice):
     source = make_model(tmp_path / "model", data, ELECTRA(), kind, "transformers")
     own = tmp_path / "own.txt"
     own.write_text("the only line of a file\n", encoding="utf-8")
-    options = PLAIN._replace(verification_text=str(own) if choice == "file" else choice)
+    options = PLAIN._replace(verification_text=verification_text(str(own) if choice == "file" else choice))
     (out,) = export(source, None, tmp_path / "out", options)
     texts, rows = recorded(out)
     assert texts == ([] if choice == "none" else ["the only line of a file", *EDGE_CASES])
@@ -87,7 +92,7 @@ def test_an_export_of_an_earlier_version_verifies(data, tmp_path, monkeypatch):
     held_out = (data / "validation.txt").read_text().split("\n\n")[:4]
     own = tmp_path / "held_out.txt"
     own.write_text("\n".join(held_out), encoding="utf-8")
-    export(workdir, None, tmp_path / "out", PLAIN._replace(verification_text=str(own)))
+    export(workdir, None, tmp_path / "out", PLAIN._replace(verification_text=verification_text(str(own))))
     texts, _ = recorded(tmp_path / "out" / "discriminator")
     assert texts[:4] == held_out and len(comparison_lines(tokenizer, held_out)) == 4
     assert convert.main(["verify", str(tmp_path / "out")]) is None

@@ -38,7 +38,7 @@ def fail(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def raised(error):
-        with pytest.raises(ValueError) as found, compiler_messages_in_a_file():
+        with pytest.raises((ValueError, KeyboardInterrupt)) as found, compiler_messages_in_a_file():
             os.write(2, CHATTER.encode())
             raise error
         os.write(2, b"terminal again")
@@ -54,6 +54,6 @@ def test_the_failure_of_a_compiler_names_the_file(fail):
     assert Path(found[1]).read_text(encoding="utf-8") == CHATTER
 
 
-def test_an_error_of_the_command_leaves_no_file(fail, tmp_path):
-    error = ValueError("a wrong setting")
+@pytest.mark.parametrize("error", [ValueError("a wrong setting"), KeyboardInterrupt()], ids=repr)
+def test_an_error_of_the_command_leaves_no_file(fail, tmp_path, error):
     assert fail(error) is error and not list(tmp_path.iterdir())

@@ -24,6 +24,7 @@ from electra_jax.planning.compiled import (
     read_refusal,
 )
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
+from electra_jax.planning.stages import plan_stages
 from electra_jax.training.step_memory import Memory
 from support import aside
 from support.commands import run_module
@@ -225,6 +226,7 @@ def test_every_chip_has_a_price_and_a_tpu7x_chip_is_two_devices():
         assert name == "cpu" or 0 < price_of(PRICES, name)[0].low <= price_of(PRICES, name)[0].high
     chip = price_of(PRICES, "tpu7x")[0].low
     assert plan_devices("tpu7x:2x2x1", PRICES).dollars_per_hour == (chip / 2, chip / 2)
+    assert plan_devices("tpu7x:2x2x1", PRICES, ByHand(dollars_per_hour=10.0)).dollars_per_hour == (5, 5)
     assert plan_devices("h100:8", PRICES).dollars_per_hour == price_of(PRICES, "h100")[0] == (2.69, 12.29)
     assert "not checked" in plan_devices("h100:8", PRICES).price_source
     assert plan_devices("H100:8", PRICES).compiled_as == "h100:8"
@@ -256,6 +258,12 @@ def test_a_card_is_described_by_hand_or_a_known_one_corrected():
         plan_devices("a10:8", PRICES, ByHand("l5", 125e12, 22.0, dollars_per_hour=1.25))
     with pytest.raises(ValueError, match=r"no number for 'a10', .* or give --dollars_per_hour"):
         plan_devices("a10:8", PRICES, ByHand("l4", 125e12, 22.0))
+
+
+def test_a_search_needs_the_memory_of_a_device():
+    plans = plan_stages({}, plan_devices("cpu:8", PRICES), None, is_searching=True, is_as_configured=False)
+    with pytest.raises(ValueError, match=r"--search: the memory of cpu:8 is not known.* --memory_gib=16"):
+        next(plans)
 
 
 def test_a_tpu_slice_has_no_network_between_hosts():

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from flax.traverse_util import flatten_dict
 
 from configs import electra
 from electra_jax.configuration.resolve import resolve
-from electra_jax.runs.continued_settings import propose_settings
+from electra_jax.runs.continued_settings import CONTINUED, propose_settings
 
 
 @pytest.fixture
@@ -44,3 +45,12 @@ def test_the_settings_of_a_first_training_are_proposed_smaller(continued):
 )
 def test_nothing_is_proposed_where_something_was_chosen(continued, changes):
     assert propose_settings(continued(**changes)) == ""
+
+
+def test_settings_for_continuing_are_not_made_gentler_again(continued, tmp_path):
+    imported = continued(**flatten_dict(CONTINUED, sep="__"))
+    second = continued(checkpoint__init_from="runs/first")
+    for theirs in (imported | {"checkpoint": imported["checkpoint"] | {"init_from": ""}}, second):
+        (tmp_path / "config.json").write_text(json.dumps({"config": theirs, "data": []}), encoding="utf-8")
+        ours = theirs | {"checkpoint": theirs["checkpoint"] | {"init_from": str(tmp_path)}}
+        assert propose_settings(ours) == ""

@@ -224,6 +224,20 @@ def test_what_is_wrong_with_values_and_with_data_comes_together(datasets, tmp_pa
         "missing: no corpus.json",
     ):
         assert message in str(error.value)
+    # Steps are not computed from values that are not allowed.
+    for wrong, message in (
+        ({"train__num_epochs": 3.0, "train__batch_size": 0}, r"^config\.train\.batch_size: got 0"),
+        ({"train__num_tokens": 1e9, "train__batch_size": 0}, r"^config\.train\.batch_size: got 0"),
+        ({"train__num_tokens": float("inf")}, r"^config\.train\.num_tokens: got inf"),
+        ({"train__num_epochs": -1.0}, r"^config\.train\.num_epochs: got -1\.0"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            resolve_run(recipe("configs/electra.py", web, **wrong), tmp_path / "run")
+        assert "things are wrong" not in str(error.value)
+    # Tokens make steps with the row length of the data: without it a long warm-up is no mistake.
+    long = {"train__num_tokens": 1e9, "optimizer__warmup_steps": 20_000}
+    with pytest.raises(FileNotFoundError, match=r"^\S*missing: no corpus\.json"):
+        resolve_run(recipe("configs/mcl.py", [str(tmp_path / "missing")], **long), tmp_path / "run")
     # Epochs need the data, too; where these cannot be read, that alone is reported.
     config = recipe("configs/electra.py", [str(tmp_path / "missing")], train__num_epochs=3.0)
     with pytest.raises(FileNotFoundError, match=r"missing: no corpus\.json"):

@@ -49,16 +49,6 @@ def test_the_device_has_two_steps_to_do_and_never_more(slow_step):
     assert most_unfinished(*slow_step, RunAhead(1)) == 1
 
 
-def test_after_draining_nothing_is_left_to_do(slow_step):
-    step, x = slow_step
-    ahead = RunAhead()
-    for _ in range(2):
-        x = step(x)
-        ahead.dispatched(x)
-    ahead.drain()
-    assert x.is_ready()
-
-
 class Run(FakeRun):
     """Counts how far its steps are dispatched before they are waited for."""
 

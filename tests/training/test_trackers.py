@@ -124,6 +124,7 @@ def test_a_tracker_that_hangs_holds_up_neither_steps_nor_the_end(tmp_path, monke
         ),
         (("no_such_module:X",), r"got 'no_such_module:X', which cannot be imported: No module .* PYTHONPATH"),
         (("json:Absent",), r"got 'json:Absent', which cannot be imported: module 'json' has no attribute"),
+        (("./tracker.py:X",), r"got './tracker\.py:X', which cannot be imported: .* PYTHONPATH"),
         ("json:", r"got 'json:', expected"),
     ],
 )

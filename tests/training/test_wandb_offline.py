@@ -5,9 +5,6 @@ import os
 import struct
 import subprocess
 import sys
-from importlib.util import find_spec
-
-import pytest
 
 from support.paths import ROOT
 
@@ -49,7 +46,6 @@ def wandb_record(data):
     return wandb_internal_pb2.Record.FromString(data)
 
 
-@pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed (extra `track`)")
 def test_rows_are_in_its_files(tmp_path):
     for start in (0, 3):
         outcome = subprocess.run(

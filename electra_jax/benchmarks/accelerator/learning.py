@@ -33,6 +33,7 @@ from electra_jax.benchmarks.accelerator.device import processor, versions
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.resolve import resolve
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.training.writers import read_metrics
@@ -80,12 +81,11 @@ def run_part(job: Job) -> None:
 
 
 def debug_config(rows: str) -> dict[str, Any]:
-    """The debug recipe on a dataset, for NUM_STEPS steps."""
-    config = load_config(own_recipe(RECIPE)).to_dict()
-    config["data"] |= {
-        "datasets": (rows,),
-        "sequence_length": load_dataset_info(rows).sequence_length,
-    }
+    """The debug recipe on a dataset, for NUM_STEPS steps. As for the recorded losses, the vocabulary is the
+    recipe's, unless that of the dataset is larger."""
+    config, info = with_assumed_sizes(load_config(own_recipe(RECIPE)).to_dict()), load_dataset_info(rows)
+    config["model"]["vocab_size"] = max(config["model"]["vocab_size"], info.vocab_size)
+    config["data"] |= {"datasets": (rows,), "sequence_length": info.sequence_length}
     config["train"] |= {"num_steps": NUM_STEPS}
     config["log"] |= {"every": 1, "progress": False}
     config["eval"] |= {"every": NUM_STEPS}

@@ -42,7 +42,7 @@ def _find(name: str) -> TrackerFactory:
         )
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:  # TypeError: a path such as ./my_module.py
         raise ValueError(
             f"{KEY}: got {name!r}, which cannot be imported: {error}. Expected MODULE:CLASS of a module that "
             "Python finds: install it, or set PYTHONPATH to its directory."

@@ -11,8 +11,6 @@ problems.report()
 import contextlib
 from collections.abc import Iterator
 
-from electra_jax.models.field_checks import InvalidModelError
-
 
 class SeveralProblemsError(ValueError):
     """More than one thing is wrong. `errors`: an error for each."""
@@ -25,7 +23,7 @@ class SeveralProblemsError(ValueError):
 
 def errors_in(error: Exception) -> list[Exception]:
     """The errors that an error of several things has; of another error, itself."""
-    return error.errors if isinstance(error, SeveralProblemsError | InvalidModelError) else [error]
+    return error.errors if isinstance(error, SeveralProblemsError) else [error]
 
 
 class Problems:
