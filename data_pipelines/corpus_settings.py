@@ -70,7 +70,8 @@ class CorpusSettings:
         read = self.validation if split == "validation" and self.validation else self.train
         return ValueError(
             f"split {split!r}: got no text from {list(read)}, expected at least one document. Check the "
-            "files and --text_field, or change --validation_fraction."
+            "files and --text_field, or change --validation_fraction. In a .txt file a blank line ends a "
+            "document; --document_separator=line makes each line one."
         )
 
     @property

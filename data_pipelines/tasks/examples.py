@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from data_pipelines.command_errors import shorten
 from data_pipelines.tasks.label_values import Classes, identity, is_placeholder, spelling
 from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.records import Row, Sentence, Skipped
@@ -11,6 +12,7 @@ from data_pipelines.tasks.records import Row, Sentence, Skipped
 NO_NUMBER = -1.0  # what published test sets of regression have for an unknown label
 MANY_NUMBERS = 3  # with more different ones, none of them negative but -1, that one looks like a code
 LONE_NUMBER = "the only one below 0; if it means that there is none, take these rows out of the data"
+MANY_LABELS = 12  # so many are shown of a list of all
 TAKEN_FOR_A_CLASS = (
     "taken for a class; if it means that there is none, list the classes in config.task.labels"
 )
@@ -115,8 +117,9 @@ def _with_labels(row: Row | Sentence, classes: Classes) -> TextExample | TaggedE
 def _index(label: str, classes: Classes, where: str) -> int:
     if not classes.has(label):
         raise ValueError(
-            f"{where}: label {label!r}, expected one of {', '.join(map(repr, classes.names))}; correct the "
-            "data, name its column in config.task.label, or list every label in config.task.labels"
+            f"{where}: label {label!r}, expected one of {shorten([*map(repr, classes.names)], MANY_LABELS)}; "
+            "correct the data, name its column in config.task.label, or list every label in "
+            "config.task.labels"
         )
     return classes.numbers[identity(label)]
 

@@ -39,7 +39,7 @@ from electra_jax.finetuning.sweep import (
     format_settings,
 )
 from electra_jax.finetuning.tables import results_table
-from electra_jax.finetuning.task_files import fingerprint_files
+from electra_jax.finetuning.task_files import fingerprint_files, same_files
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
 
 
@@ -134,6 +134,7 @@ def open_task(
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_sweep(sweep)
+    finetuner.notes += same_files(files["files"])
     return finetuner, {"config": finetuner.config} | files
 
 

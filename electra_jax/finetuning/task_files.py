@@ -13,6 +13,21 @@ def fingerprint_files(task: dict[str, Any]) -> dict[str, list[str | None]]:
     return {split: [_fingerprint(path) for path in paths_of(task[split])] for split in SPLITS}
 
 
+def same_files(fingerprints: dict[str, list[str | None]]) -> list[str]:
+    """A sentence for each split to evaluate on that shares a file with the training split."""
+    train = set(fingerprints["train"]) - {None}
+    return [
+        f"config.task.{split} has a file of config.task.train: its score says nothing about new text. To "
+        "hold out a part of the training examples, pass --config.task.validation_fraction=0.1 in its place."
+        for split, files in fingerprints.items()
+        if split != "train" and train & set(files) and not all(map(_is_dataset, train & set(files)))
+    ]
+
+
+def _is_dataset(fingerprint: str) -> bool:
+    return fingerprint.startswith(TFDS_PREFIX)
+
+
 def _fingerprint(path: str) -> str | None:
     """A hash of the bytes and of the extensions, which decide how the file is read."""
     if path.startswith(TFDS_PREFIX):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.tasks.encoding import encode_examples
+from data_pipelines.tasks.examples import TaggedExample
 from data_pipelines.tasks.labels import NO_TAG, UNKNOWN
 from data_pipelines.tasks.windows import encode_questions
 from data_pipelines.tokenizers.load import Tokenizer
@@ -224,8 +225,11 @@ TASK_TYPES = {
 
 def _encode(tokenizer: Tokenizer, examples: Sequence[Any], max_length: int) -> tuple[Rows, list[str]]:
     rows, num_cut = encode_examples(tokenizer, examples, max_length)
-    cut = [f"{num_cut:,} of {len(examples):,} examples cut to {max_length} tokens"] if num_cut else []
-    return rows, cut
+    if not num_cut:
+        return rows, []
+    # Tagged sentences are divided, so that every word keeps its tag.
+    verb = "divided into rows of" if isinstance(examples[0], TaggedExample) else "cut to"
+    return rows, [f"{num_cut:,} of {len(examples):,} examples {verb} {max_length} tokens"]
 
 
 def _labels_of_rows(rows: Rows, shape: tuple[int, ...], dtype: type) -> tuple[np.ndarray, np.ndarray]:

@@ -86,7 +86,7 @@ def best_model(models: Sequence[Path]) -> Path:
     stderr names it if there are several."""
     metrics = {model: _read(model / MODEL_FILE)["metrics"] for model in models}
     name = next(iter(metrics[models[0]]))
-    best = max(models, key=lambda model: metrics[model][name])
+    best = max(models, key=lambda model: tuple(metrics[model].values()))  # a later metric decides a tie
     if len(models) > 1:
         print(f"{best}: of {len(models)} models the best {name}, {metrics[best][name]:.3f}", file=sys.stderr)
     return best

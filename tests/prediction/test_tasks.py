@@ -177,7 +177,8 @@ def test_long_texts_are_cut_and_told_and_long_sentences_divided(task_exports):
     _, phrases = predictor.predict([Unlabelled("here", long), Unlabelled("here", "abc")])
     assert phrases == [f"1 of 2 examples cut to {LENGTH} tokens"]
     [predictor, _] = predictors("electra_tagging", task_exports)
-    [record], _ = predictor.predict([Unlabelled("here", long)])
+    [record], phrases = predictor.predict([Unlabelled("here", long)])
+    assert phrases == [f"1 of 1 examples divided into rows of {LENGTH} tokens"]
     assert len(record["tags"]) == 80
 
 

@@ -67,6 +67,15 @@ def test_an_unknown_label_is_an_error(tmp_path):
         load_task(classification(train=train, test=test, text="s", label="y"))
 
 
+def test_an_error_shows_some_of_many_labels(tmp_path):
+    rows = "".join(f"text\ta long label of a column that was meant as text {n}\n" for n in range(500))
+    train = write(tmp_path / "a.tsv", f"s\ty\n{rows}")
+    test = write(tmp_path / "b.tsv", "s\ty\none\tother\n")
+    with pytest.raises(ValueError, match=r"expected one of .a long label .* and 488 more; correct") as error:
+        load_task(classification(train=train, test=test, text="s", label="y"))
+    assert len(str(error.value)) < 1_500
+
+
 @pytest.mark.parametrize("label", ["high", "nan", "inf"])
 def test_regression_takes_finite_numbers(tmp_path, label):
     train = write(tmp_path / "a.tsv", "one\t-1\ntwo\t2.5e0\n")

@@ -1,0 +1,24 @@
+"""Fingerprints of the files of a task."""
+
+from data_pipelines.tasks.load import SPLITS
+from electra_jax.finetuning.task_files import fingerprint_files, same_files
+
+
+def notes(**places):
+    return same_files(fingerprint_files(dict.fromkeys(SPLITS, "") | places))
+
+
+def test_a_file_to_train_and_to_evaluate_on_is_noted(tmp_path):
+    one, copy, other = (tmp_path / name for name in ("one.tsv", "copy.tsv", "other.tsv"))
+    one.write_text("a\tb\n")
+    copy.write_text("a\tb\n")
+    other.write_text("c\td\n")
+    [note] = notes(train=f"{other},{one}", validation=str(copy))
+    assert note.startswith("config.task.validation has a file of config.task.train: ")
+    assert notes(train=str(one), validation=str(other), test=str(one))[0].startswith("config.task.test has")
+    assert notes(train=str(one), validation=str(other)) == []
+
+
+def test_splits_of_a_dataset_and_missing_files_are_not():
+    assert notes(train="tfds:glue/sst2", validation="tfds:glue/sst2") == []
+    assert notes(train="nowhere.tsv", validation="missing.tsv") == []
