@@ -159,6 +159,8 @@ def test_every_encoder_gets_its_best_settings_of_the_sweep(monkeypatch, tmp_path
     best = {("a", "x"): 2.0, ("a", "y"): 3.0, ("b", "x"): 3.0, ("b", "y"): 3.0}
 
     def finetune(config, workdir, plan):
+        workdir.mkdir(parents=True)
+        (workdir / "config.json").write_text(json.dumps({"config": config}))
         return [
             Result(
                 init,
