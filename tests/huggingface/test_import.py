@@ -32,7 +32,7 @@ from support.tiny_export import PLAIN, VARIANTS
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_export_import_export_gives_the_same_bytes(name, exports, tmp_path):
+def test_export_import_export_gives_the_same_bytes(name, exports, data, tmp_path):
     model, _, options, folders = VARIANTS[name]
     directory, params = exports[name]
     notes = import_checkpoint(directory, tmp_path / "imported", DEFAULT)
@@ -56,15 +56,15 @@ def test_export_import_export_gives_the_same_bytes(name, exports, tmp_path):
                 path.name
             )
     if options.dtype == "float32" and len(folders) == 2:
-        before, after = evaluate(imported.config, params, imported.params)
+        before, after = evaluate(imported.config, str(data / "corpus"), params, imported.params)
         assert before == after
 
 
-def evaluate(config, *trees):
-    """Metrics on the held-out rows for each of several parameters, as training reports them."""
+def evaluate(config, corpus, *trees):
+    """Metrics on the held-out rows of a dataset for each of several parameters, as training reports them."""
     objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     step = jax.jit(make_evaluation_step(objective, seed=1, vocab_size=tiny_export.VOCAB))
-    text = make_sequential([DatasetSource(path, split="validation") for path in config["data"]["datasets"]])
+    text = make_sequential([DatasetSource(corpus, split="validation")])
     rows = text.read(*text.rows_at(0, 8)).astype(np.int32)
     return [
         summarize(jax.device_get(step(jax.tree.map(np.asarray, params), jnp.asarray(rows), 0)))

@@ -22,7 +22,7 @@ def requirements_of_setup():
         "import setuptools; setuptools.setup = lambda **k: print(k['install_requires'], k['extras_require'])"
     )
     outcome = subprocess.run(
-        [sys.executable, "-c", f"{program}; exec(open('setup.py').read())"],
+        [sys.executable, "-c", f"{program}; import runpy; runpy.run_path('setup.py')"],
         cwd=ROOT,
         capture_output=True,
         text=True,
