@@ -25,7 +25,7 @@ import sys
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.corpus_builder import build_corpus, check_build
+from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
@@ -33,7 +33,6 @@ from data_pipelines.packing import PACKERS
 from data_pipelines.preview import preview_lines
 
 DEFAULT = "(default %(default)s)"
-BUILD_FLAGS = ("num_processes", "runner", "start_over")  # the others are fields of CorpusSettings
 
 
 @errors_on_the_terminal()
@@ -43,14 +42,14 @@ def main() -> None:
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = vars(_parser().parse_args(argv[:cut]))
     check_urls(arguments)
-    out, dry_run = arguments.pop("out"), arguments.pop("dry_run")
-    workers = {key: arguments.pop(key) for key in BUILD_FLAGS}
-    settings, report = CorpusSettings(**arguments), ReadReport()
+    out, dry_run, start_over = (arguments.pop(key) for key in ("out", "dry_run", "start_over"))
+    workers = Workers(arguments.pop("num_processes"), arguments.pop("runner"), argv[cut + 1 :])
+    settings, report = CorpusSettings(**arguments), ReadReport()  # whose fields are the other flags
     if dry_run:
-        check_build(out, settings, **workers, beam_options=argv[cut + 1 :])
-        print("\n".join(preview_lines(settings, workers["num_processes"])))
+        check_build(out, settings, workers, start_over=start_over)
+        print("\n".join(preview_lines(settings, workers.num_processes)))
         return
-    info = build_corpus(out, settings, **workers, beam_options=argv[cut + 1 :], report=report)
+    info = build_corpus(out, settings, workers, start_over=start_over, report=report)
     print("\n".join([*report.lines(settings.on_invalid_utf8), *info.split_lines()]))
     for line in info.unknown_lines():
         print(line, file=sys.stderr)

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipelines.chunks import SPLITS, Group, make_groups, read_jobs
 from data_pipelines.corpus_settings import NEW_SETTINGS, CorpusSettings
@@ -34,22 +34,43 @@ PackGroups = Callable[
 ]
 
 
+class Workers(NamedTuple):
+    """Who does the work of a build."""
+
+    num_processes: int = 1  # on this machine
+    runner: str = ""  # name of an Apache Beam runner whose workers do it instead
+    beam_options: Sequence[str] = ()  # Beam's own flags
+
+    def check(self, settings: CorpusSettings) -> None:
+        """Raises ValueError if they do not fit together, or not the settings."""
+        if self.num_processes < 1:
+            raise ValueError(f"--num_processes: got {self.num_processes}, expected at least 1.")
+        if self.beam_options and not self.runner:
+            raise ValueError(
+                f"got Beam's options {' '.join(self.beam_options)} without --runner; name the runner they "
+                "are for."
+            )
+        if self.runner and settings.deduplicate:
+            raise ValueError(
+                f"--deduplicate: got it with --runner {self.runner}, whose workers do not know each other's "
+                "documents; leave it out, and remove duplicates before"
+            )
+
+
+LOCAL = Workers()
+
+
 def build_corpus(
     directory: str,
     settings: CorpusSettings,
+    workers: Workers = LOCAL,
     *,
-    num_processes: int = 1,
-    runner: str = "",
-    beam_options: Sequence[str] = (),
     start_over: bool = False,
     report: ReadReport | None = None,
 ) -> DatasetInfo:
     """Build the dataset `directory`, or return its info if it was already built with the same settings.
 
     Args:
-      num_processes: worker processes on this machine.
-      runner: name of an Apache Beam runner whose workers do the work instead.
-      beam_options: Beam's own flags.
       start_over: discard the finished files of an interrupted build in DIR.partial, whatever its settings.
       report: filled with what was read.
 
@@ -60,19 +81,16 @@ def build_corpus(
       OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
       ImportError: Apache Beam is not installed.
     """
-    existing = check_build(
-        directory,
-        settings,
-        num_processes=num_processes,
-        runner=runner,
-        beam_options=beam_options,
-        start_over=start_over,
-    )
+    existing = check_build(directory, settings, workers, start_over=start_over)
     if existing is not None:
         return existing
     directory = os.path.abspath(directory)  # which also drops a trailing slash
     tokenizer = load_tokenizer(settings.tokenizer)
-    pack_groups = _beam_workers(runner, beam_options) if runner else _local_workers(num_processes)
+    pack_groups = (
+        _beam_workers(workers.runner, workers.beam_options)
+        if workers.runner
+        else _local_workers(workers.num_processes)
+    )
     # Beam workers may have other working directories.
     settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
     partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
@@ -88,25 +106,14 @@ def build_corpus(
 
 
 def check_build(
-    directory: str,
-    settings: CorpusSettings,
-    *,
-    num_processes: int = 1,
-    runner: str = "",
-    beam_options: Sequence[str] = (),
-    start_over: bool = False,
+    directory: str, settings: CorpusSettings, workers: Workers, *, start_over: bool
 ) -> DatasetInfo | None:
     """What `build_corpus` checks before it reads or writes anything; arguments and errors as there.
 
     Returns:
       The info of the dataset if it was already built, else None.
     """
-    _check_workers(num_processes, runner, beam_options)
-    if runner and settings.deduplicate:
-        raise ValueError(
-            f"--deduplicate: got it with --runner {runner}, whose workers do not know each other's documents;"
-            " leave it out, and remove duplicates before"
-        )
+    workers.check(settings)
     check_utf8(directory, "--out")
     directory = os.path.abspath(directory)
     recorded = settings.recorded(load_tokenizer(settings.tokenizer).fingerprint)
@@ -115,15 +122,6 @@ def check_build(
     _check_sources(settings)
     _check_partial(Path(f"{directory}.partial"), recorded, start_over)
     return None
-
-
-def _check_workers(num_processes: int, runner: str, beam_options: Sequence[str]) -> None:
-    if num_processes < 1:
-        raise ValueError(f"--num_processes: got {num_processes}, expected at least 1.")
-    if beam_options and not runner:
-        raise ValueError(
-            f"got Beam's options {' '.join(beam_options)} without --runner; name the runner they are for."
-        )
 
 
 def _local_workers(num_processes: int) -> PackGroups:

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_builder import Workers, build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, read_documents, source_bytes
 from data_pipelines.sample import wikitext2_articles
@@ -48,5 +48,5 @@ def prepare_sample(name: str, directory: str | Path, *, sequence_length: int) ->
         sequence_length=sequence_length,
         packing="documents",
     )
-    build_corpus(str(dataset), settings, num_processes=os.cpu_count() or 1)
+    build_corpus(str(dataset), settings, Workers(os.cpu_count() or 1))
     return str(dataset)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.json_files import type_name
 from data_pipelines.tasks.conll_files import numbered_columns, read_columns, read_conllu
-from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text
+from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text, json_objects
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, read_text
 
 ROW_FILES = (".tsv", ".csv", ".jsonl")
@@ -157,20 +156,8 @@ def _read_table(path: str, rows_of: Callable, columns: Columns, split: str, skip
 
 
 def _json_records(path: str, columns: Columns, split: str) -> list[tuple[str, dict[str, Any]]]:
-    records = []
-    for number, line in numbered_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter of thousands of lists in lists
-            raise ValueError(f"{where}: not valid JSON ({error}); expected one object a line") from error
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"{where}: got {type_name(record)}, expected an object with the field {columns.text!r}"
-            )
-        records.append((where, record))
+    lines = ((f"{path}:{number}", line) for number, line in numbered_lines(path))
+    records = list(json_objects(lines, columns.text))
     # A field that some records lack is a missing value; one that all records lack is a wrong name.
     known = dict.fromkeys(name for _, record in records for name in record)
     optional = (columns.label,) if split == "test" else ()

@@ -1,7 +1,9 @@
 """Labelled rows and sentences as their source spells them, before labels become numbers, and counts of
 skipped ones."""
 
+import json
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from data_pipelines.json_files import type_name
@@ -62,6 +64,27 @@ class Skipped:
     def _count(self, split: str, what: str, reason: str, where: str) -> None:
         count, first = self._found.get((split, what, reason), (0, where))
         self._found[split, what, reason] = (count + 1, first)
+
+
+def json_objects(lines: Iterable[tuple[str, str]], field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, object) of each (where, line) with JSON; empty lines are left out.
+
+    Args:
+      field: one that the objects are expected to have, for messages.
+
+    Raises:
+      ValueError: a line is not a JSON object.
+    """
+    for where, line in lines:
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:  # the latter of thousands of lists in lists
+            raise ValueError(f"{where}: not valid JSON ({error}); expected one object a line") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{where}: got {type_name(record)}, expected an object with the field {field!r}")
+        yield where, record
 
 
 def as_text(value: Any, column: str, where: str) -> str:

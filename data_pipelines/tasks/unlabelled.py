@@ -12,7 +12,6 @@ The first four are read line by line, so they may be of any length; the others a
 import contextlib
 import csv
 import gzip
-import json
 import shutil
 import sys
 import tempfile
@@ -21,9 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from data_pipelines.json_files import type_name
 from data_pipelines.tasks.files import read_sentences
-from data_pipelines.tasks.records import Columns, Skipped, as_text
+from data_pipelines.tasks.records import Columns, Skipped, as_text, json_objects
 from data_pipelines.tasks.squad_files import squad_records
 
 STANDARD_INPUT = "-"
@@ -256,17 +254,7 @@ def _no_column(where: str, absent: list[str], found: str) -> str:
 
 def _json_lines(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
     names = [name for name in (wanted.text, wanted.pair) if name]
-    for where, line in _numbered(source):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter of thousands of lists in lists
-            raise ValueError(f"{where}: not valid JSON ({error}); expected one object a line") from error
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"{where}: got {type_name(record)}, expected an object with the field {wanted.text!r}"
-            )
+    for where, record in json_objects(_numbered(source), wanted.text):
         absent = [name for name in names if name not in record]
         if absent:
             raise ValueError(_no_column(where, absent, ", ".join(map(repr, record))))

@@ -19,8 +19,10 @@ NOTHING_ASSUMED = {"vocab_size": 0, "sequence_length": 0}
 
 
 def assumed_sizes(config: dict[str, Any]) -> dict[str, int]:
-    """The section `assumed` of a recipe, with zeros where it has none."""
-    return NOTHING_ASSUMED | config.get(ASSUMED, {})
+    """The section `assumed` of a recipe; one that has all its sizes needs none."""
+    if ASSUMED not in config:
+        return NOTHING_ASSUMED
+    return config[ASSUMED]
 
 
 def with_assumed_sizes(config: dict[str, Any]) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
     path = local_directory(place)
     if not path.is_dir():
         raise FileNotFoundError(f"--model: {place} is not a directory, expected {EXPECTED}.")
-    config = _read(path / CONFIG_FILE)
-    if "config" in config and "task" not in config["config"]:
+    description = _read(path / CONFIG_FILE)
+    if "config" in description and "task" not in description["config"]:
         return _of_run(place, path, step)
     if step is not None:
         raise ValueError(
@@ -71,13 +71,13 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
         return load_model(path)
     if models:
         return load_model(best_model(models))
-    if "config" in config:
+    if "config" in description:
         raise FileNotFoundError(
             f"--model: {place} is a fine-tuning that has no finished model yet, expected {EXPECTED}."
         )
     if (path / FINETUNING_FILE).is_file():
         return _of_exported_task(path)
-    _check_is_pretrained(place, path, config)
+    _check_is_pretrained(place, path, description)
     return _of_export(place, path)
 
 
@@ -96,10 +96,11 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _check_is_pretrained(place: str, path: Path, config: dict[str, Any]) -> None:
-    if not config and not any((path / role).is_dir() for role in ROLES):
+def _check_is_pretrained(place: str, path: Path, description: dict[str, Any]) -> None:
+    """Raises an error unless `description`, the config.json of `path`, is that of a pre-trained model."""
+    if not description and not any((path / role).is_dir() for role in ROLES):
         raise FileNotFoundError(f"--model: {place} holds no model, expected {EXPECTED}.")
-    architecture = next(iter(config.get("architectures") or []), "")
+    architecture = next(iter(description.get("architectures") or []), "")
     if "For" in architecture and not architecture.endswith(("MaskedLM", "PreTraining", "Detection")):
         raise ValueError(
             f"--model: got {place}, a {architecture} without {FINETUNING_FILE}, expected an export of this "

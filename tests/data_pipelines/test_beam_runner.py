@@ -20,14 +20,14 @@ GROUP_CHUNKS = 4  # small groups, so that small sources make several
 BUILD = f"""
 import json, os, sys
 from data_pipelines import chunks, shards
-from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_builder import Workers, build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 chunks.GROUP_CHUNKS = {GROUP_CHUNKS}
 """
 BAR = "packing …\n"  # shown if processes of this machine do the work
 RUN = """
 given = json.loads(sys.argv[1])
-build_corpus(given["directory"], CorpusSettings(**given["settings"]), **given["workers"])
+build_corpus(given["directory"], CorpusSettings(**given["settings"]), Workers(**given["workers"]))
 """
 
 

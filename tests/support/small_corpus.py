@@ -5,7 +5,7 @@ import json
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_builder import Workers, build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.train import train_tokenizer
 
@@ -47,7 +47,7 @@ def build(data, out, num_processes=1, start_over=False, **changes):
         "chunk_chars": 4_000,
     }
     settings = CorpusSettings(**settings | changes)
-    return build_corpus(str(out), settings, num_processes=num_processes, start_over=start_over)
+    return build_corpus(str(out), settings, Workers(num_processes), start_over=start_over)
 
 
 def rows_of(directory, split="train"):
