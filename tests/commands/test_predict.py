@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.predict import main
 from electra_jax.prediction.models import best_model
 from support.commands import run_module
+from support.local_task import local_task
 from support.paths import ROOT
 from support.tiny_task import make_encoder
 
@@ -31,24 +31,9 @@ def run(data, tmp_path_factory):
 def fine_tuned(data, run, tmp_path_factory):
     """(fine-tuning of one encoder on a small task in files, its validation file, the reported accuracy)."""
     root = tmp_path_factory.mktemp("fine_tuned")
-    words = sorted(set((data / "train.txt").read_text(encoding="utf-8").split()))
-    source = np.random.default_rng(0)
-    for split, count in (("train", 64), ("validation", 40)):
-        rows = [
-            f"{' '.join(chosen)}\t{'low' if words.index(chosen[0]) < len(words) / 2 else 'high'}\n"
-            for chosen in (source.choice(words, size=source.integers(1, 12)) for _ in range(count))
-        ]
-        (root / f"{split}.tsv").write_text("sentence\tclass\n" + "".join(rows))
-    config = load_config("configs/finetune.py:task=local,model=electra,size=small").to_dict()
-    config["task"] |= {
-        "train": str(root / "train.tsv"),
-        "validation": str(root / "validation.tsv"),
-        "text": "sentence",
-        "label": "class",
-    }
+    config = local_task(data, root, num_validation=40, lengths=(1, 12))
     config["train"] |= {"batch_size": 16, "num_epochs": 2}
     config["optimizer"]["learning_rate"] = 3e-3
-    config["log"]["progress"] = False
     [result] = finetune(config, root / "run", Plan([str(run)], [0]))
     return root / "run", root / "validation.tsv", result.metrics["accuracy"]
 

@@ -143,3 +143,20 @@ def test_a_recipe_states_what_has_no_default_and_nothing_unknown():
             common.make_recipe(**given | changes)
     config.train.batch_size = 2
     assert common.make_recipe(**given).train.batch_size == 1  # recipes share no section
+
+
+def test_every_task_has_settings_for_every_size_of_both_families():
+    for task in finetune.TASKS:
+        for model, sizes in finetune.MODELS.items():
+            for size in sizes:
+                config = load_config(f"configs/finetune.py:task={task},model={model},size={size}")
+                assert config.train.num_epochs > 0 and config.train.keep == "last"
+                assert config.task.metrics or config.task.kind == "tagging"  # which the tags decide
+    large = load_config("configs/finetune.py:task=cola,model=deberta,size=large")
+    assert (large.optimizer.learning_rate, large.train.num_epochs, large.task.max_length) == (5.5e-6, 10, 64)
+    base = load_config("configs/finetune.py:task=rte,model=electra,size=base")
+    assert (base.optimizer.learning_rate, base.optimizer.layer_decay, base.train.num_epochs) == (
+        1e-4,
+        0.8,
+        10,
+    )
