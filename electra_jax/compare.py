@@ -16,11 +16,11 @@ embedding_sharing   The same model with embeddings tied (ES), separate (NES) and
                     as in DeBERTaV3 §3.3; also the average cosine similarity of two different words'
                     embeddings in each encoder.
 
-The first variant takes config.train.num_steps, the others as many steps as cost the same FLOPs. Every run is
-measured on held-out text. With --tasks each is also fine-tuned on the tasks of that configuration, from as
-many seeds, next to a random initialisation. Each run has its own directory under --workdir; the same command
-again resumes. The command prints a table; comparison.json holds the numbers of every run, comparison.png
-shows them.
+The first variant of a suite takes config.train.num_steps, the others as many steps as cost the same FLOPs.
+--variants=NAME,NAME trains some of them, with these numbers of steps. Every run is measured on held-out text.
+With --tasks each is also fine-tuned on the tasks of that configuration, from as many seeds, next to a random
+initialisation. Each run has its own directory under --workdir; the same command again resumes. The command
+prints a table; comparison.json holds the numbers of every run, comparison.png shows them.
 """
 
 from pathlib import Path
@@ -50,9 +50,10 @@ def main() -> None:
         check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
         tasks = evaluation.tasks.to_dict()
     with leaving_at_once():
+        SUITES[FLAGS.suite].check_variants(FLAGS.variants)
         check_tasks(tasks or {}, workdir)
         config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
-        results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds)
+        results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds, FLAGS.variants)
         if tasks is not None:
             results = add_downstream_metrics(results, tasks, workdir, num_seeds)
     print("\n".join(write_comparison(FLAGS.suite, config, results, workdir)))
@@ -62,6 +63,7 @@ def main() -> None:
 def define_more_flags() -> None:
     """Define the command's flags besides --config and --workdir."""
     flags.DEFINE_enum("suite", "embedding_sharing", sorted(SUITES), "What to compare.")
+    flags.DEFINE_list("variants", [], "Some of the suite's variants, separated by commas; default: all.")
     flags.DEFINE_integer("seeds", 3, "Seeds per variant.", lower_bound=1)
     flags.DEFINE_string("tasks", None, "Configuration of tasks to fine-tune on, such as configs/evaluate.py.")
 

@@ -31,24 +31,34 @@ def suite_runs(
 
 
 def pretrain_suite(
-    suite: Suite, config: config_dict.ConfigDict, workdir: Path, num_seeds: int
+    suite: Suite,
+    config: config_dict.ConfigDict,
+    workdir: Path,
+    num_seeds: int,
+    variants: Sequence[str] = (),
 ) -> list[Result]:
     """Pre-train every variant from every seed, make the soups, and measure all; finished runs are kept.
+
+    Args:
+      variants: names of some; (): all. Soups are made of those that have all their ingredients.
 
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain`, `make_soup`.
     """
     results = []
+    variants = tuple(dict.fromkeys(variants)) or tuple(suite.variants)
+    suite.check_variants(variants)
     # Seed by seed, so that an early look shows every variant.
     plan = [
         (seed, name, suite_runs(suite, config, name, seed, workdir))
-        for seed, name in itertools.product(range(num_seeds), suite.variants)
+        for seed, name in itertools.product(range(num_seeds), variants)
     ]
     check_runs(runs for *_, runs in plan)
     for index, (seed, name, runs) in enumerate(plan):
         summary = pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
         results.append(Result(name, seed, suite.measure(workdir / name / f"seed_{seed}", summary)))
-    for seed, (name, ingredients) in itertools.product(range(num_seeds), suite.soups.items()):
+    soups = {name: parts for name, parts in suite.soups.items() if set(parts) <= set(variants)}
+    for seed, (name, ingredients) in itertools.product(range(num_seeds), soups.items()):
         directory = workdir / name / f"seed_{seed}"
         if not directory.exists():
             runs = [str(workdir / ingredient / f"seed_{seed}") for ingredient in ingredients]

@@ -3,7 +3,7 @@
 Shapes: V vocab, E embedding_size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -36,6 +36,14 @@ class Suite(NamedTuple):
     measure: Callable[[Path, dict[str, Any]], Metrics]  # (run directory, its summary) → metrics
     soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # name → variants whose average it is
     measure_soup: Callable[[Path], Metrics] | None = None  # run directory → the same metrics
+
+    def check_variants(self, names: Sequence[str]) -> None:
+        """Raises ValueError for a name that is not that of a variant."""
+        unknown = [name for name in names if name not in self.variants]
+        if unknown:
+            raise ValueError(
+                f"--variants: got {', '.join(unknown)}, expected some of {', '.join(self.variants)}."
+            )
 
 
 def setting(values: Mapping[str, Any]) -> Change:

@@ -11,7 +11,7 @@ from electra_jax.comparison.downstream import Evaluation
 from electra_jax.comparison.pretraining import suite_runs
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.figures import plot
-from electra_jax.finetuning.results import Result, to_json
+from electra_jax.finetuning.results import Result, models_of, to_json
 from electra_jax.finetuning.sweep import format_settings
 from electra_jax.finetuning.tables import results_table
 
@@ -29,8 +29,8 @@ def write_comparison(
     num_seeds = len({result.seed for result in results})
     seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
     yield f"{suite_name}: median (lowest–highest) of {seeds}, equal FLOPs"
-    suite = SUITES[suite_name]
-    for name in suite.variants:
+    suite, models = SUITES[suite_name], models_of(results)
+    for name in (name for name in suite.variants if name in models):
         for directory, variant in suite_runs(suite, config, name, 0, workdir).items():
             num_steps, batch_size = variant["train"]["num_steps"], variant["train"]["batch_size"]
             tokens = num_steps * batch_size * config.data.sequence_length

@@ -131,6 +131,13 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     # All are the same model here, and so is their average; it is measured as any of them would be.
     assert results[-1].metrics == pytest.approx(measure_soup(tmp_path / "mcl" / "seed_0"), rel=1e-4)
     assert pretrain_suite(SUITES["courses"], config, tmp_path, 1) == results and len(trained) == 4
+    some = pretrain_suite(SUITES["courses"], config, tmp_path / "some", 1, ["mcl", "rtd_std", "mcl"])
+    assert [result.model for result in some] == ["mcl", "rtd_std"]  # and no average of all
+    assert trained[4:] == [("mcl", 20), ("rtd_std", 50)]  # with the FLOPs of the suite's first variant
+    steps = list(write_comparison("courses", config, some, tmp_path / "some"))[1:3]
+    assert [line.split(" steps")[0] for line in steps] == ["rtd_std: 50", "mcl: 20"]
+    with pytest.raises(ValueError, match=r"^--variants: got std, soup, expected some of rtd, rtd_std, "):
+        pretrain_suite(SUITES["courses"], config, tmp_path, 1, ["std", "rtd", "soup"])
 
     results = add_downstream_metrics(results, {}, tmp_path, 1)
     *results_of_runs, random = results
@@ -175,6 +182,10 @@ def test_embedding_sharing_by_command_and_again(data, environment, tmp_path):
 
     again = start(tmp_path, data, environment, **choices)
     assert again.stdout == outcome.stdout and again.stderr.count("the run is complete") == 3
+
+    choices["arguments"] += ("--variants=gdes,tied",)
+    some = start(tmp_path, data, environment, **choices).stdout.splitlines()
+    assert [line.split(" ")[1] for line in some[5:7]] == ["gdes", "tied"], some
 
 
 @pytest.mark.slow
