@@ -1,5 +1,6 @@
 """What must hold of a task's examples before anything is trained on them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,3 +51,19 @@ def check_metrics(task_type: TaskType, examples: Sequence[Any]) -> None:
         task_type.score(examples, [truth(example) for example in examples])
     except ValueError as error:
         raise ValueError(f"config.task.metrics cannot be computed for this task: {error}") from error
+
+
+def commonest_class_notes(task_type: TaskType, data: TaskData) -> list[str]:
+    """A sentence for each split to score: the accuracy of a model that always answers the same."""
+    if task_type.name != "classification":
+        return []
+    notes = []
+    for split, examples in data.splits.items():
+        if split == "train" or not task_type.is_labelled(examples[0]):
+            continue
+        [(label, count)] = Counter(example.label for example in examples).most_common(1)
+        notes.append(
+            f"{split}: a model that always answers {data.labels[label]!r}, the commonest class, has an "
+            f"accuracy of {count / len(examples):.3f}"
+        )
+    return notes

@@ -25,6 +25,7 @@ from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.finetuning.data_checks import commonest_class_notes
 from electra_jax.finetuning.encoders import check_start
 from electra_jax.finetuning.experiment_directory import check_directory, read_results, with_recorded_metrics
 from electra_jax.finetuning.experiment_runs import Run, RunsOfPlan, run_of
@@ -134,7 +135,10 @@ def open_task(
     _check_settings(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_sweep(sweep)
-    finetuner.notes += same_files(files["files"])
+    finetuner.notes += [
+        *same_files(files["files"]),
+        *commonest_class_notes(finetuner.task_type, finetuner.data),
+    ]
     return finetuner, {"config": finetuner.config} | files
 
 

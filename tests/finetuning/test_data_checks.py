@@ -6,7 +6,7 @@ from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
 from data_pipelines.tasks.questions import Question
 from electra_jax.configuration.flags import load_config
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
+from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics, commonest_class_notes
 from electra_jax.finetuning.task_types import make_task_type
 
 
@@ -92,3 +92,16 @@ def test_metrics_that_fit():
     check_metrics(task_type_of("tagging", ("O", "B-X"), ("span_f1",)), [TAGGED])
     check_metrics(task_type_of("regression", (), ("pearson", "spearman")), [GOOD, BAD])
     check_metrics(task_type_of("question_answering", (), ("f1",)), [asked("boat")])
+
+
+def test_the_accuracy_of_the_commonest_class_of_every_split_with_labels():
+    splits = {
+        "train": [GOOD, BAD, BAD],
+        "validation": [GOOD, BAD, GOOD, GOOD],
+        "test": [GOOD._replace(label=None)],
+    }
+    data = TaskData(("neg", "pos"), splits, [])
+    assert commonest_class_notes(task_type_of("classification", ("neg", "pos"), ("accuracy",)), data) == [
+        "validation: a model that always answers 'pos', the commonest class, has an accuracy of 0.750"
+    ]
+    assert commonest_class_notes(task_type_of("regression", (), ("pearson",)), data) == []
