@@ -25,7 +25,7 @@ from data_pipelines.installation import install_command
 from data_pipelines.json_files import write_json
 from data_pipelines.progress import make_progress, waiting
 from data_pipelines.shards import COUNTS_SUFFIX, run_jobs
-from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8
 
 # (groups, settings, directory for the files, report) → (path, counts) of every chunk in order.
@@ -81,11 +81,10 @@ def build_corpus(
       OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
       ImportError: Apache Beam is not installed.
     """
-    existing = check_build(directory, settings, workers, start_over=start_over)
+    tokenizer, existing = check_build(directory, settings, workers, start_over=start_over)
     if existing is not None:
         return existing
     directory = os.path.abspath(directory)  # which also drops a trailing slash
-    tokenizer = load_tokenizer(settings.tokenizer)
     pack_groups = (
         _beam_workers(workers.runner, workers.beam_options)
         if workers.runner
@@ -107,21 +106,22 @@ def build_corpus(
 
 def check_build(
     directory: str, settings: CorpusSettings, workers: Workers, *, start_over: bool
-) -> DatasetInfo | None:
+) -> tuple[Tokenizer, DatasetInfo | None]:
     """What `build_corpus` checks before it reads or writes anything; arguments and errors as there.
 
     Returns:
-      The info of the dataset if it was already built, else None.
+      The tokenizer, and the info of the dataset if it was already built.
     """
     workers.check(settings)
     check_utf8(directory, "--out")
     directory = os.path.abspath(directory)
-    recorded = settings.recorded(load_tokenizer(settings.tokenizer).fingerprint)
+    tokenizer = load_tokenizer(settings.tokenizer)
+    recorded = settings.recorded(tokenizer.fingerprint)
     if Path(directory).exists():
-        return _existing(directory, recorded)
+        return tokenizer, _existing(directory, recorded)
     _check_sources(settings)
     _check_partial(Path(f"{directory}.partial"), recorded, start_over)
-    return None
+    return tokenizer, None
 
 
 def _local_workers(num_processes: int) -> PackGroups:
