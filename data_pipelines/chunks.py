@@ -1,7 +1,7 @@
 """Groups of sources → chunks of documents, each a job for `write_shard` (data_pipelines/shards.py).
 
 One process reads a group from its first document to its last. The contents of a chunk depend only on its
-group.
+group and, with `deduplicate`, on the groups before it.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ def text_blocks(source: str, note_bytes: Callable[[int], None] = lambda number: 
     """The decompressed bytes of a text file; "\\n" ends every line, also of files with "\\r" alone.
 
     Args:
-      note_bytes: called with the number of bytes of the file, compressed as they are, whenever some are read.
+      note_bytes: called with a number of bytes, before decompression, whenever some are read.
 
     Raises:
       ValueError: damaged or cut-off compression, or a file that is not text in UTF-8.

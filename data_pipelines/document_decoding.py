@@ -11,7 +11,7 @@ class ReadReport:
 
     documents: int = 0
     characters: int = 0
-    bytes_read: int = 0  # of the source files, compressed as they are; of a tfds source, not counted
+    bytes_read: int = 0  # of the source files, before decompression; of a tfds source, not counted
     skipped_empty: int = 0  # documents of white space only, and null in place of a text
     without_field: int = 0  # JSON records that lack the text field
     first_without_field: str = ""  # where the first of them is

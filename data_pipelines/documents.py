@@ -91,7 +91,7 @@ def check_document_separator(document_separator: str) -> None:
 
 
 def source_bytes(sources: Sequence[str]) -> int | None:
-    """The size of all source files, compressed as they are; None if it is unknown, as of a tfds source.
+    """The size of all source files on the disk; None if it is unknown, as of a tfds source.
 
     Raises:
       OSError: a source does not exist.

@@ -54,7 +54,7 @@ class Problems:
             self.add(error)
 
     def report(self) -> None:
-        """Raise what has been kept: a single error as it was, several as a `SeveralProblemsError`."""
+        """Raise what has been kept: a single error unchanged, several as a `SeveralProblemsError`."""
         if len(self._errors) > 1:
             raise SeveralProblemsError(self._errors)
         if self._errors:

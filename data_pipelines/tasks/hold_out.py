@@ -14,8 +14,8 @@ VALIDATION = "validation"
 def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, list[Any]]:
     """The same splits with the share `fraction` of "train" moved to "validation".
 
-    The examples are chosen at random, the same ones in every call. Those with the same text, and questions
-    about the same context, stay together, so that no text is in both splits. Both keep the order of "train".
+    The examples are chosen at random, the same ones in every call. Those with the same text or pair of texts,
+    and questions about the same context, stay together. Both splits keep the order of "train".
 
     Raises:
       ValueError: `fraction` is not between 0 and 1, there is a validation split already, or the training

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from data_pipelines.tokenizers import huggingface
 from data_pipelines.tokenizers.directory import read_model
 from data_pipelines.tokenizers.load import Tokenizer
-from data_pipelines.tokenizers.sentencepiece import SentencePieceTokenizer, normalize_text
+from data_pipelines.tokenizers.sentencepiece import SentencePieceTokenizer
 
 # Where a piece stands. ANYWHERE: a sign that its tokenizer always makes a word of its own.
 START, INSIDE, ANYWHERE, BYTE = "start", "inside", "anywhere", "byte"
@@ -110,11 +110,9 @@ def _normalized(of: list[Meaning], tokenizer: Tokenizer) -> list[Meaning]:
 
 def _normalizer(tokenizer: Tokenizer) -> Callable[[str], str]:
     """What a tokenizer does to text before it cuts it, without marks of spaces."""
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return lambda text: normalize_text(text, tokenizer.normalization)
-    if tokenizer.normalizer is None:
-        return lambda text: text
-    return lambda text: tokenizer.normalizer.normalize_str(text).replace(SPACE, " ")
+    if isinstance(tokenizer, SentencePieceTokenizer) or tokenizer.normalizer is None:
+        return tokenizer.normalize
+    return lambda text: tokenizer.normalize(text).replace(SPACE, " ")
 
 
 def _reader(tokenizer: Tokenizer) -> Callable[[str], Meaning]:

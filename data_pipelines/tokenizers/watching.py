@@ -1,4 +1,4 @@
-"""Show what the training of a tokenizer is at: first it reads text, then the library works in silence."""
+"""Show how far the training of a tokenizer is: first it reads text, then the library works in silence."""
 
 import contextlib
 from collections.abc import Iterable, Iterator

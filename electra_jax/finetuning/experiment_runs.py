@@ -18,7 +18,7 @@ from electra_jax.finetuning.experiment_directory import MODELS, write_descriptio
 from electra_jax.finetuning.folders import folder_names
 from electra_jax.finetuning.model_files import save_model
 from electra_jax.finetuning.predictions import write_predictions, write_scores
-from electra_jax.finetuning.results import Result
+from electra_jax.finetuning.results import Result, reported_metrics
 from electra_jax.finetuning.sweep import Settings, apply_settings, format_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 
@@ -97,13 +97,14 @@ class RunsOfPlan:
     def _do_one(self, run: Run, title: str, stop: StopNotice, tokenizers: Path) -> None:
         began = time.monotonic()
         # One process is ended by a signal at once, several have to agree on a step.
-        check = stop.check if jax.distributed.is_initialized() else _never_stop
+        check = stop.check if jax.distributed.is_initialized() else lambda: None
         with stop.nothing_to_save(f"fine-tuning ({title})"):
             self._load(run, tokenizers)
             finetuned = self._finetuner.finetune(self._encoder, run.settings, run.seed, title, check)
         self._keep(run, finetuned)
         if self._finetuner.config["log"]["progress"] and is_main_process():
-            print(_score_line(title, finetuned, time.monotonic() - began), file=sys.stderr)
+            shown = reported_metrics(self._results[-1:], self._finetuner.task_type.metrics)
+            print(_score_line(title, finetuned, shown, time.monotonic() - began), file=sys.stderr)
         stop.check()
 
     def _tokenizers(self) -> contextlib.AbstractContextManager[str | Path]:
@@ -169,12 +170,8 @@ class RunsOfPlan:
         save_model(directory, finetuned.encoder, description, encoder.tokenizer, finetuned.params)
 
 
-def _never_stop() -> None:
-    """In place of `StopNotice.check`."""
-
-
-def _score_line(title: str, finetuned: Finetuned, seconds: float) -> str:
-    words = [f"{name} {value:.3f}" for name, value in finetuned.metrics.items() if name in finetuned.shown]
+def _score_line(title: str, finetuned: Finetuned, metrics: Sequence[str], seconds: float) -> str:
+    words = [f"{name} {finetuned.metrics[name]:.3f}" for name in metrics]
     if finetuned.kept_step is not None:
         words.append(f"(of step {finetuned.kept_step}, the best)")
     return f"{title}: {'  '.join(words)}, {seconds:.0f} s"

@@ -134,8 +134,8 @@ def marks_spans(labels: Sequence[str]) -> bool:
 
 def check_metric_names(kind: str, names: Sequence[str]) -> None:
     """Raises ValueError for a name in config.task.metrics that tasks of this type do not have."""
-    known = METRICS_OF.get(kind)
-    unknown = [name for name in names if known is not None and name not in known]
+    known = METRICS_OF.get(kind, names)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             f"config.task.metrics: got {', '.join(unknown)}, expected some of {', '.join(known)} for {kind}, "
@@ -187,14 +187,10 @@ def _sides(
             )
     if not metric.reads_names:
         return labels, predictions
-    if others := _other_tags(label_names):
+    others = [tag for tag in label_names if tag != OUTSIDE and not tag.startswith(SPAN_TAGS)]
+    if others:
         raise ValueError(f"{name}: expected tags O, B-…, I-…, E-… or S-…, got {', '.join(others)}.")
     return _names(labels, label_names), _names(predictions, label_names)
-
-
-def _other_tags(label_names: Sequence[str]) -> list[str]:
-    """The tags that are not of spans."""
-    return [tag for tag in label_names if tag != OUTSIDE and not tag.startswith(SPAN_TAGS)]
 
 
 def _names(sentences: Sequence[Sequence[int]], label_names: tuple[str, ...]) -> list[list[str]]:

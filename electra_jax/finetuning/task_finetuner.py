@@ -36,7 +36,6 @@ class Finetuned(NamedTuple):
     metrics: dict[str, float]  # of the splits with labels
     scores: Sequence[Score] = ()  # while it was trained
     kept_step: int | None = None  # whose parameters they are; None: the last
-    shown: Sequence[str] = ()  # those of `metrics` that config.task.metrics names
 
 
 class TaskFinetuner:
@@ -158,7 +157,7 @@ class TaskFinetuner:
         held_out = {split: encoded for split, encoded in rows.items() if split != "train"}
         trainer = self._trainer_of(encoder_config, encoder.special, config, len(rows["train"]))
         watch = Watch(
-            (title or f"seed {seed}") if config["log"]["progress"] and is_main_process() else None,
+            title if config["log"]["progress"] and is_main_process() else None,
             self._validation(config, held_out),
             check,
         )
@@ -167,15 +166,13 @@ class TaskFinetuner:
             split: self.task_type.collect(self.data.splits[split], held_out[split], outputs)
             for split, outputs in outcome.outputs.items()
         }
-        metrics = self.score(predictions)
         return Finetuned(
             encoder_config,
             outcome.params,
             predictions,
-            metrics,
+            self.score(predictions),
             outcome.scores,
             outcome.kept_step,
-            [name for name in metrics if name.rpartition("/")[2] in self.task_type.metrics],
         )
 
     def _validation(self, config: dict[str, Any], held_out: dict[str, Rows]) -> Validation | None:

@@ -269,16 +269,18 @@ class _Scores:
     def outcome(self, params: Any) -> Outcome:
         """The result of the run that ended with `params`, which may be its best earlier ones. Raises as
         `measure` does."""
-        num_steps = self._trainer.num_steps
+        trainer, num_steps, kept_step = self._trainer, self._trainer.num_steps, None
         loss, on_host = self._losses.mean(), finite_on_host(params, num_steps)
-        outputs = self._predict(params)
+        known: dict[str, list[Any]] = {}
         if self._validation is not None:
-            self._add(num_steps, loss, outputs[self._validation.split], on_host)
-        if self._best is None or self._best[1] == num_steps:
-            return Outcome(on_host, outputs, tuple(self._scores))
-        _, step, on_host = self._best
-        outputs = self._predict(put_whole(on_host, replicated(self._trainer.mesh)))
-        return Outcome(on_host, outputs, tuple(self._scores), step)
-
-    def _predict(self, params: Any) -> dict[str, list[Any]]:
-        return {split: self._trainer.predict_all(params, rows) for split, rows in self._held_out.items()}
+            split = self._validation.split
+            known[split] = trainer.predict_all(params, self._held_out[split])
+            self._add(num_steps, loss, known[split], on_host)
+        if self._best is not None and self._best[1] < num_steps:
+            _, kept_step, on_host = self._best
+            params, known = put_whole(on_host, replicated(trainer.mesh)), {}
+        outputs = {
+            split: known.get(split) or trainer.predict_all(params, rows)
+            for split, rows in self._held_out.items()
+        }
+        return Outcome(on_host, outputs, tuple(self._scores), kept_step)

@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     text = "default: as --input ends; for standard input text, with an input on each line"
     flag("--input_format", default="", choices=ENDINGS, help=text)
-    text = "column of the text (default: as in the fine-tuning, else text)"
+    text = "column of the text or the question (default: as in the fine-tuning, else text or question)"
     flag("--text_column", default="", metavar="NAME", help=text)
     text = "column of the second text of a pair, or of a question's context"
     flag("--pair_column", default="", metavar="NAME", help=text)

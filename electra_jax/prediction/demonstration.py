@@ -14,7 +14,7 @@ from electra_jax.prediction.records import Record, number
 from electra_jax.prediction.spelling import Spelled
 from electra_jax.prediction.tokens import SUSPICIOUS, TokenPredictor
 
-MASKED_SHARE = 0.15  # of the tokens, as in pre-training
+MASKED_SHARE = 0.15  # of the tokens; the default of config.objective.mask_prob
 WIDTH = 100  # columns of text, unless a terminal has another width
 GAP = "  "
 # (is the token another one, is it suspicious) → the discriminator's success.

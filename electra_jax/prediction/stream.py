@@ -22,6 +22,7 @@ from data_pipelines.tasks.unlabelled import (
 )
 from data_pipelines.whole_files import written_whole
 from electra_jax.distributed.mesh import make_mesh
+from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.prediction.demonstration import WIDTH, Demonstrator, shown
 from electra_jax.prediction.models import load
 from electra_jax.prediction.pretrained import Pretrained
@@ -102,8 +103,8 @@ def _check_out(options: Options) -> None:
 
 
 def _predictor(
-    model: Any, options: Options, batch_size: int, mesh: jax.sharding.Mesh
-) -> TaskPredictor | TokenPredictor | Demonstrator:
+    model: SavedModel | Pretrained, options: Options, batch_size: int, mesh: jax.sharding.Mesh
+) -> Predictor:
     if options.demo and options.format == "tsv":
         raise ValueError("--format: got tsv with --demo, expected jsonl, or none for people to read.")
     if isinstance(model, Pretrained):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from data_pipelines.tasks.examples import TaggedExample, TextExample
 from data_pipelines.tasks.labels import UNKNOWN
@@ -47,19 +48,13 @@ def make_form(
     }[task_type.name]()
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, in float64."""
-    exp = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
-    return exp / exp.sum(axis=-1, keepdims=True)
-
-
 def _text_examples(inputs: Inputs) -> list[TextExample]:
     return [TextExample(one.text, one.pair, None) for one in inputs]
 
 
 def _classification(labels: tuple[str, ...]) -> Form:
     def record(one: Unlabelled, output_C: np.ndarray) -> Record:
-        shares_C = softmax(output_C)
+        shares_C = softmax(np.float64(output_C))
         best = int(output_C.argmax())
         return texts_of(one) | {
             "label": labels[best],
@@ -96,7 +91,8 @@ def _tagging(labels: tuple[str, ...]) -> Form:
         words = _words_of(one)
         best_n = output_nC.argmax(axis=-1)
         tags = [labels[index] for index in best_n]
-        shares = [number(share) for share in softmax(output_nC)[np.arange(len(words)), best_n]]
+        shares_nC = softmax(np.float64(output_nC), axis=-1)
+        shares = [number(share) for share in shares_nC[np.arange(len(words)), best_n]]
         found = texts_of(one) | {
             "words": [word.text for word in words],
             "starts": [word.start for word in words],

@@ -65,11 +65,8 @@ def test_the_separator_of_documents_is_a_setting_that_older_datasets_lack(data, 
         for separator in ("blank_line", "line", "file")
     }
     numbers = [info.splits["train"]["documents"] for info in found.values()]
-    assert numbers == [
-        21,
-        60,
-        1,
-    ]  # of the first, the last line of a repetition and the first of the next join
+    # Of the first, the last line of a repetition and the first lines of the next one are one document.
+    assert numbers == [21, 60, 1]
     recorded = [info.sources.get("document_separator") for info in found.values()]
     assert recorded == [None, "line", "file"]
     assert build(data, tmp_path / "line", document_separator="line", **sources) == found["line"]

@@ -14,7 +14,7 @@ from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.span_decoding import Answer
 from electra_jax.prediction.models import load
 from electra_jax.prediction.records import json_line, table_lines
-from electra_jax.prediction.task_records import make_form, softmax
+from electra_jax.prediction.task_records import make_form
 from electra_jax.prediction.tasks import Columns, TaskPredictor
 from support.tiny_export import LENGTH
 from support.tiny_task import ONE, make_type
@@ -157,8 +157,11 @@ def test_bio_tags_become_spans_with_offsets():
     assert lines[0].split("\t")[:2] == ["Ada", "B-PER"] and lines[-3:] == [lines[-3], "", ""]
 
 
-def test_softmax_is_exact_for_large_logits():
-    assert softmax(np.float32([1000, 1000, -1000])).tolist() == [0.5, 0.5, 0.0]
+def test_probabilities_of_large_outputs():
+    form = make_form(make_type("classification", metrics=()), {}, ("a", "b", "c"), may_abstain=False)
+    rows, output = [type("Row", (), {"example": 0})()], np.float32([1000, 1000, -1000])
+    [record] = form.records([Unlabelled("here", "x")], [], rows, [output])
+    assert record["probabilities"] == {"a": 0.5, "b": 0.5, "c": 0.0}
 
 
 @pytest.mark.slow
