@@ -94,7 +94,13 @@ def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, A
         if begun is not None:
             return begun["model"]["vocab_size"]
         if initial:
-            return read_description(local_directory(initial))["config"]["model"]["vocab_size"]
+            theirs = _pretraining_of(local_directory(initial))
+            if theirs is None:
+                raise ValueError(
+                    f"config.checkpoint.init_from: got {initial!r}, a fine-tuning, expected a run of "
+                    "pre-training or an imported model. Give its directory."
+                )
+            return theirs["model"]["vocab_size"]
         path = _first_dataset(config["data"])
         return SAMPLE_VOCAB_SIZE if _is_sample(path) else read_dataset_info(path).vocab_size
 

@@ -252,3 +252,10 @@ def test_wrong_datasets_are_one_problem_though_their_sizes_are_wanted_too(tmp_pa
     config["data"]["datasets"] = ()
     with pytest.raises(ValueError, match=r"^config\.data\.datasets: got none"):
         resolve_run(config | {"stages": ()}, tmp_path / "run")
+
+
+def test_a_fine_tuning_is_no_run_to_start_from(tmp_path):
+    initial = write_run(tmp_path / "tuned", {"task": {}, "train": {}})
+    config = recipe("configs/electra.py", checkpoint__init_from=str(initial))
+    with pytest.raises(ValueError, match=r"^config\.checkpoint\.init_from: got '\S+tuned', a fine-tuning"):
+        resolve_run(config, tmp_path / "run")
