@@ -57,11 +57,12 @@ def with_num_steps(config: dict[str, Any], num_rows: Callable[[], int] | None) -
 
 
 def without_end(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with a train.num_steps that is larger than any, if another key decides it."""
+    """The configuration with a train.num_steps that is larger than any, if another key decides it; that key
+    is then 0."""
     train = config["train"]
     if not train["num_epochs"] and not train["num_tokens"]:
         return config
-    return config | {"train": train | {"num_steps": sys.maxsize}}
+    return config | {"train": train | {"num_steps": sys.maxsize, "num_epochs": 0.0, "num_tokens": 0.0}}
 
 
 def check_one_length(argv: Sequence[str]) -> None:

@@ -103,9 +103,8 @@ def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
     if not datasets:
         raise ValueError(
             "config.data.datasets: got none, expected the directory of a dataset. Build one with `python -m "
-            "data_pipelines.corpus --train … --validation … --tokenizer … --sequence_length "
-            f"{data['sequence_length']} --packing documents --out DIR` (--help explains it), then pass "
-            "--config.data.datasets=DIR."
+            "data_pipelines.corpus --train … --validation … --tokenizer … --sequence_length … --packing "
+            "documents --out DIR` (--help explains it), then pass --config.data.datasets=DIR."
         )
     given = data["weights"] if isinstance(data["weights"], list | tuple) else (data["weights"],)
     weights = tuple(_number(weight) for weight in given)

@@ -29,7 +29,7 @@ def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]
             kept = " and ".join(f"{name}={values[f'{section}.{name}']}" for name in differing)
             flags = " ".join(f"--config.{section}.{name}={usual[name]}" for name in differing)
             yield (
-                f"WARNING: --config.{key}={values[key]} is given alone, and the recipe's {kept} stays. "
+                f"WARNING: --config.{key}={values[key]} is given, and the recipe's {kept} stays. "
                 "Published models have heads of 64 and a feed-forward layer of 4 · hidden_size. For these "
                 f"add {flags}."
             )

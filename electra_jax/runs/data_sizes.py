@@ -25,7 +25,7 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
       ValueError, OSError: see `resolve` and `with_data_values`. All that is wrong comes together, also what
         the datasets tell of sizes that are given.
     """
-    problems, filled = Problems(), without_length(config)
+    problems, filled = Problems(), without_end(config)
     with problems.kept():
         filled = with_data_values(config, [workdir], workdir)
     with problems.kept():
@@ -34,12 +34,6 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
         _keep_problems_of_rows(filled, problems)
     problems.report()
     return resolved
-
-
-def without_length(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run without end, if its number of steps is not known without its data."""
-    train = without_end(config)["train"]
-    return config | {"train": train | {"num_epochs": 0.0, "num_tokens": 0.0}}
 
 
 def _keep_problems_of_rows(config: dict[str, Any], problems: Problems) -> None:
@@ -64,9 +58,9 @@ def with_data_values(config: dict[str, Any], runs: Sequence[Path], workdir: Path
       ValueError, OSError: see `with_data_sizes`, `with_num_steps`.
     """
     config = with_data_sizes(config, runs)
-    data = config["data"] | dataset_values(config["data"])
 
     def num_rows() -> int:
+        data = config["data"] | dataset_values(config["data"])
         infos = [read_dataset_info(source.path) for source in make_sources(data, workdir)]
         return sum(info.splits["train"]["rows"] for info in infos)
 
@@ -91,13 +85,22 @@ def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, A
     if begun is not None and needs_chunk_size(config["objective"]):
         chunk_size = begun["objective"]["vocab_chunk_size"]
         config = config | {"objective": config["objective"] | {"vocab_chunk_size": chunk_size}}
+    for stage in make_stages(without_end(config)):
+        with stage_errors(stage):
+            dataset_values(stage.config["data"])
     initial = config["checkpoint"]["init_from"]
 
     def vocab_size() -> int:
         if begun is not None:
             return begun["model"]["vocab_size"]
         if initial:
-            return read_description(local_directory(initial))["config"]["model"]["vocab_size"]
+            theirs = _pretraining_of(local_directory(initial))
+            if theirs is None:
+                raise ValueError(
+                    f"config.checkpoint.init_from: got {initial!r}, a fine-tuning, expected a run of "
+                    "pre-training or an imported model. Give its directory."
+                )
+            return theirs["model"]["vocab_size"]
         path = _first_dataset(config["data"])
         return SAMPLE_VOCAB_SIZE if _is_sample(path) else read_dataset_info(path).vocab_size
 
@@ -118,7 +121,7 @@ def _pretraining_of(run: Path) -> dict[str, Any] | None:
 
 def _first_dataset(data: dict[str, Any]) -> str:
     """The datasets of a mixture have one row length and one tokenizer, which `make_mixture` checks."""
-    return dataset_values(data)["datasets"][0]
+    return dataset_paths(data)[0]
 
 
 def _is_sample(path: str) -> bool:

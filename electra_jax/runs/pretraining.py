@@ -16,6 +16,7 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.configuration.length import without_end
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.chips import peak_flops
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
@@ -28,7 +29,7 @@ from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
 from electra_jax.runs.changed_length import check_length, describe_new_length, recorded_length
 from electra_jax.runs.continued_settings import propose_settings
-from electra_jax.runs.data_sizes import resolve_run, without_length
+from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_complete
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
@@ -63,7 +64,6 @@ class PreparedStage(NamedTuple):
     program: Program
     batches: Loader
     held_out_batches: EvaluationLoader
-    unigram: np.ndarray | None = None  # log-probabilities of the ids in its training text (main process)
 
 
 def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: bool = False) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
       NonFiniteLossError: the loss became NaN or infinite.
     """
     if is_bucket(workdir):
-        resolve(without_length(config))  # mistakes come before the bucket is read
+        resolve(without_end(config))  # mistakes come before the bucket is read
     with opened_run(workdir) as run:
         resolved = resolve_run(config, run.path)
         return _pretrain(open_inputs(resolved, run.path, changes_length=changes_length), run)
@@ -190,7 +190,7 @@ def _train_from(
     if is_main_process():
         new_length = describe_new_length(workdir, start, config)
         write_run_directory(inputs, program, workdir)
-        record_start(workdir, start, new_length)
+        record_start(workdir, start, **new_length)
         if not start and (proposal := propose_settings(config)):
             print(proposal, file=sys.stderr)
         run.publish()
@@ -218,8 +218,7 @@ def _train_from(
         )
         for stage in stages:
             if start < stage.inputs.end or stage is stages[-1]:
-                unigram = unigram_of(stage.inputs, workdir)
-                state = train_stage(state, stage._replace(unigram=unigram), services)
+                state = train_stage(state, stage, unigram_of(stage.inputs, workdir), services)
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
@@ -240,8 +239,11 @@ def unigram_of(stage: StageInputs, workdir: Path) -> np.ndarray | None:
     )
 
 
-def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) -> TrainState:
-    """Train to the end of a stage; returns the last state. Raises as `TrainingLoop.run` does."""
+def train_stage(
+    state: TrainState, stage: PreparedStage, unigram: np.ndarray | None, services: RunServices
+) -> TrainState:
+    """Train to the end of a stage; returns the last state. `unigram` is that of `unigram_of`. Raises as
+    `TrainingLoop.run` does."""
     config, program = stage.inputs.config, stage.program
     with stage.batches as batches, stage.held_out_batches as held_out_batches, services.stop:
         # Compile here, where everything is saved. A run could not save in time while compiling.
@@ -250,7 +252,7 @@ def train_stage(state: TrainState, stage: PreparedStage, services: RunServices) 
         computation = StageComputation(
             train_step,
             lambda params: evaluate(
-                program.evaluation_step, params, held_out_batches, services.stop.check, stage.unigram
+                program.evaluation_step, params, held_out_batches, services.stop.check, unigram
             ),
             program.schedule,
             stage.inputs.flops_per_token,

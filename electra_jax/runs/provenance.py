@@ -9,9 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -22,14 +20,13 @@ SESSIONS_FILE = "sessions.jsonl"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Back ends for accelerators; at most one of them is installed.
 PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
-NO_NEW_LENGTH: Mapping[str, Any] = MappingProxyType({})
 SHORT_COMMIT = 10  # letters
 
 
-def record_start(workdir: Path, start_step: int, new_length: Mapping[str, Any] = NO_NEW_LENGTH) -> None:
+def record_start(workdir: Path, start_step: int, **more: Any) -> None:
     """Append a line with the time (UTC), the first step, the command, the devices, the versions and the
-    commit of this start, and the entries of `new_length` (changed_length.py). A run that resumes under other
-    versions than before prints them, and the line has them as "changed": name → [before, now]."""
+    commit of this start, and `more` about it. A run that resumes under other versions than before prints
+    them, and the line has them as "changed": name → [before, now]."""
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "start_step": start_step,
@@ -37,7 +34,7 @@ def record_start(workdir: Path, start_step: int, new_length: Mapping[str, Any] =
         "devices": describe_devices(),
         "versions": installed_versions(),
         "commit": commit(),
-        **new_length,
+        **more,
     }
     changed = changed_versions(workdir, session) if start_step else {}
     if changed:

@@ -242,3 +242,20 @@ def test_what_is_wrong_with_values_and_with_data_comes_together(datasets, tmp_pa
     config = recipe("configs/electra.py", [str(tmp_path / "missing")], train__num_epochs=3.0)
     with pytest.raises(FileNotFoundError, match=r"missing: no corpus\.json"):
         resolve_run(config, tmp_path / "run")
+
+
+def test_wrong_datasets_are_one_problem_though_their_sizes_are_wanted_too(tmp_path):
+    config = recipe("configs/electra.py", stages=((10, {"data.datasets": "sample:a,sample:b"}),))
+    where = r"^config\.stages, in the stage from step 10 on: "
+    with pytest.raises(ValueError, match=where + r"config\.data\.weights: got \(1\.0,\) for 2 datasets"):
+        resolve_run(config, tmp_path / "run")
+    config["data"]["datasets"] = ()
+    with pytest.raises(ValueError, match=r"^config\.data\.datasets: got none"):
+        resolve_run(config | {"stages": ()}, tmp_path / "run")
+
+
+def test_a_fine_tuning_is_no_run_to_start_from(tmp_path):
+    initial = write_run(tmp_path / "tuned", {"task": {}, "train": {}})
+    config = recipe("configs/electra.py", checkpoint__init_from=str(initial))
+    with pytest.raises(ValueError, match=r"^config\.checkpoint\.init_from: got '\S+tuned', a fine-tuning"):
+        resolve_run(config, tmp_path / "run")
