@@ -42,7 +42,6 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
 
     Raises:
       ValueError: an unknown card that is not described, a value that is not a positive number, or no price.
-      OSError: the price file cannot be read.
     """
     name, _, shape = device.casefold().partition(":")
     _check_numbers(by_hand)
@@ -102,12 +101,11 @@ def price_of(path: str, name: str) -> tuple[Range, str]:
       name: the chip, as in CHIPS, or another card's.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is not JSON, or has no price for the chip.
+      ValueError: the file cannot be read, is not JSON, or has no price for the chip.
     """
     try:
         prices = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"--prices: {path} is not a JSON file: {error}. Give another one.") from error
     price = prices.get(name) if isinstance(prices, dict) else None
     ends = price if isinstance(price, list) else [price, price]
