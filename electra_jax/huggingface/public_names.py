@@ -1,5 +1,5 @@
-"""Names in place of paths. What is published tells what a run and its data are called, not where they lay:
-paths tell the names of people, customers and machines."""
+"""Names in place of paths. What is published has the names of a run and its data, not their places: paths
+contain names of people, customers and machines."""
 
 import ast
 import re
