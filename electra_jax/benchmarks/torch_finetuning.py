@@ -35,6 +35,7 @@ from electra_jax.finetuning.experiment import write_report
 from electra_jax.finetuning.experiment_directory import (
     RESULTS_FILE,
     check_directory,
+    read_results,
     recorded_metrics,
     with_recorded_metrics,
     write_description,
@@ -131,7 +132,7 @@ def finetune_in_torch(
     finetuner = TorchTaskFinetuner(config, data, make_mesh(config["mesh"]))
     finetuner.check_schedules([{}])
     workdir.mkdir(parents=True, exist_ok=True)
-    results = read_results(workdir) if (workdir / RESULTS_FILE).is_file() else []
+    results = read_results(workdir)
     encoder = load_encoder(directory, workdir / "tokenizer")
     finetuner.check_schedules([{}], encoder)
     write_description(workdir, {"config": finetuner.config, "start": directory})
@@ -142,20 +143,6 @@ def finetune_in_torch(
     return [result for result in sorted(results, key=lambda result: result.seed) if result.seed in seeds]
 
 
-def read_results(workdir: Path) -> list[Result]:
-    """The results of a run of this command, or of `electra_jax.finetune`.
-
-    Raises:
-      FileNotFoundError: there is no results.json.
-    """
-    path = workdir / RESULTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{workdir}: there is no {RESULTS_FILE}, expected the --workdir of a fine-tuning run."
-        )
-    return [Result(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
-
-
 def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[Result]:
     """The results of `electra_jax.finetune` to compare with, those of the model in `directory` first.
 
@@ -163,9 +150,12 @@ def read_beside(workdir: Path, config: dict[str, Any], directory: str) -> list[R
       FileNotFoundError: there are none.
       ValueError: they were made with different settings.
     """
-    results = read_results(workdir)
+    if not (workdir / RESULTS_FILE).is_file():
+        raise FileNotFoundError(
+            f"{workdir}: there is no {RESULTS_FILE}, expected the --workdir of a fine-tuning run."
+        )
     check_run_directory(workdir, {"config": with_recorded_metrics(_with_tuples(config), workdir)})
-    return sorted(results, key=lambda result: result.model != directory)
+    return sorted(read_results(workdir), key=lambda result: result.model != directory)
 
 
 def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:

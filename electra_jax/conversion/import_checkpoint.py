@@ -104,9 +104,11 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
     objective, notes = restore.plain_objective(recipe["objective"])
     if source.training is None:
         recipe = recipe | {section: recipe[section] | values for section, values in CONTINUED.items()}
+        optimizer, train = CONTINUED["optimizer"], CONTINUED["train"]
         notes.append(
-            "to continue: learning rate 5e-05, warming up for 10,000 of 100,000 steps of 256 rows, as in "
-            "Microsoft's rtd.sh"
+            f"to continue: learning rate {optimizer['learning_rate']:g}, warming up for "
+            f"{optimizer['warmup_steps']:,} of {train['num_steps']:,} steps of {train['batch_size']} rows, "
+            "as in Microsoft's rtd.sh"
         )
     recipe = recipe | {"objective": objective}
     if objective["name"] == "mlm" and list(source.models) == ["discriminator"]:

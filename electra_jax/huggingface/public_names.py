@@ -1,5 +1,5 @@
-"""Names in place of paths. What is published tells what a run and its data are called, not where they lay:
-paths tell the names of people, customers and machines."""
+"""Names in place of paths. What is published has the names of a run and its data, not their places: paths
+contain names of people, customers and machines."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ _IS_NAME = re.compile(r"sample:.*|tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?(@.*)?")  # dat
 _PREFIX = re.compile(r"random:|tfds:|\w+=")  # before a place
 # A recipe, which may be part of the package, and the value of its first argument.
 _RECIPE = re.compile(r"(?:.*?/)??((?:configs/)?\w+\.py(?:$|:(?:\w+=)?))(.*)")
-_COORDINATOR = "--coordinator"  # a flag whose value names a machine
+_COORDINATOR = ("--coordinator", "-coordinator")  # a flag whose value names a machine
 
 
 def name_of(place: str) -> str:
@@ -64,13 +64,13 @@ def public_command(command: Sequence[str]) -> str:
     """A command for a shell, with names for the places in its flags."""
     pairs = zip(["", *command], command, strict=False)
     return shlex.join(
-        "HOST:PORT" if before == _COORDINATOR else _public_argument(argument) for before, argument in pairs
+        "HOST:PORT" if before in _COORDINATOR else _public_argument(argument) for before, argument in pairs
     )
 
 
 def _public_argument(argument: str) -> str:
     flag, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
-    if flag == _COORDINATOR and equals:
+    if flag in _COORDINATOR and equals:
         return f"{flag}=HOST:PORT"
     # Patterns of parameters look like paths.
     if "/" not in value or flag.startswith("--config.optimizer"):

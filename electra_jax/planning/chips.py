@@ -42,7 +42,6 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
 
     Raises:
       ValueError: an unknown card that is not described, a value that is not a positive number, or no price.
-      OSError: the price file cannot be read.
     """
     name, _, shape = device.casefold().partition(":")
     _check_numbers(by_hand)
@@ -59,19 +58,19 @@ def plan_devices(device: str, prices: str, by_hand: ByHand = NOTHING_BY_HAND) ->
         )
     if compiled_as not in CHIPS:
         raise ValueError(f"--compile_as: got {by_hand.compile_as!r}, expected one of {', '.join(CHIPS)}.")
-    chip = CHIPS[name if name in CHIPS else compiled_as]
+    similar_to = name if name in CHIPS else compiled_as
+    chip = CHIPS[similar_to]
     if by_hand.peak_flops is not None:
         chip = chip._replace(peak_flops=by_hand.peak_flops, peak_flops_float32=by_hand.peak_flops)
     if by_hand.memory_gib is not None:
         chip = chip._replace(memory=int(by_hand.memory_gib * GIB))
-    if by_hand.network_gbps is not None and chip.between_hosts is None:
-        raise ValueError(
-            f"--network_gbps: got {by_hand.network_gbps:g} for {device}, whose own links connect its hosts. "
-            "Leave it out."
-        )
     if by_hand.network_gbps is not None:
+        if chip.between_hosts is None:
+            raise ValueError(
+                f"--network_gbps: got {by_hand.network_gbps:g} for {device}, whose own links connect its "
+                "hosts. Leave it out."
+            )
         chip = chip._replace(between_hosts=by_hand.network_gbps * 1e9 / 8)
-    similar_to = name if name in CHIPS else compiled_as
     dollars, source = _price(prices, name, by_hand.dollars_per_hour)
     dollars = Range(*(each / (chip.devices_per_chip if name in CHIPS else 1) for each in dollars))
     compiled_as += f":{shape}" if shape else ""
@@ -102,12 +101,11 @@ def price_of(path: str, name: str) -> tuple[Range, str]:
       name: the chip, as in CHIPS, or another card's.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is not JSON, or has no price for the chip.
+      ValueError: the file cannot be read, is not JSON, or has no price for the chip.
     """
     try:
         prices = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"--prices: {path} is not a JSON file: {error}. Give another one.") from error
     price = prices.get(name) if isinstance(prices, dict) else None
     ends = price if isinstance(price, list) else [price, price]

@@ -158,6 +158,7 @@ def test_what_is_no_place_stays():
     assert public_command(words) == expected
     command = ["python", '--config.optimizer.groups=(("a/b",1,1),)', "--config.train.num_steps=10"]
     assert (
-        public_command(command)
-        == "python '--config.optimizer.groups=((\"a/b\",1,1),)' --config.train.num_steps=10"
+        public_command([*command, "-coordinator=machine:1"])
+        == "python '--config.optimizer.groups=((\"a/b\",1,1),)' --config.train.num_steps=10 "
+        "-coordinator=HOST:PORT"
     )

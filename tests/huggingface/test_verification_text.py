@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax import convert
 from electra_jax.conversion.export import export
 from electra_jax.huggingface.comparison_rows import comparison_rows
-from electra_jax.huggingface.comparison_texts import (
-    EDGE_CASES,
-    PLAIN_LINES,
-    comparison_lines,
-    verification_text,
-)
+from electra_jax.huggingface.comparison_texts import EDGE_CASES, PLAIN_LINES, verification_text
 from electra_jax.huggingface.export import REFERENCE_FILE
 from electra_jax.huggingface.verify import verify
 from support.tiny import SPECIAL
-from support.tiny_export import LENGTH, PLAIN, VOCAB, deberta_model, electra_model, make_run
+from support.tiny_export import LENGTH, PLAIN, VOCAB, electra_model, make_run
 from support.tiny_task_exports import ELECTRA, make_model
 
 
@@ -82,20 +76,6 @@ def test_of_a_fine_tuned_model(data, tmp_path, kind, choice):
     assert pairs.any() == (kind != "tagging") and pairs.all() == (
         kind == "question_answering" and choice == "file"
     )
-
-
-@pytest.mark.slow
-def test_an_export_of_an_earlier_version_verifies(data, tmp_path, monkeypatch):
-    """Its rows and lines are held-out text."""
-    workdir, _ = make_run(tmp_path / "run", data, deberta_model())
-    tokenizer = load_tokenizer(str(workdir / "tokenizer"))
-    held_out = (data / "validation.txt").read_text().split("\n\n")[:4]
-    own = tmp_path / "held_out.txt"
-    own.write_text("\n".join(held_out), encoding="utf-8")
-    export(workdir, None, tmp_path / "out", PLAIN._replace(verification_text=verification_text(str(own))))
-    texts, _ = recorded(tmp_path / "out" / "discriminator")
-    assert texts[:4] == held_out and len(comparison_lines(tokenizer, held_out)) == 4
-    assert convert.main(["verify", str(tmp_path / "out")]) is None
 
 
 def test_rows_have_text_and_random_ids_and_several_lengths():

@@ -299,6 +299,8 @@ def test_a_price_that_is_none_is_refused(text, tmp_path):
     prices.write_text('{"v5e": 1,}')
     with pytest.raises(ValueError, match=r"--prices: .*/prices\.json is not a JSON file: .*line 1"):
         price_of(str(prices), "v5e")
+    with pytest.raises(ValueError, match=r"--prices: .*absent\.json is not a JSON file: .*No such file"):
+        price_of(str(tmp_path / "absent.json"), "v5e")
 
 
 def plan(*arguments):

@@ -6,8 +6,8 @@ from electra_jax.benchmarks.accelerator.parts import PARTS, Part
 from electra_jax.benchmarks.accelerator.results import NOT_RUN, PASSED, Result
 from electra_jax.benchmarks.accelerator.speed import CASES
 from electra_jax.benchmarks.accelerator.torch_speed import VARIANTS
+from electra_jax.distributed.chips import GIB
 
-GIB = 2**30
 NONE = "–"
 TITLES = {f"step_{case}": part.title for part in PARTS if (case := part.case)}
 

@@ -24,6 +24,7 @@ from electra_jax.benchmarks.accelerator.parity import without_decoder
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.distributed.chips import GIB
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.models.config import LayerExecution, make_pretraining_config
@@ -33,7 +34,6 @@ from electra_jax.planning.stages import with_accelerator_settings
 from electra_jax.training.program import make_program
 from electra_jax.training.step_memory import memory_of
 
-GIB = 2**30
 NUM_WINDOWS = 5
 SECONDS_OF_WINDOW = 1.0
 MAX_STEPS_OF_WINDOW = 50
