@@ -314,7 +314,7 @@ def test_a_forbidden_import_is_found(module, line):
         ("electra_jax.training.x", "from electra_jax.distributed.mesh import make_mesh"),
         ("electra_jax.training.x", "from data_pipelines.progress import waiting"),
         ("electra_jax.planning.x", "from data_pipelines import progress"),
-        ("electra_jax.pretrain", "from electra_jax.runs.directory import is_complete"),
+        ("electra_jax.pretrain", "from electra_jax.runs.directory import is_measured"),
         ("electra_jax.pretrain", "from ml_collections import config_dict"),
         ("data_pipelines.loader", "from jax.sharding import NamedSharding"),
         ("data_pipelines.corpus", "import tensorflow_datasets as tfds"),  # not TensorFlow

@@ -57,7 +57,7 @@ def with_sizes(
         if value == 0:
             raise ValueError(
                 f"config.{key}: got 0, which means that of the datasets, but this command knows none and the "
-                f"recipe's section `assumed` does not say it. Pass --config.{key}=N."
+                f"recipe's section `assumed` does not have it. Pass --config.{key}=N."
             )
     objective = config["objective"]
     if needs_chunk_size(objective):

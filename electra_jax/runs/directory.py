@@ -192,11 +192,11 @@ def _differing_files(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
                 )
 
 
-def is_complete(workdir: Path, newest_checkpoint: int, num_steps: int, *, has_probe: bool) -> bool:
-    """Whether the last step is saved, evaluated and, in a run with a probe, probed."""
-    last = [row for row in read_metrics(workdir) if row["step"] == num_steps]
-    is_probed = any(name.startswith("probe/") for row in last for name in row)
-    return newest_checkpoint == num_steps and any(map(is_evaluation, last)) and (is_probed or not has_probe)
+def is_measured(workdir: Path, step: int, *, has_probe: bool) -> bool:
+    """Whether a step is evaluated and, in a run with a probe, probed."""
+    rows = [row for row in read_metrics(workdir) if row["step"] == step]
+    is_probed = any(name.startswith("probe/") for row in rows for name in row)
+    return any(map(is_evaluation, rows)) and (is_probed or not has_probe)
 
 
 def is_evaluation(row: dict[str, Any]) -> bool:

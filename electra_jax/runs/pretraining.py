@@ -30,7 +30,7 @@ from electra_jax.runs.bucket_runs import RunDirectory, opened_run
 from electra_jax.runs.changed_length import check_length, describe_new_length, recorded_length
 from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
-from electra_jax.runs.directory import is_complete
+from electra_jax.runs.directory import is_measured
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.run_files import write_places, write_run_directory
@@ -112,9 +112,7 @@ def _is_done(inputs: RunInputs, workdir: Path) -> bool:
     a complete run needs."""
     num_steps, has_probe = inputs.config["train"]["num_steps"], bool(inputs.config["probe"]["every"])
     # A run that shall end where it was stopped has all its steps, but another length in its files.
-    is_done = recorded_length(workdir) == num_steps and is_complete(
-        workdir, num_steps, num_steps, has_probe=has_probe
-    )
+    is_done = recorded_length(workdir) == num_steps and is_measured(workdir, num_steps, has_probe=has_probe)
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
     if not exchange(is_done)[0]:
         return False

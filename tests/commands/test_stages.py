@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 
 from data_pipelines import mixture
-from data_pipelines.corpus_builder import build_corpus
-from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.mixture import (
     DatasetSource,
     make_mixture,
     make_sequential,
 )
-from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
@@ -33,118 +30,16 @@ from electra_jax.runs.trained import dataset_paths, load_run
 from electra_jax.training.loop import TrainingLoop
 from electra_jax.training.program import make_program
 from electra_jax.training.writers import read_metrics
-from support import tiny_run
 from support.run_records import checkpoints, comparable
-
-SHORT, LONG = 16, tiny_run.LENGTH
+from support.staged_run import LENGTHENED, LONG, RAMP, SHORT, configuration, make_corpora, three_stages
 
 
 @pytest.fixture(scope="module")
 def corpora(data, tmp_path_factory):
-    """Datasets of one text: "short" with rows of 16, "long" and "second" with rows of 32, "other" with
-    another tokenizer."""
+    """The directory with the datasets of `make_corpora`."""
     root = tmp_path_factory.mktemp("corpora")
-    settings = CorpusSettings(
-        train=[str(data / "train.txt")],
-        validation=[str(data / "validation.txt")],
-        tokenizer=str(data / "tokenizer_corpus"),
-        sequence_length=SHORT,
-        packing="documents",
-    )
-    build_corpus(str(root / "short"), settings)
-    for name, path in (("long", "corpus"), ("second", "corpus"), ("other", "other")):
-        shutil.copytree(data / path, root / name)
+    make_corpora(root, data)
     return root
-
-
-def configuration(corpora, stages=(), **changes):
-    """A small run that starts with 8 rows of 16."""
-    config = load_config("configs/debug.py")
-    small = {
-        "model.generator.num_layers": 1,
-        "model.discriminator.num_layers": 1,
-        "data.sequence_length": SHORT,
-        "train.batch_size": 8,
-        "train.num_steps": 12,
-        "log.every": 4,
-        "eval.every": 9,
-        "checkpoint.every": 100,
-        "log.progress": False,
-        "checkpoint.keep": 20,
-    }
-    changes = {key.replace("__", "."): value for key, value in changes.items()}
-    config.update_from_flattened_dict(
-        tiny_run.VALUES | small | {"data.datasets": (str(corpora / "short"),), "stages": stages} | changes
-    )
-    return config.to_dict()
-
-
-RAMP, LENGTHENED = 5, 9  # first steps of the second and third stage
-
-
-def three_stages(corpora):
-    """8 rows of 16, then 16 rows of 16, then 16 rows of 32 from two datasets."""
-    return (
-        (RAMP, {"train.batch_size": 16}),
-        (
-            LENGTHENED,
-            {
-                "data.sequence_length": LONG,
-                "data.datasets": (str(corpora / "long"), str(corpora / "second")),
-                "data.weights": (1.0, 2.0),
-            },
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (
-            {"train.batch_size": 12},
-            ValueError,
-            r"^config\.stages, in the stage from step 5 on: config\.train\.batch_size: got 12",
-        ),
-        (
-            {"train.num_microbatches": 2},
-            ValueError,
-            r"step 5 on: config\.train\.batch_size: got 8, expected a multiple .* 8·1·2",
-        ),
-        ({"data.datasets": "{corpora}/nothing"}, FileNotFoundError, r"no such dataset directory: .*nothing"),
-        (
-            {"data.datasets": "{corpora}/long"},
-            ValueError,
-            r"step 5 on: config\.data\.sequence_length: got 16, but .* rows of 32",
-        ),
-        (
-            {"data.datasets": "{corpora}/short,{corpora}/short"},
-            ValueError,
-            r"step 5 on: config\.data\.weights: got .* for 2 data",
-        ),
-        ({"data.weights": 0.0}, ValueError, r"every dataset needs a finite weight > 0"),
-        (
-            {"data.datasets": "{corpora}/other", "data.sequence_length": 32},
-            ValueError,
-            r"step 5 on: config\.data\.datasets: got .*other with the tokenizer .*expected that of .*short",
-        ),
-    ],
-)
-def test_the_data_of_every_stage_are_checked_before_the_first_step(change, error, message, corpora, tmp_path):
-    change = {
-        key: value.format(corpora=corpora) if isinstance(value, str) else value
-        for key, value in change.items()
-    }
-    with pytest.raises(error, match=message):
-        pretrain(configuration(corpora, ((5, change),)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_rows_longer_than_the_model_are_refused(corpora, tmp_path):
-    config = configuration(corpora, three_stages(corpora), model__max_position_embeddings=SHORT)
-    with pytest.raises(
-        ValueError, match=r"step 9 on: config\.model\.max_position_embeddings: got 16, expected at least"
-    ):
-        open_inputs(resolve(config), tmp_path / "run")
 
 
 def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, monkeypatch):

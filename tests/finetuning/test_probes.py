@@ -20,7 +20,7 @@ from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs import pretraining
-from electra_jax.runs.directory import check_run_directory, is_complete
+from electra_jax.runs.directory import check_run_directory, is_measured
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import load_run
@@ -292,10 +292,10 @@ def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path):
         {"step": 4, "eval/mlm_loss": 2.0},
     ]
     write_rows(tmp_path, rows)
-    assert is_complete(tmp_path, 4, 4, has_probe=False) and not is_complete(tmp_path, 4, 4, has_probe=True)
+    assert is_measured(tmp_path, 4, has_probe=False) and not is_measured(tmp_path, 4, has_probe=True)
     assert summarize_run(tmp_path) == {"steps": 4, "tokens_per_second": None, "heldout_mlm_loss": 2.0}
     write_rows(tmp_path, [*rows, {"step": 4, "probe/frozen_accuracy": 0.75, "probe/finetuned_accuracy": 1.0}])
-    assert is_complete(tmp_path, 4, 4, has_probe=True) and not is_complete(tmp_path, 2, 4, has_probe=True)
+    assert is_measured(tmp_path, 4, has_probe=True) and not is_measured(tmp_path, 3, has_probe=True)
     assert summarize_run(tmp_path) == {
         "steps": 4,
         "tokens_per_second": None,
