@@ -5,22 +5,19 @@ num_steps). An evaluation row of step n, whose names start with "eval/", and a p
 parameters after n updates. JSON has no NaN or infinity: a value that is not finite is written as null.
 """
 
-import contextlib
-import json
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from electra_jax.distributed.processes import exchange
 from electra_jax.training.progress import RunProgress
+from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows
 from electra_jax.training.trackers.background import BackgroundTracker, close_trackers
 
 METRICS_FILE = "metrics.jsonl"
-
-Row = dict[str, Any]
 
 
 class MetricWriters:
@@ -69,7 +66,7 @@ class MetricWriters:
         run_dir = _local(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS_FILE
-        _remove_rows_after(path, start_step)
+        keep_rows(path, lambda row: row["step"] <= start_step)
         self._progress = RunProgress(sys.stderr, start_step, total_steps) if progress else None
         self._file = path.open("a", encoding="utf-8")
 
@@ -91,12 +88,11 @@ class MetricWriters:
             **{name: value if math.isfinite(value) else None for name, value in scalars.items()},
         }
         if (row["step"], _common_prefix(row)) not in self._rows_in_file:
-            # One write per row: a crash leaves at most the last line incomplete, which the next start drops.
             try:
-                self._file.write(json.dumps(row, allow_nan=False) + "\n")
-                self._file.flush()
-            except OSError as error:
-                raise self._write_error(error) from error
+                append_row(self._file, row)
+            except OSError:
+                self._file = None
+                raise
             for tracker in self._trackers:
                 tracker.write(step, scalars)
         if self._progress is not None:
@@ -119,15 +115,6 @@ class MetricWriters:
         close_trackers(self._trackers)
         self._file, self._progress, self._trackers = None, None, ()
 
-    def _write_error(self, error: OSError) -> OSError:
-        name, file, self._file = self._file.name, self._file, None
-        with contextlib.suppress(OSError):  # closing tries to write the row again
-            file.close()
-        return OSError(
-            f"{name}: a row could not be written: {error}. Free disk space and run the same command again: "
-            "it resumes from the newest checkpoint."
-        )
-
     def __enter__(self) -> "MetricWriters":
         return self
 
@@ -141,8 +128,7 @@ def read_metrics(run_dir: str | os.PathLike) -> list[Row]:
     Raises:
       ValueError: a damaged line before the last one; names it.
     """
-    path = _local(run_dir) / METRICS_FILE
-    return _parse(path)[0] if path.exists() else []
+    return read_rows(_local(run_dir) / METRICS_FILE)
 
 
 def _local(run_dir: str | os.PathLike) -> Path:
@@ -152,42 +138,6 @@ def _local(run_dir: str | os.PathLike) -> Path:
             "grows by appending, and object stores cannot append. Mount the bucket, or copy afterwards."
         )
     return Path(run_dir)
-
-
-def _parse(path: Path) -> tuple[list[Row], bool]:
-    """Rows of the file, and whether its last line lacks its newline. That line is left out unless it is a
-    complete row."""
-    lines = path.read_bytes().split(b"\n")
-    is_incomplete = lines[-1] != b""
-    rows = []
-    for number, line in enumerate(lines if is_incomplete else lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-            row["step"] = int(row["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):  # an incomplete last line
-                break
-            raise ValueError(
-                f'{path}, line {number}: expected an object with a "step", got {line[:80]!r}. Repair '
-                "the file or move it away; the run itself can still be resumed."
-            ) from error
-        rows.append(row)
-    return rows, is_incomplete
-
-
-def _remove_rows_after(path: Path, start_step: int) -> None:
-    """Remove rows of later steps and an incomplete last line; a crash leaves the old file or the new one."""
-    if not path.exists():
-        return
-    rows, is_incomplete = _parse(path)
-    kept = [row for row in rows if row["step"] <= start_step]
-    if is_incomplete or len(kept) < len(rows):
-        rewritten = path.with_name(path.name + ".tmp")
-        with rewritten.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        rewritten.replace(path)
 
 
 def _common_prefix(row: Row) -> str:

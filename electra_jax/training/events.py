@@ -1,0 +1,72 @@
+"""What happened in a run beside its metrics: events.jsonl, one JSON object per line.
+
+An event has "step", the number of updates done by then; "kind", one of KINDS; "message", a sentence;
+"advice", what a person can do about it, or ""; and values of its own.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows
+
+EVENTS_FILE = "events.jsonl"
+# Kind → whether events of later steps than the restored one stay when a run resumes. Others happen again, as
+# they follow from the steps that are repeated.
+KINDS = {
+    "alarm": False,  # the training does not look healthy; "name" tells which alarm
+    "spike": False,  # the loss was far above its own past
+    "skipped": False,  # a step whose update was left out
+    "rolled_back": True,  # the run returned to an earlier step
+    "fell_back": True,  # a damaged checkpoint was set aside, and an earlier one restored
+}
+
+
+class EventLog:
+    """Appends the events of a run, and prints each on stderr.
+
+    Args:
+      run_dir: a local or mounted directory.
+      start_step: the restored step, 0 for a new run.
+      is_writer: False on all processes but one; these write and print nothing.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike, *, start_step: int, is_writer: bool = True):
+        self._file: TextIO | None = None
+        if is_writer:
+            path = Path(run_dir) / EVENTS_FILE
+            keep_rows(path, lambda event: event["step"] <= start_step or KINDS.get(event["kind"], True))
+            self._file = path.open("a", encoding="utf-8")
+
+    def record(self, step: int, kind: str, message: str, *, advice: str = "", **values: Any) -> None:
+        """Write one event.
+
+        Raises:
+          KeyError: a kind that is not in KINDS.
+          OSError: the disk is full or gone.
+        """
+        if self._file is None:
+            return
+        _ = KINDS[kind]
+        append_row(
+            self._file, {"step": int(step), "kind": kind, "message": message, "advice": advice, **values}
+        )
+        print(f"step {step}: {message}{' ' if advice else ''}{advice}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "EventLog":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+def read_events(run_dir: str | os.PathLike) -> list[Row]:
+    """Events of a run in file order; raises as `read_rows` does."""
+    return read_rows(Path(run_dir) / EVENTS_FILE)
