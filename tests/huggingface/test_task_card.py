@@ -25,5 +25,7 @@ def test_a_limit_of_the_examples_is_in_the_card(limit, text):
         "metrics": {"accuracy": 0.9},
     }
     encoder = make_pretraining_config(model_section()).discriminator
-    card = make_task_card(encoder, description, Publication(None, None, None), start="/private/run", is_fresh=False)
+    card = make_task_card(
+        encoder, description, Publication(None, None, None), start="/private/run", is_fresh=False
+    )
     assert f"Fine-tuned from the encoder of `run` {text}: 3 epochs" in card and "/private" not in card
