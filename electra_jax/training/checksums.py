@@ -66,8 +66,8 @@ def read_checksums(path: epath.Path) -> dict[str, Entry]:
       FileNotFoundError: there is no such file.
       ValueError: it is damaged, or of another form.
     """
-    data = path.read_bytes()
     try:
+        data = path.read_bytes()
         content = json.loads(data)
         del content[_OWN]
         if _serialize(content).encode() != data:
@@ -75,7 +75,7 @@ def read_checksums(path: epath.Path) -> dict[str, Entry]:
         if content["segment_bytes"] != SEGMENT_BYTES:
             raise ValueError(f"segments of {content['segment_bytes']} bytes, expected {SEGMENT_BYTES}")
         return content["files"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
         raise ValueError(f"{path.name} is damaged") from error
 
 
