@@ -112,6 +112,10 @@ class Checkpointer:
         self.save(0, {"params": params}, run)
         self.wait()
 
+    def place(self, step: int) -> epath.Path:
+        """The directory of a checkpoint."""
+        return self._manager.directory / str(step)
+
     def inspect(self, step: int) -> Inspection:
         """Whether a checkpoint is whole: its files against their checksums, and its step against its name.
 
@@ -123,7 +127,7 @@ class Checkpointer:
         return self._inspected[step]
 
     def _inspect(self, step: int) -> Inspection:
-        directory = self._manager.directory / str(step)
+        directory = self.place(step)
         has_checksums = True
         try:
             if damage := damage_of(directory):
@@ -166,7 +170,7 @@ class Checkpointer:
         return next(name for name in names if name not in taken)
 
     def _rename(self, step: int, name: str) -> None:
-        (self._manager.directory / str(step)).rename(self._manager.directory / name)
+        self.place(step).rename(self._manager.directory / name)
 
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:
         """State of `step`. Each array gets the sharding of its counterpart in `abstract_state`, on any mesh.
@@ -174,7 +178,7 @@ class Checkpointer:
         Raises:
           OSError: the checkpoint is damaged or of another model; names it, and a whole one.
         """
-        self.check(step)
+        self._check_once(step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
         try:
             state = self._manager.restore(step, args=args)["state"]
@@ -187,8 +191,8 @@ class Checkpointer:
     def restore_params(self, step: int, abstract_params: Any) -> Any:
         """The parameters alone, or their moving average if the checkpoint has one, saved by `save` or
         `save_params`. Shards them and raises as `restore` does."""
-        self.check(step)
-        directory = self._manager.directory / str(step) / "state"
+        self._check_once(step)
+        directory = self.place(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as reader:
                 name = "ema" if "ema" in self._saved_tree(reader, step) else "params"
@@ -214,7 +218,7 @@ class Checkpointer:
     def _saved_tree(self, reader: ocp.PyTreeCheckpointer, step: int) -> dict[str, Any]:
         """The names and shapes of the arrays of `step`, for which every one of them is opened. Raises
         ValueError if they are not found."""
-        metadata = reader.metadata(self._manager.directory / str(step) / "state").item_metadata
+        metadata = reader.metadata(self.place(step) / "state").item_metadata
         if metadata is None or not metadata.tree:
             raise ValueError("its arrays are not found: it was not written completely")
         return metadata.tree
@@ -225,6 +229,11 @@ class Checkpointer:
         if inspection.problem:
             raise self._unreadable(step, inspection.problem)
         return inspection
+
+    def _check_once(self, step: int) -> None:
+        """`check`, whose answer holds for one restoring: the next one looks again."""
+        self.check(step)
+        self._inspected.pop(step, None)
 
     def describe(self, step: int) -> dict[str, Any]:
         """The JSON description saved with `step`; raises as `check` does."""

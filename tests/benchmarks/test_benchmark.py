@@ -18,7 +18,7 @@ def benchmark(environment, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses, accelerator."),
+        ([], f"error: --suite is missing: one of {', '.join(SUITES)}, accelerator."),
         (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <accelerator|"),
         (
             ["--suite=accelerator", "--config=configs/debug.py"],
