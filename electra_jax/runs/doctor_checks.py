@@ -63,7 +63,8 @@ class Counts(NamedTuple):
     def __str__(self) -> str:
         if not self.num_failed:
             return f"{self.num_passed} checks passed."
-        skipped = f", {self.num_skipped} was skipped" if self.num_skipped else ""
+        verb = "was" if self.num_skipped == 1 else "were"
+        skipped = f", {self.num_skipped} {verb} skipped" if self.num_skipped else ""
         return f"{self.num_failed} of {sum(self)} checks failed{skipped}."
 
 
@@ -264,8 +265,8 @@ def check_run_inputs(
             plural = "s" if number > 1 else ""
             described.append(f"{start}{number} dataset{plural}, rows of {stage.mixture.sequence_length}")
     opened.append(inputs)
-    fingerprint = hashlib.sha256("".join(inputs.description["data"]).encode()).hexdigest()[:12]
-    return Finding(f"{'; '.join(described)}: {fingerprint}")
+    fingerprints = ", ".join(fingerprint[:12] for fingerprint in inputs.description["data"])
+    return Finding(f"{'; '.join(described)}: fingerprint {fingerprints}")
 
 
 def check_checkpoints(inputs: RunInputs, workdir: Path) -> Finding:
