@@ -99,6 +99,6 @@ def _check_whole(directory: Path, has_checksums: bool) -> None:
         damage = find_damage(epath.Path(directory), epath.Path(path))
     if damage:
         raise OSError(
-            f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command again "
-            "that made it."
+            f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command "
+            "that made it again."
         )

@@ -14,6 +14,7 @@ from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint,
 from electra_jax.training.checksum_item import NOT_COVERED
 from electra_jax.training.checksums import SEGMENT_BYTES, compute_checksums, read_checksums
 from electra_jax.training.state import TrainState
+from support.damage import flip_bit
 
 STEP, DESCRIPTION = 20, {"config": {"a": [1, 2.5, "é"]}, "data": ["0" * 64]}
 # Written last: times, and that the checkpoint is complete.
@@ -70,14 +71,6 @@ def outcome(directory):
     return ""
 
 
-def flip(path, position, bit):
-    with path.open("r+b") as file:
-        file.seek(position)
-        (byte,) = file.read(1)
-        file.seek(position)
-        file.write(bytes([byte ^ (1 << bit)]))
-
-
 def test_a_flipped_bit_is_noticed_or_harmless(copy, request):
     checkpoint, rng, number = copy / str(STEP), np.random.default_rng(0), 0
     takes_all = request.config.getoption("--all_flips")
@@ -86,10 +79,10 @@ def test_a_flipped_bit_is_noticed_or_harmless(copy, request):
         size = path.stat().st_size
         for position in range(size) if takes_all else sorted(rng.integers(0, size, NUM_FLIPS)):
             bit = int(rng.integers(8))
-            flip(path, position, bit)
+            flip_bit(path, position, bit)
             problem = outcome(copy)
             assert problem or name in HARMLESS, name
-            flip(path, position, bit)
+            flip_bit(path, position, bit)
             number += 1
     assert number >= 200 and outcome(copy) == ""
 
@@ -168,7 +161,7 @@ def test_a_checkpoint_of_an_older_version_is_read(copy):
 
 def test_an_error_names_a_file_and_a_whole_checkpoint(copy):
     (name,) = (one for one in files(copy / str(STEP)) if one.endswith("state/_METADATA"))
-    flip(copy / str(STEP) / name, 0, 0)
+    flip_bit(copy / str(STEP) / name)
     with reading(copy) as checkpointer, pytest.raises(UnusableCheckpoint) as error:
         checkpointer.restore_params(STEP, {})
     size = (copy / str(STEP) / name).stat().st_size
