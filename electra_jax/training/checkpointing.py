@@ -17,6 +17,7 @@ from electra_jax.training.state import TrainState
 
 DAMAGED = "damaged"  # a checkpoint that was set aside is called STEP.damaged, STEP.damaged.2, …
 _DETAILS = re.compile(r"\s*\[tensorstore_spec|\s*\[source locations|\s*See full TensorStore details|\n")
+_FULL = re.compile("No space left on device|Disk quota exceeded")
 _ABOUT = "checkpoint"  # key of the saved description for what a checkpoint tells about itself
 
 
@@ -283,6 +284,8 @@ class Checkpointer:
     def _reason(self, error: Exception) -> str:
         """The beginning of the error's text with the directory's own path, without the pages that TensorStore
         adds on how it opened the file."""
+        if full := _FULL.search(str(error)):
+            return full[0].lower()
         text = _DETAILS.split(str(error), maxsplit=1)[0].strip().rstrip(".:,;")
         return text.replace(str(self._manager.directory), self._directory) or type(error).__name__
 

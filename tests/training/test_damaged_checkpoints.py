@@ -1,7 +1,9 @@
 """Damage to any file of a checkpoint is noticed before anything is restored from it, or changes nothing."""
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from electra_jax.training import checksum_item
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint, with_shardings
 from electra_jax.training.checksum_item import NOT_COVERED
 from electra_jax.training.checksums import SEGMENT_BYTES, compute_checksums, read_checksums
@@ -150,10 +153,15 @@ def test_a_checkpoint_under_another_name_is_noticed(copy):
     assert outcome(copy) == "it is the checkpoint of step 10, under another name"
 
 
-def test_a_checkpoint_of_an_older_version_is_read(copy):
+def make_older(copy):
+    """Make the newest checkpoint one of a version without checksums."""
     run = copy / str(STEP) / "run" / "metadata"
     shutil.rmtree(copy / str(STEP) / "checksums")
     run.write_text(run.read_text().replace('"checkpoint"', '"another key"'))
+
+
+def test_a_checkpoint_of_an_older_version_is_read(copy):
+    make_older(copy)
     with reading(copy) as checkpointer:
         found = checkpointer.inspect(STEP)
     assert not found.problem and not found.has_checksums and found.description["data"] == DESCRIPTION["data"]
@@ -176,6 +184,40 @@ def test_an_error_names_a_file_and_a_whole_checkpoint(copy):
     ):
         checkpointer.restore_params(STEP, {})
     assert sorted(os.listdir(copy)) == ["10", "20"]  # a reader renames nothing
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
+def test_what_orbax_and_tensorstore_tell_is_cut_to_a_line(damage, copy):
+    make_older(copy)
+    checkpoint = copy / str(STEP)
+    DAMAGES[damage](max(checkpoint.rglob("d/*"), key=lambda path: path.stat().st_size))
+    with pytest.raises(UnusableCheckpoint) as error:
+        outcome(copy)
+    text = str(error.value)
+    assert text.startswith(f"The checkpoint {checkpoint} cannot be used: ")
+    assert (
+        "\n" not in text
+        and len(text) < 1000
+        and text.endswith(f"A whole one is {copy.parent}:10, of step 10.")
+    )
+
+
+def test_a_full_disk_is_told_once_with_its_place_and_advice(tmp_path, monkeypatch):
+    """As on a disk of which a little was left: whatever writes last fails."""
+
+    def write_checksums(path, entries):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checksum_item, "write_checksums", write_checksums)
+    with pytest.raises(OSError) as error, contextlib.closing(Checkpointer(str(tmp_path), keep=1)) as writer:
+        writer.save(STEP, make_state(STEP), DESCRIPTION)
+        writer.wait()
+    text = rf"A checkpoint could not be saved in {tmp_path}: no space left on device\. The checkpoints of .* free"
+    assert re.match(text, str(error.value))
+    with pytest.raises(OSError, match=text), contextlib.closing(Checkpointer(str(tmp_path), keep=1)) as one:
+        one.save(STEP, make_state(STEP), DESCRIPTION)  # and nobody waits
+    with reading(tmp_path) as checkpointer:
+        assert checkpointer.all_steps() == []
 
 
 def test_what_is_set_aside_is_kept_and_is_no_checkpoint(copy):
