@@ -28,6 +28,7 @@ from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, local_directory
 from electra_jax.runs.data_sizes import resolve_run
+from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
 from electra_jax.runs.resuming import find_start
@@ -74,13 +75,21 @@ class Deadline:
     def __init__(self, seconds: float):
         self.waiting_for = "the other processes"
         self._seconds = seconds
-        # A thread, since the main one may be held for ever in a call of JAX.
-        self._timer = threading.Timer(seconds, self._give_up)
-        self._timer.daemon = True
 
     def __enter__(self) -> "Deadline":
-        self._timer.start()
+        self._start()
         return self
+
+    def renew(self) -> None:
+        """Wait for `seconds` from now on: there was a sign of life."""
+        self._timer.cancel()
+        self._start()
+
+    def _start(self) -> None:
+        # A thread, since the main one may be held for ever in a call of JAX.
+        self._timer = threading.Timer(self._seconds, self._give_up)
+        self._timer.daemon = True
+        self._timer.start()
 
     def __exit__(self, *error) -> None:
         self._timer.cancel()
@@ -103,9 +112,10 @@ def run_checks(
     deadline: Deadline,
     *,
     changes_length: bool,
+    reads_all: bool = False,
 ) -> Counts:
     """Run all checks, print the findings on process 0, and count the checks. `workdir` may be a URL;
-    `changes_length` as for `pretrain`."""
+    `changes_length` as for `pretrain`; `reads_all` also checks every row of the datasets."""
     opened: list[RunInputs] = []
     checks: dict[str, Callable[[], Finding]] = {
         "devices": lambda: check_devices(expected_devices),
@@ -120,10 +130,12 @@ def run_checks(
         "checkpoints": lambda: check_checkpoints(opened[0], local_directory(str(workdir), may_be_empty=True)),
         "size": lambda: check_sizes(opened[0], workdir),
     }
+    if reads_all:
+        checks["rows"] = lambda: Finding(check_rows(opened[0], deadline.renew))
     num_passed = num_failed = 0
     for name, check in checks.items():
         deadline.waiting_for = name
-        if name in ("checkpoints", "size") and not all(exchange(bool(opened))):
+        if name in ("checkpoints", "size", "rows") and not all(exchange(bool(opened))):
             continue  # they need the inputs that the check of the data could not open
         findings = collect(check, must_agree=name == "data")
         has_failed = any(finding.problem for finding in findings)
