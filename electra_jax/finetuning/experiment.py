@@ -42,6 +42,7 @@ from electra_jax.finetuning.sweep import (
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files, same_files
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.runs.only_writer import Check, only_writer
 
 
 class Plan(NamedTuple):
@@ -71,10 +72,16 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     Raises:
       ValueError, OSError: the task, an encoder or the settings do not fit together; see `load_task` and
         `load_encoder`.
+      HeldError: another process writes `workdir`; nothing has been written then.
       DivergedError: a run diverged; raised after all others are done.
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
+    with only_writer(workdir) as check:
+        return _finetune(config, workdir, plan, check)
+
+
+def _finetune(config: dict[str, Any], workdir: Path, plan: Plan, check: Check) -> list[Result]:
     finetuner, description = open_task(config, workdir, plan.sweep)
     _check_same(description)
     results = read_results(workdir)
@@ -92,7 +99,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
         if 0 < len(indices) < len(runs):
             print(f"{len(runs) - len(indices)} of {len(runs)} runs are done already.", file=sys.stderr)
         workdir.mkdir(parents=True, exist_ok=True)
-    causes = RunsOfPlan(finetuner, description, workdir, results, runs).do(indices)
+    causes = RunsOfPlan(finetuner, description, workdir, results, runs, check).do(indices)
     barrier("fine-tuning")  # a process that exits earlier would wait for process 0, but not as long
     planned = [result for result in results if run_of(result) in runs]
     planned = sorted(planned, key=lambda result: runs.index(run_of(result)))

@@ -21,6 +21,7 @@ from electra_jax.finetuning.predictions import write_predictions, write_scores
 from electra_jax.finetuning.results import Result, reported_metrics
 from electra_jax.finetuning.sweep import Settings, apply_settings, format_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
+from electra_jax.runs.only_writer import Check
 
 SEED = "{seed}"  # in a name of --init_from: stands for the seed
 
@@ -60,10 +61,12 @@ class RunsOfPlan:
         workdir: Path,
         results: list[Result],
         runs: Sequence[Run],
+        check: Check,
     ):
-        """`description` is what config.json holds; `results` are those that `workdir` has."""
+        """`description` is what config.json holds; `results` are those that `workdir` has; `check` is called
+        before anything is written there."""
         self._finetuner, self._description, self._workdir = finetuner, description, workdir
-        self._results, self._runs = results, runs
+        self._results, self._runs, self._check = results, runs, check
         # Earlier runs first, so that each keeps its folders when others are added.
         known = [*map(run_of, results), *runs]
         self._folders = folder_names(run.init for run in known)
@@ -121,6 +124,7 @@ class RunsOfPlan:
         self._encoder = load_encoder(run.encoder, tokenizers / self._caches[run.encoder])
         self._check_same_encoder(run)
         self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
+        self._check()
         if is_main_process():
             write_description(self._workdir, self._description)
 
@@ -142,6 +146,7 @@ class RunsOfPlan:
         self._results.append(result)
         if not is_main_process():
             return
+        self._check()
         finetuner, folder = self._finetuner, self._folders[run.init]
         settings = folder_names([format_settings(run.settings)]).values()
         directory = self._workdir.joinpath("predictions", folder, *settings, f"seed_{run.seed}")

@@ -79,6 +79,8 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
     Raises:
       Stopped: the run was told to stop; its state is saved.
       ValueError: config, data, mesh and run directory do not fit together; nothing has been written then.
+      HeldError: another process writes the run; nothing has been written then.
+      LostError: another process has taken the run over while this one gave no sign of life.
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
@@ -101,6 +103,7 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
             write_places(inputs, workdir)
     else:
         _train(inputs, run)
+    run.check_writer()
     summary = summarize_run(workdir) if is_main_process() else {}
     run.publish()
     barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
@@ -185,6 +188,7 @@ def _train_from(
     """Train from step `start` through the remaining stages to the end of the run."""
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     workdir = run.path
+    run.check_writer()
     if is_main_process():
         new_length = describe_new_length(workdir, start, config)
         write_run_directory(inputs, program, workdir)
@@ -203,6 +207,7 @@ def _train_from(
         start_step=start,
         trackers=_trackers(run, config, start),
         is_writer=is_main_process(),
+        check=run.check_writer,
     )
     with writers, report_nonfinite(workdir):
         services = RunServices(
