@@ -82,7 +82,7 @@ def run_command(
       main: the command; it reads `absl.flags.FLAGS`.
       define_more: defines the command's own flags. They are defined here and not when the command's module is
         imported, since importing a command must not change anybody's flags.
-      has_workdir: whether the command has --workdir.
+      has_workdir: whether the command has --workdir, where its results are saved.
       requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
       takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
       kind: what --config must be.
@@ -91,7 +91,7 @@ def run_command(
     def run(argv: list[str]) -> None:
         del argv
         silence_libraries()
-        with errors_on_the_terminal():
+        with errors_on_the_terminal(saves_result=has_workdir):
             main()
 
     accept_any_text()  # of the help, too

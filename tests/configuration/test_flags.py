@@ -4,7 +4,7 @@ import pytest
 
 from electra_jax.configuration.resolve import dataset_values
 from support.command_lines import read_command_line
-from support.commands import run_module
+from support.commands import run_module, run_modules
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the load_module:DeprecationWarning"
@@ -145,34 +145,36 @@ def test_a_mistake_on_the_command_line_ends_the_program_with_code_1():
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("pretrain --config=configs/finetune.py:task=local", "without objective, data, expected a conf"),
-        ("plan --config configs/finetune.py:task=local", "without objective, data, expected a conf"),
-        (
-            "finetune --config=configs/debug.py",
-            "without task, sift, expected a conf",
-        ),
-        (
-            "evaluate --config=configs/finetune.py:task=local",
-            "without tasks, expected a conf",
-        ),
-        (
-            "compare --config=configs/debug.py --tasks=configs/finetune.py:task=local",
-            "--tasks=configs/finetune.py:task=local: got a configuration without tasks, expected",
-        ),
-        (
-            "pretrain --config=configs/continued.py:run={published}",
-            "expected the directory of a run",
-        ),
-    ],
+OF_ANOTHER_KIND = (
+    ("pretrain --config=configs/finetune.py:task=local", "without objective, data, expected a conf"),
+    ("plan --config configs/finetune.py:task=local", "without objective, data, expected a conf"),
+    (
+        "finetune --config=configs/debug.py",
+        "without task, sift, expected a conf",
+    ),
+    (
+        "evaluate --config=configs/finetune.py:task=local",
+        "without tasks, expected a conf",
+    ),
+    (
+        "compare --config=configs/debug.py --tasks=configs/finetune.py:task=local",
+        "--tasks=configs/finetune.py:task=local: got a configuration without tasks, expected",
+    ),
+    (
+        "pretrain --config=configs/continued.py:run={published}",
+        "expected the directory of a run",
+    ),
 )
-def test_a_configuration_of_another_kind_ends_the_program_with_code_1(words, message, tmp_path):
+
+
+def test_a_configuration_of_another_kind_ends_the_program_with_code_1(tmp_path):
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "config.json").write_text('{"model_type": "electra"}')
-    command, *flags = words.format(published=tmp_path / "published").split()
-    workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
-    outcome = run_module(f"electra_jax.{command}", *flags, *workdir)
-    assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome.stderr
-    assert message in outcome.stderr and not (tmp_path / "run").exists()
+    lines = []
+    for words, _ in OF_ANOTHER_KIND:
+        command, *flags = words.format(published=tmp_path / "published").split()
+        workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
+        lines.append([f"electra_jax.{command}", *flags, *workdir])
+    for outcome, (_, message) in zip(run_modules(*lines), OF_ANOTHER_KIND, strict=True):
+        assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome
+        assert message in outcome.stderr and not (tmp_path / "run").exists()
