@@ -17,7 +17,11 @@ from typing import Any, NamedTuple
 
 from data_pipelines.chunks import SPLITS, Group, make_groups, read_jobs
 from data_pipelines.corpus_settings import NEW_SETTINGS, CorpusSettings
-from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
+from data_pipelines.dataset_directory import (
+    SETTINGS_FILE,
+    finish_dataset,
+    is_made_by_build,
+)
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import ReadReport, read_documents, source_bytes
@@ -230,7 +234,7 @@ def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
     `wanted`. Errors as of `_check_partial`."""
     partial = Path(f"{directory}.partial")
     if _check_partial(partial, wanted, start_over) and start_over:
-        for path in partial.iterdir():
+        for path in filter(is_made_by_build, partial.iterdir()):
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != SETTINGS_FILE:  # which shows that the directory is ours, until it is replaced

@@ -8,6 +8,7 @@ only read take no lock.
 """
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -74,6 +75,9 @@ class DirectoryLock:
                 continue
             except OSError as error:
                 raise self._not_writable(error) from error
+            if not self._is_published():
+                self._lease.release()
+                continue
             self._record()
             return True
         self._check_other()
@@ -153,6 +157,18 @@ class DirectoryLock:
         except OSError as error:
             raise self._not_writable(error) from error
         self._made += missing
+
+    def _is_published(self) -> bool:
+        """Bring the lock file to its disk. gcsfuse shows a new file to other machines, and finds out that one
+        of them was faster, only then."""
+        descriptor = os.open(self._path, os.O_WRONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            return error.errno != errno.ESTALE
+        finally:
+            os.close(descriptor)
+        return True
 
     def _record(self) -> None:
         self._token = self._lease.token

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,12 +61,13 @@ class RunsOfPlan:
         workdir: Path,
         results: list[Result],
         runs: Sequence[Run],
+        steps: Mapping[str, int],
         check: Check,
     ):
-        """`description` is what config.json holds; `results` are those that `workdir` has; `check` is called
-        before anything is written there."""
+        """`description` is what config.json holds; `results` are those that `workdir` has; `steps`: encoder →
+        the step of its checkpoint; `check` is called before anything is written."""
         self._finetuner, self._description, self._workdir = finetuner, description, workdir
-        self._results, self._runs, self._check = results, runs, check
+        self._results, self._runs, self._steps, self._check = results, runs, steps, check
         # Earlier runs first, so that each keeps its folders when others are added.
         known = [*map(run_of, results), *runs]
         self._folders = folder_names(run.init for run in known)
@@ -121,7 +122,8 @@ class RunsOfPlan:
         """Load the encoder of a run, unless the run before had the same."""
         if self._encoder is not None and self._encoder.name == run.encoder:
             return
-        self._encoder = load_encoder(run.encoder, tokenizers / self._caches[run.encoder])
+        cache, step = tokenizers / self._caches[run.encoder], self._steps.get(run.encoder)
+        self._encoder = load_encoder(run.encoder, cache, step)
         self._check_same_encoder(run)
         self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
         self._check()
@@ -140,8 +142,11 @@ class RunsOfPlan:
     def _keep(self, run: Run, finetuned: Finetuned) -> None:
         """Write the predictions of a run, its model if it beats every earlier one of the same init, and its
         result."""
-        result = Result(run.init, run.seed, finetuned.metrics, run.settings, self._encoder.digest)
+        encoder = self._encoder
+        result = Result(run.init, run.seed, finetuned.metrics, run.settings, encoder.digest, encoder.step)
         metric = next(iter(result.metrics))
+        is_again = run in map(run_of, self._results)  # for its model, which was gone
+        self._results[:] = [other for other in self._results if run_of(other) != run]
         best_so_far = [other.metrics[metric] for other in self._results if other.model == run.init]
         self._results.append(result)
         if not is_main_process():
@@ -155,7 +160,7 @@ class RunsOfPlan:
             write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
         if finetuned.scores:
             write_scores(directory, finetuned)
-        if all(value < result.metrics[metric] for value in best_so_far):
+        if is_again or all(value < result.metrics[metric] for value in best_so_far):
             self._save(run, finetuned, self._workdir / MODELS / folder)
         write_results(self._workdir, self._results)
 
@@ -166,6 +171,7 @@ class RunsOfPlan:
             "labels": finetuner.data.labels,
             "config": apply_settings(finetuner.config, run.settings),
             "start": encoder.name,
+            "start_step": encoder.step,
             "seed": run.seed,
             "settings": run.settings,
             "metrics": finetuned.metrics,

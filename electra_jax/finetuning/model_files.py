@@ -7,7 +7,6 @@ tokenizer/
 
 import dataclasses
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +29,9 @@ class SavedModel(NamedTuple):
     """A fine-tuned model, as it was saved."""
 
     encoder: EncoderConfig
-    # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"; of tagging also
-    # "word_separator" (data_pipelines/tasks/words.py), which older models lack
+    # "task" (config.task), "labels", "start", "start_step" (None: it comes from no run), "seed", "settings",
+    # "metrics", "config"; of tagging also "word_separator" (data_pipelines/tasks/words.py). Older models lack
+    # the second and the last.
     description: dict[str, Any]
     tokenizer: Tokenizer
     params: Any
@@ -49,9 +49,20 @@ def save_model(
         arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
         write_arrays(unfinished / PARAMS_FILE, arrays)
         adopt_tokenizer(tokenizer.directory, unfinished / TOKENIZER, lowercase=None)
-        if directory.exists():
-            shutil.rmtree(directory)
+        put_in_place(unfinished, directory, Path(temporary, "older"))
+
+
+def put_in_place(unfinished: Path, directory: Path, older: Path) -> None:
+    """Rename `unfinished` to `directory`, and what is there to `older`: nothing is deleted before its
+    successor is in its place."""
+    if directory.exists():
+        directory.rename(older)
+    try:
         unfinished.rename(directory)
+    except OSError:
+        if older.exists():
+            older.rename(directory)
+        raise
 
 
 def is_saved_model(directory: Path) -> bool:

@@ -16,6 +16,7 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.length import without_end
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.chips import peak_flops
@@ -35,6 +36,7 @@ from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
+from electra_jax.runs.start_step import with_start_step
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import initial_params
 from electra_jax.training.checkpointing import Checkpointer
@@ -87,7 +89,7 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
     if is_bucket(workdir):
         resolve(without_end(config))  # mistakes come before the bucket is read
     with opened_run(workdir) as run:
-        resolved = resolve_run(config, run.path)
+        resolved = resolve_run(with_start_step(config, run.path), run.path)
         return _pretrain(open_inputs(resolved, run.path, changes_length=changes_length), run)
 
 
@@ -192,7 +194,9 @@ def _train_from(
     if is_main_process():
         new_length = describe_new_length(workdir, start, config)
         write_run_directory(inputs, program, workdir)
-        record_start(workdir, start, **new_length)
+        initial = config["checkpoint"]["init_from"]
+        more = {"init_from": initial} if initial and not start else {}
+        record_start(workdir, start, **new_length, **more)
         if not start and (proposal := propose_settings(config)):
             print(proposal, file=sys.stderr)
         run.publish()
@@ -306,7 +310,8 @@ def start_state(
         return state
     step, params = initial_params(initial, state.params, program.abstract_state.params)
     print(
-        f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
+        f"{workdir}: starting from the parameters of {parse_checkpoint(initial).directory}, step {step}, "
+        "with a fresh optimizer.",
         file=sys.stderr,
     )
     return start_from(state, params)

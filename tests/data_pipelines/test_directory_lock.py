@@ -14,7 +14,7 @@ import time
 import pytest
 
 from data_pipelines.directory_lock import lock_of_contents, only_maker
-from data_pipelines.lock_holders import HeldError
+from data_pipelines.lock_holders import LEASE_SECONDS, HeldError
 from support.paths import ROOT
 
 LEASE, HEARTBEAT = 3.0, 0.5
@@ -120,7 +120,7 @@ def test_a_pid_that_is_used_again_is_another_process(tmp_path):
         marker, holder = (tmp_path / ".lock").read_text(), json.loads((tmp_path / ".lock.json").read_text())
         one.end()
     marker = re.sub(r"pid=\d+", f"pid={os.getppid()}", marker)  # lives, and started at another moment
-    (tmp_path / ".lock").write_text(re.sub("duration=.*", "duration=60.0", marker))
+    (tmp_path / ".lock").write_text(re.sub("duration=.*", f"duration={LEASE_SECONDS}", marker))
     (tmp_path / ".lock.json").write_text(json.dumps(holder | {"pid": os.getppid()}))
     began = time.monotonic()
     with lock_of_contents(tmp_path):
