@@ -99,7 +99,7 @@ def lost(name: str, holder: Holder | None, lock: str) -> LostError:
     """The error of a process that finds its lock taken; arguments as of `held`, whose holder is the new
     one."""
     what = (
-        f"its lock {lock} was removed while this process held it"
+        f"its lock {lock} was removed or overwritten while this process held it"
         if holder is None
         else f"another process has taken its lock over, {holder.describe()}, as after {LEASE_SECONDS:.0f} "
         "seconds without a sign of life of this one (was it suspended, or cut off from its disk?)"

@@ -98,7 +98,7 @@ def test_a_holder_that_lost_its_lock_writes_no_more(store, is_removed, monkeypat
             write_holder(store, host="elsewhere")
         later = bucket_lock.seconds() + 5000
         monkeypatch.setattr(bucket_lock, "seconds", lambda: later)
-        with pytest.raises(LostError, match="was removed" if is_removed else "on elsewhere"):
+        with pytest.raises(LostError, match="was removed or overwritten" if is_removed else "on elsewhere"):
             lock.check()
     assert store.exists(f"{URL}/.lock") != is_removed
 
