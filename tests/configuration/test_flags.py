@@ -57,6 +57,10 @@ pytestmark = pytest.mark.filterwarnings(
         (["--config=configs/nothing.py", "--workdir=w"], r"there is no file configs/nothing\.py"),
         (["--config=README.md", "--workdir=w"], r"expected a Python file"),
         (
+            ["--config=configs/electra.py", "--config", "configs/debug.py", "--workdir=w"],
+            r"^error: --config: got configs/electra\.py and configs/debug\.py, expected one",
+        ),
+        (
             ["--config=configs/electra.py:siz=small", "--workdir=w"],
             r"config argument: got 'siz=small', expected size=…",
         ),
@@ -87,9 +91,10 @@ def test_a_wrong_command_line_says_what_to_change(argv, message, monkeypatch):
         (["some/dir"], ("some/dir",)),
         (["/a/b-c,d_e"], ("/a/b-c", "d_e")),
         (["('a,b', 'c')"], ("a,b", "c")),
-        (["/a/b-c", "2024"], ("/a/b-c", "2024")),
+        (["/a/b-c", "2024"], ("2024",)),  # the last one counts, as of all other flags
+        (["a,b", "c", "('d,e','f')"], ("d,e", "f")),
         (["2023_11,1e5,1.0"], ("2023_11", "1e5", "1.0")),
-        (["None", "True", "0x10"], ("None", "True", "0x10")),
+        (["None,True,0x10"], ("None", "True", "0x10")),
     ],
 )
 def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
@@ -102,6 +107,15 @@ def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
     ]
     config, _ = read_command_line(argv, monkeypatch)
     assert dataset_values(config["data"]) == {"datasets": expected, "weights": (2.0,) * len(expected)}
+
+
+def test_the_last_of_several_flags_counts(monkeypatch):
+    words = "--config=configs/debug.py --config.data.datasets a --workdir=v"
+    words += " --config.log.trackers=wandb --config.data.datasets b --config.train.num_steps=5 --workdir=w"
+    words += " --config.log.trackers=tensorboard --config.train.num_steps=6 -config.data.datasets=c,d"
+    config, workdir = read_command_line(["pretrain", *words.split()], monkeypatch)
+    assert config["data"]["datasets"] == ("c", "d") and config["log"]["trackers"] == ("tensorboard",)
+    assert config["train"]["num_steps"] == 6 and str(workdir) == "w"
 
 
 @pytest.mark.parametrize(
