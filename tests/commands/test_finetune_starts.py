@@ -29,6 +29,7 @@ def experiment(data, tmp_path, monkeypatch):
     """`do(inits, seeds)` → titles of the runs that were done, without training. Odd seeds give one answer,
     even ones the other."""
     titles, task = [], local_task(data, tmp_path)
+    task["log"] = {"progress": True}
 
     def run(self, params, seed, train, held_out, watch):
         titles.append(watch.title)

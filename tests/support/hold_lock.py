@@ -10,10 +10,10 @@ from data_pipelines import lock_holders
 
 
 def main(directory, lease, heartbeat):
-    began = time.monotonic()
     lock_holders.LEASE_SECONDS, lock_holders.HEARTBEAT_SECONDS = float(lease), float(heartbeat)
     from data_pipelines.directory_lock import lock_of_contents  # takes the times when it is imported
 
+    began = time.monotonic()
     try:
         with lock_of_contents(directory) as lock:
             print(f"held after {time.monotonic() - began:.1f}", flush=True)
