@@ -105,9 +105,9 @@ class RunsOfPlan:
         with stop.nothing_to_save(f"fine-tuning ({title})"):
             self._load(run, tokenizers)
             finetuned = self._finetuner.finetune(self._encoder, run.settings, run.seed, title, check)
-        self._keep(run, finetuned)
+        result = self._keep(run, finetuned)
         if self._finetuner.config["log"]["progress"] and is_main_process():
-            shown = reported_metrics(self._results[-1:], self._finetuner.task_type.metrics)
+            shown = reported_metrics([result], self._finetuner.task_type.metrics)
             print(_score_line(title, finetuned, shown, time.monotonic() - began), file=sys.stderr)
         stop.check()
 
@@ -139,18 +139,19 @@ class RunsOfPlan:
                 "expected the same for all runs: was it trained further, or replaced? Use another --workdir."
             )
 
-    def _keep(self, run: Run, finetuned: Finetuned) -> None:
+    def _keep(self, run: Run, finetuned: Finetuned) -> Result:
         """Write the predictions of a run, its model if it beats every earlier one of the same init, and its
-        result."""
+        result, which is returned."""
         encoder = self._encoder
         result = Result(run.init, run.seed, finetuned.metrics, run.settings, encoder.digest, encoder.step)
         metric = next(iter(result.metrics))
-        is_again = run in map(run_of, self._results)  # for its model, which was gone
-        self._results[:] = [other for other in self._results if run_of(other) != run]
+        known = list(map(run_of, self._results))
+        is_again = run in known  # for its model, which was gone
         best_so_far = [other.metrics[metric] for other in self._results if other.model == run.init]
-        self._results.append(result)
+        place = known.index(run) if is_again else len(known)  # of equal results the first one has the model
+        self._results[place : place + 1] = [result]
         if not is_main_process():
-            return
+            return result
         self._check()
         finetuner, folder = self._finetuner, self._folders[run.init]
         settings = folder_names([format_settings(run.settings)]).values()
@@ -163,6 +164,7 @@ class RunsOfPlan:
         if is_again or all(value < result.metrics[metric] for value in best_so_far):
             self._save(run, finetuned, self._workdir / MODELS / folder)
         write_results(self._workdir, self._results)
+        return result
 
     def _save(self, run: Run, finetuned: Finetuned, directory: Path) -> None:
         finetuner, encoder = self._finetuner, self._encoder

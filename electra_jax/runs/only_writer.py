@@ -11,6 +11,7 @@ import jax
 from data_pipelines.directory_lock import Lock, lock_of_contents
 from data_pipelines.lock_holders import SECONDS_BETWEEN_ATTEMPTS, HeldError
 from electra_jax.distributed.processes import exchange, is_main_process
+from electra_jax.distributed.stopping import before_exit
 
 Check = Callable[[], None]
 
@@ -29,7 +30,11 @@ def only_writer(place: str | os.PathLike) -> Iterator[Check]:
     """
     if not jax.distributed.is_initialized():
         with lock_of_contents(place) as lock:
-            yield lock.check
+            before_exit.append(lock.release)  # otherwise a start on another host would wait
+            try:
+                yield lock.check
+            finally:
+                before_exit.remove(lock.release)
         return
     lock = lock_of_contents(place) if is_main_process() else None
     try:
