@@ -37,6 +37,12 @@ def with_start_step(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     return config | {"checkpoint": config["checkpoint"] | {"init_from": str(name)}}
 
 
+def started_from(config: dict[str, Any], step: int) -> dict[str, Any]:
+    """What sessions.jsonl keeps of a start at `step`: "init_from", if the run begins from another one."""
+    initial = config["checkpoint"]["init_from"]
+    return {"init_from": initial} if initial and not step else {}
+
+
 def _config_of(directory: Path) -> dict[str, Any]:
     """The configuration of a run; {} of something else."""
     try:
