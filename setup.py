@@ -49,6 +49,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8",
         "etils[epath]>=1.12",
+        "filelock>=4.3",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "jax>=0.10.2",

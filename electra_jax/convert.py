@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.home_directory import parse_arguments
+from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
@@ -50,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _export(flags: argparse.Namespace) -> None:
     options = command_line.export_options(flags)
     with published(flags.out) as out:
-        workdir = local_directory(flags.workdir)
-        written = export(workdir, flags.step, out, options)
+        directory, step = with_step_flag(flags.workdir, flags.step)
+        written = export(local_directory(directory), step, out, options)
         names = [str(directory.relative_to(out)) for directory in written]
         for directory in written:
             print("\n".join([f"{directory.name}:", *describe_contents(directory)]))
