@@ -249,8 +249,9 @@ def train_stage(
             train_step = _compile(state, program, batches, held_out_batches)
         computation = StageComputation(
             train_step,
-            lambda params: evaluate(
-                program.evaluation_step, params, held_out_batches, services.stop.check, unigram
+            lambda params: (
+                evaluate(program.evaluation_step, params, held_out_batches, services.stop.check, unigram)
+                | program.compare_tables(params)
             ),
             program.schedule,
             stage.inputs.flops_per_token,
