@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data_pipelines.problems import Problems
 from electra_jax.models.config import DTYPES
 from electra_jax.objectives.corruption import MASKING
+from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import SCHEDULES, check_schedule
 
 
@@ -104,6 +105,23 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "checkpoint.keep": (COUNT, 3),
     "log.every": (COUNT, 100),
     "log.peak_flops": (NOT_NEGATIVE, 0.0),
+    "health.alarms": (Allowed(lambda value: isinstance(value, bool), "True or False"), True),
+    "health.silenced": (
+        Allowed(
+            lambda value: isinstance(value, list | tuple) and set(value) <= set(ALARM_NAMES),
+            f"some of {', '.join(ALARM_NAMES)}, separated by commas",
+        ),
+        "data_wait",
+    ),
+    "health.late_share": (SHARE, 0.25),
+    "health.late_steps": (COUNT_OR_NONE, 50_000),
+    "health.min_auc": (SHARE, 0.55),
+    "health.min_replaced": (SHARE, 0.3),
+    "health.trivial_auc": (SHARE, 0.7),
+    "health.min_embedding_cosine": (SHARE, 0.5),
+    "health.max_passes": (NOT_NEGATIVE, 4.0),
+    "health.max_loss_rise": (NOT_NEGATIVE, 0.02),
+    "health.max_data_wait": (SHARE, 0.05),
 }
 # The same for keys that fine-tuning has with other values, or lacks.
 OF_PRETRAINING: dict[str, tuple[Allowed, Any]] = {

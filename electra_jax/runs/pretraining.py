@@ -37,8 +37,11 @@ from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import initial_params
+from electra_jax.runs.watched_health import health_of
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
+from electra_jax.training.events import EventLog, read_events
+from electra_jax.training.health import describe_alarms
 from electra_jax.training.loop import (
     Intervals,
     NonFiniteLossError,
@@ -102,6 +105,8 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
     else:
         _train(inputs, run)
     summary = summarize_run(workdir) if is_main_process() else {}
+    if is_main_process():
+        print(describe_alarms(read_events(workdir)), file=sys.stderr)
     run.publish()
     barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
     return summary
@@ -204,7 +209,10 @@ def _train_from(
         trackers=_trackers(run, config, start),
         is_writer=is_main_process(),
     )
-    with writers, report_nonfinite(workdir):
+    events = EventLog(workdir, start_step=start, is_writer=is_main_process())
+    with writers, events, report_nonfinite(workdir):
+        if is_main_process():
+            writers.observe = health_of(inputs, workdir, events)
         services = RunServices(
             writers,
             checkpointer,

@@ -8,7 +8,7 @@ parameters after n updates. JSON has no NaN or infinity: a value that is not fin
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -34,6 +34,8 @@ class MetricWriters:
       start_step: the restored step, 0 for a new run.
       is_writer: False on all processes but one; these write and show nothing.
 
+    `observe`, if set, is called with every row that has just been written (health.py).
+
     Raises:
       ValueError: a remote `run_dir`, a start beyond the end, or a metrics.jsonl that is damaged before its
         last line.
@@ -55,6 +57,7 @@ class MetricWriters:
             )
         self._file: TextIO | None = None
         self._progress, self._trackers = None, trackers
+        self.observe: Callable[[Row], None] | None = None
         # Rows of the restored step that the file has already, which must not be repeated. `has_row` decides
         # whether all processes run an evaluation together, so what process 0 reads holds for all: a shared
         # file system may show the others an older file.
@@ -95,6 +98,8 @@ class MetricWriters:
                 raise
             for tracker in self._trackers:
                 tracker.write(step, scalars)
+            if self.observe is not None:
+                self.observe(row)
         if self._progress is not None:
             self._progress.show(step, scalars)
 
