@@ -17,6 +17,7 @@ RATE_JUMP, RATE_RISE = 0.25, 0.1
 OVERCONFIDENT = 0.5  # entropy of a distribution over its loss: equal if it is as sure as it is right
 # Of the lengths of the two tables' embeddings. GDES and NES stay within 0.5 … 2 with configs/debug.py.
 NORM_RATIO = 4.0
+WORTH_SECONDS = 1.0  # of waiting in a block; less is not worth a change, as in a run of seconds
 # An update by Adam is about as large as the learning rate. Parameters of 0.02, as initialised, have a
 # spacing of 1.9e-9 in float32: an update of less than half of it is rounded away.
 NO_UPDATE = 9e-10
@@ -27,6 +28,7 @@ class Block(NamedTuple):
 
     step: int
     means: Mapping[str, float]
+    num_rows: int = 1
 
 
 class History(NamedTuple):
@@ -216,19 +218,24 @@ def held_out_rising(history: History, facts: RunFacts, _: Detection | None) -> F
 
 
 def data_wait(history: History, facts: RunFacts, _: Detection | None) -> Finding | None:
-    share = history.training[-1].means["data_wait_share"]
-    if share <= facts.limit("max_data_wait"):
+    block = history.training[-1]
+    share = block.means["data_wait_share"]
+    seconds = block.means["data_wait_seconds"] * block.num_rows
+    if share <= facts.limit("max_data_wait") or seconds < WORTH_SECONDS:
         return None
     return Finding(
-        f"The devices wait for data {share:.0%} of the time.",
-        {"data_wait_share": share},
+        f"The devices wait for data {share:.0%} of the time, {seconds:.1f} seconds in the last "
+        f"{block.num_rows} rows.",
+        {"data_wait_share": share, "data_wait_seconds": seconds},
     )
 
 
 def unigram_plateau(history: History, facts: RunFacts, _: Detection | None) -> Finding | None:
     block = history.evaluations[-1]
     loss, level = block.means["mlm_loss"], block.means["unigram_cross_entropy"]
-    if block.step < facts.late or loss < level - COUNTING or not facts.minimizes_mlm:
+    # A generator that has learnt its training text by heart is somewhere else.
+    in_training = history.training[-1].means.get("mlm_loss", loss) if history.training else loss
+    if block.step < facts.late or min(loss, in_training) < level - COUNTING or not facts.minimizes_mlm:
         return None
     return Finding(
         f"The generator is still where counting tokens would be: mlm_loss={loss:.2f} on held-out text, "

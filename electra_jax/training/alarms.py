@@ -19,6 +19,7 @@ from electra_jax.training.alarm_conditions import (
     RATE_JUMP,
     RATE_RISE,
     TREND,
+    WORTH_SECONDS,
     Finding,
     History,
     auc_stuck,
@@ -125,10 +126,11 @@ ALARMS: tuple[Alarm, ...] = (
         "The generator becomes worse again, or the text has changed.",
         (
             "Lower config.optimizer.learning_rate={optimizer.learning_rate}.",
-            "Look at mlm_loss and gradient_norm_generator in metrics.jsonl, and at the order of the text.",
+            "Look at mlm_loss and gradient_norm in metrics.jsonl, and at the text of those steps.",
         ),
         rate_drift,
         of_detection=(),
+        hold=1,
     ),
     Alarm(
         "generator_entropy_collapse",
@@ -185,7 +187,8 @@ ALARMS: tuple[Alarm, ...] = (
     ),
     Alarm(
         "data_wait",
-        "more than `max_data_wait` of the time is spent waiting for batches",
+        f"more than `max_data_wait` of the time is spent waiting for batches, at least {WORTH_SECONDS:g} s a "
+        "block",
         "Rows are read more slowly than the devices use them.",
         (
             "Read further ahead: config.data.prefetch={data.prefetch}.",
@@ -193,7 +196,7 @@ ALARMS: tuple[Alarm, ...] = (
             "Leave CPU cores to the process that reads; on a CPU, training and reading share them.",
         ),
         data_wait,
-        reads=("data_wait_share",),
+        reads=("data_wait_share", "data_wait_seconds"),
     ),
     Alarm(
         "unigram_plateau",
@@ -233,3 +236,12 @@ def advice(alarm: Alarm, settings: Mapping[str, Any]) -> str:
         except KeyError:
             continue
     return " ".join(sentences)
+
+
+def table() -> list[str]:
+    """The lines of the table in README.md."""
+    code = lambda remedy: re.sub(r"(?:config\.)?[\w.]+=\{(.+?)\}", r"`\1`", remedy)
+    return [
+        f"| `{alarm.name}` | {alarm.condition} | {alarm.cause} | {' '.join(map(code, alarm.remedies))} |"
+        for alarm in ALARMS
+    ]

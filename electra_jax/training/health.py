@@ -136,7 +136,7 @@ class _State:
         self._rows.append(row)
         if self.step < self._block_end:
             return []
-        self._training.append(Block(self.step, _means(self._rows)))
+        self._training.append(Block(self.step, _means(self._rows), len(self._rows)))
         self._rows = []
         self._note_rates()
         return self._judge(self._training[-1], in_evaluations=False)

@@ -25,9 +25,12 @@ class RunFacts(NamedTuple):
     @property
     def late(self) -> int:
         """The step from which on something should have been learnt."""
-        health = {key: self.settings[f"health.{key}"] for key in ("late_share", "late_steps")}
-        share = int(health["late_share"] * self.settings["train.num_steps"])
-        return max(min(share, health["late_steps"]), self.settings["optimizer.warmup_steps"])
+        share = int(self.limit("late_share") * self.settings["train.num_steps"])
+        return max(
+            min(share, int(self.limit("late_steps"))),
+            int(self.limit("early_steps")),
+            self.settings["optimizer.warmup_steps"],
+        )
 
     @property
     def block_steps(self) -> int:
