@@ -28,7 +28,7 @@ SETTINGS = {
 
 @pytest.fixture
 def train(tmp_path, environment):
-    """(data, settings) → (name → first alarm of that name, summary, lines of stderr) of a run in `tmp_path`."""
+    """(data, settings) → (name → first alarm of that name, lines of stderr) of a run in `tmp_path`."""
 
     def run(data, words=("-m", "electra_jax.pretrain"), **changes):
         command = tiny_run.command(tmp_path, data, **SETTINGS | changes)
