@@ -160,7 +160,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "health.alarms": (SWITCH, True),
     "health.silenced": (
         Allowed(
-            lambda value: isinstance(value, list | tuple) and set(value) <= set(ALARM_NAMES),
+            lambda value: isinstance(value, list | tuple) and all(one in ALARM_NAMES for one in value),
             f"none or some of {', '.join(ALARM_NAMES)}",
         ),
         "data_wait",

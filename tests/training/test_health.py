@@ -247,8 +247,8 @@ def test_a_fixed_generator_is_never_too_strong(make_run):
     assert run.write(run_rows({"replaced_rate": 0.01}, {})) == []
 
 
-def test_there_are_rows_of_all_debug_recipes():
-    assert {model for model, _ in HEALTHY} == {"electra", "deberta_v3", "mcl"}
+def test_there_are_rows_of_a_healthy_run():
+    assert ("electra", "0") in HEALTHY
 
 
 @pytest.mark.parametrize("model, seed", HEALTHY)
