@@ -12,6 +12,7 @@ TREND = 4  # blocks over which a detection should become better; with BLOCK_SHAR
 MIN_RISE = 0.005  # of an AUC in that time: the noise of a block of 100,000 tokens is 0.003
 NO_RECALL, SAME_ACCURACY = 0.001, 0.001  # of a discriminator that always gives the same answer
 COUNTING = 0.1  # nats above which a loss is below that of counting tokens
+BY_HEART = 0.5  # the same in training, for a generator that only its training text has taught
 # Replaced rates of neighbouring blocks; of the lowest one and a later one.
 RATE_JUMP, RATE_RISE = 0.25, 0.1
 OVERCONFIDENT = 0.5  # entropy of a distribution over its loss: equal if it is as sure as it is right
@@ -233,9 +234,10 @@ def data_wait(history: History, facts: RunFacts, _: Detection | None) -> Finding
 def unigram_plateau(history: History, facts: RunFacts, _: Detection | None) -> Finding | None:
     block = history.evaluations[-1]
     loss, level = block.means["mlm_loss"], block.means["unigram_cross_entropy"]
-    # A generator that has learnt its training text by heart is somewhere else.
     in_training = history.training[-1].means.get("mlm_loss", loss) if history.training else loss
-    if block.step < facts.late or min(loss, in_training) < level - COUNTING or not facts.minimizes_mlm:
+    if in_training < level - BY_HEART:  # it has learnt its training text, which is another trouble
+        return None
+    if block.step < facts.late or loss < level - COUNTING or not facts.minimizes_mlm:
         return None
     return Finding(
         f"The generator is still where counting tokens would be: mlm_loss={loss:.2f} on held-out text, "
