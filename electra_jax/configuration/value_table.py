@@ -163,7 +163,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
             lambda value: isinstance(value, list | tuple) and all(one in ALARM_NAMES for one in value),
             f"none or some of {', '.join(ALARM_NAMES)}",
         ),
-        "data_wait",
+        ("data_wait",),
     ),
     "health.late_share": (SHARE, 0.25),
     "health.late_steps": (COUNT_OR_NONE, 50_000),

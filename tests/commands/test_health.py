@@ -62,8 +62,14 @@ def test_almost_nothing_masked_leaves_the_discriminator_at_the_majority_class(da
 
 
 def test_a_slow_disk_and_a_learning_rate_of_zero(data, train, tmp_path):
-    changes = {"optimizer__learning_rate": 1e-10, "train__num_steps": 40, "health__silenced": "auc_stuck"}
-    found, _ = train(data, ("-m", "support.slow_reader"), **changes)
+    found, _ = train(
+        data,
+        ("-m", "support.slow_reader"),
+        optimizer__learning_rate=1e-10,
+        train__num_steps=40,  # blocks of 2 steps
+        eval__every=40,
+        health__silenced="auc_stuck",
+    )
     assert found["zero_learning_rate"]["learning_rate"] < 1e-10
     assert found["data_wait"]["data_wait_share"] > 0.05
     assert "config.data.prefetch=2" in found["data_wait"]["advice"]

@@ -7,7 +7,7 @@ import time
 
 from data_pipelines.mixture import Mixture
 
-SECONDS = 0.3
+SECONDS = 0.7
 
 
 def read_slowly(self, *arguments, read=Mixture.read):
