@@ -1,6 +1,7 @@
 """Real small runs with a failure raise the alarm that names it, and list their alarms at their end."""
 
 import json
+import shutil
 
 import pytest
 
@@ -43,8 +44,9 @@ def train(tmp_path, environment):
     return run
 
 
-def test_a_discriminator_without_a_loss_learns_nothing(data, train):
-    found, lines = train(data, objective__disc_weight=0.0, model__initializer="published")
+def test_a_discriminator_without_a_loss_learns_nothing(data, train, tmp_path):
+    changes = {"objective__disc_weight": 0.0, "model__initializer": "published"}
+    found, lines = train(data, **changes)
     stuck, plateau = found["auc_stuck"], found["unigram_plateau"]
     assert 40 <= stuck["step"] <= 120 and stuck["task"] == "rtd" and 0.4 < stuck["auc"] < 0.55
     assert "config.objective.disc_weight=0.0" in stuck["advice"]
@@ -52,6 +54,11 @@ def test_a_discriminator_without_a_loss_learns_nothing(data, train):
     assert f"step {stuck['step']}: {stuck['message']} {stuck['advice']}" in lines
     last = next(line for line in reversed(lines) if line.startswith("alarms: "))
     assert f"auc_stuck at step {stuck['step']}" in last and "unigram_plateau at step" in last
+    # Resumed in the middle, it raises the same alarms, bit for bit.
+    before = read_events(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "120")
+    _, lines = train(data, **changes)
+    assert read_events(tmp_path) == before and last in lines
 
 
 def test_almost_nothing_masked_leaves_the_discriminator_at_the_majority_class(data, train):
