@@ -42,6 +42,7 @@ setup(
     package_data={
         "electra_jax.recipes": ["*.json"],  # prices.json, which `plan` reads
         "electra_jax.benchmarks.accelerator": ["*.json"],  # losses that a device is compared with
+        "electra_jax.training": ["reference_curves/*.json"],  # of the shipped recipes
     },
     entry_points={"console_scripts": ["electra-jax = electra_jax.__main__:main"]},
     python_requires=">=3.11",
