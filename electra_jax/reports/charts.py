@@ -21,6 +21,8 @@ MARK_COLOURS = {"alarm": "#d1495b", "spike": "#e0661a", "skipped": "#c75fa0", "r
 OTHER_MARK = "#94820f"
 MAX_MARKS = 150  # of one kind, run and chart
 HEIGHT = 240  # pixels
+MANY_POINTS = 40  # evaluations that are drawn small
+MAX_HOVER = 160  # letters of a message under the pointer; the table of events has all of it
 CLIPPED = 4.0  # an outlier is further from the bulk of the values than this many times their range
 
 
@@ -114,11 +116,15 @@ class ChartMaker:
             alpha=1.0 if is_points else 0.65,
         )
         if is_points:
-            line = figure.scatter("step", "value", source=line.data_source, color=colour, size=5)
-        line.name = f"{self._shown(name)}: {'' if '/' in metric else 'training, '}{metric}"
+            figure.scatter("step", "value", source=line.data_source, color=colour, size=_point_size(curve))
+        # What the pointer finds is wider than what is drawn.
+        target = figure.scatter("step", "value", source=line.data_source, size=12, alpha=0)
+        target.name = f"{self._shown(name)}: {'' if '/' in metric else 'training, '}{metric}"
         tooltips = [("", "$name"), ("step", "@step{0,0}"), ("value", "@value{0.[000000]}")]
-        mode = "mouse" if is_points else "vline"
-        figure.add_tools(HoverTool(renderers=[line], tooltips=tooltips, mode=mode, visible=False))
+        where = "above" if is_points else "below"
+        figure.add_tools(
+            HoverTool(renderers=[target], tooltips=tooltips, limit=1, attachment=where, visible=False)
+        )
 
     def _band(self, figure: Any, run: RunView, panel: Panel, style: dict[str, str]) -> None:
         """The range of the recipe's own runs, for held-out metrics or else those of training."""
@@ -136,14 +142,10 @@ class ChartMaker:
 
     def _counting(self, figure: Any) -> list[np.ndarray]:
         """The loss of a model that only counts tokens, of the first run that knows it."""
-        from bokeh.models import HoverTool
-
         found = [run.curves[COUNTING].last() for run in self._runs.values() if COUNTING in run.curves]
         if not found or found[0] is None:
             return []
-        line = figure.hspan(y=[found[0]], color="#808080", line_dash="dashed", width=1.2)
-        tooltip = f"counting tokens: {found[0]:.4f}"
-        figure.add_tools(HoverTool(renderers=[line], tooltips=tooltip, visible=False))
+        figure.hspan(y=[found[0]], color="#808080", line_dash="dashed", width=1.2)
         return [np.array(found[:1])]
 
     def _draw_marks(self, figure: Any, name: str) -> None:
@@ -155,7 +157,8 @@ class ChartMaker:
             source = {
                 "x": [float(mark.step) for mark in chosen],
                 "text": [
-                    f"{self._shown(name)}, step {mark.step:,}: {self._shown(mark.text)}" for mark in chosen
+                    f"{self._shown(name)}, step {mark.step:,}: {self._shown(mark.text[:MAX_HOVER])}"
+                    for mark in chosen
                 ],
             }
             lines = figure.vspan(
@@ -174,6 +177,16 @@ def _style(index: int) -> dict[str, str]:
         "colour": COLOURS[index % len(COLOURS)],
         "dash": DASHES[index // len(COLOURS) % len(DASHES)],
     }
+
+
+def _point_size(curve: Curve) -> int:
+    return 5 if len(curve.steps) <= MANY_POINTS else 3
+
+
+def mark_colours(runs: Mapping[str, RunView]) -> dict[str, str]:
+    """Kind of the vertical lines of a page → their colour."""
+    kinds = dict.fromkeys(mark.kind for run in runs.values() for mark in marks_of(run))
+    return {kind: MARK_COLOURS.get(kind, OTHER_MARK) for kind in kinds}
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:

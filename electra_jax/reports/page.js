@@ -1,9 +1,11 @@
 "use strict";
 (function () {
   const isTouched = matchMedia("(pointer: coarse)").matches;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // Bokeh reads CSS variables when it paints: paint again when light turns to dark.
   function paint() {
+    document.documentElement.dataset.painted = dark.matches ? "dark" : "light";
     for (const view of Object.values(Bokeh.index)) view.invalidate_layout?.();
   }
 
@@ -16,7 +18,8 @@
     }
   }
 
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  document.documentElement.dataset.painted = dark.matches ? "dark" : "light";
+  dark.addEventListener("change", paint);
   for (const details of document.querySelectorAll("details.charts")) {
     details.addEventListener("toggle", paint);
   }

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.whole_files import printable
 from electra_jax.reports import overview
-from electra_jax.reports.charts import Chart, ChartMaker, styles
+from electra_jax.reports.charts import Chart, ChartMaker, mark_colours, styles
 from electra_jax.reports.panels import choose_panels
 from electra_jax.reports.recipe_difference import differences_between, flat
 from electra_jax.reports.run_view import RunView
@@ -85,6 +85,7 @@ def render(page: Page) -> str:
         main=[_drawn(environment, *one) for one in drawn[: len(main)]],
         more=[_drawn(environment, *one) for one in drawn[len(main) :]],
         runs=[_run(page, name) for name in page.runs],
+        marks=mark_colours(page.runs),
         figures=overview.figures_table(page.runs),
         differences=_difference_table(page.runs) if len(page.runs) > 1 else None,
     )
@@ -125,7 +126,6 @@ def _run(page: Page, name: str) -> dict[str, Any]:
         "style": styles(list(page.runs))[name],
         "label": overview.label(page.runs, name) if len(page.runs) > 1 else "",
         "problems": list(dict.fromkeys(run.problems)),
-        "has_reference": run.reference is not None,
         "reference": _reference(run),
         "events": overview.events_table(run),
         "evaluations": overview.evaluations_table(run),
@@ -145,7 +145,10 @@ def _run(page: Page, name: str) -> dict[str, Any]:
 def _reference(run: RunView) -> str:
     if run.reference is None:
         return ""
-    return f"Band: runs of {run.reference.recipe} with seeds {', '.join(map(str, run.reference.seeds))}."
+    seeds, differences = len(run.reference.seeds), run.reference.differences
+    same = "with the same settings and data"
+    other = f"with other settings or data ({len(differences)}): {'; '.join(differences)}"
+    return f"Band: {seeds} seeds of {run.reference.recipe}, {other if differences else same}."
 
 
 def _settings_table(run: RunView) -> overview.Table:
