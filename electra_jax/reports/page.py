@@ -72,7 +72,9 @@ def render(page: Page) -> str:
     )
     library = Resources(mode="inline", components=["bokeh"], minified=True).js_raw
     scripts = [
-        _as_script(text) for text in (*library, start, (FOLDER / "page.js").read_text("utf-8")) if text
+        _as_script(text)
+        for text in (*library, start, (FOLDER / "page.js").read_text(encoding="utf-8"))
+        if text
     ]
     drawn = list(zip(charts, divisions, strict=True))
     environment = _environment()
@@ -80,7 +82,7 @@ def render(page: Page) -> str:
         title=", ".join(page.runs),
         made=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         policy=_policy(scripts),
-        style=environment.filters["unescaped"]((FOLDER / "page.css").read_text("utf-8")),
+        style=environment.filters["unescaped"]((FOLDER / "page.css").read_text(encoding="utf-8")),
         scripts=[environment.filters["unescaped"](text) for text in scripts] if charts else [],
         main=[_drawn(environment, *one) for one in drawn[: len(main)]],
         more=[_drawn(environment, *one) for one in drawn[len(main) :]],
