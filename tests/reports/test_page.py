@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -240,3 +241,23 @@ def test_the_page_of_a_million_steps_is_small(tmp_path):
     html = render(Page(runs, {"run": NOTHING}))
     assert len(html.encode()) < 3_000_000
     assert "200 of 10,000 events are shown." in html
+
+
+@pytest.mark.parametrize(
+    ("differences", "text"),
+    [
+        ([], "Band: 2 seeds of configs/debug.py, with the same settings and data."),
+        (["train.seed: x"], "with other settings or data (1): train.seed: x."),
+    ],
+)
+def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
+    run = read_run(str(make_run(tmp_path / "run")))
+    band = types.SimpleNamespace(steps=[4, 8, 12], low=[6.0, None, 5.0], high=[7.0, None, 5.5])
+    reference = types.SimpleNamespace(
+        recipe="configs/debug.py", seeds=[0, 1], differences=differences, curves={"mlm_loss": band}
+    )
+    without, html = (
+        render(Page({"run": run._replace(reference=one)}, {"run": NOTHING})) for one in (None, reference)
+    )
+    assert text in ReadPage(html).text and "Band:" not in ReadPage(without).text
+    assert html.count('"name":"VArea"') > without.count('"name":"VArea"')
