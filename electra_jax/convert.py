@@ -66,8 +66,7 @@ def _verify(flags: argparse.Namespace) -> None:
 
 
 def _import(flags: argparse.Namespace) -> None:
-    for note in import_checkpoint(flags.source, flags.out, command_line.import_options(flags)):
-        print(note)
+    print(*import_checkpoint(flags.source, flags.out, command_line.import_options(flags)), sep="\n")
     print(
         "Continue from it with `python -m electra_jax.pretrain "
         f"--config=configs/continued.py:run={flags.out} --workdir=…`; build datasets with `--tokenizer "
