@@ -174,9 +174,9 @@ def test_a_resumed_run_raises_the_same_alarms(name, stop, make_run):
 
 
 def test_an_alarm_that_a_crash_lost_is_made_up_for(make_run):
-    rows = run_rows(*FAILURES["unigram_plateau"][:2])
+    rows = run_rows(*FAILURES["generator_entropy_collapse"][:2])
     run = make_run(make_config())
-    (step, name), *_ = run.write(rows)
+    ((step, name),) = run.write(rows)
     kept = [row for row in rows if row["step"] <= step]
     (run.path / "events.jsonl").unlink()  # the row was written, its event was not
     run.rows = kept
