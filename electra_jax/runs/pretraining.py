@@ -223,7 +223,7 @@ def _train_from(
         is_writer=is_main_process(),
         check=run.check_writer,
     )
-    events = EventLog(workdir, start_step=start, is_writer=is_main_process())
+    events = EventLog(workdir, start_step=step, is_writer=is_main_process())
     with writers, events, report_nonfinite(workdir):
         if is_main_process():
             writers.observe = health_of(inputs, workdir, events)
