@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@errors_on_the_terminal()
+@errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = parse_arguments(make_parser(), argv)
