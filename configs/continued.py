@@ -12,6 +12,9 @@ steps, and a tenth of these for the warm-up.
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 \\
         --config.train.num_steps=100000
 
+Code that the run names, a recipe of your own for its probe or trackers of your own, is not taken over: its
+directory may come from somebody else. A line on stderr names what to pass if you trust it.
+
 `pretrain` proposes these values if none is changed; `convert import` writes them for foreign checkpoints.
 Source: microsoft/DeBERTa, rtd.sh, deberta-v3-xsmall and deberta-v3-*-continue, batches of 256 rows to
 continue. No result was published with it, and it was not run at that scale here.
@@ -19,6 +22,8 @@ continue. No result was published with it, and it was not run at that scale here
 
 from ml_collections import config_dict
 
+from data_pipelines.json_files import misread
+from electra_jax.configuration.foreign_code import without_code
 from electra_jax.configuration.migration import upgrade_config, with_tuples
 from electra_jax.configuration.recipe_argument import parse_recipe_argument, read_run_description
 from electra_jax.configuration.stages import last_stage
@@ -32,16 +37,19 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """
     run = parse_recipe_argument(arg, run="")["run"]
     description = read_run_description(run) if run else None
-    if description is None or "objective" not in description.get("config", {}):
+    found = {} if description is None else description.get("config")
+    if not isinstance(found, dict) or "objective" not in found:
         raise ValueError(
             f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
             "with its config.json."
         )
-    config = with_tuples(last_stage(upgrade_config(description["config"])))
-    config["checkpoint"]["init_from"] = run
-    config["assumed"] = {
-        "vocab_size": config["model"]["vocab_size"],
-        "sequence_length": config["data"]["sequence_length"],
-    }
-    config["data"]["sequence_length"] = 0
+    with misread(f"{run}/config.json"):
+        config = last_stage(upgrade_config(description["config"]))
+        config = with_tuples(without_code(config, f"{run}/config.json"))
+        config["checkpoint"]["init_from"] = run
+        config["assumed"] = {
+            "vocab_size": config["model"]["vocab_size"],
+            "sequence_length": config["data"]["sequence_length"],
+        }
+        config["data"]["sequence_length"] = 0
     return config_dict.ConfigDict(config)

@@ -14,7 +14,6 @@ cluster.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from data_pipelines.chunks import Group, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.shards import finish_job
 
 REPORT = "report"
@@ -95,9 +94,9 @@ def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dic
     """The workers' results, after checking that this process sees all files."""
     for path in results.values():
         _expect(path)
-    for _, _, read in json.loads(results["reports"].read_text(encoding="utf-8")):
+    for _, _, read in read_json(results["reports"], list):
         report.add(ReadReport(**read))
-    chunks = json.loads(results["chunks"].read_text(encoding="utf-8"))
+    chunks = read_json(results["chunks"], list)
     for path, _ in chunks:
         _expect(Path(path))
     return chunks

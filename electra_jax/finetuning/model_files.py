@@ -6,7 +6,6 @@ tokenizer/
 """
 
 import dataclasses
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,16 +13,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import Maybe, misread, read_json, write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_encoder
-from electra_jax.huggingface.array_files import write_arrays
+from electra_jax.finetuning.encoder_shapes import check_encoder
+from electra_jax.huggingface.array_files import finite_float32, read_safetensors, write_arrays
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
+# Of MODEL_FILE, for `read_json`.
+MODEL_FORM = {
+    "encoder": dict,
+    "task": {"kind": str},
+    "labels": list,
+    "config": {"model": dict},
+    "start": Maybe(str),
+    "metrics": Maybe({str: float}),
+}
 
 
 class SavedModel(NamedTuple):
@@ -64,16 +72,18 @@ def load_model(directory: Path) -> SavedModel:
 
     Raises:
       FileNotFoundError: `directory` holds no such model, or one of its files is missing.
+      ValueError: a file is damaged, or they do not belong together.
     """
     if not is_saved_model(directory):
         raise FileNotFoundError(
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
-    description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
-    encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
-    return SavedModel(
-        encoder,
-        description,
-        load_tokenizer(str(directory / TOKENIZER)),
-        unflatten_dict(load_file(directory / PARAMS_FILE), sep="/"),
-    )
+    description = read_json(directory / MODEL_FILE, MODEL_FORM)
+    with misread(directory / MODEL_FILE):
+        encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
+    tokenizer, path = load_tokenizer(str(directory / TOKENIZER)), directory / PARAMS_FILE
+    arrays = finite_float32(read_safetensors(path).arrays, path)
+    check_encoder(arrays, encoder, tokenizer, path)
+    with misread(path):
+        params = unflatten_dict(arrays, sep="/")
+    return SavedModel(encoder, description, tokenizer, params)

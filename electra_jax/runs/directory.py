@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import Maybe, read_json
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.resolve import dataset_values
 from electra_jax.configuration.stages import make_stages
@@ -78,7 +79,7 @@ def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_l
     path = workdir / "config.json"
     if not path.exists():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, {"config": Maybe(dict)})
     if "config" not in found:
         raise ValueError(
             f"{workdir}: got a {path.name} of something else, such as an exported model, expected a run or a "

@@ -2,7 +2,6 @@
 checks of a run whose parameters another run starts from."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import stage_at
@@ -32,6 +32,23 @@ MAY_DIFFER_IN_MODEL = (
     "initializer_range",
     "dtype",
 )
+
+
+# Of config.json, for `read_json`.
+RUN_FORM = {
+    "config": Maybe(
+        {
+            "model": Maybe(dict),
+            "objective": Maybe({"name": str, "generator": Maybe(str)}),
+            "data": Maybe({"sequence_length": Maybe(int)}),
+            "train": Maybe({"num_steps": Maybe(int), "batch_size": Maybe(int), "seed": Maybe(int)}),
+            "checkpoint": Maybe({"init_from": Maybe(str)}),
+            "stages": Maybe(list),
+        }
+    ),
+    "data": Maybe(list),
+    "imported_from": Maybe(str),
+}
 
 
 class TrainedRun(NamedTuple):
@@ -76,15 +93,16 @@ def read_description(workdir: Path) -> dict[str, Any]:
     """A run's config.json.
 
     Raises:
-      FileNotFoundError: `workdir` is not a run directory.
+      FileNotFoundError: `workdir` is not a run directory. ValueError: its file is damaged or of another form.
     """
     path = workdir / "config.json"
-    if not path.is_file() or "config" not in (description := json.loads(path.read_text(encoding="utf-8"))):
+    if not path.is_file() or "config" not in (description := read_json(path, RUN_FORM)):
         raise FileNotFoundError(
             f"{workdir}: expected a run directory of electra_jax.pretrain or of `electra_jax.convert "
             "import`, but it has no config.json with a configuration."
         )
-    return description | {"config": upgrade_config(description["config"])}
+    with misread(path):
+        return description | {"config": upgrade_config(description["config"])}
 
 
 def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]:
@@ -93,7 +111,7 @@ def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]
     path, stage = workdir / "datasets.json", stage_at(config, step)
     if not path.is_file():
         return list(stage.config["data"]["datasets"])
-    entries = upgrade_datasets(json.loads(path.read_text(encoding="utf-8")), config)
+    entries = upgrade_datasets(read_json(path, [{"path": str, "first_step": Maybe(int)}]), config)
     newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
     return [entry["path"] for entry in entries if entry["first_step"] == newest]
 
