@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.dataset_cache import local_dataset
-from data_pipelines.dataset_info import load_dataset_info
+from data_pipelines.dataset_info import DatasetInfo, load_dataset_info
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.whole_files import check_utf8
 
@@ -276,6 +276,23 @@ def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mi
     return Mixture(datasets, opened, grain.MapDataset.range(num_rows), num_examples=num_rows)
 
 
+def check_same_rows(datasets: Sequence[tuple[str, DatasetInfo]]) -> None:
+    """Raises ValueError unless the datasets, (path, info), have one row length and one tokenizer."""
+    identities = [
+        (info.sequence_length, info.tokenizer_fingerprint, SpecialIds(**info.special_ids))
+        for _, info in datasets
+    ]
+    if len(set(identities)) > 1:
+        rows = "\n".join(
+            f"  {path}: sequence_length {length}, tokenizer {fingerprint}, {special}"
+            for (path, _), (length, fingerprint, special) in zip(datasets, identities, strict=True)
+        )
+        raise ValueError(
+            "config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
+            f"{rows}\nRebuild those that differ with the same tokenizer and length."
+        )
+
+
 def _check_weights(datasets: Sequence[DatasetSource]) -> None:
     bad = [dataset for dataset in datasets if not 0 < dataset.weight < float("inf")]
     if bad:
@@ -306,19 +323,7 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         for dataset in mixture._datasets
     }
     opened = [already_open.get((dataset.path, dataset.split)) or _Dataset(dataset) for dataset in datasets]
-    identities = [
-        (dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
-        for dataset in opened
-    ]
-    if len(set(identities)) > 1:
-        rows = "\n".join(
-            f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}, {special}"
-            for dataset, (length, fingerprint, special) in zip(opened, identities, strict=True)
-        )
-        raise ValueError(
-            "config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
-            f"{rows}\nRebuild those that differ with the same tokenizer and length."
-        )
+    check_same_rows([(dataset.described.path, dataset.info) for dataset in opened])
     too_large = [dataset.described.label for dataset in opened if dataset.num_rows > _MAX_ROWS]
     if too_large:
         raise ValueError(

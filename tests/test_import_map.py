@@ -113,12 +113,13 @@ MAY_IMPORT = {
     ),
 }
 # Any folder may import these: every command shows progress, may miss a package, tells all that is wrong at
-# once, and reads or writes JSON.
+# once, may be started without a terminal, and reads or writes JSON.
 EVERYWHERE = (
     "data_pipelines.progress",
     "data_pipelines.installation",
     "data_pipelines.problems",
     "data_pipelines.json_files",
+    "data_pipelines.standard_streams",
 )
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
 MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices

@@ -261,8 +261,8 @@ def check_run_inputs(
             plural = "s" if number > 1 else ""
             described.append(f"{start}{number} dataset{plural}, rows of {stage.mixture.sequence_length}")
     opened.append(inputs)
-    fingerprint = hashlib.sha256("".join(inputs.description["data"]).encode()).hexdigest()[:12]
-    return Finding(f"{'; '.join(described)}: {fingerprint}")
+    fingerprints = ", ".join(fingerprint[:12] for fingerprint in inputs.description["data"])
+    return Finding(f"{'; '.join(described)}: fingerprint {fingerprints}")
 
 
 def check_sizes(inputs: RunInputs, workdir: str | Path) -> Finding:

@@ -159,6 +159,7 @@ class TrainingLoop:
         self.state, self._window = self._computation.train_step(self.state, ids)
         self.step += 1
         self._ahead.dispatched(self._window["steps"])
+        self._services.writers.advance(self.step)
 
     def _end_window_if_due(self) -> None:
         if self.step % self._intervals.log == 0 or self.step == self._intervals.stop_at:
