@@ -1,4 +1,4 @@
-"""All JSON of files is read by data_pipelines/json_files.py, all safetensors by huggingface/array_files.py."""
+"""All JSON of files is read by data_pipelines/json_files.py, all arrays by huggingface/array_files.py."""
 
 import ast
 from pathlib import Path
@@ -45,7 +45,7 @@ def forbidden_calls(source: str, name: str) -> list[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_read_by_their_readers(path: Path):
     found = forbidden_calls(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
-    assert not found, "read JSON with read_json or parse_json, arrays with read_safetensors:\n" + "\n".join(found)
+    assert not found, "use read_json or parse_json, read_safetensors:\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize(
