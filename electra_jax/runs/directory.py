@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from data_pipelines.json_files import Maybe, read_json
+from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.resolve import dataset_values
 from electra_jax.configuration.stages import make_stages
@@ -85,7 +85,8 @@ def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_l
             f"{workdir}: got a {path.name} of something else, such as an exported model, expected a run or a "
             "new directory. Use another --workdir."
         )
-    old = _upgraded(found)
+    with misread(path):
+        old = _upgraded(found)
     new = _upgraded(json.loads(json.dumps(description)))
     if changes_length:
         old["config"]["train"]["num_steps"] = new["config"]["train"]["num_steps"]

@@ -78,10 +78,12 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     """
     description = read_description(workdir)
     config = description["config"]
-    model = make_pretraining_config(config["model"])
     tokenizer = load_tokenizer(str(workdir / "tokenizer"))
-    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
-    params, _ = abstract_params(objective, config["data"]["sequence_length"])
+    with misread(workdir / "config.json"):
+        model = make_pretraining_config(config["model"])
+        objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+        length = config["data"]["sequence_length"]
+    params, _ = abstract_params(objective, length)
     everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
     step, params = restore_params(
         workdir, step, with_shardings(params, jax.tree.map(lambda _: everywhere, params))

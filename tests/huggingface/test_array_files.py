@@ -80,8 +80,8 @@ def test_weights_of_every_type(dtype, tmp_path):
         (np.ones(3, bool), "layer has the type bool"),
         (np.ones(3, jnp.float8_e4m3fn), "layer has the type float8_e4m3fn"),
         (np.float32([1, np.nan]), r"layer has 1 of 2 values that are not finite \(NaN or infinity\)"),
-        (np.float32([np.inf, np.nan]), "2 of 2 values that are not finite"),
-        (np.float16([-np.inf]), "not finite"),
+        (np.float32([np.inf, np.nan]), "layer has 2 of 2 values that are not finite"),
+        (np.float16([-np.inf]), "layer has 1 of 1 values that are not finite"),
         (np.array([1.0, 1e300]), "layer has 1 of 2 values that are too large for float32"),
     ],
 )
