@@ -1,13 +1,16 @@
 """corpus.json: what a dataset directory records about its rows."""
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import Maybe, check_form, parse_json, read_bytes, read_json
 from data_pipelines.plain_names import check_plain_name
-from data_pipelines.tokenizers.directory import SpecialIds
+from data_pipelines.tokenizers.directory import SpecialIds, read_meta
 from data_pipelines.tokenizers.report import HIGH_UNKNOWN_SHARE
 
 INFO_FILE = "corpus.json"
@@ -51,7 +54,8 @@ class DatasetInfo:
     sources: dict  # see CorpusSettings.sources
     # Split → rows, rows_by_shard, documents, tokens (padding not counted), text_tokens (before packing),
     # unknown_tokens ([UNK] among them), dropped_text_tokens, by_source (source → documents, text_tokens,
-    # unknown_tokens), shards (file → bytes). Earlier versions recorded neither unknown_tokens nor by_source.
+    # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows). Earlier versions recorded
+    # neither unknown_tokens nor by_source, nor digests.
     splits: dict
 
     def split_lines(self) -> list[str]:
@@ -108,6 +112,7 @@ def load_dataset_info(directory: str) -> DatasetInfo:
             "Set config.data.datasets to one."
         )
     info = parse_dataset_info(read_bytes(path, MAX_INFO_BYTES, MEND), str(path))
+    _check_tokenizer(info, path)
     for split in info.splits.values():
         for name, size in split["shards"].items():
             shard = path.parent / name
@@ -128,6 +133,7 @@ def parse_dataset_info(text: str | bytes, path: str) -> DatasetInfo:
             f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
             "earlier version built it. Remove the directory and build the dataset again."
         )
+    _check_ids(entries, path)
     check_form(entries, INFO_FORM, path, MEND)
     special_ids = {role: entries["special_ids"][role] for role in SpecialIds._fields}
     for split in entries["splits"].values():
@@ -135,6 +141,48 @@ def parse_dataset_info(text: str | bytes, path: str) -> DatasetInfo:
             check_plain_name(name, path)
     names = [field.name for field in dataclasses.fields(DatasetInfo)]
     return DatasetInfo(**{name: entries[name] for name in names} | {"special_ids": special_ids})
+
+
+def _check_ids(entries: Mapping[str, Any], path: str) -> None:
+    """Raises ValueError unless the vocabulary has entries and the special ids are different ones of them."""
+    vocab_size, special = entries.get("vocab_size"), entries["special_ids"]
+    sizes = (vocab_size, entries.get("sequence_length"))
+    if not all(type(size) is int and size >= 1 for size in sizes):
+        raise ValueError(
+            f"{path}: got vocab_size={sizes[0]!r} and sequence_length={sizes[1]!r}, expected numbers of 1 or "
+            "more. Copy or build the dataset again."
+        )
+    ids = list(special.values()) if isinstance(special, dict) else []
+    if (
+        not isinstance(special, dict)
+        or sorted(special) != sorted(SpecialIds._fields)
+        or not all(type(one) is int and 0 <= one < vocab_size for one in ids)
+        or len(set(ids)) < len(ids)
+    ):
+        raise ValueError(
+            f"{path}: got special_ids={special!r}, expected different ids of "
+            f"{', '.join(SpecialIds._fields)} below vocab_size={vocab_size}. Copy or build the dataset again."
+        )
+
+
+def _check_tokenizer(info: DatasetInfo, path: Path) -> None:
+    """Raises ValueError if the tokenizer beside corpus.json is another one than it records."""
+    meta = read_meta(path.parent / "tokenizer") or {}
+    recorded = {"fingerprint": info.tokenizer_fingerprint, "special_ids": info.special_ids}
+    for key, value in recorded.items():
+        if meta.get(key, value) != value:  # older tokenizers lack some
+            raise ValueError(
+                f"{path}: the dataset was made with a tokenizer of {key} {value}, the one beside it has "
+                f"{meta[key]}. Copy or build the dataset again."
+            )
+
+
+def fingerprint_of(
+    tokenizer_fingerprint: str, sequence_length: int, packing: str, digests: Mapping[str, Sequence[str]]
+) -> str:
+    """The fingerprint of a dataset; `digests` has the SHA-256 of the rows of each of a split's files."""
+    content = [tokenizer_fingerprint, sequence_length, packing, digests]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_fingerprint(directory: str) -> str | None:

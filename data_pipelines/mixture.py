@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.dataset_cache import local_dataset
-from data_pipelines.dataset_info import DatasetInfo, load_dataset_info
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
+from data_pipelines.row_checks import RowChecks, check_number_of_rows
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.whole_files import check_utf8
 
@@ -65,6 +66,11 @@ class _Dataset:
                 f"got {features}. Build it with data_pipelines.corpus."
             )
         (self.sequence_length,) = features[FEATURE].shape
+        if self.sequence_length != self.info.sequence_length:
+            raise ValueError(
+                f"dataset {described.path}: {INFO_FILE} records rows of {self.info.sequence_length} ids, "
+                f"features.json rows of {self.sequence_length}. Copy or build the dataset again."
+            )
         self.dtype = np.dtype(features[FEATURE].np_dtype)  # .dtype would import TensorFlow
         self.files = [instruction.filename for instruction in splits[described.split].file_instructions]
         taken = [instruction.take for instruction in splits[described.split].file_instructions]
@@ -72,13 +78,26 @@ class _Dataset:
             itertools.accumulate(taken)
         )  # file f holds rows file_ends[f-1] … file_ends[f]-1
         self.num_rows = self.file_ends[-1]
+        self.checks = RowChecks(self.info)
         self.source = builder.as_data_source(described.split)
-        self._check_files()
+        self._check_files(taken)
 
-    def _check_files(self) -> None:
-        """Read the first and last row of every file, so that damage is found before the first step."""
+    def _check_files(self, sizes: Sequence[int]) -> None:
+        """Read the first and last row of every file, and how many it has, so that damage is found before the
+        first step."""
         starts = [0, *self.file_ends[:-1]]
         self.read(sorted({*starts, *(end - 1 for end in self.file_ends)}))
+        for path, size in zip(self.files, sizes, strict=True):
+            try:
+                check_number_of_rows(path, size)
+            except Exception as error:  # ArrayRecord raises several
+                raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: Exception) -> OSError:
+        return OSError(
+            f"dataset {self.described.label}: cannot read {path}: {error}. The file is missing, truncated, "
+            "damaged or from another dataset; copy it again or rebuild the dataset."
+        )
 
     def read(self, rows: list[int]) -> np.ndarray:
         """Token ids [n, L] of the given row numbers, in that order."""
@@ -88,30 +107,28 @@ class _Dataset:
                 f"{max(rows)}."
             )
         try:
-            return self._stack(self.source.__getitems__(rows))
+            return self._stack(self.source.__getitems__(rows), rows)
         except Exception as error:
             # One bad file fails the whole batch without being named: read file by file.
             file_of = functools.partial(bisect.bisect_right, self.file_ends)
             for number, of_file in itertools.groupby(sorted(rows), file_of):
+                chosen = list(of_file)
                 try:
-                    self._stack(self.source.__getitems__(list(of_file)))
+                    self._stack(self.source.__getitems__(chosen), chosen)
                 except Exception as cause:
-                    raise OSError(
-                        f"dataset {self.described.label}: cannot read {self.files[number]}: {cause}. The "
-                        "file is missing, truncated, damaged or from another dataset; "
-                        "copy it again or rebuild the dataset."
-                    ) from cause
+                    raise self._unreadable(self.files[number], cause) from cause
             raise OSError(
                 f"dataset {self.described.label}: reading rows {rows[:8]}… failed: {error}"
             ) from error
 
-    def _stack(self, records: Sequence[dict]) -> np.ndarray:
+    def _stack(self, records: Sequence[dict], rows: list[int]) -> np.ndarray:
         ids = np.empty((len(records), self.sequence_length), self.dtype)
         for index, record in enumerate(records):
             row = record[FEATURE]
             if row.shape != (self.sequence_length,):  # assignment would broadcast a row of one id
                 raise ValueError(f"a row has shape {row.shape}, expected ({self.sequence_length},)")
             ids[index] = row
+        self.checks.check(ids, rows)
         return ids
 
 
