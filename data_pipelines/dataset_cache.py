@@ -14,7 +14,6 @@ from data_pipelines.cache_directory import CACHE_VARIABLE, cache_directory
 from data_pipelines.dataset_directory import DESCRIPTIONS, TOKENIZER_DIRECTORY
 from data_pipelines.dataset_info import (
     INFO_FILE,
-    INFO_FORM,
     DatasetInfo,
     load_dataset_info,
     parse_dataset_info,
@@ -22,6 +21,9 @@ from data_pipelines.dataset_info import (
 from data_pipelines.json_files import parse_json
 from data_pipelines.plain_names import check_plain_name
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
+
+# Of corpus.json, for `parse_json`: what a copy needs.
+COPIED_FORM = {"fingerprint": str, "splits": {str: {"shards": {str: int}}}}
 
 
 @functools.cache
@@ -40,7 +42,7 @@ def local_dataset(place: str) -> str:
     url = bucket_url(place)
     try:
         entries = parse_json(
-            _read_info(url), INFO_FORM, f"{url}/{INFO_FILE}", "Copy the dataset there again."
+            _read_info(url), COPIED_FORM, f"{url}/{INFO_FILE}", "Copy the dataset there again."
         )
     except ValueError as error:
         raise OSError(str(error)) from error

@@ -29,10 +29,11 @@ TYPE_NAMES = {
     list: "a list",
     str: "a string",
     int: "a whole number",
-    float: "a number",
     bool: "true or false",
     type(None): "null",
 }
+
+EXPECTED_NAMES = TYPE_NAMES | {float: "a number"}  # of forms
 
 
 class Maybe(NamedTuple):
@@ -190,7 +191,7 @@ def _is_of(value: Any, form: type | tuple[type, ...]) -> bool:
 
 
 def _expected(form: type | tuple[type, ...]) -> str:
-    return " or ".join(TYPE_NAMES[one] for one in (form if isinstance(form, tuple) else (form,)))
+    return " or ".join(EXPECTED_NAMES[one] for one in (form if isinstance(form, tuple) else (form,)))
 
 
 def _shown(value: Any) -> str:
