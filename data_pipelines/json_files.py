@@ -124,10 +124,14 @@ def read_json_lines(path: str | os.PathLike, form: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def misread(where: str | os.PathLike, advice: str = ADVICE) -> Iterator[None]:
-    """Context of code that takes the values of a file for what this version writes: what it then raises of
-    missing keys and of other types becomes a ValueError with the file's name."""
+    """Context of code that takes the values of a file for what this version writes. What it then raises of
+    missing keys and of other types becomes a ValueError; that and others begin with the file's name."""
     try:
         yield
+    except ValueError as error:
+        if str(error).startswith(str(where)):
+            raise
+        raise ValueError(f"{where}: {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         what = f"no {error}" if type(error) is KeyError else _shortened(str(error))
         raise ValueError(f"{where}: values of another form than expected ({what}). {advice}") from error

@@ -41,7 +41,8 @@ def read_training_settings(path: Path) -> dict[str, Any]:
     config = read_json(path, FORM, advice=ADVICE)["config"]
     try:
         with misread(path, ADVICE):
-            settings = upgrade_config({section: config[section] for section in SECTIONS})
+            upgraded = upgrade_config({section: config[section] for section in SECTIONS})
+            settings = {section: upgraded[section] for section in SECTIONS}
             settings |= {"data": {"sequence_length": _row_length(config)}}
             objective_row(settings["objective"])
             check_values(settings)
