@@ -3,6 +3,7 @@
 model.json            encoder, task, labels, configuration, and how the model was made
 params.safetensors    {"embeddings", "encoder", "head"}; an array's name is its path
 tokenizer/
+checksums.json        of all of that (training/checksums.py)
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.json_files import Maybe, misread, read_json, write_json
@@ -21,7 +23,9 @@ from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.finetuning.encoder_shapes import check_encoder
 from electra_jax.huggingface.array_files import finite_float32, read_safetensors, write_arrays
 from electra_jax.models.config import EncoderConfig, make_encoder_config
+from electra_jax.training.checksums import CHECKSUMS_FILE, compute_checksums, find_damage, write_checksums
 
+HAS_CHECKSUMS = "has_checksums"  # key of MODEL_FILE
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
 # Of MODEL_FILE, for `read_json`.
 MODEL_FORM = {
@@ -53,10 +57,16 @@ def save_model(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
         unfinished = Path(temporary, directory.name)
         unfinished.mkdir()
-        write_json(unfinished / MODEL_FILE, {"encoder": dataclasses.asdict(encoder), **description})
+        write_json(
+            unfinished / MODEL_FILE,
+            {"encoder": dataclasses.asdict(encoder), **description, HAS_CHECKSUMS: True},
+        )
         arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
         write_arrays(unfinished / PARAMS_FILE, arrays)
         adopt_tokenizer(tokenizer.directory, unfinished / TOKENIZER, lowercase=None)
+        names = [path.relative_to(unfinished).as_posix() for path in unfinished.rglob("*") if path.is_file()]
+        checksums = compute_checksums(epath.Path(unfinished), names)
+        write_checksums(epath.Path(unfinished / CHECKSUMS_FILE), checksums)
         if directory.exists():
             shutil.rmtree(directory)
         unfinished.rename(directory)
@@ -71,14 +81,16 @@ def load_model(directory: Path) -> SavedModel:
     """Read a model that `save_model` wrote.
 
     Raises:
-      FileNotFoundError: `directory` holds no such model, or one of its files is missing.
-      ValueError: a file is damaged, or they do not belong together.
+      FileNotFoundError: `directory` holds no such model.
+      OSError: it is damaged; names a file.
+      ValueError: a file is of another form, or its files do not belong together.
     """
     if not is_saved_model(directory):
         raise FileNotFoundError(
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
     description = read_json(directory / MODEL_FILE, MODEL_FORM)
+    _check_whole(directory, description.pop(HAS_CHECKSUMS, False))
     with misread(directory / MODEL_FILE):
         encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
     tokenizer, path = load_tokenizer(str(directory / TOKENIZER)), directory / PARAMS_FILE
@@ -87,3 +99,16 @@ def load_model(directory: Path) -> SavedModel:
     with misread(path):
         params = unflatten_dict(arrays, sep="/")
     return SavedModel(encoder, description, tokenizer, params)
+
+
+def _check_whole(directory: Path, has_checksums: bool) -> None:
+    """Raises OSError if a model is damaged. Models of older versions have no checksums."""
+    path = directory / CHECKSUMS_FILE
+    damage = f"{path.name} is missing" if has_checksums else ""
+    if path.exists():
+        damage = find_damage(epath.Path(directory), epath.Path(path))
+    if damage:
+        raise OSError(
+            f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command "
+            "that made it again."
+        )

@@ -25,6 +25,11 @@ def model(data, tmp_path):
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), abstract_encoder(encoder, tokenizer))
     description = {"task": {"kind": "classification"}, "labels": ["a", "b"], "config": {"model": {}}}
     save_model(tmp_path / "model", encoder, description, tokenizer, params)
+    # Without checksums, as whoever means harm leaves it: damage by accident is found by them.
+    (tmp_path / "model" / "checksums.json").unlink()
+    described = json.loads((tmp_path / "model" / "model.json").read_text())
+    described.pop("has_checksums")
+    (tmp_path / "model" / "model.json").write_text(json.dumps(described))
     return tmp_path / "model"
 
 
