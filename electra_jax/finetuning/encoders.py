@@ -132,12 +132,13 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
     with misread(path):
         config = _config_of_hugging_face(model.config)
-    check_layers(model.config, model.arrays)
+        check_layers(model.config, model.arrays)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
     abstract = flatten_dict(encoder_params(abstract_encoder(config, tokenizer)), sep="/")
     shapes = {leaf: value.shape for leaf, value in abstract.items()}
-    found = from_file(model.family, "discriminator", model.arrays, shapes)
+    with misread(path):
+        found = from_file(model.family, "discriminator", model.arrays, shapes)
     if found.missing:
         raise ValueError(
             f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another type of model?"

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.command_errors import shorten
-from data_pipelines.json_files import read_json
+from data_pipelines.json_files import misread, read_json
 from data_pipelines.tokenizers.correspondence import find_correspondence
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_config_json
@@ -192,7 +192,8 @@ def find_params(source: Source, shapes: dict[str, dict[str, tuple[int, ...]]]) -
     """
     leaves, notes = {}, list(source.notes)
     for role, model in source.models.items():
-        found = from_file(model.family, role, model.arrays, shapes[role])
+        with misread(model.path):
+            found = from_file(model.family, role, model.arrays, shapes[role])
         lacking = [path for path in found.missing if not path.startswith("head/")]
         if lacking:
             raise ValueError(

@@ -164,7 +164,8 @@ def _published(role: str, model: SourceModel, tokenizer: Tokenizer) -> ModelWeig
     has_decoder = role == "generator" and stores_decoder(model)
     fields = from_config_json(model.config, enhanced_mask_decoder=has_decoder, dtype="float32")
     config = make_encoder_config(fields)
-    check_layers(model.config, model.arrays)
+    with misread(model.path):
+        check_layers(model.config, model.arrays)
     module = PublishedModule(config, role)
     inputs = derive_inputs(jnp.ones((1, 2), jnp.int32), SpecialTokens.from_ids(tokenizer.special), 0)
     params = _filled(
@@ -181,7 +182,8 @@ def _filled(model: SourceModel, role: str, init: Any, *, head_may_lack: bool) ->
     """
     abstract = jax.eval_shape(lambda key: unbox(init(key)["params"]), jax.random.key(0))
     shapes = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
-    found = from_file(model.family, role, model.arrays, shapes)
+    with misread(model.path):
+        found = from_file(model.family, role, model.arrays, shapes)
     lacking = [path for path in found.missing if not (head_may_lack and path.startswith("head/"))]
     if lacking:
         raise ValueError(f"{model.path}: the file has no arrays for {', '.join(lacking[:4])}.")
