@@ -260,7 +260,13 @@ def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Itera
     name, _, split = source.removeprefix("tfds:").partition("@")
     split = split or "train"
     try:
-        builder = datasets.builder_from_directory(name) if Path(name).is_dir() else datasets.builder(name)
+        if Path(name).is_dir():
+            # Imported here, since it needs that package.
+            from data_pipelines.tfds_directories import open_directory
+
+            builder = open_directory(name)
+        else:
+            builder = datasets.builder(name)
         if split.partition("[")[0] not in builder.info.splits:
             raise ValueError(f"no split {split!r}, found {', '.join(builder.info.splits) or 'none prepared'}")
         examples = builder.as_data_source(split=split)
