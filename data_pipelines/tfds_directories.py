@@ -4,6 +4,7 @@ Its features.json names classes, and the library imports the module of each, any
 the library's own are let through.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def open_directory(directory: str | Path) -> Any:
         _check_classes(read_json(path, dict, advice="Copy or prepare the dataset again."), path)
     try:
         builder = tfds.builder_from_directory(directory)
-        names = [name for split in builder.info.splits.values() for name in split.filenames]
+        paths = [str(path) for split in builder.info.splits.values() for path in split.filepaths]
     except OSError:
         raise
     except Exception as error:  # of protocol buffers, and many more
@@ -37,7 +38,7 @@ def open_directory(directory: str | Path) -> Any:
             f"{directory}: not a prepared TensorFlow Dataset, or damaged ({reason}). Copy or prepare the "
             "dataset again."
         ) from error
-    for name in names:
+    for name in (os.path.relpath(path, directory) for path in paths):
         check_plain_name(name, Path(directory, "dataset_info.json"))
     return builder
 
