@@ -69,6 +69,7 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
     source = restore.read_source(path, options.source_format, options.generator)
     with misread(path, "Fetch the model again."):
         config, source, objective_notes = _make_config(source, options)
+        make_pretraining_config(config["model"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         unfinished = Path(temporary, out.name)

@@ -39,12 +39,12 @@ def read_safetensors(path: str | os.PathLike, advice: str = ADVICE) -> ArrayFile
         with safe_open(path, framework="np") as file:
             names, metadata = file.keys(), file.metadata() or {}
             return ArrayFile({name: file.get_tensor(name) for name in names}, metadata)
-    except OSError:
-        raise
     except MemoryError as error:
         raise ValueError(f"{path}: its arrays do not fit into memory. {advice}") from error
     # SafetensorError, and what its reader raises for types of numbers and sizes that NumPy does not have.
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         raise ValueError(
             f"{path}: damaged, cut off, or not a safetensors file ({reason}). {advice}"

@@ -165,10 +165,10 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{file}: got a pipe or a device, expected a file of PyTorch's.")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # UnpicklingError of code, and of damaged files errors of many types (KeyError, RuntimeError, EOFError).
+    # UnpicklingError of code, and of damaged files errors of many types: KeyError, EOFError, OSError.
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         raise ValueError(
             f"{file}: damaged, or cannot be read without running code in it; files with code are not "
