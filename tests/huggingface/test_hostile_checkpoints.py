@@ -201,6 +201,14 @@ def test_files_of_pytorch(make_state, message, is_zip, model, tmp_path):
     assert not opened.exists()
 
 
+def test_a_file_of_pytorch_that_is_cut_off(model):
+    state = {name: torch.from_numpy(array) for name, array in load_file(model / WEIGHTS).items()}
+    (model / WEIGHTS).unlink()
+    torch.save(state, model / "pytorch_model.bin")
+    os.truncate(model / "pytorch_model.bin", 50_000)
+    refused(model, r"pytorch_model\.bin: damaged")
+
+
 @pytest.mark.parametrize(
     "content", [b"hello", b"", pickle.dumps([1]), pickle.dumps({"a": {1, 2}}), b"PK\3\4"]
 )
