@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipelines.installation import install_command
+from data_pipelines.plain_names import check_relative_name
 from data_pipelines.progress import make_progress
 
 SCHEMES = ("gs", "s3")
@@ -135,9 +136,9 @@ def download(url: str, names: Iterable[str], directory: Path, *, label: str = ""
     """Copy the objects `names` under `url` into `directory`; shows its progress if it has a `label`.
 
     Raises:
-      OSError: an object cannot be read, or the disk is full.
+      OSError: an object cannot be read, or the disk is full. ValueError: a name leads out of `directory`.
     """
-    names = sorted(names)
+    names = sorted(check_relative_name(name, url) for name in names)
     for parent in {(directory / name).parent for name in names}:
         parent.mkdir(parents=True, exist_ok=True)
     with bucket_errors(url, "read"), _callback(label, len(names)) as callback:

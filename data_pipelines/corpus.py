@@ -111,6 +111,13 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         help="leave out documents whose whole text occurred before, in train or validation; on one machine",
     )
     add(
+        "--max_record_bytes",
+        type=int,
+        default=CorpusSettings.max_record_bytes,
+        metavar="N",
+        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {DEFAULT}",
+    )
+    add(
         "--on_invalid_utf8",
         choices=ON_INVALID_UTF8,
         default=CorpusSettings.on_invalid_utf8,

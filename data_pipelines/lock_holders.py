@@ -1,6 +1,5 @@
 """Who holds the lock of a directory: the record of a process, whether it is gone, and the errors."""
 
-import json
 import os
 import shlex
 import socket
@@ -8,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from data_pipelines.json_files import parse_json
 
 # A holder shows every HEARTBEAT_SECONDS that it lives. One on another machine that has not done so for
 # LEASE_SECONDS has lost its lock. NFS and gcsfuse may show another machine a file's time a minute late. All
@@ -63,12 +64,10 @@ def this_process(token: str) -> Holder:
 def parse_holder(text: str) -> Holder | None:
     """The record in a file or an object; None if it is damaged or of another form."""
     try:
-        values = json.loads(text)
-        values = {name: values[name] for name in Holder._fields}
-    except (ValueError, TypeError, KeyError, RecursionError):
+        values = parse_json(text, dict(Holder.__annotations__), "a lock")
+    except ValueError:
         return None
-    is_whole = all(type(values[name]) is kind for name, kind in Holder.__annotations__.items())
-    return Holder(**values) if is_whole else None
+    return Holder(*(values[name] for name in Holder._fields))
 
 
 def held(name: str, holder: Holder | None, lock: str) -> HeldError:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
 from data_pipelines.row_checks import RowChecks, check_number_of_rows
+from data_pipelines.tfds_directories import open_directory
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.whole_files import check_utf8
 
@@ -51,7 +51,7 @@ class _Dataset:
         self.described = described
         directory = local_dataset(described.path)
         self.info = load_dataset_info(directory)
-        builder = tfds.builder_from_directory(directory)
+        builder = open_directory(directory)
         splits = builder.info.splits
         if described.split not in splits or not splits[described.split].num_examples:
             sizes = {name: split.num_examples for name, split in splits.items()}

@@ -20,6 +20,7 @@ from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal, shorten
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import (
+    MAX_RECORD_BYTES,
     ON_INVALID_UTF8,
     SOURCES_HELP,
     Piece,
@@ -106,6 +107,13 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         choices=ON_INVALID_UTF8,
         default="error",
         help=f"treatment of lines that are not UTF-8 {default}",
+    )
+    add(
+        "--max_record_bytes",
+        type=int,
+        default=MAX_RECORD_BYTES,
+        metavar="N",
+        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {default}",
     )
     add("--text_field", default="text", help=f"field of .jsonl, .parquet and tfds sources {default}")
     add(
@@ -216,7 +224,11 @@ def _train(args: argparse.Namespace) -> list[str]:
 
 def _read(args: argparse.Namespace, report: ReadReport) -> Iterator[Piece]:
     return read_pieces(
-        args.input, text_field=args.text_field, on_invalid_utf8=args.on_invalid_utf8, report=report
+        args.input,
+        text_field=args.text_field,
+        on_invalid_utf8=args.on_invalid_utf8,
+        max_record_bytes=args.max_record_bytes,
+        report=report,
     )
 
 

@@ -120,12 +120,13 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-# Any folder may import these, since every command shows progress, may miss a package, tells all that is wrong
-# at once, and may be started without a terminal.
+# Any folder may import these: every command shows progress, may miss a package, tells all that is wrong at
+# once, may be started without a terminal, and reads or writes JSON.
 EVERYWHERE = (
     "data_pipelines.progress",
     "data_pipelines.installation",
     "data_pipelines.problems",
+    "data_pipelines.json_files",
     "data_pipelines.standard_streams",
 )
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")

@@ -1,10 +1,9 @@
 """The devices that a run is planned for, their chip, and its price."""
 
-import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.json_files import read_json
 from electra_jax.distributed.chips import CHIPS, GIB, Chip
 from electra_jax.planning.network import Range
 
@@ -104,10 +103,10 @@ def price_of(path: str, name: str) -> tuple[Range, str]:
       ValueError: the file cannot be read, is not JSON, or has no price for the chip.
     """
     try:
-        prices = json.loads(Path(path).read_bytes())
+        prices = read_json(path, dict, advice="Give another file.")
     except (OSError, ValueError) as error:
-        raise ValueError(f"--prices: {path} is not a JSON file: {error}. Give another one.") from error
-    price = prices.get(name) if isinstance(prices, dict) else None
+        raise ValueError(f"--prices: {path} is not a JSON file: {error}") from error
+    price = prices.get(name)
     ends = price if isinstance(price, list) else [price, price]
     if len(ends) != 2 or not all(map(_is_price, ends)) or ends[0] > ends[1]:
         raise ValueError(

@@ -1,10 +1,10 @@
 """What a report shows of a run directory. Missing and damaged files become sentences, not errors."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.json_files import parse_json, read_bytes
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.reports.curves import Curve, read_curves
 from electra_jax.reports.recipe_difference import RecipeDifference, difference_to_recipe
@@ -113,16 +113,11 @@ def _config(place: str, path: Path, description: dict[str, Any], problems: list[
 def _read_json(path: Path, kind: type, problems: list[str]) -> Any:
     """The value of a JSON file; an empty one of its kind, and a problem, if it cannot be read."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it has more than {MAX_JSON // 2**20} MiB")
-        value = json.loads(path.read_bytes())
-        if not isinstance(value, kind):
-            raise ValueError("it has another form")
-        return value
+        return parse_json(read_bytes(path, MAX_JSON, ""), kind, path.name, "")
     except FileNotFoundError:
         problems.append(f"{path.name} is missing.")
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{path.name} could not be read: {error}.")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} could not be read: {str(error).strip()}")
     return kind()
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.progress import make_progress
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.distributed.mesh import make_mesh
@@ -25,6 +25,7 @@ from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.trained import dataset_paths
 
 TOKENS_FILE = "token_views.json"
+MAX_KEPT = 1 << 28  # bytes of it
 SEED = 0  # of the masks and of what is drawn: the same at every checkpoint
 UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError)
 
@@ -157,14 +158,14 @@ def _compute(
 def _read_kept(path: Path, problems: list[str]) -> dict[str, Any] | None:
     """What an earlier report kept; None without it."""
     try:
-        kept = json.loads(path.read_bytes())
+        kept = read_json(path, dict, max_bytes=MAX_KEPT)
         views = {int(step): view for step, view in kept["views"].items()}
         for view in views.values():
             _check_sentences(view["sentences"], view["checkpoint"])
         return {"digest": str(kept["digest"]), "source": str(kept["source"]), "views": views}
     except FileNotFoundError:
         return None
-    except (*UNREADABLE, AttributeError, RecursionError):
+    except (*UNREADABLE, AttributeError):
         problems.append(f"{path.name} could not be read, and is made again.")
         return None
 

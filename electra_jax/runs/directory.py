@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.checkpoint_names import is_same_checkpoint
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.resolve import dataset_values
@@ -78,13 +79,14 @@ def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_l
     path = workdir / "config.json"
     if not path.exists():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, {"config": Maybe(dict)})
     if "config" not in found:
         raise ValueError(
             f"{workdir}: got a {path.name} of something else, such as an exported model, expected a run or a "
             "new directory. Use another --workdir."
         )
-    lines = differences(found, description, any_length=changes_length)
+    with misread(path):
+        lines = differences(found, description, any_length=changes_length)
     if lines:
         raise ValueError(
             "\n".join([f"{workdir} belongs to a run with other settings:", *(f"  {line}" for line in lines)])

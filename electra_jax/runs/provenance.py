@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.json_files import Maybe, read_json, read_json_lines
 from data_pipelines.whole_files import write_text
 
 SESSIONS_FILE = "sessions.jsonl"
@@ -90,11 +91,7 @@ def describe_devices() -> str:
 
 def read_sessions(workdir: Path) -> list[dict[str, Any]]:
     """The sessions of a run, the oldest first; without lines that a crash left incomplete."""
-    path, sessions = workdir / SESSIONS_FILE, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
-            sessions.append(json.loads(line))
-    return sessions
+    return read_json_lines(workdir / SESSIONS_FILE, dict)
 
 
 def _shorten(commit: str | None) -> str | None:
@@ -139,6 +136,6 @@ def _installed_commit(file: Path) -> str | None:
         if Path(installed.locate_file("electra_jax")) in file.parents:
             for path in installed.files or ():
                 if path.name == "direct_url.json":
-                    record = json.loads(path.locate().read_text(encoding="utf-8"))
+                    record = read_json(path.locate(), {"vcs_info": Maybe(dict)})
                     return record.get("vcs_info", {}).get("commit_id")
     return None

@@ -16,6 +16,8 @@ from typing import Any
 
 from etils import epath
 
+from data_pipelines.json_files import parse_json
+
 CHECKSUMS_FILE = "checksums.json"
 SEGMENT_BYTES = 8 << 20  # that one checksum is of, so that several threads share a large file
 _BUFFER_BYTES = 1 << 18  # small enough for a core's cache
@@ -68,7 +70,7 @@ def read_checksums(path: epath.Path) -> dict[str, Entry]:
     """
     try:
         data = path.read_bytes()
-        content = json.loads(data)
+        content = parse_json(data, {"files": dict}, path.name)
         del content[_OWN]
         if _serialize(content).encode() != data:
             raise ValueError("its own checksum differs")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from data_pipelines.json_files import parse_json
+
 Row = dict[str, Any]
 
 
@@ -61,9 +63,9 @@ def _parse(path: Path) -> tuple[list[Row], bool]:
     rows = []
     for number, line in enumerate(lines if is_incomplete else lines[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, {"step": float}, str(path))
             row["step"] = int(row["step"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, OverflowError) as error:  # OverflowError of infinity
             if number == len(lines):  # an incomplete last line
                 break
             raise ValueError(
