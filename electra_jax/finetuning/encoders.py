@@ -78,6 +78,8 @@ def check_start(name: str) -> None:
     Raises:
       FileNotFoundError, ValueError, OSError: see `load_encoder`.
     """
+    if not name.removeprefix(RANDOM).strip():
+        raise ValueError(f"--init_from: got {name!r}, expected a directory, or {RANDOM}DIR.")
     path = local_directory(name.removeprefix(RANDOM))
     if is_saved_model(path):
         return
