@@ -11,8 +11,8 @@ from data_pipelines.standard_streams import drop_what_cannot_be_shown, lost_outp
 
 PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
-# that are not finite. Anything else is a fault of the program and keeps its traceback.
-EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, zipfile.BadZipFile)
+# that are not finite, too little memory. Anything else is a fault of the program and keeps its traceback.
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, zipfile.BadZipFile)
 CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
 ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
@@ -38,7 +38,7 @@ def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             sys.exit(CLOSED_PIPE)
-        sys.exit(f"{PREFIX}{error}")
+        sys.exit(f"{PREFIX}{str(error) or 'memory ran out'}")
     if error is not None:
         sys.exit(CLOSED_PIPE)
 

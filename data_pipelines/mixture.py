@@ -16,6 +16,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_pipelines.address_space import check_address_space
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
 from data_pipelines.row_checks import RowChecks, check_number_of_rows
@@ -74,9 +75,7 @@ class _Dataset:
         self.dtype = np.dtype(features[FEATURE].np_dtype)  # .dtype would import TensorFlow
         self.files = [instruction.filename for instruction in splits[described.split].file_instructions]
         taken = [instruction.take for instruction in splits[described.split].file_instructions]
-        self.file_ends = list(
-            itertools.accumulate(taken)
-        )  # file f holds rows file_ends[f-1] … file_ends[f]-1
+        self.file_ends = list(itertools.accumulate(taken))  # file f: rows file_ends[f-1] … file_ends[f]-1
         self.num_rows = self.file_ends[-1]
         self.checks = RowChecks(self.info)
         self.source = builder.as_data_source(described.split)
@@ -325,6 +324,7 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         raise ValueError(
             "config.data names no dataset; expected at least one directory made by data_pipelines.corpus."
         )
+    check_address_space()
     for dataset in datasets:
         check_utf8(dataset.path, "config.data.datasets")
     missing = [dataset.path for dataset in datasets if not os.path.isdir(local_dataset(dataset.path))]
