@@ -13,6 +13,7 @@ from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, mak
 from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.resolve import ResolvedConfig
 from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
@@ -47,6 +48,7 @@ class RunInputs(NamedTuple):
     stages: tuple[StageInputs, ...]
     objective: Objective
     description: dict[str, Any]  # what the run directory and checkpoints keep: "config" and "data"
+    changes_length: bool = False  # whether the run may have had another config.train.num_steps before
 
     @property
     def tokenizer(self) -> Path:
@@ -76,6 +78,8 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
         ],
     }
     with problems.kept():
+        _check_own_tokenizer(stages[0].mixture)
+    with problems.kept():
         objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     with problems.kept():
         check_run_directory(workdir, description, changes_length=changes_length)
@@ -84,7 +88,19 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
             tokenizer_fingerprint = stages[0].mixture.infos[0].tokenizer_fingerprint
             check_initial(config["checkpoint"]["init_from"], config, tokenizer_fingerprint)
     problems.report()
-    return RunInputs(config, model, mesh, stages, objective, description)
+    return RunInputs(config, model, mesh, stages, objective, description, changes_length)
+
+
+def _check_own_tokenizer(mixture: Mixture) -> None:
+    """Raises ValueError or OSError if the tokenizer that a run keeps, that of its first dataset, is missing or
+    another one than its rows were made with."""
+    directory = Path(local_dataset(mixture.sources[0].path)) / "tokenizer"
+    fingerprint, recorded = load_tokenizer(str(directory)).fingerprint, mixture.infos[0].tokenizer_fingerprint
+    if fingerprint != recorded:
+        raise ValueError(
+            f"{directory}: got the tokenizer {fingerprint[:16]}…, expected that of the dataset's rows, "
+            f"{recorded[:16]}…. Copy or build the dataset again."
+        )
 
 
 def _check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:

@@ -33,6 +33,7 @@ from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.provenance import record_start
+from electra_jax.runs.resuming import Start, find_start, record_lost_rows, set_aside
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.summary import summarize_run
@@ -94,7 +95,7 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
     if is_main_process():
         find_trackers(inputs.config["log"]["trackers"])  # so that a wrong one is an error before all work
     barrier("run directory checked")
-    if _is_done(inputs, workdir):
+    if _is_done(inputs, run):
         num_steps = inputs.config["train"]["num_steps"]
         print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
         if is_main_process():
@@ -107,17 +108,19 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def _is_done(inputs: RunInputs, workdir: Path) -> bool:
+def _is_done(inputs: RunInputs, run: RunDirectory) -> bool:
     """Whether nothing is left to do. Asked before stages are prepared, which takes longer than all else that
     a complete run needs."""
     num_steps, has_probe = inputs.config["train"]["num_steps"], bool(inputs.config["probe"]["every"])
     # A run that shall end where it was stopped has all its steps, but another length in its files.
-    is_done = recorded_length(workdir) == num_steps and is_measured(workdir, num_steps, has_probe=has_probe)
+    is_done = recorded_length(run.path) == num_steps and is_measured(run.path, num_steps, has_probe=has_probe)
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
     if not exchange(is_done)[0]:
         return False
-    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
-        return exchange(checkpointer.latest_step() == num_steps)[0]
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
+        if exchange(checkpointer.latest_step())[0] != num_steps:
+            return False
+        return find_start(checkpointer, inputs, run).step == num_steps
 
 
 def _train(inputs: RunInputs, run: RunDirectory) -> None:
@@ -126,8 +129,9 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
         stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
     probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
-        start = exchange(checkpointer.latest_step() or 0)[0]
-        check_length(run.name, start, inputs.config["train"]["num_steps"])
+        # The initial state is the same in all stages.
+        start = find_start(checkpointer, inputs, run, stages[0].program.abstract_state)
+        check_length(run.name, start.step, inputs.config["train"]["num_steps"])
         _train_from(start, stages, inputs, run, checkpointer, probe)
 
 
@@ -175,33 +179,35 @@ def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
 
 
 def _train_from(
-    start: int,
+    start: Start,
     stages: list[PreparedStage],
     inputs: RunInputs,
     run: RunDirectory,
     checkpointer: Checkpointer,
     probe: Callable[[Any], Metrics] | None,
 ) -> None:
-    """Train from step `start` through the remaining stages to the end of the run."""
+    """Train from `start` through the remaining stages to the end of the run."""
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
-    workdir = run.path
+    workdir, state, step = run.path, start.state, start.step
+    fell_back = set_aside(start.rejected, step, checkpointer, run)
     if is_main_process():
-        new_length = describe_new_length(workdir, start, config)
+        new_length = describe_new_length(workdir, step, config)
         write_run_directory(inputs, program, workdir)
-        record_start(workdir, start, **new_length)
-        if not start and (proposal := propose_settings(config)):
+        record_start(workdir, step, **new_length, **fell_back, **record_lost_rows(start, run))
+        if not step and (proposal := propose_settings(config)):
             print(proposal, file=sys.stderr)
         run.publish()
         print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
         if note := dtype_note(config["model"]["dtype"], inputs.mesh):
             print(note, file=sys.stderr)
-    state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
+    if state is None:
+        state = first_state(program, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
         progress=config["log"]["progress"],
         total_steps=config["train"]["num_steps"],
-        start_step=start,
-        trackers=_trackers(run, config, start),
+        start_step=step,
+        trackers=_trackers(run, config, step),
         is_writer=is_main_process(),
     )
     with writers, report_nonfinite(workdir):
@@ -215,7 +221,7 @@ def _train_from(
             run.publish,
         )
         for stage in stages:
-            if start < stage.inputs.end or stage is stages[-1]:
+            if step < stage.inputs.end or stage is stages[-1]:
                 state = train_stage(state, stage, unigram_of(stage.inputs, workdir), services)
 
 
@@ -289,13 +295,8 @@ def peak_of_devices(config: dict[str, Any], devices: Sequence[jax.Device]) -> fl
     return None if peak is None else peak * len(devices)
 
 
-def start_state(
-    program: Program, checkpointer: Checkpointer, step: int, initial: str, workdir: Path
-) -> TrainState:
-    """The state after `step` steps: restored from its checkpoint, or, for step 0, newly initialised, with
-    the parameters of the run `initial` if that is not ""."""
-    if step:
-        return checkpointer.restore(step, program.abstract_state)
+def first_state(program: Program, initial: str, workdir: Path) -> TrainState:
+    """A newly initialised state, with the parameters of the run `initial` if that is not ""."""
     state = program.init()
     if not initial:
         return state
