@@ -92,7 +92,7 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
 
 
 def _check_own_tokenizer(mixture: Mixture) -> None:
-    """Raises ValueError or OSError if the tokenizer that a run keeps, that of its first dataset, is missing or
+    """Raises ValueError or OSError if the tokenizer of the first dataset, which a run keeps, is missing or
     another one than its rows were made with."""
     directory = Path(local_dataset(mixture.sources[0].path)) / "tokenizer"
     fingerprint, recorded = load_tokenizer(str(directory)).fingerprint, mixture.infos[0].tokenizer_fingerprint
