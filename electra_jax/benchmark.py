@@ -66,8 +66,7 @@ def define_more_flags() -> None:
     """Define the flags besides --config."""
     flags.DEFINE_enum("suite", None, sorted(NAMES), "What to measure.")
     flags.DEFINE_integer("rounds", 5, "Turns of each program.", lower_bound=1, upper_bound=10**6)
-    text = "Timed steps in a turn, after one that is not timed."
-    flags.DEFINE_integer("steps", 4, text, lower_bound=1, upper_bound=10**6)
+    flags.DEFINE_integer("steps", 4, "Timed steps in a turn.", lower_bound=1, upper_bound=10**6)
     flags.DEFINE_string("json", None, "File to write the figures to, as JSON.")
     flags.DEFINE_string("out", "runs/accelerator", "accelerator: directory of its reports.")
     flags.DEFINE_string("data", "", "accelerator: dataset for the debug recipe, instead of a built-in text.")

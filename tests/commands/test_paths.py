@@ -115,7 +115,7 @@ OTHERS = {
     "vocab_size",
 }
 SPELLED = {"source": "from", "recipe": "config", "directory": "DIR"}
-PLACES = ("file", "folder", "file/x")
+PLACES = ("file", "folder", "file/x", "new", "new.json", "new.jsonl")
 BAD = {
     NEW_DIRECTORY: ("", "file", "file/x", "az://b/x", "file:///x", "gs:/x"),
     DIRECTORY: ("", "file", "az://b/x", "file:///x"),
@@ -151,15 +151,10 @@ def cases():
                 yield command, flag, value, with_value(words, flag, value)
 
 
-def test_a_wrong_path_is_an_error_that_names_the_flag(tmp_path, monkeypatch):
+def test_a_wrong_path_is_an_error_that_names_the_flag(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
-    monkeypatch.chdir(tmp_path)
-    all_cases = [
-        (command, flag, value, [str(tmp_path / word) if word in PLACES else word for word in words])
-        for command, flag, value, words in cases()
-    ]
-    modules = find_commands()
+    modules, all_cases = find_commands(), list(cases())
     lines = [
         [modules[command.split()[0]], *command.split()[1:], *(placed(word, tmp_path) for word in words)]
         for command, _, _, words in all_cases
