@@ -177,12 +177,8 @@ def add_import(commands) -> None:
         help="replace the tokenizer by this one, of the same kind or another (tea, ▁tea, Ġtea): pieces with "
         "the same letters in the same place of a word keep their embeddings, the others start near the mean",
     )
-    parser.add_argument(
-        "--seed",
-        type=whole(0, LARGEST_SEED),
-        default=0,
-        help="random seed for newly initialised parameters (default: 0)",
-    )
+    seed_help = "random seed for newly initialised parameters (default: 0)"
+    parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=0, help=seed_help)
 
 
 def import_options(flags: argparse.Namespace) -> ImportOptions:
