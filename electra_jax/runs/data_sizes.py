@@ -11,6 +11,7 @@ from data_pipelines.mixture import check_same_rows
 from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import VOCAB_SIZE as SAMPLE_VOCAB_SIZE
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.length import with_num_steps, without_end
 from electra_jax.configuration.resolve import ResolvedConfig, dataset_paths, dataset_values, resolve
 from electra_jax.configuration.sizes import assumed_sizes, needs_chunk_size, with_sizes
@@ -27,8 +28,10 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
       ValueError, OSError: see `resolve` and `with_data_values`. All that is wrong comes together, also what
         the datasets tell of sizes that are given.
     """
-    initial = absolute_place(config["checkpoint"]["init_from"])  # config.json is read from anywhere
-    config = config | {"checkpoint": config["checkpoint"] | {"init_from": initial}}
+    initial = config["checkpoint"]["init_from"]
+    if isinstance(initial, str):  # config.json is read from anywhere
+        checkpoint = config["checkpoint"] | {"init_from": absolute_place(initial)}
+        config = config | {"checkpoint": checkpoint}
     problems, filled = Problems(), without_end(config)
     with problems.kept():
         filled = with_data_values(config, [workdir], workdir)
@@ -102,7 +105,7 @@ def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, A
         if begun is not None:
             return begun["model"]["vocab_size"]
         if initial:
-            theirs = _pretraining_of(local_directory(initial))
+            theirs = _pretraining_of(local_directory(parse_checkpoint(initial).directory))
             if theirs is None:
                 raise ValueError(
                     f"config.checkpoint.init_from: got {initial!r}, a fine-tuning, expected a run of "
