@@ -7,6 +7,7 @@ is done on local copies.
 import contextlib
 import errno
 import logging
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,11 @@ def bucket_url(place: str | PurePath) -> str:
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise ValueError(f"got {text!r}, expected a URL without . and ..: object stores do not resolve them.")
     return text.rstrip("/")
+
+
+def absolute_place(place: str) -> str:
+    """A place as it can be found from any working directory: an absolute path, or the URL; "" stays."""
+    return place if not place or is_bucket(place) else os.path.abspath(place)
 
 
 def filesystem(url: str) -> Any:

@@ -12,8 +12,8 @@ from data_pipelines.standard_streams import drop_what_cannot_be_shown, lost_outp
 
 PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
-# that are not finite. Anything else is a fault of the program and keeps its traceback.
-EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, zipfile.BadZipFile)
+# that are not finite, too little memory. Anything else is a fault of the program and keeps its traceback.
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, zipfile.BadZipFile)
 CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
 ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
@@ -49,7 +49,7 @@ def error_message(error: Exception) -> str:
     advice = ""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         advice = ". The disk is full, or your quota is: free space and run the same command again."
-    return f"{PREFIX}{error}{advice}"
+    return f"{PREFIX}{str(error) or 'memory ran out'}{advice}"
 
 
 def _reader_has_gone() -> bool:

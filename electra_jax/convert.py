@@ -11,9 +11,7 @@ Only verify needs PyTorch and transformers. electra_jax/huggingface/README.md de
 import argparse
 from collections.abc import Sequence
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
 from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
@@ -42,9 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
 @errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = command_line.read_flags(make_parser(), argv)
     silence_libraries()
-    check_urls(vars(flags), ("workdir", "out") if flags.command == "export" else ())
     {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 

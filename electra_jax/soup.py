@@ -23,11 +23,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, read_arguments
 from electra_jax.configuration.flags import silence_libraries, split_words
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
+
+PATHS = {"runs": NAME, "workdir": NEW_DIRECTORY, "datasets": DIRECTORY}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,9 +65,8 @@ def _key_and_value(text: str) -> tuple[str, str]:
 @errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = read_arguments(make_parser(), argv, PATHS, ("datasets",))
     silence_libraries()
-    check_urls(vars(flags), ("datasets",))
     chosen = SoupOptions(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts)
     record = make_soup(flags.runs, flags.workdir, chosen)
     for one in record["ingredients"]:

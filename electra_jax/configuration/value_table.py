@@ -208,6 +208,8 @@ OF_PRETRAINING: dict[str, tuple[Allowed, Any]] = {
     "train.num_tokens": (from_zero(1e18, "0 (train.num_steps decides) or a number above it"), 1e9),
 }
 WEIGHT = from_zero(1e6), 1.0  # of config.objective.*_weight
+# Of a key that only a new objective reads: a row here is not necessary to add one.
+OWN_SETTING = Allowed(lambda value: is_number(value) or isinstance(value, str | bool), "a finite number"), 1.0
 ENCODERS = ("model.generator.", "model.discriminator.")  # whose sections may have keys of config.model, too
 
 
@@ -218,4 +220,4 @@ def find_rule(key: str, *, is_pretraining: bool) -> tuple[Allowed, Any] | None:
     rules = RULES | OF_PRETRAINING if is_pretraining else RULES
     if key not in rules and key.startswith(ENCODERS):
         key = f"model.{key.split('.', 2)[2]}"
-    return rules.get(key)
+    return rules.get(key, OWN_SETTING if key.startswith("objective.") else None)

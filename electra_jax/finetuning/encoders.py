@@ -88,6 +88,8 @@ def check_start(name: str, step: int | None = None) -> int | None:
     Raises:
       FileNotFoundError, ValueError, OSError: see `load_encoder`.
     """
+    if not name.removeprefix(RANDOM).strip():
+        raise ValueError(f"--init_from: got {name!r}, expected a directory, or {RANDOM}DIR.")
     checkpoint = parse_checkpoint(name.removeprefix(RANDOM))
     path, is_run = local_directory(checkpoint.directory), False
     if not is_saved_model(path):

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,13 +26,14 @@ SHORT_COMMIT = 10  # letters
 
 
 def record_start(workdir: Path, start_step: int, **more: Any) -> None:
-    """Append a line with the time (UTC), the first step, the command, the devices, the versions and the
-    commit of this start, and `more` about it. A run that resumes under other versions than before prints
-    them, and the line has them as "changed": name → [before, now]."""
+    """Append a line with the time (UTC), the first step, the command and its working directory, the devices,
+    the versions and the commit of this start, and `more` about it. A run that resumes under other versions
+    than before prints them, and the line has them as "changed": name → [before, now]."""
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "start_step": start_step,
         "command": ["python", "-m", *([module] if (module := _module()) else []), *sys.argv[1:]],
+        "directory": os.getcwd(),  # which the command's relative paths start from
         "devices": describe_devices(),
         "versions": installed_versions(),
         "commit": commit(),

@@ -138,6 +138,38 @@ def test_a_description_that_its_rows_do_not_fit(changes, message, copy):
         make_sequential([DatasetSource(str(copy))])
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dataset_info.json", lambda text: "{", "is missing or damaged: "),
+        ("dataset_info.json", None, "is missing or damaged: "),
+        (
+            "dataset_info.json",
+            lambda text: re.sub(r'("shardLengths": \[\s*")', r"\g<1>9", text),
+            "records",
+        ),
+        ("features.json", lambda text: "{", "is missing or damaged: "),
+        ("features.json", None, "is missing or damaged: "),
+        ("features.json", lambda text: text.replace("features_dict", "os_system"), "is missing or damaged"),
+        (
+            "corpus.json",
+            lambda text: re.sub(r'"shards": {[^}]*}', '"shards": {}', text),
+            "files and rows {},",
+        ),
+    ],
+)
+def test_descriptions_that_are_damaged_or_differ(name, change, message, copy):
+    text = (copy / name).read_text()
+    (copy / name).unlink()
+    if change is not None:
+        (copy / name).write_text(change(text))
+        assert change(text) != text
+    with pytest.raises(
+        (OSError, ValueError), match=rf"copy(?: \(split 'train'\))?: .*{message}.* the dataset"
+    ):
+        make_sequential([DatasetSource(str(copy))])
+
+
 def test_all_rows_of_a_build_have_the_recorded_digests(built, copy):
     read = []
     info = load_dataset_info(str(built))
