@@ -14,6 +14,7 @@ from data_pipelines.problems import Problems
 from electra_jax.models.config import DTYPES
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.schedules import SCHEDULES, check_schedule
+from electra_jax.training.trouble import ON_NONFINITE, ON_SPIKE
 
 
 class Allowed(NamedTuple):
@@ -96,6 +97,13 @@ RULES: dict[str, tuple[Allowed, Any]] = {
         Allowed(MOMENTUM.accepts, "0 (no average is kept) or a number below 1, such as 0.999"),
         0.0,
     ),
+    "trouble.on_nonfinite": (one_of(ON_NONFINITE), "rollback"),
+    "trouble.on_spike": (one_of(ON_SPIKE), "rollback"),
+    "trouble.spike_deviations": (POSITIVE, 10.0),
+    "trouble.spike_memory": (COUNT, 100),
+    "trouble.max_skips": (COUNT, 10),
+    "trouble.rollback_steps": (COUNT, 100),
+    "trouble.max_rollbacks": (COUNT, 5),
     "eval.every": (COUNT, 1000),
     "eval.batch_size": (COUNT, 32),
     "eval.max_batches": (COUNT, 100),

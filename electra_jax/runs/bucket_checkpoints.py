@@ -7,6 +7,7 @@ locally, uploaded, and completed by an object of the same name.
 
 import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,13 @@ class UploadedCheckpointer(Checkpointer):
         self._fetch(step)
         return super().describe(step)
 
+    def remove(self, step: int) -> None:
+        """As `Checkpointer.remove`."""
+        self.wait()
+        if (self._local / str(step)).is_dir():
+            super().remove(step)
+        self._remove(lambda name: name.split("/")[0] == str(step))
+
     def close(self) -> None:
         with contextlib.suppress(OSError):  # `wait` reports it to who asks
             self.wait()
@@ -123,8 +131,12 @@ class UploadedCheckpointer(Checkpointer):
             upload(directory, local_files(directory, lambda name: name != COMMITTED), url)
             write_object(f"{url}/{COMMITTED}", b"complete\n")
             kept = [str(one) for one in self.all_steps()[-self._keep :]]
-            names = [name for name in sizes_under(self._url) if name.split("/")[0] not in kept]
-            # First what makes it count: a process that is killed here leaves no checkpoint that lacks a part.
-            remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))
+            self._remove(lambda name: name.split("/")[0] not in kept)
         except Exception as error:
             self._error = error
+
+    def _remove(self, is_removed: Callable[[str], bool]) -> None:
+        """Remove objects of the bucket, first those that make a checkpoint count: a process that is killed
+        here leaves no checkpoint that lacks a part."""
+        names = [name for name in sizes_under(self._url) if is_removed(name)]
+        remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))

@@ -28,7 +28,7 @@ BUCKET_FILE = ".bucket"
 CHECKPOINTS = "checkpoints"
 # Directories that commands read: of a run, of a fine-tuning, of an export of two models. All others are only
 # written (trackers' files, plots, predictions) or go their own way (checkpoints).
-READ_BACK = ("tokenizer", "probe", "sample", "models", "discriminator", "generator")
+READ_BACK = ("tokenizer", "probe", "sample", "incidents", "models", "discriminator", "generator")
 
 
 def bucket_of(workdir: Path) -> str | None:

@@ -42,6 +42,10 @@ MAY_CHANGE = (
     ),
     MayChange(("mesh.*",), "The devices. Losses are the same to a relative 1e-5 on any mesh."),
     MayChange(("checkpoint.every", "checkpoint.keep"), "Which checkpoints there are."),
+    MayChange(
+        ("trouble.*",),
+        "What is done about steps in numerical trouble, from then on.",
+    ),
     MayChange(("eval.*", "probe.*"), "Measurements. They do not affect training."),
     MayChange(("log.*",), "Reports."),
     MayChange(

@@ -1,17 +1,17 @@
 """Pre-training under a run directory: `pretrain(config, workdir)`, from checked inputs to summary.json."""
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.buckets import is_bucket
-from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
@@ -20,8 +20,8 @@ from electra_jax.configuration.length import without_end
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.chips import peak_flops
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
-from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.distributed.stopping import StopNotice
+from electra_jax.distributed.sharding import axis_context
+from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import never_masked
@@ -31,39 +31,30 @@ from electra_jax.runs.changed_length import check_length, describe_new_length, r
 from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
+from electra_jax.runs.guarded_state import restore_state
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
+from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.provenance import record_start
+from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import initial_params
+from electra_jax.runs.trouble_services import RunningPretraining, roll_back, trouble_services
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
-from electra_jax.training.loop import (
-    Intervals,
-    NonFiniteLossError,
-    RunServices,
-    StageComputation,
-    TrainingLoop,
-)
+from electra_jax.training.events import EventLog
+from electra_jax.training.loop import Intervals, RunServices, StageComputation, TrainingLoop
 from electra_jax.training.metrics import Metrics
-from electra_jax.training.program import Program, dtype_note, make_program
+from electra_jax.training.program import Program, dtype_note
 from electra_jax.training.state import TrainState, start_from
 from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
 from electra_jax.training.trackers.interface import TrackedRun
 from electra_jax.training.unigram import unigram_log_probabilities
+from electra_jax.training.watch import RollBack
 from electra_jax.training.writers import MetricWriters
-
-
-class PreparedStage(NamedTuple):
-    """A stage with functions not yet compiled and loaders not yet read."""
-
-    inputs: StageInputs
-    program: Program
-    batches: Loader
-    held_out_batches: EvaluationLoader
 
 
 def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: bool = False) -> dict[str, Any]:
@@ -80,7 +71,7 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
       Stopped: the run was told to stop; its state is saved.
       ValueError: config, data, mesh and run directory do not fit together; nothing has been written then.
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
-      NonFiniteLossError: the loss became NaN or infinite.
+      NumericalTroubleError: a step in numerical trouble ended the run (config.trouble).
     """
     if is_bucket(workdir):
         resolve(without_end(config))  # mistakes come before the bucket is read
@@ -123,38 +114,26 @@ def _is_done(inputs: RunInputs, workdir: Path) -> bool:
 def _train(inputs: RunInputs, run: RunDirectory) -> None:
     """Train from the newest checkpoint, or from the beginning."""
     with axis_context(inputs.mesh):
-        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
+        stages = prepare_stages(inputs)
     probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
+        rollbacks = resume_rollbacks(run.path, checkpointer)
         start = exchange(checkpointer.latest_step() or 0)[0]
         check_length(run.name, start, inputs.config["train"]["num_steps"])
-        _train_from(start, stages, inputs, run, checkpointer, probe)
-
-
-def prepare_stage(stage: StageInputs, inputs: RunInputs) -> PreparedStage:
-    """The functions and loaders of a stage; nothing is compiled or read yet.
-
-    Raises:
-      ValueError: the mesh does not divide the model or the batches, or there are no held-out batches.
-    """
-    config, sharding = stage.config, batch_sharding(inputs.mesh)
-    return PreparedStage(
-        stage,
-        make_program(config, inputs.objective, inputs.mesh, first_step=stage.first_step),
-        Loader(
-            stage.mixture,
-            batch_size=config["train"]["batch_size"],
-            sharding=sharding,
-            first_step=stage.first_step,
-            prefetch=config["data"]["prefetch"],
-        ),
-        EvaluationLoader(
-            stage.held_out,
-            batch_size=config["eval"]["batch_size"],
-            sharding=sharding,
-            max_batches=config["eval"]["max_batches"],
-        ),
-    )
+        _record(start, inputs, stages[0].program, run)
+        stop = StopNotice()  # one for all stages, since with several processes it counts its checks
+        while True:
+            if rollbacks:
+                stages = stages_after(rollbacks, stages, inputs, run.path)
+            running = RunningPretraining(inputs, run, checkpointer, rollbacks, stop, probe)
+            try:
+                return _train_from(start, stages, running)
+            except RollBack as request:
+                incident, is_stopping = request.incident, request.is_stopping
+            rollbacks = roll_back(incident, stages, running)
+            if is_stopping:
+                raise Stopped
+            start = exchange(checkpointer.latest_step() or 0)[0]
 
 
 def make_probe(
@@ -174,27 +153,27 @@ def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
     return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"])
 
 
-def _train_from(
-    start: int,
-    stages: list[PreparedStage],
-    inputs: RunInputs,
-    run: RunDirectory,
-    checkpointer: Checkpointer,
-    probe: Callable[[Any], Metrics] | None,
-) -> None:
+def _record(start: int, inputs: RunInputs, program: Program, run: RunDirectory) -> None:
+    """Write what a start leaves in the run directory, and print it."""
+    if not is_main_process():
+        return
+    config, workdir = inputs.config, run.path
+    new_length = describe_new_length(workdir, start, config)
+    write_run_directory(inputs, program, workdir)
+    record_start(workdir, start, **new_length)
+    if not start and (proposal := propose_settings(config)):
+        print(proposal, file=sys.stderr)
+    run.publish()
+    print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
+    if note := dtype_note(config["model"]["dtype"], inputs.mesh):
+        print(note, file=sys.stderr)
+
+
+def _train_from(start: int, stages: list[PreparedStage], running: RunningPretraining) -> None:
     """Train from step `start` through the remaining stages to the end of the run."""
+    inputs, run, checkpointer = running.inputs, running.run, running.checkpointer
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     workdir = run.path
-    if is_main_process():
-        new_length = describe_new_length(workdir, start, config)
-        write_run_directory(inputs, program, workdir)
-        record_start(workdir, start, **new_length)
-        if not start and (proposal := propose_settings(config)):
-            print(proposal, file=sys.stderr)
-        run.publish()
-        print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
-        if note := dtype_note(config["model"]["dtype"], inputs.mesh):
-            print(note, file=sys.stderr)
     state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
@@ -204,19 +183,35 @@ def _train_from(
         trackers=_trackers(run, config, start),
         is_writer=is_main_process(),
     )
-    with writers, report_nonfinite(workdir):
+    events = EventLog(workdir, start_step=start, is_writer=is_main_process())
+    with writers, events:
+        record_events(workdir, running.rollbacks, events)
         services = RunServices(
             writers,
             checkpointer,
-            inputs.description,
-            StopNotice(),  # one for all stages, since with several processes it counts its checks
-            probe,
+            describe_rollbacks(inputs.description, running.rollbacks),
+            running.stop,
+            running.probe,
             peak_of_devices(config, jax.devices()),
             run.publish,
         )
         for stage in stages:
             if start < stage.inputs.end or stage is stages[-1]:
-                state = train_stage(state, stage, unigram_of(stage.inputs, workdir), services)
+                read_params = functools.partial(_newest_params, stage.program, running)
+                trouble = trouble_services(stage, running, events, read_params)
+                state = train_stage(
+                    state, stage, unigram_of(stage.inputs, workdir), services._replace(trouble=trouble)
+                )
+
+
+def _newest_params(program: Program, running: RunningPretraining) -> tuple[Any, int]:
+    """(parameters of the newest checkpoint, its step), or those before the first step."""
+    checkpointer, shapes = running.checkpointer, program.abstract_state.params
+    checkpointer.wait()
+    if step := exchange(checkpointer.latest_step() or 0)[0]:
+        return checkpointer.restore_params(step, shapes), step
+    initial = running.inputs.config["checkpoint"]["init_from"]
+    return start_state(program, checkpointer, 0, initial, running.run.path).params, 0
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
@@ -246,9 +241,10 @@ def train_stage(
     with stage.batches as batches, stage.held_out_batches as held_out_batches, services.stop:
         # Compile here, where everything is saved. A run could not save in time while compiling.
         with services.stop.nothing_to_save("compiling"):
-            train_step = _compile(state, program, batches, held_out_batches)
+            if not stage.compiled:
+                stage.compiled.append(_compile(state, program, batches, held_out_batches))
         computation = StageComputation(
-            train_step,
+            stage.compiled[0],
             lambda params: evaluate(
                 program.evaluation_step, params, held_out_batches, services.stop.check, unigram
             ),
@@ -295,7 +291,7 @@ def start_state(
     """The state after `step` steps: restored from its checkpoint, or, for step 0, newly initialised, with
     the parameters of the run `initial` if that is not ""."""
     if step:
-        return checkpointer.restore(step, program.abstract_state)
+        return restore_state(checkpointer, step, program.abstract_state)
     state = program.init()
     if not initial:
         return state
@@ -305,15 +301,3 @@ def start_state(
         file=sys.stderr,
     )
     return start_from(state, params)
-
-
-@contextlib.contextmanager
-def report_nonfinite(workdir: Path) -> Iterator[None]:
-    """Context that writes the rows of a batch with a NaN or infinite gradient to nonfinite_batch.json."""
-    try:
-        yield
-    except NonFiniteLossError as error:
-        if is_main_process():
-            rows = [[path, row] for path, row in error.rows]
-            write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": rows})
-        raise

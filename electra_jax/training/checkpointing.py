@@ -133,6 +133,11 @@ class Checkpointer:
         """The JSON description saved with `step`."""
         return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
 
+    def remove(self, step: int) -> None:
+        """Delete a checkpoint of what a rollback undid; every process must call this."""
+        self.wait()
+        self._manager.delete(step)
+
     def wait(self) -> None:
         """Block until everything is on disk and can be read; raises OSError as `save` does."""
         try:

@@ -12,8 +12,10 @@ from electra_jax.objectives.base import Objective
 from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
+from electra_jax.training.row_losses import make_row_losses
 from electra_jax.training.state import TrainState, abstract_params, init_state
 from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
+from electra_jax.training.trouble import make_detector
 
 
 class Program(NamedTuple):
@@ -23,6 +25,7 @@ class Program(NamedTuple):
     init: Callable[[], TrainState]  # creates the state sharded
     train_step: Callable[..., Any]  # (state, ids) → (state, metric sums of the logging window so far)
     evaluation_step: Callable[..., Any]  # (parameters, ids, index of the batch) → metric sums
+    row_losses: Callable[..., Any]  # (parameters, ids, step from 0) → (loss of each row, ids)
     schedule: Callable[[Any], Any]  # step → learning rate
 
 
@@ -41,10 +44,17 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen
     )
     window = abstract_window(objective, params, train["batch_size"], length)
+    detector = make_detector(config["trouble"])
 
     def init():
         return init_state(
-            jax.random.key(train["seed"]), objective, optimizers, length, window, ema_decay=train["ema_decay"]
+            jax.random.key(train["seed"]),
+            objective,
+            optimizers,
+            length,
+            window,
+            ema_decay=train["ema_decay"],
+            is_guarded=detector is not None,
         )
 
     abstract = jax.eval_shape(init)
@@ -64,6 +74,7 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         first_step=first_step,
         ema_decay=train["ema_decay"],
         accumulation=make_accumulation(train, mesh),
+        detector=detector,
     )
     evaluation_step = make_evaluation_step(
         objective, seed=config["eval"]["seed"], vocab_size=config["model"]["vocab_size"]
@@ -79,6 +90,11 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         ),
         evaluation_step=jax.jit(
             evaluation_step, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
+        ),
+        row_losses=jax.jit(
+            make_row_losses(objective, seed=train["seed"]),
+            in_shardings=(shardings.params, rows, everywhere),
+            out_shardings=everywhere,
         ),
         schedule=schedule,
     )
