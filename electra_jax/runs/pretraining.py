@@ -129,8 +129,8 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
             try:
                 return _train_from(start, stages, running)
             except RollBack as request:
-                incident, is_stopping = request.incident, request.is_stopping
-            rollbacks = roll_back(incident, stages, running)
+                incident, evidence, is_stopping = request.incident, request.evidence, request.is_stopping
+            rollbacks = roll_back(incident, evidence, stages, running)
             if is_stopping:
                 raise Stopped
             start = exchange(checkpointer.latest_step() or 0)[0]

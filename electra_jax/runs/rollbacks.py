@@ -31,7 +31,7 @@ class Rollback(NamedTuple):
 
     step: int  # of the update in trouble, from 1
     to: int  # number of updates done where the run continues; batches to … step - 1 (from 0) are passed over
-    because: str
+    because: str  # sentences
 
     @property
     def passed_over(self) -> PassedOver:
@@ -43,7 +43,7 @@ Rollbacks = tuple[Rollback, ...]
 
 
 def next_rollback(
-    incident: Incident, rollbacks: Rollbacks, trouble: dict[str, Any], first_step: int
+    incident: Incident, evidence: str, rollbacks: Rollbacks, trouble: dict[str, Any], first_step: int
 ) -> Rollback:
     """The rollback because of `incident`: config.trouble.rollback_steps back from before its step, but not
     beyond the first step of its stage, and not beyond where the last rollback returned to.
@@ -54,13 +54,15 @@ def next_rollback(
     if len(rollbacks) >= trouble["max_rollbacks"]:
         raise NumericalTroubleError(
             f"{incident.description}, and the run was rolled back {len(rollbacks)} times, as often as "
-            "config.trouble.max_rollbacks allows. Lower config.optimizer.learning_rate in a new run, or look "
-            "at incidents/ for what these steps have in common. With a higher config.trouble.max_rollbacks "
-            "the run resumes and continues."
+            f"config.trouble.max_rollbacks allows. {evidence} Lower config.optimizer.learning_rate in a new "
+            "run, or look for what the incidents have in common. With a higher config.trouble.max_rollbacks "
+            "the run resumes."
         )
     earliest = max(first_step, rollbacks[-1].to if rollbacks else 0)
     return Rollback(
-        incident.step, max(incident.step - 1 - trouble["rollback_steps"], earliest), incident.description
+        incident.step,
+        max(incident.step - 1 - trouble["rollback_steps"], earliest),
+        f"{incident.description}. {evidence}",
     )
 
 
@@ -116,8 +118,8 @@ def record_events(workdir: Path, rollbacks: Rollbacks, events: EventLog) -> None
             events.record(
                 one.step,
                 "rolled_back",
-                f"{one.because}. The run returns to step {one.to} and passes over the batches of the steps "
-                f"{one.to + 1} … {one.step}.",
+                f"{one.because} The run returned to step {one.to} and passes over the batches that the steps "
+                f"{one.to + 1} … {one.step} had.",
                 to=one.to,
                 batches=one.step - one.to,
             )

@@ -49,7 +49,9 @@ def trouble_services(
     )
 
 
-def roll_back(incident: Incident, stages: Sequence[PreparedStage], running: RunningPretraining) -> Rollbacks:
+def roll_back(
+    incident: Incident, evidence: str, stages: Sequence[PreparedStage], running: RunningPretraining
+) -> Rollbacks:
     """Return to before a step in trouble; returns all rollbacks of the run. The checkpoints that remain are
     those to resume from.
 
@@ -58,7 +60,9 @@ def roll_back(incident: Incident, stages: Sequence[PreparedStage], running: Runn
     """
     run, checkpointer = running.run, running.checkpointer
     stage = next(one.inputs for one in stages if incident.step <= one.inputs.end)
-    rollback = next_rollback(incident, running.rollbacks, running.inputs.config["trouble"], stage.first_step)
+    rollback = next_rollback(
+        incident, evidence, running.rollbacks, running.inputs.config["trouble"], stage.first_step
+    )
     checkpointer.wait()
     record_rollback(run.path, (*running.rollbacks, rollback))
     run.publish()

@@ -54,12 +54,12 @@ class LossSpikeError(NumericalTroubleError):
 
 
 class RollBack(Exception):
-    """The run has to return to an earlier step, because of `incident`. `is_stopping`: and to stop then, as it
-    was told to."""
+    """The run has to return to an earlier step, because of `incident`, of which `evidence` was kept.
+    `is_stopping`: and to stop then, as it was told to."""
 
-    def __init__(self, incident: Incident):
+    def __init__(self, incident: Incident, evidence: str):
         super().__init__(incident.description)
-        self.incident, self.is_stopping = incident, False
+        self.incident, self.evidence, self.is_stopping = incident, evidence, False
 
 
 class TroubleServices(NamedTuple):
@@ -140,7 +140,7 @@ class Watch:
             self._stop(incident, state)
         evidence = self._services.keep_evidence(incident, state)
         if policy == ROLLBACK:
-            raise RollBack(incident)
+            raise RollBack(incident, evidence)
         self._services.record(
             incident.step,
             "skipped",
