@@ -2,11 +2,12 @@
 
 import codecs
 import contextlib
-import os
 import select
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+
+from data_pipelines.standard_streams import drop_what_cannot_be_shown, lost_output
 
 PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
@@ -17,23 +18,29 @@ ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the err
 
 
 @contextlib.contextmanager
-def errors_on_the_terminal() -> Iterator[None]:
+def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
     """Context or decorator of a command's work: of an EXPECTED error only the message is shown.
 
-    Terminals and log files take any text from then on, see `accept_any_text`. A reader of the output that
-    closes it early (`| head`) ends the command without a message.
+    Terminals and log files take any text from then on, see `accept_any_text`. Text that cannot be shown is
+    dropped and never ends the work.
+
+    Args:
+      saves_result: the result is in files, so that it is no failure if its summary on standard output was
+        lost. Otherwise the exit code is then CLOSED_PIPE where the reader has gone (`| head`), and 1
+        elsewhere.
     """
     accept_any_text()
     try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # here, since an error at the interpreter's own exit cannot be caught
+        yield
+        error = None if saves_result else lost_output()
+        if error is not None and not isinstance(error, BrokenPipeError):
+            raise OSError(f"standard output could not be written: {error}") from error
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
             sys.exit(CLOSED_PIPE)
         sys.exit(f"{PREFIX}{error}")
+    if error is not None:
+        sys.exit(CLOSED_PIPE)
 
 
 def _reader_has_gone() -> bool:
@@ -47,8 +54,10 @@ def accept_any_text() -> None:
     """Let stdout and stderr take any text: characters that their encoding lacks are printed as \\u2581.
 
     Batch systems and containers often have the locale POSIX, whose encoding is ASCII. Help, messages and
-    progress bars must not end a command there.
+    progress bars must not end a command there, nor where nobody can see them
+    (`drop_what_cannot_be_shown`).
     """
+    drop_what_cannot_be_shown()
     codecs.register_error(ESCAPE, _escape)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # which streams of notebooks lack

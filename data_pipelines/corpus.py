@@ -35,7 +35,7 @@ from data_pipelines.preview import preview_lines
 DEFAULT = "(default %(default)s)"
 
 
-@errors_on_the_terminal()
+@errors_on_the_terminal(saves_result=True)
 def main() -> None:
     """Build the dataset, then print what it holds."""
     argv = expand_home_in(sys.argv[1:])

@@ -5,7 +5,6 @@ token_counts.npy, and a copy of the tokenizer. It appears complete or not at all
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.dataset_info import INFO_FILE, DatasetInfo
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
 from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features, save_array
 from data_pipelines.tokenizers.load import Tokenizer
 from data_pipelines.whole_files import write_text
@@ -72,8 +71,7 @@ def _token_counts(partial: Path, chunks: list[dict], vocab_size: int) -> np.ndar
 def _fingerprint(settings: CorpusSettings, tokenizer: Tokenizer, chunks: dict[str, list[dict]]) -> str:
     """Hash of the rows and how they were made, not of any path, so a copied or rebuilt dataset keeps it."""
     digests = {split: [chunk["sha256"] for chunk in counts] for split, counts in chunks.items()}
-    content = [tokenizer.fingerprint, settings.sequence_length, settings.packing, digests]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(tokenizer.fingerprint, settings.sequence_length, settings.packing, digests)
 
 
 def _shard_names(split: str, chunks: list[dict]) -> dict[str, dict]:
@@ -104,6 +102,7 @@ def _describe_split(named: dict[str, dict], names: dict[str, str]) -> dict:
         **totals,
         "by_source": by_source,
         "shards": {name: counts["file_bytes"] for name, counts in named.items()},
+        "digests": {name: counts["sha256"] for name, counts in named.items()},
     }
 
 

@@ -1,11 +1,14 @@
 """corpus.json: what a dataset directory records about its rows."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.tokenizers.directory import SpecialIds, read_meta
 from data_pipelines.tokenizers.report import HIGH_UNKNOWN_SHARE
 
 INFO_FILE = "corpus.json"
@@ -25,7 +28,8 @@ class DatasetInfo:
     sources: dict  # see CorpusSettings.sources
     # Split → rows, rows_by_shard, documents, tokens (padding not counted), text_tokens (before packing),
     # unknown_tokens ([UNK] among them), dropped_text_tokens, by_source (source → documents, text_tokens,
-    # unknown_tokens), shards (file → bytes). Earlier versions recorded neither unknown_tokens nor by_source.
+    # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows). Earlier versions recorded
+    # neither unknown_tokens nor by_source, nor digests.
     splits: dict
 
     def split_lines(self) -> list[str]:
@@ -81,6 +85,7 @@ def load_dataset_info(directory: str) -> DatasetInfo:
             "Set config.data.datasets to one."
         )
     info = parse_dataset_info(path.read_text(encoding="utf-8"), str(path))
+    _check_tokenizer(info, path)
     for split in info.splits.values():
         for name, size in split["shards"].items():
             shard = path.parent / name
@@ -104,7 +109,50 @@ def parse_dataset_info(text: str, path: str) -> DatasetInfo:
             f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
             "earlier version built it. Remove the directory and build the dataset again."
         )
+    _check_ids(entries, path)
     return DatasetInfo(**entries)
+
+
+def _check_ids(entries: Mapping[str, Any], path: str) -> None:
+    """Raises ValueError unless the vocabulary has entries and the special ids are different ones of them."""
+    vocab_size, special = entries.get("vocab_size"), entries["special_ids"]
+    sizes = (vocab_size, entries.get("sequence_length"))
+    if not all(type(size) is int and size >= 1 for size in sizes):
+        raise ValueError(
+            f"{path}: got vocab_size={sizes[0]!r} and sequence_length={sizes[1]!r}, expected numbers of 1 or "
+            "more. Copy or build the dataset again."
+        )
+    ids = list(special.values()) if isinstance(special, dict) else []
+    if (
+        not isinstance(special, dict)
+        or sorted(special) != sorted(SpecialIds._fields)
+        or not all(type(one) is int and 0 <= one < vocab_size for one in ids)
+        or len(set(ids)) < len(ids)
+    ):
+        raise ValueError(
+            f"{path}: got special_ids={special!r}, expected different ids of "
+            f"{', '.join(SpecialIds._fields)} below vocab_size={vocab_size}. Copy or build the dataset again."
+        )
+
+
+def _check_tokenizer(info: DatasetInfo, path: Path) -> None:
+    """Raises ValueError if the tokenizer beside corpus.json is another one than it records."""
+    meta = read_meta(path.parent / "tokenizer") or {}
+    recorded = {"fingerprint": info.tokenizer_fingerprint, "special_ids": info.special_ids}
+    for key, value in recorded.items():
+        if meta.get(key, value) != value:  # older tokenizers lack some
+            raise ValueError(
+                f"{path}: the dataset was made with a tokenizer of {key} {value}, the one beside it has "
+                f"{meta[key]}. Copy or build the dataset again."
+            )
+
+
+def fingerprint_of(
+    tokenizer_fingerprint: str, sequence_length: int, packing: str, digests: Mapping[str, Sequence[str]]
+) -> str:
+    """The fingerprint of a dataset; `digests` has the SHA-256 of the rows of each of a split's files."""
+    content = [tokenizer_fingerprint, sequence_length, packing, digests]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_fingerprint(directory: str) -> str | None:

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.dataset_cache import local_dataset
-from data_pipelines.dataset_info import load_dataset_info
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
+from data_pipelines.row_checks import RowChecks, check_number_of_rows
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.whole_files import check_utf8
 
@@ -65,6 +66,11 @@ class _Dataset:
                 f"got {features}. Build it with data_pipelines.corpus."
             )
         (self.sequence_length,) = features[FEATURE].shape
+        if self.sequence_length != self.info.sequence_length:
+            raise ValueError(
+                f"dataset {described.path}: {INFO_FILE} records rows of {self.info.sequence_length} ids, "
+                f"features.json rows of {self.sequence_length}. Copy or build the dataset again."
+            )
         self.dtype = np.dtype(features[FEATURE].np_dtype)  # .dtype would import TensorFlow
         self.files = [instruction.filename for instruction in splits[described.split].file_instructions]
         taken = [instruction.take for instruction in splits[described.split].file_instructions]
@@ -72,13 +78,26 @@ class _Dataset:
             itertools.accumulate(taken)
         )  # file f holds rows file_ends[f-1] … file_ends[f]-1
         self.num_rows = self.file_ends[-1]
+        self.checks = RowChecks(self.info)
         self.source = builder.as_data_source(described.split)
-        self._check_files()
+        self._check_files(taken)
 
-    def _check_files(self) -> None:
-        """Read the first and last row of every file, so that damage is found before the first step."""
+    def _check_files(self, sizes: Sequence[int]) -> None:
+        """Read the first and last row of every file, and how many it has, so that damage is found before the
+        first step."""
         starts = [0, *self.file_ends[:-1]]
         self.read(sorted({*starts, *(end - 1 for end in self.file_ends)}))
+        for path, size in zip(self.files, sizes, strict=True):
+            try:
+                check_number_of_rows(path, size)
+            except Exception as error:  # ArrayRecord raises several
+                raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: Exception) -> OSError:
+        return OSError(
+            f"dataset {self.described.label}: cannot read {path}: {error}. The file is missing, truncated, "
+            "damaged or from another dataset; copy it again or rebuild the dataset."
+        )
 
     def read(self, rows: list[int]) -> np.ndarray:
         """Token ids [n, L] of the given row numbers, in that order."""
@@ -88,30 +107,28 @@ class _Dataset:
                 f"{max(rows)}."
             )
         try:
-            return self._stack(self.source.__getitems__(rows))
+            return self._stack(self.source.__getitems__(rows), rows)
         except Exception as error:
             # One bad file fails the whole batch without being named: read file by file.
             file_of = functools.partial(bisect.bisect_right, self.file_ends)
             for number, of_file in itertools.groupby(sorted(rows), file_of):
+                chosen = list(of_file)
                 try:
-                    self._stack(self.source.__getitems__(list(of_file)))
+                    self._stack(self.source.__getitems__(chosen), chosen)
                 except Exception as cause:
-                    raise OSError(
-                        f"dataset {self.described.label}: cannot read {self.files[number]}: {cause}. The "
-                        "file is missing, truncated, damaged or from another dataset; "
-                        "copy it again or rebuild the dataset."
-                    ) from cause
+                    raise self._unreadable(self.files[number], cause) from cause
             raise OSError(
                 f"dataset {self.described.label}: reading rows {rows[:8]}… failed: {error}"
             ) from error
 
-    def _stack(self, records: Sequence[dict]) -> np.ndarray:
+    def _stack(self, records: Sequence[dict], rows: list[int]) -> np.ndarray:
         ids = np.empty((len(records), self.sequence_length), self.dtype)
         for index, record in enumerate(records):
             row = record[FEATURE]
             if row.shape != (self.sequence_length,):  # assignment would broadcast a row of one id
                 raise ValueError(f"a row has shape {row.shape}, expected ({self.sequence_length},)")
             ids[index] = row
+        self.checks.check(ids, rows)
         return ids
 
 
@@ -276,6 +293,23 @@ def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mi
     return Mixture(datasets, opened, grain.MapDataset.range(num_rows), num_examples=num_rows)
 
 
+def check_same_rows(datasets: Sequence[tuple[str, DatasetInfo]]) -> None:
+    """Raises ValueError unless the datasets, (path, info), have one row length and one tokenizer."""
+    identities = [
+        (info.sequence_length, info.tokenizer_fingerprint, SpecialIds(**info.special_ids))
+        for _, info in datasets
+    ]
+    if len(set(identities)) > 1:
+        rows = "\n".join(
+            f"  {path}: sequence_length {length}, tokenizer {fingerprint}, {special}"
+            for (path, _), (length, fingerprint, special) in zip(datasets, identities, strict=True)
+        )
+        raise ValueError(
+            "config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
+            f"{rows}\nRebuild those that differ with the same tokenizer and length."
+        )
+
+
 def _check_weights(datasets: Sequence[DatasetSource]) -> None:
     bad = [dataset for dataset in datasets if not 0 < dataset.weight < float("inf")]
     if bad:
@@ -306,19 +340,7 @@ def _open_all(datasets: Sequence[DatasetSource], opened_by: Sequence[Mixture]) -
         for dataset in mixture._datasets
     }
     opened = [already_open.get((dataset.path, dataset.split)) or _Dataset(dataset) for dataset in datasets]
-    identities = [
-        (dataset.sequence_length, dataset.info.tokenizer_fingerprint, SpecialIds(**dataset.info.special_ids))
-        for dataset in opened
-    ]
-    if len(set(identities)) > 1:
-        rows = "\n".join(
-            f"  {dataset.described.label}: sequence_length {length}, tokenizer {fingerprint}, {special}"
-            for dataset, (length, fingerprint, special) in zip(opened, identities, strict=True)
-        )
-        raise ValueError(
-            "config.data: datasets of one mixture must have the same sequence_length and tokenizer, got\n"
-            f"{rows}\nRebuild those that differ with the same tokenizer and length."
-        )
+    check_same_rows([(dataset.described.path, dataset.info) for dataset in opened])
     too_large = [dataset.described.label for dataset in opened if dataset.num_rows > _MAX_ROWS]
     if too_large:
         raise ValueError(

@@ -126,7 +126,8 @@ def _estimate(
     rows = ", ".join(f"{count * rows_per_character:,.0f} of {split}" for split, count in characters.items())
     lines = [
         f"whole        about {sample.documents * scale:,.0f} documents in --train; rows: about {rows}; time: "
-        f"about {_duration(sum(characters.values()) * seconds_per_character)} with {num_processes} processes"
+        f"{_duration(sum(characters.values()) * seconds_per_character)} with "
+        f"{num_processes} process{'es' if num_processes > 1 else ''}"
     ]
     if scale == 1 and not settings.validation and not characters["validation"]:
         lines.append(
@@ -134,14 +135,19 @@ def _estimate(
             f"{settings.validation_fraction}, so the build would stop. In a .txt file a blank line ends a "
             "document."
         )
+    elif not round(characters["validation"] * rows_per_character):
+        lines.append(
+            "WARNING: the held-out text fills hardly a row, too little to measure anything. Raise "
+            "--validation_fraction, or give --validation."
+        )
     return lines
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
+    for unit, length in (("hours", 3600), ("minutes", 60), ("seconds", 1)):
         if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+            return f"about {seconds / length:.1f} {unit}"
+    return "less than a second"
 
 
 def _row_lines(row: np.ndarray, tokenizer: Tokenizer, part: str, rng: np.random.Generator) -> Iterator[str]:

@@ -30,6 +30,9 @@ class Progress(Protocol):
         do, print one in any case.
         """
 
+    def advance(self, done: float) -> None:
+        """Move the bar of a terminal, whose words stay. A log file gets lines with words alone."""
+
     def note(self, done: float, name: str, words: Mapping[str, str]) -> None:
         """Show on a line of its own what was found when this much was done, such as an evaluation."""
 
@@ -163,7 +166,11 @@ class _Bar(_Base):
     def update(self, done: float, words: Mapping[str, str] = NO_WORDS, *, always: bool = False) -> None:
         if words:
             self._bar.set_postfix(words, refresh=False)
-        self._bar.update(done - self._bar.n)
+        self.advance(done)
+
+    def advance(self, done: float) -> None:
+        # A row of metrics comes a step late: the bar does not go back for it.
+        self._bar.update(max(0, done - self._bar.n))
 
     def note(self, done: float, name: str, words: Mapping[str, str]) -> None:
         line = [self._work.description, f"{self._work.unit} {done} {name}", *_pairs(words)]
@@ -193,6 +200,9 @@ class _Lines(_Base):
             self._shown_at = now
             self._line(done, now, _pairs(words))
 
+    def advance(self, done: float) -> None:
+        """Nothing moves in a log file."""
+
     def note(self, done: float, name: str, words: Mapping[str, str]) -> None:
         self._line(done, time.monotonic(), [name, *_pairs(words)])
 
@@ -216,6 +226,8 @@ class _Nothing(_Base):
 
     def update(self, done: float, words: Mapping[str, str] = NO_WORDS, *, always: bool = False) -> None: ...
 
+    def advance(self, done: float) -> None: ...
+
     def note(self, done: float, name: str, words: Mapping[str, str]) -> None: ...
 
     def close(self) -> None: ...
@@ -226,4 +238,5 @@ def _pairs(words: Mapping[str, str]) -> list[str]:
 
 
 def _print(line: str, stream: TextIO) -> None:
-    print(line, file=stream, flush=True)
+    tqdm.write(line, file=stream)  # above a bar, if one is shown
+    stream.flush()

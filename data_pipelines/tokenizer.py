@@ -53,7 +53,7 @@ ONLY_OF = {
 MIN_BYTES = 16 << 20  # read, so that they tell how many documents all sources have; they are read in blocks
 
 
-@errors_on_the_terminal()
+@errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Train or adopt, then print the result."""
     args = _parse(argv)

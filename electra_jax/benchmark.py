@@ -27,6 +27,7 @@ from data_pipelines.json_files import write_json
 from electra_jax.benchmarks.accelerator.check import check_accelerator
 from electra_jax.benchmarks.accelerator.runner import Settings
 from electra_jax.benchmarks.suites import SUITES, run_suite
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import run_command, split_words
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.sizes import with_assumed_sizes
@@ -49,7 +50,9 @@ def main() -> None:
         check_accelerator(split_words(options.parts), settings)
         return
     config = options.config or load_config(own_recipe(SUITES[options.suite].default_config))
-    config = with_assumed_sizes(config.to_dict())
+    config = config.to_dict()
+    check_values(config)
+    config = with_assumed_sizes(config)
     figures = run_suite(options.suite, config, rounds=options.rounds, steps=options.steps)
     print_values(figures, width=48, decimals=3)
     if options.json:

@@ -6,6 +6,9 @@ checks: its devices; that code, versions and configuration are those of process 
 one run directory; that the datasets can be read and are the same everywhere; that the mesh divides the model,
 and that state and checkpoints fit. It prints a line for each check, and for each problem what to do.
 
+A run that starts reads only the first and the last row of each file. With --read_all every row is read, and
+compared with what was built, by digests that the datasets record.
+
 Exit code 0: all checks passed. 1: a check failed. 2: no answer within --timeout seconds.
 """
 
@@ -28,8 +31,14 @@ def define_doctor_flags() -> None:
         "expect_devices", None, "Number of devices that all hosts together must have.", lower_bound=1
     )
     flags.DEFINE_integer(
-        "timeout", 90, "Seconds after which to give up and report the check that hangs.", lower_bound=1
+        "timeout",
+        90,
+        "Seconds after which to give up and report the check that hangs.",
+        lower_bound=1,
+        upper_bound=10**6,
     )
+    text = "Also read every row of the datasets: are they those that were built?"
+    flags.DEFINE_boolean("read_all", False, text)
 
 
 def main() -> None:
@@ -43,6 +52,7 @@ def main() -> None:
             values.expect_devices,
             deadline,
             changes_length=values.change_num_steps,
+            reads_all=values.read_all,
         )
     if is_main_process():
         print(counts)

@@ -6,10 +6,10 @@ the configuration can be set on the command line: `--config.train.num_steps=1000
 `--config.data.datasets=DIR1,DIR2`. The length of a run may also be given as --config.train.num_epochs=3 or
 --config.train.num_tokens=5e9; --change_num_steps makes a run that resumes longer or shorter.
 
-SIGTERM: the run says at once at which step it stops, saves, and exits with code 143. So does Ctrl-C, if the
-run has only one process. While a run starts or compiles, at the beginning and between the stages of
-config.stages, there is nothing to save: SIGTERM ends the process directly (a shell shows 143 then, too), and
-Ctrl-C exits with code 130.
+SIGTERM: the run says at once at which step it stops, saves, and exits with code 143. So do SIGHUP, unless it
+is ignored (`nohup`), and Ctrl-C, if the run has only one process. While a run starts or compiles, at the
+beginning and between the stages of config.stages, there is nothing to save: SIGTERM and SIGHUP end the
+process directly (a shell shows 143 or 129 then, too), and Ctrl-C exits with code 130.
 
 --workdir and config.data.datasets may be URLs of buckets, gs://BUCKET/DIR or s3://BUCKET/DIR
 (electra_jax/runs/README.md).

@@ -61,7 +61,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-@errors_on_the_terminal()
+@errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = parse_arguments(make_parser(), argv)

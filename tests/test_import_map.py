@@ -112,9 +112,14 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-# Any folder may import these, since every command shows progress, may miss a package, and tells all that is
-# wrong at once.
-EVERYWHERE = ("data_pipelines.progress", "data_pipelines.installation", "data_pipelines.problems")
+# Any folder may import these, since every command shows progress, may miss a package, tells all that is wrong
+# at once, and may be started without a terminal.
+EVERYWHERE = (
+    "data_pipelines.progress",
+    "data_pipelines.installation",
+    "data_pipelines.problems",
+    "data_pipelines.standard_streams",
+)
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
 MAY_USE_JAX = ("data_pipelines.loader",)  # places the batch on the devices
 

@@ -12,7 +12,7 @@ from data_pipelines.home_directory import parse_arguments
 from data_pipelines.sample import trec_questions
 
 
-@errors_on_the_terminal()
+@errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetch, then print the files, the classes and the source."""
     parser = argparse.ArgumentParser(

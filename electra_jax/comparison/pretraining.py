@@ -13,6 +13,7 @@ from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from electra_jax.comparison.equal_flops import equal_flops_runs
 from electra_jax.comparison.suites import Suite, objective, setting
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.resolve import resolve
 from electra_jax.finetuning.results import Result
 from electra_jax.runs.data_sizes import with_data_values
@@ -74,6 +75,7 @@ def with_values_of_data(config: dict[str, Any], parent: Path) -> dict[str, Any]:
     Raises:
       ValueError, OSError: see `with_data_values`.
     """
+    check_values(config)  # before a sample is prepared
     return with_data_values(config, sorted(parent.glob("*/seed_*")), parent)
 
 

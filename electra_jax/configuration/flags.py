@@ -82,7 +82,7 @@ def run_command(
       main: the command; it reads `absl.flags.FLAGS`.
       define_more: defines the command's own flags. They are defined here and not when the command's module is
         imported, since importing a command must not change anybody's flags.
-      has_workdir: whether the command has --workdir.
+      has_workdir: whether the command has --workdir, where its results are saved.
       requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
       takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
       kind: what --config must be.
@@ -91,7 +91,7 @@ def run_command(
     def run(argv: list[str]) -> None:
         del argv
         silence_libraries()
-        with errors_on_the_terminal():
+        with errors_on_the_terminal(saves_result=has_workdir):
             main()
 
     accept_any_text()  # of the help, too
@@ -160,7 +160,7 @@ def parse_flags(
         with problems.kept():
             _check_keys(argv, defaults)
         problems.report()
-        rest = _parse(argv, flag_values, defaults)
+        rest = _parse(_last_tuples(argv, defaults), flag_values, defaults)
         if flag_values.print_config:
             _print_config(argv, flag_values.config)
         required = [name for name in REQUIRED if name in flag_values and name not in optional]
@@ -225,12 +225,29 @@ def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
 
 
 def _recipe_of(argv: Sequence[str]) -> str | None:
-    """What --config names, FILE.py[:argument]; None if it is not given."""
+    """What --config names, FILE.py[:argument]; None if it is not given. Raises ValueError for two."""
+    recipes = []
     for index, word in enumerate(argv):
         name, _, value = word.partition("=")
         if name in ("--config", "-config"):
-            return value or (argv[index + 1] if index + 1 < len(argv) else "")
-    return None
+            recipes.append(value or (argv[index + 1] if index + 1 < len(argv) else ""))
+    if len(recipes) > 1:
+        raise ValueError(f"--config: got {' and '.join(recipes)}, expected one configuration.")
+    return recipes[0] if recipes else None
+
+
+def _last_tuples(argv: Sequence[str], defaults: dict[str, Any]) -> list[str]:
+    """`argv` with only the last of several flags for a key whose value is a tuple, as it is with all others:
+    ml_collections would add them up."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for index, word in enumerate(argv):
+        name, equals, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and isinstance(defaults.get(name.removeprefix("config.")), tuple):
+            places.setdefault(name, []).append((index, index + (1 if equals else 2)))
+    kept, earlier = list(argv), [place for found in places.values() for place in found[:-1]]
+    for place in sorted(earlier, reverse=True):
+        del kept[slice(*place)]
+    return kept
 
 
 def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ resolved has num_steps alone, so that a run which resumes has the same length an
 
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from electra_jax.configuration.checks import check_values
+from electra_jax.configuration.ranges import LARGEST
 from electra_jax.configuration.stages import make_stages
 
 KEYS = ("num_steps", "num_epochs", "num_tokens")
@@ -53,16 +53,21 @@ def with_num_steps(config: dict[str, Any], num_rows: Callable[[], int] | None) -
         )
     else:
         num_steps = _round_up(num_epochs * num_rows() / train["batch_size"])
+    if num_steps > LARGEST:
+        key, value = ("num_tokens", num_tokens) if num_tokens else ("num_epochs", num_epochs)
+        raise ValueError(
+            f"config.train.{key}: got {value:g}, which are {num_steps:,} steps, expected at most "
+            f"{LARGEST:,}. Pass less, or a larger --config.train.batch_size."
+        )
     return config | {"train": train | {"num_steps": num_steps, "num_epochs": 0.0, "num_tokens": 0.0}}
 
 
 def without_end(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with a train.num_steps that is larger than any, if another key decides it; that key
-    is then 0."""
+    """The configuration with the largest train.num_steps, if another key decides it; that key is then 0."""
     train = config["train"]
     if not train["num_epochs"] and not train["num_tokens"]:
         return config
-    return config | {"train": train | {"num_steps": sys.maxsize, "num_epochs": 0.0, "num_tokens": 0.0}}
+    return config | {"train": train | {"num_steps": LARGEST, "num_epochs": 0.0, "num_tokens": 0.0}}
 
 
 def check_one_length(argv: Sequence[str]) -> None:

@@ -5,17 +5,22 @@ plain values: tuples are tuples, each stage is a whole configuration, and nothin
 """
 
 import dataclasses
+import math
 from typing import Any, NoReturn
 
 from data_pipelines.problems import Problems
 from electra_jax.configuration.checks import (
     OF_LENGTH,
+    check_predictions,
+    check_stage_values,
     check_values,
     check_warmup,
+    has_a_shape,
     with_allowed_values,
     wrong_values,
 )
 from electra_jax.configuration.length import with_num_steps, without_end
+from electra_jax.configuration.ranges import SMALLEST_NUMBER
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
 from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
@@ -75,12 +80,14 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
     stages, config = config["stages"], with_allowed_values(config, wrong) | {"stages": ()}
     with problems.kept():
         make_stages(without_end(config | {"stages": stages}))
+        check_stage_values(stages)
         config = config | {"stages": stages}
     with problems.kept():
         config = with_assumed_sizes(config)
         with problems.kept():
-            execution = LayerExecution(config["train"]["layers"], config["train"]["remat"])
-            model = make_pretraining_config(config["model"], execution)
+            if has_a_shape(wrong):
+                execution = LayerExecution(config["train"]["layers"], config["train"]["remat"])
+                model = make_pretraining_config(config["model"], execution)
         with problems.kept():
             if not set(OF_LENGTH) & wrong.keys():
                 config = with_num_steps(config, None)
@@ -89,6 +96,9 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         config = config | {"data": config["data"] | dataset_values(config["data"])}
     with problems.kept():
         resolved_stages = tuple(map(_resolve_stage, make_stages(config)))
+        for stage in resolved_stages:
+            with problems.kept(), stage_errors(stage):
+                check_predictions(stage.config)
     problems.report()
     return ResolvedConfig(freeze(config), model, resolved_stages)
 
@@ -110,8 +120,8 @@ def dataset_values(data: dict[str, Any]) -> dict[str, Any]:
     weights = tuple(_number(weight) for weight in given)
     if len(weights) != len(datasets) or None in weights:
         raise ValueError(
-            f"config.data.weights: got {tuple(given)} for {len(datasets)} datasets, expected a number for "
-            f"each. Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares."
+            f"config.data.weights: got {tuple(given)} for {len(datasets)} datasets, expected a number above "
+            f"0 for each. Pass --config.data.weights={','.join('1' for _ in datasets)} for equal shares."
         )
     return {"datasets": datasets, "weights": weights}
 
@@ -123,11 +133,12 @@ def dataset_paths(data: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _number(weight: Any) -> float | None:
-    """A weight as a number, which a command line gives as text; None if it is not one."""
+    """A weight as a number, which a command line gives as text; None if it is not one, or is not above 0."""
     try:
-        return None if isinstance(weight, bool) else float(weight)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(weight, bool) else float(weight)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if SMALLEST_NUMBER <= number < math.inf else None
 
 
 def freeze(value: Any) -> Any:

@@ -151,8 +151,8 @@ def _gpu_hosts(text: str) -> tuple[int, int]:
         return 1, number
     if number % GPUS_OF_A_HOST:
         raise ValueError(
-            f"got {text} behind the colon, expected at most {GPUS_OF_A_HOST} GPUs, a multiple of it, or "
-            "hosts and the GPUs of each as in 3x4"
+            f"got {text} behind the colon, expected at most {GPUS_OF_A_HOST} GPUs (those of one host), a "
+            f"multiple of {GPUS_OF_A_HOST}, or the number of hosts and the GPUs of each, as in 3x4"
         )
     return number // GPUS_OF_A_HOST, GPUS_OF_A_HOST
 

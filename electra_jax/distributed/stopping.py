@@ -1,5 +1,5 @@
 """How a run is told to stop: by SIGTERM, with which clouds and schedulers announce that they take a machine
-away, or by Ctrl-C."""
+away, by SIGHUP, when its terminal is closed, or by Ctrl-C."""
 
 import contextlib
 import os
@@ -53,11 +53,11 @@ def leaving_at_once(advice: str = "Run the same command again to resume.") -> It
 
 
 class StopNotice:
-    """Whether the run has been told to stop. A context manager, which handles the two signals within it.
+    """Whether the run has been told to stop. A context manager, which handles the signals within it.
 
-    One process: SIGTERM or Ctrl-C; a second Ctrl-C interrupts as usual. Several processes: SIGTERM on any of
-    them. JAX receives it and lets all processes agree on the call of `check` that raises, so all processes
-    must make the same calls.
+    One process: SIGTERM, SIGHUP or Ctrl-C; a second Ctrl-C interrupts as usual. Several processes: SIGTERM or
+    SIGHUP on any of them. JAX receives it and lets all processes agree on the call of `check` that raises, so
+    all processes must make the same calls. SIGHUP stays ignored where it was, as under `nohup`.
 
     With one process a line is printed as soon as the signal arrives, whatever the main thread is doing; with
     several, once they have agreed.
@@ -113,10 +113,12 @@ class StopNotice:
             sys.stderr.flush()
 
     def __enter__(self) -> "StopNotice":
-        if not jax.distributed.is_initialized():
-            self._previous = {
-                number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)
-            }
+        is_alone = not jax.distributed.is_initialized()
+        handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._hear) if is_alone else {}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self._hear if is_alone else _send_sigterm
+        self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        if is_alone:
             self._open.enter_context(SignalWatch(self._hear_at_once))
         return self
 
@@ -148,3 +150,8 @@ class StopNotice:
         if self._is_waiting:
             self._is_waiting = False  # once, so that a second signal does not interrupt the clean-up
             raise Stopped
+
+
+def _send_sigterm(number: int, frame: object) -> None:
+    """Tell this process what JAX hears, so that all processes agree on the step."""
+    os.kill(os.getpid(), signal.SIGTERM)

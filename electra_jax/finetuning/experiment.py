@@ -125,6 +125,8 @@ def open_task(
     Raises:
       ValueError, OSError: see `finetune`.
     """
+    for settings in sweep:
+        check_values(apply_settings(config, settings))
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     check_metric_names(task["kind"], task["metrics"])
     config = with_recorded_metrics(config | {"task": task}, workdir)
@@ -132,7 +134,7 @@ def open_task(
     check_directory(workdir, {"config": config} | files)
     data = load_task(with_files(config["task"], workdir / "data"))
     mesh = make_mesh(config["mesh"])
-    _check_settings(config, sweep, mesh)
+    _check_batches(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_sweep(sweep)
     finetuner.notes += [
@@ -142,11 +144,9 @@ def open_task(
     return finetuner, {"config": finetuner.config} | files
 
 
-def _check_settings(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
+def _check_batches(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:
     for settings in sweep:
-        applied = apply_settings(config, settings)
-        check_values(applied)
-        batch_size = applied["train"]["batch_size"]
+        batch_size = apply_settings(config, settings)["train"]["batch_size"]
         if batch_size % mesh.size:
             raise ValueError(
                 f"config.train.batch_size: got {batch_size}, expected a multiple of the {mesh.size} devices. "

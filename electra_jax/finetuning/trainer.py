@@ -5,6 +5,7 @@ those with the best validation score.
 Shapes: B batch, L length.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines.progress import Progress, make_progress
+from data_pipelines.progress import Progress, make_progress, waiting
 from electra_jax.distributed.sharding import axis_context, batch_sharding, get_whole, put_whole, replicated
 from electra_jax.finetuning.batches import (
     TaskBatch,
@@ -111,6 +112,7 @@ class Trainer:
         self.init_params = jax.jit(self._init, out_shardings=replicated(mesh))
         self.train_step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self.predict = jax.jit(self._outputs)
+        self._is_compiled = False
 
     def _init(self, key: jax.Array) -> Any:
         return unbox(self.model.init(key, jnp.ones((1, 2), jnp.int32), False)["params"])
@@ -172,12 +174,21 @@ class Trainer:
             due = self._validation_steps(watch.validation, len(train))
             for step, batch in enumerate(self._batches(train, seed), start=1):
                 key = jax.random.fold_in(jax.random.key(seed), step - 1)
-                params, opt_state, value = self.train_step(params, opt_state, self.place(batch), key)
+                with self._shown_compilation(step, watch):
+                    params, opt_state, value = self.train_step(params, opt_state, self.place(batch), key)
                 losses.add(step, value)
                 if step in due:
                     scores.measure(step, params)
                 watch.check()
             return scores.outcome(params)
+
+    @contextlib.contextmanager
+    def _shown_compilation(self, step: int, watch: Watch) -> Iterator[None]:
+        """Context of a step that says so while the first one compiles."""
+        is_shown = step == 1 and not self._is_compiled and watch.title is not None
+        with waiting("compiling the training step", is_shown=is_shown):
+            yield
+        self._is_compiled = True
 
     def _batches(self, train: Rows, seed: int) -> Iterator[TaskBatch]:
         return training_batches(self._task_type, train, self._batch_size, self.num_epochs, seed, self._pad)

@@ -133,10 +133,12 @@ def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
     config = description["config"]
     train, optimizer = config["train"], config["optimizer"]
     origin = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{name_of(start)}`"
+    limit = description["task"]["max_train_examples"]
+    part = f" at most {limit:,} examples of" if limit else ""
     lines = [
         "## Training",
         "",
-        f"Fine-tuned from {origin} on {_data(description['task'])} with seed {description['seed']}: "
+        f"Fine-tuned from {origin} on{part} {_data(description['task'])} with seed {description['seed']}: "
         f"{train['num_epochs']} epochs, batches of {train['batch_size']} rows, at most "
         f"{description['task']['max_length']} tokens, peak learning rate {optimizer['learning_rate']:g}, "
         f"multiplied by {optimizer['layer_decay']:g} per layer from the top down, dropout "

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from data_pipelines.standard_streams import forgiving_stream
+
 STDERR = 2
 
 
@@ -58,9 +60,7 @@ def _python_writes_to(terminal: int) -> Iterator[None]:
         yield
         return
     before.flush()
-    with open(
-        terminal, "w", buffering=1, encoding=before.encoding, errors=before.errors, closefd=False
-    ) as stream:
+    with forgiving_stream(terminal, before) as stream:
         sys.stderr = stream
         try:
             yield

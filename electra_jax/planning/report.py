@@ -219,5 +219,10 @@ def _megabytes(value: float) -> str:
 
 
 def _gib(size: int) -> str:
-    """In GiB, or in MiB where two digits of a GiB show little."""
-    return f"{size / GIB:.2f} GiB" if size >= GIB // 10 or not size else f"{size / 2**20:.2f} MiB"
+    """In GiB, or in MiB or KiB where two digits of it show little."""
+    if not size:
+        return "0"
+    unit, name = next(
+        (one for one in ((GIB, "GiB"), (2**20, "MiB")) if abs(size) >= one[0] / 10), (2**10, "KiB")
+    )
+    return f"{size / unit:.2f} {name}"

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import jax
 
 from data_pipelines.progress import make_progress
+from data_pipelines.standard_streams import result_stream
 from data_pipelines.tasks.unlabelled import (
     STANDARD_INPUT,
     Source,
@@ -142,7 +143,7 @@ def _opened(out: str) -> Iterator[BinaryIO]:
         with written_whole(Path(out)) as temporary, temporary.open("wb") as file:
             yield file
     else:
-        yield sys.stdout.buffer
+        yield result_stream()
 
 
 def _write_all(
@@ -155,7 +156,7 @@ def _write_all(
     """Predict and write each group; what did not fit is told once."""
     done = num_told = 0
     # Records on a terminal are progress enough.
-    is_shown = stream is not sys.stdout.buffer or not sys.stdout.isatty()
+    is_shown = not stream.isatty()
     with make_progress(total, "predicting", unit="input", is_shown=is_shown) as progress:
         for group in groups:
             records, phrases = predictor.predict(group)

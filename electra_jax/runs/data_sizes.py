@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.dataset_cache import read_dataset_info
+from data_pipelines.mixture import check_same_rows
 from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import VOCAB_SIZE as SAMPLE_VOCAB_SIZE
@@ -40,11 +41,15 @@ def _keep_problems_of_rows(config: dict[str, Any], problems: Problems) -> None:
     """Keep what the datasets that can be read have against the sizes of the configuration."""
     with problems.kept():
         for stage in make_stages(config):
+            infos = []
             for path in dataset_paths(stage.config["data"]):
                 if not _is_sample(path):
                     with problems.kept(), stage_errors(stage):
                         info = read_dataset_info(path)
+                        infos.append((path, info))
                         check_row_sizes(stage.config, info.sequence_length, info.vocab_size)
+            with problems.kept(), stage_errors(stage):
+                check_same_rows(infos)
 
 
 def with_data_values(config: dict[str, Any], runs: Sequence[Path], workdir: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.data_sizes import resolve_run
+from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
 from electra_jax.training.plain_paths import check_checkpoint_path
@@ -71,13 +72,21 @@ class Deadline:
     def __init__(self, seconds: float):
         self.waiting_for = "the other processes"
         self._seconds = seconds
-        # A thread, since the main one may be held for ever in a call of JAX.
-        self._timer = threading.Timer(seconds, self._give_up)
-        self._timer.daemon = True
 
     def __enter__(self) -> "Deadline":
-        self._timer.start()
+        self._start()
         return self
+
+    def renew(self) -> None:
+        """Wait for `seconds` from now on: there was a sign of life."""
+        self._timer.cancel()
+        self._start()
+
+    def _start(self) -> None:
+        # A thread, since the main one may be held for ever in a call of JAX.
+        self._timer = threading.Timer(self._seconds, self._give_up)
+        self._timer.daemon = True
+        self._timer.start()
 
     def __exit__(self, *error) -> None:
         self._timer.cancel()
@@ -100,9 +109,10 @@ def run_checks(
     deadline: Deadline,
     *,
     changes_length: bool,
+    reads_all: bool = False,
 ) -> Counts:
     """Run all checks, print the findings on process 0, and count the checks. `workdir` may be a URL;
-    `changes_length` as for `pretrain`."""
+    `changes_length` as for `pretrain`; `reads_all` also checks every row of the datasets."""
     opened: list[RunInputs] = []
     checks: dict[str, Callable[[], Finding]] = {
         "devices": lambda: check_devices(expected_devices),
@@ -116,10 +126,12 @@ def run_checks(
         ),
         "size": lambda: check_sizes(opened[0], workdir),
     }
+    if reads_all:
+        checks["rows"] = lambda: Finding(check_rows(opened[0], deadline.renew))
     num_passed = num_failed = 0
     for name, check in checks.items():
         deadline.waiting_for = name
-        if name == "size" and not all(exchange(bool(opened))):
+        if name in ("size", "rows") and not all(exchange(bool(opened))):
             continue  # it needs the inputs that the check of the data could not open
         findings = collect(check, must_agree=name == "data")
         has_failed = any(finding.problem for finding in findings)
@@ -261,8 +273,8 @@ def check_run_inputs(
             plural = "s" if number > 1 else ""
             described.append(f"{start}{number} dataset{plural}, rows of {stage.mixture.sequence_length}")
     opened.append(inputs)
-    fingerprint = hashlib.sha256("".join(inputs.description["data"]).encode()).hexdigest()[:12]
-    return Finding(f"{'; '.join(described)}: {fingerprint}")
+    fingerprints = ", ".join(fingerprint[:12] for fingerprint in inputs.description["data"])
+    return Finding(f"{'; '.join(described)}: fingerprint {fingerprints}")
 
 
 def check_sizes(inputs: RunInputs, workdir: str | Path) -> Finding:

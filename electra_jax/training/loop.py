@@ -153,6 +153,7 @@ class TrainingLoop:
         self.step += 1
         self._watch.note(self.step, self._window)
         self._ahead.dispatched(self._window["steps"])
+        self._services.writers.advance(self.step)
 
     def _end_window_if_due(self) -> None:
         if self.step % self._intervals.log == 0 or self.step == self._intervals.stop_at:

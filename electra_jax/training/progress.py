@@ -30,6 +30,10 @@ class RunProgress:
         else:
             self._progress.update(step, _describe(scalars, TRAINING), always=always)
 
+    def advance(self, step: int) -> None:
+        """Show that this step is done, or nearly."""
+        self._progress.advance(step)
+
     def close(self) -> None:
         """Leave what is shown."""
         self._progress.close()

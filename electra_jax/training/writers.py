@@ -103,6 +103,11 @@ class MetricWriters:
         if self._progress is not None:
             self._progress.show(step, scalars, always=True)
 
+    def advance(self, step: int) -> None:
+        """Show that this step has been dispatched. Nothing is written to a file."""
+        if self._progress is not None:
+            self._progress.advance(step)
+
     def has_row(self, step: int, prefix: str = "") -> bool:
         """Whether the file had this row when it was opened: its metrics need not be computed again."""
         return (step, prefix) in self._rows_in_file

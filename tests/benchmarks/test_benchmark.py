@@ -7,51 +7,45 @@ import pytest
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
 from electra_jax.configuration.flags import load_config
-from support.commands import run_module
+from support.commands import run_module, run_modules
 from support.paths import ROOT
 
-
-def benchmark(environment, *arguments):
-    return run_module("electra_jax.benchmark", *arguments, environment=environment, timeout=600)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses, accelerator."),
-        (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <accelerator|"),
-        (
-            ["--suite=accelerator", "--config=configs/debug.py"],
-            "error: --config, --json: --suite=accelerator takes neither. It writes to --out.",
-        ),
-        (
-            ["--suite=accelerator", "--parts=speed,kernels"],
-            "error: --parts: got speed, expected some of device,",
-        ),
-        (["--suite=accelerator", "--data=no"], f"error: {ROOT / 'no'}: no corpus.json; expected a directory"),
-        (["--suite=cpu", "--config=configs/no.py"], "error: --config=configs/no.py: there is no file"),
-        (
-            ["--suite=cpu", "--config.log.every=1"],
-            "error: --config.log.every: got no configuration to change.",
-        ),
-        (
-            ["--suite=cpu", "--config=configs/debug.py", "--config.log.evry=1"],
-            "error: --config.log.evry: the configuration has no such key. Did you mean --config.log.every?",
-        ),
-    ],
+WRONG = (
+    ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses, accelerator."),
+    (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <accelerator|"),
+    (
+        ["--suite=accelerator", "--config=configs/debug.py"],
+        "error: --config, --json: --suite=accelerator takes neither. It writes to --out.",
+    ),
+    (
+        ["--suite=accelerator", "--parts=speed,kernels"],
+        "error: --parts: got speed, expected some of device,",
+    ),
+    (["--suite=accelerator", "--data=no"], f"error: {ROOT / 'no'}: no corpus.json; expected a directory"),
+    (["--suite=cpu", "--config=configs/no.py"], "error: --config=configs/no.py: there is no file"),
+    (
+        ["--suite=cpu", "--config.log.every=1"],
+        "error: --config.log.every: got no configuration to change.",
+    ),
+    (
+        ["--suite=cpu", "--config=configs/debug.py", "--config.log.evry=1"],
+        "error: --config.log.evry: the configuration has no such key. Did you mean --config.log.every?",
+    ),
 )
-def test_a_wrong_command_line_is_one_sentence(arguments, message, environment):
-    outcome = benchmark(environment, *arguments)
-    assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome.stderr
+
+
+def test_a_wrong_command_line_is_one_sentence(environment):
+    lines = [["electra_jax.benchmark", *arguments] for arguments, _ in WRONG]
+    for outcome, (_, message) in zip(run_modules(*lines, environment=environment), WRONG, strict=True):
+        assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome
 
 
 @pytest.mark.slow
 def test_courses_prints_the_figures_that_it_writes(environment, tmp_path):
     layers = [f"--config.model.{encoder}.num_layers=1" for encoder in ("generator", "discriminator")]
     recipe = "--config=configs/debug.py:model=mcl"
-    outcome = benchmark(
-        environment, "--suite=courses", recipe, *layers, f"--json={tmp_path / 'figures.json'}"
-    )
+    words = ("--suite=courses", recipe, *layers, f"--json={tmp_path / 'figures.json'}")
+    outcome = run_module("electra_jax.benchmark", *words, environment=environment, timeout=600)
     assert outcome.returncode == 0, outcome.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [line.split()[0] for line in outcome.stdout.splitlines()] == [*figures]

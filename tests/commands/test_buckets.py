@@ -111,7 +111,12 @@ def test_killed_then_stopped_then_resumed_equals_uninterrupted(interrupted, fini
     assert config["data"]["datasets"] == [f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"]
 
 
+# What these tests look at is the same for both stores; their checkpoints are not.
+IN_ONE_STORE = pytest.mark.parametrize("interrupted", ["gs"], indirect=True)
+
+
 @pytest.mark.slow
+@IN_ONE_STORE
 def test_a_complete_run_records_where_its_data_lie_now(interrupted, data, stores):
     workdir, _ = interrupted
     in_bucket = f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"
@@ -194,6 +199,7 @@ def run_module(stores, name, *arguments):
 
 
 @pytest.mark.slow
+@IN_ONE_STORE
 def test_an_export_from_a_bucket_to_a_bucket_appears_once_and_predicts(interrupted, stores, tmp_path):
     workdir, _ = interrupted
     out = f"{workdir.partition('://')[0]}://{BUCKET}/exports/a"
@@ -214,6 +220,7 @@ def test_an_export_from_a_bucket_to_a_bucket_appears_once_and_predicts(interrupt
 
 
 @pytest.mark.slow
+@IN_ONE_STORE
 def test_fine_tuning_from_a_run_in_a_bucket(interrupted, stores, tmp_path):
     workdir, _ = interrupted
     rows = "".join(f"some words {i}\t{'ab'[i % 2]}\n" for i in range(32))

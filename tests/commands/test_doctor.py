@@ -1,5 +1,6 @@
 """`python -m electra_jax.doctor` finds before a run what would fail in it, on whichever process."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.doctor_checks import check_sizes, format_bytes
+from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.training.program import make_program
 from support.commands import run_module
 from support.paths import ROOT
+from support.small_corpus import replace_rows
 from support.tiny_run import command, values
 
 
@@ -36,13 +39,14 @@ def lines(output):
 
 
 def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path):
-    arguments = ["--expect_devices=1", "--change_num_steps"]
+    arguments = ["--expect_devices=1", "--change_num_steps", "--read_all"]
     process = start(tmp_path / "new" / "run", data, environment, arguments)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     shown = lines(out)
-    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "5 checks passed."
-    assert [line.split()[1] for line in shown[:-1]] == ["devices", "same", "run", "data", "size"]
+    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "6 checks passed."
+    assert [line.split()[1] for line in shown[:-1]] == ["devices", "same", "run", "data", "size", "rows"]
+    assert re.fullmatch(r"ok rows all [\d,]+ rows are those that were built", shown[5])
     assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[4]
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -133,6 +137,19 @@ def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
     finding = check_sizes(inputs, tmp_path / "run")
     assert "10 B free" in finding.text and "the checkpoints do not fit" in finding.problem
+
+
+def test_rows_of_another_build_are_found_by_reading_all(data, tmp_path):
+    shutil.copytree(data / "corpus", tmp_path / "corpus")
+    name = replace_rows(tmp_path / "corpus", lambda rows: rows[::-1])
+    config = config_dict.ConfigDict(load_config("configs/debug.py").to_dict())
+    changes = values(data) | {"data.datasets": (str(tmp_path / "corpus"),)}
+    config.update_from_flattened_dict(changes)
+    inputs = open_inputs(resolve(config.to_dict()), tmp_path / "run")
+    signs = []
+    with pytest.raises(OSError, match=rf"the rows of {name} are not those that were built"):
+        check_rows(inputs, lambda: signs.append(1))
+    assert signs
 
 
 @pytest.mark.parametrize(

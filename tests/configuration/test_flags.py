@@ -4,7 +4,7 @@ import pytest
 
 from electra_jax.configuration.resolve import dataset_values
 from support.command_lines import read_command_line
-from support.commands import run_module
+from support.commands import run_module, run_modules
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the load_module:DeprecationWarning"
@@ -57,6 +57,10 @@ pytestmark = pytest.mark.filterwarnings(
         (["--config=configs/nothing.py", "--workdir=w"], r"there is no file configs/nothing\.py"),
         (["--config=README.md", "--workdir=w"], r"expected a Python file"),
         (
+            ["--config=configs/electra.py", "--config", "configs/debug.py", "--workdir=w"],
+            r"^error: --config: got configs/electra\.py and configs/debug\.py, expected one",
+        ),
+        (
             ["--config=configs/electra.py:siz=small", "--workdir=w"],
             r"config argument: got 'siz=small', expected size=…",
         ),
@@ -87,9 +91,10 @@ def test_a_wrong_command_line_says_what_to_change(argv, message, monkeypatch):
         (["some/dir"], ("some/dir",)),
         (["/a/b-c,d_e"], ("/a/b-c", "d_e")),
         (["('a,b', 'c')"], ("a,b", "c")),
-        (["/a/b-c", "2024"], ("/a/b-c", "2024")),
+        (["/a/b-c", "2024"], ("2024",)),  # the last one counts, as of all other flags
+        (["a,b", "c", "('d,e','f')"], ("d,e", "f")),
         (["2023_11,1e5,1.0"], ("2023_11", "1e5", "1.0")),
-        (["None", "True", "0x10"], ("None", "True", "0x10")),
+        (["None,True,0x10"], ("None", "True", "0x10")),
     ],
 )
 def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
@@ -102,6 +107,15 @@ def test_datasets_can_be_given_as_words(words, expected, monkeypatch):
     ]
     config, _ = read_command_line(argv, monkeypatch)
     assert dataset_values(config["data"]) == {"datasets": expected, "weights": (2.0,) * len(expected)}
+
+
+def test_the_last_of_several_flags_counts(monkeypatch):
+    words = "--config=configs/debug.py --config.data.datasets a --workdir=v"
+    words += " --config.log.trackers=wandb --config.data.datasets b --config.train.num_steps=5 --workdir=w"
+    words += " --config.log.trackers=tensorboard --config.train.num_steps=6 -config.data.datasets=c,d"
+    config, workdir = read_command_line(["pretrain", *words.split()], monkeypatch)
+    assert config["data"]["datasets"] == ("c", "d") and config["log"]["trackers"] == ("tensorboard",)
+    assert config["train"]["num_steps"] == 6 and str(workdir) == "w"
 
 
 @pytest.mark.parametrize(
@@ -145,34 +159,36 @@ def test_a_mistake_on_the_command_line_ends_the_program_with_code_1():
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("pretrain --config=configs/finetune.py:task=local", "without objective, data, expected a conf"),
-        ("plan --config configs/finetune.py:task=local", "without objective, data, expected a conf"),
-        (
-            "finetune --config=configs/debug.py",
-            "without task, sift, expected a conf",
-        ),
-        (
-            "evaluate --config=configs/finetune.py:task=local",
-            "without tasks, expected a conf",
-        ),
-        (
-            "compare --config=configs/debug.py --tasks=configs/finetune.py:task=local",
-            "--tasks=configs/finetune.py:task=local: got a configuration without tasks, expected",
-        ),
-        (
-            "pretrain --config=configs/continued.py:run={published}",
-            "expected the directory of a run",
-        ),
-    ],
+OF_ANOTHER_KIND = (
+    ("pretrain --config=configs/finetune.py:task=local", "without objective, data, expected a conf"),
+    ("plan --config configs/finetune.py:task=local", "without objective, data, expected a conf"),
+    (
+        "finetune --config=configs/debug.py",
+        "without task, sift, expected a conf",
+    ),
+    (
+        "evaluate --config=configs/finetune.py:task=local",
+        "without tasks, expected a conf",
+    ),
+    (
+        "compare --config=configs/debug.py --tasks=configs/finetune.py:task=local",
+        "--tasks=configs/finetune.py:task=local: got a configuration without tasks, expected",
+    ),
+    (
+        "pretrain --config=configs/continued.py:run={published}",
+        "expected the directory of a run",
+    ),
 )
-def test_a_configuration_of_another_kind_ends_the_program_with_code_1(words, message, tmp_path):
+
+
+def test_a_configuration_of_another_kind_ends_the_program_with_code_1(tmp_path):
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "config.json").write_text('{"model_type": "electra"}')
-    command, *flags = words.format(published=tmp_path / "published").split()
-    workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
-    outcome = run_module(f"electra_jax.{command}", *flags, *workdir)
-    assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome.stderr
-    assert message in outcome.stderr and not (tmp_path / "run").exists()
+    lines = []
+    for words, _ in OF_ANOTHER_KIND:
+        command, *flags = words.format(published=tmp_path / "published").split()
+        workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
+        lines.append([f"electra_jax.{command}", *flags, *workdir])
+    for outcome, (_, message) in zip(run_modules(*lines), OF_ANOTHER_KIND, strict=True):
+        assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome
+        assert message in outcome.stderr and not (tmp_path / "run").exists()

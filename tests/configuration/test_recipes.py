@@ -9,12 +9,13 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
 from configs import common, deberta_v3, debug, electra, evaluate, finetune, mcl
-from electra_jax.configuration.checks import RULES, check_values
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.configuration.value_table import CHECKED_ELSEWHERE, OF_PRETRAINING, RULES, find_rule
 from electra_jax.conversion.import_checkpoint import RECIPES
-from electra_jax.objectives.registry import OBJECTIVES
+from electra_jax.objectives.registry import OBJECTIVES, ROWS
 from support.commands import run_python
 from support.paths import ROOT
 
@@ -77,7 +78,7 @@ def test_the_recipe_of_an_evaluation_resolves(argument):
 def source():
     """The text of everything that may read a configuration."""
     paths = [path for package in ("electra_jax", "data_pipelines") for path in (ROOT / package).rglob("*.py")]
-    unread = ("checks.py", "migration.py")  # they name keys, and need none of the values
+    unread = ("value_table.py", "migration.py")  # they name keys, and need none of the values
     return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.name not in unread)
 
 
@@ -98,11 +99,22 @@ def test_every_key_of_every_recipe_is_read_somewhere():
     assert unread == []
 
 
+def keys_of(arguments):
+    return {key for argument in arguments for key in flatten_dict(recipe(argument), sep=".")}
+
+
 def test_every_rule_is_about_a_key_that_a_recipe_has():
-    keys = {
-        key for argument in (*PRETRAINING, *FINETUNING) for key in flatten_dict(recipe(argument), sep=".")
-    }
-    assert RULES.keys() - keys == set()
+    keys = keys_of((*PRETRAINING, *FINETUNING))
+    assert {*RULES, *OF_PRETRAINING, *CHECKED_ELSEWHERE} - keys == set()
+
+
+@pytest.mark.parametrize(("arguments", "is_pretraining"), [(PRETRAINING, True), (FINETUNING, False)])
+def test_every_key_of_every_recipe_has_a_rule(arguments, is_pretraining):
+    keys = keys_of(arguments)
+    if is_pretraining:  # recipes have the keys of their own objective alone
+        keys |= {f"objective.{key}" for row in ROWS for key in row.settings}
+    without = {key for key in keys if find_rule(key, is_pretraining=is_pretraining) is None}
+    assert without <= CHECKED_ELSEWHERE.keys()
 
 
 ELSEWHERE = """

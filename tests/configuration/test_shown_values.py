@@ -3,12 +3,11 @@
 import functools
 import re
 
-import pytest
 from flax.traverse_util import flatten_dict
 
 from electra_jax.configuration.recipe_comments import comment_of, read_comments
 from electra_jax.configuration.recipes import RECIPES, load_config
-from support.commands import run_module
+from support.commands import run_module, run_modules
 
 
 def shown(*words, module="pretrain"):
@@ -68,11 +67,12 @@ def test_help_shows_all_flags_and_what_can_be_set():
     assert outcome.returncode == 0 and "--help shows all values that can be set" in outcome.stdout
 
 
-@pytest.mark.parametrize("module", ["plan", "compare", "evaluate", "doctor", "benchmark", "finetune"])
-def test_every_command_shows_its_own_flags(module):
-    outcome = run_module(f"electra_jax.{module}", "--help")
-    assert outcome.returncode == 0 and "\n  --config: Configuration file" in outcome.stdout
-    assert "--[no]distributed" in outcome.stdout or module != "doctor"
+def test_every_command_shows_its_own_flags():
+    modules = ("plan", "compare", "evaluate", "doctor", "benchmark", "finetune")
+    outcomes = run_modules(*([f"electra_jax.{module}", "--help"] for module in modules))
+    for module, outcome in zip(modules, outcomes, strict=True):
+        assert outcome.returncode == 0 and "\n  --config: Configuration file" in outcome.stdout, outcome
+        assert "--[no]distributed" in outcome.stdout or module != "doctor"
 
 
 def test_printing_needs_a_configuration():

@@ -18,6 +18,7 @@ from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
 from data_pipelines.tokenizers.directory import SpecialIds
 
 L = 5
+VOCAB_SIZE = 5000
 SPECIAL = SpecialIds(pad=0, cls=101, sep=102, unk=100, mask=103)
 
 
@@ -77,7 +78,10 @@ def tokenizers(monkeypatch):
         mixture,
         "load_dataset_info",
         lambda path: types.SimpleNamespace(
-            tokenizer_fingerprint=by_directory[path][0], special_ids=by_directory[path][1]._asdict()
+            tokenizer_fingerprint=by_directory[path][0],
+            special_ids=by_directory[path][1]._asdict(),
+            vocab_size=VOCAB_SIZE,
+            sequence_length=8 if "/long/" in path else L,
         ),
     )
     return by_directory

@@ -114,6 +114,9 @@ def test_it_finds_what_would_stop_the_build(data, tmp_path, monkeypatch, capsys)
         monkeypatch, capsys, *words, "--train", tmp_path / "one.txt", "--validation_fraction", "0.001"
     )
     assert "WARNING: none of these documents is held out by --validation_fraction 0.001" in out
+    out = dry_run(monkeypatch, capsys, *words, "--validation", tmp_path / "one.txt")
+    assert re.search(r"0 of validation; time: (less than a second|about .* seconds) with 1 process\n", out)
+    assert "WARNING: the held-out text fills hardly a row" in out
     (tmp_path / "empty.txt").write_text("\n\n")
     invisible, visible = tmp_path / "invisible.txt", str(tmp_path / "visible")
     invisible.write_text("\u200b\n")  # a character that this normalisation removes

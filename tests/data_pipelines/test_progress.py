@@ -122,3 +122,31 @@ def test_a_download_counts_its_files_on_plain_lines(tmp_path, monkeypatch, capsy
         "copying the corpus  file 0/3 (0.0%)",
         "copying the corpus  file 3/3 (100.0%)",
     ]
+
+
+def test_a_bar_advances_between_its_rows_and_does_not_go_back():
+    terminal = Terminal()
+    with make_progress(40, stream=terminal) as shown:
+        shown.update(10, {"loss": "0.50"})
+        shown.advance(22)
+        shown.update(20, {"loss": "0.40"})  # a row that comes late
+        shown.note(20, "evaluation", {"auc": "0.60"})  # draws the bar again
+    last = terminal.getvalue().rpartition("evaluation")[2]
+    assert "| 22/40 [" in last and "loss=0.40" in last
+
+
+def test_a_log_file_gets_no_lines_without_words(clock):
+    log = io.StringIO()
+    with make_progress(40, stream=log) as shown:
+        shown.update(10, {"loss": "0.50"})
+        clock.now += 60
+        shown.advance(22)
+    assert log.getvalue() == "step 10/40 (25.0%)  loss 0.50\n"
+
+
+def test_a_line_comes_above_a_bar():
+    terminal = Terminal()
+    with make_progress(4, "seed 0", stream=terminal), waiting("compiling", stream=terminal):
+        terminal.truncate(0)
+    line = next(line for line in terminal.getvalue().split("\n") if "compiling: " in line)
+    assert re.search(r"\rcompiling: \d+\.\d s$", line)

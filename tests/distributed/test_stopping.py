@@ -30,6 +30,11 @@ def told(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 
+def hung_up():
+    """Send this process SIGHUP."""
+    told(signal.SIGHUP)
+
+
 def told_soon():
     """Send this process SIGTERM a moment later."""
     threading.Timer(0.1, told).start()
@@ -95,7 +100,7 @@ def rows(workdir):
         ("probe", 6, 6),
     ],
 )
-@pytest.mark.parametrize("how", [told, told_soon])
+@pytest.mark.parametrize("how", [told, told_soon, hung_up])
 def test_the_run_is_saved_and_resumes(phase, step, saved, how, tmp_path, capsys):
     def hangs():  # until the signal interrupts it
         how()
@@ -151,7 +156,9 @@ def test_a_line_comes_at_once_while_the_main_thread_is_in_compiled_code(capsys):
     assert began < float(line.removeprefix("Stopping after ")) < ended - 0.3
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, STOPPED), (signal.SIGINT, INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, STOPPED), (signal.SIGHUP, STOPPED), (signal.SIGINT, INTERRUPTED)]
+)
 def test_where_nothing_is_to_save_a_signal_ends_the_process_in_compiled_code(number, code):
     program = (
         "import hashlib, os, threading\nfrom electra_jax.distributed.stopping import StopNotice\n"
@@ -165,7 +172,8 @@ def test_where_nothing_is_to_save_a_signal_ends_the_process_in_compiled_code(num
 
 
 def test_sigterm_while_saving_changes_nothing_and_handlers_are_restored():
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
     with StopNotice() as stop:
         stop.check()
         told()
@@ -174,7 +182,7 @@ def test_sigterm_while_saving_changes_nothing_and_handlers_are_restored():
             stop.check()
         with pytest.raises(Stopped), stop.waiting():
             raise AssertionError("a signal that came earlier counts at once")
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_code_that_catches_exceptions_does_not_catch_a_stop():

@@ -156,7 +156,7 @@ def test_a_log_file_gets_plain_lines(trainer, capsys):
         (1, 1e25, "the model's outputs are not finite"),
     ],
 )
-def test_a_run_that_diverges_ends_at_once(encoder, num_epochs, rate, message):
+def test_a_run_that_diverges_ends_at_once(encoder, num_epochs, rate, message, capsys):
     config = make_settings("classification", num_epochs=num_epochs, batch_size=8 if num_epochs > 1 else 32)
     config["optimizer"] |= {"learning_rate": rate, "warmup_share": 0.0, "clip_norm": float("inf")}
     task_type, mesh = make_type("classification"), make_mesh(ONE, jax.devices()[:1])
@@ -164,6 +164,9 @@ def test_a_run_that_diverges_ends_at_once(encoder, num_epochs, rate, message):
     steps, train_step = [], diverging.train_step
     diverging.train_step = lambda *arguments: steps.append(1) or train_step(*arguments)
     with pytest.raises(FloatingPointError, match=message) as error:
-        diverging.run(None, 0, ROWS["train"], {"validation": ROWS["validation"]})
+        diverging.run(None, 0, ROWS["train"], {"validation": ROWS["validation"]}, Watch("seed 0"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["seed 0 …", "compiling the training step …"]
+    assert re.fullmatch(r"compiling the training step: \d+\.\d s", lines[2])
     if num_epochs > 1:
         assert len(steps) <= int(re.search(r"step (\d)", str(error.value))[1]) + MOST_STEPS

@@ -1,6 +1,7 @@
 """The estimate of a plan: time, price, input rate, and what they rest on, beside figures by hand."""
 
 import math
+import re
 
 import pytest
 
@@ -64,11 +65,11 @@ def test_ids_of_a_large_vocabulary_take_four_bytes():
     assert large.bytes_per_second.high / large.rows_per_second.high == pytest.approx(4 * LENGTH)
 
 
-def lines_of(device, **changes):
+def lines_of(device, memory=(GIB, GIB, 0, GIB, 0), **changes):
     """The lines of a plan of a small model."""
     full = config(train={"batch_size": 64})
     devices = plan_devices(device, str(ROOT / "configs" / "prices.json"))
-    step = CompiledStep(Memory(GIB, GIB, 0, GIB, 0), 1e9, None, [], (0,) * 8 + (1,) * 8)
+    step = CompiledStep(Memory(*memory), 1e9, None, [], (0,) * 8 + (1,) * 8)
     work = WORK._replace(dollars_per_hour=devices.dollars_per_hour, **changes)
     used = Utilization(0.25, 0.5, "a source")
     return report_lines(StagePlan(full, devices, step, estimate(full, work, ASSUMPTIONS), [], used, 1000))
@@ -91,6 +92,26 @@ def test_nothing_is_reported_of_a_step_that_is_too_small():
     assert "not meaningful: too small to estimate" in text
     assert "a step takes at least about 1 ms to 5 ms" in text
     assert not any(word in text for word in ("tokens/s", "$", "days", "hours", "rows/s", "checkpoint"))
+
+
+def test_small_sizes_have_a_unit_that_shows_them():
+    text = "\n".join(lines_of("h100:1", memory=(100 * GIB, 200 * 2**20, 1536, 40 * 2**20, 0)))
+    sizes = dict(
+        re.findall(
+            r"^  (parameters|optimizer state|batch and metrics|while it runs|program|left) +"
+            r"(.*?)(?: of .*)?$",
+            text,
+            re.M,
+        )
+    )
+    assert sizes == {
+        "parameters": "100.00 GiB",
+        "optimizer state": "0.20 GiB",
+        "batch and metrics": "1.50 KiB",
+        "while it runs": "40.00 MiB",
+        "program": "0",
+        "left": "-29.01 GiB",
+    }
 
 
 HOSTS = (0,) * 8 + (1,) * 8

@@ -23,7 +23,7 @@ def datasets(tmp_path):
             info = {
                 "fingerprint": name,
                 "tokenizer_fingerprint": "tokenizer",
-                "special_ids": {},
+                "special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 4},
                 "vocab_size": vocab_size,
                 "sequence_length": length,
                 "packing": "documents",
@@ -252,6 +252,17 @@ def test_wrong_datasets_are_one_problem_though_their_sizes_are_wanted_too(tmp_pa
     config["data"]["datasets"] = ()
     with pytest.raises(ValueError, match=r"^config\.data\.datasets: got none"):
         resolve_run(config | {"stages": ()}, tmp_path / "run")
+
+
+def test_another_tokenizer_comes_together_with_other_mistakes(datasets, tmp_path):
+    one, other = datasets(web=(8192, 128), books=(8192, 128))
+    path = tmp_path / "books" / "corpus.json"
+    path.write_text(path.read_text().replace('"tokenizer"', '"another"'))
+    config = recipe("configs/electra.py", [one, other], eval__every=0)
+    with pytest.raises(ValueError, match=r"^2 things are wrong:\n") as error:
+        resolve_run(config, tmp_path / "run")
+    assert "must have the same sequence_length and tokenizer, got" in str(error.value)
+    assert f"{other}: sequence_length 128, tokenizer another" in str(error.value)
 
 
 def test_a_fine_tuning_is_no_run_to_start_from(tmp_path):

@@ -1,0 +1,82 @@
+"""Whether the rows of a dataset are those that were built: every row is read, and its digest compared.
+
+A run only reads the first and the last row of each file when it starts. A file that was replaced by another
+whole one, of as many rows and bytes, is found here alone.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from data_pipelines.dataset_cache import local_dataset
+from data_pipelines.dataset_info import DatasetInfo, fingerprint_of, load_dataset_info
+from data_pipelines.mixture import DatasetSource, make_sequential
+
+ROWS_AT_ONCE = 8192
+
+
+def check_all_rows(path: str, on_rows: Callable[[int], None] = lambda rows: None) -> int:
+    """Read every row of a dataset and compare its digests with the recorded ones; the number of rows.
+
+    Args:
+      path: its directory, or its URL in a bucket.
+      on_rows: called with the number of rows that were just read.
+
+    Raises:
+      OSError: a row cannot be read, is no row of text (row_checks.py), or is another one than was built;
+        names the file.
+    """
+    digests: dict[str, dict[str, str]] = {}
+    number = 0
+    info = load_dataset_info(local_dataset(path))
+    for split in info.splits:
+        mixture = make_sequential([DatasetSource(path, split=split)])
+        found = digests[split] = {}
+        ends = np.cumsum(info.splits[split]["rows_by_shard"]).tolist()
+        for name, start, end in zip(info.splits[split]["shards"], [0, *ends], ends, strict=False):
+            digest = hashlib.sha256()
+            for first in range(start, end, ROWS_AT_ONCE):
+                rows = np.arange(first, min(first + ROWS_AT_ONCE, end))
+                digest.update(mixture.read(np.zeros(len(rows), np.int32), rows).tobytes())
+                on_rows(len(rows))
+            found[name] = digest.hexdigest()
+            _compare(path, name, found[name], info.splits[split].get("digests", {}).get(name))
+        number += mixture.num_rows
+    _compare_fingerprint(path, info, digests)
+    return number
+
+
+def _compare(path: str, name: str, found: str, recorded: str | None) -> None:
+    """`recorded`: None in datasets of earlier versions, which have only the fingerprint of all files."""
+    if recorded is not None and found != recorded:
+        raise OSError(
+            f"dataset {path}: the rows of {name} are not those that were built: their digest is "
+            f"{found[:12]}…, corpus.json records {recorded[:12]}…. The file is of another dataset or was "
+            "changed; copy it again or rebuild the dataset."
+        )
+
+
+def _compare_fingerprint(path: str, info: DatasetInfo, digests: Mapping[str, Mapping[str, str]]) -> None:
+    lists = {split: list(found.values()) for split, found in digests.items()}
+    own = info.tokenizer_fingerprint, info.sequence_length, info.packing
+    if info.fingerprint not in (fingerprint_of(*own, one) for one in _with_an_empty_file(lists)):
+        raise OSError(
+            f"dataset {path}: its rows are not those that were built: their fingerprint is "
+            f"{fingerprint_of(*own, lists)[:12]}…, corpus.json records {info.fingerprint[:12]}…. A file is "
+            "of another dataset or was changed; copy the dataset again or rebuild it."
+        )
+
+
+def _with_an_empty_file(lists: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
+    """The digests as they are, and with a file without rows somewhere: the fingerprint has those of text that
+    gave no row, which the finished dataset leaves out."""
+    empty = hashlib.sha256().hexdigest()
+    places = itertools.chain.from_iterable(
+        [(split, place) for place in range(len(found) + 1)] for split, found in lists.items()
+    )
+    return [
+        dict(lists),
+        *({**lists, split: [*lists[split][:place], empty, *lists[split][place:]]} for split, place in places),
+    ]

@@ -1,0 +1,99 @@
+"""Ranges that a value of a configuration may lie in, and their words for errors: "expected …"."""
+
+import math
+import re
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+# Steps, rows and seeds become 32-bit integers on the device, numbers 32-bit floats.
+LARGEST = 2**31 - 1
+LARGEST_SEED = 2**32 - 1
+SMALLEST_NUMBER = 2.0**-126  # of float32 with full precision; anything smaller may become 0 there
+BELOW_ONE = 1 - 2.0**-24  # the largest float32 below 1
+
+
+class Allowed(NamedTuple):
+    """The values that a key may have."""
+
+    accepts: Callable[[Any], bool]
+    expected: str  # for the error: "expected …"
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is an integer, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def one_of(names: Collection[str]) -> Allowed:
+    """One of some names."""
+    return Allowed(
+        lambda value: isinstance(value, str) and value in names, f"one of {', '.join(sorted(names))}"
+    )
+
+
+def whole(least: int, most: int = LARGEST, words: str = "") -> Allowed:
+    """A whole number from `least` to `most`; `words` in place of "LEAST or more"."""
+    return Allowed(
+        lambda value: is_whole(value) and least <= value <= most,
+        f"{words or f'{least} or more'}, at most {most:,}",
+    )
+
+
+def above_zero(most: float) -> Allowed:
+    """A number above 0, at most `most`."""
+    return Allowed(
+        lambda value: is_number(value) and SMALLEST_NUMBER <= value <= most,
+        f"a number above 0, at most {most:,g}",
+    )
+
+
+def from_zero(most: float, words: str = "0 or a number above it") -> Allowed:
+    """0, or a number of at most `most`."""
+    return Allowed(
+        lambda value: is_number(value) and (value == 0 or SMALLEST_NUMBER <= value <= most),
+        f"{words}, at most {most:,g}",
+    )
+
+
+def below_one(words: str) -> Allowed:
+    """0, or a number below 1."""
+    return Allowed(lambda value: is_number(value) and 0 <= value <= BELOW_ONE, words)
+
+
+def _is_rule(rule: Any) -> bool:
+    """Whether `rule` is one of config.optimizer.groups."""
+    if not isinstance(rule, list | tuple) or len(rule) != 3 or not isinstance(rule[0], str):
+        return False
+    try:
+        re.compile(rule[0])
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return all(MULTIPLIER.accepts(multiplier) for multiplier in rule[1:])
+
+
+COUNT = whole(1)
+COUNT_OR_NONE = whole(0)
+SEED = whole(0, LARGEST_SEED)
+SHARE = Allowed(lambda value: is_number(value) and 0 <= value <= 1, "a share, from 0 to 1")
+PROBABILITY = Allowed(
+    lambda value: is_number(value) and SMALLEST_NUMBER <= value <= BELOW_ONE, "a probability between 0 and 1"
+)
+MOMENTUM = below_one("0 or a number below 1")
+DROPOUT = below_one("0 or a probability below 1")
+MULTIPLIER = from_zero(1e6)
+SWITCH = Allowed(lambda value: isinstance(value, bool), "True or False")
+TEXT = Allowed(lambda value: isinstance(value, str), "text")
+AXIS = Allowed(
+    lambda value: (value == -1 and is_whole(value)) or COUNT.accepts(value),
+    "a number of devices, or -1 for all that remain",
+)
+GROUPS = Allowed(
+    lambda value: isinstance(value, list | tuple) and bool(value) and all(map(_is_rule, value)),
+    "one or more rules (regular expression, multiplier of the learning rate, multiplier of the weight "
+    "decay), multipliers of 0 or more",
+)

@@ -1,0 +1,210 @@
+"""The table of values: what each key of a configuration may be, one row per key.
+
+A key that a recipe gains needs a row here. How values fit together is checked where they are used: the
+model's by models/config.py, those of the mesh by distributed/mesh.py, those of stages by
+configuration/stages.py, those of tasks by data_pipelines/tasks.
+"""
+
+from typing import Any
+
+from electra_jax.configuration.ranges import (
+    AXIS,
+    COUNT,
+    COUNT_OR_NONE,
+    DROPOUT,
+    GROUPS,
+    MOMENTUM,
+    PROBABILITY,
+    SEED,
+    SHARE,
+    SWITCH,
+    TEXT,
+    Allowed,
+    above_zero,
+    below_one,
+    from_zero,
+    is_number,
+    one_of,
+    whole,
+)
+from electra_jax.models.config import (
+    DTYPES,
+    EMBEDDING_SHARING,
+    INITIALIZERS,
+    LAYERS,
+    POSITIONS,
+    REMAT,
+)
+from electra_jax.objectives.corruption import MASKING
+from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.trouble import ON_NONFINITE, ON_SPIKE
+
+WIDTH = whole(1, 2**16)
+LENGTH = whole(1, 2**20)
+ROWS = whole(1, 2**20)
+VOCABULARY = whole(0, 2**24, "0 (that of the datasets) or more")
+ROW_LENGTH = whole(0, 2**20, "0 (that of the datasets) or more")
+LEARNING_RATE = above_zero(10)
+NUM_EPOCHS = whole(1, 100_000)
+# 0 would remove all gradients.
+CLIP_NORM = Allowed(
+    lambda value: value == float("inf") or above_zero(1e6).accepts(value),
+    "a number above 0, or inf, otherwise at most 1e+06",
+)
+
+# Key: (what it may be, a value to pass instead).
+RULES: dict[str, tuple[Allowed, Any]] = {
+    "assumed.vocab_size": (VOCABULARY, 30_522),
+    "assumed.sequence_length": (ROW_LENGTH, 128),
+    "model.vocab_size": (VOCABULARY, 0),
+    "model.embedding_size": (WIDTH, 128),
+    "model.max_position_embeddings": (LENGTH, 512),
+    "model.type_vocab_size": (whole(0, 2**10, "0 (no token types) or more"), 2),
+    "model.layer_norm_epsilon": (above_zero(1), 1e-12),
+    "model.initializer": (one_of(INITIALIZERS), "published"),
+    "model.initializer_range": (from_zero(10), 0.02),
+    "model.hidden_dropout": (DROPOUT, 0.1),
+    "model.attention_dropout": (DROPOUT, 0.1),
+    "model.head": (one_of(("published", "transformers")), "published"),
+    "model.head_dropout": (DROPOUT, 0.1),
+    "model.dtype": (one_of(DTYPES), "bfloat16"),
+    "model.position": (one_of(POSITIONS), "absolute"),
+    "model.embedding_sharing": (one_of(EMBEDDING_SHARING), "tied"),
+    "model.disentangled.position_buckets": (whole(2, 2**20), 256),
+    "model.disentangled.max_relative_positions": (whole(2, 2**20), 512),
+    "model.disentangled.position_biased_input": (SWITCH, False),
+    "model.disentangled.enhanced_mask_decoder": (SWITCH, False),
+    "model.disentangled.conv_kernel_size": (whole(0, 2**10, "0 (no convolution) or an odd number"), 0),
+    "model.relative_bias.num_buckets": (whole(4, 2**20), 32),
+    "model.relative_bias.max_distance": (whole(2, 2**20), 128),
+    "model.relative_bias.position_biased_input": (SWITCH, True),
+    **{
+        f"model.{encoder}.{key}": rule
+        for encoder in ("generator", "discriminator")
+        for key, rule in {
+            "hidden_size": (WIDTH, 256),
+            "num_layers": (whole(1, 2**10), 12),
+            "num_heads": (whole(1, 2**12), 1),
+            "intermediate_size": (whole(1, 2**18), 1024),
+        }.items()
+    },
+    "objective.name": (TEXT, "electra"),
+    "objective.generator": (TEXT, "model"),
+    "objective.mask_prob": (PROBABILITY, 0.15),
+    "objective.mask_token_prob": (SHARE, 0.85),
+    "objective.random_token_prob": (SHARE, 0.1),
+    "objective.swap_prob": (PROBABILITY, 0.15),
+    "objective.insert_prob": (PROBABILITY, 0.15),
+    "objective.masking": (one_of(MASKING), "uniform"),
+    "objective.swap_permutation": (one_of(("uniform", "cyclic")), "uniform"),
+    "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
+    # Logits divided by less than this may overflow.
+    "objective.temperature": (
+        Allowed(lambda value: is_number(value) and 0.001 <= value <= 1000, "a number above 0, 0.001 to 1000"),
+        1.0,
+    ),
+    "objective.vocab_chunk_size": (whole(0, 2**24), 0),
+    "data.sequence_length": (ROW_LENGTH, 0),
+    "data.seed": (SEED, 0),
+    "data.prefetch": (whole(0, 1024, "0 (no background thread) or more"), 2),
+    "optimizer.learning_rate": (LEARNING_RATE, 5e-4),
+    "optimizer.discriminator_learning_rate": (
+        from_zero(10, "0 (the same as learning_rate) or a number above it"),
+        0.0,
+    ),
+    "optimizer.schedule": (one_of(SCHEDULES), "warmup_times_decay"),
+    "optimizer.warmup_steps": (COUNT_OR_NONE, 100),
+    "optimizer.warmup_share": (MOMENTUM, 0.1),
+    "optimizer.layer_decay": (above_zero(10), 0.8),
+    "optimizer.top_exponent": (whole(0, 100), 1),
+    "optimizer.beta1": (MOMENTUM, 0.9),
+    "optimizer.beta2": (MOMENTUM, 0.999),
+    "optimizer.epsilon": (above_zero(1), 1e-6),
+    "optimizer.weight_decay": (from_zero(1000), 0.01),
+    "optimizer.bias_correction": (SWITCH, False),
+    "optimizer.clip_norm": (CLIP_NORM, 1.0),
+    "optimizer.groups": (GROUPS, (("LayerNorm|bias", 1.0, 0.0), (".*", 1.0, 1.0))),
+    "sift.vat_lambda": (from_zero(1e6, "0 or more"), 0.0),
+    "sift.learning_rate": (from_zero(1e6, "0 or more"), 1e-4),
+    "sift.init_perturbation": (from_zero(1e6, "0 or more"), 1e-2),
+    **{f"mesh.{axis}": (AXIS, 1) for axis in ("data", "fsdp", "tensor")},
+    "train.num_steps": (COUNT, 1000),
+    "train.num_epochs": (NUM_EPOCHS, 3),
+    "train.batch_size": (ROWS, 32),
+    "train.validate_every": (whole(0, words="0 (after every epoch) or a number of steps"), 0),
+    "train.keep": (one_of(("last", "best")), "last"),
+    "train.num_microbatches": (ROWS, 1),
+    "train.layers": (one_of(LAYERS), "unrolled"),
+    "train.remat": (one_of(REMAT), "none"),
+    "train.gradient_dtype": (one_of(DTYPES), "float32"),
+    "train.ema_decay": (below_one("0 (no average is kept) or a number below 1, such as 0.999"), 0.0),
+    "train.seed": (SEED, 0),
+    "trouble.on_nonfinite": (one_of(ON_NONFINITE), "rollback"),
+    "trouble.on_spike": (one_of(ON_SPIKE), "rollback"),
+    "trouble.spike_deviations": (above_zero(1e6), 10.0),
+    "trouble.spike_memory": (COUNT, 100),
+    "trouble.max_skips": (COUNT, 10),
+    "trouble.rollback_steps": (COUNT, 100),
+    "trouble.max_rollbacks": (whole(1, 100), 5),
+    "eval.every": (COUNT, 1000),
+    "eval.batch_size": (ROWS, 32),
+    "eval.max_batches": (COUNT, 100),
+    "eval.seed": (SEED, 1),
+    "probe.every": (whole(0, words="0 (never) or more"), 0),
+    "probe.max_examples": (whole(0, words="0 (all) or more"), 1000),
+    "probe.num_epochs": (NUM_EPOCHS, 3),
+    "probe.seed": (SEED, 0),
+    **{
+        f"probe.{key}": (TEXT, "FILE or NAME")
+        for key in ("config", "train", "validation", "text", "pair", "label")
+    },
+    "checkpoint.every": (COUNT, 1000),
+    "checkpoint.keep": (COUNT, 3),
+    "checkpoint.init_from": (TEXT, "DIR"),
+    "log.every": (COUNT, 100),
+    "log.progress": (SWITCH, True),
+    "log.peak_flops": (from_zero(1e24), 0.0),
+    "task.validation_fraction": (below_one("0, or a share between 0 and 1, such as 0.1"), 0.1),
+    "task.max_length": (whole(3, 2**20), 128),
+    "task.max_train_examples": (whole(0, words="0 (all) or more"), 0),
+    "task.max_eval_examples": (whole(0, words="0 (all) or more"), 0),
+    "task.label_scale": (above_zero(1e6), 1.0),
+    "task.swaps_pairs": (SWITCH, False),
+    "task.max_query_length": (LENGTH, 64),
+    "task.doc_stride": (LENGTH, 128),
+    "task.null_threshold": (Allowed(is_number, "a finite number"), 0.0),
+    **{
+        f"task.{key}": (TEXT, "NAME")
+        for key in ("kind", "source", "train", "validation", "test", "text", "pair", "label", "language")
+    },
+    "task.train_language": (TEXT, "en"),
+}
+# Keys without a row, and what checks them.
+CHECKED_ELSEWHERE = {
+    "model.disentangled": "EncoderConfig: a section, or None",
+    "model.relative_bias": "EncoderConfig: a section, or None",
+    "data.datasets": "dataset_values",
+    "data.weights": "dataset_values",
+    "stages": "make_stages, and the rows of this table for each stage",
+    "log.trackers": "find_trackers, before the run directory is written",
+    "task.labels": "load_task: the labels of the data",
+    "task.metrics": "check_metric_names",
+}
+
+# Other rows where the configuration is one of pre-training.
+OF_PRETRAINING: dict[str, tuple[Allowed, Any]] = {
+    "train.num_epochs": (from_zero(1e6, "0 (train.num_steps decides) or a number above it"), 3.0),
+    "train.num_tokens": (from_zero(1e18, "0 (train.num_steps decides) or a number above it"), 1e9),
+}
+WEIGHT = from_zero(1e6), 1.0  # of config.objective.*_weight
+ENCODERS = ("model.generator.", "model.discriminator.")  # whose sections may have keys of config.model, too
+
+
+def find_rule(key: str, *, is_pretraining: bool) -> tuple[Allowed, Any] | None:
+    """The row of a key, what it may be and a value to pass; None if it has none."""
+    if key.startswith("objective.") and key.endswith("_weight"):
+        return WEIGHT
+    rules = RULES | OF_PRETRAINING if is_pretraining else RULES
+    if key not in rules and key.startswith(ENCODERS):
+        key = f"model.{key.split('.', 2)[2]}"
+    return rules.get(key)

@@ -1,0 +1,191 @@
+"""Rows and descriptions that are not those of a build: found when a dataset is opened or read, or by reading
+all of it."""
+
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from data_pipelines.dataset_digests import check_all_rows
+from data_pipelines.dataset_info import DatasetInfo, fingerprint_of, load_dataset_info
+from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
+from data_pipelines.row_checks import RowChecks
+from support.small_corpus import build, replace_rows, rows_of, write_data
+
+PAD, CLS, SEP, UNK, MASK = range(5)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A dataset with several files of rows of 32, of a vocabulary of 128."""
+    root = write_data(tmp_path_factory.mktemp("bad_rows"))
+    build(root, root / "corpus")
+    return root / "corpus"
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    shutil.copytree(built, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def read_everything(directory, split="train"):
+    mixture = make_sequential([DatasetSource(str(directory), split=split)])
+    return mixture.read(*mixture.rows_at(0, mixture.num_rows))
+
+
+def with_row(index, row):
+    """A change of rows that replaces one."""
+
+    def change(rows):
+        rows[index] = row
+        return rows
+
+    return change
+
+
+def with_id(index, place, value):
+    def change(rows):
+        rows[index, place] = value
+        return rows
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_id(0, 5, 128), r"row \d+ has the id 128, expected ids of the dataset's vocabulary, 0 to 127"),
+        (with_id(-1, 31, 65535), r"row \d+ has the id 65535, expected ids"),
+        (with_row(0, PAD), r"row \d+ has special ids alone \(0, 0, 0, 0, …\), expected text"),
+        (with_row(-1, MASK), r"row \d+ has special ids alone \(4, 4, 4, 4, …\)"),
+        (with_row(0, [CLS, SEP] * 16), r"row \d+ has special ids alone \(1, 2, 1, 2, …\)"),
+        (lambda rows: rows[:-1], "Array|has|out of|range"),
+        (lambda rows: np.concatenate([rows, rows[:1]]), r"it has \d+ rows, expected \d+"),
+        (lambda rows: rows[:, :20], r"shape|length|Array"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_bad_row_at_the_end_of_a_file_is_found_when_the_dataset_is_opened(change, message, split, copy):
+    name = replace_rows(copy, change, split)
+    with pytest.raises(OSError, match=rf"cannot read .*{name}: (.|\n)*(copy it again or rebuild)") as error:
+        make_sequential([DatasetSource(str(copy), split=split)])
+    assert re.search(message, str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_id(3, 1, 128), r"row 3 has the id 128, expected ids of the dataset's vocabulary, 0 to 127"),
+        (with_id(3, 31, 5000), "row 3 has the id 5000"),
+        (with_row(3, PAD), "row 3 has special ids alone"),
+    ],
+)
+def test_a_bad_row_within_a_file_is_found_when_it_is_read(change, message, copy):
+    name = replace_rows(copy, change)
+    make_mixture([DatasetSource(str(copy))], seed=0)
+    with pytest.raises(OSError, match=rf"cannot read .*{name}: {message}"):
+        read_everything(copy)
+
+
+def test_rows_that_a_build_can_make_pass(copy, built):
+    unknown = np.array([CLS, *[UNK] * 30, SEP])
+    empty_start = np.array([CLS, SEP, CLS, 9, SEP, *[PAD] * 27])
+    replace_rows(copy, with_row(2, unknown))
+    replace_rows(copy, with_row(3, empty_start))
+    assert (read_everything(copy)[2] == unknown).all()
+    assert (read_everything(built) == rows_of(built)).all()
+
+
+def test_negative_ids_and_rows_too_short_for_text():
+    info = DatasetInfo("", "", dict(pad=0, cls=1, sep=2, unk=3, mask=4), 80, 3, "contiguous", {}, {})
+    checks = RowChecks(info)
+    with pytest.raises(ValueError, match=r"^row 8 has the id -1, expected"):
+        checks.check(np.array([[1, 5, 2], [1, -1, 2]], np.int32), [7, 8])
+    checks.check(np.array([[1, 2, 2]], np.int32), [0])  # documents of one token, joined
+    checks.check(np.zeros((0, 3), np.int32), [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 99999}}, "below vocab_size=128"),
+        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 128}}, "below vocab_size=128"),
+        ({"special_ids": {"pad": -1, "cls": 1, "sep": 2, "unk": 3, "mask": 4}}, "expected different ids of"),
+        ({"special_ids": {"pad": 0, "cls": 0, "sep": 2, "unk": 3, "mask": 4}}, "expected different ids of"),
+        (
+            {"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3}},
+            "expected different ids of pad, cls, sep",
+        ),
+        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": "4"}}, "expected different ids"),
+        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": True}}, "expected different ids"),
+        ({"special_ids": [0, 1, 2, 3, 4]}, "expected different ids of"),
+        ({"special_ids": {"pad": 7, "cls": 1, "sep": 2, "unk": 3, "mask": 4}}, "the one beside it has"),
+        ({"tokenizer_fingerprint": "0" * 64}, "was made with a tokenizer of fingerprint 000"),
+        ({"vocab_size": 0}, "got vocab_size=0 and sequence_length=32, expected numbers of 1 or more"),
+        ({"vocab_size": "80"}, "got vocab_size='80' and"),
+        ({"sequence_length": 2.5}, "sequence_length=2.5, expected"),
+        ({"sequence_length": 64}, "corpus.json records rows of 64 ids, features.json rows of 32"),
+    ],
+)
+def test_a_description_that_its_rows_do_not_fit(changes, message, copy):
+    path = copy / "corpus.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        make_sequential([DatasetSource(str(copy))])
+
+
+def test_all_rows_of_a_build_have_the_recorded_digests(built, copy):
+    read = []
+    info = load_dataset_info(str(built))
+    total = sum(split["rows"] for split in info.splits.values())
+    assert check_all_rows(str(built), read.append) == total == sum(read)
+    assert set(info.splits["train"]["digests"]) == set(info.splits["train"]["shards"])
+    without_digests(copy)
+    assert check_all_rows(str(copy)) == total
+
+
+def without_digests(directory):
+    """corpus.json as an earlier version wrote it."""
+    path = directory / "corpus.json"
+    info = json.loads(path.read_text())
+    for split in info["splits"].values():
+        split.pop("digests")
+    path.write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_another_whole_file_is_found_by_reading_all_rows(split, copy):
+    name = replace_rows(copy, lambda rows: rows[::-1], split)
+    read_everything(copy, split)  # nothing else can tell
+    with pytest.raises(
+        OSError, match=rf"the rows of {name} are not those that were built: .*corpus\.json rec"
+    ):
+        check_all_rows(str(copy))
+    without_digests(copy)
+    with pytest.raises(OSError, match=r"copy: its rows are not those that were built: their fingerprint is"):
+        check_all_rows(str(copy))
+
+
+def test_rows_of_another_file_are_found(copy):
+    info = load_dataset_info(str(copy))
+    name = next(iter(info.splits["train"]["shards"]))
+    first, second = info.splits["train"]["rows_by_shard"][:2]
+    others = rows_of(copy)[first : first + min(first, second)]
+    replace_rows(copy, lambda rows: np.concatenate([others, rows[len(others) :]]))
+    with pytest.raises(OSError, match=rf"the rows of {name} are not those"):
+        check_all_rows(str(copy))
+
+
+def test_a_file_without_rows_may_be_in_the_fingerprint(copy):
+    """A chunk of text that gave no row: its digest counts, but the finished dataset leaves it out."""
+    info = load_dataset_info(str(copy))
+    digests = {split: list(described["digests"].values()) for split, described in info.splits.items()}
+    digests["train"].insert(1, hashlib.sha256(b"").hexdigest())
+    own = info.tokenizer_fingerprint, info.sequence_length, info.packing
+    path = copy / "corpus.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": fingerprint_of(*own, digests)}))
+    check_all_rows(str(copy))
