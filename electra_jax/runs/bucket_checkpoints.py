@@ -16,23 +16,23 @@ import jax
 from data_pipelines.buckets import download, local_files, remove, sizes_under, upload, write_object
 from electra_jax.runs.bucket_runs import CHECKPOINTS, checkpoint_place
 from electra_jax.runs.temporary_directories import temporary_directory
-from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.checkpointing import Checkpointer, within_reach
 from electra_jax.training.state import TrainState
 
 COMMITTED = "commit_success.txt"
 
 
-def open_checkpoints(workdir: Path, *, keep: int | None) -> Checkpointer:
-    """The checkpoints of the run that works in `workdir`; `keep` as for `Checkpointer`.
+def open_checkpoints(workdir: Path, *, keep: int | None, reach: int = 0) -> Checkpointer:
+    """The checkpoints of the run that works in `workdir`; `keep` and `reach` as for `Checkpointer`.
 
     Raises:
       ValueError: several processes with a run on s3://. OSError: the bucket cannot be read.
     """
     place = checkpoint_place(workdir)
     return (
-        UploadedCheckpointer(place, keep=keep)
+        UploadedCheckpointer(place, keep=keep, reach=reach)
         if place.startswith("s3://")
-        else Checkpointer(place, keep=keep)
+        else Checkpointer(place, keep=keep, reach=reach)
     )
 
 
@@ -41,22 +41,22 @@ class UploadedCheckpointer(Checkpointer):
 
     Args:
       url: of the directory checkpoints.
-      keep: as for `Checkpointer`.
+      keep, reach: as for `Checkpointer`.
     """
 
-    def __init__(self, url: str, *, keep: int | None):
+    def __init__(self, url: str, *, keep: int | None, reach: int = 0):
         if jax.process_count() > 1:
             raise ValueError(
                 f"{url}: got a run of {jax.process_count()} processes, expected one: Orbax cannot write the "
                 "shards of several processes to s3://. Use gs://, or a file system that all hosts mount "
                 "(FSx, EFS, NFS)."
             )
-        self._url, self._keep = url, keep or 1
+        self._url, self._keep, self._reach = url, keep or 1, reach
         self._lifetime = contextlib.ExitStack()
         self._local = self._lifetime.enter_context(temporary_directory()) / CHECKPOINTS
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        super().__init__(str(self._local), keep=self._keep)
+        super().__init__(str(self._local), keep=self._keep, reach=reach)
         self._directory = url  # what errors name
 
     def all_steps(self) -> list[int]:
@@ -130,7 +130,9 @@ class UploadedCheckpointer(Checkpointer):
             # Orbax writes a file of that name here, too: it must not come before the arrays.
             upload(directory, local_files(directory, lambda name: name != COMMITTED), url)
             write_object(f"{url}/{COMMITTED}", b"complete\n")
-            kept = [str(one) for one in self.all_steps()[-self._keep :]]
+            steps = self.all_steps()
+            reached = within_reach(steps, self._reach) if self._reach else set()
+            kept = [str(one) for one in {*steps[-self._keep :], *reached}]
             self._remove(lambda name: name.split("/")[0] not in kept)
         except Exception as error:
             self._error = error

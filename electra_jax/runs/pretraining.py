@@ -52,6 +52,7 @@ from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
 from electra_jax.training.trackers.interface import TrackedRun
+from electra_jax.training.trouble import ROLLBACK
 from electra_jax.training.unigram import unigram_log_probabilities
 from electra_jax.training.watch import RollBack
 from electra_jax.training.writers import MetricWriters
@@ -150,7 +151,10 @@ def make_probe(
 
 
 def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
-    return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"])
+    trouble = inputs.config["trouble"]
+    may_return = ROLLBACK in (trouble["on_nonfinite"], trouble["on_spike"])
+    reach = trouble["rollback_steps"] if may_return else 0
+    return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"], reach=reach)
 
 
 def _record(start: int, inputs: RunInputs, program: Program, run: RunDirectory) -> None:

@@ -2,11 +2,13 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
@@ -20,6 +22,34 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
+def within_reach(steps: Sequence[int], reach: int) -> set[int]:
+    """The checkpoints that a return by `reach` steps may need: those of the last `reach` steps before the
+    newest one, and the newest one that is older."""
+    border = max(steps, default=0) - reach
+    older = [step for step in steps if step <= border]
+    return {step for step in steps if step > border} | ({max(older)} if older else set())
+
+
+class _Reach:
+    """Orbax's policy to keep those, whatever else is kept."""
+
+    def __init__(self, reach: int):
+        self._reach = reach
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        kept = within_reach([one.step for one in checkpoints], self._reach)
+        return [one.step in kept for one in checkpoints]
+
+
+def _which_to_keep(keep: int | None, reach: int) -> dict[str, Any]:
+    """Options of Orbax's manager."""
+    if not reach:
+        return {"max_to_keep": keep}
+    policies = [preservation_policy.LatestN(keep), _Reach(reach)]
+    return {"preservation_policy": preservation_policy.AnyPreservationPolicy(policies)}
+
+
 class Checkpointer:
     """Checkpoints of one run under `directory`, saved in the background.
 
@@ -30,9 +60,10 @@ class Checkpointer:
     Args:
       keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
         unfinished checkpoints of a running run untouched.
+      reach: steps that the run may return by; checkpoints `within_reach` are kept besides.
     """
 
-    def __init__(self, directory: str, *, keep: int | None):
+    def __init__(self, directory: str, *, keep: int | None, reach: int = 0):
         _silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
@@ -40,7 +71,7 @@ class Checkpointer:
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None
+                **_which_to_keep(keep, reach), cleanup_tmp_directories=True, read_only=keep is None
             ),
             item_names=("state", "run"),
         )
