@@ -171,6 +171,16 @@ def remove(url: str, names: Iterable[str]) -> None:
             filesystem(url).rm_file(f"{url}/{name}")
 
 
+def move(url: str, names: Iterable[str], target: str) -> None:
+    """Copy objects under `url` to the same names under `target`, all of them before the first is removed, in
+    the given order. Raises OSError as `upload` does."""
+    names = list(names)
+    with bucket_errors(url, "written"):
+        for name in names:
+            filesystem(url).cp_file(f"{url}/{name}", f"{target}/{name}")
+    remove(url, names)
+
+
 def check_writable(url: str) -> None:
     """Write and remove an object under `url`, so that errors come before any work. Raises as `upload`
     does."""

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import select
 import sys
 import zipfile
@@ -38,9 +39,17 @@ def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             sys.exit(CLOSED_PIPE)
-        sys.exit(f"{PREFIX}{error}")
+        sys.exit(error_message(error))
     if error is not None:
         sys.exit(CLOSED_PIPE)
+
+
+def error_message(error: Exception) -> str:
+    """What a command prints of an EXPECTED error, with advice for a full disk."""
+    advice = ""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        advice = ". The disk is full, or your quota is: free space and run the same command again."
+    return f"{PREFIX}{error}{advice}"
 
 
 def _reader_has_gone() -> bool:

@@ -19,10 +19,22 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with named_errors(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Context that adds `path` to an OSError without a path, as writing to an open file raises it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None and error.strerror:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

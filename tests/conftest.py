@@ -38,6 +38,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the recorded results in tests/golden"
     )
+    text = "test_damaged_checkpoints.py: flip a bit of every byte, not of a sample"
+    parser.addoption("--all_flips", action="store_true", help=text)
 
 
 @pytest.fixture

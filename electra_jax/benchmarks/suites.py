@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from data_pipelines.progress import waiting
+from electra_jax.benchmarks.checkpoints import checkpoint_figures
 from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figures
 from electra_jax.benchmarks.courses import course_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
@@ -97,6 +98,12 @@ def courses_suite(config: dict[str, Any]) -> Metrics:
     return course_figures(config, batch_size=8)
 
 
+def checkpoint_suite(config: dict[str, Any], *, rounds: int, steps: int) -> Metrics:
+    """The cost of a checkpoint's checksums. A save is no step: `steps` does not matter."""
+    del steps
+    return checkpoint_figures(config, rounds=rounds)
+
+
 def _with_prefix(prefix: str, figures: Metrics) -> Metrics:
     return {f"{prefix}_{key}": value for key, value in figures.items()}
 
@@ -106,5 +113,6 @@ SUITES = {
     "deberta": Suite(deberta_suite, True, "configs/deberta_v3.py:size=xsmall"),
     "attention": Suite(attention_suite, True, "configs/deberta_v3.py:size=xsmall"),
     "compiled": Suite(compiled_suite, False, "configs/deberta_v3.py:size=xsmall"),
+    "checkpoint": Suite(checkpoint_suite, True, "configs/electra.py:size=small"),
     "courses": Suite(courses_suite, False, "configs/mcl.py:size=small"),
 }

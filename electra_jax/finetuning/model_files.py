@@ -3,6 +3,7 @@
 model.json            encoder, task, labels, configuration, and how the model was made
 params.safetensors    {"embeddings", "encoder", "head"}; an array's name is its path
 tokenizer/
+checksums.json        of all of that (training/checksums.py)
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
@@ -22,7 +24,9 @@ from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.huggingface.array_files import write_arrays
 from electra_jax.models.config import EncoderConfig, make_encoder_config
+from electra_jax.training.checksums import CHECKSUMS_FILE, compute_checksums, find_damage, write_checksums
 
+HAS_CHECKSUMS = "has_checksums"  # key of MODEL_FILE
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
 
 
@@ -45,10 +49,16 @@ def save_model(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
         unfinished = Path(temporary, directory.name)
         unfinished.mkdir()
-        write_json(unfinished / MODEL_FILE, {"encoder": dataclasses.asdict(encoder), **description})
+        write_json(
+            unfinished / MODEL_FILE,
+            {"encoder": dataclasses.asdict(encoder), **description, HAS_CHECKSUMS: True},
+        )
         arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
         write_arrays(unfinished / PARAMS_FILE, arrays)
         adopt_tokenizer(tokenizer.directory, unfinished / TOKENIZER, lowercase=None)
+        names = [path.relative_to(unfinished).as_posix() for path in unfinished.rglob("*") if path.is_file()]
+        checksums = compute_checksums(epath.Path(unfinished), names)
+        write_checksums(epath.Path(unfinished / CHECKSUMS_FILE), checksums)
         if directory.exists():
             shutil.rmtree(directory)
         unfinished.rename(directory)
@@ -63,13 +73,15 @@ def load_model(directory: Path) -> SavedModel:
     """Read a model that `save_model` wrote.
 
     Raises:
-      FileNotFoundError: `directory` holds no such model, or one of its files is missing.
+      FileNotFoundError: `directory` holds no such model.
+      OSError: it is damaged; names a file.
     """
     if not is_saved_model(directory):
         raise FileNotFoundError(
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
     description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
+    _check_whole(directory, description.pop(HAS_CHECKSUMS, False))
     encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
     return SavedModel(
         encoder,
@@ -77,3 +89,16 @@ def load_model(directory: Path) -> SavedModel:
         load_tokenizer(str(directory / TOKENIZER)),
         unflatten_dict(load_file(directory / PARAMS_FILE), sep="/"),
     )
+
+
+def _check_whole(directory: Path, has_checksums: bool) -> None:
+    """Raises OSError if a model is damaged. Models of older versions have no checksums."""
+    path = directory / CHECKSUMS_FILE
+    damage = f"{path.name} is missing" if has_checksums else ""
+    if path.exists():
+        damage = find_damage(epath.Path(directory), epath.Path(path))
+    if damage:
+        raise OSError(
+            f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command "
+            "that made it again."
+        )

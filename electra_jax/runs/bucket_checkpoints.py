@@ -6,6 +6,7 @@ locally, uploaded, and completed by an object of the same name.
 """
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,20 @@ from typing import Any
 
 import jax
 
-from data_pipelines.buckets import download, local_files, remove, sizes_under, upload, write_object
+from data_pipelines.buckets import (
+    bucket_errors,
+    download,
+    local_files,
+    move,
+    remove,
+    sizes_under,
+    upload,
+    write_object,
+)
 from electra_jax.runs.bucket_runs import CHECKPOINTS, checkpoint_place
 from electra_jax.runs.temporary_directories import temporary_directory
-from electra_jax.training.checkpointing import Checkpointer, within_reach
-from electra_jax.training.state import TrainState
+from electra_jax.training.checkpointing import Checkpointer, Inspection
+from electra_jax.training.kept_checkpoints import within_reach
 
 COMMITTED = "commit_success.txt"
 
@@ -29,11 +39,19 @@ def open_checkpoints(workdir: Path, *, keep: int | None, reach: int = 0) -> Chec
       ValueError: several processes with a run on s3://. OSError: the bucket cannot be read.
     """
     place = checkpoint_place(workdir)
-    return (
-        UploadedCheckpointer(place, keep=keep, reach=reach)
-        if place.startswith("s3://")
-        else Checkpointer(place, keep=keep, reach=reach)
-    )
+    kinds = {"s3": UploadedCheckpointer, "gs": GoogleCheckpointer}
+    return kinds.get(place.partition("://")[0], Checkpointer)(place, keep=keep, reach=reach)
+
+
+class GoogleCheckpointer(Checkpointer):
+    """Checkpoints under gs://, which Orbax writes and reads itself."""
+
+    def _inspect(self, step: int) -> Inspection:
+        with bucket_errors(self._directory, "read"):
+            return super()._inspect(step)
+
+    def _rename(self, step: int, name: str) -> None:
+        _move(self._directory, step, name)
 
 
 class UploadedCheckpointer(Checkpointer):
@@ -84,27 +102,23 @@ class UploadedCheckpointer(Checkpointer):
                 " Run the same command again: it resumes from the newest."
             ) from error
 
-    def restore(self, step: int, abstract_state: TrainState) -> TrainState:
-        """As `Checkpointer.restore`."""
+    def _inspect(self, step: int) -> Inspection:
         self._fetch(step)
-        return super().restore(step, abstract_state)
+        return super()._inspect(step)
 
-    def restore_params(self, step: int, abstract_params: Any) -> Any:
-        """As `Checkpointer.restore_params`."""
-        self._fetch(step)
-        return super().restore_params(step, abstract_params)
+    def _free_name(self, step: int) -> str:
+        return self._first_free(step, {name.split("/")[0] for name in sizes_under(self._url)})
 
-    def describe(self, step: int) -> dict[str, Any]:
-        """As `Checkpointer.describe`."""
-        self._fetch(step)
-        return super().describe(step)
+    def _rename(self, step: int, name: str) -> None:
+        _move(self._url, step, name)
+        shutil.rmtree(self._local / str(step))  # the copy
 
     def remove(self, step: int) -> None:
         """As `Checkpointer.remove`."""
         self.wait()
         if (self._local / str(step)).is_dir():
             super().remove(step)
-        self._remove(lambda name: name.split("/")[0] == str(step))
+        self._remove(lambda name: name == str(step))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # `wait` reports it to who asks
@@ -133,12 +147,19 @@ class UploadedCheckpointer(Checkpointer):
             steps = self.all_steps()
             reached = within_reach(steps, self._reach) if self._reach else set()
             kept = [str(one) for one in {*steps[-self._keep :], *reached}]
-            self._remove(lambda name: name.split("/")[0] not in kept)
+            # What was set aside is no number.
+            self._remove(lambda step: step.isdecimal() and step not in kept)
         except Exception as error:
             self._error = error
 
     def _remove(self, is_removed: Callable[[str], bool]) -> None:
-        """Remove objects of the bucket, first those that make a checkpoint count: a process that is killed
-        here leaves no checkpoint that lacks a part."""
-        names = [name for name in sizes_under(self._url) if is_removed(name)]
+        """Remove checkpoints from the bucket, by their names; first what makes them count: a
+        process that is killed here leaves no checkpoint that lacks a part."""
+        names = [name for name in sizes_under(self._url) if is_removed(name.split("/")[0])]
         remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))
+
+
+def _move(url: str, step: int, name: str) -> None:
+    """Give a checkpoint in a bucket another name."""
+    names = sorted(sizes_under(f"{url}/{step}"), key=lambda one: one != COMMITTED)
+    move(f"{url}/{step}", names, f"{url}/{name}")

@@ -62,6 +62,7 @@ HINTS = {
     "the step that it resumes at, the learning rate follows the schedule of the new length",
 }
 FINGERPRINTS = ("data", "files")
+ROLLBACKS = "rollbacks"  # key of a checkpoint's description: those of its past (rollbacks.py)
 
 
 def may_change(key: str) -> bool:
@@ -88,17 +89,23 @@ def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_l
             f"{workdir}: got a {path.name} of something else, such as an exported model, expected a run or a "
             "new directory. Use another --workdir."
         )
-    old = _upgraded(found)
-    new = _upgraded(json.loads(json.dumps(description)))
-    if changes_length:
-        old["config"]["train"]["num_steps"] = new["config"]["train"]["num_steps"]
-    lines = [*_differing_settings(old, new), *_differing_datasets(old, new), *_differing_files(old, new)]
+    lines = differences(found, description, any_length=changes_length)
     if lines:
         raise ValueError(
             "\n".join([f"{workdir} belongs to a run with other settings:", *(f"  {line}" for line in lines)])
             + "\nUse another --workdir, or give the settings of the run. What may change when a run resumes, "
             f"and how to train on with other settings: {README}."
         )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], *, any_length: bool) -> list[str]:
+    """A line for each setting, dataset or file of the description `new` that is not that of the run that
+    `old` describes. With `any_length`, config.train.num_steps may differ."""
+    old, new = _upgraded(old), _upgraded(json.loads(json.dumps(new)))
+    if any_length:
+        train = old["config"]["train"] | {"num_steps": new["config"]["train"]["num_steps"]}
+        old["config"] = old["config"] | {"train": train}
+    return [*_differing_settings(old, new), *_differing_datasets(old, new), *_differing_files(old, new)]
 
 
 def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +116,9 @@ def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
 def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """A line for each setting that may not differ and does."""
     old, new = (
-        flatten_dict({key: value for key, value in one.items() if key not in FINGERPRINTS}, sep=".")
+        flatten_dict(
+            {key: value for key, value in one.items() if key not in (*FINGERPRINTS, ROLLBACKS)}, sep="."
+        )
         for one in (old, new)
     )
     for key in sorted(old.keys() | new.keys()):

@@ -25,11 +25,13 @@ from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from electra_jax.configuration.recipes import PACKAGE, RECIPES
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
-from electra_jax.runs.bucket_runs import local_directory
+from electra_jax.runs.bucket_checkpoints import open_checkpoints
+from electra_jax.runs.bucket_runs import RunDirectory, local_directory
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
+from electra_jax.runs.resuming import find_start
 from electra_jax.training.plain_paths import check_checkpoint_path
 from electra_jax.training.program import make_program
 from electra_jax.training.trackers.choose import find_trackers
@@ -62,7 +64,8 @@ class Counts(NamedTuple):
     def __str__(self) -> str:
         if not self.num_failed:
             return f"{self.num_passed} checks passed."
-        skipped = f", {self.num_skipped} was skipped" if self.num_skipped else ""
+        verb = "was" if self.num_skipped == 1 else "were"
+        skipped = f", {self.num_skipped} {verb} skipped" if self.num_skipped else ""
         return f"{self.num_failed} of {sum(self)} checks failed{skipped}."
 
 
@@ -124,6 +127,7 @@ def run_checks(
             opened,
             changes_length=changes_length,
         ),
+        "checkpoints": lambda: check_checkpoints(opened[0], local_directory(str(workdir), may_be_empty=True)),
         "size": lambda: check_sizes(opened[0], workdir),
     }
     if reads_all:
@@ -131,8 +135,8 @@ def run_checks(
     num_passed = num_failed = 0
     for name, check in checks.items():
         deadline.waiting_for = name
-        if name in ("size", "rows") and not all(exchange(bool(opened))):
-            continue  # it needs the inputs that the check of the data could not open
+        if name in ("checkpoints", "size", "rows") and not all(exchange(bool(opened))):
+            continue  # they need the inputs that the check of the data could not open
         findings = collect(check, must_agree=name == "data")
         has_failed = any(finding.problem for finding in findings)
         num_failed, num_passed = num_failed + has_failed, num_passed + (not has_failed)
@@ -275,6 +279,16 @@ def check_run_inputs(
     opened.append(inputs)
     fingerprints = ", ".join(fingerprint[:12] for fingerprint in inputs.description["data"])
     return Finding(f"{'; '.join(described)}: fingerprint {fingerprints}")
+
+
+def check_checkpoints(inputs: RunInputs, workdir: Path) -> Finding:
+    """Where a run would resume: all files of the newest checkpoint are read and compared with their
+    checksums."""
+    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
+        start = find_start(checkpointer, inputs, RunDirectory(workdir, None))
+    text = f"resumes at step {start.step:,}" if start.step else "none yet"
+    rejected = [f"; would set aside that of step {one.step}: {one.reason}" for one in start.rejected]
+    return Finding(text + "".join(rejected))
 
 
 def check_sizes(inputs: RunInputs, workdir: str | Path) -> Finding:

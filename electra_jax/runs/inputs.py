@@ -47,6 +47,7 @@ class RunInputs(NamedTuple):
     stages: tuple[StageInputs, ...]
     objective: Objective
     description: dict[str, Any]  # what the run directory and checkpoints keep: "config" and "data"
+    changes_length: bool = False  # whether the run may have had another config.train.num_steps before
 
     @property
     def tokenizer(self) -> Path:
@@ -84,7 +85,7 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
             tokenizer_fingerprint = stages[0].mixture.infos[0].tokenizer_fingerprint
             check_initial(config["checkpoint"]["init_from"], config, tokenizer_fingerprint)
     problems.report()
-    return RunInputs(config, model, mesh, stages, objective, description)
+    return RunInputs(config, model, mesh, stages, objective, description, changes_length)
 
 
 def _check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:

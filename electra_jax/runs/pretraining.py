@@ -31,10 +31,10 @@ from electra_jax.runs.changed_length import check_length, describe_new_length, r
 from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
-from electra_jax.runs.guarded_state import restore_state
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.provenance import record_start
+from electra_jax.runs.resuming import Start, find_start, record_lost_rows, set_aside
 from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
@@ -86,7 +86,7 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
     if is_main_process():
         find_trackers(inputs.config["log"]["trackers"])  # so that a wrong one is an error before all work
     barrier("run directory checked")
-    if _is_done(inputs, workdir):
+    if _is_done(inputs, run):
         num_steps = inputs.config["train"]["num_steps"]
         print(f"{run.name}: the run is complete, all {num_steps} steps are done.", file=sys.stderr)
         if is_main_process():
@@ -99,17 +99,19 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def _is_done(inputs: RunInputs, workdir: Path) -> bool:
+def _is_done(inputs: RunInputs, run: RunDirectory) -> bool:
     """Whether nothing is left to do. Asked before stages are prepared, which takes longer than all else that
     a complete run needs."""
     num_steps, has_probe = inputs.config["train"]["num_steps"], bool(inputs.config["probe"]["every"])
     # A run that shall end where it was stopped has all its steps, but another length in its files.
-    is_done = recorded_length(workdir) == num_steps and is_measured(workdir, num_steps, has_probe=has_probe)
+    is_done = recorded_length(run.path) == num_steps and is_measured(run.path, num_steps, has_probe=has_probe)
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
     if not exchange(is_done)[0]:
         return False
-    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, workdir)) as checkpointer:
-        return exchange(checkpointer.latest_step() == num_steps)[0]
+    with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
+        if exchange(checkpointer.latest_step())[0] != num_steps:
+            return False
+        return find_start(checkpointer, inputs, run).step == num_steps
 
 
 def _train(inputs: RunInputs, run: RunDirectory) -> None:
@@ -118,10 +120,12 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
         stages = prepare_stages(inputs)
     probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
+        # The initial state is the same in all stages.
+        abstract_state = stages[0].program.abstract_state
         rollbacks = resume_rollbacks(run.path, checkpointer)
-        start = exchange(checkpointer.latest_step() or 0)[0]
-        check_length(run.name, start, inputs.config["train"]["num_steps"])
-        _record(start, inputs, stages[0].program, run)
+        start = find_start(checkpointer, inputs, run, abstract_state)
+        check_length(run.name, start.step, inputs.config["train"]["num_steps"])
+        _record(start, inputs, stages[0].program, run, checkpointer)
         stop = StopNotice()  # one for all stages, since with several processes it counts its checks
         while True:
             if rollbacks:
@@ -134,7 +138,8 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
             rollbacks = roll_back(incident, evidence, stages, running)
             if is_stopping:
                 raise Stopped
-            start = exchange(checkpointer.latest_step() or 0)[0]
+            start = find_start(checkpointer, inputs, run, abstract_state)
+            set_aside(start.rejected, start.step, checkpointer, run)
 
 
 def make_probe(
@@ -157,15 +162,18 @@ def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
     return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"], reach=reach)
 
 
-def _record(start: int, inputs: RunInputs, program: Program, run: RunDirectory) -> None:
+def _record(
+    start: Start, inputs: RunInputs, program: Program, run: RunDirectory, checkpointer: Checkpointer
+) -> None:
     """Write what a start leaves in the run directory, and print it."""
+    config, workdir, step = inputs.config, run.path, start.step
+    fell_back = set_aside(start.rejected, step, checkpointer, run)
     if not is_main_process():
         return
-    config, workdir = inputs.config, run.path
-    new_length = describe_new_length(workdir, start, config)
+    new_length = describe_new_length(workdir, step, config)
     write_run_directory(inputs, program, workdir)
-    record_start(workdir, start, **new_length)
-    if not start and (proposal := propose_settings(config)):
+    record_start(workdir, step, **new_length, **fell_back, **record_lost_rows(start, run))
+    if not step and (proposal := propose_settings(config)):
         print(proposal, file=sys.stderr)
     run.publish()
     print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
@@ -173,21 +181,22 @@ def _record(start: int, inputs: RunInputs, program: Program, run: RunDirectory) 
         print(note, file=sys.stderr)
 
 
-def _train_from(start: int, stages: list[PreparedStage], running: RunningPretraining) -> None:
-    """Train from step `start` through the remaining stages to the end of the run."""
+def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretraining) -> None:
+    """Train from `start` through the remaining stages to the end of the run."""
     inputs, run, checkpointer = running.inputs, running.run, running.checkpointer
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
-    workdir = run.path
-    state = start_state(program, checkpointer, start, config["checkpoint"]["init_from"], workdir)
+    workdir, state, step = run.path, start.state, start.step
+    if state is None:
+        state = first_state(program, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
         workdir,
         progress=config["log"]["progress"],
         total_steps=config["train"]["num_steps"],
-        start_step=start,
-        trackers=_trackers(run, config, start),
+        start_step=step,
+        trackers=_trackers(run, config, step),
         is_writer=is_main_process(),
     )
-    events = EventLog(workdir, start_step=start, is_writer=is_main_process())
+    events = EventLog(workdir, start_step=step, is_writer=is_main_process())
     with writers, events:
         record_events(workdir, running.rollbacks, events)
         services = RunServices(
@@ -200,7 +209,7 @@ def _train_from(start: int, stages: list[PreparedStage], running: RunningPretrai
             run.publish,
         )
         for stage in stages:
-            if start < stage.inputs.end or stage is stages[-1]:
+            if step < stage.inputs.end or stage is stages[-1]:
                 read_params = functools.partial(_newest_params, stage.program, running)
                 trouble = trouble_services(stage, running, events, read_params)
                 state = train_stage(
@@ -215,7 +224,7 @@ def _newest_params(program: Program, running: RunningPretraining) -> tuple[Any, 
     if step := exchange(checkpointer.latest_step() or 0)[0]:
         return checkpointer.restore_params(step, shapes), step
     initial = running.inputs.config["checkpoint"]["init_from"]
-    return start_state(program, checkpointer, 0, initial, running.run.path).params, 0
+    return first_state(program, initial, running.run.path).params, 0
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
@@ -289,13 +298,8 @@ def peak_of_devices(config: dict[str, Any], devices: Sequence[jax.Device]) -> fl
     return None if peak is None else peak * len(devices)
 
 
-def start_state(
-    program: Program, checkpointer: Checkpointer, step: int, initial: str, workdir: Path
-) -> TrainState:
-    """The state after `step` steps: restored from its checkpoint, or, for step 0, newly initialised, with
-    the parameters of the run `initial` if that is not ""."""
-    if step:
-        return restore_state(checkpointer, step, program.abstract_state)
+def first_state(program: Program, initial: str, workdir: Path) -> TrainState:
+    """A newly initialised state, with the parameters of the run `initial` if that is not ""."""
     state = program.init()
     if not initial:
         return state

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import jax
 
-from data_pipelines.command_errors import EXPECTED, PREFIX
+from data_pipelines.command_errors import EXPECTED, error_message
 from electra_jax.distributed.processes import exit_process
 
 
@@ -20,8 +20,8 @@ def exit_on_error(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (*EXPECTED, *more) as error:
-        exit_process(f"{PREFIX}{error}")
+        exit_process(error_message(error))
     except RuntimeError as error:
         if not (isinstance(error.__cause__, OSError) or jax.distributed.is_initialized()):
             raise
-        exit_process(f"{PREFIX}{error}")
+        exit_process(error_message(error))

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from data_pipelines.batch_order import PassedOver
 from data_pipelines.json_files import write_json
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.runs.directory import ROLLBACKS
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.events import EventLog, read_events
 from electra_jax.training.watch import Incident, NumericalTroubleError
 
 ROLLBACKS_FILE = "rollbacks.json"
-DESCRIBED = "rollbacks"  # key of a checkpoint's description
 
 
 class Rollback(NamedTuple):
@@ -73,7 +73,7 @@ def passed_over(rollbacks: Rollbacks, first_step: int, end: int) -> tuple[Passed
 
 def describe_rollbacks(description: dict[str, Any], rollbacks: Rollbacks) -> dict[str, Any]:
     """The description of checkpoints saved after `rollbacks`."""
-    return description | {DESCRIBED: [list(one) for one in rollbacks]} if rollbacks else description
+    return description | {ROLLBACKS: [list(one) for one in rollbacks]} if rollbacks else description
 
 
 def record_rollback(workdir: Path, rollbacks: Rollbacks) -> None:
@@ -90,9 +90,12 @@ def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> Rollbacks:
       ValueError: ROLLBACKS_FILE cannot be read, or is that of another run.
     """
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
-    rollbacks = _parse(exchange(_read(workdir) if is_main_process() else [])[0], workdir)
+    rollbacks = _parse(exchange(read_rollbacks(workdir) if is_main_process() else ())[0], workdir)
     for step in exchange(checkpointer.all_steps())[0][::-1]:
-        saved = _parse(checkpointer.describe(step).get(DESCRIBED, []), workdir)
+        inspection = checkpointer.inspect(step)
+        if not exchange(not inspection.problem)[0]:
+            continue  # damaged: resuming.py sets it aside
+        saved = _parse(inspection.description.get(ROLLBACKS, []), workdir)
         common = min(len(saved), len(rollbacks))
         if saved[:common] != rollbacks[:common]:
             raise ValueError(
@@ -125,12 +128,14 @@ def record_events(workdir: Path, rollbacks: Rollbacks, events: EventLog) -> None
             )
 
 
-def _read(workdir: Path) -> list[Any]:
+def read_rollbacks(workdir: Path) -> Rollbacks:
+    """What ROLLBACKS_FILE lists; () without it. Raises ValueError as `resume_rollbacks` does."""
     path = workdir / ROLLBACKS_FILE
     try:
-        return [[row[name] for name in Rollback._fields] for row in json.loads(path.read_bytes())]
+        rows = [[row[name] for name in Rollback._fields] for row in json.loads(path.read_bytes())]
+        return _parse(rows, workdir)
     except FileNotFoundError:
-        return []
+        return ()
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a list of objects with {', '.join(Rollback._fields)}, got something else "

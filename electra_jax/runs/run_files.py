@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.whole_files import write_text
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.trained import read_description
 from electra_jax.training.parameter_table import parameter_table
@@ -55,5 +56,5 @@ def _write_parameters(inputs: RunInputs, program: Program, path: Path) -> None:
     lines = parameter_table(
         program.abstract_state.params, logical_axes, inputs.config["optimizer"], inputs.objective.frozen
     )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     print(f"{lines[-1]} (all in {path})", file=sys.stderr)

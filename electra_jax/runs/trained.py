@@ -3,6 +3,7 @@ checks of a run whose parameters another run starts from."""
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import find_row, first_stage_from, make_objective, parameter_form
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import local_directory
+from electra_jax.runs.directory import differences
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
 
@@ -32,6 +34,8 @@ MAY_DIFFER_IN_MODEL = (
     "initializer_range",
     "dtype",
 )
+
+NO_CHECKSUMS = "has no checksums, since an older version wrote it: damage to it may not be noticed."
 
 
 class TrainedRun(NamedTuple):
@@ -104,11 +108,32 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
 
     Raises:
       FileNotFoundError: no such checkpoint; names the existing ones.
-      OSError: the checkpoint is damaged.
+      OSError: the checkpoint is damaged; names a file of it, and another one that is whole.
+      ValueError: config.json is not that of the checkpoint.
     """
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
         step = _choose_step(workdir, step, checkpointer)
+        _check_description(workdir, step, checkpointer)
         return step, checkpointer.restore_params(step, abstract)
+
+
+def _check_description(workdir: Path, step: int, checkpointer: Checkpointer) -> None:
+    """Raises ValueError unless a checkpoint was saved with the settings in config.json."""
+    saved = checkpointer.check(step)
+    if not saved.has_checksums:
+        print(f"{workdir}: the checkpoint of step {step} {NO_CHECKSUMS}", file=sys.stderr)
+    if "config" not in saved.description:  # parameters alone
+        return
+    lines = [
+        line.replace("the run has", "the checkpoint has").replace("you gave", "config.json has")
+        for line in differences(saved.description, read_description(workdir), any_length=True)
+    ]
+    if lines:
+        raise ValueError(
+            "\n".join([f"{workdir}: config.json is not that of the checkpoint of step {step}:", *lines])
+            + "\nIt was changed, or the checkpoint is of another run. Restore config.json, or choose another "
+            "checkpoint."
+        )
 
 
 def find_step(workdir: Path, step: int | None) -> int:

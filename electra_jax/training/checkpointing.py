@@ -1,17 +1,33 @@
-"""Saving and restoring a TrainState: the only module that knows Orbax."""
+"""Saving and restoring a TrainState with Orbax. Every checkpoint is checked before it is read."""
 
+import itertools
 import os
+import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
+from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
+
+DAMAGED = "damaged"  # a checkpoint that was set aside is called STEP.damaged, STEP.damaged.2, …
+_DETAILS = re.compile(r"\s*\[tensorstore_spec|\s*\[source locations|\s*See full TensorStore details|\n")
+_FULL = re.compile("No space left on device|Disk quota exceeded")
+_ABOUT = "checkpoint"  # key of the saved description for what a checkpoint tells about itself
+
+
+class Inspection(NamedTuple):
+    """What a look at a whole checkpoint, before any array is restored, has found."""
+
+    problem: str  # why it may not be used; "" if it may
+    description: dict[str, Any]  # saved with it; {} if it cannot be read
+    has_checksums: bool = True  # False: an older version wrote it, and damage to its arrays is not noticed
 
 
 class _Manager(ocp.CheckpointManager):
@@ -22,40 +38,20 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-def within_reach(steps: Sequence[int], reach: int) -> set[int]:
-    """The checkpoints that a return by `reach` steps may need: those of the last `reach` steps before the
-    newest one, and the newest one that is older."""
-    border = max(steps, default=0) - reach
-    older = [step for step in steps if step <= border]
-    return {step for step in steps if step > border} | ({max(older)} if older else set())
+class UnusableCheckpoint(OSError):
+    """A checkpoint is damaged or of another model; names it, and a whole one."""
 
-
-class _Reach:
-    """Orbax's policy to keep those, whatever else is kept."""
-
-    def __init__(self, reach: int):
-        self._reach = reach
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
-        kept = within_reach([one.step for one in checkpoints], self._reach)
-        return [one.step in kept for one in checkpoints]
-
-
-def _which_to_keep(keep: int | None, reach: int) -> dict[str, Any]:
-    """Options of Orbax's manager."""
-    if not reach:
-        return {"max_to_keep": keep}
-    policies = [preservation_policy.LatestN(keep), _Reach(reach)]
-    return {"preservation_policy": preservation_policy.AnyPreservationPolicy(policies)}
+    def __init__(self, path: str, reason: str, advice: str):
+        self.reason = reason
+        super().__init__(f"The checkpoint {path} cannot be used: {reason}. {advice}")
 
 
 class Checkpointer:
     """Checkpoints of one run under `directory`, saved in the background.
 
-    A checkpoint holds the state and a JSON description of the run (config and data fingerprints). It appears
-    under its step only when it is complete, so a crash or a full disk during a save does not affect earlier
-    checkpoints.
+    A checkpoint holds the state, a JSON description of the run (config and data fingerprints) and checksums
+    of all of that. It appears under its step only when it is complete, so a crash or a full disk during a
+    save does not affect earlier checkpoints.
 
     Args:
       keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
@@ -68,12 +64,20 @@ class Checkpointer:
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
         self._unchecked: int | None = None  # the step that was saved last, until it has been read back
+        self._inspected: dict[int, Inspection] = {}
+        self._has_failed = False
+        self._is_reader = keep is None
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
-                **_which_to_keep(keep, reach), cleanup_tmp_directories=True, read_only=keep is None
+                **which_to_keep(keep, reach), cleanup_tmp_directories=True, read_only=keep is None
             ),
-            item_names=("state", "run"),
+            # In this order they are completed.
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(),
+                CHECKSUMS: ChecksumHandler(),
+            },
         )
 
     def latest_step(self) -> int | None:
@@ -92,10 +96,15 @@ class Checkpointer:
             cannot be read.
         """
         self.wait()
+        about = {"step": step, "has_checksums": True}
+        items = {
+            "state": ocp.args.StandardSave(state),
+            "run": ocp.args.JsonSave(run | {_ABOUT: about}),
+            CHECKSUMS: ChecksumSave(),
+        }
+        self._inspected.pop(step, None)
         try:
-            self._manager.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run))
-            )
+            self._manager.save(step, args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._failure(error) from error
         self._unchecked = step
@@ -106,22 +115,87 @@ class Checkpointer:
         self.save(0, {"params": params}, run)
         self.wait()
 
+    def place(self, step: int) -> epath.Path:
+        """The directory of a checkpoint."""
+        return self._manager.directory / str(step)
+
+    def inspect(self, step: int) -> Inspection:
+        """Whether a checkpoint is whole: its files against their checksums, and its step against its name.
+
+        Raises:
+          OSError: its files cannot be read, though they may be whole (permission, network).
+        """
+        if step not in self._inspected:
+            self._inspected[step] = self._inspect(step)
+        return self._inspected[step]
+
+    def _inspect(self, step: int) -> Inspection:
+        directory = self.place(step)
+        has_checksums = True
+        try:
+            if damage := damage_of(directory):
+                return Inspection(damage, {})
+        except FileNotFoundError:
+            has_checksums = False
+        if not (directory / "run").is_dir() or not (directory / "state").is_dir():
+            return Inspection("parts of it are missing", {})
+        try:
+            description = dict(ocp.JsonCheckpointHandler().restore(directory / "run"))
+        except Exception as error:
+            return Inspection(f"its description cannot be read: {self._reason(error)}", {}, has_checksums)
+        about = description.pop(_ABOUT, {})
+        problem = ""
+        if about.get("has_checksums") and not has_checksums:
+            problem = "its checksums are missing"
+        elif about.get("step", step) != step:
+            problem = f"it is the checkpoint of step {about['step']}, under another name"
+        return Inspection(problem, description, has_checksums)
+
+    def set_aside(self, step: int) -> str:
+        """Give a damaged checkpoint another name, which is returned; every process must call this. Nothing is
+        deleted."""
+        name = exchange(self._free_name(step))[0]
+        if is_main_process():
+            self._rename(step, name)
+        barrier("checkpoint set aside")
+        self._manager.reload()
+        self._inspected.pop(step, None)
+        return name
+
+    def _free_name(self, step: int) -> str:
+        return self._first_free(step, {path.name for path in self._manager.directory.iterdir()})
+
+    @staticmethod
+    def _first_free(step: int, taken: set[str]) -> str:
+        """The first name for what is set aside that is not in use."""
+        first = f"{step}.{DAMAGED}"
+        names = itertools.chain([first], (f"{first}.{number}" for number in itertools.count(2)))
+        return next(name for name in names if name not in taken)
+
+    def _rename(self, step: int, name: str) -> None:
+        self.place(step).rename(self._manager.directory / name)
+
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:
         """State of `step`. Each array gets the sharding of its counterpart in `abstract_state`, on any mesh.
 
         Raises:
-          OSError: the checkpoint is damaged or of another model; names it.
+          OSError: the checkpoint is damaged or of another model; names it, and a whole one.
         """
+        self._check_once(step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
         try:
-            return self._manager.restore(step, args=args)["state"]
+            state = self._manager.restore(step, args=args)["state"]
         except Exception as error:
-            raise self._unreadable(step, error) from error
+            raise self._unreadable(step, self._reason(error)) from error
+        if int(state.step) != step:
+            raise self._unreadable(step, f"its state is that of step {int(state.step)}")
+        return state
 
     def restore_params(self, step: int, abstract_params: Any) -> Any:
         """The parameters alone, or their moving average if the checkpoint has one, saved by `save` or
         `save_params`. Shards them and raises as `restore` does."""
-        directory = self._manager.directory / str(step) / "state"
+        self._check_once(step)
+        directory = self.place(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as reader:
                 name = "ema" if "ema" in self._saved_tree(reader, step) else "params"
@@ -142,32 +216,45 @@ class Checkpointer:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             return params
         except Exception as error:
-            raise self._unreadable(step, error) from error
+            raise self._unreadable(step, self._reason(error)) from error
 
     def _saved_tree(self, reader: ocp.PyTreeCheckpointer, step: int) -> dict[str, Any]:
         """The names and shapes of the arrays of `step`, for which every one of them is opened. Raises
         ValueError if they are not found."""
-        metadata = reader.metadata(self._manager.directory / str(step) / "state").item_metadata
+        metadata = reader.metadata(self.place(step) / "state").item_metadata
         if metadata is None or not metadata.tree:
             raise ValueError("its arrays are not found: it was not written completely")
         return metadata.tree
 
-    def _unreadable(self, step: int, error: Exception) -> OSError:
-        others = [other for other in self.all_steps() if other != step]
-        return OSError(
-            f"The checkpoint {os.path.join(self._directory, str(step))} cannot be read: "
-            f"{self._reason(error)}. Remove that directory to resume from an earlier checkpoint, of steps "
-            f"{others}, or from the start."
-        )
+    def check(self, step: int) -> Inspection:
+        """As `inspect`; raises OSError unless the checkpoint is whole."""
+        inspection = self.inspect(step)
+        if inspection.problem:
+            raise self._unreadable(step, inspection.problem)
+        return inspection
+
+    def _check_once(self, step: int) -> None:
+        """`check`, whose answer holds for one restoring: the next one looks again."""
+        self.check(step)
+        self._inspected.pop(step, None)
 
     def describe(self, step: int) -> dict[str, Any]:
-        """The JSON description saved with `step`."""
-        return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
+        """The JSON description saved with `step`; raises as `check` does."""
+        return self.check(step).description
+
+    def _unreadable(self, step: int, reason: str) -> UnusableCheckpoint:
+        others = [other for other in reversed(self.all_steps()) if other != step]
+        whole = next((other for other in others if not self.inspect(other).problem), None)
+        advice = "The run has no other checkpoint that is whole."
+        if whole is not None:
+            advice = f"A whole one is {os.path.dirname(self._directory)}:{whole}, of step {whole}."
+        return UnusableCheckpoint(os.path.join(self._directory, str(step)), reason, advice)
 
     def remove(self, step: int) -> None:
         """Delete a checkpoint of what a rollback undid; every process must call this."""
         self.wait()
         self._manager.delete(step)
+        self._inspected.pop(step, None)
 
     def wait(self) -> None:
         """Block until everything is on disk and can be read; raises OSError as `save` does."""
@@ -182,13 +269,20 @@ class Checkpointer:
                 with ocp.PyTreeCheckpointer() as reader:
                     self._saved_tree(reader, step)
             except Exception as error:
-                raise self._unreadable(step, error) from error
+                raise self._unreadable(step, self._reason(error)) from error
 
     def close(self) -> None:
-        self._manager.close()
-        self._plain.close()
+        """Wait for what is being saved; raises OSError as `save` does, unless it was raised before."""
+        try:
+            self._manager.close()
+        except Exception as error:
+            if not self._has_failed:
+                raise self._failure(error) from error
+        finally:
+            self._plain.close()
 
     def _failure(self, error: Exception) -> OSError:
+        self._has_failed = True
         return OSError(
             f"A checkpoint could not be saved in {self._directory}: {self._reason(error)}. The "
             f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
@@ -196,10 +290,12 @@ class Checkpointer:
         )
 
     def _reason(self, error: Exception) -> str:
-        """The error's text with the directory's own path, without the half page that TensorStore adds on how
-        it opened the file."""
-        text = str(error).partition(" [tensorstore_spec")[0]
-        return text.replace(str(self._manager.directory), self._directory)
+        """The beginning of the error's text with the directory's own path, without the pages that TensorStore
+        adds on how it opened the file."""
+        if full := _FULL.search(str(error)):
+            return full[0].lower()
+        text = _DETAILS.split(str(error), maxsplit=1)[0].strip().rstrip(".:,;")
+        return text.replace(str(self._manager.directory), self._directory) or type(error).__name__
 
 
 def _silence_stragglers() -> None:

@@ -21,6 +21,7 @@ KINDS = {
     "skipped": False,  # a step whose update was left out
     "rolled_back": True,  # the run returned to an earlier step
     "fell_back": True,  # a damaged checkpoint was set aside, and an earlier one restored
+    "rows_lost": True,  # metrics.jsonl lacked rows of steps that were done
 }
 
 

@@ -11,7 +11,7 @@ from support.commands import run_module, run_modules
 from support.paths import ROOT
 
 WRONG = (
-    ([], "error: --suite is missing: one of cpu, deberta, attention, compiled, courses, accelerator."),
+    ([], f"error: --suite is missing: one of {', '.join(SUITES)}, accelerator."),
     (["--suite=gpu"], "error: flag --suite=gpu: value should be one of <accelerator|"),
     (
         ["--suite=accelerator", "--config=configs/debug.py"],

@@ -142,6 +142,36 @@ def test_a_checkpoint_without_its_last_object_is_not_resumed_from(
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
 
 
+DAMAGE = """
+import sys
+from data_pipelines.buckets import read_object, sizes_under, write_object
+url, sizes = sys.argv[1], sizes_under(sys.argv[1])
+name = max(sizes, key=sizes.get)
+data = bytearray(read_object(f"{url}/{name}"))
+data[len(data) // 2] ^= 1
+write_object(f"{url}/{name}", bytes(data))
+"""
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, data, stores, tmp_path):
+    workdir, _ = interrupted
+    run_python(stores, DAMAGE, f"{workdir}/checkpoints/{NUM_STEPS}")
+    outcome = resume(workdir, data, stores)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"is now checkpoints/{NUM_STEPS}.damaged. Nothing was deleted." in outcome.stderr
+    assert sessions_in(workdir, stores)[-1] == NUM_STEPS - 10
+    found = objects(stores, f"{workdir}/checkpoints")
+    assert {name.split("/")[0] for name in found} == {
+        str(NUM_STEPS - 10),
+        str(NUM_STEPS),
+        f"{NUM_STEPS}.damaged",
+    }
+    assert f"{NUM_STEPS}/checksums/checksums.json" in found
+    assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
+    run_python(stores, REMOVE, f"{workdir}/checkpoints", *(one for one in found if ".damaged/" in one))
+
+
 CUT_OFF = """
 import sys
 import jax.numpy as jnp

@@ -44,10 +44,11 @@ def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     shown = lines(out)
-    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "6 checks passed."
-    assert [line.split()[1] for line in shown[:-1]] == ["devices", "same", "run", "data", "size", "rows"]
-    assert re.fullmatch(r"ok rows all [\d,]+ rows are those that were built", shown[5])
-    assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[4]
+    assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "7 checks passed."
+    names = ["devices", "same", "run", "data", "checkpoints", "size", "rows"]
+    assert [line.split()[1] for line in shown[:-1]] == names
+    assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[5]
+    assert re.fullmatch(r"ok rows all [\d,]+ rows are those that were built", shown[6])
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -61,7 +62,7 @@ def test_all_mistakes_are_reported_at_once(data, environment, tmp_path):
     assert "--expect_devices: got 1, expected 8" in out
     assert "cannot be written: " in out and "Give a --workdir that this user may write to" in out
     assert "config.data.sequence_length: got 64, but the datasets hold rows of 32" in out
-    assert " size " not in out and lines(out)[-1] == "3 of 5 checks failed, 1 was skipped."
+    assert " size " not in out and lines(out)[-1] == "3 of 6 checks failed, 2 were skipped."
 
 
 @pytest.mark.slow

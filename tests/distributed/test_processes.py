@@ -1,8 +1,10 @@
 """Several processes on one machine make the run of one process, whatever interrupts them."""
 
+import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +15,11 @@ import pytest
 
 from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
 from electra_jax.distributed.processes import join_processes
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.checksum_item import checksums_of
+from electra_jax.training.checksums import read_checksums
 from support.commands import run_python
+from support.damage import flip_bit, largest_file
 from support.paths import ROOT
 from support.run_records import checkpoints, comparable
 from support.tiny_run import NUM_STEPS, VALUES, command
@@ -172,6 +178,30 @@ def test_four_then_two_then_one_process_make_the_run_of_one(finished, data, envi
     assert_batches(one, data, newest, NUM_STEPS)
     assert_same(comparable(workdir), comparable(finished[0]))
     assert len((workdir / "sessions.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_fall_back_together(finished, data, environment, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    flip_bit(largest_file(workdir, NUM_STEPS))
+    with Processes(2, workdir, data, environment) as processes:
+        assert processes.wait() == [0, 0], processes.text()
+    assert processes.text().count("falls back to its checkpoint of this step") == 1
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == [
+        str(NUM_STEPS - 10),
+        str(NUM_STEPS),
+        f"{NUM_STEPS}.damaged",
+    ]
+    assert_batches(processes, data, NUM_STEPS - 10, NUM_STEPS)
+    assert_same(comparable(workdir), comparable(finished[0]))
+    # What both have written is covered, and so is what process 0 has made of it.
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
+        inspection = checkpointer.inspect(NUM_STEPS)
+        covered = read_checksums(checksums_of(checkpointer.place(NUM_STEPS)))
+    assert inspection.has_checksums and not inspection.problem
+    for folder in ("ocdbt.process_0", "ocdbt.process_1", "d"):
+        assert any(name.startswith(f"state/{folder}/") for name in covered), folder
+    assert not list((workdir / "checkpoints" / str(NUM_STEPS) / "checksums").glob("process_*"))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.objectives.base import Objective, Phase
 from electra_jax.runs.directory import check_run_directory
-from electra_jax.runs.pretraining import start_state
+from electra_jax.runs.pretraining import first_state
 from electra_jax.runs.trained import read_description
 from electra_jax.training.averaging import interpolate
 from electra_jax.training.checkpointing import Checkpointer
@@ -186,7 +186,7 @@ def test_a_run_that_starts_from_an_average_has_it_as_parameters_and_as_average(a
     program, _, _, checkpointer, run = averaged
     with axis_context(make_mesh(EIGHT)):
         ema = on_host(checkpointer.restore(SAVED, program.abstract_state).ema)
-        state = start_state(program, checkpointer, 0, str(run), tmp_path)
+        state = first_state(program, str(run), tmp_path)
         assert f"starting from the parameters of {run}, step {SAVED}, with a fresh" in capsys.readouterr().err
         for params, average, expected in zip(leaves(state.params), leaves(state.ema), ema, strict=True):
             np.testing.assert_array_equal(params, expected)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from electra_jax.training import plain_paths
-from electra_jax.training.checkpointing import Checkpointer, with_shardings, within_reach
+from electra_jax.training.checkpointing import Checkpointer, with_shardings
+from electra_jax.training.kept_checkpoints import within_reach
 from electra_jax.training.plain_paths import PlainPath, check_checkpoint_path
 
 
@@ -42,7 +43,7 @@ def test_missing_parameters_are_an_error(checkpointer):
         "decoder": jax.ShapeDtypeStruct((2,), jnp.float32),
     }
     with pytest.raises(
-        OSError, match=r"cannot be read: it lacks decoder, encoder/other\. Remove that directory"
+        OSError, match=r"cannot be used: it lacks decoder, encoder/other\. The run has no other"
     ):
         checkpointer.restore_params(0, abstract(wanted))
 
@@ -64,7 +65,7 @@ def test_a_directory_may_have_any_name(name, tmp_path):
         assert reader.describe(3) == {"at": 3}
         np.testing.assert_array_equal(reader.restore_params(3, wanted)["kernel"], np.full((2, 3), 3.0))
         shutil.rmtree(os.path.join(directory, "3", "state"))
-        with pytest.raises(OSError, match=r"arrays are not found.* of steps \[2\]") as error:
+        with pytest.raises(OSError, match=r"(?s)state/_METADATA is missing\. .* of step 2\.$") as error:
             reader.restore_params(3, wanted)
         assert os.path.join(directory, "3") in str(error.value)
 
@@ -82,7 +83,7 @@ def test_a_checkpoint_that_cannot_be_read_is_noticed_when_it_was_saved(ends, tmp
     monkeypatch.setattr(plain_paths, "find_special", lambda path: [])
     with contextlib.closing(Checkpointer(str(directory), keep=3)) as checkpointer:
         checkpointer.save(1, {"params": {"kernel": jnp.ones((2, 3))}}, {})
-        with pytest.raises(OSError, match=r"sweep\[2\]/1 cannot be read: its arrays are not found"):
+        with pytest.raises(OSError, match=r"sweep\[2\]/1 cannot be used: its arrays are not found"):
             if ends == "wait":
                 checkpointer.wait()
             else:

@@ -1,0 +1,191 @@
+"""Where a run resumes: at its newest checkpoint that is whole and was saved with its settings. Newer ones
+that are not are set aside, and the run prints and records it."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from electra_jax.distributed.processes import exchange, is_main_process
+from electra_jax.runs.bucket_runs import RunDirectory
+from electra_jax.runs.changed_length import recorded_length
+from electra_jax.runs.directory import differences
+from electra_jax.runs.guarded_state import restore_state
+from electra_jax.runs.inputs import RunInputs
+from electra_jax.runs.provenance import read_sessions
+from electra_jax.runs.rollbacks import read_rollbacks
+from electra_jax.runs.trained import NO_CHECKSUMS, read_description
+from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
+from electra_jax.training.events import EventLog
+from electra_jax.training.step_rows import Row
+from electra_jax.training.writers import METRICS_FILE, read_metrics
+
+
+class Rejected(NamedTuple):
+    """A checkpoint that a run does not resume from."""
+
+    step: int
+    reason: str  # words that name a file or a setting
+
+
+class Start(NamedTuple):
+    """Where a run starts or resumes."""
+
+    step: int  # 0: at its beginning
+    rejected: tuple[Rejected, ...] = ()  # newer checkpoints, the newest first
+    state: Any = None  # restored; None at the beginning, or if none was wanted
+    description: dict[str, Any] | None = None  # that the checkpoint was saved with
+
+
+def find_start(
+    checkpointer: Checkpointer, inputs: RunInputs, run: RunDirectory, abstract_state: Any = None
+) -> Start:
+    """The newest checkpoint that may be resumed from, and its state if `abstract_state` is given. Every
+    process must call this; all get the same answer. Nothing is renamed or written.
+
+    Raises:
+      ValueError: the checkpoints were saved with other settings or of other data.
+      OSError: no checkpoint is whole, the run has lost all of them, or a file cannot be read.
+    """
+    steps = [step for step in exchange(checkpointer.all_steps())[0] if step]
+    if not steps:
+        _check_is_new(run)
+        return Start(0)
+    rejected: list[Rejected] = []
+    others: list[str] | None = None  # settings of the newest whole checkpoint, if they are not the run's
+    for step in reversed(steps):
+        reason = _agreed(checkpointer.inspect(step).problem)
+        if not reason:
+            description = checkpointer.inspect(step).description
+            lines = exchange(_differences(description, inputs, run.path))[0]
+            if lines:
+                others = others or lines
+                reason = f"it was saved by a run with other settings: {lines[0]}"
+        if not reason and abstract_state is not None:
+            state, reason = _try_to_restore(checkpointer, step, abstract_state, run)
+        if not reason:
+            state = None if abstract_state is None else state
+            return Start(step, tuple(rejected), state, description)
+        rejected.append(Rejected(step, reason))
+    if others:
+        raise ValueError(
+            "\n".join([f"{run.name}: its checkpoints were saved with other settings:", *_indented(others)])
+            + "\nconfig.json was lost or changed, or the checkpoints are of another run. Give the settings "
+            "that they were saved with, or another --workdir."
+        )
+    lines = [f"step {one.step}: {one.reason}" for one in rejected]
+    raise OSError(
+        "\n".join([f"{run.name}: no checkpoint can be resumed from:", *_indented(lines)])
+        + f"\nCopy one from a backup to {run.name}/checkpoints/STEP, or begin again with another --workdir."
+    )
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _agreed(problem: str) -> str:
+    """The problem of the first process that has one."""
+    return next(filter(None, exchange(problem)), "")
+
+
+def _try_to_restore(
+    checkpointer: Checkpointer, step: int, abstract_state: Any, run: RunDirectory
+) -> tuple[Any, str]:
+    """(state, ""), or (None, why it cannot be restored) for a checkpoint whose damage only this shows."""
+    has_checksums = checkpointer.inspect(step).has_checksums
+    if not has_checksums and is_main_process():
+        print(f"{run.name}: the checkpoint of step {step} {NO_CHECKSUMS}", file=sys.stderr)
+    try:
+        return restore_state(checkpointer, step, abstract_state), ""
+    except UnusableCheckpoint as error:
+        if has_checksums:
+            raise
+        return None, error.reason
+
+
+def _differences(saved: dict[str, Any], inputs: RunInputs, workdir: Path) -> list[str]:
+    """The settings and data of a checkpoint that are not the run's."""
+    if "config" not in saved:
+        return ["it has no configuration"]
+    lengths = {recorded_length(workdir)}
+    for session in read_sessions(workdir):
+        lengths |= set(session.get("num_steps", ()))
+    num_steps = saved["config"]["train"]["num_steps"]
+    return differences(saved, inputs.description, any_length=inputs.changes_length or num_steps in lengths)
+
+
+def _check_is_new(run: RunDirectory) -> None:
+    """Raises OSError if the run once had checkpoints: it would begin again, over its own rows."""
+    started = [session["start_step"] for session in read_sessions(run.path) if session.get("start_step")]
+    done = max((row["step"] for row in _training_rows(read_metrics(run.path))), default=0)
+    if (run.path / "config.json").is_file():
+        every = read_description(run.path)["config"]["checkpoint"]["every"]
+        # The checkpoint before is complete when one is saved.
+        started += [done] if done > 2 * every else []
+        if any(one.to < every for one in read_rollbacks(run.path)):
+            started = []  # the run returned to before its first checkpoint
+    if exchange(bool(started))[0]:
+        raise FileNotFoundError(
+            f"{run.name}: got no checkpoint, but {METRICS_FILE} and sessions.jsonl are of a run that had "
+            f"done {max([done, *started]):,} steps. Copy its checkpoints back to "
+            f"{run.name}/checkpoints, or begin again with another --workdir."
+        )
+
+
+def set_aside(
+    rejected: tuple[Rejected, ...], start: int, checkpointer: Checkpointer, run: RunDirectory
+) -> dict[str, Any]:
+    """Rename the rejected checkpoints, print and record it; returns what sessions.jsonl keeps of it. Every
+    process must call this."""
+    if not rejected:
+        return {}
+    names = [checkpointer.set_aside(one.step) for one in rejected]
+    record = [one._asdict() | {"now": name} for one, name in zip(rejected, names, strict=True)]
+    told = "; ".join(f"{one['step']} ({one['reason']}) is now checkpoints/{one['now']}" for one in record)
+    plural = "s" if len(record) > 1 else ""
+    with EventLog(run.path, start_step=start, is_writer=is_main_process()) as events:
+        events.record(
+            start,
+            "fell_back",
+            f"{run.name} falls back to its checkpoint of this step. Checkpoint{plural} {told}.",
+            advice="Nothing was deleted. Check the disk, and remove what was set aside.",
+            checkpoints=record,
+        )
+    return {"fell_back": record}
+
+
+def record_lost_rows(start: Start, run: RunDirectory) -> dict[str, Any]:
+    """Print and record that rows of steps before the restored one are not in metrics.jsonl; returns what
+    sessions.jsonl keeps of it. On the main process."""
+    every = (start.description or {}).get("config", {}).get("log", {}).get("every")
+    missing = start.step and every and lost_rows(read_metrics(run.path), start.step, every)
+    if not missing:
+        return {}
+    first, last = missing
+    with EventLog(run.path, start_step=start.step) as events:
+        events.record(
+            start.step,
+            "rows_lost",
+            f"{run.name}/{METRICS_FILE} lacks the rows of steps {first:,} to {last:,}, which are done.",
+            advice="Training is not affected; curves and the median speed are of the other steps.",
+            first=first,
+            last=last,
+        )
+    return {"rows_lost": [first, last]}
+
+
+def lost_rows(rows: list[Row], step: int, log_every: int) -> tuple[int, int] | None:
+    """The first and the last step without a row at the end of the training rows up to `step`; None if none is
+    missing.
+
+    Args:
+      log_every: every how many steps the run wrote a row when it saved the checkpoint of `step`.
+    """
+    last = max((row["step"] for row in _training_rows(rows) if row["step"] <= step), default=0)
+    expected = step // log_every * log_every
+    return (last + 1, expected) if last < expected else None
+
+
+def _training_rows(rows: list[Row]) -> list[Row]:
+    """Rows of training steps, which have names without a prefix."""
+    return [row for row in rows if any("/" not in name for name in row if name != "step")]
