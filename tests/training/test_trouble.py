@@ -13,8 +13,9 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.training.metrics import summarize
 from electra_jax.training.program import make_program
 from electra_jax.training.trouble import FINE, NONFINITE, SPIKE, Detector, init_guard, judge
+from support import tiny
 from support.poisoned import make_objective, row_key
-from support.training_steps import config
+from support.training_steps import config, run_steps
 
 MEMORY = 20
 detect = jax.jit(
@@ -159,3 +160,19 @@ def test_a_run_without_a_policy_has_neither_guard_nor_counts():
         for one in (plain, guarded)
     ]
     assert names[0] == sorted(plain.abstract_state.window) and set(names[1]) > set(names[0])
+
+
+@pytest.mark.parametrize("make", [tiny.electra, tiny.deberta])
+def test_losses_of_rows_add_up_to_that_of_the_step(make):
+    """With the same noise and dropout, on a mesh that cuts everything."""
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    full = config(model=tiny.deberta_section(hidden_dropout=0.1) if make is tiny.deberta else {})
+    program, _, windows = run_steps(full, mesh, 1, make=make)
+    with axis_context(mesh):
+        batch = jax.device_put(tiny.rows(8, seed=0), batch_sharding(mesh))
+        losses, ids = program.row_losses(program.init().params, batch, 0)
+        later, _ = program.row_losses(program.init().params, batch, 1)
+    np.testing.assert_array_equal(ids, tiny.rows(8, seed=0))
+    # The rate of the first step is 0: a second phase sees the same parameters.
+    assert float(losses.sum()) == pytest.approx(float(windows[0]["loss"]), rel=1e-5)
+    assert np.ptp(losses) > 0 and not np.allclose(losses, later)
