@@ -1,6 +1,7 @@
 """The jitted functions of a run on a mesh: initialisation, training step and evaluation step; and how the
 state is sharded."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -79,6 +80,9 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
     evaluation_step = make_evaluation_step(
         objective, seed=config["eval"]["seed"], vocab_size=config["model"]["vocab_size"]
     )
+    measure = functools.partial(
+        jax.jit, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
+    )
     return Program(
         abstract_state=with_shardings(abstract, shardings),
         init=jax.jit(init, out_shardings=shardings),
@@ -88,14 +92,8 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
         ),
-        evaluation_step=jax.jit(
-            evaluation_step, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
-        ),
-        row_losses=jax.jit(
-            make_row_losses(objective, seed=train["seed"]),
-            in_shardings=(shardings.params, rows, everywhere),
-            out_shardings=everywhere,
-        ),
+        evaluation_step=measure(evaluation_step),
+        row_losses=measure(make_row_losses(objective, seed=train["seed"])),
         schedule=schedule,
     )
 
