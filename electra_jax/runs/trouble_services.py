@@ -64,6 +64,7 @@ def roll_back(
         incident, evidence, running.rollbacks, running.inputs.config["trouble"], stage.first_step
     )
     checkpointer.wait()
+    run.check_writer()
     record_rollback(run.path, (*running.rollbacks, rollback))
     run.publish()
     return resume_rollbacks(run.path, checkpointer)

@@ -176,7 +176,9 @@ class TrainingLoop:
         # A run restored in the middle of a window did not compute all of it.
         num_steps = float(sums["steps"]) + float(sums.get("skipped_steps", 0))
         fraction = min(1.0, (row.step - self._first_step) / num_steps)
-        metrics |= self._speed(fraction * metrics.pop("tokens") / metrics.pop("seconds"))
+        seconds = metrics.pop("seconds")
+        metrics["data_wait_share"] = metrics["data_wait_seconds"] / seconds
+        metrics |= self._speed(fraction * metrics.pop("tokens") / seconds)
         writers = self._services.writers
         (writers.write if row.is_whole else writers.show)(row.step, metrics)
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
 from electra_jax.training.checkpointing import with_shardings
+from electra_jax.training.embedding_tables import table_comparison
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.row_losses import make_row_losses
@@ -28,6 +29,7 @@ class Program(NamedTuple):
     evaluation_step: Callable[..., Any]  # (parameters, ids, index of the batch) → metric sums
     row_losses: Callable[..., Any]  # (parameters, ids, step from 0) → (loss of each row, ids)
     schedule: Callable[[Any], Any]  # step → learning rate
+    compare_tables: Callable[[Any], dict[str, Any]]  # parameters → metrics (embedding_tables.py)
 
 
 def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, first_step: int = 0) -> Program:
@@ -95,7 +97,15 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         evaluation_step=measure(evaluation_step),
         row_losses=measure(make_row_losses(objective, seed=train["seed"])),
         schedule=schedule,
+        compare_tables=_jitted_comparison(params, shardings.params, mesh),
     )
+
+
+def _jitted_comparison(params: Any, sharding: Any, mesh: Mesh) -> Callable[[Any], dict[str, Any]]:
+    compare = table_comparison(params)
+    if not compare:
+        return lambda params: {}
+    return jax.jit(compare, in_shardings=(sharding,), out_shardings=replicated(mesh))
 
 
 def dtype_note(dtype: str, mesh: Mesh) -> str:
