@@ -158,7 +158,11 @@ COMMANDS = (
 
 # Other package → the only modules and folders that may import it.
 ONLY_IN = {
-    "orbax": ("electra_jax.training.checkpointing", "electra_jax.training.checksum_item"),
+    "orbax": (
+        "electra_jax.training.checkpointing",
+        "electra_jax.training.checksum_item",
+        "electra_jax.training.kept_checkpoints",
+    ),
     "ml_collections": ("configs", "electra_jax.configuration", "electra_jax.comparison", *COMMANDS),
     "torch": (
         "electra_jax.benchmarks",  # what it measures beside

@@ -18,6 +18,15 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.num_tokens": 0.0,
     "model.relative_bias": None,
     "objective.generator": "model",
+    "trouble": {
+        "on_nonfinite": "stop",
+        "on_spike": "ignore",
+        "spike_deviations": 10.0,
+        "spike_memory": 100,
+        "max_skips": 10,
+        "rollback_steps": 100,
+        "max_rollbacks": 5,
+    },
     "probe": {
         "every": 0,
         "config": "configs/finetune.py:task=trec6",

@@ -38,6 +38,7 @@ from electra_jax.models.config import (
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.trouble import ON_NONFINITE, ON_SPIKE
 
 WIDTH = whole(1, 2**16)
 LENGTH = whole(1, 2**20)
@@ -139,6 +140,13 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "train.gradient_dtype": (one_of(DTYPES), "float32"),
     "train.ema_decay": (below_one("0 (no average is kept) or a number below 1, such as 0.999"), 0.0),
     "train.seed": (SEED, 0),
+    "trouble.on_nonfinite": (one_of(ON_NONFINITE), "rollback"),
+    "trouble.on_spike": (one_of(ON_SPIKE), "rollback"),
+    "trouble.spike_deviations": (above_zero(1e6), 10.0),
+    "trouble.spike_memory": (COUNT, 100),
+    "trouble.max_skips": (COUNT, 10),
+    "trouble.rollback_steps": (COUNT, 100),
+    "trouble.max_rollbacks": (whole(1, 100), 5),
     "eval.every": (COUNT, 1000),
     "eval.batch_size": (ROWS, 32),
     "eval.max_batches": (COUNT, 100),

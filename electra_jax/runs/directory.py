@@ -43,6 +43,10 @@ MAY_CHANGE = (
     ),
     MayChange(("mesh.*",), "The devices. Losses are the same to a relative 1e-5 on any mesh."),
     MayChange(("checkpoint.every", "checkpoint.keep"), "Which checkpoints there are."),
+    MayChange(
+        ("trouble.*",),
+        "What is done about steps in numerical trouble, from then on.",
+    ),
     MayChange(("eval.*", "probe.*"), "Measurements. They do not affect training."),
     MayChange(("log.*", "health.*"), "Reports and alarms."),
     MayChange(
@@ -59,6 +63,7 @@ HINTS = {
     "the step that it resumes at, the learning rate follows the schedule of the new length",
 }
 FINGERPRINTS = ("data", "files")
+ROLLBACKS = "rollbacks"  # key of a checkpoint's description: those of its past (rollbacks.py)
 
 
 def may_change(key: str) -> bool:
@@ -113,7 +118,9 @@ def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
 def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """A line for each setting that may not differ and does."""
     old, new = (
-        flatten_dict({key: value for key, value in one.items() if key not in FINGERPRINTS}, sep=".")
+        flatten_dict(
+            {key: value for key, value in one.items() if key not in (*FINGERPRINTS, ROLLBACKS)}, sep="."
+        )
         for one in (old, new)
     )
     for key in sorted(old.keys() | new.keys()):

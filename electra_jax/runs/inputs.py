@@ -111,14 +111,26 @@ def _check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
     problems.report()
 
 
-def open_stages(stages: Sequence[Stage], model: PretrainingConfig, workdir: Path) -> tuple[StageInputs, ...]:
+def open_stages(
+    stages: Sequence[Stage], model: PretrainingConfig, workdir: Path, num_passed_over: Sequence[int] = ()
+) -> tuple[StageInputs, ...]:
     """Open and check the data of every stage.
+
+    Args:
+      num_passed_over: batches that rollbacks left out in each stage; () if there were none.
 
     Raises:
       ValueError, OSError: see `open_inputs`.
     """
+    num_passed_over = num_passed_over or [0] * len(stages)
     all_sources = continue_sources(
-        [(make_sources(stage.config["data"], workdir), stage.num_examples) for stage in stages]
+        [
+            (
+                make_sources(stage.config["data"], workdir),
+                stage.num_examples + batches * stage.config["train"]["batch_size"],
+            )
+            for stage, batches in zip(stages, num_passed_over, strict=True)
+        ]
     )
     opened: list[StageInputs] = []
     problems = Problems()

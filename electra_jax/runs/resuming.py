@@ -9,8 +9,10 @@ from electra_jax.distributed.processes import exchange, is_main_process
 from electra_jax.runs.bucket_runs import RunDirectory
 from electra_jax.runs.changed_length import recorded_length
 from electra_jax.runs.directory import differences
+from electra_jax.runs.guarded_state import restore_state
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.provenance import read_sessions
+from electra_jax.runs.rollbacks import read_rollbacks
 from electra_jax.runs.trained import NO_CHECKSUMS, read_description
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
 from electra_jax.training.events import EventLog
@@ -94,7 +96,7 @@ def _try_to_restore(
     if not has_checksums and is_main_process():
         print(f"{run.name}: the checkpoint of step {step} {NO_CHECKSUMS}", file=sys.stderr)
     try:
-        return checkpointer.restore(step, abstract_state), ""
+        return restore_state(checkpointer, step, abstract_state), ""
     except UnusableCheckpoint as error:
         if has_checksums:
             raise
@@ -120,6 +122,8 @@ def _check_is_new(run: RunDirectory) -> None:
         every = read_description(run.path)["config"]["checkpoint"]["every"]
         # The checkpoint before is complete when one is saved.
         started += [done] if done > 2 * every else []
+        if any(one.to < every for one in read_rollbacks(run.path)):
+            started = []  # the run returned to before its first checkpoint
     if exchange(bool(started))[0]:
         raise FileNotFoundError(
             f"{run.name}: got no checkpoint, but {METRICS_FILE} and sessions.jsonl are of a run that had "

@@ -12,6 +12,7 @@ from etils import epath
 
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
+from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
 
@@ -55,9 +56,10 @@ class Checkpointer:
     Args:
       keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
         unfinished checkpoints of a running run untouched.
+      reach: steps that the run may return by; checkpoints `within_reach` are kept besides.
     """
 
-    def __init__(self, directory: str, *, keep: int | None):
+    def __init__(self, directory: str, *, keep: int | None, reach: int = 0):
         _silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
@@ -68,7 +70,7 @@ class Checkpointer:
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None
+                **which_to_keep(keep, reach), cleanup_tmp_directories=True, read_only=keep is None
             ),
             # In this order they are completed.
             item_handlers={
@@ -247,6 +249,12 @@ class Checkpointer:
         if whole is not None:
             advice = f"A whole one is {os.path.dirname(self._directory)}:{whole}, of step {whole}."
         return UnusableCheckpoint(os.path.join(self._directory, str(step)), reason, advice)
+
+    def remove(self, step: int) -> None:
+        """Delete a checkpoint of what a rollback undid; every process must call this."""
+        self.wait()
+        self._manager.delete(step)
+        self._inspected.pop(step, None)
 
     def wait(self) -> None:
         """Block until everything is on disk and can be read; raises OSError as `save` does."""

@@ -11,6 +11,7 @@ import pytest
 
 from electra_jax.training import plain_paths
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
+from electra_jax.training.kept_checkpoints import within_reach
 from electra_jax.training.plain_paths import PlainPath, check_checkpoint_path
 
 
@@ -101,3 +102,18 @@ def test_special_characters_in_a_bucket_are_refused():
     check_checkpoint_path("gs://bucket/run")
     with pytest.raises(ValueError, match=r"gs://bucket/a\[1\]': got '\['"):
         check_checkpoint_path("gs://bucket/a[1]")
+
+
+def test_checkpoints_that_a_rollback_may_need_are_kept(tmp_path):
+    assert within_reach([], 5) == set() and within_reach([10], 5) == {10}
+    assert within_reach([10, 20, 30, 31, 32, 33], 5) == {20, 30, 31, 32, 33}
+    assert within_reach([10, 20, 30], 10) == {20, 30} and within_reach([10, 20, 30], 11) == {10, 20, 30}
+    checkpointer = Checkpointer(str(tmp_path / "checkpoints"), keep=2, reach=4)
+    for step in (5, 10, 11, 12, 13):  # three of them between two that are due, as after SIGTERM
+        checkpointer.save(step, {"x": jnp.zeros(2)}, {})
+    checkpointer.wait()
+    assert checkpointer.all_steps() == [5, 10, 11, 12, 13]
+    checkpointer.save(15, {"x": jnp.zeros(2)}, {})
+    checkpointer.wait()
+    assert checkpointer.all_steps() == [11, 12, 13, 15]
+    checkpointer.close()
