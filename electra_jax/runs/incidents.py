@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.loader import Loader
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.distributed.processes import barrier, is_main_process
@@ -103,8 +103,17 @@ class Evidence:
         for path in map(self._directory.joinpath, names):
             if not path.exists():
                 write_json(path, found)
-            if json.loads(path.read_bytes()) == found:
                 return path.name
+            if _is_same(path, found):
+                return path.name
+
+
+def _is_same(path: Path, found: dict[str, Any]) -> bool:
+    """Whether a file has this content; a damaged one has not."""
+    try:
+        return read_json(path) == json.loads(json.dumps(found))
+    except (OSError, ValueError):
+        return False
 
 
 def _finite(value: Any) -> float | None:

@@ -10,13 +10,12 @@ rollback counts from the moment the file has it; checkpoints of what it undid ar
 start if this one is killed.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.batch_order import PassedOver
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.runs.directory import ROLLBACKS
 from electra_jax.training.checkpointing import Checkpointer
@@ -24,6 +23,7 @@ from electra_jax.training.events import EventLog, read_events
 from electra_jax.training.watch import Incident, NumericalTroubleError
 
 ROLLBACKS_FILE = "rollbacks.json"
+ADVICE = "Put the file of this run back, or remove it: checkpoints know their rollbacks, too."
 
 
 class Rollback(NamedTuple):
@@ -132,15 +132,10 @@ def read_rollbacks(workdir: Path) -> Rollbacks:
     """What ROLLBACKS_FILE lists; () without it. Raises ValueError as `resume_rollbacks` does."""
     path = workdir / ROLLBACKS_FILE
     try:
-        rows = [[row[name] for name in Rollback._fields] for row in json.loads(path.read_bytes())]
-        return _parse(rows, workdir)
+        rows = read_json(path, [{"step": int, "to": int, "because": str}], advice=ADVICE)
     except FileNotFoundError:
         return ()
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: expected a list of objects with {', '.join(Rollback._fields)}, got something else "
-            f"({error}). Put the file of this run back, or remove it: checkpoints know their rollbacks, too."
-        ) from error
+    return _parse([[row[name] for name in Rollback._fields] for row in rows], workdir)
 
 
 def _parse(rows: Sequence[Sequence[Any]], workdir: Path) -> Rollbacks:
