@@ -100,8 +100,12 @@ def load_model(directory: Path) -> SavedModel:
         raise FileNotFoundError(
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
+    checksums = epath.Path(directory / CHECKSUMS_FILE)
+    if checksums.exists():
+        _refuse_damage(directory, find_damage(epath.Path(directory), checksums))
     description = read_json(directory / MODEL_FILE, MODEL_FORM)
-    _check_whole(directory, description.pop(HAS_CHECKSUMS, False))
+    if description.pop(HAS_CHECKSUMS, False) and not checksums.exists():  # older versions did not write it
+        _refuse_damage(directory, f"{checksums.name} is missing")
     with misread(directory / MODEL_FILE):
         encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
     tokenizer, path = load_tokenizer(str(directory / TOKENIZER)), directory / PARAMS_FILE
@@ -112,12 +116,8 @@ def load_model(directory: Path) -> SavedModel:
     return SavedModel(encoder, description, tokenizer, params)
 
 
-def _check_whole(directory: Path, has_checksums: bool) -> None:
-    """Raises OSError if a model is damaged. Models of older versions have no checksums."""
-    path = directory / CHECKSUMS_FILE
-    damage = f"{path.name} is missing" if has_checksums else ""
-    if path.exists():
-        damage = find_damage(epath.Path(directory), epath.Path(path))
+def _refuse_damage(directory: Path, damage: str) -> None:
+    """Raises OSError unless `damage` is ""."""
     if damage:
         raise OSError(
             f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command "

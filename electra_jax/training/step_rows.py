@@ -30,10 +30,13 @@ def keep_rows(path: Path, is_kept: Callable[[Row], bool]) -> None:
     kept = [row for row in rows if is_kept(row)]
     if is_incomplete or len(kept) < len(rows):
         rewritten = path.with_name(path.name + ".tmp")
-        with rewritten.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with rewritten.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in kept)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         rewritten.replace(path)
 
 
