@@ -91,8 +91,12 @@ def load_model(directory: Path) -> SavedModel:
         raise FileNotFoundError(
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
+    path = epath.Path(directory / CHECKSUMS_FILE)
+    if path.exists():
+        _refuse_damage(directory, find_damage(epath.Path(directory), path))
     description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
-    _check_whole(directory, description.pop(HAS_CHECKSUMS, False))
+    if description.pop(HAS_CHECKSUMS, False) and not path.exists():  # which older versions did not write
+        _refuse_damage(directory, f"{path.name} is missing")
     encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
     return SavedModel(
         encoder,
@@ -102,12 +106,8 @@ def load_model(directory: Path) -> SavedModel:
     )
 
 
-def _check_whole(directory: Path, has_checksums: bool) -> None:
-    """Raises OSError if a model is damaged. Models of older versions have no checksums."""
-    path = directory / CHECKSUMS_FILE
-    damage = f"{path.name} is missing" if has_checksums else ""
-    if path.exists():
-        damage = find_damage(epath.Path(directory), epath.Path(path))
+def _refuse_damage(directory: Path, damage: str) -> None:
+    """Raises OSError unless `damage` is ""."""
     if damage:
         raise OSError(
             f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command "

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, da
         str(NUM_STEPS),
         f"{NUM_STEPS}.damaged",
     }
-    assert f"{NUM_STEPS}/checksums/checksums.json" in found
+    assert f"{NUM_STEPS}/verification/checksums.json" in found
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
     run_python(stores, REMOVE, f"{workdir}/checkpoints", *(one for one in found if ".damaged/" in one))
 

@@ -1,6 +1,8 @@
 """From outputs to predictions, their files, and fine-tuned models on disk."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
+from support.damage import flip_bit
 from support.tiny import SPECIAL
 from support.tiny_task import make_type
 
@@ -193,3 +196,21 @@ def test_a_saved_model_reads_back_and_replaces_an_older_one(data, tmp_path, mode
         np.testing.assert_array_equal(flatten_dict(saved.params, sep="/")[name], array)
     with pytest.raises(FileNotFoundError, match=r"no model\.json in it, expected a directory under models/"):
         load_model(tmp_path)
+    _check_damage(tmp_path / "models" / "x")
+
+
+def _check_damage(model):
+    """Damage to each file of a saved model is told before the model is used."""
+    for path in filter(Path.is_file, model.rglob("*")):
+        name = re.escape(path.relative_to(model).as_posix())
+        flip_bit(path)
+        with pytest.raises(OSError, match=rf"{model} is damaged: {name} "):
+            load_model(model)
+        flip_bit(path)
+    (model / "checksums.json").unlink()
+    with pytest.raises(OSError, match=r"is damaged: checksums\.json is missing\. Copy it from a backup, or"):
+        load_model(model)
+    description = json.loads((model / "model.json").read_text())
+    del description["has_checksums"]
+    (model / "model.json").write_text(json.dumps(description))
+    assert load_model(model).description["labels"] == ["a"]  # as an older version wrote it
