@@ -15,6 +15,8 @@ courses             MCL built up: RTD alone, which is ELECTRA; with swapped toke
 embedding_sharing   The same model with embeddings tied (ES), separate (NES) and gradient-disentangled (GDES),
                     as in DeBERTaV3 §3.3; also the average cosine similarity of two different words'
                     embeddings in each encoder.
+reference           The recipe alone; also writes the median and the range of its curves to reference.json, as
+                    electra_jax/training/reference_curves/ has them.
 
 The first variant of a suite takes config.train.num_steps, the others as many steps as cost the same FLOPs.
 --variants=NAME,NAME trains some of them, with these numbers of steps. Every run is measured on held-out text.

@@ -53,9 +53,8 @@ def _export(flags: argparse.Namespace) -> None:
     with published(flags.out) as out:
         directory, step = with_step_flag(flags.workdir, flags.step)
         written = export(local_directory(directory), step, out, options)
-        names = [str(directory.relative_to(out)) for directory in written]
-        for directory in written:
-            print("\n".join([f"{directory.name}:", *describe_contents(directory)]))
+        names = [str(one.relative_to(out)) for one in written]
+        print(*(line for one in written for line in (f"{one.name}:", *describe_contents(one))), sep="\n")
         print(f"{REFERENCE_FILE} contains {options.verification_text.source}.")
     for name in names:
         print(flags.out if name == "." else f"{flags.out.rstrip('/')}/{name}")

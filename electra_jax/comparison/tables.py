@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.downstream import Evaluation
 from electra_jax.comparison.pretraining import suite_runs
+from electra_jax.comparison.reference_curves import write_reference
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.results import Result, models_of, to_json
@@ -37,6 +38,10 @@ def write_comparison(
             run = directory.parent.relative_to(workdir)
             yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run"
     yield from results_table(results, metrics)
+    if suite.keeps_curves:
+        name = next(iter(suite.variants))
+        seeds = {result.seed: workdir / name / f"seed_{result.seed}" for result in results}
+        yield f"{write_reference(seeds, workdir)}"
 
 
 def write_evaluation(

@@ -43,7 +43,7 @@ MAY_CHANGE = (
     MayChange(("mesh.*",), "The devices. Losses are the same to a relative 1e-5 on any mesh."),
     MayChange(("checkpoint.every", "checkpoint.keep"), "Which checkpoints there are."),
     MayChange(("eval.*", "probe.*"), "Measurements. They do not affect training."),
-    MayChange(("log.*",), "Reports."),
+    MayChange(("log.*", "health.*"), "Reports and alarms."),
     MayChange(
         ("task.train", "task.validation", "task.test"),
         "Of a fine-tuning: the place of the same files, as fingerprints tell.",

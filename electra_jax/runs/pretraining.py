@@ -40,8 +40,11 @@ from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.start_step import started_from, with_start_step
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import initial_params
+from electra_jax.runs.watched_health import health_of
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
+from electra_jax.training.events import EventLog, read_events
+from electra_jax.training.health import describe_alarms
 from electra_jax.training.loop import (
     Intervals,
     NonFiniteLossError,
@@ -108,6 +111,8 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
         _train(inputs, run)
     run.check_writer()
     summary = summarize_run(workdir) if is_main_process() else {}
+    if is_main_process():
+        print(describe_alarms(read_events(workdir)), file=sys.stderr)
     run.publish()
     barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
     return summary
@@ -218,7 +223,10 @@ def _train_from(
         is_writer=is_main_process(),
         check=run.check_writer,
     )
-    with writers, report_nonfinite(workdir):
+    events = EventLog(workdir, start_step=step, is_writer=is_main_process())
+    with writers, events, report_nonfinite(workdir):
+        if is_main_process():
+            writers.observe = health_of(inputs, workdir, events)
         services = RunServices(
             writers,
             checkpointer,
@@ -263,8 +271,9 @@ def train_stage(
             train_step = _compile(state, program, batches, held_out_batches)
         computation = StageComputation(
             train_step,
-            lambda params: evaluate(
-                program.evaluation_step, params, held_out_batches, services.stop.check, unigram
+            lambda params: (
+                evaluate(program.evaluation_step, params, held_out_batches, services.stop.check, unigram)
+                | program.compare_tables(params)
             ),
             program.schedule,
             stage.inputs.flops_per_token,

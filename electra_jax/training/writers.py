@@ -35,6 +35,8 @@ class MetricWriters:
       is_writer: False on all processes but one; these write and show nothing.
       check: called before each row is written; raises an OSError if another process writes the run now.
 
+    `observe`, if set, is called with every row that has just been written (health.py).
+
     Raises:
       ValueError: a remote `run_dir`, a start beyond the end, or a metrics.jsonl that is damaged before its
         last line.
@@ -57,6 +59,7 @@ class MetricWriters:
             )
         self._file: TextIO | None = None
         self._progress, self._trackers, self._check = None, trackers, check
+        self.observe: Callable[[Row], None] | None = None
         # Rows of the restored step that the file has already, which must not be repeated. `has_row` decides
         # whether all processes run an evaluation together, so what process 0 reads holds for all: a shared
         # file system may show the others an older file.
@@ -98,6 +101,8 @@ class MetricWriters:
                 raise
             for tracker in self._trackers:
                 tracker.write(step, scalars)
+            if self.observe is not None:
+                self.observe(row)
         if self._progress is not None:
             self._progress.show(step, scalars)
 
