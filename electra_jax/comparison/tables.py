@@ -48,8 +48,9 @@ def write_evaluation(
     config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path
 ) -> Iterator[str]:
     """Write evaluation.json and one plot per metric; yield the lines for the terminal."""
-    results, settings = evaluation
-    contents = {"config": config, "starts": inits, "settings": settings, "results": to_json(results)}
+    results, settings, steps = evaluation
+    starts = {"starts": inits, "start_steps": steps}
+    contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
     write_json(workdir / EVALUATION_FILE, contents)
     metrics = list(results[0].metrics)
     for metric in metrics:
