@@ -37,6 +37,7 @@ def written(tmp_path):
         rows = rows_of(seed)
         (runs[seed] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         session = {
+            "started": f"2026-01-0{1 + seed}T00:00:00Z",
             "command": ["python", "-m", "electra_jax.compare", "--config=configs/debug.py:model=electra"],
             "devices": "1 × cpu",
             "versions": {"jax": "0.10.2"},
