@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 FORMATS = ["pyarrow>=18", "zstandard>=0.22"]  # Parquet and zstd inputs
 FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]  # scores and probes
 PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
+REPORT = ["bokeh>=3.9"]  # the charts of report.html; 3.9 reads CSS variables
 TRACK = ["tensorboardX>=2.6", "wandb>=0.31"]
 HF = ["torch>=2.6", "transformers>=4.57"]  # to verify exports, and to read PyTorch's own files
 TEST = ["pytest>=8.0", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff>=0.6"]
@@ -42,6 +43,8 @@ setup(
     package_data={
         "electra_jax.recipes": ["*.json"],  # prices.json, which `plan` reads
         "electra_jax.benchmarks.accelerator": ["*.json"],  # losses that a device is compared with
+        "electra_jax.training": ["reference_curves/*.json"],  # of the shipped recipes
+        "electra_jax.reports": ["*.html", "*.css", "*.js"],  # the page without its contents
     },
     entry_points={"console_scripts": ["electra-jax = electra_jax.__main__:main"]},
     python_requires=">=3.11",
@@ -49,6 +52,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8",
         "etils[epath]>=1.12",
+        "filelock>=4.3",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "jax>=0.10.2",
@@ -68,6 +72,7 @@ setup(
         "formats": FORMATS,
         "finetune": FINETUNE,
         "plots": PLOTS,
+        "report": REPORT,
         # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece
         # 0.2.3 refuse.
         "beam": ["apache-beam>=2.77", "sentencepiece<0.2.3"],
@@ -78,6 +83,6 @@ setup(
         # CUDA 13, as `plan` compiles with; it needs NVIDIA's driver 580 or newer.
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": [*FORMATS, *FINETUNE, *PLOTS, *TRACK, *HF, *TEST],
+        "test": [*FORMATS, *FINETUNE, *PLOTS, *REPORT, *TRACK, *HF, *TEST],
     },
 )

@@ -92,6 +92,14 @@ MAY_IMPORT = {
         "electra_jax.huggingface",
         "electra_jax.runs",
     ),
+    # Its token views are those of `predict --demo`.
+    "electra_jax.reports": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.prediction",
+        "electra_jax.runs",
+    ),
     "electra_jax.benchmarks": (
         *METHODS,
         *DATA,

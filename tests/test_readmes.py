@@ -35,6 +35,7 @@ FOLDERS = [
     "electra_jax/objectives",
     "electra_jax/planning",
     "electra_jax/prediction",
+    "electra_jax/reports",
     "electra_jax/runs",
     "electra_jax/soups",
     "electra_jax/training",

@@ -7,7 +7,11 @@ from data_pipelines.installation import install_command
 
 # Extra → the modules of its packages. Others check themselves: training/trackers/choose.py (track),
 # huggingface/verify.py (hf), data_pipelines/document_formats.py (formats).
-MODULES = {"finetune": ("sklearn", "seqeval", "threadpoolctl"), "plots": ("matplotlib",)}
+MODULES = {
+    "finetune": ("sklearn", "seqeval", "threadpoolctl"),
+    "plots": ("matplotlib",),
+    "report": ("bokeh",),
+}
 
 
 def missing_modules(extra: str) -> list[str]:

@@ -82,7 +82,7 @@ def finite_float32(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) ->
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays to a file with the permissions of any other new file; the library's own are the owner's
     alone."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     save_file(arrays, path, metadata=metadata)
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    path.chmod(mode)

@@ -47,10 +47,20 @@ class Demonstrator:
                     "--demo chooses the masks itself. Leave out --demo to have this one filled in."
                 )
         spelled = pretrained.speller.spell([one.text for one in inputs], with_masks=False)
+        judged = self.demonstrate(spelled)
+        return [{"text": one.text, "tokens": tokens} for one, tokens in zip(inputs, judged, strict=True)], []
+
+    def demonstrate(self, spelled: Sequence[Spelled]) -> list[list[Record]]:
+        """For each token of each text what was drawn for it, and how suspicious it looks.
+
+        Raises:
+          FloatingPointError: as `TokenPredictor.predict`.
+        """
+        pretrained = self._predictor.pretrained
         # The text's number decides, so that the masks do not depend on how many texts are read at once.
-        sources = [np.random.default_rng((self._seed, self._count + at)) for at in range(len(inputs))]
-        self._count += len(inputs)
-        drawn = [{} for _ in inputs]
+        sources = [np.random.default_rng((self._seed, self._count + at)) for at in range(len(spelled))]
+        self._count += len(spelled)
+        drawn = [{} for _ in spelled]
         if pretrained.generator is not None:
             masked = [
                 _masked(one, source, pretrained.tokenizer.special.mask)
@@ -62,22 +72,22 @@ class Demonstrator:
             drawn = self._predictor.filled(masked, uniforms)
         corrupted = [_written(one, filled) for one, filled in zip(spelled, drawn, strict=True)]
         scores = None if pretrained.discriminator is None else self._predictor.scores(corrupted)
-        records = []
-        for at, one in enumerate(inputs):
-            tokens = [{"token": pretrained.speller.piece(piece)} for piece in spelled[at].ids]
+        judged = []
+        for at, one in enumerate(spelled):
+            tokens = [{"token": pretrained.speller.piece(piece)} for piece in one.ids]
             for place, filled in drawn[at].items():
                 tokens[place] |= {
                     "drawn": pretrained.speller.piece(filled.ids[0]),
                     "probability": number(filled.probabilities[0]),
-                    "is_replaced": bool(filled.ids[0] != spelled[at].ids[place]),
+                    "is_replaced": bool(filled.ids[0] != one.ids[place]),
                 }
             if scores is not None:
                 name = "replaced" if pretrained.row.logit_is_log_odds else "energy"
                 tokens = [
                     token | {name: number(score)} for token, score in zip(tokens, scores[at], strict=True)
                 ]
-            records.append({"text": one.text, "tokens": tokens})
-        return records, []
+            judged.append(tokens)
+        return judged
 
 
 def _masked(spelled: Spelled, source: np.random.Generator, mask: int) -> Spelled:

@@ -56,13 +56,7 @@ class Networks:
         """Ids [B, L] → outputs of one encoder; None without a model."""
         if model is None:
             return None
-        module = PublishedModule(model.config, role)
-
-        @jax.jit
-        def apply(params, ids_BL):
-            inputs = derive_inputs(ids_BL, self.special, model.config.type_vocab_size)
-            return module.apply({"params": params}, ids_BL, inputs)
-
+        apply = _compiled(PublishedModule(model.config, role), self.special)
         params = jax.device_put(model.params, replicated(self._mesh))
 
         def forward(ids_BL: np.ndarray) -> Any:
@@ -101,6 +95,18 @@ class Networks:
             found.append(jax.device_get(choose(part_ME, outputs.table_VE, outputs.bias_V)))
         ids_MK, probabilities_MK = (np.concatenate(side)[: len(x_ME)] for side in zip(*found, strict=True))
         return Filled(ids_MK, probabilities_MK)
+
+
+@functools.cache
+def _compiled(module: PublishedModule, special: SpecialTokens) -> Any:
+    """(Parameters, ids [B, L]) → outputs of one encoder. Checkpoints of one model share the program."""
+
+    @jax.jit
+    def apply(params, ids_BL):
+        inputs = derive_inputs(ids_BL, special, module.config.type_vocab_size)
+        return module.apply({"params": params}, ids_BL, inputs)
+
+    return apply
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

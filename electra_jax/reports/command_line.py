@@ -1,0 +1,62 @@
+"""From the flags of `python -m electra_jax.report` to its files."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from data_pipelines.buckets import is_bucket
+from data_pipelines.json_files import write_json
+from data_pipelines.whole_files import write_text
+from electra_jax.configuration.extras import require_extra
+from electra_jax.reports.overview import name_runs, report_values
+from electra_jax.reports.page import Page, render
+from electra_jax.reports.run_view import read_run
+from electra_jax.reports.token_views import TokenSettings, token_views
+
+PAGE = "report.html"  # in the directory of one run
+
+
+def check_flags(flags: argparse.Namespace) -> Path:
+    """The page to write.
+
+    Raises:
+      ValueError, FileNotFoundError: a wrong flag. ImportError: the extra is not installed.
+    """
+    require_extra("report", "electra_jax.report")
+    for name, lowest in (("sentences", 1), ("checkpoints", 0)):
+        if getattr(flags, name) < lowest:
+            raise ValueError(f"--{name}: got {getattr(flags, name)}, expected {lowest} or more.")
+    if len(set(flags.runs)) < len(flags.runs):
+        raise ValueError(f"RUN: got {' '.join(flags.runs)}, expected each run once.")
+    if flags.texts and not Path(flags.texts).is_file():
+        raise FileNotFoundError(f"--texts: {flags.texts} is not a file, expected a text on each line.")
+    if not flags.out and (len(flags.runs) > 1 or is_bucket(flags.runs[0])):
+        what = "a run in a bucket" if len(flags.runs) == 1 else f"{len(flags.runs)} runs"
+        raise ValueError(f"--out is missing: a page of {what} has no place of its own. Give --out=FILE.html.")
+    out = Path(flags.out) if flags.out else Path(flags.runs[0], PAGE)
+    for flag, path in (("--out", out if flags.out else None), ("--json", flags.json and Path(flags.json))):
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            what = "is a directory" if path.is_dir() else f"is in {path.parent}, which does not exist"
+            raise ValueError(f"{flag}: {path} {what}, expected a file to write.")
+    return out
+
+
+def make_report(
+    places: Sequence[str], out: Path, settings: TokenSettings, *, json_file: str = "", device: str = "cpu"
+) -> int:
+    """Write the page of some runs, and with `json_file` its figures; returns the bytes of the page.
+
+    Raises:
+      FileNotFoundError, ValueError: a place is no pre-training run, or the texts cannot be read.
+      OSError: a file cannot be written.
+    """
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    runs = name_runs([read_run(place) for place in places])
+    tokens = {name: token_views(run, settings, run.problems) for name, run in runs.items()}
+    write_text(out, render(Page(runs, tokens)))
+    if json_file:
+        write_json(Path(json_file), report_values(runs))
+    return out.stat().st_size

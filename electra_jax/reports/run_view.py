@@ -1,0 +1,151 @@
+"""What a report shows of a run directory. Missing and damaged files become sentences, not errors."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipelines.json_files import parse_json
+from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
+from electra_jax.reports.curves import Curve, read_curves
+from electra_jax.reports.recipe_difference import RecipeDifference, difference_to_recipe
+from electra_jax.reports.rows import RowFile
+from electra_jax.runs.bucket_runs import bucket_of, local_directory
+from electra_jax.runs.provenance import SESSIONS_FILE
+from electra_jax.training.events import EVENTS_FILE
+from electra_jax.training.writers import METRICS_FILE
+
+MAX_JSON = 64 * 2**20  # bytes
+EXPECTED = (
+    "expected a directory of electra_jax.pretrain, of `electra_jax.convert import` or of electra_jax.soup"
+)
+
+
+class RunView(NamedTuple):
+    """A run, for a report."""
+
+    place: str  # as given
+    path: Path  # the directory, or a local copy of a bucket's small files
+    config: dict[str, Any]  # {} if unknown
+    curves: dict[str, Curve]
+    events: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    datasets: list[dict[str, Any]]
+    recipe: RecipeDifference
+    parameters: str  # the totals of parameters.txt
+    written: str  # UTC time of the newest row of metrics; "" without metrics
+    problems: list[str]  # what is missing or damaged
+    reference: Any = None  # runs of its recipe to compare with; None without
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the directory is the run itself, not a copy of it."""
+        return bucket_of(self.path) is None
+
+    @property
+    def step(self) -> int:
+        """The newest step with metrics."""
+        return max((int(curve.steps[-1]) for curve in self.curves.values()), default=0)
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the whole run; None if unknown."""
+        found = (self.config.get("train") or {}).get("num_steps")
+        return found if isinstance(found, int) else None
+
+
+def read_run(place: str) -> RunView:
+    """Read a run directory, or its URL in a bucket.
+
+    Raises:
+      FileNotFoundError: it is no directory, or has neither a configuration nor metrics.
+      ValueError: it holds something else, such as a fine-tuning or an export.
+    """
+    path = local_directory(place)
+    if not path.is_dir():
+        raise FileNotFoundError(f"RUN: {place} is not a directory, {EXPECTED}.")
+    problems: list[str] = []
+    description = _read_json(path / "config.json", dict, problems)
+    config = _config(place, path, description, problems)
+    metrics = RowFile(path / METRICS_FILE)
+    curves = read_curves(metrics)
+    sessions = _rows(path / SESSIONS_FILE, problems, has_steps=False)
+    events = _rows(path / EVENTS_FILE, problems) if (path / EVENTS_FILE).exists() else []
+    written = ""
+    if metrics.path.exists():
+        written = time.strftime("%Y-%m-%d %H:%M", time.gmtime(metrics.path.stat().st_mtime))
+    problems += filter(None, [metrics.problem()])
+    command = sessions[0].get("command") if sessions else None
+    return RunView(
+        place,
+        path,
+        config,
+        curves,
+        events,
+        sessions,
+        _datasets(path, config, problems),
+        difference_to_recipe(config, command if isinstance(command, list) else []),
+        _last_line(path / "parameters.txt", problems),
+        written,
+        problems,
+    )
+
+
+def _config(place: str, path: Path, description: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The configuration; {} if config.json lacks it and the directory has metrics all the same."""
+    config = description.get("config")
+    if isinstance(config, dict) and "task" in config:
+        raise ValueError(
+            f"RUN: got {place}, a fine-tuning, {EXPECTED}. The results of a fine-tuning are in its "
+            "results.md, and its encoder's run can be reported."
+        )
+    if not isinstance(config, dict):
+        if description or not (path / METRICS_FILE).is_file():
+            what = "config.json of something else" if description else "neither config.json nor metrics.jsonl"
+            raise FileNotFoundError(f"RUN: {place} has {what}, {EXPECTED}.")
+        return {}
+    try:
+        return upgrade_config(config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problems.append(f"config.json: its configuration has another form than this version's ({error!r}).")
+        return {}
+
+
+def _read_json(path: Path, kind: type, problems: list[str]) -> Any:
+    """The value of a JSON file; an empty one of its kind, and a problem, if it cannot be read."""
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"it has more than {MAX_JSON // 2**20} MiB")
+        value = parse_json(path.read_bytes(), object, path.name)
+        if not isinstance(value, kind):
+            raise ValueError("it has another form")
+        return value
+    except FileNotFoundError:
+        problems.append(f"{path.name} is missing.")
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{path.name} could not be read: {error}.")
+    return kind()
+
+
+def _rows(path: Path, problems: list[str], *, has_steps: bool = True) -> list[dict[str, Any]]:
+    file = RowFile(path, has_steps=has_steps)
+    rows = list(file)
+    problems += filter(None, [file.problem()])
+    return rows
+
+
+def _datasets(path: Path, config: dict[str, Any], problems: list[str]) -> list[dict[str, Any]]:
+    entries = _read_json(path / "datasets.json", list, problems)
+    try:
+        entries = upgrade_datasets(entries, config)
+    except (KeyError, TypeError, ValueError):
+        problems.append("datasets.json: its entries have another form than this version's.")
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _last_line(path: Path, problems: list[str]) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_JSON).rstrip().rpartition("\n")[2]
+    except OSError:
+        problems.append(f"{path.name} is missing.")
+        return ""
