@@ -41,6 +41,7 @@ RECIPES = {
 }
 
 Leaves = dict[str, Any]  # path → array
+SEEDS = range(2**32)  # that both JAX and NumPy take
 
 
 class ImportOptions(NamedTuple):
@@ -73,6 +74,8 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
 def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], None]) -> list[str]:
     if out.exists():
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
+    if options.seed not in SEEDS:
+        raise ValueError(f"--seed: got {options.seed}, expected 0 to {SEEDS[-1]:,}.")
     source = restore.read_source(path, options.source_format, options.generator)
     with misread(path, "Fetch the model again."):
         config, source, objective_notes = _make_config(source, options)

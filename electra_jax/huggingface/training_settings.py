@@ -50,7 +50,7 @@ def read_training_settings(path: Path) -> dict[str, Any]:
             _check_groups(settings["optimizer"]["groups"])
     except ValueError as error:
         text = str(error)
-        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text} {ADVICE}") from error
+        raise ValueError(text if text.endswith(ADVICE) else f"{text} {ADVICE}") from error
     return settings
 
 

@@ -324,6 +324,11 @@ def test_only_plain_settings_of_an_export_are_believed(trained, tmp_path):
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**70])
+def test_seeds_that_no_generator_takes(seed, model):
+    refused(model, f"--seed: got {seed}, expected 0 to", seed=seed)
+
+
 def test_weights_that_are_a_pipe_or_a_device(model):
     (model / WEIGHTS).unlink()
     os.mkfifo(model / WEIGHTS)
