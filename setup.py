@@ -43,6 +43,7 @@ setup(
     package_data={
         "electra_jax.recipes": ["*.json"],  # prices.json, which `plan` reads
         "electra_jax.benchmarks.accelerator": ["*.json"],  # losses that a device is compared with
+        "electra_jax.training": ["reference_curves/*.json"],  # of the shipped recipes
         "electra_jax.reports": ["*.html", "*.css", "*.js"],  # the page without its contents
     },
     entry_points={"console_scripts": ["electra-jax = electra_jax.__main__:main"]},
@@ -51,6 +52,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8",
         "etils[epath]>=1.12",
+        "filelock>=4.3",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "jax>=0.10.2",

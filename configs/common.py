@@ -125,6 +125,24 @@ SHARED: dict[str, dict[str, Any]] = {
     # trackers: tensorboard, wandb, or a class of your own as MODULE:CLASS (training/trackers/interface.py).
     # peak_flops: peak FLOP/s of a device, for model_flops_utilization; 0: of the chip, if it is known.
     "log": {"every": 100, "trackers": (), "progress": True, "peak_flops": 0.0},
+    # Alarms when the training does not look healthy (electra_jax/training/README.md#alarms). They read the
+    # rows of metrics, cost the devices nothing and change nothing.
+    "health": {
+        "alarms": True,
+        "silenced": (),  # names of alarms that are not wanted
+        # What should have been learnt by then is missed after this share of the steps, at most late_steps,
+        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens.
+        "late_share": 0.25,
+        "late_steps": 50_000,
+        "early_steps": 200,
+        "min_auc": 0.55,  # a detection below it that no longer improves has learnt nothing
+        "min_replaced": 0.3,  # share of the tokens drawn by the generator that differ from the original
+        "trivial_auc": 0.7,  # a detection above it is too easy if the generator only counts tokens
+        "min_embedding_cosine": 0.5,  # between the embeddings of generator and discriminator (GDES)
+        "max_passes": 4.0,  # over the rows of a dataset, before a rising held-out loss is blamed on them
+        "max_loss_rise": 0.02,  # of a held-out loss above its lowest value, as a share of it
+        "max_data_wait": 0.05,  # share of the time
+    },
 }
 
 # What changes during the run: pairs of the number of steps done by then and the new values, which hold until

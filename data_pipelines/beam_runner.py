@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from data_pipelines.chunks import Group, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.dataset_directory import BEAM_FILES
 from data_pipelines.documents import ReadReport
 from data_pipelines.json_files import write_json
 from data_pipelines.shards import finish_job
@@ -55,7 +56,7 @@ def run_pipeline(
     Raises:
       OSError: the pipeline failed, or its workers wrote where this process cannot see it.
     """
-    results = {name: directory / f"{name}.json" for name in ("chunks", "reports")}
+    results = {Path(name).stem: directory / name for name in BEAM_FILES}
     for path in results.values():
         path.unlink(missing_ok=True)  # of an earlier attempt
     read = (

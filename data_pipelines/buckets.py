@@ -164,6 +164,19 @@ def write_object(url: str, data: bytes) -> None:
         filesystem(url).pipe_file(url, data)
 
 
+def create_object(url: str, data: bytes) -> bool:
+    """Write an object unless there is one; whether it was written. Raises OSError as `upload` does."""
+    with bucket_errors(url, "written"):
+        store = filesystem(url)
+        try:
+            store.pipe_file(url, data, mode="create")
+        except Exception:  # each client has its own error for an object that exists
+            if store.exists(url):
+                return False
+            raise
+        return True
+
+
 def remove(url: str, names: Iterable[str]) -> None:
     """Remove objects under `url`, in the given order. Raises OSError as `upload` does."""
     with bucket_errors(url, "written"):

@@ -17,8 +17,13 @@ from typing import Any, NamedTuple
 
 from data_pipelines.chunks import SPLITS, Group, make_groups, read_jobs
 from data_pipelines.corpus_settings import NEW_SETTINGS, CorpusSettings
-from data_pipelines.dataset_directory import SETTINGS_FILE, finish_dataset
+from data_pipelines.dataset_directory import (
+    SETTINGS_FILE,
+    finish_dataset,
+    is_made_by_build,
+)
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info
+from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import ReadReport, read_documents, source_bytes
 from data_pipelines.duplicates import SeenTexts
 from data_pipelines.installation import install_command
@@ -77,31 +82,47 @@ def build_corpus(
     Raises:
       FileExistsError: `directory` holds a dataset with different settings, or something else; or DIR.partial
         holds an interrupted build with different settings and not `start_over`, or something else.
+      HeldError: another process builds it.
       ValueError: a wrong argument, or a split without text.
       OSError: the disk is full, or the runner failed; finished files stay in DIR.partial.
       ImportError: Apache Beam is not installed.
     """
-    tokenizer, existing = check_build(directory, settings, workers, start_over=start_over)
-    if existing is not None:
-        return existing
-    directory = os.path.abspath(directory)  # which also drops a trailing slash
+    with only_maker(directory) as check:
+        tokenizer, existing = check_build(directory, settings, workers, start_over=start_over)
+        if existing is not None:
+            return existing
+        directory = os.path.abspath(directory)  # which also drops a trailing slash
+        # Beam workers may have other working directories.
+        settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
+        partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
+        chunks = _pack(settings, workers, partial, ReadReport() if report is None else report, check)
+        return finish_dataset(partial, directory, settings, tokenizer, chunks)
+
+
+def _pack(
+    settings: CorpusSettings,
+    workers: Workers,
+    partial: Path,
+    report: ReadReport,
+    check: Callable[[], None],
+) -> dict[str, list[dict]]:
+    """Make the files of both splits in `partial`; split → the counts of its files in order. `check` is called
+    before each is counted as made."""
     pack_groups = (
         _beam_workers(workers.runner, workers.beam_options)
         if workers.runner
         else _local_workers(workers.num_processes)
     )
-    # Beam workers may have other working directories.
-    settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
-    partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
     groups = [
         *make_groups("train", settings.train, settings.chunk_chars),
         *make_groups("validation", settings.validation, settings.chunk_chars),
     ]
     chunks: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for path, counts in pack_groups(groups, settings, partial, ReadReport() if report is None else report):
+    for path, counts in pack_groups(groups, settings, partial, report):
+        check()
         chunks[Path(path).name.partition("-")[0]].append(counts)
     _check_text(chunks, settings)
-    return finish_dataset(partial, directory, settings, tokenizer, chunks)
+    return chunks
 
 
 def check_build(
@@ -213,7 +234,7 @@ def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
     `wanted`. Errors as of `_check_partial`."""
     partial = Path(f"{directory}.partial")
     if _check_partial(partial, wanted, start_over) and start_over:
-        for path in partial.iterdir():
+        for path in filter(is_made_by_build, partial.iterdir()):
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != SETTINGS_FILE:  # which shows that the directory is ours, until it is replaced

@@ -7,6 +7,7 @@ token_counts.npy, and a copy of the tokenizer. It appears complete or not at all
 import dataclasses
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
 from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features, save_array
 from data_pipelines.tokenizers.load import Tokenizer
-from data_pipelines.whole_files import write_text
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, write_text
 
 DATASET = "electra_corpus"  # name of the dataset in TFDS
 TFDS_FILES = ("dataset_info.json", "features.json")
@@ -25,6 +26,18 @@ TOKENIZER_DIRECTORY = "tokenizer"
 TOKEN_COUNTS_FILE = "token_counts.npy"  # how often each id is in the training rows, int64 [vocab_size]
 DESCRIPTIONS = (INFO_FILE, TOKEN_COUNTS_FILE, *TFDS_FILES)  # the files beside rows and tokenizer
 SETTINGS_FILE = "settings.json"  # of the unfinished build; the last file of it to go
+BEAM_FILES = ("chunks.json", "reports.json")  # results of a runner's workers
+OWN_FILES = (SETTINGS_FILE, *DESCRIPTIONS, *BEAM_FILES)
+# Packed files and what is beside each, under their first and their last names, and unfinished files.
+OWN_NAMES = re.compile(rf"(train|validation)-\d{{8}}-\d{{8}}|{DATASET}-|.*{re.escape(TEMPORARY_SUFFIX)}$")
+
+
+def is_made_by_build(path: Path) -> bool:
+    """Whether something in the directory of an unfinished build is its own, by its name. Anything else there
+    is kept."""
+    if path.is_dir():
+        return path.name == TOKENIZER_DIRECTORY
+    return path.name in OWN_FILES or OWN_NAMES.match(path.name) is not None
 
 
 def finish_dataset(
@@ -43,7 +56,7 @@ def finish_dataset(
     names = {os.path.abspath(source): source for source in settings.all_sources}
     splits = {split: _describe_split(named, names) for split, named in shards.items()}
     write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
-    shutil.copytree(settings.tokenizer, partial / TOKENIZER_DIRECTORY, dirs_exist_ok=True)
+    _copy_files(Path(settings.tokenizer), partial / TOKENIZER_DIRECTORY)
     info = DatasetInfo(
         fingerprint=_fingerprint(settings, tokenizer, chunks),
         special_ids=tokenizer.special._asdict(),
@@ -58,6 +71,16 @@ def finish_dataset(
     os.replace(partial, directory)
     Path(directory, SETTINGS_FILE).unlink(missing_ok=True)
     return info
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy a directory without its permissions: with those of a private tokenizer, others could not read the
+    dataset."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            copied = target / path.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copied)
 
 
 def _token_counts(partial: Path, chunks: list[dict], vocab_size: int) -> np.ndarray:
@@ -144,5 +167,9 @@ def _name_shards(directory: Path, named: dict[str, dict]) -> None:
     for name, counts in named.items():
         os.replace(directory / Path(counts["path"]).name, directory / name)
     for path in directory.iterdir():
-        if path.is_file() and path.name not in {*named, *DESCRIPTIONS, SETTINGS_FILE}:
+        if (
+            is_made_by_build(path)
+            and path.is_file()
+            and path.name not in {*named, *DESCRIPTIONS, SETTINGS_FILE}
+        ):
             path.unlink()

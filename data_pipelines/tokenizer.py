@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal, shorten
+from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import (
     ON_INVALID_UTF8,
     SOURCES_HELP,
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train or adopt, then print the result."""
     args = _parse(argv)
     check_urls(vars(args))
-    print("\n".join(_train(args) if args.source is None else _adopt(args)))
+    with only_maker(args.out):
+        lines = _train(args) if args.source is None else _adopt(args)
+    print("\n".join(lines))
 
 
 def _parser() -> argparse.ArgumentParser:

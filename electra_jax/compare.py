@@ -15,6 +15,8 @@ courses             MCL built up: RTD alone, which is ELECTRA; with swapped toke
 embedding_sharing   The same model with embeddings tied (ES), separate (NES) and gradient-disentangled (GDES),
                     as in DeBERTaV3 §3.3; also the average cosine similarity of two different words'
                     embeddings in each encoder.
+reference           The recipe alone; also writes the median and the range of its curves to reference.json, as
+                    electra_jax/training/reference_curves/ has them.
 
 The first variant of a suite takes config.train.num_steps, the others as many steps as cost the same FLOPs.
 --variants=NAME,NAME trains some of them, with these numbers of steps. Every run is measured on held-out text.
@@ -36,6 +38,7 @@ from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.distributed.stopping import leaving_at_once
+from electra_jax.runs.only_writer import only_writer
 
 FLAGS = flags.FLAGS
 
@@ -49,14 +52,15 @@ def main() -> None:
         evaluation = load_config(FLAGS.tasks)
         check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
         tasks = evaluation.tasks.to_dict()
-    with leaving_at_once():
+    with leaving_at_once(), only_writer(workdir) as check:
         SUITES[FLAGS.suite].check_variants(FLAGS.variants)
         check_tasks(tasks or {}, workdir)
         config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds, FLAGS.variants)
         if tasks is not None:
             results = add_downstream_metrics(results, tasks, workdir, num_seeds)
-    print("\n".join(write_comparison(FLAGS.suite, config, results, workdir)))
+        check()
+        print("\n".join(write_comparison(FLAGS.suite, config, results, workdir)))
     print(workdir / COMPARISON_FILE)
 
 

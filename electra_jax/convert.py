@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.home_directory import parse_arguments
+from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
@@ -50,11 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _export(flags: argparse.Namespace) -> None:
     options = command_line.export_options(flags)
     with published(flags.out) as out:
-        workdir = local_directory(flags.workdir)
-        written = export(workdir, flags.step, out, options)
-        names = [str(directory.relative_to(out)) for directory in written]
-        for directory in written:
-            print("\n".join([f"{directory.name}:", *describe_contents(directory)]))
+        directory, step = with_step_flag(flags.workdir, flags.step)
+        written = export(local_directory(directory), step, out, options)
+        names = [str(one.relative_to(out)) for one in written]
+        print(*(line for one in written for line in (f"{one.name}:", *describe_contents(one))), sep="\n")
         print(f"{REFERENCE_FILE} contains {options.verification_text.source}.")
     for name in names:
         print(flags.out if name == "." else f"{flags.out.rstrip('/')}/{name}")
@@ -66,8 +66,7 @@ def _verify(flags: argparse.Namespace) -> None:
 
 
 def _import(flags: argparse.Namespace) -> None:
-    for note in import_checkpoint(flags.source, flags.out, command_line.import_options(flags)):
-        print(note)
+    print(*import_checkpoint(flags.source, flags.out, command_line.import_options(flags)), sep="\n")
     print(
         "Continue from it with `python -m electra_jax.pretrain "
         f"--config=configs/continued.py:run={flags.out} --workdir=…`; build datasets with `--tokenizer "

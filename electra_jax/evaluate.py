@@ -24,6 +24,7 @@ from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.recipes import EVALUATION
 from electra_jax.distributed.stopping import leaving_at_once
+from electra_jax.runs.only_writer import only_writer
 
 FLAGS = flags.FLAGS
 
@@ -32,14 +33,15 @@ def main() -> None:
     """Pre-train if no encoders are given, fine-tune, and print the table."""
     config, workdir, num_seeds = FLAGS.config.to_dict(), Path(FLAGS.workdir), FLAGS.seeds
     require_extra("finetune", "evaluating on tasks")
-    with leaving_at_once():
+    with leaving_at_once(), only_writer(workdir) as check:
         check_tasks(config["tasks"], workdir, FLAGS.sweep)
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}
         else:
             inits = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, range(num_seeds), FLAGS.sweep)
-    print("\n".join(write_evaluation(config, inits, evaluation, workdir)))
+        check()
+        print("\n".join(write_evaluation(config, inits, evaluation, workdir)))
     print(workdir / EVALUATION_FILE)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -130,11 +129,9 @@ def write_directory(target: Path, files: Mapping[str, bytes]) -> None:
       OSError: it cannot be written, or another process has made it in the meantime.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        temporary.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        unfinished = Path(temporary, target.name)
+        unfinished.mkdir()  # unlike the temporary directory, with the permissions that the umask gives
         for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        os.rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (unfinished / name).write_bytes(data)
+        os.rename(unfinished, target)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from electra_jax.comparison.pretraining import pretrain_objectives
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.experiment import Plan, finetune, open_task
-from electra_jax.finetuning.experiment_directory import recorded_metrics
-from electra_jax.finetuning.experiment_runs import SEED
+from electra_jax.finetuning.experiment_directory import read_results, recorded_metrics
+from electra_jax.finetuning.experiment_runs import SEED, run_of
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
 
@@ -21,6 +21,7 @@ class Evaluation(NamedTuple):
 
     results: list[Result]  # one per encoder and seed, with metrics "task metric"
     settings: dict[str, dict[str, Settings]]  # task → encoder → its best settings of the sweep
+    steps: dict[str, int]  # encoder → the step of the checkpoint that it comes from
 
 
 def check_tasks(tasks: Mapping[str, dict[str, Any]], workdir: Path, sweep: Sequence[str] = ()) -> None:
@@ -63,16 +64,25 @@ def evaluate_on_tasks(
     chosen: dict[str, dict[str, Settings]] = {}
     names = {init: name for name, init in inits.items()}
     plans = {task: Plan(list(names), seeds, parse_sweep(sweep, config)) for task, config in tasks.items()}
+    steps: dict[str, int] = {}  # one for all tasks, also if an encoder is trained further meanwhile
+    for task in tasks:
+        steps = _steps_of(read_results(workdir / FOLDER / task)) | steps
     for task, plan in plans.items():
         print(f"fine-tuning: {task}", file=sys.stderr)
-        results = finetune(tasks[task], workdir / FOLDER / task, plan)
+        results = finetune(tasks[task], workdir / FOLDER / task, plan._replace(steps=steps))
+        steps = _steps_of(results) | steps
         shown = reported_metrics(results, recorded_metrics(workdir / FOLDER / task))
         for result in best_settings(results, shown[0]):
             name = names[result.model]
             values = {f"{task} {metric}": result.metrics[metric] for metric in shown}
             metrics[name, result.seed] = metrics.get((name, result.seed), {}) | values
             chosen.setdefault(task, {})[name] = dict(result.settings)
-    return Evaluation([Result(name, seed, values) for (name, seed), values in metrics.items()], chosen)
+    return Evaluation([Result(name, seed, values) for (name, seed), values in metrics.items()], chosen, steps)
+
+
+def _steps_of(results: Sequence[Result]) -> dict[str, int]:
+    """Encoder → the step of the checkpoint that its results began from."""
+    return {run_of(result).encoder: result.step for result in results if result.step is not None}
 
 
 def pretrained_inits(

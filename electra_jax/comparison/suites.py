@@ -36,6 +36,7 @@ class Suite(NamedTuple):
     measure: Callable[[Path, dict[str, Any]], Metrics]  # (run directory, its summary) → metrics
     soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # name → variants whose average it is
     measure_soup: Callable[[Path], Metrics] | None = None  # run directory → the same metrics
+    keeps_curves: bool = False  # whether reference curves are written of its first variant
 
     def check_variants(self, names: Sequence[str]) -> None:
         """Raises ValueError for a name that is not that of a variant."""
@@ -125,4 +126,5 @@ SUITES = {
     "ablations": Suite(ABLATIONS, measure_summary),
     "courses": Suite(COURSES, measure_summary, {"soup": tuple(COURSES)}, measure_soup),
     "embedding_sharing": Suite(SHARINGS, measure_embeddings),
+    "reference": Suite({"recipe": (setting({}),)}, measure_summary, keeps_curves=True),
 }

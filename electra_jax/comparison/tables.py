@@ -9,6 +9,7 @@ from ml_collections import config_dict
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.downstream import Evaluation
 from electra_jax.comparison.pretraining import suite_runs
+from electra_jax.comparison.reference_curves import write_reference
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.results import Result, models_of, to_json
@@ -37,14 +38,19 @@ def write_comparison(
             run = directory.parent.relative_to(workdir)
             yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run"
     yield from results_table(results, metrics)
+    if suite.keeps_curves:
+        name = next(iter(suite.variants))
+        seeds = {result.seed: workdir / name / f"seed_{result.seed}" for result in results}
+        yield f"{write_reference(seeds, workdir)}"
 
 
 def write_evaluation(
     config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path
 ) -> Iterator[str]:
     """Write evaluation.json and one plot per metric; yield the lines for the terminal."""
-    results, settings = evaluation
-    contents = {"config": config, "starts": inits, "settings": settings, "results": to_json(results)}
+    results, settings, steps = evaluation
+    starts = {"starts": inits, "start_steps": steps}
+    contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
     write_json(workdir / EVALUATION_FILE, contents)
     metrics = list(results[0].metrics)
     for metric in metrics:

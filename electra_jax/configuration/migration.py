@@ -30,6 +30,20 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
         "num_epochs": 3,
         "seed": 0,
     },
+    "health": {
+        "alarms": True,
+        "silenced": [],
+        "late_share": 0.25,
+        "late_steps": 50_000,
+        "early_steps": 200,
+        "min_auc": 0.55,
+        "min_replaced": 0.3,
+        "trivial_auc": 0.7,
+        "min_embedding_cosine": 0.5,
+        "max_passes": 4.0,
+        "max_loss_rise": 0.02,
+        "max_data_wait": 0.05,
+    },
 }
 # The same for a configuration of fine-tuning.
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {

@@ -36,6 +36,7 @@ from electra_jax.models.config import (
     REMAT,
 )
 from electra_jax.objectives.corruption import MASKING
+from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import SCHEDULES
 
 WIDTH = whole(1, 2**16)
@@ -156,6 +157,24 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "log.every": (COUNT, 100),
     "log.progress": (SWITCH, True),
     "log.peak_flops": (from_zero(1e24), 0.0),
+    "health.alarms": (SWITCH, True),
+    "health.silenced": (
+        Allowed(
+            lambda value: isinstance(value, list | tuple) and all(one in ALARM_NAMES for one in value),
+            f"none or some of {', '.join(ALARM_NAMES)}",
+        ),
+        ("data_wait",),
+    ),
+    "health.late_share": (SHARE, 0.25),
+    "health.late_steps": (COUNT_OR_NONE, 50_000),
+    "health.early_steps": (COUNT_OR_NONE, 200),
+    "health.min_auc": (SHARE, 0.55),
+    "health.min_replaced": (SHARE, 0.3),
+    "health.trivial_auc": (SHARE, 0.7),
+    "health.min_embedding_cosine": (SHARE, 0.5),
+    "health.max_passes": (from_zero(1e6), 4.0),
+    "health.max_loss_rise": (from_zero(1000), 0.02),
+    "health.max_data_wait": (SHARE, 0.05),
     "task.validation_fraction": (below_one("0, or a share between 0 and 1, such as 0.1"), 0.1),
     "task.max_length": (whole(3, 2**20), 128),
     "task.max_train_examples": (whole(0, words="0 (all) or more"), 0),

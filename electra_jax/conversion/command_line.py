@@ -38,9 +38,10 @@ def add_export(commands) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        metavar="RUN",
-        help="directory of a pre-training run or of a fine-tuned model, or its URL in a bucket; for a "
-        "fine-tuned model --step, --inexact_generator and --custom_code are not allowed",
+        metavar="RUN[:STEP]",
+        help="directory of a pre-training run (its newest checkpoint, or that of a step) or of a fine-tuned "
+        "model, or its URL in a bucket; for a fine-tuned model --step, --inexact_generator and --custom_code "
+        "are not allowed",
     )
     parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     out_help = "directory to create, or its URL in a bucket"

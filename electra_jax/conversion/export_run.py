@@ -136,7 +136,7 @@ def _write_repository(
         role,
         weights,
         inputs,
-        run.description,
+        run.description | {"step": run.step},
         dtype=options.dtype,
         custom_code=options.custom_code,
     )

@@ -4,11 +4,13 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from data_pipelines.directory_lock import only_maker
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
@@ -56,9 +58,14 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
       Notes: which parameters were read, newly initialised and not used, in sentences.
     Raises:
       ValueError: another type of model, or parts that do not belong together.
-      OSError: a file cannot be read, or `out` exists.
+      OSError: a file cannot be read, `out` exists, or another process makes it.
       ImportError: a library that reads the format is not installed.
     """
+    with only_maker(out) as check:
+        return _import(path, out, options, check)
+
+
+def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], None]) -> list[str]:
     if out.exists():
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
     source = restore.read_source(path, options.source_format, options.generator)
@@ -88,6 +95,7 @@ def import_checkpoint(path: Path, out: Path, options: ImportOptions) -> list[str
         notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
         params = from_published(published, make_pretraining_config(config["model"])) | unpublished
         _write_run(unfinished, params, config, imported_from=str(path), imported=notes)
+        check()
         os.replace(unfinished, out)
     return notes
 

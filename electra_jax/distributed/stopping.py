@@ -19,6 +19,8 @@ STOPPED = 143  # exit code of a run that saved and can resume: 128 + SIGTERM, wh
 INTERRUPTED = 130  # exit code after Ctrl-C in a command that saves only finished parts: 128 + SIGINT
 # Before the line is printed, the main thread, if it is free, has so long to come to the place where it stops.
 SECONDS_TO_LINE = 0.05
+# Called, in any thread, before a signal ends the process within `StopNotice.nothing_to_save`.
+before_exit: list[Callable[[], None]] = []
 
 
 class Stopped(SystemExit):
@@ -137,6 +139,9 @@ class StopNotice:
                 "command starts from there again.",
                 file=sys.stderr,
             )
+            for call in before_exit:
+                with contextlib.suppress(Exception):
+                    call()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED if number == signal.SIGINT else STOPPED)

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
@@ -38,54 +39,71 @@ class PretrainedEncoder(NamedTuple):
     tokenizer: Tokenizer
     params: Params | None  # {"embeddings", "encoder"} on the host; None: initialised from each run's seed
     digest: str = ""  # of params
+    step: int | None = None  # of the run's checkpoint; None: it comes from no run, or is newly initialised
 
     @property
     def special(self) -> SpecialTokens:
         return SpecialTokens.from_ids(self.tokenizer.special)
 
 
-def load_encoder(name: str, cache: Path) -> PretrainedEncoder:
+def load_encoder(name: str, cache: Path, step: int | None = None) -> PretrainedEncoder:
     """Load the encoder of a pre-training run, of a fine-tuned model or of a Hugging Face directory.
 
-    Of a run it is the discriminator's of the newest checkpoint, or the only encoder that the run has.
-    Hugging Face directories may hold ELECTRA, BERT or DeBERTa-v2/v3.
+    Of a run it is the discriminator's, or the only encoder that the run has. Hugging Face directories may
+    hold ELECTRA, BERT or DeBERTa-v2/v3.
 
     Args:
-      name: a directory or its URL in a bucket, after "random:" or not.
+      name: a directory or its URL in a bucket, after "random:" or not; of a run also DIR:STEP.
       cache: where the tokenizer of a Hugging Face directory is kept.
+      step: of the checkpoint of a run whose name has none; None: the newest.
 
     Raises:
       FileNotFoundError, ValueError, OSError: the directory holds none of these, or it cannot be read.
     """
-    path = local_directory(name.removeprefix(RANDOM))
+    checkpoint = parse_checkpoint(name.removeprefix(RANDOM))
+    path = local_directory(checkpoint.directory)
     if is_saved_model(path):
         saved = load_model(path)
         encoder = PretrainedEncoder(name, saved.encoder, saved.tokenizer, _encoder_params(saved.params))
     elif "config" in _description(name, path):
-        run = load_run(path)
-        encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
+        run = load_run(path, step if checkpoint.step is None else checkpoint.step)
+        encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)._replace(step=run.step)
     else:
         encoder = _of_hugging_face(name, path, cache)
     if name.startswith(RANDOM):
-        return encoder._replace(params=None)
+        return encoder._replace(params=None, step=None)
     leaves = digests(flatten_dict(encoder.params, sep="/"))
     return encoder._replace(digest=hashlib.sha256(json.dumps(sorted(leaves.items())).encode()).hexdigest())
 
 
-def check_start(name: str) -> None:
+def check_start(name: str, step: int | None = None) -> int | None:
     """Check that a name of --init_from leads to what `load_encoder` takes, without reading arrays.
+
+    Returns:
+      The step of the checkpoint whose weights it gives: that of the name, or `step`, or the newest. None for
+      what has no checkpoints, and for new weights.
 
     Raises:
       FileNotFoundError, ValueError, OSError: see `load_encoder`.
     """
-    path = local_directory(name.removeprefix(RANDOM))
-    if is_saved_model(path):
-        return
-    description = _description(name, path)
-    if "config" in description:
-        find_step(path, None)
-    else:
-        _config_of_hugging_face(description)
+    checkpoint = parse_checkpoint(name.removeprefix(RANDOM))
+    path, is_run = local_directory(checkpoint.directory), False
+    if not is_saved_model(path):
+        description = _description(name, path)
+        is_run = "config" in description
+        if not is_run:
+            _config_of_hugging_face(description)
+    if not is_run:
+        if checkpoint.step is not None:
+            raise ValueError(
+                f"--init_from={name}: got a step for {checkpoint.directory}, expected it only for a "
+                "pre-training run, which has checkpoints. Leave it out."
+            )
+        return None
+    if name.startswith(RANDOM):
+        find_step(path, checkpoint.step)
+        return None
+    return find_step(path, step if checkpoint.step is None else checkpoint.step)
 
 
 def _description(name: str, path: Path) -> dict[str, Any]:

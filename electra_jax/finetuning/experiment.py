@@ -13,8 +13,9 @@ Its directory:
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
@@ -26,7 +27,7 @@ from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.finetuning.data_checks import commonest_class_notes
-from electra_jax.finetuning.encoders import check_start
+from electra_jax.finetuning.due_runs import runs_of_missing_models, start_steps
 from electra_jax.finetuning.experiment_directory import check_directory, read_results, with_recorded_metrics
 from electra_jax.finetuning.experiment_runs import Run, RunsOfPlan, run_of
 from electra_jax.finetuning.figures import plot
@@ -42,6 +43,7 @@ from electra_jax.finetuning.sweep import (
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files, same_files
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.runs.only_writer import Check, only_writer
 
 
 class Plan(NamedTuple):
@@ -50,6 +52,7 @@ class Plan(NamedTuple):
     inits: Sequence[str]  # as in --init_from; with SEED in it each seed has another encoder
     seeds: Sequence[int]
     sweep: Sequence[Settings] = ({},)  # see `parse_sweep`
+    steps: Mapping[str, int] = MappingProxyType({})  # encoder → the step to begin from, see `start_steps`
 
 
 class DivergedError(FloatingPointError):
@@ -66,15 +69,22 @@ class DivergedError(FloatingPointError):
 def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
     """Do the planned runs that `workdir` lacks; return the results of all planned runs, in plan order.
 
-    A result's model is the init as the plan names it.
+    A result's model is the init as the plan names it. If the best model of an init is gone, the run that made
+    it is done again.
 
     Raises:
       ValueError, OSError: the task, an encoder or the settings do not fit together; see `load_task` and
         `load_encoder`.
+      HeldError: another process writes `workdir`; nothing has been written then.
       DivergedError: a run diverged; raised after all others are done.
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
+    with only_writer(workdir) as check:
+        return _finetune(config, workdir, plan, check)
+
+
+def _finetune(config: dict[str, Any], workdir: Path, plan: Plan, check: Check) -> list[Result]:
     finetuner, description = open_task(config, workdir, plan.sweep)
     _check_same(description)
     results = read_results(workdir)
@@ -82,17 +92,23 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
         Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
     ]
     done = [run_of(result) for result in results]
+    missing = runs_of_missing_models(workdir, results, runs)
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
-    indices = exchange([index for index, run in enumerate(runs) if run not in done])[0]
-    for name in dict.fromkeys(runs[index].encoder for index in indices):
-        check_start(name)
+    due = [index for index, run in enumerate(runs) if run not in done]
+    due, again = exchange([due, list(missing.values())])[0]
+    again = [Run(*one) for one in again]
+    work = runs + [run for run in again if run not in runs]
+    indices = [index for index, run in enumerate(work) if index in due or run in again]
+    steps = start_steps((work[index].encoder for index in indices), results, plan.steps, workdir)
     if is_main_process():
         for note in finetuner.notes:
             print(note, file=sys.stderr)
-        if 0 < len(indices) < len(runs):
-            print(f"{len(runs) - len(indices)} of {len(runs)} runs are done already.", file=sys.stderr)
+        for directory, run in missing.items():
+            print(f"{directory} is gone: {run.title} is done again, which made it.", file=sys.stderr)
+        if 0 < len(due) < len(runs):
+            print(f"{len(runs) - len(due)} of {len(runs)} runs are done already.", file=sys.stderr)
         workdir.mkdir(parents=True, exist_ok=True)
-    causes = RunsOfPlan(finetuner, description, workdir, results, runs).do(indices)
+    causes = RunsOfPlan(finetuner, description, workdir, results, work, steps, check).do(indices)
     barrier("fine-tuning")  # a process that exits earlier would wait for process 0, but not as long
     planned = [result for result in results if run_of(result) in runs]
     planned = sorted(planned, key=lambda result: runs.index(run_of(result)))

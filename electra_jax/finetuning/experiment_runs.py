@@ -4,7 +4,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from electra_jax.finetuning.predictions import write_predictions, write_scores
 from electra_jax.finetuning.results import Result, reported_metrics
 from electra_jax.finetuning.sweep import Settings, apply_settings, format_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
+from electra_jax.runs.only_writer import Check
 
 SEED = "{seed}"  # in a name of --init_from: stands for the seed
 
@@ -60,10 +61,13 @@ class RunsOfPlan:
         workdir: Path,
         results: list[Result],
         runs: Sequence[Run],
+        steps: Mapping[str, int],
+        check: Check,
     ):
-        """`description` is what config.json holds; `results` are those that `workdir` has."""
+        """`description` is what config.json holds; `results` are those that `workdir` has; `steps`: encoder →
+        the step of its checkpoint; `check` is called before anything is written."""
         self._finetuner, self._description, self._workdir = finetuner, description, workdir
-        self._results, self._runs = results, runs
+        self._results, self._runs, self._steps, self._check = results, runs, steps, check
         # Earlier runs first, so that each keeps its folders when others are added.
         known = [*map(run_of, results), *runs]
         self._folders = folder_names(run.init for run in known)
@@ -101,9 +105,9 @@ class RunsOfPlan:
         with stop.nothing_to_save(f"fine-tuning ({title})"):
             self._load(run, tokenizers)
             finetuned = self._finetuner.finetune(self._encoder, run.settings, run.seed, title, check)
-        self._keep(run, finetuned)
+        result = self._keep(run, finetuned)
         if self._finetuner.config["log"]["progress"] and is_main_process():
-            shown = reported_metrics(self._results[-1:], self._finetuner.task_type.metrics)
+            shown = reported_metrics([result], self._finetuner.task_type.metrics)
             print(_score_line(title, finetuned, shown, time.monotonic() - began), file=sys.stderr)
         stop.check()
 
@@ -118,9 +122,11 @@ class RunsOfPlan:
         """Load the encoder of a run, unless the run before had the same."""
         if self._encoder is not None and self._encoder.name == run.encoder:
             return
-        self._encoder = load_encoder(run.encoder, tokenizers / self._caches[run.encoder])
+        cache, step = tokenizers / self._caches[run.encoder], self._steps.get(run.encoder)
+        self._encoder = load_encoder(run.encoder, cache, step)
         self._check_same_encoder(run)
         self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
+        self._check()
         if is_main_process():
             write_description(self._workdir, self._description)
 
@@ -133,15 +139,20 @@ class RunsOfPlan:
                 "expected the same for all runs: was it trained further, or replaced? Use another --workdir."
             )
 
-    def _keep(self, run: Run, finetuned: Finetuned) -> None:
+    def _keep(self, run: Run, finetuned: Finetuned) -> Result:
         """Write the predictions of a run, its model if it beats every earlier one of the same init, and its
-        result."""
-        result = Result(run.init, run.seed, finetuned.metrics, run.settings, self._encoder.digest)
+        result, which is returned."""
+        encoder = self._encoder
+        result = Result(run.init, run.seed, finetuned.metrics, run.settings, encoder.digest, encoder.step)
         metric = next(iter(result.metrics))
+        known = list(map(run_of, self._results))
+        is_again = run in known  # for its model, which was gone
         best_so_far = [other.metrics[metric] for other in self._results if other.model == run.init]
-        self._results.append(result)
+        place = known.index(run) if is_again else len(known)  # of equal results the first one has the model
+        self._results[place : place + 1] = [result]
         if not is_main_process():
-            return
+            return result
+        self._check()
         finetuner, folder = self._finetuner, self._folders[run.init]
         settings = folder_names([format_settings(run.settings)]).values()
         directory = self._workdir.joinpath("predictions", folder, *settings, f"seed_{run.seed}")
@@ -150,9 +161,10 @@ class RunsOfPlan:
             write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
         if finetuned.scores:
             write_scores(directory, finetuned)
-        if all(value < result.metrics[metric] for value in best_so_far):
+        if is_again or all(value < result.metrics[metric] for value in best_so_far):
             self._save(run, finetuned, self._workdir / MODELS / folder)
         write_results(self._workdir, self._results)
+        return result
 
     def _save(self, run: Run, finetuned: Finetuned, directory: Path) -> None:
         finetuner, encoder = self._finetuner, self._encoder
@@ -161,6 +173,7 @@ class RunsOfPlan:
             "labels": finetuner.data.labels,
             "config": apply_settings(finetuner.config, run.settings),
             "start": encoder.name,
+            "start_step": encoder.step,
             "seed": run.seed,
             "settings": run.settings,
             "metrics": finetuned.metrics,

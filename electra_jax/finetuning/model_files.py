@@ -8,7 +8,6 @@ checksums.json        of all of that (training/checksums.py)
 
 import dataclasses
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +33,9 @@ class SavedModel(NamedTuple):
     """A fine-tuned model, as it was saved."""
 
     encoder: EncoderConfig
-    # "task" (config.task), "labels", "start", "seed", "settings", "metrics", "config"; of tagging also
-    # "word_separator" (data_pipelines/tasks/words.py), which older models lack
+    # "task" (config.task), "labels", "start", "start_step" (None: it comes from no run), "seed", "settings",
+    # "metrics", "config"; of tagging also "word_separator" (data_pipelines/tasks/words.py). Older models lack
+    # the second and the last.
     description: dict[str, Any]
     tokenizer: Tokenizer
     params: Any
@@ -59,9 +59,20 @@ def save_model(
         names = [path.relative_to(unfinished).as_posix() for path in unfinished.rglob("*") if path.is_file()]
         checksums = compute_checksums(epath.Path(unfinished), names)
         write_checksums(epath.Path(unfinished / CHECKSUMS_FILE), checksums)
-        if directory.exists():
-            shutil.rmtree(directory)
+        put_in_place(unfinished, directory, Path(temporary, "older"))
+
+
+def put_in_place(unfinished: Path, directory: Path, older: Path) -> None:
+    """Rename `unfinished` to `directory`, and what is there to `older`: nothing is deleted before its
+    successor is in its place."""
+    if directory.exists():
+        directory.rename(older)
+    try:
         unfinished.rename(directory)
+    except OSError:
+        if older.exists():
+            older.rename(directory)
+        raise
 
 
 def is_saved_model(directory: Path) -> bool:

@@ -18,6 +18,7 @@ class Result(NamedTuple):
     metrics: dict[str, float]
     settings: Mapping[str, Any] = MappingProxyType({})  # values of a sweep, by configuration key
     encoder: str = ""  # digest of the weights that it started from; "": new weights, or not recorded
+    step: int | None = None  # of the checkpoint that it started from; None: of no run, or not recorded
 
 
 class Summary(NamedTuple):
@@ -127,6 +128,7 @@ def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
             "metrics": {name: float(value) for name, value in result.metrics.items()},
         }
         | ({"encoder": result.encoder} if result.encoder else {})
+        | ({} if result.step is None else {"step": result.step})
         for result in results
     ]
 

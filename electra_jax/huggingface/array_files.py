@@ -1,6 +1,6 @@
 """Writing arrays as safetensors."""
 
-import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays to a file with the permissions of any other new file; the library's own are the owner's
     alone."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     save_file(arrays, path, metadata=metadata)
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    path.chmod(mode)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.card_parts import (
@@ -159,7 +160,11 @@ def _training(record: RunRecord) -> str:
         sentences.append(_soup(record.soup))
     initial = config["checkpoint"]["init_from"]
     if initial:
-        sentences.append(f"Pre-training continued from {name_of(initial)}, with a fresh optimizer.")
+        name = parse_checkpoint(initial)
+        step = "" if name.step is None else f", step {name.step:,}"
+        sentences.append(
+            f"Pre-training continued from {name_of(name.directory)}{step}, with a fresh optimizer."
+        )
     if record.step:
         sentences += _steps_taken(record)
     return "\n".join(["## Training", "", *sentences]) if sentences else ""

@@ -148,6 +148,7 @@ ADVERSARIAL = ObjectiveRow(
         mean_metric("reward", "reward", "mlm_weight"),
         mean_metric("baseline", "baseline", "mlm_weight"),
     ),
+    minimizes_mlm=False,
     not_published=("generator_baseline",),
     not_published_note="the generator's baseline, which is needed only for training",
     continues_as="electra",

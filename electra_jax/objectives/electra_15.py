@@ -56,4 +56,5 @@ ELECTRA_15 = ObjectiveRow(
     metrics=(MLM_METRICS, RTD_METRICS),
     make_with_fixed_generator=functools.partial(make_fixed_generator_objective, counts_all_tokens=False),
     parameters_of="electra",
+    judges_masked_only=True,
 )

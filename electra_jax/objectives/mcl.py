@@ -106,7 +106,7 @@ MCL = ObjectiveRow(
         MLM_METRICS,
         prediction_metrics("slm"),
         RTD_METRICS,
-        detection_metrics("std", "swapped_rate"),
+        detection_metrics("std", "swapped_rate", drawn="swap_prob"),
         detection_metrics("itd", "inserted_rate"),
         *(correction_metrics(name) for name in ("mlm", "slm", "rtd", "std")),
     ),

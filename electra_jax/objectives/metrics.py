@@ -11,11 +11,22 @@ HostSums = Mapping[
 ]  # float64, added over the steps of a window or the batches of an evaluation
 
 
+class Detection(NamedTuple):
+    """A task of finding wrong tokens, by the names of its metrics."""
+
+    name: str  # prefix of its metrics
+    rate: str  # metric of the share of tokens that are wrong
+    # Key of config.objective with the share of tokens that the generator draws; those that it draws right are
+    # not wrong. "": the rate does not depend on what the generator draws.
+    drawn: str = ""
+
+
 class SumMetrics(NamedTuple):
     """Metrics of sums with certain names."""
 
     sums: tuple[str, ...]  # the sums that `compute` reads; its metrics exist where all of these do
     compute: Callable[[HostSums], Metrics]
+    detection: Detection | None = None  # the task, if these are metrics of a detection
 
 
 def prediction_metrics(name: str, *, entropy: str = "") -> SumMetrics:
@@ -38,13 +49,14 @@ def prediction_metrics(name: str, *, entropy: str = "") -> SumMetrics:
     return SumMetrics(tuple(f"{name}_{part}" for part in read), compute)
 
 
-def detection_metrics(name: str, rate: str) -> SumMetrics:
+def detection_metrics(name: str, rate: str, drawn: str = "") -> SumMetrics:
     """Binary classification metrics from the sums of `rtd_loss` with this `name`; "wrong" is the positive
     class.
 
     Args:
       name: prefix of the sums and of the metrics.
       rate: metric of the share of tokens that are wrong.
+      drawn: see `Detection`.
     """
 
     def compute(sums: HostSums) -> Metrics:
@@ -64,7 +76,8 @@ def detection_metrics(name: str, rate: str) -> SumMetrics:
         }
 
     counts = ("true_positive", "false_positive", "false_negative", "true_negative")
-    return SumMetrics(tuple(f"{name}_{part}" for part in ("bce", *counts, "histogram")), compute)
+    sums = tuple(f"{name}_{part}" for part in ("bce", *counts, "histogram"))
+    return SumMetrics(sums, compute, Detection(name, rate, drawn))
 
 
 def mean_metric(name: str, total: str, weight: str) -> SumMetrics:

@@ -53,6 +53,11 @@ class ObjectiveRow(NamedTuple):
     parameters_of: str = ""
     first_stage: FirstStage | None = None  # the run that it must start from
 
+    # What may be concluded from its metrics (training/alarms.py): whether it minimises mlm_loss, if it has
+    # that; and whether its metrics rtd_… are of the masked tokens alone.
+    minimizes_mlm: bool = True
+    judges_masked_only: bool = False
+
     # Whether the encoder of the discriminator's shape predicts tokens. It is then published as a generator.
     predicts_tokens: bool = False
     fills_masks: bool = True  # whether that published generator was trained on [MASK]

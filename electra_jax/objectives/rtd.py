@@ -25,7 +25,7 @@ from electra_jax.objectives.mlm import (
     predict_masked,
 )
 
-RTD_METRICS = detection_metrics("rtd", "replaced_rate")
+RTD_METRICS = detection_metrics("rtd", "replaced_rate", drawn="mask_prob")
 # Logit bins of the mergeable AUC. Early in training all logits lie within a few tenths, so the bins are
 # narrow (0.01).
 HISTOGRAM_LIMIT, HISTOGRAM_BINS = 10.24, 2048

@@ -12,8 +12,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag(
         "--model",
         required=True,
-        metavar="DIR",
-        help="a run, a fine-tuning, an export, or its URL in a bucket",
+        metavar="DIR[:STEP]",
+        help="a run (its newest checkpoint, or that of a step), a fine-tuning, an export, or its URL in a "
+        "bucket",
     )
     flag("--step", type=int, help="checkpoint of a pre-training run (default: the newest)")
     flag(

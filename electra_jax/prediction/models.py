@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.migration import upgrade_config, upgrade_encoder
 from electra_jax.configuration.stages import last_stage, stage_at
 from electra_jax.finetuning.model_files import MODEL_FILE, SavedModel, is_saved_model, load_model
@@ -47,7 +48,7 @@ EXPECTED = (
 
 
 def load(place: str, step: int | None) -> SavedModel | Pretrained:
-    """The model at `place`, a directory or its URL in a bucket.
+    """The model at `place`, a directory or its URL in a bucket, of a run also DIR:STEP.
 
     Args:
       step: the checkpoint of a pre-training run; None: the newest.
@@ -55,6 +56,7 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
     Raises:
       FileNotFoundError: there is no model. ValueError: it has another form.
     """
+    place, step = with_step_flag(place, step)
     path = local_directory(place)
     if not path.is_dir():
         raise FileNotFoundError(f"--model: {place} is not a directory, expected {EXPECTED}.")

@@ -20,12 +20,15 @@ from data_pipelines.buckets import (
     sizes_under,
     upload,
 )
+from data_pipelines.directory_lock import LOCK_FILE, only_maker
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
 from electra_jax.distributed.processes import is_main_process
+from electra_jax.runs.only_writer import Check, only_writer
 from electra_jax.runs.temporary_directories import temporary_directory
 
 BUCKET_FILE = ".bucket"
 CHECKPOINTS = "checkpoints"
+NOT_COPIED = (BUCKET_FILE, LOCK_FILE)  # what is here and what is there has one meaning each
 # Directories that commands read: of a run, of a fine-tuning, of an export of two models. All others are only
 # written (trackers' files, plots, predictions) or go their own way (checkpoints).
 READ_BACK = ("tokenizer", "probe", "sample", "models", "discriminator", "generator")
@@ -62,19 +65,26 @@ def local_directory(place: str, *, may_be_empty: bool = False) -> Path:
 
 
 class RunDirectory:
-    """The local directory in which a run works, and how its files reach the bucket."""
+    """The local directory in which a run works, and how its files reach the bucket.
 
-    def __init__(self, path: Path, url: str | None, *, is_writer: bool = True):
-        self.path, self.name = path, url or str(path)
+    Attributes:
+      check_writer: to call before each write, see `only_writer`.
+    """
+
+    def __init__(self, path: Path, url: str | None, check_writer: Check, *, is_writer: bool = True):
+        self.path, self.name, self.check_writer = path, url or str(path), check_writer
         self._url = url if is_writer else None
         self._uploaded = self._state() if self._url else {}
 
     def publish(self) -> None:
-        """Upload the files that have changed since the last call; nothing for a run outside buckets.
+        """Upload the files that have changed since the last call; of a run outside buckets only check that
+        nobody else writes it.
 
         Raises:
+          LostError: another process writes the run now.
           OSError: the bucket cannot be written.
         """
+        self.check_writer()
         if self._url is None:
             return
         state = self._state()
@@ -90,21 +100,24 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def opened_run(place: str | os.PathLike) -> Iterator[RunDirectory]:
-    """Context of a command that writes the run at `place`, a local directory or a URL. On exit, after an
-    error too, the files that have changed are uploaded, by the main process.
+    """Context of a command that writes the run at `place`, a local directory or a URL; no other process may
+    write it meanwhile. On exit, after an error too, the files that have changed are uploaded, by the main
+    process.
 
     Raises:
+      HeldError: another process writes the run.
       OSError: the bucket cannot be read or written; nothing has been written then.
     """
     if not is_bucket(place):
-        yield RunDirectory(Path(place), None)
+        with only_writer(place) as check:
+            yield RunDirectory(Path(place), None, check)
         return
     url = bucket_url(place)
     check_writable(url)
-    with temporary_directory() as temporary:
+    with only_writer(url) as check, temporary_directory() as temporary:
         directory = _below(temporary, url)
         _pull(url, directory)
-        run = RunDirectory(directory, url, is_writer=is_main_process())
+        run = RunDirectory(directory, url, check, is_writer=is_main_process())
         try:
             yield run
         except BaseException:
@@ -123,16 +136,18 @@ def published(place: str | os.PathLike) -> Iterator[Path]:
       FileExistsError: something lies under the URL. OSError: the bucket cannot be written.
     """
     if not is_bucket(place):
-        yield Path(place)
+        with only_maker(place):
+            yield Path(place)
         return
     url = bucket_url(place)
-    if sizes_under(url):
-        raise FileExistsError(f"{url} exists. Choose another --out, or remove it.")
     check_writable(url)
-    with temporary_directory() as temporary:
+    with only_maker(url) as check, temporary_directory() as temporary:
+        if sizes_under(url):
+            raise FileExistsError(f"{url} exists. Choose another --out, or remove it.")
         directory = _below(temporary, url)
         directory.rmdir()
         yield directory
+        check()
         is_last: Callable[[str], bool] = lambda name: Path(name).name == "config.json"
         upload(directory, local_files(directory, lambda name: not is_last(name)), url)
         upload(directory, local_files(directory, is_last), url)
@@ -148,10 +163,11 @@ def _below(temporary: Path, url: str) -> Path:
 def _pull(url: str, directory: Path) -> bool:
     """Copy the files that commands read; returns whether anything lies under the URL."""
     found = sizes_under(url)
-    download(url, [name for name in found if "/" not in name or name.split("/")[0] in READ_BACK], directory)
+    names = [name for name in found if "/" not in name or name.split("/")[0] in READ_BACK]
+    download(url, [name for name in names if name not in NOT_COPIED], directory)
     (directory / BUCKET_FILE).write_text(url, encoding="utf-8")
     return bool(found)
 
 
 def _belongs_into_bucket(name: str) -> bool:
-    return not (name == BUCKET_FILE or name.startswith(f"{CHECKPOINTS}/") or name.endswith(TEMPORARY_SUFFIX))
+    return not (name in NOT_COPIED or name.startswith(f"{CHECKPOINTS}/") or name.endswith(TEMPORARY_SUFFIX))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import read_description
 
@@ -24,7 +25,7 @@ def propose_settings(config: dict[str, Any]) -> str:
     initial = config["checkpoint"]["init_from"]
     if not initial:
         return ""
-    theirs = read_description(local_directory(initial))["config"]
+    theirs = read_description(local_directory(parse_checkpoint(initial).directory))["config"]
     is_same_method = theirs["objective"]["name"] == config["objective"]["name"]
     repeats, is_gentle = (
         all(one[section][key] == config[section][key] for section, key in KEYS) for one in (theirs, CONTINUED)

@@ -10,6 +10,7 @@ from data_pipelines.mixture import check_same_rows
 from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import VOCAB_SIZE as SAMPLE_VOCAB_SIZE
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.length import with_num_steps, without_end
 from electra_jax.configuration.resolve import ResolvedConfig, dataset_paths, dataset_values, resolve
 from electra_jax.configuration.sizes import assumed_sizes, needs_chunk_size, with_sizes
@@ -99,7 +100,7 @@ def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, A
         if begun is not None:
             return begun["model"]["vocab_size"]
         if initial:
-            theirs = _pretraining_of(local_directory(initial))
+            theirs = _pretraining_of(local_directory(parse_checkpoint(initial).directory))
             if theirs is None:
                 raise ValueError(
                     f"config.checkpoint.init_from: got {initial!r}, a fine-tuning, expected a run of "

@@ -4,13 +4,13 @@ run is complete."""
 import fnmatch
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from electra_jax.configuration.checkpoint_names import is_same_checkpoint
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.resolve import dataset_values
 from electra_jax.configuration.stages import make_stages
@@ -43,14 +43,14 @@ MAY_CHANGE = (
     MayChange(("mesh.*",), "The devices. Losses are the same to a relative 1e-5 on any mesh."),
     MayChange(("checkpoint.every", "checkpoint.keep"), "Which checkpoints there are."),
     MayChange(("eval.*", "probe.*"), "Measurements. They do not affect training."),
-    MayChange(("log.*",), "Reports."),
+    MayChange(("log.*", "health.*"), "Reports and alarms."),
     MayChange(
         ("task.train", "task.validation", "task.test"),
         "Of a fine-tuning: the place of the same files, as fingerprints tell.",
     ),
 )
 LENGTH = "config.train.num_steps"
-INITIAL = "config.checkpoint.init_from"  # another path of the same directory is no change
+INITIAL = "config.checkpoint.init_from"  # see `is_same_checkpoint`
 STAGES = "config.stages"
 HINTS = {
     INITIAL: ". Give the former, even if it has moved: a resumed run does not read it",
@@ -116,7 +116,7 @@ def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[st
     )
     for key in sorted(old.keys() | new.keys()):
         one, other = (_without_changes(key, settings.get(key)) for settings in (old, new))
-        if one != other and not may_change(key):
+        if one != other and not may_change(key) and not (key == INITIAL and _is_same_start(one, other)):
             yield f"{key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}{HINTS.get(key, '')}"
 
 
@@ -127,7 +127,11 @@ def _without_changes(key: str, value: Any) -> Any:
             [step, {name: new for name, new in changes.items() if not may_change(f"config.{name}")}]
             for step, changes in value
         ]
-    return os.path.realpath(value) if key == INITIAL and value else value
+    return value
+
+
+def _is_same_start(one: str | None, other: str | None) -> bool:
+    return bool(one) and bool(other) and is_same_checkpoint(one, other)
 
 
 class _Dataset(NamedTuple):

@@ -16,6 +16,7 @@ from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.length import without_end
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.chips import peak_flops
@@ -36,10 +37,14 @@ from electra_jax.runs.provenance import record_start
 from electra_jax.runs.resuming import Start, find_start, record_lost_rows, set_aside
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
+from electra_jax.runs.start_step import started_from, with_start_step
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import initial_params
+from electra_jax.runs.watched_health import health_of
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
+from electra_jax.training.events import EventLog, read_events
+from electra_jax.training.health import describe_alarms
 from electra_jax.training.loop import (
     Intervals,
     NonFiniteLossError,
@@ -80,13 +85,15 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
     Raises:
       Stopped: the run was told to stop; its state is saved.
       ValueError: config, data, mesh and run directory do not fit together; nothing has been written then.
+      HeldError: another process writes the run; nothing has been written then.
+      LostError: another process has taken the run over while this one gave no sign of life.
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
       NonFiniteLossError: the loss became NaN or infinite.
     """
     if is_bucket(workdir):
         resolve(without_end(config))  # mistakes come before the bucket is read
     with opened_run(workdir) as run:
-        resolved = resolve_run(config, run.path)
+        resolved = resolve_run(with_start_step(config, run.path), run.path)
         return _pretrain(open_inputs(resolved, run.path, changes_length=changes_length), run)
 
 
@@ -102,7 +109,10 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
             write_places(inputs, workdir)
     else:
         _train(inputs, run)
+    run.check_writer()
     summary = summarize_run(workdir) if is_main_process() else {}
+    if is_main_process():
+        print(describe_alarms(read_events(workdir)), file=sys.stderr)
     run.publish()
     barrier("summary written")  # a process that exits earlier would wait for process 0, but not as long
     return summary
@@ -189,11 +199,13 @@ def _train_from(
     """Train from `start` through the remaining stages to the end of the run."""
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     workdir, state, step = run.path, start.state, start.step
+    run.check_writer()
     fell_back = set_aside(start.rejected, step, checkpointer, run)
     if is_main_process():
         new_length = describe_new_length(workdir, step, config)
         write_run_directory(inputs, program, workdir)
-        record_start(workdir, step, **new_length, **fell_back, **record_lost_rows(start, run))
+        more = fell_back | record_lost_rows(start, run) | started_from(config, step)
+        record_start(workdir, step, **new_length, **more)
         if not step and (proposal := propose_settings(config)):
             print(proposal, file=sys.stderr)
         run.publish()
@@ -209,8 +221,12 @@ def _train_from(
         start_step=step,
         trackers=_trackers(run, config, step),
         is_writer=is_main_process(),
+        check=run.check_writer,
     )
-    with writers, report_nonfinite(workdir):
+    events = EventLog(workdir, start_step=step, is_writer=is_main_process())
+    with writers, events, report_nonfinite(workdir):
+        if is_main_process():
+            writers.observe = health_of(inputs, workdir, events)
         services = RunServices(
             writers,
             checkpointer,
@@ -255,8 +271,9 @@ def train_stage(
             train_step = _compile(state, program, batches, held_out_batches)
         computation = StageComputation(
             train_step,
-            lambda params: evaluate(
-                program.evaluation_step, params, held_out_batches, services.stop.check, unigram
+            lambda params: (
+                evaluate(program.evaluation_step, params, held_out_batches, services.stop.check, unigram)
+                | program.compare_tables(params)
             ),
             program.schedule,
             stage.inputs.flops_per_token,
@@ -302,7 +319,8 @@ def first_state(program: Program, initial: str, workdir: Path) -> TrainState:
         return state
     step, params = initial_params(initial, state.params, program.abstract_state.params)
     print(
-        f"{workdir}: starting from the parameters of {initial}, step {step}, with a fresh optimizer.",
+        f"{workdir}: starting from the parameters of {parse_checkpoint(initial).directory}, step {step}, "
+        "with a fresh optimizer.",
         file=sys.stderr,
     )
     return start_from(state, params)

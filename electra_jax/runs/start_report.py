@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from data_pipelines.mixture import examples_of_each
 from electra_jax.distributed.chips import GIB, chip_of
+from electra_jax.runs.data_passes import examples_read
 from electra_jax.runs.inputs import RunInputs, StageInputs
 from electra_jax.runs.provenance import describe_devices
 from electra_jax.training.step_memory import Memory, state_bytes
@@ -55,14 +55,8 @@ def _steps_line(stage: StageInputs) -> str:
 
 def _data_lines(stages: Sequence[StageInputs]) -> list[str]:
     """For each dataset how often the run reads its rows, and a warning where that is too often."""
-    read: dict[str, tuple[int, int]] = {}  # path → examples read by the end of the run, rows
-    for stage in stages:
-        sources, infos = stage.mixture.sources, stage.mixture.infos
-        num_examples = (stage.end - stage.first_step) * stage.config["train"]["batch_size"]
-        counts = examples_of_each([source.weight for source in sources], num_examples)
-        for source, info, count in zip(sources, infos, counts, strict=True):
-            read[source.path] = (source.start + count, info.splits[source.split]["rows"])
     num_steps = stages[-1].end
+    read = examples_read(stages, num_steps)
     lines = [
         f"data: {num_steps:,} steps = {_passes(examples / rows)} over the {rows:,} rows of {path}"
         for path, (examples, rows) in read.items()

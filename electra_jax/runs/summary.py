@@ -8,6 +8,8 @@ from data_pipelines.json_files import write_json
 from electra_jax.configuration.extras import can_draw
 from electra_jax.configuration.migration import upgrade_metrics
 from electra_jax.runs.directory import is_evaluation
+from electra_jax.training.events import read_events
+from electra_jax.training.health import KIND
 from electra_jax.training.plots import plot_curves
 from electra_jax.training.writers import METRICS_FILE, read_metrics
 
@@ -15,13 +17,14 @@ from electra_jax.training.writers import METRICS_FILE, read_metrics
 def summarize_run(workdir: Path) -> dict[str, Any]:
     """Write summary.json and, with matplotlib, plots/curves.png of a finished run; returns the summary.
 
-    It holds the number of steps, the median speed, and the metrics of the last evaluation ("heldout_…") and
-    probe ("probe_…").
+    It holds the number of steps, the median speed, the number of alarms, and the metrics of the last
+    evaluation ("heldout_…") and probe ("probe_…").
     """
     rows = [upgrade_metrics(row) for row in read_metrics(workdir)]
     final = next(filter(is_evaluation, reversed(rows)))
     speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
     summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
+    summary["alarms"] = sum(event["kind"] == KIND for event in read_events(workdir))
     last = {key: value for row in rows if row["step"] == final["step"] for key, value in row.items()}
     for prefix, name in (("eval/", "heldout_"), ("probe/", "probe_")):
         summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}

@@ -30,7 +30,9 @@ def temporary_directory() -> Iterator[Path]:
 
 def _remove_abandoned(parent: Path) -> None:
     for directory in parent.glob(f"{PREFIX}*"):
-        # Errors: it is locked, being removed, or of another user.
+        # Errors: it is locked, or being removed.
         with contextlib.suppress(OSError), open(directory / LOCK_FILE, "r+b") as file:
+            if directory.lstat().st_uid != os.getuid():
+                continue  # another user's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)

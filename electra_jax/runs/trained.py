@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import stage_at
 from electra_jax.distributed.mesh import make_mesh
@@ -152,7 +153,7 @@ def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) ->
 
 
 def initial_params(initial: str, params: Any, abstract: Any) -> tuple[int, Any]:
-    """(step, parameters) of the run `initial`, for a run that starts from it.
+    """(step, parameters) of the run `initial`, DIR or DIR:STEP, for a run that starts from it.
 
     A run in the second of two stages (objectives/two_stage.py) may start from the first stage, plain masked
     language modelling: both of its encoders are then copies of the one trained there, and the detection head
@@ -165,12 +166,13 @@ def initial_params(initial: str, params: Any, abstract: Any) -> tuple[int, Any]:
     Raises:
       FileNotFoundError, OSError: see `restore_params`.
     """
-    directory = local_directory(initial)
+    name = parse_checkpoint(initial)
+    directory = local_directory(name.directory)
     stage = first_stage_from(read_description(directory)["config"]["objective"]["name"], abstract)
     if stage is None:
-        return restore_params(directory, None, abstract)
+        return restore_params(directory, name.step, abstract)
     step, first = restore_params(
-        directory, None, {theirs: abstract[own] for own, theirs in stage.modules.items()}
+        directory, name.step, {theirs: abstract[own] for own, theirs in stage.modules.items()}
     )
     # Copies, since a training step donates its state: no array may be in it twice.
     copies = {
@@ -208,7 +210,7 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
                 "size."
             )
         return
-    directory = local_directory(initial)
+    directory = local_directory(parse_checkpoint(initial).directory)
     theirs = read_description(directory)["config"]
     is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
     if not is_next_stage:
@@ -221,7 +223,7 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
         raise ValueError(
             f"config.checkpoint.init_from: {initial} was trained with another tokenizer "
             f"({fingerprint[:16]}…) than the datasets ({tokenizer_fingerprint[:16]}…): the same ids would "
-            f"mean other words. Build the datasets with --tokenizer {Path(initial, 'tokenizer')}."
+            f"mean other words. Build the datasets with --tokenizer {directory / 'tokenizer'}."
         )
 
 

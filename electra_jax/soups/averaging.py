@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines.directory_lock import only_maker
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from electra_jax.distributed.mesh import make_mesh
@@ -126,8 +127,15 @@ def make_soup(runs: Sequence[str], out: Path, options: SoupOptions) -> dict[str,
       The content of soup.json.
     Raises:
       ValueError: the ingredients cannot be averaged, or the score does not fit them. Nothing is written then.
-      OSError: `out` exists, or a file cannot be read.
+      OSError: `out` exists, another process makes it, or a file cannot be read.
     """
+    with only_maker(out) as check:
+        return _make_soup(runs, out, options, check)
+
+
+def _make_soup(
+    runs: Sequence[str], out: Path, options: SoupOptions, check: Callable[[], None]
+) -> dict[str, Any]:
     _check_options(out, options)
     ingredients = open_ingredients(runs, different_starts=options.different_starts)
     first = ingredients[0]
@@ -142,6 +150,7 @@ def make_soup(runs: Sequence[str], out: Path, options: SoupOptions) -> dict[str,
             soup = METHODS[options.method](ingredients, make_reader(first, mesh), score)
         record = describe(ingredients, soup, options)
         write_run(unfinished, first, soup.params, record)
+        check()
         os.replace(unfinished, out)
     return record
 

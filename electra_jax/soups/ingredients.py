@@ -9,6 +9,7 @@ import jax
 
 from data_pipelines.command_errors import shorten
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
@@ -50,7 +51,7 @@ def open_ingredients(runs: Sequence[str], *, different_starts: bool) -> list[Ing
       FileNotFoundError: no run, or no such checkpoint.
       ValueError: fewer than two checkpoints, one of them twice, or they cannot be averaged.
     """
-    ingredients = [open_ingredient(*_parse(word)) for word in runs]
+    ingredients = [open_ingredient(*_checkpoint(word)) for word in runs]
     names = [one.name for one in ingredients]
     if len(set(names)) < max(2, len(names)):
         raise ValueError(
@@ -66,10 +67,9 @@ def open_ingredients(runs: Sequence[str], *, different_starts: bool) -> list[Ing
     return ingredients
 
 
-def _parse(word: str) -> tuple[Path, int | None]:
-    """DIR:STEP, or DIR, which may hold colons too."""
-    directory, _, step = word.rpartition(":")
-    return (Path(directory), int(step)) if directory and step.isdecimal() else (Path(word), None)
+def _checkpoint(word: str) -> tuple[Path, int | None]:
+    name = parse_checkpoint(word)
+    return Path(name.directory), name.step
 
 
 def open_ingredient(workdir: Path, step: int | None) -> Ingredient:

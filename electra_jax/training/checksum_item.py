@@ -22,7 +22,8 @@ from electra_jax.training.checksums import (
     write_checksums,
 )
 
-CHECKSUMS = "checksums"  # the item's name and directory
+# The item's name and directory: the last one of the alphabet, since Orbax saves items in its order.
+CHECKSUMS = "verification"
 # Orbax writes these two after all items: when a checkpoint was written, and that it is complete.
 NOT_COVERED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # how the names of directories end until they are complete
@@ -39,8 +40,8 @@ def damage_of(checkpoint: epath.Path) -> str:
 
 
 class ChecksumHandler(ocp.AsyncCheckpointHandler):
-    """Writes the item. It must be the last one that a CheckpointManager knows, since items are completed in
-    their order."""
+    """Writes the item. A CheckpointManager must know it as its last one, since it completes items in that
+    order."""
 
     async def async_save(self, directory: epath.Path, args: "ChecksumSave") -> list[ocp.future.Future]:
         """Returns what computes the checksums of this process's files, once they are written."""
@@ -91,8 +92,8 @@ class ChecksumRestore(ocp.args.CheckpointArgs):
 
 
 class _Deferred:
-    """A future of Orbax that begins when its result is asked for: Orbax asks one after another, in the
-    order of the items."""
+    """A future of Orbax that begins when its result is asked for: Orbax asks for those of one item after
+    another's, and when it comes to this one, all arrays are written."""
 
     def __init__(self, compute: Callable[[], None]):
         self._compute = compute

@@ -179,7 +179,9 @@ class TrainingLoop:
         metrics["learning_rate"] = float(self._computation.schedule(row.step - 1))
         # A run restored in the middle of a window did not compute all of it.
         fraction = min(1.0, (row.step - self._first_step) / float(sums["steps"]))
-        metrics |= self._speed(fraction * metrics.pop("tokens") / metrics.pop("seconds"))
+        seconds = metrics.pop("seconds")
+        metrics["data_wait_share"] = metrics["data_wait_seconds"] / seconds
+        metrics |= self._speed(fraction * metrics.pop("tokens") / seconds)
         writers = self._services.writers
         (writers.write if row.is_whole else writers.show)(row.step, metrics)
 

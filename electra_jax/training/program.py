@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
 from electra_jax.training.checkpointing import with_shardings
+from electra_jax.training.embedding_tables import table_comparison
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.state import TrainState, abstract_params, init_state
@@ -24,6 +25,7 @@ class Program(NamedTuple):
     train_step: Callable[..., Any]  # (state, ids) → (state, metric sums of the logging window so far)
     evaluation_step: Callable[..., Any]  # (parameters, ids, index of the batch) → metric sums
     schedule: Callable[[Any], Any]  # step → learning rate
+    compare_tables: Callable[[Any], dict[str, Any]]  # parameters → metrics (embedding_tables.py)
 
 
 def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, first_step: int = 0) -> Program:
@@ -68,6 +70,7 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
     evaluation_step = make_evaluation_step(
         objective, seed=config["eval"]["seed"], vocab_size=config["model"]["vocab_size"]
     )
+    compare = table_comparison(params)
     return Program(
         abstract_state=with_shardings(abstract, shardings),
         init=jax.jit(init, out_shardings=shardings),
@@ -81,6 +84,9 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
             evaluation_step, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
         ),
         schedule=schedule,
+        compare_tables=jax.jit(compare, in_shardings=(shardings.params,), out_shardings=everywhere)
+        if compare
+        else lambda params: {},
     )
 
 

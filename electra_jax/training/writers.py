@@ -8,7 +8,7 @@ parameters after n updates. JSON has no NaN or infinity: a value that is not fin
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -33,6 +33,9 @@ class MetricWriters:
       total_steps: steps of the whole run.
       start_step: the restored step, 0 for a new run.
       is_writer: False on all processes but one; these write and show nothing.
+      check: called before each row is written; raises an OSError if another process writes the run now.
+
+    `observe`, if set, is called with every row that has just been written (health.py).
 
     Raises:
       ValueError: a remote `run_dir`, a start beyond the end, or a metrics.jsonl that is damaged before its
@@ -48,13 +51,15 @@ class MetricWriters:
         start_step: int,
         trackers: Sequence[BackgroundTracker] = (),
         is_writer: bool = True,
+        check: Callable[[], None] = lambda: None,
     ):
         if not 0 <= start_step <= total_steps:
             raise ValueError(
                 f"start_step: got {start_step}, expected 0 … config.train.num_steps={total_steps}."
             )
         self._file: TextIO | None = None
-        self._progress, self._trackers = None, trackers
+        self._progress, self._trackers, self._check = None, trackers, check
+        self.observe: Callable[[Row], None] | None = None
         # Rows of the restored step that the file has already, which must not be repeated. `has_row` decides
         # whether all processes run an evaluation together, so what process 0 reads holds for all: a shared
         # file system may show the others an older file.
@@ -76,7 +81,7 @@ class MetricWriters:
         Raises:
           ValueError: a scalar named "step".
           TypeError: a value that is not a number.
-          OSError: the disk is full or gone.
+          OSError: the disk is full or gone, or another process writes the run.
         """
         if self._file is None:
             return
@@ -88,6 +93,7 @@ class MetricWriters:
             **{name: value if math.isfinite(value) else None for name, value in scalars.items()},
         }
         if (row["step"], _common_prefix(row)) not in self._rows_in_file:
+            self._check()
             try:
                 append_row(self._file, row)
             except OSError:
@@ -95,6 +101,8 @@ class MetricWriters:
                 raise
             for tracker in self._trackers:
                 tracker.write(step, scalars)
+            if self.observe is not None:
+                self.observe(row)
         if self._progress is not None:
             self._progress.show(step, scalars)
 

@@ -111,6 +111,23 @@ def test_killed_then_stopped_then_resumed_equals_uninterrupted(interrupted, fini
     assert config["data"]["datasets"] == [f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_second_start_refuses(scheme, data, stores):
+    workdir = f"{scheme}://{BUCKET}/runs/held"
+    words = [sys.executable, "tests/support/hold_lock.py", workdir, "90", "10"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd=ROOT, env=stores, **pipes) as holder:
+        assert holder.stdout.readline().startswith("held")
+        outcome = resume(workdir, data, stores)
+        assert outcome.returncode == 1 and not outcome.stdout
+        assert f"{workdir}: another process writes this directory: " in outcome.stderr
+        assert f"process {holder.pid} on " in outcome.stderr and "Traceback" not in outcome.stderr
+        assert list(objects(stores, workdir)) == [".lock"]
+        out, _ = holder.communicate("\n", timeout=60)
+    assert out == "ok\n" and not objects(stores, workdir)
+
+
 # What these tests look at is the same for both stores; their checkpoints are not.
 IN_ONE_STORE = pytest.mark.parametrize("interrupted", ["gs"], indirect=True)
 
@@ -167,7 +184,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, da
         str(NUM_STEPS),
         f"{NUM_STEPS}.damaged",
     }
-    assert f"{NUM_STEPS}/checksums/checksums.json" in found
+    assert f"{NUM_STEPS}/verification/checksums.json" in found
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
     run_python(stores, REMOVE, f"{workdir}/checkpoints", *(one for one in found if ".damaged/" in one))
 

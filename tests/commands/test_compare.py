@@ -115,7 +115,7 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     def evaluate_on_tasks(tasks, workdir, named, seeds):
         inits.update(named)
         results = [Result(name, seed, {"task f1": 0.25}) for name in named for seed in seeds]
-        return Evaluation(results, {})
+        return Evaluation(results, {}, {})
 
     monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
     config = sized("configs/debug.py:model=mcl")

@@ -47,8 +47,8 @@ def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path)
     assert shown[0] == "ok devices 1 of 1 × cpu" and shown[-1] == "7 checks passed."
     names = ["devices", "same", "run", "data", "checkpoints", "size", "rows"]
     assert [line.split()[1] for line in shown[:-1]] == names
-    assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[5]
     assert re.fullmatch(r"ok rows all [\d,]+ rows are those that were built", shown[6])
+    assert "1 dataset, rows of 32" in shown[3] and "KiB of checkpoints" in shown[5]
     assert list((tmp_path / "new").iterdir()) == []
 
 

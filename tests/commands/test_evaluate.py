@@ -188,7 +188,7 @@ def test_every_encoder_gets_its_best_settings_of_the_sweep(monkeypatch, tmp_path
 def test_figures_plots_and_table_are_written(tmp_path):
     results = [Result(name, seed, {"a f1": seed / 4}) for name in ("x", "y") for seed in range(3)]
     settings = {"a": {"x": {"optimizer.learning_rate": 2.0}, "y": {"optimizer.learning_rate": 3.0}}}
-    evaluation = Evaluation(results, settings)
+    evaluation = Evaluation(results, settings, {})
     lines = list(write_evaluation({"tasks": {}}, {"x": "runs/x", "y": "runs/y"}, evaluation, tmp_path))
     assert lines[2:4] == [
         "| x | 3 | 0.250 (0.000–0.500) |  |",

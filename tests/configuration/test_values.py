@@ -21,6 +21,7 @@ EXCEPTIONS = {
     "task.null_threshold": (-1, -1e-9, -1e300, *HUGE),
     "train.num_tokens": (2**31,),
     "log.peak_flops": (2**31, 2**64),
+    "health.silenced": ((),),
     **{key: (2**31,) for key in SEEDS},
     **{f"mesh.{axis}": (-1,) for axis in ("data", "fsdp", "tensor")},
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import dataset_directory, shards
+from data_pipelines.lock_holders import HeldError
 from support.small_corpus import build, make_documents, rows_of, write_data
 
 
@@ -49,7 +50,7 @@ def test_a_build_that_failed_at_its_end_packs_nothing_again(data, tmp_path, monk
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_directory.shutil, "copytree", disk_full)
+        patch.setattr(dataset_directory.shutil, "copyfile", disk_full)
         with pytest.raises(OSError, match="No space"):
             build(data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -157,3 +158,49 @@ def test_a_build_killed_before_its_first_file_starts(data, tmp_path):
     (tmp_path / "out.partial" / ".settings.json.0.tmp").write_text("{")
     build(data, tmp_path / "out")
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("start_over", [False, True])
+def test_what_no_build_made_is_kept_beside_one(data, interrupted, start_over):
+    source, out = interrupted
+    partial = Path(f"{out}.partial")
+    (partial / "notes.txt").write_text("mine")
+    (partial / "train-notes").write_text("mine")
+    (partial / "folder").mkdir()
+    (partial / "folder" / "a.counts.json").write_text("mine")
+    fresh = build(data, out.parent / "fresh", train=[str(source)], validation=[str(source)])
+    assert build(data, out, train=[str(source)], validation=[str(source)], start_over=start_over) == fresh
+    names = {str(path.relative_to(out)) for path in out.rglob("*")}
+    names -= {str(path.relative_to(out.parent / "fresh")) for path in (out.parent / "fresh").rglob("*")}
+    assert names == {"notes.txt", "train-notes", "folder", "folder/a.counts.json"}
+
+
+def test_a_second_build_refuses_while_the_first_works(data, tmp_path, monkeypatch):
+    write_shard, refused = shards.write_shard, []
+
+    def starts_another(job):
+        if not refused:
+            refused.append(None)  # the second must not do so
+            before = sorted(path.name for path in Path(job.path).parent.iterdir())
+            with pytest.raises(HeldError, match="another process writes this directory"):
+                build(data, tmp_path / "out", start_over=True)
+            assert sorted(path.name for path in Path(job.path).parent.iterdir()) == before
+        return write_shard(job)
+
+    whole = build(data, tmp_path / "whole")
+    monkeypatch.setattr(shards, "write_shard", starts_another)
+    assert build(data, tmp_path / "out") == whole and refused
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_files_are_readable_as_the_umask_says(data, tmp_path):
+    for path in (data / "tokenizer").iterdir():
+        path.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        (data / "tokenizer").chmod(0o700)
+        build(data, tmp_path / "out")
+        modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in [*(tmp_path / "out").rglob("*")]}
+        assert modes == {True: 0o750, False: 0o640}
+    finally:
+        os.umask(before)

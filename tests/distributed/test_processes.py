@@ -201,7 +201,7 @@ def test_two_processes_fall_back_together(finished, data, environment, tmp_path)
     assert inspection.has_checksums and not inspection.problem
     for folder in ("ocdbt.process_0", "ocdbt.process_1", "d"):
         assert any(name.startswith(f"state/{folder}/") for name in covered), folder
-    assert not list((workdir / "checkpoints" / str(NUM_STEPS) / "checksums").glob("process_*"))
+    assert not list((workdir / "checkpoints" / str(NUM_STEPS) / "verification").glob("process_*"))
 
 
 @pytest.mark.parametrize(

@@ -293,13 +293,11 @@ def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path):
     ]
     write_rows(tmp_path, rows)
     assert is_measured(tmp_path, 4, has_probe=False) and not is_measured(tmp_path, 4, has_probe=True)
-    assert summarize_run(tmp_path) == {"steps": 4, "tokens_per_second": None, "heldout_mlm_loss": 2.0}
+    shared = {"steps": 4, "tokens_per_second": None, "alarms": 0, "heldout_mlm_loss": 2.0}
+    assert summarize_run(tmp_path) == shared
     write_rows(tmp_path, [*rows, {"step": 4, "probe/frozen_accuracy": 0.75, "probe/finetuned_accuracy": 1.0}])
     assert is_measured(tmp_path, 4, has_probe=True) and not is_measured(tmp_path, 3, has_probe=True)
-    assert summarize_run(tmp_path) == {
-        "steps": 4,
-        "tokens_per_second": None,
-        "heldout_mlm_loss": 2.0,
+    assert summarize_run(tmp_path) == shared | {
         "probe_frozen_accuracy": 0.75,
         "probe_finetuned_accuracy": 1.0,
     }

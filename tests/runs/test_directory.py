@@ -71,6 +71,8 @@ def stages(*datasets, **changes):
         ),
         ({}, {"data__prefetch": 0, "train__num_microbatches": 8}),
         ({"checkpoint__init_from": "there"}, {"checkpoint__init_from": os.path.abspath("there") + "/"}),
+        ({"checkpoint__init_from": "there:5"}, {"checkpoint__init_from": "there"}),
+        ({"checkpoint__init_from": "there"}, {"checkpoint__init_from": "./there:5"}),
     ],
 )
 def test_a_run_resumes_when_the_places_of_its_data_change(run, now, tmp_path):
@@ -124,6 +126,11 @@ def test_a_run_resumes_when_the_places_of_its_data_change(run, now, tmp_path):
             {"checkpoint__init_from": "there"},
             {"checkpoint__init_from": "elsewhere"},
             r"checkpoint\.init_from: the run has 'there', you gave 'elsewhere'\. Give the former, even if",
+        ),
+        (
+            {"checkpoint__init_from": "there:5"},
+            {"checkpoint__init_from": "there:6"},
+            r"checkpoint\.init_from: the run has 'there:5', you gave 'there:6'\. Give the former",
         ),
     ],
 )

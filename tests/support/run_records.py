@@ -2,7 +2,7 @@
 
 from electra_jax.training.writers import read_metrics
 
-TIMING = ("tokens_per_second", "model_flops_per_second", "data_wait_seconds")
+TIMING = ("tokens_per_second", "model_flops_per_second", "data_wait_seconds", "data_wait_share")
 
 
 def checkpoints(workdir):

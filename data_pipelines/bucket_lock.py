@@ -1,0 +1,167 @@
+"""The lock of a directory in a bucket: an object that names its holder and is rewritten by a thread, since an
+object's time cannot be renewed. Both stores create an object only if there is none, when asked to."""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+import uuid
+from typing import Self
+
+from data_pipelines.buckets import create_object, read_object, remove, write_object
+from data_pipelines.lock_holders import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    SECONDS_BETWEEN_ATTEMPTS,
+    Holder,
+    held,
+    lost,
+    parse_holder,
+    this_process,
+    to_json,
+    waiting_line,
+)
+
+SETTLE_SECONDS = 2.0  # after a take-over, in which another process may have taken it over, too
+
+
+class BucketLock:
+    """As `DirectoryLock`, with an object for the lock file.
+
+    Args:
+      name: of the directory, for messages.
+      url: of the lock's object.
+    """
+
+    def __init__(self, name: str, url: str):
+        self._name, self._url = name, url
+        self._holder: Holder | None = None  # this process, while the lock is held
+        self._other: Holder | None = None
+        self._seen: tuple[bytes, float] | None = None  # another holder's object, and since when it is so
+        self._lost: Exception | None = None
+        self._verified = 0.0  # when the object was last known to be this process'
+        self._end = threading.Event()
+        self._heartbeat: threading.Thread | None = None
+
+    def attempt(self) -> bool:
+        """As `DirectoryLock.attempt`; OSError: the bucket cannot be read or written."""
+        if self._create():
+            return True
+        try:
+            data = read_object(self._url)
+        except FileNotFoundError:
+            return self._create()
+        self._other = parse_holder(data.decode("utf-8", "replace"))
+        if self._other is not None and self._other.is_gone:
+            return self._take_over()
+        if self._seen is None:
+            self._seen = data, time.monotonic()
+        if data != self._seen[0] or (self._other is not None and self._other.is_here):
+            raise held(self._name, self._other, self._url)
+        return time.monotonic() - self._seen[1] >= LEASE_SECONDS and self._take_over()
+
+    def acquire(self) -> None:
+        """As `DirectoryLock.acquire`."""
+        announced = False
+        while not self.attempt():
+            if not announced:
+                print(self.waiting_line(), file=sys.stderr, flush=True)
+                announced = True
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+    def waiting_line(self) -> str:
+        """What to print when `attempt` returns False."""
+        return waiting_line(self._name, self._other)
+
+    def check(self) -> None:
+        """As `DirectoryLock.check`. It reads the object only if the heartbeat has not done so for a while.
+
+        Raises:
+          LostError: another process has taken the lock over, or it was removed.
+          OSError: that could not be found out for LEASE_SECONDS.
+        """
+        if self._lost is None and seconds() - self._verified > 2 * HEARTBEAT_SECONDS:
+            try:
+                self._verify()
+            except OSError:
+                if seconds() - self._verified > LEASE_SECONDS:
+                    raise
+        if self._lost is not None:
+            raise self._lost
+
+    def release(self) -> None:
+        """As `DirectoryLock.release`."""
+        if self._holder is None:
+            return
+        self._end.set()
+        self._heartbeat.join(timeout=HEARTBEAT_SECONDS)
+        with contextlib.suppress(OSError):  # a bucket that is gone: the next process waits for the heartbeat
+            if self._is_ours():
+                remove(*reversed(self._split()))
+        self._holder = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+    def _create(self) -> bool:
+        holder = this_process(uuid.uuid4().hex)
+        if not create_object(self._url, _encode(holder, 0)):
+            return False
+        self._holder, self._verified = holder, seconds()
+        self._heartbeat = threading.Thread(target=self._renew_often, name="bucket-lock", daemon=True)
+        self._heartbeat.start()
+        return True
+
+    def _take_over(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            remove(*reversed(self._split()))
+        self._seen = None
+        if not self._create():
+            return False
+        time.sleep(SETTLE_SECONDS)
+        if self._is_ours():
+            return True
+        self.release()
+        return False
+
+    def _renew_often(self) -> None:
+        number = 0
+        while not self._end.wait(HEARTBEAT_SECONDS) and self._lost is None:
+            number += 1
+            with contextlib.suppress(OSError):  # tried again; `check` ends the wait
+                if self._verify():
+                    write_object(self._url, _encode(self._holder, number))
+
+    def _verify(self) -> bool:
+        """Whether the lock is still this process'; notes what `check` raises if it is not."""
+        now = seconds()
+        if not self._is_ours():
+            self._lost = lost(self._name, self._other, self._url)
+            return False
+        self._verified = now
+        return True
+
+    def _is_ours(self) -> bool:
+        try:
+            self._other = parse_holder(read_object(self._url).decode("utf-8", "replace"))
+        except FileNotFoundError:
+            self._other = None
+        return self._other is not None and self._other.token == self._holder.token
+
+    def _split(self) -> tuple[list[str], str]:
+        parent, _, name = self._url.rpartition("/")
+        return [name], parent
+
+
+def _encode(holder: Holder, number: int) -> bytes:
+    return json.dumps(to_json(holder, heartbeat=number)).encode()
+
+
+def seconds() -> float:
+    """A clock that does not stop while the process or its machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

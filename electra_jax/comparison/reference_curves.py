@@ -1,0 +1,71 @@
+"""Writes the reference curves of a recipe from finished runs of it (training/reference.py reads them)."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from data_pipelines.json_files import write_json
+from electra_jax.runs.directory import may_change
+from electra_jax.runs.provenance import read_sessions
+from electra_jax.runs.trained import read_description
+from electra_jax.training.reference import make_curves
+from electra_jax.training.writers import read_metrics
+
+REFERENCE_FILE = "reference.json"
+SUITE = "reference"
+# Sections and keys that do not decide the curves, or differ from seed to seed.
+LEFT_OUT = ("assumed.", "checkpoint.", "train.seed", "data.seed", "data.datasets", "train.num_epochs")
+
+
+def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
+    """Write workdir/reference.json from the run directories of the seeds; returns its path.
+
+    Raises:
+      ValueError: a run has no metrics, or stages.
+      OSError: a file cannot be read or written.
+    """
+    first = next(iter(runs.values()))
+    description, session = read_description(first), read_sessions(first)[-1]
+    config = description["config"]
+    if config["stages"]:
+        raise ValueError(
+            f"{first}: got a run with stages, expected config.stages=(): its tokens a step vary."
+        )
+    recipe = _recipe(session["command"])
+    contents = {
+        "recipe": recipe,
+        "command": f"python -m electra_jax.compare --suite={SUITE} --config={recipe} --workdir=DIR "
+        "--config.data.datasets=DIR",
+        "seeds": list(runs),
+        "corpus": {"fingerprints": list(description["data"])},
+        "made": {
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "devices": session["devices"],
+            "versions": session["versions"],
+        },
+        "settings": _settings(config),
+        "tokens_per_step": config["train"]["batch_size"] * config["data"]["sequence_length"],
+    }
+    curves = make_curves([read_metrics(run) for run in runs.values()], contents["tokens_per_step"])
+    if not curves:
+        raise ValueError(f"{workdir}: got runs without a row of metrics in common, expected some.")
+    write_json(workdir / REFERENCE_FILE, contents | {"curves": curves})
+    return workdir / REFERENCE_FILE
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, flat, that decide what a run of the recipe computes."""
+    return {
+        key: value
+        for key, value in flatten_dict(dict(config), sep=".").items()
+        if not may_change(f"config.{key}") and not key.startswith(LEFT_OUT)
+    }
+
+
+def _recipe(command: Sequence[str]) -> str:
+    """The argument of --config in a recorded command, "" without one."""
+    given = [text.partition("=")[2] for text in command if text.startswith("--config=")]
+    return given[-1] if given else ""

@@ -1,0 +1,72 @@
+"""What alarms know of a run beside its rows of metrics: its configuration and its data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict
+
+from electra_jax.objectives.metrics import Detection
+from electra_jax.objectives.registry import has_generator, objective_row
+
+# A block of training rows, whose means are judged: this share of the run, at most so many steps.
+BLOCK_SHARE, LONGEST_BLOCK = 0.05, 5_000
+
+
+class RunFacts(NamedTuple):
+    """What does not change during a run."""
+
+    settings: Mapping[str, Any]  # the configuration, flat: "objective.mask_prob" → its value
+    detections: tuple[Detection, ...]  # tasks of the objective
+    drawn: Mapping[str, float]  # detection → the share of its tokens that the generator draws
+    minimizes_mlm: bool  # whether the objective minimises mlm_loss
+    stage_starts: tuple[int, ...]  # first steps of the stages, the first of which is 0
+    passes: Callable[[int], float]  # step → how often the run has read the rows of a dataset by then, at most
+
+    @property
+    def late(self) -> int:
+        """The step from which on something should have been learnt."""
+        share = int(self.limit("late_share") * self.settings["train.num_steps"])
+        return max(
+            min(share, int(self.limit("late_steps"))),
+            int(self.limit("early_steps")),
+            self.settings["optimizer.warmup_steps"],
+        )
+
+    @property
+    def block_steps(self) -> int:
+        """Steps whose training rows are judged together."""
+        return max(1, min(int(BLOCK_SHARE * self.settings["train.num_steps"]), LONGEST_BLOCK))
+
+    def limit(self, name: str) -> float:
+        """A threshold of config.health."""
+        return self.settings[f"health.{name}"]
+
+    def stage_of(self, step: int) -> int:
+        """Number of the stage of the step'th update, counted from 0."""
+        return sum(start < step for start in self.stage_starts) - 1
+
+
+def make_facts(
+    config: Mapping[str, Any], *, stage_starts: Sequence[int] = (0,), passes: Callable[[int], float]
+) -> RunFacts:
+    """The facts of a run with this whole configuration.
+
+    Raises:
+      ValueError: there is no such objective.
+    """
+    objective = config["objective"]
+    row = objective_row(objective)
+    detections = tuple(metrics.detection for metrics in row.metrics if metrics.detection)
+    drawn = {
+        detection.name: 1.0 if row.judges_masked_only else objective[detection.drawn]
+        for detection in detections
+        if detection.drawn and has_generator(objective)
+    }
+    return RunFacts(
+        flatten_dict(dict(config), sep="."),
+        detections,
+        drawn,
+        row.minimizes_mlm,
+        tuple(stage_starts),
+        passes,
+    )

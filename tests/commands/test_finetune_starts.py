@@ -1,0 +1,136 @@
+"""Fine-tuning that was begun before: it keeps the checkpoint that it began from, and makes missing models
+again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from electra_jax.finetuning import model_files
+from electra_jax.finetuning.encoders import check_start
+from electra_jax.finetuning.experiment import Plan, finetune
+from electra_jax.finetuning.trainer import Outcome, Trainer
+from support import tiny_export
+from support.local_task import local_task
+
+
+@pytest.fixture
+def start(data, tmp_path):
+    """A run with a checkpoint of step 10."""
+    directory, _ = tiny_export.make_run(tmp_path / "start", data, tiny_export.electra_model())
+    (directory / "checkpoints" / "0").rename(directory / "checkpoints" / "10")
+    return directory
+
+
+@pytest.fixture
+def experiment(data, tmp_path, monkeypatch):
+    """`do(inits, seeds)` → titles of the runs that were done, without training. Odd seeds give one answer,
+    even ones the other."""
+    titles, task = [], local_task(data, tmp_path)
+    task["log"] = {"progress": True}
+
+    def run(self, params, seed, train, held_out, watch):
+        titles.append(watch.title)
+        answer = np.eye(2)[seed % 2]
+        outputs = {split: [answer] * len(rows) for split, rows in held_out.items()}
+        return Outcome({"head": {"kernel": np.zeros(1)}}, outputs)
+
+    monkeypatch.setattr(Trainer, "run", run)
+
+    def do(inits, seeds, workdir=tmp_path / "tuned"):
+        titles.clear()
+        finetune(task, workdir, Plan([str(init) for init in inits], seeds))
+        return [title.partition(", ")[2] for title in titles]
+
+    return do
+
+
+def results_of(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def add_checkpoint(start, step):
+    shutil.copytree(start / "checkpoints" / "10", start / "checkpoints" / str(step))
+
+
+def test_later_seeds_begin_from_the_same_step(start, experiment, tmp_path):
+    workdir = tmp_path / "tuned"
+    experiment([start], [0])
+    add_checkpoint(start, 20)
+    assert experiment([start], [0, 1]) == [f"{start}, seed 1"]
+    assert [(row["seed"], row["step"]) for row in results_of(workdir)] == [(0, 10), (1, 10)]
+    assert experiment([start, f"{start}:20"], [0, 1]) == [f"{start}:20, seed 0", f"{start}:20, seed 1"]
+    rows = [(row["model"], row["step"]) for row in results_of(workdir)]
+    assert rows == [(str(start), 10)] * 2 + [(f"{start}:20", 20)] * 2
+    assert [json.loads(path.read_text())["start_step"] for path in models(workdir)] == [10, 20]
+
+
+def models(workdir):
+    return sorted(workdir.glob("models/*/model.json"))
+
+
+def test_a_step_that_is_gone_is_an_error(start, experiment, tmp_path):
+    experiment([start], [0])
+    add_checkpoint(start, 20)
+    shutil.rmtree(start / "checkpoints" / "10")
+    with pytest.raises(FileNotFoundError) as error:
+        experiment([start], [0, 1])
+    text = str(error.value)
+    assert "expected a checkpoint of step 10, found those of [20]" in text
+    assert f"began from step 10. To begin from another step, give {start}:STEP" in text
+    assert experiment([f"random:{start}"], [0]) == [f"random:{start}, seed 0"]
+    assert "step" not in results_of(tmp_path / "tuned")[-1]
+
+
+def test_only_runs_have_steps(start, experiment, tmp_path):
+    assert (
+        check_start(str(start)) == check_start(f"{start}:10") == 10 and check_start(f"random:{start}") is None
+    )
+    experiment([start], [0])
+    (model,) = (path.parent for path in models(tmp_path / "tuned"))
+    assert check_start(str(model)) is None
+    with pytest.raises(ValueError, match=r"got a step for .*expected it only for a pre-training run"):
+        check_start(f"{model}:10")
+
+
+def test_a_missing_best_model_is_made_again(start, experiment, tmp_path, capsys):
+    workdir = tmp_path / "tuned"
+    experiment([start], [0, 1, 2])
+    before = results_of(workdir)
+    assert experiment([start], [0, 1, 2]) == []
+    (model,) = (path.parent for path in models(workdir))
+    best = json.loads((model / "model.json").read_text())["seed"]
+    shutil.rmtree(model)
+    capsys.readouterr()
+    assert experiment([start], [0, 1, 2]) == [f"{start}, seed {best}"]
+    assert f"{model} is gone: {start}, seed {best} is done again, which made it." in capsys.readouterr().err
+    assert json.loads((model / "model.json").read_text())["seed"] == best
+    assert sorted(map(str, results_of(workdir))) == sorted(map(str, before))
+    # Also if the plan does not name the run that made it.
+    shutil.rmtree(model)
+    others = [seed for seed in range(3) if seed != best]
+    assert experiment([start], others) == [f"{start}, seed {best}"]
+    assert json.loads((model / "model.json").read_text())["seed"] == best
+
+
+def test_an_older_model_stays_until_its_successor_is_there(tmp_path, monkeypatch):
+    model, unfinished, rename = tmp_path / "model", tmp_path / "new", Path.rename
+    for directory in (model, unfinished):
+        directory.mkdir()
+        (directory / "model.json").write_text(directory.name)
+
+    def fails(self, target):
+        assert (model / "model.json").exists() or (tmp_path / "older" / "model.json").exists()
+        if self == unfinished:
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(OSError, match="the disk is gone"):
+            model_files.put_in_place(unfinished, model, tmp_path / "older")
+    assert (model / "model.json").read_text() == "model"
+    model_files.put_in_place(unfinished, model, tmp_path / "older")
+    assert (model / "model.json").read_text() == "new"
