@@ -12,6 +12,7 @@ from electra_jax.reports.rows import RowFile
 from electra_jax.runs.bucket_runs import bucket_of, local_directory
 from electra_jax.runs.provenance import SESSIONS_FILE
 from electra_jax.training.events import EVENTS_FILE
+from electra_jax.training.reference import Reference, find_reference
 from electra_jax.training.writers import METRICS_FILE
 
 MAX_JSON = 64 * 2**20  # bytes
@@ -34,7 +35,7 @@ class RunView(NamedTuple):
     parameters: str  # the totals of parameters.txt
     written: str  # UTC time of the newest row of metrics; "" without metrics
     problems: list[str]  # what is missing or damaged
-    reference: Any = None  # runs of its recipe to compare with; None without
+    reference: Reference | None = None  # runs of its recipe to compare with
 
     @property
     def is_local(self) -> bool:
@@ -87,6 +88,7 @@ def read_run(place: str) -> RunView:
         _last_line(path / "parameters.txt", problems),
         written,
         problems,
+        _reference(config, description.get("data"), problems),
     )
 
 
@@ -108,6 +110,15 @@ def _config(place: str, path: Path, description: dict[str, Any], problems: list[
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(f"config.json: its configuration has another form than this version's ({error!r}).")
         return {}
+
+
+def _reference(config: dict[str, Any], data: Any, problems: list[str]) -> Reference | None:
+    try:
+        fingerprints = data if isinstance(data, list) else []
+        return find_reference({"config": config, "data": fingerprints}) if config else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"The reference curves could not be read: {error!r}.")
+        return None
 
 
 def _read_json(path: Path, kind: type, problems: list[str]) -> Any:
