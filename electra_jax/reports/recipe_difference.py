@@ -50,7 +50,7 @@ def difference_to_recipe(config: dict[str, Any], command: Sequence[Any]) -> Reci
         return RecipeDifference(recipe, problem, [])
     try:
         theirs = flat(load_config(own_recipe(recipe)).to_dict())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         return RecipeDifference(recipe, f"It could not be loaded: {error}", [])
     ours = flat(config)
     settings = [

@@ -35,7 +35,7 @@ class RunView(NamedTuple):
     parameters: str  # the totals of parameters.txt
     written: str  # UTC time of the newest row of metrics; "" without metrics
     problems: list[str]  # what is missing or damaged
-    reference: Reference | None = None  # runs of its recipe to compare with; None without
+    reference: Reference | None = None  # runs of its recipe to compare with
 
     @property
     def is_local(self) -> bool:
@@ -88,16 +88,8 @@ def read_run(place: str) -> RunView:
         _last_line(path / "parameters.txt", problems),
         written,
         problems,
-        _reference(config, description.get("data")),
+        _reference(config, description.get("data"), problems),
     )
-
-
-def _reference(config: dict[str, Any], fingerprints: Any) -> Reference | None:
-    """The reference curves for a run; None for a configuration of another form."""
-    try:
-        return find_reference({"config": config, "data": fingerprints or []})
-    except (TypeError, AttributeError):
-        return None
 
 
 def _config(place: str, path: Path, description: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -118,6 +110,16 @@ def _config(place: str, path: Path, description: dict[str, Any], problems: list[
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(f"config.json: its configuration has another form than this version's ({error!r}).")
         return {}
+
+
+def _reference(config: dict[str, Any], data: Any, problems: list[str]) -> Reference | None:
+    """The reference curves for a run; None, and a problem, if they cannot be compared with it."""
+    try:
+        fingerprints = data if isinstance(data, list) else []
+        return find_reference({"config": config, "data": fingerprints}) if config else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"The reference curves could not be read: {error!r}.")
+        return None
 
 
 def _read_json(path: Path, kind: type, problems: list[str]) -> Any:

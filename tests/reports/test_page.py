@@ -261,3 +261,19 @@ def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
     )
     assert text in ReadPage(html).text and "Band:" not in ReadPage(without).text
     assert html.count('"name":"VArea"') > without.count('"name":"VArea"')
+
+
+def test_the_reference_curves_are_looked_up_by_configuration_and_data(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("electra_jax.reports.run_view.find_reference", lambda found: asked.append(found))
+    assert read_run(str(make_run(tmp_path / "run"))).reference is None
+    [found] = asked
+    assert found["data"] == ["x"] and found["config"]["train"]["num_steps"] == 40
+
+    def fail(found):
+        raise ValueError("damaged")
+
+    monkeypatch.setattr("electra_jax.reports.run_view.find_reference", fail)
+    assert any(
+        "reference curves could not be read" in one for one in read_run(str(tmp_path / "run")).problems
+    )
