@@ -285,7 +285,7 @@ def check_checkpoints(inputs: RunInputs, workdir: Path) -> Finding:
     """Where a run would resume: all files of the newest checkpoint are read and compared with their
     checksums."""
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
-        start = find_start(checkpointer, inputs, RunDirectory(workdir, None))
+        start = find_start(checkpointer, inputs, RunDirectory(workdir, None, check_writer=lambda: None))
     text = f"resumes at step {start.step:,}" if start.step else "none yet"
     rejected = [f"; would set aside that of step {one.step}: {one.reason}" for one in start.rejected]
     return Finding(text + "".join(rejected))
