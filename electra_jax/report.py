@@ -18,12 +18,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.path_flags import FILE, NEW_FILE, read_arguments
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.reports.command_line import check_flags, make_report
 from electra_jax.reports.token_views import TokenSettings
+
+PATHS = {"out": NEW_FILE, "texts": FILE, "json": NEW_FILE}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,9 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
 @errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = read_arguments(make_parser(), argv, PATHS, ("runs",))
     silence_libraries()
-    check_urls(vars(flags), ("runs",))
     out = check_flags(flags)
     settings = TokenSettings(flags.texts, flags.sentences, flags.checkpoints)
     size = make_report(flags.runs, out, settings, json_file=flags.json, device=flags.device)

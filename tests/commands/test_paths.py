@@ -35,6 +35,7 @@ LINES = {
         *("--sequence_length=32", "--packing=documents"),
     ],
     "tokenizer": ["--out=new", "--from=missing", "--input=missing"],
+    "report": ["missing", "--out=new.html", "--texts=missing", "--json=new.json"],
     "trec": ["--out=new"],
     "wikitext2": ["--out=new"],
 }
@@ -46,6 +47,7 @@ OTHERS = {
     "beside",
     "byte_fallback",
     "change_num_steps",
+    "checkpoints",
     "character_coverage",
     "compile_as",
     "coordinator",
@@ -96,6 +98,7 @@ OTHERS = {
     "score",
     "search",
     "seed",
+    "sentences",
     "seeds",
     "sequence_length",
     "start_over",
@@ -115,7 +118,7 @@ OTHERS = {
     "vocab_size",
 }
 SPELLED = {"source": "from", "recipe": "config", "directory": "DIR"}
-PLACES = ("file", "folder", "file/x", "new", "new.json", "new.jsonl")
+PLACES = ("file", "folder", "file/x", "new", "new.json", "new.jsonl", "new.html")
 BAD = {
     NEW_DIRECTORY: ("", "file", "file/x", "az://b/x", "file:///x", "gs:/x"),
     DIRECTORY: ("", "file", "az://b/x", "file:///x"),
