@@ -26,7 +26,9 @@ def check_saved_arrays(directory: epath.Path) -> None:
     }
     place = f"{directory}/"
     base = place if "://" in place else {"driver": "file", "path": place}
-    keys = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result().list().result()
-    missing = sorted(expected - {key.decode().rpartition("/")[0] for key in keys})
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    missing = sorted(expected - {key.decode().rpartition("/")[0] for key in store.list().result()})
     if missing or not expected:
-        raise ValueError(f"its arrays {missing[:3]} are not found: it was not written completely")
+        raise ValueError(
+            f"its arrays are not found: it was not written completely, {missing[:3]} are missing"
+        )

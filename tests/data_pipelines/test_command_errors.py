@@ -40,3 +40,28 @@ def test_a_closed_output_ends_the_command_without_a_message(work, is_buffered):
 def test_another_broken_pipe_is_an_error():
     work = "r, w = os.pipe(); os.close(r); os.write(w, b'x')"
     assert run(work, is_buffered=True, closes=False) == (1, "error: [Errno 32] Broken pipe\n")
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (
+            "open('/nonexistent/a')",
+            "/nonexistent/a: No such file or directory. Restore it, or correct the path.",
+        ),
+        ("open('/')", "/: Is a directory. Remove the directory or move it away: a file is expected there."),
+        (
+            "os.rename('/proc/self', '/proc/other')",
+            "/proc/other: Operation not permitted. Give this user the right to change it, or choose another "
+            "place.",
+        ),
+        (
+            "open('/dev/full', 'w').write('x' * 99_999)",
+            "No space left on device. Free space or raise the quota, and",
+        ),
+        ("raise OSError('as it was raised')", "as it was raised"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file_and_tells_what_to_do(work, message):
+    code, text = run(work, is_buffered=True, closes=False)
+    assert code == 1 and text.startswith(f"error: {message}")
