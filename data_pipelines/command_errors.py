@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import errno
+import os
 import select
 import sys
 import zipfile
@@ -14,6 +15,24 @@ PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
 # that are not finite, too little memory. Anything else is a fault of the program and keeps its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, zipfile.BadZipFile)
+FULL = "Free space or raise the quota, and run the same command again."
+# The system's number of an error → what a person can do about it.
+ADVICE = {
+    errno.EACCES: "Give this user the right to read and write it, or choose another place.",
+    errno.EPERM: "Give this user the right to change it, or choose another place.",
+    errno.EROFS: "Choose a place that can be written.",
+    errno.ENOENT: "Restore it, or correct the path.",
+    errno.EISDIR: "Remove the directory or move it away: a file is expected there.",
+    errno.ENOTDIR: "Remove the file or move it away, or correct the path: a directory is expected there.",
+    errno.EEXIST: "Remove it or move it away: something else is expected there.",
+    errno.ENOTEMPTY: "Remove it or move it away: something else is expected there.",
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: "Raise the limit of the size of files (`ulimit -f`), and run the same command again.",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`), and run the same command again.",
+    errno.ELOOP: "Remove the link that leads to itself.",
+    errno.ENAMETOOLONG: "Choose a shorter path.",
+}
 CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
 ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
@@ -45,11 +64,14 @@ def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
 
 
 def error_message(error: Exception) -> str:
-    """What a command prints of an EXPECTED error, with advice for a full disk."""
-    advice = ""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        advice = ". The disk is full, or your quota is: free space and run the same command again."
-    return f"{PREFIX}{str(error) or 'memory ran out'}{advice}"
+    """What a command prints of an EXPECTED error. The system's own ones begin with the file's name, and tell
+    what to do."""
+    advice = ADVICE.get(error.errno) if isinstance(error, OSError) else None
+    if advice is None or error.strerror is None:
+        return f"{PREFIX}{str(error) or 'memory ran out'}"
+    path = error.filename2 or error.filename  # of a renaming the new name, since the old one is temporary
+    place = "" if path is None else f"{os.fsdecode(path) if isinstance(path, bytes) else path}: "
+    return f"{PREFIX}{place}{error.strerror}. {advice}"
 
 
 def _reader_has_gone() -> bool:

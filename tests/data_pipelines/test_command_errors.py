@@ -50,8 +50,33 @@ def test_a_full_disk_is_told_with_the_file_and_with_advice(tmp_path):
     with pytest.raises(OSError) as error, written_whole(path), open("/dev/full", "w") as full:
         full.write("as on a disk without space")
     assert error_message(error.value) == (
-        f"error: [Errno 28] No space left on device: '{path}'. The disk is full, or your quota is: free "
-        "space and run the same command again."
+        f"error: {path}: No space left on device. Free space or raise the quota, and run the same command "
+        "again."
     )
     assert list(tmp_path.iterdir()) == []
     assert error_message(ValueError("another error")) == "error: another error"
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (
+            "open('/nonexistent/a')",
+            "/nonexistent/a: No such file or directory. Restore it, or correct the path.",
+        ),
+        ("open('/')", "/: Is a directory. Remove the directory or move it away: a file is expected there."),
+        (
+            "import tempfile; os.chdir(tempfile.mkdtemp()); open('a', 'w').close(); os.mkdir('b'); "
+            "os.replace('a', 'b')",
+            "b: Is a directory. Remove the directory or move it away: a file is expected there.",
+        ),
+        (
+            "open('/dev/full', 'w').write('x' * 99_999)",
+            "No space left on device. Free space or raise the quota, and",
+        ),
+        ("raise OSError('as it was raised')", "as it was raised"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file_and_tells_what_to_do(work, message):
+    code, text = run(work, is_buffered=True, closes=False)
+    assert code == 1 and text.startswith(f"error: {message}")
