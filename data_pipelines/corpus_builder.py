@@ -91,27 +91,30 @@ def build_corpus(
         if existing is not None:
             return existing
         directory = os.path.abspath(directory)  # which also drops a trailing slash
+        pack_groups = _pack_groups(workers)
         # Beam workers may have other working directories.
         settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
         partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
-        chunks = _pack(settings, workers, partial, ReadReport() if report is None else report, check)
+        chunks = _pack(settings, pack_groups, partial, ReadReport() if report is None else report, check)
         return finish_dataset(partial, directory, settings, tokenizer, chunks)
+
+
+def _pack_groups(workers: Workers) -> PackGroups:
+    """What packs the groups of sources. Raises ImportError without Apache Beam, if it is wanted."""
+    if workers.runner:
+        return _beam_workers(workers.runner, workers.beam_options)
+    return _local_workers(workers.num_processes)
 
 
 def _pack(
     settings: CorpusSettings,
-    workers: Workers,
+    pack_groups: PackGroups,
     partial: Path,
     report: ReadReport,
     check: Callable[[], None],
 ) -> dict[str, list[dict]]:
     """Make the files of both splits in `partial`; split → the counts of its files in order. `check` is called
     before each is counted as made."""
-    pack_groups = (
-        _beam_workers(workers.runner, workers.beam_options)
-        if workers.runner
-        else _local_workers(workers.num_processes)
-    )
     groups = [
         *make_groups("train", settings.train, settings.chunk_chars),
         *make_groups("validation", settings.validation, settings.chunk_chars),

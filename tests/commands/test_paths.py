@@ -41,6 +41,7 @@ LINES = {
 }
 # Flags that are no path of a file system, of all commands.
 OTHERS = {
+    "max_record_bytes",
     "again",
     "as_configured",
     "batch_size",

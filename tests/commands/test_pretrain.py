@@ -103,7 +103,9 @@ def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
         tmp_path / "run",
         data,
         environment,
-        optimizer__learning_rate=1e30,
+        optimizer__learning_rate=10,
+        optimizer__groups="((r'.*', 1e6, 0.0),)",
+        objective__disc_weight=1e6,
         optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
@@ -125,7 +127,9 @@ def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
         tmp_path / "run",
         data,
         environment,
-        optimizer__learning_rate=1e30,
+        optimizer__learning_rate=10,
+        optimizer__groups="((r'.*', 1e6, 0.0),)",
+        objective__disc_weight=1e6,
         optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
