@@ -30,13 +30,12 @@ def open_directory(directory: str | Path) -> Any:
     try:
         builder = tfds.builder_from_directory(directory)
         paths = [str(path) for split in builder.info.splits.values() for path in split.filepaths]
-    except OSError:
-        raise
     except Exception as error:  # of protocol buffers, and many more
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise ValueError(
-            f"{directory}: not a prepared TensorFlow Dataset, or damaged ({reason}). Copy or prepare the "
-            "dataset again."
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
+            f"{directory}: dataset_info.json or features.json is missing or damaged: {reason}. Copy or "
+            "prepare the dataset again."
         ) from error
     for name in (os.path.relpath(path, directory) for path in paths):
         check_plain_name(name, Path(directory, "dataset_info.json"))

@@ -30,8 +30,10 @@ from support import tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
 from support.golden import Golden
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# A shell that starts the tests in the background makes them, and every command they start, ignore Ctrl-C.
+# A shell that starts the tests in the background makes them, and every command they start, ignore Ctrl-C;
+# nohup makes them ignore a closed terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser):

@@ -190,12 +190,14 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, da
 
 
 CUT_OFF = """
+import collections
 import sys
 import jax.numpy as jnp
 from data_pipelines import buckets
 from electra_jax.runs import bucket_checkpoints
 
-url, state = sys.argv[1], {"a": jnp.arange(1000.0), "b": jnp.ones(3)}
+State = collections.namedtuple("State", "step a b")
+url, state = sys.argv[1], State(jnp.int32(2), jnp.arange(1000.0), jnp.ones(3))
 whole = bucket_checkpoints.upload
 
 def cut(number):
@@ -225,7 +227,7 @@ assert checkpoints.all_steps() == [1, 2] and number > 4
 reader = bucket_checkpoints.UploadedCheckpointer(url, keep=None)
 assert reader.describe(2) == {"number": number}
 restored = reader.restore(2, state)
-assert (restored["a"] == state["a"]).all()
+assert (restored.a == state.a).all()
 """
 
 

@@ -148,7 +148,7 @@ def test_a_description_that_its_rows_do_not_fit(changes, message, copy):
             lambda text: re.sub(r'("shardLengths": \[\s*")', r"\g<1>9", text),
             "records",
         ),
-        ("features.json", lambda text: "{", "is missing or damaged: "),
+        ("features.json", lambda text: "{", r"features\.json: not valid JSON "),
         ("features.json", None, "is missing or damaged: "),
         ("features.json", lambda text: text.replace("features_dict", "os_system"), "is missing or damaged"),
         (
@@ -164,9 +164,7 @@ def test_descriptions_that_are_damaged_or_differ(name, change, message, copy):
     if change is not None:
         (copy / name).write_text(change(text))
         assert change(text) != text
-    with pytest.raises(
-        (OSError, ValueError), match=rf"copy(?: \(split 'train'\))?: .*{message}.* the dataset"
-    ):
+    with pytest.raises((OSError, ValueError), match=rf"copy.*{message}.* the dataset"):
         make_sequential([DatasetSource(str(copy))])
 
 

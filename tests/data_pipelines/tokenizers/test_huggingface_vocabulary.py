@@ -284,7 +284,7 @@ def test_sources_without_a_vocabulary(tmp_path):
     with pytest.raises(ValueError, match=r"spm\.model: got a file that is not UTF-8"):
         adopt(tmp_path / "model" / "spm.model", tmp_path / "t", lowercase=True)
     for name, text, lowercase, message in (
-        ("a.json", "{}", None, "not a tokenizer.json of the library tokenizers"),
+        ("a.json", "{}", None, "Expected a tokenizer.json of the library tokenizers"),
         ("b.json", "{}", True, "got lowercase=True, but the file specifies letter case itself"),
         (
             "vocab.txt",
