@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -13,6 +14,7 @@ from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
 from data_pipelines.tasks.questions import Question
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.finetuning.encoder_shapes import abstract_encoder
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
@@ -176,20 +178,16 @@ def test_a_saved_model_reads_back_and_replaces_an_older_one(data, tmp_path, mode
         make_pretraining_config(model).discriminator,
         load_tokenizer(str(data / "tokenizer_corpus")),
     )
-    params = {
-        "head": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T},
-        "encoder": {"a": {"b": np.ones(2)}},
-    }
+    params = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, 0.5, np.float32), abstract_encoder(encoder, tokenizer)
+    )
+    params["head"] = {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T}
+    described = {"task": {"kind": "classification"}, "config": {"model": {}}, "labels": ["a"]}
     for metric in (0.1, 0.2):
-        save_model(
-            tmp_path / "models" / "x",
-            encoder,
-            {"labels": ["a"], "metrics": {"f1": metric}},
-            tokenizer,
-            params,
-        )
+        description = described | {"metrics": {"f1": metric}}
+        save_model(tmp_path / "models" / "x", encoder, description, tokenizer, params)
     saved = load_model(tmp_path / "models" / "x")
-    assert saved.encoder == encoder and saved.description == {"labels": ["a"], "metrics": {"f1": 0.2}}
+    assert saved.encoder == encoder and saved.description == described | {"metrics": {"f1": 0.2}}
     assert saved.tokenizer.fingerprint == tokenizer.fingerprint
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["x"]
     for name, array in flatten_dict(params, sep="/").items():
