@@ -155,7 +155,7 @@ def _training(record: RunRecord) -> str:
     initial = config["checkpoint"]["init_from"]
     if initial:
         name = parse_checkpoint(initial)
-        step = "" if name.step is None else f", step {name.step:,}"
+        step = f", step {name.step:,}" if name.step else ""  # imported parameters are those of step 0
         sentences.append(
             f"Pre-training continued from {name_of(name.directory)}{step}, with a fresh optimizer."
         )
