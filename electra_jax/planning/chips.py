@@ -117,8 +117,10 @@ def price_of(path: str, name: str) -> tuple[Range, str]:
     """
     try:
         prices = read_json(path, dict, advice="Give another file.")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--prices: {path} is not a JSON file: {error}") from error
+    except OSError as error:
+        raise ValueError(f"--prices: {path}: {error.strerror}. Give another file.") from error
+    except ValueError as error:
+        raise ValueError(f"--prices: {error}") from error
     price = prices.get(name)
     ends = price if isinstance(price, list) else [price, price]
     if len(ends) != 2 or not all(map(_is_price, ends)) or ends[0] > ends[1]:
