@@ -14,7 +14,6 @@ from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
-from electra_jax.training.saved_arrays import check_saved_arrays
 from electra_jax.training.state import TrainState
 
 DAMAGED = "damaged"  # a checkpoint that was set aside is called STEP.damaged, STEP.damaged.2, …
@@ -267,7 +266,8 @@ class Checkpointer:
         # Process 0 made the checkpoint of what all processes wrote.
         if step is not None and jax.process_index() == 0:
             try:
-                check_saved_arrays(self._manager.directory / str(step) / "state")
+                with ocp.PyTreeCheckpointer() as reader:
+                    self._saved_tree(reader, step)
             except Exception as error:
                 raise self._unreadable(step, self._reason(error)) from error
 
