@@ -128,7 +128,7 @@ def test_two_runs_and_their_figures_as_json(run, trained, tmp_path, capsys):
         (["RUN", "--checkpoints=-1"], "--checkpoints: got -1, expected 0 or more"),
         (["RUN", "--texts=none.txt"], "--texts: none.txt is not a file"),
         (["RUN", "--out=none/page.html"], "--out: none/page.html is in none, which does not exist"),
-        (["RUN", "--json=."], "--json: got .\\.., a directory, expected a file"),
+        (["RUN", "--json=."], "--json: got .*, a directory, expected a file"),
         (["OTHER"], "RUN: .*other is not a directory, expected a directory of electra_jax.pretrain"),
     ],
 )
