@@ -19,6 +19,8 @@ from electra_jax.training.state import TrainState
 DAMAGED = "damaged"  # a checkpoint that was set aside is called STEP.damaged, STEP.damaged.2, …
 _DETAILS = re.compile(r"\s*\[tensorstore_spec|\s*\[source locations|\s*See full TensorStore details|\n")
 _FULL = re.compile("No space left on device|Disk quota exceeded")
+# How errors of coroutines begin that nobody waits for any longer: TensorStore's and Orbax's.
+STRAGGLERS = ("Event loop is closed", "Encountered error while reading array index")
 _ABOUT = "checkpoint"  # key of the saved description for what a checkpoint tells about itself
 
 
@@ -299,17 +301,14 @@ class Checkpointer:
 
 
 def _silence_stragglers() -> None:
-    """Hide the tracebacks that TensorStore prints after one array of a checkpoint has failed: one for every
-    other array, since the event loop is closed by then."""
+    """Hide the tracebacks that are printed after one array of a checkpoint has failed: one for every other
+    array, since their coroutines end when they are freed, and the event loop is closed by then."""
     previous = sys.unraisablehook
     if getattr(previous, "__module__", None) == __name__:
         return
 
     def hook(unraisable):
-        if not (
-            isinstance(unraisable.exc_value, RuntimeError)
-            and str(unraisable.exc_value) == "Event loop is closed"
-        ):
+        if not str(unraisable.exc_value).startswith(STRAGGLERS):
             previous(unraisable)
 
     sys.unraisablehook = hook

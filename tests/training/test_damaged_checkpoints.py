@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import re
@@ -263,3 +264,12 @@ def test_a_file_of_checksums_that_was_not_written_whole_is_damaged(text, tmp_pat
     (tmp_path / "checksums.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"checksums\.json is damaged"):
         read_checksums(epath.Path(tmp_path / "checksums.json"))
+
+
+def test_nothing_is_printed_of_the_other_arrays_when_one_has_failed(copy, capfd):
+    make_older(copy)
+    os.remove(max((copy / str(STEP)).rglob("d/*"), key=lambda path: path.stat().st_size))
+    with pytest.raises(UnusableCheckpoint):
+        outcome(copy)
+    gc.collect()  # their coroutines end when they are freed
+    assert "Exception ignored" not in capfd.readouterr().err
