@@ -141,6 +141,7 @@ class UploadedCheckpointer(Checkpointer):
         try:
             super().wait()
             url, directory = f"{self._url}/{step}", self._local / str(step)
+            self._remove(lambda name: name == str(step))  # what an earlier start did not complete
             # Orbax writes a file of that name here, too: it must not come before the arrays.
             upload(directory, local_files(directory, lambda name: name != COMMITTED), url)
             write_object(f"{url}/{COMMITTED}", b"complete\n")

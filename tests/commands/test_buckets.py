@@ -156,6 +156,10 @@ def test_a_checkpoint_without_its_last_object_is_not_resumed_from(
     assert outcome.returncode == 0, outcome.stderr
     assert sessions_in(workdir, stores)[-1] == NUM_STEPS - 10
     assert has_object(stores, f"{workdir}/checkpoints/{NUM_STEPS}/commit_success.txt")
+    checkpoint = f"{workdir}/checkpoints/{NUM_STEPS}"
+    listed = json.loads(run_python(stores, READ, f"{checkpoint}/verification/checksums.json"))["files"]
+    left = [name for name in objects(stores, checkpoint) if name not in listed and "/d/" in name]
+    assert left == []  # of what was not complete
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
 
 
