@@ -29,6 +29,7 @@ from data_pipelines.json_files import read_json, write_json
 from data_pipelines.shards import finish_job
 
 REPORT = "report"
+MAX_RESULT_BYTES = 1 << 32  # of the workers' results: about 1 kB for each chunk of text
 
 
 def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
@@ -95,9 +96,9 @@ def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dic
     """The workers' results, after checking that this process sees all files."""
     for path in results.values():
         _expect(path)
-    for _, _, read in read_json(results["reports"], list):
+    for _, _, read in read_json(results["reports"], list, max_bytes=MAX_RESULT_BYTES):
         report.add(ReadReport(**read))
-    chunks = read_json(results["chunks"], list)
+    chunks = read_json(results["chunks"], list, max_bytes=MAX_RESULT_BYTES)
     for path, _ in chunks:
         _expect(Path(path))
     return chunks

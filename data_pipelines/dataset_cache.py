@@ -12,12 +12,7 @@ from pathlib import Path
 from data_pipelines.buckets import bucket_url, download, is_bucket, read_object, sizes_under
 from data_pipelines.cache_directory import CACHE_VARIABLE, cache_directory
 from data_pipelines.dataset_directory import DESCRIPTIONS, TOKENIZER_DIRECTORY
-from data_pipelines.dataset_info import (
-    INFO_FILE,
-    DatasetInfo,
-    load_dataset_info,
-    parse_dataset_info,
-)
+from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info, parse_dataset_info
 from data_pipelines.json_files import parse_json
 from data_pipelines.plain_names import check_plain_name
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
@@ -44,11 +39,11 @@ def local_dataset(place: str) -> str:
         entries = parse_json(
             _read_info(url), COPIED_FORM, f"{url}/{INFO_FILE}", "Copy the dataset there again."
         )
+        fingerprint = check_plain_name(entries["fingerprint"], f"{url}/{INFO_FILE}")
     except ValueError as error:
         raise OSError(str(error)) from error
     splits = entries["splits"].values()
     wanted = {name: size for split in splits for name, size in split["shards"].items()}
-    fingerprint = check_plain_name(entries["fingerprint"], f"{url}/{INFO_FILE}")
     target = cache_directory() / "datasets" / fingerprint[:32]
     if not target.is_dir():
         with _only_copy(url, target):
@@ -66,7 +61,7 @@ def read_dataset_info(place: str) -> DatasetInfo:
     if not is_bucket(place):
         return load_dataset_info(place)
     url = bucket_url(place)
-    return parse_dataset_info(_read_info(url).decode(), f"{url}/{INFO_FILE}")
+    return parse_dataset_info(_read_info(url), f"{url}/{INFO_FILE}")
 
 
 def _read_info(url: str) -> bytes:

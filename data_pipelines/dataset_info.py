@@ -30,11 +30,13 @@ INFO_FORM = {
     "splits": {
         str: {
             "rows": int,
+            "rows_by_shard": [int],
             "tokens": int,
             "shards": {str: int},
             "unknown_tokens": Maybe(int),
-            "dropped_text_tokens": Maybe(int),
+            "dropped_text_tokens": int,
             "by_source": Maybe({str: _COUNTS}),
+            "digests": Maybe({str: str}),
             **_COUNTS,
         }
     },
@@ -133,8 +135,8 @@ def parse_dataset_info(text: str | bytes, path: str) -> DatasetInfo:
             f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
             "earlier version built it. Remove the directory and build the dataset again."
         )
-    _check_ids(entries, path)
     check_form(entries, INFO_FORM, path, MEND)
+    _check_ids(entries, path)
     special_ids = {role: entries["special_ids"][role] for role in SpecialIds._fields}
     for split in entries["splits"].values():
         for name in split["shards"]:
@@ -145,20 +147,14 @@ def parse_dataset_info(text: str | bytes, path: str) -> DatasetInfo:
 
 def _check_ids(entries: Mapping[str, Any], path: str) -> None:
     """Raises ValueError unless the vocabulary has entries and the special ids are different ones of them."""
-    vocab_size, special = entries.get("vocab_size"), entries["special_ids"]
-    sizes = (vocab_size, entries.get("sequence_length"))
-    if not all(type(size) is int and size >= 1 for size in sizes):
+    vocab_size, length, special = (entries[key] for key in ("vocab_size", "sequence_length", "special_ids"))
+    if min(vocab_size, length) < 1:
         raise ValueError(
-            f"{path}: got vocab_size={sizes[0]!r} and sequence_length={sizes[1]!r}, expected numbers of 1 or "
+            f"{path}: got vocab_size={vocab_size} and sequence_length={length}, expected numbers of 1 or "
             "more. Copy or build the dataset again."
         )
-    ids = list(special.values()) if isinstance(special, dict) else []
-    if (
-        not isinstance(special, dict)
-        or sorted(special) != sorted(SpecialIds._fields)
-        or not all(type(one) is int and 0 <= one < vocab_size for one in ids)
-        or len(set(ids)) < len(ids)
-    ):
+    ids = {special[role] for role in SpecialIds._fields}
+    if not all(0 <= one < vocab_size for one in ids) or len(ids) < len(SpecialIds._fields):
         raise ValueError(
             f"{path}: got special_ids={special!r}, expected different ids of "
             f"{', '.join(SpecialIds._fields)} below vocab_size={vocab_size}. Copy or build the dataset again."
@@ -188,6 +184,7 @@ def fingerprint_of(
 def read_fingerprint(directory: str) -> str | None:
     """The fingerprint alone; None if it cannot be read, for which `load_dataset_info` has the error."""
     try:
-        return read_json(Path(directory) / INFO_FILE, {"fingerprint": str})["fingerprint"]
+        info = read_json(Path(directory) / INFO_FILE, {"fingerprint": str}, max_bytes=MAX_INFO_BYTES)
+        return info["fingerprint"]
     except (OSError, ValueError):
         return None

@@ -232,7 +232,7 @@ def _parquet_batches(file: Any, text_field: str) -> Iterator[Any]:
             for number in range(columns.num_columns)
             if columns.column(number).path_in_schema == text_field
         ]
-        rows = PARQUET_BYTES // max(1, *sizes, 1)
+        rows = PARQUET_BYTES // max([1, *sizes])
         yield from file.iter_batches(
             batch_size=max(1, min(PARQUET_ROWS, rows)), row_groups=[group], columns=[text_field]
         )

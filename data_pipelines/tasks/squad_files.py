@@ -1,7 +1,6 @@
 """Read files in SQuAD's format, as published and as annotation tools and Hugging Face write it."""
 
 from collections.abc import Iterator
-from json import JSONDecodeError
 from typing import Any, NamedTuple
 
 from data_pipelines.json_files import TYPE_NAMES, parse_json, type_name
@@ -52,13 +51,9 @@ def squad_records(path: str) -> list[Record]:
 
 
 def _content(path: str) -> Any:
-    text, advice = read_text(path), "Fetch it again: expected a whole file in SQuAD's format."
-    try:
-        return parse_json(text, object, path, advice)
-    except ValueError as error:
-        if not isinstance(error.__cause__, JSONDecodeError):
-            raise
-        return parse_json(text, object, f"{path}:{error.__cause__.lineno}", advice)  # names the line
+    return parse_json(
+        read_text(path), object, path, "Fetch it again: expected a whole file in SQuAD's format."
+    )
 
 
 def _entries(content: Any, path: str) -> Iterator[tuple[dict[str, Any], str, str]]:

@@ -1,7 +1,6 @@
 """Read the text of files with labelled data, plain or with .gz."""
 
 import gzip
-import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,15 +24,14 @@ def read_text(path: str) -> str:
     Raises:
       ValueError: damaged compression, more than MAX_BYTES, or not UTF-8.
     """
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if path.lower().endswith(".gz"):
-        try:
-            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES + 1)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"{path}: damaged or cut-off compressed data ({error}); fetch the file again"
-            ) from error
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path}: damaged or cut-off compressed data ({error}); fetch the file again"
+        ) from error
     if len(data) > MAX_BYTES:
         raise ValueError(
             f"{path}: got more than {MAX_BYTES:,} bytes of text, the most that is read of labelled data, "

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import json_files
-from data_pipelines.dataset_info import parse_dataset_info
+from data_pipelines.dataset_info import INFO_FILE, parse_dataset_info, read_fingerprint
 from data_pipelines.json_files import Maybe, check_form, parse_json, read_json, read_json_lines
 from data_pipelines.tokenizers.directory import read_meta
 
@@ -37,7 +37,7 @@ def test_a_value_of_the_form_is_returned_whole(tmp_path):
         ("", r"not valid JSON \(Expecting value: line 1"),
         ("{", "not valid JSON"),
         (b'{"a": "\xe9"}', "not valid JSON .*utf-8"),
-        (os.urandom(1000).replace(b"{", b"x") + b"\xff", "not valid JSON"),
+        (bytes(range(256)), "not valid JSON"),
         ("9" * 6000, "not valid JSON .*digits"),
         ("[" * 200_000 + "]" * 200_000, "nested more than 100 deep"),
         ('{"a": ' * 100_000, "not valid JSON"),
@@ -125,6 +125,8 @@ def test_any_bytes_are_a_value_or_an_error(data):
         assert str(error).startswith("a.json: ")
 
 
+SPLIT = {"rows": 1, "rows_by_shard": [1], "shards": {"a": 10}, "tokens": 1, "documents": 1}
+SPLIT |= {"text_tokens": 1, "dropped_text_tokens": 0}
 INFO = {
     "fingerprint": "f",
     "tokenizer_fingerprint": "t",
@@ -133,7 +135,7 @@ INFO = {
     "sequence_length": 32,
     "packing": "documents",
     "sources": {},
-    "splits": {"train": {"rows": 1, "tokens": 1, "documents": 1, "text_tokens": 1, "shards": {"a": 10}}},
+    "splits": {"train": SPLIT},
 }
 
 
@@ -153,6 +155,19 @@ def test_shards_lie_in_the_dataset(name):
     splits = {"train": INFO["splits"]["train"] | {"shards": {name: 1}}}
     with pytest.raises(ValueError, match=r"corpus\.json: names the file .*expected the plain name of a file"):
         parse_dataset_info(json.dumps(INFO | {"splits": splits}), "corpus.json")
+
+
+@pytest.mark.parametrize("key", ["rows_by_shard", "dropped_text_tokens", "digests", "by_source"])
+def test_entries_of_a_split_have_their_form(key):
+    splits = {"train": SPLIT | {key: "another"}}
+    with pytest.raises(ValueError, match=rf"^corpus\.json: got 'another' at splits\.train\.{key}, expected"):
+        parse_dataset_info(json.dumps(INFO | {"splits": splits}), "corpus.json")
+
+
+def test_the_fingerprint_of_a_dataset_of_very_many_files_is_read(tmp_path):
+    sources = {"train": "x" * json_files.MAX_BYTES}
+    write(tmp_path / INFO_FILE, json.dumps(INFO | {"sources": sources}))
+    assert read_fingerprint(str(tmp_path)) == "f"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_files_of_a_dataset_lie_in_it(dataset):
             split["filepathTemplate"] = "../../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
     edit(dataset / "dataset_info.json", change)
-    with pytest.raises(ValueError, match=r"names the file|is missing or damaged"):
+    with pytest.raises(ValueError, match=r"names the file '\.\./\.\./electra_corpus-"):
         open_directory(dataset)
 
 
