@@ -132,6 +132,9 @@ def test_other_files_are_not_seen(model):
         (lambda notes: "[" * 500 + "]" * 500, "nested more than 100 deep"),
         (lambda notes: notes.update(digests=5), "got 5 at digests, expected an object"),
         (lambda notes: notes.update(lines=5), "got 5 at lines, expected a list"),
+        (lambda notes: notes.update(lines=[["a"]]), "has lines that are not pairs of a text and its ids"),
+        (lambda notes: notes.update(lines=[["a", 5]]), "has lines that are not pairs of a text and its ids"),
+        (lambda notes: notes.update(lines=[[5, [1]]]), "has lines that are not pairs of a text and its ids"),
     ],
 )
 def test_what_a_verification_file_notes(change, message, model):
