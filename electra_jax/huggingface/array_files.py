@@ -39,6 +39,16 @@ def read_safetensors(path: str | os.PathLike, advice: str = ADVICE) -> ArrayFile
         return ArrayFile({name: file.get_tensor(name) for name in names}, metadata)
 
 
+def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a file, by name, from its header alone. Raises as `read_safetensors`."""
+    with (
+        reader_errors(path, "a safetensors file", ADVICE),
+        safe_open(Path(path), framework="np") as file,
+    ):
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
 @contextlib.contextmanager
 def reader_errors(path: str | os.PathLike, kind: str, advice: str) -> Iterator[None]:
     """Context of a library that reads a file, which may be anybody's. Such readers raise errors of many types
