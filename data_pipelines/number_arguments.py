@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-LARGEST = 2**31 - 1  # of numbers that become 32-bit integers
+LARGEST = 2**31 - 1  # of numbers that become 32-bit integers, as steps and rows do
 LARGEST_SEED = 2**32 - 1
 
 

@@ -1,5 +1,6 @@
 """Which values of a configuration from a run directory name code. A directory may come from anybody."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def is_own_recipe(argument: str) -> bool:
 
 def without_code(config: dict[str, Any], where: str) -> dict[str, Any]:
     """The configuration without values that would make a run execute a file: a probe's recipe that is not
-    this project's, and trackers of other modules. A line on stderr names each that is left out.
+    this project's, and trackers of other modules. A line on stderr has the flags for each of the two.
 
     Args:
       config: a whole configuration of pre-training.
@@ -26,15 +27,17 @@ def without_code(config: dict[str, Any], where: str) -> dict[str, Any]:
     """
     trackers, probe = config["log"]["trackers"], config["probe"]
     listed = trackers.split(",") if isinstance(trackers, str) else list(trackers)
-    left_out = {f"log.trackers={name}": name for name in listed if ":" in str(name)}
-    kept = [name for name in listed if name not in left_out.values()]
+    kept = [name for name in listed if ":" not in str(name)]
+    left_out = []
     config = config | {"log": config["log"] | {"trackers": kept}}
+    if kept != listed:  # one flag with all of them, since of several the last counts
+        left_out.append([f"--config.log.trackers={','.join(map(str, listed))}"])
     if not is_own_recipe(probe["config"]):
-        left_out |= {f"probe.every={probe['every']} and --config.probe.config={probe['config']}": ""}
+        left_out.append([f"--config.probe.{key}={probe[key]}" for key in ("every", "config")])
         config |= {"probe": probe | {"every": 0, "config": OWN_PROBE}}
     for flags in left_out:
         print(
-            f"{where}: not taken over, since it is code: pass --config.{flags} if you trust it.",
+            f"{where}: not taken over, since it is code: pass {shlex.join(flags)} if you trust it.",
             file=sys.stderr,
         )
     return config

@@ -61,9 +61,9 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.embedding_size": (WIDTH, 128),
     "model.max_position_embeddings": (LENGTH, 512),
     "model.type_vocab_size": (whole(0, 2**10, "0 (no token types) or more"), 2),
-    "model.layer_norm_epsilon": (above_zero(1), 1e-12),
+    "model.layer_norm_epsilon": (Allowed(PROBABILITY.accepts, "a number between 0 and 1"), 1e-12),
     "model.initializer": (one_of(INITIALIZERS), "published"),
-    "model.initializer_range": (from_zero(10), 0.02),
+    "model.initializer_range": (MOMENTUM, 0.02),
     "model.hidden_dropout": (DROPOUT, 0.1),
     "model.attention_dropout": (DROPOUT, 0.1),
     "model.head": (one_of(("published", "transformers")), "published"),
@@ -101,7 +101,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
     # Logits divided by less than this may overflow.
     "objective.temperature": (
-        Allowed(lambda value: is_number(value) and 0.001 <= value <= 1000, "a number above 0, 0.001 to 1000"),
+        Allowed(lambda value: is_number(value) and 0.001 <= value <= 1000, "a number from 0.001 to 1000"),
         1.0,
     ),
     "objective.vocab_chunk_size": (whole(0, 2**24), 0),

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import misread
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.huggingface.published_models import Params, PublishedModule
 from electra_jax.huggingface.sizes import check_layers
@@ -32,10 +33,8 @@ def check_encoder(params: dict[str, Any], config: EncoderConfig, tokenizer: Toke
     Raises:
       ValueError: a parameter is missing or has another shape; begins with the file's `path`.
     """
-    try:
-        check_layers({"num_hidden_layers": config.num_layers}, params)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with misread(path):
+        check_layers(config.num_layers, params)
     for name, leaf in flatten_dict(encoder_params(abstract_encoder(config, tokenizer)), sep="/").items():
         got = params[name].shape if name in params else "no array"
         if got != leaf.shape:

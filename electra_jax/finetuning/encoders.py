@@ -152,7 +152,7 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
     with misread(path):
         config = _config_of_hugging_face(model.config)
-        check_layers(model.config, model.arrays)
+        check_layers(config.num_layers, model.arrays)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
     abstract = flatten_dict(encoder_params(abstract_encoder(config, tokenizer)), sep="/")

@@ -1,8 +1,9 @@
 """Reading and writing arrays as safetensors."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,25 +31,47 @@ def read_safetensors(path: str | os.PathLike, advice: str = ADVICE) -> ArrayFile
       FileNotFoundError, OSError: it cannot be opened.
       ValueError: it is damaged, cut off or not a safetensors file.
     """
-    path = Path(path)
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(
-            f"{path}: got a directory, a pipe or a device, expected a safetensors file. {advice}"
-        )
+    with (
+        reader_errors(path, "a safetensors file", advice),
+        safe_open(Path(path), framework="np") as file,
+    ):
+        names, metadata = file.keys(), file.metadata() or {}
+        return ArrayFile({name: file.get_tensor(name) for name in names}, metadata)
+
+
+def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a file, by name, from its header alone. Raises as `read_safetensors`."""
+    with (
+        reader_errors(path, "a safetensors file", ADVICE),
+        safe_open(Path(path), framework="np") as file,
+    ):
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+@contextlib.contextmanager
+def reader_errors(path: str | os.PathLike, kind: str, advice: str) -> Iterator[None]:
+    """Context of a library that reads a file, which may be anybody's. Such readers raise errors of many types
+    for what is damaged; these become a ValueError of one line.
+
+    Args:
+      kind: what the file should be, for the message.
+
+    Raises:
+      FileNotFoundError, OSError: it cannot be opened.
+      ValueError: it is damaged, or not a regular file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path}: got a directory, a pipe or a device, expected {kind}. {advice}")
     try:
-        with safe_open(path, framework="np") as file:
-            names, metadata = file.keys(), file.metadata() or {}
-            return ArrayFile({name: file.get_tensor(name) for name in names}, metadata)
+        yield
     except MemoryError as error:
         raise ValueError(f"{path}: its arrays do not fit into memory. {advice}") from error
-    # SafetensorError, and what its reader raises for types of numbers and sizes that NumPy does not have.
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise ValueError(
-            f"{path}: damaged, cut off, or not a safetensors file ({reason}). {advice}"
-        ) from error
+        raise ValueError(f"{path}: damaged, cut off, or not {kind} ({reason}). {advice}") from error
 
 
 def finite_float32(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, np.ndarray]:

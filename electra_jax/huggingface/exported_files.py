@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import read_json
@@ -65,7 +66,13 @@ def check_reference(reference: Reference) -> Check:
     missing = [name for name in RECORDED if name not in arrays or not arrays[name].size]
     if missing:
         problems.append(f"has no {', '.join(missing)}")
+    if not all(map(_is_line, reference.notes["lines"])):
+        problems.append("has lines that are not pairs of a text and its ids")
     return Check(REFERENCE_FILE, not problems, "; ".join(problems) or f"{len(arrays)} arrays to compare with")
+
+
+def _is_line(line: list[Any]) -> bool:
+    return len(line) == 2 and isinstance(line[0], str) and isinstance(line[1], list)
 
 
 @contextlib.contextmanager

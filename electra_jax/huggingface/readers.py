@@ -7,7 +7,6 @@ google       a TensorFlow checkpoint of google-research/electra, named by its pr
 """
 
 import re
-import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.plain_names import check_plain_name
-from electra_jax.huggingface.array_files import finite_float32, read_safetensors
+from electra_jax.huggingface.array_files import finite_float32, read_safetensors, reader_errors
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
@@ -161,20 +160,10 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
             f"{file}: reading a PyTorch file needs PyTorch: `pip install torch`, or save the model with "
             "safe_serialization=True, which writes model.safetensors."
         ) from error
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError(f"{file}: got a pipe or a device, expected a file of PyTorch's.")
-    try:
+    kind = "a file of PyTorch's that can be read without running code in it"
+    advice = "Save the model with safe_serialization=True, which writes model.safetensors."
+    with reader_errors(file, kind, advice):
         state = torch.load(file, map_location="cpu", weights_only=True)
-    # UnpicklingError of code, and of damaged files errors of many types: KeyError, EOFError, OSError.
-    except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise ValueError(
-            f"{file}: damaged, or cannot be read without running code in it; files with code are not "
-            f"imported ({reason}). Save the model with safe_serialization=True, which writes "
-            "model.safetensors."
-        ) from error
     for _ in range(MAX_STATE_DEPTH):
         if not isinstance(state, dict) or any(isinstance(value, torch.Tensor) for value in state.values()):
             break

@@ -109,13 +109,11 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
         has_decoder = stores_decoder(models["generator"])
     fields = {}
     for role, model in models.items():
-        try:
+        with misread(model.path):
             fields[role] = from_config_json(
                 model.config, enhanced_mask_decoder=has_decoder, dtype=template["dtype"]
             )
-            check_layers(model.config, arrays_of_encoder(model))
-        except ValueError as error:
-            raise ValueError(f"{model.path}: {error}") from error
+            check_layers(model.config["num_hidden_layers"], arrays_of_encoder(model))
     if len(fields) == len(ROLES):
         _check_belong_together(fields["discriminator"], fields["generator"])
     encoders = {role: _of_one_encoder(values) for role, values in fields.items()}

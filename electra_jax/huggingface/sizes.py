@@ -1,5 +1,6 @@
 """Whether sizes in a config.json fit the arrays beside it, before anything of these sizes is made."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -54,13 +55,15 @@ def _refuse(name: str, value: Any, expected: str) -> None:
     )
 
 
-def check_layers(config: dict[str, Any], names: Iterable[str]) -> None:
-    """Raises ValueError if the arrays `names` are of fewer layers than config.json gives."""
+def check_layers(num_layers: int, names: Iterable[str]) -> None:
+    """Raises ValueError if the arrays `names` lack one of the layers that the configuration has, which may be
+    any number."""
     found = {int(match[1]) for name in names if (match := _LAYER.search(name))}
-    missing = [number for number in range(config["num_hidden_layers"]) if number not in found]
-    if missing:
+    num_missing = num_layers - sum(number < num_layers for number in found)
+    if num_missing:
+        first = next(number for number in itertools.count() if number not in found)
         raise ValueError(
-            f"config.json: got num_hidden_layers={config['num_hidden_layers']}, but there are no arrays of "
-            f"layer {missing[0]} and {len(missing) - 1} more. Its weights belong to another model, or are "
-            "incomplete: fetch them again."
+            f"the configuration has {num_layers:,} layers, but there are no arrays of layer {first} and "
+            f"{num_missing - 1:,} more. The weights belong to another model, or are incomplete: fetch them "
+            "again."
         )

@@ -11,11 +11,12 @@ from typing import Any
 from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.value_table import LENGTH
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import objective_row
 
 SECTIONS = ("model", "objective", "optimizer")
-LENGTH = "data.sequence_length"
+ROW_LENGTH = "data.sequence_length"
 FORM = {
     "config": {
         "model": dict,
@@ -26,7 +27,6 @@ FORM = {
     }
 }
 ADVICE = "Fetch the model again, or remove the file: the settings then come from the recipe."
-MAX_LENGTH = 1 << 20
 # Matching may take for ever on a short text: with repetitions of repetitions, or with many of them.
 MAX_PATTERN, MAX_REPETITIONS = 200, 3
 _REPETITION = re.compile(r"(?<!\\)[*+?{]")
@@ -58,9 +58,9 @@ def _row_length(config: dict[str, Any]) -> int:
     """config.data.sequence_length of the last stage."""
     length = config["data"]["sequence_length"]
     for _, changes in config.get("stages", []):
-        length = changes.get(LENGTH, length)
-    if not isinstance(length, int) or isinstance(length, bool) or not 1 <= length <= MAX_LENGTH:
-        raise ValueError(f"config.{LENGTH}: got {length!r:.60}, expected 1 to {MAX_LENGTH:,}.")
+        length = changes.get(ROW_LENGTH, length)
+    if not LENGTH.accepts(length):
+        raise ValueError(f"config.{ROW_LENGTH}: got {length!r:.60}, expected {LENGTH.expected}.")
     return length
 
 

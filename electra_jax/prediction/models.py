@@ -79,8 +79,7 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
             f"--model: {place} is a fine-tuning that has no finished model yet, expected {EXPECTED}."
         )
     if (path / FINETUNING_FILE).is_file():
-        with misread(path / FINETUNING_FILE):
-            return _of_exported_task(path)
+        return _of_exported_task(path)
     _check_is_pretrained(place, path, description)
     return _of_export(place, path)
 
@@ -167,7 +166,7 @@ def _published(role: str, model: SourceModel, tokenizer: Tokenizer) -> ModelWeig
     fields = from_config_json(model.config, enhanced_mask_decoder=has_decoder, dtype="float32")
     config = make_encoder_config(fields)
     with misread(model.path):
-        check_layers(model.config, model.arrays)
+        check_layers(config.num_layers, model.arrays)
     module = PublishedModule(config, role)
     inputs = derive_inputs(jnp.ones((1, 2), jnp.int32), SpecialTokens.from_ids(tokenizer.special), 0)
     params = _filled(
@@ -194,23 +193,24 @@ def _filled(model: SourceModel, role: str, init: Any, *, head_may_lack: bool) ->
 
 def _of_exported_task(path: Path) -> SavedModel:
     """An exported fine-tuned model, with the head of its class in `transformers`."""
-    description = _read(path / FINETUNING_FILE)
-    encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
-    encoder = dataclasses.replace(encoder, dtype="float32")
-    # The outputs of exported regressions have the units of the labels.
-    description["task"] = description["task"] | {"label_scale": 1.0}
-    settings = description["config"]["model"] | {"head": "transformers"}
-    description["config"] = description["config"] | {"model": settings}
     with temporary_directory() as temporary:
         tokenizer = _adopt(path, temporary)
     model = read_directory(path)
-    check_layers({"num_hidden_layers": encoder.num_layers}, model.arrays)
-    params = _filled(
-        model,
-        description["task"]["kind"],
-        _task_init(encoder, description, tokenizer),
-        head_may_lack=False,
-    )
+    with misread(path / FINETUNING_FILE):
+        description = _read(path / FINETUNING_FILE)
+        encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
+        encoder = dataclasses.replace(encoder, dtype="float32")
+        # The outputs of exported regressions have the units of the labels.
+        description["task"] = description["task"] | {"label_scale": 1.0}
+        settings = description["config"]["model"] | {"head": "transformers"}
+        description["config"] = description["config"] | {"model": settings}
+        check_layers(encoder.num_layers, model.arrays)
+        params = _filled(
+            model,
+            description["task"]["kind"],
+            _task_init(encoder, description, tokenizer),
+            head_may_lack=False,
+        )
     return SavedModel(encoder, description, tokenizer, params)
 
 

@@ -17,7 +17,7 @@ def run(tmp_path):
     code.write_text(f"open({str(tmp_path / 'opened')!r}, 'w')\n")
     config = with_assumed_sizes(debug.get_config().to_dict())
     config["probe"] |= {"every": 1, "config": str(code)}
-    config["log"] |= {"trackers": ["tensorboard", "evil:Tracker"]}
+    config["log"] |= {"trackers": ["tensorboard", "evil:Tracker", "evil:Other"]}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps({"config": config, "data": []}))
     return tmp_path / "run", config
@@ -29,8 +29,8 @@ def test_a_continued_run_takes_no_code_over(run, capsys):
     assert config.probe.config == "configs/finetune.py:task=trec6" and config.probe.every == 0
     assert tuple(config.log.trackers) == ("tensorboard",)
     said = capsys.readouterr().err
-    assert f"--config.probe.every=1 and --config.probe.config={found['probe']['config']} if you trust" in said
-    assert "--config.log.trackers=evil:Tracker if you trust it" in said
+    assert f"--config.probe.every=1 --config.probe.config={found['probe']['config']} if you trust" in said
+    assert "pass --config.log.trackers=tensorboard,evil:Tracker,evil:Other if you trust it" in said
     assert not (directory.parent / "opened").exists()
 
 

@@ -67,7 +67,10 @@ DAMAGED = {
         r"params\.safetensors: ",
     ),
     "sizes": (lambda d: edit_encoder(d, hidden_size=10**9), r"params\.safetensors: got .* expected"),
-    "layers": (lambda d: edit_encoder(d, num_layers=10**5), "got num_hidden_layers=100000, but there are no"),
+    "layers": (
+        lambda d: edit_encoder(d, num_layers=10**12),
+        r"params\.safetensors: the configuration has 1,000,000,000,000 layers, but there are no arrays of",
+    ),
     "a size that is a text": (lambda d: edit_encoder(d, hidden_size="x"), "got 'x', expected a whole number"),
     "a field more": (lambda d: edit_encoder(d, more=1), "expected the keys"),
     "no object": (lambda d: (d / "model.json").write_text("[]"), r"model\.json: got a list"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from electra_jax.huggingface.array_files import finite_float32, read_safetensors
+from electra_jax.huggingface.array_files import finite_float32, read_safetensors, read_shapes
 
 VALUES = np.array([[0.5, -2.0, 3.0]])
 
@@ -53,6 +53,9 @@ def test_a_damaged_file_is_one_line_with_its_name(damage, tmp_path):
     ) as caught:
         read_safetensors(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    if damage != "a shape of more than NumPy's":  # which the header alone does not show
+        with pytest.raises(ValueError, match="safetensors file"):
+            read_shapes(path)
 
 
 def test_a_missing_file(tmp_path):
@@ -65,6 +68,7 @@ def test_weights_of_every_type(dtype, tmp_path):
     save_file({"a": VALUES.astype(dtype)}, tmp_path / "a.safetensors", metadata={"format": "pt"})
     arrays, metadata = read_safetensors(tmp_path / "a.safetensors")
     assert arrays["a"].dtype == dtype and metadata == {"format": "pt"}
+    assert read_shapes(tmp_path / "a.safetensors") == {"a": (1, 3)}
     found = finite_float32(arrays, "a.safetensors")["a"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, VALUES)

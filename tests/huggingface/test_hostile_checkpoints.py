@@ -13,31 +13,25 @@ from safetensors.numpy import load_file, save_file
 
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.runs.trained import read_description
-from support.forged_export import edit_config, edit_training, make
+from support.forged_export import edit_config, edit_training
 from support.import_options import DEFAULT
 
 WEIGHTS, TABLE = "model.safetensors", "electra.embeddings.word_embeddings.weight"
 NORM = "electra.embeddings.LayerNorm.weight"
 
 
-@pytest.fixture(scope="module")
-def export(data, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return make(tmp_path_factory.mktemp("forged"), data, monkeypatch)
-
-
 @pytest.fixture
-def model(export, tmp_path):
+def model(export_to_damage, tmp_path):
     """A discriminator to damage, without the configuration of its training."""
-    shutil.copytree(export / "discriminator", tmp_path / "model")
+    shutil.copytree(export_to_damage / "discriminator", tmp_path / "model")
     (tmp_path / "model" / "training_config.json").unlink()
     return tmp_path / "model"
 
 
 @pytest.fixture
-def trained(export, tmp_path):
+def trained(export_to_damage, tmp_path):
     """A discriminator to damage, with the configuration of its training."""
-    return shutil.copytree(export / "discriminator", tmp_path / "model")
+    return shutil.copytree(export_to_damage / "discriminator", tmp_path / "model")
 
 
 def refused(directory, message, error=ValueError, **options):
@@ -95,7 +89,7 @@ def test_sizes_that_the_arrays_do_not_have(field, value, model):
 
 def test_layers_that_the_arrays_do_not_have(model):
     edit_config(model, num_hidden_layers=900)
-    refused(model, "got num_hidden_layers=900, but there are no arrays of layer 2 and 897 more")
+    refused(model, "the configuration has 900 layers, but there are no arrays of layer 2 and 897 more")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +257,7 @@ def test_an_index_whose_part_is_missing(model):
         ),
         ({"optimizer__groups": [["a", 1.0]]}, r"config\.optimizer\.groups: got .*expected one or more rules"),
         ({"optimizer__groups": 5}, r"got 5 at config\.optimizer\.groups, expected a list"),
-        ({"data__sequence_length": 10**12}, r"config\.data\.sequence_length: got 10+, expected 1 to"),
+        ({"data__sequence_length": 10**12}, r"config\.data\.sequence_length: got 10+, expected 1 or more"),
         ({"data__sequence_length": "x"}, r"got 'x' at config\.data\.sequence_length"),
         ({"stages": [[5, {"data.sequence_length": 10**12}]]}, r"config\.data\.sequence_length: got 10+"),
         ({"stages": [5]}, r"got 5 at config\.stages\[0\], expected a list"),
@@ -322,11 +316,6 @@ def test_only_plain_settings_of_an_export_are_believed(trained, tmp_path):
     assert (config["log"]["every"], config["train"]["batch_size"]) == (recipe["every"], recipe["batch_size"])
     assert (config["probe"]["every"], config["mesh"]["data"]) == (0, -1)
     assert not (tmp_path / "opened").exists()
-
-
-@pytest.mark.parametrize("seed", [-1, 2**70])
-def test_seeds_that_no_generator_takes(seed, model):
-    refused(model, f"--seed: got {seed}, expected 0 to", seed=seed)
 
 
 def test_weights_that_are_a_pipe_or_a_device(model):

@@ -10,24 +10,19 @@ from safetensors.numpy import load_file, save_file
 
 from electra_jax import convert
 from electra_jax.huggingface import exported_files
+from electra_jax.huggingface.array_files import read_safetensors
 from electra_jax.huggingface.verify import verify
 from support.edits import edit_arrays
-from support.forged_export import edit_config, edit_training, make
+from support.forged_export import edit_config, edit_training
 
 WEIGHTS, REFERENCE = "model.safetensors", "verification.safetensors"
 LOADS = "transformers loads it"
 
 
-@pytest.fixture(scope="module")
-def export(data, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return make(tmp_path_factory.mktemp("forged"), data, monkeypatch)
-
-
 @pytest.fixture
-def model(export, tmp_path):
+def model(export_to_damage, tmp_path):
     """A discriminator to damage."""
-    return shutil.copytree(export / "discriminator", tmp_path / "model")
+    return shutil.copytree(export_to_damage / "discriminator", tmp_path / "model")
 
 
 def failed(directory):
@@ -39,8 +34,6 @@ def failed(directory):
 
 def edit_notes(directory, change):
     """Change the notes of the verification file; `change` may return others."""
-    from electra_jax.huggingface.array_files import read_safetensors
-
     arrays, metadata = read_safetensors(directory / REFERENCE)
     notes = json.loads(metadata["notes"])
     notes = change(notes) or notes
@@ -139,6 +132,9 @@ def test_other_files_are_not_seen(model):
         (lambda notes: "[" * 500 + "]" * 500, "nested more than 100 deep"),
         (lambda notes: notes.update(digests=5), "got 5 at digests, expected an object"),
         (lambda notes: notes.update(lines=5), "got 5 at lines, expected a list"),
+        (lambda notes: notes.update(lines=[["a"]]), "has lines that are not pairs of a text and its ids"),
+        (lambda notes: notes.update(lines=[["a", 5]]), "has lines that are not pairs of a text and its ids"),
+        (lambda notes: notes.update(lines=[[5, [1]]]), "has lines that are not pairs of a text and its ids"),
     ],
 )
 def test_what_a_verification_file_notes(change, message, model):
@@ -221,8 +217,8 @@ def test_sizes_that_the_weights_do_not_have(sizes, model):
     assert failed(model).keys() <= {"config.json", LOADS}
 
 
-def test_a_model_that_lost_its_verification_file_fails(export, tmp_path, capsys):
-    directory = shutil.copytree(export, tmp_path / "both")
+def test_a_model_that_lost_its_verification_file_fails(export_to_damage, tmp_path, capsys):
+    directory = shutil.copytree(export_to_damage, tmp_path / "both")
     (directory / "discriminator" / REFERENCE).unlink()
     with pytest.raises(SystemExit, match="failed its verification"):
         convert.main(["verify", str(directory)])

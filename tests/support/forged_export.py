@@ -2,15 +2,17 @@
 
 import json
 
+import pytest
+
 from data_pipelines.json_files import write_json
 from electra_jax.conversion import export_run
 from support import tiny_export
 
 
-def make(root, data, monkeypatch):
+def make(root, data):
     """DIR with "discriminator" and "generator" of a tiny ELECTRA."""
     run, _ = tiny_export.make_run(root / "run", data, tiny_export.electra_model())
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(export_run, "verify_if_possible", lambda directory, lines: None)
         export_run.export_run(run, None, root / "export", tiny_export.PLAIN)
     return root / "export"
