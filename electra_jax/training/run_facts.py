@@ -37,6 +37,12 @@ class RunFacts(NamedTuple):
         """Steps whose training rows are judged together."""
         return max(1, min(int(BLOCK_SHARE * self.settings["train.num_steps"]), LONGEST_BLOCK))
 
+    def block_end(self, step: int) -> int:
+        """The last step of the block that a step belongs to. No block is of two stages."""
+        length = self.block_steps
+        whole = -(-step // length) * length
+        return min([whole, *(start for start in self.stage_starts if start >= step)])
+
     def limit(self, name: str) -> float:
         """A threshold of config.health."""
         return self.settings[f"health.{name}"]
