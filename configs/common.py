@@ -146,7 +146,8 @@ SHARED: dict[str, dict[str, Any]] = {
         "alarms": True,
         "silenced": (),  # names of alarms that are not wanted
         # What should have been learnt by then is missed after this share of the steps, at most late_steps,
-        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens.
+        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens, and
+        # the blocks of a short run are small and noisy.
         "late_share": 0.25,
         "late_steps": 50_000,
         "early_steps": 500,

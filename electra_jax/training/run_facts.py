@@ -26,11 +26,12 @@ class RunFacts(NamedTuple):
     def late(self) -> int:
         """The step from which on something should have been learnt."""
         share = int(self.limit("late_share") * self.settings["train.num_steps"])
-        return max(
-            min(share, int(self.limit("late_steps"))),
-            int(self.limit("early_steps")),
-            self.settings["optimizer.warmup_steps"],
-        )
+        return max(min(share, int(self.limit("late_steps"))), self.beginning)
+
+    @property
+    def beginning(self) -> int:
+        """The last step of which little is expected: small blocks are noisy, and the warm-up changes much."""
+        return max(int(self.limit("early_steps")), self.settings["optimizer.warmup_steps"])
 
     @property
     def block_steps(self) -> int:

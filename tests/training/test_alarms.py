@@ -218,6 +218,13 @@ def test_a_new_stage_may_have_another_replaced_rate(begins, make_run):
     assert run.write(run_rows({"replaced_rate": 0.17}, {}, bad=range(begins + 1, 4_001))) == []
 
 
+@pytest.mark.parametrize("early, expected", [(0, ["replaced_rate_drift"]), (500, [])])
+def test_the_rate_of_a_short_run_may_be_noisy(early, expected, make_run):
+    run = make_run(make_config(**{"train.num_steps": 400, "health.early_steps": early}))
+    rows = [{"step": step, "replaced_rate": 0.1 + 0.02 * (step == 300)} for step in range(20, 401, 20)]
+    assert [name for _, name in run.write(rows)] == expected
+
+
 def test_a_new_stage_may_have_another_held_out_loss(make_run):
     config, (_, evaluation, _) = make_config(), FAILURES["held_out_rising"]
     run = make_run(config)
