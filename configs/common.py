@@ -146,10 +146,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "alarms": True,
         "silenced": (),  # names of alarms that are not wanted
         # What should have been learnt by then is missed after this share of the steps, at most late_steps,
-        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens.
+        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens, and
+        # the blocks of a short run are small and noisy.
         "late_share": 0.25,
         "late_steps": 50_000,
-        "early_steps": 200,
+        "early_steps": 500,
         "min_auc": 0.55,  # a detection below it that no longer improves has learnt nothing
         "min_replaced": 0.3,  # share of the tokens drawn by the generator that differ from the original
         "trivial_auc": 0.7,  # a detection above it is too easy if the generator only counts tokens

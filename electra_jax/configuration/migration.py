@@ -44,7 +44,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
         "silenced": [],
         "late_share": 0.25,
         "late_steps": 50_000,
-        "early_steps": 200,
+        "early_steps": 500,
         "min_auc": 0.55,
         "min_replaced": 0.3,
         "trivial_auc": 0.7,

@@ -175,7 +175,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     ),
     "health.late_share": (SHARE, 0.25),
     "health.late_steps": (COUNT_OR_NONE, 50_000),
-    "health.early_steps": (COUNT_OR_NONE, 200),
+    "health.early_steps": (COUNT_OR_NONE, 500),
     "health.min_auc": (SHARE, 0.55),
     "health.min_replaced": (SHARE, 0.3),
     "health.trivial_auc": (SHARE, 0.7),

@@ -73,10 +73,10 @@ class Evidence:
             params, of_step = self._read_params() if state is None else (state.params, int(state.step))
             batch = self._batches.batch_at(step)["input_ids"]
             losses, ids_BL = jax.device_get(self._row_losses(params, batch, step))
+            tokenizer = load_tokenizer(str(self._tokenizer))
         except Exception as error:
             return {"row_losses": None, "not_measured": f"{type(error).__name__}: {error}"}
         badness = np.where(np.isfinite(losses), losses, np.inf)
-        tokenizer = load_tokenizer(str(self._tokenizer))
         spelling = tokenizer.vocabulary()
         return {
             "parameters_of_step": of_step,

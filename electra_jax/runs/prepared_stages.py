@@ -51,7 +51,7 @@ def stages_after(
     the examples that an earlier one took in their place. Compiled functions stay."""
     left_out = [passed_over(rollbacks, stage.inputs.first_step, stage.inputs.end) for stage in stages]
     opened: Sequence[StageInputs] = inputs.stages
-    if len(stages) > 1 and rollbacks:
+    if len(stages) > 1:
         opened = open_stages(
             [Stage(*stage[: len(Stage._fields)]) for stage in inputs.stages],
             inputs.model,

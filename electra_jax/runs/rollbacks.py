@@ -46,7 +46,8 @@ def next_rollback(
     incident: Incident, evidence: str, rollbacks: Rollbacks, trouble: dict[str, Any], first_step: int
 ) -> Rollback:
     """The rollback because of `incident`: config.trouble.rollback_steps back from before its step, but not
-    beyond the first step of its stage, and not beyond where the last rollback returned to.
+    beyond the first step of its stage, and not beyond where the last rollback returned to, unless the step
+    itself is before that: under another policy it was no reason to return.
 
     Raises:
       NumericalTroubleError: there were config.trouble.max_rollbacks already.
@@ -61,7 +62,7 @@ def next_rollback(
     earliest = max(first_step, rollbacks[-1].to if rollbacks else 0)
     return Rollback(
         incident.step,
-        max(incident.step - 1 - trouble["rollback_steps"], earliest),
+        min(max(incident.step - 1 - trouble["rollback_steps"], earliest), incident.step - 1),
         f"{incident.description}. {evidence}",
     )
 
@@ -93,9 +94,10 @@ def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> Rollbacks:
     rollbacks = _parse(exchange(read_rollbacks(workdir) if is_main_process() else ())[0], workdir)
     for step in exchange(checkpointer.all_steps())[0][::-1]:
         inspection = checkpointer.inspect(step)
-        if not exchange(not inspection.problem)[0]:
+        listed = exchange(None if inspection.problem else inspection.description.get(ROLLBACKS, []))[0]
+        if listed is None:
             continue  # damaged: resuming.py sets it aside
-        saved = _parse(inspection.description.get(ROLLBACKS, []), workdir)
+        saved = _parse(listed, workdir)
         common = min(len(saved), len(rollbacks))
         if saved[:common] != rollbacks[:common]:
             raise ValueError(

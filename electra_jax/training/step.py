@@ -67,7 +67,8 @@ def make_train_step(
         is_new_window = (state.step % window_steps == 0) | (state.step == first_step)
         if detector is not None:
             is_finite = sums["nonfinite_step"] == NO_STEP
-            verdict, guard = trouble.judge(state.guard, sums, is_finite, is_new_window, detector)
+            guard = trouble.without_past(state.guard, state.step == first_step)
+            verdict, guard = trouble.judge(guard, sums, is_finite, is_new_window, detector)
             of_step = trouble.report(guard, verdict, sums)
             sums = trouble.without_sums(verdict, sums) | {"nonfinite_step": jnp.int32(NO_STEP)}
         window = merge_windows(

@@ -50,14 +50,21 @@ def make_detector(trouble: dict[str, Any]) -> Detector | None:
 def init_guard() -> Guard:
     """The guard of a state: scalars, all 0.
 
-    losses: how many losses mean and deviation come from. mean, deviation: of the loss, exponentially
-    weighted; the deviation is the mean absolute one. skipped: updates left out since the start of the run;
-    skipped_steps: those of the present logging window; skips_in_a_row: those since the last update.
+    losses: how many losses of the stage mean and deviation come from. mean, deviation: of the loss,
+    exponentially weighted; the deviation is the mean absolute one. skipped: updates left out since the start
+    of the run; skipped_steps: those of the present logging window; skips_in_a_row: those since the last
+    update.
     """
     counts = ("losses", "skipped", "skipped_steps", "skips_in_a_row")
     return {name: jnp.zeros([], jnp.int32) for name in counts} | {
         name: jnp.zeros([], jnp.float32) for name in ("mean", "deviation")
     }
+
+
+def without_past(guard: Guard, is_first: jax.Array) -> Guard:
+    """The guard before a step; the first step of a stage has no past, since other text has another loss."""
+    past = ("losses", "mean", "deviation")
+    return guard | {name: jnp.where(is_first, jnp.zeros_like(guard[name]), guard[name]) for name in past}
 
 
 def judge(

@@ -150,8 +150,8 @@ class Watch:
         )
         if incident.skips_in_a_row > self._settings["max_skips"]:
             raise NumericalTroubleError(
-                f"{incident.description}. It is the {incident.skips_in_a_row}th step in a row that was left "
-                f"out; config.trouble.max_skips allows {self._settings['max_skips']}. {evidence} "
+                f"{incident.description}. Now {incident.skips_in_a_row} steps in a row were left out; "
+                f"config.trouble.max_skips allows {self._settings['max_skips']}. {evidence} "
                 f"{self._kept()}{REMEDY} With a higher config.trouble.max_skips the run resumes."
             )
 

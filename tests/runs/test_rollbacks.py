@@ -11,13 +11,13 @@ import pytest
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.distributed.stopping import Stopped
-from electra_jax.runs import pretraining, trouble_services
-from electra_jax.runs.rollbacks import resume_rollbacks
+from electra_jax.runs import incidents, pretraining, trouble_services
+from electra_jax.runs.rollbacks import Rollback, next_rollback, resume_rollbacks
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.events import read_events
 from electra_jax.training.loop import TrainingLoop
 from electra_jax.training.program import make_program
-from electra_jax.training.watch import LossSpikeError, NonFiniteLossError, NumericalTroubleError
+from electra_jax.training.watch import Incident, LossSpikeError, NonFiniteLossError, NumericalTroubleError
 from electra_jax.training.writers import read_metrics
 from support import poisoned
 from support.poisoned import arrays, batch_of, configuration, make_objective, poison
@@ -139,11 +139,31 @@ def test_a_run_without_a_checkpoint_keeps_the_evidence_of_a_stop(go, tmp_path):
     assert found["numbers"]["gradient_norm"] is None and len(found["row_losses"]) == poisoned.BATCH
 
 
+def test_a_step_whose_rows_cannot_be_measured_is_still_told(go, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError("tokenizer.json: no such file")
+
+    monkeypatch.setattr(incidents, "load_tokenizer", fail)
+    with pytest.raises(NonFiniteLossError, match="step 3 is not finite"):
+        go(tmp_path, {2: INF})
+    found = json.loads((tmp_path / "incidents" / "step_3_nonfinite.json").read_text())
+    assert found["not_measured"] == "OSError: tokenizer.json: no such file" and "worst_rows" not in found
+
+
+@pytest.mark.parametrize(("step", "to"), [(30, 19), (15, 12), (9, 8)])
+def test_a_rollback_is_always_to_before_its_step(step, to):
+    """Also if a policy that came later makes trouble of a step that the last rollback repeats."""
+    trouble = {"max_rollbacks": 5, "rollback_steps": 10}
+    incident = Incident(step, "nonfinite", {}, 1)
+    found = next_rollback(incident, "", (Rollback(14, 12, ""),), trouble, first_step=4)
+    assert (found.step, found.to) == (step, to)
+
+
 def test_skips_in_a_row_and_rollbacks_are_bounded(go, tmp_path):
     go(tmp_path / "two", {7: INF, 8: INF}, trouble__on_nonfinite="skip", trouble__max_skips=2)
     three = {7: INF, 8: INF, 9: INF}
     skips = {"trouble__on_nonfinite": "skip"}
-    with pytest.raises(NumericalTroubleError, match=r"step 10 .*the 3th step in a row.*max_skips allows 2"):
+    with pytest.raises(NumericalTroubleError, match=r"step 10 .*3 steps in a row.*max_skips allows 2"):
         go(tmp_path / "three", three, trouble__max_skips=2, **skips)
     assert checkpoints(tmp_path / "three") == [5]
     go(tmp_path / "three", three, trouble__max_skips=3, **skips)  # resumes

@@ -96,7 +96,21 @@ def test_the_batch_of_a_step_is_that_of_a_list_with_batches_taken_out(ranges, st
     assert batch_number(step, [PassedOver(*one) for one in ranges]) == order[step]
 
 
-def programs(devices, **changes):
+def test_a_stage_begins_without_a_past():
+    _, guarded, mesh = programs(1, first_step=6)
+    batch = np.random.default_rng(0).integers(5, 40, size=(8, 24)).astype(np.int32)
+    with axis_context(mesh):
+        state = guarded.init()
+        state = state.replace(step=state.step + 6, guard=state.guard | {"losses": jnp.int32(2)})
+        ids, verdicts = jax.device_put(batch, batch_sharding(mesh)), []
+        # After losses of 0, all that follow would be spikes.
+        for _ in range(4):
+            state, window = guarded.train_step(state, ids)
+            verdicts.append(int(window["step/verdict"]))
+    assert verdicts == [FINE] * 4 and int(state.guard["losses"]) == 2 and state.guard["mean"] > 0
+
+
+def programs(devices, *, first_step=0, **changes):
     """(program without a guard, program with one, mesh) of the poisoned objective; a row of 42s is infinite,
     one of 43s a spike."""
     mesh = make_mesh({"data": devices, "fsdp": 1, "tensor": 1}, jax.devices()[:devices])
@@ -110,7 +124,7 @@ def programs(devices, **changes):
         full["model"]["vocab_size"] = 128
         full["trouble"] |= policy
         with axis_context(mesh):
-            made.append(make_program(full, objective, mesh))
+            made.append(make_program(full, objective, mesh, first_step=first_step))
     return *made, mesh
 
 
