@@ -1,5 +1,6 @@
 """Saving and restoring a TrainState with Orbax. Every checkpoint is checked before it is read."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -65,10 +66,8 @@ class Checkpointer:
         _silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
-        self._unchecked: int | None = None  # the step that was saved last, until it has been read back
         self._inspected: dict[int, Inspection] = {}
         self._has_failed = False
-        self._is_reader = keep is None
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
@@ -94,8 +93,7 @@ class Checkpointer:
         """Start to save; returns when the arrays have been copied from the devices.
 
         Raises:
-          OSError: this save, or an earlier one in the background, could not be written, or the earlier one
-            cannot be read.
+          OSError: this save, or an earlier one in the background, could not be written.
         """
         self.wait()
         about = {"step": step, "has_checksums": True}
@@ -109,7 +107,6 @@ class Checkpointer:
             self._manager.save(step, args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._failure(error) from error
-        self._unchecked = step
 
     def save_params(self, params: Any, run: dict[str, Any]) -> None:
         """Save parameters without training state as step 0, for other runs to start from. Raises OSError as
@@ -259,19 +256,11 @@ class Checkpointer:
         self._inspected.pop(step, None)
 
     def wait(self) -> None:
-        """Block until everything is on disk and can be read; raises OSError as `save` does."""
+        """Block until everything is on disk; raises OSError as `save` does."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
-        step, self._unchecked = self._unchecked, None
-        # Process 0 made the checkpoint of what all processes wrote.
-        if step is not None and jax.process_index() == 0:
-            try:
-                with ocp.PyTreeCheckpointer() as reader:
-                    self._saved_tree(reader, step)
-            except Exception as error:
-                raise self._unreadable(step, self._reason(error)) from error
 
     def close(self) -> None:
         """Wait for what is being saved; raises OSError as `save` does, unless it was raised before."""
@@ -285,6 +274,9 @@ class Checkpointer:
 
     def _failure(self, error: Exception) -> OSError:
         self._has_failed = True
+        # Orbax counts the new one and no longer the oldest one, as if the save had succeeded.
+        with contextlib.suppress(OSError):
+            self._manager.reload()
         return OSError(
             f"A checkpoint could not be saved in {self._directory}: {self._reason(error)}. The "
             f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
