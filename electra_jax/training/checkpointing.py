@@ -13,6 +13,7 @@ from etils import epath
 
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
+from electra_jax.training.checksums import OnProgress
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
@@ -60,6 +61,9 @@ class Checkpointer:
       keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
         unfinished checkpoints of a running run untouched.
       reach: steps that the run may return by; checkpoints `within_reach` are kept besides.
+
+    Attributes:
+      on_progress: called each time that another part of a checkpoint has been compared with its checksums.
     """
 
     def __init__(self, directory: str, *, keep: int | None, reach: int = 0):
@@ -67,6 +71,7 @@ class Checkpointer:
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
         self._inspected: dict[int, Inspection] = {}
+        self.on_progress: OnProgress = lambda: None
         self._has_failed = False
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
@@ -132,7 +137,7 @@ class Checkpointer:
         directory = self.place(step)
         has_checksums = True
         try:
-            if damage := damage_of(directory):
+            if damage := damage_of(directory, self.on_progress):
                 return Inspection(damage, {})
         except FileNotFoundError:
             has_checksums = False

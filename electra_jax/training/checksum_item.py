@@ -16,6 +16,7 @@ from etils import epath
 from electra_jax.training.checksums import (
     CHECKSUMS_FILE,
     Entry,
+    OnProgress,
     compute_checksums,
     find_damage,
     read_checksums,
@@ -36,9 +37,9 @@ def checksums_of(checkpoint: epath.Path) -> epath.Path:
     return checkpoint / CHECKSUMS / CHECKSUMS_FILE
 
 
-def damage_of(checkpoint: epath.Path) -> str:
+def damage_of(checkpoint: epath.Path, on_progress: OnProgress) -> str:
     """What is wrong with the files of a checkpoint, "" if nothing is; raises as `find_damage` does."""
-    return find_damage(checkpoint, checksums_of(checkpoint))
+    return find_damage(checkpoint, checksums_of(checkpoint), on_progress)
 
 
 class ChecksumHandler(ocp.AsyncCheckpointHandler):

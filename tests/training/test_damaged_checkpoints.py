@@ -20,6 +20,7 @@ from electra_jax.training.checksum_item import NOT_COVERED, ChecksumHandler
 from electra_jax.training.checksums import (
     SEGMENT_BYTES,
     compute_checksums,
+    find_damage,
     read_checksums,
     write_checksums,
 )
@@ -290,6 +291,20 @@ def test_a_large_file_has_a_checksum_for_each_segment(tmp_path):
     assert found["large"]["bytes"] == len(data) and len(found["large"]["crc32"]) == 2
     (tmp_path / "tail").write_bytes(data[SEGMENT_BYTES:])
     assert compute_checksums(directory, ["tail"])["tail"]["crc32"] == found["large"]["crc32"][1:]
+    parts = []
+    write_checksums(directory / "checksums.json", found)
+    assert find_damage(directory, directory / "checksums.json", lambda: parts.append(1)) == ""
+    assert len(parts) == 2
+
+
+def test_progress_is_told_while_a_checkpoint_is_checked(copy):
+    """Then `doctor` does not take a large one for a process that hangs."""
+    parts = []
+    with reading(copy) as checkpointer:
+        checkpointer.on_progress = lambda: parts.append(1)
+        checkpointer.check(STEP)
+    covered = read_checksums(epath.Path(copy / str(STEP) / "verification" / "checksums.json"))
+    assert len(parts) == sum(len(entry["crc32"]) for entry in covered.values()) > 3
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"files": 5}', "[" * 100_000, "\xff"])
