@@ -1,5 +1,6 @@
 """Saving and restoring a TrainState with Orbax. Every checkpoint is checked before it is read."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -12,6 +13,7 @@ from etils import epath
 
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
+from electra_jax.training.checksums import OnProgress
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
@@ -59,16 +61,18 @@ class Checkpointer:
       keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
         unfinished checkpoints of a running run untouched.
       reach: steps that the run may return by; checkpoints `within_reach` are kept besides.
+
+    Attributes:
+      on_progress: called each time that another part of a checkpoint has been compared with its checksums.
     """
 
     def __init__(self, directory: str, *, keep: int | None, reach: int = 0):
         _silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
-        self._unchecked: int | None = None  # the step that was saved last, until it has been read back
         self._inspected: dict[int, Inspection] = {}
+        self.on_progress: OnProgress = lambda: None
         self._has_failed = False
-        self._is_reader = keep is None
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
@@ -94,8 +98,7 @@ class Checkpointer:
         """Start to save; returns when the arrays have been copied from the devices.
 
         Raises:
-          OSError: this save, or an earlier one in the background, could not be written, or the earlier one
-            cannot be read.
+          OSError: this save, or an earlier one in the background, could not be written.
         """
         self.wait()
         about = {"step": step, "has_checksums": True}
@@ -109,7 +112,6 @@ class Checkpointer:
             self._manager.save(step, args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._failure(error) from error
-        self._unchecked = step
 
     def save_params(self, params: Any, run: dict[str, Any]) -> None:
         """Save parameters without training state as step 0, for other runs to start from. Raises OSError as
@@ -135,7 +137,7 @@ class Checkpointer:
         directory = self.place(step)
         has_checksums = True
         try:
-            if damage := damage_of(directory):
+            if damage := damage_of(directory, self.on_progress):
                 return Inspection(damage, {})
         except FileNotFoundError:
             has_checksums = False
@@ -259,19 +261,11 @@ class Checkpointer:
         self._inspected.pop(step, None)
 
     def wait(self) -> None:
-        """Block until everything is on disk and can be read; raises OSError as `save` does."""
+        """Block until everything is on disk; raises OSError as `save` does."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
-        step, self._unchecked = self._unchecked, None
-        # Process 0 made the checkpoint of what all processes wrote.
-        if step is not None and jax.process_index() == 0:
-            try:
-                with ocp.PyTreeCheckpointer() as reader:
-                    self._saved_tree(reader, step)
-            except Exception as error:
-                raise self._unreadable(step, self._reason(error)) from error
 
     def close(self) -> None:
         """Wait for what is being saved; raises OSError as `save` does, unless it was raised before."""
@@ -285,6 +279,9 @@ class Checkpointer:
 
     def _failure(self, error: Exception) -> OSError:
         self._has_failed = True
+        # Orbax counts the new one and no longer the oldest one, as if the save had succeeded.
+        with contextlib.suppress(OSError):
+            self._manager.reload()
         return OSError(
             f"A checkpoint could not be saved in {self._directory}: {self._reason(error)}. The "
             f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
