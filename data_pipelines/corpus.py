@@ -24,6 +24,7 @@ import os
 import sys
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_parsers import command_parser
 from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
@@ -58,11 +59,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.corpus",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_pipelines.corpus", __doc__)
     add = parser.add_argument
     add("--tokenizer", required=True, metavar="DIR", help="directory made by data_pipelines.tokenizer")
     add("--sequence_length", type=whole(3, 2**20), required=True, help="ids in a row, special ones included")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal, shorten
+from data_pipelines.command_parsers import command_parser
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import (
     MAX_RECORD_BYTES,
@@ -66,11 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.tokenizer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_pipelines.tokenizer", __doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
     adopting = parser.add_argument_group("to adopt a vocabulary")
     adopting.add_argument(

@@ -55,8 +55,8 @@ def main() -> None:
         evaluation = load_config(FLAGS.tasks)
         check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
         tasks = evaluation.tasks.to_dict()
+    SUITES[FLAGS.suite].check_variants(FLAGS.variants)
     with leaving_at_once(), only_writer(workdir) as check:
-        SUITES[FLAGS.suite].check_variants(FLAGS.variants)
         check_tasks(tasks or {}, workdir)
         config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds, FLAGS.variants)

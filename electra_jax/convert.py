@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_parsers import command_parser
 from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
@@ -25,11 +26,7 @@ from electra_jax.runs.bucket_runs import local_directory, published
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.convert", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="export|verify|import")
     command_line.add_export(commands)
     command_line.add_verify(commands)

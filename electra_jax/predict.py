@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_parsers import command_parser
 from data_pipelines.path_flags import DIRECTORY, FILE, NEW_FILE, read_arguments
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.distributed.stopping import leaving_at_once
@@ -29,11 +30,7 @@ PATHS = {"model": DIRECTORY, "input": FILE, "out": NEW_FILE}
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.predict", __doc__)
     add_flags(parser)
     return parser
 

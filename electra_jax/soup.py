@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_parsers import command_parser
 from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, read_arguments
 from electra_jax.configuration.flags import silence_libraries, split_words
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
@@ -33,11 +34,7 @@ PATHS = {"runs": NAME, "workdir": NEW_DIRECTORY, "datasets": DIRECTORY}
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.soup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.soup", __doc__)
     add = parser.add_argument
     runs_help = "checkpoints to average: run directories, each with the step to take (default: its newest)"
     add("--runs", required=True, type=split_words, metavar="DIR[:STEP],…", help=runs_help)

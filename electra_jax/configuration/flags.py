@@ -160,7 +160,7 @@ def parse_flags(
         argv = _with_found_recipes(expand_home_in(list(argv)))
         defaults = _defaults(argv, kind)
         if any(word in HELP for word in argv[1:]):
-            _show_help(_recipe_of(argv))
+            _show_help(recipe_of(argv))
         with problems.kept():
             check_one_length(argv)
         with problems.kept():
@@ -201,7 +201,7 @@ def _print_config(argv: Sequence[str], config: ConfigDict | None) -> NoReturn:
     """Print every value of a configuration, and exit. Raises ValueError without one."""
     if config is None:
         raise ValueError(f"--config is missing: {REQUIRED['config']}.")
-    print("\n".join(value_lines(config, _recipe_of(argv) or "", argv)))
+    print("\n".join(value_lines(config, recipe_of(argv) or "", argv)))
     sys.exit(0)
 
 
@@ -220,7 +220,7 @@ def _with_found_recipes(argv: Sequence[str]) -> list[str]:
 
 def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
     """Every value of the configuration chosen in `argv` before overrides, {} when none is chosen."""
-    value = _recipe_of(argv)
+    value = recipe_of(argv)
     if value is None:
         return {}
     check_urls({"config": re.split(r"(?<=\.py):", value)[0]})
@@ -230,7 +230,7 @@ def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
     return flatten_dict(config.to_dict(), sep=".")
 
 
-def _recipe_of(argv: Sequence[str]) -> str | None:
+def recipe_of(argv: Sequence[str]) -> str | None:
     """What --config names, FILE.py[:argument]; None if it is not given. Raises ValueError for two."""
     recipes = []
     for index, word in enumerate(argv):

@@ -1,10 +1,12 @@
 """What a report shows of a run directory. Missing and damaged files become sentences, not errors."""
 
+import functools
+import operator
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import parse_json, read_bytes
+from data_pipelines.json_files import check_form, misread, parse_json, read_bytes
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.reports.curves import Curve, read_curves
 from electra_jax.reports.recipe_difference import RecipeDifference, difference_to_recipe
@@ -33,7 +35,9 @@ class RunView(NamedTuple):
     datasets: list[dict[str, Any]]
     recipe: RecipeDifference
     parameters: str  # the totals of parameters.txt
-    written: str  # UTC time of the newest row of metrics; "" without metrics
+    num_steps: int | None  # of the whole run; None if unknown
+    mesh: dict[str, Any] | None  # config.mesh; None if unknown
+    written: str  # UTC time of the newest row of metrics; "" without metrics, and of a copy
     problems: list[str]  # what is missing or damaged
     reference: Reference | None = None  # runs of its recipe to compare with
 
@@ -46,12 +50,6 @@ class RunView(NamedTuple):
     def step(self) -> int:
         """The newest step with metrics."""
         return max((int(curve.steps[-1]) for curve in self.curves.values()), default=0)
-
-    @property
-    def num_steps(self) -> int | None:
-        """Steps of the whole run; None if unknown."""
-        found = (self.config.get("train") or {}).get("num_steps")
-        return found if isinstance(found, int) else None
 
 
 def read_run(place: str) -> RunView:
@@ -72,7 +70,7 @@ def read_run(place: str) -> RunView:
     sessions = _rows(path / SESSIONS_FILE, problems, has_steps=False)
     events = _rows(path / EVENTS_FILE, problems) if (path / EVENTS_FILE).exists() else []
     written = ""
-    if metrics.path.exists():
+    if metrics.path.exists() and bucket_of(path) is None:
         written = time.strftime("%Y-%m-%d %H:%M", time.gmtime(metrics.path.stat().st_mtime))
     problems += filter(None, [metrics.problem()])
     command = sessions[0].get("command") if sessions else None
@@ -86,6 +84,8 @@ def read_run(place: str) -> RunView:
         _datasets(path, config, problems),
         difference_to_recipe(config, command if isinstance(command, list) else []),
         _last_line(path / "parameters.txt", problems),
+        _setting(config, "train.num_steps", int, problems),
+        _setting(config, "mesh", dict, problems),
         written,
         problems,
         _reference(config, description.get("data"), problems),
@@ -106,10 +106,25 @@ def _config(place: str, path: Path, description: dict[str, Any], problems: list[
             raise FileNotFoundError(f"RUN: {place} has {what}, {EXPECTED}.")
         return {}
     try:
-        return upgrade_config(config)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"config.json: its configuration has another form than this version's ({error!r}).")
+        with misread("config.json", ""):
+            return upgrade_config(config)
+    except ValueError as error:
+        problems.append(str(error).strip())
         return {}
+
+
+def _setting(config: dict[str, Any], key: str, form: type, problems: list[str]) -> Any:
+    """A value of the configuration; None, and a problem, if it is missing or of another form."""
+    if not config:  # which is a problem already
+        return None
+    names = key.split(".")
+    nested = functools.reduce(lambda inner, name: {name: inner}, reversed(names), form)
+    try:
+        check_form(config, nested, "config.json", "")
+    except ValueError as error:
+        problems.append(str(error).strip())
+        return None
+    return functools.reduce(operator.getitem, names, config)
 
 
 def _reference(config: dict[str, Any], data: Any, problems: list[str]) -> Reference | None:
@@ -143,9 +158,10 @@ def _rows(path: Path, problems: list[str], *, has_steps: bool = True) -> list[di
 def _datasets(path: Path, config: dict[str, Any], problems: list[str]) -> list[dict[str, Any]]:
     entries = _read_json(path / "datasets.json", list, problems)
     try:
-        entries = upgrade_datasets(entries, config)
-    except (KeyError, TypeError, ValueError):
-        problems.append("datasets.json: its entries have another form than this version's.")
+        with misread("datasets.json", ""):
+            entries = upgrade_datasets(entries, config)
+    except ValueError as error:
+        problems.append(str(error).strip())
     return [entry for entry in entries if isinstance(entry, dict)]
 
 

@@ -76,7 +76,7 @@ def changed_versions(
     # Older versions of this code recorded four libraries.
     names = sorted(old.keys() | new.keys()) if "python" in old else old.keys()
     changed = {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
-    commits = tuple(_shorten(one.get("commit")) for one in (last, session))
+    commits = tuple(short_commit(one.get("commit")) for one in (last, session))
     return changed | ({"commit": commits} if commits[0] != commits[1] else {})
 
 
@@ -96,7 +96,8 @@ def read_sessions(workdir: Path) -> list[dict[str, Any]]:
     return read_json_lines(workdir / SESSIONS_FILE, dict)
 
 
-def _shorten(commit: str | None) -> str | None:
+def short_commit(commit: str | None) -> str | None:
+    """For example "87d7f74c21+changes"; None for none."""
     digest, plus, changes = (commit or "").partition("+")
     return digest[:SHORT_COMMIT] + plus + changes or None
 

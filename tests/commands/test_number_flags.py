@@ -76,7 +76,7 @@ def test_a_wrong_number_is_an_error_that_names_the_flag(tmp_path):
     wrong = []
     for (command, _, flag, value), outcome in zip(cases, run_modules(*lines), strict=True):
         last = outcome.stderr.strip().splitlines()[-1:] or [""]
-        if outcome.returncode not in (1, 2) or flag not in last[0] or "Traceback" in outcome.stderr:
+        if outcome.returncode not in (1, 2) or f"--{flag}" not in last[0] or "Traceback" in outcome.stderr:
             wrong.append((command, flag, value, outcome.returncode, outcome.stderr[-300:]))
     assert wrong == []
     assert list(tmp_path.iterdir()) == []
