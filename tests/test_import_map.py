@@ -92,6 +92,16 @@ MAY_IMPORT = {
         "electra_jax.huggingface",
         "electra_jax.runs",
     ),
+    # It scores the models that `predict` loads.
+    "electra_jax.minimal_pairs": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.huggingface",
+        "electra_jax.prediction",
+        "electra_jax.runs",
+    ),
     # Its token views are those of `predict --demo`.
     "electra_jax.reports": (
         *METHODS,
