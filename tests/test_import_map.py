@@ -52,8 +52,14 @@ MAY_IMPORT = {
         "data_pipelines.tokenizers",
     ),
     "electra_jax.planning": (*METHODS, "electra_jax.configuration"),
-    # Probes fine-tune during a run, and fine-tuning starts from the encoder of a run.
-    "electra_jax.runs": (*METHODS, *DATA, "electra_jax.configuration", "electra_jax.finetuning"),
+    # Probes fine-tune or score pairs during a run, and both also start from the encoders of a run.
+    "electra_jax.runs": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.minimal_pairs",
+    ),
     "electra_jax.finetuning": (
         *METHODS,
         *DATA,

@@ -34,6 +34,9 @@ TOKENS = {"cpu": 4096}  # of a batch
 TOKENS_ELSEWHERE = 32_768  # on accelerators
 GROUP = 2048  # sentences at once, which bounds the memory; even, so that a pair is never divided
 
+# Rule → the encoder that it needs.
+RULES = {GENERATOR: "generator", WITHIN_WORD: "generator", DISCRIMINATOR: "discriminator"}
+
 Tell = Callable[[float], object]  # is told which share of the work is done
 
 
@@ -62,6 +65,11 @@ class _Queries:
             self.positions.append(position)
             self.tokens.append(token)
         return self._known[key]
+
+
+def rules_of(pretrained: Pretrained) -> list[str]:
+    """The rules by which a model can score."""
+    return [rule for rule, role in RULES.items() if getattr(pretrained, role) is not None]
 
 
 class SentenceScorer:

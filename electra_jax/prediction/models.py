@@ -38,7 +38,7 @@ from electra_jax.prediction.pretrained import Pretrained
 from electra_jax.prediction.spelling import Speller
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.temporary_directories import temporary_directory
-from electra_jax.runs.trained import load_run
+from electra_jax.runs.trained import TrainedRun, load_run
 from electra_jax.training.state import unbox
 
 PLAIN_OBJECTIVE = "electra"  # taken for that of a model whose files do not say how it was trained
@@ -64,7 +64,7 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
         raise FileNotFoundError(f"--model: {place} is not a directory, expected {EXPECTED}.")
     description = _read(path / CONFIG_FILE)
     if "config" in description and "task" not in description["config"]:
-        return _of_run(place, path, step)
+        return of_run(place, load_run(path, step))
     if step is not None:
         raise ValueError(
             f"--step: got {step} for {place}, expected it only for a pre-training run, which has "
@@ -100,7 +100,7 @@ def load_pretrained(flag: str, name: str) -> Pretrained:
     if is_finetuning or "task" in description.get("config", {}):
         raise ValueError(f"{flag}: got {place}, a fine-tuning, expected {EXPECTED_PRETRAINED}.")
     if "config" in description:
-        return _of_run(name, path, step)
+        return of_run(name, load_run(path, step))
     if step is not None:
         raise ValueError(
             f"{flag}: got the step {step} of {place}, expected a step only of a pre-training run, which has "
@@ -140,8 +140,8 @@ def _check_is_pretrained(flag: str, place: str, path: Path, description: dict[st
         )
 
 
-def _of_run(place: str, path: Path, step: int | None) -> Pretrained:
-    run = load_run(path, step)
+def of_run(name: str, run: TrainedRun) -> Pretrained:
+    """The encoders of a run with the heads that were trained, on the host. `name`: for messages."""
     params = jax.device_get(run.params)
     row = find_row(run.config["objective"]["name"])
     generator = mask_filler(params, run.model)
@@ -149,7 +149,7 @@ def _of_run(place: str, path: Path, step: int | None) -> Pretrained:
     limit = (discriminator or generator).config.max_position_embeddings
     length = stage_at(run.config, run.step).config["data"]["sequence_length"]
     return Pretrained(
-        place,
+        name,
         row,
         generator,
         discriminator,
