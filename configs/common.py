@@ -120,10 +120,10 @@ SHARED: dict[str, dict[str, Any]] = {
         "max_rollbacks": 5,  # in a run, after which it stops
     },
     "eval": {"every": 10_000, "batch_size": REQUIRED, "max_batches": 100, "seed": 1},
-    # Every `every` steps (0: never) the encoder is measured. kind "task": by a linear classifier on its frozen
-    # states and by a short fine-tuning. `config` is a fine-tuning recipe; a value below that is not ""
+    # Every `every` steps (0: never) the run is measured. kind "task": by a linear classifier on the encoder's
+    # frozen states and by a short fine-tuning. `config` is a fine-tuning recipe; a value below that is not ""
     # replaces the value of that name in its section `task`: your own files and their columns. kind
-    # "minimal_pairs": by the pairs of sentences, as in BLiMP, in which it prefers the acceptable one.
+    # "minimal_pairs": by the pairs of sentences, as in BLiMP, of which it prefers the acceptable one.
     "probe": {
         "every": 0,
         "kind": "task",

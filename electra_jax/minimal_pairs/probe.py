@@ -38,8 +38,8 @@ class MinimalPairProbe:
         places = split_words(probe["minimal_pairs"])
         if not places:
             raise ValueError(
-                f"{KEY}: got {probe['minimal_pairs']!r} with config.probe.kind='minimal_pairs', expected files "
-                "of minimal pairs, or directories of them, separated by commas."
+                f"{KEY}: got {probe['minimal_pairs']!r} with config.probe.kind='minimal_pairs', expected "
+                "files of minimal pairs, or directories of them, separated by commas."
             )
         try:
             files = load_pairs(places, probe["max_pairs"])
