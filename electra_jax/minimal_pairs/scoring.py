@@ -165,7 +165,9 @@ class SentenceScorer:
         """(numbers of rows, their ids [B, L] padded to a bucket); B depends on the bucket alone."""
         buckets: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
-            buckets.setdefault(bucket_of(len(row)), []).append(number)
+            # No longer than the model's rows: there are no positions beyond.
+            length = min(bucket_of(len(row)), self._pretrained.max_length)
+            buckets.setdefault(length, []).append(number)
         done = 0
         for length, numbers in sorted(buckets.items()):
             size = rows_of_batch(length, self._mesh_size)

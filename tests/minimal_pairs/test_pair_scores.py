@@ -129,6 +129,20 @@ def test_three_sentences_by_hand(run, monkeypatch):
     assert any(length > 1 for length in lengths)
 
 
+def test_rows_are_not_padded_beyond_the_positions_of_the_model(run, monkeypatch):
+    lengths = set()
+
+    class Noting(Formula):
+        def logits(self, ids_BL):
+            lengths.add(ids_BL.shape[1])
+            return super().logits(ids_BL)
+
+    monkeypatch.setattr(scoring, "Networks", Noting)
+    model = load_model(str(run))._replace(max_length=21)
+    SentenceScorer(model, make_mesh(ONE, jax.devices()[:1])).score(["abc", " ".join(SENTENCES)])
+    assert max(lengths) == 21 and len(lengths) > 1
+
+
 def test_the_words_of_a_text():
     text = "He didn't8z (so)."
     spans = np.array([[0, 2], [3, 6], [6, 11], [12, 13], [13, 14], [14, 15], [15, 16], [16, 17]])
