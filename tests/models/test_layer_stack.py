@@ -115,7 +115,11 @@ def test_each_policy_recomputes_what_it_should():
 def stacked_by_loops(jaxpr):
     """Shapes of the arrays that a loop stores for each layer; of the loop that stores the most."""
     found = [
-        sorted(each.aval.shape[1:] for each in equation.outvars[equation.params["num_carry"] :])
+        sorted(
+            whole.aval.shape[1:]
+            for whole, each in zip(equation.outvars, equation.params["jaxpr"].out_avals, strict=True)
+            if whole.aval.shape != each.shape  # not what is carried from layer to layer
+        )
         for equation in jaxpr.eqns
         if equation.primitive.name == "scan"
     ]
