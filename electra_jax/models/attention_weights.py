@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from electra_jax.models.dropout import drop
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import ATTENTION_NAME, einsum_f32, einsum_gradients
+from electra_jax.models.layers import CONTEXT_NAME, WEIGHTS_NAME, einsum_f32, einsum_gradients
 
 MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softmax instead of NaN
 CONTEXT = "BMHK,BHLM->BLHK"
@@ -54,10 +54,10 @@ def _forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key):
     # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
     # them.
     weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype))
-    weights_BHLM = checkpoint_name(weights_BHLM, ATTENTION_NAME)
+    weights_BHLM = checkpoint_name(weights_BHLM, WEIGHTS_NAME)
     context_BLHK = einsum_f32(CONTEXT, dtype, value_BMHK, _drop(keep_prob, weights_BHLM, rows_B, key))
     residuals = weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction
-    return checkpoint_name(context_BLHK.astype(dtype), ATTENTION_NAME), residuals
+    return checkpoint_name(context_BLHK.astype(dtype), CONTEXT_NAME), residuals
 
 
 def _backward(keep_prob, dtype, residuals, gradient_BLHK):

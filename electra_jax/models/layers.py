@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 # Marks for the policies in models/layer_stack.py: products with parameters; weights and context of attention.
 CHECKPOINT_NAME = "dense"
-ATTENTION_NAME = "attention"
+WEIGHTS_NAME, CONTEXT_NAME = "weights", "context"
 # Accelerators round the operands of float32 products unless they are told not to: TPUs to bfloat16, GPUs to
 # TF32. Both values are explicit, so that jax_default_matmul_precision of the process changes nothing.
 PRECISION = {"float32": jax.lax.Precision.HIGHEST, "bfloat16": jax.lax.Precision.DEFAULT}
