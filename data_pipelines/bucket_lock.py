@@ -61,6 +61,13 @@ class BucketLock(Lock):
     def waiting_line(self) -> str:
         return waiting_line(self._name, self._other)
 
+    def holder(self) -> Holder | None:
+        try:
+            other = parse_holder(read_object(self._url).decode("utf-8", "replace"))
+        except FileNotFoundError:
+            return None
+        return None if other is None or other.is_gone else other
+
     def check(self) -> None:
         """As `Lock.check`. It reads the object only if the heartbeat has not done so for a while.
 
