@@ -62,8 +62,8 @@ class RowChecks:
         bad = np.flatnonzero(last_N != sep)
         if len(bad):
             raise ValueError(
-                f"row {rows[suspects[bad[0]]]} ends with the id {last_N[bad[0]]} before its padding, expected "
-                f"[SEP], {sep}"
+                f"row {rows[suspects[bad[0]]]} ends with the id {last_N[bad[0]]} before its padding, "
+                f"expected [SEP], {sep}"
             )
 
 

@@ -1,6 +1,8 @@
-"""Reading and writing arrays as safetensors."""
+"""Reading and writing arrays as safetensors, and their digests."""
 
+import concurrent.futures
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ from safetensors.numpy import save_file
 
 # Types whose values are weights. Others, such as 8-bit floats, need scales that no reader here knows.
 FLOATING = tuple(map(np.dtype, (np.float16, jnp.bfloat16, np.float32, np.float64)))
+_THREADS = min(8, os.cpu_count() or 1)
 ADVICE = "Fetch or write the file again."
 
 
@@ -37,6 +40,15 @@ def read_safetensors(path: str | os.PathLike, advice: str = ADVICE) -> ArrayFile
     ):
         names, metadata = file.keys(), file.metadata() or {}
         return ArrayFile({name: file.get_tensor(name) for name in names}, metadata)
+
+
+def read_metadata(path: str | os.PathLike, advice: str = ADVICE) -> dict[str, str]:
+    """The metadata of a file, from its header alone. Raises as `read_safetensors`."""
+    with (
+        reader_errors(path, "a safetensors file", advice),
+        safe_open(Path(path), framework="np") as file,
+    ):
+        return file.metadata() or {}
 
 
 def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
@@ -100,6 +112,17 @@ def finite_float32(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) ->
                 "finite numbers. The file is damaged, or the training diverged: take another checkpoint."
             )
     return found
+
+
+def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Name → SHA-256 of the array's bytes."""
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(arrays, pool.map(_digest, arrays.values()), strict=True))
+
+
+def _digest(array: np.ndarray) -> str:
+    # Without a copy. Types such as bfloat16 have no buffer of their own.
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
