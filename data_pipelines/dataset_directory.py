@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +47,18 @@ def finish_dataset(
     settings: CorpusSettings,
     tokenizer: Tokenizer,
     chunks: dict[str, list[dict]],
+    check: Callable[[], None],
 ) -> DatasetInfo:
     """Describe the packed files in `partial`, give them their final names, and rename it to `directory`.
 
     Args:
       chunks: split → the counts of its files in order, as by `write_shard`.
+      check: of the lock of `directory`; called before anything is written, and before files are renamed.
+
+    Raises:
+      LostError: another process builds it now.
     """
+    check()
     shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
     names = {os.path.abspath(source): source for source in settings.all_sources}
     splits = {split: _describe_split(named, names) for split, named in shards.items()}
@@ -66,6 +73,7 @@ def finish_dataset(
     )
     save_array(partial / TOKEN_COUNTS_FILE, _token_counts(partial, chunks["train"], tokenizer.vocab_size))
     write_text(partial / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2))
+    check()
     # Last, since a build that resumes looks for the files under their first names.
     _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})
     os.replace(partial, directory)
