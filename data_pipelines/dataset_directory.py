@@ -19,7 +19,7 @@ from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
 from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features, save_array
 from data_pipelines.tokenizers.load import Tokenizer
-from data_pipelines.whole_files import TEMPORARY_SUFFIX, write_text
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, named_errors, write_text
 
 DATASET = "electra_corpus"  # name of the dataset in TFDS
 TFDS_FILES = ("dataset_info.json", "features.json")
@@ -62,7 +62,8 @@ def finish_dataset(
     shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
     names = {os.path.abspath(source): source for source in settings.all_sources}
     splits = {split: _describe_split(named, names) for split, named in shards.items()}
-    write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
+    with named_errors(partial):
+        write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
     _copy_files(Path(settings.tokenizer), partial / TOKENIZER_DIRECTORY)
     info = DatasetInfo(
         fingerprint=_fingerprint(settings, tokenizer, chunks),

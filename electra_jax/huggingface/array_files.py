@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 # Types whose values are weights. Others, such as 8-bit floats, need scales that no reader here knows.
@@ -127,8 +128,13 @@ def _digest(array: np.ndarray) -> str:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays to a file with the permissions of any other new file; the library's own are the owner's
-    alone."""
+    alone. Raises OSError, with the path, if it cannot be written."""
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
-    save_file(arrays, path, metadata=metadata)
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # such as that of a full disk
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
     path.chmod(mode)

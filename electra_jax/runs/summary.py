@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.json_files import write_json
+from data_pipelines.whole_files import named_errors
 from electra_jax.configuration.extras import can_draw
 from electra_jax.configuration.migration import upgrade_metrics
 from electra_jax.runs.directory import is_evaluation
@@ -36,7 +37,8 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     time = (workdir / METRICS_FILE).stat().st_mtime_ns
     is_drawn = curves.exists() and curves.stat().st_mtime_ns == time
     if not is_drawn and can_draw(str(curves)):
-        plot_curves(workdir)
+        with named_errors(curves):
+            plot_curves(workdir)
         # After the clock was set, it tells nothing which time is later. The picture has that of its rows.
         with contextlib.suppress(OSError):
             os.utime(curves, ns=(time, time))
