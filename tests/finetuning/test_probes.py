@@ -17,11 +17,14 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.probes import Probe, mean_over_text
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.minimal_pairs.evaluation import Options, evaluate_minimal_pairs
+from electra_jax.minimal_pairs.scoring import RULES
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs import pretraining
 from electra_jax.runs.directory import check_run_directory, is_measured
 from electra_jax.runs.pretraining import pretrain
+from electra_jax.runs.probes import open_probe
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import load_run
 from electra_jax.training.loop import Intervals
@@ -30,7 +33,7 @@ from electra_jax.training.writers import MetricWriters, read_metrics
 from support.fake_run import FakeRun
 from support.run_records import comparable
 from support.tiny import SPECIAL
-from support.tiny_export import electra_model, make_config, random_params
+from support.tiny_export import electra_model, make_config, make_run, random_params
 from support.tiny_run import values
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -61,6 +64,20 @@ def task(data, tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def pairs(data, tmp_path_factory):
+    """Keys of config.probe for ten minimal pairs in a file: neighbouring words, and the same the other way
+    round."""
+    words = (data / "train.txt").read_text().split()[:20]
+    path = tmp_path_factory.mktemp("pairs") / "order.jsonl"
+    records = [
+        {"sentence_good": f"{one} {other}", "sentence_bad": f"{other} {one}"}
+        for one, other in zip(words[::2], words[1::2], strict=True)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return {"minimal_pairs": str(path)}
+
+
 def settings(data, task, **changes):
     """A whole configuration of a tiny run of twelve steps, with a probe every four."""
     config = load_config("configs/debug.py").to_dict()
@@ -85,7 +102,9 @@ def is_probe(row):
 
 
 @pytest.mark.slow
-def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(data, task, tmp_path, monkeypatch):
+def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(
+    data, task, pairs, tmp_path, monkeypatch
+):
     mesh = make_mesh(EIGHT)
     monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task)
@@ -96,7 +115,15 @@ def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(data, task
     assert [row for row in rows if not is_probe(row)] == expected and not any(map(is_probe, expected))
     assert [row["step"] for row in probed] == [4, 8, 12]
     assert all(set(row) == {"step", "probe/frozen_accuracy", "probe/finetuned_accuracy"} for row in probed)
+    pretrain(settings(data, pairs, probe__kind="minimal_pairs"), tmp_path / "pairs")
+    scored = comparable(tmp_path / "pairs")
+    assert [row for row in scored if not is_probe(row)] == expected
+    names = {f"probe/minimal_pairs_{rule}" for rule in RULES}
+    assert [(row["step"], set(row)) for row in scored if is_probe(row)] == [
+        (step, {"step", *names}) for step in (4, 8, 12)
+    ]
     params = jax.device_get(load_run(tmp_path / "without").params)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "pairs").params), params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "with").params), params)
 
     calls, call, batch_at = [], Probe.__call__, pretraining.Loader.batch_at
@@ -170,6 +197,23 @@ def test_other_task_types_are_only_fine_tuned_and_divergence_gives_nan(data, tas
     assert np.isnan([*probe(params).values()]).all()
 
 
+@pytest.mark.slow
+def test_minimal_pairs_of_a_run_are_those_of_its_checkpoint(data, pairs, tmp_path):
+    place, params = make_run(tmp_path / "run", data, electra_model())
+    config = make_config(electra_model(), data)
+    config["probe"] |= {"every": 1, "kind": "minimal_pairs"} | pairs
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    tokenizer = load_tokenizer(str(data / "tokenizer_corpus"))
+    probe = open_probe(config, make_pretraining_config(config["model"]), tokenizer, mesh, tmp_path)
+    got = probe(jax.tree.map(jnp.asarray, params))
+    options = Options([pairs["minimal_pairs"]], [str(place)], tmp_path / "work", 0, "")
+    list(evaluate_minimal_pairs(options, lambda: None))
+    results = json.loads((tmp_path / "work" / "minimal_pairs.json").read_text())["results"]
+    assert got == {f"minimal_pairs_{one['score']}": one["accuracy"] for one in results}
+    broken = probe(jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), params))
+    assert list(broken) == list(got) and np.isnan([*broken.values()]).all()
+
+
 def test_features_are_means_over_the_text_only():
     ids_BL = jnp.asarray([[1, 9, 8, 2, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0, 0, 0]])
     x_BLD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 3)), jnp.bfloat16)
@@ -197,6 +241,31 @@ def test_features_are_means_over_the_text_only():
         ({"label": "klass"}, ValueError, r"config\.probe: .*klass"),
         ({"train": "nowhere.jsonl"}, FileNotFoundError, r"config\.probe: .*nowhere\.jsonl"),
         ({"every": -1}, ValueError, r"config\.probe\.every: got -1, expected 0 \(never\) or more"),
+        (
+            {"kind": "pairs"},
+            ValueError,
+            r"config\.probe\.kind: got 'pairs', expected one of minimal_pairs, task",
+        ),
+        (
+            {"kind": "minimal_pairs"},
+            ValueError,
+            r"config\.probe\.minimal_pairs: got '' with config\.probe\.kind='minimal_pairs', expected files",
+        ),
+        (
+            {"kind": "minimal_pairs", "minimal_pairs": "nowhere"},
+            FileNotFoundError,
+            r"config\.probe\.minimal_pairs: nowhere: does not exist",
+        ),
+        (
+            {"kind": "minimal_pairs", "minimal_pairs": "{unlabelled}"},
+            ValueError,
+            r"config\.probe\.minimal_pairs: .*unlabelled\.jsonl:1: no 'sentence_good' and no 'sentence_bad'",
+        ),
+        (
+            {"minimal_pairs": "{unlabelled}"},
+            ValueError,
+            r"config\.probe\.minimal_pairs: got .* with config\.probe\.kind='task'",
+        ),
         ({"num_epochs": 0}, ValueError, r"config\.probe\.num_epochs: got 0, expected 1 or more"),
         ({"max_examples": 1}, ValueError, r"config\.probe: the 1 examples to train on all have one label"),
         (
