@@ -60,7 +60,6 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
-        "tensorstore",  # which Orbax writes with, too
         "protobuf>=4.25",  # to read SentencePiece models
         "safetensors>=0.5",
         "scipy>=1.15",

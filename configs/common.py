@@ -104,6 +104,21 @@ SHARED: dict[str, dict[str, Any]] = {
         "ema_decay": 0.0,
         "seed": 0,
     },
+    # What happens to a step in numerical trouble: its gradients, update or loss are not finite, or its loss
+    # is a spike (electra_jax/training/README.md#numerical-trouble). "stop": the run stops with an error.
+    # "skip": the update is left out. "rollback": the run returns to an earlier step, and passes over the
+    # batches since.
+    "trouble": {
+        "on_nonfinite": "stop",
+        "on_spike": "ignore",  # "ignore": no loss is a spike
+        # A spike is a loss more than so many mean absolute deviations above its mean. Both are of about the
+        # last spike_memory losses; the first spike_memory losses are never spikes.
+        "spike_deviations": 10.0,
+        "spike_memory": 100,
+        "max_skips": 10,  # in a row, after which the run stops
+        "rollback_steps": 100,  # from before the step in trouble, but not beyond the start of its stage
+        "max_rollbacks": 5,  # in a run, after which it stops
+    },
     "eval": {"every": 10_000, "batch_size": REQUIRED, "max_batches": 100, "seed": 1},
     # Every `every` steps (0: never) the encoder is measured on a task, by a linear classifier on its frozen
     # states and by a short fine-tuning. `config` is a fine-tuning recipe; a value below that is not ""
@@ -131,10 +146,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "alarms": True,
         "silenced": (),  # names of alarms that are not wanted
         # What should have been learnt by then is missed after this share of the steps, at most late_steps,
-        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens.
+        # never in the first early_steps: configs/debug.py needs 300 to leave the loss of counting tokens, and
+        # the blocks of a short run are small and noisy.
         "late_share": 0.25,
         "late_steps": 50_000,
-        "early_steps": 200,
+        "early_steps": 500,
         "min_auc": 0.55,  # a detection below it that no longer improves has learnt nothing
         "min_replaced": 0.3,  # share of the tokens drawn by the generator that differ from the original
         "trivial_auc": 0.7,  # a detection above it is too easy if the generator only counts tokens

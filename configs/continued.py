@@ -13,6 +13,9 @@ rate, a tenth of the steps, and a tenth of these for the warm-up.
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 \\
         --config.train.num_steps=100000
 
+Code that the run names, a recipe of your own for its probe or trackers of your own, is not taken over: its
+directory may come from somebody else. A line on stderr names what to pass if you trust it.
+
 `pretrain` proposes these values if none is changed; `convert import` writes them for foreign checkpoints.
 Source: microsoft/DeBERTa, rtd.sh, deberta-v3-xsmall and deberta-v3-*-continue, batches of 256 rows to
 continue. No result was published with it, and it was not run at that scale here.
@@ -20,7 +23,9 @@ continue. No result was published with it, and it was not run at that scale here
 
 from ml_collections import config_dict
 
+from data_pipelines.json_files import misread
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
+from electra_jax.configuration.foreign_code import without_code
 from electra_jax.configuration.migration import upgrade_config, with_tuples
 from electra_jax.configuration.recipe_argument import parse_recipe_argument, read_run_description
 from electra_jax.configuration.stages import last_stage, stage_at
@@ -35,22 +40,26 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     run = parse_recipe_argument(arg, run="")["run"]
     name = parse_checkpoint(run)
     description = read_run_description(name.directory) if run else None
-    if description is None or "objective" not in description.get("config", {}):
+    found = {} if description is None else description.get("config")
+    if not isinstance(found, dict) or "objective" not in found:
         raise ValueError(
             f"config argument run: got {run!r}, expected the directory of a run, or of an imported model, "
             "with its config.json."
         )
-    config = upgrade_config(description["config"])
-    if name.step is None:
-        config = last_stage(config)
-    else:
-        step = min(name.step, config["train"]["num_steps"])  # whether there is such a checkpoint shows later
-        config = stage_at(config, step).config | {"stages": ()}
-    config = with_tuples(config)
-    config["checkpoint"]["init_from"] = run
-    config["assumed"] = {
-        "vocab_size": config["model"]["vocab_size"],
-        "sequence_length": config["data"]["sequence_length"],
-    }
-    config["data"]["sequence_length"] = 0
+    where = f"{name.directory}/config.json"
+    with misread(where):
+        config = upgrade_config(description["config"])
+        if name.step is None:
+            config = last_stage(config)
+        else:
+            # Whether there is such a checkpoint shows later.
+            step = min(name.step, config["train"]["num_steps"])
+            config = stage_at(config, step).config | {"stages": ()}
+        config = with_tuples(without_code(config, where))
+        config["checkpoint"]["init_from"] = run
+        config["assumed"] = {
+            "vocab_size": config["model"]["vocab_size"],
+            "sequence_length": config["data"]["sequence_length"],
+        }
+        config["data"]["sequence_length"] = 0
     return config_dict.ConfigDict(config)

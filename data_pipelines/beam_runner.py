@@ -14,7 +14,6 @@ cluster.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ from data_pipelines.chunks import Group, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_directory import BEAM_FILES
 from data_pipelines.documents import ReadReport
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.shards import finish_job
 
 REPORT = "report"
+MAX_RESULT_BYTES = 1 << 32  # of the workers' results: about 1 kB for each chunk of text
 
 
 def make_pipeline(runner: str, options: Sequence[str]) -> beam.Pipeline:
@@ -96,9 +96,9 @@ def _gather(results: dict[str, Path], report: ReadReport) -> list[tuple[str, dic
     """The workers' results, after checking that this process sees all files."""
     for path in results.values():
         _expect(path)
-    for _, _, read in json.loads(results["reports"].read_text(encoding="utf-8")):
+    for _, _, read in read_json(results["reports"], list, max_bytes=MAX_RESULT_BYTES):
         report.add(ReadReport(**read))
-    chunks = json.loads(results["chunks"].read_text(encoding="utf-8"))
+    chunks = read_json(results["chunks"], list, max_bytes=MAX_RESULT_BYTES)
     for path, _ in chunks:
         _expect(Path(path))
     return chunks

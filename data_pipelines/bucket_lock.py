@@ -3,18 +3,16 @@ object's time cannot be renewed. Both stores create an object only if there is n
 
 import contextlib
 import json
-import sys
 import threading
 import time
 import uuid
-from typing import Self
 
 from data_pipelines.buckets import create_object, read_object, remove, write_object
 from data_pipelines.lock_holders import (
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
-    SECONDS_BETWEEN_ATTEMPTS,
     Holder,
+    Lock,
     held,
     lost,
     parse_holder,
@@ -26,8 +24,8 @@ from data_pipelines.lock_holders import (
 SETTLE_SECONDS = 2.0  # after a take-over, in which another process may have taken it over, too
 
 
-class BucketLock:
-    """As `DirectoryLock`, with an object for the lock file.
+class BucketLock(Lock):
+    """A lock that is an object.
 
     Args:
       name: of the directory, for messages.
@@ -45,7 +43,6 @@ class BucketLock:
         self._heartbeat: threading.Thread | None = None
 
     def attempt(self) -> bool:
-        """As `DirectoryLock.attempt`; OSError: the bucket cannot be read or written."""
         if self._create():
             return True
         try:
@@ -61,21 +58,11 @@ class BucketLock:
             raise held(self._name, self._other, self._url)
         return time.monotonic() - self._seen[1] >= LEASE_SECONDS and self._take_over()
 
-    def acquire(self) -> None:
-        """As `DirectoryLock.acquire`."""
-        announced = False
-        while not self.attempt():
-            if not announced:
-                print(self.waiting_line(), file=sys.stderr, flush=True)
-                announced = True
-            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
-
     def waiting_line(self) -> str:
-        """What to print when `attempt` returns False."""
         return waiting_line(self._name, self._other)
 
     def check(self) -> None:
-        """As `DirectoryLock.check`. It reads the object only if the heartbeat has not done so for a while.
+        """As `Lock.check`. It reads the object only if the heartbeat has not done so for a while.
 
         Raises:
           LostError: another process has taken the lock over, or it was removed.
@@ -91,7 +78,6 @@ class BucketLock:
             raise self._lost
 
     def release(self) -> None:
-        """As `DirectoryLock.release`."""
         if self._holder is None:
             return
         self._end.set()
@@ -101,19 +87,15 @@ class BucketLock:
                 remove(*reversed(self._split()))
         self._holder = None
 
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.release()
-
     def _create(self) -> bool:
         holder = this_process(uuid.uuid4().hex)
         if not create_object(self._url, _encode(holder, 0)):
             return False
-        self._holder, self._verified = holder, seconds()
-        self._heartbeat = threading.Thread(target=self._renew_often, name="bucket-lock", daemon=True)
+        self._holder, self._verified, self._lost = holder, seconds(), None
+        self._end = threading.Event()  # the last one is set, if the lock was given back before
+        self._heartbeat = threading.Thread(
+            target=self._renew_often, args=(self._end,), name="bucket-lock", daemon=True
+        )
         self._heartbeat.start()
         return True
 
@@ -129,9 +111,9 @@ class BucketLock:
         self.release()
         return False
 
-    def _renew_often(self) -> None:
+    def _renew_often(self, end: threading.Event) -> None:
         number = 0
-        while not self._end.wait(HEARTBEAT_SECONDS) and self._lost is None:
+        while not end.wait(HEARTBEAT_SECONDS) and self._lost is None:
             number += 1
             with contextlib.suppress(OSError):  # tried again; `check` ends the wait
                 if self._verify():

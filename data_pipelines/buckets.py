@@ -7,6 +7,7 @@ is done on local copies.
 import contextlib
 import errno
 import logging
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipelines.installation import install_command
+from data_pipelines.plain_names import check_relative_name
 from data_pipelines.progress import make_progress
 
 SCHEMES = ("gs", "s3")
@@ -49,6 +51,11 @@ def bucket_url(place: str | PurePath) -> str:
     if any(part in (".", "..") for part in parts.path.split("/")):
         raise ValueError(f"got {text!r}, expected a URL without . and ..: object stores do not resolve them.")
     return text.rstrip("/")
+
+
+def absolute_place(place: str) -> str:
+    """A place as it can be found from any working directory: an absolute path, or the URL; "" stays."""
+    return place if not place or is_bucket(place) else os.path.abspath(place)
 
 
 def filesystem(url: str) -> Any:
@@ -135,9 +142,9 @@ def download(url: str, names: Iterable[str], directory: Path, *, label: str = ""
     """Copy the objects `names` under `url` into `directory`; shows its progress if it has a `label`.
 
     Raises:
-      OSError: an object cannot be read, or the disk is full.
+      OSError: an object cannot be read, or the disk is full. ValueError: a name leads out of `directory`.
     """
-    names = sorted(names)
+    names = sorted(check_relative_name(name, url) for name in names)
     for parent in {(directory / name).parent for name in names}:
         parent.mkdir(parents=True, exist_ok=True)
     with bucket_errors(url, "read"), _callback(label, len(names)) as callback:
@@ -172,7 +179,7 @@ def create_object(url: str, data: bytes) -> bool:
             store.pipe_file(url, data, mode="create")
         except Exception:  # each client has its own error for an object that exists
             if store.exists(url):
-                return False
+                return store.cat_file(url) == data  # a client that got no answer asks once more
             raise
         return True
 

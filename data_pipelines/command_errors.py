@@ -13,8 +13,8 @@ from data_pipelines.standard_streams import drop_what_cannot_be_shown, lost_outp
 
 PREFIX = "error: "
 # What a person can act on: wrong settings, missing or damaged files, packages that are not installed, numbers
-# that are not finite. Anything else is a fault of the program and keeps its traceback.
-EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, zipfile.BadZipFile)
+# that are not finite, too little memory. Anything else is a fault of the program and keeps its traceback.
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, zipfile.BadZipFile)
 FULL = "Free space or raise the quota, and run the same command again."
 # The system's number of an error → what a person can do about it.
 ADVICE = {
@@ -68,7 +68,7 @@ def error_message(error: Exception) -> str:
     what to do."""
     advice = ADVICE.get(error.errno) if isinstance(error, OSError) else None
     if advice is None or error.strerror is None:
-        return f"{PREFIX}{error}"
+        return f"{PREFIX}{str(error) or 'memory ran out'}"
     path = error.filename2 or error.filename  # of a renaming the new name, since the old one is temporary
     place = "" if path is None else f"{os.fsdecode(path) if isinstance(path, bytes) else path}: "
     return f"{PREFIX}{place}{error.strerror}. {advice}"

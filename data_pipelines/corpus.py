@@ -23,15 +23,18 @@ import argparse
 import os
 import sys
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_parsers import command_parser
 from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
+from data_pipelines.number_arguments import LARGEST_SEED, share, whole
 from data_pipelines.packing import PACKERS
+from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, check_paths
 from data_pipelines.preview import preview_lines
 
+PATHS = {"tokenizer": DIRECTORY, "train": NAME, "validation": NAME, "out": NEW_DIRECTORY}
 DEFAULT = "(default %(default)s)"
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     argv = expand_home_in(sys.argv[1:])
     cut = argv.index("--") if "--" in argv else len(argv)
     arguments = vars(_parser().parse_args(argv[:cut]))
-    check_urls(arguments)
+    check_paths(arguments, PATHS, argv[:cut])
     out, dry_run, start_over = (arguments.pop(key) for key in ("out", "dry_run", "start_over"))
     workers = Workers(arguments.pop("num_processes"), arguments.pop("runner"), argv[cut + 1 :])
     settings, report = CorpusSettings(**arguments), ReadReport()  # whose fields are the other flags
@@ -56,14 +59,10 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.corpus",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_pipelines.corpus", __doc__)
     add = parser.add_argument
     add("--tokenizer", required=True, metavar="DIR", help="directory made by data_pipelines.tokenizer")
-    add("--sequence_length", type=int, required=True, help="ids in a row, special ones included")
+    add("--sequence_length", type=whole(3, 2**20), required=True, help="ids in a row, special ones included")
     add(
         "--packing",
         choices=sorted(PACKERS),
@@ -71,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help="electra: the paper's two segments of one document, drops what does not fit; contiguous: the "
         "text as one stream, cut; documents: whole documents share a row, attention stays inside each",
     )
-    add("--seed", type=int, default=CorpusSettings.seed, help=f"random seed of --packing electra {DEFAULT}")
+    add(
+        "--seed",
+        type=whole(0, LARGEST_SEED),
+        default=CorpusSettings.seed,
+        help=f"random seed of --packing electra {DEFAULT}",
+    )
     _add_text_flags(parser.add_argument_group("the text"))
     _add_build_flags(parser.add_argument_group("the build"))
     return parser
@@ -89,7 +93,7 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
     add("--validation", nargs="+", default=(), metavar="SRC", help="held-out documents, as --train")
     add(
         "--validation_fraction",
-        type=float,
+        type=share,
         default=CorpusSettings.validation_fraction,
         metavar="F",
         help="instead of --validation: hold out this share of the --train documents, by a hash of their text",
@@ -111,6 +115,13 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         help="leave out documents whose whole text occurred before, in train or validation; on one machine",
     )
     add(
+        "--max_record_bytes",
+        type=int,
+        default=CorpusSettings.max_record_bytes,
+        metavar="N",
+        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {DEFAULT}",
+    )
+    add(
         "--on_invalid_utf8",
         choices=ON_INVALID_UTF8,
         default=CorpusSettings.on_invalid_utf8,
@@ -127,7 +138,8 @@ def _add_build_flags(group: argparse._ArgumentGroup) -> None:
         help="write nothing: show some rows of the first documents, decoded and masked, and how many rows "
         "there will be",
     )
-    add("--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: all cores)")
+    help_text = "worker processes (default: all cores)"
+    add("--num_processes", type=whole(1, 4096), default=os.cpu_count(), help=help_text)
     add(
         "--start_over",
         action="store_true",

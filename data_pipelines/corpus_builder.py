@@ -8,7 +8,6 @@ changed in the meantime are made again.
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import ReadReport, read_documents, source_bytes
 from data_pipelines.duplicates import SeenTexts
 from data_pipelines.installation import install_command
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.progress import make_progress, waiting
 from data_pipelines.shards import COUNTS_SUFFIX, run_jobs
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
@@ -92,27 +91,30 @@ def build_corpus(
         if existing is not None:
             return existing
         directory = os.path.abspath(directory)  # which also drops a trailing slash
+        pack_groups = _pack_groups(workers)
         # Beam workers may have other working directories.
         settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
         partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
-        chunks = _pack(settings, workers, partial, ReadReport() if report is None else report, check)
+        chunks = _pack(settings, pack_groups, partial, ReadReport() if report is None else report, check)
         return finish_dataset(partial, directory, settings, tokenizer, chunks)
+
+
+def _pack_groups(workers: Workers) -> PackGroups:
+    """What packs the groups of sources. Raises ImportError without Apache Beam, if it is wanted."""
+    if workers.runner:
+        return _beam_workers(workers.runner, workers.beam_options)
+    return _local_workers(workers.num_processes)
 
 
 def _pack(
     settings: CorpusSettings,
-    workers: Workers,
+    pack_groups: PackGroups,
     partial: Path,
     report: ReadReport,
     check: Callable[[], None],
 ) -> dict[str, list[dict]]:
     """Make the files of both splits in `partial`; split → the counts of its files in order. `check` is called
     before each is counted as made."""
-    pack_groups = (
-        _beam_workers(workers.runner, workers.beam_options)
-        if workers.runner
-        else _local_workers(workers.num_processes)
-    )
     groups = [
         *make_groups("train", settings.train, settings.chunk_chars),
         *make_groups("validation", settings.validation, settings.chunk_chars),
@@ -121,7 +123,7 @@ def _pack(
     for path, counts in pack_groups(groups, settings, partial, report):
         check()
         chunks[Path(path).name.partition("-")[0]].append(counts)
-    _check_text(chunks, settings)
+    _check_text(chunks, settings, report)
     return chunks
 
 
@@ -222,11 +224,11 @@ def _check_sources(settings: CorpusSettings) -> None:
         read_documents(sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8)
 
 
-def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings) -> None:
+def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings, report: ReadReport) -> None:
     """Raises ValueError if a split has no rows."""
     for split, counts in chunks.items():
         if not any(chunk["rows"] for chunk in counts):
-            raise settings.no_text(split)
+            raise settings.no_text(split, report)
 
 
 def _partial_directory(directory: str, wanted: dict, start_over: bool) -> Path:
@@ -280,7 +282,7 @@ def _settings_of(partial: Path, keys: Iterable[str]) -> dict[str, Any] | None:
     ):
         return None
     try:
-        recorded = json.loads((partial / SETTINGS_FILE).read_text(encoding="utf-8"))
+        recorded = read_json(partial / SETTINGS_FILE, {"sources": dict})
         return _flat({key: recorded[key] for key in keys})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise FileExistsError(

@@ -5,14 +5,21 @@ from typing import Any
 
 from data_pipelines.documents import (
     DOCUMENT_SEPARATORS,
+    MAX_RECORD_BYTES,
+    ReadReport,
     check_document_separator,
+    check_max_record_bytes,
     check_on_invalid_utf8,
 )
 from data_pipelines.packing import check_packing
 
 # Settings that datasets of earlier versions do not record, and their values there. They are left out if they
 # have these, so that the entry `sources` stays the same.
-NEW_SETTINGS = {"document_separator": DOCUMENT_SEPARATORS[0], "deduplicate": False}
+NEW_SETTINGS = {
+    "document_separator": DOCUMENT_SEPARATORS[0],
+    "deduplicate": False,
+    "max_record_bytes": MAX_RECORD_BYTES,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +45,7 @@ class CorpusSettings:
     on_invalid_utf8: str = "error"
     document_separator: str = DOCUMENT_SEPARATORS[0]  # of .txt files
     deduplicate: bool = False  # leave out documents whose whole text occurred before
+    max_record_bytes: int = MAX_RECORD_BYTES  # longer records are passed over
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
@@ -59,19 +67,26 @@ class CorpusSettings:
         check_packing(self.packing, self.sequence_length)
         check_on_invalid_utf8(self.on_invalid_utf8)
         check_document_separator(self.document_separator)
+        check_max_record_bytes(self.max_record_bytes)
 
     @property
     def all_sources(self) -> list[str]:
         """Sources of both splits."""
         return [*self.train, *self.validation]
 
-    def no_text(self, split: str) -> ValueError:
-        """The error of a split without rows."""
+    def no_text(self, split: str, report: ReadReport) -> ValueError:
+        """The error of a split without rows. `report`: of what was read."""
         read = self.validation if split == "validation" and self.validation else self.train
         return ValueError(
             f"split {split!r}: got no text from {list(read)}, expected at least one document. Check the "
             "files and --text_field, or change --validation_fraction. In a .txt file a blank line ends a "
             "document; --document_separator=line makes each line one."
+            + (
+                f" Passed over: {report.too_long:,} records of more than --max_record_bytes "
+                f"{self.max_record_bytes}, the first {report.first_too_long}."
+                if report.too_long
+                else ""
+            )
         )
 
     @property

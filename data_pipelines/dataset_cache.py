@@ -4,7 +4,6 @@ run, and an object store answers every single read with a delay and a charge."""
 import contextlib
 import fcntl
 import functools
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,12 @@ from data_pipelines.buckets import bucket_url, download, is_bucket, read_object,
 from data_pipelines.cache_directory import CACHE_VARIABLE, cache_directory
 from data_pipelines.dataset_directory import DESCRIPTIONS, TOKENIZER_DIRECTORY
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, load_dataset_info, parse_dataset_info
+from data_pipelines.json_files import parse_json
+from data_pipelines.plain_names import check_plain_name
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
+
+# Of corpus.json, for `parse_json`: what a copy needs.
+COPIED_FORM = {"fingerprint": str, "splits": {str: {"shards": {str: int}}}}
 
 
 @functools.cache
@@ -32,12 +36,15 @@ def local_dataset(place: str) -> str:
         return place
     url = bucket_url(place)
     try:
-        entries = json.loads(_read_info(url))
-        fingerprint, splits = entries["fingerprint"], entries["splits"]
-        wanted = {name: size for split in splits.values() for name, size in split["shards"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OSError(f"{url}/{INFO_FILE}: damaged ({error!r}). Copy the dataset there again.") from error
-    target = cache_directory() / "datasets" / str(fingerprint)[:32]
+        entries = parse_json(
+            _read_info(url), COPIED_FORM, f"{url}/{INFO_FILE}", "Copy the dataset there again."
+        )
+        fingerprint = check_plain_name(entries["fingerprint"], f"{url}/{INFO_FILE}")
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    splits = entries["splits"].values()
+    wanted = {name: size for split in splits for name, size in split["shards"].items()}
+    target = cache_directory() / "datasets" / fingerprint[:32]
     if not target.is_dir():
         with _only_copy(url, target):
             if not target.is_dir():
@@ -54,7 +61,7 @@ def read_dataset_info(place: str) -> DatasetInfo:
     if not is_bucket(place):
         return load_dataset_info(place)
     url = bucket_url(place)
-    return parse_dataset_info(_read_info(url).decode(), f"{url}/{INFO_FILE}")
+    return parse_dataset_info(_read_info(url), f"{url}/{INFO_FILE}")
 
 
 def _read_info(url: str) -> bytes:

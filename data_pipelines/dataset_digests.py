@@ -5,8 +5,7 @@ whole one, of as many rows and bytes, is found here alone.
 """
 
 import hashlib
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -69,14 +68,11 @@ def _compare_fingerprint(path: str, info: DatasetInfo, digests: Mapping[str, Map
         )
 
 
-def _with_an_empty_file(lists: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
+def _with_an_empty_file(lists: Mapping[str, list[str]]) -> Iterator[dict[str, list[str]]]:
     """The digests as they are, and with a file without rows somewhere: the fingerprint has those of text that
     gave no row, which the finished dataset leaves out."""
     empty = hashlib.sha256().hexdigest()
-    places = itertools.chain.from_iterable(
-        [(split, place) for place in range(len(found) + 1)] for split, found in lists.items()
-    )
-    return [
-        dict(lists),
-        *({**lists, split: [*lists[split][:place], empty, *lists[split][place:]]} for split, place in places),
-    ]
+    yield dict(lists)
+    for split, found in lists.items():
+        for place in range(len(found) + 1):
+            yield {**lists, split: [*found[:place], empty, *found[place:]]}

@@ -8,11 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.json_files import Maybe, check_form, parse_json, read_bytes, read_json
+from data_pipelines.plain_names import check_plain_name
 from data_pipelines.tokenizers.directory import SpecialIds, read_meta
 from data_pipelines.tokenizers.report import HIGH_UNKNOWN_SHARE
 
 INFO_FILE = "corpus.json"
 MAX_WARNINGS = 8
+MAX_INFO_BYTES = 1 << 28  # of corpus.json, which names every file of a large dataset
+MEND = "The file is damaged: copy or build the dataset again."
+_COUNTS = {"documents": int, "text_tokens": int}
+# Of corpus.json, for `read_json`.
+INFO_FORM = {
+    "fingerprint": str,
+    "tokenizer_fingerprint": str,
+    "special_ids": dict.fromkeys(SpecialIds._fields, int),
+    "vocab_size": int,
+    "sequence_length": int,
+    "packing": str,
+    "sources": dict,
+    "splits": {
+        str: {
+            "rows": int,
+            "rows_by_shard": [int],
+            "tokens": int,
+            "shards": {str: int},
+            "unknown_tokens": Maybe(int),
+            "dropped_text_tokens": int,
+            "by_source": Maybe({str: _COUNTS}),
+            "digests": Maybe({str: str}),
+            **_COUNTS,
+        }
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +104,8 @@ def load_dataset_info(directory: str) -> DatasetInfo:
 
     Raises:
       FileNotFoundError: not a dataset of this project. OSError: a file is missing or truncated; names it.
-      ValueError: corpus.json is damaged, or of a version that did not record the special ids.
+      ValueError: corpus.json is damaged, names files elsewhere, or is of a version that did not record the
+        special ids.
     """
     path = Path(directory) / INFO_FILE
     if not path.exists():
@@ -84,7 +113,7 @@ def load_dataset_info(directory: str) -> DatasetInfo:
             f"{directory}: no {INFO_FILE}; expected a directory made by `python -m data_pipelines.corpus`. "
             "Set config.data.datasets to one."
         )
-    info = parse_dataset_info(path.read_text(encoding="utf-8"), str(path))
+    info = parse_dataset_info(read_bytes(path, MAX_INFO_BYTES, MEND), str(path))
     _check_tokenizer(info, path)
     for split in info.splits.values():
         for name, size in split["shards"].items():
@@ -98,37 +127,34 @@ def load_dataset_info(directory: str) -> DatasetInfo:
     return info
 
 
-def parse_dataset_info(text: str, path: str) -> DatasetInfo:
+def parse_dataset_info(text: str | bytes, path: str) -> DatasetInfo:
     """The text of a corpus.json. Raises ValueError, with `path` for the message, as `load_dataset_info`."""
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}). Copy or build the dataset again.") from error
+    entries = parse_json(text, dict, path, MEND)
     if "special_ids" not in entries:
         raise ValueError(
             f"{path}: no special_ids, expected the tokenizer's [PAD], [CLS], [SEP], [UNK] and [MASK]; an "
             "earlier version built it. Remove the directory and build the dataset again."
         )
+    check_form(entries, INFO_FORM, path, MEND)
     _check_ids(entries, path)
-    return DatasetInfo(**entries)
+    special_ids = {role: entries["special_ids"][role] for role in SpecialIds._fields}
+    for split in entries["splits"].values():
+        for name in split["shards"]:
+            check_plain_name(name, path)
+    names = [field.name for field in dataclasses.fields(DatasetInfo)]
+    return DatasetInfo(**{name: entries[name] for name in names} | {"special_ids": special_ids})
 
 
 def _check_ids(entries: Mapping[str, Any], path: str) -> None:
     """Raises ValueError unless the vocabulary has entries and the special ids are different ones of them."""
-    vocab_size, special = entries.get("vocab_size"), entries["special_ids"]
-    sizes = (vocab_size, entries.get("sequence_length"))
-    if not all(type(size) is int and size >= 1 for size in sizes):
+    vocab_size, length, special = (entries[key] for key in ("vocab_size", "sequence_length", "special_ids"))
+    if min(vocab_size, length) < 1:
         raise ValueError(
-            f"{path}: got vocab_size={sizes[0]!r} and sequence_length={sizes[1]!r}, expected numbers of 1 or "
+            f"{path}: got vocab_size={vocab_size} and sequence_length={length}, expected numbers of 1 or "
             "more. Copy or build the dataset again."
         )
-    ids = list(special.values()) if isinstance(special, dict) else []
-    if (
-        not isinstance(special, dict)
-        or sorted(special) != sorted(SpecialIds._fields)
-        or not all(type(one) is int and 0 <= one < vocab_size for one in ids)
-        or len(set(ids)) < len(ids)
-    ):
+    ids = {special[role] for role in SpecialIds._fields}
+    if not all(0 <= one < vocab_size for one in ids) or len(ids) < len(SpecialIds._fields):
         raise ValueError(
             f"{path}: got special_ids={special!r}, expected different ids of "
             f"{', '.join(SpecialIds._fields)} below vocab_size={vocab_size}. Copy or build the dataset again."
@@ -158,6 +184,7 @@ def fingerprint_of(
 def read_fingerprint(directory: str) -> str | None:
     """The fingerprint alone; None if it cannot be read, for which `load_dataset_info` has the error."""
     try:
-        return json.loads((Path(directory) / INFO_FILE).read_text(encoding="utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        info = read_json(Path(directory) / INFO_FILE, {"fingerprint": str}, max_bytes=MAX_INFO_BYTES)
+        return info["fingerprint"]
+    except (OSError, ValueError):
         return None

@@ -10,11 +10,9 @@ only read take no lock.
 import contextlib
 import errno
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
@@ -24,8 +22,8 @@ from data_pipelines.json_files import write_json
 from data_pipelines.lock_holders import (
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
-    SECONDS_BETWEEN_ATTEMPTS,
     Holder,
+    Lock,
     held,
     lost,
     read_holder,
@@ -39,8 +37,8 @@ HOLDER_SUFFIX = ".json"
 PATIENCE = LEASE_SECONDS + 15  # seconds, after which a lock without a holder that can be told is given up
 
 
-class DirectoryLock:
-    """The lock of a directory. Not held before `attempt` or `acquire`.
+class DirectoryLock(Lock):
+    """A lock that is a file.
 
     Args:
       name: of the directory, for messages.
@@ -60,13 +58,6 @@ class DirectoryLock:
         self._began = time.monotonic()
 
     def attempt(self) -> bool:
-        """Try to take the lock; whether it is held now. False: its holder may have ended; call again after
-        SECONDS_BETWEEN_ATTEMPTS.
-
-        Raises:
-          HeldError: a process that lives holds it.
-          OSError: the lock file cannot be written.
-        """
         self._make_directory()
         for _ in range(2):  # some file systems need one attempt to remove a dead process' lock
             try:
@@ -83,26 +74,11 @@ class DirectoryLock:
         self._check_other()
         return False
 
-    def acquire(self) -> None:
-        """Take the lock, and wait at most LEASE_SECONDS if its holder may have ended. Raises as
-        `attempt`."""
-        announced = False
-        while not self.attempt():
-            if not announced:
-                print(self.waiting_line(), file=sys.stderr, flush=True)
-                announced = True
-            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
-
     def waiting_line(self) -> str:
-        """What to print when `attempt` returns False."""
         return waiting_line(self._name, self._other())
 
     def check(self) -> None:
-        """Return if the lock is still held; call it before each write. It reads the lock file.
-
-        Raises:
-          LostError: another process has taken it over, or it was removed.
-        """
+        """As `Lock.check`. It reads the lock file."""
         owner = self._lease.owner
         if owner is None:  # missing, exchanged just now, or not readable for the moment
             try:
@@ -124,7 +100,6 @@ class DirectoryLock:
             self._record()
 
     def release(self) -> None:
-        """Give the lock back if it is held. May be called twice."""
         if self._token is not None:
             owner = self._lease.owner
             if owner is not None and owner.token == self._token:
@@ -137,17 +112,6 @@ class DirectoryLock:
             with contextlib.suppress(OSError):  # something was written there
                 directory.rmdir()
         self._made = []
-
-    def __enter__(self) -> Self:
-        try:
-            self.acquire()
-        except BaseException:
-            self.release()
-            raise
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.release()
 
     def _make_directory(self) -> None:
         parent = self._path.parent
@@ -214,9 +178,6 @@ class DirectoryLock:
         )
 
 
-Lock = DirectoryLock | BucketLock
-
-
 def lock_of_contents(place: str | os.PathLike) -> Lock:
     """The lock of a directory that is written over time, such as a run, or of its URL in a bucket. It lies
     in the directory."""
@@ -233,7 +194,7 @@ def only_maker(place: str | os.PathLike) -> Iterator[Callable[[], None]]:
     Gives `check` of the lock.
 
     Raises:
-      HeldError, OSError: see `DirectoryLock.attempt`.
+      HeldError, OSError: see `Lock.attempt`.
     """
     if is_bucket(place):
         parent, _, name = str(place).rstrip("/").rpartition("/")

@@ -11,7 +11,8 @@ from data_pipelines.installation import install_command
 
 BLOCK_BYTES = 1 << 20
 HEAD_BYTES = 1 << 20  # that are looked at before anything is read
-ZSTD_BYTES = 1 << 14  # read at a time: a few of them can expand to very many
+# Read at a time: 4 bytes can expand to 128 KiB, so these to 64 MiB at most.
+ZSTD_BYTES = 1 << 11
 ZSTD_WINDOW = 1 << 31  # bytes of memory for `zstd --long=31`, the largest; other files take less
 # Format → the bytes that such a file starts with.
 FORMATS = {

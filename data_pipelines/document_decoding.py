@@ -3,6 +3,9 @@
 import dataclasses
 
 ON_INVALID_UTF8 = ("error", "skip", "replace")
+# The longest record that is read whole: a line of JSON, or a value of Parquet and TFDS. Long books have a
+# tenth of that.
+MAX_RECORD_BYTES = 1 << 26
 
 
 @dataclasses.dataclass
@@ -19,6 +22,9 @@ class ReadReport:
     first_invalid: str = ""  # where the first of them is
     duplicates: int = 0  # documents left out since their text occurred before; not among `documents`
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
+    first_cut: str = ""  # the source of the first of them
+    too_long: int = 0  # records of more than max_record_bytes, which were passed over
+    first_too_long: str = ""  # where the first of them is
 
     def note_bytes(self, number: int) -> None:
         """Count bytes of a source file."""
@@ -28,6 +34,16 @@ class ReadReport:
         """Count a record that lacks the text field."""
         self.without_field += 1
         self.first_without_field = self.first_without_field or where
+
+    def note_cut(self, source: str) -> None:
+        """Count a cut in a document of `source`."""
+        self.cut += 1
+        self.first_cut = self.first_cut or source
+
+    def note_too_long(self, where: str) -> None:
+        """Count a record that was passed over since it is too long."""
+        self.too_long += 1
+        self.first_too_long = self.first_too_long or where
 
     def add(self, other: "ReadReport") -> None:
         """Add the counts of another report, of text that follows this one's."""
@@ -48,14 +64,24 @@ class ReadReport:
                 f"{self.without_field:,} records without the text field skipped; the first: "
                 f"{self.first_without_field}"
             )
+        if self.too_long:
+            lines.append(
+                f"{self.too_long:,} records passed over (--max_record_bytes), which are too long to be read "
+                f"whole; the first: {self.first_too_long}"
+            )
         if self.duplicates:
             lines.append(
                 f"{self.duplicates:,} documents left out (--deduplicate), whose text occurred before"
             )
         if self.skipped_empty or self.cut:
             lines.append(
-                f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents too long "
-                f"to be read whole{' (in .txt a blank line ends a document)' if self.cut else ''}"
+                f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents too long to "
+                "be read whole"
+                + (
+                    f" (in .txt a blank line ends a document), the first in {self.first_cut}"
+                    if self.cut
+                    else ""
+                )
             )
         return lines
 
@@ -68,11 +94,25 @@ def check_on_invalid_utf8(on_invalid_utf8: str) -> None:
         )
 
 
-class Decoder:
-    """Decodes UTF-8 with the chosen treatment of invalid lines; a line is counted as invalid at most once."""
+def check_max_record_bytes(max_record_bytes: int) -> None:
+    """Raises ValueError for a limit below 1."""
+    if max_record_bytes < 1:
+        raise ValueError(f"max_record_bytes: got {max_record_bytes}, expected 1 or more")
 
-    def __init__(self, on_invalid: str, report: ReadReport):
-        self.on_invalid, self.report = on_invalid, report
+
+class Decoder:
+    """Decodes UTF-8 with the chosen treatment of invalid lines, and passes over records that are too long; a
+    line is counted as invalid at most once."""
+
+    def __init__(self, on_invalid: str, report: ReadReport, max_record_bytes: int = MAX_RECORD_BYTES):
+        self.on_invalid, self.report, self.max_record_bytes = on_invalid, report, max_record_bytes
+
+    def is_too_long(self, num_bytes: int, where: str) -> bool:
+        """Whether a record is too long to be read; such a record is counted."""
+        if num_bytes <= self.max_record_bytes:
+            return False
+        self.report.note_too_long(f"{where} ({num_bytes:,} bytes)")
+        return True
 
     def note(self, where: str, error: Exception) -> None:
         """Count an invalid line, or raise ValueError."""

@@ -5,7 +5,6 @@ Each reader yields one iterator of text fragments per document.
 
 import codecs
 import functools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 from data_pipelines.document_bytes import import_reader, text_blocks
 from data_pipelines.document_decoding import Decoder
-from data_pipelines.json_files import type_name
+from data_pipelines.json_files import parse_json, type_name
 
-PARQUET_ROWS = 256
+PARQUET_ROWS, PARQUET_BYTES = 256, 1 << 29
 RECORDS_WITHOUT_FIELD = 1000  # at the start of a JSONL file; with more of them the field's name is wrong
 SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAME_OR_DIRECTORY[@SPLIT]"
 # What ends a document of a .txt file; the default comes first.
@@ -69,14 +68,20 @@ def _line_blocks(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
     yield number, b"", True
 
 
-def _whole_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, bytes) of each line."""
-    parts = []
+def _whole_lines(blocks: Iterable[bytes], source: str, decoder: Decoder) -> Iterator[tuple[int, bytes]]:
+    """(line number from 1, bytes) of each line that is not too long. Of those that are, no more is kept than
+    what is read before that shows."""
+    parts, size = [], 0
     for number, data, ends in _line_blocks(blocks):
-        parts.append(data)
-        if ends:
-            yield number, b"".join(parts)
+        size += len(data)
+        if size <= decoder.max_record_bytes:
+            parts.append(data)
+        else:
             parts = []
+        if ends:
+            if not decoder.is_too_long(size, f"{source}:{number}"):
+                yield number, b"".join(parts)
+            parts, size = [], 0
 
 
 def _read_txt(
@@ -136,7 +141,7 @@ def _txt_fragments(source: str, decoder: Decoder, document_separator: str) -> It
 def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
     """Records without the field are counted. If no record has it, or the first many lack it, ValueError."""
     num_without, first, is_known = 0, None, False
-    for number, data in _whole_lines(text_blocks(source, decoder.report.note_bytes)):
+    for number, data in _whole_lines(text_blocks(source, decoder.report.note_bytes), source, decoder):
         where = f"{source}:{number}"
         # A mark is at the start of a file, and in its midst if several were joined.
         text = decoder.text(data.removeprefix(codecs.BOM_UTF8), where)
@@ -161,12 +166,7 @@ def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iter
 
 def _json_object(text: str, text_field: str, where: str) -> dict[str, Any]:
     """The object that a line holds; raises ValueError for anything else."""
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{where}: not valid JSON ({error}); expected one object a line with the text in {text_field!r}"
-        ) from error
+    record = parse_json(text, object, where, f"Expected one object a line with the text in {text_field!r}.")
     if not isinstance(record, dict):
         raise ValueError(
             f"{where}: got {type_name(record)}, expected an object with the field {text_field!r}"
@@ -199,12 +199,15 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
             num_rows = file.metadata.num_rows
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field]):
+            for batch in _parquet_batches(file, text_field):
                 for value in batch.column(text_field).cast(arrow.large_binary()).to_pylist():
                     row += 1
                     decoder.report.note_bytes(size * row // num_rows - noted)
                     noted = size * row // num_rows
-                    text = decoder.text(value or b"", f"{source}: row {row}")
+                    where = f"{source}: row {row}"
+                    if decoder.is_too_long(len(value or b""), where):
+                        continue
+                    text = decoder.text(value or b"", where)
                     if text is not None:
                         yield iter([text])
             decoder.report.note_bytes(size - noted)
@@ -214,6 +217,25 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
         raise ValueError(
             f"{source}: not a Parquet file, or damaged ({error}); fetch the file again"
         ) from error
+
+
+def _parquet_batches(file: Any, text_field: str) -> Iterator[Any]:
+    """The rows of a Parquet file, at most PARQUET_ROWS and about PARQUET_BYTES of text at a time.
+
+    A value that occurs often may be stored once, so a few bytes can stand for very many: no value is longer
+    than its column in the row group, which bounds the batches.
+    """
+    for group in range(file.metadata.num_row_groups):
+        columns = file.metadata.row_group(group)
+        sizes = [
+            columns.column(number).total_uncompressed_size
+            for number in range(columns.num_columns)
+            if columns.column(number).path_in_schema == text_field
+        ]
+        rows = PARQUET_BYTES // max([1, *sizes])
+        yield from file.iter_batches(
+            batch_size=max(1, min(PARQUET_ROWS, rows)), row_groups=[group], columns=[text_field]
+        )
 
 
 def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None:
@@ -238,7 +260,13 @@ def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Itera
     name, _, split = source.removeprefix("tfds:").partition("@")
     split = split or "train"
     try:
-        builder = datasets.builder_from_directory(name) if Path(name).is_dir() else datasets.builder(name)
+        if Path(name).is_dir():
+            # Imported here, since it needs that package.
+            from data_pipelines.tfds_directories import open_directory
+
+            builder = open_directory(name)
+        else:
+            builder = datasets.builder(name)
         if split.partition("[")[0] not in builder.info.splits:
             raise ValueError(f"no split {split!r}, found {', '.join(builder.info.splits) or 'none prepared'}")
         examples = builder.as_data_source(split=split)
@@ -250,6 +278,9 @@ def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Itera
         ) from error
     for index in range(len(examples)):
         where, record = f"{source}: example {index}", examples[index]
+        value = record.get(text_field) if isinstance(record, dict) else None
+        if isinstance(value, bytes | str) and decoder.is_too_long(len(value), where):
+            continue
         if isinstance(record, dict) and isinstance(record.get(text_field), bytes):
             text = decoder.text(record[text_field], where)
         elif isinstance(record, dict):

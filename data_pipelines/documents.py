@@ -1,7 +1,7 @@
 """Read plain documents from text, JSON lines, Parquet and TensorFlow Datasets sources, one string each.
 
-Memory is bounded, except that one JSON line, one batch of Parquet values or one TFDS example must fit. A
-`ReadReport` counts what was cut, skipped and replaced.
+Memory is bounded: records of more than `max_record_bytes` are passed over. Only a batch of Parquet values, as
+they are stored, and a TFDS example must fit. A `ReadReport` counts what was cut, skipped and replaced.
 """
 
 import os
@@ -10,20 +10,24 @@ from typing import NamedTuple
 
 from data_pipelines.document_bytes import BLOCK_BYTES
 from data_pipelines.document_decoding import (
+    MAX_RECORD_BYTES,
     ON_INVALID_UTF8,
     Decoder,
     ReadReport,
+    check_max_record_bytes,
     check_on_invalid_utf8,
 )
 from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, reader_of
 
 __all__ = [
     "DOCUMENT_SEPARATORS",
+    "MAX_RECORD_BYTES",
     "ON_INVALID_UTF8",
     "SOURCES_HELP",
     "Piece",
     "ReadReport",
     "check_document_separator",
+    "check_max_record_bytes",
     "check_on_invalid_utf8",
     "read_documents",
     "read_pieces",
@@ -51,6 +55,7 @@ def read_pieces(
     on_invalid_utf8: str = "error",
     document_separator: str = DOCUMENT_SEPARATORS[0],
     max_document_chars: int = 1_000_000,
+    max_record_bytes: int = MAX_RECORD_BYTES,
     report: ReadReport | None = None,
 ) -> Iterator[Piece]:
     """The documents of all sources, in order; those that are too long in pieces.
@@ -63,6 +68,7 @@ def read_pieces(
       on_invalid_utf8: for a line that is not UTF-8: "error", "skip" it, or "replace" the bad bytes by U+FFFD.
       document_separator: of .txt files: a "blank_line", every "line", or the end of the "file".
       max_document_chars: longer documents are cut, at white space if there is any.
+      max_record_bytes: longer JSON lines, and longer texts of Parquet and TFDS, are passed over and counted.
       report: is added to.
 
     Raises:
@@ -75,12 +81,14 @@ def read_pieces(
         )
     check_on_invalid_utf8(on_invalid_utf8)
     check_document_separator(document_separator)
+    check_max_record_bytes(max_record_bytes)
     if max_document_chars < 1:
         raise ValueError(f"max_document_chars: got {max_document_chars}, expected at least 1")
     sources = [str(source) for source in sources]
     readers = [(source, reader_of(source, document_separator)) for source in sources]
     report = ReadReport() if report is None else report
-    return _read_all(readers, text_field, Decoder(on_invalid_utf8, report), max_document_chars, report)
+    decoder = Decoder(on_invalid_utf8, report, max_record_bytes)
+    return _read_all(readers, text_field, decoder, max_document_chars, report)
 
 
 def check_document_separator(document_separator: str) -> None:
@@ -110,13 +118,13 @@ def _read_all(
 ) -> Iterator[Piece]:
     for source, reader in readers:
         for fragments in reader(source, text_field, decoder):
-            for number, text in enumerate(_cut(fragments, max_chars, report)):
+            for number, text in enumerate(_cut(fragments, max_chars, report, source)):
                 report.documents += 1
                 report.characters += len(text)
                 yield Piece(text, source, is_first=number == 0)
 
 
-def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport) -> Iterator[str]:
+def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport, source: str) -> Iterator[str]:
     """The document that `fragments` make up, in pieces of at most `max_chars` characters.
 
     An empty document is counted and dropped.
@@ -132,14 +140,14 @@ def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport) -> Iterat
             head, text = _split_at_whitespace(text, max_chars)
             if head:
                 has_text = True
-                report.cut += 1
+                report.note_cut(source)
                 yield head
         parts, size = [text], len(text)
     text = "".join(parts).strip()
     while len(text) > max_chars:
         head, text = _split_at_whitespace(text, max_chars)
         has_text = True
-        report.cut += 1
+        report.note_cut(source)
         yield head
     if text:
         yield text

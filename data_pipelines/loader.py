@@ -10,19 +10,21 @@ Shapes: B global batch, L sequence length.
 import atexit
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from data_pipelines.batch_order import PassedOver, batch_number
 from data_pipelines.mixture import Mixture
 
 Batch = dict[str, jax.Array]
 
 
 class Loader:
-    """Endless batches of a mixture: step s holds the B global examples from (s - first_step)·B on.
+    """Endless batches of a mixture: step s holds the B global examples from (s - first_step)·B on, unless
+    batches were passed over.
 
     Args:
       mixture: anything with `rows_at`, `read`, `sources`, `special`, `sequence_length` and `dtype` like
@@ -31,6 +33,8 @@ class Loader:
       sharding: a NamedSharding of [B, L] arrays that divides only the batch axis.
       first_step: the step that takes the mixture's first examples; earlier steps have no batch.
       prefetch: batches read ahead of the step requested last; 0 reads in the caller's thread.
+      passed_over: batches that are left out, as for `batch_number`; all of their steps are `first_step` or
+        later.
 
     Raises:
       ValueError: a batch size that the sharding does not divide, or a sharding that divides the length axis.
@@ -44,12 +48,13 @@ class Loader:
         sharding: NamedSharding,
         first_step: int = 0,
         prefetch: int = 2,
+        passed_over: Sequence[PassedOver] = (),
     ):
-        self._mixture = mixture
+        self._mixture, self._passed_over = mixture, tuple(passed_over)
         self._batch_size, self._first_step = batch_size, first_step
         self._rows = _ShardedRows(mixture, batch_size, sharding, key="config.train.batch_size")
         self._ahead = _LookAhead(
-            lambda step: self._rows.read((step - first_step) * batch_size), prefetch=prefetch, what="step"
+            lambda step: self._rows.read(self._first_example(step)), prefetch=prefetch, what="step"
         )
 
     @property
@@ -67,10 +72,13 @@ class Loader:
 
     def rows_at(self, step: int) -> list[tuple[str, int]]:
         """(dataset path, row number) of the B examples of a step, the same on any process; for reports."""
-        start = (step - self._first_step) * self._batch_size
+        start = self._first_example(step)
         dataset_index, row = self._mixture.rows_at(start, start + self._batch_size)
         paths = [source.path for source in self._mixture.sources]
         return [(paths[number], int(place)) for number, place in zip(dataset_index, row, strict=True)]
+
+    def _first_example(self, step: int) -> int:
+        return (batch_number(step, self._passed_over) - self._first_step) * self._batch_size
 
     def close(self) -> None:
         """Stop the background thread and wait for it. May be called twice."""

@@ -1,13 +1,16 @@
-"""Who holds the lock of a directory: the record of a process, whether it is gone, and the errors."""
+"""Locks of directories: what both kinds have in common, the record of a holder, whether it is gone, and the
+errors."""
 
-import json
+import abc
 import os
 import shlex
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from data_pipelines.json_files import parse_json
 
 # A holder shows every HEARTBEAT_SECONDS that it lives. One on another machine that has not done so for
 # LEASE_SECONDS has lost its lock. NFS and gcsfuse may show another machine a file's time a minute late. All
@@ -53,6 +56,57 @@ class Holder(NamedTuple):
         return f"{shown} (process {self.pid} on {self.host}, since {self.since})"
 
 
+class Lock(abc.ABC):
+    """The lock of a directory. Not held before `attempt` or `acquire`."""
+
+    @abc.abstractmethod
+    def attempt(self) -> bool:
+        """Try to take the lock; whether it is held now. False: its holder may have ended; call again after
+        SECONDS_BETWEEN_ATTEMPTS.
+
+        Raises:
+          HeldError: a process that lives holds it.
+          OSError: the lock cannot be read or written.
+        """
+
+    @abc.abstractmethod
+    def waiting_line(self) -> str:
+        """What to print when `attempt` returns False."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Return if the lock is still held; call it before each write.
+
+        Raises:
+          LostError: another process has taken it over, or it was removed.
+        """
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Give the lock back if it is held. May be called twice."""
+
+    def acquire(self) -> None:
+        """Take the lock, and wait at most LEASE_SECONDS if its holder may have ended. Raises as
+        `attempt`."""
+        announced = False
+        while not self.attempt():
+            if not announced:
+                print(self.waiting_line(), file=sys.stderr, flush=True)
+                announced = True
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+    def __enter__(self) -> Self:
+        try:
+            self.acquire()
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+
 def this_process(token: str) -> Holder:
     """The record of this process."""
     now, pid = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), os.getpid()
@@ -63,12 +117,10 @@ def this_process(token: str) -> Holder:
 def parse_holder(text: str) -> Holder | None:
     """The record in a file or an object; None if it is damaged or of another form."""
     try:
-        values = json.loads(text)
-        values = {name: values[name] for name in Holder._fields}
-    except (ValueError, TypeError, KeyError, RecursionError):
+        values = parse_json(text, dict(Holder.__annotations__), "a lock")
+    except ValueError:
         return None
-    is_whole = all(type(values[name]) is kind for name, kind in Holder.__annotations__.items())
-    return Holder(**values) if is_whole else None
+    return Holder(*(values[name] for name in Holder._fields))
 
 
 def held(name: str, holder: Holder | None, lock: str) -> HeldError:

@@ -59,7 +59,7 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
         )
         seconds = time.monotonic() - began
     if not len(rows):
-        raise settings.no_text("train")
+        raise settings.no_text("train", ReadReport())
     num_tokens = sum(len(line) for document in encoded for line in document)
     size = num_characters(sample.job)
     is_text = np.isin(
@@ -103,7 +103,7 @@ def _read_sample(settings: CorpusSettings) -> _Sample:
         if first is not None and max(report.bytes_read, report.characters) >= MEASURED_BYTES:
             break
     if first is None:
-        raise settings.no_text("train")
+        raise settings.no_text("train", report)
     return _Sample(first, characters, report.bytes_read, report.documents)
 
 

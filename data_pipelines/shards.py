@@ -6,7 +6,6 @@ or of others (data_pipelines/beam_runner.py). Finished files are not made again.
 
 import collections
 import hashlib
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from tensorflow_datasets.core import example_serializer
 
 from data_pipelines.chunks import Job, num_characters
 from data_pipelines.documents import Piece
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.whole_files import written_whole
@@ -135,7 +134,7 @@ def _finished(job: Job) -> dict[str, Any] | None:
     recorded = Path(job.path + COUNTS_SUFFIX)
     if not recorded.exists() or not Path(job.path).exists():
         return None
-    counts = json.loads(recorded.read_text(encoding="utf-8"))
+    counts = read_json(recorded, dict, advice="Remove it: the same command makes that file again.")
     is_same = (
         "by_source" in counts
         and Path(job.path + TOKENS_SUFFIX).exists()  # which earlier versions lack

@@ -54,8 +54,9 @@ def _dataset_counts(source: DatasetSource, info: DatasetInfo, cache: Path) -> np
 def _read(path: Path) -> np.ndarray | None:
     """None if there is no such file, or if it is damaged."""
     try:
-        return np.load(path)
-    except (OSError, ValueError, EOFError):
+        counts = np.load(path, mmap_mode="r")  # so that a header that lies about the size takes no memory
+        return np.array(counts) if isinstance(counts, np.ndarray) else None
+    except (OSError, ValueError, EOFError, OverflowError):
         return None
 
 

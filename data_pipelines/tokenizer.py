@@ -16,10 +16,11 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal, shorten
+from data_pipelines.command_parsers import command_parser
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import (
+    MAX_RECORD_BYTES,
     ON_INVALID_UTF8,
     SOURCES_HELP,
     Piece,
@@ -27,7 +28,8 @@ from data_pipelines.documents import (
     read_pieces,
     source_bytes,
 )
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.number_arguments import share, whole
+from data_pipelines.path_flags import NAME, NEW_DIRECTORY, read_arguments
 from data_pipelines.progress import waiting
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
@@ -45,6 +47,7 @@ from data_pipelines.tokenizers.trained import first_characters
 from data_pipelines.tokenizers.watching import watched
 from data_pipelines.tokenizers.wordpiece import BertText
 
+PATHS = {"out": NEW_DIRECTORY, "source": NAME, "input": NAME}
 SENTENCEPIECE, WORDPIECE = "sentencepiece", "wordpiece"
 # Kind → the flags that only it has.
 ONLY_OF = {
@@ -58,18 +61,13 @@ MIN_BYTES = 16 << 20  # read, so that they tell how many documents all sources h
 def main(argv: Sequence[str] | None = None) -> None:
     """Train or adopt, then print the result."""
     args = _parse(argv)
-    check_urls(vars(args))
     with only_maker(args.out):
         lines = _train(args) if args.source is None else _adopt(args)
     print("\n".join(lines))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.tokenizer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_pipelines.tokenizer", __doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to create")
     adopting = parser.add_argument_group("to adopt a vocabulary")
     adopting.add_argument(
@@ -87,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     add, default = group.add_argument, "(default: %(default)s)"
     add("--input", nargs="+", metavar="SRC", help=f"text: {SOURCES_HELP}; a blank line ends a .txt document")
-    add("--vocab_size", type=int, metavar="N", help="pieces to learn, special ones included")
+    add("--vocab_size", type=whole(1, 2**24), metavar="N", help="pieces to learn, special ones included")
     add(
         "--kind",
         choices=(SENTENCEPIECE, WORDPIECE),
@@ -96,7 +94,7 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--character_coverage",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="share of the text's characters that get a piece, the most frequent ones first (default: "
         f"{CHARACTER_COVERAGE}, of WordPiece {WORDPIECE_COVERAGE})",
@@ -107,10 +105,17 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         default="error",
         help=f"treatment of lines that are not UTF-8 {default}",
     )
+    add(
+        "--max_record_bytes",
+        type=int,
+        default=MAX_RECORD_BYTES,
+        metavar="N",
+        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {default}",
+    )
     add("--text_field", default="text", help=f"field of .jsonl, .parquet and tfds sources {default}")
     add(
         "--max_training_chars",
-        type=int,
+        type=whole(1, 10**12),
         default=MAX_TRAINING_CHARS,
         metavar="N",
         help=f"train on the first N characters; the text behind them is not read {default}",
@@ -155,7 +160,7 @@ def _add_wordpiece_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--min_frequency",
-        type=int,
+        type=whole(1),
         default=2,
         metavar="N",
         help="two pieces become one if they are neighbours this often (default: %(default)s)",
@@ -165,7 +170,7 @@ def _add_wordpiece_flags(group: argparse._ArgumentGroup) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments to train or to adopt. Flags of another task would have no effect, so they are errors."""
     parser = _parser()
-    args = parse_arguments(parser, argv)
+    args = read_arguments(parser, argv, PATHS)
     given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     if args.source is not None:
         others = [name for name in given if name not in ("out", "source", "lowercase")]
@@ -216,7 +221,11 @@ def _train(args: argparse.Namespace) -> list[str]:
 
 def _read(args: argparse.Namespace, report: ReadReport) -> Iterator[Piece]:
     return read_pieces(
-        args.input, text_field=args.text_field, on_invalid_utf8=args.on_invalid_utf8, report=report
+        args.input,
+        text_field=args.text_field,
+        on_invalid_utf8=args.on_invalid_utf8,
+        max_record_bytes=args.max_record_bytes,
+        report=report,
     )
 
 

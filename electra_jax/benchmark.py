@@ -25,17 +25,20 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
+from data_pipelines.path_flags import DIRECTORY, NEW_DIRECTORY, NEW_FILE
 from electra_jax.benchmarks.accelerator.check import check_accelerator
 from electra_jax.benchmarks.accelerator.runner import Settings
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import run_command, split_words
+from electra_jax.configuration.number_flags import define_number
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.runs.summary import print_values
 
 ACCELERATOR = "accelerator"
 NAMES = (*SUITES, ACCELERATOR)
+PATHS = {"json": NEW_FILE, "out": NEW_DIRECTORY, "data": DIRECTORY}
 
 
 def main() -> None:
@@ -51,9 +54,8 @@ def main() -> None:
         check_accelerator(split_words(options.parts), settings)
         return
     config = options.config or load_config(own_recipe(SUITES[options.suite].default_config))
-    config = config.to_dict()
-    check_values(config)
-    config = with_assumed_sizes(config)
+    check_values(config.to_dict())
+    config = with_assumed_sizes(config.to_dict())
     figures = run_suite(options.suite, config, rounds=options.rounds, steps=options.steps)
     print_values(figures, width=48, decimals=3)
     if options.json:
@@ -63,17 +65,16 @@ def main() -> None:
 def define_more_flags() -> None:
     """Define the flags besides --config."""
     flags.DEFINE_enum("suite", None, sorted(NAMES), "What to measure.")
-    flags.DEFINE_integer("rounds", 5, "Turns of each program.", lower_bound=1)
-    text = "Timed steps in a turn, after one that is not timed."
-    flags.DEFINE_integer("steps", 4, text, lower_bound=1)
+    flags.DEFINE_integer("rounds", 5, "Turns of each program.", lower_bound=1, upper_bound=10**6)
+    flags.DEFINE_integer("steps", 4, "Timed steps in a turn.", lower_bound=1, upper_bound=10**6)
     flags.DEFINE_string("json", None, "File to write the figures to, as JSON.")
     flags.DEFINE_string("out", "runs/accelerator", "accelerator: directory of its reports.")
     flags.DEFINE_string("data", "", "accelerator: dataset for the debug recipe, instead of a built-in text.")
     flags.DEFINE_string("parts", "", "accelerator: only these of its parts, separated by commas.")
     flags.DEFINE_boolean("again", False, "accelerator: repeat also the parts that have passed.")
     text = "accelerator: multiplies the time limits, for a machine that is busy or slow."
-    flags.DEFINE_float("limit_factor", 1.0, text, lower_bound=0.01)
+    define_number("limit_factor", 1.0, text, lowest=0.01, highest=1e6)
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, has_workdir=False, requires_config=False)
+    run_command(main, define_more_flags, has_workdir=False, requires_config=False, paths=PATHS)

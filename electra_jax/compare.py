@@ -30,17 +30,20 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from data_pipelines.path_flags import NAME
 from electra_jax.comparison.downstream import add_downstream_metrics, check_tasks
 from electra_jax.comparison.pretraining import pretrain_suite, with_values_of_data
 from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.number_flags import define_seeds
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.runs.only_writer import only_writer
 
 FLAGS = flags.FLAGS
+PATHS = {"tasks": NAME}
 
 
 def main() -> None:
@@ -52,8 +55,8 @@ def main() -> None:
         evaluation = load_config(FLAGS.tasks)
         check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
         tasks = evaluation.tasks.to_dict()
+    SUITES[FLAGS.suite].check_variants(FLAGS.variants)
     with leaving_at_once(), only_writer(workdir) as check:
-        SUITES[FLAGS.suite].check_variants(FLAGS.variants)
         check_tasks(tasks or {}, workdir)
         config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds, FLAGS.variants)
@@ -68,9 +71,9 @@ def define_more_flags() -> None:
     """Define the command's flags besides --config and --workdir."""
     flags.DEFINE_enum("suite", "embedding_sharing", sorted(SUITES), "What to compare.")
     flags.DEFINE_list("variants", [], "Some of the suite's variants, separated by commas; default: all.")
-    flags.DEFINE_integer("seeds", 3, "Seeds per variant.", lower_bound=1)
+    define_seeds(3, "Seeds per variant.")
     flags.DEFINE_string("tasks", None, "Configuration of tasks to fine-tune on, such as configs/evaluate.py.")
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags)
+    run_command(main, define_more_flags, paths=PATHS)

@@ -11,9 +11,8 @@ Only verify needs PyTorch and transformers. electra_jax/huggingface/README.md de
 import argparse
 from collections.abc import Sequence
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.command_parsers import command_parser
 from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.conversion import command_line
@@ -27,11 +26,7 @@ from electra_jax.runs.bucket_runs import local_directory, published
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.convert", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="export|verify|import")
     command_line.add_export(commands)
     command_line.add_verify(commands)
@@ -42,9 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
 @errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = command_line.read_flags(make_parser(), argv)
     silence_libraries()
-    check_urls(vars(flags), ("workdir", "out") if flags.command == "export" else ())
     {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 

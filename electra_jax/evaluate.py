@@ -18,15 +18,18 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.path_flags import NAME
 from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pretrained_inits
 from electra_jax.comparison.tables import EVALUATION_FILE, write_evaluation
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.number_flags import define_seeds
 from electra_jax.configuration.recipes import EVALUATION
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.runs.only_writer import only_writer
 
 FLAGS = flags.FLAGS
+PATHS = {"init_from": NAME}
 
 
 def main() -> None:
@@ -47,13 +50,9 @@ def main() -> None:
 
 def define_more_flags() -> None:
     """Define the command's flags besides --config and --workdir."""
-    flags.DEFINE_integer("seeds", 3, "Fine-tuning seeds per encoder and task.", lower_bound=1)
-    flags.DEFINE_integer(
-        "pretrainings",
-        1,
-        "Pre-training seeds per objective: 1, or as many as --seeds, each then fine-tuned once.",
-        lower_bound=1,
-    )
+    define_seeds(3, "Fine-tuning seeds per encoder and task.")
+    text = "Pre-training seeds per objective: 1, or as many as --seeds, each then fine-tuned once."
+    define_seeds(1, text, "pretrainings")
     flags.DEFINE_multi_string(
         "sweep",
         [],
@@ -67,4 +66,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, kind=EVALUATION)
+    run_command(main, define_more_flags, kind=EVALUATION, paths=PATHS)

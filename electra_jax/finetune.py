@@ -23,7 +23,9 @@ from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.path_flags import NAME
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.number_flags import define_seeds
 from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.distributed.processes import define_process_flags, is_main_process, join_by_flags
 from electra_jax.distributed.stopping import leaving_at_once
@@ -34,6 +36,7 @@ from electra_jax.finetuning.sweep import parse_sweep
 from electra_jax.runs.process_errors import exit_on_error
 
 FLAGS = flags.FLAGS
+PATHS = {"init_from": NAME}
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def define_more_flags() -> None:
     """Define the command's flags besides --config and --workdir."""
     define_process_flags()
     flags.DEFINE_list("init_from", None, "Encoders to compare: DIR or random:DIR, separated by commas.")
-    flags.DEFINE_integer("seeds", 1, "Seeds per initial model.", lower_bound=1)
+    define_seeds(1, "Seeds per initial model.")
     flags.DEFINE_multi_string(
         "sweep",
         [],
@@ -73,4 +76,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, kind=FINETUNING)
+    run_command(main, define_more_flags, kind=FINETUNING, paths=PATHS)

@@ -25,15 +25,19 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.json_files import write_json
+from data_pipelines.path_flags import FILE, NEW_FILE
 from electra_jax.configuration.flags import run_command
+from electra_jax.configuration.number_flags import define_number
 from electra_jax.configuration.recipes import find_recipe, own_recipe
 from electra_jax.distributed.chips import CHIPS
-from electra_jax.planning.chips import ByHand, plan_devices
+from electra_jax.planning.chips import ByHand, define_card_flags, plan_devices
 from electra_jax.planning.compiler_log import compiler_messages_in_a_file
 from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.report import report_lines, report_values
 from electra_jax.planning.stages import plan_stages
 from electra_jax.planning.utilization import read_utilization
+
+PATHS = {"json": NEW_FILE, "prices": FILE}
 
 
 def main() -> None:
@@ -59,22 +63,18 @@ def main() -> None:
 def define_more_flags() -> None:
     """Define the flags besides --config."""
     flags.DEFINE_string("device", None, f"Any of {', '.join(CHIPS)} with a topology or a number.")
-    flags.DEFINE_string("compile_as", None, "Chip whose compiler stands for another card's.")
-    flags.DEFINE_float("peak_flops", None, "FLOPs a second of one device, of products in the plan's dtype.")
-    flags.DEFINE_float("memory_gib", None, "Memory of one device that programs can use, in GiB.")
-    flags.DEFINE_float("network_gbps", None, "Gbit a second from one device to other hosts.")
-    flags.DEFINE_float("dollars_per_hour", None, "Price of one chip. Default: that in --prices.")
+    define_card_flags()
     flags.DEFINE_boolean("search", False, "Look for the settings with which the batch fits at least cost.")
     flags.DEFINE_boolean("as_configured", False, "Keep config.model.dtype and config.train.layers.")
     text = "Share of the peak that becomes model FLOPs, or lowest and highest: 0.1,0.3. Default: published."
     flags.DEFINE_list("utilization", None, text)
     flags.DEFINE_string("prices", "configs/prices.json", "JSON file of US dollars an hour and chip.")
     text = "Hours until a device is lost, for the checkpoint interval: an assumption."
-    flags.DEFINE_float("hours_between_stops", 6.0, text, lower_bound=0.01)
+    define_number("hours_between_stops", 6.0, text, lowest=0.01, highest=1e6)
     text = "GiB of state written a second, by all devices together: an assumption."
-    flags.DEFINE_float("save_rate", 0.5, text, lower_bound=0.001)
+    define_number("save_rate", 0.5, text, lowest=0.001, highest=1e6)
     flags.DEFINE_string("json", None, "File to write the figures to, as JSON.")
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, has_workdir=False)
+    run_command(main, define_more_flags, has_workdir=False, paths=PATHS)

@@ -17,22 +17,20 @@ holds nothing else. electra_jax/prediction/README.md describes inputs and record
 import argparse
 from collections.abc import Sequence
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.command_parsers import command_parser
+from data_pipelines.path_flags import DIRECTORY, FILE, NEW_FILE, read_arguments
 from electra_jax.configuration.flags import silence_libraries
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.prediction.command_line import add_flags, predict_options
 from electra_jax.prediction.stream import predict
 
+PATHS = {"model": DIRECTORY, "input": FILE, "out": NEW_FILE}
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.predict", __doc__)
     add_flags(parser)
     return parser
 
@@ -40,9 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
 @errors_on_the_terminal()
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = read_arguments(make_parser(), argv, PATHS, ("model",))
     silence_libraries()
-    check_urls(vars(flags), ("model",))
     with leaving_at_once(
         "Standard output has the records of the inputs so far; a file of --out is not kept."
     ):

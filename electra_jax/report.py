@@ -16,31 +16,29 @@ damaged there, the page says.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.command_parsers import command_parser
+from data_pipelines.number_arguments import whole
+from data_pipelines.path_flags import FILE, NEW_FILE, read_arguments
 from electra_jax.configuration.flags import silence_libraries
-from electra_jax.reports.command_line import check_flags, make_report
+from electra_jax.reports.command_line import MOST, check_flags, make_report
 from electra_jax.reports.token_views import TokenSettings
+
+PATHS = {"out": NEW_FILE, "texts": FILE, "json": NEW_FILE}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.report", __doc__)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run directory, or its URL in a bucket")
     add("--out", default="", metavar="FILE", help="page to write (default, of one run: RUN/report.html)")
     text = "a text on each line for the token view (default: held-out rows of the run's datasets)"
     add("--texts", default="", metavar="FILE", help=text)
-    add("--sentences", type=int, default=6, metavar="N", help="of the token view (default: 6)")
+    add("--sentences", type=whole(1, MOST), default=6, metavar="N", help="of the token view (default: 6)")
     text = "at which the token view is shown, the newest included; 0: no token view (default: 4)"
-    add("--checkpoints", type=int, default=4, metavar="N", help=text)
+    add("--checkpoints", type=whole(0, MOST), default=4, metavar="N", help=text)
     text = "what computes token views (default: cpu, so that a run on the accelerator is not disturbed)"
     add("--device", choices=("cpu", "accelerator"), default="cpu", help=text)
     add("--json", default="", metavar="FILE", help="also write the figures as JSON")
@@ -50,14 +48,13 @@ def make_parser() -> argparse.ArgumentParser:
 @errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = read_arguments(make_parser(), argv, PATHS, ("runs",))
     silence_libraries()
-    check_urls(vars(flags), ("runs",))
     out = check_flags(flags)
     settings = TokenSettings(flags.texts, flags.sentences, flags.checkpoints)
     size = make_report(flags.runs, out, settings, json_file=flags.json, device=flags.device)
     print(f"{out}: {size / 1e6:.1f} MB", file=sys.stderr)
-    print(Path(out))
+    print(out)
 
 
 if __name__ == "__main__":

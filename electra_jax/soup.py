@@ -23,20 +23,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.command_parsers import command_parser
+from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, read_arguments
 from electra_jax.configuration.flags import silence_libraries, split_words
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
+
+PATHS = {"runs": NAME, "workdir": NEW_DIRECTORY, "datasets": DIRECTORY}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m electra_jax.soup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("electra_jax.soup", __doc__)
     add = parser.add_argument
     runs_help = "checkpoints to average: run directories, each with the step to take (default: its newest)"
     add("--runs", required=True, type=split_words, metavar="DIR[:STEP],…", help=runs_help)
@@ -64,9 +62,8 @@ def _key_and_value(text: str) -> tuple[str, str]:
 @errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
-    flags = parse_arguments(make_parser(), argv)
+    flags = read_arguments(make_parser(), argv, PATHS, ("datasets",))
     silence_libraries()
-    check_urls(vars(flags), ("datasets",))
     chosen = SoupOptions(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts)
     record = make_soup(flags.runs, flags.workdir, chosen)
     for one in record["ingredients"]:

@@ -26,12 +26,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
 import jax
 import pytest
 
-from support import faults, tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
+from support import faults, forged_export, tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
 from support.golden import Golden
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# A shell that starts the tests in the background makes them, and every command they start, ignore Ctrl-C.
+# A shell that starts the tests in the background makes them, and every command they start, ignore Ctrl-C;
+# nohup makes them ignore a closed terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser):
@@ -88,6 +90,12 @@ def finished(data, environment, tmp_path_factory):
 def exports(data, tmp_path_factory):
     """name → (export, parameters of its run) of every variant in tiny_export. Tests only read them."""
     return tiny_export.make_exports(tmp_path_factory.mktemp("exports"), data)
+
+
+@pytest.fixture(scope="session")
+def export_to_damage(data, tmp_path_factory):
+    """An export with "discriminator" and "generator", not verified. Tests damage copies of it."""
+    return forged_export.make(tmp_path_factory.mktemp("export_to_damage"), data)
 
 
 @pytest.fixture(scope="session")

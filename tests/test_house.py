@@ -189,3 +189,9 @@ def test_a_private_name_is_found():
         assert uses_of_private_names(line, private), line
     for line in ("self._x", "a._replace(b=1)", "torch._C", "a.f", "'_f'"):
         assert not uses_of_private_names(line, private), line
+
+
+def test_test_modules_have_names_of_their_own():
+    """pytest imports them by their names alone, since their folders are no packages."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []

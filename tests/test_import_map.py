@@ -120,12 +120,13 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-# Any folder may import these, since every command shows progress, may miss a package, tells all that is wrong
-# at once, and may be started without a terminal.
+# Any folder may import these: every command shows progress, may miss a package, tells all that is wrong at
+# once, may be started without a terminal, and reads or writes JSON.
 EVERYWHERE = (
     "data_pipelines.progress",
     "data_pipelines.installation",
     "data_pipelines.problems",
+    "data_pipelines.json_files",
     "data_pipelines.standard_streams",
 )
 WITHOUT_JAX = ("configs", "data_pipelines", "launch")
@@ -157,7 +158,11 @@ COMMANDS = (
 
 # Other package → the only modules and folders that may import it.
 ONLY_IN = {
-    "orbax": ("electra_jax.training.checkpointing", "electra_jax.training.checksum_item"),
+    "orbax": (
+        "electra_jax.training.checkpointing",
+        "electra_jax.training.checksum_item",
+        "electra_jax.training.kept_checkpoints",
+    ),
     "ml_collections": ("configs", "electra_jax.configuration", "electra_jax.comparison", *COMMANDS),
     "torch": (
         "electra_jax.benchmarks",  # what it measures beside

@@ -3,26 +3,22 @@
 python -m data_pipelines.sample.trec --out data/trec
 """
 
-import argparse
 from collections.abc import Sequence
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.command_parsers import command_parser
+from data_pipelines.path_flags import NEW_DIRECTORY, read_arguments
 from data_pipelines.sample import trec_questions
+
+PATHS = {"out": NEW_DIRECTORY}
 
 
 @errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetch, then print the files, the classes and the source."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.sample.trec",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_pipelines.sample.trec", __doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for train.tsv and test.tsv")
-    args = parse_arguments(parser, argv)
-    check_urls(vars(args))
+    args = read_arguments(parser, argv, PATHS)
     for split, path in trec_questions.fetch(args.out).items():
         print(f"{path}  {trec_questions.SPLITS[split]} questions, {path.stat().st_size / 1e3:.0f} kB")
     print(f"classes: {len(trec_questions.COARSE)} coarse, {len(trec_questions.FINE)} fine")

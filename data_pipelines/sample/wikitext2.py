@@ -3,26 +3,22 @@
 python -m data_pipelines.sample.wikitext2 --out data/wikitext2
 """
 
-import argparse
 from collections.abc import Sequence
 
-from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.home_directory import parse_arguments
+from data_pipelines.command_parsers import command_parser
+from data_pipelines.path_flags import NEW_DIRECTORY, read_arguments
 from data_pipelines.sample import wikitext2_articles
+
+PATHS = {"out": NEW_DIRECTORY}
 
 
 @errors_on_the_terminal(saves_result=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetch, then print the files and the licence."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.sample.wikitext2",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data_pipelines.sample.wikitext2", __doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
-    args = parse_arguments(parser, argv)
-    check_urls(vars(args))
+    args = read_arguments(parser, argv, PATHS)
     for split, path in wikitext2_articles.fetch(args.out).items():
         print(f"{path}  {wikitext2_articles.SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")
     print(f"source: {wikitext2_articles.SOURCE}")

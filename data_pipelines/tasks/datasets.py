@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.tasks.records import Columns, Row, Sentence, as_sentence, as_text
+from data_pipelines.tfds_directories import open_directory
 
 # Features of tasks that TensorFlow Datasets publishes, so that a config only has to name the dataset.
 PUBLISHED = {
@@ -41,7 +42,7 @@ class TaskDataset:
         """
         self.source = source
         try:
-            builder = tfds.builder_from_directory(source) if Path(source).is_dir() else tfds.builder(source)
+            builder = open_directory(source) if Path(source).is_dir() else tfds.builder(source)
             if not builder.info.splits:
                 raise ValueError("it is not prepared")
         except Exception as error:  # the library raises many types

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.json_files import parse_json
 from data_pipelines.tasks.conll_files import numbered_columns, read_columns, read_conllu
 from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text, json_objects
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, read_text
@@ -83,10 +83,7 @@ def found_columns(path: str, *, tagging: bool) -> str:
     ending = ending_of(path, tagging=tagging)
     if ending == ".jsonl":
         line = next((line for _, line in numbered_lines(path) if line.strip()), "{}")
-        try:
-            fields = dict(json.loads(line))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path}: not valid JSON ({error}); expected one object a line") from error
+        fields = parse_json(line, dict, path, "Expected one object a line.")
         return f"its first line has the fields {', '.join(map(repr, fields))}" if fields else "it is empty"
     if ending in _TABLE_ROWS:
         header = next((fields for _, fields in _TABLE_ROWS[ending](path)), [])

@@ -1,12 +1,11 @@
 """Labelled rows and sentences as their source spells them, before labels become numbers, and counts of
 skipped ones."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import type_name
+from data_pipelines.json_files import parse_json, type_name
 
 
 class Columns(NamedTuple):
@@ -78,10 +77,7 @@ def json_objects(lines: Iterable[tuple[str, str]], field: str) -> Iterator[tuple
     for where, line in lines:
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter of thousands of lists in lists
-            raise ValueError(f"{where}: not valid JSON ({error}); expected one object a line") from error
+        record = parse_json(line, object, where, "Expected one object a line.")
         if not isinstance(record, dict):
             raise ValueError(f"{where}: got {type_name(record)}, expected an object with the field {field!r}")
         yield where, record

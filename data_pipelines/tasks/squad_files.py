@@ -1,10 +1,9 @@
 """Read files in SQuAD's format, as published and as annotation tools and Hugging Face write it."""
 
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import TYPE_NAMES, type_name
+from data_pipelines.json_files import TYPE_NAMES, parse_json, type_name
 from data_pipelines.tasks.records import as_text
 from data_pipelines.tasks.text_files import read_text
 
@@ -52,17 +51,9 @@ def squad_records(path: str) -> list[Record]:
 
 
 def _content(path: str) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}), expected a whole file in SQuAD's format; "
-            "fetch it again"
-        ) from error
-    except RecursionError as error:
-        raise ValueError(
-            f"{path}: lists or objects nested too deep, expected a file in SQuAD's format; fetch it again"
-        ) from error
+    return parse_json(
+        read_text(path), object, path, "Fetch it again: expected a whole file in SQuAD's format."
+    )
 
 
 def _entries(content: Any, path: str) -> Iterator[tuple[dict[str, Any], str, str]]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+MAX_BYTES = 1 << 30  # of a file's text
+
 
 def check_is_file(path: str) -> None:
     """Raises FileNotFoundError unless `path` is a file."""
@@ -20,16 +22,21 @@ def read_text(path: str) -> str:
     """The decompressed text of a whole file, without a byte order mark; labelled data is small.
 
     Raises:
-      ValueError: damaged compression, or not UTF-8.
+      ValueError: damaged compression, more than MAX_BYTES, or not UTF-8.
     """
-    data = Path(path).read_bytes()
-    if path.lower().endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"{path}: damaged or cut-off compressed data ({error}); fetch the file again"
-            ) from error
+    opened = gzip.open if path.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path}: damaged or cut-off compressed data ({error}); fetch the file again"
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise ValueError(
+            f"{path}: got more than {MAX_BYTES:,} bytes of text, the most that is read of labelled data, "
+            "which is held in memory. Divide the file."
+        )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

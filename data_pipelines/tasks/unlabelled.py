@@ -35,6 +35,7 @@ ENDINGS = {
     "conllu": (".conllu",),
     "json": (".json",),
 }
+MAX_LINE_BYTES = 1 << 26  # of a line that is one text
 READ_WHOLE = ("conll", "conllu", "json")
 # Keys of a task's configuration → the flags that take their place here, for the errors of shared readers.
 FLAGS = {"config.task.text": "--text_column", "config.task.pair": "--pair_column"}
@@ -167,7 +168,12 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
 def _raw_lines(source: Source) -> Iterator[str]:
     """Lines with their "\\n", the only end of a line, without a byte order mark."""
     with _opened(source) as stream:
-        for number, data in enumerate(stream, 1):
+        for number, data in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(data) > MAX_LINE_BYTES:
+                raise ValueError(
+                    f"{source.name}:{number}: got a line of more than {MAX_LINE_BYTES:,} bytes, the most "
+                    "that is read as one text. Divide it."
+                )
             try:
                 line = data.decode("utf-8")
             except UnicodeDecodeError as error:

@@ -1,7 +1,6 @@
 """Make a tokenizer directory of an existing vocabulary: a Hugging Face tokenizer.json, a WordPiece vocab.txt
 such as ELECTRA's own, or another tokenizer directory."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 
 import tokenizers
 
+from data_pipelines.json_files import Maybe, parse_json, read_bytes, read_json
 from data_pipelines.tokenizers.directory import (
+    MAX_MODEL_BYTES,
     META_FILE,
     MODEL_FILES,
     SpecialIds,
@@ -20,13 +21,25 @@ from data_pipelines.tokenizers.directory import (
     read_model,
     write_directory,
 )
-from data_pipelines.tokenizers.huggingface import FORMAT, fingerprint_of, num_ids
+from data_pipelines.tokenizers.huggingface import (
+    FORMAT,
+    TOKENIZER_FORM,
+    fingerprint_of,
+    num_ids,
+    tokenizer_errors,
+)
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.wordpiece import BertText, wordpiece_json
 
 TOKENIZER_FILE, VOCAB_FILE = MODEL_FILES[FORMAT], "vocab.txt"
 # Where Hugging Face names the special tokens; the first file takes precedence.
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+_SPELLING = Maybe((str, dict, type(None)))
+CONFIG_FORM = {
+    "do_lower_case": Maybe(object),
+    **{f"{role}_token": _SPELLING for role in SpecialIds._fields},
+}
+NOT_A_TOKENIZER = "Expected a tokenizer.json of the library tokenizers; check the path."
 SPELLINGS = {
     "pad": ("[PAD]", "<pad>"),
     "cls": ("[CLS]", "<s>"),
@@ -75,7 +88,7 @@ def adopt_tokenizer(
         )
     else:
         files = _own_files(source)
-    wanted = json.loads(files[META_FILE])["fingerprint"]
+    wanted = parse_json(files[META_FILE], {"fingerprint": str}, str(source))["fingerprint"]
     existing = read_meta(target, ("fingerprint",))
     if existing is None:
         check_free(target)
@@ -127,21 +140,19 @@ def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
                 f"{vocabulary}: got lowercase={lowercase}, but the file specifies letter case itself; leave "
                 "it out"
             )
-        model_bytes = vocabulary.read_bytes()
+        model_bytes = read_bytes(vocabulary, MAX_MODEL_BYTES)
+        parse_json(model_bytes, TOKENIZER_FORM, str(vocabulary), NOT_A_TOKENIZER)
     else:
         model_bytes = _wordpiece(vocabulary, config, _agreed_lowercase(vocabulary, config, lowercase))
-    try:
+    with tokenizer_errors(str(vocabulary)):
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(
-            f"{vocabulary}: not a tokenizer.json of the library tokenizers {tokenizers.__version__} "
-            f"({error}); check the path, or install a newer version of the library"
-        ) from error
+        num_pieces = num_ids(tokenizer)
+        tokenizer.encode("a")  # some damage shows only here
     special = _find_special(tokenizer, config, vocabulary)
     meta = {
         "kind": FORMAT,
-        "num_pieces": num_ids(tokenizer),
-        "vocab_size": num_ids(tokenizer),
+        "num_pieces": num_pieces,
+        "vocab_size": num_pieces,
         "special_ids": special._asdict(),
         "fingerprint": fingerprint_of(model_bytes, special._asdict()),
     }
@@ -154,10 +165,7 @@ def _read_configs(directory: Path) -> dict[str, Any]:
     for name in reversed(CONFIG_FILES):
         path = directory / name
         if path.is_file():
-            try:
-                config |= json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, TypeError, RecursionError) as error:
-                raise ValueError(f"{path}: not a JSON object ({error}); restore the file") from error
+            config |= read_json(path, CONFIG_FORM)
     return config
 
 
@@ -186,7 +194,7 @@ def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bo
 def _wordpiece(vocabulary: Path, config: Mapping[str, Any], lowercase: bool) -> bytes:
     """The tokenizer.json of BERT's tokenizer for a vocab.txt: one piece a line, ids from 0."""
     try:
-        lines = vocabulary.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_bytes(vocabulary, MAX_MODEL_BYTES).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{vocabulary}: got a file that is not UTF-8 ({error}), expected a vocab.txt, one piece a line; "

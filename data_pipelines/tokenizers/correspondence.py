@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.json_files import parse_json
 from data_pipelines.tokenizers import huggingface
 from data_pipelines.tokenizers.directory import read_model
 from data_pipelines.tokenizers.load import Tokenizer
@@ -119,7 +120,9 @@ def _reader(tokenizer: Tokenizer) -> Callable[[str], Meaning]:
     """The function from a piece's spelling to its meaning."""
     if isinstance(tokenizer, SentencePieceTokenizer):
         return _after_space
-    described = json.loads(read_model(Path(tokenizer.directory), huggingface.FORMAT))
+    described = parse_json(
+        read_model(Path(tokenizer.directory), huggingface.FORMAT), {"model": dict}, tokenizer.directory
+    )
     model = described["model"]
     steps = json.dumps(
         [described.get(step) for step in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False

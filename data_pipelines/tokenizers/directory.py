@@ -7,11 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.json_files import Maybe, read_bytes, read_json
+
 META_FILE = "tokenizer_meta.json"
 # Where a Hugging Face export had to add to its tokenizer.json, the file that the rows were made with.
 TRAINED_FILE = "tokenizer_as_trained.json"
 # Tokenizer format → the file of its model. The meta file names the format under "kind".
 MODEL_FILES = {"sentencepiece": "spm.model", "tokenizers": "tokenizer.json"}
+
+
+# Of a meta file. Each tokenizer format requires some of these keys.
+META_FORM = {
+    "kind": Maybe(str),
+    "normalization": Maybe(str),
+    "fingerprint": Maybe(str),
+    "special_ids": Maybe(dict.fromkeys(("pad", "cls", "sep", "unk", "mask"), int)),
+}
+MAX_MODEL_BYTES = 1 << 28  # of a tokenizer's model; those of the largest vocabularies have 40 MB
 
 
 class SpecialIds(NamedTuple):
@@ -37,12 +49,7 @@ def read_meta(directory: Path, required: Sequence[str] = ()) -> dict[str, Any] |
     path = directory / META_FILE
     if not path.is_file():
         return None
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: not valid JSON ({error}); restore the file or make the tokenizer again"
-        ) from error
+    meta = read_json(path, META_FORM, advice="Restore the file or make the tokenizer again.")
     missing = [key for key in required if key not in meta]
     if missing:
         raise ValueError(
@@ -96,7 +103,7 @@ def read_model(directory: Path, tokenizer_format: str) -> bytes:
         path = directory / TRAINED_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing, though {META_FILE} exists; copy the directory again")
-    return path.read_bytes()
+    return read_bytes(path, MAX_MODEL_BYTES)
 
 
 def check_fingerprint(directory: Path, tokenizer_format: str, computed: str, recorded: str) -> None:

@@ -5,19 +5,33 @@ encodes text as the file specifies, with two exceptions: nothing is added, trunc
 spells a special token ("[MASK]") gets ordinary pieces.
 """
 
+import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
-from data_pipelines.tokenizers.directory import SpecialIds, check_fingerprint, load_meta, read_model
+from data_pipelines.json_files import Maybe, parse_json
+from data_pipelines.tokenizers.directory import (
+    META_FILE,
+    MODEL_FILES,
+    SpecialIds,
+    check_fingerprint,
+    load_meta,
+    read_model,
+)
 
 FORMAT = "tokenizers"
 HIDDEN = secrets.token_hex(16)  # before the names of special tokens, which text must not spell
+# Of a tokenizer.json, for `read_json`: what this module reads itself.
+TOKENIZER_FORM = {
+    "model": {"vocab": (dict, list), "unk_token": Maybe((str, type(None)))},
+    "added_tokens": Maybe([{"id": int, "content": str, "special": bool}]),
+}
 SPACE_MARKS = ("▁", "Ġ")  # how a piece spells a space: in SentencePiece, and in byte-level BPE
 
 
@@ -48,7 +62,17 @@ class HuggingFaceTokenizer:
         model_bytes = read_model(path, FORMAT)
         computed = fingerprint_of(model_bytes, meta["special_ids"])
         check_fingerprint(path, FORMAT, computed, meta["fingerprint"])
-        return cls(directory, model_bytes, SpecialIds(**meta["special_ids"]))
+        special = SpecialIds(**{role: meta["special_ids"][role] for role in SpecialIds._fields})
+        with tokenizer_errors(str(path / MODEL_FILES[FORMAT])):
+            tokenizer = cls(directory, model_bytes, special)
+        ids = range(tokenizer.num_pieces)
+        beyond = {role: number for role, number in special._asdict().items() if number not in ids}
+        if beyond:
+            raise ValueError(
+                f"{path / META_FILE}: got special ids {beyond}, expected 0 to {tokenizer.num_pieces - 1}. "
+                "Restore the file or make the tokenizer again."
+            )
+        return tokenizer
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] or [SEP]; an empty text gives an empty list."""
@@ -91,6 +115,25 @@ class HuggingFaceTokenizer:
         return [spellings.get(number, "") for number in range(self.num_pieces)]
 
 
+@contextlib.contextmanager
+def tokenizer_errors(where: str) -> Iterator[None]:
+    """Context of work of the library `tokenizers` on a file: whatever it raises becomes a ValueError.
+
+    Its errors are plain Exceptions, and of some damaged files pyo3's PanicException, a BaseException.
+    """
+    try:
+        yield
+    except ValueError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
+        raise ValueError(
+            f"{where}: not a tokenizer.json of the library tokenizers {tokenizers.__version__} "
+            f"({str(error)[:200]}); check the path, or install a newer version of the library"
+        ) from error
+
+
 def num_ids(tokenizer: tokenizers.Tokenizer) -> int:
     """The highest id plus one."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -121,7 +164,8 @@ def _make_encoder(model_bytes: bytes, special: SpecialIds) -> tokenizers.Tokeniz
     special tokens start with HIDDEN, which no text can know. A model looks its unknown piece up by name; that
     one stays.
     """
-    described = json.loads(model_bytes) | {"truncation": None, "padding": None, "post_processor": None}
+    described = parse_json(model_bytes, TOKENIZER_FORM, MODEL_FILES[FORMAT])
+    described |= {"truncation": None, "padding": None, "post_processor": None}
     described.setdefault("added_tokens", [])
     model = described["model"]
     if "dropout" in model:  # chance in training by others; the same text must have the same ids here

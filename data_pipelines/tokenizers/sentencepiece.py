@@ -62,8 +62,18 @@ class SentencePieceTokenizer:
         self.normalization = normalization
         self.special = SPECIAL
         self.fingerprint = _fingerprint(model_bytes, normalization)
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{directory}: its model is not one of SentencePiece ({error}). Make the tokenizer again."
+            ) from error
         self.num_pieces = self._processor.get_piece_size()
+        if self.num_pieces <= max(SPECIAL):
+            raise ValueError(
+                f"{directory}: its model has {self.num_pieces} pieces, expected the special ids "
+                f"{SPECIAL._asdict()} among them. Make the tokenizer again."
+            )
         self.vocab_size = -(-self.num_pieces // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     @classmethod

@@ -11,7 +11,6 @@ difference" compares the two. The same command again resumes. It needs the packa
 `pip install -e '.[test]'`.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 import transformers
 from absl import flags
 
+from data_pipelines.json_files import read_json
 from data_pipelines.progress import make_progress
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.load import load_task
@@ -114,7 +114,7 @@ def finetune_in_torch(
       FloatingPointError: a training diverged.
     """
     description = Path(directory) / "config.json"
-    if not description.is_file() or "model_type" not in json.loads(description.read_text(encoding="utf-8")):
+    if not description.is_file() or "model_type" not in read_json(description, dict):
         raise ValueError(
             f"--init_from={directory}: got no {description} of a Hugging Face model, expected one. Export "
             "the run: python -m electra_jax.convert export."

@@ -28,7 +28,8 @@ def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
       OSError: a file cannot be read or written.
     """
     first = next(iter(runs.values()))
-    description, session = read_description(first), read_sessions(first)[-1]
+    description = read_description(first)
+    session = max((read_sessions(run)[-1] for run in runs.values()), key=lambda one: one["started"])
     config = description["config"]
     if config["stages"]:
         raise ValueError(

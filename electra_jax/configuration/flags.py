@@ -11,7 +11,8 @@ import functools
 import logging as standard_logging
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -22,6 +23,7 @@ from ml_collections.config_flags import tuple_parser
 from data_pipelines.bucket_flags import check_urls
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
+from data_pipelines.path_flags import NEW_DIRECTORY, check_paths
 from data_pipelines.problems import Problems
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
@@ -40,6 +42,7 @@ flags.disclaim_key_flags()  # they are the command's own, so that its --help sho
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
 DATA_URLS = ("datasets", "init_from")
 RUN_URLS = (*DATA_URLS, "workdir")
+NO_PATHS: Mapping[str, str] = MappingProxyType({})
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser(), bool: flags.BooleanParser()}
 REQUIRED = {
@@ -75,6 +78,7 @@ def run_command(
     requires_config: bool = True,
     takes_urls: Collection[str] = DATA_URLS,
     kind: Kind = PRETRAINING,
+    paths: Mapping[str, str] = NO_PATHS,
 ) -> None:
     """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
 
@@ -86,6 +90,7 @@ def run_command(
       requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
       takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
       kind: what --config must be.
+      paths: the command's flags, besides --workdir, that are paths (see `check_paths`).
     """
 
     def run(argv: list[str]) -> None:
@@ -101,7 +106,7 @@ def run_command(
     for name in set(flags.FLAGS) - known:  # --help shows the key flags of the program, wherever defined
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     optional = () if requires_config else ("config",)
-    parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind)
+    parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind, paths=paths)
     app.run(run, flags_parser=parser)
 
 
@@ -145,16 +150,17 @@ def parse_flags(
     optional: Collection[str] = (),
     takes_urls: Collection[str] = DATA_URLS,
     kind: Kind | None = None,
+    paths: Mapping[str, str] = NO_PATHS,
 ) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
-    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls` and
+    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls`, `paths` and
     `kind` as in `run_command`; None for any."""
     problems = Problems()
     try:
         argv = _with_found_recipes(expand_home_in(list(argv)))
         defaults = _defaults(argv, kind)
         if any(word in HELP for word in argv[1:]):
-            _show_help(_recipe_of(argv))
+            _show_help(recipe_of(argv))
         with problems.kept():
             check_one_length(argv)
         with problems.kept():
@@ -174,7 +180,7 @@ def parse_flags(
             expand_home_of_config(flag_values.config)  # what the file itself has
             for hint in shape_hints(argv, flatten_dict(flag_values.config.to_dict(), sep=".")):
                 print(hint, file=sys.stderr)
-        _check_given_urls(flag_values, takes_urls)
+        _check_given_paths(argv[1:], flag_values, paths, takes_urls)
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
@@ -195,7 +201,7 @@ def _print_config(argv: Sequence[str], config: ConfigDict | None) -> NoReturn:
     """Print every value of a configuration, and exit. Raises ValueError without one."""
     if config is None:
         raise ValueError(f"--config is missing: {REQUIRED['config']}.")
-    print("\n".join(value_lines(config, _recipe_of(argv) or "", argv)))
+    print("\n".join(value_lines(config, recipe_of(argv) or "", argv)))
     sys.exit(0)
 
 
@@ -214,7 +220,7 @@ def _with_found_recipes(argv: Sequence[str]) -> list[str]:
 
 def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
     """Every value of the configuration chosen in `argv` before overrides, {} when none is chosen."""
-    value = _recipe_of(argv)
+    value = recipe_of(argv)
     if value is None:
         return {}
     check_urls({"config": re.split(r"(?<=\.py):", value)[0]})
@@ -224,7 +230,7 @@ def _defaults(argv: Sequence[str], kind: Kind | None) -> dict[str, Any]:
     return flatten_dict(config.to_dict(), sep=".")
 
 
-def _recipe_of(argv: Sequence[str]) -> str | None:
+def recipe_of(argv: Sequence[str]) -> str | None:
     """What --config names, FILE.py[:argument]; None if it is not given. Raises ValueError for two."""
     recipes = []
     for index, word in enumerate(argv):
@@ -294,11 +300,15 @@ def _wrong_type(key: str, value: str, default: Any) -> str:
     return f"--config.{key}: got {value!r}, expected {type(default).__name__} as in the default {default!r}."
 
 
-def _check_given_urls(flag_values: flags.FlagValues, takes_urls: Collection[str]) -> None:
-    """Raises ValueError for a URL in a flag or in a key of the configuration that takes none."""
+def _check_given_paths(
+    argv: Sequence[str], flag_values: flags.FlagValues, paths: Mapping[str, str], takes_urls: Collection[str]
+) -> None:
+    """Raises ValueError for a path that a flag does not take, and for a URL in a flag or in a key of the
+    configuration that takes none."""
     given = {name: flag_values[name].value for name in flag_values if flag_values[name].present}
     config = flag_values.config
-    check_urls(given | {"config": {} if config is None else config.to_dict()}, takes_urls)
+    values = given | {"config": {} if config is None else config.to_dict()}
+    check_paths(values, {"workdir": NEW_DIRECTORY, **paths}, argv, takes_urls)
 
 
 def _parse(argv: Sequence[str], flag_values: flags.FlagValues, defaults: dict[str, Any]) -> list[str]:

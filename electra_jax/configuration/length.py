@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from data_pipelines.number_arguments import LARGEST
 from electra_jax.configuration.checks import check_values
-from electra_jax.configuration.ranges import LARGEST
 from electra_jax.configuration.stages import make_stages
 
 KEYS = ("num_steps", "num_epochs", "num_tokens")

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-# Steps, rows and seeds become 32-bit integers on the device, numbers 32-bit floats.
-LARGEST = 2**31 - 1
-LARGEST_SEED = 2**32 - 1
+from data_pipelines.number_arguments import LARGEST, LARGEST_SEED
+
+# Numbers become 32-bit floats on the device.
 SMALLEST_NUMBER = 2.0**-126  # of float32 with full precision; anything smaller may become 0 there
 BELOW_ONE = 1 - 2.0**-24  # the largest float32 below 1
 

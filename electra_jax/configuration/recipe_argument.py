@@ -1,10 +1,10 @@
 """The argument of a configuration file: what follows the colon of --config=FILE.py:key=value,key=value."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.buckets import bucket_url, is_bucket, read_object
+from data_pipelines.json_files import parse_json, read_json
 
 
 def parse_recipe_argument(arg: str | None, **defaults: str) -> dict[str, str]:
@@ -29,11 +29,12 @@ def read_run_description(run: str) -> dict[str, Any] | None:
     none.
 
     Raises:
-      OSError: the bucket cannot be read.
+      OSError: the bucket cannot be read. ValueError: the file is damaged.
     """
     try:
         if is_bucket(run):
-            return json.loads(read_object(f"{bucket_url(run)}/config.json"))
-        return json.loads(Path(run, "config.json").read_text(encoding="utf-8"))
+            url = f"{bucket_url(run)}/config.json"
+            return parse_json(read_object(url), dict, url)
+        return read_json(Path(run, "config.json"), dict)
     except (FileNotFoundError, NotADirectoryError):
         return None

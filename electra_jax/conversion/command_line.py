@@ -1,8 +1,13 @@
 """The flags of `python -m electra_jax.convert`, and the options that they set."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.home_directory import parse_arguments
+from data_pipelines.number_arguments import LARGEST_SEED, whole
+from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, check_paths
 from electra_jax.conversion.export_run import ExportOptions
 from electra_jax.conversion.import_checkpoint import ImportOptions
 from electra_jax.huggingface.card_parts import Publication
@@ -26,6 +31,28 @@ Microsoft's own DeBERTa files, or a TensorFlow checkpoint of google-research/ele
 missing generator are newly initialised, and the command lists them. Continue from the run with
 `python -m electra_jax.pretrain --config=configs/continued.py:run=OUT`."""
 
+PATHS = {
+    "export": {"workdir": DIRECTORY, "out": NEW_DIRECTORY, "verification_text": NAME},
+    "verify": {"directory": DIRECTORY},
+    "import": {
+        "source": NAME,
+        "out": NEW_DIRECTORY,
+        "generator": NAME,
+        "recipe": NAME,
+        "tokenizer": NAME,
+        "new_tokenizer": DIRECTORY,
+    },
+}
+
+
+def read_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of a command line, `sys.argv` if it is None; raises ValueError as `check_paths` does."""
+    words = sys.argv[1:] if argv is None else argv
+    flags = parse_arguments(parser, words)
+    takes_urls = ("workdir", "out") if flags.command == "export" else ()
+    check_paths(vars(flags), PATHS[flags.command], words, takes_urls)
+    return flags
+
 
 def add_export(commands) -> None:
     """Add the parser of `convert export`."""
@@ -43,7 +70,7 @@ def add_export(commands) -> None:
         "model, or its URL in a bucket; for a fine-tuned model --step, --inexact_generator and --custom_code "
         "are not allowed",
     )
-    parser.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
+    parser.add_argument("--step", type=whole(0), help="checkpoint to export (default: the newest)")
     out_help = "directory to create, or its URL in a bucket"
     parser.add_argument("--out", required=True, metavar="DIR", help=out_help)
     parser.add_argument(
@@ -151,9 +178,8 @@ def add_import(commands) -> None:
         help="replace the tokenizer by this one, of the same kind or another (tea, ▁tea, Ġtea): pieces with "
         "the same letters in the same place of a word keep their embeddings, the others start near the mean",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="random seed for newly initialised parameters (default: 0)"
-    )
+    seed_help = "random seed for newly initialised parameters (default: 0)"
+    parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=0, help=seed_help)
 
 
 def import_options(flags: argparse.Namespace) -> ImportOptions:

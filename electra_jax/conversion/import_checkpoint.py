@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.directory_lock import only_maker
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import misread, write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config
@@ -20,11 +21,13 @@ from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
+from electra_jax.huggingface.export import TRAINING_FILE
 from electra_jax.huggingface.published_models import Params, from_published, to_published
 from electra_jax.huggingface.restore import Source
+from electra_jax.huggingface.training_settings import SECTIONS
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import NOT_PUBLISHED, make_objective
+from electra_jax.objectives.registry import NOT_PUBLISHED, OWN_KEYS, make_objective, objective_row
 from electra_jax.runs.continued_settings import CONTINUED
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
@@ -36,6 +39,8 @@ RECIPES = {
     "deberta-v2": "configs/deberta_v3.py:size=base",
     RELATIVE_BIAS_TYPE: "configs/mcl.py:size=base",
 }
+
+Leaves = dict[str, Any]  # path → array
 
 
 class ImportOptions(NamedTuple):
@@ -69,15 +74,17 @@ def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], N
     if out.exists():
         raise FileExistsError(f"{out} exists. Choose another --out, or remove it.")
     source = restore.read_source(path, options.source_format, options.generator)
-    config, source, objective_notes = _make_config(source, options)
+    with misread(path, "Fetch the model again."):
+        config, source, objective_notes = _make_config(source, options)
+        make_pretraining_config(config["model"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         unfinished = Path(temporary, out.name)
         tokenizer = _adopt(_tokenizer_of(path, options.tokenizer), unfinished)
         _check_vocabulary(tokenizer, config["model"]["vocab_size"])
         separate = _with_in_model(config, embedding_sharing="none")
-        fresh = _fresh_params(separate, tokenizer, options.seed)
-        published, notes = _load_published(source, separate, fresh, options.missing_generator)
+        found, fresh = _find_or_initialise(source, separate, tokenizer, options.seed)
+        published, notes = restore.complete_params(found, fresh, options.missing_generator)
         notes += objective_notes
         sharing = restore.choose_sharing(source, published, _model_type(source) == "deberta-v2")
         sharing = options.embedding_sharing or sharing or config["model"]["embedding_sharing"]
@@ -91,7 +98,7 @@ def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], N
             old = load_tokenizer(str(unfinished / "old_tokenizer"))
             published, note = restore.resize_vocabulary(published, old, new, options.seed)
             notes.append(note)
-        unpublished = {name: fresh[name] for name in NOT_PUBLISHED if name in fresh}
+        unpublished = {name: unflatten_dict(fresh[name], sep="/") for name in NOT_PUBLISHED if name in fresh}
         notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
         params = from_published(published, make_pretraining_config(config["model"])) | unpublished
         _write_run(unfinished, params, config, imported_from=str(path), imported=notes)
@@ -105,10 +112,10 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
 
     The configuration's embedding_sharing is still the recipe's.
     """
-    recipe = source.training
-    if recipe is None:
-        recipe = load_config(options.recipe or own_recipe(RECIPES[_model_type(source)])).to_dict()
+    recipe = load_config(options.recipe or own_recipe(RECIPES[_model_type(source)])).to_dict()
     recipe = with_assumed_sizes(last_stage(upgrade_config(recipe)))
+    if source.training is not None:
+        recipe = _with_training(recipe, source.training)
     objective, notes = restore.plain_objective(recipe["objective"])
     if source.training is None:
         recipe = recipe | {section: recipe[section] | values for section, values in CONTINUED.items()}
@@ -123,13 +130,51 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
         # An encoder without a head, which will learn to predict tokens.
         source = source._replace(models={"generator": source.models["discriminator"]})
     section = restore.model_section(recipe, source, options.missing_generator)
+    _check_new_generator(source, section)
     length = min(recipe["data"]["sequence_length"], section["max_position_embeddings"])
     config = recipe | {
         "model": section | {"embedding_sharing": recipe["model"]["embedding_sharing"]},
         "data": recipe["data"] | {"sequence_length": length},
         "checkpoint": recipe["checkpoint"] | {"init_from": ""},
     }
+    if source.training is not None:
+        notes.append("of training_config.json: model, objective, optimizer, row length; the rest of a recipe")
     return config, source, notes
+
+
+def _with_training(recipe: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with the settings of an export.
+
+    Raises:
+      ValueError: the export has settings that this version does not know, or lacks some.
+    """
+    settings = objective_row(training["objective"]).settings
+    known = {
+        "objective": recipe["objective"].keys() - OWN_KEYS.keys() | settings.keys(),
+        "optimizer": recipe["optimizer"].keys(),
+    }
+    for section, keys in known.items():
+        if training[section].keys() != keys:
+            differing = sorted(training[section].keys() ^ keys)
+            raise ValueError(
+                f"{TRAINING_FILE}: config.{section} lacks or adds {', '.join(differing)}: another version "
+                "wrote it. Remove the file: the settings then come from the recipe."
+            )
+    changes = {section: training[section] for section in SECTIONS}
+    return recipe | changes | {"data": recipe["data"] | training["data"]}
+
+
+def _check_new_generator(source: Source, section: dict[str, Any]) -> None:
+    """Raises ValueError if an export names a larger generator than its discriminator, without having it."""
+    if source.training is None or "generator" in source.models:
+        return
+    larger = [key for key, size in section["discriminator"].items() if section["generator"][key] > size]
+    if larger and list(source.models) == ["discriminator"]:
+        raise ValueError(
+            f"{TRAINING_FILE}: config.model.generator has larger {', '.join(larger)} than the discriminator, "
+            "and the files have no generator. Give --missing_generator first_layers, or its files with "
+            "--generator."
+        )
 
 
 def _with_in_model(config: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -166,21 +211,36 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
         )
 
 
-def _fresh_params(config: dict[str, Any], tokenizer: Tokenizer, seed: int) -> Params:
-    """Newly initialised parameters, as training would start with."""
+def _find_or_initialise(
+    source: Source, config: dict[str, Any], tokenizer: Tokenizer, seed: int
+) -> tuple[restore.Found, dict[str, Leaves]]:
+    """The parameters that the files have, and newly initialised ones for those that they lack, by role or
+    unpublished module.
+
+    Nothing of the sizes in a configuration is made before the files' arrays are known to have them. What the
+    files have is not initialised: the compiler leaves out what is not returned.
+    """
     model = make_pretraining_config(config["model"])
     objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
-    init = jax.jit(lambda key: unbox(objective.init(key, config["data"]["sequence_length"])))
-    return jax.device_get(init(jax.random.key(seed)))
 
+    def initial(key: jax.Array) -> dict[str, Leaves]:
+        params = unbox(objective.init(key, config["data"]["sequence_length"]))
+        trees = {role: weights.params for role, weights in to_published(params, model).items()}
+        trees |= {name: params[name] for name in NOT_PUBLISHED if name in params}
+        return {name: flatten_dict(tree, sep="/") for name, tree in trees.items()}
 
-def _load_published(
-    source: Source, config: dict[str, Any], fresh: Params, missing_generator: str
-) -> tuple[dict[str, Params], list[str]]:
-    """Role → parameters of the published models, and notes."""
-    models = to_published(fresh, make_pretraining_config(config["model"]))
-    fresh_models = {role: model.params for role, model in models.items()}
-    return restore.load_params(source, fresh_models, missing_generator)
+    key = jax.random.key(seed)
+    abstract = jax.eval_shape(initial, key)
+    shapes = {name: {path: leaf.shape for path, leaf in leaves.items()} for name, leaves in abstract.items()}
+    found = restore.find_params(source, shapes)
+
+    def missing(key: jax.Array) -> dict[str, Leaves]:
+        return {
+            name: {path: leaf for path, leaf in leaves.items() if path not in found.leaves.get(name, {})}
+            for name, leaves in initial(key).items()
+        }
+
+    return found, jax.device_get(jax.jit(missing)(key))
 
 
 def _write_run(workdir: Path, params: Params, config: dict[str, Any], **origin: Any) -> None:

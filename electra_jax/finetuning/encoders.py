@@ -12,21 +12,23 @@ from typing import Any, NamedTuple
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
+from electra_jax.finetuning.encoder_shapes import abstract_encoder, encoder_params
 from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.finetuning.model_files import is_saved_model, load_model
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import from_file
-from electra_jax.huggingface.published_models import Params, PublishedModule, to_published
+from electra_jax.huggingface.published_models import Params, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
 from electra_jax.huggingface.reference import digests
+from electra_jax.huggingface.sizes import check_layers
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
-from electra_jax.models.inputs import SpecialTokens, derive_inputs
+from electra_jax.models.inputs import SpecialTokens
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import find_step, load_run
-from electra_jax.training.state import unbox
 
 RANDOM = "random:"  # before a directory: its shapes and its tokenizer with newly initialised weights
 
@@ -64,7 +66,7 @@ def load_encoder(name: str, cache: Path, step: int | None = None) -> PretrainedE
     path = local_directory(checkpoint.directory)
     if is_saved_model(path):
         saved = load_model(path)
-        encoder = PretrainedEncoder(name, saved.encoder, saved.tokenizer, _encoder_params(saved.params))
+        encoder = PretrainedEncoder(name, saved.encoder, saved.tokenizer, encoder_params(saved.params))
     elif "config" in _description(name, path):
         run = load_run(path, step if checkpoint.step is None else checkpoint.step)
         encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)._replace(step=run.step)
@@ -86,13 +88,16 @@ def check_start(name: str, step: int | None = None) -> int | None:
     Raises:
       FileNotFoundError, ValueError, OSError: see `load_encoder`.
     """
+    if not name.removeprefix(RANDOM).strip():
+        raise ValueError(f"--init_from: got {name!r}, expected a directory, or {RANDOM}DIR.")
     checkpoint = parse_checkpoint(name.removeprefix(RANDOM))
     path, is_run = local_directory(checkpoint.directory), False
     if not is_saved_model(path):
         description = _description(name, path)
         is_run = "config" in description
         if not is_run:
-            _config_of_hugging_face(description)
+            with misread(path):
+                _config_of_hugging_face(description)
     if not is_run:
         if checkpoint.step is not None:
             raise ValueError(
@@ -114,7 +119,7 @@ def _description(name: str, path: Path) -> dict[str, Any]:
             f"--init_from={name}: expected the directory of a run, of a fine-tuned model or of a Hugging "
             f"Face model, but there is no {config_file}."
         )
-    description = json.loads(config_file.read_text(encoding="utf-8"))
+    description = read_json(config_file, {"config": Maybe(dict)})
     if "task" in description.get("config", {}):
         raise ValueError(
             f"--init_from={name}: got the directory of a fine-tuning, expected one of its models: "
@@ -137,7 +142,7 @@ def encoder_of_run(
     """
     published = to_published(jax.device_get(params), model)
     module = published["discriminator" if "discriminator" in published else "generator"]
-    wanted = flatten_dict(_encoder_params(abstract_encoder(module.config, tokenizer)), sep="/")
+    wanted = flatten_dict(encoder_params(abstract_encoder(module.config, tokenizer)), sep="/")
     leaves = flatten_dict(module.params, sep="/")
     kept = unflatten_dict({path: leaves[path] for path in wanted}, sep="/")
     return PretrainedEncoder(name, module.config, tokenizer, kept)
@@ -145,26 +150,17 @@ def encoder_of_run(
 
 def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
     model, _ = merge_deltas(read_directory(path), None)
-    config = _config_of_hugging_face(model.config)
+    with misread(path):
+        config = _config_of_hugging_face(model.config)
+        check_layers(config.num_layers, model.arrays)
     adopt_tokenizer(path, cache, lowercase=None)
     tokenizer = load_tokenizer(str(cache))
-    abstract = flatten_dict(_encoder_params(abstract_encoder(config, tokenizer)), sep="/")
+    abstract = flatten_dict(encoder_params(abstract_encoder(config, tokenizer)), sep="/")
     shapes = {leaf: value.shape for leaf, value in abstract.items()}
-    found = from_file(model.family, "discriminator", model.arrays, shapes)
+    with misread(path):
+        found = from_file(model.family, "discriminator", model.arrays, shapes)
     if found.missing:
         raise ValueError(
             f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another type of model?"
         )
     return PretrainedEncoder(name, config, tokenizer, unflatten_dict(found.leaves, sep="/"))
-
-
-def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:
-    """Shapes of the parameters of a published discriminator."""
-    ids = jax.numpy.ones((1, 2), jax.numpy.int32)
-    inputs = derive_inputs(ids, SpecialTokens.from_ids(tokenizer.special), config.type_vocab_size)
-    model = PublishedModule(config, "discriminator")
-    return jax.eval_shape(lambda key: unbox(model.init(key, ids, inputs)["params"]), jax.random.key(0))
-
-
-def _encoder_params(params: Params) -> Params:
-    return {"embeddings": params["embeddings"], "encoder": params["encoder"]}

@@ -3,15 +3,14 @@
 The first run that ends claims it: from then on other settings are refused. Before, config.json is replaced.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import Maybe, read_json, write_json
 from electra_jax.configuration.recipes import FINETUNING
-from electra_jax.finetuning.results import Result, from_json, to_json
+from electra_jax.finetuning.results import RESULTS_FORM, Result, from_json, to_json
 from electra_jax.runs.directory import check_run_directory
 
 CONFIG_FILE, RESULTS_FILE, MODELS = "config.json", "results.json", "models"
@@ -20,7 +19,7 @@ CONFIG_FILE, RESULTS_FILE, MODELS = "config.json", "results.json", "models"
 def read_results(workdir: Path) -> list[Result]:
     """The results that the experiment in `workdir` has so far."""
     path = workdir / RESULTS_FILE
-    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    return from_json(read_json(path, RESULTS_FORM)) if path.is_file() else []
 
 
 def write_results(workdir: Path, results: Sequence[Result]) -> None:
@@ -77,4 +76,4 @@ def _is_of_finetuning(workdir: Path) -> bool:
 
 
 def _read_config(workdir: Path) -> dict[str, Any]:
-    return json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8")).get("config", {})
+    return read_json(workdir / CONFIG_FILE, {"config": Maybe(dict)}).get("config", {})

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from data_pipelines.whole_files import write_text
 from electra_jax.configuration.extras import require_extra
 
 
@@ -230,4 +231,4 @@ def write_glue_predictions(
         "name": lambda prediction: label_names[prediction],
     }[GLUE_FILES[path.name]]
     rows = [f"{index}\t{column(prediction)}\n" for index, prediction in enumerate(predictions)]
-    path.write_text("index\tprediction\n" + "".join(rows), encoding="utf-8")
+    write_text(path, "index\tprediction\n" + "".join(rows))

@@ -7,7 +7,6 @@ checksums.json        of all of that (training/checksums.py)
 """
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +14,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import Maybe, misread, read_json, write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_encoder
-from electra_jax.huggingface.array_files import write_arrays
+from electra_jax.finetuning.encoder_shapes import check_encoder
+from electra_jax.huggingface.array_files import finite_float32, read_safetensors, write_arrays
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 from electra_jax.training.checksums import CHECKSUMS_FILE, compute_checksums, find_damage, write_checksums
 
 HAS_CHECKSUMS = "has_checksums"  # key of MODEL_FILE
 MODEL_FILE, PARAMS_FILE, TOKENIZER = "model.json", "params.safetensors", "tokenizer"
+# Of MODEL_FILE, for `read_json`.
+MODEL_FORM = {
+    "encoder": dict,
+    "task": {"kind": str},
+    "labels": list,
+    "config": {"model": dict},
+    "start": Maybe(str),
+    "metrics": Maybe({str: float}),
+}
 
 
 class SavedModel(NamedTuple):
@@ -86,28 +94,30 @@ def load_model(directory: Path) -> SavedModel:
     Raises:
       FileNotFoundError: `directory` holds no such model.
       OSError: it is damaged; names a file.
+      ValueError: a file is of another form, or its files do not belong together.
     """
     if not is_saved_model(directory):
         raise FileNotFoundError(
             f"{directory}: no {MODEL_FILE} in it, expected a directory under models/ of a fine-tuning run."
         )
-    description = json.loads((directory / MODEL_FILE).read_text(encoding="utf-8"))
-    _check_whole(directory, description.pop(HAS_CHECKSUMS, False))
-    encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
-    return SavedModel(
-        encoder,
-        description,
-        load_tokenizer(str(directory / TOKENIZER)),
-        unflatten_dict(load_file(directory / PARAMS_FILE), sep="/"),
-    )
+    checksums = epath.Path(directory / CHECKSUMS_FILE)
+    if checksums.exists():
+        _refuse_damage(directory, find_damage(epath.Path(directory), checksums))
+    description = read_json(directory / MODEL_FILE, MODEL_FORM)
+    if description.pop(HAS_CHECKSUMS, False) and not checksums.exists():  # older versions did not write it
+        _refuse_damage(directory, f"{checksums.name} is missing")
+    with misread(directory / MODEL_FILE):
+        encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
+    tokenizer, path = load_tokenizer(str(directory / TOKENIZER)), directory / PARAMS_FILE
+    arrays = finite_float32(read_safetensors(path).arrays, path)
+    check_encoder(arrays, encoder, tokenizer, path)
+    with misread(path):
+        params = unflatten_dict(arrays, sep="/")
+    return SavedModel(encoder, description, tokenizer, params)
 
 
-def _check_whole(directory: Path, has_checksums: bool) -> None:
-    """Raises OSError if a model is damaged. Models of older versions have no checksums."""
-    path = directory / CHECKSUMS_FILE
-    damage = f"{path.name} is missing" if has_checksums else ""
-    if path.exists():
-        damage = find_damage(epath.Path(directory), epath.Path(path))
+def _refuse_damage(directory: Path, damage: str) -> None:
+    """Raises OSError unless `damage` is ""."""
     if damage:
         raise OSError(
             f"{directory} is damaged: {damage}. Copy it from a backup, or remove it and give the command "

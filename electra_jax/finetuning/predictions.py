@@ -6,6 +6,7 @@ from typing import Any
 
 from data_pipelines.json_files import write_json
 from data_pipelines.tasks.load import TaskData
+from data_pipelines.whole_files import write_text
 from electra_jax.finetuning.metrics import write_glue_predictions
 from electra_jax.finetuning.squad_metrics import write_squad_predictions
 from electra_jax.finetuning.task_finetuner import Finetuned
@@ -57,7 +58,7 @@ def write_predictions(
     """
     directory.mkdir(parents=True, exist_ok=True)
     rows = [f"{index}\t{task_type.format_prediction(value)}\n" for index, value in enumerate(predictions)]
-    (directory / f"{split}.tsv").write_text("index\tprediction\n" + "".join(rows), encoding="utf-8")
+    write_text(directory / f"{split}.tsv", "index\tprediction\n" + "".join(rows))
     submission = GLUE_SUBMISSION.get((task["source"], split))
     if submission:
         write_glue_predictions(directory / submission, predictions, data.labels)

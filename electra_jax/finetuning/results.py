@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from data_pipelines.json_files import Maybe
+
 MIN_PAIRS = 3  # fewer have no interval
+# Of results.json, for `read_json`.
+RESULTS_FORM = [
+    {
+        "model": str,
+        "seed": int,
+        "metrics": {str: float},
+        "settings": Maybe(dict),
+        "encoder": Maybe(str),
+    }
+]
 
 
 class Result(NamedTuple):
@@ -135,4 +147,4 @@ def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def from_json(rows: Sequence[dict[str, Any]]) -> list[Result]:
     """Results that `to_json` wrote."""
-    return [Result(**row) for row in rows]
+    return [Result(**{key: row[key] for key in Result._fields if key in row}) for row in rows]

@@ -1,10 +1,10 @@
 """The model card (README.md) of an exported pre-training model, from the files in the run's directory. A card
 leaves out what the files do not contain."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.json_files import Maybe, read_json, read_json_lines
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.stages import Stage, make_stages
@@ -46,30 +46,24 @@ class RunRecord(NamedTuple):
 
 def read_record(workdir: Path, step: int) -> RunRecord:
     """Read the files of a run directory."""
-    description = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    description = read_json(workdir / "config.json", {"config": dict, "imported_from": Maybe(str)})
 
-    def read(name: str, missing: Any) -> Any:
+    def read(name: str, form: Any, missing: Any) -> Any:
         path = workdir / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
+        return read_json(path, form) if path.is_file() else missing
 
-    sessions_file = workdir / "sessions.jsonl"
-    sessions = (
-        [json.loads(line) for line in sessions_file.read_text(encoding="utf-8").splitlines()]
-        if sessions_file.is_file()
-        else []
-    )
     config = upgrade_config(description["config"])
-    datasets = upgrade_datasets(read("datasets.json", []), config)
+    datasets = upgrade_datasets(read("datasets.json", [dict], []), config)
     datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
-    summary = read("summary.json", None)
+    summary = read("summary.json", {"steps": int}, None)
     return RunRecord(
         config,
         step,
         name_of(description["imported_from"]) if "imported_from" in description else None,
         summary if summary and summary["steps"] == step else None,
         datasets,
-        sessions,
-        read("soup.json", None),
+        read_json_lines(workdir / "sessions.jsonl", dict),
+        read("soup.json", dict, None),
     )
 
 
@@ -161,7 +155,7 @@ def _training(record: RunRecord) -> str:
     initial = config["checkpoint"]["init_from"]
     if initial:
         name = parse_checkpoint(initial)
-        step = "" if name.step is None else f", step {name.step:,}"
+        step = f", step {name.step:,}" if name.step else ""  # imported parameters are those of step 0
         sentences.append(
             f"Pre-training continued from {name_of(name.directory)}{step}, with a fresh optimizer."
         )

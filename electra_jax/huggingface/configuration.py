@@ -6,6 +6,7 @@ libraries or releases.
 
 from typing import Any
 
+from electra_jax.huggingface.sizes import check_sizes
 from electra_jax.models.config import DisentangledConfig, EncoderConfig
 
 ACTIVATION = "gelu"  # exact, not the tanh approximation
@@ -185,7 +186,7 @@ def from_config_json(config: dict[str, Any], *, enhanced_mask_decoder: bool, dty
 def _check_config_json(config: dict[str, Any]) -> None:
     """Raises ValueError if the type, a missing field or a value cannot be imported."""
     model_type = config.get("model_type")
-    if model_type not in _REQUIRED:
+    if not isinstance(model_type, str) or model_type not in _REQUIRED:
         raise ValueError(
             f"config.json: got model_type {model_type!r}, expected one of {tuple(_REQUIRED)}. Only these can "
             "be imported."
@@ -196,6 +197,7 @@ def _check_config_json(config: dict[str, Any]) -> None:
             f"config.json: {', '.join(missing)} missing. Add the fields: defaults of transformers differ "
             "between releases, so none are assumed."
         )
+    check_sizes(config)
     for name, allowed in _SUPPORTED.items():
         if name in config and config[name] not in allowed:
             raise ValueError(

@@ -39,6 +39,11 @@ HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safeten
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
 FINETUNING_FILE = "finetuning.json"  # what TRAINING_FILE is for a run, for a fine-tuned model
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
+# Fields of config.json of a model with that class.
+CODE_ADDITIONS = {
+    "architectures": [CODE_CLASS],
+    "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"},
+}
 # Stored dtype of the weights.
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
@@ -98,10 +103,7 @@ def write_model(
         write_arrays(directory / name, arrays, metadata={"format": "pt"})
     additions = {}
     if with_code:
-        additions = {
-            "architectures": [CODE_CLASS],
-            "auto_map": {"AutoModelForPreTraining": f"{Path(CODE_FILE).stem}.{CODE_CLASS}"},
-        }
+        additions = CODE_ADDITIONS
         copy_code(CODE_FILE, directory)
     if encoder.relative_bias is not None:
         copy_code(RELATIVE_BIAS_FILE, directory)

@@ -3,27 +3,49 @@
 Shapes: B batch, L length, D hidden, K recorded logits, V vocab.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
+from data_pipelines.command_errors import shorten
+from data_pipelines.json_files import check_form, misread, read_json
+from electra_jax.configuration.migration import upgrade_config
+from electra_jax.huggingface.array_files import ADVICE, read_safetensors
 from electra_jax.huggingface.checks import Check, Reference, compare, compare_rates
 from electra_jax.huggingface.configuration import to_config_json
-from electra_jax.huggingface.export import HEAD_FILE, TRAINING_FILE, published_config
+from electra_jax.huggingface.export import (
+    CODE_ADDITIONS,
+    HEAD_FILE,
+    REFERENCE_FILE,
+    TRAINING_FILE,
+    published_config,
+)
+from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.reference import detection_auc
+
+# Of what a verification file notes, beside what verify.py requires.
+NOTES_FORM = {"role": str, "config_additions": dict, "has_exact_logits": bool}
 
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
-    """config.json as the run's configuration gives it."""
-    training, role = (
-        json.loads((directory / TRAINING_FILE).read_text(encoding="utf-8"))["config"],
-        notes["role"],
-    )
-    encoder = published_config(training, role)
-    fields = to_config_json(encoder, role, pad_token_id=notes["pad_token_id"], dtype=notes["dtype"])
+    """config.json as the run's configuration gives it.
+
+    Raises:
+      OSError: training_config.json cannot be read. ValueError: it, or `notes`, is of another form.
+    """
+    check_form(notes, NOTES_FORM, REFERENCE_FILE, ADVICE)
+    if notes["role"] not in ROLES or notes["config_additions"] not in ({}, CODE_ADDITIONS):
+        raise ValueError(
+            f"{REFERENCE_FILE}: got role {notes['role']!r:.60} and config_additions of "
+            f"{shorten(list(notes['config_additions']))}, expected what an export of this project records. "
+            f"{ADVICE}"
+        )
+    path = directory / TRAINING_FILE
+    training = read_json(path, {"config": {"model": dict, "objective": {"name": str}}}, advice=ADVICE)
+    with misread(path, ADVICE):
+        encoder = published_config(upgrade_config(training["config"]), notes["role"])
+    fields = to_config_json(encoder, notes["role"], pad_token_id=notes["pad_token_id"], dtype=notes["dtype"])
     return fields | notes["config_additions"]
 
 
@@ -70,7 +92,7 @@ def detection_head(torch, x_BLD, directory: Path, epsilon: float):
     GELU → one logit."""
     weights = {
         name.removeprefix("mask_predictions."): torch.from_numpy(array).float()
-        for name, array in load_file(directory / HEAD_FILE).items()
+        for name, array in read_safetensors(directory / HEAD_FILE).arrays.items()
     }
     functional = torch.nn.functional
     x_BLD = functional.layer_norm(

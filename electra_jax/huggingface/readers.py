@@ -6,16 +6,16 @@ microsoft    Microsoft's own files, with the same names: the encoder with its he
 google       a TensorFlow checkpoint of google-research/electra, named by its prefix: DIR/model.ckpt-1000000
 """
 
-import json
-import pickle  # only for the name of an error
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.json_files import Maybe, misread, read_json
+from data_pipelines.plain_names import check_plain_name
+from electra_jax.huggingface.array_files import finite_float32, read_safetensors, reader_errors
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
@@ -26,6 +26,7 @@ FAMILIES = {"electra": ELECTRA, RELATIVE_BIAS_TYPE: ELECTRA, "bert": BERT, "debe
 PREFIXES = {"roberta.", *(family.prefix for family in FAMILIES.values())}
 OTHER_FORMATS = (".h5", ".msgpack")
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
+MAX_STATE_DEPTH = 8  # dictionaries around the weights in a checkpoint of a trainer
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")  # of checkpoints with more than a model
 DELTA, TABLE = "word_embeddings._weight", "word_embeddings.weight"
 
@@ -44,27 +45,28 @@ def read_directory(path: Path) -> SourceModel:
 
     Raises:
       FileNotFoundError: no weights, or no configuration.
-      ValueError: another type of model.
+      ValueError: another type of model, a damaged file, or weights that are not finite numbers.
       ImportError: a .bin file, and PyTorch is not installed.
     """
     file = path if path.is_file() else _weights_of(path)
-    arrays = _read_weights(file)
-    for extra in (HEAD_FILE, DECODER_FILE):
-        if (file.parent / extra).is_file():
-            arrays |= load_file(file.parent / extra)
     config = _read_config(file)
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
             f"{file.parent / CONFIG_FILE}: got model_type {model_type!r}, expected one of "
             f"{sorted(FAMILIES)}. Only these can be imported."
         )
     family = FAMILIES[model_type]
+    arrays = _read_weights(file)
+    for extra in (HEAD_FILE, DECODER_FILE):
+        if (file.parent / extra).is_file():
+            arrays |= read_safetensors(file.parent / extra).arrays
     parameters = {
-        name: np.asarray(array, np.float32)
+        name: array
         for name, array in usual_names(file, arrays, family.prefix).items()
         if not name.endswith(("position_ids", "token_type_ids"))  # constants that transformers once saved
     }
+    parameters = finite_float32(parameters, file)
     if any(name.startswith("lm_predictions.") for name in parameters):
         family = MICROSOFT_DEBERTA
     return SourceModel(path, family, config, parameters)
@@ -84,6 +86,11 @@ def usual_names(file: Path, arrays: dict[str, np.ndarray], prefix: str) -> dict[
       ValueError: the file holds several encoders, or none with the family's names.
     """
     usual = {_usual_name(name): array for name, array in arrays.items()}
+    if len(usual) < len(arrays):
+        raise ValueError(
+            f"{file}: got several arrays of one name without the names of wrappers, among "
+            f"{shorten(sorted(arrays.keys() - usual.keys()))}, expected each once. Save the model alone."
+        )
     tables = [name for name in usual if re.search(r"(^|\.)embeddings\.word_embeddings\._?weight$", name)]
     wrappers = {re.sub(r"embeddings\.word_embeddings\._?weight$", "", name) for name in tables}
     wrappers = {wrapper.removesuffix(prefix) for wrapper in wrappers}
@@ -125,9 +132,23 @@ def _weights_of(directory: Path) -> Path:
 
 def _read_weights(file: Path) -> dict[str, np.ndarray]:
     if file.name.endswith(".index.json"):
-        parts = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-        return {name: array for part in parts for name, array in load_file(file.parent / part).items()}
-    return load_file(file) if file.suffix == ".safetensors" else _read_pickle(file)
+        return _read_parts(file)
+    return read_safetensors(file).arrays if file.suffix == ".safetensors" else _read_pickle(file)
+
+
+def _read_parts(index: Path) -> dict[str, np.ndarray]:
+    """The arrays of several safetensors files, which an index lists. All lie beside it."""
+    listed = read_json(index, {"weight_map": {str: str}}, advice="Fetch it again.")["weight_map"].values()
+    arrays: dict[str, np.ndarray] = {}
+    for part in sorted({check_plain_name(name, index) for name in listed}):
+        found = read_safetensors(index.parent / part).arrays
+        if twice := arrays.keys() & found.keys():
+            raise ValueError(
+                f"{index}: {shorten(sorted(twice))}: in {part} and in a file before it, expected each array "
+                "once. Fetch the files again."
+            )
+        arrays |= found
+    return arrays
 
 
 def _read_pickle(file: Path) -> dict[str, np.ndarray]:
@@ -139,20 +160,27 @@ def _read_pickle(file: Path) -> dict[str, np.ndarray]:
             f"{file}: reading a PyTorch file needs PyTorch: `pip install torch`, or save the model with "
             "safe_serialization=True, which writes model.safetensors."
         ) from error
-    try:
+    kind = "a file of PyTorch's that can be read without running code in it"
+    advice = "Save the model with safe_serialization=True, which writes model.safetensors."
+    with reader_errors(file, kind, advice):
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{file}: cannot be read without running code in it; files with code are not imported: {error}"
-        ) from error
-    while not any(isinstance(value, torch.Tensor) for value in state.values()):
-        inner = [state[key] for key in STATE_KEYS if isinstance(state.get(key), dict)]
-        if not inner:
+    for _ in range(MAX_STATE_DEPTH):
+        if not isinstance(state, dict) or any(isinstance(value, torch.Tensor) for value in state.values()):
             break
-        state = inner[0]
+        state = next((state[key] for key in STATE_KEYS if isinstance(state.get(key), dict)), None)
+    if not isinstance(state, dict):
+        raise ValueError(f"{file}: holds no dictionary of arrays, expected the state_dict of a model.")
     return {
-        name: tensor.float().numpy() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)
+        name: _as_numpy(torch, tensor)
+        for name, tensor in state.items()
+        if isinstance(name, str) and isinstance(tensor, torch.Tensor)
     }
+
+
+def _as_numpy(torch: Any, tensor: Any) -> np.ndarray:
+    """A tensor with its type; one of bfloat16, which NumPy lacks, in float32."""
+    dense = tensor.to_dense() if tensor.is_sparse else tensor
+    return (dense.float() if dense.dtype == torch.bfloat16 else dense).detach().numpy()
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -160,7 +188,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     names = ["generator_config.json"] * ("generator" in file.name) + [CONFIG_FILE]
     for name in names:
         if (file.parent / name).is_file():
-            config = json.loads((file.parent / name).read_text(encoding="utf-8"))
+            config = read_json(file.parent / name, {"model": Maybe(dict)})
             return config.get("model", config)  # a section in Microsoft's training configuration
     raise FileNotFoundError(
         f"{file.parent}: no {' or '.join(names)} beside {file.name}, expected one to give the model's shape."
@@ -217,9 +245,9 @@ def read_google(prefix: Path) -> dict[str, SourceModel]:
     for role in ROLES:
         family = google_electra(role, is_shared)
         if any(name.startswith(f"{family.prefix}encoder/") for name in arrays):
-            models[role] = SourceModel(
-                prefix, family, _google_config(arrays, family.prefix, is_shared), arrays
-            )
+            with misread(prefix, "Fetch the checkpoint again."):
+                config = _google_config(arrays, family.prefix, is_shared)
+            models[role] = SourceModel(prefix, family, config, arrays)
     return models
 
 
@@ -235,12 +263,16 @@ def _read_tensorflow(prefix: Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(
             f"{prefix}: expected the prefix of a TensorFlow checkpoint, beside {prefix.name}.index."
         )
-    reader = tensorflow.train.load_checkpoint(str(prefix))
-    return {
-        name: np.asarray(reader.get_tensor(name))
-        for name in reader.get_variable_to_shape_map()
-        if not re.search(r"(^|/)(adam_[mv]|global_step)$", name)
-    }
+    try:
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        arrays = {
+            name: np.asarray(reader.get_tensor(name))
+            for name in reader.get_variable_to_shape_map()
+            if not re.search(r"(^|/)(adam_[mv]|global_step)$", name)
+        }
+    except tensorflow.errors.OpError as error:
+        raise ValueError(f"{prefix}: damaged ({error.message}). Fetch the checkpoint again.") from error
+    return finite_float32(arrays, prefix)
 
 
 def _google_config(arrays: dict[str, np.ndarray], scope: str, is_shared: bool) -> dict[str, Any]:

@@ -4,7 +4,6 @@ read and those that were newly initialised because the files lack them.
 Shapes: V vocab, E embedding_size.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.json_files import misread, read_json
 from data_pipelines.tokenizers.correspondence import find_correspondence
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_config_json
@@ -19,6 +19,8 @@ from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE
 from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import ROLES, Params, shares_embeddings
 from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_directory, read_google
+from electra_jax.huggingface.sizes import check_layers
+from electra_jax.huggingface.training_settings import read_training_settings
 from electra_jax.objectives.registry import find_row, own_settings
 
 SOURCE_FORMATS = ("huggingface", "microsoft", "google")
@@ -34,7 +36,7 @@ class Source(NamedTuple):
 
     models: dict[str, SourceModel]  # by role
     notes: list[str]  # about the files, for the user
-    training: dict[str, Any] | None  # the run's configuration, if the files are an export of ours
+    training: dict[str, Any] | None  # what is believed of the run's configuration (training_settings.py)
 
 
 def read_source(path: Path, source_format: str, generator: Path | None) -> Source:
@@ -57,17 +59,17 @@ def read_source(path: Path, source_format: str, generator: Path | None) -> Sourc
 
 
 def _training_config(folders: list[Path]) -> dict[str, Any] | None:
-    """The configuration of the run that was exported, from the first folder that has it."""
+    """Settings of the run that was exported, from the first folder that has them."""
     for folder in folders:
         if (folder / TRAINING_FILE).is_file():
-            return json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))["config"]
+            return read_training_settings(folder / TRAINING_FILE)
     return None
 
 
 def _role_of(path: Path) -> str:
     """A masked language model of ELECTRA or DeBERTa is a generator; anything else becomes a discriminator."""
     config_file = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    config = read_json(config_file, dict) if config_file.is_file() else {}
     is_generator = config.get("architectures") in (
         ["ElectraForMaskedLM"],
         [f"{RELATIVE_BIAS_PREFIX}ForMaskedLM"],
@@ -107,11 +109,11 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
         has_decoder = stores_decoder(models["generator"])
     fields = {}
     for role, model in models.items():
-        fields[role] = from_config_json(
-            model.config,
-            enhanced_mask_decoder=has_decoder,
-            dtype=template["dtype"],
-        )
+        with misread(model.path):
+            fields[role] = from_config_json(
+                model.config, enhanced_mask_decoder=has_decoder, dtype=template["dtype"]
+            )
+            check_layers(model.config["num_hidden_layers"], arrays_of_encoder(model))
     if len(fields) == len(ROLES):
         _check_belong_together(fields["discriminator"], fields["generator"])
     encoders = {role: _of_one_encoder(values) for role, values in fields.items()}
@@ -126,6 +128,12 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
     main = fields["generator" if is_mlm else "discriminator"]
     shared = {key: value for key, value in main.items() if key not in _OF_ONE_ENCODER}
     return shared | encoders
+
+
+def arrays_of_encoder(model: SourceModel) -> list[str]:
+    """Names of the arrays of one encoder. Google's files hold two."""
+    is_alone = not model.family.prefix.endswith("/")
+    return [name for name in model.arrays if is_alone or name.startswith(model.family.prefix)]
 
 
 def _check_roles(roles: list[str], objective: str) -> None:
@@ -167,56 +175,71 @@ def stores_decoder(generator: SourceModel) -> bool:
     )
 
 
-def load_params(
-    source: Source, fresh: dict[str, Params], missing_generator: str
-) -> tuple[dict[str, Params], list[str]]:
-    """Role → parameters, and notes: the arrays of the files, and `fresh` ones where a file lacks them.
+class Found(NamedTuple):
+    """What the files have of the models' parameters."""
 
-    A head may be missing. A missing generator takes the discriminator's embeddings and, for "first_layers",
-    its first layers.
+    leaves: dict[str, dict[str, np.ndarray]]  # role → our path → array
+    notes: list[str]
+
+
+def find_params(source: Source, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Found:
+    """The arrays of the files for the parameters of `shapes`, role → our path → shape. A head may be missing.
 
     Raises:
       ValueError: an array of an encoder is missing, or its size differs.
     """
-    params, notes = {}, list(source.notes)
+    leaves, notes = {}, list(source.notes)
     for role, model in source.models.items():
-        leaves = flatten_dict(fresh[role], sep="/")
-        shapes = {path: leaf.shape for path, leaf in leaves.items()}
-        found = from_file(model.family, role, model.arrays, shapes)
+        with misread(model.path):
+            found = from_file(model.family, role, model.arrays, shapes[role])
         lacking = [path for path in found.missing if not path.startswith("head/")]
         if lacking:
             raise ValueError(
                 f"{model.path}: the file has no arrays for {shorten(lacking, MAX_SHOWN)}; it holds "
                 f"{shorten(sorted(model.arrays), MAX_SHOWN)}."
             )
-        params[role] = unflatten_dict(leaves | found.leaves, sep="/")
+        leaves[role] = found.leaves
         notes.append(f"{role}: {len(found.leaves)} arrays from {model.path}")
         if found.missing:
             notes.append(f"{role}: newly initialised (not in the file): {shorten(found.missing, MAX_SHOWN)}")
         if found.unused and not model.family.prefix.endswith("/"):  # Google's file holds both models
             notes.append(f"{role}: not used: {shorten(found.unused, MAX_SHOWN)}")
-    if "generator" not in params:
-        params["generator"], note = _make_generator(
-            params["discriminator"], fresh["generator"], missing_generator
+    return Found(leaves, notes)
+
+
+def complete_params(
+    found: Found, fresh: dict[str, dict[str, np.ndarray]], missing_generator: str
+) -> tuple[dict[str, Params], list[str]]:
+    """Role → parameters, and notes: the arrays of the files, and `fresh` ones (role → path → array) where
+    they lack them.
+
+    A missing generator takes the discriminator's embeddings and, for "first_layers", its first layers.
+    """
+    leaves, notes = {role: fresh[role] | own for role, own in found.leaves.items()}, found.notes
+    if "generator" not in leaves:
+        leaves["generator"], note = _make_generator(
+            leaves["discriminator"], fresh["generator"], missing_generator
         )
-        notes.append(note)
-    return params, notes
+        notes = [*notes, note]
+    return {role: unflatten_dict(own, sep="/") for role, own in leaves.items()}, notes
 
 
-def _make_generator(discriminator: Params, fresh: Params, missing_generator: str) -> tuple[Params, str]:
-    leaves = flatten_dict(fresh, sep="/")
+def _make_generator(
+    discriminator: dict[str, np.ndarray], leaves: dict[str, np.ndarray], missing_generator: str
+) -> tuple[dict[str, np.ndarray], str]:
+    """A generator, path → array, of the discriminator's arrays and of `leaves`, new ones."""
     takes_layers = missing_generator == "first_layers"
     prefixes = ("embeddings/", "encoder/") if takes_layers else ("embeddings/",)
     taken = {
         path: leaf
-        for path, leaf in flatten_dict(discriminator, sep="/").items()
+        for path, leaf in discriminator.items()
         if path in leaves and path.startswith(prefixes) and leaf.shape == leaves[path].shape
     }
     num_layers = sum(path.endswith("attention/query/kernel") for path in leaves)
     layers = "1 layer" if num_layers == 1 else f"{num_layers} layers"
     layers = f"its first {layers}" if takes_layers else f"{layers} newly initialised"
     note = f"generator: not in the files; made of the discriminator's embeddings, {layers}, and a new head"
-    return unflatten_dict(leaves | taken, sep="/"), note
+    return leaves | taken, note
 
 
 def choose_sharing(source: Source, params: dict[str, Params], is_deberta: bool) -> str | None:

@@ -3,29 +3,43 @@
 Shapes: n rows, or tokens of all rows; C outputs of the task.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.json_files import Maybe, check_form, misread, read_json
 from electra_jax.configuration.migration import upgrade_encoder
+from electra_jax.huggingface.array_files import ADVICE
 from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare
-from electra_jax.huggingface.export import FINETUNING_FILE
+from electra_jax.huggingface.export import FINETUNING_FILE, REFERENCE_FILE
 from electra_jax.huggingface.task_heads import OF_TOKENS, task_config_json
 from electra_jax.models.config import make_encoder_config
 
+# Of what a verification file notes, beside what verify.py requires.
+NOTES_FORM = {
+    "kind": str,
+    "outputs": [str],
+    "predictions": [str],
+    "words": Maybe({"words": [str], "ids": [int]}),
+}
+
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
-    """config.json as the fine-tuned model's description gives it."""
-    description = json.loads((directory / FINETUNING_FILE).read_text(encoding="utf-8"))
-    return task_config_json(
-        make_encoder_config(upgrade_encoder(description["encoder"])),
-        description,
-        pad_token_id=notes["pad_token_id"],
-        dtype=notes["dtype"],
-    )
+    """config.json as the fine-tuned model's description gives it.
+
+    Raises:
+      OSError: finetuning.json cannot be read. ValueError: it, or `notes`, is of another form.
+    """
+    check_form(notes, NOTES_FORM, REFERENCE_FILE, ADVICE)
+    path = directory / FINETUNING_FILE
+    description = read_json(path, {"encoder": dict, "task": {"kind": str}, "config": dict}, advice=ADVICE)
+    with misread(path, ADVICE):
+        encoder = make_encoder_config(upgrade_encoder(description["encoder"]))
+        return task_config_json(
+            encoder, description, pad_token_id=notes["pad_token_id"], dtype=notes["dtype"]
+        )
 
 
 def check_outputs(torch, model, output, directory: Path, reference: Reference) -> list[Check]:

@@ -40,6 +40,7 @@ from data_pipelines.tokenizers.directory import (
 )
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.sentencepiece import INVISIBLE
+from data_pipelines.whole_files import write_text
 
 TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "tokenizer.json",
@@ -83,11 +84,11 @@ def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: i
         tokenizer = _from_sentencepiece(model_bytes, meta)
         _complete(tokenizer, special)
         (out / name).write_bytes(model_bytes)
-        (out / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+        write_text(out / TOKENIZER_FILE, tokenizer.to_str(pretty=True) + "\n")
     (out / META_FILE).write_bytes((tokenizer_directory / META_FILE).read_bytes())
     described = json.loads(tokenizer.to_str())
     if described["model"]["type"] == "WordPiece":
-        (out / VOCAB_FILE).write_text(vocabulary_text(described["model"]["vocab"]), encoding="utf-8")
+        write_text(out / VOCAB_FILE, vocabulary_text(described["model"]["vocab"]))
     names = {f"{role}_token": tokenizer.id_to_token(number) for role, number in special._asdict().items()}
     write_json(out / SPECIAL_FILE, names)
     config = {

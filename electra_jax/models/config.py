@@ -4,6 +4,7 @@ import dataclasses
 
 from data_pipelines.problems import Problems
 from electra_jax.models.family import FAMILIES, Family
+from electra_jax.models.field_types import check_types, from_fields
 
 DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
@@ -11,6 +12,7 @@ INITIALIZERS = ("published", "local")
 POSITIONS = tuple(FAMILIES)
 LAYERS = ("unrolled", "scanned")
 REMAT = ("none", "dense", "full")
+COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,7 @@ class DisentangledConfig:
     conv_kernel_size: int  # width of v2's convolution beside the first layer; 0 disables it, as in v3
 
     def __post_init__(self):
+        check_types(self, "disentangled.")
         _require(
             self.position_buckets >= 2, "disentangled.position_buckets", self.position_buckets, "2 or more"
         )
@@ -92,6 +95,7 @@ class RelativeBiasConfig:
     position_biased_input: bool  # also add learned absolute positions to the input
 
     def __post_init__(self):
+        check_types(self, "relative_bias.")
         _require(
             self.num_buckets >= 4 and self.num_buckets % 2 == 0,
             "relative_bias.num_buckets",
@@ -135,21 +139,14 @@ class EncoderConfig:
     relative_bias: RelativeBiasConfig | None  # set when position is "relative_bias"
 
     def __post_init__(self):
+        check_types(self)
         problems = Problems()
 
         def require(*check) -> None:
             with problems.kept():
                 _require(*check)
 
-        for field in (
-            "vocab_size",
-            "embedding_size",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-        ):
+        for field in (*COUNTS, "max_position_embeddings"):
             require(getattr(self, field) >= 1, field, getattr(self, field), "a positive integer")
         require(
             self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more"
@@ -183,8 +180,12 @@ class EncoderConfig:
             self.hidden_size,
             f"a multiple of num_heads ({self.num_heads})",
         )
-        require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {DTYPES}")
-        require(self.initializer in INITIALIZERS, "initializer", self.initializer, f"one of {INITIALIZERS}")
+        require(
+            0.0 < self.layer_norm_epsilon < 1.0, "layer_norm_epsilon", self.layer_norm_epsilon, "in (0, 1)"
+        )
+        require(0.0 <= self.initializer_range < 1.0, "initializer_range", self.initializer_range, "in [0, 1)")
+        for field, known in (("dtype", DTYPES), ("initializer", INITIALIZERS)):
+            require(getattr(self, field) in known, field, getattr(self, field), f"one of {known}")
         problems.report()
 
     @property
@@ -315,10 +316,10 @@ def make_encoder_config(fields: dict) -> EncoderConfig:
     """The frozen configuration of one encoder; the fields "disentangled" and "relative_bias" are dictionaries
     or None."""
     made = {
-        name: fields[name] and make(**fields[name])
+        name: fields[name] and from_fields(make, fields[name], f"config.model.{name}")
         for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))
     }
-    return EncoderConfig(**fields | made)
+    return from_fields(EncoderConfig, fields | made, "config.model")
 
 
 def make_pretraining_config(model: dict, execution: LayerExecution = UNROLLED) -> PretrainingConfig:

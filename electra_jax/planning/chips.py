@@ -1,12 +1,15 @@
 """The devices that a run is planned for, their chip, and its price."""
 
-import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
+from absl import flags
+
+from data_pipelines.json_files import read_json
 from electra_jax.distributed.chips import CHIPS, GIB, Chip
 from electra_jax.planning.network import Range
+
+LARGEST = 1e24  # of figures of a card
 
 
 class ByHand(NamedTuple):
@@ -20,6 +23,15 @@ class ByHand(NamedTuple):
 
 
 NOTHING_BY_HAND = ByHand()
+
+
+def define_card_flags() -> None:
+    """Define the flags of `ByHand`."""
+    flags.DEFINE_string("compile_as", None, "Chip whose compiler stands for another card's.")
+    flags.DEFINE_float("peak_flops", None, "FLOPs a second of one device, of products in the plan's dtype.")
+    flags.DEFINE_float("memory_gib", None, "Memory of one device that programs can use, in GiB.")
+    flags.DEFINE_float("network_gbps", None, "Gbit a second from one device to other hosts.")
+    flags.DEFINE_float("dollars_per_hour", None, "Price of one chip. Default: that in --prices.")
 
 
 class PlannedDevices(NamedTuple):
@@ -89,8 +101,8 @@ def _price(path: str, name: str, by_hand: float | None) -> tuple[Range, str]:
 def _check_numbers(by_hand: ByHand) -> None:
     for name, value in by_hand._asdict().items():
         lowest = 0.0 if name == "dollars_per_hour" else math.ulp(0.0)
-        if isinstance(value, float | int) and not lowest <= value < math.inf:
-            raise ValueError(f"--{name}: got {value}, expected a positive number.")
+        if isinstance(value, float | int) and not lowest <= value <= LARGEST:
+            raise ValueError(f"--{name}: got {value}, expected a positive number, at most {LARGEST:g}.")
 
 
 def price_of(path: str, name: str) -> tuple[Range, str]:
@@ -104,10 +116,12 @@ def price_of(path: str, name: str) -> tuple[Range, str]:
       ValueError: the file cannot be read, is not JSON, or has no price for the chip.
     """
     try:
-        prices = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--prices: {path} is not a JSON file: {error}. Give another one.") from error
-    price = prices.get(name) if isinstance(prices, dict) else None
+        prices = read_json(path, dict, advice="Give another file.")
+    except OSError as error:
+        raise ValueError(f"--prices: {path}: {error.strerror}. Give another file.") from error
+    except ValueError as error:
+        raise ValueError(f"--prices: {error}") from error
+    price = prices.get(name)
     ends = price if isinstance(price, list) else [price, price]
     if len(ends) != 2 or not all(map(_is_price, ends)) or ends[0] > ends[1]:
         raise ValueError(

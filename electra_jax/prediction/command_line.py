@@ -2,6 +2,7 @@
 
 import argparse
 
+from data_pipelines.number_arguments import LARGEST_SEED, whole
 from data_pipelines.tasks.unlabelled import ENDINGS, STANDARD_INPUT
 from electra_jax.prediction.stream import FORMATS, Options
 
@@ -16,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="a run (its newest checkpoint, or that of a step), a fine-tuning, an export, or its URL in a "
         "bucket",
     )
-    flag("--step", type=int, help="checkpoint of a pre-training run (default: the newest)")
+    flag("--step", type=whole(0), help="checkpoint of a pre-training run (default: the newest)")
     flag(
         "--input",
         default=STANDARD_INPUT,
@@ -32,19 +33,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     text = "file to write, whole or not at all (default: standard output)"
     flag("--out", default="", metavar="FILE", help=text)
     flag("--format", default="", choices=FORMATS, help="of the output (default: as --out ends, else jsonl)")
-    flag("--top", type=_positive, default=5, metavar="N", help="fillings of each [MASK] (default: 5)")
+    flag("--top", type=whole(1, 10_000), default=5, metavar="N", help="fillings of each [MASK] (default: 5)")
     flag("--demo", action="store_true", help="mask, fill in and judge, for people to read")
-    flag("--seed", type=int, default=0, help="of --demo: which tokens are masked and drawn (default: 0)")
+    flag(
+        "--seed",
+        type=whole(0, LARGEST_SEED),
+        default=0,
+        help="of --demo: which tokens are masked and drawn (default: 0)",
+    )
     text = "inputs computed at once; with 1, each is answered before the next is read (default: 32)"
-    flag("--batch_size", type=_positive, default=32, help=text)
+    flag("--batch_size", type=whole(1, 2**20), default=32, help=text)
 
 
 def predict_options(flags: argparse.Namespace) -> Options:
     """The options of a prediction, from its flags."""
     return Options(**{name: getattr(flags, name) for name in Options._fields})
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"got {number}, expected 1 or more")
-    return number

@@ -1,7 +1,6 @@
 """The model of a directory: a pre-training run, a fine-tuned model, or an export of either."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import with_step_flag
-from electra_jax.configuration.migration import upgrade_config, upgrade_encoder
-from electra_jax.configuration.stages import last_stage, stage_at
+from electra_jax.configuration.migration import upgrade_encoder
+from electra_jax.configuration.stages import stage_at
 from electra_jax.finetuning.model_files import MODEL_FILE, SavedModel, is_saved_model, load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface.configuration import from_config_json
@@ -30,6 +30,7 @@ from electra_jax.huggingface.published_models import (
 )
 from electra_jax.huggingface.readers import SourceModel, read_directory
 from electra_jax.huggingface.restore import read_source, stores_decoder
+from electra_jax.huggingface.sizes import check_layers
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.objectives.registry import find_row
@@ -86,7 +87,7 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
 def best_model(models: Sequence[Path]) -> Path:
     """Of the models of a fine-tuning, one for each encoder, the one with the best first metric; a line on
     stderr names it if there are several."""
-    metrics = {model: _read(model / MODEL_FILE)["metrics"] for model in models}
+    metrics = {model: read_json(model / MODEL_FILE, {"metrics": {str: float}})["metrics"] for model in models}
     name = next(iter(metrics[models[0]]))
     best = max(models, key=lambda model: tuple(metrics[model].values()))  # a later metric decides a tie
     if len(models) > 1:
@@ -95,7 +96,7 @@ def best_model(models: Sequence[Path]) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path, {"config": Maybe(dict)}) if path.is_file() else {}
 
 
 def _check_is_pretrained(place: str, path: Path, description: dict[str, Any]) -> None:
@@ -126,7 +127,7 @@ def _of_run(place: str, path: Path, step: int | None) -> Pretrained:
 def _of_export(place: str, path: Path) -> Pretrained:
     """One or both models of an export, or of another directory with the same files."""
     source = read_source(path, "huggingface", None)
-    training = upgrade_config(source.training) if source.training else None
+    training = source.training
     folder = next((path / role for role in ROLES if (path / role).is_dir()), path)
     with temporary_directory() as temporary:
         tokenizer = _adopt(folder, temporary)
@@ -149,7 +150,7 @@ def _of_export(place: str, path: Path) -> Pretrained:
         )
     limits = [weights.config.max_position_embeddings for weights in found.values()]
     if training:
-        limits.append(last_stage(training)["data"]["sequence_length"])
+        limits.append(training["data"]["sequence_length"])
     return Pretrained(place, row, generator, found.get("discriminator"), tokenizer, speller, min(limits))
 
 
@@ -164,6 +165,8 @@ def _published(role: str, model: SourceModel, tokenizer: Tokenizer) -> ModelWeig
     has_decoder = role == "generator" and stores_decoder(model)
     fields = from_config_json(model.config, enhanced_mask_decoder=has_decoder, dtype="float32")
     config = make_encoder_config(fields)
+    with misread(model.path):
+        check_layers(config.num_layers, model.arrays)
     module = PublishedModule(config, role)
     inputs = derive_inputs(jnp.ones((1, 2), jnp.int32), SpecialTokens.from_ids(tokenizer.special), 0)
     params = _filled(
@@ -180,7 +183,8 @@ def _filled(model: SourceModel, role: str, init: Any, *, head_may_lack: bool) ->
     """
     abstract = jax.eval_shape(lambda key: unbox(init(key)["params"]), jax.random.key(0))
     shapes = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
-    found = from_file(model.family, role, model.arrays, shapes)
+    with misread(model.path):
+        found = from_file(model.family, role, model.arrays, shapes)
     lacking = [path for path in found.missing if not (head_may_lack and path.startswith("head/"))]
     if lacking:
         raise ValueError(f"{model.path}: the file has no arrays for {', '.join(lacking[:4])}.")
@@ -189,21 +193,24 @@ def _filled(model: SourceModel, role: str, init: Any, *, head_may_lack: bool) ->
 
 def _of_exported_task(path: Path) -> SavedModel:
     """An exported fine-tuned model, with the head of its class in `transformers`."""
-    description = _read(path / FINETUNING_FILE)
-    encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
-    encoder = dataclasses.replace(encoder, dtype="float32")
-    # The outputs of exported regressions have the units of the labels.
-    description["task"] = description["task"] | {"label_scale": 1.0}
-    settings = description["config"]["model"] | {"head": "transformers"}
-    description["config"] = description["config"] | {"model": settings}
     with temporary_directory() as temporary:
         tokenizer = _adopt(path, temporary)
-    params = _filled(
-        read_directory(path),
-        description["task"]["kind"],
-        _task_init(encoder, description, tokenizer),
-        head_may_lack=False,
-    )
+    model = read_directory(path)
+    with misread(path / FINETUNING_FILE):
+        description = _read(path / FINETUNING_FILE)
+        encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
+        encoder = dataclasses.replace(encoder, dtype="float32")
+        # The outputs of exported regressions have the units of the labels.
+        description["task"] = description["task"] | {"label_scale": 1.0}
+        settings = description["config"]["model"] | {"head": "transformers"}
+        description["config"] = description["config"] | {"model": settings}
+        check_layers(encoder.num_layers, model.arrays)
+        params = _filled(
+            model,
+            description["task"]["kind"],
+            _task_init(encoder, description, tokenizer),
+            head_may_lack=False,
+        )
     return SavedModel(encoder, description, tokenizer, params)
 
 

@@ -16,6 +16,7 @@ from electra_jax.reports.run_view import read_run
 from electra_jax.reports.token_views import TokenSettings, token_views
 
 PAGE = "report.html"  # in the directory of one run
+MOST = 1000  # sentences, and checkpoints, of a page
 
 
 def check_flags(flags: argparse.Namespace) -> Path:
@@ -25,9 +26,6 @@ def check_flags(flags: argparse.Namespace) -> Path:
       ValueError, FileNotFoundError: a wrong flag. ImportError: the extra is not installed.
     """
     require_extra("report", "electra_jax.report")
-    for name, lowest in (("sentences", 1), ("checkpoints", 0)):
-        if getattr(flags, name) < lowest:
-            raise ValueError(f"--{name}: got {getattr(flags, name)}, expected {lowest} or more.")
     if len(set(flags.runs)) < len(flags.runs):
         raise ValueError(f"RUN: got {' '.join(flags.runs)}, expected each run once.")
     if flags.texts and not Path(flags.texts).is_file():
@@ -36,10 +34,9 @@ def check_flags(flags: argparse.Namespace) -> Path:
         what = "a run in a bucket" if len(flags.runs) == 1 else f"{len(flags.runs)} runs"
         raise ValueError(f"--out is missing: a page of {what} has no place of its own. Give --out=FILE.html.")
     out = Path(flags.out) if flags.out else Path(flags.runs[0], PAGE)
-    for flag, path in (("--out", out if flags.out else None), ("--json", flags.json and Path(flags.json))):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            what = "is a directory" if path.is_dir() else f"is in {path.parent}, which does not exist"
-            raise ValueError(f"{flag}: {path} {what}, expected a file to write.")
+    for flag, path in (("out", flags.out), ("json", flags.json)):
+        if not Path(path).parent.is_dir():
+            raise ValueError(f"--{flag}: {path} is in {Path(path).parent}, which does not exist.")
     return out
 
 

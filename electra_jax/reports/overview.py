@@ -13,6 +13,7 @@ from electra_jax.reports.panels import EVALUATION, PROBE
 from electra_jax.reports.recipe_difference import differences_between
 from electra_jax.reports.run_view import RunView
 from electra_jax.runs.directory import may_change
+from electra_jax.runs.provenance import format_changes, short_commit
 
 MAX_EVALUATIONS, MAX_EVENTS, MAX_SESSIONS = 12, 200, 50  # rows shown
 # Rows of the table of figures: metric → its name for people.
@@ -89,17 +90,12 @@ def figures_table(runs: Mapping[str, RunView]) -> Table:
         ),
         ["tokens a second, median", *(shown_number(one.get("tokens_per_second")) for one in found)],
         ["devices", *map(str, devices)],
-        ["mesh", *(_mesh(run) for run in runs.values())],
+        ["mesh", *(_pairs(run.mesh) for run in runs.values())],
         ["starts", *(f"{len(run.sessions)}" for run in runs.values())],
         ["events", *(_counts(run) for run in runs.values())],
         ["parameters", *(run.parameters for run in runs.values())],
     ]
     return Table(["", *runs], rows)
-
-
-def _mesh(run: RunView) -> str:
-    mesh = run.config.get("mesh")
-    return ", ".join(f"{axis} {size}" for axis, size in mesh.items()) if isinstance(mesh, dict) else ""
 
 
 def _counts(run: RunView) -> str:
@@ -155,7 +151,7 @@ def sessions_table(run: RunView) -> Table:
                 _text(session.get("start_step")),
                 _text(session.get("devices")),
                 _pairs(versions),
-                _text(session.get("commit"))[:18],
+                short_commit(_text(session.get("commit"))) or "",
                 _changes(session.get("changed")),
                 ", ".join(f"{key}={_text(value)}" for key, value in session.items() if key not in known),
                 " ".join(map(str, command)) if isinstance(command, list) else "",
@@ -169,7 +165,7 @@ def _changes(changed: Any) -> str:
     if not isinstance(changed, dict):
         return ""
     pairs = {name: pair for name, pair in changed.items() if isinstance(pair, list) and len(pair) == 2}
-    return ", ".join(f"{name} {old or 'none'} → {new or 'none'}" for name, (old, new) in pairs.items())
+    return format_changes(pairs)
 
 
 def datasets_table(run: RunView) -> Table:

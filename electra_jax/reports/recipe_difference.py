@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from electra_jax.configuration.flags import recipe_of
 from electra_jax.configuration.recipes import FOLDER, RECIPES, load_config, own_recipe
 from electra_jax.runs.directory import may_change
 
@@ -38,8 +39,12 @@ def difference_to_recipe(config: dict[str, Any], command: Sequence[Any]) -> Reci
     Only this project's own recipes are loaded: a recipe is a program, and the command may be anybody's.
     """
     words = [word for word in command if isinstance(word, str)]
-    recipe = next((word.partition("=")[2] for word in words if word.startswith("--config=")), "")
-    given = {word.partition("=")[0].removeprefix("--config.") for word in words if "--config." in word}
+    flags = [word.partition("=")[0].lstrip("-") for word in words if word.startswith("-")]
+    given = {flag.removeprefix("config.") for flag in flags if flag.startswith("config.")}
+    try:
+        recipe = recipe_of(words)
+    except ValueError:  # two of them; no run has started so
+        recipe = None
     if not recipe:
         return RecipeDifference("", "The command that started the run is not recorded.", [])
     path = own_recipe(recipe).partition(":")[0]
@@ -50,7 +55,7 @@ def difference_to_recipe(config: dict[str, Any], command: Sequence[Any]) -> Reci
         return RecipeDifference(recipe, problem, [])
     try:
         theirs = flat(load_config(own_recipe(recipe)).to_dict())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         return RecipeDifference(recipe, f"It could not be loaded: {error}", [])
     ours = flat(config)
     settings = [

@@ -1,10 +1,11 @@
 """Files of JSON lines as they are found: a report leaves out what it cannot read, and counts it."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from data_pipelines.json_files import parse_json
 
 MAX_LINE = 4 * 2**20  # bytes; no row of a run is nearly as long
 
@@ -60,10 +61,8 @@ def number(value: Any) -> float:
 
 def _parse(line: bytes, has_steps: bool) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict):
+        row = parse_json(line, dict, "a row")
+    except ValueError:
         return None
     if has_steps:
         step = number(row.get("step"))

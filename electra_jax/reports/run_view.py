@@ -1,10 +1,12 @@
 """What a report shows of a run directory. Missing and damaged files become sentences, not errors."""
 
-import json
+import functools
+import operator
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.json_files import check_form, misread, parse_json, read_bytes
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.reports.curves import Curve, read_curves
 from electra_jax.reports.recipe_difference import RecipeDifference, difference_to_recipe
@@ -12,6 +14,7 @@ from electra_jax.reports.rows import RowFile
 from electra_jax.runs.bucket_runs import bucket_of, local_directory
 from electra_jax.runs.provenance import SESSIONS_FILE
 from electra_jax.training.events import EVENTS_FILE
+from electra_jax.training.reference import Reference, find_reference
 from electra_jax.training.writers import METRICS_FILE
 
 MAX_JSON = 64 * 2**20  # bytes
@@ -32,9 +35,11 @@ class RunView(NamedTuple):
     datasets: list[dict[str, Any]]
     recipe: RecipeDifference
     parameters: str  # the totals of parameters.txt
-    written: str  # UTC time of the newest row of metrics; "" without metrics
+    num_steps: int | None  # of the whole run; None if unknown
+    mesh: dict[str, Any] | None  # config.mesh; None if unknown
+    written: str  # UTC time of the newest row of metrics; "" without metrics, and of a copy
     problems: list[str]  # what is missing or damaged
-    reference: Any = None  # runs of its recipe to compare with; None without
+    reference: Reference | None = None  # runs of its recipe to compare with
 
     @property
     def is_local(self) -> bool:
@@ -45,12 +50,6 @@ class RunView(NamedTuple):
     def step(self) -> int:
         """The newest step with metrics."""
         return max((int(curve.steps[-1]) for curve in self.curves.values()), default=0)
-
-    @property
-    def num_steps(self) -> int | None:
-        """Steps of the whole run; None if unknown."""
-        found = (self.config.get("train") or {}).get("num_steps")
-        return found if isinstance(found, int) else None
 
 
 def read_run(place: str) -> RunView:
@@ -71,7 +70,7 @@ def read_run(place: str) -> RunView:
     sessions = _rows(path / SESSIONS_FILE, problems, has_steps=False)
     events = _rows(path / EVENTS_FILE, problems) if (path / EVENTS_FILE).exists() else []
     written = ""
-    if metrics.path.exists():
+    if metrics.path.exists() and bucket_of(path) is None:
         written = time.strftime("%Y-%m-%d %H:%M", time.gmtime(metrics.path.stat().st_mtime))
     problems += filter(None, [metrics.problem()])
     command = sessions[0].get("command") if sessions else None
@@ -85,8 +84,11 @@ def read_run(place: str) -> RunView:
         _datasets(path, config, problems),
         difference_to_recipe(config, command if isinstance(command, list) else []),
         _last_line(path / "parameters.txt", problems),
+        _setting(config, "train.num_steps", int, problems),
+        _setting(config, "mesh", dict, problems),
         written,
         problems,
+        _reference(config, description.get("data"), problems),
     )
 
 
@@ -104,25 +106,45 @@ def _config(place: str, path: Path, description: dict[str, Any], problems: list[
             raise FileNotFoundError(f"RUN: {place} has {what}, {EXPECTED}.")
         return {}
     try:
-        return upgrade_config(config)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"config.json: its configuration has another form than this version's ({error!r}).")
+        with misread("config.json", ""):
+            return upgrade_config(config)
+    except ValueError as error:
+        problems.append(str(error).strip())
         return {}
+
+
+def _setting(config: dict[str, Any], key: str, form: type, problems: list[str]) -> Any:
+    """A value of the configuration; None, and a problem, if it is missing or of another form."""
+    if not config:  # which is a problem already
+        return None
+    names = key.split(".")
+    nested = functools.reduce(lambda inner, name: {name: inner}, reversed(names), form)
+    try:
+        check_form(config, nested, "config.json", "")
+    except ValueError as error:
+        problems.append(str(error).strip())
+        return None
+    return functools.reduce(operator.getitem, names, config)
+
+
+def _reference(config: dict[str, Any], data: Any, problems: list[str]) -> Reference | None:
+    """The reference curves for a run; None, and a problem, if they cannot be compared with it."""
+    try:
+        fingerprints = data if isinstance(data, list) else []
+        return find_reference({"config": config, "data": fingerprints}) if config else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(f"The reference curves could not be read: {error!r}.")
+        return None
 
 
 def _read_json(path: Path, kind: type, problems: list[str]) -> Any:
     """The value of a JSON file; an empty one of its kind, and a problem, if it cannot be read."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it has more than {MAX_JSON // 2**20} MiB")
-        value = json.loads(path.read_bytes())
-        if not isinstance(value, kind):
-            raise ValueError("it has another form")
-        return value
+        return parse_json(read_bytes(path, MAX_JSON, ""), kind, path.name, "")
     except FileNotFoundError:
         problems.append(f"{path.name} is missing.")
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{path.name} could not be read: {error}.")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} could not be read: {str(error).strip()}")
     return kind()
 
 
@@ -136,9 +158,10 @@ def _rows(path: Path, problems: list[str], *, has_steps: bool = True) -> list[di
 def _datasets(path: Path, config: dict[str, Any], problems: list[str]) -> list[dict[str, Any]]:
     entries = _read_json(path / "datasets.json", list, problems)
     try:
-        entries = upgrade_datasets(entries, config)
-    except (KeyError, TypeError, ValueError):
-        problems.append("datasets.json: its entries have another form than this version's.")
+        with misread("datasets.json", ""):
+            entries = upgrade_datasets(entries, config)
+    except ValueError as error:
+        problems.append(str(error).strip())
     return [entry for entry in entries if isinstance(entry, dict)]
 
 

@@ -5,13 +5,14 @@ They are computed once and kept in the run's TOKENS_FILE: a page is made again w
 checkpoints that have been removed since.
 """
 
+import contextlib
 import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import misread, read_json, write_json
 from data_pipelines.progress import make_progress
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.distributed.mesh import make_mesh
@@ -25,6 +26,7 @@ from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.trained import dataset_paths
 
 TOKENS_FILE = "token_views.json"
+MAX_KEPT = 1 << 28  # bytes of it
 SEED = 0  # of the masks and of what is drawn: the same at every checkpoint
 UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError)
 
@@ -67,15 +69,14 @@ def token_views(run: RunView, settings: TokenSettings, problems: list[str]) -> T
     kept = _read_kept(run.path / TOKENS_FILE, problems)
     sentences = _sentences(run, settings, problems)
     if sentences is None:
-        return _chosen(kept, settings) if kept else NOTHING
+        return _chosen(list(kept.values())[-1], settings) if kept else NOTHING
     digest = _digest(run, sentences)
-    if kept is None or kept["digest"] != digest:
-        kept = {"digest": digest, "source": sentences.source, "views": {}}
+    known = kept.pop(digest)["views"] if digest in kept else {}
     stamps = _checkpoints(run, problems)
     # A step that was trained again, after a rollback for example, has another checkpoint.
     valid = {
         step: view
-        for step, view in kept["views"].items()
+        for step, view in known.items()
         if stamps.get(step, view["checkpoint"]) == view["checkpoint"] and (step in stamps or step <= run.step)
     }
     missing = [
@@ -83,10 +84,10 @@ def token_views(run: RunView, settings: TokenSettings, problems: list[str]) -> T
     ]
     computed = _compute(run, missing, sentences, problems) if missing else {}
     views = valid | {step: {"checkpoint": stamps[step], "sentences": one} for step, one in computed.items()}
-    kept = kept | {"views": dict(sorted(views.items()))}
+    found = {"source": sentences.source, "views": dict(sorted(views.items()))}
     if computed:
-        _keep(run, kept)
-    return _chosen(kept, settings)
+        _keep(run, kept | {digest: found})  # the newest last
+    return _chosen(found, settings)
 
 
 def _sentences(run: RunView, settings: TokenSettings, problems: list[str]) -> Sentences | None:
@@ -99,7 +100,8 @@ def _sentences(run: RunView, settings: TokenSettings, problems: list[str]) -> Se
     if settings.texts:
         return own_sentences(settings.texts, settings.num_sentences, tokenizer)
     try:
-        paths = dataset_paths(run.path, run.config, run.step)
+        with misread("config.json", ""):
+            paths = dataset_paths(run.path, run.config, run.step)
         return held_out_sentences(paths, settings.num_sentences, tokenizer)
     except UNREADABLE as error:
         problems.append(f"Token view: no held-out sentences: {error}. --texts=FILE gives some.")
@@ -116,11 +118,8 @@ def _digest(run: RunView, sentences: Sentences) -> str:
 def _checkpoints(run: RunView, problems: list[str]) -> dict[int, str]:
     """Step → what tells one checkpoint of that step from another."""
     try:
-        checkpointer = open_checkpoints(run.path, keep=None)
-        try:
+        with contextlib.closing(open_checkpoints(run.path, keep=None)) as checkpointer:
             steps = checkpointer.all_steps()
-        finally:
-            checkpointer.close()
     except UNREADABLE as error:
         problems.append(f"Token view: the checkpoints could not be listed: {error}")
         return {}
@@ -154,19 +153,21 @@ def _compute(
     return computed
 
 
-def _read_kept(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """What an earlier report kept; None without it."""
+def _read_kept(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """What earlier reports kept: digest of some sentences → their "source" and "views"; the newest last."""
+    kept = {}
     try:
-        kept = json.loads(path.read_bytes())
-        views = {int(step): view for step, view in kept["views"].items()}
-        for view in views.values():
-            _check_sentences(view["sentences"], view["checkpoint"])
-        return {"digest": str(kept["digest"]), "source": str(kept["source"]), "views": views}
+        for digest, found in read_json(path, dict, max_bytes=MAX_KEPT).items():
+            views = {int(step): view for step, view in found["views"].items()}
+            for view in views.values():
+                _check_sentences(view["sentences"], view["checkpoint"])
+            kept[digest] = {"source": str(found["source"]), "views": views}
     except FileNotFoundError:
-        return None
-    except (*UNREADABLE, AttributeError, RecursionError):
+        return {}
+    except (*UNREADABLE, AttributeError):
         problems.append(f"{path.name} could not be read, and is made again.")
-        return None
+        return {}
+    return kept
 
 
 def _check_sentences(sentences: Any, stamp: Any) -> None:
@@ -192,6 +193,7 @@ def _keep(run: RunView, kept: dict[str, Any]) -> None:
             print(f"{run.path / TOKENS_FILE}: not written ({error.strerror}).", file=sys.stderr)
 
 
-def _chosen(kept: dict[str, Any], settings: TokenSettings) -> TokenViews:
-    steps = evenly(sorted(kept["views"]), settings.num_checkpoints)
-    return TokenViews(kept["source"], [TokenView(step, kept["views"][step]["sentences"]) for step in steps])
+def _chosen(found: dict[str, Any], settings: TokenSettings) -> TokenViews:
+    views = found["views"]
+    steps = evenly(sorted(views), settings.num_checkpoints)
+    return TokenViews(found["source"], [TokenView(step, views[step]["sentences"]) for step in steps])

@@ -8,6 +8,7 @@ locally, uploaded, and completed by an object of the same name.
 import contextlib
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,20 @@ from data_pipelines.buckets import (
 from electra_jax.runs.bucket_runs import CHECKPOINTS, checkpoint_place
 from electra_jax.runs.temporary_directories import temporary_directory
 from electra_jax.training.checkpointing import Checkpointer, Inspection
+from electra_jax.training.kept_checkpoints import within_reach
 
 COMMITTED = "commit_success.txt"
 
 
-def open_checkpoints(workdir: Path, *, keep: int | None) -> Checkpointer:
-    """The checkpoints of the run that works in `workdir`; `keep` as for `Checkpointer`.
+def open_checkpoints(workdir: Path, *, keep: int | None, reach: int = 0) -> Checkpointer:
+    """The checkpoints of the run that works in `workdir`; `keep` and `reach` as for `Checkpointer`.
 
     Raises:
       ValueError: several processes with a run on s3://. OSError: the bucket cannot be read.
     """
     place = checkpoint_place(workdir)
     kinds = {"s3": UploadedCheckpointer, "gs": GoogleCheckpointer}
-    return kinds.get(place.partition("://")[0], Checkpointer)(place, keep=keep)
+    return kinds.get(place.partition("://")[0], Checkpointer)(place, keep=keep, reach=reach)
 
 
 class GoogleCheckpointer(Checkpointer):
@@ -57,22 +59,22 @@ class UploadedCheckpointer(Checkpointer):
 
     Args:
       url: of the directory checkpoints.
-      keep: as for `Checkpointer`.
+      keep, reach: as for `Checkpointer`.
     """
 
-    def __init__(self, url: str, *, keep: int | None):
+    def __init__(self, url: str, *, keep: int | None, reach: int = 0):
         if jax.process_count() > 1:
             raise ValueError(
                 f"{url}: got a run of {jax.process_count()} processes, expected one: Orbax cannot write the "
                 "shards of several processes to s3://. Use gs://, or a file system that all hosts mount "
                 "(FSx, EFS, NFS)."
             )
-        self._url, self._keep = url, keep or 1
+        self._url, self._keep, self._reach = url, keep or 1, reach
         self._lifetime = contextlib.ExitStack()
         self._local = self._lifetime.enter_context(temporary_directory()) / CHECKPOINTS
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        super().__init__(str(self._local), keep=self._keep)
+        super().__init__(str(self._local), keep=self._keep, reach=reach)
         self._directory = url  # what errors name
 
     def all_steps(self) -> list[int]:
@@ -111,6 +113,13 @@ class UploadedCheckpointer(Checkpointer):
         _move(self._url, step, name)
         shutil.rmtree(self._local / str(step))  # the copy
 
+    def remove(self, step: int) -> None:
+        """As `Checkpointer.remove`."""
+        self.wait()
+        if (self._local / str(step)).is_dir():
+            super().remove(step)
+        self._remove(lambda name: name == str(step))
+
     def close(self) -> None:
         with contextlib.suppress(OSError):  # `wait` reports it to who asks
             self.wait()
@@ -132,17 +141,23 @@ class UploadedCheckpointer(Checkpointer):
         try:
             super().wait()
             url, directory = f"{self._url}/{step}", self._local / str(step)
+            self._remove(lambda name: name == str(step))  # what an earlier start did not complete
             # Orbax writes a file of that name here, too: it must not come before the arrays.
             upload(directory, local_files(directory, lambda name: name != COMMITTED), url)
             write_object(f"{url}/{COMMITTED}", b"complete\n")
-            kept = [str(one) for one in self.all_steps()[-self._keep :]]
-            first = {name: name.split("/")[0] for name in sizes_under(self._url)}
+            steps = self.all_steps()
+            reached = within_reach(steps, self._reach) if self._reach else set()
+            kept = [str(one) for one in {*steps[-self._keep :], *reached}]
             # What was set aside is no number.
-            names = [name for name, step in first.items() if step.isdecimal() and step not in kept]
-            # First what makes it count: a process that is killed here leaves no checkpoint that lacks a part.
-            remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))
+            self._remove(lambda step: step.isdecimal() and step not in kept)
         except Exception as error:
             self._error = error
+
+    def _remove(self, is_removed: Callable[[str], bool]) -> None:
+        """Remove checkpoints from the bucket, by their names; first what makes them count: a
+        process that is killed here leaves no checkpoint that lacks a part."""
+        names = [name for name in sizes_under(self._url) if is_removed(name.split("/")[0])]
+        remove(self._url, sorted(names, key=lambda name: not name.endswith(f"/{COMMITTED}")))
 
 
 def _move(url: str, step: int, name: str) -> None:

@@ -31,7 +31,7 @@ CHECKPOINTS = "checkpoints"
 NOT_COPIED = (BUCKET_FILE, LOCK_FILE)  # what is here and what is there has one meaning each
 # Directories that commands read: of a run, of a fine-tuning, of an export of two models. All others are only
 # written (trackers' files, plots, predictions) or go their own way (checkpoints).
-READ_BACK = ("tokenizer", "probe", "sample", "models", "discriminator", "generator")
+READ_BACK = ("tokenizer", "probe", "sample", "incidents", "models", "discriminator", "generator")
 
 
 def bucket_of(workdir: Path) -> str | None:

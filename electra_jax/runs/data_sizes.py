@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.buckets import absolute_place
 from data_pipelines.dataset_cache import read_dataset_info
 from data_pipelines.mixture import check_same_rows
 from data_pipelines.problems import Problems
@@ -27,6 +28,10 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
       ValueError, OSError: see `resolve` and `with_data_values`. All that is wrong comes together, also what
         the datasets tell of sizes that are given.
     """
+    initial = config["checkpoint"]["init_from"]
+    if isinstance(initial, str):  # config.json is read from anywhere
+        checkpoint = config["checkpoint"] | {"init_from": absolute_place(initial)}
+        config = config | {"checkpoint": checkpoint}
     problems, filled = Problems(), without_end(config)
     with problems.kept():
         filled = with_data_values(config, [workdir], workdir)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.checkpoint_names import is_same_checkpoint
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.resolve import dataset_values
@@ -42,6 +43,10 @@ MAY_CHANGE = (
     ),
     MayChange(("mesh.*",), "The devices. Losses are the same to a relative 1e-5 on any mesh."),
     MayChange(("checkpoint.every", "checkpoint.keep"), "Which checkpoints there are."),
+    MayChange(
+        ("trouble.*",),
+        "What is done about steps in numerical trouble, from then on.",
+    ),
     MayChange(("eval.*", "probe.*"), "Measurements. They do not affect training."),
     MayChange(("log.*", "health.*"), "Reports and alarms."),
     MayChange(
@@ -58,6 +63,7 @@ HINTS = {
     "the step that it resumes at, the learning rate follows the schedule of the new length",
 }
 FINGERPRINTS = ("data", "files")
+ROLLBACKS = "rollbacks"  # key of a checkpoint's description: those of its past (rollbacks.py)
 
 
 def may_change(key: str) -> bool:
@@ -78,13 +84,14 @@ def check_run_directory(workdir: Path, description: dict[str, Any], *, changes_l
     path = workdir / "config.json"
     if not path.exists():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, {"config": Maybe(dict)})
     if "config" not in found:
         raise ValueError(
             f"{workdir}: got a {path.name} of something else, such as an exported model, expected a run or a "
             "new directory. Use another --workdir."
         )
-    lines = differences(found, description, any_length=changes_length)
+    with misread(path):
+        lines = differences(found, description, any_length=changes_length)
     if lines:
         raise ValueError(
             "\n".join([f"{workdir} belongs to a run with other settings:", *(f"  {line}" for line in lines)])
@@ -111,7 +118,9 @@ def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
 def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """A line for each setting that may not differ and does."""
     old, new = (
-        flatten_dict({key: value for key, value in one.items() if key not in FINGERPRINTS}, sep=".")
+        flatten_dict(
+            {key: value for key, value in one.items() if key not in (*FINGERPRINTS, ROLLBACKS)}, sep="."
+        )
         for one in (old, new)
     )
     for key in sorted(old.keys() | new.keys()):

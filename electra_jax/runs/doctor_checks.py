@@ -26,7 +26,7 @@ from electra_jax.configuration.recipes import PACKAGE, RECIPES
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
-from electra_jax.runs.bucket_runs import RunDirectory, local_directory
+from electra_jax.runs.bucket_runs import RunDirectory, bucket_of, local_directory
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import RunInputs, open_inputs
@@ -127,7 +127,9 @@ def run_checks(
             opened,
             changes_length=changes_length,
         ),
-        "checkpoints": lambda: check_checkpoints(opened[0], local_directory(str(workdir), may_be_empty=True)),
+        "checkpoints": lambda: check_checkpoints(
+            opened[0], local_directory(str(workdir), may_be_empty=True), deadline.renew
+        ),
         "size": lambda: check_sizes(opened[0], workdir),
     }
     if reads_all:
@@ -281,11 +283,13 @@ def check_run_inputs(
     return Finding(f"{'; '.join(described)}: fingerprint {fingerprints}")
 
 
-def check_checkpoints(inputs: RunInputs, workdir: Path) -> Finding:
+def check_checkpoints(inputs: RunInputs, workdir: Path, on_progress: Callable[[], None]) -> Finding:
     """Where a run would resume: all files of the newest checkpoint are read and compared with their
-    checksums."""
+    checksums. `on_progress`: see `Checkpointer`."""
+    run = RunDirectory(workdir, bucket_of(workdir), check_writer=lambda: None, is_writer=False)
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
-        start = find_start(checkpointer, inputs, RunDirectory(workdir, None))
+        checkpointer.on_progress = on_progress
+        start = find_start(checkpointer, inputs, run)
     text = f"resumes at step {start.step:,}" if start.step else "none yet"
     rejected = [f"; would set aside that of step {one.step}: {one.reason}" for one in start.rejected]
     return Finding(text + "".join(rejected))

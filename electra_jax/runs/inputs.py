@@ -13,6 +13,7 @@ from data_pipelines.mixture import DatasetSource, Mixture, continue_sources, mak
 from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
+from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.resolve import ResolvedConfig
 from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
@@ -77,6 +78,8 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
         ],
     }
     with problems.kept():
+        _check_own_tokenizer(stages[0].mixture)
+    with problems.kept():
         objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
     with problems.kept():
         check_run_directory(workdir, description, changes_length=changes_length)
@@ -88,6 +91,18 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
     return RunInputs(config, model, mesh, stages, objective, description, changes_length)
 
 
+def _check_own_tokenizer(mixture: Mixture) -> None:
+    """Raises ValueError or OSError if the tokenizer of the first dataset, which a run keeps, is missing or
+    another one than its rows were made with."""
+    directory = Path(local_dataset(mixture.sources[0].path)) / "tokenizer"
+    fingerprint, recorded = load_tokenizer(str(directory)).fingerprint, mixture.infos[0].tokenizer_fingerprint
+    if fingerprint != recorded:
+        raise ValueError(
+            f"{directory}: got the tokenizer {fingerprint[:16]}…, expected that of the dataset's rows, "
+            f"{recorded[:16]}…. Copy or build the dataset again."
+        )
+
+
 def _check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
     problems = Problems()
     for stage in stages:
@@ -96,14 +111,26 @@ def _check_batches(stages: Sequence[Stage], mesh: Mesh) -> None:
     problems.report()
 
 
-def open_stages(stages: Sequence[Stage], model: PretrainingConfig, workdir: Path) -> tuple[StageInputs, ...]:
+def open_stages(
+    stages: Sequence[Stage], model: PretrainingConfig, workdir: Path, num_passed_over: Sequence[int] = ()
+) -> tuple[StageInputs, ...]:
     """Open and check the data of every stage.
+
+    Args:
+      num_passed_over: batches that rollbacks left out in each stage; () if there were none.
 
     Raises:
       ValueError, OSError: see `open_inputs`.
     """
+    num_passed_over = num_passed_over or [0] * len(stages)
     all_sources = continue_sources(
-        [(make_sources(stage.config["data"], workdir), stage.num_examples) for stage in stages]
+        [
+            (
+                make_sources(stage.config["data"], workdir),
+                stage.num_examples + batches * stage.config["train"]["batch_size"],
+            )
+            for stage, batches in zip(stages, num_passed_over, strict=True)
+        ]
     )
     opened: list[StageInputs] = []
     problems = Problems()

@@ -1,17 +1,17 @@
 """Pre-training under a run directory: `pretrain(config, workdir)`, from checked inputs to summary.json."""
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.buckets import is_bucket
-from data_pipelines.json_files import write_json
 from data_pipelines.loader import EvaluationLoader, Loader
 from data_pipelines.progress import waiting
 from data_pipelines.token_counts import mixture_counts
@@ -21,8 +21,8 @@ from electra_jax.configuration.length import without_end
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.chips import peak_flops
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
-from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.distributed.stopping import StopNotice
+from electra_jax.distributed.sharding import axis_context
+from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import never_masked
@@ -33,43 +33,33 @@ from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
+from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.resuming import Start, find_start, record_lost_rows, set_aside
+from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.start_step import started_from, with_start_step
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import initial_params
+from electra_jax.runs.trouble_services import RunningPretraining, roll_back, trouble_services
 from electra_jax.runs.watched_health import health_of
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.events import EventLog, read_events
 from electra_jax.training.health import describe_alarms
-from electra_jax.training.loop import (
-    Intervals,
-    NonFiniteLossError,
-    RunServices,
-    StageComputation,
-    TrainingLoop,
-)
+from electra_jax.training.loop import Intervals, RunServices, StageComputation, TrainingLoop
 from electra_jax.training.metrics import Metrics
-from electra_jax.training.program import Program, dtype_note, make_program
+from electra_jax.training.program import Program, dtype_note
 from electra_jax.training.state import TrainState, start_from
 from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
 from electra_jax.training.trackers.interface import TrackedRun
+from electra_jax.training.trouble import ROLLBACK
 from electra_jax.training.unigram import unigram_log_probabilities
+from electra_jax.training.watch import RollBack
 from electra_jax.training.writers import MetricWriters
-
-
-class PreparedStage(NamedTuple):
-    """A stage with functions not yet compiled and loaders not yet read."""
-
-    inputs: StageInputs
-    program: Program
-    batches: Loader
-    held_out_batches: EvaluationLoader
 
 
 def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: bool = False) -> dict[str, Any]:
@@ -88,7 +78,7 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
       HeldError: another process writes the run; nothing has been written then.
       LostError: another process has taken the run over while this one gave no sign of life.
       OSError: a dataset or checkpoint cannot be read, or the disk is full.
-      NonFiniteLossError: the loss became NaN or infinite.
+      NumericalTroubleError: a step in numerical trouble ended the run (config.trouble).
     """
     if is_bucket(workdir):
         resolve(without_end(config))  # mistakes come before the bucket is read
@@ -136,39 +126,29 @@ def _is_done(inputs: RunInputs, run: RunDirectory) -> bool:
 def _train(inputs: RunInputs, run: RunDirectory) -> None:
     """Train from the newest checkpoint, or from the beginning."""
     with axis_context(inputs.mesh):
-        stages = [prepare_stage(stage, inputs) for stage in inputs.stages]
+        stages = prepare_stages(inputs)
     probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
         # The initial state is the same in all stages.
-        start = find_start(checkpointer, inputs, run, stages[0].program.abstract_state)
+        abstract_state = stages[0].program.abstract_state
+        rollbacks = resume_rollbacks(run.path, checkpointer)
+        start = find_start(checkpointer, inputs, run, abstract_state)
         check_length(run.name, start.step, inputs.config["train"]["num_steps"])
-        _train_from(start, stages, inputs, run, checkpointer, probe)
-
-
-def prepare_stage(stage: StageInputs, inputs: RunInputs) -> PreparedStage:
-    """The functions and loaders of a stage; nothing is compiled or read yet.
-
-    Raises:
-      ValueError: the mesh does not divide the model or the batches, or there are no held-out batches.
-    """
-    config, sharding = stage.config, batch_sharding(inputs.mesh)
-    return PreparedStage(
-        stage,
-        make_program(config, inputs.objective, inputs.mesh, first_step=stage.first_step),
-        Loader(
-            stage.mixture,
-            batch_size=config["train"]["batch_size"],
-            sharding=sharding,
-            first_step=stage.first_step,
-            prefetch=config["data"]["prefetch"],
-        ),
-        EvaluationLoader(
-            stage.held_out,
-            batch_size=config["eval"]["batch_size"],
-            sharding=sharding,
-            max_batches=config["eval"]["max_batches"],
-        ),
-    )
+        _record(start, inputs, stages[0].program, run, checkpointer)
+        stop = StopNotice()  # one for all stages, since with several processes it counts its checks
+        while True:
+            if rollbacks:
+                stages = stages_after(rollbacks, stages, inputs, run.path)
+            running = RunningPretraining(inputs, run, checkpointer, rollbacks, stop, probe)
+            try:
+                return _train_from(start, stages, running)
+            except RollBack as request:
+                incident, evidence, is_stopping = request.incident, request.evidence, request.is_stopping
+            rollbacks = roll_back(incident, evidence, stages, running)
+            if is_stopping:
+                raise Stopped
+            start = find_start(checkpointer, inputs, run, abstract_state)
+            set_aside(start.rejected, start.step, checkpointer, run)
 
 
 def make_probe(
@@ -185,33 +165,38 @@ def make_probe(
 
 
 def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
-    return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"])
+    trouble = inputs.config["trouble"]
+    may_return = ROLLBACK in (trouble["on_nonfinite"], trouble["on_spike"])
+    reach = trouble["rollback_steps"] if may_return else 0
+    return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"], reach=reach)
 
 
-def _train_from(
-    start: Start,
-    stages: list[PreparedStage],
-    inputs: RunInputs,
-    run: RunDirectory,
-    checkpointer: Checkpointer,
-    probe: Callable[[Any], Metrics] | None,
+def _record(
+    start: Start, inputs: RunInputs, program: Program, run: RunDirectory, checkpointer: Checkpointer
 ) -> None:
-    """Train from `start` through the remaining stages to the end of the run."""
-    config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
-    workdir, state, step = run.path, start.state, start.step
+    """Write what a start leaves in the run directory, and print it."""
+    config, workdir, step = inputs.config, run.path, start.step
     run.check_writer()
     fell_back = set_aside(start.rejected, step, checkpointer, run)
-    if is_main_process():
-        new_length = describe_new_length(workdir, step, config)
-        write_run_directory(inputs, program, workdir)
-        more = fell_back | record_lost_rows(start, run) | started_from(config, step)
-        record_start(workdir, step, **new_length, **more)
-        if not step and (proposal := propose_settings(config)):
-            print(proposal, file=sys.stderr)
-        run.publish()
-        print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
-        if note := dtype_note(config["model"]["dtype"], inputs.mesh):
-            print(note, file=sys.stderr)
+    if not is_main_process():
+        return
+    new_length = describe_new_length(workdir, step, config)
+    write_run_directory(inputs, program, workdir)
+    more = fell_back | record_lost_rows(start, run) | started_from(config, step)
+    record_start(workdir, step, **new_length, **more)
+    if not step and (proposal := propose_settings(config)):
+        print(proposal, file=sys.stderr)
+    run.publish()
+    print(*start_lines(inputs, program.abstract_state), sep="\n", file=sys.stderr, flush=True)
+    if note := dtype_note(config["model"]["dtype"], inputs.mesh):
+        print(note, file=sys.stderr)
+
+
+def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretraining) -> None:
+    """Train from `start` through the remaining stages to the end of the run."""
+    inputs, run, checkpointer = running.inputs, running.run, running.checkpointer
+    config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
+    workdir, state, step = run.path, start.state, start.step
     if state is None:
         state = first_state(program, config["checkpoint"]["init_from"], workdir)
     writers = MetricWriters(
@@ -224,21 +209,36 @@ def _train_from(
         check=run.check_writer,
     )
     events = EventLog(workdir, start_step=step, is_writer=is_main_process())
-    with writers, events, report_nonfinite(workdir):
+    with writers, events:
+        record_events(workdir, running.rollbacks, events)
         if is_main_process():
             writers.observe = health_of(inputs, workdir, events)
         services = RunServices(
             writers,
             checkpointer,
-            inputs.description,
-            StopNotice(),  # one for all stages, since with several processes it counts its checks
-            probe,
+            describe_rollbacks(inputs.description, running.rollbacks),
+            running.stop,
+            running.probe,
             peak_of_devices(config, jax.devices()),
             run.publish,
         )
         for stage in stages:
             if step < stage.inputs.end or stage is stages[-1]:
-                state = train_stage(state, stage, unigram_of(stage.inputs, workdir), services)
+                read_params = functools.partial(_newest_params, stage.program, running)
+                trouble = trouble_services(stage, running, events, read_params)
+                state = train_stage(
+                    state, stage, unigram_of(stage.inputs, workdir), services._replace(trouble=trouble)
+                )
+
+
+def _newest_params(program: Program, running: RunningPretraining) -> tuple[Any, int]:
+    """(parameters of the newest checkpoint, its step), or those before the first step."""
+    checkpointer, shapes = running.checkpointer, program.abstract_state.params
+    checkpointer.wait()
+    if step := exchange(checkpointer.latest_step() or 0)[0]:
+        return checkpointer.restore_params(step, shapes), step
+    initial = running.inputs.config["checkpoint"]["init_from"]
+    return first_state(program, initial, running.run.path).params, 0
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
@@ -268,9 +268,10 @@ def train_stage(
     with stage.batches as batches, stage.held_out_batches as held_out_batches, services.stop:
         # Compile here, where everything is saved. A run could not save in time while compiling.
         with services.stop.nothing_to_save("compiling"):
-            train_step = _compile(state, program, batches, held_out_batches)
+            if not stage.compiled:
+                stage.compiled.append(_compile(state, program, batches, held_out_batches))
         computation = StageComputation(
-            train_step,
+            stage.compiled[0],
             lambda params: (
                 evaluate(program.evaluation_step, params, held_out_batches, services.stop.check, unigram)
                 | program.compare_tables(params)
@@ -324,15 +325,3 @@ def first_state(program: Program, initial: str, workdir: Path) -> TrainState:
         file=sys.stderr,
     )
     return start_from(state, params)
-
-
-@contextlib.contextmanager
-def report_nonfinite(workdir: Path) -> Iterator[None]:
-    """Context that writes the rows of a batch with a NaN or infinite gradient to nonfinite_batch.json."""
-    try:
-        yield
-    except NonFiniteLossError as error:
-        if is_main_process():
-            rows = [[path, row] for path, row in error.rows]
-            write_json(workdir / "nonfinite_batch.json", {"step": error.step, "rows": rows})
-        raise

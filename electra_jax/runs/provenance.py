@@ -5,6 +5,7 @@ import collections
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.json_files import Maybe, read_json, read_json_lines
 from data_pipelines.whole_files import write_text
 
 SESSIONS_FILE = "sessions.jsonl"
@@ -24,13 +26,14 @@ SHORT_COMMIT = 10  # letters
 
 
 def record_start(workdir: Path, start_step: int, **more: Any) -> None:
-    """Append a line with the time (UTC), the first step, the command, the devices, the versions and the
-    commit of this start, and `more` about it. A run that resumes under other versions than before prints
-    them, and the line has them as "changed": name → [before, now]."""
+    """Append a line with the time (UTC), the first step, the command and its working directory, the devices,
+    the versions and the commit of this start, and `more` about it. A run that resumes under other versions
+    than before prints them, and the line has them as "changed": name → [before, now]."""
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "start_step": start_step,
         "command": ["python", "-m", *([module] if (module := _module()) else []), *sys.argv[1:]],
+        "directory": os.getcwd(),  # which the command's relative paths start from
         "devices": describe_devices(),
         "versions": installed_versions(),
         "commit": commit(),
@@ -73,7 +76,7 @@ def changed_versions(
     # Older versions of this code recorded four libraries.
     names = sorted(old.keys() | new.keys()) if "python" in old else old.keys()
     changed = {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
-    commits = tuple(_shorten(one.get("commit")) for one in (last, session))
+    commits = tuple(short_commit(one.get("commit")) for one in (last, session))
     return changed | ({"commit": commits} if commits[0] != commits[1] else {})
 
 
@@ -90,14 +93,11 @@ def describe_devices() -> str:
 
 def read_sessions(workdir: Path) -> list[dict[str, Any]]:
     """The sessions of a run, the oldest first; without lines that a crash left incomplete."""
-    path, sessions = workdir / SESSIONS_FILE, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
-            sessions.append(json.loads(line))
-    return sessions
+    return read_json_lines(workdir / SESSIONS_FILE, dict)
 
 
-def _shorten(commit: str | None) -> str | None:
+def short_commit(commit: str | None) -> str | None:
+    """For example "87d7f74c21+changes"; None for none."""
     digest, plus, changes = (commit or "").partition("+")
     return digest[:SHORT_COMMIT] + plus + changes or None
 
@@ -139,6 +139,6 @@ def _installed_commit(file: Path) -> str | None:
         if Path(installed.locate_file("electra_jax")) in file.parents:
             for path in installed.files or ():
                 if path.name == "direct_url.json":
-                    record = json.loads(path.locate().read_text(encoding="utf-8"))
+                    record = read_json(path.locate(), {"vcs_info": Maybe(dict)})
                     return record.get("vcs_info", {}).get("commit_id")
     return None

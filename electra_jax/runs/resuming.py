@@ -9,8 +9,10 @@ from electra_jax.distributed.processes import exchange, is_main_process
 from electra_jax.runs.bucket_runs import RunDirectory
 from electra_jax.runs.changed_length import recorded_length
 from electra_jax.runs.directory import differences
+from electra_jax.runs.guarded_state import restore_state
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.provenance import read_sessions
+from electra_jax.runs.rollbacks import read_rollbacks
 from electra_jax.runs.trained import NO_CHECKSUMS, read_description
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
 from electra_jax.training.events import EventLog
@@ -51,7 +53,7 @@ def find_start(
     rejected: list[Rejected] = []
     others: list[str] | None = None  # settings of the newest whole checkpoint, if they are not the run's
     for step in reversed(steps):
-        reason = _agreed(checkpointer.inspect(step).problem)
+        reason = _problem(checkpointer, step)
         if not reason:
             description = checkpointer.inspect(step).description
             lines = exchange(_differences(description, inputs, run.path))[0]
@@ -81,9 +83,18 @@ def _indented(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def _agreed(problem: str) -> str:
-    """The problem of the first process that has one."""
-    return next(filter(None, exchange(problem)), "")
+def _problem(checkpointer: Checkpointer, step: int) -> str:
+    """What the first process that finds something wrong with a checkpoint has found. Raises OSError on all of
+    them if one cannot read it; they would wait for that one otherwise."""
+    found, error = ["", ""], None
+    try:
+        found[0] = checkpointer.inspect(step).problem
+    except OSError as own:
+        error, found[1] = own, str(own) or type(own).__name__
+    problems, errors = zip(*exchange(found), strict=True)
+    if any(errors):
+        raise error or OSError(next(filter(None, errors)))
+    return next(filter(None, problems), "")
 
 
 def _try_to_restore(
@@ -94,7 +105,7 @@ def _try_to_restore(
     if not has_checksums and is_main_process():
         print(f"{run.name}: the checkpoint of step {step} {NO_CHECKSUMS}", file=sys.stderr)
     try:
-        return checkpointer.restore(step, abstract_state), ""
+        return restore_state(checkpointer, step, abstract_state), ""
     except UnusableCheckpoint as error:
         if has_checksums:
             raise
@@ -120,6 +131,8 @@ def _check_is_new(run: RunDirectory) -> None:
         every = read_description(run.path)["config"]["checkpoint"]["every"]
         # The checkpoint before is complete when one is saved.
         started += [done] if done > 2 * every else []
+        if any(one.to < every for one in read_rollbacks(run.path)):
+            started = []  # the run returned to before its first checkpoint
     if exchange(bool(started))[0]:
         raise FileNotFoundError(
             f"{run.name}: got no checkpoint, but {METRICS_FILE} and sessions.jsonl are of a run that had "
@@ -153,9 +166,11 @@ def set_aside(
 def record_lost_rows(start: Start, run: RunDirectory) -> dict[str, Any]:
     """Print and record that rows of steps before the restored one are not in metrics.jsonl; returns what
     sessions.jsonl keeps of it. On the main process."""
-    every = (start.description or {}).get("config", {}).get("log", {}).get("every")
-    missing = start.step and every and lost_rows(read_metrics(run.path), start.step, every)
-    if not missing:
+    if start.description is None:
+        return {}
+    log_every = start.description["config"]["log"]["every"]
+    missing = lost_rows(read_metrics(run.path), start.step, log_every)
+    if missing is None:
         return {}
     first, last = missing
     with EventLog(run.path, start_step=start.step) as events:

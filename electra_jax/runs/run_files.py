@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from data_pipelines.buckets import absolute_place
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.whole_files import write_text
@@ -28,7 +29,7 @@ def write_datasets(inputs: RunInputs, workdir: Path) -> None:
     """Write datasets.json."""
     datasets = [
         {
-            "path": source.path,
+            "path": absolute_place(source.path),
             "weight": source.weight,
             "first_step": stage.first_step,
             **dataclasses.asdict(info),

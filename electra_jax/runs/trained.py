@@ -2,7 +2,6 @@
 checks of a run whose parameters another run starts from."""
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
@@ -37,6 +37,23 @@ MAY_DIFFER_IN_MODEL = (
 )
 
 NO_CHECKSUMS = "has no checksums, since an older version wrote it: damage to it may not be noticed."
+
+
+# Of config.json, for `read_json`.
+RUN_FORM = {
+    "config": Maybe(
+        {
+            "model": Maybe(dict),
+            "objective": Maybe({"name": str, "generator": Maybe(str)}),
+            "data": Maybe({"sequence_length": Maybe(int)}),
+            "train": Maybe({"num_steps": Maybe(int), "batch_size": Maybe(int), "seed": Maybe(int)}),
+            "checkpoint": Maybe({"init_from": Maybe(str)}),
+            "stages": Maybe(list),
+        }
+    ),
+    "data": Maybe(list),
+    "imported_from": Maybe(str),
+}
 
 
 class TrainedRun(NamedTuple):
@@ -66,10 +83,12 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     """
     description = read_description(workdir)
     config = description["config"]
-    model = make_pretraining_config(config["model"])
     tokenizer = load_tokenizer(str(workdir / "tokenizer"))
-    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
-    params, _ = abstract_params(objective, config["data"]["sequence_length"])
+    with misread(workdir / "config.json"):
+        model = make_pretraining_config(config["model"])
+        objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+        length = config["data"]["sequence_length"]
+    params, _ = abstract_params(objective, length)
     everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
     step, params = restore_params(
         workdir, step, with_shardings(params, jax.tree.map(lambda _: everywhere, params))
@@ -81,15 +100,16 @@ def read_description(workdir: Path) -> dict[str, Any]:
     """A run's config.json.
 
     Raises:
-      FileNotFoundError: `workdir` is not a run directory.
+      FileNotFoundError: `workdir` is not a run directory. ValueError: its file is damaged or of another form.
     """
     path = workdir / "config.json"
-    if not path.is_file() or "config" not in (description := json.loads(path.read_text(encoding="utf-8"))):
+    if not path.is_file() or "config" not in (description := read_json(path, RUN_FORM)):
         raise FileNotFoundError(
             f"{workdir}: expected a run directory of electra_jax.pretrain or of `electra_jax.convert "
             "import`, but it has no config.json with a configuration."
         )
-    return description | {"config": upgrade_config(description["config"])}
+    with misread(path):
+        return description | {"config": upgrade_config(description["config"])}
 
 
 def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]:
@@ -98,7 +118,7 @@ def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]
     path, stage = workdir / "datasets.json", stage_at(config, step)
     if not path.is_file():
         return list(stage.config["data"]["datasets"])
-    entries = upgrade_datasets(json.loads(path.read_text(encoding="utf-8")), config)
+    entries = upgrade_datasets(read_json(path, [{"path": str, "first_step": Maybe(int)}]), config)
     newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
     return [entry["path"] for entry in entries if entry["first_step"] == newest]
 

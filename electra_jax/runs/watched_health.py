@@ -26,4 +26,4 @@ def health_of(inputs: RunInputs, workdir: Path, events: EventLog) -> Callable[[R
     reported = {
         tuple(event.get(key) for key in REPORTED) for event in read_events(workdir) if event["kind"] == KIND
     }
-    return HealthMonitor(facts, events, functools.partial(read_metrics, workdir), reported).observe
+    return HealthMonitor(facts, events, read_metrics(workdir), reported).observe

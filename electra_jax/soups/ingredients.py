@@ -1,6 +1,5 @@
 """The ingredients of a soup. They can be averaged if they share model, tokenizer and initial parameters."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from data_pipelines.command_errors import shorten
+from data_pipelines.json_files import read_json
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.stages import stage_at
@@ -104,7 +104,7 @@ def _start_of(workdir: Path, description: dict[str, Any]) -> dict[str, Any] | No
     dropout, which may differ.
     """
     if (workdir / SOUP_FILE).is_file():
-        return json.loads((workdir / SOUP_FILE).read_text(encoding="utf-8"))["start"]
+        return read_json(workdir / SOUP_FILE, {"start": (dict, type(None))})["start"]
     if "imported_from" in description:
         return {"imported from": description["imported_from"]}
     config = description["config"]

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.loader import EvaluationLoader
 from data_pipelines.mixture import DatasetSource, make_sequential
+from electra_jax.configuration.foreign_code import is_own_recipe
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.runs.inputs import check_mixture_sizes
 from electra_jax.soups.ingredients import Ingredient
@@ -146,6 +147,11 @@ def _probe(
     if unknown:
         raise ValueError(
             f"--probe: got {', '.join(unknown)}, expected keys of {', '.join(sorted(settings))}."
+        )
+    if "config" not in values and not is_own_recipe(settings["config"]):
+        raise ValueError(
+            f"--probe: the recipe of {ingredient.workdir}, {settings['config']}, is code that this project "
+            f"does not have. Pass --probe=config={settings['config']} if you trust it."
         )
     chosen = {key: type(settings[key])(value) for key, value in values.items()}
     yield Probe(

@@ -126,7 +126,7 @@ def rate_drift(history: History, facts: RunFacts, detection: Detection) -> Findi
     blocks, metric = history.training, detection.rate
     if len(blocks) < 2 or detection.name not in facts.drawn or metric not in blocks[-2].means:
         return None
-    if blocks[-2].step <= facts.settings["optimizer.warmup_steps"]:
+    if blocks[-2].step <= facts.beginning:
         return None
     if facts.stage_of(blocks[-1].step) != facts.stage_of(blocks[-2].step):
         return None

@@ -121,8 +121,8 @@ ALARMS: tuple[Alarm, ...] = (
     ),
     Alarm(
         "replaced_rate_drift",
-        f"after the warm-up, the share of wrong tokens changes by more than {RATE_JUMP:.0%} from block to "
-        f"block, or is more than {RATE_RISE:.0%} above its lowest block",
+        "after the warm-up and `early_steps`, the share of wrong tokens changes by more than "
+        f"{RATE_JUMP:.0%} from block to block, or is more than {RATE_RISE:.0%} above its lowest block",
         "The generator becomes worse again, or the text has changed.",
         (
             "Lower config.optimizer.learning_rate={optimizer.learning_rate}.",

@@ -1,5 +1,6 @@
 """Saving and restoring a TrainState with Orbax. Every checkpoint is checked before it is read."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -12,13 +13,16 @@ from etils import epath
 
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
+from electra_jax.training.checksums import OnProgress
+from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
-from electra_jax.training.saved_arrays import check_saved_arrays
 from electra_jax.training.state import TrainState
 
 DAMAGED = "damaged"  # a checkpoint that was set aside is called STEP.damaged, STEP.damaged.2, …
 _DETAILS = re.compile(r"\s*\[tensorstore_spec|\s*\[source locations|\s*See full TensorStore details|\n")
 _FULL = re.compile("No space left on device|Disk quota exceeded")
+# How errors of coroutines begin that nobody waits for any longer: TensorStore's and Orbax's.
+STRAGGLERS = ("Event loop is closed", "Encountered error while reading array index")
 _ABOUT = "checkpoint"  # key of the saved description for what a checkpoint tells about itself
 
 
@@ -56,20 +60,23 @@ class Checkpointer:
     Args:
       keep: how many of the newest checkpoints to keep. None opens the directory for reading alone, and leaves
         unfinished checkpoints of a running run untouched.
+      reach: steps that the run may return by; checkpoints `within_reach` are kept besides.
+
+    Attributes:
+      on_progress: called each time that another part of a checkpoint has been compared with its checksums.
     """
 
-    def __init__(self, directory: str, *, keep: int | None):
+    def __init__(self, directory: str, *, keep: int | None, reach: int = 0):
         _silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
-        self._unchecked: int | None = None  # the step that was saved last, until it has been read back
         self._inspected: dict[int, Inspection] = {}
+        self.on_progress: OnProgress = lambda: None
         self._has_failed = False
-        self._is_reader = keep is None
         self._manager = _Manager(
             epath.Path(self._plain.path),  # absolute, as Orbax needs it
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, read_only=keep is None
+                **which_to_keep(keep, reach), cleanup_tmp_directories=True, read_only=keep is None
             ),
             # In this order they are completed.
             item_handlers={
@@ -91,8 +98,7 @@ class Checkpointer:
         """Start to save; returns when the arrays have been copied from the devices.
 
         Raises:
-          OSError: this save, or an earlier one in the background, could not be written, or the earlier one
-            cannot be read.
+          OSError: this save, or an earlier one in the background, could not be written.
         """
         self.wait()
         about = {"step": step, "has_checksums": True}
@@ -106,7 +112,6 @@ class Checkpointer:
             self._manager.save(step, args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._failure(error) from error
-        self._unchecked = step
 
     def save_params(self, params: Any, run: dict[str, Any]) -> None:
         """Save parameters without training state as step 0, for other runs to start from. Raises OSError as
@@ -132,7 +137,7 @@ class Checkpointer:
         directory = self.place(step)
         has_checksums = True
         try:
-            if damage := damage_of(directory):
+            if damage := damage_of(directory, self.on_progress):
                 return Inspection(damage, {})
         except FileNotFoundError:
             has_checksums = False
@@ -249,19 +254,18 @@ class Checkpointer:
             advice = f"A whole one is {os.path.dirname(self._directory)}:{whole}, of step {whole}."
         return UnusableCheckpoint(os.path.join(self._directory, str(step)), reason, advice)
 
+    def remove(self, step: int) -> None:
+        """Delete a checkpoint of what a rollback undid; every process must call this."""
+        self.wait()
+        self._manager.delete(step)
+        self._inspected.pop(step, None)
+
     def wait(self) -> None:
-        """Block until everything is on disk and can be read; raises OSError as `save` does."""
+        """Block until everything is on disk; raises OSError as `save` does."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
-        step, self._unchecked = self._unchecked, None
-        # Process 0 made the checkpoint of what all processes wrote.
-        if step is not None and jax.process_index() == 0:
-            try:
-                check_saved_arrays(self._manager.directory / str(step) / "state")
-            except Exception as error:
-                raise self._unreadable(step, self._reason(error)) from error
 
     def close(self) -> None:
         """Wait for what is being saved; raises OSError as `save` does, unless it was raised before."""
@@ -275,6 +279,9 @@ class Checkpointer:
 
     def _failure(self, error: Exception) -> OSError:
         self._has_failed = True
+        # Orbax counts the new one and no longer the oldest one, as if the save had succeeded.
+        with contextlib.suppress(OSError):
+            self._manager.reload()
         return OSError(
             f"A checkpoint could not be saved in {self._directory}: {self._reason(error)}. The "
             f"checkpoints of steps {self.all_steps()} are complete. If the disk is full, free space or lower "
@@ -291,17 +298,14 @@ class Checkpointer:
 
 
 def _silence_stragglers() -> None:
-    """Hide the tracebacks that TensorStore prints after one array of a checkpoint has failed: one for every
-    other array, since the event loop is closed by then."""
+    """Hide the tracebacks that are printed after one array of a checkpoint has failed: one for every other
+    array, since their coroutines end when they are freed, and the event loop is closed by then."""
     previous = sys.unraisablehook
     if getattr(previous, "__module__", None) == __name__:
         return
 
     def hook(unraisable):
-        if not (
-            isinstance(unraisable.exc_value, RuntimeError)
-            and str(unraisable.exc_value) == "Event loop is closed"
-        ):
+        if not str(unraisable.exc_value).startswith(STRAGGLERS):
             previous(unraisable)
 
     sys.unraisablehook = hook

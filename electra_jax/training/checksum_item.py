@@ -7,7 +7,7 @@ happens in the background of a save.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import orbax.checkpoint as ocp
@@ -16,6 +16,7 @@ from etils import epath
 from electra_jax.training.checksums import (
     CHECKSUMS_FILE,
     Entry,
+    OnProgress,
     compute_checksums,
     find_damage,
     read_checksums,
@@ -27,6 +28,8 @@ CHECKSUMS = "verification"
 # Orbax writes these two after all items: when a checkpoint was written, and that it is complete.
 NOT_COVERED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # how the names of directories end until they are complete
+_MERGED = "manifest.ocdbt"  # of an item: what leads to the arrays of all processes
+_SHARE = "the run directory must be on a file system that all hosts mount (NFS, a bucket)"
 
 
 def checksums_of(checkpoint: epath.Path) -> epath.Path:
@@ -34,9 +37,9 @@ def checksums_of(checkpoint: epath.Path) -> epath.Path:
     return checkpoint / CHECKSUMS / CHECKSUMS_FILE
 
 
-def damage_of(checkpoint: epath.Path) -> str:
+def damage_of(checkpoint: epath.Path, on_progress: OnProgress) -> str:
     """What is wrong with the files of a checkpoint, "" if nothing is; raises as `find_damage` does."""
-    return find_damage(checkpoint, checksums_of(checkpoint))
+    return find_damage(checkpoint, checksums_of(checkpoint), on_progress)
 
 
 class ChecksumHandler(ocp.AsyncCheckpointHandler):
@@ -59,22 +62,22 @@ class ChecksumHandler(ocp.AsyncCheckpointHandler):
         return read_checksums(directory / CHECKSUMS_FILE)
 
     def finalize(self, directory: epath.Path) -> None:
-        """Collect what the processes have written; called on process 0, when all have.
+        """Collect what the processes have written; called on process 0, when all have, and after Orbax has
+        merged their arrays. An error here leaves the checkpoint incomplete, and earlier ones untouched.
 
         Raises:
-          OSError: files of another process are not seen here.
+          OSError: files of another process are not seen here, or arrays were not merged.
         """
         checkpoint, entries = directory.parent, {}
         for process in range(jax.process_count()):
             own = directory / _own_name(process)
             if not own.exists():
-                raise OSError(
-                    f"the files of process {process} are not seen by process 0: the run directory must be on "
-                    "a file system that all hosts mount (NFS, a bucket)"
-                )
+                raise OSError(f"the files of process {process} are not seen by process 0: {_SHARE}")
             entries |= read_checksums(own)
             own.unlink()
-        others = set(_files(checkpoint)) - entries.keys() - set(NOT_COVERED)
+        found = set(_files(checkpoint))
+        _check_merged(entries, found)
+        others = found - entries.keys() - set(NOT_COVERED)
         names = {name for name in others if not name.startswith(f"{directory.name}/")}
         write_checksums(directory / CHECKSUMS_FILE, entries | compute_checksums(checkpoint, names))
 
@@ -122,6 +125,17 @@ def _write_own(directory: epath.Path) -> None:
             own = [file for file in _files(item) if file.startswith(folder)]
             entries |= {f"{name}/{file}": entry for file, entry in compute_checksums(item, own).items()}
     write_checksums(directory / _own_name(process), entries)
+
+
+def _check_merged(written: Iterable[str], found: set[str]) -> None:
+    """Raises OSError unless process 0 has `found` all files of arrays that the processes have `written`, and
+    has merged them: Orbax merges what it sees, and does not report that it sees nothing."""
+    for name in written:
+        item = name.partition("/")[0]
+        if name not in found:
+            raise OSError(f"the file {name} of another process is not seen by process 0: {_SHARE}")
+        if f"{item}/{_MERGED}" not in found:
+            raise OSError(f"its arrays were not merged: {item}/{_MERGED} was not written")
 
 
 def _files(directory: epath.Path) -> list[str]:

@@ -11,10 +11,12 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from etils import epath
+
+from data_pipelines.json_files import parse_json
 
 CHECKSUMS_FILE = "checksums.json"
 SEGMENT_BYTES = 8 << 20  # that one checksum is of, so that several threads share a large file
@@ -22,18 +24,22 @@ _BUFFER_BYTES = 1 << 18  # small enough for a core's cache
 _OWN = "crc32_of_this_file"
 _THREADS = min(8, os.cpu_count() or 1)
 Entry = dict[str, Any]  # {"bytes": size, "crc32": [one number for each segment]}
+OnProgress = Callable[[], None]  # called after every segment
 
 
-def compute_checksums(directory: epath.Path, names: Iterable[str]) -> dict[str, Entry]:
+def compute_checksums(
+    directory: epath.Path, names: Iterable[str], on_progress: OnProgress = lambda: None
+) -> dict[str, Entry]:
     """Name → entry of each of the files `names`, relative to `directory`. Raises OSError if one cannot be
     read."""
     sizes = {name: (directory / name).stat().length for name in sorted(names)}
     segments = [(name, start) for name, size in sizes.items() for start in range(0, size, SEGMENT_BYTES)]
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        values = list(pool.map(lambda segment: _checksum(directory / segment[0], segment[1]), segments))
     entries: dict[str, Entry] = {name: {"bytes": size, "crc32": []} for name, size in sizes.items()}
-    for (name, _), value in zip(segments, values, strict=True):
-        entries[name]["crc32"].append(value)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        values = pool.map(lambda segment: _checksum(directory / segment[0], segment[1]), segments)
+        for (name, _), value in zip(segments, values, strict=True):
+            entries[name]["crc32"].append(value)
+            on_progress()
     return entries
 
 
@@ -68,7 +74,7 @@ def read_checksums(path: epath.Path) -> dict[str, Entry]:
     """
     try:
         data = path.read_bytes()
-        content = json.loads(data)
+        content = parse_json(data, {"files": dict}, path.name)
         del content[_OWN]
         if _serialize(content).encode() != data:
             raise ValueError("its own checksum differs")
@@ -79,7 +85,7 @@ def read_checksums(path: epath.Path) -> dict[str, Entry]:
         raise ValueError(f"{path.name} is damaged") from error
 
 
-def find_damage(directory: epath.Path, path: epath.Path) -> str:
+def find_damage(directory: epath.Path, path: epath.Path, on_progress: OnProgress = lambda: None) -> str:
     """What is wrong with the files below `directory` by the checksums in `path`: words that name a file, or
     "" if nothing is. Files without checksums do not matter.
 
@@ -92,7 +98,7 @@ def find_damage(directory: epath.Path, path: epath.Path) -> str:
         for name, entry in wanted.items():
             if (size := _size(directory / name)) != entry["bytes"]:
                 return f"{name} is missing" if size is None else _cut(name, size, entry["bytes"])
-        found = compute_checksums(directory, wanted)
+        found = compute_checksums(directory, wanted, on_progress)
     except ValueError as error:
         return str(error)
     except OSError as error:

@@ -16,7 +16,8 @@ EVENTS_FILE = "events.jsonl"
 # they follow from the steps that are repeated.
 KINDS = {
     "alarm": False,  # the training does not look healthy; "name" tells which alarm
-    "spike": False,  # the loss was far above its own past
+    "spike": False,  # a step whose loss was far above its own past ended the run
+    "nonfinite": False,  # a step whose gradients or update were not finite ended the run
     "skipped": False,  # a step whose update was left out
     "rolled_back": True,  # the run returned to an earlier step
     "fell_back": True,  # a damaged checkpoint was set aside, and an earlier one restored

@@ -6,7 +6,7 @@ from the rows, so a run that resumes raises the same alarms as one that was neve
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from electra_jax.objectives.metrics import Detection
@@ -41,7 +41,7 @@ class HealthMonitor:
     Args:
       facts: of the run.
       events: gets an event for every alarm.
-      read_rows: the rows of metrics.jsonl. They are read now, and when the run returns to an earlier step.
+      rows: those of metrics.jsonl. A start, and a rollback, need a new monitor.
       reported: identities of the alarms that events.jsonl has. A crash between a row and its alarm is made up
         for: alarms of the last rows that it lacks are recorded now.
     """
@@ -50,15 +50,14 @@ class HealthMonitor:
         self,
         facts: RunFacts,
         events: EventLog,
-        read_rows: Callable[[], Sequence[Row]],
+        rows: Sequence[Row],
         reported: Collection[tuple[Any, ...]] = (),
     ):
-        self._facts, self._events, self._read_rows = facts, events, read_rows
-        rows = read_rows()
-        self._state = _State(facts)
-        for raised in self._state.take_all(rows):
-            if raised.step == rows[-1]["step"] and raised.identity not in reported:
-                self._record(raised)
+        self._facts, self._events, self._state = facts, events, _State(facts)
+        for row in rows:
+            for raised in self._state.take(row):
+                if raised.step == rows[-1]["step"] and raised.identity not in reported:
+                    self._record(raised)
 
     def observe(self, row: Row) -> None:
         """Judge a row that was just appended to metrics.jsonl.
@@ -66,10 +65,6 @@ class HealthMonitor:
         Raises:
           OSError: an event cannot be written.
         """
-        if row["step"] < self._state.step:  # the run has returned to an earlier step
-            self._state = _State(self._facts)
-            for _ in self._state.take_all(self._read_rows()[:-1]):
-                pass  # these were recorded when they were new
         for raised in self._state.take(row):
             self._record(raised)
 
@@ -106,7 +101,6 @@ class _State:
     """All that follows from the rows so far."""
 
     def __init__(self, facts: RunFacts):
-        self.step = 0  # of the last row
         self._facts = facts
         self._rows: list[Row] = []  # of the block that is not full
         self._block_end = 0
@@ -116,27 +110,23 @@ class _State:
         self._lowest_rates: dict[str, float] = {}
         self._standings: dict[tuple[str, str], _Standing] = {}
 
-    def take_all(self, rows: Iterable[Row]) -> Iterable[Raised]:
-        for row in rows:
-            yield from self.take(row)
-
     def take(self, row: Row) -> list[Raised]:
         """Add a row; returns the alarms that it raises."""
-        self.step = row["step"]
+        step = row["step"]
         if any(name.startswith(PROBE) for name in row):
             return []
         if any(name.startswith(EVALUATION) for name in row):
-            self._evaluations.append(Block(self.step, _means([row], EVALUATION)))
+            self._evaluations.append(Block(step, _means([row], EVALUATION)))
+            self._forget_other_stage()
             raised = self._judge(self._evaluations[-1], in_evaluations=True)
             self._note_best()
             return raised
-        length = self._facts.block_steps
         if not self._rows:
-            self._block_end = ((self.step - 1) // length + 1) * length
+            self._block_end = self._facts.block_end(step)
         self._rows.append(row)
-        if self.step < self._block_end:
+        if step < self._block_end:
             return []
-        self._training.append(Block(self.step, _means(self._rows), len(self._rows)))
+        self._training.append(Block(step, _means(self._rows), len(self._rows)))
         self._rows = []
         self._note_rates()
         return self._judge(self._training[-1], in_evaluations=False)
@@ -152,6 +142,13 @@ class _State:
                 raised.append(Raised(block.step, alarm, task, finding))
         return raised
 
+    def _forget_other_stage(self) -> None:
+        """Held-out losses of another stage may be of other text."""
+        stage_of, now = self._facts.stage_of, self._evaluations[-1].step
+        # A stage evaluates before its first step, and the stage before it does not at its end.
+        if self._best is not None and stage_of(self._best[0].step + 1) != stage_of(now + 1):
+            self._best = None
+
     def _note_best(self) -> None:
         block = self._evaluations[-1]
         found = held_out_loss(block)
@@ -162,7 +159,7 @@ class _State:
         block, facts = self._training[-1], self._facts
         if len(self._training) > 1 and facts.stage_of(self._training[-2].step) != facts.stage_of(block.step):
             self._lowest_rates = {}
-        if block.step > facts.settings["optimizer.warmup_steps"]:
+        if block.step > facts.beginning:
             for rate in (detection.rate for detection in facts.detections):
                 if rate in block.means:
                     lowest = self._lowest_rates.get(rate, math.inf)

@@ -18,7 +18,7 @@ from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.metrics import Metrics, summarize
 from electra_jax.training.run_ahead import RunAhead
 from electra_jax.training.state import TrainState, measured_params
-from electra_jax.training.step import NO_STEP
+from electra_jax.training.watch import OFF, RollBack, TroubleServices, Watch
 from electra_jax.training.writers import MetricWriters
 
 SHOWN_EARLY = (1, 10)  # steps after a start whose metrics are shown, however long a logging window is
@@ -64,19 +64,7 @@ class RunServices(NamedTuple):
     probe: Callable[[Any], Metrics] | None = None  # parameters → metrics of a downstream task
     peak_flops: float | None = None  # of all devices, per second; None: utilization is not reported
     publish: Callable[[], None] = lambda: None  # brings the rows written so far to where the run is kept
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss or a gradient became NaN or infinite; names the step and the rows of its batch."""
-
-    def __init__(self, step: int, rows: list[tuple[str, int]], kept_step: int | None):
-        self.step, self.rows = step, rows
-        super().__init__(
-            f"The gradient or update of step {step} is not finite. The {len(rows)} rows of its batch are in "
-            f"nonfinite_batch.json and begin with {rows[:4]}. The last good checkpoint is of step "
-            f"{kept_step}. Lower config.optimizer.learning_rate, lengthen config.optimizer.warmup_steps, or "
-            "inspect those rows."
-        )
+    trouble: TroubleServices = OFF
 
 
 class TrainingLoop:
@@ -102,6 +90,7 @@ class TrainingLoop:
         self._window: Any = None  # metric sums of the logging window, after the step dispatched last
         self._pending_row: _PendingRow | None = None
         self._ahead = RunAhead()
+        self._watch = Watch(services.trouble, state)
         self._stop_step = self.step  # that would be saved if the run were told to stop now
         self._clock = _TrainingClock(batches)
         self._computation, self._batches = computation, batches
@@ -115,8 +104,8 @@ class TrainingLoop:
 
         Raises:
           Stopped: the run was told to stop; its state is saved.
-          NonFiniteLossError: raised at the first logging step, evaluation or checkpoint after it happened;
-            nothing that is not finite is ever saved.
+          NumericalTroubleError, RollBack: raised at the first logging step, evaluation or checkpoint after it
+            happened; nothing that is not finite is ever saved.
           OSError: a checkpoint or a row of metrics could not be written.
         """
         self._services.stop.describe = self._describe_stop
@@ -130,7 +119,11 @@ class TrainingLoop:
                 self._services.stop.check()
             self._finish()
         except Stopped:
-            self._save_before_exit()
+            try:
+                self._save_before_exit()
+            except RollBack as rollback:  # of a step that nothing had looked at yet
+                rollback.is_stopping = True
+                raise
             raise
         self._services.checkpointer.wait()
         return self.state
@@ -158,6 +151,7 @@ class TrainingLoop:
         self._stop_step = self.step + 1
         self.state, self._window = self._computation.train_step(self.state, ids)
         self.step += 1
+        self._watch.note(self.step, self._window)
         self._ahead.dispatched(self._window["steps"])
         self._services.writers.advance(self.step)
 
@@ -174,11 +168,14 @@ class TrainingLoop:
         # Returns when that step is done on the devices: the moment to read the clock.
         sums = jax.device_get(row.sums)
         timing = self._clock.lap() if row.is_whole else self._clock.elapsed()
-        self._check_finite(sums)
+        self._check(row.step, sums)
         metrics = summarize(sums) | timing
-        metrics["learning_rate"] = float(self._computation.schedule(row.step - 1))
+        # The schedule counts updates. Those that were left out are none.
+        num_updates = row.step - int(sums.get("skipped", 0))
+        metrics["learning_rate"] = float(self._computation.schedule(max(num_updates - 1, 0)))
         # A run restored in the middle of a window did not compute all of it.
-        fraction = min(1.0, (row.step - self._first_step) / float(sums["steps"]))
+        num_steps = float(sums["steps"]) + float(sums.get("skipped_steps", 0))
+        fraction = min(1.0, (row.step - self._first_step) / num_steps)
         seconds = metrics.pop("seconds")
         metrics["data_wait_share"] = metrics["data_wait_seconds"] / seconds
         metrics |= self._speed(fraction * metrics.pop("tokens") / seconds)
@@ -209,16 +206,15 @@ class TrainingLoop:
         done for a run that has already failed."""
         self._write_pending_row()
         if self._window is not None:
-            self._check_finite(jax.device_get(self._window))
+            self._check(self.step, jax.device_get(self._window))
 
-    def _check_finite(self, sums: dict[str, Any]) -> None:
-        bad_step = int(sums["nonfinite_step"])
-        if bad_step != NO_STEP:
-            checkpointer = self._services.checkpointer
-            checkpointer.wait()
-            raise NonFiniteLossError(
-                bad_step, self._batches.rows_at(bad_step - 1), checkpointer.latest_step()
-            )
+    def _check(self, step: int, sums: dict[str, Any]) -> None:
+        try:
+            with self._clock.paused():
+                self._watch.check(step, sums, self.state)
+        except RollBack:
+            self.state = None  # so that there is memory for the one that is restored
+            raise
 
     def _finish(self) -> None:
         if self._intervals.stop_at is None:

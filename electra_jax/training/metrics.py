@@ -3,7 +3,7 @@
 import numpy as np
 
 from electra_jax.objectives.base import TOKENS
-from electra_jax.objectives.metrics import Metrics
+from electra_jax.objectives.metrics import Metrics, ratio
 from electra_jax.objectives.registry import SUM_METRICS
 from electra_jax.training.unigram import unigram_cross_entropy
 
@@ -25,11 +25,12 @@ def summarize(sums: dict[str, np.ndarray], unigram: np.ndarray | None = None) ->
     if "target_counts" in sums and unigram is not None:
         metrics["unigram_cross_entropy"] = unigram_cross_entropy(sums["target_counts"], unigram)
     if "steps" in sums:
-        metrics["loss"] = float(sums["loss"] / sums["steps"])
+        # Steps that were left out do not count; NaN if all of the window were.
+        metrics["loss"] = ratio(sums["loss"], sums["steps"])
         metrics |= {
-            key: float(value / sums["steps"])
-            for key, value in sums.items()
-            if key.startswith("gradient_norm")
+            key: ratio(value, sums["steps"]) for key, value in sums.items() if key.startswith("gradient_norm")
         }
+    if "skipped_steps" in sums:
+        metrics["skipped_steps"] = float(sums["skipped_steps"])
     metrics["tokens"] = float(sums[TOKENS])
     return metrics

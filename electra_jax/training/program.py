@@ -1,6 +1,7 @@
 """The jitted functions of a run on a mesh: initialisation, training step and evaluation step; and how the
 state is sharded."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ from electra_jax.training.checkpointing import with_shardings
 from electra_jax.training.embedding_tables import table_comparison
 from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
+from electra_jax.training.row_losses import make_row_losses
 from electra_jax.training.state import TrainState, abstract_params, init_state
 from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
+from electra_jax.training.trouble import make_detector
 
 
 class Program(NamedTuple):
@@ -24,6 +27,7 @@ class Program(NamedTuple):
     init: Callable[[], TrainState]  # creates the state sharded
     train_step: Callable[..., Any]  # (state, ids) → (state, metric sums of the logging window so far)
     evaluation_step: Callable[..., Any]  # (parameters, ids, index of the batch) → metric sums
+    row_losses: Callable[..., Any]  # (parameters, ids, step from 0) → (loss of each row, ids)
     schedule: Callable[[Any], Any]  # step → learning rate
     compare_tables: Callable[[Any], dict[str, Any]]  # parameters → metrics (embedding_tables.py)
 
@@ -43,10 +47,17 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen
     )
     window = abstract_window(objective, params, train["batch_size"], length)
+    detector = make_detector(config["trouble"])
 
     def init():
         return init_state(
-            jax.random.key(train["seed"]), objective, optimizers, length, window, ema_decay=train["ema_decay"]
+            jax.random.key(train["seed"]),
+            objective,
+            optimizers,
+            length,
+            window,
+            ema_decay=train["ema_decay"],
+            is_guarded=detector is not None,
         )
 
     abstract = jax.eval_shape(init)
@@ -66,11 +77,14 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         first_step=first_step,
         ema_decay=train["ema_decay"],
         accumulation=make_accumulation(train, mesh),
+        detector=detector,
     )
     evaluation_step = make_evaluation_step(
         objective, seed=config["eval"]["seed"], vocab_size=config["model"]["vocab_size"]
     )
-    compare = table_comparison(params)
+    measure = functools.partial(
+        jax.jit, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
+    )
     return Program(
         abstract_state=with_shardings(abstract, shardings),
         init=jax.jit(init, out_shardings=shardings),
@@ -80,14 +94,18 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
         ),
-        evaluation_step=jax.jit(
-            evaluation_step, in_shardings=(shardings.params, rows, everywhere), out_shardings=everywhere
-        ),
+        evaluation_step=measure(evaluation_step),
+        row_losses=measure(make_row_losses(objective, seed=train["seed"])),
         schedule=schedule,
-        compare_tables=jax.jit(compare, in_shardings=(shardings.params,), out_shardings=everywhere)
-        if compare
-        else lambda params: {},
+        compare_tables=_jitted_comparison(params, shardings.params, mesh),
     )
+
+
+def _jitted_comparison(params: Any, sharding: Any, mesh: Mesh) -> Callable[[Any], dict[str, Any]]:
+    compare = table_comparison(params)
+    if not compare:
+        return lambda params: {}
+    return jax.jit(compare, in_shardings=(sharding,), out_shardings=replicated(mesh))
 
 
 def dtype_note(dtype: str, mesh: Mesh) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.json_files import read_json
 from electra_jax.training.step_rows import Row
 
 FOLDER = Path(__file__).parent / "reference_curves"
@@ -64,7 +65,7 @@ def find_reference(description: Mapping[str, Any], folder: Path = FOLDER) -> Ref
     """
     found = []
     for path in sorted(folder.glob("*.json")):
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        contents = read_json(path, dict)
         differences = _differences(contents, description)
         if not any(line.startswith(("model.", "objective.name:")) for line in differences):
             found.append((len(differences), path.name, contents, differences))

@@ -26,16 +26,23 @@ class RunFacts(NamedTuple):
     def late(self) -> int:
         """The step from which on something should have been learnt."""
         share = int(self.limit("late_share") * self.settings["train.num_steps"])
-        return max(
-            min(share, int(self.limit("late_steps"))),
-            int(self.limit("early_steps")),
-            self.settings["optimizer.warmup_steps"],
-        )
+        return max(min(share, int(self.limit("late_steps"))), self.beginning)
+
+    @property
+    def beginning(self) -> int:
+        """The last step of which little is expected: small blocks are noisy, and the warm-up changes much."""
+        return max(int(self.limit("early_steps")), self.settings["optimizer.warmup_steps"])
 
     @property
     def block_steps(self) -> int:
         """Steps whose training rows are judged together."""
         return max(1, min(int(BLOCK_SHARE * self.settings["train.num_steps"]), LONGEST_BLOCK))
+
+    def block_end(self, step: int) -> int:
+        """The last step of the block that a step belongs to. No block is of two stages."""
+        length = self.block_steps
+        whole = -(-step // length) * length
+        return min([whole, *(start for start in self.stage_starts if start >= step)])
 
     def limit(self, name: str) -> float:
         """A threshold of config.health."""

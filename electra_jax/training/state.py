@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 
 from electra_jax.objectives.base import Objective
+from electra_jax.training.trouble import Guard, init_guard
 
 
 @flax.struct.dataclass
@@ -32,6 +33,30 @@ class AveragedTrainState(TrainState):
     ema: Any
 
 
+@flax.struct.dataclass
+class GuardedTrainState(TrainState):
+    """A state that also holds what decides whether a step is left out (config.trouble; trouble.py)."""
+
+    guard: Guard
+
+
+@flax.struct.dataclass
+class AveragedGuardedTrainState(AveragedTrainState, GuardedTrainState):
+    """A state with both."""
+
+
+def with_guard(state: TrainState, guard: Guard) -> TrainState:
+    """The state with a guard, which it does not have yet."""
+    kind = AveragedGuardedTrainState if isinstance(state, AveragedTrainState) else GuardedTrainState
+    return kind(**vars(state), guard=guard)
+
+
+def without_guard(state: TrainState) -> TrainState:
+    """The state without its guard."""
+    values = {name: value for name, value in vars(state).items() if name != "guard"}
+    return (AveragedTrainState if "ema" in values else TrainState)(**values)
+
+
 def abstract_params(objective: Objective, sequence_length: int) -> tuple[Any, Any]:
     """Shapes of the parameters, and their logical axes (PartitionSpecs of names); nothing is computed."""
     boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), sequence_length))
@@ -53,6 +78,7 @@ def init_state(
     window: dict[str, jax.ShapeDtypeStruct],
     *,
     ema_decay: float,
+    is_guarded: bool = False,
 ) -> TrainState:
     """State before the first step; `window` gives the shapes of the metric sums. A moving average starts as
     the parameters."""
@@ -63,7 +89,8 @@ def init_state(
         for phase in objective.phases
     }
     state = TrainState(jnp.zeros([], jnp.int32), params, opt_state, zeros)
-    return AveragedTrainState(**vars(state), ema=params) if ema_decay else state
+    state = AveragedTrainState(**vars(state), ema=params) if ema_decay else state
+    return with_guard(state, init_guard()) if is_guarded else state
 
 
 def start_from(state: TrainState, params: Any) -> TrainState:

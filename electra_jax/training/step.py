@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from electra_jax.objectives.base import TOKENS, Objective, Sums
+from electra_jax.training import trouble
 from electra_jax.training.averaging import interpolate
 from electra_jax.training.gradients import Accumulation, gradients, select
 from electra_jax.training.state import TrainState
@@ -26,6 +27,7 @@ def make_train_step(
     window_steps: int,
     ema_decay: float,
     first_step: int = 0,
+    detector: trouble.Detector | None = None,
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
@@ -38,6 +40,7 @@ def make_train_step(
         spans two stages of the run.
       ema_decay: above 0, the state is an `AveragedTrainState`, whose average is updated after every step.
       first_step: first step of the stage.
+      detector: of a run that leaves out the updates of steps in trouble; its state has a guard.
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
@@ -62,15 +65,24 @@ def make_train_step(
             )
         sums |= step_sums(state.step, all_grads, all_updates)
         is_new_window = (state.step % window_steps == 0) | (state.step == first_step)
+        if detector is not None:
+            is_finite = sums["nonfinite_step"] == NO_STEP
+            guard = trouble.without_past(state.guard, state.step == first_step)
+            verdict, guard = trouble.judge(guard, sums, is_finite, is_new_window, detector)
+            of_step = trouble.report(guard, verdict, sums)
+            sums = trouble.without_sums(verdict, sums) | {"nonfinite_step": jnp.int32(NO_STEP)}
         window = merge_windows(
             jax.tree.map(lambda x: jnp.where(is_new_window, jnp.zeros_like(x), x), state.window),
             sums,
             is_new_window,
         )
-        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, window=window)
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, window=window)
         if ema_decay:
-            state = state.replace(ema=interpolate(state.ema, params, 1.0 - ema_decay))
-        return state, jax.tree.map(jnp.copy, window)
+            new = new.replace(ema=interpolate(new.ema, params, 1.0 - ema_decay))
+        if detector is not None:
+            new = trouble.without_update(verdict, state, new).replace(guard=guard)
+            window = window | of_step
+        return new, jax.tree.map(jnp.copy, window)
 
     return train_step
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from data_pipelines.json_files import parse_json
+
 Row = dict[str, Any]
 
 
@@ -28,10 +30,13 @@ def keep_rows(path: Path, is_kept: Callable[[Row], bool]) -> None:
     kept = [row for row in rows if is_kept(row)]
     if is_incomplete or len(kept) < len(rows):
         rewritten = path.with_name(path.name + ".tmp")
-        with rewritten.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with rewritten.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in kept)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         rewritten.replace(path)
 
 
@@ -61,9 +66,9 @@ def _parse(path: Path) -> tuple[list[Row], bool]:
     rows = []
     for number, line in enumerate(lines if is_incomplete else lines[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, {"step": float}, str(path))
             row["step"] = int(row["step"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, OverflowError) as error:  # OverflowError of infinity
             if number == len(lines):  # an incomplete last line
                 break
             raise ValueError(

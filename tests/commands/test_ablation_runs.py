@@ -25,7 +25,7 @@ from electra_jax.models.ablations import TokenModel, TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.registry import OBJECTIVES, make_objective
-from electra_jax.runs.directory import check_run_directory, is_complete
+from electra_jax.runs.directory import check_run_directory, is_measured
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.summary import summarize_run
 from electra_jax.runs.trained import check_initial, initial_params, load_run, read_description
@@ -82,7 +82,7 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
     everywhere = replicated(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1]))
     abstract = with_shardings(shapes, jax.tree.map(lambda _: everywhere, shapes))
     fresh = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 9.0), abstract)
-    step, params = initial_params(first, fresh, abstract)
+    step, params = initial_params(str(first), fresh, abstract)
     assert step == 0 and jax.tree.structure(params) == jax.tree.structure(abstract)
     sources = {
         "generator_embeddings": "embeddings",
@@ -235,12 +235,13 @@ def test_a_run_without_a_generator_is_complete_when_it_was_evaluated(tmp_path):
         {"step": 4, "eval/rtd_loss": 0.5, "eval/tokens": 9.0},
     ]
     (tmp_path / "metrics.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    assert not is_complete(tmp_path, 4, 4, has_probe=False)
+    assert not is_measured(tmp_path, 4, has_probe=False)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert is_complete(tmp_path, 4, 4, has_probe=False) and not is_complete(tmp_path, 4, 4, has_probe=True)
+    assert is_measured(tmp_path, 4, has_probe=False) and not is_measured(tmp_path, 4, has_probe=True)
     assert summarize_run(tmp_path) == {
         "steps": 4,
         "tokens_per_second": 2.0,
+        "alarms": 0,
         "heldout_rtd_loss": 0.5,
         "heldout_tokens": 9.0,
     }

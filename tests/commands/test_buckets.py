@@ -156,6 +156,10 @@ def test_a_checkpoint_without_its_last_object_is_not_resumed_from(
     assert outcome.returncode == 0, outcome.stderr
     assert sessions_in(workdir, stores)[-1] == NUM_STEPS - 10
     assert has_object(stores, f"{workdir}/checkpoints/{NUM_STEPS}/commit_success.txt")
+    checkpoint = f"{workdir}/checkpoints/{NUM_STEPS}"
+    listed = json.loads(run_python(stores, READ, f"{checkpoint}/verification/checksums.json"))["files"]
+    left = [name for name in objects(stores, checkpoint) if name not in listed and "/d/" in name]
+    assert left == []  # of what was not complete
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
 
 
@@ -190,12 +194,14 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, da
 
 
 CUT_OFF = """
+import collections
 import sys
 import jax.numpy as jnp
 from data_pipelines import buckets
 from electra_jax.runs import bucket_checkpoints
 
-url, state = sys.argv[1], {"a": jnp.arange(1000.0), "b": jnp.ones(3)}
+State = collections.namedtuple("State", "step a b")
+url, state = sys.argv[1], State(jnp.int32(2), jnp.arange(1000.0), jnp.ones(3))
 whole = bucket_checkpoints.upload
 
 def cut(number):
@@ -225,7 +231,7 @@ assert checkpoints.all_steps() == [1, 2] and number > 4
 reader = bucket_checkpoints.UploadedCheckpointer(url, keep=None)
 assert reader.describe(2) == {"number": number}
 restored = reader.restore(2, state)
-assert (restored["a"] == state["a"]).all()
+assert (restored.a == state.a).all()
 """
 
 

@@ -53,12 +53,9 @@ def test_all_checks_pass_and_nothing_is_left_behind(data, environment, tmp_path)
 
 
 def test_all_mistakes_are_reported_at_once(data, environment, tmp_path):
-    (tmp_path / "file").write_text("")
-    process = start(
-        tmp_path / "file" / "run", data, environment, ["--expect_devices=8"], data__sequence_length=64
-    )
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
+    process = start("/proc/run", data, environment, ["--expect_devices=8"], data__sequence_length=64)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
     assert "--expect_devices: got 1, expected 8" in out
     assert "cannot be written: " in out and "Give a --workdir that this user may write to" in out
     assert "config.data.sequence_length: got 64, but the datasets hold rows of 32" in out

@@ -175,7 +175,7 @@ def test_every_encoder_gets_its_best_settings_of_the_sweep(monkeypatch, tmp_path
 
     monkeypatch.setattr(downstream, "finetune", finetune)
     sweep = ["optimizer.learning_rate=2.0,3.0"]
-    results, chosen = evaluate_on_tasks(tasks, tmp_path, {"X": "x", "Y": "y"}, [0, 1], sweep)
+    results, chosen, _ = evaluate_on_tasks(tasks, tmp_path, {"X": "x", "Y": "y"}, [0, 1], sweep)
     rate = lambda value: {"optimizer.learning_rate": value}
     assert chosen == {"a": {"X": rate(2.0), "Y": rate(3.0)}, "b": {"X": rate(3.0), "Y": rate(3.0)}}
     assert results[:2] == [

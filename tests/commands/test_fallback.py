@@ -155,7 +155,7 @@ def test_readers_name_a_whole_checkpoint_and_rename_nothing(run):
     with pytest.raises(OSError, match=rf"{LAST} cannot be used: .* A whole one is {run}:{BEFORE}, of step"):
         load_run(run)
     assert load_run(run, BEFORE).step == BEFORE
-    edit_config(run, "model", layer_norm_epsilon=1.0)
+    edit_config(run, "model", layer_norm_epsilon=0.5)
     with pytest.raises(ValueError, match=r"config\.json is not that of the checkpoint of step"):
         load_run(run, BEFORE)
     assert names(run) == [str(BEFORE), str(LAST)]

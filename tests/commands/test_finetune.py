@@ -79,7 +79,7 @@ def test_encoders_are_compared_and_finished_runs_are_kept(run_directory, task, t
     ] <= 1
     kept = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(first[0].encoder) == 64
-    values = {"metrics": first[0].metrics, "encoder": first[0].encoder}
+    values = {"metrics": first[0].metrics, "encoder": first[0].encoder, "step": 0}
     assert kept == [{"model": inits[0], "seed": 0, "settings": {}} | values]
     every = finetune(task, tmp_path / "run", Plan(inits, [0, 1]))
     assert [(result.model, result.seed) for result in every] == [
@@ -160,7 +160,8 @@ def test_starts_with_similar_names_keep_their_models(run_directory, task, tmp_pa
     names += [".", f"{run_directory}/checkpoints/.."]
     for inits in (names[:1], names):
         finetune(task, tmp_path / "run", Plan(inits, [0]))
-    found = {load_model(path).description["start"]: path for path in (tmp_path / "run" / "models").iterdir()}
+    models = (tmp_path / "run" / "models").iterdir()
+    found = {json.loads((path / "model.json").read_text())["start"]: path for path in models}
     assert set(found) == set(names) and len(list((tmp_path / "run" / "predictions").iterdir())) == len(names)
     assert (tmp_path / "run" / "results.json").is_file()
 

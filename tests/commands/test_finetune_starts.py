@@ -12,6 +12,7 @@ from electra_jax.finetuning import model_files
 from electra_jax.finetuning.encoders import check_start
 from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.trainer import Outcome, Trainer
+from electra_jax.runs.trained import load_run
 from support import tiny_export
 from support.local_task import local_task
 
@@ -19,8 +20,8 @@ from support.local_task import local_task
 @pytest.fixture
 def start(data, tmp_path):
     """A run with a checkpoint of step 10."""
-    directory, _ = tiny_export.make_run(tmp_path / "start", data, tiny_export.electra_model())
-    (directory / "checkpoints" / "0").rename(directory / "checkpoints" / "10")
+    directory, params = tiny_export.make_run(tmp_path / "start", data, tiny_export.electra_model())
+    tiny_export.save_steps(directory, params, 10)
     return directory
 
 
@@ -52,7 +53,7 @@ def results_of(workdir):
 
 
 def add_checkpoint(start, step):
-    shutil.copytree(start / "checkpoints" / "10", start / "checkpoints" / str(step))
+    tiny_export.save_steps(start, load_run(start).params, step)
 
 
 def test_later_seeds_begin_from_the_same_step(start, experiment, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import time
@@ -31,6 +32,8 @@ def stopped_at(rows, workdir, data, environment, **choices):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.005)
             process.send_signal(signal.SIGSTOP)
+            # The signal is sent, not yet obeyed: until all threads stand still, a save writes on.
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             yield process
         finally:
             process.kill()

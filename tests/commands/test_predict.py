@@ -147,7 +147,7 @@ def test_mistakes_are_told_before_anything_is_written(fine_tuned, run, tmp_path)
         assert message in str(stopped.value), (flags, stopped.value)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "empty.txt"]
     for where, message in (
-        (tmp_path, "is a directory"),
+        (tmp_path, "a directory, expected a file"),
         (tmp_path / "a" / "b.jsonl", "which does not exist"),
         (validation, "which is also --input"),
     ):

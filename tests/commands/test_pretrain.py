@@ -103,13 +103,18 @@ def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
         tmp_path / "run",
         data,
         environment,
-        optimizer__learning_rate=1e30,
+        optimizer__learning_rate=10,
+        optimizer__groups="((r'.*', 1e6, 0.0),)",
+        objective__disc_weight=1e6,
         optimizer__warmup_steps=50,
         checkpoint__every=1,
     )
     assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
-    report = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
+    (kept,) = (tmp_path / "run" / "incidents").iterdir()
+    report = json.loads(kept.read_text())
     step = report["step"]
+    assert kept.name == f"step_{step}_nonfinite.json" and kept.name in outcome.stderr
+    assert report["parameters_of_step"] == step - 1 and len(report["row_losses"]) == 16
     assert f"error: The gradient or update of step {step} is not finite" in outcome.stderr
     assert len(report["rows"]) == 16 and all(
         path == str(data / "corpus") and row >= 0 for path, row in report["rows"]
@@ -122,7 +127,9 @@ def test_a_nonfinite_loss_stops_the_run(data, environment, tmp_path):
         tmp_path / "run",
         data,
         environment,
-        optimizer__learning_rate=1e30,
+        optimizer__learning_rate=10,
+        optimizer__groups="((r'.*', 1e6, 0.0),)",
+        objective__disc_weight=1e6,
         optimizer__warmup_steps=50,
         checkpoint__every=1,
     )

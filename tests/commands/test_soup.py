@@ -350,7 +350,7 @@ def test_the_command_makes_a_greedy_soup_that_other_commands_read(
         np.testing.assert_array_equal, load_encoder(str(made), tmp_path / "cache").params["encoder"], encoder
     )
     config = load_config(f"configs/continued.py:run={made}").to_dict()
-    check_initial(made, config, average.tokenizer.fingerprint)
+    check_initial(str(made), config, average.tokenizer.fingerprint)
     monkeypatch.setattr(export_module, "verify_if_possible", lambda *_: None)  # tested elsewhere
     export_module.export_run(made, None, tmp_path / "export", PLAIN)
     card = (tmp_path / "export" / "discriminator" / "README.md").read_text()

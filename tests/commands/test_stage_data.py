@@ -40,7 +40,7 @@ def corpora(data, tmp_path_factory):
             ValueError,
             r"step 5 on: config\.data\.weights: got .* for 2 data",
         ),
-        ({"data.weights": 0.0}, ValueError, r"every dataset needs a finite weight > 0"),
+        ({"data.weights": 0.0}, ValueError, r"step 5 on: config\.data\.weights: got \(0\.0,\) for 1"),
         (
             {"data.datasets": "{corpora}/other", "data.sequence_length": 32},
             ValueError,

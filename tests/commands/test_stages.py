@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import mixture
+from data_pipelines import opened_dataset
 from data_pipelines.mixture import (
     DatasetSource,
     make_mixture,
@@ -43,8 +43,9 @@ def corpora(data, tmp_path_factory):
 
 
 def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, monkeypatch):
-    opened, looked_at, load = [], [], mixture.load_dataset_info
-    monkeypatch.setattr(mixture, "load_dataset_info", lambda path: looked_at.append(path) or load(path))
+    opened, looked_at, load = [], [], opened_dataset.load_dataset_info
+    look = lambda path: looked_at.append(path) or load(path)
+    monkeypatch.setattr(opened_dataset, "load_dataset_info", look)
     config = configuration(corpora, three_stages(corpora))
     finding = doctor_checks.check_run_inputs(config, tmp_path / "run", opened)
     assert finding.problem == "" and finding.text.startswith(

@@ -49,7 +49,7 @@ WRONG = [
     ("objective__mask_token_prob", 1.1, "expected a share, from 0 to 1"),
     ("objective__swap_prob", 0.0, "expected a probability between 0 and 1"),
     ("objective__masking", "span", "expected one of uniform, windows, windows_released"),
-    ("objective__temperature", 0.0, "expected a number above 0"),
+    ("objective__temperature", 0.0, "expected a number from 0.001 to 1000"),
     ("objective__vocab_chunk_size", -1, "expected 0 or more"),
     ("objective__disc_weight", -1.0, "expected 0 or a number above it"),
     ("objective__re_rtd_weight", -1.0, "expected 0 or a number above it"),

@@ -9,7 +9,7 @@ from configs import debug, finetune
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.ranges import BELOW_ONE, GROUPS, SEED
 from electra_jax.configuration.resolve import resolve
-from electra_jax.configuration.value_table import OF_PRETRAINING, RULES, WEIGHT
+from electra_jax.configuration.value_table import OF_PRETRAINING, RULES, WEIGHT, find_rule
 
 ROWS = [*RULES.items(), *OF_PRETRAINING.items(), ("objective.*_weight", WEIGHT)]
 HUGE = (2**31, 2**64, 10**30, 1e39, 1e300)  # no 32-bit number holds them
@@ -157,3 +157,10 @@ def test_more_steps_than_can_be_counted():
         ValueError, match=r"^config\.train\.num_tokens: got 1e\+17, which are 48,828,125,000,000 s"
     ):
         resolve(config)
+
+
+def test_a_setting_of_a_new_objective_is_finite():
+    for value, is_allowed in ((2.0, True), ("a", True), (math.nan, False), (math.inf, False), (None, False)):
+        allowed, _ = find_rule("objective.focal_gamma", is_pretraining=True)
+        assert allowed.accepts(value) == is_allowed
+    assert find_rule("optimizer.focal_gamma", is_pretraining=True) is None

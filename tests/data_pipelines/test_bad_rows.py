@@ -116,18 +116,21 @@ def test_negative_ids_and_rows_too_short_for_text():
         ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": 128}}, "below vocab_size=128"),
         ({"special_ids": {"pad": -1, "cls": 1, "sep": 2, "unk": 3, "mask": 4}}, "expected different ids of"),
         ({"special_ids": {"pad": 0, "cls": 0, "sep": 2, "unk": 3, "mask": 4}}, "expected different ids of"),
+        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3}}, "no 'mask' at special_ids"),
         (
-            {"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3}},
-            "expected different ids of pad, cls, sep",
+            {"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": "4"}},
+            "got '4' at special_ids.mask",
         ),
-        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": "4"}}, "expected different ids"),
-        ({"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": True}}, "expected different ids"),
-        ({"special_ids": [0, 1, 2, 3, 4]}, "expected different ids of"),
+        (
+            {"special_ids": {"pad": 0, "cls": 1, "sep": 2, "unk": 3, "mask": True}},
+            "got True at special_ids.mask",
+        ),
+        ({"special_ids": [0, 1, 2, 3, 4]}, "got a list at special_ids, expected an object"),
         ({"special_ids": {"pad": 7, "cls": 1, "sep": 2, "unk": 3, "mask": 4}}, "the one beside it has"),
         ({"tokenizer_fingerprint": "0" * 64}, "was made with a tokenizer of fingerprint 000"),
         ({"vocab_size": 0}, "got vocab_size=0 and sequence_length=32, expected numbers of 1 or more"),
-        ({"vocab_size": "80"}, "got vocab_size='80' and"),
-        ({"sequence_length": 2.5}, "sequence_length=2.5, expected"),
+        ({"vocab_size": "80"}, "got '80' at vocab_size, expected a whole number"),
+        ({"sequence_length": 2.5}, "got 2.5 at sequence_length, expected a whole number"),
         ({"sequence_length": 64}, "corpus.json records rows of 64 ids, features.json rows of 32"),
     ],
 )
@@ -135,6 +138,36 @@ def test_a_description_that_its_rows_do_not_fit(changes, message, copy):
     path = copy / "corpus.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
+        make_sequential([DatasetSource(str(copy))])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dataset_info.json", lambda text: "{", "is missing or damaged: "),
+        ("dataset_info.json", None, "is missing or damaged: "),
+        (
+            "dataset_info.json",
+            lambda text: re.sub(r'("shardLengths": \[\s*")', r"\g<1>9", text),
+            "records",
+        ),
+        ("features.json", lambda text: "{", r"features\.json: not valid JSON "),
+        ("features.json", None, "is missing or damaged: "),
+        ("features.json", lambda text: text.replace("features_dict", "os_system"), "is missing or damaged"),
+        (
+            "corpus.json",
+            lambda text: re.sub(r'"shards": {[^}]*}', '"shards": {}', text),
+            "files and rows {},",
+        ),
+    ],
+)
+def test_descriptions_that_are_damaged_or_differ(name, change, message, copy):
+    text = (copy / name).read_text()
+    (copy / name).unlink()
+    if change is not None:
+        (copy / name).write_text(change(text))
+        assert change(text) != text
+    with pytest.raises((OSError, ValueError), match=rf"copy.*{message}.* the dataset"):
         make_sequential([DatasetSource(str(copy))])
 
 

@@ -1,11 +1,12 @@
 """The lock of a directory in a bucket; fsspec's file system in memory stands in for the store."""
 
 import json
+import time
 
 import fsspec
 import pytest
 
-from data_pipelines import bucket_lock, buckets
+from data_pipelines import bucket_lock, buckets, lock_holders
 from data_pipelines.directory_lock import lock_of_contents, only_maker
 from data_pipelines.lock_holders import HeldError, LostError, this_process, to_json
 
@@ -41,7 +42,7 @@ def store(monkeypatch):
     monkeypatch.setattr(buckets, "filesystem", lambda url: store)
     monkeypatch.setattr(bucket_lock, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(bucket_lock, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(bucket_lock, "SECONDS_BETWEEN_ATTEMPTS", 0.05)
+    monkeypatch.setattr(lock_holders, "SECONDS_BETWEEN_ATTEMPTS", 0.05)
     monkeypatch.setattr(bucket_lock, "SETTLE_SECONDS", 0.05)
     return store
 
@@ -76,6 +77,39 @@ def test_a_silent_host_is_waited_for_then_followed(store, capsys):
     with lock:
         lock.check()
     assert capsys.readouterr().err.count("(process") == 1
+
+
+def test_a_lock_that_is_taken_after_a_lost_race_shows_that_it_lives(store, monkeypatch):
+    def overtaken(url, data):
+        is_created = buckets.create_object(url, data)
+        if is_created:
+            write_holder(store, host="elsewhere")
+        return is_created
+
+    write_holder(store, started="another boot 1")
+    lock = lock_of_contents(URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket_lock, "create_object", overtaken)
+        assert not lock.attempt()
+    store.rm_file(f"{URL}/.lock")
+    with lock:
+        first, until = store.cat_file(f"{URL}/.lock"), time.monotonic() + 20
+        while store.cat_file(f"{URL}/.lock") == first:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        lock.check()
+
+
+def test_a_request_that_is_sent_again_after_it_was_done_takes_the_lock(store, monkeypatch):
+    pipe_file = store.pipe_file
+
+    def sent_twice(url, data, mode="overwrite"):
+        pipe_file(url, data, mode=mode)
+        pipe_file(url, data, mode=mode)
+
+    monkeypatch.setattr(store, "pipe_file", sent_twice)
+    with lock_of_contents(URL) as lock:
+        lock.check()
 
 
 def test_a_host_that_gives_signs_of_life_keeps_its_lock(store):

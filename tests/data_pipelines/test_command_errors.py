@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from data_pipelines.command_errors import error_message
+from data_pipelines.whole_files import written_whole
+
 PROGRAM = """
 import os, sys
 from data_pipelines.command_errors import errors_on_the_terminal
@@ -40,6 +43,18 @@ def test_a_closed_output_ends_the_command_without_a_message(work, is_buffered):
 def test_another_broken_pipe_is_an_error():
     work = "r, w = os.pipe(); os.close(r); os.write(w, b'x')"
     assert run(work, is_buffered=True, closes=False) == (1, "error: [Errno 32] Broken pipe\n")
+
+
+def test_a_full_disk_is_told_with_the_file_and_with_advice(tmp_path):
+    path = tmp_path / "config.json"
+    with pytest.raises(OSError) as error, written_whole(path), open("/dev/full", "w") as full:
+        full.write("as on a disk without space")
+    assert error_message(error.value) == (
+        f"error: {path}: No space left on device. Free space or raise the quota, and run the same command "
+        "again."
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert error_message(ValueError("another error")) == "error: another error"
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_a_truncated_file_is_named(data, tmp_path):
         load_dataset_info(str(tmp_path / "out"))
     path = tmp_path / "out" / "corpus.json"
     path.write_text(path.read_text()[:-100])
-    with pytest.raises(ValueError, match=r"corpus\.json: damaged .*build the dataset again"):
+    with pytest.raises(ValueError, match=r"corpus\.json: not valid JSON .*build the dataset again"):
         load_dataset_info(str(tmp_path / "out"))
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from data_pipelines import dataset_cache
+from data_pipelines import buckets, dataset_cache
 from data_pipelines.buckets import bucket_errors
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import INFO_FILE
@@ -83,3 +83,10 @@ def test_a_full_disk_is_not_taken_for_a_broken_network():
         bucket_errors("gs://b/x", "read"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["../outside", "tokenizer/../../outside", "/etc/passwd", "a//b"])
+def test_objects_are_copied_into_the_directory_alone(name, tmp_path):
+    with pytest.raises(ValueError, match="expected the plain name of a file"):
+        buckets.download("gs://bucket/rows", ["corpus.json", name], tmp_path / "copy")
+    assert not list(tmp_path.iterdir())

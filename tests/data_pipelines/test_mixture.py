@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import mixture
+from data_pipelines import opened_dataset
 from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
 from data_pipelines.tokenizers.directory import SpecialIds
 
@@ -70,17 +70,27 @@ def built(tmp_path_factory):
     )
 
 
+def splits_of(path):
+    """The entry of a corpus.json."""
+    splits = tfds.builder_from_directory(path).info.splits
+    return {
+        name: {"shards": split.filenames, "rows_by_shard": split.shard_lengths}
+        for name, split in splits.items()
+    }
+
+
 @pytest.fixture(autouse=True)
 def tokenizers(monkeypatch):
     """Directory → tokenizer fingerprint and special ids, in place of its corpus.json."""
     by_directory = collections.defaultdict(lambda: ("tokenizer-1", SPECIAL))
     monkeypatch.setattr(
-        mixture,
+        opened_dataset,
         "load_dataset_info",
         lambda path: types.SimpleNamespace(
             tokenizer_fingerprint=by_directory[path][0],
             special_ids=by_directory[path][1]._asdict(),
             vocab_size=VOCAB_SIZE,
+            splits=splits_of(path),
             sequence_length=8 if "/long/" in path else L,
         ),
     )
@@ -269,7 +279,7 @@ def test_a_split_without_rows(built, tmp_path):
 
 
 def test_a_dataset_of_another_feature(built, monkeypatch):
-    monkeypatch.setattr(mixture, "FEATURE", "tokens")
+    monkeypatch.setattr(opened_dataset, "FEATURE", "tokens")
     with pytest.raises(ValueError, match=r"expected a feature 'tokens' of shape (.|\n)*got (.|\n)*input_ids"):
         make_mixture([DatasetSource(built.a)], seed=0)
 

@@ -128,9 +128,11 @@ def test_it_finds_what_would_stop_the_build(data, tmp_path, monkeypatch, capsys)
         (["--train", invisible, "--tokenizer", visible], "split 'train': got no text"),
         (["--out", tmp_path / "built"], "built holds a dataset with different sources"),
         (["--tokenizer", tmp_path], "no tokenizer here"),
-        (["--num_processes=0"], "--num_processes: got 0"),
     ):
         with pytest.raises(SystemExit, match=f"^error: .*{message}"):
             dry_run(monkeypatch, capsys, *words, "--validation", data / "validation.jsonl", *changes)
+    with pytest.raises(SystemExit):
+        dry_run(monkeypatch, capsys, *words, "--num_processes=0")
+    assert "--num_processes: got '0', expected a whole number of 1 or more" in capsys.readouterr().err
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["built", "empty.txt", "invisible.txt", "one.txt", "visible"]

@@ -17,7 +17,7 @@ FILES = {
     "state/ocdbt.process_0/manifest.ocdbt": 0,
     "state/ocdbt.process_0/d/*": 0,
     "state/ocdbt.process_0/d/* ": 1,
-    "checksums/*": 0,
+    "verification/*": 0,
 }
 DAMAGES = {
     "removed": lambda path: path.unlink(),

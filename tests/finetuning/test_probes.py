@@ -197,7 +197,7 @@ def test_features_are_means_over_the_text_only():
         ({"label": "klass"}, ValueError, r"config\.probe: .*klass"),
         ({"train": "nowhere.jsonl"}, FileNotFoundError, r"config\.probe: .*nowhere\.jsonl"),
         ({"every": -1}, ValueError, r"config\.probe\.every: got -1, expected 0 \(never\) or more"),
-        ({"num_epochs": 0}, ValueError, r"config\.probe: num_epochs: got 0, expected 1 or more"),
+        ({"num_epochs": 0}, ValueError, r"config\.probe\.num_epochs: got 0, expected 1 or more"),
         ({"max_examples": 1}, ValueError, r"config\.probe: the 1 examples to train on all have one label"),
         (
             {"config": "configs/finetune.py:task=trec"},

@@ -1,7 +1,10 @@
 """From outputs to predictions, their files, and fine-tuned models on disk."""
 
 import json
+import re
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -11,12 +14,14 @@ from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
 from data_pipelines.tasks.questions import Question
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.finetuning.encoder_shapes import abstract_encoder
 from electra_jax.finetuning.model_files import load_model, save_model
 from electra_jax.finetuning.predictions import write_predictions
 from electra_jax.finetuning.span_decoding import Answer, IndependentOutputs
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
+from support.damage import flip_bit
 from support.tiny import SPECIAL
 from support.tiny_task import make_type
 
@@ -173,23 +178,37 @@ def test_a_saved_model_reads_back_and_replaces_an_older_one(data, tmp_path, mode
         make_pretraining_config(model).discriminator,
         load_tokenizer(str(data / "tokenizer_corpus")),
     )
-    params = {
-        "head": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T},
-        "encoder": {"a": {"b": np.ones(2)}},
-    }
+    params = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, 0.5, np.float32), abstract_encoder(encoder, tokenizer)
+    )
+    params["head"] = {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T}
+    described = {"task": {"kind": "classification"}, "config": {"model": {}}, "labels": ["a"]}
     for metric in (0.1, 0.2):
-        save_model(
-            tmp_path / "models" / "x",
-            encoder,
-            {"labels": ["a"], "metrics": {"f1": metric}},
-            tokenizer,
-            params,
-        )
+        description = described | {"metrics": {"f1": metric}}
+        save_model(tmp_path / "models" / "x", encoder, description, tokenizer, params)
     saved = load_model(tmp_path / "models" / "x")
-    assert saved.encoder == encoder and saved.description == {"labels": ["a"], "metrics": {"f1": 0.2}}
+    assert saved.encoder == encoder and saved.description == described | {"metrics": {"f1": 0.2}}
     assert saved.tokenizer.fingerprint == tokenizer.fingerprint
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["x"]
     for name, array in flatten_dict(params, sep="/").items():
         np.testing.assert_array_equal(flatten_dict(saved.params, sep="/")[name], array)
     with pytest.raises(FileNotFoundError, match=r"no model\.json in it, expected a directory under models/"):
         load_model(tmp_path)
+    _check_damage(tmp_path / "models" / "x")
+
+
+def _check_damage(model):
+    """Damage to each file of a saved model is told before the model is used."""
+    for path in filter(Path.is_file, model.rglob("*")):
+        name = re.escape(path.relative_to(model).as_posix())
+        flip_bit(path)
+        with pytest.raises(OSError, match=rf"{model} is damaged: {name} "):
+            load_model(model)
+        flip_bit(path)
+    (model / "checksums.json").unlink()
+    with pytest.raises(OSError, match=r"is damaged: checksums\.json is missing\. Copy it from a backup, or"):
+        load_model(model)
+    description = json.loads((model / "model.json").read_text())
+    del description["has_checksums"]
+    (model / "model.json").write_text(json.dumps(description))
+    assert load_model(model).description["labels"] == ["a"]  # as an older version wrote it

@@ -303,7 +303,7 @@ def test_code_in_a_pytorch_file_is_not_run(data, tmp_path):
     bert(tmp_path)
     (tmp_path / "bert" / "model.safetensors").unlink()
     torch.save({"bert.embeddings": Opens(tmp_path / "opened")}, tmp_path / "bert" / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="cannot be read without running code in it"):
+    with pytest.raises(ValueError, match="can be read without running code in it"):
         import_checkpoint(
             tmp_path / "bert", tmp_path / "run", DEFAULT._replace(tokenizer=data / "tokenizer_corpus")
         )

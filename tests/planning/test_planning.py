@@ -287,7 +287,6 @@ def test_a_figure_that_is_no_positive_number_is_refused(name, value):
         '{"v5e": -1}',
         '{"v5e": [2, 1]}',
         '{"v5e": [1]}',
-        "[1]",
         "{}",
     ],
 )
@@ -296,11 +295,21 @@ def test_a_price_that_is_none_is_refused(text, tmp_path):
     prices.write_text(text)
     with pytest.raises(ValueError, match="no number for 'v5e', expected US dollars an hour and chip"):
         price_of(str(prices), "v5e")
-    prices.write_text('{"v5e": 1,}')
-    with pytest.raises(ValueError, match=r"--prices: .*/prices\.json is not a JSON file: .*line 1"):
-        price_of(str(prices), "v5e")
-    with pytest.raises(ValueError, match=r"--prices: .*absent\.json is not a JSON file: .*No such file"):
-        price_of(str(tmp_path / "absent.json"), "v5e")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"v5e": 1,}', r"prices\.json: not valid JSON \(.*line 1"),
+        ("[1]", r"prices\.json: got a list, expected an object"),
+        (None, r"prices\.json: No such file or directory"),
+    ],
+)
+def test_a_file_that_holds_no_prices_is_refused(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / "prices.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"^--prices: {tmp_path}/{message}.*\. Give another file\.$"):
+        price_of(str(tmp_path / "prices.json"), "v5e")
 
 
 def plan(*arguments):

@@ -14,6 +14,7 @@ from electra_jax.reports.overview import label, name_runs, report_values
 from electra_jax.reports.page import MAX_TEXT, Page, render, visible
 from electra_jax.reports.run_view import read_run
 from electra_jax.reports.token_views import NOTHING, TokenView, TokenViews
+from electra_jax.runs.bucket_runs import BUCKET_FILE
 from support.html_pages import ReadPage
 
 SCRIPT = "<script>alert(1)</script>"
@@ -203,6 +204,30 @@ def test_a_damaged_file_is_told(name, damage, tmp_path):
         assert name in ReadPage(html).text.partition("Figures")[0]
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda config: config.pop("mesh"),
+            "config.json: no 'mesh', found 'data', 'health', 'model', 'objective', 'optimizer', 'probe', "
+            "'stages', 'train', ….",
+        ),
+        (
+            lambda config: config["train"].update(num_steps="x"),
+            "config.json: got 'x' at train.num_steps, expected a whole number.",
+        ),
+    ],
+)
+def test_a_missing_setting_is_told_and_the_others_are_shown(change, problem, tmp_path):
+    path = make_run(tmp_path / "run")
+    found = json.loads((path / "config.json").read_text())
+    change(found["config"])
+    (path / "config.json").write_text(json.dumps(found))
+    runs, html = page_of(path)
+    assert runs["run"].problems == [problem]
+    assert problem in ReadPage(html).text and "optimizer.learning_rate" in ReadPage(html).text
+
+
 def test_what_is_no_pre_training_run_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "none", tmp_path / "empty"):
@@ -228,6 +253,30 @@ def test_a_recipe_of_anybody_is_never_run(tmp_path):
         run = read_run(str(path))
         assert run.recipe.problem and run.recipe.settings == []
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("words", [["--config=configs/debug.py"], ["--config", "configs/debug.py"]])
+def test_the_recipe_and_the_flags_of_a_command_are_found(words, tmp_path):
+    path = make_run(tmp_path / "run")
+    session = {"command": ["python", "-m", "x", *words, "-config.train.num_steps", "40"], "start_step": 0}
+    (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    recipe = read_run(str(path)).recipe
+    assert (recipe.recipe, recipe.problem) == ("configs/debug.py", "")
+    assert [one.key for one in recipe.settings if one.is_given] == ["train.num_steps"]
+
+
+def test_a_commit_is_shown_with_its_changes(tmp_path):
+    path = make_run(tmp_path / "run")
+    session = {"commit": "0123456789abcdef0123+changes", "start_step": 0}
+    (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    assert "0123456789+changes" in ReadPage(page_of(path)[1]).text
+
+
+def test_of_a_copy_the_time_of_the_last_metrics_is_not_known(tmp_path):
+    path = make_run(tmp_path / "run")
+    assert read_run(str(path)).written
+    (path / BUCKET_FILE).write_text("s3://bucket/run")
+    assert read_run(str(path)).written == ""
 
 
 def test_the_page_of_a_million_steps_is_small(tmp_path):
@@ -261,3 +310,19 @@ def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
     )
     assert text in ReadPage(html).text and "Band:" not in ReadPage(without).text
     assert html.count('"name":"VArea"') > without.count('"name":"VArea"')
+
+
+def test_the_reference_curves_are_looked_up_by_configuration_and_data(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("electra_jax.reports.run_view.find_reference", lambda found: asked.append(found))
+    assert read_run(str(make_run(tmp_path / "run"))).reference is None
+    [found] = asked
+    assert found["data"] == ["x"] and found["config"]["train"]["num_steps"] == 40
+
+    def fail(found):
+        raise ValueError("damaged")
+
+    monkeypatch.setattr("electra_jax.reports.run_view.find_reference", fail)
+    assert any(
+        "reference curves could not be read" in one for one in read_run(str(tmp_path / "run")).problems
+    )

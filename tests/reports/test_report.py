@@ -37,7 +37,8 @@ def run(trained, tmp_path):
 
 
 def kept(run):
-    return json.loads((run / TOKENS_FILE).read_text())
+    """What the newest report kept."""
+    return list(json.loads((run / TOKENS_FILE).read_text()).values())[-1]
 
 
 def report(*words):
@@ -78,6 +79,15 @@ def test_kept_views_are_shown_without_a_model_and_outlive_their_checkpoints(run,
     assert "step 10" in report(run).text
 
 
+def test_views_of_other_sentences_outlive_a_report(run):
+    report(run, "--checkpoints=3", "--sentences=3")
+    shutil.rmtree(run / "checkpoints" / "10")
+    page = report(run, "--checkpoints=3", "--sentences=2")
+    assert list(kept(run)["views"]) == ["20", "30"] and "step 10" not in page.text.partition("Sentence 1")[2]
+    page = report(run, "--checkpoints=3", "--sentences=3")
+    assert "step 10" in page.text.partition("Sentence 3")[2]
+
+
 def test_a_step_that_was_trained_again_is_computed_again(run):
     report(run, "--checkpoints=1")
     old = kept(run)["views"]["30"]["checkpoint"]
@@ -97,7 +107,8 @@ def test_own_sentences_replace_held_out_ones(run, tmp_path):
 
 def test_damage_leaves_a_page_without_token_views(run):
     shutil.rmtree(run / "checkpoints" / "30" / "state")
-    (run / TOKENS_FILE).write_text('{"views": {"1": {"sentences": [[{"token": 1}]], "checkpoint": ""}}}')
+    views = {"1": {"sentences": [[{"token": 1}]], "checkpoint": ""}}
+    (run / TOKENS_FILE).write_text(json.dumps({"digest": {"source": "x", "views": views}}))
     page = report(run, "--checkpoints=2")
     assert f"{TOKENS_FILE} could not be read, and is made again." in page.text
     assert "checkpoint 30 is left out: The checkpoint" in page.text and "step 10" in page.text
@@ -124,11 +135,9 @@ def test_two_runs_and_their_figures_as_json(run, trained, tmp_path, capsys):
         (["RUN", "RUN"], "RUN: got .*, expected each run once"),
         (["RUN", "OTHER"], "--out is missing: a page of 2 runs has no place of its own"),
         (["gs://bucket/run"], "--out is missing: a page of a run in a bucket"),
-        (["RUN", "--sentences=0"], "--sentences: got 0, expected 1 or more"),
-        (["RUN", "--checkpoints=-1"], "--checkpoints: got -1, expected 0 or more"),
         (["RUN", "--texts=none.txt"], "--texts: none.txt is not a file"),
         (["RUN", "--out=none/page.html"], "--out: none/page.html is in none, which does not exist"),
-        (["RUN", "--json=."], "--json: . is a directory, expected a file"),
+        (["RUN", "--json=."], "--json: got .*, a directory, expected a file"),
         (["OTHER"], "RUN: .*other is not a directory, expected a directory of electra_jax.pretrain"),
     ],
 )
@@ -138,6 +147,19 @@ def test_mistakes_are_told_before_anything_is_written(words, message, run, capsy
     with pytest.raises(SystemExit, match=message):
         main([places.get(word, word) for word in words])
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--sentences=0", "--sentences: got '0', expected a whole number of 1 or more, at most 1,000"),
+        ("--checkpoints=-1", "--checkpoints: got '-1', expected a whole number of 0 or more, at most 1,000"),
+    ],
+)
+def test_numbers_have_bounds(word, message, run, capsys):
+    with pytest.raises(SystemExit):
+        main([str(run), word])
+    assert message in capsys.readouterr().err
 
 
 def test_without_bokeh_the_extra_is_named(run, monkeypatch):

@@ -102,5 +102,8 @@ def test_a_started_run_no_longer_needs_its_initial_run(data, tmp_path):
     config["eval"] |= {"batch_size": 8, "max_batches": 1}
     config["log"]["progress"] = False
     summary = pretrain(config, tmp_path / "run")
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["checkpoint"]["init_from"]
+    (session,) = map(json.loads, (tmp_path / "run" / "sessions.jsonl").read_text().splitlines())
+    assert recorded == session["init_from"] == f"{initial}:0"
     shutil.rmtree(initial)
     assert pretrain(config, tmp_path / "run") == summary  # complete

@@ -1,7 +1,6 @@
 """The checkpoint that a run starts from is chosen once, whatever is newest later."""
 
 import json
-import shutil
 
 import jax
 import pytest
@@ -17,8 +16,7 @@ def made(data, tmp_path_factory):
     """A run with checkpoints of the steps 20 and 30, and its parameters."""
     root = tmp_path_factory.mktemp("runs")
     directory, params = tiny_export.make_run(root / "first", data, tiny_export.electra_model())
-    shutil.copytree(directory / "checkpoints" / "0", directory / "checkpoints" / "20")
-    (directory / "checkpoints" / "0").rename(directory / "checkpoints" / "30")
+    tiny_export.save_steps(directory, params, 20, 30)
     return directory, params
 
 

@@ -22,8 +22,8 @@ def test_a_run_that_is_complete_for_process_0_is_complete_for_all(
 ):
     workdir, happened = tmp_path / "run", []
     shutil.copytree(finished[0], workdir)
-    monkeypatch.setattr(pretraining, "is_complete", lambda *_, **__: False)  # an older metrics.jsonl
-    monkeypatch.setattr(pretraining, "exchange", lambda seen: [[NUM_STEPS, True], seen])
+    monkeypatch.setattr(pretraining, "is_measured", lambda *_, **__: False)  # an older metrics.jsonl
+    monkeypatch.setattr(pretraining, "exchange", lambda seen: [True if seen is False else seen, seen])
     summarize = pretraining.summarize_run
     monkeypatch.setattr(
         pretraining, "summarize_run", lambda workdir: happened.append("summary") or summarize(workdir)

@@ -3,10 +3,8 @@
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from data_pipelines.tokenizers.adopt import adopt_tokenizer
-from data_pipelines.tokenizers.load import load_tokenizer
+from support.adopted import BRACKETS, adopt
 
-SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 TEXTS = ["every word of a sentence stays a word", "a tea, a boat and a word of tea", "the boat of every word"]
 
 
@@ -17,10 +15,9 @@ def make_byte_level(root, *, add_prefix_space=False, texts=TEXTS):
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, show_progress=False, special_tokens=SPECIAL, initial_alphabet=alphabet
+        vocab_size=300, show_progress=False, special_tokens=BRACKETS, initial_alphabet=alphabet
     )
     made.train_from_iterator(10 * texts, trainer)
     (root / "hf").mkdir(parents=True)
     made.save(str(root / "hf" / "tokenizer.json"))
-    adopt_tokenizer(root / "hf", root / "tokenizer", lowercase=None)
-    return load_tokenizer(str(root / "tokenizer"))
+    return adopt(root / "hf", root / "tokenizer")

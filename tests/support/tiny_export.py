@@ -81,6 +81,15 @@ def make_run(workdir: Path, data: Path, model, objective="electra", generator="m
     return workdir, jax.tree.map(np.asarray, params)
 
 
+def save_steps(workdir, params, *steps):
+    """Save parameters as the checkpoints of steps, in place of the checkpoint of `make_run`."""
+    shutil.rmtree(workdir / "checkpoints" / "0", ignore_errors=True)
+    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=10)) as checkpointer:
+        for step in steps:
+            checkpointer.save(step, {"params": jax.tree.map(jax.numpy.asarray, params)}, {})
+        checkpointer.wait()
+
+
 PLAIN = ExportOptions(
     "float32", inexact_generator=False, custom_code=False, publication=Publication(None, None, None)
 )

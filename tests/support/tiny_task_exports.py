@@ -181,6 +181,7 @@ def save_random(directory, tokenizer, model, kind, head, labels=None, **more):
         "label_scale": SCALE,
         "max_length": 128,
         "max_query_length": 16,
+        "max_train_examples": 0,
         "doc_stride": 8,
         "null_threshold": 0.0,
         "metrics": ["accuracy"],

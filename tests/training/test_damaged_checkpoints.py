@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import re
@@ -15,8 +16,14 @@ from etils import epath
 
 from electra_jax.training import checksum_item
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint, with_shardings
-from electra_jax.training.checksum_item import NOT_COVERED
-from electra_jax.training.checksums import SEGMENT_BYTES, compute_checksums, read_checksums
+from electra_jax.training.checksum_item import NOT_COVERED, ChecksumHandler
+from electra_jax.training.checksums import (
+    SEGMENT_BYTES,
+    compute_checksums,
+    find_damage,
+    read_checksums,
+    write_checksums,
+)
 from electra_jax.training.state import TrainState
 from support.damage import flip_bit
 
@@ -233,6 +240,34 @@ def test_a_full_disk_is_told_once_with_its_place_and_advice(tmp_path, monkeypatc
         assert checkpointer.all_steps() == []
 
 
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("state/ocdbt.process_0/d/1", r"state/ocdbt\.process_0/d/1 of another process is not seen by .*NFS"),
+        ("state/manifest.ocdbt", r"arrays were not merged: state/manifest\.ocdbt was not written"),
+        ("verification/process_0.json", "the files of process 0 are not seen by process 0: .*NFS"),
+    ],
+)
+def test_what_process_0_does_not_see_of_the_others_is_an_error(lost, message, tmp_path):
+    directory, array = epath.Path(tmp_path) / "verification", "state/ocdbt.process_0/d/1"
+    for name in (array, "state/manifest.ocdbt", "run/metadata"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    directory.mkdir()
+    entries = compute_checksums(epath.Path(tmp_path), [array])
+    write_checksums(directory / "process_0.json", entries)
+    ChecksumHandler().finalize(directory)
+    assert read_checksums(directory / "checksums.json").keys() == {
+        array,
+        "state/manifest.ocdbt",
+        "run/metadata",
+    }
+    write_checksums(directory / "process_0.json", entries)
+    (tmp_path / lost).unlink()
+    with pytest.raises(OSError, match=message):
+        ChecksumHandler().finalize(directory)
+
+
 def test_what_is_set_aside_is_kept_and_is_no_checkpoint(copy):
     with contextlib.closing(Checkpointer(str(copy), keep=1)) as checkpointer:
         assert checkpointer.set_aside(STEP) == "20.damaged"
@@ -256,6 +291,20 @@ def test_a_large_file_has_a_checksum_for_each_segment(tmp_path):
     assert found["large"]["bytes"] == len(data) and len(found["large"]["crc32"]) == 2
     (tmp_path / "tail").write_bytes(data[SEGMENT_BYTES:])
     assert compute_checksums(directory, ["tail"])["tail"]["crc32"] == found["large"]["crc32"][1:]
+    parts = []
+    write_checksums(directory / "checksums.json", found)
+    assert find_damage(directory, directory / "checksums.json", lambda: parts.append(1)) == ""
+    assert len(parts) == 2
+
+
+def test_progress_is_told_while_a_checkpoint_is_checked(copy):
+    """Then `doctor` does not take a large one for a process that hangs."""
+    parts = []
+    with reading(copy) as checkpointer:
+        checkpointer.on_progress = lambda: parts.append(1)
+        checkpointer.check(STEP)
+    covered = read_checksums(epath.Path(copy / str(STEP) / "verification" / "checksums.json"))
+    assert len(parts) == sum(len(entry["crc32"]) for entry in covered.values()) > 3
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"files": 5}', "[" * 100_000, "\xff"])
@@ -263,3 +312,12 @@ def test_a_file_of_checksums_that_was_not_written_whole_is_damaged(text, tmp_pat
     (tmp_path / "checksums.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"checksums\.json is damaged"):
         read_checksums(epath.Path(tmp_path / "checksums.json"))
+
+
+def test_nothing_is_printed_of_the_other_arrays_when_one_has_failed(copy, capfd):
+    make_older(copy)
+    os.remove(max((copy / str(STEP)).rglob("d/*"), key=lambda path: path.stat().st_size))
+    with pytest.raises(UnusableCheckpoint):
+        outcome(copy)
+    gc.collect()  # their coroutines end when they are freed
+    assert "Exception ignored" not in capfd.readouterr().err

@@ -28,6 +28,7 @@ import jax
 
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.dataset_info import load_dataset_info
+from data_pipelines.json_files import read_json
 from electra_jax.benchmarks.accelerator.corpus import build_rows
 from electra_jax.benchmarks.accelerator.device import processor, versions
 from electra_jax.benchmarks.accelerator.parts import Job
@@ -63,7 +64,7 @@ def run_part(job: Job) -> None:
     summary = pretrain(config, workdir)
     job.recorder.add(train_seconds=time.perf_counter() - began, rows=digest)
     losses = read_losses(workdir)
-    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    recorded = read_json(RECORDED, dict)
     job.recorder.add(losses=losses, recorded=recorded["losses"], made=recorded["made"])
     job.recorder.add(heldout=summary)
     check_learning(job, losses, summary)

@@ -1,12 +1,11 @@
 """What a part of the check found: its checks, figures and status, written to a file as they come."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.json_files import write_json
+from data_pipelines.json_files import read_json, write_json
 
 RUNNING, PASSED, FAILED, NOT_RUN, TIME_LIMIT = "running", "passed", "failed", "not run", "time limit"
 
@@ -76,7 +75,7 @@ class Recorder:
 def read_result(path: Path) -> Result | None:
     """The result in a file; None if there is none that can be read."""
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
+        return Result(**read_json(path, dict))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -185,8 +185,8 @@ QUESTION = (*PARAGRAPH, "qas", 0)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"data": [\n{"parag', r"a\.json:2: not valid JSON \(.*expected a whole file in SQuAD's format"),
-        ("", r"a\.json:1: not valid JSON"),
+        ('{"data": [\n{"parag', r"a\.json: not valid JSON \(.*line 2 .*a whole file in SQuAD's format"),
+        ("", r"a\.json: not valid JSON \(.*line 1 "),
         ("[]", r"a\.json: got a list, expected an object with the field 'data'\. SQuAD's format is"),
         ('{"rows": 1}', r"a\.json: no field 'data', found 'rows'\. SQuAD's format is"),
         ('{"data": {}}', r"a\.json: 'data' is an object, expected a list\."),

@@ -2,14 +2,11 @@
 
 import json
 import pydoc_data.topics
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
-from tokenizers import decoders, pre_tokenizers, trainers
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
@@ -18,10 +15,9 @@ from data_pipelines.tokenizers.directory import META_FILE, SpecialIds
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.train import train_tokenizer
 from support import real_vocabulary
-from support.offsets import TEXTS, checked_offsets, slices
+from support.adopted import BRACKETS, adopt, adopt_electra, write_unigram
 
 ELECTRA = SpecialIds(pad=0, cls=101, sep=102, unk=100, mask=103)
-BRACKETS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 SIGMA = "ΟΔΟΣ ΣΑΣ"
 SPELLED = " ".join([*BRACKETS, "[mask]", "x[MASK]y", "<mask> <s> </s>"])
 EDGE = [
@@ -54,26 +50,6 @@ def real_lines():
     return [line for text in pydoc_data.topics.topics.values() for line in text.splitlines()]
 
 
-def adopt(source, directory, lowercase=None):
-    adopt_tokenizer(source, directory, lowercase=lowercase)
-    return load_tokenizer(str(directory))
-
-
-def write_unigram(path, names=tuple(BRACKETS), extra=()):
-    """A tokenizer.json like DeBERTaV3's: control tokens are the model's first pieces, the mask its last."""
-    pieces = (
-        [(name, 0.0) for name in names[:4]]
-        + [("▁", -3.0)]
-        + [(letter, -5.0) for letter in "abcxymskACEKLMNPSTUD[]<>/"]
-    )
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=3))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    tokenizer.decoder = tokenizers.decoders.Metaspace()
-    tokenizer.add_special_tokens([*names, *extra])
-    tokenizer.save(str(path))
-    return tokenizer
-
-
 @pytest.fixture(scope="module")
 def hugging_face(tmp_path_factory):
     return real_vocabulary.extract(tmp_path_factory.mktemp("vocabulary") / "hugging_face")
@@ -81,10 +57,7 @@ def hugging_face(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def electra(hugging_face, tmp_path_factory):
-    """The real vocabulary from the vocab.txt alone."""
-    root = tmp_path_factory.mktemp("electra")
-    shutil.copy(hugging_face / "vocab.txt", root)
-    return adopt(root / "vocab.txt", root / "t", lowercase=True)
+    return adopt_electra(hugging_face, tmp_path_factory.mktemp("electra"))
 
 
 def test_real_vocabulary_has_electras_ids(electra):
@@ -284,7 +257,7 @@ def test_sources_without_a_vocabulary(tmp_path):
     with pytest.raises(ValueError, match=r"spm\.model: got a file that is not UTF-8"):
         adopt(tmp_path / "model" / "spm.model", tmp_path / "t", lowercase=True)
     for name, text, lowercase, message in (
-        ("a.json", "{}", None, "not a tokenizer.json of the library tokenizers"),
+        ("a.json", "{}", None, "Expected a tokenizer.json of the library tokenizers"),
         ("b.json", "{}", True, "got lowercase=True, but the file specifies letter case itself"),
         (
             "vocab.txt",
@@ -303,90 +276,3 @@ def test_sources_without_a_vocabulary(tmp_path):
         with pytest.raises(ValueError, match=message):
             adopt(tmp_path / name, tmp_path / "t", lowercase=lowercase)
     assert not (tmp_path / "t").exists()
-
-
-# Offsets.
-
-
-@pytest.fixture(scope="module")
-def unigram(tmp_path_factory):
-    root = tmp_path_factory.mktemp("unigram")
-    write_unigram(root / "tokenizer.json")
-    return adopt(root / "tokenizer.json", root / "t")
-
-
-@pytest.fixture(scope="module")
-def byte_level(tmp_path_factory):
-    """Byte-level BPE as in RoBERTa, which puts a space before the first word."""
-    root = tmp_path_factory.mktemp("byte_level")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=True),
-        decoders.ByteLevel(),
-    )
-    tokenizer.train_from_iterator(
-        ["a cat"] * 9,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=BRACKETS,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer.save(str(root / "tokenizer.json"))
-    return adopt(root / "tokenizer.json", root / "t")
-
-
-def test_wordpiece_offsets_refer_to_the_original_text(electra):
-    assert slices(electra, " naïve\tÅngström 中文☃x a\u0301 \0N\0o") == [
-        ("naive", "naïve"),
-        ("ang", "Ång"),
-        ("##strom", "ström"),
-        ("中", "中"),
-        ("文", "文"),
-        ("[UNK]", "☃x"),
-        ("a", "a"),
-        ("no", "N\0o"),
-    ]
-    assert checked_offsets(electra, "ab\0 \0\0b\0") == [[0, 2], [6, 7]]
-    assert [spans.tolist() for _, spans in electra.encode_with_offsets(["", "a", " "])] == [[], [[0, 1]], []]
-
-
-def test_spans_exclude_space_marks(unigram, byte_level):
-    """Even if the library gives the first character to an added space, or the text contains the mark."""
-    assert slices(unigram, "ab  ☃ \0c") == [
-        ("▁", ""),
-        ("a", "a"),
-        ("b", "b"),
-        ("▁", ""),
-        ("▁", ""),
-        ("☃", "☃"),
-        ("▁", ""),
-        ("\0", "\0"),
-        ("c", "c"),
-    ]
-    assert checked_offsets(unigram, "ab \0c") == [[0, 0], [0, 1], [1, 2], [3, 3], [3, 4], [4, 5]]
-    assert slices(unigram, "▁a ▁") == [("▁", "▁"), ("a", "a"), ("▁", ""), ("▁", "▁")]
-    assert slices(byte_level, "b  a cat ☃") == [
-        ("Ġ", ""),
-        ("b", "b"),
-        ("Ġ", ""),
-        ("Ġa", "a"),
-        ("Ġcat", "cat"),
-        ("Ġ", ""),
-        ("â", "☃"),
-        ("ĺ", "☃"),
-        ("ĥ", "☃"),
-    ]
-
-
-@settings(max_examples=300, deadline=None)
-@given(text=TEXTS)
-@pytest.mark.parametrize("name", ["electra", "unigram", "byte_level"])
-def test_offsets_of_any_text(request, name, text):
-    tokenizer = request.getfixturevalue(name)
-    if name != "unigram":
-        checked_offsets(tokenizer, text)
-        return
-    for piece, covered in slices(tokenizer, text):
-        assert re.sub(r"^[▁\s]+", "", piece) == covered.lstrip("▁")

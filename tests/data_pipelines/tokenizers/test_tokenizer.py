@@ -154,8 +154,8 @@ def test_a_vocabulary_with_accents_can_keep_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", r"tokenizer_config\.json: not a JSON object"),
-        ('"a"', r"tokenizer_config\.json: not a JSON object"),
+        ("{", r"tokenizer_config\.json: not valid JSON"),
+        ('"a"', r"tokenizer_config\.json: got 'a', expected an object"),
         ('{"do_lower_case": "yes"}', "do_lower_case is 'yes', expected true or false"),
         ('{"do_lower_case": true, "mask_token": {"lstrip": true}}', None),
     ],

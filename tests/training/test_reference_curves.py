@@ -9,6 +9,7 @@ from configs import debug
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.reference_curves import REFERENCE_FILE, write_reference
 from electra_jax.configuration.resolve import resolve
+from electra_jax.reports.run_view import read_run
 from electra_jax.training.reference import FOLDER, METRICS, find_reference, make_curves
 
 LENGTH, BATCH, SEEDS = 64, 32, (0, 1, 2)
@@ -37,6 +38,7 @@ def written(tmp_path):
         rows = rows_of(seed)
         (runs[seed] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         session = {
+            "started": f"2026-01-0{1 + seed}T00:00:00Z",
             "command": ["python", "-m", "electra_jax.compare", "--config=configs/debug.py:model=electra"],
             "devices": "1 × cpu",
             "versions": {"jax": "0.10.2"},
@@ -99,6 +101,15 @@ def test_runs_with_stages_have_no_curves(written, tmp_path):
     write_json(path, description)
     with pytest.raises(ValueError, match="got a run with stages"):
         write_reference({0: tmp_path / "seed_0"}, written)
+
+
+def test_a_report_has_the_curves_of_the_recipe_of_its_run(tmp_path):
+    contents = json.loads((FOLDER / "debug_electra.json").read_text(encoding="utf-8"))
+    config = describe(data__sequence_length=LENGTH, model__vocab_size=1024)["config"]
+    write_json(tmp_path / "config.json", {"config": config, "data": contents["corpus"]["fingerprints"]})
+    assert read_run(str(tmp_path)).reference.differences == []
+    write_json(tmp_path / "config.json", {"config": config, "data": 3})
+    assert len(read_run(str(tmp_path)).reference.differences) == 1  # the data
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)

@@ -1,5 +1,5 @@
 """Every alarm is raised by rows of the failure that it names, once, and not by rows of healthy runs; the same
-after a resumption. Real runs with failures are in tests/runs/test_watched_health.py."""
+after a resumption. Real runs with failures are in tests/commands/test_health.py."""
 
 import contextlib
 
@@ -118,7 +118,7 @@ class Run:
         reported = {
             tuple(event[key] for key in REPORTED) for event in read_events(self.path) if event["kind"] == KIND
         }
-        self.monitor = HealthMonitor(self.facts, self.events, lambda: self.rows, reported)
+        self.monitor = HealthMonitor(self.facts, self.events, self.rows, reported)
         return self
 
     def write(self, rows):
@@ -187,17 +187,6 @@ def test_an_alarm_that_a_crash_lost_is_made_up_for(make_run):
     assert run.alarms() == [(step, name)]
 
 
-def test_a_run_that_returns_to_an_earlier_step_is_judged_from_there(make_run):
-    training, evaluation, _ = FAILURES["data_wait"]
-    rows = run_rows(training, evaluation, bad=range(1_500, 2_300))
-    run = make_run(make_config())
-    run.write(row for row in rows if row["step"] <= 2_000)
-    assert run.alarms() == [(1_800, "data_wait")]
-    run.rows = [row for row in run.rows if row["step"] <= 1_000]
-    # As if nothing had been raised: the steps are done again.
-    assert run.write(row for row in rows if row["step"] > 1_000) == [(1_800, "data_wait")] * 2
-
-
 def test_writers_hand_over_the_rows_that_they_write(tmp_path):
     observed = []
     for start in (0, 4):
@@ -220,12 +209,31 @@ def test_thresholds_are_those_of_the_configuration(make_run):
     assert run.write(run_rows(FAILURES["data_wait"][0], {})) == []
 
 
-def test_a_new_stage_may_have_another_replaced_rate(make_run):
+@pytest.mark.parametrize("begins", [1_400, 1_500])  # at the end of a block, and within one
+def test_a_new_stage_may_have_another_replaced_rate(begins, make_run):
     config = make_config()
     run = make_run(config)
+    run.facts = make_facts(config, stage_starts=(0, begins), passes=passes)
+    run.start()
+    assert run.write(run_rows({"replaced_rate": 0.17}, {}, bad=range(begins + 1, 4_001))) == []
+
+
+@pytest.mark.parametrize("early, expected", [(0, ["replaced_rate_drift"]), (500, [])])
+def test_the_rate_of_a_short_run_may_be_noisy(early, expected, make_run):
+    run = make_run(make_config(**{"train.num_steps": 400, "health.early_steps": early}))
+    rows = [{"step": step, "replaced_rate": 0.1 + 0.02 * (step == 300)} for step in range(20, 401, 20)]
+    assert [name for _, name in run.write(rows)] == expected
+
+
+def test_a_new_stage_may_have_another_held_out_loss(make_run):
+    config, (_, evaluation, _) = make_config(), FAILURES["held_out_rising"]
+    run = make_run(config)
+    # Evaluated at step 1,400 on the rows of the stage that begins then.
     run.facts = make_facts(config, stage_starts=(0, 1_400), passes=passes)
     run.start()
-    assert run.write(run_rows(FAILURES["replaced_rate_drift"][0], {}, bad=range(1_450, 4_001))) == []
+    assert run.write(run_rows({}, evaluation, bad=range(1_400, 4_001))) == []
+    other = make_run(config, "one_stage").write(run_rows({}, evaluation, bad=range(1_400, 4_001)))
+    assert [name for _, name in other] == ["held_out_rising"]
 
 
 def test_each_task_of_mcl_has_its_alarms(make_run):
@@ -268,13 +276,33 @@ def test_there_are_rows_of_a_healthy_run():
 def test_healthy_runs_of_the_debug_recipes_raise_nothing(model, seed, tmp_path):
     """Rows of real runs at their normal length (support/healthy_rows.py)."""
     config, rows = read_healthy(model, seed)
-    facts = make_facts(config, passes=lambda step: step * config["train"]["batch_size"] / 65_332)
+    facts = facts_of_healthy(config)
     assert rows[-1]["step"] > 2 * facts.late
-    with EventLog(tmp_path, start_step=0) as events:
-        monitor = HealthMonitor(facts, events, lambda: [])
+    assert judged(tmp_path, facts, rows) == []
+
+
+@pytest.mark.parametrize("num_steps", [300, 500, 1_000])
+@pytest.mark.parametrize("model, seed", HEALTHY)
+def test_the_beginnings_of_healthy_runs_raise_nothing_if_they_are_the_whole_run(
+    model, seed, num_steps, tmp_path
+):
+    config, rows = read_healthy(model, seed)
+    config["train"]["num_steps"] = num_steps
+    rows = [row for row in rows if row["step"] <= num_steps]
+    assert judged(tmp_path, facts_of_healthy(config), rows) == []
+
+
+def facts_of_healthy(config):
+    return make_facts(config, passes=lambda step: step * config["train"]["batch_size"] / 65_332)
+
+
+def judged(directory, facts, rows):
+    """The events of a run with these rows."""
+    with EventLog(directory, start_step=0) as events:
+        monitor = HealthMonitor(facts, events, [])
         for row in rows:
             monitor.observe(row)
-    assert read_events(tmp_path) == []
+    return read_events(directory)
 
 
 def test_remedies_name_keys_that_exist():

@@ -1,0 +1,150 @@
+"""The rollbacks of a run: it returns to an earlier step and passes over the batches since then.
+
+A rollback follows from the step in trouble, config.trouble and the rollbacks before it, never from the
+checkpoints that happen to exist: the run resumes from any checkpoint of the step that it returns to or before
+it, repeats the steps in between, and from then on takes other batches. So a run that is killed at any moment
+ends like one that was not.
+
+ROLLBACKS_FILE lists them, and every checkpoint has those of its past in its description ("rollbacks"). A
+rollback counts from the moment the file has it; checkpoints of what it undid are then removed, by the next
+start if this one is killed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipelines.batch_order import PassedOver
+from data_pipelines.json_files import read_json, write_json
+from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.runs.directory import ROLLBACKS
+from electra_jax.training.checkpointing import Checkpointer
+from electra_jax.training.events import EventLog, read_events
+from electra_jax.training.watch import Incident, NumericalTroubleError
+
+ROLLBACKS_FILE = "rollbacks.json"
+ADVICE = "Put the file of this run back, or remove it: checkpoints know their rollbacks, too."
+
+
+class Rollback(NamedTuple):
+    """One return to an earlier step."""
+
+    step: int  # of the update in trouble, from 1
+    to: int  # number of updates done where the run continues; batches to … step - 1 (from 0) are passed over
+    because: str  # sentences
+
+    @property
+    def passed_over(self) -> PassedOver:
+        """The batches that it leaves out."""
+        return PassedOver(self.to, self.step - self.to)
+
+
+Rollbacks = tuple[Rollback, ...]
+
+
+def next_rollback(
+    incident: Incident, evidence: str, rollbacks: Rollbacks, trouble: dict[str, Any], first_step: int
+) -> Rollback:
+    """The rollback because of `incident`: config.trouble.rollback_steps back from before its step, but not
+    beyond the first step of its stage, and not beyond where the last rollback returned to, unless the step
+    itself is before that: under another policy it was no reason to return.
+
+    Raises:
+      NumericalTroubleError: there were config.trouble.max_rollbacks already.
+    """
+    if len(rollbacks) >= trouble["max_rollbacks"]:
+        raise NumericalTroubleError(
+            f"{incident.description}, and the run was rolled back {len(rollbacks)} times, as often as "
+            f"config.trouble.max_rollbacks allows. {evidence} Lower config.optimizer.learning_rate in a new "
+            "run, or look for what the incidents have in common. With a higher config.trouble.max_rollbacks "
+            "the run resumes."
+        )
+    earliest = max(first_step, rollbacks[-1].to if rollbacks else 0)
+    return Rollback(
+        incident.step,
+        min(max(incident.step - 1 - trouble["rollback_steps"], earliest), incident.step - 1),
+        f"{incident.description}. {evidence}",
+    )
+
+
+def passed_over(rollbacks: Rollbacks, first_step: int, end: int) -> tuple[PassedOver, ...]:
+    """The batches that rollbacks left out in the stage of the steps first_step … end - 1."""
+    return tuple(one.passed_over for one in rollbacks if first_step <= one.to < end)
+
+
+def describe_rollbacks(description: dict[str, Any], rollbacks: Rollbacks) -> dict[str, Any]:
+    """The description of checkpoints saved after `rollbacks`."""
+    return description | {ROLLBACKS: [list(one) for one in rollbacks]} if rollbacks else description
+
+
+def record_rollback(workdir: Path, rollbacks: Rollbacks) -> None:
+    """Write ROLLBACKS_FILE, on the main process. Call `resume_rollbacks` afterwards."""
+    if is_main_process():
+        write_json(workdir / ROLLBACKS_FILE, [one._asdict() for one in rollbacks])
+    barrier("rollback recorded")
+
+
+def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> Rollbacks:
+    """The rollbacks of a run so far. Checkpoints that do not belong to its past any longer are removed.
+
+    Raises:
+      ValueError: ROLLBACKS_FILE cannot be read, or is that of another run.
+    """
+    # A shared file system may show the hosts different files; what process 0 sees holds for all.
+    rollbacks = _parse(exchange(read_rollbacks(workdir) if is_main_process() else ())[0], workdir)
+    for step in exchange(checkpointer.all_steps())[0][::-1]:
+        inspection = checkpointer.inspect(step)
+        listed = exchange(None if inspection.problem else inspection.description.get(ROLLBACKS, []))[0]
+        if listed is None:
+            continue  # damaged: resuming.py sets it aside
+        saved = _parse(listed, workdir)
+        common = min(len(saved), len(rollbacks))
+        if saved[:common] != rollbacks[:common]:
+            raise ValueError(
+                f"{workdir / ROLLBACKS_FILE}: got {len(rollbacks)} rollbacks, but the checkpoint of step "
+                f"{step} has others. Put the file of this run back, or remove it: the checkpoint has its own."
+            )
+        if len(saved) > len(rollbacks):  # the file was lost
+            rollbacks = saved
+            record_rollback(workdir, rollbacks)
+        if all(step <= later.to for later in rollbacks[len(saved) :]):
+            break  # and so do the older ones
+        checkpointer.remove(step)
+    return rollbacks
+
+
+def record_events(workdir: Path, rollbacks: Rollbacks, events: EventLog) -> None:
+    """Write an event for each rollback that has none yet."""
+    if not is_main_process():
+        return
+    known = {(event["step"], event["to"]) for event in read_events(workdir) if event["kind"] == "rolled_back"}
+    for one in rollbacks:
+        if (one.step, one.to) not in known:
+            events.record(
+                one.step,
+                "rolled_back",
+                f"{one.because} The run returned to step {one.to} and passes over the batches that the steps "
+                f"{one.to + 1} … {one.step} had.",
+                to=one.to,
+                batches=one.step - one.to,
+            )
+
+
+def read_rollbacks(workdir: Path) -> Rollbacks:
+    """What ROLLBACKS_FILE lists; () without it. Raises ValueError as `resume_rollbacks` does."""
+    path = workdir / ROLLBACKS_FILE
+    try:
+        rows = read_json(path, [{"step": int, "to": int, "because": str}], advice=ADVICE)
+    except FileNotFoundError:
+        return ()
+    return _parse([[row[name] for name in Rollback._fields] for row in rows], workdir)
+
+
+def _parse(rows: Sequence[Sequence[Any]], workdir: Path) -> Rollbacks:
+    """From JSON."""
+    rollbacks = tuple(Rollback(int(step), int(to), str(because)) for step, to, because in rows)
+    if any(not 0 <= one.to < one.step for one in rollbacks):
+        raise ValueError(
+            f"{workdir / ROLLBACKS_FILE}: got {rollbacks}, expected steps after those returned to."
+        )
+    return rollbacks

@@ -1,0 +1,74 @@
+"""Where a run resumes, as far as files outside its checkpoints and other processes decide it."""
+
+import json
+import types
+
+import pytest
+
+from electra_jax.runs import doctor_checks, resuming
+from electra_jax.runs.resuming import find_start, lost_rows
+from electra_jax.training.checkpointing import Inspection
+
+
+class Checkpoints:
+    """Those of one step, which this process finds damaged or cannot read."""
+
+    def __init__(self, *steps, problem="", error=None):
+        self.all_steps = lambda: list(steps)
+        self._problem, self._error = problem, error
+        self.close = lambda: None
+
+    def inspect(self, step):
+        if self._error:
+            raise self._error
+        return Inspection(self._problem, {})
+
+
+def test_a_checkpoint_that_one_process_cannot_read_is_an_error_on_all(monkeypatch):
+    """None of them is left waiting for it."""
+    told = []
+    monkeypatch.setattr(resuming, "exchange", lambda value: told.append(value) or [value, value])
+    error = PermissionError(13, "Permission denied", "checkpoints/5/state")
+    with pytest.raises(PermissionError) as raised:
+        find_start(Checkpoints(5, error=error), None, None)
+    assert raised.value is error and told == [[5], ["", str(error)]]
+    other = ["", "not readable there"]
+    monkeypatch.setattr(resuming, "exchange", lambda value: [value, [5] if value == [5] else other])
+    with pytest.raises(OSError, match="not readable there"):
+        find_start(Checkpoints(5, problem="damaged here"), None, None)
+
+
+def test_damage_that_one_process_finds_holds_for_all(monkeypatch):
+    run = types.SimpleNamespace(name="runs/a")
+    for here, there in (("cut here", ""), ("", "cut there"), ("cut here", "cut there")):
+        other = [there, ""]
+        monkeypatch.setattr(
+            resuming, "exchange", lambda value, other=other: [value, value if value == [5] else other]
+        )
+        with pytest.raises(OSError, match=rf"^runs/a: no checkpoint .*:\n  step 5: {here or there}\n"):
+            find_start(Checkpoints(5, problem=here), None, run)
+
+
+def test_the_doctor_names_the_run_in_the_bucket(tmp_path, monkeypatch):
+    (tmp_path / ".bucket").write_text("gs://bucket/run")
+    (tmp_path / "sessions.jsonl").write_text(json.dumps({"start_step": 5}) + "\n")
+    monkeypatch.setattr(doctor_checks, "open_checkpoints", lambda *_, **__: Checkpoints())
+    with pytest.raises(FileNotFoundError, match=r"^gs://bucket/run: got no checkpoint, but"):
+        doctor_checks.check_checkpoints(None, tmp_path, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("last", "step", "expected"),
+    [
+        (20, 20, None),
+        (16, 20, (17, 20)),
+        (0, 20, (1, 20)),
+        (20, 22, None),
+        (24, 20, None),
+        (12, 22, (13, 20)),
+    ],
+)
+def test_lost_rows_are_those_at_the_end(last, step, expected):
+    rows = [{"step": number, "loss": 1.0} for number in range(4, last + 1, 4)]
+    rows.append({"step": step, "eval/loss": 1.0})
+    assert lost_rows(rows, step, 4) == expected
