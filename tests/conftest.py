@@ -42,7 +42,15 @@ def pytest_addoption(parser):
     )
     text = "test_damaged_checkpoints.py: flip a bit of every byte, not of a sample"
     parser.addoption("--all_flips", action="store_true", help=text)
-    parser.addoption("--all_faults", action="store_true", help="tests/faults: all, and not a sample of them")
+    parser.addoption("--all_faults", action="store_true", help="all faults, and not a sample of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the long sweeps out without --all_faults."""
+    if not config.getoption("--all_faults"):
+        left_out = [item for item in items if item.get_closest_marker("all_faults")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -10,16 +10,16 @@ import shutil
 import pytest
 
 from support import fault_runs
-from support.faults import PROPERTY, is_sampled, judge
+from support.faults import PROPERTY, judge, sample
 from support.fork_server import ForkServer
 
 
 def pytest_generate_tests(metafunc):
-    """A test with a `fault` is done for those of its module's FAULTS, or for one in SHARE of them."""
+    """A test with a `fault` is done for its module's FAULTS, or for a SAMPLE of so many."""
     if "fault" in metafunc.fixturenames:
         module = metafunc.module
         is_whole = metafunc.config.getoption("--all_faults")
-        faults = [fault for fault in module.FAULTS if is_whole or is_sampled(fault, module.SHARE)]
+        faults = module.FAULTS if is_whole else sample(module.FAULTS, module.SAMPLE)
         metafunc.parametrize("fault", faults, ids=[fault.name for fault in faults])
 
 

@@ -3,7 +3,7 @@
 from support.fault_runs import flags, flip, newest, truncate, zero
 from support.faults import EXACT, FELL_BACK, Fault
 
-SHARE = 60
+SAMPLE = 2
 # Files of a checkpoint. Of a folder whose files have random names, the largest (0) or the one after it.
 FILES = {
     "_CHECKPOINT_METADATA": 0,

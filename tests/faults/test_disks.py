@@ -9,7 +9,7 @@ import pytest
 from support.fault_runs import flags
 from support.faults import EXACT, REFUSED, Fault, clear
 
-SHARE = 6
+SAMPLE = 1
 KIBIBYTES = (8, 32, 60, 120, 200, 300, 500, 700, 900, 1100)
 FILE_SIZES = (512, 4_096, 20_000, 60_000, 100_000, 200_000)
 FAULTS = [Fault(f"a disk of {size} KiB", allowed=(REFUSED, EXACT)) for size in KIBIBYTES]

@@ -8,7 +8,7 @@ import pytest
 from support.fault_runs import be_directory, be_link, edit_lines, flags, flip, newest
 from support.faults import EXACT, REFUSED, Fault, clear, contents
 
-SHARE = 8
+SAMPLE = 5
 TORN = b'{"step": 9, "lo'
 
 

@@ -15,7 +15,7 @@ HOWS = {
     "a full disk": "COMMAND > /dev/full 2>&1",
     "a pipe without a reader for errors alone": "COMMAND 2> >(true)",
 }
-FAULTS, SHARE = [Fault(name, allowed=(EXACT,)) for name in HOWS], 2
+FAULTS, SAMPLE = [Fault(name, allowed=(EXACT,)) for name in HOWS], 1
 
 
 class Ended:

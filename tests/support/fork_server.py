@@ -104,26 +104,33 @@ def serve():
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
-    warnings.filterwarnings("ignore", message=".*fork")
+    # JAX does not like forks, and a module is imported before it is run.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*fork|.*found in sys.modules")
     for line in sys.stdin:
+        request = json.loads(line)
+        # Through a pipe, since a limit of the size of files would cut it.
+        with open(request["output"], "wb") as file:
+            writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
         pid = os.fork()
         if pid == 0:
             answers.close()
-            _become(json.loads(line))
+            _become(request, writer.stdin.fileno())
+        writer.stdin.close()
         print(pid, file=answers)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        writer.wait()
+        print(code, file=answers)
 
 
-def _become(request):
-    """Be the command `request`."""
+def _become(request, output):
+    """Be the command `request`, which prints to the descriptor `output`."""
     code = 1
     try:
-        file = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(file, descriptor)
+            os.dup2(output, descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w", 1, closefd=False))
-        os.close(file)
+        os.close(output)
         os.environ.update(request.get("environment", {}))
         for name, size in request.get("limits", {}).items():
             resource.setrlimit(getattr(resource, name), (size, size))
