@@ -25,6 +25,7 @@ def compress_zstd(data):
 
 
 PACKED = {"a.jsonl.gz": gzip.compress(JSON, mtime=0), "a.jsonl.zst": compress_zstd(JSON)}
+GIGANTIC = b'{"text": "' + b"a" * (80 << 20)
 HALVES = JSON[: len(JSON) // 2], JSON[len(JSON) // 2 :]
 
 

@@ -30,6 +30,11 @@ def damaged(name, damage):
     return lambda dataset: damage(dataset / name)
 
 
+def flipped(name, place, bit):
+    """Flip a bit of a file."""
+    return lambda dataset: flip(dataset / name, place, bit)
+
+
 def swapped(dataset):
     """The files of rows change places, and corpus.json fits."""
     (dataset / TRAIN).rename(dataset / "aside")
@@ -97,11 +102,7 @@ FAULTS = [
         for what, damage in DAMAGES.items()
     ),
     *(
-        Fault(
-            f"{name} bit {number % 8} at {place:.2%}",
-            damaged(path, lambda path, place=place, bit=number % 8: flip(path, place, bit)),
-            ALLOWED,
-        )
+        Fault(f"{name} bit {number % 8} at {place:.2%}", flipped(path, place, number % 8), ALLOWED)
         for name, path in NAMES.items()
         for number, place in enumerate(PLACES)
     ),

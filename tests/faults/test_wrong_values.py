@@ -31,20 +31,28 @@ VALUES = {
     "checkpoint.every": (-1,),
     "checkpoint.keep": (0, -1),
     "log.every": (0, -1),
-    "data.datasets": ("", "/nonexistent", "gs:/bucket/corpus"),
     "data.seed": (-1, 2**80),
-    "data.sequence_length": (0, 64),
+    "data.sequence_length": (-1, 64),
     "trouble.on_spike": ("explode",),
     "no.such.key": (1,),
     "train.num_step": (10,),
 }
-FAULTS = [
-    Fault(
-        f"{key}={value}", allowed=(REFUSED,), names=key.rpartition(".")[2], flags=(f"--config.{key}={value}",)
+# Names of datasets, and what the error tells of them.
+DATASETS = {"": "datasets", "/nonexistent": "/nonexistent", "gs:/bucket/corpus": "gs:/bucket/corpus"}
+
+
+def wrong(key, value, names=""):
+    """Give a value."""
+    return Fault(
+        f"{key}={value}",
+        allowed=(REFUSED,),
+        names=names or key.rpartition(".")[2],
+        flags=(f"--config.{key}={value}",),
     )
-    for key, values in VALUES.items()
-    for value in values
-]
+
+
+FAULTS = [wrong(key, value) for key, values in VALUES.items() for value in values]
+FAULTS += [wrong("data.datasets", value, names) for value, names in DATASETS.items()]
 
 
 def test_a_wrong_value_is_refused_before_anything_is_written(fault, data, forks, record, tmp_path):
