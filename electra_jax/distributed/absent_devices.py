@@ -111,18 +111,20 @@ def absent_devices(name: str) -> list[jax.Device]:
     """
     jax.config.update("jax_platforms", "cpu")
     chip, _, shape = name.partition(":")
+    expected = (
+        f"Expected {', '.join(GPUS)} or cpu with a number (h100:8; h100:2x8 on two hosts), or a TPU's "
+        "topology (v4:2x2x1, v5e:2x4, v5p:2x2x1, v6e:4x4, tpu7x:2x2x1)."
+    )
+    try:
+        topology = _topology(chip, shape)
+    except ValueError as error:
+        raise ValueError(f"--device: got {name!r}: {error}. {expected}") from error
     try:
         if chip == "cpu":
-            return _cpu_devices(_count(shape))
+            return _cpu_devices(int(topology))
         if chip in GPUS:
-            config, topology = target_config(GPUS[chip]), "1x{}x{}".format(*_gpu_hosts(shape))
-            return list(
-                topologies.get_topology_desc(
-                    platform="cuda", topology_name="", target_config=config, topology=topology
-                ).devices
-            )
-        if not re.fullmatch("[1-9][0-9]*(x[1-9][0-9]*){1,2}", shape):  # libtpu would crash with a 0
-            raise ValueError(f"got {shape!r} behind the colon, expected a topology")
+            more: dict[str, Any] = {"target_config": target_config(GPUS[chip]), "topology": topology}
+            return list(topologies.get_topology_desc(platform="cuda", topology_name="", **more).devices)
         for variable, value in TPU_ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         # A TPU v4 is one device, as JAX uses it on Google's machines; by default libtpu makes two of it.
@@ -132,13 +134,22 @@ def absent_devices(name: str) -> list[jax.Device]:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except Exception as error:
         raise ValueError(
-            f"device: got {name!r}, which cannot be compiled for here: {error}. Expected "
-            f"{', '.join(GPUS)} or cpu with a number (h100:8; h100:2x8 on two hosts), or a TPU's topology "
-            "(v4:2x2x1, v5e:2x4, v5p:2x2x1, v6e:4x4, tpu7x:2x2x1). In a checkout, run the command through "
-            "bash launch/compile_only.sh, which installs the compilers. Without one, install them into an "
-            f"environment of their own: `pip install 'jax[tpu]=={jax.__version__}'`, or for GPUs `pip "
-            f"install jax-cuda13-plugin=={jax.__version__} nvidia-cuda-nvcc`."
+            f"--device: got {name!r}, which cannot be compiled for here: {error}. {expected} In a checkout, "
+            "run the command through bash launch/compile_only.sh, which installs the compilers. Without one, "
+            f"install them into an environment of their own: `pip install 'jax[tpu]=={jax.__version__}'`, or "
+            f"for GPUs `pip install jax-cuda13-plugin=={jax.__version__} nvidia-cuda-nvcc`."
         ) from error
+
+
+def _topology(chip: str, shape: str) -> str:
+    """What stands behind the colon, in the form that the compiler of `chip` takes."""
+    if chip == "cpu":
+        return str(_count(shape))
+    if chip in GPUS:
+        return "1x{}x{}".format(*_gpu_hosts(shape))
+    if not re.fullmatch("[1-9][0-9]*(x[1-9][0-9]*){1,2}", shape):  # libtpu would crash with a 0
+        raise ValueError(f"got {shape!r} behind the colon, expected a topology")
+    return shape
 
 
 def _gpu_hosts(text: str) -> tuple[int, int]:
