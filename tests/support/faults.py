@@ -59,7 +59,8 @@ def clear(code, text, names=""):
         return TRACEBACK
     if code != 1:
         return DIED
-    message = text[text.rfind("error: ") :] if "error: " in text else ""
+    lines = f"\n{text}"
+    message = lines[lines.rfind("\nerror: ") :] if "\nerror: " in lines else ""
     is_clear = message and names in message and re.search(ADVICE, message) and len(message) < MAX_MESSAGE
     return REFUSED if is_clear else UNCLEAR
 
