@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from support.fault_runs import flags
-from support.faults import EXACT, Fault
+from support.faults import EXACT, Ended, Fault
 from support.paths import ROOT
 
 HOWS = {
@@ -18,17 +18,10 @@ HOWS = {
 FAULTS, SAMPLE = [Fault(name, allowed=(EXACT,)) for name in HOWS], 1
 
 
-class Ended:
-    """What `judge` asks of a process."""
-
-    def __init__(self, code):
-        self.code, self.text = code, ""
-
-
 def test_a_run_that_nobody_can_see_is_the_same(fault, data, environment, settle, tmp_path):
     words = [sys.executable, "-m", "electra_jax.pretrain", *flags(tmp_path / "run", data)]
     script = HOWS[fault.name].replace("COMMAND", shlex.join(words)) + "; exit ${PIPESTATUS[0]}"
     shell = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, timeout=400
     )
-    settle(fault, tmp_path / "run", Ended(shell.returncode))
+    settle(fault, tmp_path / "run", Ended(shell.returncode, ""))

@@ -48,6 +48,13 @@ class Fault(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
+class Ended(NamedTuple):
+    """What `judge` asks of a process."""
+
+    code: int
+    text: str  # that it printed
+
+
 def sample(faults, number):
     """So many of the faults, which their names choose."""
     return sorted(faults, key=lambda fault: hashlib.sha256(fault.name.encode()).digest())[:number]
