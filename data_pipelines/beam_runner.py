@@ -13,7 +13,10 @@ machine, FnApiRunner, in one process and in several; it holds the whole text in 
 cluster.
 """
 
+import contextlib
 import dataclasses
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,13 +76,26 @@ def run_pipeline(
             | f"Write {name}" >> beam.Map(_write, results[name])
         )
     try:
-        pipeline.run().wait_until_finish()
+        with _quoted_python():
+            pipeline.run().wait_until_finish()
     except Exception as error:  # each runner raises its own; the last line is the worker's
         reason = str(error).strip().rpartition("\n")[2]
         raise OSError(
             f"the Beam pipeline failed: {reason}. Finished files are kept for the next attempt."
         ) from error
     return _gather(results, report)
+
+
+@contextlib.contextmanager
+def _quoted_python() -> Iterator[None]:
+    """Context in which Beam's runner for one machine can start its processes: it writes sys.executable into a
+    shell command without quotes. A blank in the path would end the name, and the pipeline wait for ever."""
+    python = sys.executable
+    sys.executable = shlex.quote(python)
+    try:
+        yield
+    finally:
+        sys.executable = python
 
 
 def _read(group: Group, settings: CorpusSettings, directory: Path) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_each_text_is_answered_at_once_and_ctrl_c_loses_none(fine_tuned, environ
 
 @pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(fine_tuned, environment):
-    predict = f"{sys.executable} -m {PREDICT} --model={fine_tuned[0]} --batch_size=1"
+    predict = shlex.join([sys.executable, "-m", PREDICT, f"--model={fine_tuned[0]}", "--batch_size=1"])
     command = f"{predict} | head -n 1; exit ${{PIPESTATUS[0]}}"
     process = subprocess.run(
         ["bash", "-c", command],

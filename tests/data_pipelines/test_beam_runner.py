@@ -155,7 +155,9 @@ def test_the_directory_is_that_of_the_local_builder(
         len(chunks.make_groups("train", settings["train"], 2_000)) == 3
         and len(local.splits["train"]["shards"]) > 9
     )
-    result = build_with_beam(tmp_path / "beam", settings, beam_options=beam_options)
+    (tmp_path / "a b").symlink_to(sys.prefix)  # workers of several processes find a Python of such a path
+    python = f"sys.executable = {str(tmp_path / 'a b' / 'bin' / 'python')!r}\n"
+    result = build_with_beam(tmp_path / "beam", settings, python + RUN, beam_options=beam_options)
     assert result.returncode == 0 and BAR not in result.stderr, result.stderr[-2000:]
     assert files(tmp_path / "beam") == files(tmp_path / "local")
     assert not (tmp_path / "beam.partial").exists()

@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from support.paths import ROOT
-from support.stand_in_gcloud import write_program
+from support.stand_in_gcloud import THIS_PYTHON, write_program
 
 ENVIRONMENT = "make_environment() { echo made >&2; }\nhas_cuda_driver() { false; }\n"
 PYTHON = """import os, sys
@@ -22,16 +21,14 @@ def checkout(tmp_path):
     (checkout / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "launch" / "check_accelerator.sh", checkout / "launch")
     (checkout / "launch" / "environment.sh").write_text(ENVIRONMENT)
-    write_program(checkout / ".venv" / "bin" / "python", PYTHON, sys.executable)
+    write_program(checkout / ".venv" / "bin" / "python", PYTHON, THIS_PYTHON)
     return checkout
 
 
 @pytest.mark.parametrize("has_packages", [True, False])
 def test_relative_paths_are_meant_from_where_it_is_called(has_packages, checkout, tmp_path):
     """PYTHON's as well; a Python without the packages is replaced by .venv's."""
-    write_program(
-        tmp_path / "bin" / "python", PYTHON if has_packages else "raise ImportError", sys.executable
-    )
+    write_program(tmp_path / "bin" / "python", PYTHON if has_packages else "raise ImportError", THIS_PYTHON)
     outcome = subprocess.run(
         ["bash", checkout / "launch" / "check_accelerator.sh", "--out=here"],
         cwd=tmp_path,

@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from support.paths import ROOT
-from support.stand_in_gcloud import write_program
+from support.stand_in_gcloud import THIS_PYTHON, write_program
 
 ENVIRONMENT = """make_environment() { echo "$1" > "made with"; PATH="$PWD/programs:$PATH"; }
 install_compilers() { mkdir -p .venv/compilers; }
@@ -28,7 +27,7 @@ def checkout(tmp_path):
 
 
 def launch(checkout, directory, *words):
-    write_program(checkout / "programs" / "python", PYTHON, sys.executable)
+    write_program(checkout / "programs" / "python", PYTHON, THIS_PYTHON)
     return subprocess.run(
         ["bash", checkout / "launch" / "compile_only.sh", *words],
         cwd=directory,

@@ -108,7 +108,8 @@ def test_a_python_that_is_too_old_is_refused(tmp_path):
 def test_the_driver_of_a_gpu_decides_whether_cuda_is_installed(program, code, message, tmp_path):
     write_program(tmp_path / "nvidia-smi", program)
     outcome = subprocess.run(
-        ["bash", "-c", f"source {ROOT}/launch/environment.sh; has_cuda_driver"],
+        ["bash", "-c", "source launch/environment.sh; has_cuda_driver"],
+        cwd=ROOT,
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True,
         text=True,

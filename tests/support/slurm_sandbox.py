@@ -4,10 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 from support.cluster_sandbox import ClusterSandbox
 from support.paths import ROOT
+from support.stand_in_gcloud import THIS_PYTHON
 from support.stand_in_slurm import ENVIRONMENT, PYTHON, end, make_sandbox
 
 RUN = ["--config=c.py", "--workdir=runs/a", "--distributed"]
@@ -26,7 +26,7 @@ class Cluster(ClusterSandbox):
         for name in FILES:
             shutil.copy(ROOT / "launch" / name, self.checkout / "launch")
         self.write("environment.sh", ENVIRONMENT)
-        self.write("fake_python", f"#!{sys.executable} -S\n{PYTHON}")
+        self.write("fake_python", f"#!{THIS_PYTHON} -S\n{PYTHON}")
         self.environment = {
             "PATH": f"{self.root}/path:/usr/bin:/bin",
             "STAND_IN": str(self.root),

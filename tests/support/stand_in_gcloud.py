@@ -15,6 +15,7 @@ outlives the TPU. Keys of the script:
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -226,6 +227,10 @@ PROGRAMS = {
 }
 
 
+# For `write_program`: the kernel splits the first line of a program at blanks, which a path may have.
+THIS_PYTHON = f"/usr/bin/env -S {shlex.quote(sys.executable)}"
+
+
 def write_program(path, text, interpreter="/bin/bash"):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!{interpreter}\n{text}\n")
@@ -241,7 +246,7 @@ def make_sandbox(root):
         f"{Path(__file__).stem} as gcloud\n"
     )
     write_program(
-        root / "path" / "gcloud", f"{start}sys.exit(gcloud.main(sys.argv[1:]))", f"{sys.executable} -S"
+        root / "path" / "gcloud", f"{start}sys.exit(gcloud.main(sys.argv[1:]))", f"{THIS_PYTHON} -S"
     )
     for name, text in PROGRAMS.items():
         write_program(root / "bin" / name, text)

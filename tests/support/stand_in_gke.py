@@ -13,13 +13,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import yaml
 
-from support.stand_in_gcloud import write_program
+from support.stand_in_gcloud import THIS_PYTHON, write_program
 
 # In a container an absolute directory is one of its image.
 CD = '() { builtin cd "$IMAGE$1"; }'
@@ -168,8 +167,8 @@ def make_sandbox(root, *tools):
             f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\nfrom support import "
             f"stand_in_{tool} as tool\n"
         )
-        write_program(root / "path" / tool, f"{start}sys.exit(tool.main(sys.argv[1:]))", sys.executable)
-    write_program(root / "bin" / "python", PYTHON, f"{sys.executable} -S")
+        write_program(root / "path" / tool, f"{start}sys.exit(tool.main(sys.argv[1:]))", THIS_PYTHON)
+    write_program(root / "bin" / "python", PYTHON, f"{THIS_PYTHON} -S")
     (root / "behaviour").write_text("run")
     for name in ("calls.jsonl", "started.jsonl"):
         (root / name).touch()

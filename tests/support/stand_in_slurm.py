@@ -15,12 +15,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-from support.stand_in_gcloud import fail, write_program
+from support.stand_in_gcloud import THIS_PYTHON, fail, write_program
 
 PROGRAMS = ("sbatch", "srun", "scontrol", "scancel")
 
@@ -239,7 +238,7 @@ def make_sandbox(root):
         write_program(
             root / "path" / program,
             f"{start}sys.exit(slurm.main({program!r}, sys.argv[1:]))",
-            f"{sys.executable} -S",
+            f"{THIS_PYTHON} -S",
         )
     (root / "script.json").write_text("{}")
     (root / "behaviour").write_text("run")

@@ -9,7 +9,14 @@ import sys
 import time
 
 from support.paths import ROOT
-from support.stand_in_gcloud import ENVIRONMENT, PYTHON, kill_run, make_sandbox, write_program
+from support.stand_in_gcloud import (
+    ENVIRONMENT,
+    PYTHON,
+    THIS_PYTHON,
+    kill_run,
+    make_sandbox,
+    write_program,
+)
 
 LAUNCH = ROOT / "launch"
 RUN = ["--", "--config=c.py", "--workdir=bucket/runs/a", "--distributed"]
@@ -130,7 +137,7 @@ def make_checkout(checkout):
     for path in LAUNCH.glob("tpu_*"):
         shutil.copy(path, checkout / "launch")
     (checkout / "launch" / "environment.sh").write_text(ENVIRONMENT)
-    write_program(checkout / "launch" / "fake_python", PYTHON, f"{sys.executable} -S")
+    write_program(checkout / "launch" / "fake_python", PYTHON, f"{THIS_PYTHON} -S")
     (checkout / ".gitignore").write_text("__pycache__/\n")
     commit(checkout)
     compileall.compile_dir(checkout, quiet=1)  # once for all copies
