@@ -38,7 +38,7 @@ VALUES = {
     "train.num_step": (10,),
 }
 # Names of datasets, and what the error tells of them.
-DATASETS = {"": "datasets", "/nonexistent": "/nonexistent", "gs:/bucket/corpus": "gs:/bucket/corpus"}
+DATASETS = {"": "datasets", "/nonexistent": "/nonexistent"}
 
 
 def wrong(key, value, names=""):
