@@ -120,11 +120,15 @@ SHARED: dict[str, dict[str, Any]] = {
         "max_rollbacks": 5,  # in a run, after which it stops
     },
     "eval": {"every": 10_000, "batch_size": REQUIRED, "max_batches": 100, "seed": 1},
-    # Every `every` steps (0: never) the encoder is measured on a task, by a linear classifier on its frozen
-    # states and by a short fine-tuning. `config` is a fine-tuning recipe; a value below that is not ""
-    # replaces the value of that name in its section `task`: your own files and their columns.
+    # Every `every` steps (0: never) the run is measured. kind "task": by a linear classifier on the encoder's
+    # frozen states and by a short fine-tuning. `config` is a fine-tuning recipe; a value below that is not ""
+    # replaces the value of that name in its section `task`: your own files and their columns. kind
+    # "minimal_pairs": by the pairs of sentences, as in BLiMP, of which it prefers the acceptable one.
     "probe": {
         "every": 0,
+        "kind": "task",
+        "minimal_pairs": "",  # files or directories, separated by commas
+        "max_pairs": 30,  # of each phenomenon, the first ones; 0: all
         "config": "configs/finetune.py:task=trec6",
         "train": "",
         "validation": "",

@@ -52,8 +52,14 @@ MAY_IMPORT = {
         "data_pipelines.tokenizers",
     ),
     "electra_jax.planning": (*METHODS, "electra_jax.configuration"),
-    # Probes fine-tune during a run, and fine-tuning starts from the encoder of a run.
-    "electra_jax.runs": (*METHODS, *DATA, "electra_jax.configuration", "electra_jax.finetuning"),
+    # Probes fine-tune or score pairs during a run, and both also start from the encoders of a run.
+    "electra_jax.runs": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.minimal_pairs",
+    ),
     "electra_jax.finetuning": (
         *METHODS,
         *DATA,
@@ -90,6 +96,16 @@ MAY_IMPORT = {
         "electra_jax.configuration",
         "electra_jax.finetuning",
         "electra_jax.huggingface",
+        "electra_jax.runs",
+    ),
+    # It scores the models that `predict` loads.
+    "electra_jax.minimal_pairs": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.huggingface",
+        "electra_jax.prediction",
         "electra_jax.runs",
     ),
     # Its token views are those of `predict --demo`.

@@ -31,6 +31,7 @@ FOLDERS = [
     "electra_jax/distributed",
     "electra_jax/finetuning",
     "electra_jax/huggingface",
+    "electra_jax/minimal_pairs",
     "electra_jax/models",
     "electra_jax/objectives",
     "electra_jax/planning",

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,16 @@ def read_rows(path: str, columns: Columns, split: str, skipped: Skipped) -> list
             )
             for where, record in _json_records(path, columns, split)
         ]
-    return _read_table(path, _TABLE_ROWS[ending], columns, split, skipped)
+    return _read_table(path, columns, split, skipped)
+
+
+def table_rows(path: str) -> list[tuple[int, list[str]]]:
+    """(line, fields) of each row of a .tsv or .csv, the header included.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    return _TABLE_ROWS[Path(path.lower().removesuffix(".gz")).suffix](path)
 
 
 def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Sentence]:
@@ -86,7 +94,7 @@ def found_columns(path: str, *, tagging: bool) -> str:
         fields = parse_json(line, dict, path, "Expected one object a line.")
         return f"its first line has the fields {', '.join(map(repr, fields))}" if fields else "it is empty"
     if ending in _TABLE_ROWS:
-        header = next((fields for _, fields in _TABLE_ROWS[ending](path)), [])
+        header = next((fields for _, fields in table_rows(path)), [])
         columns = ", ".join(map(repr, header))
         numbers = f"if that line is no header, write their numbers, 0 to {len(header) - 1}"
         return f"its first line has the columns {columns}; {numbers}" if header else "it is empty"
@@ -116,8 +124,8 @@ def _csv_rows(path: str) -> list[tuple[int, list[str]]]:
 _TABLE_ROWS = {".tsv": _tsv_rows, ".csv": _csv_rows}
 
 
-def _read_table(path: str, rows_of: Callable, columns: Columns, split: str, skipped: Skipped) -> list[Row]:
-    rows = rows_of(path)
+def _read_table(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Row]:
+    rows = table_rows(path)
     has_header = not all(name.isdecimal() for name in columns if name)
     if has_header and rows:
         header = rows.pop(0)[1]

@@ -45,13 +45,15 @@ def write_comparison(
 
 
 def write_evaluation(
-    config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path
+    config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path, json: str = ""
 ) -> Iterator[str]:
-    """Write evaluation.json and one plot per metric; yield the lines for the terminal."""
+    """Write evaluation.json, the same to `json` if it is not "", and one plot per metric; yield the lines for
+    the terminal."""
     results, settings, steps = evaluation
     starts = {"starts": inits, "start_steps": steps}
     contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
-    write_json(workdir / EVALUATION_FILE, contents)
+    for path in filter(None, (workdir / EVALUATION_FILE, json)):
+        write_json(Path(path), contents)
     metrics = list(results[0].metrics)
     for metric in metrics:
         name = metric.replace(" ", "_").replace("/", "_")

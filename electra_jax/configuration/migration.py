@@ -39,6 +39,9 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
         "num_epochs": 3,
         "seed": 0,
     },
+    "probe.kind": "task",
+    "probe.minimal_pairs": "",
+    "probe.max_pairs": 30,
     "health": {
         "alarms": True,
         "silenced": [],

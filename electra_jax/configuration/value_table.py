@@ -152,12 +152,14 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "eval.max_batches": (COUNT, 100),
     "eval.seed": (SEED, 1),
     "probe.every": (whole(0, words="0 (never) or more"), 0),
+    "probe.kind": (one_of(("task", "minimal_pairs")), "task"),
+    "probe.max_pairs": (whole(0, words="0 (all) or more"), 30),
     "probe.max_examples": (whole(0, words="0 (all) or more"), 1000),
     "probe.num_epochs": (NUM_EPOCHS, 3),
     "probe.seed": (SEED, 0),
     **{
         f"probe.{key}": (TEXT, "FILE or NAME")
-        for key in ("config", "train", "validation", "text", "pair", "label")
+        for key in ("config", "train", "validation", "text", "pair", "label", "minimal_pairs")
     },
     "checkpoint.every": (COUNT, 1000),
     "checkpoint.keep": (COUNT, 3),

@@ -66,12 +66,7 @@ class Probe:
           ImportError: the packages of the extra "finetune" are not installed.
         """
         require_extra("finetune", "config.probe")
-        if jax.process_count() > 1:
-            raise ValueError(
-                f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} "
-                "processes, expected 0: probes work in a single process only. Fine-tune the "
-                "checkpoints instead: python -m electra_jax.finetune."
-            )
+        check_one_process(config, "Fine-tune the checkpoints instead: python -m electra_jax.finetune.")
         self._model, self._tokenizer, self._mesh, self._seed = model, tokenizer, mesh, config["probe"]["seed"]
         self._special = SpecialTokens.from_ids(tokenizer.special)
         try:
@@ -174,6 +169,15 @@ class Probe:
     def _features(self, params: Any, ids_BL: jax.Array) -> jax.Array:
         states_BLD = self._encoder.apply({"params": params}, ids_BL, False, method="states")
         return mean_over_text(states_BLD, ids_BL, self._special)
+
+
+def check_one_process(config: dict[str, Any], remedy: str) -> None:
+    """Raises ValueError in a run of several processes; ends with `remedy`."""
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"config.probe.every: got {config['probe']['every']} in a run of {jax.process_count()} "
+            f"processes, expected 0: probes work in a single process only. {remedy}"
+        )
 
 
 def mean_over_text(x_BLD: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:

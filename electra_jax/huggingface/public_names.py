@@ -18,6 +18,7 @@ PLACES = (
     "start",
     "imported_from",
     "config",
+    "minimal_pairs",
 )
 NOT_PUBLISHED = ("imported",)  # notes of an import for its user, with paths in them
 _IS_NAME = re.compile(r"sample:.*|tfds:\w+(/[\w.+-]+)?(:[\w.*]+)?(@.*)?")  # datasets, which are public

@@ -4,7 +4,7 @@ The parameters of a published model are {"embeddings", "encoder", "head"}. `to_p
 run's parameters and writes shared tables out in full; `from_published` is the inverse for a given way of
 sharing embeddings.
 
-Shapes: B batch, L length, D hidden, V vocab, E embedding_size.
+Shapes: B batch, L length, P positions, D hidden, V vocab, E embedding_size.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from electra_jax.models.config import EncoderConfig, PretrainingConfig
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.pretraining import encode_masked, has_decoder, make_encoder
+from electra_jax.models.pretraining import encode_masked, gather_positions, has_decoder, make_encoder
 from electra_jax.objectives.registry import NOT_PUBLISHED
 
 Params = dict[str, Any]
@@ -42,10 +42,14 @@ class PublishedModule(nn.Module):
         self.encoder = make_encoder(self.config)
         self.head = (GeneratorPredictions if is_generator else DiscriminatorPredictions)(self.config)
 
-    def __call__(self, ids_BL: jax.Array, inputs: EncoderInputs) -> jax.Array | VocabularyLogits:
-        """Detection logits [B, L], or the generator's `VocabularyLogits` at all positions; no dropout."""
+    def __call__(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array | None = None
+    ) -> jax.Array | VocabularyLogits:
+        """Detection logits [B, L], or the generator's `VocabularyLogits`, at `positions_BP` or, with None, at
+        all positions; no dropout."""
         if self.role == "generator":
             x_BLD = encode_masked(self.encoder, self.embeddings, ids_BL, inputs, is_training=False)
+            x_BLD = x_BLD if positions_BP is None else gather_positions(x_BLD, positions_BP)
             return self.head(x_BLD, self.embeddings.word_table())
         return self.head(self.encoder(self.embeddings(ids_BL, inputs, False), inputs, False), inputs)
 

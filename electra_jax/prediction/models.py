@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from electra_jax.configuration.checkpoint_names import with_step_flag
+from electra_jax.configuration.checkpoint_names import parse_checkpoint, with_step_flag
 from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.configuration.stages import stage_at
 from electra_jax.finetuning.model_files import MODEL_FILE, SavedModel, is_saved_model, load_model
@@ -38,7 +38,7 @@ from electra_jax.prediction.pretrained import Pretrained
 from electra_jax.prediction.spelling import Speller
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.temporary_directories import temporary_directory
-from electra_jax.runs.trained import load_run
+from electra_jax.runs.trained import TrainedRun, load_run
 from electra_jax.training.state import unbox
 
 PLAIN_OBJECTIVE = "electra"  # taken for that of a model whose files do not say how it was trained
@@ -46,6 +46,7 @@ EXPECTED = (
     "the directory of a pre-training run, of a fine-tuning (or one of its models/NAME), or of an export of "
     "one of them"
 )
+EXPECTED_PRETRAINED = "the directory of a pre-training run (or DIR:STEP), or of its export"
 
 
 def load(place: str, step: int | None) -> SavedModel | Pretrained:
@@ -63,7 +64,7 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
         raise FileNotFoundError(f"--model: {place} is not a directory, expected {EXPECTED}.")
     description = _read(path / CONFIG_FILE)
     if "config" in description and "task" not in description["config"]:
-        return _of_run(place, path, step)
+        return of_run(place, load_run(path, step))
     if step is not None:
         raise ValueError(
             f"--step: got {step} for {place}, expected it only for a pre-training run, which has "
@@ -80,8 +81,33 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
         )
     if (path / FINETUNING_FILE).is_file():
         return _of_exported_task(path)
-    _check_is_pretrained(place, path, description)
-    return _of_export(place, path)
+    _check_is_pretrained("--model", place, path, description)
+    return _of_export("--model", place, path)
+
+
+def load_pretrained(flag: str, name: str) -> Pretrained:
+    """The model of a pre-training run, DIR or DIR:STEP, or of an export, whose name a flag has.
+
+    Raises:
+      FileNotFoundError, ValueError: it holds none; begins with `flag`.
+    """
+    place, step = parse_checkpoint(name)
+    path = local_directory(place)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{flag}: {place} is not a directory, expected {EXPECTED_PRETRAINED}.")
+    description = _read(path / CONFIG_FILE)
+    is_finetuning = is_saved_model(path) or (path / FINETUNING_FILE).is_file()
+    if is_finetuning or "task" in description.get("config", {}):
+        raise ValueError(f"{flag}: got {place}, a fine-tuning, expected {EXPECTED_PRETRAINED}.")
+    if "config" in description:
+        return of_run(name, load_run(path, step))
+    if step is not None:
+        raise ValueError(
+            f"{flag}: got the step {step} of {place}, expected a step only of a pre-training run, which has "
+            "checkpoints. Leave it out."
+        )
+    _check_is_pretrained(flag, place, path, description)
+    return _of_export(flag, place, path)
 
 
 def best_model(models: Sequence[Path]) -> Path:
@@ -99,20 +125,23 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path, {"config": Maybe(dict)}) if path.is_file() else {}
 
 
-def _check_is_pretrained(place: str, path: Path, description: dict[str, Any]) -> None:
+def _check_is_pretrained(flag: str, place: str, path: Path, description: dict[str, Any]) -> None:
     """Raises an error unless `description`, the config.json of `path`, is that of a pre-trained model."""
     if not description and not any((path / role).is_dir() for role in ROLES):
-        raise FileNotFoundError(f"--model: {place} holds no model, expected {EXPECTED}.")
+        raise FileNotFoundError(
+            f"{flag}: {place} holds no model, expected "
+            f"{EXPECTED if flag == '--model' else EXPECTED_PRETRAINED}."
+        )
     architecture = next(iter(description.get("architectures") or []), "")
     if "For" in architecture and not architecture.endswith(("MaskedLM", "PreTraining", "Detection")):
         raise ValueError(
-            f"--model: got {place}, a {architecture} without {FINETUNING_FILE}, expected an export of this "
+            f"{flag}: got {place}, a {architecture} without {FINETUNING_FILE}, expected an export of this "
             "project, which describes its inputs. Fine-tune the encoder here, or use transformers."
         )
 
 
-def _of_run(place: str, path: Path, step: int | None) -> Pretrained:
-    run = load_run(path, step)
+def of_run(name: str, run: TrainedRun) -> Pretrained:
+    """The encoders of a run with the heads that were trained, on the host. `name`: for messages."""
     params = jax.device_get(run.params)
     row = find_row(run.config["objective"]["name"])
     generator = mask_filler(params, run.model)
@@ -120,11 +149,18 @@ def _of_run(place: str, path: Path, step: int | None) -> Pretrained:
     limit = (discriminator or generator).config.max_position_embeddings
     length = stage_at(run.config, run.step).config["data"]["sequence_length"]
     return Pretrained(
-        place, row, generator, discriminator, run.tokenizer, Speller(run.tokenizer), min(limit, length)
+        name,
+        row,
+        generator,
+        discriminator,
+        run.tokenizer,
+        Speller(run.tokenizer),
+        min(limit, length),
+        run.step,
     )
 
 
-def _of_export(place: str, path: Path) -> Pretrained:
+def _of_export(flag: str, place: str, path: Path) -> Pretrained:
     """One or both models of an export, or of another directory with the same files."""
     source = read_source(path, "huggingface", None)
     training = source.training
@@ -144,7 +180,7 @@ def _of_export(place: str, path: Path) -> Pretrained:
     generator = found.get("generator") if row.fills_masks else None
     if generator is None and "discriminator" not in found:
         raise ValueError(
-            f"--model: got {place} ({row.title}), an encoder without a head that fills in masks or judges "
+            f"{flag}: got {place} ({row.title}), an encoder without a head that fills in masks or judges "
             "tokens, expected one with such a head. Fine-tune it, or give the directory above of an export "
             "with two folders."
         )

@@ -1,6 +1,6 @@
 """Generator and discriminator of a pre-training run or of an export: what they fill in and what they suspect.
 
-Shapes: B batch, L length, M masks, E embedding_size, V vocab, K fillings.
+Shapes: B batch, L length, P positions, M masks, E embedding_size, V vocab, K fillings.
 """
 
 import functools
@@ -18,10 +18,12 @@ from electra_jax.models.heads import VocabularyLogits
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.models.layers import broadcast_to_rank, einsum_f32
 from electra_jax.objectives.row import ObjectiveRow
-from electra_jax.objectives.vocabulary import sample_tokens
+from electra_jax.objectives.vocabulary import predict_vocabulary, sample_tokens
 from electra_jax.prediction.spelling import Speller
 
 MASKS = 64  # positions whose logits over the vocabulary are computed at once
+# Vocabulary entries whose logits are computed at once for the probabilities of given tokens.
+VOCABULARY_CHUNK = 1 << 16
 
 
 class Pretrained(NamedTuple):
@@ -34,6 +36,7 @@ class Pretrained(NamedTuple):
     tokenizer: Tokenizer
     speller: Speller
     max_length: int  # tokens of a row with [CLS] and [SEP]
+    step: int | None = None  # of the run's checkpoint; None: it comes from no run
 
 
 class Filled(NamedTuple):
@@ -49,19 +52,26 @@ class Networks:
     def __init__(self, pretrained: Pretrained, mesh: Mesh):
         self._mesh = mesh
         self.special = SpecialTokens.from_ids(pretrained.tokenizer.special)
-        self._generator = self._forward(pretrained.generator, "generator")
-        self._discriminator = self._forward(pretrained.discriminator, "discriminator")
+        generator = self._placed(pretrained.generator)
+        self._generator = self._forward(_compiled, generator, "generator")
+        self._likelihood = self._forward(_compiled_likelihood, generator, "generator")
+        self._discriminator = self._forward(
+            _compiled, self._placed(pretrained.discriminator), "discriminator"
+        )
 
-    def _forward(self, model: ModelWeights | None, role: str) -> Any:
-        """Ids [B, L] → outputs of one encoder; None without a model."""
+    def _placed(self, model: ModelWeights | None) -> ModelWeights | None:
+        """The model on all devices."""
+        return model and model._replace(params=jax.device_put(model.params, replicated(self._mesh)))
+
+    def _forward(self, compiled: Any, model: ModelWeights | None, role: str) -> Any:
+        """What `compiled` makes of one encoder, for arrays [B, …] on the host; None without a model."""
         if model is None:
             return None
-        apply = _compiled(PublishedModule(model.config, role), self.special)
-        params = jax.device_put(model.params, replicated(self._mesh))
+        apply, params = compiled(PublishedModule(model.config, role), self.special), model.params
 
-        def forward(ids_BL: np.ndarray) -> Any:
+        def forward(*rows: np.ndarray) -> Any:
             with axis_context(self._mesh):
-                return apply(params, jax.device_put(ids_BL, batch_sharding(self._mesh)))
+                return apply(params, *jax.device_put(rows, batch_sharding(self._mesh)))
 
         return forward
 
@@ -72,6 +82,14 @@ class Networks:
           FloatingPointError: they are not finite.
         """
         return _finite(jax.device_get(self._discriminator(ids_BL)))
+
+    def log_probs(self, ids_BL: np.ndarray, positions_B: np.ndarray, tokens_B: np.ndarray) -> np.ndarray:
+        """The generator's log-probability [B] of a token at one position of each row, on the host.
+
+        Raises:
+          FloatingPointError: they are not finite.
+        """
+        return _finite(jax.device_get(self._likelihood(ids_BL, positions_B, tokens_B)))
 
     def fill(self, ids_BL: np.ndarray, is_mask_BL: np.ndarray, count: int) -> Filled:
         """The `count` likeliest tokens for each True of `is_mask_BL`, in the order of rows and positions."""
@@ -109,11 +127,34 @@ def _compiled(module: PublishedModule, special: SpecialTokens) -> Any:
     return apply
 
 
+@functools.cache
+def _compiled_likelihood(module: PublishedModule, special: SpecialTokens) -> Any:
+    """(Parameters of a generator, ids [B, L], positions [B], tokens [B]) → log-probabilities [B]. Its head is
+    computed at these positions alone."""
+    is_large = module.config.vocab_size > VOCABULARY_CHUNK
+
+    @jax.jit
+    def apply(params, ids_BL, positions_B, tokens_B):
+        inputs = derive_inputs(ids_BL, special, module.config.type_vocab_size)
+        logits = module.apply({"params": params}, ids_BL, inputs, positions_B[:, None])
+        predictions = predict_vocabulary(
+            *logits,
+            tokens_B[:, None],
+            None,
+            temperature=1.0,
+            chunk_size=VOCABULARY_CHUNK if is_large else 0,
+            dtype=module.config.dtype,
+        )
+        return -predictions.nll_BP[:, 0]
+
+    return apply
+
+
 def _finite(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise FloatingPointError(
             "the model computes numbers that are not finite: its training has diverged. Take an earlier "
-            "checkpoint with --step."
+            "checkpoint, DIR:STEP."
         )
     return values
 

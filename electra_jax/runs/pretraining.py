@@ -34,6 +34,7 @@ from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
+from electra_jax.runs.probes import open_probe
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.resuming import Start, find_start, record_lost_rows, set_aside
 from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
@@ -154,14 +155,11 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
 def make_probe(
     config: dict[str, Any], model: PretrainingConfig, tokenizer: Path, mesh: Mesh, directory: Path
 ) -> Callable[[Any], Metrics] | None:
-    """The function that measures parameters on config.probe's task; None without a probe. Raises as `Probe`
-    does."""
+    """The function that measures parameters as config.probe describes; None without a probe. Raises as
+    `open_probe` does."""
     if not config["probe"]["every"]:
         return None
-    # Imported here, since the modules that read and score tasks take seconds to import.
-    from electra_jax.finetuning.probes import Probe
-
-    return Probe(config, model, load_tokenizer(str(tokenizer)), mesh, directory)
+    return open_probe(config, model, load_tokenizer(str(tokenizer)), mesh, directory)
 
 
 def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:

@@ -14,6 +14,7 @@ from data_pipelines.mixture import DatasetSource, make_sequential
 from electra_jax.configuration.foreign_code import is_own_recipe
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.runs.inputs import check_mixture_sizes
+from electra_jax.runs.probes import open_probe
 from electra_jax.soups.ingredients import Ingredient
 from electra_jax.training.evaluation import evaluate
 from electra_jax.training.metrics import Metrics
@@ -139,9 +140,7 @@ def held_out(
 def _probe(
     ingredient: Ingredient, mesh: Mesh, values: dict[str, str], directory: Path
 ) -> Iterator[Callable[[Any], Metrics]]:
-    """Context with the run's probe: a classifier on frozen states, and a short fine-tuning."""
-    from electra_jax.finetuning.probes import Probe  # here, since the import takes seconds
-
+    """Context with the run's probe."""
     settings = ingredient.config["probe"]
     unknown = [key for key in values if key not in settings]
     if unknown:
@@ -154,7 +153,7 @@ def _probe(
             f"does not have. Pass --probe=config={settings['config']} if you trust it."
         )
     chosen = {key: type(settings[key])(value) for key, value in values.items()}
-    yield Probe(
+    yield open_probe(
         ingredient.config | {"probe": settings | chosen},
         ingredient.model,
         ingredient.tokenizer,

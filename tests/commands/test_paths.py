@@ -18,7 +18,10 @@ LINES = {
     "pretrain": [CONFIG, "--workdir=new"],
     "doctor": [CONFIG, "--workdir=new"],
     "finetune": [TASK, "--workdir=new", "--init_from=missing"],
-    "evaluate": ["--config=configs/evaluate.py:data=missing", "--workdir=new", "--init_from=missing"],
+    "evaluate": [
+        *("--config=configs/evaluate.py:data=missing", "--workdir=new", "--init_from=missing"),
+        *("--minimal_pairs=missing", "--json=new.json"),
+    ],
     "compare": [CONFIG, "--workdir=new", "--tasks=missing.py"],
     "plan": [CONFIG, "--device=cpu:1", "--json=new.json", "--prices=missing.json"],
     "benchmark": ["--suite=cpu", "--json=new.json", "--out=new", "--data=missing"],
@@ -41,6 +44,7 @@ LINES = {
 }
 # Flags that are no path of a file system, of all commands.
 OTHERS = {
+    "max_pairs",
     "max_record_bytes",
     "again",
     "as_configured",

@@ -1,11 +1,9 @@
-"""Probes of a run: they do not change it by one bit; they run when due, learn, compile once, and report wrong
-settings."""
+"""Probes of a run: they do not change it by one bit, learn, compile once, and report wrong settings."""
 
 import functools
 import json
 import random
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +15,18 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.probes import Probe, mean_over_text
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.minimal_pairs.evaluation import Options, evaluate_minimal_pairs
+from electra_jax.minimal_pairs.scoring import RULES
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs import pretraining
-from electra_jax.runs.directory import check_run_directory, is_measured
+from electra_jax.runs.directory import check_run_directory
 from electra_jax.runs.pretraining import pretrain
-from electra_jax.runs.summary import summarize_run
+from electra_jax.runs.probes import open_probe
 from electra_jax.runs.trained import load_run
-from electra_jax.training.loop import Intervals
-from electra_jax.training.plots import make_panels
-from electra_jax.training.writers import MetricWriters, read_metrics
-from support.fake_run import FakeRun
 from support.run_records import comparable
 from support.tiny import SPECIAL
-from support.tiny_export import electra_model, make_config, random_params
+from support.tiny_export import electra_model, make_config, make_run, random_params
 from support.tiny_run import values
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -61,6 +57,20 @@ def task(data, tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def pairs(data, tmp_path_factory):
+    """Keys of config.probe for ten minimal pairs in a file: neighbouring words, and the same the other way
+    round."""
+    words = (data / "train.txt").read_text().split()[:20]
+    path = tmp_path_factory.mktemp("pairs") / "order.jsonl"
+    records = [
+        {"sentence_good": f"{one} {other}", "sentence_bad": f"{other} {one}"}
+        for one, other in zip(words[::2], words[1::2], strict=True)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return {"minimal_pairs": str(path)}
+
+
 def settings(data, task, **changes):
     """A whole configuration of a tiny run of twelve steps, with a probe every four."""
     config = load_config("configs/debug.py").to_dict()
@@ -85,7 +95,9 @@ def is_probe(row):
 
 
 @pytest.mark.slow
-def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(data, task, tmp_path, monkeypatch):
+def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(
+    data, task, pairs, tmp_path, monkeypatch
+):
     mesh = make_mesh(EIGHT)
     monkeypatch.setattr(run_inputs, "make_mesh", lambda _: mesh)
     with_probes = settings(data, task)
@@ -96,7 +108,15 @@ def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(data, task
     assert [row for row in rows if not is_probe(row)] == expected and not any(map(is_probe, expected))
     assert [row["step"] for row in probed] == [4, 8, 12]
     assert all(set(row) == {"step", "probe/frozen_accuracy", "probe/finetuned_accuracy"} for row in probed)
+    pretrain(settings(data, pairs, probe__kind="minimal_pairs"), tmp_path / "pairs")
+    scored = comparable(tmp_path / "pairs")
+    assert [row for row in scored if not is_probe(row)] == expected
+    names = {f"probe/minimal_pairs_{rule}" for rule in RULES}
+    assert [(row["step"], set(row)) for row in scored if is_probe(row)] == [
+        (step, {"step", *names}) for step in (4, 8, 12)
+    ]
     params = jax.device_get(load_run(tmp_path / "without").params)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "pairs").params), params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "with").params), params)
 
     calls, call, batch_at = [], Probe.__call__, pretraining.Loader.batch_at
@@ -170,6 +190,23 @@ def test_other_task_types_are_only_fine_tuned_and_divergence_gives_nan(data, tas
     assert np.isnan([*probe(params).values()]).all()
 
 
+@pytest.mark.slow
+def test_minimal_pairs_of_a_run_are_those_of_its_checkpoint(data, pairs, tmp_path):
+    place, params = make_run(tmp_path / "run", data, electra_model())
+    config = make_config(electra_model(), data)
+    config["probe"] |= {"every": 1, "kind": "minimal_pairs"} | pairs
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    tokenizer = load_tokenizer(str(data / "tokenizer_corpus"))
+    probe = open_probe(config, make_pretraining_config(config["model"]), tokenizer, mesh, tmp_path)
+    got = probe(jax.tree.map(jnp.asarray, params))
+    options = Options([pairs["minimal_pairs"]], [str(place)], tmp_path / "work", 0, "")
+    list(evaluate_minimal_pairs(options, lambda: None))
+    results = json.loads((tmp_path / "work" / "minimal_pairs.json").read_text())["results"]
+    assert got == {f"minimal_pairs_{one['score']}": one["accuracy"] for one in results}
+    broken = probe(jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), params))
+    assert list(broken) == list(got) and np.isnan([*broken.values()]).all()
+
+
 def test_features_are_means_over_the_text_only():
     ids_BL = jnp.asarray([[1, 9, 8, 2, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0, 0, 0]])
     x_BLD = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 3)), jnp.bfloat16)
@@ -197,6 +234,31 @@ def test_features_are_means_over_the_text_only():
         ({"label": "klass"}, ValueError, r"config\.probe: .*klass"),
         ({"train": "nowhere.jsonl"}, FileNotFoundError, r"config\.probe: .*nowhere\.jsonl"),
         ({"every": -1}, ValueError, r"config\.probe\.every: got -1, expected 0 \(never\) or more"),
+        (
+            {"kind": "pairs"},
+            ValueError,
+            r"config\.probe\.kind: got 'pairs', expected one of minimal_pairs, task",
+        ),
+        (
+            {"kind": "minimal_pairs"},
+            ValueError,
+            r"config\.probe\.minimal_pairs: got '' with config\.probe\.kind='minimal_pairs', expected files",
+        ),
+        (
+            {"kind": "minimal_pairs", "minimal_pairs": "nowhere"},
+            FileNotFoundError,
+            r"config\.probe\.minimal_pairs: nowhere: does not exist",
+        ),
+        (
+            {"kind": "minimal_pairs", "minimal_pairs": "{unlabelled}"},
+            ValueError,
+            r"config\.probe\.minimal_pairs: .*unlabelled\.jsonl:1: no 'sentence_good' and no 'sentence_bad'",
+        ),
+        (
+            {"minimal_pairs": "{unlabelled}"},
+            ValueError,
+            r"config\.probe\.minimal_pairs: got .* with config\.probe\.kind='task'",
+        ),
         ({"num_epochs": 0}, ValueError, r"config\.probe\.num_epochs: got 0, expected 1 or more"),
         ({"max_examples": 1}, ValueError, r"config\.probe: the 1 examples to train on all have one label"),
         (
@@ -254,66 +316,3 @@ def test_a_run_older_than_probes_resumes_and_is_continued(data, tmp_path):
     check_run_directory(tmp_path, {"config": config, "data": []})
     continued = load_config(f"configs/continued.py:run={tmp_path}")
     assert continued.probe.to_dict() == load_config("configs/debug.py").probe.to_dict()
-
-
-class ProbedRun(FakeRun):
-    """Notes the order of evaluations and probes; a probe takes 0.3 seconds."""
-
-    def evaluate(self, params):
-        self.evaluated.append(("eval", params))
-        return {"mlm_loss": 1.0}
-
-    def probe(self, params):
-        self.evaluated.append(("probe", params))
-        time.sleep(0.3)
-        return {"mlm_loss": 1.0}
-
-
-def test_the_loop_probes_when_due_and_at_the_end_without_counting_the_time(tmp_path):
-    run, intervals = ProbedRun(tmp_path), Intervals(6, log=2, evaluate=2, checkpoint=2, probe=3)
-    run.go(0, intervals)
-    order = [("eval", 2), ("probe", 3), ("eval", 4), ("eval", 6), ("probe", 6)]
-    assert run.evaluated == order
-    run.go(6, intervals._replace(num_steps=8))
-    assert run.evaluated == [*order, ("eval", 8), ("probe", 8)]  # those of step 6 were there
-    rows = read_metrics(tmp_path)
-    assert [row["step"] for row in rows if is_probe(row)] == [3, 6, 8]
-    (after,) = [row for row in rows if row["step"] == 4 and "loss" in row]
-    assert 16 / after["tokens_per_second"] < 0.2  # its two steps took less than the probe between them
-
-
-def write_rows(run_dir, rows):
-    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_probes_belong_to_a_complete_run_its_summary_and_its_curves(tmp_path):
-    rows = [
-        {"step": 2, "probe/frozen_accuracy": 0.5, "probe/finetuned_accuracy": None},
-        {"step": 4, "eval/mlm_loss": 2.0},
-    ]
-    write_rows(tmp_path, rows)
-    assert is_measured(tmp_path, 4, has_probe=False) and not is_measured(tmp_path, 4, has_probe=True)
-    shared = {"steps": 4, "tokens_per_second": None, "alarms": 0, "heldout_mlm_loss": 2.0}
-    assert summarize_run(tmp_path) == shared
-    write_rows(tmp_path, [*rows, {"step": 4, "probe/frozen_accuracy": 0.75, "probe/finetuned_accuracy": 1.0}])
-    assert is_measured(tmp_path, 4, has_probe=True) and not is_measured(tmp_path, 3, has_probe=True)
-    assert summarize_run(tmp_path) == shared | {
-        "probe_frozen_accuracy": 0.75,
-        "probe_finetuned_accuracy": 1.0,
-    }
-    probes = make_panels(read_metrics(tmp_path))[-1]
-    finetuned, frozen = probes.curves
-    assert (finetuned.label, finetuned.steps) == ("finetuned_accuracy", [2, 4])
-    np.testing.assert_equal(finetuned.values, [float("nan"), 1.0])
-    assert (frozen.label, frozen.steps, frozen.values) == ("frozen_accuracy", [2, 4], [0.5, 0.75])
-
-
-def test_a_probe_is_printed_on_its_own_line(tmp_path, capsys):
-    with MetricWriters(tmp_path, progress=True, total_steps=10, start_step=0) as writers:
-        writers.write(5, {"frozen_accuracy": 0.5, "finetuned_accuracy": float("nan")}, prefix="probe/")
-    assert (
-        capsys.readouterr().err == "step 5/10 (50.0%)  probe  frozen_accuracy 0.500  finetuned_accuracy nan\n"
-    )
-    assert read_metrics(tmp_path) == [
-        {"step": 5, "probe/frozen_accuracy": 0.5, "probe/finetuned_accuracy": None}
-    ]

@@ -47,6 +47,7 @@ def test_a_run(data, home):
     config["data"]["weights"] = [1.0, 1.0, 1.0]
     config["checkpoint"]["init_from"] = f"{home}/runs/first/"
     config["probe"] |= {"config": f"{home}/own/finetune.py:task=x", "train": f"{home}/a.tsv,{home}/b.tsv"}
+    config["probe"]["minimal_pairs"] = f"{home}/blimp"
     config["stages"] = [[5, {"data.datasets": [other], "data.weights": [1.0]}]]
     write_json(
         workdir / "config.json",

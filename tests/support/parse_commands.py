@@ -23,6 +23,7 @@ from configs import debug
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.minimal_pairs.command_line import check_flags
 from support.paths import ROOT
 
 
@@ -100,6 +101,8 @@ def check_configuration(name: str) -> None:
     command = name.removeprefix("electra_jax.")
     if command in ("pretrain", "plan", "compare", "doctor"):
         resolve(flags.FLAGS.config.to_dict())
+    elif command == "evaluate" and flags.FLAGS.minimal_pairs:
+        check_flags(flags.FLAGS)
     elif command == "evaluate":
         config = flags.FLAGS.config.to_dict()
         resolve(config["pretraining"])

@@ -1,0 +1,200 @@
+"""Minimal pairs of several models: `python -m electra_jax.evaluate --minimal_pairs=…`.
+
+Each model is scored on each file once: the scores are kept under the working directory, and the same command
+again computes what is missing.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.json_files import read_json, write_json
+from data_pipelines.progress import Progress, make_progress
+from data_pipelines.tasks.minimal_pairs import PairFile, load_pairs
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.finetuning.folders import folder_names
+from electra_jax.minimal_pairs.models import FLAG, ScoredModel, identify, load_model
+from electra_jax.minimal_pairs.scoring import EmptySentenceError, SentenceScorer
+from electra_jax.minimal_pairs.summary import Summary, summarize, to_json
+from electra_jax.minimal_pairs.tables import plot, table_lines
+from electra_jax.runs.only_writer import Check
+
+RESULTS_FILE, SCORES, PICTURE = "minimal_pairs.json", "scores", "plots/minimal_pairs.png"
+METHOD = 1  # of scoring; another number when scores change, so that older ones are computed again
+DIGEST_LETTERS = 12
+# Of a file with scores, for `read_json`. The scores of a rule are pairs of numbers: [good, bad].
+FORM = {"made_from": {str: object}, "scores": {str: [[float]]}, "num_divided": int}
+ADVICE = "Remove it: the same command computes it again."
+MAX_BYTES = 1 << 30
+
+
+class Options(NamedTuple):
+    """What to score; the fields are the command's flags."""
+
+    minimal_pairs: Sequence[str]
+    init_from: Sequence[str]
+    workdir: Path
+    max_pairs: int  # of each phenomenon; 0: all
+    json: str  # "": only in the working directory
+
+
+class Result(NamedTuple):
+    """One model by one rule."""
+
+    model: ScoredModel
+    rule: str
+    summary: Summary
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.model.name} {self.rule}"
+
+
+def evaluate_minimal_pairs(options: Options, check: Check) -> Iterator[str]:
+    """Score all pairs by all models; write the results; yield the lines for the terminal.
+
+    Args:
+      check: raises an error if another command writes the directory by now (`only_writer`).
+
+    Raises:
+      FileNotFoundError, ValueError, OSError: see `load_pairs` and `load_model`; they come before any score.
+      FloatingPointError: a model's numbers are not finite.
+    """
+    files = load_pairs(options.minimal_pairs, options.max_pairs)
+    names = list(dict.fromkeys(options.init_from))
+    models = [identify(name, load_model(name)) for name in names]
+    store = _Store(options.workdir / SCORES, models)
+    num_pairs = sum(len(file.pairs) for file in files)
+    num_kept = sum(len(file.pairs) for model in models for file in files if store.read(model, file))
+    if num_kept:
+        print(f"{num_kept:,} of {num_pairs * len(models):,} pairs are scored already", file=sys.stderr)
+    if num_kept < num_pairs * len(models):
+        total = num_pairs * len(models)
+        with make_progress(total, "scoring pairs", unit="pair", start=num_kept) as progress:
+            _score_missing(models, files, store, _Count(progress, num_kept, check))
+    results = list(_results(models, files, store))
+    contents = {
+        "max_pairs": options.max_pairs,
+        "files": _described(files),
+        "results": [_of(r) for r in results],
+    }
+    check()
+    for path in filter(None, (options.workdir / RESULTS_FILE, options.json)):
+        write_json(Path(path), contents)
+    plot({result.title: result.summary for result in results}, options.workdir / PICTURE)
+    yield from _notes(models, files, store)
+    yield from table_lines({result.title: result.summary for result in results})
+    yield str(options.workdir / RESULTS_FILE)
+
+
+class _Count(NamedTuple):
+    """How far the work is."""
+
+    progress: Progress
+    start: int  # pairs that were scored before
+    check: Check
+
+
+class _Store:
+    """Scores of models on files, each pair of them in one JSON file."""
+
+    def __init__(self, directory: Path, models: Sequence[ScoredModel]):
+        folders = folder_names(model.name for model in models)
+        self._folders = {model: directory / folders[model.name] for model in models}
+
+    def read(self, model: ScoredModel, file: PairFile) -> dict[str, Any] | None:
+        """What was written of this model and these sentences; None if nothing was.
+
+        Raises:
+          ValueError: the file is damaged.
+        """
+        path = self._path(model, file)
+        if not path.is_file():
+            return None
+        stored = read_json(path, FORM, advice=ADVICE, max_bytes=MAX_BYTES)
+        return stored if stored["made_from"] == _made_from(model, file) else None
+
+    def write(self, model: ScoredModel, file: PairFile, scores: dict[str, Any]) -> None:
+        """Keep scores."""
+        path = self._path(model, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"made_from": _made_from(model, file), "file": file.path} | scores)
+
+    def _path(self, model: ScoredModel, file: PairFile) -> Path:
+        stem = next(iter(folder_names([Path(file.path).name.split(".")[0]]).values()))
+        return self._folders[model] / f"{stem}-{file.digest[:DIGEST_LETTERS]}.json"
+
+
+def _made_from(model: ScoredModel, file: PairFile) -> dict[str, Any]:
+    return {"model": model.digest, "step": model.step, "sentences": file.digest, "method": METHOD}
+
+
+def _score_missing(
+    models: Sequence[ScoredModel], files: Sequence[PairFile], store: _Store, count: _Count
+) -> None:
+    done, mesh = count.start, make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    count.progress.update(done)
+    for model in models:
+        due = [file for file in files if store.read(model, file) is None]
+        if not due:
+            continue
+        pretrained = load_model(model.name)
+        if identify(model.name, pretrained) != model:
+            raise ValueError(
+                f"{FLAG}: {model.name} has other weights than when this command began. Give the command "
+                "again, or a checkpoint as DIR:STEP."
+            )
+        scorer = SentenceScorer(pretrained, mesh)
+        for file in due:
+            tell = lambda share, file=file, done=done: count.progress.update(
+                done + int(share * len(file.pairs)), {"file": Path(file.path).name}
+            )
+            scores = _score(scorer, model, file, tell)
+            count.check()
+            store.write(model, file, scores)
+            done += len(file.pairs)
+
+
+def _score(scorer: SentenceScorer, model: ScoredModel, file: PairFile, tell: Any) -> dict[str, Any]:
+    sentences = [sentence for pair in file.pairs for sentence in (pair.good, pair.bad)]
+    try:
+        scores = scorer.score(sentences, tell)
+    except EmptySentenceError as error:
+        pair = file.pairs[error.number // 2]
+        raise ValueError(
+            f"{pair.where}: the vocabulary of {model.name} has no token for "
+            f"{sentences[error.number]!r}, expected a sentence. Correct the line, or remove it."
+        ) from error
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{FLAG}: {model.name}: {error}") from error
+    by_rule = {rule: values.reshape(-1, 2).tolist() for rule, values in scores.by_rule.items()}
+    return {"scores": by_rule, "num_divided": scores.num_divided}
+
+
+def _results(models: Sequence[ScoredModel], files: Sequence[PairFile], store: _Store) -> Iterator[Result]:
+    pairs = [pair for file in files for pair in file.pairs]
+    for model in models:
+        stored = [store.read(model, file)["scores"] for file in files]
+        for rule in stored[0]:
+            scores_N2 = np.concatenate([np.array(scores[rule]) for scores in stored])
+            yield Result(model, rule, summarize(pairs, *scores_N2.T))
+
+
+def _of(result: Result) -> dict[str, Any]:
+    model = {"model": result.model.name, "step": result.model.step, "digest": result.model.digest}
+    return model | {"score": result.rule} | to_json(result.summary)
+
+
+def _described(files: Sequence[PairFile]) -> list[dict[str, Any]]:
+    return [{"path": file.path, "num_pairs": len(file.pairs), "digest": file.digest} for file in files]
+
+
+def _notes(models: Sequence[ScoredModel], files: Sequence[PairFile], store: _Store) -> Iterator[str]:
+    for model in models:
+        count = sum(store.read(model, file)["num_divided"] for file in files)
+        if count:
+            yield f"{model.name}: {count:,} sentences are longer than its rows and were scored in parts"

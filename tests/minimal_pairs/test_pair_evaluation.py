@@ -1,0 +1,134 @@
+"""`evaluate --minimal_pairs`: accuracies, what is kept of an interrupted command, and its errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines.tasks.minimal_pairs import MinimalPair
+from electra_jax.minimal_pairs import evaluation
+from electra_jax.minimal_pairs.evaluation import Options, evaluate_minimal_pairs
+from electra_jax.minimal_pairs.models import ScoredModel
+from electra_jax.minimal_pairs.scoring import Scores
+from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, summarize
+from support import tiny_export
+from support.commands import run_modules
+
+
+def test_a_tie_counts_one_half_and_a_field_is_the_mean_of_its_phenomena():
+    place = {"a": ("syntax", "islands"), "b": ("syntax", "binding"), "c": ("", "")}
+    pairs = [MinimalPair("x:1", "g", "b", name, *place[name]) for name in "aaaabbc"]
+    good = np.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 2.0])
+    bad = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 3.0])
+    total, groups = summarize(pairs, good, bad)
+    assert {name: share.accuracy for name, share in groups[PHENOMENA].items()} == {"a": 0.625, "b": 1, "c": 0}
+    assert groups[PHENOMENA]["a"].num_ties == 1
+    assert groups[PHENOMENA]["a"].standard_error == pytest.approx(np.std([1, 1, 0.5, 0]) / 2)
+    assert list(groups[FIELDS]) == ["syntax"] and groups[FIELDS]["syntax"].accuracy == 0.8125
+    assert {name: share.accuracy for name, share in groups[TERMS].items()} == {"binding": 1, "islands": 0.625}
+    assert total.accuracy == pytest.approx((0.625 + 1 + 0) / 3) and total.num_pairs == 7
+
+
+class FakeScorer:
+    """Prefers longer sentences, and notes what it scored; it may be interrupted."""
+
+    calls, stop_at = [], None
+
+    def __init__(self, model, mesh):
+        self._model = model
+
+    def score(self, sentences, tell):
+        if len(FakeScorer.calls) == FakeScorer.stop_at:
+            raise InterruptedError
+        FakeScorer.calls.append((self._model, sentences[0]))
+        tell(1.0)
+        lengths = np.array([len(sentence) for sentence in sentences], np.float64)
+        return Scores({"generator": lengths, "discriminator": -lengths}, int(self._model == "other"))
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """Two files, two models."""
+    monkeypatch.setattr(FakeScorer, "calls", [])
+    monkeypatch.setattr(FakeScorer, "stop_at", None)
+    weights = {"runs/a": "a", "other": "b"}
+    monkeypatch.setattr(evaluation, "load_model", lambda name: name)
+    monkeypatch.setattr(evaluation, "identify", lambda name, _: ScoredModel(name, 7, weights[name]))
+    monkeypatch.setattr(evaluation, "SentenceScorer", FakeScorer)
+    (tmp_path / "pairs").mkdir()
+    for name in ("one", "two"):
+        pair = {"sentence_good": f"{name} longer", "sentence_bad": name, "field": "f"}
+        (tmp_path / "pairs" / f"{name}.jsonl").write_text(json.dumps(pair))
+    places = [str(tmp_path / "pairs")]
+    options = Options(places, list(weights), tmp_path / "work", 0, str(tmp_path / "copy.json"))
+    return options, weights
+
+
+def evaluate(options):
+    return "\n".join(evaluate_minimal_pairs(options, lambda: None))
+
+
+def test_an_interrupted_command_scores_what_is_missing(options, tmp_path):
+    options, weights = options
+    FakeScorer.stop_at = 3
+    with pytest.raises(InterruptedError):
+        evaluate(options)
+    assert FakeScorer.calls == [("runs/a", "one longer"), ("runs/a", "two longer"), ("other", "one longer")]
+    FakeScorer.stop_at = None
+    text = evaluate(options)
+    assert FakeScorer.calls[3:] == [("other", "two longer")]
+    assert "other: 2 sentences are longer than its rows and were scored in parts" in text
+    assert "| 1: runs/a generator | 1.000 ± 0.000 | 0 |" in text and "| one | 1.000 | 0.000 | 1.000 |" in text
+    assert evaluate(options) == text and len(FakeScorer.calls) == 4
+
+    # Another checkpoint, other sentences, another file: each is scored again, and nothing else.
+    weights["other"] = "c"
+    evaluate(options)
+    assert FakeScorer.calls[4:] == [("other", "one longer"), ("other", "two longer")]
+    pair = {"sentence_good": "new longer", "sentence_bad": "new"}
+    (tmp_path / "pairs" / "two.jsonl").write_text(json.dumps(pair))
+    evaluate(options)
+    assert FakeScorer.calls[6:] == [("runs/a", "new longer"), ("other", "new longer")]
+
+    contents = json.loads((tmp_path / "work" / "minimal_pairs.json").read_text())
+    assert contents == json.loads((tmp_path / "copy.json").read_text())
+    found = [(one["model"], one["step"], one["score"], one["accuracy"]) for one in contents["results"]]
+    assert found[:2] == [("runs/a", 7, "generator", 1.0), ("runs/a", 7, "discriminator", 0.0)]
+    assert contents["results"][0]["phenomena"]["one"]["num_pairs"] == 1
+    assert (tmp_path / "work" / "plots" / "minimal_pairs.png").stat().st_size > 1000
+
+
+def test_a_damaged_file_of_scores_is_named(options, tmp_path):
+    options, _ = options
+    evaluate(options)
+    [path] = (tmp_path / "work" / "scores" / "other").glob("two-*.json")
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=r"two-.*\.json: not valid JSON .* Remove it: the same command"):
+        evaluate(options)
+
+
+@pytest.mark.slow
+def test_the_command(data, environment, tmp_path):
+    run, _ = tiny_export.make_run(tmp_path / "run", data, tiny_export.electra_model())
+    pair = {"sentence_good": "abc dei", "sentence_bad": "dei abc", "UID": "order"}
+    (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps(pair | {'UID': 'other'})}\n")
+    (tmp_path / "broken.jsonl").write_text(f"{json.dumps(pair)}\n{json.dumps({'sentence_good': 'a'})}\n")
+    command = ["electra_jax.evaluate", f"--workdir={tmp_path / 'work'}"]
+    pairs, init = f"--minimal_pairs={tmp_path / 'pairs.jsonl'}", f"--init_from={run},random:{run}"
+    wrong = {
+        "--config is missing: a configuration file": [init],
+        "--init_from is missing: the models to score": [pairs],
+        "--sweep: got it beside --minimal_pairs": [pairs, init, "--sweep=a=1"],
+        "--max_pairs: got it without --minimal_pairs": [init, "--max_pairs=3"],
+        "broken.jsonl:2: no 'sentence_bad', found": [f"{pairs},{tmp_path / 'broken.jsonl'}", init],
+        "--init_from: got the step 3 of": [pairs, f"--init_from={tmp_path}:3"],
+    }
+    lines = [[*command, *words] for words in wrong.values()]
+    *failed, first = run_modules(*lines, [*command, pairs, init], environment=environment)
+    for message, outcome in zip(wrong, failed, strict=True):
+        assert outcome.returncode == 1 and message in outcome.stderr, (message, outcome.stderr)
+        assert "Traceback" not in outcome.stderr
+    assert first.returncode == 0, first.stderr
+    assert f"6: random:{run} discriminator" in first.stdout and "Mean of 2 phenomena, 2 pairs" in first.stdout
+    [again] = run_modules([*command, pairs, init], environment=environment)
+    assert again.stdout == first.stdout and "4 of 4 pairs are scored already" in again.stderr
