@@ -26,7 +26,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
 import jax
 import pytest
 
-from support import forged_export, tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
+from support import faults, forged_export, tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
 from support.golden import Golden
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -42,6 +42,25 @@ def pytest_addoption(parser):
     )
     text = "test_damaged_checkpoints.py: flip a bit of every byte, not of a sample"
     parser.addoption("--all_flips", action="store_true", help=text)
+    parser.addoption("--all_faults", action="store_true", help="all faults, and not a sample of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the long sweeps out without --all_faults."""
+    if not config.getoption("--all_faults"):
+        left_out = [item for item in items if item.get_closest_marker("all_faults")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the table of the faults that were done."""
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.getreports(name)]
+    properties = [value for report in reports for value in report.user_properties if report.when == "call"]
+    records = [record for name, record in properties if name == faults.PROPERTY]
+    if records:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(faults.table(records)))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from data_pipelines.directory_lock import Lock, lock_of_contents
 from data_pipelines.lock_holders import LEASE_SECONDS, SECONDS_BETWEEN_ATTEMPTS, HeldError, Holder
 from electra_jax.distributed.processes import exchange, is_main_process
 from electra_jax.distributed.stopping import before_exit
+from electra_jax.runs.result_places import check_result_places
 
 Check = Callable[[], None]
 
@@ -26,8 +27,9 @@ def only_writer(place: str | os.PathLike) -> Iterator[Check]:
 
     Raises:
       HeldError: another process writes the directory.
-      OSError: the lock cannot be written.
+      OSError: the lock cannot be written, or something is in the way of results (`check_result_places`).
     """
+    check_result_places(place)
     if not jax.distributed.is_initialized():
         with lock_of_contents(place) as lock:
             before_exit.append(lock.release)  # otherwise a start on another host would wait

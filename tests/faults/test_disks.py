@@ -1,0 +1,57 @@
+"""A disk that is full at different moments, and the same command when there is space again."""
+
+import contextlib
+import os
+import subprocess
+
+import pytest
+
+from support.fault_runs import flags
+from support.faults import EXACT, REFUSED, Fault, clear
+
+SAMPLE = 1
+KIBIBYTES = (8, 32, 60, 120, 200, 300, 500, 700, 900, 1100)
+FILE_SIZES = (512, 4_096, 20_000, 60_000, 100_000, 200_000)
+FAULTS = [Fault(f"a disk of {size} KiB", allowed=(REFUSED, EXACT)) for size in KIBIBYTES]
+FAULTS += [Fault(f"files of at most {size} bytes", allowed=(REFUSED, EXACT)) for size in FILE_SIZES]
+
+
+@contextlib.contextmanager
+def small_disk(place, size):
+    """A file system of `size` KiB; yields what makes it large, None where this user may not mount one."""
+    place.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}k", "faults", place], capture_output=True
+    )
+    if mount.returncode:
+        yield None
+        return
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=40m", place], check=True)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_loses_nothing(fault, data, forks, settle, record, tmp_path):
+    number = next(int(word) for word in fault.name.split() if word.isdigit())
+    run, place = "electra_jax.pretrain", tmp_path / "disk"
+    workdir = place / "run"
+    if "KiB" in fault.name:
+        with small_disk(place, number) as enlarge:
+            if enlarge is None:
+                pytest.skip("only root may mount file systems; the limits of the size of files are tested")
+            started = forks.run(run, *flags(workdir, data))
+            _refused(fault, started, record)
+            enlarge()
+            settle(Fault(fault.name + ", then space"), workdir, forks.run(run, *flags(workdir, data)))
+    else:
+        started = forks.run(run, *flags(workdir, data), limits={"RLIMIT_FSIZE": number})
+        _refused(fault, started, record)
+        settle(Fault(fault.name + ", then more"), workdir, forks.run(run, *flags(workdir, data)))
+
+
+def _refused(fault, started, record):
+    outcome = EXACT if started.code == 0 else clear(started.code, started.text)
+    record(fault.name, outcome)
+    assert outcome in fault.allowed, (started.code, started.text)
+    assert os.path.basename("run") in started.text or outcome == EXACT

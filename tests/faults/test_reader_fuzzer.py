@@ -1,0 +1,160 @@
+"""A fuzzer: files that are nearly right, or not at all. Readers raise errors that name the file, and
+no others.
+
+All in all more than 100,000 inputs with --all_faults.
+"""
+
+import json
+import signal
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.command_errors import EXPECTED
+from support.reader_seeds import NAMES, make_readers
+
+SAMPLE, ALL = 25, 4_000  # inputs for each reader, in each of the two ways
+SECONDS = 20  # that a small file may take
+WORDS = [
+    *(bytes([number]) for number in b"\0\r\n\t \"'\\{}[],:#-_0\xff"),
+    *(
+        b"\xef\xbb\xbf",
+        b"\n\n",
+        b"\\ud800",
+        b"-1",
+        b"1e999",
+        b"NaN",
+        b"Infinity",
+        b"null",
+        b"true",
+        b"[]",
+        b"{}",
+    ),
+    *(b"9" * 20, b"9" * 5000, b"[" * 3000, b"a" * 3000, "\u2028é漢🙂\u0301".encode()),
+]
+edits = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(WORDS) | st.binary(max_size=4)), max_size=5
+)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([-1, 0, 2**31, 2**63, 2**64, 1e308, "", ".", "../x", "/", "\x00", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@pytest.fixture(scope="session")
+def readers(data, reference):
+    """name → reader."""
+    return {each.name: each for each in make_readers(data / "corpus", data / "tokenizer_corpus", reference)}
+
+
+@pytest.fixture
+def check(request, readers, tmp_path):
+    """(reader, bytes) → None: read a file with this content."""
+    counted = []
+
+    def read(name, content):
+        counted.append(1)
+        reader, directory = readers[name], tmp_path / str(len(counted) % 2)
+        path = directory / name
+        for other, beside in (reader.beside | {path.name: content}).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / other).write_bytes(beside)
+        signal.alarm(SECONDS)
+        try:
+            reader.read(path)
+        except EXPECTED as error:
+            assert path.name in str(error) or str(path.parent) in str(error), (
+                f"{type(error).__name__}: {error}"
+            )
+        finally:
+            signal.alarm(0)
+
+    before = signal.signal(signal.SIGALRM, _hangs)
+    yield read
+    signal.signal(signal.SIGALRM, before)
+    request.node.user_properties.append(("inputs", len(counted)))
+
+
+def _hangs(number, frame):
+    raise AssertionError(f"more than {SECONDS} s")
+
+
+def examples(is_whole):
+    """Settings of hypothesis. A sample is the same every time."""
+    return settings(
+        max_examples=ALL if is_whole else SAMPLE,
+        deadline=None,
+        database=None,
+        derandomize=not is_whole,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def edited(content, changes):
+    """Bytes with some of them removed and others put in."""
+    for place, removed, inserted in changes:
+        at = int(place * len(content))
+        content = content[:at] + inserted + content[at + removed :]
+    return content
+
+
+def nodes(value, path=()):
+    """Paths to all values inside of a value of JSON."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] + [found for key, inner in items for found in nodes(inner, (*path, key))]
+
+
+def replaced(value, path, new):
+    """A value of JSON with another one at `path`; "removed" removes it."""
+    if not path:
+        return new
+    copy = value.copy()
+    if new == "removed":
+        inner = copy[path[0]]
+        if len(path) == 1:
+            del copy[path[0]]
+        else:
+            copy[path[0]] = replaced(inner, path[1:], new)
+    else:
+        copy[path[0]] = replaced(copy[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_edited_bytes(name, readers, check, is_whole):
+    @examples(is_whole)
+    @given(edits, st.booleans())
+    def read(changes, is_seed):
+        check(name, edited(readers[name].seed if is_seed else b"", changes))
+
+    check(name, readers[name].seed)
+    read()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if ".json" in name and not name.endswith(".gz")])
+def test_other_values_in_json(name, readers, check, is_whole):
+    lines = readers[name].seed.split(b"\n") if name.endswith("l") else [readers[name].seed]
+    seed = json.loads(lines[0])
+    places = nodes(seed)
+
+    @examples(is_whole)
+    @given(st.sampled_from(places), values | st.just("removed"))
+    def read(place, new):
+        content = json.dumps(replaced(seed, place, new)).encode()
+        check(name, b"\n".join([content, *lines[1:]]))
+
+    read()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if ".json" in name and not name.endswith(".gz")])
+def test_deep_json(name, check):
+    for opening in (b"[", b'{"a":'):
+        check(name, opening * sys.getrecursionlimit() * 3)
