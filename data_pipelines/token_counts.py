@@ -41,11 +41,12 @@ def mixture_counts(mixture: Mixture, cache: Path) -> np.ndarray:
 def _dataset_counts(source: DatasetSource, info: DatasetInfo, cache: Path) -> np.ndarray:
     """Counts of one dataset: recorded in it or in `cache`, or made now."""
     kept = cache / f"token_counts-{info.fingerprint[:16]}.npy"
-    for path in (Path(local_dataset(source.path), TOKEN_COUNTS_FILE), kept):
+    recorded = Path(local_dataset(source.path), TOKEN_COUNTS_FILE)
+    for path in (recorded, kept):
         counts = _read(path)
-        if counts is not None and counts.shape == (info.vocab_size,):
+        if counts is not None and _is_whole(counts, info):
             return counts
-    counts = _count(source, info)
+    counts = _count(source, info, is_damaged=recorded.exists())
     cache.mkdir(parents=True, exist_ok=True)
     save_array(kept, counts)
     return counts
@@ -60,13 +61,26 @@ def _read(path: Path) -> np.ndarray | None:
         return None
 
 
-def _count(source: DatasetSource, info: DatasetInfo) -> np.ndarray:
+def _is_whole(counts: np.ndarray, info: DatasetInfo) -> bool:
+    """Whether they are counts of so many tokens as the training rows have."""
+    total = info.splits["train"]["rows"] * info.sequence_length
+    if counts.shape != (info.vocab_size,) or counts.dtype not in (np.int64, np.float64):
+        return False
+    is_exact = counts.dtype == np.int64  # others are scaled
+    found = counts.sum()
+    return bool((counts >= 0).all() and (found == total if is_exact else np.isclose(found, total, 1e-9)))
+
+
+def _count(source: DatasetSource, info: DatasetInfo, *, is_damaged: bool) -> np.ndarray:
     """Counts from the training rows, at most MAX_TOKENS of them, scaled to all rows."""
     rows = make_sequential([DatasetSource(source.path)])
     every = max(1, -(-rows.num_rows * rows.sequence_length // MAX_TOKENS))
     chosen = np.arange(0, rows.num_rows, every)
+    reason = f"it has no {TOKEN_COUNTS_FILE}, since an earlier version built it"
+    if is_damaged:
+        reason = f"its {TOKEN_COUNTS_FILE} is damaged or of other rows"
     print(
-        f"{source.path}: it has no {TOKEN_COUNTS_FILE}, since an earlier version built it. Counting the "
+        f"{source.path}: {reason}. Counting the "
         f"tokens of {len(chosen):,} of its {rows.num_rows:,} training rows, once for this run.",
         file=sys.stderr,
     )

@@ -1,5 +1,7 @@
 """Counts of the tokens in training rows: those of the builder, of a mixture, and of datasets without any."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,24 @@ def test_of_many_rows_a_part_is_counted_and_scaled(built, tmp_path, monkeypatch)
     assert 0.2 < len(chosen) / len(rows) < 0.4 and counts.sum() == pytest.approx(rows.size)
     expected = np.bincount(chosen.ravel(), minlength=len(counts)) * len(rows) / len(chosen)
     np.testing.assert_allclose(counts, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda counts: counts[:-1],
+        lambda counts: np.where(np.arange(len(counts)) < 8, 0, counts),
+        lambda counts: counts ^ (np.arange(len(counts)) == 5),  # a bit
+        lambda counts: -counts,
+        lambda counts: counts.astype(np.float32),
+    ],
+)
+def test_damaged_counts_are_made_again(damage, built, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(built / "one", copy)
+    expected = np.load(copy / TOKEN_COUNTS_FILE)
+    np.save(copy / TOKEN_COUNTS_FILE, damage(expected))
+    np.testing.assert_allclose(
+        mixture_counts(mixture_of((copy, 1.0)), tmp_path / "run"), expected, rtol=1e-12
+    )
+    assert f"{copy}: its {TOKEN_COUNTS_FILE} is damaged" in capsys.readouterr().err
