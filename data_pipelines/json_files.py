@@ -137,11 +137,16 @@ def misread(where: str | os.PathLike, advice: str = ADVICE) -> Iterator[None]:
         raise ValueError(f"{where}: values of another form than expected ({what}). {advice}") from error
 
 
-def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
+def write_json(path: Path, value: Any, *, sort_keys: bool = False, makes_directories: bool = False) -> None:
     """Write `value` in one go (see `written_whole`): a crash never leaves half a file.
 
     Names of files may hold lone surrogates, for bytes that are not UTF-8. Those become JSON's own escapes.
+
+    Args:
+      makes_directories: make those above `path` that are missing.
     """
+    if makes_directories:
+        path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n"
     write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 

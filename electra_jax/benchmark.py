@@ -59,7 +59,7 @@ def main() -> None:
     figures = run_suite(options.suite, config, rounds=options.rounds, steps=options.steps)
     print_values(figures, width=48, decimals=3)
     if options.json:
-        write_json(Path(options.json), figures)
+        write_json(Path(options.json), figures, makes_directories=True)
 
 
 def define_more_flags() -> None:

@@ -57,7 +57,7 @@ def main() -> None:
             print("\n".join(report_lines(plan)))
             values.append(report_values(plan))
     if options.json:
-        write_json(Path(options.json), {"stages": values})
+        write_json(Path(options.json), {"stages": values}, makes_directories=True)
 
 
 def define_more_flags() -> None:

@@ -53,7 +53,7 @@ def write_evaluation(
     starts = {"starts": inits, "start_steps": steps}
     contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
     for path in filter(None, (workdir / EVALUATION_FILE, json)):
-        write_json(Path(path), contents)
+        write_json(Path(path), contents, makes_directories=True)
     metrics = list(results[0].metrics)
     for metric in metrics:
         name = metric.replace(" ", "_").replace("/", "_")

@@ -189,7 +189,8 @@ def test_figures_plots_and_table_are_written(tmp_path):
     results = [Result(name, seed, {"a f1": seed / 4}) for name in ("x", "y") for seed in range(3)]
     settings = {"a": {"x": {"optimizer.learning_rate": 2.0}, "y": {"optimizer.learning_rate": 3.0}}}
     evaluation = Evaluation(results, settings, {})
-    lines = list(write_evaluation({"tasks": {}}, {"x": "runs/x", "y": "runs/y"}, evaluation, tmp_path))
+    inits, copy = {"x": "runs/x", "y": "runs/y"}, tmp_path / "new" / "copy.json"
+    lines = list(write_evaluation({"tasks": {}}, inits, evaluation, tmp_path, str(copy)))
     assert lines[2:4] == [
         "| x | 3 | 0.250 (0.000–0.500) |  |",
         "| y | 3 | 0.250 (0.000–0.500) | +0.000 (+0.000 to +0.000) |",
@@ -197,4 +198,5 @@ def test_figures_plots_and_table_are_written(tmp_path):
     assert lines[-1] == "a: x learning_rate=2.0; y learning_rate=3.0"
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["settings"] == settings and len(written["results"]) == 6
+    assert json.loads(copy.read_text()) == written
     assert (tmp_path / "plots" / "a_f1.png").is_file()
