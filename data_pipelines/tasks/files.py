@@ -2,13 +2,18 @@
 
 import csv
 import io
-from pathlib import Path
 from typing import Any
 
 from data_pipelines.json_files import parse_json
 from data_pipelines.tasks.conll_files import numbered_columns, read_columns, read_conllu
 from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text, json_objects
-from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, read_text
+from data_pipelines.tasks.text_files import (
+    check_is_file,
+    most_common,
+    numbered_lines,
+    plain_ending,
+    read_text,
+)
 
 ROW_FILES = (".tsv", ".csv", ".jsonl")
 SENTENCE_FILES = (".conllu", ".conll", ".txt", ".jsonl")
@@ -20,7 +25,7 @@ def ending_of(path: str, *, tagging: bool) -> str:
     Raises:
       ValueError: the task cannot be read from files with this extension. FileNotFoundError: no such file.
     """
-    ending = Path(path.lower().removesuffix(".gz")).suffix
+    ending = plain_ending(path)
     expected = SENTENCE_FILES if tagging else ROW_FILES
     if ending not in expected:
         raise ValueError(
@@ -60,7 +65,7 @@ def table_rows(path: str) -> list[tuple[int, list[str]]]:
     Raises:
       ValueError: the file is damaged.
     """
-    return _TABLE_ROWS[Path(path.lower().removesuffix(".gz")).suffix](path)
+    return _TABLE_ROWS[plain_ending(path)](path)
 
 
 def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Sentence]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from data_pipelines.json_files import parse_json, type_name
 from data_pipelines.tasks.files import table_rows
 from data_pipelines.tasks.records import json_objects
-from data_pipelines.tasks.text_files import numbered_lines, read_text
+from data_pipelines.tasks.text_files import numbered_lines, plain_ending, read_text
 
 GOOD, BAD = "sentence_good", "sentence_bad"
 PHENOMENON, FIELD, TERM = "UID", "field", "linguistics_term"
@@ -80,7 +80,8 @@ def find_files(places: Sequence[str]) -> list[str]:
         path = Path(place)
         paths = [path]
         if path.is_dir():
-            paths = sorted(child for child in path.iterdir() if child.is_file() and _ending(child) in ENDINGS)
+            children = sorted(child for child in path.iterdir() if child.is_file())
+            paths = [child for child in children if plain_ending(child.name) in ENDINGS]
             if not paths:
                 raise FileNotFoundError(
                     f"{place}: got no file in it that ends in {' or '.join(ENDINGS)} (also with .gz), "
@@ -90,9 +91,9 @@ def find_files(places: Sequence[str]) -> list[str]:
             raise FileNotFoundError(
                 f"{place}: does not exist, expected a file or a directory of minimal pairs."
             )
-        elif _ending(path) not in ENDINGS:
+        elif (ending := plain_ending(place)) not in ENDINGS:
             raise ValueError(
-                f"{place}: got a file that ends in {path.suffix or 'nothing'!r}, expected one of "
+                f"{place}: got a file that ends in {ending or 'nothing'!r}, expected one of "
                 f"{', '.join(ENDINGS)} (also with .gz). Unpack an archive first, or convert the file."
             )
         for one in paths:
@@ -103,7 +104,7 @@ def find_files(places: Sequence[str]) -> list[str]:
 def read_pairs(path: str) -> list[MinimalPair]:
     """All pairs of one file. Raises ValueError as `load_pairs`."""
     name = Path(path).name
-    stem = name[: name.lower().rindex(_ending(Path(path)))]
+    stem = name[: name.lower().rindex(plain_ending(path))]
     pairs = [
         MinimalPair(
             where,
@@ -120,17 +121,13 @@ def read_pairs(path: str) -> list[MinimalPair]:
     return pairs
 
 
-def _ending(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
 def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file:line, fields) of each pair."""
-    ending = _ending(Path(path))
+    ending = plain_ending(path)
     if ending in (".csv", ".tsv"):
         yield from _table_records(path)
-    elif ending == ".json" and read_text(path).lstrip()[:1] == "[":
-        records = parse_json(read_text(path), [dict], path, ADVICE)
+    elif ending == ".json" and (text := read_text(path)).lstrip()[:1] == "[":
+        records = parse_json(text, [dict], path, ADVICE)
         yield from ((f"{path}: pair {number}", record) for number, record in enumerate(records, 1))
     else:
         yield from json_objects(((f"{path}:{number}", line) for number, line in numbered_lines(path)), GOOD)

@@ -9,6 +9,11 @@ from pathlib import Path
 MAX_BYTES = 1 << 30  # of a file's text
 
 
+def plain_ending(path: str) -> str:
+    """The extension of a file in lower case, that of x.tsv.gz is .tsv; "" if it has none."""
+    return Path(path.lower().removesuffix(".gz")).suffix
+
+
 def check_is_file(path: str) -> None:
     """Raises FileNotFoundError unless `path` is a file."""
     if not Path(path).is_file():

@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 from data_pipelines.tasks.files import read_sentences
 from data_pipelines.tasks.records import Columns, Skipped, as_text, json_objects
 from data_pipelines.tasks.squad_files import squad_records
+from data_pipelines.tasks.text_files import plain_ending
 
 STANDARD_INPUT = "-"
 # Format → the endings of its files.
@@ -88,7 +89,7 @@ def find_format(path: str, given: str, *, tagging: bool) -> str:
         return given
     if path == STANDARD_INPUT:
         return "text"
-    ending = Path(path.lower().removesuffix(".gz")).suffix
+    ending = plain_ending(path)
     if tagging and ending == ".txt":
         raise ValueError(
             f"--input={path}: a .txt file may hold a text on each line, or a word on each line as tagging is "
