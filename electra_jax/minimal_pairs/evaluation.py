@@ -5,7 +5,7 @@ again computes what is missing.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,15 +68,19 @@ def evaluate_minimal_pairs(options: Options, check: Check) -> Iterator[str]:
     names = list(dict.fromkeys(options.init_from))
     models = [identify(name, load_model(name)) for name in names]
     store = _Store(options.workdir / SCORES, models)
-    num_pairs = sum(len(file.pairs) for file in files)
-    num_kept = sum(len(file.pairs) for model in models for file in files if store.read(model, file))
+    due = {model: [file for file in files if store.read(model, file) is None] for model in models}
+    total = len(models) * sum(len(file.pairs) for file in files)
+    num_kept = total - sum(len(file.pairs) for missing in due.values() for file in missing)
     if num_kept:
-        print(f"{num_kept:,} of {num_pairs * len(models):,} pairs are scored already", file=sys.stderr)
-    if num_kept < num_pairs * len(models):
-        total = num_pairs * len(models)
+        print(f"{num_kept:,} of {total:,} pairs are scored already", file=sys.stderr)
+    if num_kept < total:
         with make_progress(total, "scoring pairs", unit="pair", start=num_kept) as progress:
-            _score_missing(models, files, store, _Count(progress, num_kept, check))
-    results = list(_results(models, files, store))
+            _score_missing(due, store, _Count(progress, num_kept, check))
+    results, notes = [], []
+    for model in models:
+        stored = [store.read(model, file) for file in files]
+        results += _results(model, files, stored)
+        notes += _notes(model, stored)
     contents = {
         "max_pairs": options.max_pairs,
         "files": _described(files),
@@ -84,10 +88,11 @@ def evaluate_minimal_pairs(options: Options, check: Check) -> Iterator[str]:
     }
     check()
     for path in filter(None, (options.workdir / RESULTS_FILE, options.json)):
-        write_json(Path(path), contents)
-    plot({result.title: result.summary for result in results}, options.workdir / PICTURE)
-    yield from _notes(models, files, store)
-    yield from table_lines({result.title: result.summary for result in results})
+        write_json(Path(path), contents, makes_directories=True)
+    summaries = {result.title: result.summary for result in results}
+    plot(summaries, options.workdir / PICTURE)
+    yield from notes
+    yield from table_lines(summaries)
     yield str(options.workdir / RESULTS_FILE)
 
 
@@ -133,14 +138,11 @@ def _made_from(model: ScoredModel, file: PairFile) -> dict[str, Any]:
     return {"model": model.digest, "step": model.step, "sentences": file.digest, "method": METHOD}
 
 
-def _score_missing(
-    models: Sequence[ScoredModel], files: Sequence[PairFile], store: _Store, count: _Count
-) -> None:
+def _score_missing(due: Mapping[ScoredModel, Sequence[PairFile]], store: _Store, count: _Count) -> None:
     done, mesh = count.start, make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     count.progress.update(done)
-    for model in models:
-        due = [file for file in files if store.read(model, file) is None]
-        if not due:
+    for model, missing in due.items():
+        if not missing:
             continue
         pretrained = load_model(model.name)
         if identify(model.name, pretrained) != model:
@@ -149,7 +151,7 @@ def _score_missing(
                 "again, or a checkpoint as DIR:STEP."
             )
         scorer = SentenceScorer(pretrained, mesh)
-        for file in due:
+        for file in missing:
             tell = lambda share, file=file, done=done: count.progress.update(
                 done + int(share * len(file.pairs)), {"file": Path(file.path).name}
             )
@@ -175,13 +177,13 @@ def _score(scorer: SentenceScorer, model: ScoredModel, file: PairFile, tell: Any
     return {"scores": by_rule, "num_divided": scores.num_divided}
 
 
-def _results(models: Sequence[ScoredModel], files: Sequence[PairFile], store: _Store) -> Iterator[Result]:
+def _results(
+    model: ScoredModel, files: Sequence[PairFile], stored: Sequence[dict[str, Any]]
+) -> Iterator[Result]:
     pairs = [pair for file in files for pair in file.pairs]
-    for model in models:
-        stored = [store.read(model, file)["scores"] for file in files]
-        for rule in stored[0]:
-            scores_N2 = np.concatenate([np.array(scores[rule]) for scores in stored])
-            yield Result(model, rule, summarize(pairs, *scores_N2.T))
+    for rule in stored[0]["scores"]:
+        scores_N2 = np.concatenate([np.array(one["scores"][rule]) for one in stored])
+        yield Result(model, rule, summarize(pairs, *scores_N2.T))
 
 
 def _of(result: Result) -> dict[str, Any]:
@@ -193,8 +195,6 @@ def _described(files: Sequence[PairFile]) -> list[dict[str, Any]]:
     return [{"path": file.path, "num_pairs": len(file.pairs), "digest": file.digest} for file in files]
 
 
-def _notes(models: Sequence[ScoredModel], files: Sequence[PairFile], store: _Store) -> Iterator[str]:
-    for model in models:
-        count = sum(store.read(model, file)["num_divided"] for file in files)
-        if count:
-            yield f"{model.name}: {count:,} sentences are longer than its rows and were scored in parts"
+def _notes(model: ScoredModel, stored: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if count := sum(one["num_divided"] for one in stored):
+        yield f"{model.name}: {count:,} sentences are longer than its rows and were scored in parts"

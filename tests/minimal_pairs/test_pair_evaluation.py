@@ -60,7 +60,7 @@ def options(tmp_path, monkeypatch):
         pair = {"sentence_good": f"{name} longer", "sentence_bad": name, "field": "f"}
         (tmp_path / "pairs" / f"{name}.jsonl").write_text(json.dumps(pair))
     places = [str(tmp_path / "pairs")]
-    options = Options(places, list(weights), tmp_path / "work", 0, str(tmp_path / "copy.json"))
+    options = Options(places, list(weights), tmp_path / "work", 0, str(tmp_path / "new" / "copy.json"))
     return options, weights
 
 
@@ -91,7 +91,7 @@ def test_an_interrupted_command_scores_what_is_missing(options, tmp_path):
     assert FakeScorer.calls[6:] == [("runs/a", "new longer"), ("other", "new longer")]
 
     contents = json.loads((tmp_path / "work" / "minimal_pairs.json").read_text())
-    assert contents == json.loads((tmp_path / "copy.json").read_text())
+    assert contents == json.loads((tmp_path / "new" / "copy.json").read_text())
     found = [(one["model"], one["step"], one["score"], one["accuracy"]) for one in contents["results"]]
     assert found[:2] == [("runs/a", 7, "generator", 1.0), ("runs/a", 7, "discriminator", 0.0)]
     assert contents["results"][0]["phenomena"]["one"]["num_pairs"] == 1
