@@ -76,5 +76,5 @@ def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathL
     panels[0].set_yticks(range(len(models)), [row_label(model) for model in models])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with named_errors(Path(path)):
+    with named_errors(path):
         figure.savefig(path, format="png", dpi=120)

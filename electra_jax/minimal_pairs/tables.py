@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from data_pipelines.whole_files import named_errors
 from electra_jax.configuration.extras import can_draw
 from electra_jax.finetuning.figures import row_label
 from electra_jax.finetuning.tables import markdown_table
@@ -67,4 +68,5 @@ def plot(summaries: Mapping[str, Summary], path: Path) -> None:
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=100)
+    with named_errors(path):
+        figure.savefig(path, format="png", dpi=100)
