@@ -195,11 +195,8 @@ def test_energies_and_long_sentences(data, tmp_path):
 def test_new_weights_are_others_with_the_same_shapes(run):
     trained, fresh = load_model(str(run)), load_model(f"random:{run}")
     assert identify("a", trained) == identify("a", load_model(f"{run}:0"))
-    assert (
-        identify("a", trained)[1:]
-        != identify("a", fresh)[1:]
-        == identify("a", load_model(f"random:{run}"))[1:]
-    )
+    assert identify("a", fresh) == identify("a", load_model(f"random:{run}"))
+    assert identify("a", fresh).step is None and identify("a", trained).digest != identify("a", fresh).digest
     shapes = lambda model: jax.tree.map(np.shape, model.params)
     assert shapes(trained.generator) == shapes(fresh.generator)
     assert shapes(trained.discriminator) == shapes(fresh.discriminator)
