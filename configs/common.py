@@ -88,9 +88,9 @@ SHARED: dict[str, dict[str, Any]] = {
         "num_tokens": 0.0,
         "batch_size": REQUIRED,  # rows of all devices together
         "num_microbatches": 1,  # parts of the batch, whose gradients are added up
-        # On accelerators: "scanned" layers compile as one loop. remat="dense" (all but products with
-        # parameters) or "full" recomputes activations to save memory. `python -m electra_jax.plan` shows what
-        # fits.
+        # On accelerators: "scanned" layers compile as one loop. remat="attention" (scores and weights of
+        # attention), "dense" (all but products with parameters) or "full" recomputes activations to save
+        # memory. `python -m electra_jax.plan` shows what fits.
         "layers": "unrolled",
         "remat": "none",
         # Gradients cross the network in this type, once a step: each data shard adds up its own in float32

@@ -61,6 +61,13 @@ class BucketLock(Lock):
     def waiting_line(self) -> str:
         return waiting_line(self._name, self._other)
 
+    def holder(self) -> Holder | None:
+        try:
+            other = parse_holder(read_object(self._url).decode("utf-8", "replace"))
+        except FileNotFoundError:
+            return None
+        return None if other is None or other.is_gone else other
+
     def check(self) -> None:
         """As `Lock.check`. It reads the object only if the heartbeat has not done so for a while.
 
@@ -94,7 +101,7 @@ class BucketLock(Lock):
         self._holder, self._verified, self._lost = holder, seconds(), None
         self._end = threading.Event()  # the last one is set, if the lock was given back before
         self._heartbeat = threading.Thread(
-            target=self._renew_often, args=(self._end,), name="bucket-lock", daemon=True
+            target=self._renew_often, args=(holder, self._end), name="bucket-lock", daemon=True
         )
         self._heartbeat.start()
         return True
@@ -111,13 +118,15 @@ class BucketLock(Lock):
         self.release()
         return False
 
-    def _renew_often(self, end: threading.Event) -> None:
+    def _renew_often(self, holder: Holder, end: threading.Event) -> None:
         number = 0
         while not end.wait(HEARTBEAT_SECONDS) and self._lost is None:
             number += 1
             with contextlib.suppress(OSError):  # tried again; `check` ends the wait
                 if self._verify():
-                    write_object(self._url, _encode(self._holder, number))
+                    write_object(self._url, _encode(holder, number))
+                    if end.is_set():  # the request hung; the lock was perhaps removed meanwhile
+                        remove(*reversed(self._split()))
 
     def _verify(self) -> bool:
         """Whether the lock is still this process'; notes what `check` raises if it is not."""

@@ -96,7 +96,7 @@ def build_corpus(
         settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
         partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
         chunks = _pack(settings, pack_groups, partial, ReadReport() if report is None else report, check)
-        return finish_dataset(partial, directory, settings, tokenizer, chunks)
+        return finish_dataset(partial, directory, settings, tokenizer, chunks, check)
 
 
 def _pack_groups(workers: Workers) -> PackGroups:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
 from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features, save_array
 from data_pipelines.tokenizers.load import Tokenizer
-from data_pipelines.whole_files import TEMPORARY_SUFFIX, write_text
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, named_errors, write_text
 
 DATASET = "electra_corpus"  # name of the dataset in TFDS
 TFDS_FILES = ("dataset_info.json", "features.json")
@@ -46,16 +47,23 @@ def finish_dataset(
     settings: CorpusSettings,
     tokenizer: Tokenizer,
     chunks: dict[str, list[dict]],
+    check: Callable[[], None],
 ) -> DatasetInfo:
     """Describe the packed files in `partial`, give them their final names, and rename it to `directory`.
 
     Args:
       chunks: split → the counts of its files in order, as by `write_shard`.
+      check: of the lock of `directory`; called before anything is written, and before files are renamed.
+
+    Raises:
+      LostError: another process builds it now.
     """
+    check()
     shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
     names = {os.path.abspath(source): source for source in settings.all_sources}
     splits = {split: _describe_split(named, names) for split, named in shards.items()}
-    write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
+    with named_errors(partial):
+        write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
     _copy_files(Path(settings.tokenizer), partial / TOKENIZER_DIRECTORY)
     info = DatasetInfo(
         fingerprint=_fingerprint(settings, tokenizer, chunks),
@@ -66,6 +74,7 @@ def finish_dataset(
     )
     save_array(partial / TOKEN_COUNTS_FILE, _token_counts(partial, chunks["train"], tokenizer.vocab_size))
     write_text(partial / INFO_FILE, json.dumps(dataclasses.asdict(info), indent=2))
+    check()
     # Last, since a build that resumes looks for the files under their first names.
     _name_shards(partial, {name: counts for named in shards.values() for name, counts in named.items()})
     os.replace(partial, directory)

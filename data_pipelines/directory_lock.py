@@ -77,6 +77,10 @@ class DirectoryLock(Lock):
     def waiting_line(self) -> str:
         return waiting_line(self._name, self._other())
 
+    def holder(self) -> Holder | None:
+        other = self._other()
+        return None if other is None or other.is_gone else other
+
     def check(self) -> None:
         """As `Lock.check`. It reads the lock file."""
         owner = self._lease.owner

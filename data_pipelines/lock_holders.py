@@ -85,6 +85,11 @@ class Lock(abc.ABC):
     def release(self) -> None:
         """Give the lock back if it is held. May be called twice."""
 
+    @abc.abstractmethod
+    def holder(self) -> Holder | None:
+        """Who holds the lock; None if nobody does, or a process that is known to have ended. It takes and
+        changes nothing. Raises OSError if the lock cannot be read."""
+
     def acquire(self) -> None:
         """Take the lock, and wait at most LEASE_SECONDS if its holder may have ended. Raises as
         `attempt`."""

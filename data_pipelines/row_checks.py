@@ -13,10 +13,11 @@ SHORTEST = 4  # ids; shorter rows may hold [CLS] and two [SEP] where documents a
 
 
 class RowChecks:
-    """Checks of the rows of one dataset: every id is below its vocabulary, and every row has text."""
+    """Checks of the rows of one dataset: every id is below its vocabulary, every row has text, begins with
+    [CLS] and ends, before its padding, with [SEP], as all packings write it (packing.py)."""
 
     def __init__(self, info: DatasetInfo):
-        special = SpecialIds(**info.special_ids)
+        special = self._special = SpecialIds(**info.special_ids)
         self._vocab_size = info.vocab_size
         self._no_text = np.zeros(info.vocab_size, bool)  # by id; a row may be of [UNK] alone
         self._no_text[[special.pad, special.cls, special.sep, special.mask]] = True
@@ -32,8 +33,11 @@ class RowChecks:
                 f"row {rows[index]} has the id {ids_NL[index, place]}, expected ids of the dataset's "
                 f"vocabulary, 0 to {self._vocab_size - 1}"
             )
-        if ids_NL.shape[1] < SHORTEST:
-            return
+        if ids_NL.shape[1] >= SHORTEST:
+            self._check_text(ids_NL, rows)
+        self._check_ends(ids_NL, rows)
+
+    def _check_text(self, ids_NL: np.ndarray, rows: list[int]) -> None:
         # Behind [CLS] there is text in nearly every row: only the others are looked at in full.
         (suspects,) = np.nonzero(self._no_text[ids_NL[:, 1]])
         without = suspects[self._no_text[ids_NL[suspects]].all(axis=1)] if len(suspects) else suspects
@@ -41,6 +45,25 @@ class RowChecks:
             raise ValueError(
                 f"row {rows[without[0]]} has special ids alone ({_first_ids(ids_NL[without[0]])}), expected "
                 "text"
+            )
+
+    def _check_ends(self, ids_NL: np.ndarray, rows: list[int]) -> None:
+        cls, sep, pad = self._special.cls, self._special.sep, self._special.pad
+        bad = np.flatnonzero(ids_NL[:, 0] != cls)
+        if len(bad):
+            raise ValueError(
+                f"row {rows[bad[0]]} begins with the id {ids_NL[bad[0], 0]} ({_first_ids(ids_NL[bad[0]])}), "
+                f"expected [CLS], {cls}"
+            )
+        # Most rows end in [SEP] without padding: only in the others is the end looked for.
+        (suspects,) = np.nonzero(ids_NL[:, -1] != sep)
+        padding_N = (ids_NL[suspects, ::-1] != pad).argmax(axis=1)
+        last_N = ids_NL[suspects, ids_NL.shape[1] - 1 - padding_N]
+        bad = np.flatnonzero(last_N != sep)
+        if len(bad):
+            raise ValueError(
+                f"row {rows[suspects[bad[0]]]} ends with the id {last_N[bad[0]]} before its padding, "
+                f"expected [SEP], {sep}"
             )
 
 

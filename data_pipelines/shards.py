@@ -6,6 +6,7 @@ or of others (data_pipelines/beam_runner.py). Finished files are not made again.
 
 import collections
 import hashlib
+import io
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from data_pipelines.documents import Piece
 from data_pipelines.json_files import read_json, write_json
 from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from data_pipelines.whole_files import written_whole
+from data_pipelines.whole_files import write_bytes, written_whole
 
 COUNTS_SUFFIX = ".counts.json"
 TOKENS_SUFFIX = ".tokens.npy"  # how often each id is in the rows of a file, int64 [vocab_size]
@@ -208,8 +209,9 @@ def write_shard(job: Job) -> dict[str, Any]:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy file in one go."""
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    content = io.BytesIO()  # an error of NumPy's own files tells neither path nor cause
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
 
 
 def encode_document(text: str, packing: str, tokenizer: Tokenizer) -> list[list[int]]:

@@ -43,6 +43,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(printable(text), encoding="utf-8", newline="\n")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one go."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def printable(text: str) -> str:
     """`text` with U+FFFD for each half of a surrogate pair, which no encoding takes. Python reads bytes of
     a file's name that are not UTF-8 as such."""

@@ -7,9 +7,9 @@
              which `transformers` does not have.
   attention  One layer of disentangled attention, forward and backward: time and memory of its two
              implementations, gather and skew.
-  compiled   Temporary memory on a TPU v5e and an NVIDIA H100, which may be absent: of DeBERTaV3-xsmall's
-             attention with gather and skew, and of its step with the vocabulary whole and in chunks. Run it
-             by `bash launch/compile_only.sh benchmark --suite=compiled`, which installs the compilers.
+  compiled   Bytes that a layer keeps of each token for the backward pass. Memory on a TPU v5e and an NVIDIA
+             H100, absent or not: of DeBERTaV3-xsmall's attention and step. Run it by
+             `bash launch/compile_only.sh benchmark --suite=compiled`, which installs the compilers.
   checkpoint Saves of ELECTRA-small's training state, and which share of their time its checksums take.
   accelerator  Whether this machine's GPU, TPU or CPU trains correctly, and how fast: see
              electra_jax/benchmarks/accelerator/README.md. `bash launch/check_accelerator.sh` runs it.

@@ -9,12 +9,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tpu_output import show as show_line
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIMES = {
@@ -108,7 +109,7 @@ class DryRun:
         self.exists = exists
 
     def __call__(self, words: Sequence[str], show: bool = False) -> subprocess.CompletedProcess:
-        print(shlex.join(words))
+        show_line(shlex.join(words), is_result=True)
         if "create" in words:
             self.exists = True
         if not self.exists:
@@ -145,7 +146,7 @@ class Tpu:
     def log(self, text: str) -> None:
         """Print progress; nothing in a dry run."""
         if not self.options.dry_run:
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+            show_line(f"{time.strftime('%H:%M:%S')} {text}")
 
     def sleep(self, seconds: float) -> None:
         """Sleep; not in a dry run."""

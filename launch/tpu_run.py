@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from tpu_machine import LauncherError, Tpu, UnreachableError, Worker
+from tpu_output import show
 
 STOPPED = 143  # exit code of a run that was told to stop and has saved
 LOST = 137  # stands for the exit code of a run that left none
@@ -104,13 +105,13 @@ def status(tpu: Tpu) -> int:
     """Print the state of the TPU and of its workers; returns one of STATUS_CODES, or NO_TPU."""
     condition = tpu.condition()
     if condition.state != "ready":
-        print(f"{tpu.name}: {condition.text}")
+        show(f"{tpu.name}: {condition.text}", is_result=True)
         return NO_TPU
     workers = tpu.workers()
     if tpu.options.dry_run:
         return 0
     lines = map(str, workers or ["nothing is installed on the workers yet"])
-    print("\n".join([f"{tpu.name}: {condition.text}", *lines]))
+    show("\n".join([f"{tpu.name}: {condition.text}", *lines]), is_result=True)
     return STATUS_CODES[summarize_workers(workers)[0]]
 
 
@@ -246,13 +247,14 @@ class Babysitter:
 
     def _print_deletions(self) -> None:
         """Print when babysit deletes the TPU, as comments between the commands of a dry run."""
-        print("# If the TPU is preempted or fails; then all of the above again:")
+        show("# If the TPU is preempted or fails; then all of the above again:", is_result=True)
         self.tpu.delete()
         if self.tpu.options.delete_when_done:
-            print("# When the run is complete:")
+            show("# When the run is complete:", is_result=True)
             self.tpu.delete()
         else:
-            print("# When the run is complete, the TPU stays and costs money: see --delete_when_done.")
+            line = "# When the run is complete, the TPU stays and costs money: see --delete_when_done."
+            show(line, is_result=True)
 
     def _try(self, command: Callable[[], int | None]) -> int | None:
         try:

@@ -50,6 +50,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tpu_machine import LauncherError, Tpu, check_type, runtime_version
+from tpu_output import finish, open_closed_streams, show
 from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status
 
 COMMANDS = {
@@ -200,7 +201,7 @@ def run(tpu: Tpu, options: argparse.Namespace) -> int:
         case "status":
             return status(tpu)
         case "stop":
-            print(tpu.stop(), end="")
+            show(tpu.stop().removesuffix("\n"), is_result=True)
         case "delete":
             tpu.delete()
         case "babysit":
@@ -210,6 +211,7 @@ def run(tpu: Tpu, options: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
+    open_closed_streams()
     cut = argv.index("--") if "--" in argv else len(argv)
     try:
         options = make_parser().parse_args(argv[:cut])
@@ -223,14 +225,13 @@ def main(argv: Sequence[str]) -> int:
         with contextlib.closing(Tpu(options)) as tpu:
             return run(tpu, options)
     except LauncherError as error:
-        print(error, file=sys.stderr)
+        show(str(error))
         return error.code
     except KeyboardInterrupt:
-        print(
-            "Interrupted. A started run continues, and a TPU costs money until you `delete` it.",
-            file=sys.stderr,
-        )
+        show("Interrupted. A started run continues, and a TPU costs money until you `delete` it.")
         return 130
+    finally:
+        finish()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.json_files import Maybe, read_bytes, read_json
+from data_pipelines.whole_files import named_errors
 
 META_FILE = "tokenizer_meta.json"
 # Where a Hugging Face export had to add to its tokenizer.json, the file that the rows were made with.
@@ -136,7 +137,10 @@ def write_directory(target: Path, files: Mapping[str, bytes]) -> None:
       OSError: it cannot be written, or another process has made it in the meantime.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+    with (
+        named_errors(target),
+        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary,
+    ):
         unfinished = Path(temporary, target.name)
         unfinished.mkdir()  # unlike the temporary directory, with the permissions that the umask gives
         for name, data in files.items():

@@ -7,6 +7,7 @@ from data_pipelines.progress import waiting
 from electra_jax.benchmarks.checkpoints import checkpoint_figures
 from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figures
 from electra_jax.benchmarks.courses import course_figures
+from electra_jax.benchmarks.kept_bytes import kept_bytes
 from electra_jax.benchmarks.relative_attention import compare_attention
 from electra_jax.benchmarks.training_step import Metrics, compare_steps
 from electra_jax.distributed.absent_devices import absent_devices
@@ -83,7 +84,9 @@ def attention_suite(config: dict[str, Any], *, rounds: int, steps: int) -> Metri
 def compiled_suite(config: dict[str, Any]) -> Metrics:
     """Memory of one layer and of the step on accelerators: 8 rows on a device, in bfloat16."""
     config = config | {"model": config["model"] | {"dtype": "bfloat16"}}
-    figures: Metrics = {}
+    encoder = make_pretraining_config(config["model"]).discriminator
+    kept = kept_bytes(encoder, config["data"]["sequence_length"])
+    figures: Metrics = {"kept_bytes_per_token_and_layer": kept}
     for name in ("v5e:1x1", "h100:1"):
         with compiler_messages_in_a_file(), waiting(f"compiling for {name}"):
             devices = absent_devices(name)

@@ -30,12 +30,14 @@ def value_lines(config: config_dict.ConfigDict, recipe: str, argv: Sequence[str]
     before = _flat(load_config(recipe))
     defaults = _without_argument(path)
     comment = functools.partial(comment_of, recipe=path, is_pretraining="objective" in config)
-    section = ""
+    section, introduced = "", set()
     for key, value in _flat(config).items():
         if key.rpartition(".")[0] != section:
             section = key.rpartition(".")[0]
             yield ""
-            yield from _wrap(comment(section), "")
+            # Its keys may be on both sides of those of a section within it.
+            yield from _wrap("" if section in introduced else comment(section), "")
+            introduced.add(section)
         is_flag = any(re.match(rf"--?config\.{re.escape(key)}(\[|=|$)", word) for word in argv) or (
             value != before.get(key)
         )

@@ -28,7 +28,7 @@ from electra_jax.conversion.export_run import check_new, verified
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.huggingface.array_files import write_arrays
+from electra_jax.huggingface.array_files import digests, write_arrays
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_rows import comparison_rows
 from electra_jax.huggingface.comparison_texts import (
@@ -50,7 +50,7 @@ from electra_jax.huggingface.export import (
 )
 from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights
-from electra_jax.huggingface.reference import digests, record_states, with_states
+from electra_jax.huggingface.reference import record_states, with_states
 from electra_jax.huggingface.task_card import make_task_card
 from electra_jax.huggingface.task_checks import scored_logits
 from electra_jax.huggingface.task_heads import (

@@ -19,11 +19,11 @@ from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.finetuning.encoder_shapes import abstract_encoder, encoder_params
 from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.finetuning.model_files import is_saved_model, load_model
+from electra_jax.huggingface.array_files import digests
 from electra_jax.huggingface.configuration import from_config_json
 from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import Params, to_published
 from electra_jax.huggingface.readers import merge_deltas, read_directory
-from electra_jax.huggingface.reference import digests
 from electra_jax.huggingface.sizes import check_layers
 from electra_jax.models.config import EncoderConfig, PretrainingConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens

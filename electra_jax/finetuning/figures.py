@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.whole_files import printable
+from data_pipelines.whole_files import named_errors, printable
 from electra_jax.configuration.extras import can_draw
 from electra_jax.finetuning.results import Result, models_of, summarize, values_by_model
 
@@ -76,4 +76,5 @@ def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathL
     panels[0].set_yticks(range(len(models)), [row_label(model) for model in models])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=120)
+    with named_errors(Path(path)):
+        figure.savefig(path, format="png", dpi=120)

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data_pipelines.json_files import Maybe, misread, read_json, write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.whole_files import named_errors
 from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.finetuning.encoder_shapes import check_encoder
 from electra_jax.huggingface.array_files import finite_float32, read_safetensors, write_arrays
@@ -54,7 +55,10 @@ def save_model(
 ) -> None:
     """Write a model to `directory`, replacing an older one; `params` are on the host."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+    with (
+        named_errors(directory),
+        tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary,
+    ):
         unfinished = Path(temporary, directory.name)
         unfinished.mkdir()
         write_json(

@@ -1,7 +1,10 @@
-"""Reading and writing arrays as safetensors."""
+"""Reading and writing arrays as safetensors, and their digests."""
 
+import concurrent.futures
 import contextlib
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,11 +12,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 # Types whose values are weights. Others, such as 8-bit floats, need scales that no reader here knows.
 FLOATING = tuple(map(np.dtype, (np.float16, jnp.bfloat16, np.float32, np.float64)))
+_THREADS = min(8, os.cpu_count() or 1)
 ADVICE = "Fetch or write the file again."
 
 
@@ -37,6 +41,15 @@ def read_safetensors(path: str | os.PathLike, advice: str = ADVICE) -> ArrayFile
     ):
         names, metadata = file.keys(), file.metadata() or {}
         return ArrayFile({name: file.get_tensor(name) for name in names}, metadata)
+
+
+def read_metadata(path: str | os.PathLike, advice: str = ADVICE) -> dict[str, str]:
+    """The metadata of a file, from its header alone. Raises as `read_safetensors`."""
+    with (
+        reader_errors(path, "a safetensors file", advice),
+        safe_open(Path(path), framework="np") as file,
+    ):
+        return file.metadata() or {}
 
 
 def read_shapes(path: str | os.PathLike) -> dict[str, tuple[int, ...]]:
@@ -102,10 +115,26 @@ def finite_float32(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) ->
     return found
 
 
+def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Name → SHA-256 of the array's bytes."""
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(arrays, pool.map(_digest, arrays.values()), strict=True))
+
+
+def _digest(array: np.ndarray) -> str:
+    # Without a copy. Types such as bfloat16 have no buffer of their own.
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays to a file with the permissions of any other new file; the library's own are the owner's
-    alone."""
+    alone. Raises OSError, with the path, if it cannot be written."""
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
-    save_file(arrays, path, metadata=metadata)
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # such as that of a full disk
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
     path.chmod(mode)

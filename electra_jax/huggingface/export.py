@@ -24,12 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.json_files import write_json
-from electra_jax.huggingface.array_files import write_arrays
+from electra_jax.huggingface.array_files import digests, write_arrays
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
 from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
 from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights, with_token_types
-from electra_jax.huggingface.reference import CorruptedRows, digests, in_float32, record
+from electra_jax.huggingface.reference import CorruptedRows, in_float32, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.models.pretraining import has_decoder
 from electra_jax.objectives.registry import find_row

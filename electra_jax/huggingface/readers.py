@@ -20,6 +20,7 @@ from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
 from electra_jax.huggingface.published_models import ROLES
+from electra_jax.huggingface.recorded_digests import check_as_exported
 
 FAMILIES = {"electra": ELECTRA, RELATIVE_BIAS_TYPE: ELECTRA, "bert": BERT, "deberta-v2": DEBERTA_V2}
 # Of the encoders' names in files, also of one that is near enough to be taken for BERT.
@@ -45,7 +46,8 @@ def read_directory(path: Path) -> SourceModel:
 
     Raises:
       FileNotFoundError: no weights, or no configuration.
-      ValueError: another type of model, a damaged file, or weights that are not finite numbers.
+      ValueError: another type of model, a damaged file, weights that are not finite numbers, or an export of
+        this project whose weights are not those that it recorded.
       ImportError: a .bin file, and PyTorch is not installed.
     """
     file = path if path.is_file() else _weights_of(path)
@@ -58,15 +60,18 @@ def read_directory(path: Path) -> SourceModel:
         )
     family = FAMILIES[model_type]
     arrays = _read_weights(file)
+    files = {file.name: dict(arrays)}
     for extra in (HEAD_FILE, DECODER_FILE):
         if (file.parent / extra).is_file():
-            arrays |= read_safetensors(file.parent / extra).arrays
+            files[extra] = read_safetensors(file.parent / extra).arrays
+            arrays |= files[extra]
     parameters = {
         name: array
         for name, array in usual_names(file, arrays, family.prefix).items()
         if not name.endswith(("position_ids", "token_type_ids"))  # constants that transformers once saved
     }
     parameters = finite_float32(parameters, file)
+    check_as_exported(file.parent, files)  # after what tells more about an array
     if any(name.startswith("lm_predictions.") for name in parameters):
         family = MICROSOFT_DEBERTA
     return SourceModel(path, family, config, parameters)

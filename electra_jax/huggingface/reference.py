@@ -11,7 +11,6 @@ embedding_size.
 
 import dataclasses
 import functools
-import hashlib
 from typing import NamedTuple
 
 import jax
@@ -193,11 +192,3 @@ def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:
         return float("nan")
     ranks = rankdata(logits)[is_replaced.astype(bool)].sum()
     return float((ranks - num_replaced * (num_replaced + 1) / 2) / (num_replaced * num_original))
-
-
-def digests(arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    """Name → SHA-256 of the array's bytes."""
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-        for name, array in arrays.items()
-    }

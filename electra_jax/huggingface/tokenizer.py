@@ -40,7 +40,7 @@ from data_pipelines.tokenizers.directory import (
 )
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.sentencepiece import INVISIBLE
-from data_pipelines.whole_files import write_text
+from data_pipelines.whole_files import write_bytes, write_text
 
 TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "tokenizer.json",
@@ -76,16 +76,16 @@ def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: i
     if name == TOKENIZER_FILE:
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())
         if not _is_complete(tokenizer, special):
-            (out / TRAINED_FILE).write_bytes(model_bytes)
+            write_bytes(out / TRAINED_FILE, model_bytes)
             _complete(tokenizer, special)
             model_bytes = tokenizer.to_str().encode()
-        (out / TOKENIZER_FILE).write_bytes(model_bytes)
+        write_bytes(out / TOKENIZER_FILE, model_bytes)
     else:
         tokenizer = _from_sentencepiece(model_bytes, meta)
         _complete(tokenizer, special)
-        (out / name).write_bytes(model_bytes)
+        write_bytes(out / name, model_bytes)
         write_text(out / TOKENIZER_FILE, tokenizer.to_str(pretty=True) + "\n")
-    (out / META_FILE).write_bytes((tokenizer_directory / META_FILE).read_bytes())
+    write_bytes(out / META_FILE, (tokenizer_directory / META_FILE).read_bytes())
     described = json.loads(tokenizer.to_str())
     if described["model"]["type"] == "WordPiece":
         write_text(out / VOCAB_FILE, vocabulary_text(described["model"]["vocab"]))

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from electra_jax.finetuning.encoders import RANDOM
+from electra_jax.huggingface.array_files import digests
 from electra_jax.huggingface.published_models import ROLES, ModelWeights, PublishedModule
-from electra_jax.huggingface.reference import digests
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.prediction.models import load_pretrained
 from electra_jax.prediction.pretrained import Pretrained

@@ -12,18 +12,11 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from electra_jax.models.attention_weights import attention_weights
+from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.initializers import kernel_initializer, neighbour_projection
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import (
-    ATTENTION_NAME,
-    CHECKPOINT_NAME,
-    Dense,
-    broadcast_to_rank,
-    einsum_f32,
-    logical,
-)
+from electra_jax.models.layers import CHECKPOINT_NAME, Dense, broadcast_to_rank, einsum_f32, logical
 
 
 class SelfAttention(nn.Module):
@@ -48,9 +41,8 @@ class SelfAttention(nn.Module):
         if bias_HLM is not None:
             scores_BHLM += bias_HLM[None]
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs, key)
-        context_BLHK = einsum_f32("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM)
-        context_BLHK = checkpoint_name(context_BLHK.astype(config.dtype), ATTENTION_NAME)
+        keep_prob = 1.0 - config.attention_dropout
+        context_BLHK = attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, key)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
         return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(

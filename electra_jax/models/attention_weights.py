@@ -1,6 +1,7 @@
-"""Scores → attention weights: mask, softmax and dropout as one function with a custom derivative.
+"""Scores and values → context: mask, softmax, dropout and the product with the values, with a custom
+derivative.
 
-Shapes: B batch, H heads, L query length, M key length.
+Shapes: B batch, H heads, L query length, M key length, K head dim.
 """
 
 import functools
@@ -9,58 +10,73 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from electra_jax.models.dropout import keep_mask
+from electra_jax.models.dropout import drop
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import ATTENTION_NAME
+from electra_jax.models.layers import CONTEXT_NAME, WEIGHTS_NAME, einsum_f32, einsum_gradients
 
 MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softmax instead of NaN
+CONTEXT = "BMHK,BHLM->BLHK"
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def attention_weights(
-    keep_prob: float, scores_BHLM: jax.Array, inputs: EncoderInputs, key: jax.Array | None
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def attend(
+    keep_prob: float,
+    dtype: str,
+    scores_BHLM: jax.Array,
+    value_BMHK: jax.Array,
+    inputs: EncoderInputs,
+    key: jax.Array | None,
 ) -> jax.Array:
-    """Softmax over the keys in the query's segment, then dropout.
+    """Softmax over the keys in the query's segment, dropout, and the sum of the values with these weights.
 
-    The derivative stores only the weights; plain differentiation would store every intermediate result. It
-    multiplies and sums in two passes, because XLA's CPU back end turns the sum of a product along rows into
-    thousands of small matrix products.
+    The derivative stores the weights once, before dropout and in `dtype`, which is also that of the product's
+    operands; plain differentiation would store every intermediate result in float32. It multiplies and sums
+    in two passes, because XLA's CPU back end turns the sum of a product along rows into thousands of small
+    matrix products.
 
     Args:
       keep_prob: probability that dropout keeps a weight.
+      dtype: of weights and values.
       scores_BHLM: float32.
+      value_BMHK: in `dtype`.
       inputs: segments, row numbers, and the direction in which a query may attend.
       key: of the dropout mask; None means no dropout.
 
     Returns:
-      Weights [B, H, L, M] in float32.
+      Context [B, L, H, K] in `dtype`.
     """
-    return _forward(keep_prob, scores_BHLM, inputs, key)[0]
+    return _forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key)[0]
 
 
-def _forward(keep_prob, scores_BHLM, inputs, key):
+def _forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key):
     segments_BL, rows_B, direction = inputs.segments_BL, inputs.rows_B, inputs.direction
     scores_BHLM = jnp.where(_allowed(segments_BL, direction), scores_BHLM, MASKED_SCORE)
     # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
     # them.
-    weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1))
-    weights_BHLM = checkpoint_name(weights_BHLM, ATTENTION_NAME)
-    return _drop(keep_prob, weights_BHLM, rows_B, key), (weights_BHLM, segments_BL, rows_B, key, direction)
+    weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype))
+    weights_BHLM = checkpoint_name(weights_BHLM, WEIGHTS_NAME)
+    context_BLHK = einsum_f32(CONTEXT, dtype, value_BMHK, _drop(keep_prob, weights_BHLM, rows_B, key))
+    residuals = weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction
+    return checkpoint_name(context_BLHK.astype(dtype), CONTEXT_NAME), residuals
 
 
-def _backward(keep_prob, residuals, gradient_BHLM):
-    weights_BHLM, segments_BL, rows_B, key, direction = residuals
+def _backward(keep_prob, dtype, residuals, gradient_BLHK):
+    weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction = residuals
+    dropped_BHLM = _drop(keep_prob, weights_BHLM, rows_B, key)
+    gradient_value_BMHK, gradient_BHLM = einsum_gradients(
+        CONTEXT, dtype, value_BMHK, dropped_BHLM, gradient_BLHK.astype(jnp.float32)
+    )
+    weights_BHLM = weights_BHLM.astype(jnp.float32)
     product_BHLM = jax.lax.optimization_barrier(_drop(keep_prob, gradient_BHLM, rows_B, key) * weights_BHLM)
     gradient_BHLM = product_BHLM - weights_BHLM * product_BHLM.sum(axis=-1, keepdims=True)
     # Several products read this; without the barrier each would recompute it.
-    return (
-        jax.lax.optimization_barrier(jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)),
-        None,
-        None,
+    gradient_BHLM = jax.lax.optimization_barrier(
+        jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)
     )
+    return gradient_BHLM, gradient_value_BMHK.astype(value_BMHK.dtype), None, None
 
 
-attention_weights.defvjp(_forward, _backward)
+attend.defvjp(_forward, _backward)
 
 
 def _allowed(segments_BL: jax.Array, direction: jax.Array | None) -> jax.Array:
@@ -73,7 +89,4 @@ def _allowed(segments_BL: jax.Array, direction: jax.Array | None) -> jax.Array:
 
 
 def _drop(keep_prob: float, x_BHLM: jax.Array, rows_B: jax.Array, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout. It is linear in x, so the same function gives its derivative."""
-    if key is None:
-        return x_BHLM
-    return jnp.where(keep_mask(key, keep_prob, x_BHLM.shape, rows_B), x_BHLM / keep_prob, 0.0)
+    return x_BHLM if key is None else drop(keep_prob, x_BHLM, rows_B, key)

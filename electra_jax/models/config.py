@@ -11,7 +11,7 @@ EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
 POSITIONS = tuple(FAMILIES)
 LAYERS = ("unrolled", "scanned")
-REMAT = ("none", "dense", "full")
+REMAT = ("none", "attention", "dense", "full")
 COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
@@ -27,8 +27,9 @@ class LayerExecution:
     """
 
     layers: str  # config.train.layers: "unrolled" or "scanned"
-    # config.train.remat: what the backward pass recomputes instead of storing. "none"; "dense", all but the
-    # products with parameters; "full", the whole layer, about a third more work.
+    # config.train.remat: what the backward pass recomputes instead of storing. "none"; "attention", scores
+    # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
+    # a third more work.
     remat: str
 
     def __post_init__(self):

@@ -21,15 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from electra_jax.models.attention import Projection
-from electra_jax.models.attention_weights import attention_weights
+from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import DisentangledConfig, EncoderConfig
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, neighbour_query_bias, neighbour_relative_key
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import ATTENTION_NAME, Dense, einsum_f32
+from electra_jax.models.layers import Dense, einsum_f32
 
 
 def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positions: int) -> np.ndarray:
@@ -179,9 +178,8 @@ class DisentangledSelfAttention(nn.Module):
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         scores_BHLM += self.position_terms(query_BLHK, key_BMHK, query_RHK, key_RHK, rows, config.dtype)
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        weights_BHLM = attention_weights(1.0 - config.attention_dropout, scores_BHLM, inputs, key)
-        context_BLHK = einsum_f32("BMHK,BHLM->BLHK", config.dtype, value_BMHK, weights_BHLM)
-        context_BLHK = checkpoint_name(context_BLHK.astype(config.dtype), ATTENTION_NAME)
+        keep_prob = 1.0 - config.attention_dropout
+        context_BLHK = attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, key)
         context_BLHK *= inputs.is_token_BL[:, :, None, None]
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)

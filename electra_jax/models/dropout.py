@@ -8,6 +8,7 @@ shards.
 Shapes: B batch.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -25,8 +26,25 @@ class Dropout(nn.Module):
         """`rows_B` as for `keep_mask`."""
         if not is_training or self.rate == 0.0:
             return x
-        kept = keep_mask(self.make_rng("dropout"), 1.0 - self.rate, x.shape, rows_B)
-        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+        return drop(1.0 - self.rate, x, rows_B, self.make_rng("dropout"))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def drop(keep_prob: float, x: jax.Array, rows_B: jax.Array | None, key: jax.Array) -> jax.Array:
+    """x / keep_prob where `keep_mask` is True, else 0. The derivative computes the mask again."""
+    return jnp.where(keep_mask(key, keep_prob, x.shape, rows_B), x / keep_prob, jnp.zeros_like(x))
+
+
+def _drop_forward(keep_prob, x, rows_B, key):
+    return drop(keep_prob, x, rows_B, key), (rows_B, key)
+
+
+def _drop_backward(keep_prob, residuals, gradient):
+    # It is linear in x, so the same function gives its derivative.
+    return drop(keep_prob, gradient, *residuals), None, None
+
+
+drop.defvjp(_drop_forward, _drop_backward)
 
 
 def keep_mask(

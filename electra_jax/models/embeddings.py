@@ -91,7 +91,7 @@ class Embeddings(nn.Module):
         if config.type_vocab_size:
             x_BLE += self.token_type_embeddings(inputs.token_types_BL)
         if perturbation_BLE is not None:
-            x_BLE = jax.lax.stop_gradient(standardize(PERTURBED_EPSILON, x_BLE)) + perturbation_BLE
+            x_BLE = jax.lax.stop_gradient(standardize(PERTURBED_EPSILON, x_BLE)[0]) + perturbation_BLE
         x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
         if config.family.zeroes_padding:
             x_BLE *= inputs.is_token_BL[:, :, None]

@@ -11,14 +11,17 @@ from flax import linen as nn
 
 from electra_jax.models.config import UNROLLED, LayerExecution
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import ATTENTION_NAME, CHECKPOINT_NAME
+from electra_jax.models.layers import CHECKPOINT_NAME, CONTEXT_NAME, WEIGHTS_NAME
 
 # What is stored for the backward pass; the rest of a layer is recomputed.
 REMAT_POLICIES = {
-    # All products. A loop would also store what is computed from them element by element: three float32
-    # arrays for each GELU, and the weights of attention once more after dropout. Without a loop the compiler
-    # decides.
-    "none": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME, ATTENTION_NAME),
+    # All products, and the weights of attention in place of the scores. A loop would also store what is
+    # computed from them element by element: the result of GELU and the inputs and results of LayerNorm.
+    # Without a loop the compiler decides.
+    "none": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME, WEIGHTS_NAME, CONTEXT_NAME),
+    # All products but the scores, whose number grows with the square of the length. They and the softmax are
+    # recomputed: one product of the two that attention makes.
+    "attention": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME, CONTEXT_NAME),
     # Products with parameters. Attention scores, softmax, GELU, LayerNorm and dropout are recomputed.
     "dense": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
     # Only the input of each layer: about a third more work.

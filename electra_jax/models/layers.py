@@ -14,10 +14,12 @@ from jax.ad_checkpoint import checkpoint_name
 
 # Marks for the policies in models/layer_stack.py: products with parameters; weights and context of attention.
 CHECKPOINT_NAME = "dense"
-ATTENTION_NAME = "attention"
+WEIGHTS_NAME, CONTEXT_NAME = "weights", "context"
 # Accelerators round the operands of float32 products unless they are told not to: TPUs to bfloat16, GPUs to
 # TF32. Both values are explicit, so that jax_default_matmul_precision of the process changes nothing.
 PRECISION = {"float32": jax.lax.Precision.HIGHEST, "bfloat16": jax.lax.Precision.DEFAULT}
+
+ROOT_HALF = np.float32(np.sqrt(0.5))
 
 
 def logical(initializer, *axes: str):
@@ -62,13 +64,21 @@ def _einsum_forward(spec, dtype, x, y):
 
 def _einsum_backward(spec, dtype, residuals, gradient):
     x, y, like_x, like_y = residuals
+    gradient_x, gradient_y = einsum_gradients(spec, dtype, x, y, gradient)
+    return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
+
+
+def einsum_gradients(
+    spec: str, dtype: str, x: jax.Array, y: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The float32 gradients of both operands of `einsum_f32`, which are rounded already."""
     # Without the barrier XLA's CPU back end recomputes x element by element while it transposes it.
     x, y = jax.lax.optimization_barrier((x, y))
     first, second, result = re.split(",|->", spec)
     if set(first) & set(second) & set(result):
         gradient_x = _batched((result, gradient), (second, y), first, dtype)
         gradient_y = _batched((result, gradient), (first, x), second, dtype)
-        return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
+        return gradient_x, gradient_y
     gradient_x = einsum_f32(f"{result},{second}->{first}", dtype, gradient, y)
     if len(second) == 2 and y.shape[0] > y.shape[1]:
         # The CPU back end transposes the first operand of this product, so it should be the narrower one.
@@ -77,7 +87,7 @@ def _einsum_backward(spec, dtype, residuals, gradient):
         ).T
     else:
         gradient_y = einsum_f32(f"{first},{result}->{second}", dtype, x, gradient)
-    return gradient_x.astype(like_x.dtype), gradient_y.astype(like_y.dtype)
+    return gradient_x, gradient_y
 
 
 def _batched(one: tuple[str, jax.Array], other: tuple[str, jax.Array], result: str, dtype: str) -> jax.Array:
@@ -127,35 +137,50 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale_D = self.param("scale", logical(nn.initializers.ones, self.axis), (x.shape[-1],))
         bias_D = self.param("bias", logical(nn.initializers.zeros, self.axis), (x.shape[-1],))
-        x = standardize(self.epsilon, x.astype(jnp.float32))
-        return (x * broadcast_to_rank(scale_D, x.ndim) + broadcast_to_rank(bias_D, x.ndim)).astype(self.dtype)
+        return layer_norm(self.epsilon, self.dtype, x, scale_D, bias_D)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def standardize(epsilon: float, x: jax.Array) -> jax.Array:
-    """(x − mean) / √(variance + epsilon) over the last axis.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def layer_norm(epsilon: float, dtype: str, x: jax.Array, scale_D: jax.Array, bias_D: jax.Array) -> jax.Array:
+    """(x − mean) / √(variance + epsilon) · scale + bias over the last axis, computed in float32, in `dtype`.
 
-    Its derivative computes the product of gradient and result before it sums, because XLA's CPU back end
-    turns the sum of a product along rows into thousands of small matrix products.
+    Its derivative keeps x in its own dtype and two numbers of each row. It computes the product of gradient
+    and result before it sums, because XLA's CPU back end turns the sum of a product along rows into thousands
+    of small matrix products.
     """
-    return _standardize_forward(epsilon, x)[0]
+    return _layer_norm_forward(epsilon, dtype, x, scale_D, bias_D)[0]
 
 
-def _standardize_forward(epsilon, x):
-    centered = x - x.mean(axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + epsilon)
-    y = centered * inverse
-    return y, (y, inverse)
+def _layer_norm_forward(epsilon, dtype, x, scale_D, bias_D):
+    y, mean, inverse = standardize(epsilon, x)
+    y = y * broadcast_to_rank(scale_D, y.ndim) + broadcast_to_rank(bias_D, y.ndim)
+    return y.astype(dtype), (x, mean, inverse, scale_D)
 
 
-def _standardize_backward(epsilon, residuals, gradient):
-    y, inverse = residuals
+def _layer_norm_backward(epsilon, dtype, residuals, gradient):
+    del epsilon, dtype
+    x, mean, inverse, scale_D = residuals
+    gradient = gradient.astype(jnp.float32)
+    y = (x.astype(jnp.float32) - mean) * inverse
+    rows = tuple(range(y.ndim - 1))
+    gradient_scale_D, gradient_bias_D = (gradient * y).sum(axis=rows), gradient.sum(axis=rows)
+    gradient *= broadcast_to_rank(scale_D, y.ndim)
     gradient, product = jax.lax.optimization_barrier((gradient, gradient * y))
-    mean = lambda x: x.mean(axis=-1, keepdims=True)
-    return (inverse * (gradient - mean(gradient) - y * mean(product)),)
+    row_mean = lambda x: x.mean(axis=-1, keepdims=True)
+    gradient = inverse * (gradient - row_mean(gradient) - y * row_mean(product))
+    return gradient.astype(x.dtype), gradient_scale_D, gradient_bias_D
 
 
-standardize.defvjp(_standardize_forward, _standardize_backward)
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def standardize(epsilon: float, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(x − mean) / √(variance + epsilon) over the last axis, the mean, and 1 / the root, in float32."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(axis=-1, keepdims=True)
+    centered = x - mean
+    inverse = jax.lax.rsqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + epsilon)
+    return centered * inverse, mean, inverse
 
 
 def broadcast_to_rank(x: jax.Array, rank: int) -> jax.Array:
@@ -163,10 +188,28 @@ def broadcast_to_rank(x: jax.Array, rank: int) -> jax.Array:
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """Exact (erf) GELU as in ELECTRA's code, computed in float32; the tanh form is off by up to 5e-4.
 
     jax.nn.gelu uses erfc, which needs another exponential for digits that are lost in 1 − erfc anyway.
+
+    Its derivative keeps x alone; plain differentiation keeps three float32 arrays of its size.
     """
     wide = x.astype(jnp.float32)
-    return (0.5 * wide * (1.0 + jax.lax.erf(wide * np.float32(np.sqrt(0.5))))).astype(x.dtype)
+    return (0.5 * wide * (1.0 + jax.lax.erf(wide * ROOT_HALF))).astype(x.dtype)
+
+
+def _gelu_forward(x):
+    return gelu(x), x
+
+
+def _gelu_backward(x, gradient):
+    """d(x·Φ(x))/dx = Φ(x) + x·φ(x), the distribution and the density of a standard normal variable."""
+    wide = x.astype(jnp.float32)
+    distribution = 0.5 * (1.0 + jax.lax.erf(wide * ROOT_HALF))
+    density = np.float32(1.0 / np.sqrt(2.0 * np.pi)) * jnp.exp(-0.5 * wide * wide)
+    return ((gradient.astype(jnp.float32) * (distribution + wide * density)).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)

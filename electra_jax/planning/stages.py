@@ -106,7 +106,7 @@ def _measure_configured(
         raise ValueError(
             f"{describe_execution(config)}: does not fit {device.text}, {error.needed / GIB:.2f} GiB of "
             f"{error.available / GIB:.2f}: {error}. Give --search, or more --config.train.num_microbatches, "
-            "--config.train.remat=dense|full, --config.mesh.fsdp=…."
+            "--config.train.remat=attention|dense|full, --config.mesh.fsdp=…."
         ) from error
 
 

@@ -12,6 +12,7 @@ from electra_jax.reports.curves import Curve, read_curves
 from electra_jax.reports.recipe_difference import RecipeDifference, difference_to_recipe
 from electra_jax.reports.rows import RowFile
 from electra_jax.runs.bucket_runs import bucket_of, local_directory
+from electra_jax.runs.lost_rows import describe, lost_rows, untold
 from electra_jax.runs.provenance import SESSIONS_FILE
 from electra_jax.training.events import EVENTS_FILE
 from electra_jax.training.reference import Reference, find_reference
@@ -72,7 +73,7 @@ def read_run(place: str) -> RunView:
     written = ""
     if metrics.path.exists() and bucket_of(path) is None:
         written = time.strftime("%Y-%m-%d %H:%M", time.gmtime(metrics.path.stat().st_mtime))
-    problems += filter(None, [metrics.problem()])
+    problems += filter(None, [metrics.problem(), _lost_rows(config, curves, sessions, events)])
     command = sessions[0].get("command") if sessions else None
     return RunView(
         place,
@@ -90,6 +91,22 @@ def read_run(place: str) -> RunView:
         problems,
         _reference(config, description.get("data"), problems),
     )
+
+
+def _lost_rows(
+    config: dict[str, Any],
+    curves: dict[str, Curve],
+    sessions: list[dict[str, Any]],
+    events: list[dict[str, Any]],
+) -> str:
+    """A sentence about rows that are missing between others; "" if none is, an event tells it, or it cannot
+    be told."""
+    steps = {step for name, curve in curves.items() if "/" not in name for step in curve.steps.tolist()}
+    try:
+        ranges = untold(lost_rows(steps, max(steps), config, sessions), events) if steps and config else []
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):  # values of another form
+        return ""
+    return describe(ranges) if ranges else ""
 
 
 def _config(place: str, path: Path, description: dict[str, Any], problems: list[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from electra_jax.runs.bucket_runs import RunDirectory, bucket_of, local_director
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import RunInputs, open_inputs
+from electra_jax.runs.only_writer import describe_writer
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
 from electra_jax.runs.resuming import find_start
 from electra_jax.training.plain_paths import check_checkpoint_path
@@ -221,8 +222,8 @@ def local_facts(config: dict[str, Any]) -> dict[str, str]:
 
 
 def check_workdir(workdir: str | Path) -> Finding:
-    """Whether all processes write to one and the same run directory, and which versions have changed since
-    the last session of the run in it; leaves it unchanged."""
+    """Whether all processes write to one and the same run directory, who writes it at present, and which
+    versions have changed since the last session of the run in it; leaves it unchanged."""
     if is_bucket(workdir):
         filesystem(bucket_url(workdir))  # an error if its packages are not installed
         workdir = epath.Path(bucket_url(workdir))
@@ -252,7 +253,8 @@ def check_workdir(workdir: str | Path) -> Finding:
         )
     changed = changed_versions(local_directory(str(workdir), may_be_empty=True))
     since = f"; changed since its last session: {format_changes(changed)}" if changed else ""
-    return Finding(f"{workdir}{since}", problem)
+    writer = describe_writer(str(workdir))
+    return Finding(f"{workdir}{since}{'; ' if writer else ''}{writer}", problem)
 
 
 def check_run_inputs(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from data_pipelines.directory_lock import Lock, lock_of_contents
-from data_pipelines.lock_holders import SECONDS_BETWEEN_ATTEMPTS, HeldError
+from data_pipelines.lock_holders import LEASE_SECONDS, SECONDS_BETWEEN_ATTEMPTS, HeldError, Holder
 from electra_jax.distributed.processes import exchange, is_main_process
 from electra_jax.distributed.stopping import before_exit
 from electra_jax.runs.result_places import check_result_places
@@ -45,6 +45,24 @@ def only_writer(place: str | os.PathLike) -> Iterator[Check]:
     finally:
         if lock:
             lock.release()
+
+
+def describe_writer(place: str | os.PathLike) -> str:
+    """A sentence about the process that writes the run in `place`, a directory or its URL, at present; ""
+    without one. All processes must call this, and get the same answer."""
+    holder = None
+    if is_main_process():
+        with contextlib.suppress(OSError):  # it cannot be read: another check tells that
+            holder = lock_of_contents(place).holder()
+    if (found := exchange(holder)[0]) is None:
+        return ""
+    holder = Holder(*found)
+    if holder.is_here:
+        return f"another process writes it: {holder.describe()}; a start is refused until that one ends"
+    return (
+        f"locked by {holder.describe()}; a start waits up to {LEASE_SECONDS:.0f} seconds for a sign of life "
+        "from there"
+    )
 
 
 def _acquire_together(lock: Lock | None) -> None:

@@ -33,10 +33,11 @@ from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
 from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
+from electra_jax.runs.lost_rows import LOG_EVERY, record_lost_rows
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.probes import open_probe
 from electra_jax.runs.provenance import record_start
-from electra_jax.runs.resuming import Start, find_start, record_lost_rows, set_aside
+from electra_jax.runs.resuming import Start, find_start, set_aside
 from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
@@ -181,7 +182,7 @@ def _record(
     new_length = describe_new_length(workdir, step, config)
     write_run_directory(inputs, program, workdir)
     more = fell_back | record_lost_rows(start, run) | started_from(config, step)
-    record_start(workdir, step, **new_length, **more)
+    record_start(workdir, step, **{LOG_EVERY: config["log"]["every"]}, **new_length, **more)
     if not step and (proposal := propose_settings(config)):
         print(proposal, file=sys.stderr)
     run.publish()

@@ -16,8 +16,7 @@ from electra_jax.runs.rollbacks import read_rollbacks
 from electra_jax.runs.trained import NO_CHECKSUMS, read_description
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
 from electra_jax.training.events import EventLog
-from electra_jax.training.step_rows import Row
-from electra_jax.training.writers import METRICS_FILE, read_metrics
+from electra_jax.training.writers import METRICS_FILE, read_metrics, training_rows
 
 
 class Rejected(NamedTuple):
@@ -126,7 +125,7 @@ def _differences(saved: dict[str, Any], inputs: RunInputs, workdir: Path) -> lis
 def _check_is_new(run: RunDirectory) -> None:
     """Raises OSError if the run once had checkpoints: it would begin again, over its own rows."""
     started = [session["start_step"] for session in read_sessions(run.path) if session.get("start_step")]
-    done = max((row["step"] for row in _training_rows(read_metrics(run.path))), default=0)
+    done = max((row["step"] for row in training_rows(read_metrics(run.path))), default=0)
     if (run.path / "config.json").is_file():
         every = read_description(run.path)["config"]["checkpoint"]["every"]
         # The checkpoint before is complete when one is saved.
@@ -161,42 +160,3 @@ def set_aside(
             checkpoints=record,
         )
     return {"fell_back": record}
-
-
-def record_lost_rows(start: Start, run: RunDirectory) -> dict[str, Any]:
-    """Print and record that rows of steps before the restored one are not in metrics.jsonl; returns what
-    sessions.jsonl keeps of it. On the main process."""
-    if start.description is None:
-        return {}
-    log_every = start.description["config"]["log"]["every"]
-    missing = lost_rows(read_metrics(run.path), start.step, log_every)
-    if missing is None:
-        return {}
-    first, last = missing
-    with EventLog(run.path, start_step=start.step) as events:
-        events.record(
-            start.step,
-            "rows_lost",
-            f"{run.name}/{METRICS_FILE} lacks the rows of steps {first:,} to {last:,}, which are done.",
-            advice="Training is not affected; curves and the median speed are of the other steps.",
-            first=first,
-            last=last,
-        )
-    return {"rows_lost": [first, last]}
-
-
-def lost_rows(rows: list[Row], step: int, log_every: int) -> tuple[int, int] | None:
-    """The first and the last step without a row at the end of the training rows up to `step`; None if none is
-    missing.
-
-    Args:
-      log_every: every how many steps the run wrote a row when it saved the checkpoint of `step`.
-    """
-    last = max((row["step"] for row in _training_rows(rows) if row["step"] <= step), default=0)
-    expected = step // log_every * log_every
-    return (last + 1, expected) if last < expected else None
-
-
-def _training_rows(rows: list[Row]) -> list[Row]:
-    """Rows of training steps, which have names without a prefix."""
-    return [row for row in rows if any("/" not in name for name in row if name != "step")]

@@ -1,10 +1,13 @@
 """The results of a run: summary.json, and lines of names and values for the terminal."""
 
+import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.json_files import write_json
+from data_pipelines.whole_files import named_errors
 from electra_jax.configuration.extras import can_draw
 from electra_jax.configuration.migration import upgrade_metrics
 from electra_jax.runs.directory import is_evaluation
@@ -31,13 +34,15 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     write_json(workdir / "summary.json", summary)
     curves = workdir / "plots" / "curves.png"
     # Importing matplotlib and drawing take a second, which a run that was complete before need not spend.
-    if not _is_newer(curves, workdir / METRICS_FILE) and can_draw(str(curves)):
-        plot_curves(workdir)
+    time = (workdir / METRICS_FILE).stat().st_mtime_ns
+    is_drawn = curves.exists() and curves.stat().st_mtime_ns == time
+    if not is_drawn and can_draw(str(curves)):
+        with named_errors(curves):
+            plot_curves(workdir)
+        # After the clock was set, it tells nothing which time is later. The picture has that of its rows.
+        with contextlib.suppress(OSError):
+            os.utime(curves, ns=(time, time))
     return summary
-
-
-def _is_newer(path: Path, than: Path) -> bool:
-    return path.exists() and path.stat().st_mtime > than.stat().st_mtime
 
 
 def print_values(values: Mapping[str, Any], *, width: int = 32, decimals: int = 4) -> None:

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +71,8 @@ class Checkpointer:
         _silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
+        if keep is not None:
+            _check_may_write(self._directory)
         self._inspected: dict[int, Inspection] = {}
         self.on_progress: OnProgress = lambda: None
         self._has_failed = False
@@ -297,9 +300,21 @@ class Checkpointer:
         return text.replace(str(self._manager.directory), self._directory) or type(error).__name__
 
 
+def _check_may_write(directory: str) -> None:
+    """Raises PermissionError if checkpoints could not be saved, which a run would find out hours later. A
+    directory that is missing, or in a bucket, is not looked at."""
+    if os.path.isdir(directory) and not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{directory}: this user may not write there, so that no checkpoint could be saved. Give this "
+            "user the right to write, or use another --workdir."
+        )
+
+
 def _silence_stragglers() -> None:
-    """Hide the tracebacks that are printed after one array of a checkpoint has failed: one for every other
-    array, since their coroutines end when they are freed, and the event loop is closed by then."""
+    """Hide the tracebacks and warnings that are printed after one array of a checkpoint has failed: one for
+    every other array, since their coroutines end when they are freed, and the event loop is closed by
+    then."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     previous = sys.unraisablehook
     if getattr(previous, "__module__", None) == __name__:
         return

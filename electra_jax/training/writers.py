@@ -8,7 +8,7 @@ parameters after n updates. JSON has no NaN or infinity: a value that is not fin
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -142,6 +142,11 @@ def read_metrics(run_dir: str | os.PathLike) -> list[Row]:
       ValueError: a damaged line before the last one; names it.
     """
     return read_rows(_local(run_dir) / METRICS_FILE)
+
+
+def training_rows(rows: Iterable[Row]) -> list[Row]:
+    """Rows of training steps, which have names without a prefix."""
+    return [row for row in rows if any("/" not in name for name in row if name != "step")]
 
 
 def _local(run_dir: str | os.PathLike) -> Path:

@@ -266,7 +266,7 @@ def test_kernels_agree_with_their_references(make_job, monkeypatch):
     monkeypatch.setattr(kernels, "CHUNK_SIZE", 64)
     job = make_job("kernels")
     kernels.run_part(job)
-    assert not failed(job) and len(job.recorder.result.checks) == 9
+    assert not failed(job) and len(job.recorder.result.checks) == 10
 
 
 def test_products_at_lower_precision_are_found(monkeypatch):

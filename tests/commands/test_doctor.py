@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import types
 
 import jax
@@ -16,6 +17,7 @@ from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.doctor_checks import check_sizes, format_bytes
 from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import open_inputs
+from electra_jax.runs.only_writer import describe_writer
 from electra_jax.training.program import make_program
 from support.commands import run_module
 from support.paths import ROOT
@@ -117,6 +119,33 @@ def test_a_missing_process_is_reported_and_does_not_hang(data, environment, tmp_
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "No answer in 5 seconds; this process was waiting for: the other processes." in err
+
+
+@pytest.mark.slow
+def test_who_writes_the_run_is_told_and_is_no_problem(data, environment, tmp_path):
+    (tmp_path / "run").mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "tests/support/hold_lock.py", str(tmp_path / "run"), "90", "10"],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline().startswith("held")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        process = start(tmp_path / "run", data, environment)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        (line,) = [line for line in lines(out) if line.startswith("ok run directory")]
+        assert "; another process writes it: " in line and "hold_lock.py" in line
+        assert re.search(rf"\(process {holder.pid} on .*, since 20\S+Z\); a start is refused until", line)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert "process" not in describe_writer(tmp_path / "run")  # it has ended
 
 
 def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):

@@ -145,9 +145,25 @@ def test_rows_that_were_lost_are_told(kept, run, resume, capsys):
     resume()
     [event] = read_events(run)
     assert event["kind"] == "rows_lost" and (event["first"], event["last"]) == (4 * kept + 1, BEFORE - 2)
-    assert read_sessions(run)[-1]["rows_lost"] == [4 * kept + 1, BEFORE - 2]
+    assert read_sessions(run)[-1]["rows_lost"] == [[4 * kept + 1, BEFORE - 2]]
     assert f"lacks the rows of steps {4 * kept + 1} to {BEFORE - 2}" in capsys.readouterr().err
     assert [row["step"] for row in comparable(run)][-3:] == [LAST - 4, LAST, LAST]
+
+
+def test_rows_between_others_that_were_lost_are_told_once(run, resume, capsys):
+    path = run / METRICS_FILE
+    lines = path.read_text().splitlines(keepends=True)
+    gone = [line for line in lines if json.loads(line)["step"] in (8, 12, 20) and "eval/" not in line]
+    path.write_text("".join(line for line in lines if line not in gone))
+    shutil.rmtree(run / "checkpoints" / str(LAST))
+    resume()
+    [event] = read_events(run)
+    assert event["kind"] == "rows_lost" and event["ranges"] == [[5, 12], [17, 20]]
+    assert read_sessions(run)[-1]["rows_lost"] == [[5, 12], [17, 20]]
+    assert "lacks the rows of steps 5 to 12, 17 to 20, which are done" in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints" / str(LAST))
+    resume()
+    assert read_events(run) == [event] and "rows_lost" not in read_sessions(run)[-1]
 
 
 def test_readers_name_a_whole_checkpoint_and_rename_nothing(run):

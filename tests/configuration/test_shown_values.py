@@ -24,7 +24,7 @@ def shown(*words, module="pretrain"):
 
 
 def test_every_value_has_its_source_and_its_comment():
-    values, _ = shown(
+    values, text = shown(
         "--config=configs/electra.py:size=base",
         "--print_config",
         "--config.train.batch_size=64",
@@ -39,6 +39,7 @@ def test_every_value_has_its_source_and_its_comment():
     assert values["assumed.vocab_size"] == ("30522", "recipe", "BERT's uncased WordPiece")
     assert values["objective.mask_token_prob"] == ("0.85", "recipe", "the code's; the paper's text says 1.0")
     assert values["train.ema_decay"][2].endswith("export, fine-tuning, init_from and soup read it.")
+    assert text.count("The two encoders (models/config.py checks the values).") == 1
     assert values["mesh.fsdp"] == ("1", "recipe", "")  # the section has the comment
 
 

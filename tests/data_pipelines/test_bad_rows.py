@@ -55,6 +55,12 @@ def with_id(index, place, value):
     return change
 
 
+def without_last(rows):
+    """The last [SEP] of the first row becomes padding."""
+    rows[0, np.flatnonzero(rows[0])[-1]] = PAD
+    return rows
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,6 +69,10 @@ def with_id(index, place, value):
         (with_row(0, PAD), r"row \d+ has special ids alone \(0, 0, 0, 0, …\), expected text"),
         (with_row(-1, MASK), r"row \d+ has special ids alone \(4, 4, 4, 4, …\)"),
         (with_row(0, [CLS, SEP] * 16), r"row \d+ has special ids alone \(1, 2, 1, 2, …\)"),
+        (with_id(0, 0, 9), r"row \d+ begins with the id 9 \(9, .*\), expected \[CLS\], 1"),
+        (with_id(-1, 0, PAD), r"row \d+ begins with the id 0 \(0, .*\), expected \[CLS\], 1"),
+        (without_last, r"row \d+ ends with the id \d+ before its padding, expected \[SEP\], 2"),
+        (with_id(0, 31, MASK), r"row \d+ ends with the id 4 before its padding, expected \[SEP\], 2"),
         (lambda rows: rows[:-1], "Array|has|out of|range"),
         (lambda rows: np.concatenate([rows, rows[:1]]), r"it has \d+ rows, expected \d+"),
         (lambda rows: rows[:, :20], r"shape|length|Array"),
@@ -82,6 +92,8 @@ def test_a_bad_row_at_the_end_of_a_file_is_found_when_the_dataset_is_opened(chan
         (with_id(3, 1, 128), r"row 3 has the id 128, expected ids of the dataset's vocabulary, 0 to 127"),
         (with_id(3, 31, 5000), "row 3 has the id 5000"),
         (with_row(3, PAD), "row 3 has special ids alone"),
+        (with_id(3, 0, 9), "row 3 begins with the id 9"),
+        (with_row(3, [CLS, *[9] * 31]), r"row 3 ends with the id 9 before its padding, expected \[SEP\], 2"),
     ],
 )
 def test_a_bad_row_within_a_file_is_found_when_it_is_read(change, message, copy):

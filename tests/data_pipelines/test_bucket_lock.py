@@ -1,6 +1,7 @@
 """The lock of a directory in a bucket; fsspec's file system in memory stands in for the store."""
 
 import json
+import threading
 import time
 
 import fsspec
@@ -141,3 +142,23 @@ def test_what_appears_whole_is_locked_beside_it(store):
     with only_maker(URL):
         assert store.exists("gs://bucket/runs/.a.lock")
     assert not store.exists("gs://bucket/runs/.a.lock")
+
+
+def test_a_sign_of_life_that_hung_until_after_the_release_brings_no_lock_back(store, monkeypatch):
+    began, may_continue = threading.Event(), threading.Event()
+
+    def hanging(url, data):
+        began.set()
+        may_continue.wait(30)
+        buckets.write_object(url, data)
+
+    monkeypatch.setattr(bucket_lock, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_lock, "write_object", hanging)
+    lock = lock_of_contents(URL)
+    lock.acquire()
+    heartbeat = next(one for one in threading.enumerate() if one.name == "bucket-lock")
+    assert began.wait(30)
+    lock.release()
+    may_continue.set()
+    heartbeat.join(30)
+    assert not heartbeat.is_alive() and not store.exists(f"{URL}/.lock")

@@ -93,6 +93,15 @@ def test_the_second_refuses_and_names_the_first(tmp_path):
     assert set(files(tmp_path)) == {"metrics.jsonl"}
 
 
+def test_who_holds_it_is_told_without_taking_it(tmp_path):
+    assert lock_of_contents(tmp_path).holder() is None
+    forge(tmp_path)
+    before = files(tmp_path)
+    holder = lock_of_contents(tmp_path).holder()
+    assert (holder.host, holder.pid, holder.since) == ("another-host", 4242, "2026-01-02T03:04:05Z")
+    assert files(tmp_path) == before
+
+
 def test_of_many_that_start_together_one_holds_it(tmp_path):
     with contextlib.ExitStack() as stack:
         started = [stack.enter_context(process(tmp_path)) for _ in range(6)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import dataset_directory, shards
-from data_pipelines.lock_holders import HeldError
+from data_pipelines import corpus_builder, dataset_directory, shards
+from data_pipelines.lock_holders import HeldError, LostError
 from support.small_corpus import build, make_documents, rows_of, write_data
 
 
@@ -204,3 +204,18 @@ def test_files_are_readable_as_the_umask_says(data, tmp_path):
         assert modes == {True: 0o750, False: 0o640}
     finally:
         os.umask(before)
+
+
+def test_a_lock_that_was_lost_just_before_the_end_finishes_nothing(data, tmp_path, monkeypatch):
+    """Another host took the lock over after the last file was packed."""
+    finish = corpus_builder.finish_dataset
+
+    def lose_before(*arguments):
+        for path in (tmp_path / ".out.lock", tmp_path / ".out.lock.json"):
+            path.unlink()
+        return finish(*arguments)
+
+    monkeypatch.setattr(corpus_builder, "finish_dataset", lose_before)
+    with pytest.raises(LostError, match=r"\.out\.lock was removed or overwritten"):
+        build(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list((tmp_path / "out.partial").glob("corpus.json"))

@@ -22,9 +22,10 @@ NORM = "electra.embeddings.LayerNorm.weight"
 
 @pytest.fixture
 def model(export_to_damage, tmp_path):
-    """A discriminator to damage, without the configuration of its training."""
+    """A discriminator of others to damage: without the configuration of its training and recorded digests."""
     shutil.copytree(export_to_damage / "discriminator", tmp_path / "model")
     (tmp_path / "model" / "training_config.json").unlink()
+    (tmp_path / "model" / "verification.safetensors").unlink()
     return tmp_path / "model"
 
 

@@ -1,5 +1,6 @@
 """`launch/tpu_vm.py babysit` through preemptions, lost connections and failures of the run."""
 
+import shlex
 import signal
 import subprocess
 
@@ -37,6 +38,18 @@ def test_babysit_restarts_a_stopped_run(sandbox):
     outcome = babysit(sandbox)
     assert outcome.returncode == 0 and "failure" not in outcome.stderr
     assert sandbox.verbs() == ["create"] + ["setup", "start"] * 3
+
+
+@pytest.mark.parametrize("how", ["2>&1 | true", "2>/dev/full", ">&- 2>&-", "2>&-"])
+def test_babysit_continues_when_nobody_sees_what_it_prints(how, sandbox):
+    """A pipe whose reader has gone, a full disk, closed streams."""
+    sandbox.behave("143 143 0")
+    command = sandbox.command("babysit", TYPE, "--spot", "--bucket=my-bucket", QUICK, "--delete_when_done")
+    script = f"set -o pipefail; {shlex.join([*command, *RUN])} {how}"
+    outcome = subprocess.run(["bash", "-c", script], env=sandbox.environment, timeout=120, check=False)
+    assert outcome.returncode == 0
+    assert sandbox.verbs()[0] == "create" and sandbox.verbs()[-1] == "delete"
+    assert len(sandbox.started()) == 3
 
 
 def test_babysit_gives_up_on_a_failing_run(sandbox):

@@ -45,7 +45,11 @@ ENCODERS = {
         True,
     ),
 }
-FORMS = (LayerExecution("unrolled", "dense"), LayerExecution("scanned", "full"))
+FORMS = (
+    LayerExecution("unrolled", "dense"),
+    LayerExecution("scanned", "attention"),
+    LayerExecution("scanned", "full"),
+)
 
 
 def gradient_of(name, execution, num_rows=4):
@@ -98,15 +102,17 @@ def dots_and_gelus(name, execution):
 
 def test_each_policy_recomputes_what_it_should():
     dots, gelus = dots_and_gelus("decoder", UNROLLED)
-    assert gelus == DEPTH + 1  # the decoder runs twice
+    num_layers = DEPTH + 1  # the decoder runs twice
+    assert gelus == 2 * num_layers  # GELU and its derivative
     counts = {remat: dots_and_gelus("decoder", LayerExecution("unrolled", remat)) for remat in REMAT}
     assert counts["none"] == (dots, gelus)
-    assert counts["dense"][1] == counts["full"][1] == 2 * gelus
-    # "dense": scores of content, two terms of position, the product with the values. "full" also recomputes
-    # the eight products with parameters: queries and keys of the table and of the row, values, and the three
-    # Dense layers.
-    assert counts["dense"][0] - dots == 4 * gelus
-    assert counts["full"][0] - dots == (4 + 8) * gelus
+    assert counts["attention"][1] == counts["dense"][1] == counts["full"][1] == gelus + num_layers
+    # "attention": scores of content, two terms of position. "dense" also recomputes the product with the
+    # values. "full" also recomputes the eight products with parameters: queries and keys of the table and of
+    # the row, values, and the three Dense layers.
+    assert counts["attention"][0] - dots == 3 * num_layers
+    assert counts["dense"][0] - dots == 4 * num_layers
+    assert counts["full"][0] - dots == (4 + 8) * num_layers
     # A loop stores no GELU; the layer before the decoder's is the last in it.
     counts["none"] = (dots, gelus + DEPTH - 1)
     assert {remat: dots_and_gelus("decoder", LayerExecution("scanned", remat)) for remat in REMAT} == counts
@@ -115,7 +121,11 @@ def test_each_policy_recomputes_what_it_should():
 def stacked_by_loops(jaxpr):
     """Shapes of the arrays that a loop stores for each layer; of the loop that stores the most."""
     found = [
-        sorted(each.aval.shape[1:] for each in equation.outvars[equation.params["num_carry"] :])
+        sorted(
+            whole.aval.shape[1:]
+            for whole, each in zip(equation.outvars, equation.params["jaxpr"].out_avals, strict=True)
+            if whole.aval.shape != each.shape  # not what is carried from layer to layer
+        )
         for equation in jaxpr.eqns
         if equation.primitive.name == "scan"
     ]
@@ -152,11 +162,13 @@ def test_scanning_compiles_one_layer_and_policies_need_less_memory():
         for remat in REMAT
     }
     assert memory["full"] < 0.8 * memory["dense"] < 0.72 * memory["none"]
+    assert memory["dense"] < memory["attention"] < memory["none"]
 
 
 def test_unknown_values_are_rejected():
     with pytest.raises(
-        ValueError, match=r"config\.train\.remat: got 'some', expected one of \('none', 'dense', 'full'\)"
+        ValueError,
+        match=r"config\.train\.remat: got 'some', expected one of \('none', 'attention', 'dense', 'full'\)",
     ):
         LayerExecution("scanned", "some")
     with pytest.raises(ValueError, match=r"config\.train\.layers: got 'rolled'"):

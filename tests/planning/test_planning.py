@@ -130,7 +130,13 @@ def test_a_measured_step_matches_the_step_that_runs(fsdp, remat, ema_decay):
 
 
 # In the order in which a search tries them.
-FORMS = [("scanned", "none"), ("unrolled", "none"), ("scanned", "dense"), ("scanned", "full")]
+FORMS = [
+    ("scanned", "none"),
+    ("unrolled", "none"),
+    ("scanned", "attention"),
+    ("scanned", "dense"),
+    ("scanned", "full"),
+]
 
 
 def make_fake_compiler(limit, per_row, state):
@@ -152,17 +158,18 @@ def make_fake_compiler(limit, per_row, state):
     length=st.sampled_from([128, 512]),
     none=st.integers(1, 60),
     unrolled=st.integers(1, 60),
+    attention=st.integers(1, 60),
     dense=st.integers(1, 60),
     full=st.integers(1, 60),
     state=st.integers(0, 4000),
     limit=st.integers(200, 2000),
 )
 def test_a_search_ends_at_the_cheapest_settings_that_fit_and_the_next_that_do_not(
-    rows, length, none, unrolled, dense, full, state, limit
+    rows, length, none, unrolled, attention, dense, full, state, limit
 ):
     given_config = debug.get_config().to_dict()
     given_config["train"]["batch_size"], given_config["data"]["sequence_length"] = rows * 8, length
-    per_row = dict(zip(FORMS, (none, unrolled, dense, full), strict=True))
+    per_row = dict(zip(FORMS, (none, unrolled, attention, dense, full), strict=True))
     trials, smallest = [], rows // most_microbatches(given_config, 8)
     try:
         trials.extend(search(given_config, 8, make_fake_compiler(limit, per_row, state)))

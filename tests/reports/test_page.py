@@ -97,6 +97,23 @@ def plain(tmp_path_factory):
     return html, ReadPage(html)
 
 
+def test_rows_that_are_missing_between_others_are_told_unless_an_event_does(tmp_path):
+    path = make_run(tmp_path / "run")
+    assert not read_run(str(path)).problems
+    rows = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text("".join(rows[:2] + rows[3:6] + rows[7:]))
+    config = json.loads((path / "config.json").read_text())
+    config["config"]["log"] = {"every": 4}
+    (path / "config.json").write_text(json.dumps(config))
+    told = "metrics.jsonl lacks the rows of steps 9 to 12, 25 to 28, which are done."
+    assert read_run(str(path)).problems == [told]
+    event = {"step": 40, "kind": "rows_lost", "message": told, "ranges": [[9, 12], [25, 28]]}
+    (path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    assert not read_run(str(path)).problems
+    (path / "sessions.jsonl").write_text('{"start_step": "0", "log_every": []}\n')
+    assert not read_run(str(path)).problems
+
+
 def test_a_page_has_every_section_and_no_element_that_is_not_closed(plain):
     html, read = plain
     assert html.startswith("<!DOCTYPE html>") and read.mistakes == []

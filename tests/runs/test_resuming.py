@@ -6,7 +6,7 @@ import types
 import pytest
 
 from electra_jax.runs import doctor_checks, resuming
-from electra_jax.runs.resuming import find_start, lost_rows
+from electra_jax.runs.resuming import find_start
 from electra_jax.training.checkpointing import Inspection
 
 
@@ -55,20 +55,3 @@ def test_the_doctor_names_the_run_in_the_bucket(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor_checks, "open_checkpoints", lambda *_, **__: Checkpoints())
     with pytest.raises(FileNotFoundError, match=r"^gs://bucket/run: got no checkpoint, but"):
         doctor_checks.check_checkpoints(None, tmp_path, lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("last", "step", "expected"),
-    [
-        (20, 20, None),
-        (16, 20, (17, 20)),
-        (0, 20, (1, 20)),
-        (20, 22, None),
-        (24, 20, None),
-        (12, 22, (13, 20)),
-    ],
-)
-def test_lost_rows_are_those_at_the_end(last, step, expected):
-    rows = [{"step": number, "loss": 1.0} for number in range(4, last + 1, 4)]
-    rows.append({"step": step, "eval/loss": 1.0})
-    assert lost_rows(rows, step, 4) == expected

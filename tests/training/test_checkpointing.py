@@ -71,6 +71,13 @@ def test_a_directory_may_have_any_name(name, tmp_path):
         assert os.path.join(directory, "3") in str(error.value)
 
 
+def test_a_directory_that_may_not_be_written_is_told_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) or mode == os.R_OK)
+    with pytest.raises(PermissionError, match=rf"^{tmp_path}: this user may not write there"):
+        Checkpointer(str(tmp_path), keep=1)
+    Checkpointer(str(tmp_path), keep=None).close()
+
+
 def test_a_directory_without_checkpoints_is_read_as_such(tmp_path):
     with contextlib.closing(Checkpointer(str(tmp_path / "none[1]"), keep=None)) as checkpointer:
         assert checkpointer.latest_step() is None

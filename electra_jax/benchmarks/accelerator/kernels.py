@@ -23,11 +23,11 @@ from electra_jax.benchmarks.relative_attention import LAYERS
 from electra_jax.benchmarks.training_step import SPECIAL, random_rows
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.sizes import with_assumed_sizes
-from electra_jax.models.attention_weights import attention_weights
+from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import DTYPES, EncoderConfig, make_pretraining_config
 from electra_jax.models.dropout import keep_mask
 from electra_jax.models.inputs import EncoderInputs, derive_inputs
-from electra_jax.models.layers import einsum_f32, standardize
+from electra_jax.models.layers import einsum_f32, gelu, layer_norm
 from electra_jax.objectives.vocabulary import predict_vocabulary
 from electra_jax.training.state import unbox
 
@@ -47,6 +47,7 @@ def run_part(job: Job) -> None:
         check(job, "matrix product", dtype, compare_product(dtype))
     check(job, "attention weights", "float32", compare_weights())
     check(job, "LayerNorm", "float32", compare_layer_norm())
+    check(job, "GELU", "float32", compare_gelu())
     same = bool((device_mask() == reference_mask()).all())
     job.recorder.check("dropout masks, bit for bit", same, got=same, expected=True)
 
@@ -180,12 +181,14 @@ def compare_weights() -> dict[str, float]:
     plain = lambda scores: jax.nn.softmax(jnp.where(same_B1LM, scores, -1e9), axis=-1)
     zeros_BL = jnp.zeros_like(segments_BL)
     inputs = EncoderInputs(segments_BL, zeros_BL, zeros_BL, jnp.arange(4, dtype=jnp.uint32))
-    ours = lambda scores: attention_weights(1.0, scores, inputs, None)
+    # The context of values that are the unit vectors is the weights.
+    value_BMHK = jnp.broadcast_to(jnp.eye(128)[None, :, None], (4, 128, 4, 128))
+    ours = lambda scores: attend(1.0, "float32", scores, value_BMHK, inputs, None).swapaxes(1, 2)
     return _compare_functions(ours, plain, scores_BHLM, gradient_BHLM)
 
 
 def compare_layer_norm() -> dict[str, float]:
-    """`standardize` with its own derivative, beside plain differentiation."""
+    """`layer_norm` with its own derivative, beside plain differentiation."""
     keys = jax.random.split(jax.random.key(0), 2)
     x_BD, gradient_BD = (2.0 + jax.random.normal(key, (512, 768)) for key in keys)
 
@@ -193,7 +196,16 @@ def compare_layer_norm() -> dict[str, float]:
         variance_B1 = jnp.var(x_BD, axis=-1, keepdims=True)
         return (x_BD - jnp.mean(x_BD, axis=-1, keepdims=True)) / jnp.sqrt(variance_B1 + 1e-7)
 
-    return _compare_functions(functools.partial(standardize, 1e-7), plain, x_BD, gradient_BD)
+    ours = lambda x_BD: layer_norm(1e-7, "float32", x_BD, jnp.ones(768), jnp.zeros(768))
+    return _compare_functions(ours, plain, x_BD, gradient_BD)
+
+
+def compare_gelu() -> dict[str, float]:
+    """`gelu` with its own derivative, beside plain differentiation of JAX's."""
+    x_BD, gradient_BD = (
+        2.0 * jax.random.normal(key, (512, 768)) for key in jax.random.split(jax.random.key(0))
+    )
+    return _compare_functions(gelu, functools.partial(jax.nn.gelu, approximate=False), x_BD, gradient_BD)
 
 
 def _compare_functions(
