@@ -201,7 +201,8 @@ def run(tpu: Tpu, options: argparse.Namespace) -> int:
         case "status":
             return status(tpu)
         case "stop":
-            show(tpu.stop().removesuffix("\n"), is_result=True)
+            if printed := tpu.stop():  # nothing in a dry run
+                show(printed.removesuffix("\n"), is_result=True)
         case "delete":
             tpu.delete()
         case "babysit":

@@ -215,7 +215,7 @@ def test_runs_made_before_there_were_ablations_resume(data, tmp_path):
     run, _ = run_of(tmp_path / "run", data, "electra")
     new = json.loads((run / "config.json").read_text())
     old = json.loads(json.dumps(new))
-    for key in DEFAULTS_OF_LATER_KEYS:
+    for key in sorted(DEFAULTS_OF_LATER_KEYS, reverse=True):  # the keys of a section before the section
         section, _, name = key.rpartition(".")
         del (old["config"][section] if section else old["config"])[name]
     (run / "config.json").write_text(json.dumps(old))

@@ -52,9 +52,14 @@ def build(directory, splits, num_shards=1):
     return str(builder.data_path)
 
 
-def rows_of(dataset, count, dtype=np.uint16, length=L):
-    """Row r of dataset d is d·1000 + r + 1, throughout."""
-    return np.repeat((dataset * 1000 + np.arange(count) + 1)[:, None], length, axis=1).astype(dtype)
+def row_with(number, length=L):
+    """[CLS], the same number throughout, [SEP]."""
+    return [SPECIAL.cls, *[number] * (length - 2), SPECIAL.sep]
+
+
+def rows_of(dataset, count, dtype=np.uint16, length=L, first=1):
+    """Row r of dataset d has the number d·1000 + r + first."""
+    return np.array([row_with(dataset * 1000 + row + first, length) for row in range(count)], dtype)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def built(tmp_path_factory):
     logging.getLogger("absl").setLevel(logging.ERROR)
     root = tmp_path_factory.mktemp("datasets")
     return types.SimpleNamespace(
-        a=build(root / "a", {"train": rows_of(0, 40), "validation": rows_of(0, 7) + 500}, num_shards=4),
+        a=build(root / "a", {"train": rows_of(0, 40), "validation": rows_of(0, 7, first=501)}, num_shards=4),
         b=build(root / "b", {"train": rows_of(1, 23)}),
         wide=build(root / "wide", {"train": rows_of(2, 9, np.int32)}),
         one=build(root / "one", {"train": rows_of(3, 1)}),
@@ -186,8 +191,8 @@ def test_read_returns_rows_in_the_given_order(built):
     dataset_index, row = mixed.rows_at(11, 75)
     ids = mixed.read(dataset_index, row)
     assert ids.shape == (64, L) and ids.dtype == np.uint16
-    np.testing.assert_array_equal(ids, np.repeat((dataset_index * 1000 + row + 1)[:, None], L, axis=1))
-    np.testing.assert_array_equal(mixed.read([1, 0, 1, 1], [3, 39, 3, 0])[:, 0], [1004, 40, 1004, 1001])
+    np.testing.assert_array_equal(ids, [row_with(number) for number in dataset_index * 1000 + row + 1])
+    np.testing.assert_array_equal(mixed.read([1, 0, 1, 1], [3, 39, 3, 0])[:, 1], [1004, 40, 1004, 1001])
     assert mixed.read(*mixed.rows_at(3, 3)).shape == (0, L)
 
 
@@ -204,14 +209,14 @@ def test_datasets_are_read_once_per_batch(built, record_sources):
 def test_mixed_dtypes_widen(built):
     mixed = make_mixture([DatasetSource(built.a), DatasetSource(built.wide)], seed=0)
     ids = mixed.read([0, 1], [4, 5])
-    assert mixed.dtype == ids.dtype == np.int32 and ids[:, 0].tolist() == [5, 2006]
+    assert mixed.dtype == ids.dtype == np.int32 and ids[:, 1].tolist() == [5, 2006]
 
 
 def test_sequential_is_one_pass_in_stored_order(built):
     mixed = make_sequential([DatasetSource(built.a, split="validation"), DatasetSource(built.b)])
     assert mixed.num_rows == mixed.num_examples == 30
     assert pairs(mixed, 0, 30) == [(0, row) for row in range(7)] + [(1, row) for row in range(23)]
-    assert mixed.read(*mixed.rows_at(5, 9))[:, 0].tolist() == [506, 507, 1001, 1002]
+    assert mixed.read(*mixed.rows_at(5, 9))[:, 1].tolist() == [506, 507, 1001, 1002]
     with pytest.raises(IndexError, match=r"\[29, 31\): expected 0 <= start <= stop <= 30"):
         mixed.rows_at(29, 31)
 
