@@ -77,7 +77,7 @@ class BucketLock(Lock):
         """
         if self._lost is None and seconds() - self._verified > 2 * HEARTBEAT_SECONDS:
             try:
-                self._verify()
+                self._verify(self._holder)
             except OSError:
                 if seconds() - self._verified > LEASE_SECONDS:
                     raise
@@ -90,7 +90,7 @@ class BucketLock(Lock):
         self._end.set()
         self._heartbeat.join(timeout=HEARTBEAT_SECONDS)
         with contextlib.suppress(OSError):  # a bucket that is gone: the next process waits for the heartbeat
-            if self._is_ours():
+            if self._is_of(self._holder):
                 remove(*reversed(self._split()))
         self._holder = None
 
@@ -113,36 +113,39 @@ class BucketLock(Lock):
         if not self._create():
             return False
         time.sleep(SETTLE_SECONDS)
-        if self._is_ours():
+        if self._is_of(self._holder):
             return True
         self.release()
         return False
 
     def _renew_often(self, holder: Holder, end: threading.Event) -> None:
+        # A request may hang until the lock was given back, and even taken again: then nothing is this hold's.
         number = 0
         while not end.wait(HEARTBEAT_SECONDS) and self._lost is None:
             number += 1
             with contextlib.suppress(OSError):  # tried again; `check` ends the wait
-                if self._verify():
+                if self._verify(holder):
                     write_object(self._url, _encode(holder, number))
                     if end.is_set():  # the request hung; the lock was perhaps removed meanwhile
                         remove(*reversed(self._split()))
 
-    def _verify(self) -> bool:
-        """Whether the lock is still this process'; notes what `check` raises if it is not."""
+    def _verify(self, holder: Holder) -> bool:
+        """Whether the lock is still that of `holder`, which is this process; notes what `check` raises if
+        the present hold has lost it."""
         now = seconds()
-        if not self._is_ours():
-            self._lost = lost(self._name, self._other, self._url)
+        if not self._is_of(holder):
+            if holder is self._holder:
+                self._lost = lost(self._name, self._other, self._url)
             return False
         self._verified = now
         return True
 
-    def _is_ours(self) -> bool:
+    def _is_of(self, holder: Holder) -> bool:
         try:
             self._other = parse_holder(read_object(self._url).decode("utf-8", "replace"))
         except FileNotFoundError:
             self._other = None
-        return self._other is not None and self._other.token == self._holder.token
+        return self._other is not None and self._other.token == holder.token
 
     def _split(self) -> tuple[list[str], str]:
         parent, _, name = self._url.rpartition("/")

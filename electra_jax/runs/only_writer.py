@@ -50,13 +50,15 @@ def only_writer(place: str | os.PathLike) -> Iterator[Check]:
 def describe_writer(place: str | os.PathLike) -> str:
     """A sentence about the process that writes the run in `place`, a directory or its URL, at present; ""
     without one. All processes must call this, and get the same answer."""
-    holder = None
-    if is_main_process():
+    told = ""
+    if is_main_process():  # which would take the lock: its host decides whether a start waits
         with contextlib.suppress(OSError):  # it cannot be read: another check tells that
             holder = lock_of_contents(place).holder()
-    if (found := exchange(holder)[0]) is None:
-        return ""
-    holder = Holder(*found)
+            told = "" if holder is None else _told_of(holder)
+    return exchange(told)[0]
+
+
+def _told_of(holder: Holder) -> str:
     if holder.is_here:
         return f"another process writes it: {holder.describe()}; a start is refused until that one ends"
     return (

@@ -162,3 +162,45 @@ def test_a_sign_of_life_that_hung_until_after_the_release_brings_no_lock_back(st
     may_continue.set()
     heartbeat.join(30)
     assert not heartbeat.is_alive() and not store.exists(f"{URL}/.lock")
+
+
+def test_a_sign_of_life_that_hung_until_the_lock_was_taken_again_leaves_it_alone(store, monkeypatch):
+    began, may_continue = threading.Event(), threading.Event()
+
+    def hanging(url):
+        if threading.current_thread().name == "bucket-lock" and not began.is_set():
+            began.set()
+            may_continue.wait(30)
+        return buckets.read_object(url)
+
+    monkeypatch.setattr(bucket_lock, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_lock, "read_object", hanging)
+    lock = lock_of_contents(URL)
+    lock.acquire()
+    first = next(one for one in threading.enumerate() if one.name == "bucket-lock")
+    assert began.wait(30)
+    lock.release()
+    with lock:
+        taken = json.loads(store.cat_file(f"{URL}/.lock"))["token"]
+        may_continue.set()
+        first.join(30)
+        assert not first.is_alive()
+        lock.check()
+        assert json.loads(store.cat_file(f"{URL}/.lock"))["token"] == taken
+    assert not store.exists(f"{URL}/.lock")
+
+
+def test_a_lock_that_is_given_back_while_another_process_asks_for_it_is_taken(store, monkeypatch):
+    """The object is there when it shall be made, and gone when it is read."""
+    write_holder(store, host="elsewhere")
+    cat_file = store.cat_file
+
+    def given_back(url):
+        monkeypatch.setattr(store, "cat_file", cat_file)
+        store.rm_file(url)
+        return cat_file(url)
+
+    monkeypatch.setattr(store, "cat_file", given_back)
+    lock = lock_of_contents(URL)
+    assert lock.attempt()
+    lock.release()

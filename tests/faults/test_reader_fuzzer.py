@@ -52,7 +52,9 @@ values = st.recursive(
 @pytest.fixture(scope="session")
 def readers(data, reference):
     """name → reader."""
-    return {each.name: each for each in make_readers(data / "corpus", data / "tokenizer_corpus", reference)}
+    found = make_readers(data / "corpus", data / "tokenizer_corpus", reference)
+    assert [each.name for each in found] == NAMES
+    return {each.name: each for each in found}
 
 
 @pytest.fixture
@@ -83,8 +85,12 @@ def check(request, readers, tmp_path):
     request.node.user_properties.append(("inputs", len(counted)))
 
 
+class Hangs(BaseException):
+    """No Exception, which readers of damaged files turn into a ValueError."""
+
+
 def _hangs(number, frame):
-    raise AssertionError(f"more than {SECONDS} s")
+    raise Hangs(f"more than {SECONDS} s")
 
 
 def examples(is_whole):

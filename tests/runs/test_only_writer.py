@@ -1,10 +1,11 @@
-"""The lock of a run when a signal ends the process at once."""
+"""The lock of a run: when a signal ends the process at once, and who holds it."""
 
 import os
 import signal
 import subprocess
 import sys
 
+from electra_jax.runs import only_writer
 from support.paths import ROOT
 
 WAITING = """
@@ -26,3 +27,10 @@ def test_a_run_that_is_stopped_while_it_compiles_gives_its_lock_back(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
     assert not (tmp_path / "run").exists()
+
+
+def test_what_process_0_sees_of_the_writer_holds_for_all(monkeypatch, tmp_path):
+    """The host of another process is not the one that would wait for the lock."""
+    monkeypatch.setattr(only_writer, "is_main_process", lambda: False)
+    monkeypatch.setattr(only_writer, "exchange", lambda value: ["another process writes it", value])
+    assert only_writer.describe_writer(tmp_path) == "another process writes it"

@@ -33,7 +33,7 @@ class Pair:
         ]
 
     def send(self, number):
-        """To one of them; after kill -9 the other one cannot go on, and is killed, too."""
+        """To one of them; after kill -9 the other one cannot continue, and is killed, too."""
         self._processes[1].send_signal(number)
         if number == signal.SIGKILL:
             self._processes[0].kill()

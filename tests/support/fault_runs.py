@@ -5,6 +5,7 @@ import os
 import shutil
 
 from support import tiny_run
+from support.damage import flip_bit
 
 NUM_STEPS, STOPPED_AT = 12, 8
 CHANGES = {
@@ -47,9 +48,8 @@ def newest(directory):
 
 def flip(path, place, bit=4):
     """Flip a bit of the byte at the share `place` of a file."""
-    data = bytearray(path.read_bytes())
-    data[min(len(data) - 1, int(len(data) * place))] ^= 1 << bit
-    path.write_bytes(data)
+    size = path.stat().st_size
+    flip_bit(path, min(size - 1, int(size * place)), bit)
 
 
 def zero(path, place, size):

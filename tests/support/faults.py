@@ -20,10 +20,10 @@ DIED = "died or hung"
 GOOD = (EXACT, REFUSED, FELL_BACK)
 BAD = (LOST, DIFFERENT, UNCLEAR, TRACEBACK, DIED)
 PROPERTY = "fault"  # among the properties of a test's report: [kind, name, outcome]
-# A clear message has one of these words, with which it tells what to do.
+# A clear message has one of these words, with which it tells what to do; not "because" for "use".
 ADVICE = (
-    r"[Ee]xpected|[Ff]etch|[Gg]ive|[Rr]emove|[Rr]epair|[Rr]estore|[Ff]ree|[Mm]ake|[Mm]ove|[Rr]un |[Uu]se|"
-    r"[Cc]heck|[Ss]et|[Cc]hoose|[Ll]ower|[Cc]opy|[Bb]uild|Did you mean|[Rr]aise|[Aa]dd|[Nn]ame the"
+    r"\b([Ee]xpected|[Ff]etch|[Gg]ive|[Rr]emove|[Rr]epair|[Rr]estore|[Ff]ree|[Mm]ake|[Mm]ove|[Rr]un|[Uu]se|"
+    r"[Cc]heck|[Ss]et|[Cc]hoose|[Ll]ower|[Cc]opy|[Bb]uild|Did you mean|[Rr]aise|[Aa]dd|[Nn]ame the)\b"
 )
 MAX_MESSAGE = 1_600  # characters
 # What a start may change although it is refused.

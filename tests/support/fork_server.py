@@ -6,7 +6,6 @@ the other side.
 """
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -65,14 +64,14 @@ class ForkServer:
             text=True,
         )
 
-    def start(self, module, *flags, **more):
-        """Start a command; `more`: "environment", "limits", {"RLIMIT_FSIZE": bytes}, and "obeys_modes"."""
-        request = {"module": module, "flags": [str(flag) for flag in flags], "output": str(self._output)}
-        return Started(self, request | more)
+    def start(self, module, *flags, limits=None):
+        """Start a command; `limits`: {"RLIMIT_FSIZE": bytes}."""
+        words = [module, *map(str, flags)]
+        return Started(self, {"words": words, "output": str(self._output), "limits": limits or {}})
 
-    def run(self, module, *flags, **more):
+    def run(self, module, *flags, limits=None):
         """The command at its end."""
-        started = self.start(module, *flags, **more)
+        started = self.start(module, *flags, limits=limits)
         started.wait()
         return started
 
@@ -131,28 +130,14 @@ def _become(request, output):
             os.dup2(output, descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w", 1, closefd=False))
         os.close(output)
-        os.environ.update(request.get("environment", {}))
-        for name, size in request.get("limits", {}).items():
+        for name, size in request["limits"].items():
             resource.setrlimit(getattr(resource, name), (size, size))
-        if request.get("obeys_modes"):
-            _obey_modes()
-        code = run([request["module"], *request["flags"]])
+        code = run(request["words"])
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
     finally:
         os._exit(code)
-
-
-def _obey_modes():
-    """Let the modes of files hold for this process although it may be root's: Linux's capabilities 1 and 2,
-    to pass over them, are given up."""
-    capabilities = ctypes.CDLL(None, use_errno=True)
-    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    assert capabilities.capget(header, data) == 0
-    for index in range(3):  # effective, permitted, inheritable
-        data[index] &= ~0b110
-    assert capabilities.capset(header, data) == 0, os.strerror(ctypes.get_errno())
 
 
 if __name__ == "__main__":
