@@ -126,4 +126,5 @@ def dataset(data, tmp_path):
 def test_a_damaged_dataset_is_refused_or_read_exactly(fault, dataset, data, forks, settle, tmp_path):
     fault.do(dataset)
     words = flags(tmp_path / "run", data, data__datasets=dataset)
+    fault = fault._replace(names=fault.names or str(dataset))
     settle(fault, tmp_path / "run", forks.run("electra_jax.pretrain", *words))
