@@ -95,6 +95,8 @@ EDITS = {
     "tokens": put_in_split("tokens", -1),
     "one more key": put("mine", 1),
 }
+# What the error names instead of corpus.json: that which does not fit it; "": the dataset.
+NAMED = {"vocab_size smaller": "", "vocab_size larger": "config.model.vocab_size"}
 FAULTS = [
     *(
         Fault(f"{name} {what}", damaged(name, damage), ALLOWED)
@@ -111,7 +113,10 @@ FAULTS = [
         for name in (TRAIN, *OTHERS[:3], "corpus.json")
     ),
     Fault("rows of training and validation swapped", swapped, (REFUSED,)),
-    *(Fault(f"corpus.json: {name}", edit, ALLOWED, "corpus.json") for name, edit in EDITS.items()),
+    *(
+        Fault(f"corpus.json: {name}", edit, ALLOWED, NAMED.get(name, "corpus.json"))
+        for name, edit in EDITS.items()
+    ),
 ]
 
 
