@@ -57,7 +57,7 @@ def _read(path: Path) -> np.ndarray | None:
     try:
         counts = np.load(path, mmap_mode="r")  # so that a header that lies about the size takes no memory
         return np.array(counts) if isinstance(counts, np.ndarray) else None
-    except (OSError, ValueError, EOFError, OverflowError):
+    except Exception:  # for a damaged header NumPy raises errors of many types, such as tokenize.TokenError
         return None
 
 

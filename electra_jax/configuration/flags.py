@@ -280,7 +280,7 @@ def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:
             hint = (
                 f"Did you mean {' or '.join(f'--config.{known}' for known in near)}?"
                 if near
-                else f"Its sections are {', '.join(sorted(sections))}."
+                else f"Use a key of its sections {', '.join(sorted(sections))}."
             )
             problems.add_text(f"--config.{key}: the configuration has no such key. {hint}")
     problems.report()

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
         ),
         (
             ["--config", "configs/debug.py", "--workdir=w", "--config.zzz", "5"],
-            r"no such key\. Its sections are assumed, checkpoint, ",
+            r"no such key\. Use a key of its sections assumed, checkpoint, ",
         ),
         (
             ["--config=configs/debug.py", "--workdir=w", "--config.train.num_steps=abc"],

@@ -83,6 +83,19 @@ def test_of_many_rows_a_part_is_counted_and_scaled(built, tmp_path, monkeypatch)
     np.testing.assert_allclose(counts, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("start, stop", [(0, 4), (6, 10), (10, 20), (23, 87), (60, 61)])
+def test_counts_with_a_damaged_header_are_made_again(start, stop, built, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(built / "one", copy)
+    path = copy / TOKEN_COUNTS_FILE
+    expected, content = np.load(path), path.read_bytes()
+    path.write_bytes(content[:start] + bytes(stop - start) + content[stop:])
+    np.testing.assert_allclose(
+        mixture_counts(mixture_of((copy, 1.0)), tmp_path / "run"), expected, rtol=1e-12
+    )
+    assert f"{copy}: its {TOKEN_COUNTS_FILE} is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -95,6 +95,8 @@ EDITS = {
     "tokens": put_in_split("tokens", -1),
     "one more key": put("mine", 1),
 }
+# What the error names instead of corpus.json: that which does not fit it; "": the dataset.
+NAMED = {"vocab_size smaller": "", "vocab_size larger": "config.model.vocab_size"}
 FAULTS = [
     *(
         Fault(f"{name} {what}", damaged(name, damage), ALLOWED)
@@ -111,7 +113,10 @@ FAULTS = [
         for name in (TRAIN, *OTHERS[:3], "corpus.json")
     ),
     Fault("rows of training and validation swapped", swapped, (REFUSED,)),
-    *(Fault(f"corpus.json: {name}", edit, ALLOWED, "corpus.json") for name, edit in EDITS.items()),
+    *(
+        Fault(f"corpus.json: {name}", edit, ALLOWED, NAMED.get(name, "corpus.json"))
+        for name, edit in EDITS.items()
+    ),
 ]
 
 
@@ -126,4 +131,5 @@ def dataset(data, tmp_path):
 def test_a_damaged_dataset_is_refused_or_read_exactly(fault, dataset, data, forks, settle, tmp_path):
     fault.do(dataset)
     words = flags(tmp_path / "run", data, data__datasets=dataset)
+    fault = fault._replace(names=fault.names or str(dataset))
     settle(fault, tmp_path / "run", forks.run("electra_jax.pretrain", *words))
