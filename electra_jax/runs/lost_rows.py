@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.command_errors import shorten
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.runs.bucket_runs import RunDirectory
 from electra_jax.runs.provenance import read_sessions
 from electra_jax.runs.resuming import Start
@@ -36,7 +37,7 @@ def lost_rows(
 
     Args:
       steps: of the training rows.
-      config: with which the run reached `end`.
+      config: with which the run reached `end`, with the keys of today.
       sessions: lines of sessions.jsonl, in their order. Versions that did not record config.log.every: the
         rows that are left tell it. Without sessions only the end is looked at.
     """
@@ -67,7 +68,7 @@ def _parts(
     if not sessions:
         return [_Part(found[-1] if found else 0, end, config["log"]["every"])]
     parts: list[_Part] = []
-    ends_of_stages = {first_step for first_step, _ in config.get("stages", ())}
+    ends_of_stages = {first_step for first_step, _ in config["stages"]}
     last = end
     for session in reversed(sessions):
         if (start := session.get("start_step", 0)) < last:
@@ -106,7 +107,8 @@ def record_lost_rows(start: Start, run: RunDirectory) -> dict[str, Any]:
     if start.description is None:
         return {}
     steps = [row["step"] for row in training_rows(read_metrics(run.path))]
-    ranges = lost_rows(steps, start.step, start.description["config"], read_sessions(run.path))
+    config = upgrade_config(start.description["config"])
+    ranges = lost_rows(steps, start.step, config, read_sessions(run.path))
     ranges = untold(ranges, read_events(run.path))
     if not ranges:
         return {}
