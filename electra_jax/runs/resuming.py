@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.distributed.processes import exchange, is_main_process
+from electra_jax.runs.agreed_problems import agreed_problem
 from electra_jax.runs.bucket_runs import RunDirectory
 from electra_jax.runs.changed_length import recorded_length
 from electra_jax.runs.directory import differences
@@ -52,7 +53,7 @@ def find_start(
     rejected: list[Rejected] = []
     others: list[str] | None = None  # settings of the newest whole checkpoint, if they are not the run's
     for step in reversed(steps):
-        reason = _problem(checkpointer, step)
+        reason = agreed_problem(checkpointer, step)
         if not reason:
             description = checkpointer.inspect(step).description
             lines = exchange(_differences(description, inputs, run.path))[0]
@@ -80,20 +81,6 @@ def find_start(
 
 def _indented(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines]
-
-
-def _problem(checkpointer: Checkpointer, step: int) -> str:
-    """What the first process that finds something wrong with a checkpoint has found. Raises OSError on all of
-    them if one cannot read it; they would wait for that one otherwise."""
-    found, error = ["", ""], None
-    try:
-        found[0] = checkpointer.inspect(step).problem
-    except OSError as own:
-        error, found[1] = own, str(own) or type(own).__name__
-    problems, errors = zip(*exchange(found), strict=True)
-    if any(errors):
-        raise error or OSError(next(filter(None, errors)))
-    return next(filter(None, problems), "")
 
 
 def _try_to_restore(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from data_pipelines.batch_order import PassedOver
 from data_pipelines.json_files import read_json, write_json
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.runs.agreed_problems import agreed_problem
 from electra_jax.runs.directory import ROLLBACKS
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.events import EventLog, read_events
@@ -89,14 +90,14 @@ def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> Rollbacks:
 
     Raises:
       ValueError: ROLLBACKS_FILE cannot be read, or is that of another run.
+      OSError: a checkpoint cannot be read.
     """
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
     rollbacks = _parse(exchange(read_rollbacks(workdir) if is_main_process() else ())[0], workdir)
     for step in exchange(checkpointer.all_steps())[0][::-1]:
-        inspection = checkpointer.inspect(step)
-        listed = exchange(None if inspection.problem else inspection.description.get(ROLLBACKS, []))[0]
-        if listed is None:
-            continue  # damaged: resuming.py sets it aside
+        if agreed_problem(checkpointer, step):
+            continue  # resuming.py sets it aside
+        listed = exchange(checkpointer.inspect(step).description.get(ROLLBACKS, []))[0]
         saved = _parse(listed, workdir)
         common = min(len(saved), len(rollbacks))
         if saved[:common] != rollbacks[:common]:

@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from electra_jax.runs import doctor_checks, resuming
+from electra_jax.runs import agreed_problems, doctor_checks, resuming, rollbacks
 from electra_jax.runs.resuming import find_start
+from electra_jax.runs.rollbacks import resume_rollbacks
 from electra_jax.training.checkpointing import Inspection
 
 
@@ -24,27 +25,39 @@ class Checkpoints:
         return Inspection(self._problem, {})
 
 
-def test_a_checkpoint_that_one_process_cannot_read_is_an_error_on_all(monkeypatch):
+@pytest.fixture
+def exchanged(monkeypatch):
+    """(function of a value → the values of two processes) → None: they exchange these from here on."""
+
+    def set_to(exchange):
+        for module in (agreed_problems, resuming, rollbacks):
+            monkeypatch.setattr(module, "exchange", exchange)
+
+    return set_to
+
+
+def test_a_checkpoint_that_one_process_cannot_read_is_an_error_on_all(exchanged, tmp_path):
     """None of them is left waiting for it."""
     told = []
-    monkeypatch.setattr(resuming, "exchange", lambda value: told.append(value) or [value, value])
+    exchanged(lambda value: told.append(value) or [value, value])
     error = PermissionError(13, "Permission denied", "checkpoints/5/state")
     with pytest.raises(PermissionError) as raised:
         find_start(Checkpoints(5, error=error), None, None)
     assert raised.value is error and told == [[5], ["", str(error)]]
     other = ["", "not readable there"]
-    monkeypatch.setattr(resuming, "exchange", lambda value: [value, [5] if value == [5] else other])
+    exchanged(lambda value: [value, [5] if value == [5] else other])
     with pytest.raises(OSError, match="not readable there"):
         find_start(Checkpoints(5, problem="damaged here"), None, None)
+    exchanged(lambda value: [value, other if value == ["", ""] else value])
+    with pytest.raises(OSError, match="not readable there"):
+        resume_rollbacks(tmp_path, Checkpoints(5))
 
 
-def test_damage_that_one_process_finds_holds_for_all(monkeypatch):
+def test_damage_that_one_process_finds_holds_for_all(exchanged):
     run = types.SimpleNamespace(name="runs/a")
     for here, there in (("cut here", ""), ("", "cut there"), ("cut here", "cut there")):
         other = [there, ""]
-        monkeypatch.setattr(
-            resuming, "exchange", lambda value, other=other: [value, value if value == [5] else other]
-        )
+        exchanged(lambda value, other=other: [value, value if value == [5] else other])
         with pytest.raises(OSError, match=rf"^runs/a: no checkpoint .*:\n  step 5: {here or there}\n"):
             find_start(Checkpoints(5, problem=here), None, run)
 
