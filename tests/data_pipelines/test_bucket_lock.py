@@ -144,6 +144,16 @@ def test_what_appears_whole_is_locked_beside_it(store):
     assert not store.exists("gs://bucket/runs/.a.lock")
 
 
+def given_back_while_hanging(began):
+    """(lock that was held and given back, its heartbeat, whose request hangs since `began`)."""
+    lock = lock_of_contents(URL)
+    lock.acquire()
+    heartbeat = next(one for one in threading.enumerate() if one.name == "bucket-lock")
+    assert began.wait(30)
+    lock.release()
+    return lock, heartbeat
+
+
 def test_a_sign_of_life_that_hung_until_after_the_release_brings_no_lock_back(store, monkeypatch):
     began, may_continue = threading.Event(), threading.Event()
 
@@ -154,11 +164,7 @@ def test_a_sign_of_life_that_hung_until_after_the_release_brings_no_lock_back(st
 
     monkeypatch.setattr(bucket_lock, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(bucket_lock, "write_object", hanging)
-    lock = lock_of_contents(URL)
-    lock.acquire()
-    heartbeat = next(one for one in threading.enumerate() if one.name == "bucket-lock")
-    assert began.wait(30)
-    lock.release()
+    _, heartbeat = given_back_while_hanging(began)
     may_continue.set()
     heartbeat.join(30)
     assert not heartbeat.is_alive() and not store.exists(f"{URL}/.lock")
@@ -175,11 +181,7 @@ def test_a_sign_of_life_that_hung_until_the_lock_was_taken_again_leaves_it_alone
 
     monkeypatch.setattr(bucket_lock, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(bucket_lock, "read_object", hanging)
-    lock = lock_of_contents(URL)
-    lock.acquire()
-    first = next(one for one in threading.enumerate() if one.name == "bucket-lock")
-    assert began.wait(30)
-    lock.release()
+    lock, first = given_back_while_hanging(began)
     with lock:
         taken = json.loads(store.cat_file(f"{URL}/.lock"))["token"]
         may_continue.set()
