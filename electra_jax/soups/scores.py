@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines.json_files import misread
 from data_pipelines.loader import EvaluationLoader
 from data_pipelines.mixture import DatasetSource, make_sequential
+from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.foreign_code import is_own_recipe
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.runs.inputs import check_mixture_sizes
@@ -152,11 +154,8 @@ def _probe(
             f"--probe: the recipe of {ingredient.workdir}, {settings['config']}, is code that this project "
             f"does not have. Pass --probe=config={settings['config']} if you trust it."
         )
-    chosen = {key: type(settings[key])(value) for key, value in values.items()}
-    yield open_probe(
-        ingredient.config | {"probe": settings | chosen},
-        ingredient.model,
-        ingredient.tokenizer,
-        mesh,
-        directory,
-    )
+    with misread("--probe"):
+        chosen = {key: type(settings[key])(value) for key, value in values.items()}
+    config = ingredient.config | {"probe": settings | chosen}
+    check_values(config)
+    yield open_probe(config, ingredient.model, ingredient.tokenizer, mesh, directory)
