@@ -94,7 +94,9 @@ def objects(environment, url):
     else:
         tree = ElementTree.fromstring(_ask(f"{environment['AWS_ENDPOINT_URL']}/{bucket}?{query}"))
         assert tree.findtext("{*}IsTruncated") == "false"
-        found = {item.findtext("{*}Key"): int(item.findtext("{*}Size")) for item in tree.findall("{*}Contents")}
+        found = {
+            item.findtext("{*}Key"): int(item.findtext("{*}Size")) for item in tree.findall("{*}Contents")
+        }
     return {name.removeprefix(prefix): size for name, size in sorted(found.items())}
 
 
