@@ -16,6 +16,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.ema_decay": 0.0,
     "train.num_epochs": 0.0,
     "train.num_tokens": 0.0,
+    "train.compilation_cache": "parent",
     "model.relative_bias": None,
     "objective.generator": "model",
     "trouble": {
@@ -62,6 +63,7 @@ DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
     "task.validation_fraction": 0.0,
     "train.validate_every": 0,
     "train.keep": "last",
+    "train.compilation_cache": "parent",
 }
 
 # Key of earlier versions: what is given in its place.
