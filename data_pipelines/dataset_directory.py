@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
@@ -146,6 +145,8 @@ def write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dty
       splits: split → its entry in corpus.json.
       dtype: of the token ids.
     """
+    import tensorflow_datasets as tfds  # slow to import, and readers of datasets import this module
+
     for leftover in directory.glob(f"{DATASET}-*"):  # of a build interrupted while it renamed files
         leftover.unlink()
     for split in splits.values():
