@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ MIXTURES = {"one": (1.0,), "mixed": (3.0, 1.0)}  # name in the figures → weigh
 def input_figures(
     config: dict[str, Any], *, rounds: int, steps: int, num_documents: int = 5_000, rows: int = ROWS_PER_STEP
 ) -> Metrics:
-    """Medians and quartiles of tokens a second of the builder, and of rows a second of the loader.
+    """Tokens a second of the builder and rows a second of the loader: medians and quartiles; and for each
+    second of CPU time, which a busy machine changes less.
 
     Args:
       config: its `data.prefetch` and `mesh` are those of the loader.
@@ -46,6 +48,7 @@ def input_figures(
       num_documents: of the text, with 200 words each.
       rows: read in a timed step of the loader.
     """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         documents = make_documents(num_documents)
@@ -86,31 +89,25 @@ def _build(root: Path, tokenizer: str, length: int) -> int:
 
 
 def _builder_figures(root: Path, documents: list[str], rounds: int) -> Metrics:
-    tokens = {name: _build(root, name, LENGTHS[0]) for name in ("sentencepiece", "wordpiece")}
-    contestants = [
-        Contestant(f"builder_{name}", lambda name=name: _build(root, name, LENGTHS[0])) for name in tokens
-    ]
+    names = ("sentencepiece", "wordpiece")
+    steps = {f"builder_{name}": _Metered(lambda name=name: _build(root, name, LENGTHS[0])) for name in names}
+    tokens = {f"builder_{name}": _build(root, name, LENGTHS[0]) for name in names}
     peer = "peer_datasets_and_tokenizers"
     if importlib.util.find_spec("datasets") is not None:
-        contestants.append(Contestant(peer, make_peer(root, documents)))
-        tokens["datasets_and_tokenizers"] = tokens["wordpiece"]
-    seconds = time_in_turns(contestants, rounds=rounds, steps=1, description="builder")
-    figures = {
-        key: value
-        for contestant, number in zip(contestants, tokens.values(), strict=True)
-        for key, value in _speed(contestant.name, seconds, number, "tokens").items()
-    }
-    if peer in seconds:
-        ratio = np.median(seconds[peer]) / np.median(seconds["builder_wordpiece"])
-        figures["builder_wordpiece_times_peer"] = float(ratio)
+        steps[peer], tokens[peer] = _Metered(make_peer(root, documents)), tokens["builder_wordpiece"]
+    figures = _measure(steps, tokens, "tokens", rounds=rounds, steps=1, description="builder")
+    if peer in steps:
+        key = "tokens_per_cpu_second"
+        figures["builder_wordpiece_times_peer"] = (
+            figures[f"builder_wordpiece_{key}"] / figures[f"{peer}_{key}"]
+        )
     else:
         figures[f"{peer}_tokens_per_second"] = None  # `datasets` is not installed
     return figures
 
 
 def make_peer(root: Path, documents: list[str]) -> Callable[[], object]:
-    """The same rows with `datasets`, in one process and one thread; nothing is taken from its cache."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    """The same rows with `datasets`, in one process; nothing is taken from its cache."""
     import datasets
     import tokenizers
 
@@ -146,7 +143,7 @@ def make_peer(root: Path, documents: list[str]) -> Callable[[], object]:
 
 def _loader_figures(root: Path, config: dict[str, Any], rounds: int, steps: int, rows: int) -> Metrics:
     sharding = batch_sharding(make_mesh(config["mesh"]))
-    contestants, lengths = [], {}
+    read, numbers = {}, {}
     with contextlib.ExitStack() as stack:
         for length in LENGTHS:
             for name, weights in MIXTURES.items():
@@ -160,17 +157,10 @@ def _loader_figures(root: Path, config: dict[str, Any], rounds: int, steps: int,
                         sharding=sharding,
                         prefetch=config["data"]["prefetch"],
                     )
-                    read = _reading(stack.enter_context(loader), max(1, rows // batch_size))
-                    contestants.append(
-                        Contestant(f"loader_{name}_{batch_size}x{length}", lambda r=read: next(r))
-                    )
-                    lengths[contestants[-1].name] = max(1, rows // batch_size) * batch_size
-        seconds = time_in_turns(contestants, rounds=rounds, steps=steps, description="loader")
-    return {
-        key: value
-        for name, number in lengths.items()
-        for key, value in _speed(name, seconds, number, "rows").items()
-    }
+                    key, batches = f"loader_{name}_{batch_size}x{length}", max(1, rows // batch_size)
+                    read[key] = _Metered(_reading(stack.enter_context(loader), batches).__next__)
+                    numbers[key] = batches * batch_size
+        return _measure(read, numbers, "rows", rounds=rounds, steps=steps, description="loader")
 
 
 def _reading(loader: Loader, batches: int) -> Iterator[None]:
@@ -183,10 +173,32 @@ def _reading(loader: Loader, batches: int) -> Iterator[None]:
         yield
 
 
-def _speed(name: str, seconds: dict[str, list[float]], number: int, unit: str) -> Metrics:
-    speed = tokens_per_second(seconds[name], number)
-    return {
-        f"{name}_{unit}_per_second": speed["median"],
-        f"{name}_lower_quartile": speed["lower_quartile"],
-        f"{name}_upper_quartile": speed["upper_quartile"],
-    }
+class _Metered:
+    """A step that counts its CPU time."""
+
+    def __init__(self, step: Callable[[], object]):
+        self._step, self.calls, self.seconds = step, 0, 0.0
+
+    def __call__(self) -> None:
+        began = time.process_time()
+        self._step()
+        self.seconds += time.process_time() - began
+        self.calls += 1
+
+
+def _measure(
+    metered: dict[str, _Metered], numbers: dict[str, int], unit: str, *, description: str, **turns: int
+) -> Metrics:
+    """Speeds of steps that each do `numbers` of a unit."""
+    contestants = [Contestant(name, step) for name, step in metered.items()]
+    seconds = time_in_turns(contestants, description=description, **turns)
+    figures: Metrics = {}
+    for name, step in metered.items():
+        speed = tokens_per_second(seconds[name], numbers[name])
+        figures |= {
+            f"{name}_{unit}_per_second": speed["median"],
+            f"{name}_lower_quartile": speed["lower_quartile"],
+            f"{name}_upper_quartile": speed["upper_quartile"],
+            f"{name}_{unit}_per_cpu_second": numbers[name] * step.calls / step.seconds,
+        }
+    return figures

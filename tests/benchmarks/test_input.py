@@ -20,6 +20,7 @@ def test_every_form_of_reading_has_its_figures(monkeypatch):
     config = load_config("configs/debug.py").to_dict()
     figures = input_figures(config, rounds=1, steps=2, num_documents=100, rows=32)
     assert figures.pop("peer_datasets_and_tokenizers_tokens_per_second") is None
+    assert all(value > 0 for name, value in figures.items() if name.endswith("_per_cpu_second"))
     speeds = {name for name in figures if name.endswith("_per_second")}
     assert speeds == {
         *(f"builder_{name}_tokens_per_second" for name in ("sentencepiece", "wordpiece")),
