@@ -12,6 +12,7 @@ INITIALIZERS = ("published", "local")
 POSITIONS = tuple(FAMILIES)
 LAYERS = ("unrolled", "scanned")
 REMAT = ("none", "attention", "dense", "full")
+ATTENTION = ("auto", "plain", "pallas")
 COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
@@ -31,11 +32,20 @@ class LayerExecution:
     # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
     # a third more work.
     remat: str
+    # config.train.attention: the form of disentangled attention. "pallas", kernels for a TPU, which keep the
+    # scores in its fast memory; "plain", products and shifts; "auto", the kernels on a TPU where they can
+    # compute the shape, else "plain" (models/attention_form.py).
+    attention: str = "auto"
 
     def __post_init__(self):
-        for key, known in (("layers", LAYERS), ("remat", REMAT)):
+        for key, known in (("layers", LAYERS), ("remat", REMAT), ("attention", ATTENTION)):
             if getattr(self, key) not in known:
                 raise ValueError(f"config.train.{key}: got {getattr(self, key)!r}, expected one of {known}.")
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether layers run one after another, without a loop or rematerialisation."""
+        return self.layers == "unrolled" and self.remat == "none"
 
 
 UNROLLED = LayerExecution("unrolled", "none")

@@ -57,7 +57,7 @@ class DebertaEncoder(nn.Module):
             relative_ND
         )
         layers = [
-            EncoderLayer(config, is_first_layer=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, index == 0, self.execution.attention, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         decoder = layers.pop() if decoder_positions_BLD is not None else None

@@ -57,6 +57,7 @@ class EncoderLayer(nn.Module):
 
     config: EncoderConfig
     is_first_layer: bool
+    attention: str = "auto"  # LayerExecution.attention
 
     @nn.compact
     def __call__(
@@ -84,7 +85,7 @@ class EncoderLayer(nn.Module):
                 query_BLD, inputs, is_training, relative
             )
         else:
-            y_BLD = DisentangledSelfAttention(config, self.is_first_layer, name="attention")(
+            y_BLD = DisentangledSelfAttention(config, self.is_first_layer, self.attention, name="attention")(
                 query_BLD, x_BLD, relative, inputs, is_training
             )
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training, inputs.rows_B)
