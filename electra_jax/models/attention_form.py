@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
 
-LONGEST = 4096  # beyond it a row's keys, values and tables do not fit in a TPU's fast memory
+# Longest rows whose keys, values and tables fit in a TPU's fast memory.
+LONGEST = {"bfloat16": 4096, "float32": 2048}
 BLOCK = 128  # features that a kernel reads together
 
 
@@ -51,8 +52,9 @@ def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bo
         return "attend in both directions"
     if BLOCK % config.head_size:
         return f"need heads of 8, 16, 32, 64 or 128 features (these have {config.head_size})"
-    if length > LONGEST:
-        return f"need rows of at most {LONGEST} tokens (these have {length})"
+    longest = LONGEST[config.dtype]
+    if length > longest:
+        return f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"
     mesh = jax.sharding.get_abstract_mesh()
     for size, name in ((batch, "batch"), (heads, "heads")):
         (axes,) = nn.logical_to_mesh_axes((name,))

@@ -17,7 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from electra_jax.models.layers import einsum_f32
 from electra_jax.models.tpu.blocks import compiler_params, grid_of, specs
-from electra_jax.models.tpu.scores import Chunk, Operands, drop, make_chunk, masked_scores
+from electra_jax.models.tpu.scores import Chunk, Operands, Step, drop, make_chunk, make_step, masked_scores
 from electra_jax.models.tpu.tiles import (
     LANES,
     Plan,
@@ -92,10 +92,10 @@ def backward(plan: Plan, operands: Operands, saved: Saved) -> Gradients:
 
 
 def _kernel(plan: Plan, *refs) -> None:
-    operands, saved = Operands(*refs[:7]), Saved(*refs[7:10])
+    step, saved = make_step(plan, refs[:7]), Saved(*refs[7:10])
     gradients, scratch = Gradients(*refs[10:15]), Scratch(*refs[15:])
-    _start(plan, operands, gradients, scratch)
-    dtype, query_IX = plan.dtype, operands.query_BLF[0]
+    _start(step, gradients, scratch)
+    dtype, query_IX = plan.dtype, step.operands.query_BLF[0]
     turned_XI = reversed_rows(dtype, query_IX).T.astype(dtype)
     sums_IX = jnp.zeros(query_IX.shape, jnp.float32)
     for number in range(plan.block_heads):
@@ -109,18 +109,18 @@ def _kernel(plan: Plan, *refs) -> None:
             product_IX.sum(axis=1, keepdims=True),
             turned_XI[number * plan.head_size : (number + 1) * plan.head_size],
         )
-        add_chunk = functools.partial(_add_chunk, plan, head, operands, gradients, scratch)
+        add_chunk = functools.partial(_add_chunk, step, head, gradients, scratch)
         sums_IX = over_chunks(plan, add_chunk, sums_IX)
     # Numbers that are already rounded to the result's type are reversed exactly.
     gradients.query_BLF[0] = reversed_rows(dtype, sums_IX.astype(dtype)).astype(dtype)
-    _finish(plan, gradients, scratch)
+    _finish(step, gradients, scratch)
 
 
-def _start(plan: Plan, operands: Operands, gradients: Gradients, scratch: Scratch) -> None:
+def _start(step: Step, gradients: Gradients, scratch: Scratch) -> None:
     """Zeros where sums begin, and the row's keys in the form that the tables' gradients need."""
-    row, tile = pl.program_id(1), pl.program_id(2)
+    plan, operands = step.plan, step.operands
 
-    @pl.when(tile == 0)
+    @pl.when(step.first_query == 0)
     def _():
         for sums in (scratch.key_LX, scratch.value_LX):
             sums[...] = jnp.zeros_like(sums)
@@ -134,16 +134,17 @@ def _start(plan: Plan, operands: Operands, gradients: Gradients, scratch: Scratc
 
         over_chunks(plan, turn, 0)
 
-    @pl.when((tile == 0) & (row == 0))
+    @pl.when((step.first_query == 0) & (step.row == 0))
     def _():
         for sums in (gradients.key_FT, gradients.query_FT):
             sums[...] = jnp.zeros_like(sums)
 
 
-def _finish(plan: Plan, gradients: Gradients, scratch: Scratch) -> None:
+def _finish(step: Step, gradients: Gradients, scratch: Scratch) -> None:
     """The sums of a row, after its last tile."""
+    plan = step.plan
 
-    @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
+    @pl.when(step.first_query == plan.padded_length - plan.tile)
     def _():
         def write(first, _):
             for start in range(0, plan.chunk, LANES):
@@ -157,34 +158,34 @@ def _finish(plan: Plan, gradients: Gradients, scratch: Scratch) -> None:
 
 
 def _add_chunk(
-    plan: Plan,
+    step: Step,
     head: Head,
-    operands: Operands,
     gradients: Gradients,
     scratch: Scratch,
     first: Any,
     sums_IX: jax.Array,
 ) -> jax.Array:
     """Add what a chunk of keys gives; returns the gradient of the queries, its rows in reversed order."""
-    dtype = plan.dtype
-    chunk = make_chunk(plan, operands, first)
-    scores_IJ = masked_scores(plan, head.number, head.query_IX, operands, chunk)
+    plan, dtype = step.plan, step.plan.dtype
+    chunk = make_chunk(step, first)
+    scores_IJ = masked_scores(step, head.number, head.query_IX, chunk)
     weights_IJ = jnp.exp(scores_IJ - head.logsumexp_I1)
-    value_JX = operands.value_BLF[0, chunk.keys, :]
+    value_JX = step.operands.value_BLF[0, chunk.keys, :]
     slopes_IJ = einsum_f32("IX,JX->IJ", dtype, head.gradient_IX, value_JX)
-    dropped_IJ, slopes_IJ = drop(plan, head.number, operands, chunk, weights_IJ, slopes_IJ)
+    dropped_IJ, slopes_IJ = drop(step, head.number, chunk, weights_IJ, slopes_IJ)
     dscores_IJ = weights_IJ * (slopes_IJ * (1.0 / plan.keep_prob) - head.mean_I1)
     dscores_IJ = dscores_IJ.astype(dtype)
     scratch.value_LX[chunk.keys, :] += einsum_f32("IJ,IX->JX", dtype, dropped_IJ, head.gradient_IX)
-    _through_keys(plan, head, operands, gradients, scratch, chunk, dscores_IJ)
-    return sums_IX + _through_queries(plan, head, operands, gradients, chunk, dscores_IJ)
+    _through_keys(step, head, gradients, scratch, chunk, dscores_IJ)
+    return sums_IX + _through_queries(step, head, gradients, chunk, dscores_IJ)
 
 
 def _through_queries(
-    plan: Plan, head: Head, operands: Operands, gradients: Gradients, chunk: Chunk, dscores_IJ: jax.Array
+    step: Step, head: Head, gradients: Gradients, chunk: Chunk, dscores_IJ: jax.Array
 ) -> jax.Array:
     """The gradient of the queries, and of the keys' table: products with the queries as rows."""
-    dtype, window = plan.dtype, chunk.key_window
+    plan, operands, window = step.plan, step.operands, chunk.key_window
+    dtype = plan.dtype
     turned_IJ = reversed_rows(dtype, dscores_IJ)
     spread_IW = inverse_skew(plan, turned_IJ).astype(dtype)
     gradients.key_FT[head.features(plan), window] += einsum_f32(
@@ -196,16 +197,15 @@ def _through_queries(
 
 
 def _through_keys(
-    plan: Plan,
+    step: Step,
     head: Head,
-    operands: Operands,
     gradients: Gradients,
     scratch: Scratch,
     chunk: Chunk,
     dscores_IJ: jax.Array,
 ) -> None:
     """Add to the gradients of the keys and of the queries' table: products with the keys as rows."""
-    dtype = plan.dtype
+    plan, operands, dtype = step.plan, step.operands, step.plan.dtype
     for n, window in enumerate(chunk.query_windows):
         keys = pl.ds(pl.multiple_of(chunk.first + n * LANES, LANES), LANES)
         turned_JI = reversed_columns(dtype, dscores_IJ[:, n * LANES : (n + 1) * LANES])

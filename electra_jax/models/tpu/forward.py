@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 
 from electra_jax.models.layers import einsum_f32
 from electra_jax.models.tpu.blocks import compiler_params, grid_of, specs
-from electra_jax.models.tpu.scores import MASKED, Operands, drop, make_chunk, masked_scores
+from electra_jax.models.tpu.scores import MASKED, Operands, Step, drop, make_chunk, make_step, masked_scores
 from electra_jax.models.tpu.tiles import LANES, Plan, only, over_chunks, row
 
 
@@ -37,32 +37,31 @@ def forward(plan: Plan, operands: Operands) -> tuple[jax.Array, jax.Array]:
 
 
 def _kernel(plan: Plan, *refs) -> None:
-    operands, (context_ref, logsumexp_ref) = Operands(*refs[:-2]), refs[-2:]
-    query_IX = operands.query_BLF[0]
+    step, (context_ref, logsumexp_ref) = make_step(plan, refs[:-2]), refs[-2:]
+    query_IX = step.operands.query_BLF[0]
     context_IX = jnp.zeros(query_IX.shape, jnp.float32)
     for head in range(plan.block_heads):
-        sums_IX, total_I1, logsumexp_I1 = _attend(plan, head, only(plan, head, query_IX), operands)
+        sums_IX, total_I1, logsumexp_I1 = _attend(step, head, only(plan, head, query_IX))
         context_IX += only(plan, head, sums_IX / (total_I1 * plan.keep_prob))
         logsumexp_ref[0, 0, head : head + 1, :] = row(logsumexp_I1)
     context_ref[0] = context_IX.astype(context_ref.dtype)
 
 
-def _attend(
-    plan: Plan, head: int, query_IX: jax.Array, operands: Operands
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _attend(step: Step, head: int, query_IX: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Of one head: sums of the values [I, X], of the weights [I, 1], and its logarithm with the maximum.
 
     Weights are exponentials of scores less the maximum so far; a larger one shrinks the earlier sums.
     """
+    plan = step.plan
 
     def add_chunk(first, carry):
         largest_I1, total_I1, sums_IX = carry
-        chunk = make_chunk(plan, operands, first)
-        scores_IJ = masked_scores(plan, head, query_IX, operands, chunk)
+        chunk = make_chunk(step, first)
+        scores_IJ = masked_scores(step, head, query_IX, chunk)
         new_I1 = jnp.maximum(largest_I1, scores_IJ.max(axis=1, keepdims=True))
         weights_IJ, shrink_I1 = jnp.exp(scores_IJ - new_I1), jnp.exp(largest_I1 - new_I1)
-        (dropped_IJ,) = drop(plan, head, operands, chunk, weights_IJ)
-        value_JX = operands.value_BLF[0, chunk.keys, :]
+        (dropped_IJ,) = drop(step, head, chunk, weights_IJ)
+        value_JX = step.operands.value_BLF[0, chunk.keys, :]
         total_I1 = shrink_I1 * total_I1 + weights_IJ.sum(axis=1, keepdims=True)
         sums_IX = shrink_I1 * sums_IX + einsum_f32("IJ,JX->IX", plan.dtype, dropped_IJ, value_JX)
         return new_I1, total_I1, sums_IX

@@ -4,6 +4,7 @@ Shapes: B rows, L padded length, F features of all heads, T = 2·L distances, I 
 chunk, X features of a block.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jax.experimental import pallas as pl
 
 from electra_jax.models.dropout import is_kept
 from electra_jax.models.layers import einsum_f32
-from electra_jax.models.tpu.tiles import LANES, Plan, column, first_query, only, skew
+from electra_jax.models.tpu.tiles import LANES, Plan, column, only, skew
 
 MASKED = -1e30  # finite: a difference of two is 0, not NaN
 
@@ -29,6 +30,22 @@ class Operands(NamedTuple):
     query_TF: Any  # scaled; a row for each distance i − j = t − L
 
 
+class Step(NamedTuple):
+    """A grid step: a tile of queries in a block of heads."""
+
+    plan: Plan
+    operands: Operands
+    block: jax.Array  # number of the block of features, in the shard
+    row: jax.Array  # number of the row, in the shard
+    first_query: jax.Array  # position of the tile's first query
+
+
+def make_step(plan: Plan, refs: Sequence[Any]) -> Step:
+    """The step that runs, with the kernel's first references. Its numbers cannot be asked for in a loop."""
+    block, row, tile = map(pl.program_id, range(3))
+    return Step(plan, Operands(*refs), block, row, pl.multiple_of(tile * plan.tile, LANES))
+
+
 class Chunk(NamedTuple):
     """A chunk of keys as a tile of queries meets it."""
 
@@ -39,9 +56,10 @@ class Chunk(NamedTuple):
     is_allowed_IJ: jax.Array  # whether the query may attend to the key
 
 
-def make_chunk(plan: Plan, operands: Operands, first: Any) -> Chunk:
+def make_chunk(step: Step, first: Any) -> Chunk:
     """The chunk whose first key is at `first`."""
-    length, tile, query = plan.padded_length, plan.tile, first_query(plan)
+    plan, operands, query = step.plan, step.operands, step.first_query
+    length, tile = plan.padded_length, plan.tile
     keys = pl.ds(first, plan.chunk)
     segments_IJ = column(operands.segments_B1L[0, :, pl.ds(query, tile)]) == operands.segments_B1L[0, :, keys]
     aligned = lambda start, size: pl.ds(pl.multiple_of(start, LANES), size)
@@ -57,8 +75,9 @@ def make_chunk(plan: Plan, operands: Operands, first: Any) -> Chunk:
     )
 
 
-def masked_scores(plan: Plan, head: int, query_IX: jax.Array, operands: Operands, chunk: Chunk) -> jax.Array:
+def masked_scores(step: Step, head: int, query_IX: jax.Array, chunk: Chunk) -> jax.Array:
     """Scores [I, J] of one head; `query_IX` has the features of that head only."""
+    plan, operands = step.plan, step.operands
     key_JX = operands.key_BLF[0, chunk.keys, :]
     multiply = lambda x, y: einsum_f32("IX,JX->IJ", plan.dtype, x, y)
     scores_IJ = multiply(query_IX, key_JX) + skew(
@@ -72,19 +91,19 @@ def masked_scores(plan: Plan, head: int, query_IX: jax.Array, operands: Operands
     return jnp.where(chunk.is_allowed_IJ, scores_IJ + jnp.concatenate(blocks, axis=1), MASKED)
 
 
-def drop(plan: Plan, head: int, operands: Operands, chunk: Chunk, *arrays_IJ: jax.Array) -> list[jax.Array]:
+def drop(step: Step, head: int, chunk: Chunk, *arrays_IJ: jax.Array) -> list[jax.Array]:
     """The arrays with zeros where dropout drops the weight of attention; what it keeps is not scaled.
 
     The mask is that of models/dropout.py for weights [B, H, L, M] of the whole batch and all heads.
     """
+    plan, numbers = step.plan, step.operands.numbers
     if plan.keep_prob == 1.0:
         return list(arrays_IJ)
-    numbers = operands.numbers
     number = lambda index: jnp.asarray(index, jnp.int32).astype(jnp.uint32)
-    head_number = numbers[2] + number(pl.program_id(0) * plan.block_heads + head)
-    first_row = (numbers[3 + pl.program_id(1)] * number(plan.num_heads) + head_number) * number(plan.length)
+    head_number = numbers[2] + number(step.block * plan.block_heads + head)
+    first_row = (numbers[3 + step.row] * number(plan.num_heads) + head_number) * number(plan.length)
     iota = lambda shape, axis: jax.lax.broadcasted_iota(jnp.int32, shape, axis)
-    rows_I1 = (first_query(plan) + iota((plan.tile, LANES), 0))[:, :1].astype(jnp.uint32) + first_row
+    rows_I1 = (step.first_query + iota((plan.tile, LANES), 0))[:, :1].astype(jnp.uint32) + first_row
     columns_IJ = (chunk.first + iota((plan.tile, plan.chunk), 1)).astype(jnp.uint32)
     kept_IJ = is_kept(plan.keep_prob, (numbers[0], numbers[1]), rows_I1, columns_IJ)
     return [jnp.where(kept_IJ, x_IJ, 0.0) for x_IJ in arrays_IJ]

@@ -62,11 +62,6 @@ def over_chunks(plan: Plan, body: Callable[[Any, Any], Any], start: Any) -> Any:
     return jax.lax.fori_loop(0, num_chunks, step, start)
 
 
-def first_query(plan: Plan) -> jax.Array:
-    """Position of the grid step's first query."""
-    return pl.multiple_of(pl.program_id(2) * plan.tile, LANES)
-
-
 def column(row_1I: jax.Array) -> jax.Array:
     """[1, I] → [I, 1]."""
     size = row_1I.shape[1]
