@@ -86,7 +86,7 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         config = with_assumed_sizes(config)
         with problems.kept():
             if has_a_shape(wrong):
-                execution = LayerExecution(config["train"]["layers"], config["train"]["remat"])
+                execution = LayerExecution.of_training(config["train"])
                 model = make_pretraining_config(config["model"], execution)
         with problems.kept():
             if not set(OF_LENGTH) & wrong.keys():

@@ -28,6 +28,7 @@ from electra_jax.configuration.ranges import (
     whole,
 )
 from electra_jax.models.config import (
+    ATTENTION,
     DTYPES,
     EMBEDDING_SHARING,
     INITIALIZERS,
@@ -137,6 +138,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "train.num_microbatches": (ROWS, 1),
     "train.layers": (one_of(LAYERS), "unrolled"),
     "train.remat": (one_of(REMAT), "none"),
+    "train.attention": (one_of(ATTENTION), "auto"),
     "train.gradient_dtype": (one_of(DTYPES), "float32"),
     "train.ema_decay": (below_one("0 (no average is kept) or a number below 1, such as 0.999"), 0.0),
     "train.seed": (SEED, 0),

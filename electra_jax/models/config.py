@@ -42,6 +42,11 @@ class LayerExecution:
             if getattr(self, key) not in known:
                 raise ValueError(f"config.train.{key}: got {getattr(self, key)!r}, expected one of {known}.")
 
+    @classmethod
+    def of_training(cls, train: dict) -> "LayerExecution":
+        """From `config.train`."""
+        return cls(train["layers"], train["remat"], train["attention"])
+
     @property
     def is_direct(self) -> bool:
         """Whether layers run one after another, without a loop or rematerialisation."""
@@ -245,6 +250,11 @@ class PretrainingConfig:
             self.generator.embedding_size,
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
         )
+        if self.execution.attention == "pallas" and self.discriminator.disentangled is None:
+            raise ValueError(
+                "config.train.attention: got 'pallas', expected 'auto' or 'plain' with config.model.position="
+                f"{self.discriminator.position}: the kernels compute disentangled attention."
+            )
 
     @property
     def shares_embeddings(self) -> bool:

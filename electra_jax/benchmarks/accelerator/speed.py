@@ -125,7 +125,7 @@ def measure(job: Job, config: dict[str, Any], device: dict[str, Any]) -> None:
     rows = make_rows(job, config)
     mesh = make_mesh(config["mesh"])
     train, length = config["train"], config["data"]["sequence_length"]
-    model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
+    model = make_pretraining_config(config["model"], LayerExecution.of_training(train))
     flops = 3.0 * forward_flops(config, model)  # of a token
     job.recorder.add(
         batch_size=train["batch_size"],

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from electra_jax.models.layers import einsum_f32
 from electra_jax.models.tpu.blocks import compiler_params, grid_of, specs
 from electra_jax.models.tpu.scores import Chunk, Operands, Step, drop, make_chunk, make_step, masked_scores
 from electra_jax.models.tpu.tiles import (
@@ -23,6 +22,7 @@ from electra_jax.models.tpu.tiles import (
     Plan,
     column,
     inverse_skew,
+    multiply,
     only,
     over_chunks,
     reversed_columns,
@@ -96,7 +96,7 @@ def _kernel(plan: Plan, *refs) -> None:
     gradients, scratch = Gradients(*refs[10:15]), Scratch(*refs[15:])
     _start(step, gradients, scratch)
     dtype, query_IX = plan.dtype, step.operands.query_BLF[0]
-    turned_XI = reversed_rows(dtype, query_IX).T.astype(dtype)
+    turned_XI = reversed_rows(plan, query_IX).T.astype(dtype)
     sums_IX = jnp.zeros(query_IX.shape, jnp.float32)
     for number in range(plan.block_heads):
         gradient_IX = only(plan, number, saved.gradient_BLF[0])
@@ -112,7 +112,7 @@ def _kernel(plan: Plan, *refs) -> None:
         add_chunk = functools.partial(_add_chunk, step, head, gradients, scratch)
         sums_IX = over_chunks(plan, add_chunk, sums_IX)
     # Numbers that are already rounded to the result's type are reversed exactly.
-    gradients.query_BLF[0] = reversed_rows(dtype, sums_IX.astype(dtype)).astype(dtype)
+    gradients.query_BLF[0] = reversed_rows(plan, sums_IX.astype(dtype)).astype(dtype)
     _finish(step, gradients, scratch)
 
 
@@ -128,7 +128,7 @@ def _start(step: Step, gradients: Gradients, scratch: Scratch) -> None:
         def turn(first, _):
             for start in range(0, plan.chunk, LANES):
                 keys = pl.ds(pl.multiple_of(first + start, LANES), LANES)
-                turned_JX = reversed_rows(plan.dtype, operands.key_BLF[0, keys, :])
+                turned_JX = reversed_rows(plan, operands.key_BLF[0, keys, :])
                 scratch.turned_key_XL[:, keys] = turned_JX.T.astype(plan.dtype)
             return 0
 
@@ -150,7 +150,7 @@ def _finish(step: Step, gradients: Gradients, scratch: Scratch) -> None:
             for start in range(0, plan.chunk, LANES):
                 keys = pl.ds(pl.multiple_of(first + start, LANES), LANES)
                 sums_JX = scratch.key_LX[keys, :].astype(plan.dtype)
-                gradients.key_BLF[0, keys, :] = reversed_rows(plan.dtype, sums_JX).astype(plan.dtype)
+                gradients.key_BLF[0, keys, :] = reversed_rows(plan, sums_JX).astype(plan.dtype)
             return 0
 
         over_chunks(plan, write, 0)
@@ -171,11 +171,11 @@ def _add_chunk(
     scores_IJ = masked_scores(step, head.number, head.query_IX, chunk)
     weights_IJ = jnp.exp(scores_IJ - head.logsumexp_I1)
     value_JX = step.operands.value_BLF[0, chunk.keys, :]
-    slopes_IJ = einsum_f32("IX,JX->IJ", dtype, head.gradient_IX, value_JX)
+    slopes_IJ = multiply(plan, "IX,JX->IJ", head.gradient_IX, value_JX)
     dropped_IJ, slopes_IJ = drop(step, head.number, chunk, weights_IJ, slopes_IJ)
     dscores_IJ = weights_IJ * (slopes_IJ * (1.0 / plan.keep_prob) - head.mean_I1)
     dscores_IJ = dscores_IJ.astype(dtype)
-    scratch.value_LX[chunk.keys, :] += einsum_f32("IJ,IX->JX", dtype, dropped_IJ, head.gradient_IX)
+    scratch.value_LX[chunk.keys, :] += multiply(plan, "IJ,IX->JX", dropped_IJ, head.gradient_IX)
     _through_keys(step, head, gradients, scratch, chunk, dscores_IJ)
     return sums_IX + _through_queries(step, head, gradients, chunk, dscores_IJ)
 
@@ -186,13 +186,13 @@ def _through_queries(
     """The gradient of the queries, and of the keys' table: products with the queries as rows."""
     plan, operands, window = step.plan, step.operands, chunk.key_window
     dtype = plan.dtype
-    turned_IJ = reversed_rows(dtype, dscores_IJ)
+    turned_IJ = reversed_rows(plan, dscores_IJ)
     spread_IW = inverse_skew(plan, turned_IJ).astype(dtype)
-    gradients.key_FT[head.features(plan), window] += einsum_f32(
-        "KI,IW->KW", dtype, head.turned_query_KI, spread_IW
+    gradients.key_FT[head.features(plan), window] += multiply(
+        plan, "KI,IW->KW", head.turned_query_KI, spread_IW
     )
-    of_keys_IX = einsum_f32("IJ,JX->IX", dtype, turned_IJ, operands.key_BLF[0, chunk.keys, :])
-    of_table_IX = einsum_f32("IW,WX->IX", dtype, spread_IW, operands.key_TF[window, :])
+    of_keys_IX = multiply(plan, "IJ,JX->IX", turned_IJ, operands.key_BLF[0, chunk.keys, :])
+    of_table_IX = multiply(plan, "IW,WX->IX", spread_IW, operands.key_TF[window, :])
     return only(plan, head.number, of_keys_IX + of_table_IX)
 
 
@@ -208,11 +208,11 @@ def _through_keys(
     plan, operands, dtype = step.plan, step.operands, step.plan.dtype
     for n, window in enumerate(chunk.query_windows):
         keys = pl.ds(pl.multiple_of(chunk.first + n * LANES, LANES), LANES)
-        turned_JI = reversed_columns(dtype, dscores_IJ[:, n * LANES : (n + 1) * LANES])
+        turned_JI = reversed_columns(plan, dscores_IJ[:, n * LANES : (n + 1) * LANES])
         spread_JW = inverse_skew(plan, turned_JI).astype(dtype)
-        of_queries_JX = einsum_f32("JI,IX->JX", dtype, turned_JI, head.query_IX)
-        of_table_JX = einsum_f32("JW,WX->JX", dtype, spread_JW, operands.query_TF[window, :])
+        of_queries_JX = multiply(plan, "JI,IX->JX", turned_JI, head.query_IX)
+        of_table_JX = multiply(plan, "JW,WX->JX", spread_JW, operands.query_TF[window, :])
         scratch.key_LX[keys, :] += of_queries_JX + only(plan, head.number, of_table_JX)
-        gradients.query_FT[head.features(plan), window] += einsum_f32(
-            "KJ,JW->KW", dtype, scratch.turned_key_XL[head.features(plan), keys], spread_JW
+        gradients.query_FT[head.features(plan), window] += multiply(
+            plan, "KJ,JW->KW", scratch.turned_key_XL[head.features(plan), keys], spread_JW
         )

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from electra_jax.models.dropout import is_kept
-from electra_jax.models.layers import einsum_f32
-from electra_jax.models.tpu.tiles import LANES, Plan, column, only, skew
+from electra_jax.models.tpu.tiles import LANES, Plan, column, multiply, only, skew
 
 MASKED = -1e30  # finite: a difference of two is 0, not NaN
 
@@ -79,13 +78,12 @@ def masked_scores(step: Step, head: int, query_IX: jax.Array, chunk: Chunk) -> j
     """Scores [I, J] of one head; `query_IX` has the features of that head only."""
     plan, operands = step.plan, step.operands
     key_JX = operands.key_BLF[0, chunk.keys, :]
-    multiply = lambda x, y: einsum_f32("IX,JX->IJ", plan.dtype, x, y)
-    scores_IJ = multiply(query_IX, key_JX) + skew(
-        plan, multiply(query_IX, operands.key_TF[chunk.key_window, :])
-    )
+    products = lambda x, y: multiply(plan, "IX,JX->IJ", x, y)
+    by_distance_IW = products(query_IX, operands.key_TF[chunk.key_window, :])
+    scores_IJ = products(query_IX, key_JX) + skew(plan, by_distance_IW)
     key_JX = only(plan, head, key_JX)
     blocks = [
-        skew(plan, multiply(key_JX[n * LANES : (n + 1) * LANES], operands.query_TF[window, :])).T
+        skew(plan, products(key_JX[n * LANES : (n + 1) * LANES], operands.query_TF[window, :])).T
         for n, window in enumerate(chunk.query_windows)
     ]
     return jnp.where(chunk.is_allowed_IJ, scores_IJ + jnp.concatenate(blocks, axis=1), MASKED)

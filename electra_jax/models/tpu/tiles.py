@@ -84,6 +84,15 @@ def only(plan: Plan, head: int, x_IX: jax.Array) -> jax.Array:
     return jnp.where(is_own, x_IX, jnp.zeros_like(x_IX))
 
 
+def multiply(plan: Plan, spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """einsum of two matrices: operands rounded to `plan.dtype`, sums and result in float32."""
+    if plan.is_interpreted:
+        # XLA's CPU back end lacks some products of bfloat16. Of rounded operands, float32's are the same.
+        x, y = (array.astype(plan.dtype).astype(jnp.float32) for array in (x, y))
+        return einsum_f32(spec, "float32", x, y)
+    return einsum_f32(spec, plan.dtype, x, y)
+
+
 def rolled_rows(plan: Plan, x_IW: jax.Array, shift: int) -> jax.Array:
     """Roll row i to the right by shift + i: y[i, w] = x[i, (w − shift − i) mod W]."""
     if not plan.is_interpreted:
@@ -105,18 +114,18 @@ def inverse_skew(plan: Plan, y_IJ: jax.Array) -> jax.Array:
     return rolled_rows(plan, jnp.concatenate([y_IJ, zeros_II], axis=1), 1)
 
 
-def reversed_rows(dtype: str, x_IJ: jax.Array) -> jax.Array:
+def reversed_rows(plan: Plan, x_IJ: jax.Array) -> jax.Array:
     """x with its rows in reversed order, in float32."""
     starts = reversed(range(0, x_IJ.shape[0], LANES))
     blocks = [
-        einsum_f32("RI,IJ->RJ", dtype, _exchange(dtype), x_IJ[start : start + LANES]) for start in starts
+        multiply(plan, "RI,IJ->RJ", _exchange(plan.dtype), x_IJ[start : start + LANES]) for start in starts
     ]
     return jnp.concatenate(blocks, axis=0)
 
 
-def reversed_columns(dtype: str, x_IJ: jax.Array) -> jax.Array:
+def reversed_columns(plan: Plan, x_IJ: jax.Array) -> jax.Array:
     """xᵀ with its rows, the columns of x, in reversed order, in float32; x has LANES columns."""
-    return einsum_f32("RJ,IJ->RI", dtype, _exchange(dtype), x_IJ)
+    return multiply(plan, "RJ,IJ->RI", _exchange(plan.dtype), x_IJ)
 
 
 def _exchange(dtype: str) -> jax.Array:
