@@ -29,11 +29,11 @@ from jax.sharding import PartitionSpec
 from electra_jax.models.attention_form import platform
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import CONTEXT_NAME, einsum_f32
+from electra_jax.models.layers import CONTEXT_NAME
 from electra_jax.models.tpu.backward import Saved, backward
 from electra_jax.models.tpu.forward import forward
 from electra_jax.models.tpu.scores import Operands
-from electra_jax.models.tpu.tiles import Plan
+from electra_jax.models.tpu.tiles import Plan, multiply
 
 
 def make_plan(config: EncoderConfig, length: int, keep_prob: float) -> Plan:
@@ -95,17 +95,17 @@ def attend_disentangled(
         np.clip(distance_T, 1 - plan.length, plan.length - 1) + plan.length - 1
     ]
     ascending_T = np.arange(-half, half)
-    expand = functools.partial(_expand, plan.dtype)
+    expand = functools.partial(_expand, plan)
     arrays = Arrays(*content, expand(key_RHK, rows_of(-ascending_T)), expand(query_RHK, rows_of(ascending_T)))
     words = jnp.zeros(2, jnp.uint32) if key is None else jax.random.key_data(key).astype(jnp.uint32).ravel()
     return _attend(_make_call(plan), Rows(words[:2], inputs.segments_BL, inputs.rows_B), arrays)
 
 
-def _expand(dtype: str, table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
+def _expand(plan: Plan, table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
     """One row for each distance: a product with ones, so that its gradient is one, too, and scatters
     nothing."""
     one_hot_TR = index_T[:, None] == jnp.arange(table_RHK.shape[0])[None]
-    return einsum_f32("TR,RHK->THK", dtype, one_hot_TR.astype(dtype), table_RHK).astype(dtype)
+    return multiply(plan, "TR,RHK->THK", one_hot_TR.astype(plan.dtype), table_RHK).astype(plan.dtype)
 
 
 def _make_call(plan: Plan) -> Call:

@@ -85,7 +85,7 @@ def only(plan: Plan, head: int, x_IX: jax.Array) -> jax.Array:
 
 
 def multiply(plan: Plan, spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """einsum of two matrices: operands rounded to `plan.dtype`, sums and result in float32."""
+    """einsum of two arrays: operands rounded to `plan.dtype`, sums and result in float32."""
     if plan.is_interpreted:
         # XLA's CPU back end lacks some products of bfloat16. Of rounded operands, float32's are the same.
         x, y = (array.astype(plan.dtype).astype(jnp.float32) for array in (x, y))
