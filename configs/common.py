@@ -107,6 +107,9 @@ SHARED: dict[str, dict[str, Any]] = {
         # export, fine-tuning, init_from and soup read it.
         "ema_decay": 0.0,
         "seed": 0,
+        # Where compiled programs are kept for the next start: "parent", in .compiled beside --workdir; a
+        # directory; or "off" (electra_jax/runs/README.md#compiled-programs).
+        "compilation_cache": "parent",
     },
     # What happens to a step in numerical trouble: its gradients, update or loss are not finite, or its loss
     # is a spike (electra_jax/training/README.md#numerical-trouble). "stop": the run stops with an error.

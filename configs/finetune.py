@@ -137,6 +137,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # Which model a run ends with: "last", as in the papers, or "best", the one with the best score on the
         # validation split, by the first of task.metrics. A split called test never chooses.
         "keep": "last",
+        "compilation_cache": "parent",  # where compiled programs are kept, as in pre-training
     },
     "log": {"progress": True},
 }

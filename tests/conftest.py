@@ -5,6 +5,7 @@ the time. Corpora, runs and exports that several modules read are made once a se
 """
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -17,11 +18,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
     # without optimisation compiling takes a quarter of the time.
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
     if version("jaxlib").startswith("0.10."):  # newer ones end at a flag that they do not know
-        flags.append("--xla_cpu_use_fusion_emitters=false")
+        flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
     os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_force_host_platform_device_count=8"])
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
+    # What commands and libraries leave among temporary files is removed when the tests end. pytest keeps its
+    # own directory, with the files of failed tests.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-of-electra-jax-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest
@@ -34,6 +39,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # nohup makes them ignore a closed terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Tracing makes millions of objects, few of them in reference cycles, and looking for these takes a tenth of
+# the time.
+gc.set_threshold(200_000, 50, 100)
 
 
 def pytest_addoption(parser):

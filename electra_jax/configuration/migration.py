@@ -17,6 +17,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.num_epochs": 0.0,
     "train.num_tokens": 0.0,
     "train.attention": "auto",  # which differs on TPUs only, where no run was trained before it came
+    "train.compilation_cache": "parent",
     "model.relative_bias": None,
     "objective.generator": "model",
     "trouble": {
@@ -63,6 +64,7 @@ DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
     "task.validation_fraction": 0.0,
     "train.validate_every": 0,
     "train.keep": "last",
+    "train.compilation_cache": "parent",
 }
 
 # Key of earlier versions: what is given in its place.

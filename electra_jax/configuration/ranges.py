@@ -88,6 +88,9 @@ DROPOUT = below_one("0 or a probability below 1")
 MULTIPLIER = from_zero(1e6)
 SWITCH = Allowed(lambda value: isinstance(value, bool), "True or False")
 TEXT = Allowed(lambda value: isinstance(value, str), "text")
+PLACE = Allowed(
+    lambda value: isinstance(value, str) and bool(value.strip()), '"parent", "off" or the path of a directory'
+)
 AXIS = Allowed(
     lambda value: (value == -1 and is_whole(value)) or COUNT.accepts(value),
     "a number of devices, or -1 for all that remain",

@@ -23,7 +23,8 @@ from electra_jax.configuration.length import with_num_steps, without_end
 from electra_jax.configuration.ranges import SMALLEST_NUMBER
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
-from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
+from electra_jax.models.config import PretrainingConfig, make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.objectives.registry import objective_row
 
 

@@ -14,6 +14,7 @@ from electra_jax.configuration.ranges import (
     DROPOUT,
     GROUPS,
     MOMENTUM,
+    PLACE,
     PROBABILITY,
     SEED,
     SHARE,
@@ -27,15 +28,8 @@ from electra_jax.configuration.ranges import (
     one_of,
     whole,
 )
-from electra_jax.models.config import (
-    ATTENTION,
-    DTYPES,
-    EMBEDDING_SHARING,
-    INITIALIZERS,
-    LAYERS,
-    POSITIONS,
-    REMAT,
-)
+from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, POSITIONS
+from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import SCHEDULES
@@ -142,6 +136,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "train.gradient_dtype": (one_of(DTYPES), "float32"),
     "train.ema_decay": (below_one("0 (no average is kept) or a number below 1, such as 0.999"), 0.0),
     "train.seed": (SEED, 0),
+    "train.compilation_cache": (PLACE, "parent"),
     "trouble.on_nonfinite": (one_of(ON_NONFINITE), "rollback"),
     "trouble.on_spike": (one_of(ON_SPIKE), "rollback"),
     "trouble.spike_deviations": (above_zero(1e6), 10.0),

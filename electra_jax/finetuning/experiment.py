@@ -43,6 +43,7 @@ from electra_jax.finetuning.sweep import (
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files, same_files
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.runs.compilation_cache import compilation_cache
 from electra_jax.runs.only_writer import Check, only_writer
 
 
@@ -108,7 +109,14 @@ def _finetune(config: dict[str, Any], workdir: Path, plan: Plan, check: Check) -
         if 0 < len(due) < len(runs):
             print(f"{len(runs) - len(due)} of {len(runs)} runs are done already.", file=sys.stderr)
         workdir.mkdir(parents=True, exist_ok=True)
-    causes = RunsOfPlan(finetuner, description, workdir, results, work, steps, check).do(indices)
+    with compilation_cache(config["train"]["compilation_cache"], str(workdir)) as programs:
+
+        def check_and_keep() -> None:
+            check()
+            programs.publish()
+
+        runs_of_plan = RunsOfPlan(finetuner, description, workdir, results, work, steps, check_and_keep)
+        causes = runs_of_plan.do(indices)
     barrier("fine-tuning")  # a process that exits earlier would wait for process 0, but not as long
     planned = [result for result in results if run_of(result) in runs]
     planned = sorted(planned, key=lambda result: runs.index(run_of(result)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import LayerExecution
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CHECKPOINT_NAME, CONTEXT_NAME, WEIGHTS_NAME
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
-from electra_jax.models.config import LayerExecution, make_pretraining_config
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.collectives import Collective, read_collectives

@@ -39,6 +39,7 @@ MAY_CHANGE = (
     ),
     MayChange(("train.layers", "train.remat"), "How layers are compiled, and what is computed twice."),
     MayChange(("train.attention",), "The form of DeBERTa's attention. Losses are the same to rounding."),
+    MayChange(("train.compilation_cache",), "Where compiled programs are kept."),
     MayChange(
         ("train.gradient_dtype",), "How gradients cross the network. `bfloat16` rounds them from then on."
     ),

@@ -29,6 +29,7 @@ from electra_jax.objectives.corruption import never_masked
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, opened_run
 from electra_jax.runs.changed_length import check_length, describe_new_length, recorded_length
+from electra_jax.runs.compilation_cache import CompilationCache, compilation_cache
 from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
@@ -100,7 +101,8 @@ def _pretrain(inputs: RunInputs, run: RunDirectory) -> dict[str, Any]:
         if is_main_process():
             write_places(inputs, workdir)
     else:
-        _train(inputs, run)
+        with compilation_cache(inputs.config["train"]["compilation_cache"], run.name) as programs:
+            _train(inputs, run, programs)
     run.check_writer()
     summary = summarize_run(workdir) if is_main_process() else {}
     if is_main_process():
@@ -125,7 +127,7 @@ def _is_done(inputs: RunInputs, run: RunDirectory) -> bool:
         return find_start(checkpointer, inputs, run).step == num_steps
 
 
-def _train(inputs: RunInputs, run: RunDirectory) -> None:
+def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> None:
     """Train from the newest checkpoint, or from the beginning."""
     with axis_context(inputs.mesh):
         stages = prepare_stages(inputs)
@@ -141,7 +143,7 @@ def _train(inputs: RunInputs, run: RunDirectory) -> None:
         while True:
             if rollbacks:
                 stages = stages_after(rollbacks, stages, inputs, run.path)
-            running = RunningPretraining(inputs, run, checkpointer, rollbacks, stop, probe)
+            running = RunningPretraining(inputs, run, checkpointer, rollbacks, stop, probe, programs)
             try:
                 return _train_from(start, stages, running)
             except RollBack as request:
@@ -220,6 +222,7 @@ def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretr
             running.probe,
             peak_of_devices(config, jax.devices()),
             run.publish,
+            running.programs.first_step_done,
         )
         for stage in stages:
             if step < stage.inputs.end or stage is stages[-1]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.objectives.metrics import Metrics
 from electra_jax.runs.bucket_runs import RunDirectory
+from electra_jax.runs.compilation_cache import CompilationCache
 from electra_jax.runs.incidents import Evidence
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.prepared_stages import PreparedStage
@@ -24,6 +25,7 @@ class RunningPretraining(NamedTuple):
     rollbacks: Rollbacks
     stop: StopNotice
     probe: Callable[[Any], Metrics] | None
+    programs: CompilationCache
 
 
 def trouble_services(

@@ -64,6 +64,7 @@ class RunServices(NamedTuple):
     probe: Callable[[Any], Metrics] | None = None  # parameters → metrics of a downstream task
     peak_flops: float | None = None  # of all devices, per second; None: utilization is not reported
     publish: Callable[[], None] = lambda: None  # brings the rows written so far to where the run is kept
+    first_step_done: Callable[[], None] = lambda: None  # called when the first step after a start is done
     trouble: TroubleServices = OFF
 
 
@@ -168,6 +169,9 @@ class TrainingLoop:
         # Returns when that step is done on the devices: the moment to read the clock.
         sums = jax.device_get(row.sums)
         timing = self._clock.lap() if row.is_whole else self._clock.elapsed()
+        if row.step == self._first_step + 1:
+            with self._clock.paused():
+                self._services.first_step_done()
         self._check(row.step, sums)
         metrics = summarize(sums) | timing
         # The schedule counts updates. Those that were left out are none.

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from support.commands import run_module
 from support.object_stores import (
     BUCKET,
-    READ,
-    REMOVE,
     SCHEMES,
     emulators,
-    has_object,
     objects,
+    read_object,
+    remove_object,
     run_python,
     upload,
+    write_object,
 )
 from support.paths import ROOT
 from support.run_records import comparable
@@ -44,12 +45,12 @@ def interrupt(workdir, data, stores, number, after_step):
     with running(workdir, data, stores, data__datasets=datasets) as process:
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
-            if has_object(stores, f"{workdir}/checkpoints/{after_step}/commit_success.txt"):
+            if read_object(stores, f"{workdir}/checkpoints/{after_step}/commit_success.txt") is not None:
                 break
-            time.sleep(0.005)
+            time.sleep(0.02)
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
-    assert not has_object(stores, f"{workdir}/summary.json"), "the run was over before the signal"
+    assert read_object(stores, f"{workdir}/summary.json") is None, "the run was over before the signal"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -60,15 +61,13 @@ def resume(workdir, data, stores):
 
 def rows_in(workdir, stores, tmp_path):
     """The rows of metrics.jsonl in a bucket, without those that depend on a clock."""
-    (tmp_path / "metrics.jsonl").write_text(
-        run_python(stores, READ, f"{workdir}/metrics.jsonl").rstrip("\n") + "\n"
-    )
+    (tmp_path / "metrics.jsonl").write_bytes(read_object(stores, f"{workdir}/metrics.jsonl"))
     return comparable(tmp_path)
 
 
 def sessions_in(workdir, stores):
     """The first step of every start."""
-    lines = run_python(stores, READ, f"{workdir}/sessions.jsonl").strip().splitlines()
+    lines = read_object(stores, f"{workdir}/sessions.jsonl").splitlines()
     return [json.loads(line)["start_step"] for line in lines]
 
 
@@ -107,7 +106,7 @@ def test_killed_then_stopped_then_resumed_equals_uninterrupted(interrupted, fini
     assert set(expected) <= found.keys() and not any(name.startswith((".", "sample")) for name in found)
     assert not list(Path(stores["TMPDIR"]).glob("electra_jax*"))
     assert SECRET not in "".join(outcome.stdout + outcome.stderr for outcome in interrupted[1][1:])
-    config = json.loads(run_python(stores, READ, f"{workdir}/config.json"))["config"]
+    config = json.loads(read_object(stores, f"{workdir}/config.json"))["config"]
     assert config["data"]["datasets"] == [f"{workdir.partition('://')[0]}://{BUCKET}/data/corpus"]
 
 
@@ -141,8 +140,8 @@ def test_a_complete_run_records_where_its_data_lie_now(interrupted, data, stores
         outcome = start(workdir, data, stores, data__datasets=place)
         assert outcome.returncode == 0, outcome.stderr
         assert f"{workdir}: the run is complete, all {NUM_STEPS} steps are done." in outcome.stderr
-        config = json.loads(run_python(stores, READ, f"{workdir}/config.json"))["config"]
-        described = json.loads(run_python(stores, READ, f"{workdir}/datasets.json"))
+        config = json.loads(read_object(stores, f"{workdir}/config.json"))["config"]
+        described = json.loads(read_object(stores, f"{workdir}/datasets.json"))
         assert config["data"]["datasets"] == [place] == [dataset["path"] for dataset in described]
 
 
@@ -151,33 +150,31 @@ def test_a_checkpoint_without_its_last_object_is_not_resumed_from(
     interrupted, finished, data, stores, tmp_path
 ):
     workdir, _ = interrupted
-    run_python(stores, REMOVE, f"{workdir}/checkpoints", f"{NUM_STEPS}/commit_success.txt")
+    remove_object(stores, f"{workdir}/checkpoints/{NUM_STEPS}/commit_success.txt")
     outcome = resume(workdir, data, stores)
     assert outcome.returncode == 0, outcome.stderr
     assert sessions_in(workdir, stores)[-1] == NUM_STEPS - 10
-    assert has_object(stores, f"{workdir}/checkpoints/{NUM_STEPS}/commit_success.txt")
+    assert f"{NUM_STEPS}/commit_success.txt" in objects(stores, f"{workdir}/checkpoints")
     checkpoint = f"{workdir}/checkpoints/{NUM_STEPS}"
-    listed = json.loads(run_python(stores, READ, f"{checkpoint}/verification/checksums.json"))["files"]
+    listed = json.loads(read_object(stores, f"{checkpoint}/verification/checksums.json"))["files"]
     left = [name for name in objects(stores, checkpoint) if name not in listed and "/d/" in name]
     assert left == []  # of what was not complete
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
 
 
-DAMAGE = """
-import sys
-from data_pipelines.buckets import read_object, sizes_under, write_object
-url, sizes = sys.argv[1], sizes_under(sys.argv[1])
-name = max(sizes, key=sizes.get)
-data = bytearray(read_object(f"{url}/{name}"))
-data[len(data) // 2] ^= 1
-write_object(f"{url}/{name}", bytes(data))
-"""
+def flip_a_bit(stores, url):
+    """In the middle of the largest object under `url`."""
+    sizes = objects(stores, url)
+    name = max(sizes, key=sizes.get)
+    data = bytearray(read_object(stores, f"{url}/{name}"))
+    data[len(data) // 2] ^= 1
+    write_object(stores, f"{url}/{name}", bytes(data))
 
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, data, stores, tmp_path):
     workdir, _ = interrupted
-    run_python(stores, DAMAGE, f"{workdir}/checkpoints/{NUM_STEPS}")
+    flip_a_bit(stores, f"{workdir}/checkpoints/{NUM_STEPS}")
     outcome = resume(workdir, data, stores)
     assert outcome.returncode == 0, outcome.stderr
     assert f"is now checkpoints/{NUM_STEPS}.damaged. Nothing was deleted." in outcome.stderr
@@ -190,7 +187,9 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(interrupted, finished, da
     }
     assert f"{NUM_STEPS}/verification/checksums.json" in found
     assert rows_in(workdir, stores, tmp_path) == comparable(finished[0])
-    run_python(stores, REMOVE, f"{workdir}/checkpoints", *(one for one in found if ".damaged/" in one))
+    for name in found:
+        if ".damaged/" in name:
+            remove_object(stores, f"{workdir}/checkpoints/{name}")
 
 
 CUT_OFF = """
@@ -240,34 +239,25 @@ def test_no_part_of_an_upload_counts_as_a_checkpoint(stores):
     assert run_python(stores, CUT_OFF, f"s3://{BUCKET}/cut/checkpoints") == "whole\n"
 
 
-def run_module(stores, name, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", name, *arguments],
-        cwd=ROOT,
-        env=stores,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 @IN_ONE_STORE
 def test_an_export_from_a_bucket_to_a_bucket_appears_once_and_predicts(interrupted, stores, tmp_path):
     workdir, _ = interrupted
     out = f"{workdir.partition('://')[0]}://{BUCKET}/exports/a"
     flags = f"--workdir={workdir}", f"--out={out}"
-    exported = run_module(stores, "electra_jax.convert", "export", *flags)
+    exported = run_module("electra_jax.convert", "export", *flags, environment=stores)
     assert exported.returncode == 0, exported.stderr
     assert exported.stdout.splitlines()[-2:] == [f"{out}/discriminator", f"{out}/generator"]
     assert "FAILED" not in exported.stdout and "transformers loads it" in exported.stdout
     found = objects(stores, out)
     assert found["discriminator/model.safetensors"] > 10_000 and "generator/config.json" in found
-    again = run_module(stores, "electra_jax.convert", "export", *flags)
+    again = run_module("electra_jax.convert", "export", *flags, environment=stores)
     assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith(f"error: {out} exists.")
     assert objects(stores, out) == found
     (tmp_path / "a.txt").write_text("abc [MASK]\nabc\n")
-    predicted = run_module(stores, "electra_jax.predict", f"--model={out}", f"--input={tmp_path / 'a.txt'}")
+    predicted = run_module(
+        "electra_jax.predict", f"--model={out}", f"--input={tmp_path / 'a.txt'}", environment=stores
+    )
     records = map(json.loads, predicted.stdout.splitlines())
     assert [list(record) for record in records] == [["text", "masks"], ["text", "tokens"]], predicted.stderr
 
@@ -285,13 +275,13 @@ def test_fine_tuning_from_a_run_in_a_bucket(interrupted, stores, tmp_path):
         "label": "label",
     }
     outcome = run_module(
-        stores,
         "electra_jax.finetune",
         "--config=configs/finetune.py:task=local",
         f"--init_from={workdir}",
         f"--workdir={tmp_path / 'tuned'}",
         "--config.train.num_epochs=1",
         *(f"--config.task.{key}={value}" for key, value in task.items()),
+        environment=stores,
     )
     assert outcome.returncode == 0, outcome.stderr
     (result,) = json.loads((tmp_path / "tuned" / "results.json").read_text())
@@ -315,7 +305,7 @@ def test_wrong_places_are_errors_before_anything_is_written(scheme, data, stores
     shard = next(name for name in objects(stores, corpus) if "-train." in name)
     broken = f"{scheme}://{BUCKET}/data/broken"
     upload(stores, data / "corpus", broken)
-    run_python(stores, REMOVE, broken, shard)
+    remove_object(stores, f"{broken}/{shard}")
     without_copies = stores | {"ELECTRA_JAX_CACHE": str(tmp_path / "cache")}
     without_extra = stores | {"PYTHONPATH": str(ROOT)}
     for datasets, place, environment, message in (

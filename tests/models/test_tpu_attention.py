@@ -12,8 +12,9 @@ from jax.extend.core import jaxprs_in_params
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import BATCH_AXES, axis_context, batch_sharding, data_shard_context
 from electra_jax.models.attention_form import platform, uses_kernels
-from electra_jax.models.config import LayerExecution, encoder_shape, make_pretraining_config
+from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.tpu.tiles import Plan, inverse_skew, rolled_rows, skew
 from electra_jax.planning.compiled import matmul_flops

@@ -1,5 +1,5 @@
 """Emulators of Google Cloud Storage and S3 on this machine (`install_buckets` in launch/environment.sh), and
-commands that use them."""
+what they hold. They are asked over HTTP, which takes milliseconds and none of the code under test."""
 
 import contextlib
 import json
@@ -10,8 +10,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from xml.etree import ElementTree
 
-from support import aside
+from support import aside, commands
 from support.paths import ROOT
 
 BUCKET = "tests"
@@ -43,65 +44,83 @@ def emulators(environment):
         _running([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(s3)], env=environment),
     ):
         make_bucket = json.dumps({"name": BUCKET}).encode()
-        _ask(f"http://127.0.0.1:{gcs}/storage/v1/b?project=tests", "POST", make_bucket)
-        _ask(f"http://127.0.0.1:{s3}/{BUCKET}", "PUT")
+        _ask_when_ready(f"http://127.0.0.1:{gcs}/storage/v1/b?project=tests", "POST", make_bucket)
+        _ask_when_ready(f"http://127.0.0.1:{s3}/{BUCKET}", "PUT")
         yield environment
 
 
 def run_python(environment, code, *arguments):
     """What a program prints that can import the project and reach the emulators."""
-    outcome = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    outcome = commands.run_python("-c", code, *arguments, environment=environment)
     assert outcome.returncode == 0, outcome.stderr
     return outcome.stdout
 
 
-LIST = """
-import json, sys
-from data_pipelines.buckets import sizes_under
-print(json.dumps(sizes_under(sys.argv[1])))
-"""
-READ = "import sys; from data_pipelines.buckets import read_object; print(read_object(sys.argv[1]).decode())"
-UPLOAD = """
-import sys
-from pathlib import Path
-from data_pipelines.buckets import local_files, upload
-upload(Path(sys.argv[1]), local_files(Path(sys.argv[1])), sys.argv[2])
-"""
-REMOVE = "import sys; from data_pipelines.buckets import remove; remove(sys.argv[1], sys.argv[2:])"
+def read_object(environment, url):
+    """The bytes of an object, or None if it does not exist."""
+    try:
+        return _ask(_address(environment, url, "?alt=media"))
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise
+        return None
 
 
-def has_object(environment, url):
-    """Whether an object exists; asks the emulator itself, which takes milliseconds."""
-    scheme, _, path = url.partition("://")
-    bucket, _, name = path.partition("/")
+def write_object(environment, url, data):
+    """Write an object."""
+    scheme, bucket, name = _parts(url)
     if scheme == "gs":
         server = environment["STORAGE_EMULATOR_HOST"]
-        address = f"{server}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
+        query = f"uploadType=media&name={urllib.parse.quote(name, safe='')}"
+        _ask(f"{server}/upload/storage/v1/b/{bucket}/o?{query}", "POST", data)
     else:
-        address = f"{environment['AWS_ENDPOINT_URL']}/{bucket}/{urllib.parse.quote(name)}"
-    try:
-        # Moto refuses objects to anonymous callers, but checks no signature.
-        request = urllib.request.Request(address, headers=ANYBODY if scheme == "s3" else {})
-        return urllib.request.urlopen(request, timeout=10).status == 200
-    except urllib.error.HTTPError:
-        return False
+        _ask(_address(environment, url), "PUT", data)
+
+
+def remove_object(environment, url):
+    """Remove an object, which exists."""
+    _ask(_address(environment, url), "DELETE")
 
 
 def objects(environment, url):
     """Name → bytes of every object under `url`."""
-    return json.loads(run_python(environment, LIST, url))
+    scheme, bucket, name = _parts(url)
+    prefix = f"{name}/"
+    query = f"prefix={urllib.parse.quote(prefix)}&list-type=2"
+    if scheme == "gs":
+        listed = json.loads(_ask(f"{environment['STORAGE_EMULATOR_HOST']}/storage/v1/b/{bucket}/o?{query}"))
+        assert "nextPageToken" not in listed
+        found = {item["name"]: int(item["size"]) for item in listed.get("items", ())}
+    else:
+        tree = ElementTree.fromstring(_ask(f"{environment['AWS_ENDPOINT_URL']}/{bucket}?{query}"))
+        assert tree.findtext("{*}IsTruncated") == "false"
+        found = {
+            item.findtext("{*}Key"): int(item.findtext("{*}Size")) for item in tree.findall("{*}Contents")
+        }
+    return {name.removeprefix(prefix): size for name, size in sorted(found.items())}
 
 
 def upload(environment, directory, url):
-    """Copy a directory to a bucket."""
-    run_python(environment, UPLOAD, directory, url)
+    """Copy the files of a directory to a bucket."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            write_object(environment, f"{url}/{path.relative_to(directory)}", path.read_bytes())
+
+
+def _parts(url):
+    """(scheme, bucket, name) of an object."""
+    scheme, _, path = url.partition("://")
+    return scheme, *path.split("/", 1)
+
+
+def _address(environment, url, query=""):
+    """Where the emulator serves an object. `query`: for Google Cloud Storage, which describes the object
+    without one."""
+    scheme, bucket, name = _parts(url)
+    if scheme == "gs":
+        quoted = urllib.parse.quote(name, safe="")
+        return f"{environment['STORAGE_EMULATOR_HOST']}/storage/v1/b/{bucket}/o/{quoted}{query}"
+    return f"{environment['AWS_ENDPOINT_URL']}/{bucket}/{urllib.parse.quote(name)}"
 
 
 def _free_port():
@@ -120,11 +139,20 @@ def _running(command, **options):
         process.wait()
 
 
-def _ask(url, method, data=None):
-    """Send a request as soon as the server answers."""
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+def _ask(address, method="GET", data=None):
+    """The answer to a request. Moto refuses objects to anonymous callers, but checks no signature."""
+    headers = {"Content-Type": "application/json"} | (ANYBODY if "/storage/v1/" not in address else {})
+    request = urllib.request.Request(address, data, headers, method=method)
+    return urllib.request.urlopen(request, timeout=10).read()
+
+
+def _ask_when_ready(address, method, data=None):
+    """Send a request as soon as the server accepts connections."""
     for _ in range(600):
-        with contextlib.suppress(ConnectionError, urllib.error.URLError):
-            return urllib.request.urlopen(request, timeout=10).read()
-        time.sleep(0.1)
-    raise TimeoutError(url)
+        try:
+            return _ask(address, method, data)
+        except urllib.error.HTTPError:
+            raise
+        except (ConnectionError, urllib.error.URLError):
+            time.sleep(0.1)
+    raise TimeoutError(address)

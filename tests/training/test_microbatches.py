@@ -1,35 +1,40 @@
 """The losses and metrics of a step do not depend on the number of microbatches, dropout included."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
 from support.tiny import SPECIAL, deberta_section, model_section, objective_section, relative_section
 from support.training_steps import config, run_steps
 
 NOISY = {"hidden_dropout": 0.2, "attention_dropout": 0.2}
 SMALL = {"vocab_size": 64, "initializer": "published"}
+# A second layer would draw its noise in the same way.
+ONE_LAYER = {name: encoder_shape(32, 1) | {"num_heads": 2} for name in ("generator", "discriminator")}
 NUM_STEPS = 3
 # Name: (config.model, config.objective).
 FAMILIES = {
-    "electra": (model_section(), objective_section()),
-    "electra with relative bias": (relative_section(), objective_section()),
-    "unigram": (model_section(), objective_section(generator="unigram")),
-    "mlm": (model_section(), objective_section("mlm")),
+    "electra": (model_section(**ONE_LAYER), objective_section()),
+    "electra with relative bias": (relative_section(**ONE_LAYER), objective_section()),
+    "unigram": (model_section(**ONE_LAYER), objective_section(generator="unigram")),
+    "mlm": (model_section(**ONE_LAYER), objective_section("mlm")),
     "deberta_v3": (deberta_section(), objective_section("deberta_v3")),
     "mcl": (
-        model_section(),
+        model_section(**ONE_LAYER),
         objective_section("mcl", std_weight=5.0, itd_weight=5.0, re_rtd_weight=5.0, re_std_weight=5.0),
     ),
-    "electric": (model_section(), objective_section("electric", vocab_chunk_size=16)),
-    "adversarial": (model_section(), objective_section("adversarial")),
-    "all_tokens_mlm": (model_section(), objective_section("all_tokens_mlm", vocab_chunk_size=16)),
+    "electric": (model_section(**ONE_LAYER), objective_section("electric", vocab_chunk_size=16)),
+    "adversarial": (model_section(**ONE_LAYER), objective_section("adversarial")),
+    "all_tokens_mlm": (model_section(**ONE_LAYER), objective_section("all_tokens_mlm", vocab_chunk_size=16)),
 }
 
 
+@functools.cache
 def windows(family, num_microbatches, sizes=(1, 1, 1), **changes):
     """The metric sums after each step of a new run."""
     model, objective = FAMILIES[family]
@@ -67,4 +72,4 @@ def test_nor_on_the_mesh_and_the_number_together(sizes):
 
 def test_the_noise_matters():
     one, other = (windows("electra", 1, **changes)[0] for changes in ({}, {"hidden_dropout": 0.0}))
-    assert other["gradient_norm"] == pytest.approx(1.08 * one["gradient_norm"], rel=0.02)
+    assert other["gradient_norm"] / one["gradient_norm"] == pytest.approx(1.046, abs=0.01)

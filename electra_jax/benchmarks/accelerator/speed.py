@@ -27,7 +27,8 @@ from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.chips import GIB
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.models.config import LayerExecution, make_pretraining_config
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.stages import with_accelerator_settings

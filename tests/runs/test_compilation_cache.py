@@ -1,0 +1,190 @@
+"""Compiled programs that the next start loads: none is compiled twice, no trouble is an error."""
+
+import os
+import resource
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from electra_jax.runs import compilation_cache as module
+from electra_jax.runs.compilation_cache import compilation_cache
+from support import tiny_run
+from support.commands import run_modules
+
+
+@pytest.fixture(autouse=True)
+def no_other_cache():
+    """No cache of JAX's own, as with a user who did not ask for one."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    reset_cache()
+
+
+def compute():
+    """A program that this process has not traced before, and that is the same each time."""
+
+    def doubled_sum(values):
+        return jnp.sum(values * 2)
+
+    return float(jax.jit(doubled_sum)(np.arange(4, dtype=np.float32)))
+
+
+def start(workdir, setting="parent"):
+    """(programs compiled, programs loaded) in one use of the cache, as a run under `workdir` makes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with compilation_cache(setting, str(workdir)) as programs:
+            assert compute() == 12
+    return programs.compiled, programs.loaded
+
+
+def kept(tmp_path):
+    return sorted((tmp_path / ".compiled").iterdir())
+
+
+def test_the_second_start_compiles_nothing(tmp_path):
+    assert start(tmp_path / "run") == (1, 0)
+    assert start(tmp_path / "run") == start(tmp_path / "other run") == (0, 1)
+    (path,) = kept(tmp_path)
+    assert path.name.startswith("jit_doubled_sum-")
+    assert (path.parent.stat().st_mode & 0o777) == 0o700
+
+
+def test_settings_say_where_programs_are_kept(tmp_path):
+    assert start(tmp_path / "a" / "run", str(tmp_path / "b" / "programs")) == (1, 0)
+    assert start(tmp_path / "c" / "run", str(tmp_path / "b" / "programs")) == (0, 1)
+    for _ in range(2):
+        assert start(tmp_path / "run", "off") == (1, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
+
+
+def test_a_run_in_a_bucket_keeps_programs_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELECTRA_JAX_CACHE", str(tmp_path / "cache"))
+    assert start("gs://bucket/run") == (1, 0)
+    assert start("gs://bucket/other") == (0, 1)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["compiled"]
+
+
+def test_a_cache_that_the_user_chose_is_left_alone(tmp_path):
+    own = str(tmp_path / "own")
+    jax.config.update("jax_compilation_cache_dir", own)
+    start(tmp_path / "runs" / "run")
+    assert jax.config.jax_compilation_cache_dir == own and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one bit"])
+def test_a_damaged_program_is_compiled_again(damage, tmp_path):
+    start(tmp_path / "run")
+    (path,) = kept(tmp_path)
+    data = bytearray(path.read_bytes())
+    if damage == "one bit":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data[: {"truncated": len(data) // 2, "empty": 0, "one bit": None}[damage]])
+    assert start(tmp_path / "run") == (1, 0)
+    assert start(tmp_path / "run") == (0, 1)
+    assert len(kept(tmp_path)) == 1 and path not in kept(tmp_path)  # a program's file has its compile time
+
+
+def test_on_a_full_disk_no_part_of_a_program_is_kept(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, limits[1]))
+    try:
+        assert start(tmp_path / "run") == (1, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept(tmp_path) == []
+    assert start(tmp_path / "run") == (1, 0)
+    assert start(tmp_path / "run") == (0, 1)
+
+
+def test_a_directory_that_cannot_be_used_is_reported_and_the_run_compiles(tmp_path, capfd):
+    (tmp_path / ".compiled").write_text("")
+    assert start(tmp_path / "run") == (1, 0)
+    expected = f"compiled programs are not kept: [Errno 17] File exists: '{tmp_path}/.compiled'. Every start"
+    assert expected in capfd.readouterr().err
+    assert start(tmp_path / "run", "\0") == (1, 0)
+    assert "compiled programs are not kept: " in capfd.readouterr().err
+    assert start(tmp_path / "run", "x" * 300) == (1, 0)
+    assert "File name too long" in capfd.readouterr().err
+
+
+def test_programs_that_others_may_write_are_not_loaded(tmp_path, capfd):
+    start(tmp_path / "run")
+    (tmp_path / ".compiled").chmod(0o770)
+    assert start(tmp_path / "run") == (1, 0)
+    assert (
+        f"others may write to {tmp_path}/.compiled, and programs are code (chmod go-w)"
+        in capfd.readouterr().err
+    )
+
+
+def test_another_users_directory_is_not_used(tmp_path, monkeypatch):
+    start(tmp_path / "run")
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    assert start(tmp_path / "run") == (1, 0)
+    assert (tmp_path / f".compiled-{me + 1}").is_dir()  # which would be that user's
+    monkeypatch.undo()
+    assert start(tmp_path / "run") == (0, 1)
+
+
+def test_a_directory_that_cannot_be_written_still_gives_programs(tmp_path, monkeypatch, capfd):
+    start(tmp_path / "run")
+    monkeypatch.setattr(module, "write_bytes", None)  # calling it would be an error
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert start(tmp_path / "run") == (0, 1)
+    assert f"{tmp_path}/.compiled cannot be written. Every start compiles." in capfd.readouterr().err
+
+
+def test_several_processes_load_what_all_of_them_have(tmp_path, monkeypatch):
+    start(tmp_path / "run")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(module, "exchange", lambda value: [value, value])
+    assert start(tmp_path / "run") == (0, 1)
+    monkeypatch.setattr(module, "exchange", lambda value: [value, []])
+    assert start(tmp_path / "run") == (1, 0)
+
+
+def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
+    start(tmp_path / "run")
+    (new,) = kept(tmp_path)
+    new_size = new.stat().st_size
+    old = tmp_path / ".compiled" / f"jit_old-{'0' * 64}-cache.{'0' * 8}.{'0' * 32}"
+    old.write_bytes(b"0" * 1000)
+    os.utime(old, (1, 1))
+    new.unlink()
+    monkeypatch.setattr(module, "MAX_BYTES", new_size + 1500)
+    start(tmp_path / "run")
+    assert len(kept(tmp_path)) == 2
+    for path in kept(tmp_path):
+        if path != old:
+            path.unlink()
+    monkeypatch.setattr(module, "MAX_BYTES", new_size + 500)
+    start(tmp_path / "run")
+    assert len(kept(tmp_path)) == 1 and old not in kept(tmp_path)
+
+
+def test_a_second_start_of_pretrain_compiles_nothing(data, environment, tmp_path):
+    """And loses as the first, bit for bit."""
+    own = {name: value for name, value in environment.items() if not name.startswith("JAX_COMP")}
+    length = {"train__num_steps": 2, "optimizer__warmup_steps": 1, "log__every": 1, "eval__max_batches": 1}
+    lines = [tiny_run.command(tmp_path / name, data, **length)[2:] for name in ("first", "second")]
+    runs = run_modules(*lines, environment=own)
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    lines = [
+        next(line for line in run.stderr.splitlines() if line.startswith("first step done ")) for run in runs
+    ]
+    assert ", 0 loaded" in lines[0] and "programs: 0 compiled, " not in lines[0]
+    assert "programs: 0 compiled, " in lines[1] and lines[1].endswith(f" loaded from {tmp_path}/.compiled")
+    losses = [
+        [line.partition('"loss": ')[2].partition(",")[0] for line in path.read_text().splitlines()]
+        for path in (tmp_path / name / "metrics.jsonl" for name in ("first", "second"))
+    ]
+    assert losses[0] == losses[1] and any(losses[0])
