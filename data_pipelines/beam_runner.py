@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.runners.direct.direct_runner import DirectRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from data_pipelines.chunks import Group, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
@@ -76,7 +78,7 @@ def run_pipeline(
             | f"Write {name}" >> beam.Map(_write, results[name])
         )
     try:
-        with _quoted_python():
+        with quoted_python(pipeline):
             pipeline.run().wait_until_finish()
     except Exception as error:  # each runner raises its own; the last line is the worker's
         reason = str(error).strip().rpartition("\n")[2]
@@ -87,11 +89,14 @@ def run_pipeline(
 
 
 @contextlib.contextmanager
-def _quoted_python() -> Iterator[None]:
+def quoted_python(pipeline: beam.Pipeline) -> Iterator[None]:
     """Context in which Beam's runner for one machine can start its processes: it writes sys.executable into a
-    shell command without quotes. A blank in the path would end the name, and the pipeline wait for ever."""
+    shell command without quotes. A blank in the path would end the name, and the pipeline wait for ever.
+    Other runners, of clusters, hand the path on as a word."""
     python = sys.executable
-    sys.executable = shlex.quote(python)
+    is_here = isinstance(pipeline.runner, (FnApiRunner, DirectRunner))
+    if is_here and pipeline.options.view_as(DirectOptions).direct_running_mode == "multi_processing":
+        sys.executable = shlex.quote(python)
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
@@ -61,7 +60,7 @@ def finish_dataset(
     check()
     shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
     names = {os.path.abspath(source): source for source in settings.all_sources}
-    splits = {split: _describe_split(named, names) for split, named in shards.items()}
+    splits = {split: _describe_split(chunks[split], named, names) for split, named in shards.items()}
     with named_errors(partial):
         write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
     _copy_files(Path(settings.tokenizer), partial / TOKENIZER_DIRECTORY)
@@ -115,7 +114,7 @@ def _shard_names(split: str, chunks: list[dict]) -> dict[str, dict]:
     }
 
 
-def _describe_split(named: dict[str, dict], names: dict[str, str]) -> dict:
+def _describe_split(chunks: list[dict], named: dict[str, dict], names: dict[str, str]) -> dict:
     """The split's entry in corpus.json; `names` gives the name of a source as in the settings."""
     lengths = [counts["rows"] for counts in named.values()]
     totals = {
@@ -135,6 +134,7 @@ def _describe_split(named: dict[str, dict], names: dict[str, str]) -> dict:
         "by_source": by_source,
         "shards": {name: counts["file_bytes"] for name, counts in named.items()},
         "digests": {name: counts["sha256"] for name, counts in named.items()},
+        "without_rows": [number for number, counts in enumerate(chunks) if not counts["rows"]],
     }
 
 
@@ -145,6 +145,8 @@ def write_tfds_metadata(directory: Path, splits: dict, sequence_length: int, dty
       splits: split → its entry in corpus.json.
       dtype: of the token ids.
     """
+    import tensorflow_datasets as tfds  # slow to import, and readers of datasets import this module
+
     for leftover in directory.glob(f"{DATASET}-*"):  # of a build interrupted while it renamed files
         leftover.unlink()
     for split in splits.values():

@@ -37,6 +37,7 @@ INFO_FORM = {
             "dropped_text_tokens": int,
             "by_source": Maybe({str: _COUNTS}),
             "digests": Maybe({str: str}),
+            "without_rows": Maybe([int]),
             **_COUNTS,
         }
     },
@@ -56,8 +57,9 @@ class DatasetInfo:
     sources: dict  # see CorpusSettings.sources
     # Split → rows, rows_by_shard, documents, tokens (padding not counted), text_tokens (before packing),
     # unknown_tokens ([UNK] among them), dropped_text_tokens, by_source (source → documents, text_tokens,
-    # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows). Earlier versions recorded
-    # neither unknown_tokens nor by_source, nor digests.
+    # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows), without_rows (numbers of
+    # the chunks of text between those of the files that gave no row). Earlier versions recorded neither
+    # unknown_tokens nor by_source, nor digests, nor without_rows.
     splits: dict
 
     def split_lines(self) -> list[str]:

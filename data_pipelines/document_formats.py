@@ -13,8 +13,8 @@ from typing import Any
 from data_pipelines.document_bytes import import_reader, text_blocks
 from data_pipelines.document_decoding import Decoder
 from data_pipelines.json_files import parse_json, type_name
+from data_pipelines.parquet_batches import parquet_batches
 
-PARQUET_ROWS, PARQUET_BYTES = 256, 1 << 29
 RECORDS_WITHOUT_FIELD = 1000  # at the start of a JSONL file; with more of them the field's name is wrong
 SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAME_OR_DIRECTORY[@SPLIT]"
 # What ends a document of a .txt file; the default comes first.
@@ -199,7 +199,7 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
             num_rows = file.metadata.num_rows
-            for batch in _parquet_batches(file, text_field):
+            for batch in parquet_batches(file, source, text_field):
                 for value in batch.column(text_field).cast(arrow.large_binary()).to_pylist():
                     row += 1
                     decoder.report.note_bytes(size * row // num_rows - noted)
@@ -217,25 +217,6 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
         raise ValueError(
             f"{source}: not a Parquet file, or damaged ({error}); fetch the file again"
         ) from error
-
-
-def _parquet_batches(file: Any, text_field: str) -> Iterator[Any]:
-    """The rows of a Parquet file, at most PARQUET_ROWS and about PARQUET_BYTES of text at a time.
-
-    A value that occurs often may be stored once, so a few bytes can stand for very many: no value is longer
-    than its column in the row group, which bounds the batches.
-    """
-    for group in range(file.metadata.num_row_groups):
-        columns = file.metadata.row_group(group)
-        sizes = [
-            columns.column(number).total_uncompressed_size
-            for number in range(columns.num_columns)
-            if columns.column(number).path_in_schema == text_field
-        ]
-        rows = PARQUET_BYTES // max([1, *sizes])
-        yield from file.iter_batches(
-            batch_size=max(1, min(PARQUET_ROWS, rows)), row_groups=[group], columns=[text_field]
-        )
 
 
 def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None:

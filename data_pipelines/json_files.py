@@ -104,21 +104,28 @@ def parse_json(data: str | bytes, form: Any, where: str, advice: str = ADVICE) -
 
 def check_form(value: Any, form: Any, where: str, advice: str = ADVICE) -> None:
     """Raises ValueError if a value from JSON has another form; names its place in `where`."""
-    if problem := _misfit(value, form, ""):
+    if problem := misfit(value, form):
         raise ValueError(f"{where}: {problem}. {advice}")
 
 
-def read_json_lines(path: str | os.PathLike, form: Any) -> list[Any]:
+def read_json_lines(path: str | os.PathLike, form: Any, *, advice: str = ADVICE) -> list[Any]:
     """The values of a file with one JSON value on each line; [] without a file.
 
-    Lines of another form are left out: a crash may leave one incomplete.
+    Lines that are no JSON are left out: a crash may leave one incomplete.
+
+    Raises:
+      ValueError: the value of a line has another form; names file and line.
     """
     values = []
-    for line in Path(path).read_bytes().splitlines() if Path(path).is_file() else ():
+    lines = Path(path).read_bytes().splitlines() if Path(path).is_file() else ()
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
         try:
-            values.append(parse_json(line, form, str(path)))
+            value = parse_json(line, object, where)
         except ValueError:
             continue
+        check_form(value, form, where, advice)
+        values.append(value)
     return values
 
 
@@ -168,8 +175,8 @@ def _is_deeper(value: Any, text: str) -> bool:
     return True
 
 
-def _misfit(value: Any, form: Any, place: str) -> str:
-    """What is wrong with a value, "" if it has the form. `place`: its keys from the top, for people."""
+def misfit(value: Any, form: Any, place: str = "") -> str:
+    """What is wrong with a value from JSON, "" if it has the form. `place`: its keys from the top."""
     at = f" at {place}" if place else ""
     if isinstance(form, type | tuple):
         return "" if _is_of(value, form) else f"got {_shown(value)}{at}, expected {_expected(form)}"
@@ -189,7 +196,7 @@ def _misfit(value: Any, form: Any, place: str) -> str:
             for key, child in form.items()
             if key in value
         ]
-    return next(filter(None, (_misfit(child, wanted, name) for name, child, wanted in children)), "")
+    return next(filter(None, (misfit(child, wanted, name) for name, child, wanted in children)), "")
 
 
 def _is_of(value: Any, form: type | tuple[type, ...]) -> bool:

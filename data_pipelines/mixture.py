@@ -8,7 +8,7 @@ read in batches, since one `__getitems__` of a batch costs far less than its row
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grain
 import numpy as np
@@ -68,7 +68,7 @@ class Mixture:
                 + ("" if self.num_examples is None else f" <= {self.num_examples}")
                 + "."
             )
-        place = np.fromiter((self._order[index] for index in range(start, stop)), np.int64, stop - start)
+        place = np.fromiter(elements(self._order, range(start, stop)), np.int64, stop - start)
         dataset_index = np.searchsorted(self._starts, place, side="right") - 1
         return dataset_index.astype(np.int32), place - self._starts[dataset_index]
 
@@ -79,11 +79,19 @@ class Mixture:
           OSError: a file cannot be read; names it.
         """
         dataset_index, row = np.asarray(dataset_index), np.asarray(row)
+        if len(self._datasets) == 1 and len(row):
+            return self._datasets[0].read(row.tolist())
         ids = np.empty((len(row), self.sequence_length), self.dtype)
         for number in np.unique(dataset_index):
             (chosen,) = np.nonzero(dataset_index == number)
             ids[chosen] = self._datasets[number].read(row[chosen].tolist())
         return ids
+
+
+def elements(order: grain.MapDataset, indices: range) -> Iterable[int]:
+    """The elements of `order` at `indices`: at once, which takes two thirds of the time, where Grain can."""
+    at_once = getattr(order, "_getitems", None)
+    return map(order.__getitem__, indices) if at_once is None else at_once(indices)
 
 
 def make_mixture(

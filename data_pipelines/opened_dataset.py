@@ -11,10 +11,10 @@ import numpy as np
 
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_info import INFO_FILE, load_dataset_info
+from data_pipelines.record_files import RecordFiles
 from data_pipelines.row_checks import RowChecks, check_number_of_rows
+from data_pipelines.row_decoding import FEATURE, decode_rows
 from data_pipelines.tfds_directories import open_directory
-
-FEATURE = "input_ids"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,8 @@ class OpenedDataset:
         self.num_rows = self.file_ends[-1]
         self._check_described(taken)
         self.checks = RowChecks(self.info)
-        self.source = builder.as_data_source(described.split)
+        self._features = features
+        self._records = RecordFiles(self.files, self.file_ends)
         self._check_files(taken)
 
     def _check_described(self, sizes: Sequence[int]) -> None:
@@ -107,26 +108,27 @@ class OpenedDataset:
                 f"{max(rows)}."
             )
         try:
-            return self._stack(self.source.__getitems__(rows), rows)
+            return self._decode(rows)
         except Exception as error:
             # One bad file fails the whole batch without being named: read file by file.
             file_of = functools.partial(bisect.bisect_right, self.file_ends)
             for number, of_file in itertools.groupby(sorted(rows), file_of):
                 chosen = list(of_file)
                 try:
-                    self._stack(self.source.__getitems__(chosen), chosen)
+                    self._decode(chosen)
                 except Exception as cause:
                     raise self._unreadable(self.files[number], cause) from cause
             raise OSError(
                 f"dataset {self.described.label}: reading rows {rows[:8]}… failed: {error}"
             ) from error
 
-    def _stack(self, records: Sequence[dict], rows: list[int]) -> np.ndarray:
-        ids = np.empty((len(records), self.sequence_length), self.dtype)
-        for index, record in enumerate(records):
-            row = record[FEATURE]
-            if row.shape != (self.sequence_length,):  # assignment would broadcast a row of one id
-                raise ValueError(f"a row has shape {row.shape}, expected ({self.sequence_length},)")
-            ids[index] = row
+    def _decode(self, rows: list[int]) -> np.ndarray:
+        records = self._records.read(rows)
+        ids = decode_rows(records, self.sequence_length, self.dtype)
+        if (
+            ids is None
+        ):  # TFDS reads every form of an example, one after the other, to rows of the right length
+            examples = [self._features.deserialize_example_np(record) for record in records]
+            ids = np.stack([example[FEATURE] for example in examples]).astype(self.dtype)
         self.checks.check(ids, rows)
         return ids

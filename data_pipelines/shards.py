@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.core import example_serializer
 
 from data_pipelines.chunks import Job, num_characters
 from data_pipelines.documents import Piece
@@ -160,6 +158,8 @@ def write_shard(job: Job) -> dict[str, Any]:
     Raises:
       OSError: the file could not be written.
     """
+    from tensorflow_datasets.core import example_serializer  # slow to import
+
     tokenizer = load_tokenizer(job.tokenizer)
     special = tokenizer.special
     texts = [piece.text for piece in job.pieces]
@@ -237,8 +237,10 @@ def row_dtype(vocab_size: int) -> type:
     return np.uint16 if vocab_size <= 2**16 else np.int32
 
 
-def row_features(sequence_length: int, dtype: type) -> tfds.features.FeaturesDict:
-    """The TFDS feature of a row."""
+def row_features(sequence_length: int, dtype: type) -> Any:
+    """The `tfds.features.FeaturesDict` of a row."""
+    import tensorflow_datasets as tfds
+
     return tfds.features.FeaturesDict(
         {"input_ids": tfds.features.Tensor(shape=(sequence_length,), dtype=dtype)}
     )

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from data_pipelines.json_files import read_json
 from data_pipelines.plain_names import check_plain_name
 
@@ -24,6 +22,8 @@ def open_directory(directory: str | Path) -> Any:
       OSError: a file cannot be opened.
       ValueError: a file is damaged, or names code or files that are not of the dataset.
     """
+    import tensorflow_datasets as tfds  # slow to import
+
     path = Path(directory, FEATURES_FILE)
     if path.is_file():
         _check_classes(read_json(path, dict, advice="Copy or prepare the dataset again."), path)

@@ -41,6 +41,7 @@ from electra_jax.configuration.number_flags import define_seeds
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.runs.only_writer import only_writer
+from electra_jax.runs.result_places import COMPARISON
 
 FLAGS = flags.FLAGS
 PATHS = {"tasks": NAME}
@@ -56,7 +57,7 @@ def main() -> None:
         check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
         tasks = evaluation.tasks.to_dict()
     SUITES[FLAGS.suite].check_variants(FLAGS.variants)
-    with leaving_at_once(), only_writer(workdir) as check:
+    with leaving_at_once(), only_writer(workdir, COMPARISON) as check:
         check_tasks(tasks or {}, workdir)
         config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds, FLAGS.variants)

@@ -29,6 +29,7 @@ from electra_jax.configuration.recipes import EVALUATION
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.minimal_pairs.command_line import check_flags, define_flags, options_of
 from electra_jax.minimal_pairs.evaluation import evaluate_minimal_pairs
+from electra_jax.runs import result_places
 from electra_jax.runs.only_writer import only_writer
 
 FLAGS = flags.FLAGS
@@ -40,12 +41,12 @@ def main() -> None:
     check_flags(FLAGS)
     workdir, num_seeds = Path(FLAGS.workdir), FLAGS.seeds
     if FLAGS.minimal_pairs:
-        with leaving_at_once(), only_writer(workdir) as check:
+        with leaving_at_once(), only_writer(workdir, result_places.MINIMAL_PAIRS) as check:
             print("\n".join(evaluate_minimal_pairs(options_of(FLAGS), check)))
         return
     config = FLAGS.config.to_dict()
     require_extra("finetune", "evaluating on tasks")
-    with leaving_at_once(), only_writer(workdir) as check:
+    with leaving_at_once(), only_writer(workdir, result_places.EVALUATION) as check:
         check_tasks(config["tasks"], workdir, FLAGS.sweep)
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}

@@ -1,7 +1,7 @@
 """What the launcher prints, to a terminal that may be closed, a pipe whose reader may go, or a full disk.
 
-`babysit` watches a run for days: what cannot be shown is dropped, and it continues. This file needs nothing
-but Python, as the whole launcher does.
+`babysit` watches a run for days: what cannot be shown is dropped, and it continues. A result that was dropped
+is told and decides the exit code. This file needs nothing but Python, as the whole launcher does.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import os
 import sys
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # nothing will be shown again
+CLOSED_PIPE = 141  # exit code where the reader of the result has gone (`| head`), as of the other commands
+_lost: list[OSError] = []  # why results were not shown
 
 
 def open_closed_streams() -> None:
@@ -29,8 +31,23 @@ def show(text: str, *, is_result: bool = False) -> None:
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
+        if is_result:
+            _lost.append(error)
         if error.errno in GONE:
             _forget(stream)
+
+
+def exit_code(code: int) -> int:
+    """The exit code of a command that ended with `code`: another one than 0 if a result was not shown."""
+    if code or not _lost:
+        return code
+    if isinstance(_lost[0], BrokenPipeError):
+        return CLOSED_PIPE
+    show(
+        f"error: standard output could not be written: {_lost[0].strerror}. The result is lost: free space, "
+        "or send it elsewhere, and give the command again."
+    )
+    return 1
 
 
 def finish() -> None:

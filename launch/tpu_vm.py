@@ -36,8 +36,8 @@ run.
 
 With --dry_run, any command prints the commands it would run, and runs none; `babysit` prints when it would
 delete the TPU, too. It needs gcloud, logged in, and git; for several workers also
-`ssh-add ~/.ssh/google_compute_engine`. Exit codes: 0 done, 1 an error, 7 no answer, 130 Ctrl-C, and those in
-`status --help`.
+`ssh-add ~/.ssh/google_compute_engine`. Exit codes: 0 done, 1 an error, 7 no answer, 130 Ctrl-C, 141 a
+closed pipe, and those in `status --help`.
 """
 
 import argparse
@@ -50,7 +50,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tpu_machine import LauncherError, Tpu, check_type, runtime_version
-from tpu_output import finish, open_closed_streams, show
+from tpu_output import exit_code, finish, open_closed_streams, show
 from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status
 
 COMMANDS = {
@@ -224,7 +224,7 @@ def main(argv: Sequence[str]) -> int:
             )
         check_options(options)
         with contextlib.closing(Tpu(options)) as tpu:
-            return run(tpu, options)
+            return exit_code(run(tpu, options))
     except LauncherError as error:
         show(str(error))
         return error.code

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines.tasks.records import Columns, Row, Sentence, as_sentence, as_text
 from data_pipelines.tfds_directories import open_directory
@@ -40,6 +39,8 @@ class TaskDataset:
         Raises:
           ValueError: it cannot be read, or lacks a feature.
         """
+        import tensorflow_datasets as tfds  # slow to import
+
         self.source = source
         try:
             builder = open_directory(source) if Path(source).is_dir() else tfds.builder(source)

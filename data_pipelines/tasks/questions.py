@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines.tasks.datasets import TaskDataset
 from data_pipelines.tasks.records import Columns, Skipped, as_text
@@ -67,6 +66,8 @@ def questions_of_dataset(dataset: TaskDataset, name: str, split: str, skipped: S
       ValueError: no such split or features, it cannot be read, an id occurs twice, or a split to train on has
         no answer.
     """
+    import tensorflow_datasets as tfds  # slow to import
+
     features = dataset.builder.info.features
     answers = getattr(features[dataset.columns.label], "feature", None)
     has_answers = isinstance(answers, tfds.features.FeaturesDict) and {"text", "answer_start"} <= set(answers)

@@ -8,6 +8,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.json_files import write_json
+from electra_jax.configuration.session_lines import SESSIONS_FILE, Session
 from electra_jax.runs.directory import may_change
 from electra_jax.runs.provenance import read_sessions
 from electra_jax.runs.trained import read_description
@@ -16,6 +17,7 @@ from electra_jax.training.writers import read_metrics
 
 REFERENCE_FILE = "reference.json"
 SUITE = "reference"
+RECORDED = ("started", "command", "devices", "versions")  # of a session
 # Sections and keys that do not decide the curves, or differ from seed to seed.
 LEFT_OUT = ("assumed.", "checkpoint.", "train.seed", "data.seed", "data.datasets", "train.num_epochs")
 
@@ -29,7 +31,7 @@ def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
     """
     first = next(iter(runs.values()))
     description = read_description(first)
-    session = max((read_sessions(run)[-1] for run in runs.values()), key=lambda one: one["started"])
+    session = max((_last_session(run) for run in runs.values()), key=lambda one: one["started"])
     config = description["config"]
     if config["stages"]:
         raise ValueError(
@@ -55,6 +57,16 @@ def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
         raise ValueError(f"{workdir}: got runs without a row of metrics in common, expected some.")
     write_json(workdir / REFERENCE_FILE, contents | {"curves": curves})
     return workdir / REFERENCE_FILE
+
+
+def _last_session(run: Path) -> Session:
+    sessions = read_sessions(run)
+    if not sessions or any(key not in sessions[-1] for key in RECORDED):
+        raise ValueError(
+            f"{run / SESSIONS_FILE}: its last line lacks {', '.join(RECORDED)}, or there is none; expected "
+            "the line that the run wrote. Restore the file, or train this seed again."
+        )
+    return sessions[-1]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from electra_jax.configuration.recipes import (
 )
 from electra_jax.configuration.shape_hints import shape_hints
 from electra_jax.configuration.shown_values import value_lines
+from electra_jax.training.malloc_arenas import limit_arenas
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
@@ -96,6 +97,7 @@ def run_command(
     def run(argv: list[str]) -> None:
         del argv
         silence_libraries()
+        limit_arenas()
         with errors_on_the_terminal(saves_result=has_workdir):
             main()
 

@@ -45,6 +45,7 @@ from electra_jax.finetuning.task_files import fingerprint_files, same_files
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.runs.compilation_cache import compilation_cache
 from electra_jax.runs.only_writer import Check, only_writer
+from electra_jax.runs.result_places import FINE_TUNING
 
 
 class Plan(NamedTuple):
@@ -81,7 +82,7 @@ def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:
       ImportError: the packages of the extra "finetune" are not installed.
     """
     require_extra("finetune", "fine-tuning")
-    with only_writer(workdir) as check:
+    with only_writer(workdir, FINE_TUNING) as check:
         return _finetune(config, workdir, plan, check)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from data_pipelines.whole_files import write_text
 from electra_jax.configuration.extras import require_extra
@@ -58,6 +57,13 @@ def _from(module: str, function: str, **options: Any) -> Callable[[Sequence, Seq
 _accuracy = _from("sklearn.metrics", "accuracy_score")
 
 
+def _correlation(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A correlation of `scipy.stats`, which is slow to import."""
+    return lambda labels, predictions: (
+        getattr(importlib.import_module("scipy.stats"), name)(labels, predictions).statistic
+    )
+
+
 def _tagging_accuracy(labels: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
     """Accuracy over all words, so a long sentence counts for more."""
     return _accuracy(np.concatenate(labels), np.concatenate(predictions))
@@ -68,12 +74,8 @@ METRICS: dict[str, Metric] = {
     "f1": Metric(_from("sklearn.metrics", "f1_score", pos_label=1, zero_division=0)),
     "macro_f1": Metric(_from("sklearn.metrics", "f1_score", average="macro")),
     "matthews": Metric(_unless_constant(_from("sklearn.metrics", "matthews_corrcoef"))),
-    "pearson": Metric(
-        _unless_constant(lambda labels, predictions: stats.pearsonr(labels, predictions).statistic)
-    ),
-    "spearman": Metric(
-        _unless_constant(lambda labels, predictions: stats.spearmanr(labels, predictions).statistic)
-    ),
+    "pearson": Metric(_unless_constant(_correlation("pearsonr"))),
+    "spearman": Metric(_unless_constant(_correlation("spearmanr"))),
     "tagging_accuracy": Metric(_tagging_accuracy, is_tagging=True),
     # As CoNLL's conlleval.pl counts: over all types, and an I- without a B- before it begins a span.
     "span_f1": Metric(

@@ -5,7 +5,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from data_pipelines.json_files import Maybe
 
@@ -116,6 +115,8 @@ def paired_bootstrap(
         raise ValueError(f"expected pairs, got {len(one)} and {len(other)} values.")
     if len(one) < MIN_PAIRS:
         return None
+    from scipy import stats  # slow to import
+
     differences = np.asarray(one, np.float64) - np.asarray(other, np.float64)
     order = np.argsort(np.abs(differences), kind="stable")  # resampling draws positions, not values
     differences = differences[order]

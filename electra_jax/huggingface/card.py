@@ -4,9 +4,10 @@ leaves out what the files do not contain."""
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import Maybe, read_json, read_json_lines
+from data_pipelines.json_files import Maybe, read_json
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
+from electra_jax.configuration.session_lines import SESSIONS_FILE, Session, read_session_lines
 from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.card_parts import (
     Publication,
@@ -40,7 +41,7 @@ class RunRecord(NamedTuple):
     origin: str | None  # name of what it was imported from
     summary: dict[str, Any] | None  # summary.json, if it describes `step`
     datasets: list[dict[str, Any]]  # datasets.json, those read by `step`
-    sessions: list[dict[str, Any]]  # sessions.jsonl
+    sessions: list[Session]  # sessions.jsonl
     soup: dict[str, Any] | None  # soup.json, of an average of checkpoints
 
 
@@ -62,7 +63,7 @@ def read_record(workdir: Path, step: int) -> RunRecord:
         name_of(description["imported_from"]) if "imported_from" in description else None,
         summary if summary and summary["steps"] == step else None,
         datasets,
-        read_json_lines(workdir / "sessions.jsonl", dict),
+        read_session_lines(workdir / SESSIONS_FILE),
         read("soup.json", dict, None),
     )
 
@@ -183,7 +184,7 @@ def _steps_taken(record: RunRecord) -> list[str]:
     if tokens:
         sentences.append(f"It read about {tokens / 1e6:,.1f} million tokens, not counting padding.")
     speed = record.summary and record.summary["tokens_per_second"]
-    devices = sorted({session["devices"] for session in record.sessions})
+    devices = sorted({session["devices"] for session in record.sessions if "devices" in session})
     if tokens and speed and devices:
         sentences.append(
             f"About {tokens / speed / 3600:,.2f} hours of training on {', '.join(devices)} "
@@ -270,11 +271,11 @@ def _metrics(record: RunRecord) -> str:
 
 
 def _reproduce(record: RunRecord) -> str:
-    if not record.sessions:
+    if not record.sessions or "command" not in record.sessions[0]:
         return ""
     first, last = record.sessions[0], record.sessions[-1]
-    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
-    commit = f", commit {last['commit']}" if last["commit"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in last.get("versions", {}).items())
+    commit = f", commit {last['commit']}" if last.get("commit") else ""
     changes = [session["num_steps"] for session in record.sessions if session.get("num_steps")]
     length = "".join(
         f" Resumed with {now:,} steps in place of {before:,} (`--change_num_steps`)."

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from scipy.stats import rankdata
 
 from electra_jax.huggingface.published_models import ModelWeights, PublishedModule
 from electra_jax.models.config import EncoderConfig
@@ -190,5 +189,7 @@ def detection_auc(logits: np.ndarray, is_replaced: np.ndarray) -> float:
     num_original = is_replaced.size - num_replaced
     if not num_replaced or not num_original:
         return float("nan")
+    from scipy.stats import rankdata  # slow to import
+
     ranks = rankdata(logits)[is_replaced.astype(bool)].sum()
     return float((ranks - num_replaced * (num_replaced + 1) / 2) / (num_replaced * num_original))

@@ -96,9 +96,8 @@ def _check_out(options: Options) -> None:
     if not options.out:
         return
     out = Path(options.out)
-    if out.is_dir() or not out.parent.is_dir():
-        what = "is a directory" if out.is_dir() else f"is in {out.parent}, which does not exist"
-        raise ValueError(f"--out: {out} {what}, expected a file to write.")
+    if out.is_dir():
+        raise ValueError(f"--out: {out} is a directory, expected a file to write.")
     if options.input != STANDARD_INPUT and out.exists() and out.samefile(options.input):
         raise ValueError(f"--out: got {out}, which is also --input, expected another file.")
 
@@ -138,8 +137,10 @@ def _groups(inputs: Iterator[Unlabelled], size: int) -> Iterator[list[Unlabelled
 
 @contextlib.contextmanager
 def _opened(out: str) -> Iterator[BinaryIO]:
-    """Where the records go: standard output, or a file that is there when all are written."""
+    """Where the records go: standard output, or a file that is there when all are written; directories above
+    it are made."""
     if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
         with written_whole(Path(out)) as temporary, temporary.open("wb") as file:
             yield file
     else:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from data_pipelines.tasks.examples import TaggedExample, TextExample
 from data_pipelines.tasks.labels import UNKNOWN
@@ -53,6 +52,8 @@ def _text_examples(inputs: Inputs) -> list[TextExample]:
 
 
 def _classification(labels: tuple[str, ...]) -> Form:
+    from scipy.special import softmax  # slow to import
+
     def record(one: Unlabelled, output_C: np.ndarray) -> Record:
         shares_C = softmax(np.float64(output_C))
         best = int(output_C.argmax())
@@ -86,6 +87,8 @@ def _tagging(labels: tuple[str, ...]) -> Form:
     def examples(inputs):
         words = [tuple(word.text for word in _words_of(one)) for one in inputs]
         return [TaggedExample(of_one, (UNKNOWN,) * len(of_one)) for of_one in words]
+
+    from scipy.special import softmax
 
     def record(one: Unlabelled, output_nC: np.ndarray) -> Record:
         words = _words_of(one)

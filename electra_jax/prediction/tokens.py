@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from scipy.special import expit
 
 from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
 from electra_jax.finetuning.batches import padded_length
@@ -123,6 +122,8 @@ class TokenPredictor:
 
     def scores(self, spelled: Sequence[Spelled]) -> list[np.ndarray]:
         """For each text, a number for each token [n]: the probability that it was replaced, or its energy."""
+        from scipy.special import expit  # slow to import
+
         found = [np.zeros(len(one.ids)) for one in spelled]
         for batch, ids_BL in self._batches(spelled):
             logits_BL = np.float64(self.networks.logits(ids_BL))

@@ -33,17 +33,14 @@ def check_flags(flags: argparse.Namespace) -> Path:
     if not flags.out and (len(flags.runs) > 1 or is_bucket(flags.runs[0])):
         what = "a run in a bucket" if len(flags.runs) == 1 else f"{len(flags.runs)} runs"
         raise ValueError(f"--out is missing: a page of {what} has no place of its own. Give --out=FILE.html.")
-    out = Path(flags.out) if flags.out else Path(flags.runs[0], PAGE)
-    for flag, path in (("out", flags.out), ("json", flags.json)):
-        if not Path(path).parent.is_dir():
-            raise ValueError(f"--{flag}: {path} is in {Path(path).parent}, which does not exist.")
-    return out
+    return Path(flags.out) if flags.out else Path(flags.runs[0], PAGE)
 
 
 def make_report(
     places: Sequence[str], out: Path, settings: TokenSettings, *, json_file: str = "", device: str = "cpu"
 ) -> int:
     """Write the page of some runs, and with `json_file` its figures; returns the bytes of the page.
+    Directories above them are made.
 
     Raises:
       FileNotFoundError, ValueError: a place is no pre-training run, or the texts cannot be read.
@@ -53,7 +50,9 @@ def make_report(
         jax.config.update("jax_platforms", "cpu")
     runs = name_runs([read_run(place) for place in places])
     tokens = {name: token_views(run, settings, run.problems) for name, run in runs.items()}
-    write_text(out, render(Page(runs, tokens)))
+    page = render(Page(runs, tokens))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, page)
     if json_file:
-        write_json(Path(json_file), report_values(runs))
+        write_json(Path(json_file), report_values(runs), makes_directories=True)
     return out.stat().st_size

@@ -26,7 +26,8 @@ from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.trained import dataset_paths
 
 TOKENS_FILE = "token_views.json"
-MAX_KEPT = 1 << 28  # bytes of it
+MAX_KEPT = 1 << 28  # bytes of it that are read
+SETS_KEPT = 8  # of sentences; those that were computed longest ago are dropped
 SEED = 0  # of the masks and of what is drawn: the same at every checkpoint
 UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError)
 
@@ -185,10 +186,20 @@ def _check_sentences(sentences: Any, stamp: Any) -> None:
 
 
 def _keep(run: RunView, kept: dict[str, Any]) -> None:
-    """Write TOKENS_FILE, unless the run may not be written or is in a bucket."""
-    if run.is_local:
+    """Write the last SETS_KEPT to TOKENS_FILE, of long ones as many as are read again, unless the run may not
+    be written or is in a bucket."""
+    chosen: dict[str, Any] = {}
+    size = 0
+    for digest, found in reversed(list(kept.items())[-SETS_KEPT:]):
+        size += len(json.dumps({digest: found}, indent=2))
+        if size > MAX_KEPT:
+            break
+        chosen = {digest: found} | chosen
+    if run.is_local and not chosen:
+        print(f"{TOKENS_FILE}: more than {MAX_KEPT:,} bytes are not kept. Show less of it.", file=sys.stderr)
+    elif run.is_local:
         try:
-            write_json(run.path / TOKENS_FILE, kept)
+            write_json(run.path / TOKENS_FILE, chosen)
         except OSError as error:
             print(f"{run.path / TOKENS_FILE}: not written ({error.strerror}).", file=sys.stderr)
 

@@ -24,6 +24,7 @@ from data_pipelines.directory_lock import LOCK_FILE, only_maker
 from data_pipelines.whole_files import TEMPORARY_SUFFIX
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.runs.only_writer import Check, only_writer
+from electra_jax.runs.result_places import PRETRAINING
 from electra_jax.runs.temporary_directories import temporary_directory
 
 BUCKET_FILE = ".bucket"
@@ -109,12 +110,12 @@ def opened_run(place: str | os.PathLike) -> Iterator[RunDirectory]:
       OSError: the bucket cannot be read or written; nothing has been written then.
     """
     if not is_bucket(place):
-        with only_writer(place) as check:
+        with only_writer(place, PRETRAINING) as check:
             yield RunDirectory(Path(place), None, check)
         return
     url = bucket_url(place)
     check_writable(url)
-    with only_writer(url) as check, temporary_directory() as temporary:
+    with only_writer(url, PRETRAINING) as check, temporary_directory() as temporary:
         directory = _below(temporary, url)
         _pull(url, directory)
         run = RunDirectory(directory, url, check, is_writer=is_main_process())

@@ -90,7 +90,8 @@ def untold(ranges: Ranges, events: Collection[Mapping[str, Any]]) -> Ranges:
         one
         for event in events
         if event.get("kind") == KIND
-        for one in event.get("ranges", [(event.get("first"), event.get("last"))])
+        for one in event.get("ranges", [[event[end] for end in ("first", "last") if end in event]])
+        if len(one) == 2
     ]
     return [(first, last) for first, last in ranges if not any(a <= first and last <= b for a, b in told)]
 

@@ -12,15 +12,16 @@ from data_pipelines.directory_lock import Lock, lock_of_contents
 from data_pipelines.lock_holders import LEASE_SECONDS, SECONDS_BETWEEN_ATTEMPTS, HeldError, Holder
 from electra_jax.distributed.processes import exchange, is_main_process
 from electra_jax.distributed.stopping import before_exit
-from electra_jax.runs.result_places import check_result_places
+from electra_jax.runs.result_places import Results, check_result_places
 
 Check = Callable[[], None]
 
 
 @contextlib.contextmanager
-def only_writer(place: str | os.PathLike) -> Iterator[Check]:
+def only_writer(place: str | os.PathLike, results: Results) -> Iterator[Check]:
     """Context in which no other command writes the run or fine-tuning in `place`, a directory or its URL.
-    All processes of a run enter it together, before they read or write anything there.
+    All processes of a run enter it together, before they read or write anything there. `results`: what the
+    command writes there in the end.
 
     Gives a function to call before each write; on all processes but the first it does nothing. It raises
     LostError if another process has taken the lock over, while this one gave no sign of life.
@@ -29,7 +30,7 @@ def only_writer(place: str | os.PathLike) -> Iterator[Check]:
       HeldError: another process writes the directory.
       OSError: the lock cannot be written, or something is in the way of results (`check_result_places`).
     """
-    check_result_places(place)
+    check_result_places(place, results)
     if not jax.distributed.is_initialized():
         with lock_of_contents(place) as lock:
             before_exit.append(lock.release)  # otherwise a start on another host would wait

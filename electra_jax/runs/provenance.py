@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 
-from data_pipelines.json_files import Maybe, read_json, read_json_lines
+from data_pipelines.json_files import Maybe, read_json
 from data_pipelines.whole_files import write_text
+from electra_jax.configuration.session_lines import SESSIONS_FILE, Session, read_session_lines
 
-SESSIONS_FILE = "sessions.jsonl"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Back ends for accelerators; at most one of them is installed.
 PLUGINS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin")
@@ -72,7 +72,7 @@ def changed_versions(
     if not sessions:
         return {}
     session = session or {"versions": installed_versions(), "commit": commit()}
-    last, old, new = sessions[-1], sessions[-1]["versions"], session["versions"]
+    last, old, new = sessions[-1], sessions[-1].get("versions", {}), session["versions"]
     # Older versions of this code recorded four libraries.
     names = sorted(old.keys() | new.keys()) if "python" in old else old.keys()
     changed = {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
@@ -91,9 +91,9 @@ def describe_devices() -> str:
     return ", ".join(f"{number} × {name}" for name, number in sorted(counts.items()))
 
 
-def read_sessions(workdir: Path) -> list[dict[str, Any]]:
-    """The sessions of a run, the oldest first; without lines that a crash left incomplete."""
-    return read_json_lines(workdir / SESSIONS_FILE, dict)
+def read_sessions(workdir: Path) -> list[Session]:
+    """The sessions of a run, the oldest first; raises ValueError as `read_session_lines` does."""
+    return read_session_lines(workdir / SESSIONS_FILE)
 
 
 def short_commit(commit: str | None) -> str | None:

@@ -2,26 +2,31 @@
 
 import os
 from pathlib import Path
-
-# Of pretrain, finetune, compare and evaluate: what they write in their directories at the end of their work.
-FILES = (
-    "summary.json",
-    "results.json",
-    "comparison.json",
-    "comparison.png",
-    "evaluation.json",
-    "plots/curves.png",
-)
-DIRECTORIES = ("plots", "predictions", "models", "finetuning")
+from typing import NamedTuple
 
 
-def check_result_places(place: str | os.PathLike) -> None:
+class Results(NamedTuple):
+    """What a command writes in its directory at the end of its work. Other names are the user's."""
+
+    files: tuple[str, ...]
+    directories: tuple[str, ...]
+
+
+PRETRAINING = Results(("summary.json", "plots/curves.png"), ("plots",))
+FINE_TUNING = Results(("results.json", "plots/results.png"), ("plots", "predictions", "models"))
+COMPARISON = Results(("comparison.json", "comparison.png", "reference.json"), ("finetuning",))
+EVALUATION = Results(("evaluation.json",), ("plots", "finetuning"))
+MINIMAL_PAIRS = Results(("minimal_pairs.json", "plots/minimal_pairs.png"), ("plots", "scores"))
+
+
+def check_result_places(place: str | os.PathLike, results: Results) -> None:
     """Raises OSError if a directory has the name of a file of results, or a file that of a directory."""
     directory = Path(place)
-    wrong = [f"{name} is a directory, expected a file" for name in FILES if (directory / name).is_dir()]
+    files = [name for name in results.files if (directory / name).is_dir()]
+    wrong = [f"{name} is a directory, expected a file" for name in files]
     wrong += [
         f"{name} is a file, expected a directory"
-        for name in DIRECTORIES
+        for name in results.directories
         if os.path.lexists(directory / name) and not (directory / name).is_dir()
     ]
     if wrong:

@@ -118,7 +118,9 @@ def record_events(workdir: Path, rollbacks: Rollbacks, events: EventLog) -> None
     """Write an event for each rollback that has none yet."""
     if not is_main_process():
         return
-    known = {(event["step"], event["to"]) for event in read_events(workdir) if event["kind"] == "rolled_back"}
+    known = {
+        (event["step"], event.get("to")) for event in read_events(workdir) if event["kind"] == "rolled_back"
+    }
     for one in rollbacks:
         if (one.step, one.to) not in known:
             events.record(

@@ -25,7 +25,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
     """
     rows = [upgrade_metrics(row) for row in read_metrics(workdir)]
     final = next(filter(is_evaluation, reversed(rows)))
-    speeds = sorted(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
+    speeds = sorted(row["tokens_per_second"] for row in rows if row.get("tokens_per_second") is not None)
     summary = {"steps": final["step"], "tokens_per_second": speeds[len(speeds) // 2] if speeds else None}
     summary["alarms"] = sum(event["kind"] == KIND for event in read_events(workdir))
     last = {key: value for row in rows if row["step"] == final["step"] for key, value in row.items()}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from data_pipelines.json_files import Maybe, misfit
 from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows
 
 EVENTS_FILE = "events.jsonl"
@@ -22,6 +23,12 @@ KINDS = {
     "rolled_back": True,  # the run returned to an earlier step
     "fell_back": True,  # a damaged checkpoint was set aside, and an earlier one restored
     "rows_lost": True,  # metrics.jsonl lacked rows of steps that were done
+}
+# Kind → the form of the values that events of it are read for.
+FORMS = {
+    "alarm": {"name": Maybe(str), "task": Maybe((str, type(None)))},
+    "rolled_back": {"to": Maybe(int)},
+    "rows_lost": {"ranges": Maybe([[int]]), "first": Maybe(int), "last": Maybe(int)},
 }
 
 
@@ -38,7 +45,9 @@ class EventLog:
         self._file: TextIO | None = None
         if is_writer:
             path = Path(run_dir) / EVENTS_FILE
-            keep_rows(path, lambda event: event["step"] <= start_step or KINDS.get(event["kind"], True))
+            keep_rows(
+                path, _check, lambda event: event["step"] <= start_step or KINDS.get(event["kind"], True)
+            )
             self._file = path.open("a", encoding="utf-8")
 
     def record(self, step: int, kind: str, message: str, *, advice: str = "", **values: Any) -> None:
@@ -71,4 +80,11 @@ class EventLog:
 
 def read_events(run_dir: str | os.PathLike) -> list[Row]:
     """Events of a run in file order; raises as `read_rows` does."""
-    return read_rows(Path(run_dir) / EVENTS_FILE)
+    return read_rows(Path(run_dir) / EVENTS_FILE, _check)
+
+
+def _check(event: Row) -> None:
+    """Raises ValueError if an event has not the values that its readers use."""
+    form = {"kind": str, "message": Maybe(str), "advice": Maybe(str)}
+    if problem := misfit(event, form) or misfit(event, FORMS.get(event["kind"], {})):
+        raise ValueError(problem)

@@ -197,7 +197,7 @@ def describe_alarms(events: Sequence[Row]) -> str:
     for event in events:
         if event["kind"] == KIND:
             task = f" ({event['task']})" if event.get("task") not in ("", None, "rtd") else ""
-            steps.setdefault(f"{event['name']}{task}", []).append(event["step"])
+            steps.setdefault(f"{event.get('name', 'unnamed')}{task}", []).append(event["step"])
     if not steps:
         return "alarms: none"
     named = (f"{name} at step {', '.join(map(str, at))}" for name, at in steps.items())

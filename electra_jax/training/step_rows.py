@@ -10,23 +10,25 @@ from typing import Any, TextIO
 from data_pipelines.json_files import parse_json
 
 Row = dict[str, Any]
+ADVICE = "Repair the file or move it away; the run itself can still be resumed."
+Check = Callable[[Row], None]  # raises ValueError for a row with values of another form
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, check: Check) -> list[Row]:
     """Rows in file order, without an incomplete last line; [] without a file.
 
     Raises:
-      ValueError: a damaged line before the last one; names it.
+      ValueError: a damaged line before the last one, or one that `check` rejects; names it.
     """
-    return _parse(path)[0] if path.exists() else []
+    return _parse(path, check)[0] if path.exists() else []
 
 
-def keep_rows(path: Path, is_kept: Callable[[Row], bool]) -> None:
+def keep_rows(path: Path, check: Check, is_kept: Callable[[Row], bool]) -> None:
     """Remove all other rows and an incomplete last line; a crash leaves the old file or the new one. Raises
     as `read_rows` does."""
     if not path.exists():
         return
-    rows, is_incomplete = _parse(path)
+    rows, is_incomplete = _parse(path, check)
     kept = [row for row in rows if is_kept(row)]
     if is_incomplete or len(kept) < len(rows):
         rewritten = path.with_name(path.name + ".tmp")
@@ -58,7 +60,7 @@ def append_row(file: TextIO, row: Row) -> None:
         ) from error
 
 
-def _parse(path: Path) -> tuple[list[Row], bool]:
+def _parse(path: Path, check: Check) -> tuple[list[Row], bool]:
     """Rows of the file, and whether its last line lacks its newline. That line is left out unless it is a
     complete row."""
     lines = path.read_bytes().split(b"\n")
@@ -72,8 +74,11 @@ def _parse(path: Path) -> tuple[list[Row], bool]:
             if number == len(lines):  # an incomplete last line
                 break
             raise ValueError(
-                f'{path}, line {number}: expected an object with a "step", got {line[:80]!r}. Repair '
-                "the file or move it away; the run itself can still be resumed."
+                f'{path}, line {number}: expected an object with a "step", got {line[:80]!r}. {ADVICE}'
             ) from error
+        try:
+            check(row)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}. {ADVICE}") from error
         rows.append(row)
     return rows, is_incomplete

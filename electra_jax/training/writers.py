@@ -71,7 +71,7 @@ class MetricWriters:
         run_dir = _local(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS_FILE
-        keep_rows(path, lambda row: row["step"] <= start_step)
+        keep_rows(path, _check_numbers, lambda row: row["step"] <= start_step)
         self._progress = RunProgress(sys.stderr, start_step, total_steps) if progress else None
         self._file = path.open("a", encoding="utf-8")
 
@@ -139,9 +139,16 @@ def read_metrics(run_dir: str | os.PathLike) -> list[Row]:
     """Rows of run_dir/metrics.jsonl in file order, without an incomplete last line; [] without a file.
 
     Raises:
-      ValueError: a damaged line before the last one; names it.
+      ValueError: a damaged line before the last one, or a value that is neither a number nor null; names the
+        line.
     """
-    return read_rows(_local(run_dir) / METRICS_FILE)
+    return read_rows(_local(run_dir) / METRICS_FILE, _check_numbers)
+
+
+def _check_numbers(row: Row) -> None:
+    for name, value in row.items():
+        if type(value) not in (float, int, type(None)):
+            raise ValueError(f"got {value!r} as {name!r}, expected a number or null")
 
 
 def training_rows(rows: Iterable[Row]) -> list[Row]:

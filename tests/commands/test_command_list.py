@@ -16,6 +16,28 @@ from electra_jax.__main__ import main
 main()
 print(*sorted({"jax", "numpy", "absl", "ml_collections", "grain"} & set(sys.modules)), file=sys.stderr)
 """
+# Imports the module of every command, and prints which packages came with them.
+COMMANDS_IMPORTED = """
+import importlib, sys
+from electra_jax.__main__ import find_commands
+for module in find_commands().values():
+    importlib.import_module(module)
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+# Packages that a command imports when it uses them.
+SLOW = (
+    *(
+        "tensorflow",
+        "tensorflow_datasets",
+        "scipy",
+        "sklearn",
+        "matplotlib",
+        "torch",
+        "transformers",
+        "pandas",
+    ),
+    *("datasets", "seqeval", "pyarrow", "apache_beam", "wandb", "tensorboard", "numba", "IPython"),
+)
 
 
 def runs_as_main(path):
@@ -50,6 +72,14 @@ def test_the_list_needs_no_library():
         assert outcome.returncode == 0 and outcome.stderr.strip() == "", outcome.stderr
         assert outcome.stdout.strip() == listing(find_commands())
     assert run_module("electra_jax").stdout == outcome.stdout
+
+
+def test_no_command_imports_slow_packages_before_it_uses_them():
+    outcome = run_python("-c", COMMANDS_IMPORTED)
+    assert outcome.returncode == 0, outcome.stderr
+    imported = set(outcome.stdout.split())
+    assert {"jax", "orbax"} <= imported
+    assert imported.isdisjoint(SLOW), sorted(imported & set(SLOW))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
+from data_pipelines.corpus_builder import build_corpus
+from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_digests import check_all_rows
 from data_pipelines.dataset_info import DatasetInfo, fingerprint_of, load_dataset_info
 from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
@@ -225,12 +227,62 @@ def test_rows_of_another_file_are_found(copy):
         check_all_rows(str(copy))
 
 
-def test_a_file_without_rows_may_be_in_the_fingerprint(copy):
-    """A chunk of text that gave no row: its digest counts, but the finished dataset leaves it out."""
-    info = load_dataset_info(str(copy))
+def with_empty_files(directory, places, *, is_recorded):
+    """corpus.json of a dataset whose text gave no row at some places of its splits."""
+    info = load_dataset_info(str(directory))
     digests = {split: list(described["digests"].values()) for split, described in info.splits.items()}
-    digests["train"].insert(1, hashlib.sha256(b"").hexdigest())
+    for split, numbers in places.items():
+        for number in numbers:
+            digests[split].insert(number, hashlib.sha256(b"").hexdigest())
     own = info.tokenizer_fingerprint, info.sequence_length, info.packing
-    path = copy / "corpus.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": fingerprint_of(*own, digests)}))
+    splits = {split: dict(described) for split, described in info.splits.items()}
+    for split, described in splits.items():
+        described.pop("without_rows", None)
+        if is_recorded:
+            described["without_rows"] = places.get(split, [])
+    path = directory / "corpus.json"
+    changes = {"fingerprint": fingerprint_of(*own, digests), "splits": splits}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+@pytest.mark.parametrize(
+    "places", [{}, {"train": [1]}, {"train": [0, 1, 4], "validation": [0]}, {"validation": [0, 1]}]
+)
+def test_text_without_rows_is_in_the_fingerprint(places, is_recorded, copy):
+    """A chunk of text that gave no row: its digest counts, but the finished dataset leaves it out."""
+    with_empty_files(copy, places, is_recorded=is_recorded)
     check_all_rows(str(copy))
+    if not is_recorded:
+        without_digests(copy)  # of an earlier version still
+        check_all_rows(str(copy))
+    replace_rows(copy, lambda rows: rows[::-1])
+    with pytest.raises(OSError, match="are not those that were built"):
+        check_all_rows(str(copy))
+
+
+def test_more_text_without_rows_than_can_be_guessed(copy):
+    with_empty_files(copy, {"train": range(40)}, is_recorded=False)
+    check_all_rows(str(copy))  # by the digests of the files
+    with_empty_files(copy, {"train": [*range(40)]}, is_recorded=True)
+    check_all_rows(str(copy))
+
+
+def test_a_build_records_text_without_rows(tmp_path, built):
+    """Text that the tokenizer makes nothing of."""
+    nothing = "▁" * 12  # what SentencePiece writes for a space
+    texts = [nothing, "the cat sat on the mat", nothing, nothing, "the dog sat on the hill", nothing]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "b.txt").write_text(texts[1])
+    settings = CorpusSettings(
+        train=[str(tmp_path / "a.jsonl")],
+        validation=[str(tmp_path / "b.txt")],
+        tokenizer=str(built / "tokenizer"),
+        sequence_length=32,
+        packing="documents",
+        chunk_chars=10,
+    )
+    splits = build_corpus(str(tmp_path / "out"), settings).splits
+    assert splits["train"]["rows"] == 2
+    assert (splits["train"]["without_rows"], splits["validation"]["without_rows"]) == ([0, 2, 3, 5], [])
+    check_all_rows(str(tmp_path / "out"))

@@ -163,6 +163,26 @@ def test_the_directory_is_that_of_the_local_builder(
     assert not (tmp_path / "beam.partial").exists()
 
 
+QUOTED = """
+import sys
+from data_pipelines.beam_runner import make_pipeline, quoted_python
+sys.executable = "/a b/python"
+for runner in ("FnApiRunner", "DirectRunner", "FlinkRunner", "SparkRunner", "PortableRunner"):
+    for mode in ("multi_processing", "in_memory"):
+        with quoted_python(make_pipeline(runner, [f"--direct_running_mode={mode}"])):
+            print(runner, mode, sys.executable)
+        assert sys.executable == "/a b/python"
+"""
+
+
+def test_only_the_runner_for_one_machine_gets_a_quoted_python():
+    result = with_beam("-c", QUOTED)
+    assert result.returncode == 0, result.stderr[-2000:]
+    quoted = [line.split()[:2] for line in result.stdout.splitlines() if line.endswith("'/a b/python'")]
+    assert quoted == [[runner, "multi_processing"] for runner in ("FnApiRunner", "DirectRunner")]
+    assert result.stdout.count("/a b/python") == 10
+
+
 def test_command_line(data, tmp_path):
     """Paths are relative, and skipped lines are counted as without Beam."""
     bad = tmp_path / "bad.txt"

@@ -89,10 +89,17 @@ def test_files_of_other_kinds(tmp_path):
         read_json(write(tmp_path / "a.json", "[1, 2, 3, 4]"), max_bytes=9)
 
 
-def test_lines_of_another_form_are_left_out(tmp_path):
-    path = write(tmp_path / "a.jsonl", b'{"step": 1}\n[]\n{"step": "x"}\n\xff\n{"step": 2}\n{"st')
+def test_lines_that_are_no_json_are_left_out(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"step": 1}\n[\n\xff\n{"step": 2}\n{"st')
     assert read_json_lines(path, {"step": int}) == [{"step": 1}, {"step": 2}]
     assert read_json_lines(tmp_path / "absent", dict) == []
+
+
+@pytest.mark.parametrize("line", [b"[]", b'{"step": "x"}', b"{}", b'{"step": null}', b"3"])
+def test_a_line_of_another_form_is_named(line, tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"step": 1}\n{"st\n' + line)
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 3: .* Cut it\."):
+        read_json_lines(path, {"step": int}, advice="Cut it.")
 
 
 def test_what_code_raises_of_other_values_has_the_files_name():

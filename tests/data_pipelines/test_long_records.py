@@ -9,7 +9,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from data_pipelines import document_formats
+from data_pipelines import parquet_batches
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.tasks import text_files, unlabelled
@@ -73,7 +73,7 @@ def test_long_values_of_parquet_are_passed_over(tmp_path, monkeypatch):
     column = pyarrow.array(["ab " * 100_000] * 600)
     parquet.write_table(pyarrow.table({"text": column}), source, row_group_size=200, store_schema=False)
     assert source.stat().st_size < MIB
-    monkeypatch.setattr(document_formats, "PARQUET_BYTES", 4 * MIB)
+    monkeypatch.setattr(parquet_batches, "PARQUET_BYTES", 4 * MIB)
     pyarrow.default_memory_pool().release_unused()
     tracemalloc.start()
     try:
@@ -82,6 +82,34 @@ def test_long_values_of_parquet_are_passed_over(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     assert count == 600 and peak < 20 * MIB, peak  # a batch of 256 has 77 MiB
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 2000}])
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_a_large_row_group_is_read_many_rows_at_a_time(options, store_schema, tmp_path, monkeypatch):
+    """Its values are short, also where some are stored once, or each by itself."""
+    source, texts = tmp_path / "a.parquet", [f"text {number % 2000}" for number in range(3000)]
+    table = pyarrow.table({"text": pyarrow.array(texts)})
+    parquet.write_table(table, source, store_schema=store_schema, **options)
+    monkeypatch.setattr(parquet_batches, "PARQUET_BYTES", 8000)  # the column has more
+    with parquet.ParquetFile(source) as file:
+        sizes = [batch.num_rows for batch in parquet_batches.parquet_batches(file, str(source), "text")]
+        assert file.metadata.row_group(0).column(0).total_uncompressed_size > 8000
+    assert sum(sizes) == 3000 and len(sizes) == 12
+    assert read(source)[0] == texts
+
+
+@pytest.mark.parametrize("first", ["two", "x" * 300, None])
+def test_long_values_that_are_stored_once_are_read_few_at_a_time(first, tmp_path, monkeypatch):
+    source = tmp_path / "a.parquet"
+    texts = [first, "one", *["x" * 300] * 98]
+    parquet.write_table(pyarrow.table({"text": pyarrow.array(texts)}), source)
+    monkeypatch.setattr(parquet_batches, "PARQUET_BYTES", 4000)
+    monkeypatch.setattr(parquet_batches, "PARQUET_ROWS", 10**6)
+    with parquet.ParquetFile(source) as file:
+        batches = parquet_batches.parquet_batches(file, str(source), "text")
+        assert next(batches).num_rows == 4000 // 300
+    assert read(source)[0] == [text for text in texts if text]
 
 
 def test_a_long_document_names_its_first_cut(tmp_path):

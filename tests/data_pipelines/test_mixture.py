@@ -7,6 +7,7 @@ import logging
 import shutil
 import types
 
+import grain
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import opened_dataset
-from data_pipelines.mixture import DatasetSource, make_mixture, make_sequential
+from data_pipelines.mixture import DatasetSource, elements, make_mixture, make_sequential
+from data_pipelines.record_files import RecordFiles
 from data_pipelines.tokenizers.directory import SpecialIds
 
 L = 5
@@ -102,26 +104,17 @@ def tokenizers(monkeypatch):
     return by_directory
 
 
-class RecordSource:
-    """A TFDS data source whose reading a test can replace."""
-
-    def __init__(self, source):
-        self.read = source.__getitems__
-
-    def __getitems__(self, rows):
-        return self.read(rows)
-
-
 @pytest.fixture
 def record_sources(monkeypatch):
-    """The data sources of all datasets that are opened from here on, in order."""
-    sources, as_data_source = [], tfds.core.DatasetBuilder.as_data_source
+    """The files of records of all datasets that are opened from here on, in order; a test can replace how
+    they are read."""
+    sources = []
 
-    def opened(builder, split):
-        sources.append(RecordSource(as_data_source(builder, split)))
+    def opened(files, ends):
+        sources.append(RecordFiles(files, ends))
         return sources[-1]
 
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", opened)
+    monkeypatch.setattr(opened_dataset, "RecordFiles", opened)
     return sources
 
 
@@ -204,6 +197,14 @@ def test_datasets_are_read_once_per_batch(built, record_sources):
         source.read = lambda rows, read=read: calls.append(len(rows)) or read(rows)
     mixed.read(*mixed.rows_at(0, 64))
     assert calls == [32, 32]
+
+
+def test_an_order_at_once_is_the_order_element_by_element():
+    orders = [grain.MapDataset.range(start, start + 50).shuffle(seed=start).repeat() for start in (0, 50)]
+    mixed = grain.MapDataset.mix([orders[0], orders[1][7:]], weights=[1.0, 2.5])
+    one_by_one = types.SimpleNamespace(__getitem__=mixed.__getitem__)
+    assert list(elements(mixed, range(90, 300))) == [mixed[index] for index in range(90, 300)]
+    assert list(elements(one_by_one, range(90, 300))) == [mixed[index] for index in range(90, 300)]
 
 
 def test_mixed_dtypes_widen(built):
@@ -291,9 +292,22 @@ def test_a_dataset_of_another_feature(built, monkeypatch):
 
 def test_a_row_of_another_length_is_never_broadcast(built, record_sources):
     mixed = make_mixture([DatasetSource(built.b)], seed=0)
-    record_sources[0].read = lambda rows: [{"input_ids": np.ones(1, np.uint16)} for _ in rows]
-    with pytest.raises(OSError, match=r"cannot read .*train.*: a row has shape \(1,\), expected \(5,\)"):
+    features = tfds.features.FeaturesDict({"input_ids": tfds.features.Tensor(shape=(1,), dtype=np.uint16)})
+    record = features.serialize_example({"input_ids": np.ones(1, np.uint16)})
+    record_sources[0].read = lambda rows: [record for _ in rows]
+    with pytest.raises(OSError, match=r"cannot read .*train.*: .*size 1 into shape \(5,\)"):
         mixed.read([0], [3])
+
+
+def test_records_in_another_form_are_read_too(built, record_sources):
+    """An example with more features than the rows."""
+    mixed = make_mixture([DatasetSource(built.b)], seed=0)
+    expected, read = mixed.read([0, 0], [3, 1]), record_sources[0].read
+    more = tfds.features.FeaturesDict({"a": tfds.features.Tensor(shape=(1,), dtype=np.uint16)})
+    extra = more.serialize_example({"a": np.ones(1, np.uint16)})
+    record_sources[0].read = lambda rows: [record + extra for record in read(rows)]
+    ids = mixed.read([0, 0], [3, 1])
+    assert ids.dtype == expected.dtype and ids.tolist() == expected.tolist()
 
 
 def test_a_dataset_of_another_shape(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from support.fault_runs import be_directory, flags, flip, truncate, zero
-from support.faults import EXACT, REFUSED, Fault
+from support.faults import EXACT, REFUSED, Fault, contents
 
 SAMPLE = 3
 ALLOWED = (EXACT, REFUSED)
@@ -130,6 +130,9 @@ def dataset(data, tmp_path):
 
 def test_a_damaged_dataset_is_refused_or_read_exactly(fault, dataset, data, forks, settle, tmp_path):
     fault.do(dataset)
-    words = flags(tmp_path / "run", data, data__datasets=dataset)
+    before, run = contents(tmp_path), tmp_path / "run"
     fault = fault._replace(names=fault.names or str(dataset))
-    settle(fault, tmp_path / "run", forks.run("electra_jax.pretrain", *words))
+    words = flags(run, data, data__datasets=dataset)
+    settle(fault, run, forks.run("electra_jax.pretrain", *words), before={})
+    after = {path: digest for path, digest in contents(tmp_path).items() if not path.startswith("run/")}
+    assert after == before

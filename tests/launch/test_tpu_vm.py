@@ -281,3 +281,16 @@ def test_a_dry_run_prints_the_commands_that_a_real_run_executes(sandbox):
         ran = "".join(f"{shlex.join(['gcloud', *call])}\n" for call in sandbox.calls()[before:])
         printed = "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("git "))
         assert masked(printed, sandbox) == masked(ran, sandbox) != ""
+
+
+@pytest.mark.parametrize(("how", "code"), [(">/dev/full", 1), ("| true", 141), (">/dev/null", 0)])
+def test_a_result_that_is_lost_decides_the_exit_code(how, code, sandbox):
+    words = shlex.join(sandbox.command("create", TYPE, "--dry_run"))
+    # The shell must not be faster than the launcher, which would find the pipe's reader at work.
+    script = f"set -o pipefail; {{ sleep 0.2; {words}; }} {how}"
+    outcome = subprocess.run(
+        ["bash", "-c", script], env=sandbox.environment, capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == code, outcome.stderr
+    lost = "standard output could not be written: No space left on device. The result is lost"
+    assert (lost in outcome.stderr) == (code == 1)

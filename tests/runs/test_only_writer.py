@@ -12,7 +12,8 @@ WAITING = """
 import sys, time
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.runs.only_writer import only_writer
-with only_writer(sys.argv[1]), StopNotice() as stop, stop.nothing_to_save("waiting"):
+from electra_jax.runs.result_places import PRETRAINING
+with only_writer(sys.argv[1], PRETRAINING), StopNotice() as stop, stop.nothing_to_save("waiting"):
     print("ready", flush=True)
     time.sleep(300)
 """

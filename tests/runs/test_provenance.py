@@ -85,3 +85,32 @@ def test_a_line_that_a_crash_left_incomplete_is_dropped(workdir, capsys):
     record_start(workdir, 10)
     assert [session["start_step"] for session in read_sessions(workdir)] == [0, 10]
     assert all(map(json.loads, (workdir / "sessions.jsonl").read_text().splitlines()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start_step": "10"},
+        {"log_every": []},
+        {"num_steps": 20},
+        {"num_steps": [20]},
+        {"versions": ["jax"]},
+        {"versions": {"jax": 1}},
+        {"command": "python"},
+        {"devices": ["cpu"]},
+        {"commit": 7},
+    ],
+)
+def test_an_edited_line_is_named(changes, workdir):
+    (session,) = read_sessions(workdir)
+    rows = [session, session | changes]
+    (workdir / "sessions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    with pytest.raises(ValueError, match=r"sessions\.jsonl(, line 2)?: got .* Repair the line, or remove it"):
+        record_start(workdir, 10)
+
+
+def test_a_line_with_less_than_today_is_read(workdir, capsys):
+    (workdir / "sessions.jsonl").write_text('{"start_step": 5}\n{}\n')
+    record_start(workdir, 10)
+    assert [one.get("start_step") for one in read_sessions(workdir)] == [5, None, 10]
+    assert "under other versions" in capsys.readouterr().err

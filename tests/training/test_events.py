@@ -1,5 +1,7 @@
 """Events survive crashes and resumption: those of repeated steps happen again, others stay."""
 
+import json
+
 import pytest
 
 from electra_jax.training.events import EVENTS_FILE, EventLog, read_events
@@ -43,3 +45,25 @@ def test_only_one_process_writes(tmp_path, capsys):
 def test_a_kind_has_a_rule_for_resuming(tmp_path):
     with EventLog(tmp_path, start_step=0) as events, pytest.raises(KeyError, match="surprise"):
         events.record(1, "surprise", "of a kind that nobody declared")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"kind": 5},
+        {"kind": []},
+        {"kind": "alarm", "name": ["auc"]},
+        {"kind": "alarm", "task": {}},
+        {"kind": "rolled_back", "to": "3"},
+        {"kind": "rows_lost", "ranges": [5]},
+        {"kind": "rows_lost", "first": "1", "last": 4},
+        {"kind": "alarm", "message": None},
+    ],
+)
+def test_an_edited_event_is_named(event, tmp_path):
+    rows = [{"step": 1, "kind": "alarm", "message": "early"}, {"step": 2} | event]
+    (tmp_path / EVENTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for read in (lambda: read_events(tmp_path), lambda: EventLog(tmp_path, start_step=4)):
+        with pytest.raises(ValueError, match=r"events\.jsonl, line 2: (got|no) .*Repair the file"):
+            read()

@@ -50,6 +50,16 @@ def written(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("text", ["", "{}\n", '{"started": "x"}\n'])
+def test_a_run_without_a_record_of_its_start_is_named(text, tmp_path):
+    write_json(tmp_path / "config.json", describe())
+    (tmp_path / "sessions.jsonl").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"sessions\.jsonl: its last line lacks started, .*, or there is none"
+    ):
+        write_reference({0: tmp_path}, tmp_path)
+
+
 def test_a_band_is_the_median_and_the_range_at_the_same_tokens():
     curves = make_curves([rows_of(seed) for seed in SEEDS], BATCH * LENGTH)
     assert curves["loss"] == {

@@ -37,6 +37,15 @@ def test_values_that_are_not_finite_become_null(tmp_path):
     assert read_metrics(tmp_path) == [{"step": 1, "loss": None, "grad_norm": None, "lr": 0.5}]
 
 
+@pytest.mark.parametrize("value", ["0.5", True, [1.0], {"a": 1}])
+def test_an_edited_value_is_named(value, tmp_path):
+    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None, "rtd_auc": value}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for read in (lambda: read_metrics(tmp_path), lambda: open_writers(tmp_path, start_step=2)):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: got .* as 'rtd_auc', expected a numb"):
+            read()
+
+
 def test_resuming_keeps_rows_up_to_the_restored_step(tmp_path):
     with open_writers(tmp_path) as metrics:
         for step in range(1, 8):

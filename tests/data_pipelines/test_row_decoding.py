@@ -1,0 +1,98 @@
+"""Many records decoded at once: the ids that TFDS reads from each, or nothing."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.record_files import RecordFiles
+from data_pipelines.row_decoding import decode_rows
+from data_pipelines.shards import row_features
+
+# Around the ids at which one more byte is written.
+IDS = st.one_of(
+    st.integers(0, 130),
+    st.integers(16_380, 16_390),
+    st.integers(2_097_148, 2_097_156),
+    st.integers(0, 2**28 - 1),
+)
+
+
+def serialised(rows, dtype=np.int32):
+    features = row_features(len(rows[0]), dtype)
+    return [features.serialize_example({"input_ids": np.asarray(row, dtype)}) for row in rows]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_ids_are_those_that_were_written(data):
+    length = data.draw(st.integers(1, 40))
+    rows = data.draw(st.lists(st.lists(IDS, min_size=length, max_size=length), min_size=1, max_size=5))
+    records = serialised(rows)
+    ids = decode_rows(records, length, np.dtype(np.int32))
+    assert ids.dtype == np.int32 and ids.tolist() == rows
+    read = row_features(length, np.int32).deserialize_example_np(records[0])["input_ids"]
+    assert read.tolist() == rows[0]
+
+
+@pytest.mark.parametrize("length", [1, 20, 128, 3000])  # lengths of one byte and of two
+def test_rows_of_any_length(length):
+    rows = np.random.default_rng(0).integers(0, 2**16, (7, length)).astype(np.uint16)
+    ids = decode_rows(serialised(rows, np.uint16), length, np.dtype(np.uint16))
+    assert ids.dtype == np.uint16 and (ids == rows).all()
+    assert decode_rows([], length, np.dtype(np.uint16)).shape == (0, length)
+
+
+def of_features(**features):
+    described = tfds.features.FeaturesDict(
+        {name: tfds.features.Tensor(shape=value.shape, dtype=value.dtype) for name, value in features.items()}
+    )
+    return described.serialize_example(features)
+
+
+ROW = np.arange(100, 108, dtype=np.int64)
+RECORD = of_features(input_ids=ROW)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        of_features(other_ids=ROW),
+        of_features(input_ids=ROW, more=ROW),
+        of_features(input_ids=ROW[:7]),
+        of_features(input_ids=np.append(ROW, ROW)),
+        of_features(input_ids=ROW.astype(np.float32)),
+        of_features(input_ids=-ROW),
+        of_features(input_ids=ROW + 2**28),
+        of_features(input_ids=ROW + 2**16),  # beyond the type of the result
+        of_features(input_ids=ROW[:0]),
+        *(RECORD[:size] for size in range(len(RECORD))),
+        RECORD + b"\0",
+        RECORD + RECORD,
+        RECORD[:-1] + b"\x80",
+        b"\xff" * 40,
+    ],
+)
+def test_records_of_another_form_are_left_to_others(record):
+    good = of_features(input_ids=ROW)
+    assert decode_rows([good, good], 8, np.dtype(np.uint16)).tolist() == [ROW.tolist()] * 2
+    for records in ([record], [good, record], [record, good], [good, record, good]):
+        assert decode_rows(records, 8, np.dtype(np.uint16)) is None
+
+
+def test_records_of_several_files_by_number(tmp_path):
+    ends, files, written = [], [], []
+    for number, size in enumerate((3, 1, 4)):
+        files.append(str(tmp_path / f"{number}.array_record"))
+        writer = ArrayRecordWriter(files[-1], "group_size:1")
+        for place in range(size):
+            written.append(f"record {place} of file {number}".encode())
+            writer.write(written[-1])
+        writer.close()
+        ends.append(len(written))
+    records = RecordFiles(files, ends)
+    for rows in ([7, 0, 3, 3, 2, 4], [5], [], list(range(8))):
+        assert records.read(rows) == [written[row] for row in rows]
+    assert RecordFiles(files[:1], ends[:1]).read([2, 0]) == [written[2], written[0]]
