@@ -9,24 +9,41 @@ from typing import Any
 
 import jax
 
-from electra_jax.benchmarks.relative_attention import LAYERS, attention_gradient
+from electra_jax.benchmarks.relative_attention import LAYERS, OF_EVERY_DEVICE, attention_gradient
 from electra_jax.benchmarks.training_step import Metrics
-from electra_jax.models.config import make_pretraining_config
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import axis_context, replicated
+from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.planning.compiled import compile_step, compiler_options
 
 
 def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size: int) -> Metrics:
-    """Temporary MiB of one attention layer, forward and backward, in each of LAYERS."""
+    """Temporary MiB of one attention layer, forward and backward, in each form that the device can compute.
+
+    Raises:
+      AssertionError: the kernels' program has a buffer with a score for each query and key, or distance.
+    """
     encoder = make_pretraining_config(config["model"]).discriminator
-    sharding = jax.sharding.SingleDeviceSharding(device)
+    length = config["data"]["sequence_length"]
     figures: Metrics = {}
-    for form in LAYERS:
-        function, shapes = attention_gradient(encoder, form, batch_size, config["data"]["sequence_length"])
-        place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        shapes = jax.tree.map(place, shapes)
-        compiled = jax.jit(function).lower(*shapes).compile(compiler_options(device))
+    for form in LAYERS if device.platform == "tpu" else OF_EVERY_DEVICE:
+        compiled = compile_layer(encoder, form, device, batch_size=batch_size, length=length)
+        if form == "pallas":
+            squares = score_buffers(compiled.as_text(), encoder.num_heads, length)
+            assert not squares, f"the kernels' program has buffers with all scores: {sorted(squares)}"
         figures[f"attention_{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
     return figures
+
+
+def compile_layer(
+    encoder: EncoderConfig, form: str, device: jax.Device, *, batch_size: int, length: int
+) -> jax.stages.Compiled:
+    """The gradients of one attention layer, in a form of LAYERS, compiled for the device."""
+    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, [device])
+    with axis_context(mesh):  # tells the layer which device it is for
+        function, shapes = attention_gradient(encoder, form, batch_size, length)
+        place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
+        return jax.jit(function).lower(*jax.tree.map(place, shapes)).compile(compiler_options(device))
 
 
 def step_figures(
@@ -52,6 +69,14 @@ def step_figures(
         )
         figures[f"step_{name}_vocabulary_rows"] = rows
     return figures
+
+
+def score_buffers(program_text: str, num_heads: int, length: int) -> set[str]:
+    """Shapes […, H, …, x, y] with x and y of L or more, in a program's HLO text: a score for each query and
+    key, or distance."""
+    shapes = re.findall(r"\[(\d+(?:,\d+){2,})\]", program_text)
+    is_square = lambda sizes: num_heads in sizes[:-2] and min(sizes[-2:]) >= length
+    return {text for text in shapes if is_square(tuple(map(int, text.split(","))))}
 
 
 def vocabulary_rows(program_text: str, vocab_size: int) -> int:

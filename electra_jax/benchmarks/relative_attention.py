@@ -1,14 +1,17 @@
-"""One layer of disentangled attention, by gather and by skew, forward and backward, beside plain attention.
+"""One layer of disentangled attention, by gather, by skew and in a TPU's kernels, beside plain attention;
+forward and backward.
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R rows of the
 relative table, or in `gathered_positions` those that a row of L tokens can reach.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from electra_jax.benchmarks.timing import Contestant, time_in_turns
 from electra_jax.benchmarks.training_step import SPECIAL, Metrics, random_rows
@@ -49,16 +52,22 @@ class GatheredSelfAttention(DisentangledSelfAttention):
     position_terms = staticmethod(gathered_positions)
 
 
-LAYERS = {"plain": SelfAttention, "skew": DisentangledSelfAttention, "gather": GatheredSelfAttention}
+LAYERS: dict[str, Callable[..., nn.Module]] = {
+    "plain": SelfAttention,
+    "skew": functools.partial(DisentangledSelfAttention, form="plain"),
+    "gather": functools.partial(GatheredSelfAttention, form="plain"),
+    "pallas": functools.partial(DisentangledSelfAttention, form="pallas"),
+}
+OF_EVERY_DEVICE = ("plain", "skew", "gather")  # "pallas" is for TPUs; elsewhere it is interpreted
 
 
 def compare_attention(
     encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int
 ) -> Metrics:
-    """Median milliseconds and temporary MiB of each of LAYERS, and the ratio of gather's time to skew's."""
+    """Median milliseconds and temporary MiB of each of OF_EVERY_DEVICE, and gather's time ÷ skew's."""
     figures: Metrics = {}
     contestants = []
-    for form in LAYERS:
+    for form in OF_EVERY_DEVICE:
         function, shapes = attention_gradient(encoder, form, batch_size, length)
         compiled = jax.jit(function).lower(*shapes).compile()
         figures[f"{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20

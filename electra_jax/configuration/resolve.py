@@ -23,7 +23,8 @@ from electra_jax.configuration.length import with_num_steps, without_end
 from electra_jax.configuration.ranges import SMALLEST_NUMBER
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import Stage, make_stages, stage_errors
-from electra_jax.models.config import LayerExecution, PretrainingConfig, make_pretraining_config
+from electra_jax.models.config import PretrainingConfig, make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.objectives.registry import objective_row
 
 
@@ -86,7 +87,7 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         config = with_assumed_sizes(config)
         with problems.kept():
             if has_a_shape(wrong):
-                execution = LayerExecution(config["train"]["layers"], config["train"]["remat"])
+                execution = LayerExecution.of_training(config["train"])
                 model = make_pretraining_config(config["model"], execution)
         with problems.kept():
             if not set(OF_LENGTH) & wrong.keys():

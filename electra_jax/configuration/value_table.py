@@ -28,14 +28,8 @@ from electra_jax.configuration.ranges import (
     one_of,
     whole,
 )
-from electra_jax.models.config import (
-    DTYPES,
-    EMBEDDING_SHARING,
-    INITIALIZERS,
-    LAYERS,
-    POSITIONS,
-    REMAT,
-)
+from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, POSITIONS
+from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import SCHEDULES
@@ -138,6 +132,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "train.num_microbatches": (ROWS, 1),
     "train.layers": (one_of(LAYERS), "unrolled"),
     "train.remat": (one_of(REMAT), "none"),
+    "train.attention": (one_of(ATTENTION), "auto"),
     "train.gradient_dtype": (one_of(DTYPES), "float32"),
     "train.ema_decay": (below_one("0 (no average is kept) or a number below 1, such as 0.999"), 0.0),
     "train.seed": (SEED, 0),

@@ -3,6 +3,7 @@
 import dataclasses
 
 from data_pipelines.problems import Problems
+from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.family import FAMILIES, Family
 from electra_jax.models.field_types import check_types, from_fields
 
@@ -10,35 +11,7 @@ DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
 POSITIONS = tuple(FAMILIES)
-LAYERS = ("unrolled", "scanned")
-REMAT = ("none", "attention", "dense", "full")
 COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerExecution:
-    """How layers are computed, which does not affect results (models/layer_stack.py).
-
-    "scanned" layers compile in the time of one. Their parameters are copied into stacked arrays, and the
-    compiler cannot save memory across layers, so scanning is best combined with rematerialisation.
-
-    Raises:
-      ValueError: an unknown value.
-    """
-
-    layers: str  # config.train.layers: "unrolled" or "scanned"
-    # config.train.remat: what the backward pass recomputes instead of storing. "none"; "attention", scores
-    # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
-    # a third more work.
-    remat: str
-
-    def __post_init__(self):
-        for key, known in (("layers", LAYERS), ("remat", REMAT)):
-            if getattr(self, key) not in known:
-                raise ValueError(f"config.train.{key}: got {getattr(self, key)!r}, expected one of {known}.")
-
-
-UNROLLED = LayerExecution("unrolled", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,6 +208,11 @@ class PretrainingConfig:
             self.generator.embedding_size,
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
         )
+        if self.execution.attention == "pallas" and self.discriminator.disentangled is None:
+            raise ValueError(
+                "config.train.attention: got 'pallas', expected 'auto' or 'plain' with config.model.position="
+                f"{self.discriminator.position}: the kernels compute disentangled attention."
+            )
 
     @property
     def shares_embeddings(self) -> bool:

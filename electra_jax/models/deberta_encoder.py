@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import UNROLLED, EncoderConfig, LayerExecution
+from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.encoder import EncoderLayer
+from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.initializers import kernel_initializer, sinusoidal_positions, table_initializer
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layer_stack import run_layers
@@ -57,7 +58,7 @@ class DebertaEncoder(nn.Module):
             relative_ND
         )
         layers = [
-            EncoderLayer(config, is_first_layer=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, index == 0, self.execution.attention, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         decoder = layers.pop() if decoder_positions_BLD is not None else None

@@ -8,7 +8,8 @@ Kr and Qr are the relative table under the layer's key and query projections, bi
 terms use the same index δ(i, j), as the released code does; the paper writes δ(j, i) for the second.
 
 δ depends on i − j alone. The table is therefore expanded to one row per distance, all queries are multiplied
-by it at once, and row i of the product is shifted by i: no element is gathered.
+by it at once, and row i of the product is shifted by i: no element is gathered. On a TPU, kernels do the same
+and the softmax in the chip's fast memory (tpu/).
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R reachable rows
 of the relative table, T distances.
@@ -23,6 +24,7 @@ import numpy as np
 from flax import linen as nn
 
 from electra_jax.models.attention import Projection
+from electra_jax.models.attention_form import uses_kernels
 from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import DisentangledConfig, EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -144,6 +146,7 @@ class DisentangledSelfAttention(nn.Module):
 
     config: EncoderConfig
     is_first_layer: bool  # initializer "local" starts it differently
+    form: str = "auto"  # LayerExecution.attention
 
     position_terms = staticmethod(skewed_positions)  # a subclass computes them by gathers, as a reference
 
@@ -175,17 +178,35 @@ class DisentangledSelfAttention(nn.Module):
         # √(3K) because of three terms; applied to both queries rather than to the scores, which are larger.
         scale = jnp.asarray(1.0 / np.sqrt(3 * config.head_size), query_BLHK.dtype)
         query_BLHK, query_RHK = query_BLHK * scale, query_RHK * scale
-        scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
-        scores_BHLM += self.position_terms(query_BLHK, key_BMHK, query_RHK, key_RHK, rows, config.dtype)
-        key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        keep_prob = 1.0 - config.attention_dropout
-        context_BLHK = attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, key)
+        content, tables = (query_BLHK, key_BMHK, value_BMHK), (query_RHK, key_RHK)
+        context_BLHK = self._attend(content, tables, rows, inputs, is_training)
         context_BLHK *= inputs.is_token_BL[:, :, None, None]
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
         return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(
             context_BLD
         )
+
+    def _attend(
+        self, content, tables, rows: RelativeRows, inputs: EncoderInputs, is_training: bool
+    ) -> jax.Array:
+        """Context [B, L, H, K] from queries, keys and values, and the table as queries and as keys."""
+        config = self.config
+        key = self.make_rng("dropout") if is_training and config.attention_dropout else None
+        keep_prob = 1.0 - config.attention_dropout
+        query_BLHK, key_BMHK, value_BMHK = content
+        is_directed = inputs.direction is not None
+        if not self.is_initializing() and uses_kernels(
+            self.form, config, query_BLHK.shape, is_directed=is_directed
+        ):
+            # Imported here: programs without the kernels start sooner.
+            from electra_jax.models.tpu.disentangled import attend_disentangled, make_plan
+
+            plan = make_plan(config, query_BLHK.shape[1], keep_prob if key is not None else 1.0)
+            return attend_disentangled(plan, content, tables, rows.index_T, inputs, key)
+        scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
+        scores_BHLM += self.position_terms(query_BLHK, key_BMHK, *tables, rows, config.dtype)
+        return attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, key)
 
     def _initializers(self, role: str) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
         """Initialisers of the kernel and the bias of a projection."""

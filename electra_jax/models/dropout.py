@@ -68,8 +68,21 @@ def keep_mask(
         else:
             index = jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis)
         row = row * jnp.uint32(size) + index
-    row = mix(mix(row ^ first_word) ^ second_word)
     column = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), len(lead))
+    return is_kept(keep_prob, (first_word, second_word), row, column)
+
+
+def is_kept(
+    keep_prob: float, words: tuple[jax.Array, jax.Array], row: jax.Array, column: jax.Array
+) -> jax.Array:
+    """Whether dropout keeps the elements with these indices (`keep_mask`).
+
+    Args:
+      words: uint32, the two words of the key.
+      row: uint32, index of the element's row along the last axis, among all rows.
+      column: uint32, index of the element in its row.
+    """
+    row = mix(mix(row ^ words[0]) ^ words[1])
     threshold = min(round(keep_prob * 2**32), 2**32 - 1)
     return mix(row + column * jnp.uint32(0x9E3779B9)) < jnp.uint32(threshold)
 

@@ -9,9 +9,10 @@ import jax
 from flax import linen as nn
 
 from electra_jax.models.attention import SelfAttention
-from electra_jax.models.config import UNROLLED, EncoderConfig, LayerExecution
+from electra_jax.models.config import EncoderConfig
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.dropout import Dropout
+from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.initializers import kernel_initializer, last_kernel_initializer
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layer_stack import run_layers
@@ -57,6 +58,7 @@ class EncoderLayer(nn.Module):
 
     config: EncoderConfig
     is_first_layer: bool
+    attention: str = "auto"  # LayerExecution.attention
 
     @nn.compact
     def __call__(
@@ -84,7 +86,7 @@ class EncoderLayer(nn.Module):
                 query_BLD, inputs, is_training, relative
             )
         else:
-            y_BLD = DisentangledSelfAttention(config, self.is_first_layer, name="attention")(
+            y_BLD = DisentangledSelfAttention(config, self.is_first_layer, self.attention, name="attention")(
                 query_BLD, x_BLD, relative, inputs, is_training
             )
         y_BLD = Dropout(config.hidden_dropout, name="attention_dropout")(y_BLD, is_training, inputs.rows_B)

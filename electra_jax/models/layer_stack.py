@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import UNROLLED, LayerExecution
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CHECKPOINT_NAME, CONTEXT_NAME, WEIGHTS_NAME
 
@@ -49,7 +49,7 @@ def run_layers(
       is_training: whether dropout is on.
       *more: further arguments, the same for each layer.
     """
-    if encoder.is_initializing() or (execution == UNROLLED and not is_training):
+    if encoder.is_initializing() or (execution.is_direct and not is_training):
         for layer in layers:
             x_BLD = layer(x_BLD, inputs, is_training, *more)
         return x_BLD

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from electra_jax.models.config import UNROLLED, EncoderConfig, LayerExecution, PretrainingConfig
+from electra_jax.models.config import EncoderConfig, PretrainingConfig
 from electra_jax.models.deberta_encoder import DebertaEncoder
 from electra_jax.models.embeddings import Embeddings, SharedTables
 from electra_jax.models.encoder import Encoder
+from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding, check_batch
-from electra_jax.models.config import LayerExecution, make_pretraining_config
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import make_objective
 from electra_jax.planning.collectives import Collective, read_collectives
@@ -53,7 +54,7 @@ def trace_step(
       ValueError: the configuration does not fit the devices.
     """
     train = config["train"]
-    model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
+    model = make_pretraining_config(config["model"], LayerExecution.of_training(train))
     objective = make_objective(config, model, SPECIAL)
     mesh = make_mesh(config["mesh"], devices)
     check_batch(train["batch_size"], train["num_microbatches"], mesh)
@@ -130,7 +131,8 @@ def _collectives(compiled: jax.stages.Compiled) -> list[Collective] | None:
 
 
 def matmul_flops(jaxpr: Any) -> float:
-    """FLOPs of all matrix products in a program, those in loops once per iteration."""
+    """FLOPs of all matrix products in a program, those in loops once per iteration, those in kernels once for
+    each step of their grid, and those of shards once for each."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -138,6 +140,18 @@ def matmul_flops(jaxpr: Any) -> float:
             left = equation.invars[0].aval.shape
             num_outputs = math.prod(equation.outvars[0].aval.shape)
             total += 2.0 * num_outputs * math.prod(left[axis] for axis in contracted)
-        trip_count = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += trip_count * sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
+        inner = sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
+        total += _times_run(equation) * inner if inner else 0.0
     return total
+
+
+def _times_run(equation: Any) -> int:
+    """How often the programs in an equation run, on all devices."""
+    params = equation.params
+    if equation.primitive.name == "scan":
+        return params["length"]
+    if equation.primitive.name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    if equation.primitive.name == "shard_map":
+        return params["mesh"].size  # no axis of it is left to the compiler
+    return 1

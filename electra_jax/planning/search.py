@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from electra_jax.models.config import REMAT
+from electra_jax.models.execution import REMAT
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError
 
 LAYERS = ("scanned", "unrolled")  # the faster to compile first

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from electra_jax.benchmarks.compiled_memory import vocabulary_rows
+from electra_jax.benchmarks.compiled_memory import score_buffers, vocabulary_rows
 from electra_jax.distributed.absent_devices import GPUS, absent_devices
 from electra_jax.distributed.chips import CHIPS, chip_of
 from support import aside
@@ -20,6 +20,14 @@ def test_vocabulary_rows_reads_every_array_of_a_program():
     assert vocabulary_rows(text, 128_100) == 640
     assert vocabulary_rows(text.replace("f32[81,", "f32[8,512,"), 128_100) == 4_096
     assert vocabulary_rows(text, 999) == 0
+
+
+def test_score_buffers_are_those_of_every_query_and_key():
+    text = (
+        "%a = f32[8,6,512,512]{3,2,1,0} fusion(bf16[8,512,384]{2,1,0} %b, f32[6,8,512,1024] %c, s32[512] %d)"
+    )
+    assert score_buffers(text, 6, 512) == {"8,6,512,512", "6,8,512,1024"}
+    assert not score_buffers(text, 7, 512) and not score_buffers(text, 6, 513)
 
 
 def test_an_unknown_device_is_rejected():
@@ -89,6 +97,40 @@ def test_every_chip_has_a_compiler_that_calls_it_by_its_name():
         assert int(number) == (2 if name in GPUS else 4 * CHIPS[name].devices_per_chip)
 
 
+KERNELS = """
+from electra_jax.benchmarks.compiled_memory import compile_layer, score_buffers
+from electra_jax.benchmarks.relative_attention import LAYERS
+from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.distributed.absent_devices import absent_devices
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.disentangled_attention import DisentangledSelfAttention
+
+LAYERS["auto"] = DisentangledSelfAttention
+model = with_assumed_sizes(load_config("configs/deberta_v3.py:size=xsmall").to_dict())["model"]
+for name, dtype, length in (
+    ("v5e:1x1", "bfloat16", 512),
+    ("v5p:2x2x1", "bfloat16", 128),
+    ("v6e:1x1", "bfloat16", 640),  # a loop over chunks of keys
+    ("v5e:1x1", "float32", 128),
+):
+    encoder = make_pretraining_config(model | {"dtype": dtype}).discriminator
+    device = absent_devices(name)[0]
+    text = compile_layer(encoder, "auto", device, batch_size=2, length=length).as_text()
+    squares = score_buffers(text, encoder.num_heads, length)
+    print("kernels", name, text.count("custom_call_target=\\"tpu_custom_call\\""), sorted(squares), sep="|")
+"""
+
+
+@pytest.mark.slow
+def test_deberta_attention_compiles_to_kernels_for_tpus():
+    outcome = run_python("-c", KERNELS, environment=aside.environment("compilers"), timeout=1_200)
+    assert outcome.returncode == 0, outcome.stderr
+    found = [line.split("|")[1:] for line in outcome.stdout.splitlines() if line.startswith("kernels|")]
+    names = ("v5e:1x1", "v5p:2x2x1", "v6e:1x1", "v5e:1x1")
+    assert found == [[name, "2", "[]"] for name in names]  # one kernel forward, one backward
+
+
 @pytest.mark.slow
 def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_every_token(tmp_path):
     # Small, since compilers for TPUs take longer the larger the arrays are; P = 20.
@@ -123,3 +165,4 @@ def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_ever
             form: figures[f"{device}_attention_{form}_temporary_mib"] for form in ("plain", "skew", "gather")
         }
         assert layer["plain"] < layer["skew"] < layer["gather"]
+    assert figures["v5e:1x1_attention_pallas_temporary_mib"] < figures["v5e:1x1_attention_skew_temporary_mib"]

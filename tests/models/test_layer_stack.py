@@ -9,14 +9,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.models.config import (
-    LAYERS,
-    REMAT,
-    UNROLLED,
-    LayerExecution,
-    encoder_shape,
-    make_pretraining_config,
-)
+from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.models.execution import LAYERS, REMAT, UNROLLED, LayerExecution
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import make_encoder
 from electra_jax.objectives.electra import make_electra_objective

@@ -23,13 +23,12 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding, param
 from electra_jax.huggingface.published_models import PublishedModule
 from electra_jax.models.attention import SelfAttention
 from electra_jax.models.config import (
-    UNROLLED,
-    LayerExecution,
     RelativeBiasConfig,
     encoder_shape,
     make_encoder_config,
     make_pretraining_config,
 )
+from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.initializers import NEIGHBOUR_BONUS
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import make_encoder

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.experimental import pallas as pl
 
 from configs import debug
 from electra_jax.distributed.chips import CHIPS, GIB
@@ -101,6 +102,20 @@ def test_matrix_products_are_counted_in_loops_and_in_recomputation():
     for is_remat, times in ((False, 3), (True, 4)):
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(w, x, is_remat).jaxpr
         assert matmul_flops(jaxpr) == times * 5 * 2 * 4 * 8 * 8
+
+
+def test_matrix_products_are_counted_in_every_shard_and_every_grid_step_of_a_kernel():
+    def kernel(x_ref, y_ref):
+        y_ref[...] = x_ref[...] @ x_ref[...]
+
+    block = pl.BlockSpec((8, 8), lambda i, j: (i, j))
+    mesh = make_mesh({"data": 2, "fsdp": 1, "tensor": 1}, jax.devices()[:2])
+    shape = jax.ShapeDtypeStruct((24, 16), jnp.float32)
+    call = pl.pallas_call(kernel, grid=(3, 2), in_specs=[block], out_specs=block, out_shape=shape)
+    spec = jax.sharding.PartitionSpec("data")
+    shards = jax.shard_map(call, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    jaxpr = jax.make_jaxpr(shards)(jnp.ones((48, 16))).jaxpr
+    assert matmul_flops(jaxpr) == 2 * 3 * 2 * 2 * 8 * 8 * 8
 
 
 @pytest.mark.parametrize(("fsdp", "remat", "ema_decay"), [(1, "none", 0.0), (8, "dense", 0.99)])

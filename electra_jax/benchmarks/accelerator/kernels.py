@@ -41,8 +41,11 @@ def run_part(job: Job) -> None:
     """Check every kernel in each dtype."""
     for dtype in DTYPES:
         for batch_size, length in ATTENTION_SHAPES:
-            gaps = compare_attention(dtype, batch_size, length)
-            check(job, f"disentangled attention {batch_size} × {length}", dtype, gaps)
+            name = f"disentangled attention {batch_size} × {length}"
+            check(job, name, dtype, compare_attention("skew", dtype, batch_size, length))
+            if jax.default_backend() == "tpu":
+                gaps = compare_attention("pallas", dtype, batch_size, length)
+                check(job, f"{name} in TPU kernels", dtype, gaps)
         check(job, "vocabulary loss in chunks", dtype, compare_vocabulary(dtype))
         check(job, "matrix product", dtype, compare_product(dtype))
     check(job, "attention weights", "float32", compare_weights())
@@ -81,9 +84,9 @@ def compare_trees(names: list[str], got: Any, wanted: Any) -> dict[str, float]:
     return gaps
 
 
-def compare_attention(dtype: str, batch_size: int, length: int) -> dict[str, float]:
-    """Disentangled attention by shifts of rows, as models compute it, beside gathers, the equations as they
-    are; output and gradients, with dropout."""
+def compare_attention(form: str, dtype: str, batch_size: int, length: int) -> dict[str, float]:
+    """Disentangled attention in a form of LAYERS, beside gathers, the equations as they are; output and
+    gradients, with dropout."""
     config = with_assumed_sizes(load_config(own_recipe(RECIPE)).to_dict())
     encoder = make_pretraining_config(config["model"] | {"dtype": dtype}).discriminator
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
@@ -96,7 +99,7 @@ def compare_attention(dtype: str, batch_size: int, length: int) -> dict[str, flo
     params = _attention_params(encoder, ids_BL, x_BLD, table_RD)
     results = [
         jax.jit(functools.partial(_attention, form, encoder, ids_BL))(params, x_BLD, table_RD, target_BLD)
-        for form in ("skew", "gather")
+        for form in (form, "gather")
     ]
     names = ["output", "gradients of parameters", "gradient of the input", "gradient of the relative table"]
     return compare_trees(names, *results)

@@ -27,7 +27,8 @@ from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.chips import GIB
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.models.config import LayerExecution, make_pretraining_config
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.stages import with_accelerator_settings
@@ -125,7 +126,7 @@ def measure(job: Job, config: dict[str, Any], device: dict[str, Any]) -> None:
     rows = make_rows(job, config)
     mesh = make_mesh(config["mesh"])
     train, length = config["train"], config["data"]["sequence_length"]
-    model = make_pretraining_config(config["model"], LayerExecution(train["layers"], train["remat"]))
+    model = make_pretraining_config(config["model"], LayerExecution.of_training(train))
     flops = 3.0 * forward_flops(config, model)  # of a token
     job.recorder.add(
         batch_size=train["batch_size"],

@@ -1,0 +1,47 @@
+"""How layers are computed: config.train.layers, config.train.remat and config.train.attention."""
+
+import dataclasses
+
+LAYERS = ("unrolled", "scanned")
+REMAT = ("none", "attention", "dense", "full")
+ATTENTION = ("auto", "plain", "pallas")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerExecution:
+    """How layers are computed, which does not affect results (models/layer_stack.py).
+
+    "scanned" layers compile in the time of one. Their parameters are copied into stacked arrays, and the
+    compiler cannot save memory across layers, so scanning is best combined with rematerialisation.
+
+    Raises:
+      ValueError: an unknown value.
+    """
+
+    layers: str  # config.train.layers: "unrolled" or "scanned"
+    # config.train.remat: what the backward pass recomputes instead of storing. "none"; "attention", scores
+    # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
+    # a third more work.
+    remat: str
+    # config.train.attention: the form of disentangled attention. "pallas", kernels for a TPU, which keep the
+    # scores in its fast memory; "plain", products and shifts; "auto", the kernels on a TPU where they can
+    # compute the shape, else "plain" (models/attention_form.py).
+    attention: str = "auto"
+
+    def __post_init__(self):
+        for key, known in (("layers", LAYERS), ("remat", REMAT), ("attention", ATTENTION)):
+            if getattr(self, key) not in known:
+                raise ValueError(f"config.train.{key}: got {getattr(self, key)!r}, expected one of {known}.")
+
+    @classmethod
+    def of_training(cls, train: dict) -> "LayerExecution":
+        """From `config.train`."""
+        return cls(train["layers"], train["remat"], train["attention"])
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether layers run one after another, without a loop or rematerialisation."""
+        return self.layers == "unrolled" and self.remat == "none"
+
+
+UNROLLED = LayerExecution("unrolled", "none")
