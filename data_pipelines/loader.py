@@ -20,6 +20,7 @@ from data_pipelines.batch_order import PassedOver, batch_number
 from data_pipelines.mixture import Mixture
 
 Batch = dict[str, jax.Array]
+ROWS_AT_ONCE = 1024  # small batches are read several at once: each read of a file has a cost of its own
 
 
 class Loader:
@@ -54,7 +55,10 @@ class Loader:
         self._batch_size, self._first_step = batch_size, first_step
         self._rows = _ShardedRows(mixture, batch_size, sharding, key="config.train.batch_size")
         self._ahead = _LookAhead(
-            lambda step: self._rows.read(self._first_example(step)), prefetch=prefetch, what="step"
+            lambda steps: self._rows.read([self._first_example(step) for step in steps]),
+            prefetch=prefetch,
+            what="step",
+            at_once=self._rows.at_once,
         )
 
     @property
@@ -124,9 +128,10 @@ class EvaluationLoader:
         num_batches = -(-mixture.num_examples // batch_size)
         self._num_batches = num_batches if max_batches is None else min(num_batches, max_batches)
         self._ahead = _LookAhead(
-            lambda index: rows.read(index * batch_size),
+            lambda indices: rows.read([index * batch_size for index in indices]),
             prefetch=prefetch,
             what="evaluation batch",
+            at_once=rows.at_once,
             end=self._num_batches,
         )
 
@@ -154,7 +159,10 @@ class EvaluationLoader:
 
 
 class _ShardedRows:
-    """Reads the rows of a batch that this process's devices hold, and makes one global array of them."""
+    """Reads the rows of batches that this process's devices hold, and makes one global array of each batch.
+
+    `at_once` is how many batches should be read together.
+    """
 
     def __init__(self, mixture: Mixture, batch_size: int, sharding: NamedSharding, *, key: str):
         self._mixture, self._sharding = mixture, sharding
@@ -176,17 +184,25 @@ class _ShardedRows:
         self._spans = sorted({index[0].indices(batch_size)[:2] for index in slices})
         sizes = [stop - start for start, stop in self._spans]
         self._place = dict(zip(self._spans, np.cumsum([0, *sizes]).tolist(), strict=False))
+        self.at_once = max(1, ROWS_AT_ONCE // sum(sizes))
 
-    def read(self, first: int) -> Batch:
-        """The batch whose row 0 is global example `first`; rows beyond a finite mixture's end are padding."""
+    def read(self, firsts: Sequence[int]) -> list[Batch]:
+        """The batches whose rows 0 are the global examples `firsts`; rows beyond a finite mixture's end are
+        padding."""
         end = self._mixture.num_examples
         wanted = [
             self._mixture.rows_at(
                 *(first + bound if end is None else min(first + bound, end) for bound in span)
             )
+            for first in firsts
             for span in self._spans
         ]
         ids = self._mixture.read(*(np.concatenate(parts) for parts in zip(*wanted, strict=True)))
+        sizes = [len(rows) for rows, _ in wanted]
+        of_batches = [sum(sizes[at : at + len(self._spans)]) for at in range(0, len(sizes), len(self._spans))]
+        return [self._batch(part) for part in np.split(ids, np.cumsum(of_batches)[:-1])]
+
+    def _batch(self, ids: np.ndarray) -> Batch:
         # Only the last spans can run over the end, so the missing rows are the last ones.
         missing = sum(stop - start for start, stop in self._spans) - len(ids)
         if missing:
@@ -203,19 +219,29 @@ class _ShardedRows:
 
 
 class _LookAhead:
-    """Results of `make(number)`, computed ahead of the number requested last by one thread.
+    """Results of `make(numbers)`, one for each, computed ahead of the number requested last by one thread; up
+    to `at_once` of them together.
 
     The window is the `prefetch` numbers after the one requested last. A request elsewhere moves it: results
     inside the new window are kept, the others dropped, so requests in any order are correct. The thread
     starts with the first request, so a resumed run never reads batches of step 0.
     """
 
-    def __init__(self, make: Callable[[int], Batch], *, prefetch: int, what: str, end: int | None = None):
+    def __init__(
+        self,
+        make: Callable[[Sequence[int]], list[Batch]],
+        *,
+        prefetch: int,
+        what: str,
+        at_once: int,
+        end: int | None = None,
+    ):
         if prefetch < 0:
             raise ValueError(
                 f"config.data.prefetch: got {prefetch}, expected 0 (no background thread) or more."
             )
         self._make, self._prefetch, self._what, self._end = make, prefetch, what, end
+        self._at_once = at_once
         self._changed = threading.Condition()
         self._window = range(0)  # numbers that the thread should have ready
         self._ready: dict[int, Batch | BaseException] = {}
@@ -224,7 +250,7 @@ class _LookAhead:
         self.seconds_waited = 0.0
 
     def get(self, number: int) -> Batch:
-        """make(number), after waiting for it if necessary."""
+        """What `make` gives for `number`, after waiting for it if necessary."""
         if number < 0 or (self._end is not None and number >= self._end):
             raise IndexError(
                 f"{self._what} {number}: expected 0 … {'' if self._end is None else self._end - 1}"
@@ -244,7 +270,7 @@ class _LookAhead:
                 raise RuntimeError(f"the loader is closed; {self._what} {number} was requested.")
             if self._prefetch == 0:
                 try:
-                    return self._make(number)
+                    return self._make([number])[0]
                 except Exception as error:
                     return error
             self._move_window(number, number + 1 + self._prefetch)
@@ -265,24 +291,34 @@ class _LookAhead:
         self._ready = {number: result for number, result in self._ready.items() if number in self._window}
         self._changed.notify_all()
 
-    def _next_missing(self) -> int | None:
-        return next((number for number in self._window if number not in self._ready), None)
+    def _next_missing(self) -> list[int]:
+        """The next numbers to compute: neighbours, so that all of them are needed soon."""
+        missing = [number for number in self._window if number not in self._ready]
+        return [
+            number for place, number in enumerate(missing[: self._at_once]) if number == missing[0] + place
+        ]
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or self._next_missing() is not None)
+                self._changed.wait_for(lambda: self._is_closed or self._next_missing())
                 if self._is_closed:
                     return
-                number = self._next_missing()
-            try:
-                result = self._make(number)
-            except BaseException as error:  # of any type: the caller must get it instead of waiting forever
-                result = error
+                numbers = self._next_missing()
+            results = self._results(numbers)
             with self._changed:
-                if number in self._window:
-                    self._ready[number] = result
+                for number, result in zip(numbers, results, strict=True):
+                    if number in self._window:
+                        self._ready[number] = result
                 self._changed.notify_all()
+
+    def _results(self, numbers: list[int]) -> Sequence[Batch | BaseException]:
+        try:
+            return self._make(numbers)
+        except BaseException as error:  # of any type: the caller must get it instead of waiting forever
+            if len(numbers) == 1:
+                return [error]
+        return [result for number in numbers for result in self._results([number])]
 
     def close(self) -> None:
         """End the thread, wait for it, and drop what was read ahead."""

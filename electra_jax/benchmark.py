@@ -1,23 +1,23 @@
 """Measure speed, memory and FLOPs: `python -m electra_jax.benchmark --suite=NAME [--json=FILE]`.
 
   cpu        ELECTRA-small's training step, 32 rows of 128, beside the same step in PyTorch `transformers`,
-             each computing in float32 and in bfloat16 (PyTorch: autocast). `electra_small_tokens_per_second`
-             is the better of our two.
+             in float32 and in bfloat16 (PyTorch: autocast), PyTorch's also under torch.compile if there is a
+             C++ compiler. `ratio_to_best_peer` is the better of our two over the best of PyTorch's four.
   deberta    The same for DeBERTaV3-xsmall, 32 rows of 128 and 8 of 512, without the enhanced mask decoder,
              which `transformers` does not have.
   attention  One layer of disentangled attention, forward and backward: time and memory of its two
              implementations, gather and skew (without a TPU's kernels).
-  compiled   Bytes that a layer keeps of each token for the backward pass. Memory on a TPU v5e and an NVIDIA
-             H100, absent or not: of DeBERTaV3-xsmall's attention and step. Run it by
-             `bash launch/compile_only.sh benchmark --suite=compiled`, which installs the compilers.
+  compiled   Bytes that a layer keeps of each token for the backward pass; memory of DeBERTaV3-xsmall's
+             attention and step on a TPU v5e and an NVIDIA H100, absent or not. `bash launch/compile_only.sh
+             benchmark --suite=compiled` installs the compilers and runs it.
+  input      Text to rows by the builder, beside `datasets` if installed; rows to batches by the loader.
   checkpoint Saves of ELECTRA-small's training state, and which share of their time its checksums take.
-  accelerator  Whether this machine's GPU, TPU or CPU trains correctly, and how fast: see
-             electra_jax/benchmarks/accelerator/README.md. `bash launch/check_accelerator.sh` runs it.
+  accelerator  Whether this machine's GPU, TPU or CPU trains correctly, and how fast:
+             `bash launch/check_accelerator.sh` (electra_jax/benchmarks/accelerator/README.md).
   courses    FLOPs of MCL's step, 8 rows, with each of its courses, beside ELECTRA's. Compiled, but not run.
 
---config measures another recipe than the suite's own. The programs of a suite take turns in one process and
-medians are reported, so that a busy machine slows down all of them. All suites but accelerator need the
-packages of `pip install -e '.[test]'`.
+--config measures another recipe than the suite's own. The programs of a suite take turns and medians are
+reported. All suites but accelerator need the packages of `pip install -e '.[test]'`.
 """
 
 from pathlib import Path

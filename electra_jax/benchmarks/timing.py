@@ -41,5 +41,7 @@ def time_in_turns(
 
 def tokens_per_second(seconds: list[float], tokens: int) -> dict[str, float]:
     """Median throughput and its quartiles, of steps of `tokens` tokens each."""
-    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    # A single value is all three.
+    several = seconds if len(seconds) > 1 else [*seconds, *seconds]
+    low, middle, high = statistics.quantiles(several, n=4, method="inclusive")
     return {"median": tokens / middle, "lower_quartile": tokens / high, "upper_quartile": tokens / low}

@@ -4,7 +4,7 @@ leaves out what the files do not contain."""
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import Maybe, read_json
+from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
 from electra_jax.configuration.session_lines import SESSIONS_FILE, Session, read_session_lines
@@ -31,6 +31,14 @@ METRICS = {
     "heldout_rtd_loss": "replaced token detection loss",
     "heldout_replaced_rate": "fraction of tokens replaced",
 }
+# The form of an entry of datasets.json, as far as the card needs it.
+DATASET = {
+    "fingerprint": str,
+    "sources": {"train": [str]},
+    "splits": {"train": {"rows": int, "documents": int, "tokens": int}},
+    "first_step": Maybe(int),
+    "weight": Maybe(float),
+}
 
 
 class RunRecord(NamedTuple):
@@ -54,14 +62,15 @@ def read_record(workdir: Path, step: int) -> RunRecord:
         return read_json(path, form) if path.is_file() else missing
 
     config = upgrade_config(description["config"])
-    datasets = upgrade_datasets(read("datasets.json", [dict], []), config)
-    datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
-    summary = read("summary.json", {"steps": int}, None)
+    with misread(workdir / "datasets.json"):
+        datasets = upgrade_datasets(read("datasets.json", [DATASET], []), config)
+        datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
+    summary = read("summary.json", {str: (float, type(None))}, None)
     return RunRecord(
         config,
         step,
         name_of(description["imported_from"]) if "imported_from" in description else None,
-        summary if summary and summary["steps"] == step else None,
+        summary if summary and summary.get("steps") == step else None,
         datasets,
         read_session_lines(workdir / SESSIONS_FILE),
         read("soup.json", dict, None),
@@ -183,7 +192,7 @@ def _steps_taken(record: RunRecord) -> list[str]:
     tokens = sum(stage.num_examples * _tokens_per_row(record, stage) for stage in read)
     if tokens:
         sentences.append(f"It read about {tokens / 1e6:,.1f} million tokens, not counting padding.")
-    speed = record.summary and record.summary["tokens_per_second"]
+    speed = record.summary and record.summary.get("tokens_per_second")
     devices = sorted({session["devices"] for session in record.sessions if "devices" in session})
     if tokens and speed and devices:
         sentences.append(

@@ -118,9 +118,12 @@ def dataset_paths(workdir: Path, config: dict[str, Any], step: int) -> list[str]
     path, stage = workdir / "datasets.json", stage_at(config, step)
     if not path.is_file():
         return list(stage.config["data"]["datasets"])
-    entries = upgrade_datasets(read_json(path, [{"path": str, "first_step": Maybe(int)}]), config)
-    newest = max(entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step)
-    return [entry["path"] for entry in entries if entry["first_step"] == newest]
+    with misread(path):
+        entries = upgrade_datasets(read_json(path, [{"path": str, "first_step": Maybe(int)}]), config)
+        begun = [entry["first_step"] for entry in entries if entry["first_step"] <= stage.first_step]
+        if not begun:
+            raise ValueError("got no dataset of the beginning of the run, expected one. Restore the file.")
+        return [entry["path"] for entry in entries if entry["first_step"] == max(begun)]
 
 
 def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int, Any]:

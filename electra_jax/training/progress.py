@@ -14,6 +14,8 @@ TRAINING = {
 }
 EVALUATION = {"eval/mlm_loss": ("mlm_loss", "{:.3f}"), "eval/rtd_auc": ("auc", "{:.3f}")}
 PROBE = "probe/"  # all metrics with this prefix are shown
+# The share of the time that waits for batches is shown from this on. The alarm `data_wait` has the remedies.
+LONG_WAIT = 0.05
 
 
 class RunProgress:
@@ -28,7 +30,10 @@ class RunProgress:
         if measured:
             self._progress.note(step, name, measured)
         else:
-            self._progress.update(step, _describe(scalars, TRAINING), always=always)
+            words = _describe(scalars, TRAINING)
+            if (share := scalars.get("data_wait_share", 0.0)) >= LONG_WAIT:
+                words["waits for data"] = f"{share:.0%}"
+            self._progress.update(step, words, always=always)
 
     def advance(self, step: int) -> None:
         """Show that this step is done, or nearly."""

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from electra_jax.benchmarks import torch_step
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
+from electra_jax.benchmarks.training_step import random_rows, torch_contestants
 from electra_jax.configuration.flags import load_config
+from electra_jax.models.config import DTYPES
 from support.commands import run_module, run_modules
 from support.paths import ROOT
 
@@ -62,6 +65,22 @@ def test_every_suite_has_a_recipe_and_timed_suites_get_rounds_and_steps(monkeypa
         assert run_suite(name, {}, rounds=3, steps=2) == expected
 
 
+def test_torch_is_measured_as_written_and_compiled_where_there_is_a_compiler(monkeypatch, capsys):
+    config = load_config("configs/electra.py:size=small").to_dict()
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 1, "intermediate_size": 16}
+    small = {"vocab_size": 64, "embedding_size": 16, "generator": sizes, "discriminator": sizes}
+    config |= {"model": config["model"] | small}
+    monkeypatch.setattr(
+        torch_step, "compile_models", lambda models: models
+    )  # importing the compiler takes long
+    for compiler, modes in (("python3", ("torch", "torch_compiled")), ("no-such-compiler", ("torch",))):
+        monkeypatch.setenv("CXX", compiler)
+        found = torch_contestants(config, random_rows(64, 2, 16))
+        assert [one.name for one in found] == [f"{mode}_{dtype}" for mode in modes for dtype in DTYPES]
+    assert "torch.compile is not measured" in capsys.readouterr().err
+    assert float(found[0].step()) > 0
+
+
 def test_contestants_take_turns_and_the_first_step_of_a_turn_is_not_timed():
     calls = []
     contestants = [Contestant(name, lambda name=name: calls.append(name)) for name in ("a", "b")]
@@ -73,3 +92,4 @@ def test_contestants_take_turns_and_the_first_step_of_a_turn_is_not_timed():
         "lower_quartile": 8 / 3,
         "upper_quartile": 8 / 1.5,
     }
+    assert tokens_per_second([4.0], 8) == {"median": 2.0, "lower_quartile": 2.0, "upper_quartile": 2.0}

@@ -63,6 +63,12 @@ def expected_rows(start, stop):
     return np.repeat((example % 2 * 1000 + example // 2 + 1)[:, None], L, axis=1).astype(np.uint16)
 
 
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Every batch is read alone, as large ones are."""
+    monkeypatch.setattr("data_pipelines.loader.ROWS_AT_ONCE", 1)
+
+
 BY_DATA = PartitionSpec("data")
 
 
@@ -174,7 +180,33 @@ def test_resuming_gives_the_batches_of_the_uninterrupted_run():
     assert min(min(read) for read in mixture.reads) == 20  # nothing before the restored step is read
 
 
-def test_reads_ahead_of_the_last_requested_step_and_no_further():
+def test_small_batches_are_read_several_at_once(monkeypatch):
+    monkeypatch.setattr("data_pipelines.loader.ROWS_AT_ONCE", 13)
+    mixture = FakeMixture()
+    with Loader(mixture, batch_size=4, sharding=sharding_of((2,)), prefetch=4) as loader:
+        for step in range(5, 9):
+            np.testing.assert_array_equal(
+                np.asarray(loader.batch_at(step)["input_ids"]), expected_rows(4 * step, 4 * step + 4)
+            )
+        loader.batch_at(6)  # an earlier one, whose neighbours are read with it
+    assert mixture.reads[0] == [*range(20, 32)]  # steps 5, 6 and 7
+    assert max(map(len, mixture.reads)) == 12
+
+
+def test_of_batches_read_at_once_only_the_damaged_one_fails():
+    mixture = FakeMixture(num_examples=19)
+    mixture.bad_example = 9
+    with EvaluationLoader(mixture, batch_size=4, sharding=sharding_of()) as loader:
+        for index in (0, 1, 3, 4):
+            ids = np.asarray(loader.batch_at(index)["input_ids"])
+            rows = expected_rows(4 * index, min(4 * index + 4, 19))
+            np.testing.assert_array_equal(ids[: len(rows)], rows)
+        with pytest.raises(RuntimeError, match=r"evaluation batch 2: cannot read .*truncated"):
+            loader.batch_at(2)
+    assert [*range(12)] in mixture.reads and [*range(8, 12)] in mixture.reads
+
+
+def test_reads_ahead_of_the_last_requested_step_and_no_further(one_by_one):
     mixture = FakeMixture()
     with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=3) as loader:
         assert mixture.reads == []
@@ -191,7 +223,7 @@ def test_reads_ahead_of_the_last_requested_step_and_no_further():
         assert len(loader_threads()) == 1
 
 
-def test_a_batch_that_was_read_ahead_is_returned_without_reading():
+def test_a_batch_that_was_read_ahead_is_returned_without_reading(one_by_one):
     mixture = FakeMixture(permits=3)
     with Loader(mixture, batch_size=4, sharding=sharding_of(), prefetch=2) as loader:
         loader.batch_at(0)
@@ -202,7 +234,7 @@ def test_a_batch_that_was_read_ahead_is_returned_without_reading():
         mixture.gate.give(100)
 
 
-def test_seconds_waited_counts_the_wait_for_reads_but_not_for_batches_read_ahead(monkeypatch):
+def test_seconds_waited_counts_the_wait_for_reads_but_not_for_batches_read_ahead(one_by_one, monkeypatch):
     """By a clock that stands still except that every read takes a second."""
     seconds = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: seconds[0])
@@ -254,7 +286,7 @@ def test_even_an_exit_in_the_thread_does_not_hang(monkeypatch):
         loader.batch_at(0)
 
 
-def test_close_waits_for_the_thread_and_refuses_further_steps():
+def test_close_waits_for_the_thread_and_refuses_further_steps(one_by_one):
     mixture = FakeMixture(permits=1)
     loader = Loader(mixture, batch_size=4, sharding=sharding_of())
     loader.batch_at(0)
@@ -341,7 +373,7 @@ def test_a_process_with_nothing_but_padding_reads_nothing_but_padding():
     ("num_examples", "max_batches", "expected"),
     [(16, None, 2), (17, None, 3), (17, 2, 2), (17, 9, 3), (1, 1, 1)],
 )
-def test_number_of_evaluation_batches(num_examples, max_batches, expected):
+def test_number_of_evaluation_batches(one_by_one, num_examples, max_batches, expected):
     mixture = FakeMixture(num_examples=num_examples)
     with EvaluationLoader(
         mixture, batch_size=8, sharding=sharding_of(), max_batches=max_batches, prefetch=5

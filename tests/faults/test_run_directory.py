@@ -109,10 +109,26 @@ NAMED = [
             "with a blank row": metrics(lambda lines: [*lines[:3], b"", *lines[3:]]),
             "with a number for a row": metrics(lambda lines: [*lines[:3], b"7", *lines[3:]]),
             "with a text for a step": replaced(3, b'"step": ', b'"step": "x", "was": '),
+            "with a text for a loss": replaced(1, b'"loss": ', b'"loss": "x", "was": '),
+            "with a list for a loss": replaced(1, b'"loss": ', b'"loss": [], "was": '),
             "with an endless step": replaced(3, b'"step": ', b'"step": 1e999, "was": '),
             "with zeros and a line end": append("metrics.jsonl", bytes(4096) + b"\n"),
             "with \\r\\n": metrics(lambda lines: [line + b"\r" if line else line for line in lines]),
         }.items()
+    ),
+    *(
+        Fault(f"{name} with {data.decode()}", write(name, data + b"\n"), (REFUSED,), f"{name}, line 1")
+        for name, data in (
+            ("sessions.jsonl", b'{"start_step": "0"}'),
+            ("sessions.jsonl", b'{"start_step": 0, "log_every": [4]}'),
+            ("sessions.jsonl", b'{"start_step": 0, "num_steps": 20}'),
+            ("sessions.jsonl", b'{"start_step": 0, "versions": ["jax"]}'),
+            ("sessions.jsonl", b"[]"),
+            ("events.jsonl", b'{"step": 4}'),
+            ("events.jsonl", b'{"step": 4, "kind": ["alarm"]}'),
+            ("events.jsonl", b'{"step": 4, "kind": "rows_lost", "ranges": [1, 4]}'),
+            ("events.jsonl", b'{"step": 4, "kind": "alarm", "message": "m", "task": []}'),
+        )
     ),
     Fault("sessions.jsonl damaged", write("sessions.jsonl", b"{{{\n"), (EXACT, REFUSED), "sessions.jsonl"),
     Fault(

@@ -1,4 +1,4 @@
-"""Threads of a command share one heap, unless the environment says otherwise."""
+"""Threads of a command share few heaps, unless the environment says otherwise."""
 
 import os
 import subprocess
@@ -6,19 +6,21 @@ import sys
 
 import pytest
 
+from electra_jax.training.malloc_arenas import most_arenas
 from support.paths import ROOT
 
 # Every thread allocates while the others live, so that glibc gives each an arena of its own if it may.
 PROGRAM = """
 import ctypes, sys, threading
 from electra_jax.configuration.flags import run_command
+NUMBER = int(sys.argv.pop())
 
 def main():
-    together = threading.Barrier(9)
+    together = threading.Barrier(NUMBER + 1)
     def allocate():
         kept = [bytes(5000) for _ in range(10)]
         together.wait()
-    threads = [threading.Thread(target=allocate) for _ in range(8)]
+    threads = [threading.Thread(target=allocate) for _ in range(NUMBER)]
     for thread in threads:
         thread.start()
     together.wait()
@@ -36,27 +38,21 @@ run_command(main, has_workdir=False, requires_config=False)
     not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""),
     reason="arenas are glibc's",
 )
-@pytest.mark.parametrize(
-    ("variables", "is_one"),
-    [
-        ({}, True),
-        ({"MALLOC_ARENA_MAX": "4"}, False),
-        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, False),
-    ],
-)
-def test_threads_of_a_command_share_one_arena(variables, is_one):
+@pytest.mark.parametrize("variable", ["", "MALLOC_ARENA_MAX={}", "GLIBC_TUNABLES=glibc.malloc.arena_max={}"])
+def test_threads_of_a_command_share_few_arenas(variable):
+    limit = most_arenas()
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
     }
+    name, _, value = variable.format(limit + 2).partition("=")
     outcome = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, str(limit + 6)],
         cwd=ROOT,
-        env=environment | variables,
+        env=environment | ({name: value} if variable else {}),
         capture_output=True,
         text=True,
         check=True,
     )
-    arenas = outcome.stdout.count("<heap nr=")
-    assert arenas == 1 if is_one else arenas > 1, outcome.stdout
+    assert outcome.stdout.count("<heap nr=") == limit + (2 if variable else 0), outcome.stdout

@@ -177,6 +177,15 @@ def test_plain_lines_are_throttled_and_tell_the_time_left(tmp_path, monkeypatch,
     assert evaluation == "step 50/100 (50.0%)  evaluation  mlm_loss 3.500  ETA 00:50"
 
 
+def test_a_long_wait_for_data_is_shown(tmp_path, capsys):
+    with open_writers(tmp_path, progress=True) as metrics:
+        for step, share in ((1, 0.049), (2, 0.05), (100, 0.314)):
+            metrics.show(step, {"loss": 2.0, "data_wait_share": share})
+    lines = [line for line in capsys.readouterr().err.splitlines() if "loss" in line]
+    assert ["waits for data" in line for line in lines] == [False, True, True], lines
+    assert "loss 2.000  waits for data 5%" in lines[1] and "waits for data 31%" in lines[2]
+
+
 def test_time_left_counts_from_the_restored_step(tmp_path, monkeypatch, capsys):
     clock = Clock(monkeypatch)
     with open_writers(tmp_path, progress=True, start_step=80) as metrics:
