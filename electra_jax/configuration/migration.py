@@ -16,7 +16,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.ema_decay": 0.0,
     "train.num_epochs": 0.0,
     "train.num_tokens": 0.0,
-    "train.attention": "auto",  # which differs on TPUs only, where no run was trained before it came
+    "train.attention": "auto",  # differs from earlier versions on TPUs alone, by rounding
     "train.compilation_cache": "parent",
     "model.relative_bias": None,
     "objective.generator": "model",
