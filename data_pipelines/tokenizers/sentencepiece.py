@@ -16,7 +16,13 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_pb2
 
-from data_pipelines.tokenizers.directory import SpecialIds, check_fingerprint, load_meta, read_model
+from data_pipelines.tokenizers.directory import (
+    META_FILE,
+    SpecialIds,
+    check_fingerprint,
+    load_meta,
+    read_model,
+)
 from data_pipelines.tokenizers.spans import normalized_spans
 
 FORMAT = "sentencepiece"
@@ -85,6 +91,11 @@ class SentencePieceTokenizer:
         """
         path = Path(directory)
         meta = load_meta(path, ("normalization", "fingerprint"))
+        if meta["normalization"] not in NORMALIZATIONS:
+            raise ValueError(
+                f"{path / META_FILE}: got normalization {meta['normalization']!r}, expected one of "
+                f"{', '.join(NORMALIZATIONS)}. Restore the file or make the tokenizer again."
+            )
         model_bytes = read_model(path, FORMAT)
         computed = _fingerprint(model_bytes, meta["normalization"])
         check_fingerprint(path, FORMAT, computed, meta["fingerprint"])

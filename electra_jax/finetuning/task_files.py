@@ -39,4 +39,4 @@ def _fingerprint(path: str) -> str | None:
         return None
     name = path.lower().removesuffix(".gz")
     form = Path(name).suffix.removeprefix(".") + ".gz" * path.lower().endswith(".gz")
-    return hashlib.sha256(f"{form}\0{content}".encode()).hexdigest()
+    return hashlib.sha256(f"{form}\0{content}".encode("utf-8", "surrogateescape")).hexdigest()

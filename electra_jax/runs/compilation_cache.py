@@ -37,10 +37,8 @@ PARENT, OFF = "parent", "off"  # values of config.train.compilation_cache; any o
 DIRECTORY = ".compiled"
 MAX_BYTES = 1 << 30  # of all programs in a directory
 MAX_EXCHANGED = 3_000  # programs that several processes compare
-ENTRY, ZSTANDARD = (
-    "-cache",
-    b"\x28\xb5\x2f\xfd",
-)  # how JAX ends the names of its files, and how they may begin
+ENTRY = "-cache"  # how JAX ends the names of its files
+ZSTANDARD = b"\x28\xb5\x2f\xfd"  # how they may begin
 REQUESTS, HITS = "/jax/compilation_cache/compile_requests_use_cache", "/jax/compilation_cache/cache_hits"
 STARTED = time.monotonic()
 
@@ -206,7 +204,7 @@ def _same_on_all(programs: dict[str, Path]) -> dict[str, Path]:
     """The programs that every process has: on a GPU those that compile wait for each other."""
     if jax.process_count() == 1:
         return programs
-    short = {hashlib.sha256(path.name.encode()).hexdigest()[:12]: key for key, path in programs.items()}
+    short = {hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]: key for key, path in programs.items()}
     common = set.intersection(*map(set, exchange(sorted(short)[:MAX_EXCHANGED])))
     return {short[one]: programs[short[one]] for one in common}
 

@@ -1,5 +1,7 @@
 """Fingerprints of the files of a task."""
 
+import os
+
 from data_pipelines.tasks.load import SPLITS
 from electra_jax.finetuning.task_files import fingerprint_files, same_files
 
@@ -17,6 +19,13 @@ def test_a_file_to_train_and_to_evaluate_on_is_noted(tmp_path):
     assert note.startswith("config.task.validation has a file of config.task.train: ")
     assert notes(train=str(one), validation=str(other), test=str(one))[0].startswith("config.task.test has")
     assert notes(train=str(one), validation=str(other)) == []
+
+
+def test_a_name_that_is_not_utf_8_has_a_fingerprint(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/a.\xff")
+    with open(path, "w") as file:
+        file.write("a\tb\n")
+    assert len(notes(train=path, validation=path)) == 1
 
 
 def test_splits_of_a_dataset_and_missing_files_are_not():

@@ -111,7 +111,12 @@ def test_loading_notices_missing_and_changed_files(tmp_path):
         load_tokenizer(str(tmp_path))
     train_tokenizer(make_documents(), str(tmp_path / "t"), vocab_size=200)
     meta = tmp_path / "t" / META_FILE
-    meta.write_text(meta.read_text().replace('"nfkc"', '"identity"'))
+    whole = meta.read_text()
+    for other in ("nfc", "\\ud800"):
+        meta.write_text(whole.replace('"nfkc"', f'"{other}"'))
+        with pytest.raises(ValueError, match=f"{META_FILE}: got normalization .*, expected one of nfkc, "):
+            load_tokenizer(str(tmp_path / "t"))
+    meta.write_text(whole.replace('"nfkc"', '"identity"'))
     with pytest.raises(ValueError, match="changed or damaged"):
         load_tokenizer(str(tmp_path / "t"))
     (tmp_path / "t" / MODEL_FILES["sentencepiece"]).unlink()
