@@ -7,6 +7,7 @@ A form describes the values that a reader can use:
     {"a": int, "b": Maybe(str)}     an object with the key "a", and perhaps "b"; other keys are left alone
     {str: int}                      an object with any keys, whose values are whole numbers
     [str]                           a list of strings
+    [int, int]                      a list of so many values, each of its form
     object                          anything
 """
 
@@ -183,7 +184,12 @@ def misfit(value: Any, form: Any, place: str = "") -> str:
     if not isinstance(value, type(form)):
         return f"got {_shown(value)}{at}, expected {TYPE_NAMES[type(form)]}"
     if isinstance(form, list):
-        children = [(f"{place}[{number}]", child, form[0]) for number, child in enumerate(value)]
+        forms = form * len(value) if len(form) == 1 else form
+        if len(forms) != len(value):
+            return f"got a list of {len(value)}{at}, expected one of {len(forms)}"
+        children = [
+            (f"{place}[{number}]", *pair) for number, pair in enumerate(zip(value, forms, strict=True))
+        ]
     elif str in form:
         children = [(f"{place}.{key}".lstrip("."), child, form[str]) for key, child in value.items()]
     else:

@@ -20,7 +20,8 @@ from data_pipelines.batch_order import PassedOver, batch_number
 from data_pipelines.mixture import Mixture
 
 Batch = dict[str, jax.Array]
-ROWS_AT_ONCE = 1024  # small batches are read several at once: each read of a file has a cost of its own
+# Small batches are read several at once, since each read of a file has a cost of its own: 1,024 rows of 512.
+TOKENS_AT_ONCE = 2**19
 
 
 class Loader:
@@ -184,7 +185,7 @@ class _ShardedRows:
         self._spans = sorted({index[0].indices(batch_size)[:2] for index in slices})
         sizes = [stop - start for start, stop in self._spans]
         self._place = dict(zip(self._spans, np.cumsum([0, *sizes]).tolist(), strict=False))
-        self.at_once = max(1, ROWS_AT_ONCE // sum(sizes))
+        self.at_once = max(1, TOKENS_AT_ONCE // (sum(sizes) * mixture.sequence_length))
 
     def read(self, firsts: Sequence[int]) -> list[Batch]:
         """The batches whose rows 0 are the global examples `firsts`; rows beyond a finite mixture's end are

@@ -89,7 +89,8 @@ class Mixture:
 
 
 def elements(order: grain.MapDataset, indices: range) -> Iterable[int]:
-    """The elements of `order` at `indices`: at once, which takes two thirds of the time, where Grain can."""
+    """The elements of `order` at `indices`: at once, which takes two thirds of the time, where Grain can. Its
+    `_getitems` is private to Grain, and another version may lack it."""
     at_once = getattr(order, "_getitems", None)
     return map(order.__getitem__, indices) if at_once is None else at_once(indices)
 

@@ -125,9 +125,8 @@ class OpenedDataset:
     def _decode(self, rows: list[int]) -> np.ndarray:
         records = self._records.read(rows)
         ids = decode_rows(records, self.sequence_length, self.dtype)
-        if (
-            ids is None
-        ):  # TFDS reads every form of an example, one after the other, to rows of the right length
+        if ids is None:
+            # TFDS reads every form of an example, one after the other, to rows of the right length.
             examples = [self._features.deserialize_example_np(record) for record in records]
             ids = np.stack([example[FEATURE] for example in examples]).astype(self.dtype)
         self.checks.check(ids, rows)

@@ -16,8 +16,9 @@ DICTIONARY = {"RLE_DICTIONARY", "PLAIN_DICTIONARY"}
 
 
 def parquet_batches(file: Any, source: str, field: str) -> Iterator[Any]:
-    """The rows of a column, at most PARQUET_ROWS at a time. A batch holds about PARQUET_BYTES of text, or as
-    much as the column has in its row group, which a single value may have, too.
+    """The rows of a column, at most PARQUET_ROWS at a time. A batch holds about PARQUET_BYTES of text, or one
+    value; more if the values that are stored by themselves are longer there than on average, but never more
+    of these than the column has in its row group.
 
     Args:
       file: the ParquetFile of `source`.
@@ -37,10 +38,11 @@ def _rows_at_once(file: Any, source: str, field: str, group: int) -> int:
     longest = max([1, *(column.total_uncompressed_size for column in columns)])  # of any value
     if PARQUET_BYTES // longest < PARQUET_ROWS:
         encodings = {encoding for column in columns for encoding in column.encodings}
+        mean = max(1, -(-longest // max(1, described.num_rows)))
         if encodings <= PLAIN:
-            longest = 1
+            longest = mean
         elif encodings <= PLAIN | DICTIONARY:
-            longest = _longest_in_dictionary(source, field, group) or longest
+            longest = max(mean, _longest_in_dictionary(source, field, group) or longest)
     return max(1, min(PARQUET_ROWS, PARQUET_BYTES // longest))
 
 

@@ -22,7 +22,7 @@ from data_pipelines.problems import Problems
 DIRECTORY = "a directory"
 NEW_DIRECTORY = "a directory to write to"  # may be missing, and the directories above it, too
 FILE = "a file"
-NEW_FILE = "a file to write"
+NEW_FILE = "a file to write"  # whose directories may be missing; it is written last, and renamed
 NAME = "a path or a name"  # also a pattern, a list of steps, NAME:STEP, tfds:…
 
 LONGEST_NAME = 255  # bytes, on the file systems of Linux
@@ -58,8 +58,8 @@ def check_paths(
       takes_urls: flags, and last parts of configuration keys, that may be a URL of a bucket.
 
     Raises:
-      ValueError: a path is empty, a file and not a directory, or the other way round, cannot be looked up, or
-        is a URL that the flag does not take; names each flag.
+      ValueError: a path is empty, a file and not a directory, or the other way round, cannot be looked up, is
+        a new file where this user may not write, or a URL that the flag does not take; names each flag.
     """
     problems = Problems()
     with problems.kept():
@@ -105,7 +105,9 @@ def _problem(path: str, kind: str) -> str:
     except FileNotFoundError:
         if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePath(path).parts):
             return f"with a name of more than {LONGEST_NAME} bytes. Give a shorter one"
-        return _problem_above(path) if kind in (NEW_DIRECTORY, NEW_FILE) else ""
+        if kind not in (NEW_DIRECTORY, NEW_FILE):
+            return ""
+        return _problem_above(path) or (_not_writable(path) if kind == NEW_FILE else "")
     except NotADirectoryError:
         return _problem_above(path)
     except (OSError, ValueError) as error:  # a name that is too long; a zero byte
@@ -114,7 +116,8 @@ def _problem(path: str, kind: str) -> str:
         return "a file, expected a directory. Give another path"
     if not is_directory and stat.S_ISDIR(mode):
         return "a directory, expected a file. Give another path"
-    return ""
+    is_replaced = kind == NEW_FILE and stat.S_ISREG(mode)
+    return _not_writable(path) if is_replaced else ""
 
 
 def _problem_above(path: str) -> str:
@@ -124,3 +127,11 @@ def _problem_above(path: str) -> str:
             what = "leads nowhere" if os.path.islink(parent) and not os.path.exists(parent) else "is a file"
             return f"but {_shown(str(parent))} {what}, expected a directory. Give another path"
     return "" if not os.path.islink(path) else "a link that leads nowhere. Remove it, or give another path"
+
+
+def _not_writable(path: str) -> str:
+    """What is wrong if this user may not make files where a file will be, or in the nearest directory."""
+    parent = next(filter(os.path.isdir, map(str, PurePath(os.path.abspath(path)).parents)))
+    if os.access(parent, os.W_OK | os.X_OK):
+        return ""
+    return f"but this user may not write to {_shown(parent)}. Change its permissions, or give another path"

@@ -11,7 +11,7 @@ messages, each of which ends where the record ends:
 Shapes: n records, L ids of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +19,8 @@ FEATURE = "input_ids"
 _KEY = bytes([0x0A, len(FEATURE), *FEATURE.encode()])
 _HEADS = (b"\x0a", b"\x0a", _KEY + b"\x12", b"\x1a", b"\x0a")  # each stands before a LENGTH
 _MAX_BYTES = 4  # of an id or a length: 28 bits
+_NO_LENGTH = np.iinfo(np.int64).min  # no place is so far from the end of its record
+BLOCK_BYTES = 1 << 21  # of records that are decoded together, which takes some 20 times that of memory
 
 
 def decode_rows(records: Sequence[bytes], length: int, dtype: np.dtype) -> np.ndarray | None:
@@ -31,11 +33,32 @@ def decode_rows(records: Sequence[bytes], length: int, dtype: np.dtype) -> np.nd
     Returns:
       None if a record is not written as above, has another number of ids, or one that `dtype` does not hold.
     """
-    if not records:
-        return np.empty((0, length), dtype)
+    ids_nL = np.empty((len(records), length), dtype)
+    for block in _blocks(records):
+        ids = _decode_block(records[block], length, dtype)
+        if ids is None:
+            return None
+        ids_nL[block] = ids
+    return ids_nL
+
+
+def _blocks(records: Sequence[bytes]) -> Iterator[slice]:
+    """Neighbours of BLOCK_BYTES and one record at most."""
+    start = size = 0
+    for number, record in enumerate(records):
+        if size >= BLOCK_BYTES:
+            yield slice(start, number)
+            start, size = number, 0
+        size += len(record)
+    if records:
+        yield slice(start, len(records))
+
+
+def _decode_block(records: Sequence[bytes], length: int, dtype: np.dtype) -> np.ndarray | None:
+    """As `decode_rows`, of one record or more."""
     sizes_n = np.fromiter(map(len, records), np.int64, len(records))
     heads = _head_sizes(records, sizes_n)
-    if heads is None or (heads == sizes_n).any():
+    if heads is None or (heads >= sizes_n).any():
         return None
     packed = b"".join([record[head:] for record, head in zip(records, heads.tolist(), strict=True)])
     data, stops = np.frombuffer(packed, np.uint8), np.cumsum(sizes_n - heads)
@@ -46,7 +69,7 @@ def decode_rows(records: Sequence[bytes], length: int, dtype: np.dtype) -> np.nd
     ids = _integers(data, is_last)
     if ids is None or ids.max() > np.iinfo(dtype).max:
         return None
-    return ids.astype(dtype).reshape(-1, length)
+    return ids.reshape(-1, length)
 
 
 def _head_sizes(records: Sequence[bytes], sizes_n: np.ndarray) -> np.ndarray | None:
@@ -67,7 +90,8 @@ def _head_sizes(records: Sequence[bytes], sizes_n: np.ndarray) -> np.ndarray | N
 
 
 def _lengths(data: np.ndarray, place: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integers at `place` [n], -1 where one is too long or beyond `stops`, and the places behind them."""
+    """The integers at `place` [n], _NO_LENGTH where one is too long or beyond `stops`, and the places behind
+    them."""
     value, is_open = np.zeros_like(place), np.ones(len(place), bool)
     for number in range(_MAX_BYTES):
         byte = data[np.minimum(place, len(data) - 1)].astype(np.int64)
@@ -76,7 +100,7 @@ def _lengths(data: np.ndarray, place: np.ndarray, stops: np.ndarray) -> tuple[np
         is_open &= byte >= 0x80
         if not is_open.any():
             break
-    return np.where(is_open | (place > stops), -1, value), place
+    return np.where(is_open | (place > stops), _NO_LENGTH, value), place
 
 
 def _integers(data: np.ndarray, is_last: np.ndarray) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from data_pipelines.mixture import DatasetSource, Mixture, make_sequential
 from data_pipelines.shards import save_array
 
 MAX_TOKENS = 2**25  # read of a dataset without counts: rows at equal distances
-ROWS_AT_ONCE = 8192
+TOKENS_AT_ONCE = 2**22  # read together: 8,192 rows of 512
 
 
 def mixture_counts(mixture: Mixture, cache: Path) -> np.ndarray:
@@ -85,8 +85,9 @@ def _count(source: DatasetSource, info: DatasetInfo, *, is_damaged: bool) -> np.
         file=sys.stderr,
     )
     counts = np.zeros(info.vocab_size)
-    for start in range(0, len(chosen), ROWS_AT_ONCE):
-        part = chosen[start : start + ROWS_AT_ONCE]
+    at_once = max(1, TOKENS_AT_ONCE // rows.sequence_length)
+    for start in range(0, len(chosen), at_once):
+        part = chosen[start : start + at_once]
         ids = rows.read(np.zeros(len(part), np.int32), part)
         counts += np.bincount(ids.ravel(), minlength=info.vocab_size)
     return counts * (rows.num_rows / len(chosen))

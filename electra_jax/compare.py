@@ -34,14 +34,13 @@ from data_pipelines.path_flags import NAME
 from electra_jax.comparison.downstream import add_downstream_metrics, check_tasks
 from electra_jax.comparison.pretraining import pretrain_suite, with_values_of_data
 from electra_jax.comparison.suites import SUITES
-from electra_jax.comparison.tables import COMPARISON_FILE, write_comparison
+from electra_jax.comparison.tables import COMPARISON_FILE, COMPARISON_RESULTS, write_comparison
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.number_flags import define_seeds
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.runs.only_writer import only_writer
-from electra_jax.runs.result_places import COMPARISON
 
 FLAGS = flags.FLAGS
 PATHS = {"tasks": NAME}
@@ -57,7 +56,7 @@ def main() -> None:
         check_kind(evaluation, EVALUATION, f"--tasks={FLAGS.tasks}: got a configuration")
         tasks = evaluation.tasks.to_dict()
     SUITES[FLAGS.suite].check_variants(FLAGS.variants)
-    with leaving_at_once(), only_writer(workdir, COMPARISON) as check:
+    with leaving_at_once(), only_writer(workdir, COMPARISON_RESULTS) as check:
         check_tasks(tasks or {}, workdir)
         config = ConfigDict(with_values_of_data(config.to_dict(), workdir))
         results = pretrain_suite(SUITES[FLAGS.suite], config, workdir, num_seeds, FLAGS.variants)

@@ -21,15 +21,14 @@ from absl import flags
 
 from data_pipelines.path_flags import NAME, NEW_FILE
 from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pretrained_inits
-from electra_jax.comparison.tables import EVALUATION_FILE, write_evaluation
+from electra_jax.comparison.tables import EVALUATION_FILE, EVALUATION_RESULTS, write_evaluation
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.number_flags import define_seeds
 from electra_jax.configuration.recipes import EVALUATION
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.minimal_pairs.command_line import check_flags, define_flags, options_of
-from electra_jax.minimal_pairs.evaluation import evaluate_minimal_pairs
-from electra_jax.runs import result_places
+from electra_jax.minimal_pairs.evaluation import MINIMAL_PAIRS, evaluate_minimal_pairs
 from electra_jax.runs.only_writer import only_writer
 
 FLAGS = flags.FLAGS
@@ -41,12 +40,12 @@ def main() -> None:
     check_flags(FLAGS)
     workdir, num_seeds = Path(FLAGS.workdir), FLAGS.seeds
     if FLAGS.minimal_pairs:
-        with leaving_at_once(), only_writer(workdir, result_places.MINIMAL_PAIRS) as check:
+        with leaving_at_once(), only_writer(workdir, MINIMAL_PAIRS) as check:
             print("\n".join(evaluate_minimal_pairs(options_of(FLAGS), check)))
         return
     config = FLAGS.config.to_dict()
     require_extra("finetune", "evaluating on tasks")
-    with leaving_at_once(), only_writer(workdir, result_places.EVALUATION) as check:
+    with leaving_at_once(), only_writer(workdir, EVALUATION_RESULTS) as check:
         check_tasks(config["tasks"], workdir, FLAGS.sweep)
         if FLAGS.init_from:
             inits = {name: name for name in FLAGS.init_from}

@@ -7,16 +7,20 @@ from typing import Any
 from ml_collections import config_dict
 
 from data_pipelines.json_files import write_json
-from electra_jax.comparison.downstream import Evaluation
+from electra_jax.comparison.downstream import FOLDER, Evaluation
 from electra_jax.comparison.pretraining import suite_runs
-from electra_jax.comparison.reference_curves import write_reference
+from electra_jax.comparison.reference_curves import REFERENCE_FILE, write_reference
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.results import Result, models_of, to_json
 from electra_jax.finetuning.sweep import format_settings
 from electra_jax.finetuning.tables import results_table
+from electra_jax.runs.result_places import Results
 
 COMPARISON_FILE, EVALUATION_FILE = "comparison.json", "evaluation.json"
+PICTURE, PLOTS = "comparison.png", "plots"
+COMPARISON_RESULTS = Results((COMPARISON_FILE, PICTURE, REFERENCE_FILE), (FOLDER,))
+EVALUATION_RESULTS = Results((EVALUATION_FILE,), (PLOTS, FOLDER))
 
 
 def write_comparison(
@@ -26,7 +30,7 @@ def write_comparison(
     contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
     write_json(workdir / COMPARISON_FILE, contents)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
-    plot(results, metrics, workdir / "comparison.png")
+    plot(results, metrics, workdir / PICTURE)
     num_seeds = len({result.seed for result in results})
     seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
     yield f"{suite_name}: median (lowest–highest) of {seeds}, equal FLOPs"
@@ -57,7 +61,7 @@ def write_evaluation(
     metrics = list(results[0].metrics)
     for metric in metrics:
         name = metric.replace(" ", "_").replace("/", "_")
-        plot(results, [metric], workdir / "plots" / f"{name}.png")
+        plot(results, [metric], workdir / PLOTS / f"{name}.png")
     yield from results_table(results, metrics)
     if any(chosen for by_encoder in settings.values() for chosen in by_encoder.values()):
         yield "\nThe best settings of each, by the task's first metric on the split that is reported:\n"

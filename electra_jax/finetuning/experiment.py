@@ -8,6 +8,7 @@ Its directory:
                        training.json has the scores while it was trained
     models/            the best model of each encoder, by the first metric
     plots/             results.png; with several settings sweep.png
+    tokenizers/        those of models of Hugging Face, as this project reads them
 """
 
 import hashlib
@@ -28,7 +29,14 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.finetuning.data_checks import commonest_class_notes
 from electra_jax.finetuning.due_runs import runs_of_missing_models, start_steps
-from electra_jax.finetuning.experiment_directory import check_directory, read_results, with_recorded_metrics
+from electra_jax.finetuning.experiment_directory import (
+    FINE_TUNING,
+    RESULTS_PLOT,
+    SWEEP_PLOT,
+    check_directory,
+    read_results,
+    with_recorded_metrics,
+)
 from electra_jax.finetuning.experiment_runs import Run, RunsOfPlan, run_of
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.metrics import check_metric_names
@@ -45,7 +53,6 @@ from electra_jax.finetuning.task_files import fingerprint_files, same_files
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
 from electra_jax.runs.compilation_cache import compilation_cache
 from electra_jax.runs.only_writer import Check, only_writer
-from electra_jax.runs.result_places import FINE_TUNING
 
 
 class Plan(NamedTuple):
@@ -185,12 +192,12 @@ def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Pat
     shown = reported_metrics(results, metrics)
     if any(result.settings for result in results):
         every = by_setting(results)
-        plot(every, shown[:1], workdir / "plots" / "sweep.png")
+        plot(every, shown[:1], workdir / SWEEP_PLOT)
         yield from results_table(every, shown, with_differences=False)
         results = best_settings(results, shown[0])
         yield f"\nThe best settings of each, by the median {shown[0]} on the split that is reported:\n"
         for model in models_of(results):
             settings = next(result.settings for result in results if result.model == model)
             yield f"{model}: {format_settings(settings)}"
-    plot(results, shown[:1], workdir / "plots" / "results.png")
+    plot(results, shown[:1], workdir / RESULTS_PLOT)
     yield from results_table(results, shown)

@@ -12,8 +12,14 @@ from data_pipelines.json_files import Maybe, read_json, write_json
 from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.finetuning.results import RESULTS_FORM, Result, from_json, to_json
 from electra_jax.runs.directory import check_run_directory
+from electra_jax.runs.result_places import Results
 
 CONFIG_FILE, RESULTS_FILE, MODELS = "config.json", "results.json", "models"
+PREDICTIONS, TOKENIZERS, PLOTS = "predictions", "tokenizers", "plots"
+RESULTS_PLOT, SWEEP_PLOT = f"{PLOTS}/results.png", f"{PLOTS}/sweep.png"
+FINE_TUNING = Results(
+    (CONFIG_FILE, RESULTS_FILE, RESULTS_PLOT, SWEEP_PLOT), (MODELS, PREDICTIONS, TOKENIZERS, PLOTS)
+)
 
 
 def read_results(workdir: Path) -> list[Result]:

@@ -14,7 +14,13 @@ from data_pipelines.tasks.words import word_separator
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
-from electra_jax.finetuning.experiment_directory import MODELS, write_description, write_results
+from electra_jax.finetuning.experiment_directory import (
+    MODELS,
+    PREDICTIONS,
+    TOKENIZERS,
+    write_description,
+    write_results,
+)
 from electra_jax.finetuning.folders import folder_names
 from electra_jax.finetuning.model_files import save_model
 from electra_jax.finetuning.predictions import write_predictions, write_scores
@@ -115,7 +121,7 @@ class RunsOfPlan:
         """Context of the directory for tokenizers of Hugging Face models; two processes must not write one
         file."""
         if is_main_process():
-            return contextlib.nullcontext(self._workdir / "tokenizers")
+            return contextlib.nullcontext(self._workdir / TOKENIZERS)
         return tempfile.TemporaryDirectory()
 
     def _load(self, run: Run, tokenizers: Path) -> None:
@@ -155,7 +161,7 @@ class RunsOfPlan:
         self._check()
         finetuner, folder = self._finetuner, self._folders[run.init]
         settings = folder_names([format_settings(run.settings)]).values()
-        directory = self._workdir.joinpath("predictions", folder, *settings, f"seed_{run.seed}")
+        directory = self._workdir.joinpath(PREDICTIONS, folder, *settings, f"seed_{run.seed}")
         task = finetuner.config["task"]
         for split, predictions in finetuned.predictions.items():
             write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)

@@ -21,8 +21,11 @@ from electra_jax.minimal_pairs.scoring import EmptySentenceError, SentenceScorer
 from electra_jax.minimal_pairs.summary import Summary, summarize, to_json
 from electra_jax.minimal_pairs.tables import plot, table_lines
 from electra_jax.runs.only_writer import Check
+from electra_jax.runs.result_places import Results
 
-RESULTS_FILE, SCORES, PICTURE = "minimal_pairs.json", "scores", "plots/minimal_pairs.png"
+RESULTS_FILE, SCORES, PLOTS = "minimal_pairs.json", "scores", "plots"
+PICTURE = f"{PLOTS}/minimal_pairs.png"
+MINIMAL_PAIRS = Results((RESULTS_FILE, PICTURE), (PLOTS, SCORES))
 METHOD = 1  # of scoring; another number when scores change, so that older ones are computed again
 DIGEST_LETTERS = 12
 # Of a file with scores, for `read_json`. The scores of a rule are pairs of numbers: [good, bad].

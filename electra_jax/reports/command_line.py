@@ -8,6 +8,7 @@ import jax
 
 from data_pipelines.buckets import is_bucket
 from data_pipelines.json_files import write_json
+from data_pipelines.path_flags import NEW_FILE, check_paths
 from data_pipelines.whole_files import write_text
 from electra_jax.configuration.extras import require_extra
 from electra_jax.reports.overview import name_runs, report_values
@@ -20,10 +21,11 @@ MOST = 1000  # sentences, and checkpoints, of a page
 
 
 def check_flags(flags: argparse.Namespace) -> Path:
-    """The page to write.
+    """The page to write. Flags that are paths have been checked (`check_paths`).
 
     Raises:
-      ValueError, FileNotFoundError: a wrong flag. ImportError: the extra is not installed.
+      ValueError, FileNotFoundError: a wrong flag, or the page of a run cannot be written in it.
+      ImportError: the extra is not installed.
     """
     require_extra("report", "electra_jax.report")
     if len(set(flags.runs)) < len(flags.runs):
@@ -33,7 +35,12 @@ def check_flags(flags: argparse.Namespace) -> Path:
     if not flags.out and (len(flags.runs) > 1 or is_bucket(flags.runs[0])):
         what = "a run in a bucket" if len(flags.runs) == 1 else f"{len(flags.runs)} runs"
         raise ValueError(f"--out is missing: a page of {what} has no place of its own. Give --out=FILE.html.")
-    return Path(flags.out) if flags.out else Path(flags.runs[0], PAGE)
+    if flags.out:
+        return Path(flags.out)
+    page = Path(flags.runs[0], PAGE)
+    if page.parent.is_dir():  # `read_run` tells what else a run may be
+        check_paths({"out": page}, {"out": NEW_FILE})
+    return page
 
 
 def make_report(

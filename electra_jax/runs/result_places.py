@@ -1,4 +1,7 @@
-"""What is in the way of a command's results is found before its work, which may take days."""
+"""What is in the way of a command's results is found before its work, which may take days.
+
+Other commands than pre-training have their `Results` beside what writes them.
+"""
 
 import os
 from pathlib import Path
@@ -6,17 +9,13 @@ from typing import NamedTuple
 
 
 class Results(NamedTuple):
-    """What a command writes in its directory at the end of its work. Other names are the user's."""
+    """What a command writes in its directory during its work or at the end. Other names are the user's."""
 
     files: tuple[str, ...]
     directories: tuple[str, ...]
 
 
 PRETRAINING = Results(("summary.json", "plots/curves.png"), ("plots",))
-FINE_TUNING = Results(("results.json", "plots/results.png"), ("plots", "predictions", "models"))
-COMPARISON = Results(("comparison.json", "comparison.png", "reference.json"), ("finetuning",))
-EVALUATION = Results(("evaluation.json",), ("plots", "finetuning"))
-MINIMAL_PAIRS = Results(("minimal_pairs.json", "plots/minimal_pairs.png"), ("plots", "scores"))
 
 
 def check_result_places(place: str | os.PathLike, results: Results) -> None:

@@ -1,5 +1,5 @@
-"""Temporary directories for copies of what is in buckets. A process that is killed leaves its own, with
-checkpoints in it; the next process removes it."""
+"""Temporary directories, for copies of what is in buckets and for compiled programs. A process that is killed
+leaves its own, perhaps with checkpoints in it; the next process removes it."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX = "electra_jax-bucket-"
+PREFIX = "electra_jax-process-"
 LOCK_FILE = ".lock"
 
 

@@ -26,17 +26,22 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 # Packages that a command imports when it uses them.
 SLOW = (
-    *(
-        "tensorflow",
-        "tensorflow_datasets",
-        "scipy",
-        "sklearn",
-        "matplotlib",
-        "torch",
-        "transformers",
-        "pandas",
-    ),
-    *("datasets", "seqeval", "pyarrow", "apache_beam", "wandb", "tensorboard", "numba", "IPython"),
+    "tensorflow",
+    "tensorflow_datasets",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "torch",
+    "transformers",
+    "pandas",
+    "datasets",
+    "seqeval",
+    "pyarrow",
+    "apache_beam",
+    "wandb",
+    "tensorboard",
+    "numba",
+    "IPython",
 )
 
 

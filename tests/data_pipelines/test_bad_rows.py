@@ -268,6 +268,21 @@ def test_more_text_without_rows_than_can_be_guessed(copy):
     check_all_rows(str(copy))
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("takes_all", [False, True])
+def test_a_file_without_a_digest_is_found_by_the_fingerprint(split, takes_all, copy):
+    with_empty_files(copy, {}, is_recorded=False)
+    name = replace_rows(copy, lambda rows: rows[::-1], split)
+    path = copy / "corpus.json"
+    info = json.loads(path.read_text())
+    digests = info["splits"][split]["digests"]
+    digests.pop(name)
+    info["splits"][split]["digests"] = {} if takes_all else digests
+    path.write_text(json.dumps(info))
+    with pytest.raises(OSError, match="its rows are not those that were built: their fingerprint is"):
+        check_all_rows(str(copy))
+
+
 def test_a_build_records_text_without_rows(tmp_path, built):
     """Text that the tokenizer makes nothing of."""
     nothing = "▁" * 12  # what SentencePiece writes for a space

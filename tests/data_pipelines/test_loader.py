@@ -66,7 +66,7 @@ def expected_rows(start, stop):
 @pytest.fixture
 def one_by_one(monkeypatch):
     """Every batch is read alone, as large ones are."""
-    monkeypatch.setattr("data_pipelines.loader.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("data_pipelines.loader.TOKENS_AT_ONCE", 1)
 
 
 BY_DATA = PartitionSpec("data")
@@ -181,7 +181,7 @@ def test_resuming_gives_the_batches_of_the_uninterrupted_run():
 
 
 def test_small_batches_are_read_several_at_once(monkeypatch):
-    monkeypatch.setattr("data_pipelines.loader.ROWS_AT_ONCE", 13)
+    monkeypatch.setattr("data_pipelines.loader.TOKENS_AT_ONCE", 13 * L)
     mixture = FakeMixture()
     with Loader(mixture, batch_size=4, sharding=sharding_of((2,)), prefetch=4) as loader:
         for step in range(5, 9):

@@ -112,6 +112,18 @@ def test_long_values_that_are_stored_once_are_read_few_at_a_time(first, tmp_path
     assert read(source)[0] == [text for text in texts if text]
 
 
+@pytest.mark.parametrize("options", [{"use_dictionary": False}, {"dictionary_pagesize_limit": 200}])
+def test_long_values_that_are_stored_by_themselves_are_read_few_at_a_time(options, tmp_path, monkeypatch):
+    source, texts = tmp_path / "a.parquet", ["x" * 1000 + str(number) for number in range(200)]
+    parquet.write_table(pyarrow.table({"text": pyarrow.array(texts)}), source, compression="none", **options)
+    monkeypatch.setattr(parquet_batches, "PARQUET_BYTES", 20_000)
+    with parquet.ParquetFile(source) as file:
+        batches = list(parquet_batches.parquet_batches(file, str(source), "text"))
+    assert max(batch.nbytes for batch in batches) <= 21_000
+    assert len(batches) < 16 or options != {"use_dictionary": False}
+    assert [text for batch in batches for text in batch.column(0).to_pylist()] == texts
+
+
 def test_a_long_document_names_its_first_cut(tmp_path):
     source = tmp_path / "a.txt"
     source.write_text("word " * 100)

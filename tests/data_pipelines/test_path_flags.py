@@ -44,6 +44,15 @@ def test_what_is_refused(kind, path, message, places):
     assert sorted(os.listdir(places)) == ["file", "folder", "link", "loop", "loose"]
 
 
+@pytest.mark.parametrize("path", ["file", "new", "new/a/b"])
+def test_a_file_where_this_user_may_not_write(path, places, monkeypatch):
+    """Tests may run as root, who may write everywhere."""
+    monkeypatch.setattr(os, "access", lambda place, mode: str(place) != str(places))
+    with pytest.raises(ValueError, match=rf"^--out: got '{path}', but this user may not write to '{places}'"):
+        check_paths({"out": path}, {"out": NEW_FILE})
+    check_paths({"out": f"folder/{path}"}, {"out": NEW_FILE})
+
+
 @pytest.mark.parametrize(
     ("kind", "paths"),
     [

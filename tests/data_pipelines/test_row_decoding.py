@@ -1,5 +1,7 @@
 """Many records decoded at once: the ids that TFDS reads from each, or nothing."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -7,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines import row_decoding
 from data_pipelines.record_files import RecordFiles
 from data_pipelines.row_decoding import decode_rows
 from data_pipelines.shards import row_features
@@ -80,6 +83,38 @@ def test_records_of_another_form_are_left_to_others(record):
     assert decode_rows([good, good], 8, np.dtype(np.uint16)).tolist() == [ROW.tolist()] * 2
     for records in ([record], [good, record], [record, good], [good, record, good]):
         assert decode_rows(records, 8, np.dtype(np.uint16)) is None
+
+
+@pytest.mark.parametrize("ending", [b"\x0a\x80", b"\x0a\xff\xff", b"\x0a"])
+def test_a_last_length_without_its_end(ending):
+    """The lengths before it are right; what follows it is of the next record."""
+    value = b"\x1a" + bytes([len(ending)]) + ending
+    entry = b"\x0a\x09input_ids\x12" + bytes([len(value)]) + value
+    features = b"\x0a" + bytes([len(entry)]) + entry
+    bad = b"\x0a" + bytes([len(features)]) + features
+    for records in ([bad], [bad, RECORD], [RECORD, bad], [bad, bad], [RECORD, bad, RECORD]):
+        assert decode_rows(records, 8, np.dtype(np.uint16)) is None
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1000, 1 << 20])
+def test_records_are_decoded_in_blocks(block_bytes, monkeypatch):
+    monkeypatch.setattr(row_decoding, "BLOCK_BYTES", block_bytes)
+    rows = np.random.default_rng(0).integers(0, 2**16, (50, 128)).astype(np.uint16)
+    records = serialised(rows, np.uint16)
+    assert (decode_rows(records, 128, np.dtype(np.uint16)) == rows).all()
+    assert decode_rows([*records[:40], RECORD, *records[40:]], 128, np.dtype(np.uint16)) is None
+
+
+def test_memory_does_not_grow_with_the_records():
+    """Beside the result."""
+    records = serialised(np.full((1, 1024), 2**16 - 1, np.uint16), np.uint16) * 8192  # 25 MB
+    tracemalloc.start()
+    try:
+        ids = decode_rows(records, 1024, np.dtype(np.uint16))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (ids == 2**16 - 1).all() and peak < ids.nbytes + 50 * row_decoding.BLOCK_BYTES // 2, peak
 
 
 def test_records_of_several_files_by_number(tmp_path):

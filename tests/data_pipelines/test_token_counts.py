@@ -75,7 +75,7 @@ def test_of_many_rows_a_part_is_counted_and_scaled(built, tmp_path, monkeypatch)
     (old / TOKEN_COUNTS_FILE).unlink()
     rows = rows_of(old)
     monkeypatch.setattr(token_counts, "MAX_TOKENS", rows.size // 3)
-    monkeypatch.setattr(token_counts, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(token_counts, "TOKENS_AT_ONCE", 7 * rows.shape[1])
     counts = mixture_counts(mixture_of((old, 1.0)), tmp_path / "run")
     chosen = rows[:: -(-rows.size // (rows.size // 3))]
     assert 0.2 < len(chosen) / len(rows) < 0.4 and counts.sum() == pytest.approx(rows.size)

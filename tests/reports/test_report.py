@@ -163,6 +163,17 @@ def test_mistakes_are_told_before_anything_is_written(words, message, run, capsy
     assert sorted(path.name for path in run.iterdir()) == before
 
 
+@pytest.mark.parametrize("words", [[], ["--out=a/page.html"], ["--json=a/page.json"]])
+def test_a_page_that_cannot_be_written_is_an_error_before_the_work(words, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path if words else run
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(place))
+    monkeypatch.setattr("electra_jax.reports.command_line.read_run", None)
+    with pytest.raises(SystemExit, match=f"but this user may not write to '{place}'"):
+        main([str(run), *words])
+    assert not (run / "report.html").exists() and not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -11,14 +11,16 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from electra_jax.runs import compilation_cache as module
+from electra_jax.runs import program_store
 from electra_jax.runs.compilation_cache import compilation_cache
 from support import tiny_run
 from support.commands import run_modules
 
 
 @pytest.fixture(autouse=True)
-def no_other_cache():
-    """No cache of JAX's own, as with a user who did not ask for one."""
+def no_other_cache(monkeypatch, tmp_path):
+    """No cache of JAX's own, as with a user who did not ask for one, and no programs of other tests."""
+    monkeypatch.setenv("ELECTRA_JAX_CACHE", str(tmp_path / "cache"))
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     reset_cache()
@@ -45,8 +47,8 @@ def start(workdir, setting="parent"):
     return programs.compiled, programs.loaded
 
 
-def kept(tmp_path):
-    return sorted((tmp_path / ".compiled").iterdir())
+def kept(tmp_path, directory=".compiled"):
+    return sorted((tmp_path / directory).iterdir())
 
 
 def test_the_second_start_compiles_nothing(tmp_path):
@@ -65,8 +67,7 @@ def test_settings_say_where_programs_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
 
 
-def test_a_run_in_a_bucket_keeps_programs_on_this_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv("ELECTRA_JAX_CACHE", str(tmp_path / "cache"))
+def test_a_run_in_a_bucket_keeps_programs_on_this_machine(tmp_path):
     assert start("gs://bucket/run") == (1, 0)
     assert start("gs://bucket/other") == (0, 1)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["compiled"]
@@ -105,42 +106,73 @@ def test_on_a_full_disk_no_part_of_a_program_is_kept(tmp_path):
 
 
 def test_a_directory_that_cannot_be_used_is_reported_and_the_run_compiles(tmp_path, capfd):
-    (tmp_path / ".compiled").write_text("")
+    (tmp_path / "file").write_text("")
+    for place, problem in (
+        (str(tmp_path / "file"), f"[Errno 17] File exists: '{tmp_path}/file'"),
+        ("\0", "embedded null byte"),
+        ("x" * 300, "File name too long"),
+    ):
+        assert start(tmp_path / "run", place) == (1, 0)
+        printed = capfd.readouterr().err
+        assert "compiled programs are not kept: " in printed and problem in printed
+        assert "--config.train.compilation_cache=DIR keeps them in another directory, off nowhere." in printed
+
+
+def others_may_write(place, tmp_path):
+    place.chmod(0o770)
+    return f"others may write to {place}, and programs are code (chmod go-w)"
+
+
+def others_may_write_above(place, tmp_path):
+    place.parent.chmod(0o777)
+    return f"others may write to {place.parent}, and programs are code (chmod go-w)"
+
+
+def another_users(place, tmp_path):
+    os.chown(place, 12345, -1)
+    return f"{place} is another user's, and programs are code"
+
+
+@pytest.mark.parametrize("change", [others_may_write, others_may_write_above, another_users])
+def test_programs_that_others_may_change_are_not_loaded(change, tmp_path, capfd):
+    if change is another_users and os.getuid():
+        pytest.skip("only root can give a directory away")
+    (tmp_path / "runs").mkdir()
+    place = tmp_path / "runs" / ".compiled"
+    assert start(tmp_path / "runs" / "run") == (1, 0)
+    problem = change(place, tmp_path)
+    assert start(tmp_path / "runs" / "run", str(place)) == (1, 0)
+    assert f"compiled programs are not kept: {problem}. " in capfd.readouterr().err
+    # Beside the run they would be in this directory. So they are where this user keeps what was fetched.
+    assert start(tmp_path / "runs" / "run") == (1, 0)
+    assert start(tmp_path / "runs" / "run") == (0, 1)
+    assert len(kept(tmp_path, "cache/compiled")) == 1 and not capfd.readouterr().err
+
+
+def test_a_link_is_not_followed(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    (tmp_path / ".compiled").symlink_to(mine)
     assert start(tmp_path / "run") == (1, 0)
-    expected = f"compiled programs are not kept: [Errno 17] File exists: '{tmp_path}/.compiled'. Every start"
-    assert expected in capfd.readouterr().err
-    assert start(tmp_path / "run", "\0") == (1, 0)
-    assert "compiled programs are not kept: " in capfd.readouterr().err
-    assert start(tmp_path / "run", "x" * 300) == (1, 0)
-    assert "File name too long" in capfd.readouterr().err
-
-
-def test_programs_that_others_may_write_are_not_loaded(tmp_path, capfd):
-    start(tmp_path / "run")
-    (tmp_path / ".compiled").chmod(0o770)
-    assert start(tmp_path / "run") == (1, 0)
-    assert (
-        f"others may write to {tmp_path}/.compiled, and programs are code (chmod go-w)"
-        in capfd.readouterr().err
-    )
-
-
-def test_another_users_directory_is_not_used(tmp_path, monkeypatch):
-    start(tmp_path / "run")
-    me = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: me + 1)
-    assert start(tmp_path / "run") == (1, 0)
-    assert (tmp_path / f".compiled-{me + 1}").is_dir()  # which would be that user's
-    monkeypatch.undo()
-    assert start(tmp_path / "run") == (0, 1)
+    assert not list(mine.iterdir()) and len(kept(tmp_path, "cache/compiled")) == 1
 
 
 def test_a_directory_that_cannot_be_written_still_gives_programs(tmp_path, monkeypatch, capfd):
-    start(tmp_path / "run")
-    monkeypatch.setattr(module, "write_bytes", None)  # calling it would be an error
+    place = str(tmp_path / "programs")
+    start(tmp_path / "run", place)
+    monkeypatch.setattr(program_store, "write_bytes", None)  # calling it would be an error
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert start(tmp_path / "run") == (0, 1)
-    assert f"{tmp_path}/.compiled cannot be written. Every start compiles." in capfd.readouterr().err
+    assert start(tmp_path / "run", place) == (0, 1)
+    assert f"new compiled programs are not kept: {place} cannot be written. " in capfd.readouterr().err
+
+
+def test_what_is_removed_from_the_store_in_the_meantime_changes_nothing(tmp_path):
+    start(tmp_path / "run")
+    with compilation_cache("parent", str(tmp_path / "run")) as programs:
+        for path in kept(tmp_path):
+            path.unlink()
+        assert compute() == 12
+    assert (programs.compiled, programs.loaded) == (0, 1) and kept(tmp_path) == []
 
 
 def test_several_processes_load_what_all_of_them_have(tmp_path, monkeypatch):
@@ -152,6 +184,21 @@ def test_several_processes_load_what_all_of_them_have(tmp_path, monkeypatch):
     assert start(tmp_path / "run") == (1, 0)
 
 
+def test_a_program_that_cannot_be_kept_does_not_hold_up_others(tmp_path, monkeypatch):
+    whole = program_store.write_bytes
+
+    def write(path, data):
+        if "doubled" in path.name:
+            raise OSError(36, "File name too long")
+        whole(path, data)
+
+    monkeypatch.setattr(program_store, "write_bytes", write)
+    with compilation_cache("parent", str(tmp_path / "run")):
+        compute()
+        jax.jit(lambda values: values + 3)(np.arange(4))
+    assert [path.name.partition("-")[0] for path in kept(tmp_path)] == ["jit__lambda"]
+
+
 def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
     start(tmp_path / "run")
     (new,) = kept(tmp_path)
@@ -160,15 +207,22 @@ def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
     old.write_bytes(b"0" * 1000)
     os.utime(old, (1, 1))
     new.unlink()
-    monkeypatch.setattr(module, "MAX_BYTES", new_size + 1500)
+    monkeypatch.setattr(program_store, "MAX_BYTES", new_size + 1500)
     start(tmp_path / "run")
     assert len(kept(tmp_path)) == 2
     for path in kept(tmp_path):
         if path != old:
             path.unlink()
-    monkeypatch.setattr(module, "MAX_BYTES", new_size + 500)
+    monkeypatch.setattr(program_store, "MAX_BYTES", new_size + 500)
+    foreign = tmp_path / ".compiled" / "thesis.tex"
+    foreign.write_bytes(b"0" * 10_000)
+    abandoned, written = (tmp_path / ".compiled" / f".jit_a-cache.0.0.{name}.tmp" for name in "ab")
+    abandoned.write_bytes(b"0")
+    written.write_bytes(b"0")
+    for path in (foreign, abandoned):
+        os.utime(path, (1, 1))
     start(tmp_path / "run")
-    assert len(kept(tmp_path)) == 1 and old not in kept(tmp_path)
+    assert len(kept(tmp_path)) == 3 and {foreign, written} < set(kept(tmp_path)) and old not in kept(tmp_path)
 
 
 def test_a_second_start_of_pretrain_compiles_nothing(data, environment, tmp_path):

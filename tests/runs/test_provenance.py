@@ -94,6 +94,8 @@ def test_a_line_that_a_crash_left_incomplete_is_dropped(workdir, capsys):
         {"log_every": []},
         {"num_steps": 20},
         {"num_steps": [20]},
+        {"num_steps": [20, 30, 40]},
+        {"num_steps": [20, "30"]},
         {"versions": ["jax"]},
         {"versions": {"jax": 1}},
         {"command": "python"},
@@ -105,7 +107,7 @@ def test_an_edited_line_is_named(changes, workdir):
     (session,) = read_sessions(workdir)
     rows = [session, session | changes]
     (workdir / "sessions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    with pytest.raises(ValueError, match=r"sessions\.jsonl(, line 2)?: got .* Repair the line, or remove it"):
+    with pytest.raises(ValueError, match=r"sessions\.jsonl, line 2: got .* Repair the line, or put it back"):
         record_start(workdir, 10)
 
 

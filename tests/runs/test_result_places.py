@@ -5,11 +5,13 @@ import re
 
 import pytest
 
-from electra_jax.runs import result_places
+from electra_jax.comparison.tables import COMPARISON_RESULTS, EVALUATION_RESULTS
+from electra_jax.finetuning.experiment_directory import FINE_TUNING
+from electra_jax.minimal_pairs.evaluation import MINIMAL_PAIRS
 from electra_jax.runs.only_writer import only_writer
-from electra_jax.runs.result_places import PRETRAINING, Results
+from electra_jax.runs.result_places import PRETRAINING
 
-COMMANDS = [value for value in vars(result_places).values() if isinstance(value, Results)]
+COMMANDS = [PRETRAINING, FINE_TUNING, COMPARISON_RESULTS, EVALUATION_RESULTS, MINIMAL_PAIRS]
 FILES = [(results, name) for results in COMMANDS for name in results.files]
 DIRECTORIES = [(results, name) for results in COMMANDS for name in results.directories]
 
