@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import jaxprs_in_params
-from jax.interpreters.partial_eval import dce_jaxpr
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import BATCH_AXES, axis_context, batch_sharding, data_shard_context
@@ -189,10 +188,15 @@ def shapes_of_params(module, *arguments):
 
 
 def kernels_of(function, *arguments):
-    """Kernels that a function runs; what a policy keeps leaves dead ones, which compilers remove."""
-    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
-    found = equations(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
-    return sum(one.primitive.name == "pallas_call" for one in found)
+    """Kernels whose results are used; rematerialisation leaves others, which the compiler removes."""
+
+    def count(jaxpr):
+        used = {id(variable) for one in jaxpr.eqns for variable in one.invars} | set(map(id, jaxpr.outvars))
+        is_kernel = lambda one: one.primitive.name == "pallas_call" and used & set(map(id, one.outvars))
+        inner = [each for one in jaxpr.eqns for each in jaxprs_in_params(one.params)]
+        return sum(bool(is_kernel(one)) for one in jaxpr.eqns) + sum(map(count, inner))
+
+    return count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def test_rows_that_are_mapped_one_by_one_lower_for_a_tpu(trace_for):
