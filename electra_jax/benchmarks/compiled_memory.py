@@ -13,6 +13,7 @@ from electra_jax.benchmarks.relative_attention import LAYERS, OF_EVERY_DEVICE, a
 from electra_jax.benchmarks.training_step import Metrics
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, replicated
+from electra_jax.models.attention_form import has_kernels
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.planning.compiled import compile_for, compile_step
 
@@ -26,10 +27,10 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
     encoder = make_pretraining_config(config["model"]).discriminator
     length = config["data"]["sequence_length"]
     figures: Metrics = {}
-    for form in LAYERS if device.platform == "tpu" else OF_EVERY_DEVICE:
+    for form in LAYERS if has_kernels(device) else OF_EVERY_DEVICE:
         compiled = compile_layer(encoder, form, device, batch_size=batch_size, length=length)
         if form == "pallas":
-            squares = score_buffers(compiled.as_text(), encoder.num_heads, length)
+            squares = score_buffers(compiled.as_text(), batch_size * encoder.num_heads, length)
             assert not squares, f"the kernels' program has buffers with all scores: {sorted(squares)}"
         figures[f"attention_{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
     return figures
@@ -71,11 +72,12 @@ def step_figures(
     return figures
 
 
-def score_buffers(program_text: str, num_heads: int, length: int) -> set[str]:
-    """Shapes […, H, …, x, y] with x and y of L or more, in a program's HLO text: a score for each query and
-    key, or distance."""
+def score_buffers(program_text: str, num_matrices: int, length: int) -> set[str]:
+    """Shapes […, x, y] with x and y of L or more and B·H·L² elements or more, in a program's HLO text: a
+    score for each query and key, or distance. `num_matrices` is B·H."""
     shapes = re.findall(r"\[(\d+(?:,\d+){2,})\]", program_text)
-    is_square = lambda sizes: num_heads in sizes[:-2] and min(sizes[-2:]) >= length
+    smallest = num_matrices * length**2
+    is_square = lambda sizes: min(sizes[-2:]) >= length and math.prod(sizes) >= smallest
     return {text for text in shapes if is_square(tuple(map(int, text.split(","))))}
 
 

@@ -58,7 +58,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "gather": functools.partial(GatheredSelfAttention, form="plain"),
     "pallas": functools.partial(DisentangledSelfAttention, form="pallas"),
 }
-OF_EVERY_DEVICE = ("plain", "skew", "gather")  # "pallas" is for TPUs; elsewhere it is interpreted
+OF_EVERY_DEVICE = ("plain", "skew", "gather")  # "pallas" is for some TPUs (models/attention_form.py)
 
 
 def compare_attention(

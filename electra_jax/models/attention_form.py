@@ -1,19 +1,24 @@
 """Which form of disentangled attention runs: XLA's products and shifts ("plain"), or a TPU's kernels.
 
 It follows from config.train.attention, the device that the program is for, and the shape. The device is that
-of the mesh in context, which may be absent; without a mesh it is JAX's default.
+of the mesh in context, which may be absent; without a mesh it is JAX's first.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
 
+from electra_jax.distributed.chips import CHIPS, chip_of
 from electra_jax.models.config import EncoderConfig
 
+# TPUs for which the kernels have been compiled. v4 lacks the instruction that shifts rows, and has 16 MiB of
+# fast memory.
+TPUS = ("v5e", "v5p", "v6e")
 # Longest rows whose keys, values and tables fit in a TPU's fast memory.
 LONGEST = {"bfloat16": 4096, "float32": 2048}
-BLOCK = 128  # features that a kernel reads together
+HEAD_SIZES = (32, 64, 128)  # features of a head; a kernel reads 128 together
 
 
 def uses_kernels(
@@ -26,11 +31,15 @@ def uses_kernels(
       is_directed: a query attends in one direction only.
 
     Raises:
-      ValueError: `wanted` is "pallas", and the kernels cannot compute this shape.
+      ValueError: `wanted` is "pallas", and the kernels cannot compute this shape, or not on this TPU.
     """
-    if wanted == "plain" or (wanted == "auto" and platform() != "tpu"):
+    device = traced_device()
+    if wanted == "plain" or (wanted == "auto" and not has_kernels(device)):
         return False
-    problem = _problem(config, shape_BLHK, is_directed)
+    if device.platform == "tpu" and not has_kernels(device):
+        problem = f"need a TPU {_alternatives(TPUS)} (this device is a {device.device_kind})"
+    else:
+        problem = _problem(config, shape_BLHK, is_directed)
     if problem and wanted == "pallas":
         raise ValueError(
             f"config.train.attention: got 'pallas', whose kernels {problem}. Give 'auto', which then does "
@@ -39,10 +48,25 @@ def uses_kernels(
     return not problem
 
 
-def platform() -> str:
-    """Of the devices that the program is traced for: "tpu", "gpu" or "cpu"."""
+def traced_device() -> jax.Device | jax.sharding.AbstractDevice:
+    """The kind of device that the program is traced for; it has a `platform` and a `device_kind`."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    return jax.devices()[0] if device is None else device
+
+
+def has_kernels(device: jax.Device | jax.sharding.AbstractDevice) -> bool:
+    """Whether the kernels have been compiled for devices of this kind."""
+    return chip_of(device.device_kind) in [CHIPS[name] for name in TPUS]
+
+
+def are_interpreted() -> bool:
+    """Whether the kernels would be interpreted, which is slow and for tests: on all devices but TPUs."""
+    return traced_device().platform != "tpu"
+
+
+def _alternatives(values: Sequence) -> str:
+    """Such as "32, 64 or 128"."""
+    return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
 
 
 def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bool) -> str:
@@ -50,8 +74,8 @@ def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bo
     batch, length, heads, _ = shape_BLHK
     if is_directed:
         return "attend in both directions"
-    if BLOCK % config.head_size:
-        return f"need heads of 8, 16, 32, 64 or 128 features (these have {config.head_size})"
+    if config.head_size not in HEAD_SIZES:
+        return f"need heads of {_alternatives(HEAD_SIZES)} features (these have {config.head_size})"
     longest = LONGEST[config.dtype]
     if length > longest:
         return f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"

@@ -146,7 +146,7 @@ class DisentangledSelfAttention(nn.Module):
 
     config: EncoderConfig
     is_first_layer: bool  # initializer "local" starts it differently
-    form: str = "auto"  # LayerExecution.attention
+    form: str = "plain"  # LayerExecution.attention
 
     position_terms = staticmethod(skewed_positions)  # a subclass computes them by gathers, as a reference
 

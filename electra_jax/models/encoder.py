@@ -58,7 +58,7 @@ class EncoderLayer(nn.Module):
 
     config: EncoderConfig
     is_first_layer: bool
-    attention: str = "auto"  # LayerExecution.attention
+    attention: str = "plain"  # LayerExecution.attention
 
     @nn.compact
     def __call__(

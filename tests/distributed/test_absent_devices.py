@@ -25,9 +25,10 @@ def test_vocabulary_rows_reads_every_array_of_a_program():
 def test_score_buffers_are_those_of_every_query_and_key():
     text = (
         "%a = f32[8,6,512,512]{3,2,1,0} fusion(bf16[8,512,384]{2,1,0} %b, f32[6,8,512,1024] %c, s32[512] %d)"
+        "%e = bf16[48,512,512]{2,1,0} fusion(f32[24576,512] %f, f32[8,512,512] %g)"
     )
-    assert score_buffers(text, 6, 512) == {"8,6,512,512", "6,8,512,1024"}
-    assert not score_buffers(text, 7, 512) and not score_buffers(text, 6, 513)
+    assert score_buffers(text, 8 * 6, 512) == {"8,6,512,512", "6,8,512,1024", "48,512,512"}
+    assert not score_buffers(text, 8 * 13, 512) and not score_buffers(text, 8 * 6, 1025)
 
 
 def test_an_unknown_device_is_rejected():
@@ -98,6 +99,8 @@ def test_every_chip_has_a_compiler_that_calls_it_by_its_name():
 
 
 KERNELS = """
+import functools
+
 from electra_jax.benchmarks.compiled_memory import compile_layer, score_buffers
 from electra_jax.benchmarks.relative_attention import LAYERS
 from electra_jax.configuration.flags import load_config
@@ -106,7 +109,7 @@ from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 
-LAYERS["auto"] = DisentangledSelfAttention
+LAYERS["auto"] = functools.partial(DisentangledSelfAttention, form="auto")
 model = with_assumed_sizes(load_config("configs/deberta_v3.py:size=xsmall").to_dict())["model"]
 for name, dtype, length in (
     ("v5e:1x1", "bfloat16", 512),
@@ -117,7 +120,7 @@ for name, dtype, length in (
     encoder = make_pretraining_config(model | {"dtype": dtype}).discriminator
     device = absent_devices(name)[0]
     text = compile_layer(encoder, "auto", device, batch_size=2, length=length).as_text()
-    squares = score_buffers(text, encoder.num_heads, length)
+    squares = score_buffers(text, 2 * encoder.num_heads, length)
     print("kernels", name, text.count("custom_call_target=\\"tpu_custom_call\\""), sorted(squares), sep="|")
 """
 

@@ -11,17 +11,30 @@ from jax.extend.core import jaxprs_in_params
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import BATCH_AXES, axis_context, batch_sharding, data_shard_context
-from electra_jax.models.attention_form import platform, uses_kernels
+from electra_jax.models.attention_form import traced_device, uses_kernels
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
-from electra_jax.models.execution import LayerExecution
+from electra_jax.models.encoder import EncoderLayer
+from electra_jax.models.execution import REMAT, UNROLLED, LayerExecution
 from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.pretraining import make_encoder
 from electra_jax.models.tpu.tiles import Plan, inverse_skew, rolled_rows, skew
 from electra_jax.training.state import unbox
 from support.tiny import SPECIAL, deberta_section, key, model_section
 
 # As the published tables: exact up to a distance of 32, here, and clipped beyond 300.
 BUCKETS = {"position_buckets": 64, "max_relative_positions": 300}
+
+
+@pytest.fixture
+def trace_for(monkeypatch):
+    """Make the layer take itself to be traced for a device of this kind."""
+
+    def choose(device_kind="TPU v5 lite", platform="tpu"):
+        device = jax.sharding.AbstractDevice(device_kind, 1, platform)
+        monkeypatch.setattr("electra_jax.models.attention_form.traced_device", lambda: device)
+
+    return choose
 
 
 def make_encoder_config(heads=1, head_size=128, dtype="float32", dropout=0.1):
@@ -118,10 +131,10 @@ def test_on_a_mesh_each_shard_computes_its_rows_and_heads():
         join = lambda x: x.reshape(4, *x.shape[2:])
         return (of_params, of_table, *map(join, of_rows)), join(y)
 
-    mesh = make_mesh({"data": 2, "fsdp": 1, "tensor": 2}, jax.devices()[:4])
-    with axis_context(mesh):
-        rows = jax.device_put(case.arguments[2:], batch_sharding(mesh))
-        for function in (functools.partial(case.gradients, "pallas"), in_data_shards):
+    for axis, function in (("fsdp", functools.partial(case.gradients, "pallas")), ("data", in_data_shards)):
+        mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 2} | {axis: 2}, jax.devices()[:4])
+        with axis_context(mesh):
+            rows = jax.device_put(case.arguments[2:], batch_sharding(mesh))
             assert_close(jax.device_get(jax.jit(function)(*case.arguments[:2], *rows)), expected)
 
 
@@ -149,8 +162,8 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "HIGHEST"), ("bfloat16", "DEFAULT")])
-def test_no_array_has_all_scores_and_products_have_the_precision_of_the_dtype(dtype, precision, monkeypatch):
-    monkeypatch.setattr("electra_jax.models.tpu.disentangled.platform", lambda: "tpu")
+def test_no_array_has_all_scores_and_products_have_the_precision_of_the_dtype(dtype, precision, trace_for):
+    trace_for()
     case = Case(make_encoder_config(dtype=dtype), 2, 512)
     jaxpr = jax.make_jaxpr(functools.partial(case.gradients, "pallas"))(*case.arguments).jaxpr
     found = list(equations(jaxpr))
@@ -170,17 +183,130 @@ def test_no_array_has_all_scores_and_products_have_the_precision_of_the_dtype(dt
                 assert len(shape) < 3 or min(shape[-2:]) < 512, equation
 
 
+def shapes_of_params(module, *arguments):
+    return unbox(jax.eval_shape(lambda: module.init(key(), *arguments)))
+
+
+def kernels_of(function, *arguments):
+    """Kernels whose results are used; rematerialisation leaves others, which the compiler removes."""
+
+    def count(jaxpr):
+        used = {id(variable) for one in jaxpr.eqns for variable in one.invars} | set(map(id, jaxpr.outvars))
+        is_kernel = lambda one: one.primitive.name == "pallas_call" and used & set(map(id, one.outvars))
+        inner = [each for one in jaxpr.eqns for each in jaxprs_in_params(one.params)]
+        return sum(bool(is_kernel(one)) for one in jaxpr.eqns) + sum(map(count, inner))
+
+    return count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def test_rows_that_are_mapped_one_by_one_lower_for_a_tpu(trace_for):
+    """As the losses of single rows are computed: their numbers are then [R, …], of which a kernel takes one.
+
+    Lowering checks the shapes of blocks; the compiler itself is not here.
+    """
+    trace_for()
+    case = Case(make_encoder_config(2, 64), 4, 128)
+    split = lambda x: x[:, None]
+
+    def of_rows(params, table, *rows):
+        of_row = lambda *row: case.gradients("pallas", params, table, *row)
+        return jax.vmap(of_row)(*jax.tree.map(split, rows))
+
+    lowered = jax.jit(of_rows).trace(*case.arguments).lower(lowering_platforms=("tpu",))
+    assert lowered.as_text().count("tpu_custom_call") == 2
+
+
+def test_rows_that_are_mapped_one_by_one_have_the_same_values():
+    case = Case(make_encoder_config(2, 64), 3, 24)
+    params, table, query, x, inputs, target = case.arguments
+
+    def of_row(query, x, inputs):
+        return case.gradients("pallas", params, table, query, x, inputs, target[:1])[1]
+
+    rows = jax.tree.map(lambda leaf: leaf[:, None], (query, x, inputs))
+    got = jax.jit(jax.vmap(of_row))(*rows)[:, 0]
+    expected = jax.jit(functools.partial(case.gradients, "plain"))(*case.arguments)[1]
+    assert_close(got, expected)
+
+
+def test_what_is_recomputed_in_scanned_layers(trace_for):
+    """Context and logarithms are kept unless the policy keeps products with parameters alone, or nothing."""
+    trace_for()
+    config, inputs = make_encoder_config(2, 64), packed_inputs(2, 24)
+    x = jnp.zeros((2, 24, config.hidden_size))
+    found = {}
+    for remat in REMAT:
+        encoder = make_encoder(config, LayerExecution("scanned", remat, "pallas"))
+        params = shapes_of_params(encoder, x, inputs, False)
+        loss = lambda params, e=encoder: e.apply(params, x, inputs, True, rngs={"dropout": key()}).sum()
+        found[remat] = kernels_of(jax.grad(loss), params)
+    assert found == {"none": 2, "attention": 2, "dense": 3, "full": 3}
+
+
+def test_only_training_uses_kernels_without_being_asked(trace_for):
+    """Fine-tuning, predictions and exports take the modules' defaults."""
+    trace_for()
+    config, inputs = make_encoder_config(2, 64), packed_inputs(2, 24)
+    x, table = jnp.zeros((2, 24, config.hidden_size)), jnp.zeros((2 * 64, config.hidden_size))
+    modules = [
+        (make_encoder(config), (x, inputs, False)),
+        (EncoderLayer(config, False), (x, inputs, False, table)),
+        (DisentangledSelfAttention(config, False), (x, x, table, inputs, False)),
+    ]
+    for module, arguments in modules:
+        params = shapes_of_params(module, *arguments)
+        assert kernels_of(lambda params, m=module, a=arguments: m.apply(params, *a), params) == 0
+    assert make_pretraining_config(deberta_section()).execution == UNROLLED
+    assert UNROLLED == LayerExecution("unrolled", "none") == LayerExecution("unrolled", "none", "plain")
+    for attention in ("auto", "plain"):
+        execution = LayerExecution.of_training(
+            {"layers": "unrolled", "remat": "none", "attention": attention}
+        )
+        encoder = make_encoder(config, execution)
+        params = shapes_of_params(encoder, x, inputs, False)
+        number = kernels_of(lambda params, e=encoder: e.apply(params, x, inputs, False), params)
+        assert number == (config.num_layers if attention == "auto" else 0)
+
+
 class TestChoice:
     """Which form runs."""
 
     shape = (8, 512, 2, 64)
 
     def test_auto_is_plain_where_there_is_no_tpu(self):
-        assert platform() == "cpu"
+        assert traced_device().platform == "cpu"
         assert not uses_kernels("auto", make_encoder_config(2, 64), self.shape, is_directed=False)
 
-    def test_auto_uses_the_kernels_on_a_tpu_for_shapes_that_they_compute(self, monkeypatch):
-        monkeypatch.setattr("electra_jax.models.attention_form.platform", lambda: "tpu")
+    @pytest.mark.parametrize(
+        "kind", ["TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e"]
+    )
+    def test_they_run_on_tpus_that_they_have_been_compiled_for(self, kind, trace_for):
+        trace_for(kind)
+        for wanted in ("auto", "pallas"):
+            assert uses_kernels(wanted, make_encoder_config(2, 64), self.shape, is_directed=False)
+
+    @pytest.mark.parametrize("kind", ["TPU v2", "TPU v3", "TPU v4", "TPU v4 lite", "TPU7x", "TPU v9"])
+    def test_other_tpus_do_without_them(self, kind, trace_for):
+        trace_for(kind)
+        config = make_encoder_config(2, 64)
+        for wanted in ("auto", "plain"):
+            assert not uses_kernels(wanted, config, self.shape, is_directed=False)
+        message = rf"got 'pallas', whose kernels need a TPU v5e, v5p or v6e \(this device is a {kind}\)"
+        with pytest.raises(ValueError, match=message):
+            uses_kernels("pallas", config, self.shape, is_directed=False)
+
+    def test_a_gpu_does_without_them(self, trace_for):
+        trace_for("NVIDIA H100 80GB HBM3", "gpu")
+        assert not uses_kernels("auto", make_encoder_config(2, 64), self.shape, is_directed=False)
+
+    def test_the_mesh_in_context_tells_the_device(self):
+        kind = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+        mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=kind)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert traced_device().device_kind == "TPU v5 lite"
+
+    def test_auto_uses_the_kernels_on_a_tpu_for_shapes_that_they_compute(self, trace_for):
+        trace_for()
         config = make_encoder_config(2, 64)
         choose = functools.partial(uses_kernels, "auto")
         assert choose(config, self.shape, is_directed=False)
@@ -198,7 +324,8 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("head_size", "shape", "is_directed", "message"),
         [
-            (48, (8, 512, 2, 48), False, r"need heads of 8, 16, 32, 64 or 128 features \(these have 48\)"),
+            (48, (8, 512, 2, 48), False, r"need heads of 32, 64 or 128 features \(these have 48\)"),
+            (16, (8, 512, 2, 16), False, r"need heads of 32, 64 or 128 features \(these have 16\)"),
             (64, (8, 2049, 2, 64), False, "need rows of at most 2048 tokens in float32 .these have 2049"),
             (64, (8, 512, 2, 64), True, "attend in both directions"),
         ],

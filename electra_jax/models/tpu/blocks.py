@@ -10,8 +10,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from electra_jax.models.tpu.tiles import LANES, Plan
 
-# Keys, values and tables of a whole row, their gradients and sums: at 4,096 they take some 40 MiB. Chips
-# from v5e on have 128 MiB (v5p: 64); what is above the compiler's default is taken only by long rows.
+# Keys, values and tables of a whole row, their gradients and sums: at 4,096 they take some 40 MiB. The
+# compilers for v5e, v5p and v6e allow this limit; what is above their default is taken only by long rows.
 VMEM_BYTES = 60 * 2**20
 DEFAULT_LENGTH = 512  # up to which the compiler's default is enough
 
@@ -19,7 +19,7 @@ DEFAULT_LENGTH = 512  # up to which the compiler's default is enough
 class Specs(NamedTuple):
     """Blocks of the arrays, by kind. The grid is (blocks of features, rows, tiles of queries)."""
 
-    numbers: pl.BlockSpec  # scalars
+    numbers: pl.BlockSpec  # [1, 3 + B], scalars
     segments: pl.BlockSpec  # [B, 1, L], a row
     tile: pl.BlockSpec  # [B, L, F], a tile of queries
     whole: pl.BlockSpec  # [B, L, F], a row

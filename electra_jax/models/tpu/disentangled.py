@@ -26,7 +26,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from electra_jax.models.attention_form import platform
+from electra_jax.models.attention_form import are_interpreted
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME
@@ -37,12 +37,8 @@ from electra_jax.models.tpu.tiles import Plan, multiply
 
 
 def make_plan(config: EncoderConfig, length: int, keep_prob: float) -> Plan:
-    """The plan for rows of `length` tokens; `keep_prob` 1: no dropout.
-
-    The kernels are compiled for a TPU; on other devices they are interpreted, which is slow and for tests.
-    """
-    is_interpreted = platform() != "tpu"
-    return Plan(length, config.num_heads, config.head_size, keep_prob, config.dtype, is_interpreted)
+    """The plan for rows of `length` tokens; `keep_prob` 1: no dropout."""
+    return Plan(length, config.num_heads, config.head_size, keep_prob, config.dtype, are_interpreted())
 
 
 class Call(NamedTuple):
@@ -181,7 +177,7 @@ def _operands(plan: Plan, first_head: jax.Array, rows: Rows, arrays: Arrays) -> 
     segments_BL = jnp.pad(rows.segments_BL, ((0, 0), (0, missing)), constant_values=-1)
     tables = [_to_blocks(plan, table_THK[None])[0] for table_THK in arrays[3:]]
     return Operands(
-        jnp.concatenate([rows.words, first_head[None], rows.rows_B.astype(jnp.uint32)]),
+        jnp.concatenate([rows.words, first_head[None], rows.rows_B.astype(jnp.uint32)])[None],
         segments_BL[:, None],
         *(_to_blocks(plan, x_BLHK) for x_BLHK in arrays[:3]),
         *tables,

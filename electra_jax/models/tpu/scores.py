@@ -20,7 +20,9 @@ MASKED = -1e30  # finite: a difference of two is 0, not NaN
 class Operands(NamedTuple):
     """What both kernels read: arrays outside the kernels, references to a grid step's part inside."""
 
-    numbers: Any  # uint32 [3 + B]: two words of the dropout's key, the first head, the number of each row
+    # uint32 [1, 3 + B]: two words of the dropout's key, the first head, the number of each row. Of two axes,
+    # since a TPU's block of a batched array is whole along the last two.
+    numbers: Any
     segments_B1L: Any  # int32; −1 where the length is padded
     query_BLF: Any  # scaled
     key_BLF: Any
@@ -98,10 +100,10 @@ def drop(step: Step, head: int, chunk: Chunk, *arrays_IJ: jax.Array) -> list[jax
     if plan.keep_prob == 1.0:
         return list(arrays_IJ)
     number = lambda index: jnp.asarray(index, jnp.int32).astype(jnp.uint32)
-    head_number = numbers[2] + number(step.block * plan.block_heads + head)
-    first_row = (numbers[3 + step.row] * number(plan.num_heads) + head_number) * number(plan.length)
+    head_number = numbers[0, 2] + number(step.block * plan.block_heads + head)
+    first_row = (numbers[0, 3 + step.row] * number(plan.num_heads) + head_number) * number(plan.length)
     iota = lambda shape, axis: jax.lax.broadcasted_iota(jnp.int32, shape, axis)
     rows_I1 = (step.first_query + iota((plan.tile, LANES), 0))[:, :1].astype(jnp.uint32) + first_row
     columns_IJ = (chunk.first + iota((plan.tile, plan.chunk), 1)).astype(jnp.uint32)
-    kept_IJ = is_kept(plan.keep_prob, (numbers[0], numbers[1]), rows_I1, columns_IJ)
+    kept_IJ = is_kept(plan.keep_prob, (numbers[0, 0], numbers[0, 1]), rows_I1, columns_IJ)
     return [jnp.where(kept_IJ, x_IJ, 0.0) for x_IJ in arrays_IJ]
