@@ -15,7 +15,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, replicated
 from electra_jax.models.attention_form import has_kernels
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
-from electra_jax.planning.compiled import compile_step, compiler_options
+from electra_jax.planning.compiled import compile_for, compile_step
 
 
 def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size: int) -> Metrics:
@@ -44,7 +44,7 @@ def compile_layer(
     with axis_context(mesh):  # tells the layer which device it is for
         function, shapes = attention_gradient(encoder, form, batch_size, length)
         place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
-        return jax.jit(function).lower(*jax.tree.map(place, shapes)).compile(compiler_options(device))
+        return compile_for(device, jax.jit(function).lower(*jax.tree.map(place, shapes)))
 
 
 def step_figures(

@@ -154,7 +154,7 @@ def test_a_recipe_states_what_has_no_default_and_nothing_unknown():
     assert isinstance(config, config_dict.ConfigDict) and config.train.seed == 0 and config.stages == ()
     for changes, message in (
         ({"eval": {}}, r"eval\.\['batch_size'\] missing"),
-        ({"train": given["train"] | {"steps": 1}}, r"train\.\['steps'\], expected some of \['batch_size', "),
+        ({"train": given["train"] | {"steps": 1}}, r"train\.\['steps'\], expected some of \['attention', "),
         ({"training": {}}, r"sections \['training'\], expected some of \['assumed', 'checkpoint', "),
     ):
         with pytest.raises(ValueError, match=message):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from electra_jax.distributed.absent_devices import absent_devices
-from electra_jax.planning.compiled import compiler_options
+from electra_jax.planning.compiled import compile_for
 
 LAYERS, WIDTH, ROWS = 5, 256, 1024
 KEPT = ("HloModule", "all-", "reduce-scatter", "calls=", "while(", "constant(", "compare(")  # parts of lines
@@ -35,7 +35,7 @@ def main(device: str) -> None:
         return jnp.square(jax.lax.scan(layer, rows, weights)[0].astype(jnp.float32)).mean()
 
     step = jax.jit(jax.value_and_grad(loss), out_shardings=(sharding(), weights.sharding))
-    text = step.lower(weights, rows).compile(compiler_options(devices[0])).as_text()
+    text = compile_for(devices[0], step.lower(weights, rows)).as_text()
     for line in text.splitlines():
         if line == "}" or line.endswith("{") or any(part in line for part in KEPT):
             line = re.sub(r", metadata=\{[^{}]*\}", "", line)

@@ -175,7 +175,7 @@ def test_a_run_keeps_its_average_and_older_runs_have_none(tmp_path):
     refuse(0.0, 0.99)
     check_run_directory(tmp_path, given(0.0))
     found = read_description(tmp_path)["config"]
-    later = {"num_epochs": 0.0, "num_tokens": 0.0}
+    later = {"num_epochs": 0.0, "num_tokens": 0.0, "attention": "auto", "compilation_cache": "parent"}
     assert found["train"] == {"ema_decay": 0.0} | later and found["stages"] == []
     finetuning = {"config": {"task": {"source": ""}, "train": {"num_epochs": 1}}}  # has no such keys
     (tmp_path / "config.json").write_text(json.dumps(finetuning))
