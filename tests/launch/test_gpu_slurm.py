@@ -210,7 +210,7 @@ def test_two_real_processes_behind_a_proxy_train_are_stopped_and_resume(cluster,
     job = cluster.submit("--gpus_per_node=2", arguments=[*words, "--distributed"])
     metrics = workdir / "metrics.jsonl"
     cluster.wait_for(
-        lambda: (job / "ended").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 1), 300
+        lambda: (job / "ended").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 1), 600
     )
     cluster.scancel("--signal=TERM", job.name)
     cluster.wait_for((job / "ended").exists, 300)
