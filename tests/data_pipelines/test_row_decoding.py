@@ -59,26 +59,28 @@ ROW = np.arange(100, 108, dtype=np.int64)
 RECORD = of_features(input_ids=ROW)
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        of_features(other_ids=ROW),
-        of_features(input_ids=ROW, more=ROW),
-        of_features(input_ids=ROW[:7]),
-        of_features(input_ids=np.append(ROW, ROW)),
-        of_features(input_ids=ROW.astype(np.float32)),
-        of_features(input_ids=-ROW),
-        of_features(input_ids=ROW + 2**28),
-        of_features(input_ids=ROW + 2**16),  # beyond the type of the result
-        of_features(input_ids=ROW[:0]),
-        *(RECORD[:size] for size in range(len(RECORD))),
-        RECORD + b"\0",
-        RECORD + RECORD,
-        RECORD[:-1] + b"\x80",
-        b"\xff" * 40,
-    ],
-)
-def test_records_of_another_form_are_left_to_others(record):
+OTHERS = {
+    "another name": of_features(other_ids=ROW),
+    "two features": of_features(input_ids=ROW, more=ROW),
+    "too few ids": of_features(input_ids=ROW[:7]),
+    "too many ids": of_features(input_ids=np.append(ROW, ROW)),
+    "floats": of_features(input_ids=ROW.astype(np.float32)),
+    "negative ids": of_features(input_ids=-ROW),
+    "ids of five bytes": of_features(input_ids=ROW + 2**28),
+    "ids beyond the type of the result": of_features(input_ids=ROW + 2**16),
+    "no ids": of_features(input_ids=ROW[:0]),
+    **{f"the first {size} bytes": RECORD[:size] for size in range(len(RECORD))},
+    "a byte too many": RECORD + b"\0",
+    "two records": RECORD + RECORD,
+    "an open last id": RECORD[:-1] + b"\x80",
+    "no record": b"\xff" * 40,
+}
+
+
+# By name: records of two features are written in any order.
+@pytest.mark.parametrize("name", OTHERS)
+def test_records_of_another_form_are_left_to_others(name):
+    record = OTHERS[name]
     good = of_features(input_ids=ROW)
     assert decode_rows([good, good], 8, np.dtype(np.uint16)).tolist() == [ROW.tolist()] * 2
     for records in ([record], [good, record], [record, good], [good, record, good]):
