@@ -91,7 +91,7 @@ def run_pipeline(
 @contextlib.contextmanager
 def quoted_python(pipeline: beam.Pipeline) -> Iterator[None]:
     """Context in which Beam's runner for one machine can start its processes: it writes sys.executable into a
-    shell command without quotes. A blank in the path would end the name, and the pipeline wait for ever.
+    shell command without quotes. A blank in the path would end the name, and the pipeline hang.
     Other runners, of clusters, hand the path on as a word."""
     python = sys.executable
     is_here = isinstance(pipeline.runner, (FnApiRunner, DirectRunner))

@@ -75,7 +75,7 @@ def make_documents(number: int) -> list[str]:
 
 
 def _build(root: Path, tokenizer: str, length: int) -> int:
-    """Build root/TOKENIZER-LENGTH anew; returns the number of its training tokens."""
+    """Build root/TOKENIZER-LENGTH again; returns the number of its training tokens."""
     directory = root / f"{tokenizer}-{length}"
     shutil.rmtree(directory, ignore_errors=True)
     settings = CorpusSettings(
@@ -164,7 +164,7 @@ def _loader_figures(root: Path, config: dict[str, Any], rounds: int, steps: int,
 
 
 def _reading(loader: Loader, batches: int) -> Iterator[None]:
-    """Reads so many more batches each time."""
+    """Reads the next `batches` batches each time."""
     step = 0
     while True:
         for _ in range(batches):

@@ -1,4 +1,4 @@
-"""A limit of memory that is too low is an error; without one, reading would wait for ever."""
+"""A limit of memory that is too low is an error; without one, reading would hang."""
 
 import resource
 

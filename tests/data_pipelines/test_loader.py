@@ -7,60 +7,19 @@ import types
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from data_pipelines.loader import EvaluationLoader, Loader
-from data_pipelines.tokenizers.directory import SpecialIds
-
-L = 6
-SECONDS = 10.0  # after which a test fails instead of waiting
-
-
-class Gate:
-    """Lets as many reads pass as permits were given; with None all."""
-
-    def __init__(self, permits=None):
-        self._permits = None if permits is None else threading.Semaphore(permits)
-        self.is_waited_at = threading.Event()  # a read came for which there was no permit
-
-    def give(self, permits):
-        self._permits.release(permits)
-
-    def take(self):
-        if self._permits is not None and not self._permits.acquire(blocking=False):
-            self.is_waited_at.set()
-            assert self._permits.acquire(timeout=SECONDS), "no permit came"
-
-
-class FakeMixture:
-    """Row r of dataset d holds the ids d·1000 + r; remembers which rows were read."""
-
-    sequence_length, dtype = L, np.dtype(np.uint16)
-    special = SpecialIds(pad=9_000, cls=9_001, sep=9_002, unk=9_003, mask=9_004)
-
-    def __init__(self, num_examples=None, permits=None):
-        self.num_examples, self.gate = num_examples, Gate(permits)
-        self.sources = (types.SimpleNamespace(path="/data/a"), types.SimpleNamespace(path="/data/b"))
-        self.reads: list[list[int]] = []
-        self.bad_example = None
-
-    def rows_at(self, start, stop):
-        assert self.num_examples is None or stop <= self.num_examples
-        example = np.arange(start, stop)
-        return (example % 2).astype(np.int32), (example // 2).astype(np.int64)
-
-    def read(self, dataset_index, row):
-        self.gate.take()
-        examples = (row * 2 + dataset_index).tolist()
-        self.reads.append(examples)
-        if self.bad_example in examples:
-            raise OSError("cannot read /data/a/rows.array_record-00003: truncated")
-        return np.repeat((dataset_index * 1000 + row + 1)[:, None], L, axis=1).astype(self.dtype)
-
-
-def expected_rows(start, stop):
-    example = np.arange(start, stop)
-    return np.repeat((example % 2 * 1000 + example // 2 + 1)[:, None], L, axis=1).astype(np.uint16)
+from support.fake_mixture import (
+    SECONDS,
+    SHARDINGS,
+    FakeMixture,
+    L,
+    expected_rows,
+    loader_threads,
+    sharding_of,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -69,43 +28,10 @@ def one_by_one(monkeypatch):
     monkeypatch.setattr("data_pipelines.loader.TOKENS_AT_ONCE", 1)
 
 
-BY_DATA = PartitionSpec("data")
-
-
-def sharding_of(sizes=(1,), spec=BY_DATA):
-    names = ("data", "fsdp", "tensor")[: len(sizes)]
-    devices = jax.devices()[: int(np.prod(sizes))]
-    return NamedSharding(
-        jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes), devices=devices), spec
-    )
-
-
-def loader_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "loader"]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
     assert loader_threads() == []
-
-
-SHARDINGS = {
-    "one device": ((1,), PartitionSpec("data")),
-    "8": ((8,), PartitionSpec("data")),
-    "4x2": ((4, 2), PartitionSpec(("data", "fsdp"))),
-    "2x2x2, replicated over tensor": ((2, 2, 2), PartitionSpec(("data", "fsdp"))),
-    "1x8x1": ((1, 8, 1), PartitionSpec(("data", "fsdp"), None)),
-    "4x2, replicated over fsdp": ((4, 2), PartitionSpec("data")),
-    "8, all replicated": ((8,), PartitionSpec()),
-}
 
 
 @pytest.mark.parametrize("name", SHARDINGS)
@@ -344,49 +270,3 @@ def test_wrong_sharding_prefetch_and_step_are_errors():
     loader = Loader(FakeMixture(), batch_size=4, sharding=sharding_of())
     with loader, pytest.raises(IndexError, match="step -1"):
         loader.batch_at(-1)
-
-
-@pytest.mark.parametrize("name", SHARDINGS)
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_evaluation_pads_the_last_batch(name, prefetch):
-    mixture = FakeMixture(num_examples=19)
-    with EvaluationLoader(
-        mixture, batch_size=8, sharding=sharding_of(*SHARDINGS[name]), prefetch=prefetch
-    ) as loader:
-        assert len(loader) == 3
-        for _ in range(2):  # every pass is the same
-            ids = np.concatenate([np.asarray(loader.batch_at(index)["input_ids"]) for index in range(3)])
-            np.testing.assert_array_equal(ids[:19], expected_rows(0, 19))
-            assert ids.shape == (24, L) and ids.dtype == np.uint16 and (ids[19:] == mixture.special.pad).all()
-        with pytest.raises(IndexError, match=r"evaluation batch 3: expected 0 … 2"):
-            loader.batch_at(3)
-
-
-def test_a_process_with_nothing_but_padding_reads_nothing_but_padding():
-    with EvaluationLoader(FakeMixture(num_examples=1), batch_size=8, sharding=sharding_of((8,))) as loader:
-        ids = np.asarray(loader.batch_at(0)["input_ids"])
-    np.testing.assert_array_equal(ids[0], expected_rows(0, 1)[0])
-    assert (ids[1:] == FakeMixture.special.pad).all()
-
-
-@pytest.mark.parametrize(
-    ("num_examples", "max_batches", "expected"),
-    [(16, None, 2), (17, None, 3), (17, 2, 2), (17, 9, 3), (1, 1, 1)],
-)
-def test_number_of_evaluation_batches(one_by_one, num_examples, max_batches, expected):
-    mixture = FakeMixture(num_examples=num_examples)
-    with EvaluationLoader(
-        mixture, batch_size=8, sharding=sharding_of(), max_batches=max_batches, prefetch=5
-    ) as loader:
-        assert len(loader) == expected
-        loader.batch_at(0)
-        wait_until(lambda: len(mixture.reads) == expected)
-        time.sleep(0.02)
-        assert len(mixture.reads) == expected  # never reads beyond the last batch
-
-
-def test_evaluation_refuses_an_endless_mixture_and_no_batches():
-    with pytest.raises(ValueError, match="needs a finite mixture"):
-        EvaluationLoader(FakeMixture(), batch_size=8, sharding=sharding_of())
-    with pytest.raises(ValueError, match=r"config.eval.max_batches: got 0"):
-        EvaluationLoader(FakeMixture(num_examples=3), batch_size=8, sharding=sharding_of(), max_batches=0)

@@ -34,10 +34,6 @@ run_command(main, has_workdir=False, requires_config=False)
 """
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""),
-    reason="arenas are glibc's",
-)
 @pytest.mark.parametrize("variable", ["", "MALLOC_ARENA_MAX={}", "GLIBC_TUNABLES=glibc.malloc.arena_max={}"])
 def test_threads_of_a_command_share_few_arenas(variable):
     limit = most_arenas()

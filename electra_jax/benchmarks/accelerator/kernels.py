@@ -86,7 +86,7 @@ def compare_trees(names: list[str], got: Any, wanted: Any) -> dict[str, float]:
 
 
 def compare_attention(form: str, dtype: str, batch_size: int, length: int) -> dict[str, float]:
-    """Disentangled attention in a form of LAYERS, beside gathers, the equations as they are; output and
+    """Disentangled attention in a form of LAYERS, compared with gathers, the equations as written; output and
     gradients, with dropout."""
     config = with_assumed_sizes(load_config(own_recipe(RECIPE)).to_dict())
     encoder = make_pretraining_config(config["model"] | {"dtype": dtype}).discriminator

@@ -9,7 +9,7 @@ Nothing of [L, M] or [L, T] leaves the chip: the backward pass computes the weig
 of each row's sum. The dropout's mask is the same as without the kernels, element by element.
 
 Each shard of a mesh computes its own rows and heads; only the tables' gradients are summed over the network,
-as they are without the kernels.
+also in the plain form.
 
 Shapes: B batch, L length, H heads, K head dim, R reachable rows of the relative table, T = 2 · padded length
 distances.
