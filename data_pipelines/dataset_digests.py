@@ -97,8 +97,8 @@ def _with_empty_files(
 
 
 def _guesses(lists: Mapping[str, Sequence[str]]) -> Iterator[dict[str, list[str]]]:
-    """The digests with text that gave no row nowhere, at one place, at two, …: earlier versions did not
-    record where it is."""
+    """The digests with no text without rows, with one such text at each place, with two, …: earlier versions
+    did not record where they are."""
     yield _with_empty_files(lists, {})
     most = MOST_GUESSES.bit_length()  # of them: there are as many guesses at least
     for number in range(1, most):

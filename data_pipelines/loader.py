@@ -20,7 +20,7 @@ from data_pipelines.batch_order import PassedOver, batch_number
 from data_pipelines.mixture import Mixture
 
 Batch = dict[str, jax.Array]
-# Small batches are read several at once, since each read of a file has a cost of its own: 1,024 rows of 512.
+# Small batches are read several at once, since each read of a file has a fixed cost: 1,024 rows of 512.
 TOKENS_AT_ONCE = 2**19
 
 

@@ -56,7 +56,7 @@ def _longest_in_dictionary(source: str, field: str, group: int) -> int:
     with parquet.ParquetFile(source, read_dictionary=[field]) as file:
         row = next(file.iter_batches(batch_size=1, row_groups=[group], columns=[field]), None)
     column = row and row.column(0)
-    # A row that is stored by itself would make a dictionary of one.
+    # A row outside of a dictionary would make a dictionary of one.
     if not isinstance(column, arrow.DictionaryArray) or len(column.dictionary) < 2:
         return 0
     compute = import_reader("pyarrow.compute", source)

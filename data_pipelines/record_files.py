@@ -39,7 +39,7 @@ class RecordFiles:
 
     def _reader(self, file: int) -> Any:
         if file not in self._readers:
-            # Rows are read in a random order: nothing ahead of them, and little beside them.
+            # Rows are read in a random order: so no rows ahead are read, and little else.
             self._readers[file] = ArrayRecordReader(
                 self._files[file], options="readahead_buffer_size:0", file_reader_buffer_size=1 << 12
             )

@@ -10,7 +10,7 @@
   compiled   Bytes that a layer keeps of each token for the backward pass; memory of DeBERTaV3-xsmall's
              attention and step on a TPU v5e and an NVIDIA H100, absent or not. `bash launch/compile_only.sh
              benchmark --suite=compiled` installs the compilers and runs it.
-  input      Text to rows by the builder, beside `datasets` if installed; rows to batches by the loader.
+  input      Text to rows by the builder, compared with `datasets` if installed; rows to batches.
   checkpoint Saves of ELECTRA-small's training state, and which share of their time its checksums take.
   accelerator  Whether this machine's GPU, TPU or CPU trains correctly, and how fast:
              `bash launch/check_accelerator.sh` (electra_jax/benchmarks/accelerator/README.md).

@@ -1,6 +1,6 @@
 """Speed of the input: text to rows by the builder, and rows to batches by the loader.
 
-The text is invented: words with Zipf's frequencies. The builder is timed beside `datasets` and `tokenizers`
+The text is invented: words with Zipf's frequencies. The builder is compared with `datasets` and `tokenizers`
 as run_mlm.py of `transformers` uses them, if `datasets` is installed: both make rows of contiguous text from
 the same documents and vocabulary, in one process.
 """

@@ -1,5 +1,5 @@
-"""One layer of disentangled attention, by gather, by skew and in a TPU's kernels, beside plain attention;
-forward and backward.
+"""One layer of disentangled attention, by gather, by skew and in a TPU's kernels, compared with plain
+attention; forward and backward.
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R rows of the
 relative table, or in `gathered_positions` those that a row of L tokens can reach.

@@ -112,7 +112,7 @@ def _count(counts: Counter[str], event: str, **_: str | int) -> None:
 
 
 def _store(setting: str, name: str) -> ProgramStore | None:
-    """The store, if there is one; the user is told of problems."""
+    """The store or None; problems are printed."""
     # A user who told JAX where to keep programs, or not to, has chosen.
     if setting == OFF or jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
         return None

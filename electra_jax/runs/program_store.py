@@ -91,7 +91,8 @@ class ProgramStore:
 
 
 def find_store(setting: str, name: str) -> tuple[ProgramStore | None, str]:
-    """The store of a run, and for the user why there is none or none that can be written; "": no problem.
+    """(store of a run, what the user is told). The store is None where programs cannot be kept; the text
+    is "" where they can.
 
     With PARENT it is in the directory that holds the run's; where that is not safe or cannot be written, and
     for a run in a bucket, in this user's directory of fetched files.
@@ -105,7 +106,7 @@ def find_store(setting: str, name: str) -> tuple[ProgramStore | None, str]:
             return _open(Path(os.path.realpath(setting)))
         if not is_bucket(name):
             parent = Path(os.path.realpath(name)).parent
-            if parent != parent.parent:  # not beside what is at the root of all files
+            if parent != parent.parent:  # nothing is written to /
                 with contextlib.suppress(OSError):
                     store, problem = _open(parent / DIRECTORY)
                     if not problem:
@@ -166,6 +167,6 @@ def _is_whole(data: bytes) -> bool:
         else:
             decompressor = zlib.decompressobj()
         decompressor.decompress(data)
-    except Exception:  # each library has errors of its own, and newer versions of Python another library
+    except Exception:  # the libraries have different errors
         return False
     return decompressor.eof

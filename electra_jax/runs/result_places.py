@@ -1,6 +1,6 @@
-"""What is in the way of a command's results is found before its work, which may take days.
+"""Places where a command cannot write its results are found before its work, which may take days.
 
-Other commands than pre-training have their `Results` beside what writes them.
+Each command but pre-training has its `Results` in the module that writes them.
 """
 
 import os

@@ -87,7 +87,7 @@ def test_long_values_of_parquet_are_passed_over(tmp_path, monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 2000}])
 @pytest.mark.parametrize("store_schema", [True, False])
 def test_a_large_row_group_is_read_many_rows_at_a_time(options, store_schema, tmp_path, monkeypatch):
-    """Its values are short, also where some are stored once, or each by itself."""
+    """Its values are short, also where some are in a dictionary and others are not."""
     source, texts = tmp_path / "a.parquet", [f"text {number % 2000}" for number in range(3000)]
     table = pyarrow.table({"text": pyarrow.array(texts)})
     parquet.write_table(table, source, store_schema=store_schema, **options)

@@ -108,7 +108,7 @@ def test_records_are_decoded_in_blocks(block_bytes, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_records():
-    """Beside the result."""
+    """In addition to the result."""
     records = serialised(np.full((1, 1024), 2**16 - 1, np.uint16), np.uint16) * 8192  # 25 MB
     tracemalloc.start()
     try:

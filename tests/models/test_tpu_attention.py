@@ -1,4 +1,4 @@
-"""Disentangled attention in a TPU's kernels, interpreted, beside the plain form."""
+"""Disentangled attention in a TPU's kernels, interpreted, compared with the plain form."""
 
 import functools
 

@@ -148,7 +148,7 @@ def test_programs_that_others_may_change_are_not_loaded(change, tmp_path, capfd,
     problem = change(place, monkeypatch)
     assert start(tmp_path / "runs" / "run", str(place)) == (1, 0)
     assert f"compiled programs are not kept: {problem}. " in capfd.readouterr().err
-    # Beside the run they would be in this directory. So they are where this user keeps what was fetched.
+    # The default is this directory, too. So programs are kept in this user's directory of fetched files.
     assert start(tmp_path / "runs" / "run") == (1, 0)
     assert start(tmp_path / "runs" / "run") == (0, 1)
     assert len(kept(tmp_path, "cache/compiled")) == 1 and not capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""What is in the way of results ends a command before its work; other files are the user's."""
+"""A command ends before its work if it could not write its results; other files are the user's."""
 
 import os
 import re

@@ -9,7 +9,7 @@ import pytest
 from electra_jax.training.malloc_arenas import most_arenas
 from support.paths import ROOT
 
-# Every thread allocates while the others live, so that glibc gives each an arena of its own if it may.
+# Every thread allocates while the others live, so that glibc gives each its own arena if it may.
 PROGRAM = """
 import ctypes, sys, threading
 from electra_jax.configuration.flags import run_command

@@ -31,7 +31,7 @@ from electra_jax.models.tpu.tiles import (
 
 
 class Saved(NamedTuple):
-    """What the backward kernel reads beside the operands."""
+    """What the backward kernel reads in addition to the operands."""
 
     context_BLF: Any
     logsumexp: Any  # as `forward` returns it

@@ -83,7 +83,7 @@ def attend_disentangled(
       tables: the projected relative rows as queries, scaled, and as keys, [R, H, K].
       index_T: [2L − 1], the row of distance i − j = t − (L − 1) (`RelativeRows`).
       inputs: segments and row numbers; queries attend in both directions.
-      key: of the dropout; None: there is none.
+      key: of the dropout; None: no dropout.
     """
     query_RHK, key_RHK = tables
     half = plan.padded_length

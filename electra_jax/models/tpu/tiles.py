@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     length: int  # of the rows, before padding
     num_heads: int  # of the whole model, of which a shard may have a part
     head_size: int
-    keep_prob: float  # of dropout; 1: there is none
+    keep_prob: float  # of dropout; 1: no dropout
     dtype: str  # of the operands of products
     is_interpreted: bool  # computed by XLA, on any device, for tests
 
@@ -76,7 +76,7 @@ def row(column_I1: jax.Array) -> jax.Array:
 def only(plan: Plan, head: int, x_IX: jax.Array) -> jax.Array:
     """x with zeros in the features of the block's other heads.
 
-    A product with it is that of one head, so heads need no axis of their own.
+    A product with it is that of one head, so heads need no axis.
     """
     feature_IX = jax.lax.broadcasted_iota(jnp.int32, x_IX.shape, 1)
     first = head * plan.head_size
