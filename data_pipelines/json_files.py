@@ -7,7 +7,7 @@ A form describes the values that a reader can use:
     {"a": int, "b": Maybe(str)}     an object with the key "a", and perhaps "b"; other keys are left alone
     {str: int}                      an object with any keys, whose values are whole numbers
     [str]                           a list of strings
-    [int, int]                      a list of two whole numbers; so for any length and forms
+    [int, int]                      a list of exactly two values, each of the form at its place
     object                          anything
 """
 

@@ -6,9 +6,9 @@ another directory in its place, and a program only if it has the digest in its n
 
 import contextlib
 import functools
+import glob
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.buckets import is_bucket
 from data_pipelines.cache_directory import cache_directory
@@ -39,11 +40,6 @@ class ProgramStore:
     def __init__(self, place: Path):
         self.place = place
 
-    @property
-    def is_writable(self) -> bool:
-        """Whether programs can be added."""
-        return os.access(self.place, os.W_OK)
-
     def copy_to(self, directory: Path) -> set[str]:
         """Put the programs of this kind of machine into `directory` under JAX's names, which are returned.
         Damaged ones are removed from the store."""
@@ -52,20 +48,23 @@ class ProgramStore:
             with contextlib.suppress(OSError):
                 key, data = path.name.rsplit(".", 2)[0], path.read_bytes()
                 if path.name == _kept_name(key, data):
-                    (directory / key).write_bytes(data)
+                    write_bytes(directory / key, data)
                     copied.add(key)
                 else:
                     path.unlink()
         return copied
 
     def add(self, path: Path) -> None:
-        """Keep a program that JAX has written, unless a part of it is missing, as on a full disk.
+        """Keep a program that JAX has written, unless the store has it, or a part of it is missing, as on a
+        full disk.
 
         Raises:
           OSError: it cannot be kept.
         """
         data = path.read_bytes()
-        if _is_whole(data):
+        # The bytes have the time that compiling took: the same program has another digest each time.
+        is_kept = any(self._programs(f"{glob.escape(path.name)}.{_machine()}.*"))
+        if not is_kept and _is_whole(data):
             write_bytes(self.place / _kept_name(path.name, data), data)
 
     def evict(self) -> None:
@@ -120,8 +119,8 @@ def _open(place: Path) -> tuple[ProgramStore | None, str]:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if problem := _who_can_change(place):
         return None, problem
-    store = ProgramStore(place)
-    return store, "" if store.is_writable else f"{place} cannot be written"
+    is_writable = os.access(place, os.W_OK | os.X_OK)
+    return ProgramStore(place), "" if is_writable else f"{place} cannot be written"
 
 
 def _who_can_change(place: Path) -> str:
@@ -144,29 +143,37 @@ def _kept_name(key: str, data: bytes) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """Of machines with the same instructions and versions: a program may use all that its compiler found,
-    and JAX compresses it with zstandard if that is installed."""
+    """A digest of this machine's processor, Python and JAX: a program may use every instruction that its
+    compiler found."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
     versions = [importlib.metadata.version(package) for package in ("jax", "jaxlib")]
-    has_zstandard = str(importlib.util.find_spec("zstandard") is not None)
-    parts = [platform.machine(), platform.processor(), *versions, *sys.version.split()[:1], has_zstandard]
+    parts = [platform.machine(), platform.processor(), *versions, sys.version.split()[0]]
     return hashlib.sha256("\n".join([*parts, *features]).encode()).hexdigest()[:8]
 
 
 def _is_whole(data: bytes) -> bool:
     """Whether JAX could write all of a program: it is compressed, and its end is there."""
     try:
-        if data.startswith(ZSTANDARD):
-            import zstandard  # JAX uses it if it is installed
-
-            decompressor = zstandard.ZstdDecompressor().decompressobj()
-        else:
-            decompressor = zlib.decompressobj()
+        decompressor = _decompressor(data)
         decompressor.decompress(data)
     except Exception:  # the libraries have different errors
         return False
     return decompressor.eof
+
+
+def _decompressor(data: bytes) -> Any:
+    """As JAX chooses it: zlib, or of zstandard Python's own module (from 3.14 on) or the package."""
+    if not data.startswith(ZSTANDARD):
+        return zlib.decompressobj()
+    try:
+        from compression import zstd
+
+        return zstd.ZstdDecompressor()
+    except ImportError:
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj()

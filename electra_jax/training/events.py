@@ -28,7 +28,7 @@ KINDS = {
 FORMS = {
     "alarm": {"name": Maybe(str), "task": Maybe((str, type(None)))},
     "rolled_back": {"to": Maybe(int)},
-    "rows_lost": {"ranges": Maybe([[int]]), "first": Maybe(int), "last": Maybe(int)},
+    "rows_lost": {"ranges": Maybe([[int, int]]), "first": Maybe(int), "last": Maybe(int)},
 }
 
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import warnings
+import zlib
 from pathlib import Path
 
 import jax
@@ -165,7 +166,6 @@ def test_a_link_is_not_followed(tmp_path):
 def test_a_directory_that_cannot_be_written_still_gives_programs(tmp_path, monkeypatch, capfd):
     place = str(tmp_path / "programs")
     start(tmp_path / "run", place)
-    monkeypatch.setattr(program_store, "write_bytes", None)  # calling it would be an error
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert start(tmp_path / "run", place) == (0, 1)
     assert f"new compiled programs are not kept: {place} cannot be written. " in capfd.readouterr().err
@@ -187,6 +187,18 @@ def test_several_processes_load_what_all_of_them_have(tmp_path, monkeypatch):
     assert start(tmp_path / "run") == (0, 1)
     monkeypatch.setattr(module, "exchange", lambda value: [value, []])
     assert start(tmp_path / "run") == (1, 0)
+
+
+def test_a_program_that_is_compiled_twice_is_kept_once(tmp_path):
+    start(tmp_path / "run")
+    (path,) = kept(tmp_path)
+    other = tmp_path / path.name.rsplit(".", 2)[0]
+    other.write_bytes(zlib.compress(b"compiled at another time"))
+    program_store.ProgramStore(path.parent).add(other)
+    assert kept(tmp_path) == [path]
+    path.unlink()
+    program_store.ProgramStore(path.parent).add(other)
+    assert len(kept(tmp_path)) == 1 != kept(tmp_path).count(path)
 
 
 def test_a_program_that_cannot_be_kept_does_not_hold_up_others(tmp_path, monkeypatch):
