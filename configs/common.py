@@ -93,9 +93,9 @@ SHARED: dict[str, dict[str, Any]] = {
         # memory. `python -m electra_jax.plan` shows what fits.
         "layers": "unrolled",
         "remat": "none",
-        # Of DeBERTa's disentangled attention: "pallas", kernels for a TPU that keep the scores in its fast
-        # memory; "plain", products and shifts; "auto", the kernels on TPUs v5e, v5p and v6e, "plain"
-        # elsewhere and for shapes that the kernels cannot compute.
+        # Of DeBERTa's disentangled attention: "pallas", kernels for a TPU that keep the scores in VMEM;
+        # "plain", products and shifts; "auto", the kernels on TPUs v5e, v5p and v6e, "plain" elsewhere and
+        # for shapes that the kernels cannot compute.
         "attention": "auto",
         # Gradients cross the network in this type, once a step: each data shard adds up its own in float32
         # over all microbatches. With float32 and mesh.fsdp above 1 they cross in every microbatch, so that

@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 
-from electra_jax.benchmarks.relative_attention import LAYERS, OF_EVERY_DEVICE, attention_gradient
+from electra_jax.benchmarks.relative_attention import attention_gradient, layers_for
 from electra_jax.benchmarks.training_step import Metrics
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, replicated
-from electra_jax.models.attention_form import has_kernels
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
 from electra_jax.planning.compiled import compile_for, compile_step
 
@@ -27,7 +26,7 @@ def compiled_attention(config: dict[str, Any], device: jax.Device, *, batch_size
     encoder = make_pretraining_config(config["model"]).discriminator
     length = config["data"]["sequence_length"]
     figures: Metrics = {}
-    for form in LAYERS if has_kernels(device) else OF_EVERY_DEVICE:
+    for form in layers_for(device):
         compiled = compile_layer(encoder, form, device, batch_size=batch_size, length=length)
         if form == "pallas":
             squares = score_buffers(compiled.as_text(), batch_size * encoder.num_heads, length)
@@ -73,12 +72,11 @@ def step_figures(
 
 
 def score_buffers(program_text: str, num_matrices: int, length: int) -> set[str]:
-    """Shapes […, x, y] with x and y of L or more and B·H·L² elements or more, in a program's HLO text: a
-    score for each query and key, or distance. `num_matrices` is B·H."""
-    shapes = re.findall(r"\[(\d+(?:,\d+){2,})\]", program_text)
-    smallest = num_matrices * length**2
-    is_square = lambda sizes: min(sizes[-2:]) >= length and math.prod(sizes) >= smallest
-    return {text for text in shapes if is_square(tuple(map(int, text.split(","))))}
+    """Shapes of B·H·L rows or more, each of L numbers or more, in a program's HLO text: a score for each
+    query and key, or distance. `num_matrices` is B·H."""
+    shapes = re.findall(r"\[(\d+(?:,\d+)+)\]", program_text)
+    are_scores = lambda sizes: math.prod(sizes[:-1]) >= num_matrices * length and sizes[-1] >= length
+    return {text for text in shapes if are_scores(tuple(map(int, text.split(","))))}
 
 
 def vocabulary_rows(program_text: str, vocab_size: int) -> int:

@@ -32,7 +32,8 @@ from electra_jax.distributed.sharding import batch_sharding
 
 LETTERS, NUM_WORDS, VOCABULARY = "etaoinshrdlucmfwypvbgkjqxz", 20_000, 8_192
 LENGTHS, BATCH_SIZES = (128, 512), (64, 256, 1024)
-ROWS_PER_STEP = 4_096  # read in a timed step of the loader
+# Read in a timed step of the loader: enough that what a loader reads ahead in the next one's turn is little.
+ROWS_PER_STEP = 32_768
 MIXTURES = {"one": (1.0,), "mixed": (3.0, 1.0)}  # name in the figures → weights
 
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 from electra_jax.benchmarks.timing import Contestant, time_in_turns
 from electra_jax.benchmarks.training_step import SPECIAL, Metrics, random_rows
 from electra_jax.models.attention import SelfAttention
+from electra_jax.models.attention_form import has_kernels
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention, RelativeRows
 from electra_jax.models.inputs import derive_inputs
@@ -54,20 +55,24 @@ class GatheredSelfAttention(DisentangledSelfAttention):
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "plain": SelfAttention,
-    "skew": functools.partial(DisentangledSelfAttention, form="plain"),
-    "gather": functools.partial(GatheredSelfAttention, form="plain"),
+    "skew": DisentangledSelfAttention,
+    "gather": GatheredSelfAttention,
     "pallas": functools.partial(DisentangledSelfAttention, form="pallas"),
 }
-OF_EVERY_DEVICE = ("plain", "skew", "gather")  # "pallas" is for some TPUs (models/attention_form.py)
+
+
+def layers_for(device: jax.Device) -> list[str]:
+    """Those of LAYERS that the device can compute."""
+    return [form for form in LAYERS if form != "pallas" or has_kernels(device)]
 
 
 def compare_attention(
     encoder: EncoderConfig, *, batch_size: int, length: int, rounds: int, steps: int
 ) -> Metrics:
-    """Median milliseconds and temporary MiB of each of OF_EVERY_DEVICE, and gather's time ÷ skew's."""
+    """Median milliseconds and temporary MiB of `layers_for` this device, and gather's time ÷ skew's."""
     figures: Metrics = {}
     contestants = []
-    for form in OF_EVERY_DEVICE:
+    for form in layers_for(jax.devices()[0]):
         function, shapes = attention_gradient(encoder, form, batch_size, length)
         compiled = jax.jit(function).lower(*shapes).compile()
         figures[f"{form}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20

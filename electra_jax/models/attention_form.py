@@ -14,9 +14,9 @@ from electra_jax.distributed.chips import CHIPS, chip_of
 from electra_jax.models.config import EncoderConfig
 
 # TPUs for which the kernels have been compiled. v4 lacks the instruction that shifts rows, and has 16 MiB of
-# fast memory.
+# on-chip memory (VMEM).
 TPUS = ("v5e", "v5p", "v6e")
-# Longest rows whose keys, values and tables fit in a TPU's fast memory.
+# Longest rows whose keys, values and tables fit in a TPU's VMEM.
 LONGEST = {"bfloat16": 4096, "float32": 2048}
 HEAD_SIZES = (32, 64, 128)  # features of a head; a kernel reads 128 together
 
@@ -64,6 +64,12 @@ def are_interpreted() -> bool:
     return traced_device().platform != "tpu"
 
 
+def mesh_axes_of(name: str) -> tuple[str, ...]:
+    """The mesh axes that cut a logical axis, by the rules in context."""
+    (axes,) = nn.logical_to_mesh_axes((name,))
+    return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+
+
 def _alternatives(values: Sequence) -> str:
     """Such as "32, 64 or 128"."""
     return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
@@ -81,8 +87,7 @@ def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bo
         return f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"
     mesh = jax.sharding.get_abstract_mesh()
     for size, name in ((batch, "batch"), (heads, "heads")):
-        (axes,) = nn.logical_to_mesh_axes((name,))
-        axes = () if axes is None else (axes,) if isinstance(axes, str) else axes
+        axes = mesh_axes_of(name)
         parts = math.prod(mesh.shape[axis] for axis in axes) if not mesh.empty else 1
         if size % parts:
             return f"need {name} that the mesh's {'·'.join(axes)}={parts} divides (here {size})"

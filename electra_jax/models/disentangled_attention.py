@@ -9,7 +9,7 @@ terms use the same index δ(i, j), as the released code does; the paper writes �
 
 δ depends on i − j alone. The table is therefore expanded to one row per distance, all queries are multiplied
 by it at once, and row i of the product is shifted by i: no element is gathered. On a TPU, kernels do the same
-and the softmax in the chip's fast memory (tpu/).
+and the softmax in the chip's memory (VMEM, tpu/).
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R reachable rows
 of the relative table, T distances.
@@ -192,8 +192,8 @@ class DisentangledSelfAttention(nn.Module):
     ) -> jax.Array:
         """Context [B, L, H, K] from queries, keys and values, and the table as queries and as keys."""
         config = self.config
-        key = self.make_rng("dropout") if is_training and config.attention_dropout else None
-        keep_prob = 1.0 - config.attention_dropout
+        rate = config.attention_dropout if is_training else 0.0
+        key, keep_prob = self.make_rng("dropout") if rate else None, 1.0 - rate
         query_BLHK, key_BMHK, value_BMHK = content
         is_directed = inputs.direction is not None
         if not self.is_initializing() and uses_kernels(
@@ -202,7 +202,7 @@ class DisentangledSelfAttention(nn.Module):
             # Imported here: programs without the kernels start sooner.
             from electra_jax.models.tpu.disentangled import attend_disentangled, make_plan
 
-            plan = make_plan(config, query_BLHK.shape[1], keep_prob if key is not None else 1.0)
+            plan = make_plan(config, query_BLHK.shape[1], keep_prob)
             return attend_disentangled(plan, content, tables, rows.index_T, inputs, key)
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         scores_BHLM += self.position_terms(query_BLHK, key_BMHK, *tables, rows, config.dtype)

@@ -24,7 +24,7 @@ class LayerExecution:
     # a third more work.
     remat: str
     # config.train.attention: the form of disentangled attention. "pallas", kernels for a TPU, which keep the
-    # scores in its fast memory; "plain", products and shifts; "auto", the kernels on a TPU that has
+    # scores in VMEM; "plain", products and shifts; "auto", the kernels on a TPU that has
     # them, where they can compute the shape, else "plain" (models/attention_form.py). Pre-training alone
     # gives it.
     attention: str = "plain"

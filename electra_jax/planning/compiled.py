@@ -149,8 +149,7 @@ def matmul_flops(jaxpr: Any) -> float:
             left = equation.invars[0].aval.shape
             num_outputs = math.prod(equation.outvars[0].aval.shape)
             total += 2.0 * num_outputs * math.prod(left[axis] for axis in contracted)
-        inner = sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
-        total += _times_run(equation) * inner if inner else 0.0
+        total += _times_run(equation) * sum(map(matmul_flops, jaxprs_in_params(equation.params)))
     return total
 
 

@@ -2,7 +2,9 @@
 
 No accelerator has run this code yet. A range therefore ends at about the highest figure published for a
 similar encoder. It starts at half of the lowest one on GPUs in bfloat16, and at about the lowest one on TPUs
-and in float32. This code has no fused attention, and neither have the programs measured by NVIDIA and Google.
+and in float32. On GPUs this code has no fused attention, and neither have the programs measured by NVIDIA and
+Google. On a TPU v5e, v5p or v6e DeBERTa's is fused (`train.attention`). The ranges do not take that into
+account, since no TPU has timed it.
 Shares are of the peak of the dtype, as `distributed/chips.py` has it.
 """
 
@@ -75,7 +77,7 @@ def utilization_of(chip: str, dtype: str, position: str) -> Utilization:
     if position != "disentangled":
         return found
     low, high = _DISENTANGLED
-    source = f"{found.source}; less for disentangled attention, 1.3 to 2.6 times as slow as BERT's"
+    source = f"{found.source}; less for disentangled attention, unfused 1.3 to 2.6 times as slow as BERT's"
     return Utilization(found.low * low, found.high * high, source)
 
 

@@ -27,7 +27,7 @@ def test_score_buffers_are_those_of_every_query_and_key():
         "%a = f32[8,6,512,512]{3,2,1,0} fusion(bf16[8,512,384]{2,1,0} %b, f32[6,8,512,1024] %c, s32[512] %d)"
         "%e = bf16[48,512,512]{2,1,0} fusion(f32[24576,512] %f, f32[8,512,512] %g)"
     )
-    assert score_buffers(text, 8 * 6, 512) == {"8,6,512,512", "6,8,512,1024", "48,512,512"}
+    assert score_buffers(text, 8 * 6, 512) == {"8,6,512,512", "6,8,512,1024", "48,512,512", "24576,512"}
     assert not score_buffers(text, 8 * 13, 512) and not score_buffers(text, 8 * 6, 1025)
 
 

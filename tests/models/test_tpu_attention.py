@@ -90,7 +90,7 @@ class Case:
 def assert_close(got, expected, tolerance=1e-5):
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
-        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * max(1.0, np.abs(other).max()))
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
 
 
 def compare(case, tolerance=1e-5):

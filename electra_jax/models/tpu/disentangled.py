@@ -22,18 +22,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from electra_jax.models.attention_form import are_interpreted
+from electra_jax.models.attention_form import are_interpreted, mesh_axes_of
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME
 from electra_jax.models.tpu.backward import Saved, backward
 from electra_jax.models.tpu.forward import forward
 from electra_jax.models.tpu.scores import Operands
-from electra_jax.models.tpu.tiles import Plan, multiply
+from electra_jax.models.tpu.tiles import LANES, Plan, multiply
 
 
 def make_plan(config: EncoderConfig, length: int, keep_prob: float) -> Plan:
@@ -105,11 +104,8 @@ def _expand(plan: Plan, table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
 
 
 def _make_call(plan: Plan) -> Call:
-    mesh_axes = nn.logical_to_mesh_axes(("batch", "heads"))
-    batch_axes, head_axes = (
-        () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes) for axes in mesh_axes
-    )
-    return Call(plan, not jax.sharding.get_abstract_mesh().empty, batch_axes, head_axes)
+    is_on_mesh = not jax.sharding.get_abstract_mesh().empty
+    return Call(plan, is_on_mesh, mesh_axes_of("batch"), mesh_axes_of("heads"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -185,11 +181,10 @@ def _operands(plan: Plan, first_head: jax.Array, rows: Rows, arrays: Arrays) -> 
 
 
 def _to_blocks(plan: Plan, x_BLHK: jax.Array) -> jax.Array:
-    """[B, L, H, K] → [B, padded length, F], whole blocks of heads; a table keeps its length."""
-    batch, length, heads, _ = x_BLHK.shape
-    missing = plan.padded_length - plan.length if length == plan.length else 0
-    padding = ((0, 0), (0, missing), (0, -heads % plan.block_heads), (0, 0))
-    return jnp.pad(x_BLHK, padding).reshape(batch, length + missing, -1)
+    """[B, L, H, K] → [B, L padded to whole registers, F], whole blocks of heads."""
+    _, length, heads, _ = x_BLHK.shape
+    x_BLHK = jnp.pad(x_BLHK, ((0, 0), (0, -length % LANES), (0, -heads % plan.block_heads), (0, 0)))
+    return x_BLHK.reshape(*x_BLHK.shape[:2], -1)
 
 
 def _from_blocks(plan: Plan, x_BLF: jax.Array, like_BLHK: jax.Array) -> jax.Array:
