@@ -1,0 +1,214 @@
+"""ModernBERT in `transformers`: names, both forms of config.json, the detector, checkpoints of others."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electra_jax.conversion.import_checkpoint import import_checkpoint
+from electra_jax.huggingface import export
+from electra_jax.huggingface.configuration import Undetermined, from_config_json, to_config_json
+from electra_jax.huggingface.modernbert import MODERN_BERT, with_old_names
+from electra_jax.huggingface.names import from_file, to_file
+from electra_jax.huggingface.published_models import PublishedModule
+from electra_jax.huggingface.sizes import check_layers
+from electra_jax.models.config import make_encoder_config, make_pretraining_config
+from electra_jax.models.inputs import derive_inputs
+from electra_jax.runs.trained import load_run
+from electra_jax.training.state import unbox
+from support import tiny_export
+from support.import_options import DEFAULT
+from support.tiny import SPECIAL
+
+ENCODER = make_pretraining_config(tiny_export.modern_model()).discriminator
+UNDETERMINED = Undetermined("float32", enhanced_mask_decoder=False, attention_output_dropout=0.1)
+# The tensors of ModernBertForTokenClassification with one label and of the two other classes, as the source of
+# transformers 4.48 names them, for a model of 4 layers, 32 wide, feed-forward 48, 2 heads.
+LAYER = {
+    "attn_norm.weight": (32,),
+    "attn.Wqkv.weight": (96, 32),
+    "attn.Wo.weight": (32, 32),
+    "mlp_norm.weight": (32,),
+    "mlp.Wi.weight": (96, 32),
+    "mlp.Wo.weight": (32, 48),
+}
+GOLDEN = {
+    "model.embeddings.tok_embeddings.weight": (tiny_export.VOCAB, 32),
+    "model.embeddings.norm.weight": (32,),
+    **{f"model.layers.{n}.{name}": shape for n in range(4) for name, shape in LAYER.items()},
+    "model.final_norm.weight": (32,),
+    "head.dense.weight": (32, 32),
+    "head.norm.weight": (32,),
+}
+del GOLDEN["model.layers.0.attn_norm.weight"]
+HEADS = {
+    "discriminator": {"classifier.weight": (1, 32), "classifier.bias": (1,)},
+    "generator": {"decoder.bias": (tiny_export.VOCAB,)},
+}
+# config.json of answerdotai/ModernBERT-base, as far as it concerns the model.
+PUBLISHED = {
+    "architectures": ["ModernBertForMaskedLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "classifier_activation": "gelu",
+    "classifier_bias": False,
+    "decoder_bias": True,
+    "embedding_dropout": 0.0,
+    "global_attn_every_n_layers": 3,
+    "global_rope_theta": 160000.0,
+    "hidden_activation": "gelu",
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 1152,
+    "layer_norm_eps": 1e-05,
+    "local_attention": 128,
+    "local_rope_theta": 10000.0,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "mlp_dropout": 0.0,
+    "model_type": "modernbert",
+    "norm_bias": False,
+    "norm_eps": 1e-05,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 22,
+    "position_embedding_type": "absolute",
+    "tie_word_embeddings": True,
+    "vocab_size": 50368,
+}
+
+
+def random_tree(role):
+    """Parameters of a published model with random values."""
+    ids = jnp.ones((1, 4), jnp.int32)
+    module, inputs = PublishedModule(ENCODER, role), derive_inputs(ids, SPECIAL, 0)
+    shapes = unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), ids, inputs)["params"]))
+    draw = np.random.default_rng(0).normal
+    return jax.tree.map(lambda leaf: draw(size=leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("role", HEADS)
+def test_names_and_shapes_are_those_of_transformers(role):
+    arrays = to_file(MODERN_BERT, role, random_tree(role))
+    assert {name: array.shape for name, array in arrays.items()} == GOLDEN | HEADS[role]
+    config = transformers.ModernBertConfig(
+        **to_config_json(ENCODER, role, special=SPECIAL, dtype="float32"), num_labels=1
+    )
+    loader = {"discriminator": "ModernBertForTokenClassification", "generator": "ModernBertForMaskedLM"}[role]
+    with torch.device("meta"):
+        state = getattr(transformers, loader)(config).state_dict()
+    state.pop("decoder.weight", None)  # tied
+    assert {name: tuple(value.shape) for name, value in state.items()} == GOLDEN | HEADS[role]
+
+
+def test_joined_arrays_hold_their_parts_in_order_and_are_taken_apart():
+    tree = random_tree("discriminator")
+    layer, arrays = tree["encoder"]["layer_1"], to_file(MODERN_BERT, "discriminator", tree)
+    query, key, value = (layer["attention"][role]["kernel"] for role in ("query", "key", "value"))
+    wqkv, wi = (arrays[f"model.layers.1.{name}.weight"] for name in ("attn.Wqkv", "mlp.Wi"))
+    for part, kernel in zip(np.split(wqkv, 3), (query, key, value), strict=True):
+        np.testing.assert_array_equal(part, kernel.reshape(32, 32).T)
+    np.testing.assert_array_equal(wi, np.concatenate([layer[n]["kernel"].T for n in ("intermediate", "gate")]))
+    flat = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    shapes = {path: leaf.shape for path, leaf in flat.items()}
+    for prefix in ("", "model."):  # ModernBertModel saves itself without it
+        names = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        found = from_file(MODERN_BERT, "discriminator", names, shapes)
+        assert not found.missing and not found.unused
+        for path, leaf in flat.items():
+            np.testing.assert_array_equal(found.leaves[path], leaf)
+    for wrong in (wqkv[:-1], wqkv[:-3], wqkv[0, 0]):
+        with pytest.raises(ValueError, match=r"layers\.1\.attn\.Wqkv\[0/3\]\.weight: got an array of"):
+            from_file(MODERN_BERT, "discriminator", arrays | {"model.layers.1.attn.Wqkv.weight": wrong}, shapes)
+    check_layers(4, arrays)
+    with pytest.raises(ValueError, match="no arrays of layer 4"):
+        check_layers(5, arrays)
+
+
+def read(config):
+    """The frozen configuration that a config.json gives."""
+    return make_encoder_config(from_config_json(json.loads(json.dumps(config)), UNDETERMINED))
+
+
+@pytest.mark.parametrize("role", HEADS)
+def test_the_configuration_is_restored_from_both_forms(role):
+    fields = to_config_json(ENCODER, role, special=SPECIAL, dtype="float32")
+    assert read(fields) == ENCODER
+    newest = transformers.ModernBertConfig(**fields).to_dict()
+    assert "rope_parameters" in newest and read(newest) == ENCODER
+    alone = {key: value for key, value in newest.items() if key not in ("global_attn_every_n_layers",)}
+    assert read(alone | {"local_rope_theta": None, "global_rope_theta": None} if 0 else alone) == ENCODER
+    theirs = transformers.ModernBertConfig(**fields)
+    assert theirs.layer_types == [f"{kind}_attention" for kind in ("full", "sliding", "sliding", "full")]
+    assert theirs.rope_parameters["full_attention"]["rope_theta"] == 160_000.0
+    assert (theirs.sliding_window, theirs.pad_token_id, theirs.cls_token_id) == (4, SPECIAL.pad, SPECIAL.cls)
+    assert (theirs.sep_token_id, theirs.bos_token_id, theirs.eos_token_id) == (2, 1, 2)
+
+
+def test_published_files_are_read():
+    encoder = read(PUBLISHED)
+    assert (encoder.num_layers, encoder.rotary.window, encoder.layer_norm_epsilon) == (22, 128, 1e-5)
+    assert (encoder.rotary.global_theta, encoder.rotary.local_theta) == (160_000.0, 10_000.0)
+    # Ettin's differ in these.
+    ettin = PUBLISHED | {"local_rope_theta": None, "position_embedding_type": "sans_pos", "is_causal": False}
+    assert read(ettin).rotary.local_theta == 160_000.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 12))
+def test_the_interval_of_global_layers_is_read_from_their_types(interval, num_layers):
+    kinds = ("full_attention", "sliding_attention")
+    types = [kinds[layer % interval > 0] for layer in range(num_layers)]
+    config = {"layer_types": types, "num_hidden_layers": num_layers}
+    found = with_old_names(config)["global_attn_every_n_layers"]
+    assert [kinds[layer % found > 0] for layer in range(num_layers)] == types
+    known = config | {"global_attn_every_n_layers": interval}
+    assert with_old_names(known)["global_attn_every_n_layers"] == interval
+
+
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
+REFUSED = {
+    "norm_bias": ({"norm_bias": True}, "got norm_bias=True, expected False"),
+    "attention_bias": ({"attention_bias": True}, "got attention_bias=True, expected False"),
+    "mlp_bias": ({"mlp_bias": True}, "got mlp_bias=True, expected False"),
+    "classifier_bias": ({"classifier_bias": True}, "got classifier_bias=True, expected False"),
+    "decoder_bias": ({"decoder_bias": False}, "got decoder_bias=False, expected True"),
+    "untied": ({"tie_word_embeddings": False}, "got tie_word_embeddings=False, expected True"),
+    "activation": ({"hidden_activation": "silu"}, "got hidden_activation='silu', expected 'gelu'"),
+    "activation of the head": ({"classifier_activation": "relu"}, "got classifier_activation='relu'"),
+    "causal": ({"is_causal": True}, "got is_causal=True"),
+    "scaled": ({"rope_scaling": {"type": "linear"}}, "got rope_scaling="),
+    "another type": (
+        {"rope_parameters": {"full_attention": ROPE | {"rope_type": "yarn"}}},
+        "got rope_parameters=.*, expected rope_theta for full_attention",
+    ),
+    "no kinds": ({"rope_parameters": ROPE}, "got rope_parameters=.*, expected rope_theta for full_attention"),
+    "two thetas": (
+        {"rope_parameters": {"full_attention": ROPE}},
+        r"got global_rope_theta=160000\.0, but layer_types and rope_parameters say 10000\.0",
+    ),
+    "irregular": ({"layer_types": ["full_attention"] * 21 + ["sliding_attention"]}, "got layer_types="),
+    "too few types": ({"layer_types": ["full_attention"]}, "got layer_types="),
+    "no list": ({"layer_types": 5}, "got layer_types=5"),
+    "no theta": ({"global_rope_theta": "x"}, "got global_rope_theta='x', expected a number"),
+    "interval": ({"global_attn_every_n_layers": 0}, "got global_attn_every_n_layers=0, expected a whole"),
+    "dropouts": ({"embedding_dropout": 0.1}, "got embedding_dropout=0.1 and mlp_dropout=0.0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_our_encoder_cannot_compute_is_refused_by_name(name):
+    changes, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        read(PUBLISHED | changes)
+
+
+@pytest.mark.parametrize("field", ["norm_eps", "local_rope_theta", "global_attn_every_n_layers"])
+def test_a_missing_field_is_not_assumed(field):
+    with pytest.raises(ValueError, match=f"{field} missing"):
+        read({name: value for name, value in PUBLISHED.items() if name != field})
