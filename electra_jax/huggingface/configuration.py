@@ -173,6 +173,7 @@ def from_config_json(config: dict[str, Any], *, enhanced_mask_decoder: bool, dty
         "position": "absolute",
         "disentangled": None,
         "relative_bias": None,
+        "rotary": None,
     }
     if config["model_type"] == RELATIVE_BIAS_TYPE:
         relative_bias = {ours: config[theirs] for theirs, ours in _RELATIVE_BIAS_FIELDS.items()}
