@@ -27,9 +27,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "initializer": "published",
         # Of computation. float32 is exact on every device; "bfloat16" is several times faster on TPU and GPU.
         "dtype": "float32",
-        "position": REQUIRED,  # "absolute", or "disentangled" or "relative_bias" with their section below
+        # "absolute", or "disentangled", "relative_bias" or "rotary" with their section below
+        "position": REQUIRED,
         "disentangled": None,
         "relative_bias": None,
+        "rotary": None,
         # "tied": one table, updated jointly (DeBERTaV3's ES). "none": two tables (NES; ELECTRA §3.2). "gdes":
         # gradient-disentangled embedding sharing (DeBERTaV3 §3.3).
         "embedding_sharing": "tied",

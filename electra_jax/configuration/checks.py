@@ -8,13 +8,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data_pipelines.problems import Problems
 from electra_jax.configuration.ranges import Allowed
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
+from electra_jax.models.config import SECTIONS
 from electra_jax.objectives.corruption import max_predictions_per_seq
 from electra_jax.training.schedules import check_schedule
 
 # The keys that decide the length of a run, and what must fit it.
 OF_LENGTH = ("train.num_steps", *OF_PRETRAINING, "optimizer.warmup_steps")
 # While one of these is wrong, the others of the model cannot be said to fit it.
-OF_SHAPE = ("hidden_size", "position", "disentangled", "relative_bias")
+OF_SHAPE = ("hidden_size", "position", *SECTIONS)
 
 
 def check_values(config: dict[str, Any]) -> None:

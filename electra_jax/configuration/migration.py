@@ -19,6 +19,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.attention": "auto",  # differs from earlier versions on TPUs alone, by rounding
     "train.compilation_cache": "parent",
     "model.relative_bias": None,
+    "model.rotary": None,
     "objective.generator": "model",
     "trouble": {
         "on_nonfinite": "stop",
@@ -97,7 +98,7 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_encoder(fields: dict[str, Any]) -> dict[str, Any]:
     """config.model, or the fields of one encoder (model.json of a fine-tuned model), as `upgrade_config`."""
-    fields = {"relative_bias": None} | fields
+    fields = {"relative_bias": None, "rotary": None} | fields
     if fields.get("disentangled"):
         # There was a choice between two ways to compute the same.
         kept = {key: value for key, value in fields["disentangled"].items() if key != "implementation"}

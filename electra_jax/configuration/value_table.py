@@ -41,6 +41,7 @@ ROWS = whole(1, 2**20)
 VOCABULARY = whole(0, 2**24, "0 (that of the datasets) or more")
 ROW_LENGTH = whole(0, 2**20, "0 (that of the datasets) or more")
 LEARNING_RATE = above_zero(10)
+THETA = Allowed(lambda value: is_number(value) and 1 <= value <= 1e9, "a number from 1 to 1e+09")
 NUM_EPOCHS = whole(1, 100_000)
 # 0 would remove all gradients.
 CLIP_NORM = Allowed(
@@ -74,6 +75,11 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.relative_bias.num_buckets": (whole(4, 2**20), 32),
     "model.relative_bias.max_distance": (whole(2, 2**20), 128),
     "model.relative_bias.position_biased_input": (SWITCH, True),
+    "model.rotary.global_attention_every": (whole(1, 2**10), 3),
+    "model.rotary.window": (whole(2, 2**20, "an even number, 2 or more"), 128),
+    "model.rotary.global_theta": (THETA, 10_000.0),
+    "model.rotary.local_theta": (THETA, 10_000.0),
+    "model.rotary.attention_output_dropout": (DROPOUT, 0.1),
     **{
         f"model.{encoder}.{key}": rule
         for encoder in ("generator", "discriminator")
@@ -201,6 +207,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
 CHECKED_ELSEWHERE = {
     "model.disentangled": "EncoderConfig: a section, or None",
     "model.relative_bias": "EncoderConfig: a section, or None",
+    "model.rotary": "EncoderConfig: a section, or None",
     "data.datasets": "dataset_values",
     "data.weights": "dataset_values",
     "stages": "make_stages, and the rows of this table for each stage",
