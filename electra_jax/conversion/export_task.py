@@ -58,6 +58,7 @@ from electra_jax.huggingface.task_checks import scored_logits
 from electra_jax.huggingface.task_heads import (
     check_exportable,
     in_units_of_labels,
+    pooling_of,
     task_arrays,
     task_config_json,
 )
@@ -145,7 +146,13 @@ def record_task(
     ids_BL = jnp.asarray(example_rows(task_type, saved, text, model.config.max_position_embeddings))
     num_outputs = model.params["head"]["classifier"]["bias"].shape[0]
     task_model = TaskModel(
-        model.config, special, task_type, num_outputs, settings["head"], settings["head_dropout"]
+        model.config,
+        special,
+        task_type,
+        num_outputs,
+        settings["head"],
+        settings["head_dropout"],
+        pooling_of(saved.description),
     )
     states_NBLD, outputs = _forward(task_model, model.params, ids_BL)
     inputs = derive_inputs(ids_BL, special, model.config.type_vocab_size)

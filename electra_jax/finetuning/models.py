@@ -8,6 +8,7 @@ config.model.head chooses the head that the family published, or that of the tas
     tagging                      dropout → dense on every state   the same
     question answering, ELECTRA  JointSpanHead (span_heads.py)    SpanHead: dense on every state
     question answering, DeBERTa  SpanHead                         the same
+    all tasks, ModernBERT        ModernHead (modern_heads.py)     the same
 
 Classification reads the state of [CLS]. Sources: google-research/electra, finetune/classification;
 microsoft/DeBERTa, apps/models/sequence_classification.py and deberta/pooling.py.
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from electra_jax.finetuning.modern_heads import ModernHead
 from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -44,6 +46,7 @@ class TaskModel(nn.Module):
     num_outputs: int
     head_style: str  # one of HEADS
     head_dropout: float
+    pooling: str = "cls"
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
@@ -55,6 +58,7 @@ class TaskModel(nn.Module):
             self.num_outputs,
             self.head_style,
             self.head_dropout,
+            self.pooling,
         )
 
     def __call__(
@@ -88,14 +92,20 @@ def make_head(
     num_outputs: int,
     head_style: str,
     dropout: float,
+    pooling: str = "cls",
 ) -> nn.Module:
     """The module that turns the encoder's states into the task's outputs.
+
+    Args:
+      pooling: what ModernBERT's head for whole texts reads, the state of "cls" or the "mean" of all.
 
     Raises:
       ValueError: `head_style` is not one of HEADS.
     """
     if head_style not in HEADS:
         raise ValueError(f"config.model.head: got {head_style!r}, expected one of {', '.join(HEADS)}.")
+    if config.rotary is not None:
+        return ModernHead(config, special, task_type, num_outputs, dropout, pooling)
     is_electras_own = head_style == "published" and config.disentangled is None
     if task_type == "question_answering":
         return JointSpanHead(config, special) if is_electras_own else SpanHead(config)

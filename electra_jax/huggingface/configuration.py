@@ -153,18 +153,20 @@ _WRITE_FIELDS = {
 }
 
 
-class Undetermined(NamedTuple):
-    """Fields of ours that no config.json determines."""
-
-    dtype: str
-    enhanced_mask_decoder: bool
-    attention_output_dropout: float
-
-
-def from_config_json(config: dict[str, Any], undetermined: Undetermined) -> dict[str, Any]:
+def from_config_json(
+    config: dict[str, Any],
+    *,
+    enhanced_mask_decoder: bool,
+    dtype: str,
+    attention_output_dropout: float = 0.0,
+) -> dict[str, Any]:
     """Fields of an EncoderConfig from the config.json of a BERT, a DeBERTa-v2/v3, a ModernBERT, or an ELECTRA
     with or without our relative bias.
 
+    Args:
+      config: config.json.
+      enhanced_mask_decoder, dtype, attention_output_dropout: fields of ours that config.json does not
+        determine.
     Raises:
       ValueError: another type of model, a missing field, or a value that our encoders cannot compute.
     """
@@ -179,12 +181,16 @@ def from_config_json(config: dict[str, Any], undetermined: Undetermined) -> dict
     _check_config_json(config, form)
     common = {
         "initializer": "published",
-        "dtype": undetermined.dtype,
+        "dtype": dtype,
         "embedding_size": config.get("embedding_size", config["hidden_size"]),
         "position": "absolute",
         **dict.fromkeys(SECTIONS),
     }
     fields = {ours: config[theirs] for theirs, ours in form.fields.items()}
+    undetermined = {
+        "enhanced_mask_decoder": enhanced_mask_decoder,
+        "attention_output_dropout": attention_output_dropout,
+    }
     return common | fields | form.read(config, undetermined)
 
 
@@ -205,12 +211,12 @@ def _check_config_json(config: dict[str, Any], form: "_Form") -> None:
             )
 
 
-def _read_relative_bias(config: dict[str, Any], undetermined: Undetermined) -> dict[str, Any]:
+def _read_relative_bias(config: dict[str, Any], undetermined: dict[str, Any]) -> dict[str, Any]:
     relative_bias = {ours: config[theirs] for theirs, ours in _RELATIVE_BIAS_FIELDS.items()}
     return {"position": "relative_bias", "relative_bias": relative_bias}
 
 
-def _read_disentangled(config: dict[str, Any], undetermined: Undetermined) -> dict[str, Any]:
+def _read_disentangled(config: dict[str, Any], undetermined: dict[str, Any]) -> dict[str, Any]:
     limit = config.get("max_relative_positions", -1)
     buckets = config.get("position_buckets", -1)
     if buckets < 1:
@@ -222,7 +228,7 @@ def _read_disentangled(config: dict[str, Any], undetermined: Undetermined) -> di
         position_buckets=buckets,
         max_relative_positions=config["max_position_embeddings"] if limit < 1 else limit,
         position_biased_input=config.get("position_biased_input", True),
-        enhanced_mask_decoder=undetermined.enhanced_mask_decoder,
+        enhanced_mask_decoder=undetermined["enhanced_mask_decoder"],
         conv_kernel_size=config.get("conv_kernel_size", 0),
     )
     return {"position": "disentangled", "disentangled": vars(disentangled)}
@@ -232,8 +238,8 @@ class _Form(NamedTuple):
     """How the config.json of one model_type describes an encoder."""
 
     required: tuple[str, ...]  # fields that it must have besides `fields`
-    # (config.json, …) → our fields beside `fields`.
-    read: Callable[[dict[str, Any], Undetermined], dict[str, Any]]
+    # (config.json, fields of ours that it does not determine) → our fields beside `fields`.
+    read: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
     fields: dict[str, str] = _FIELDS  # its field → our field
     supported: dict[str, tuple] = _SUPPORTED  # its field, which may be missing → the values of our encoders
     # config.json → the same with the names that the other parts read.
@@ -251,7 +257,7 @@ _FORMS = {
     RELATIVE_BIAS_TYPE: _Form(("embedding_size", *_RELATIVE_BIAS_FIELDS), _read_relative_bias),
     modernbert.MODEL_TYPE: _Form(
         tuple(modernbert.ROTARY_FIELDS),
-        lambda config, undetermined: modernbert.read_fields(config, undetermined.attention_output_dropout),
+        lambda config, undetermined: modernbert.read_fields(config, undetermined["attention_output_dropout"]),
         modernbert.FIELDS,
         modernbert.SUPPORTED,
         modernbert.with_old_names,

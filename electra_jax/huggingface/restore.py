@@ -14,7 +14,7 @@ from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import misread, read_json
 from data_pipelines.tokenizers.correspondence import find_correspondence
 from data_pipelines.tokenizers.load import Tokenizer
-from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, Undetermined, from_config_json
+from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_config_json
 from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE
 from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import ROLES, Params, shares_embeddings
@@ -109,11 +109,15 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
     if "generator" in models:
         has_decoder = stores_decoder(models["generator"])
     output_dropout = (template["rotary"] or {"attention_output_dropout": 0.0})["attention_output_dropout"]
-    undetermined = Undetermined(template["dtype"], has_decoder, output_dropout)
     fields = {}
     for role, model in models.items():
         with misread(model.path):
-            fields[role] = from_config_json(model.config, undetermined)
+            fields[role] = from_config_json(
+                model.config,
+                enhanced_mask_decoder=has_decoder,
+                dtype=template["dtype"],
+                attention_output_dropout=output_dropout,
+            )
             check_layers(model.config["num_hidden_layers"], arrays_of_encoder(model))
     if len(fields) == len(ROLES):
         _check_belong_together(fields["discriminator"], fields["generator"])

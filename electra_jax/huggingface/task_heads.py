@@ -14,7 +14,7 @@ import numpy as np
 
 from electra_jax.huggingface.configuration import to_config_json
 from electra_jax.huggingface.families import family_of
-from electra_jax.huggingface.names import to_file
+from electra_jax.huggingface.names import ELECTRA, to_file
 from electra_jax.huggingface.published_models import Params, with_token_types
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
@@ -33,6 +33,12 @@ REMEDY = "Fine-tune with --config.model.head=transformers, and export that model
 
 def check_exportable(encoder: EncoderConfig, description: Description) -> None:
     """Raises ValueError if no class of `transformers` can compute the outputs of the trained model."""
+    pooling = pooling_of(description)
+    if pooling != "cls" and family_of(encoder).pooling_field is None:
+        raise ValueError(
+            f"config.model.pooling: got {pooling!r}, expected 'cls': the classes of transformers for "
+            f"{family_of(encoder).name} read the state of [CLS]."
+        )
     if not _has_electras_own_head(encoder, description):
         return
     if description["task"]["kind"] == "question_answering":
@@ -51,8 +57,13 @@ def check_exportable(encoder: EncoderConfig, description: Description) -> None:
         )
 
 
+def pooling_of(description: Description) -> str:
+    """What the head for whole texts reads: the state of "cls", or the "mean" of all states."""
+    return description["config"]["model"].get("pooling", "cls")
+
+
 def _has_electras_own_head(encoder: EncoderConfig, description: Description) -> bool:
-    return encoder.disentangled is None and description["config"]["model"]["head"] == "published"
+    return family_of(encoder).names is ELECTRA and description["config"]["model"]["head"] == "published"
 
 
 def has_added_layer(encoder: EncoderConfig, description: Description) -> bool:
@@ -82,6 +93,8 @@ def task_config_json(
     if task_type in OF_SEQUENCES:
         is_regression = task_type == "regression"
         fields["problem_type"] = "regression" if is_regression else "single_label_classification"
+        if family.pooling_field:
+            fields[family.pooling_field] = pooling_of(description)
     if task_type in family.dropout_fields:
         # After the added layer dropout would drop whole logits.
         rate = 0.0 if has_added_layer(encoder, description) else dropout

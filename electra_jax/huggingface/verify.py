@@ -238,8 +238,8 @@ def check_saved_again(directory: Path, model) -> Check:
     with tempfile.TemporaryDirectory() as again:
         model.save_pretrained(again)
         saved, exported = (set(read_shapes(Path(path) / WEIGHTS_FILE)) for path in (again, directory))
-    # DebertaV2Model saves itself without the prefix that its parameters have in the task models.
-    strip = lambda names: {name.removeprefix("deberta.") for name in names}
+    # An encoder alone saves itself without the prefix that its parameters have in the task models.
+    strip = lambda names: {name.removeprefix(f"{model.base_model_prefix}.") for name in names}
     problems = sorted(strip(saved) ^ strip(exported))
     return Check("saved again", not problems, shorten(problems) or f"the same {len(exported)} parameters")
 

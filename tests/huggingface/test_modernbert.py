@@ -10,13 +10,14 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from electra_jax.conversion.import_checkpoint import import_checkpoint
-from electra_jax.huggingface import export
-from electra_jax.huggingface.configuration import Undetermined, from_config_json, to_config_json
+from electra_jax.huggingface.configuration import from_config_json, to_config_json
 from electra_jax.huggingface.modernbert import MODERN_BERT, with_old_names
 from electra_jax.huggingface.names import from_file, to_file
-from electra_jax.huggingface.published_models import PublishedModule
+from electra_jax.huggingface.published_models import PublishedModule, to_published
+from electra_jax.huggingface.readers import read_directory
 from electra_jax.huggingface.sizes import check_layers
 from electra_jax.models.config import make_encoder_config, make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
@@ -27,9 +28,9 @@ from support.import_options import DEFAULT
 from support.tiny import SPECIAL
 
 ENCODER = make_pretraining_config(tiny_export.modern_model()).discriminator
-UNDETERMINED = Undetermined("float32", enhanced_mask_decoder=False, attention_output_dropout=0.1)
-# The tensors of ModernBertForTokenClassification with one label and of the two other classes, as the source of
-# transformers 4.48 names them, for a model of 4 layers, 32 wide, feed-forward 48, 2 heads.
+FROM_FILE = {"enhanced_mask_decoder": False, "dtype": "float32", "attention_output_dropout": 0.1}
+# The tensors that all classes have, as the source of transformers 4.48 names them, for a model of 4 layers,
+# 32 wide, feed-forward 48.
 LAYER = {
     "attn_norm.weight": (32,),
     "attn.Wqkv.weight": (96, 32),
@@ -113,7 +114,9 @@ def test_joined_arrays_hold_their_parts_in_order_and_are_taken_apart():
     wqkv, wi = (arrays[f"model.layers.1.{name}.weight"] for name in ("attn.Wqkv", "mlp.Wi"))
     for part, kernel in zip(np.split(wqkv, 3), (query, key, value), strict=True):
         np.testing.assert_array_equal(part, kernel.reshape(32, 32).T)
-    np.testing.assert_array_equal(wi, np.concatenate([layer[n]["kernel"].T for n in ("intermediate", "gate")]))
+    np.testing.assert_array_equal(
+        wi, np.concatenate([layer[n]["kernel"].T for n in ("intermediate", "gate")])
+    )
     flat = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
     shapes = {path: leaf.shape for path, leaf in flat.items()}
     for prefix in ("", "model."):  # ModernBertModel saves itself without it
@@ -123,8 +126,10 @@ def test_joined_arrays_hold_their_parts_in_order_and_are_taken_apart():
         for path, leaf in flat.items():
             np.testing.assert_array_equal(found.leaves[path], leaf)
     for wrong in (wqkv[:-1], wqkv[:-3], wqkv[0, 0]):
-        with pytest.raises(ValueError, match=r"layers\.1\.attn\.Wqkv\[0/3\]\.weight: got an array of"):
-            from_file(MODERN_BERT, "discriminator", arrays | {"model.layers.1.attn.Wqkv.weight": wrong}, shapes)
+        with pytest.raises(ValueError, match=r"layers\.1\.attn\.Wqkv\[\d/3\]\.weight: got an array of"):
+            from_file(
+                MODERN_BERT, "discriminator", arrays | {"model.layers.1.attn.Wqkv.weight": wrong}, shapes
+            )
     check_layers(4, arrays)
     with pytest.raises(ValueError, match="no arrays of layer 4"):
         check_layers(5, arrays)
@@ -132,7 +137,7 @@ def test_joined_arrays_hold_their_parts_in_order_and_are_taken_apart():
 
 def read(config):
     """The frozen configuration that a config.json gives."""
-    return make_encoder_config(from_config_json(json.loads(json.dumps(config)), UNDETERMINED))
+    return make_encoder_config(from_config_json(json.loads(json.dumps(config)), **FROM_FILE))
 
 
 @pytest.mark.parametrize("role", HEADS)
@@ -141,8 +146,8 @@ def test_the_configuration_is_restored_from_both_forms(role):
     assert read(fields) == ENCODER
     newest = transformers.ModernBertConfig(**fields).to_dict()
     assert "rope_parameters" in newest and read(newest) == ENCODER
-    alone = {key: value for key, value in newest.items() if key not in ("global_attn_every_n_layers",)}
-    assert read(alone | {"local_rope_theta": None, "global_rope_theta": None} if 0 else alone) == ENCODER
+    of_four = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
+    assert read({name: value for name, value in newest.items() if name not in of_four}) == ENCODER
     theirs = transformers.ModernBertConfig(**fields)
     assert theirs.layer_types == [f"{kind}_attention" for kind in ("full", "sliding", "sliding", "full")]
     assert theirs.rope_parameters["full_attention"]["rope_theta"] == 160_000.0
@@ -212,3 +217,89 @@ def test_what_our_encoder_cannot_compute_is_refused_by_name(name):
 def test_a_missing_field_is_not_assumed(field):
     with pytest.raises(ValueError, match=f"{field} missing"):
         read({name: value for name, value in PUBLISHED.items() if name != field})
+
+
+def saved(directory, loader, **more):
+    """A tiny ModernBERT of others, as transformers 5 saves it."""
+    torch.manual_seed(0)
+    fields = to_config_json(ENCODER, "generator", special=SPECIAL, dtype="float32") | more
+    model = getattr(transformers, loader)(transformers.ModernBertConfig(**fields)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(directory)
+    return model
+
+
+def outputs_of(run, role, method=None):
+    """Random ids, and what a published model of a run computes for them."""
+    ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
+    weights = to_published(run.params, run.model)[role]
+    inputs = derive_inputs(jnp.asarray(ids), SPECIAL, 0)
+    module = PublishedModule(weights.config, role)
+    apply = jax.jit(lambda params: module.apply({"params": params}, jnp.asarray(ids), inputs, method=method))
+    return torch.from_numpy(ids.astype(np.int64)), apply(weights.params)
+
+
+def test_a_masked_language_model_of_others_becomes_a_discriminator(data, tmp_path):
+    """From the files of transformers 5."""
+    model = saved(tmp_path / "theirs", "ModernBertForMaskedLM")
+    options = DEFAULT._replace(
+        tokenizer=data / "tokenizer_corpus", recipe="configs/debug.py:model=modernbert"
+    )
+    notes = "\n".join(import_checkpoint(tmp_path / "theirs", tmp_path / "run", options))
+    assert "discriminator: newly initialised (not in the file): head/LayerNorm/scale" in notes
+    assert "its first 2 layers" in notes and "not used: decoder.bias, head.dense.weight" in notes
+    run = load_run(tmp_path / "run")
+    assert run.model.discriminator.rotary == ENCODER.rotary and run.model.generator.num_layers == 2
+    states = lambda module, ids, inputs: module.encoder(module.embeddings(ids, inputs, False), inputs, False)
+    ids, got = outputs_of(run, "discriminator", states)
+    with torch.no_grad():
+        expected = model.model(ids).last_hidden_state
+    np.testing.assert_allclose(got, expected.numpy(), atol=2e-5, rtol=0)
+
+
+def test_a_masked_language_model_of_others_is_trained_further(data, tmp_path):
+    """From the files of transformers 4 in PyTorch's own form, with the tied matrix."""
+    directory = tmp_path / "theirs"
+    model = saved(directory, "ModernBertForMaskedLM")
+    (directory / "model.safetensors").unlink()
+    torch.save(model.state_dict(), directory / "pytorch_model.bin")
+    fields = to_config_json(ENCODER, "generator", special=SPECIAL, dtype="float32")
+    (directory / "config.json").write_text(json.dumps(fields))
+    recipe = "configs/modernbert.py:size=17m,objective=mlm"
+    options = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe=recipe)
+    notes = import_checkpoint(directory, tmp_path / "run", options)
+    assert not any("newly initialised" in note for note in notes)
+    ids, (x, table, bias) = outputs_of(load_run(tmp_path / "run"), "generator")
+    with torch.no_grad():
+        expected = model(ids).logits
+    np.testing.assert_allclose(x @ table.T + bias[None, None], expected.numpy(), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("loader", "num_labels"),
+    [
+        ("ModernBertForTokenClassification", 9),
+        ("ModernBertForSequenceClassification", 1),
+        ("ModernBertForMaskedLM", 2),
+    ],
+)
+def test_heads_for_tasks_are_not_taken_for_a_detection_head(loader, num_labels, tmp_path):
+    saved(tmp_path, loader, num_labels=num_labels)
+    source = read_directory(tmp_path)
+    tree = jax.tree.leaves_with_path(random_tree("discriminator"))
+    shapes = {"/".join(key.key for key in path): leaf.shape for path, leaf in tree}
+    found = from_file(source.family, "discriminator", source.arrays, shapes)
+    assert found.missing == [path for path in shapes if path.startswith("head/")]
+    assert "head.dense.weight" in found.unused
+
+
+def test_wrappers_around_the_encoder_are_left_out(tmp_path):
+    """Also one whose name ends like the encoder's prefix."""
+    saved(tmp_path, "ModernBertModel")
+    arrays = load_file(tmp_path / "model.safetensors")
+    assert "layers.0.attn.Wqkv.weight" in arrays  # without the prefix
+    for wrapper in ("0.auto_model.", "module.model.", "_orig_mod."):
+        save_file({wrapper + name: array for name, array in arrays.items()}, tmp_path / "model.safetensors")
+        names = read_directory(tmp_path).arrays
+        assert {name.removeprefix("model.") for name in names} == set(arrays)

@@ -47,8 +47,8 @@ def relative_model(**changes):
 
 
 def modern_model(**changes):
-    """config.model of a tiny ModernBERT: four layers, of which the first and the last are global, and a window
-    that is shorter than a row."""
+    """config.model of a tiny ModernBERT: four layers, of which the first and the last are global, and a
+    window that is shorter than a row."""
     shape = {"hidden_size": 32, "num_layers": 4, "num_heads": 2, "intermediate_size": 48}
     rotary = {
         "global_attention_every": 3,
