@@ -5,9 +5,9 @@ Shapes: B batch, L length, D hidden, C outputs of the task.
 """
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.finetuning.pooling import mean_state
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -34,7 +34,7 @@ class ModernHead(nn.Module):
         config = self.config
         is_of_tokens = self.task_type in ("tagging", "question_answering")
         if not is_of_tokens:
-            x_BLD = x_BLD[:, :1] if self.pooling == "cls" else mean_state(x_BLD, ids_BL, self.special)
+            x_BLD = x_BLD[:, :1] if self.pooling == "cls" else mean_state(x_BLD, ids_BL, self.special.pad)
         x_BLD = Dense(
             config.hidden_size,
             ("embed", "mlp"),
@@ -53,10 +53,3 @@ class ModernHead(nn.Module):
         if self.task_type == "question_answering":
             return IndependentOutputs(y_BLC[..., 0], y_BLC[..., 1])
         return y_BLC if is_of_tokens else y_BLC[:, 0]
-
-
-def mean_state(x_BLD: jax.Array, ids_BL: jax.Array, special: SpecialTokens) -> jax.Array:
-    """The mean state of all tokens but padding, [B, 1, D] in float32."""
-    is_token_BL1 = (ids_BL != special.pad)[:, :, None]
-    sum_B1D = jnp.where(is_token_BL1, x_BLD, 0).sum(axis=1, keepdims=True, dtype=jnp.float32)
-    return sum_B1D / jnp.maximum(is_token_BL1.sum(axis=1, keepdims=True), 1)

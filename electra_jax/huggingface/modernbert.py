@@ -117,7 +117,7 @@ def with_old_names(config: dict[str, Any]) -> dict[str, Any]:
     """
     found = _thetas(config.get("rope_parameters")) | _interval(config)
     for name, value in found.items():
-        if config.get(name, value) != value:
+        if config.get(name) not in (None, value):
             raise ValueError(
                 f"config.json: got {name}={config[name]!r:.60}, but layer_types and rope_parameters say "
                 f"{value!r}. Remove what is wrong."

@@ -33,8 +33,8 @@ REMEDY = "Fine-tune with --config.model.head=transformers, and export that model
 
 def check_exportable(encoder: EncoderConfig, description: Description) -> None:
     """Raises ValueError if no class of `transformers` can compute the outputs of the trained model."""
-    pooling = pooling_of(description)
-    if pooling != "cls" and family_of(encoder).pooling_field is None:
+    pooling, is_of_sequences = pooling_of(description), description["task"]["kind"] in OF_SEQUENCES
+    if is_of_sequences and pooling != "cls" and family_of(encoder).pooling_field is None:
         raise ValueError(
             f"config.model.pooling: got {pooling!r}, expected 'cls': the classes of transformers for "
             f"{family_of(encoder).name} read the state of [CLS]."

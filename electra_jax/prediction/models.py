@@ -31,7 +31,6 @@ from electra_jax.huggingface.published_models import (
 from electra_jax.huggingface.readers import SourceModel, read_directory
 from electra_jax.huggingface.restore import read_source, stores_decoder
 from electra_jax.huggingface.sizes import check_layers
-from electra_jax.huggingface.task_heads import pooling_of
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.objectives.registry import find_row
@@ -255,7 +254,7 @@ def _task_init(encoder: EncoderConfig, description: dict[str, Any], tokenizer: T
     kind = description["task"]["kind"]
     num_outputs = {"regression": 1, "question_answering": 2}.get(kind, len(description["labels"]))
     special = SpecialTokens.from_ids(tokenizer.special)
-    model = TaskModel(encoder, special, kind, num_outputs, "transformers", 0.0, pooling_of(description))
+    model = TaskModel(encoder, special, kind, num_outputs, "transformers", 0.0)
     return lambda key: model.init(key, jnp.ones((1, 2), jnp.int32), False)
 
 

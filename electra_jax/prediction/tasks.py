@@ -17,7 +17,6 @@ from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import outputs_of_rows
-from electra_jax.huggingface.task_heads import pooling_of
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.prediction.records import Record, Table
 from electra_jax.prediction.task_records import make_form
@@ -51,7 +50,6 @@ class TaskPredictor:
             self._type.num_outputs,
             head["head"],
             head["head_dropout"],
-            pooling_of(saved.description),
         )
         self._apply = jax.jit(lambda params, ids_BL: model.apply({"params": params}, ids_BL, False))
         self._params = jax.device_put(saved.params, replicated(mesh))

@@ -263,6 +263,14 @@ SABOTAGE = [
         {"masked language model logits": "max"},
     ),
     (
+        "modern/discriminator",
+        lambda d: edit_json(d / export.DETECTOR_FILE, weight_map={"head.norm.weight": "/other/file"}),
+        {
+            export.DETECTOR_FILE: "is not what was exported",
+            "transformers loads it": "not loaded, since a check above failed",  # it would read that file
+        },
+    ),
+    (
         "deberta_gdes/generator",
         lambda d: edit_tokenizer(d / "tokenizer.json"),
         {"tokenizer": "differ from token"},

@@ -19,6 +19,7 @@ from electra_jax.huggingface.names import from_file, to_file
 from electra_jax.huggingface.published_models import PublishedModule, to_published
 from electra_jax.huggingface.readers import read_directory
 from electra_jax.huggingface.sizes import check_layers
+from electra_jax.huggingface.task_heads import check_exportable, task_config_json
 from electra_jax.models.config import make_encoder_config, make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.runs.trained import load_run
@@ -303,3 +304,14 @@ def test_wrappers_around_the_encoder_are_left_out(tmp_path):
         save_file({wrapper + name: array for name, array in arrays.items()}, tmp_path / "model.safetensors")
         names = read_directory(tmp_path).arrays
         assert {name.removeprefix("model.") for name in names} == set(arrays)
+
+
+def test_only_its_classes_can_pool_the_mean():
+    description = {"task": {"kind": "classification"}, "labels": ["a", "b"]}
+    description["config"] = {"model": {"head": "published", "pooling": "mean", "head_dropout": 0.1}}
+    fields = task_config_json(ENCODER, description, special=SPECIAL, dtype="float32")
+    assert (fields["classifier_pooling"], fields["classifier_dropout"]) == ("mean", 0.1)
+    check_exportable(ENCODER, description)
+    electra = make_pretraining_config(tiny_export.electra_model()).discriminator
+    with pytest.raises(ValueError, match=r"config\.model\.pooling: got 'mean', expected 'cls'"):
+        check_exportable(electra, description)
