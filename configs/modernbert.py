@@ -9,8 +9,8 @@ yamls/modernbert/*.yaml, and Ettin's configurations.
         --config.data.datasets=DIR
 
 The published models were trained by masked language modelling alone (objective=mlm). What replaced token
-detection adds is ours, and marked [ours]: the generator, embedding sharing, the share of masked tokens and the
-weight of the losses. Not run to the end here.
+detection adds is ours, and marked [ours]: the generator, embedding sharing, the share of masked tokens and
+the weight of the losses. Not run to the end here.
 
 The values are those of the first of three phases, rows of 1,024:
 
@@ -110,7 +110,7 @@ def _optimizer(phase: Phase) -> dict[str, float | str | bool]:
         "beta1": 0.9,
         "beta2": 0.98,
         "epsilon": 1e-6,
-        # Here weight decay is multiplied by the learning rate, in the published runs by its ratio to the peak.
+        # Here weight decay is multiplied by the rate, in the published runs by the rate's ratio to its peak.
         "weight_decay": phase.weight_decay / phase.learning_rate,
         "bias_correction": True,
         "clip_norm": 1.0,

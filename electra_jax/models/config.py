@@ -227,7 +227,7 @@ class EncoderConfig:
                 self.num_heads < 1 or self.hidden_size % (2 * self.num_heads) == 0,
                 "hidden_size",
                 self.hidden_size,
-                f"a multiple of 2 · num_heads ({2 * self.num_heads}), since positions rotate pairs of features",
+                f"a multiple of 2 · num_heads ({2 * self.num_heads}), since positions rotate pairs",
             )
 
     @property

@@ -13,6 +13,7 @@ class Family(NamedTuple):
     # Kernels whose products are added to the residual stream start smaller, by 1/√(2 · num_layers).
     shrinks_residual_kernels: bool
     has_biases: bool  # of products and LayerNorms; the biases of the last layers of heads are always there
+    inner_width: float  # usual width of the feed-forward layer, in multiples of hidden_size
     zeroes_padding: bool  # the embeddings of padding are zero
     adds_cls_in_head: bool  # the discriminator's head adds the state of [CLS] to each token, then a LayerNorm
     normalizes_in_head: bool  # the discriminator's head has a LayerNorm after GELU
@@ -26,6 +27,7 @@ BERT = Family(
     last_kernels="glorot",
     shrinks_residual_kernels=False,
     has_biases=True,
+    inner_width=4.0,
     zeroes_padding=False,
     adds_cls_in_head=False,
     normalizes_in_head=False,
@@ -36,6 +38,7 @@ DEBERTA = Family(
     last_kernels="as_others",
     shrinks_residual_kernels=False,
     has_biases=True,
+    inner_width=4.0,
     zeroes_padding=True,
     adds_cls_in_head=True,
     normalizes_in_head=False,
@@ -46,6 +49,7 @@ MODERN = Family(
     last_kernels="inverse_root",
     shrinks_residual_kernels=True,
     has_biases=False,
+    inner_width=1.5,  # all sizes but large and 1b
     zeroes_padding=False,
     adds_cls_in_head=False,
     normalizes_in_head=True,

@@ -1,8 +1,8 @@
 """Attention within a window, in memory and time proportional to the length: a token attends to the tokens of
 its document that are at most `reach` away (ModernBERT's local layers; Longformer's sliding window).
 
-The queries of a row are cut into blocks of S. The keys of a block are its own tokens, and `reach` more on each
-side: a window of S + 2·reach. Nothing here has L² elements, forward or backward.
+The queries of a row are cut into blocks of S. The keys of a block are its own tokens, and `reach` more on
+each side: a window of S + 2·reach. Nothing here has L² elements, forward or backward.
 
 Shapes: B batch, L length or queries of a block, M keys of a block, N blocks of a row, H heads, K head dim. A
 block is a row of its own batch, of B·N.
