@@ -156,13 +156,13 @@ def _interval(config: dict[str, Any]) -> dict[str, int]:
     types = config.get("layer_types")
     if types is None:
         return {}
-    is_list = isinstance(types, list) and len(types) == config.get("num_hidden_layers", len(types))
-    later = types[1:] if is_list else []
-    shown = later.index(GLOBAL) + 1 if GLOBAL in later else len(later) + 1
+    num_layers = len(types) if isinstance(types, list) else 0
+    later = types[1:] if num_layers else []
+    shown = later.index(GLOBAL) + 1 if GLOBAL in later else num_layers
     for interval in (config.get("global_attn_every_n_layers", 3), shown):
         if isinstance(interval, int) and interval > 0:
-            expected = [LOCAL if layer % interval else GLOBAL for layer in range(len(later) + 1)]
-            if types == expected:
+            expected = [LOCAL if layer % interval else GLOBAL for layer in range(num_layers)]
+            if types == expected and num_layers == config.get("num_hidden_layers", num_layers):
                 return {"global_attn_every_n_layers": interval}
     raise ValueError(
         f"config.json: got layer_types={types!r:.200}, expected {GLOBAL!r} for every layer whose number is a "
