@@ -17,7 +17,10 @@ from electra_jax.models.attention_weights import KeyWindow, attend, attend_backw
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import einsum_f32, einsum_gradients
 
-SMALLEST_BLOCK = 64  # queries; blocks are as large as the reach if that is more
+# Queries; blocks are as large as the reach if that is more. Compiled for a TPU v5e with 16 rows of 1,024, 4
+# heads of 64 and a reach of 64, forward and backward in bfloat16, blocks of 128 need 66 MiB of temporary
+# memory and move 3.2 GB; blocks of 64 need 179 MiB and move 4.6 GB, for 24 % fewer FLOPs.
+SMALLEST_BLOCK = 128
 SCORES = "BLHK,BMHK->BHLM"
 
 
@@ -66,6 +69,8 @@ def _forward(keep_prob, dtype, reach, arrays, inputs, key):
     context_BLHK, (weights_BHLM, *_) = attend_forward(
         keep_prob, dtype, scores_BHLM, value_BMHK, *_cut_inputs(reach, inputs, key)
     )
+    # Positions and token types are not read, and need not be kept.
+    inputs = inputs._replace(positions_BL=inputs.segments_BL, token_types_BL=inputs.segments_BL)
     return _join(context_BLHK, arrays[0].shape), (weights_BHLM, arrays, inputs, key)
 
 

@@ -63,7 +63,8 @@ DEBERTA_V3_SIZES = {
 @dataclasses.dataclass(frozen=True)
 class ModernSize:
     """A published size of ModernBERT's architecture. Its models were trained by masked language modelling
-    alone: the generator is ours, as wide as the discriminator and half as deep, as in DeBERTaV3."""
+    alone: the generator is ours, as wide as the discriminator and about half as deep, as in DeBERTaV3. Its
+    last layer is global, as in every published size."""
 
     hidden_size: int
     num_layers: int
@@ -76,7 +77,8 @@ class ModernSize:
 
     @property
     def generator(self) -> dict[str, int]:
-        return self.discriminator | {"num_layers": self.num_layers // 2}
+        num_periods = round((self.num_layers / 2 - 1) / 3)
+        return self.discriminator | {"num_layers": 1 + 3 * num_periods}
 
 
 # Sources: base and large, AnswerDotAI/ModernBERT, yamls/modernbert/modernbert-{base,large}-pretrain.yaml; the

@@ -40,7 +40,7 @@ def test_a_layer_keeps_each_array_once_in_its_own_dtype(recipe, length, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize(("index", "keys"), [(1, 64 + 128), (3, 1024)], ids=["local", "global"])
+@pytest.mark.parametrize(("index", "keys"), [(1, 128 + 128), (3, 1024)], ids=["local", "global"])
 def test_a_layer_of_modernbert_keeps_the_weights_of_its_window_and_a_third_array_of_the_inner_width(
     index, keys, dtype
 ):

@@ -14,6 +14,7 @@ from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.flops import encoder_flops
 from electra_jax.models.initializers import ROTARY_BONUS
 from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.layers import gated_gelu
 from electra_jax.models.modern_encoder import ModernEncoder
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.models.rotary import make_rotations, rotate
@@ -157,7 +158,7 @@ def test_packed_documents_get_what_they_get_alone():
     encoder, params = make_encoder(config)
     apply = jax.jit(lambda x_BLD, inputs: encoder.apply({"params": params}, x_BLD, inputs, False))
     # Longer than the keys of a block; document borders within blocks and at the end of one.
-    lengths, total = (40, 24, 100, 30), 200
+    lengths, total = (40, 88, 30, 30), 200
     packed = np.zeros((1, total), np.int32)
     packed[0, : sum(lengths)] = np.concatenate([[SPECIAL.cls] + [9] * (length - 1) for length in lengths])
     x_BLD = np.random.default_rng(3).normal(size=(1, total, config.hidden_size)).astype(np.float32)
@@ -216,6 +217,31 @@ def test_a_product_of_rotated_vectors_depends_on_their_distance_alone():
     angle = 3 * config.rotary.global_theta ** (-2 / config.head_size)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     np.testing.assert_allclose(queries[0][pair], turn @ query[pair], rtol=1e-5)
+
+
+def test_derivatives_are_those_of_plain_differentiation():
+    x_BLHK, gate_BLHK, target_BLHK = np.random.default_rng(0).normal(size=(3, 2, 5, 2, 8)).astype(np.float32)
+    positions_BL = jnp.arange(10).reshape(2, 5)
+
+    def plain(x_BLHK, gate_BLHK):
+        angle_BL1T = (positions_BL[:, :, None] * 100.0 ** (-np.arange(0, 8, 2) / 8)[None, None])[:, :, None]
+        pairs = jax.lax.complex(x_BLHK[..., :4], x_BLHK[..., 4:])
+        turned = pairs * jnp.exp(jax.lax.complex(jnp.zeros_like(angle_BL1T), angle_BL1T))
+        rotated = jnp.concatenate([turned.real, turned.imag], axis=-1)
+        return rotated, jax.nn.gelu(x_BLHK, approximate=False) * gate_BLHK
+
+    def ours(x_BLHK, gate_BLHK):
+        rotary = modern_section()["rotary"] | {"global_theta": 100.0}
+        config = encoder_of(rotary=rotary, num_heads=4)  # heads of 8
+        return rotate(x_BLHK, make_rotations(config, positions_BL).whole), gated_gelu(x_BLHK, gate_BLHK)
+
+    def results(function):
+        loss = lambda *arrays: sum((each * target_BLHK).sum() for each in function(*arrays))
+        arrays = x_BLHK, gate_BLHK
+        return jax.jit(lambda *arrays: (function(*arrays), jax.grad(loss, (0, 1))(*arrays)))(*arrays)
+
+    for one, two in zip(jax.tree.leaves(results(ours)), jax.tree.leaves(results(plain)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
 
 
 def test_only_global_layers_hold_a_score_for_each_pair_of_tokens():

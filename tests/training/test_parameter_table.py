@@ -33,7 +33,6 @@ MESHES = {
     "deberta_v3_xsmall": CUBE,
     "deberta_v3_base": CUBE,
     "mcl_base": CUBE,
-    "modernbert_17m": CUBE,
     "modernbert_base": CUBE,
 }
 
