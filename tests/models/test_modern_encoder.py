@@ -173,10 +173,10 @@ def test_packed_documents_get_what_they_get_alone():
         np.testing.assert_allclose(got[0, start : start + length], expected[row, :length], rtol=0, atol=1e-5)
 
 
-# 8 layers: the first, two periods in a loop, and one that is left.
+# 6 layers: the first, two periods in a loop, and one that is left.
 def test_a_loop_over_periods_gives_the_same_with_dropout():
-    shape = {"num_layers": 8, "attention_dropout": 0.1, "hidden_dropout": 0.1}
-    config = encoder_of(**shape)
+    rotary = modern_section()["rotary"] | {"global_attention_every": 2, "attention_output_dropout": 0.1}
+    config = encoder_of(num_layers=6, attention_dropout=0.1, hidden_dropout=0.1, rotary=rotary)
     _, params = make_encoder(config)
     inputs = derive_inputs(jnp.asarray(rows(4)), SPECIAL, 0)
     x_BLD, target_BLD = (
