@@ -11,7 +11,18 @@ from typing import Any
 from electra_jax.configuration.objectives import clean_objective
 
 # Key of a later version: the value that held before.
+OF_OPTIMIZER: dict[str, Any] = {
+    "optimizer.name": "adam",
+    "optimizer.decay_steps": 0,
+    "optimizer.decay_share": 0.1,
+    "optimizer.final_share": 0.0,
+    "optimizer.weight_decay_follows": "rate",
+    "optimizer.update_clip": 1.0,
+    "optimizer.muon_momentum": 0.95,
+    "optimizer.muon_rms": 0.2,
+}
 DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
+    **OF_OPTIMIZER,
     "stages": [],
     "train.ema_decay": 0.0,
     "train.num_epochs": 0.0,
@@ -20,6 +31,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.compilation_cache": "parent",
     "model.relative_bias": None,
     "objective.generator": "model",
+    "objective.z_loss_weight": 0.0,
     "trouble": {
         "on_nonfinite": "stop",
         "on_spike": "ignore",
@@ -61,6 +73,8 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
 }
 # The same for a configuration of fine-tuning.
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
+    **OF_OPTIMIZER,
+    "model.pooling": "cls",
     "task.validation_fraction": 0.0,
     "train.validate_every": 0,
     "train.keep": "last",
@@ -103,6 +117,11 @@ def upgrade_encoder(fields: dict[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in fields["disentangled"].items() if key != "implementation"}
         fields["disentangled"] = kept
     return fields
+
+
+def upgrade_head(fields: dict[str, Any]) -> dict[str, Any]:
+    """config.model of a fine-tuned model, as `upgrade_config`."""
+    return {"pooling": DEFAULTS_OF_LATER_FINETUNING_KEYS["model.pooling"]} | fields
 
 
 def upgrade_datasets(entries: list[dict[str, Any]], config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -32,8 +32,10 @@ from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, P
 from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
-from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.schedules import NAMES as SCHEDULES
 from electra_jax.training.trouble import ON_NONFINITE, ON_SPIKE
+from electra_jax.training.update_rules import DECAY_FOLLOWS
+from electra_jax.training.update_rules import NAMES as OPTIMIZERS
 
 WIDTH = whole(1, 2**16)
 LENGTH = whole(1, 2**20)
@@ -62,6 +64,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.hidden_dropout": (DROPOUT, 0.1),
     "model.attention_dropout": (DROPOUT, 0.1),
     "model.head": (one_of(("published", "transformers")), "published"),
+    "model.pooling": (one_of(("cls", "mean")), "mean"),
     "model.head_dropout": (DROPOUT, 0.1),
     "model.dtype": (one_of(DTYPES), "bfloat16"),
     "model.position": (one_of(POSITIONS), "absolute"),
@@ -108,9 +111,17 @@ RULES: dict[str, tuple[Allowed, Any]] = {
         from_zero(10, "0 (the same as learning_rate) or a number above it"),
         0.0,
     ),
+    "optimizer.name": (one_of(OPTIMIZERS), "adamw"),
+    "optimizer.weight_decay_follows": (one_of(DECAY_FOLLOWS), "rate"),
+    "optimizer.update_clip": (above_zero(1e6), 1.0),
+    "optimizer.muon_momentum": (MOMENTUM, 0.95),
+    "optimizer.muon_rms": (from_zero(1000, "0 (the published scale) or a number above it"), 0.2),
     "optimizer.schedule": (one_of(SCHEDULES), "warmup_times_decay"),
     "optimizer.warmup_steps": (COUNT_OR_NONE, 100),
     "optimizer.warmup_share": (MOMENTUM, 0.1),
+    "optimizer.decay_steps": (whole(0, words="0 (decay_share of the steps) or more"), 100),
+    "optimizer.decay_share": (SHARE, 0.1),
+    "optimizer.final_share": (SHARE, 0.001),
     "optimizer.layer_decay": (above_zero(10), 0.8),
     "optimizer.top_exponent": (whole(0, 100), 1),
     "optimizer.beta1": (MOMENTUM, 0.9),
