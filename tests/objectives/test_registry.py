@@ -15,8 +15,7 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.flops import discriminator_flops, masked_head_flops
 from electra_jax.objectives.base import TOKENS, Phase
 from electra_jax.objectives.electra import electra_flops
-from electra_jax.objectives.mlm import mlm_flops
-from electra_jax.objectives.mlm import Z_LOSS_METRIC
+from electra_jax.objectives.mlm import Z_LOSS_METRIC, mlm_flops
 from electra_jax.objectives.registry import (
     NOT_PUBLISHED,
     OBJECTIVES,
