@@ -5,7 +5,6 @@ the time. Corpora, runs and exports that several modules read are made once a se
 """
 
 import atexit
-import gc
 import os
 import shutil
 import signal
@@ -31,6 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
 import jax
 import pytest
 
+from electra_jax.configuration.cycle_collection import collect_cycles_rarely
 from support import faults, forged_export, tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
 from support.golden import Golden
 
@@ -39,9 +39,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # nohup makes them ignore a closed terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-# Tracing makes millions of objects, few of them in reference cycles, and looking for these takes a tenth of
-# the time.
-gc.set_threshold(200_000, 50, 100)
+collect_cycles_rarely()  # as commands do
 
 
 def pytest_addoption(parser):

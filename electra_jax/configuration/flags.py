@@ -25,6 +25,7 @@ from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.path_flags import NEW_DIRECTORY, check_paths
 from data_pipelines.problems import Problems
+from electra_jax.configuration.cycle_collection import collect_cycles_rarely
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
 from electra_jax.configuration.recipes import (
@@ -98,6 +99,7 @@ def run_command(
         del argv
         silence_libraries()
         limit_arenas()
+        collect_cycles_rarely()
         with errors_on_the_terminal(saves_result=has_workdir):
             main()
 

@@ -13,7 +13,6 @@ from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.trained import read_description
 from electra_jax.training.parameter_table import parameter_table
 from electra_jax.training.program import Program
-from electra_jax.training.state import abstract_params
 
 
 def write_run_directory(inputs: RunInputs, program: Program, workdir: Path) -> None:
@@ -53,9 +52,11 @@ def write_places(inputs: RunInputs, workdir: Path) -> None:
 
 def _write_parameters(inputs: RunInputs, program: Program, path: Path) -> None:
     """Write the table of the parameters and print its totals."""
-    _, logical_axes = abstract_params(inputs.objective, inputs.config["data"]["sequence_length"])
     lines = parameter_table(
-        program.abstract_state.params, logical_axes, inputs.config["optimizer"], inputs.objective.frozen
+        program.abstract_state.params,
+        program.logical_axes,
+        inputs.config["optimizer"],
+        inputs.objective.frozen,
     )
     write_text(path, "\n".join(lines) + "\n")
     print(f"{lines[-1]} (all in {path})", file=sys.stderr)

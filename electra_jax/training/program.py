@@ -24,6 +24,7 @@ class Program(NamedTuple):
     """The jitted functions of a run; call them within `axis_context(mesh)`."""
 
     abstract_state: TrainState  # shapes and shardings
+    logical_axes: Any  # of the parameters: PartitionSpecs of names
     init: Callable[[], TrainState]  # creates the state sharded
     train_step: Callable[..., Any]  # (state, ids) → (state, metric sums of the logging window so far)
     evaluation_step: Callable[..., Any]  # (parameters, ids, index of the batch) → metric sums
@@ -91,6 +92,7 @@ def make_program(
     )
     return Program(
         abstract_state=with_shardings(abstract, shardings),
+        logical_axes=logical_axes,
         init=jax.jit(init, out_shardings=shardings),
         train_step=jax.jit(
             train_step,

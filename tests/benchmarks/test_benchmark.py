@@ -10,7 +10,7 @@ from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_
 from electra_jax.benchmarks.training_step import random_rows, torch_contestants
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.config import DTYPES
-from support.commands import run_module, run_modules
+from support.commands import run_module
 from support.paths import ROOT
 
 WRONG = (
@@ -38,8 +38,8 @@ WRONG = (
 
 
 def test_a_wrong_command_line_is_one_sentence(environment):
-    lines = [["electra_jax.benchmark", *arguments] for arguments, _ in WRONG]
-    for outcome, (_, message) in zip(run_modules(*lines, environment=environment), WRONG, strict=True):
+    for arguments, message in WRONG:
+        outcome = run_module("electra_jax.benchmark", *arguments, environment=environment)
         assert outcome.returncode == 1 and outcome.stderr.startswith(message), outcome
 
 

@@ -3,7 +3,7 @@
 import re
 
 from electra_jax.__main__ import find_commands
-from support.commands import run_modules
+from support.commands import run_module
 
 TASK = "--config=configs/finetune.py:task=trec6"
 DEBUG = "--config=configs/debug.py"
@@ -74,7 +74,8 @@ def test_a_wrong_number_is_an_error_that_names_the_flag(tmp_path):
         for command, words, flag, value in cases
     ]
     wrong = []
-    for (command, _, flag, value), outcome in zip(cases, run_modules(*lines), strict=True):
+    for (command, _, flag, value), words in zip(cases, lines, strict=True):
+        outcome = run_module(*words)
         last = outcome.stderr.strip().splitlines()[-1:] or [""]
         if outcome.returncode not in (1, 2) or f"--{flag}" not in last[0] or "Traceback" in outcome.stderr:
             wrong.append((command, flag, value, outcome.returncode, outcome.stderr[-300:]))

@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +22,12 @@ def contents(directory):
     return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
 
 
+def threads(pid):
+    """The states of a process's threads; T: stopped."""
+    lines = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {line.rpartition(")")[2].split()[0] for line in lines}
+
+
 @contextlib.contextmanager
 def stopped_at(rows, workdir, data, environment, **choices):
     """A run that was suspended once it had written so many rows."""
@@ -33,7 +39,8 @@ def stopped_at(rows, workdir, data, environment, **choices):
                 time.sleep(0.005)
             process.send_signal(signal.SIGSTOP)
             # The signal is sent, not yet obeyed: until all threads stand still, a save writes on.
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            while threads(process.pid) != {"T"}:
+                time.sleep(0.005)
             yield process
         finally:
             process.kill()

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.path_flags import DIRECTORY, FILE, NAME, NEW_DIRECTORY, NEW_FILE
 from electra_jax.__main__ import find_commands
-from support.commands import run_modules
+from support.commands import run_module
 from support.paths import ROOT
 
 CONFIG = "--config=configs/debug.py"
@@ -168,7 +168,8 @@ def test_a_wrong_path_is_an_error_that_names_the_flag(tmp_path):
         for command, _, _, words in all_cases
     ]
     wrong = []
-    for (command, flag, value, _), outcome in zip(all_cases, run_modules(*lines), strict=True):
+    for (command, flag, value, _), words in zip(all_cases, lines, strict=True):
+        outcome = run_module(*words)
         spelled = flag if flag == "DIR" else f"--{flag}"
         if (
             outcome.returncode != 1

@@ -4,7 +4,7 @@ import pytest
 
 from electra_jax.configuration.resolve import dataset_values
 from support.command_lines import read_command_line
-from support.commands import run_module, run_modules
+from support.commands import run_module
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the load_module:DeprecationWarning"
@@ -189,6 +189,7 @@ def test_a_configuration_of_another_kind_ends_the_program_with_code_1(tmp_path):
         command, *flags = words.format(published=tmp_path / "published").split()
         workdir = [] if command == "plan" else [f"--workdir={tmp_path / 'run'}"]
         lines.append([f"electra_jax.{command}", *flags, *workdir])
-    for outcome, (_, message) in zip(run_modules(*lines), OF_ANOTHER_KIND, strict=True):
+    for words, (_, message) in zip(lines, OF_ANOTHER_KIND, strict=True):
+        outcome = run_module(*words)
         assert outcome.returncode == 1 and outcome.stderr.startswith("error: "), outcome
         assert message in outcome.stderr and not (tmp_path / "run").exists()

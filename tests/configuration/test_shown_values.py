@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from electra_jax.configuration.recipe_comments import comment_of, read_comments
 from electra_jax.configuration.recipes import RECIPES, load_config
-from support.commands import run_module, run_modules
+from support.commands import run_module
 
 
 def shown(*words, module="pretrain"):
@@ -70,8 +70,8 @@ def test_help_shows_all_flags_and_what_can_be_set():
 
 def test_every_command_shows_its_own_flags():
     modules = ("plan", "compare", "evaluate", "doctor", "benchmark", "finetune")
-    outcomes = run_modules(*([f"electra_jax.{module}", "--help"] for module in modules))
-    for module, outcome in zip(modules, outcomes, strict=True):
+    for module in modules:
+        outcome = run_module(f"electra_jax.{module}", "--help")
         assert outcome.returncode == 0 and "\n  --config: Configuration file" in outcome.stdout, outcome
         assert "--[no]distributed" in outcome.stdout or module != "doctor"
 

@@ -11,7 +11,7 @@ import pytest
 
 from support import fault_runs
 from support.faults import PROPERTY, judge, sample
-from support.fork_server import ForkServer
+from support.forks import Forks
 
 
 def pytest_generate_tests(metafunc):
@@ -32,8 +32,7 @@ def is_whole(request):
 @pytest.fixture(scope="session")
 def forks(environment, tmp_path_factory):
     """Starts commands."""
-    with ForkServer(tmp_path_factory.mktemp("forks"), environment) as server:
-        yield server
+    return Forks(tmp_path_factory.mktemp("forks"), environment)
 
 
 @pytest.fixture(scope="session")

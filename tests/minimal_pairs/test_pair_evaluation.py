@@ -12,7 +12,7 @@ from electra_jax.minimal_pairs.models import ScoredModel
 from electra_jax.minimal_pairs.scoring import Scores
 from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, summarize
 from support import tiny_export
-from support.commands import run_modules
+from support.commands import run_module
 
 
 def test_a_tie_counts_one_half_and_a_field_is_the_mean_of_its_phenomena():
@@ -123,12 +123,12 @@ def test_the_command(data, environment, tmp_path):
         "broken.jsonl:2: no 'sentence_bad', found": [f"{pairs},{tmp_path / 'broken.jsonl'}", init],
         "--init_from: got the step 3 of": [pairs, f"--init_from={tmp_path}:3"],
     }
-    lines = [[*command, *words] for words in wrong.values()]
-    *failed, first = run_modules(*lines, [*command, pairs, init], environment=environment)
-    for message, outcome in zip(wrong, failed, strict=True):
+    for message, words in wrong.items():
+        outcome = run_module(*command, *words, environment=environment)
         assert outcome.returncode == 1 and message in outcome.stderr, (message, outcome.stderr)
         assert "Traceback" not in outcome.stderr
+    first = run_module(*command, pairs, init, environment=environment)
     assert first.returncode == 0, first.stderr
     assert f"6: random:{run} discriminator" in first.stdout and "Mean of 2 phenomena, 2 pairs" in first.stdout
-    [again] = run_modules([*command, pairs, init], environment=environment)
+    again = run_module(*command, pairs, init, environment=environment)
     assert again.stdout == first.stdout and "4 of 4 pairs are scored already" in again.stderr

@@ -16,7 +16,7 @@ from electra_jax.runs import compilation_cache as module
 from electra_jax.runs import program_store
 from electra_jax.runs.compilation_cache import compilation_cache
 from support import tiny_run
-from support.commands import run_modules
+from support.commands import run_module
 
 
 @pytest.fixture(autouse=True)
@@ -247,7 +247,7 @@ def test_a_second_start_of_pretrain_compiles_nothing(data, environment, tmp_path
     own = {name: value for name, value in environment.items() if not name.startswith("JAX_COMP")}
     length = {"train__num_steps": 2, "optimizer__warmup_steps": 1, "log__every": 1, "eval__max_batches": 1}
     lines = [tiny_run.command(tmp_path / name, data, **length)[2:] for name in ("first", "second")]
-    runs = run_modules(*lines, environment=own)
+    runs = [run_module(*words, environment=own) for words in lines]
     assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
     lines = [
         next(line for line in run.stderr.splitlines() if line.startswith("first step done ")) for run in runs

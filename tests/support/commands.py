@@ -1,11 +1,13 @@
 """Python programs in processes of their own."""
 
-import json
 import os
 import subprocess
 import sys
 
+from support.forked_process import ForkedProcess, can_fork
 from support.paths import ROOT
+
+OUTPUTS = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 def run_python(*words, environment=None, cwd=ROOT, timeout=300, **more):
@@ -22,19 +24,22 @@ def run_python(*words, environment=None, cwd=ROOT, timeout=300, **more):
     )
 
 
-def run_module(*words, **choices):
-    """The completed process `python -m WORDS`; `choices` as for `run_python`."""
-    return run_python("-m", *words, **choices)
+def run_module(*words, environment=None, timeout=300, input=None, **more):
+    """The completed process `python -m WORDS`, forked where that makes no difference; `more` as for
+    `run_python`."""
+    variables = os.environ if environment is None else environment
+    if more or not can_fork(variables):
+        return run_python("-m", *words, environment=environment, timeout=timeout, input=input, **more)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ForkedProcess(
+        words, variables, stdin=None if input is None else subprocess.PIPE, **pipes
+    ) as process:
+        printed = process.communicate(input, timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
 
-def run_modules(*command_lines, environment=None):
-    """The completed processes `python -m WORDS` of several commands, which are short: all imports are made
-    once (forked_commands.py)."""
-    variables = (environment or os.environ) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    lines = [[str(word) for word in words] for words in command_lines]
-    outcome = run_module("support.forked_commands", input=json.dumps(lines), environment=variables)
-    assert outcome.returncode == 0, outcome.stderr
-    outcomes = json.loads(outcome.stdout)
-    return [
-        subprocess.CompletedProcess(*each) for each in zip(lines, *zip(*outcomes, strict=True), strict=True)
-    ]
+def start_module(words, environment):
+    """The process `python -m WORDS`, just started; its output and errors are text in pipes."""
+    if can_fork(environment):
+        return ForkedProcess(words, environment, **OUTPUTS)
+    return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, text=True, **OUTPUTS)

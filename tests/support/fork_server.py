@@ -1,144 +1,97 @@
-"""Commands in forks of one process that has imported everything, which saves most of a command's time.
+"""The server of forked_process.py: it has imported what commands need, and forks a child for each of them.
 
-`python -m support.fork_server` reads requests, one JSON object per line, and answers each with two
-lines: the number of the new process, then its exit code (negative: the signal that ended it). `ForkServer` is
-the other side.
+`python -m support.fork_server DESCRIPTOR` reads requests from a socket: a JSON object with the words behind
+"python -m", the environment and the limits of the command, and four descriptors: its standard input, output
+and error, and a pipe. Two lines are written to the pipe: the number of the command's process, then its exit
+code (negative: the signal that ended it).
 """
 
 import contextlib
 import importlib
 import json
 import os
+import random
 import resource
-import subprocess
+import runpy
+import signal
+import socket
 import sys
+import tempfile
 import warnings
-from pathlib import Path
 
-from support.forked_commands import run
-from support.paths import ROOT
-
+MAX_REQUEST = 1 << 20  # bytes
 MODULES = (
     "electra_jax.pretrain",
+    "electra_jax.convert",
     "electra_jax.doctor",
+    "electra_jax.evaluate",
+    "electra_jax.finetune",
+    "electra_jax.predict",
     "data_pipelines.corpus",
     "data_pipelines.tokenizer",
-    "orbax.checkpoint",
+    # What commands import when they need it.
     "array_record.python.array_record_module",
     "matplotlib.backends.backend_agg",
+    "orbax.checkpoint",
     "sentencepiece",
+    "sklearn.metrics",
+    "tokenizers",
 )
 
 
-class Started:
-    """A process of the server; `code` and `text` are there once `wait` has returned."""
-
-    def __init__(self, server, request):
-        self._server, self._text = server, Path(request["output"])
-        self.pid = server.ask(request)
-        self.code = None
-
-    def wait(self):
-        """The exit code."""
-        if self.code is None:
-            self.code = int(self._server.answer())
-        return self.code
-
-    @property
-    def text(self):
-        """All that it printed so far."""
-        return self._text.read_text(errors="replace")
-
-
-class ForkServer:
-    """A context manager. One process at a time."""
-
-    def __init__(self, root, environment):
-        self._output = root / "output.txt"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "support.fork_server"],
-            cwd=ROOT,
-            env=environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, module, *flags, limits=None):
-        """Start a command; `limits`: {"RLIMIT_FSIZE": bytes}."""
-        words = [module, *map(str, flags)]
-        return Started(self, {"words": words, "output": str(self._output), "limits": limits or {}})
-
-    def run(self, module, *flags, limits=None):
-        """The command at its end."""
-        started = self.start(module, *flags, limits=limits)
-        started.wait()
-        return started
-
-    def ask(self, request):
-        """Send a request; returns the number of the process."""
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return int(self.answer())
-
-    def answer(self):
-        """The next line of the server."""
-        line = self._process.stdout.readline()
-        assert line, f"the fork server ended with {self._process.wait()}"
-        return line
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
-
-
-def serve():
-    """Answer requests until there are no more."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+def serve(connection):
+    """Answer requests until there are no more. Returns None; in the process of a command its words."""
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     # JAX does not like forks, and a module is imported before it is run.
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*fork|.*found in sys.modules")
-    for line in sys.stdin:
-        request = json.loads(line)
-        # Through a pipe, since a limit of the size of files would cut it.
-        with open(request["output"], "wb") as file:
-            writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
-        pid = os.fork()
-        if pid == 0:
-            answers.close()
-            _become(request, writer.stdin.fileno())
-        writer.stdin.close()
-        print(pid, file=answers)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        writer.wait()
-        print(code, file=answers)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for commands
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+        if not data:
+            return None
+        if os.fork() == 0:
+            connection.close()
+            return _run_and_report(json.loads(data), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
-def _become(request, output):
-    """Be the command `request`, which prints to the descriptor `output`."""
-    code = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(output, descriptor)
-            setattr(sys, name, os.fdopen(descriptor, "w", 1, closefd=False))
-        os.close(output)
-        for name, size in request["limits"].items():
-            resource.setrlimit(getattr(resource, name), (size, size))
-        code = run(request["words"])
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-    finally:
-        os._exit(code)
+def _run_and_report(request, descriptors):
+    """Fork a command, tell its number and its exit code, and end. Returns in the process of the command."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *streams, pipe = descriptors
+    pid = os.fork()
+    if pid == 0:
+        os.close(pipe)
+        return _become(request, streams)
+    os.setsid()  # Ctrl-C is for the command
+    for descriptor in (0, 1, 2, *streams):
+        os.close(descriptor)
+    os.write(pipe, b"%d\n" % pid)
+    os.write(pipe, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os._exit(0)
+
+
+def _become(request, streams):
+    """Make this process that of a command, and return its words."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    tempfile.tempdir = None  # which the environment decides
+    random.seed()
+    for name, size in request["limits"].items():
+        resource.setrlimit(getattr(resource, name), (size, size))
+    return request["words"]
 
 
 if __name__ == "__main__":
-    serve()
+    words = serve(socket.socket(fileno=int(sys.argv[1])))
+    if words is not None:
+        sys.argv = words
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)

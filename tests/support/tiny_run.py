@@ -8,7 +8,7 @@ import sys
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.train import train_tokenizer
-from support.paths import ROOT
+from support.commands import start_module
 
 NUM_STEPS, LENGTH, VOCAB = 60, 32, 128
 # One layer each: other tests cover several, and every array costs time in every collective.
@@ -77,14 +77,7 @@ def make_data(root):
 
 def running(workdir, data, environment, **choices):
     """The process of `command` with `choices`, just started."""
-    return subprocess.Popen(
-        command(workdir, data, **choices),
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    return start_module(command(workdir, data, **choices)[2:], environment)
 
 
 def start(workdir, data, environment, file_limit=None, **choices):

@@ -1,0 +1,143 @@
+"""Commands in forks of a process that has imported everything: a quarter of the CPU time of a short one.
+
+Each is a process of its own, with its own streams, environment and signals, as if "python -m" had started it.
+What imports, wrong installations or another folder do to a command needs a real start: `run_python`.
+"""
+
+import atexit
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+from support.paths import ROOT
+
+# Variables that are read when a module is imported: a command with others cannot be forked.
+READ_AT_IMPORT = ("PYTHON", "JAX_", "LC_", "LANG", "MPL", "XDG_", "HOME", "LD_", "MALLOC", "GLIBC")
+
+
+def can_fork(environment):
+    """Whether a command with these variables is the same when it is forked."""
+
+    def read(variables):
+        return {name: value for name, value in variables.items() if name.startswith(READ_AT_IMPORT)}
+
+    return read(environment) == read(os.environ)
+
+
+class ForkedProcess:
+    """`python -m WORDS`, with those methods of subprocess.Popen that tests use; its streams are text.
+
+    Args:
+      words: the module and its arguments.
+      environment: variables for which `can_fork`.
+      stdin, stdout, stderr: as for Popen; None is the stream of this process.
+      limits: {"RLIMIT_FSIZE": bytes}.
+    """
+
+    def __init__(self, words, environment, *, stdin=None, stdout=None, stderr=None, limits=None):
+        self.args, self.returncode = list(map(str, words)), None
+        self.stdin = self.stdout = self.stderr = None
+        status, pipe = os.pipe()
+        self._status, theirs = os.fdopen(status), []
+        for number, (name, choice) in enumerate((("stdin", stdin), ("stdout", stdout), ("stderr", stderr))):
+            if choice == subprocess.PIPE:
+                ends = os.pipe()
+                own, other = reversed(ends) if number == 0 else ends
+                setattr(self, name, os.fdopen(own, "w" if number == 0 else "r"))
+            elif choice == subprocess.STDOUT:
+                other = os.dup(theirs[1])
+            elif choice == subprocess.DEVNULL:
+                other = os.open(os.devnull, os.O_RDWR)
+            else:
+                other = os.dup(number if choice is None else choice.fileno())
+            theirs.append(other)
+        request = {"words": self.args, "environment": dict(environment), "limits": limits or {}}
+        socket.send_fds(_server(), [json.dumps(request).encode()], [*theirs, pipe])
+        for descriptor in (*theirs, pipe):
+            os.close(descriptor)
+        self.pid = int(self._status.readline())
+
+    def poll(self):
+        """The exit code, None while the process runs."""
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout=None):
+        """The exit code."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            self.returncode = int(self._status.readline())
+            self._status.close()
+        return self.returncode
+
+    def communicate(self, input=None, timeout=None):
+        """(what it printed, what it printed on stderr) at its end; None for what is not a pipe."""
+        texts = {}
+        names = [name for name in ("stdout", "stderr") if getattr(self, name) is not None]
+
+        def read(name):
+            with getattr(self, name) as stream:
+                texts[name] = stream.read()
+
+        readers = [threading.Thread(target=read, args=(name,)) for name in names]
+        for reader in readers:
+            reader.start()
+        if self.stdin is not None:
+            self.stdin.write(input or "")
+            self.stdin.close()
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        finally:
+            for reader in readers:
+                reader.join(timeout)
+        return texts.get("stdout"), texts.get("stderr")
+
+    def send_signal(self, number):
+        """Nothing happens at a process that has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait()
+
+
+@functools.cache
+def _server():
+    """A socket to the server of this process, which ends with it."""
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        words = [sys.executable, "-m", "support.fork_server", str(other.fileno())]
+        path = os.pathsep.join(
+            [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        variables = os.environ | {"PYTHONPATH": path}
+        server = subprocess.Popen(
+            words, cwd=ROOT, env=variables, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL
+        )
+
+    def end():
+        own.close()
+        server.wait()
+
+    atexit.register(end)
+    return own
