@@ -27,9 +27,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "initializer": "published",
         # Of computation. float32 is exact on every device; "bfloat16" is several times faster on TPU and GPU.
         "dtype": "float32",
-        "position": REQUIRED,  # "absolute", or "disentangled" or "relative_bias" with their section below
+        # "absolute", or "disentangled", "relative_bias" or "rotary" with their section below
+        "position": REQUIRED,
         "disentangled": None,
         "relative_bias": None,
+        "rotary": None,
         # "tied": one table, updated jointly (DeBERTaV3's ES). "none": two tables (NES; ELECTRA §3.2). "gdes":
         # gradient-disentangled embedding sharing (DeBERTaV3 §3.3).
         "embedding_sharing": "tied",
@@ -49,6 +51,9 @@ SHARED: dict[str, dict[str, Any]] = {
         # position (all_tokens_mlm, electric) 0 means a quarter of the vocabulary, at most 2,048.
         "vocab_chunk_size": 0,
         "gen_weight": 1.0,  # of the generator's loss
+        # Of z-loss, the mean square of log Z of the generator's predictions, which keeps its logits from
+        # drifting; PaLM has 1e-4. Objectives that train no masked language model do not have it.
+        "z_loss_weight": 0.0,
         # What replaces tokens: "model", or for electra, electra_15 and deberta_v3 a fixed distribution,
         # "unigram" (as frequent as in the batch) or "uniform" (ELECTRA §3.2): no generator is trained then.
         "generator": "model",
@@ -68,14 +73,29 @@ SHARED: dict[str, dict[str, Any]] = {
     "optimizer": {
         "learning_rate": REQUIRED,
         "discriminator_learning_rate": 0.0,  # 0: learning_rate
-        "schedule": REQUIRED,  # "warmup_times_decay" or "warmup_then_decay" (training/schedules.py)
+        # "warmup_times_decay" or "warmup_then_decay"; or "warmup_constant", which ends without a decay, or
+        # "warmup_constant_linear" or "warmup_constant_sqrt", 1 − √x (training/schedules.py).
+        "schedule": REQUIRED,
         "warmup_steps": REQUIRED,
+        "decay_steps": 0,  # of the decay after a constant rate; 0: decay_share of the steps
+        "decay_share": 0.1,
+        "final_share": 0.0,  # of the peak, where that decay ends
+        # "adam"; "adamw", the same with bias correction; "stable_adamw", which clips updates; "lamb";
+        # "muon", for matrices of hidden layers, with adamw for the rest (training/update_rules.py).
+        "name": "adam",
         "beta1": 0.9,
         "beta2": 0.999,
         "epsilon": 1e-6,
         "weight_decay": 0.01,
-        "bias_correction": False,  # Adam's; BERT, ELECTRA and DeBERTa leave it out
-        "clip_norm": 1.0,
+        # "rate": a step takes rate · weight_decay of a weight, as torch.optim.AdamW. "schedule": rate/peak ·
+        # weight_decay, as ModernBERT and Composer.
+        "weight_decay_follows": "rate",
+        "bias_correction": False,  # of adam alone; BERT, ELECTRA and DeBERTa leave it out
+        "update_clip": 1.0,  # of stable_adamw: RMS from which on a tensor's update is made smaller
+        "muon_momentum": 0.95,
+        # Root mean square of Muon's updates, as large as Adam's; 0: Jordan's scale, √max(1, outputs/inputs).
+        "muon_rms": 0.2,
+        "clip_norm": 1.0,  # inf: gradients are not clipped
         # (pattern, learning-rate multiplier, weight-decay multiplier): the first match decides.
         "groups": ((r"LayerNorm|bias", 1.0, 0.0), (r".*", 1.0, 1.0)),
     },

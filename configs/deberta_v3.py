@@ -26,7 +26,8 @@ from ml_collections import config_dict
 from configs.common import make_recipe
 from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
-from electra_jax.models.config import DEBERTA_V3_SIZES, encoder_shape
+from electra_jax.models.config import encoder_shape
+from electra_jax.models.published_sizes import DEBERTA_V3_SIZES
 
 # Peak learning rates of the released models. large: paper. base and small: 5e-4 in the paper's running text
 # and its ablation, 6e-4 in its table of hyper-parameters, both through secondary sources. xsmall and

@@ -28,7 +28,8 @@ from ml_collections import config_dict
 from configs.common import make_recipe
 from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
-from electra_jax.models.config import SIZES, encoder_shape, generator_shape
+from electra_jax.models.config import encoder_shape
+from electra_jax.models.published_sizes import SIZES, generator_shape
 
 # size: (mask_prob, sequence_length, learning_rate, batch_size, num_steps). Masking and lengths: comment block
 # of configure_pretraining.py. Steps: 1M and 766K from the paper and flops_computation.py; 4M from the README

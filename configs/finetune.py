@@ -107,6 +107,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # "published", or "transformers": the head of its classes, which can be exported. They differ for
         # ELECTRA only.
         "head": "published",
+        # What classification and regression read: "cls", the state of [CLS], as published; or "mean", that of
+        # all tokens. transformers has heads for the mean of ModernBERT alone: others cannot be exported.
+        "pooling": "cls",
         "head_dropout": 0.1,
         "hidden_dropout": 0.1,
         "attention_dropout": 0.1,
@@ -119,11 +122,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "schedule": "warmup_times_decay",
         "warmup_steps": 0,  # 0: warmup_share of the run
         "warmup_share": 0.1,
+        "decay_steps": 0,  # these three of schedules with a constant rate, as in pre-training
+        "decay_share": 0.1,
+        "final_share": 0.0,
+        "name": "adam",  # as in pre-training, with the keys that follow
         "beta1": 0.9,
         "beta2": 0.999,
         "epsilon": 1e-6,
         "weight_decay": 0.01,
+        "weight_decay_follows": "rate",
         "bias_correction": False,
+        "update_clip": 1.0,
+        "muon_momentum": 0.95,
+        "muon_rms": 0.2,
         "clip_norm": 1.0,
     },
     # Scale-invariant fine-tuning. vat_lambda is the weight of its penalty; 0: without it.

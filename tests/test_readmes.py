@@ -57,7 +57,7 @@ DOCSTRINGS = [
 RECIPES = (
     electra.get_config(),
     deberta_v3.get_config(),
-    *(debug.get_config(f"model={model}") for model in ("electra", "deberta_v3", "mcl")),
+    *(debug.get_config(f"model={model}") for model in debug.MODELS),
     mcl.get_config(),
     finetune.get_config("task=trec6"),
     evaluate_recipe.get_config("data=DIR"),

@@ -4,29 +4,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.extend.core import Var
 
 from electra_jax.benchmarks.training_step import SPECIAL, random_rows
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.modern_encoder import ModernLayer
+from electra_jax.models.rotary import make_rotations
 
 
-def kept_bytes(encoder: EncoderConfig, length: int) -> float:
+def kept_bytes(encoder: EncoderConfig, length: int, index: int = 1) -> float:
     """Bytes per token that differentiation of an unrolled layer stores, its input included, in training.
 
     The compiler may keep less. Arrays that do not grow with the number of rows, such as parameters, are not
     counted.
+
+    Args:
+      index: of the layer, from 1; it matters where layers are of several kinds.
     """
-    one, two = (_residual_bytes(encoder, num_rows, length) for num_rows in (1, 2))
+    one, two = (_residual_bytes(encoder, num_rows, length, index) for num_rows in (1, 2))
     return (two - one) / length
 
 
-def _residual_bytes(encoder: EncoderConfig, num_rows: int, length: int) -> int:
+def _residual_bytes(encoder: EncoderConfig, num_rows: int, length: int, index: int) -> int:
     ids_BL = random_rows(encoder.vocab_size, num_rows, length)
-    layer = EncoderLayer(encoder, is_first_layer=False)
+    layer = _layer(encoder, index)
     x_BLD = jax.ShapeDtypeStruct((num_rows, length, encoder.hidden_size), encoder.dtype)
-    relative = _relative(encoder, length)
+    relative = _relative(encoder, num_rows, length)
 
     def arguments(x_BLD, relative):
         return x_BLD, derive_inputs(jnp.asarray(ids_BL), SPECIAL, 0), True, relative
@@ -48,8 +54,17 @@ def _residual_bytes(encoder: EncoderConfig, num_rows: int, length: int) -> int:
     return sum(var.aval.size * var.aval.dtype.itemsize for var in arrays)
 
 
-def _relative(encoder: EncoderConfig, length: int) -> Any:
-    """Shape of what an encoder's layers share: see `EncoderLayer`."""
+def _layer(encoder: EncoderConfig, index: int) -> nn.Module:
+    if encoder.rotary is not None:
+        return ModernLayer(encoder, is_first_layer=False, is_global=encoder.rotary.is_global(index))
+    return EncoderLayer(encoder, is_first_layer=False)
+
+
+def _relative(encoder: EncoderConfig, num_rows: int, length: int) -> Any:
+    """Shape of what an encoder's layers share: see `EncoderLayer` and `ModernLayer`."""
+    if encoder.rotary is not None:
+        positions_BL = jax.ShapeDtypeStruct((num_rows, length), jnp.int32)
+        return jax.eval_shape(lambda positions_BL: make_rotations(encoder, positions_BL), positions_BL)
     if encoder.disentangled is not None:
         shape, dtype = (2 * encoder.disentangled.position_buckets, encoder.hidden_size), encoder.dtype
     elif encoder.relative_bias is not None:

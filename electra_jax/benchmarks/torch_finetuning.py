@@ -124,6 +124,12 @@ def finetune_in_torch(
             f"config.train.keep: got {config['train']['keep']!r}, expected {LAST!r}: this training keeps no "
             "other model."
         )
+    for section, key, ours in (("optimizer", "name", "adam"), ("model", "pooling", "cls")):
+        if config[section][key] != ours:
+            raise ValueError(
+                f"config.{section}.{key}: got {config[section][key]!r}, expected {ours!r}: this training has "
+                "no other."
+            )
     config = with_recorded_metrics(_with_tuples(config), workdir)
     check_directory(workdir, {"config": config, "start": directory})
     data = load_task(with_files(config["task"], workdir / "data"))

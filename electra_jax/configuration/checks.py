@@ -7,14 +7,21 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.problems import Problems
 from electra_jax.configuration.ranges import Allowed
+from electra_jax.configuration.stages import schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
+from electra_jax.models.config import SECTIONS
 from electra_jax.objectives.corruption import max_predictions_per_seq
-from electra_jax.training.schedules import check_schedule
+from electra_jax.training.schedules import check_schedule, decay_length
+from electra_jax.training.update_rules import LAMB
 
 # The keys that decide the length of a run, and what must fit it.
-OF_LENGTH = ("train.num_steps", *OF_PRETRAINING, "optimizer.warmup_steps")
+OF_LENGTH = (
+    "train.num_steps",
+    *OF_PRETRAINING,
+    *(f"optimizer.{key}" for key in ("schedule", "warmup_steps", "decay_steps", "decay_share")),
+)
 # While one of these is wrong, the others of the model cannot be said to fit it.
-OF_SHAPE = ("hidden_size", "position", "disentangled", "relative_bias")
+OF_SHAPE = ("hidden_size", "position", *SECTIONS)
 
 
 def check_values(config: dict[str, Any]) -> None:
@@ -99,12 +106,37 @@ def check_predictions(config: dict[str, Any]) -> None:
     problems.report()
 
 
-def check_warmup(config: dict[str, Any]) -> None:
-    """Raises ValueError when the learning rate of a pre-training would never reach its peak."""
-    num_steps, warmup_steps = config["train"]["num_steps"], config["optimizer"]["warmup_steps"]
-    check_schedule(
-        warmup_steps,
-        num_steps,
-        total=f"config.train.num_steps={num_steps}",
-        remedy=f"Pass --config.optimizer.warmup_steps={num_steps // 10}, or more --config.train.num_steps.",
+def check_rates(config: dict[str, Any], first_step: int = 0) -> None:
+    """Check that the learning-rate schedule which holds at `first_step` fits into its steps.
+
+    Args:
+      config: of the stage with that step.
+
+    Raises:
+      ValueError: the rate would never reach its peak, or warm-up and decay overlap.
+    """
+    start, end = schedule_span(config, first_step)
+    optimizer, num_steps, is_whole = (
+        config["optimizer"],
+        end - start,
+        end - start == config["train"]["num_steps"],
     )
+    check_schedule(
+        optimizer["warmup_steps"],
+        num_steps,
+        decay_length(optimizer, num_steps),
+        total=f"config.train.num_steps={num_steps}" if is_whole else f"the {num_steps} steps of its schedule",
+        remedy=f"Pass --config.optimizer.warmup_steps={num_steps // 10}, or more --config.train.num_steps."
+        if is_whole
+        else "Lower it there, or change the stages.",
+    )
+
+
+def check_weight_decay(optimizer: dict[str, Any]) -> None:
+    """Raises ValueError for an update rule that cannot take its weight decay by the schedule."""
+    if optimizer["name"] == LAMB and optimizer["weight_decay_follows"] != "rate":
+        raise ValueError(
+            f"config.optimizer.weight_decay_follows: got {optimizer['weight_decay_follows']!r} with "
+            "config.optimizer.name='lamb', expected 'rate': LAMB scales the update together with its weight "
+            "decay. Pass --config.optimizer.weight_decay_follows=rate."
+        )

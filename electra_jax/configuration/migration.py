@@ -11,7 +11,18 @@ from typing import Any
 from electra_jax.configuration.objectives import clean_objective
 
 # Key of a later version: the value that held before.
+OF_OPTIMIZER: dict[str, Any] = {
+    "optimizer.name": "adam",
+    "optimizer.decay_steps": 0,
+    "optimizer.decay_share": 0.1,
+    "optimizer.final_share": 0.0,
+    "optimizer.weight_decay_follows": "rate",
+    "optimizer.update_clip": 1.0,
+    "optimizer.muon_momentum": 0.95,
+    "optimizer.muon_rms": 0.2,
+}
 DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
+    **OF_OPTIMIZER,
     "stages": [],
     "train.ema_decay": 0.0,
     "train.num_epochs": 0.0,
@@ -19,7 +30,9 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "train.attention": "auto",  # differs from earlier versions on TPUs alone, by rounding
     "train.compilation_cache": "parent",
     "model.relative_bias": None,
+    "model.rotary": None,
     "objective.generator": "model",
+    "objective.z_loss_weight": 0.0,
     "trouble": {
         "on_nonfinite": "stop",
         "on_spike": "ignore",
@@ -61,6 +74,8 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
 }
 # The same for a configuration of fine-tuning.
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
+    **OF_OPTIMIZER,
+    "model.pooling": "cls",
     "task.validation_fraction": 0.0,
     "train.validate_every": 0,
     "train.keep": "last",
@@ -97,12 +112,17 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_encoder(fields: dict[str, Any]) -> dict[str, Any]:
     """config.model, or the fields of one encoder (model.json of a fine-tuned model), as `upgrade_config`."""
-    fields = {"relative_bias": None} | fields
+    fields = {"relative_bias": None, "rotary": None} | fields
     if fields.get("disentangled"):
         # There was a choice between two ways to compute the same.
         kept = {key: value for key, value in fields["disentangled"].items() if key != "implementation"}
         fields["disentangled"] = kept
     return fields
+
+
+def upgrade_head(fields: dict[str, Any]) -> dict[str, Any]:
+    """config.model of a fine-tuned model, as `upgrade_config`."""
+    return {"pooling": DEFAULTS_OF_LATER_FINETUNING_KEYS["model.pooling"]} | fields
 
 
 def upgrade_datasets(entries: list[dict[str, Any]], config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from data_pipelines.problems import Problems
 from electra_jax.configuration.checks import (
     OF_LENGTH,
     check_predictions,
+    check_rates,
     check_stage_values,
     check_values,
-    check_warmup,
+    check_weight_decay,
     has_a_shape,
     with_allowed_values,
     wrong_values,
@@ -22,7 +23,7 @@ from electra_jax.configuration.checks import (
 from electra_jax.configuration.length import with_num_steps, without_end
 from electra_jax.configuration.ranges import SMALLEST_NUMBER
 from electra_jax.configuration.sizes import with_assumed_sizes
-from electra_jax.configuration.stages import Stage, make_stages, stage_errors
+from electra_jax.configuration.stages import Stage, make_stages, schedule_span, stage_errors
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.execution import LayerExecution
 from electra_jax.objectives.registry import objective_row
@@ -84,6 +85,8 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         check_stage_values(stages)
         config = config | {"stages": stages}
     with problems.kept():
+        check_weight_decay(config["optimizer"])
+    with problems.kept():
         config = with_assumed_sizes(config)
         with problems.kept():
             if has_a_shape(wrong):
@@ -92,7 +95,7 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         with problems.kept():
             if not set(OF_LENGTH) & wrong.keys():
                 config = with_num_steps(config, None)
-                check_warmup(config)
+                check_rates(config)
     with problems.kept():
         config = config | {"data": config["data"] | dataset_values(config["data"])}
     with problems.kept():
@@ -100,6 +103,9 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         for stage in resolved_stages:
             with problems.kept(), stage_errors(stage):
                 check_predictions(stage.config)
+            with problems.kept(), stage_errors(stage):
+                if stage.first_step and schedule_span(stage.config, stage.first_step)[0] == stage.first_step:
+                    check_rates(stage.config, stage.first_step)
     problems.report()
     return ResolvedConfig(freeze(config), model, resolved_stages)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from electra_jax.models.config import encoder_shape
+from electra_jax.models.family import FAMILIES
 
 
 def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
@@ -19,7 +20,9 @@ def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]
     given = {match[1] for word in argv if (match := re.match(r"--?config\.([\w.]+)", word))}
     for key in sorted(name for name in given if name.endswith(".hidden_size") and name in values):
         section = key.removesuffix(".hidden_size")
+        inner_width = FAMILIES[values["model.position"]].inner_width
         usual = encoder_shape(values[key], values[f"{section}.num_layers"])
+        usual["intermediate_size"] = round(inner_width * values[key])
         differing = [
             name
             for name in ("intermediate_size", "num_heads")
@@ -30,6 +33,6 @@ def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]
             flags = " ".join(f"--config.{section}.{name}={usual[name]}" for name in differing)
             yield (
                 f"WARNING: --config.{key}={values[key]} is given, and the recipe's {kept} stays. "
-                "Published models have heads of 64 and a feed-forward layer of 4 · hidden_size. For these "
-                f"add {flags}."
+                "Published models have heads of 64 and a feed-forward layer of "
+                f"{inner_width:g} · hidden_size. For these add {flags}."
             )

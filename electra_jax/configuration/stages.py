@@ -6,8 +6,13 @@ that change with their new values:
     stages=((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)
 
 A stage inherits all other values from the stage before it. With config.data.sequence_length=0 its row length
-is that of its own datasets, and need not be given. The learning-rate schedule is that of the whole
-run.
+is that of its own datasets, and need not be given. The learning-rate schedule is that of the whole run,
+unless a stage names `optimizer.schedule`: that schedule begins with the stage and ends where the next one
+begins.
+
+KEYS is the table of what may change. A new key needs a row there; its values are checked by the table of
+values (value_table.py). Every stage has a program of its own, so shapes may change, but not those of the
+parameters and of the optimizer's state, which all stages share.
 """
 
 import contextlib
@@ -18,9 +23,54 @@ from typing import Any, NamedTuple
 
 from data_pipelines.problems import Problems, errors_in
 
-# The keys that a stage may change. Those in COUNTS take a whole number, not below the one here.
-COUNTS = {"data.sequence_length": 0, "train.batch_size": 1, "train.num_microbatches": 1}
-KEYS = ("data.datasets", "data.weights", *COUNTS)
+
+class StageKey(NamedTuple):
+    """A row of KEYS."""
+
+    meaning: str  # of the change, and for a run that resumes; for the table in configs/README.md
+    least: int | None = None  # a whole number, not below this; None: values of another type
+    needs: str = ""  # key that the same stage has to change
+    why: str = ""  # it has to, and what to do
+
+
+SCHEDULE = "optimizer.schedule"
+OWN_SCHEDULE = {
+    "needs": SCHEDULE,
+    "why": "a stage changes the learning rate by a schedule of its own. Add 'optimizer.schedule', which may "
+    "be the one before.",
+}
+KEYS: dict[str, StageKey] = {
+    "data.datasets": StageKey(
+        "Rows come from these. A dataset of an earlier stage is read on where that stopped. They may have "
+        "moved when the run resumes."
+    ),
+    "data.weights": StageKey("Their shares of the examples."),
+    "data.sequence_length": StageKey(
+        "Ids in a row.",
+        least=0,
+        needs="data.datasets",
+        why="the rows of a dataset have one length. Add 'data.datasets', built with --sequence_length "
+        "{value}.",
+    ),
+    "train.batch_size": StageKey("Rows of a step.", least=1),
+    "train.num_microbatches": StageKey(
+        "How the batch is cut. It may be another number when the run resumes.", least=1
+    ),
+    "objective.mask_prob": StageKey(
+        "Share of the tokens that are predicted, in training and in evaluations: held-out losses before and "
+        "after the change cannot be compared."
+    ),
+    SCHEDULE: StageKey(
+        "A new schedule from this stage to the next one that names a schedule, or to the end. "
+        "`--change_num_steps` changes the length of the last one alone."
+    ),
+    "optimizer.learning_rate": StageKey("The peak of that schedule.", **OWN_SCHEDULE),
+    "optimizer.discriminator_learning_rate": StageKey("The same of the discriminator.", **OWN_SCHEDULE),
+    "optimizer.warmup_steps": StageKey("Of that schedule, from the stage's first step on.", **OWN_SCHEDULE),
+    "optimizer.decay_steps": StageKey("Of that schedule, at its end.", **OWN_SCHEDULE),
+    "optimizer.decay_share": StageKey("The same as a share of its steps.", **OWN_SCHEDULE),
+    "optimizer.final_share": StageKey("What that decay leaves of the peak.", **OWN_SCHEDULE),
+}
 EXAMPLE = """((900000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)"""
 
 
@@ -52,8 +102,20 @@ def make_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
         )
     stages = [Stage(0, starts[1], config)]
     for (first_step, changes), end in zip(entries, starts[2:], strict=True):
-        stages.append(Stage(first_step, end, _changed(stages[-1].config, changes)))
+        with _named(first_step):
+            stages.append(Stage(first_step, end, _changed(stages[-1].config, changes)))
     return tuple(stages)
+
+
+def schedule_span(config: dict[str, Any], first_step: int) -> tuple[int, int]:
+    """First step and end of the learning-rate schedule that holds at `first_step`.
+
+    Args:
+      config: a whole configuration with the length of the run; that of any of its stages.
+    """
+    starts = [0, *(step for step, changes in config["stages"] if SCHEDULE in changes)]
+    later = [step for step in starts if step > first_step]
+    return max(step for step in starts if step <= first_step), min([*later, config["train"]["num_steps"]])
 
 
 def stage_at(config: dict[str, Any], num_done: int) -> Stage:
@@ -83,15 +145,35 @@ def stage_errors(stage: Stage) -> Iterator[None]:
         problems.report()
 
 
+@contextlib.contextmanager
+def _named(first_step: int) -> Iterator[None]:
+    """Context that adds to a ValueError which entry of config.stages it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"config.stages, in the stage from step {first_step} on: {error}") from error
+
+
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
-        section, name = key.split(".")
         if key == "data.datasets" and isinstance(value, str):
             value = tuple(value.split(","))
         if key == "data.weights" and not isinstance(value, list | tuple):
             value = (value,)
-        config = config | {section: config[section] | {name: value}}
+        config = _with_value(config, key.split("."), value)
     return config
+
+
+def _with_value(section: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """The section with another value at `path`.
+
+    Raises:
+      ValueError: it has nothing there.
+    """
+    name, *rest = path
+    if name not in section or (rest and not isinstance(section[name], dict)):
+        raise ValueError(f"got a key with {name!r}, which this run does not have. Remove it from the stage.")
+    return section | {name: _with_value(section[name], rest, value) if rest else value}
 
 
 def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
@@ -114,18 +196,19 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
                 f"{where}: got {key!r}, expected one of {', '.join(KEYS)}."
                 + (f" Did you mean {near[0]!r}?" if near else " Nothing else can change during a run.")
             )
-        if key in COUNTS and not _is_count(value, COUNTS[key]):
-            raise ValueError(f"{where}: got {key}={value!r}, expected a number of {COUNTS[key]} or more.")
+        row = KEYS[key]
+        if row.least is not None and not _is_count(value, row.least):
+            raise ValueError(f"{where}: got {key}={value!r}, expected a number of {row.least} or more.")
     if not changes:
         raise ValueError(
             f"{where}: got no change, expected one or more of {', '.join(KEYS)}. Remove the stage."
         )
-    if "data.sequence_length" in changes and "data.datasets" not in changes:
-        raise ValueError(
-            f"{where}: got data.sequence_length={changes['data.sequence_length']} without data.datasets, "
-            "expected both: the rows of a dataset have one length. Add 'data.datasets', built with "
-            f"--sequence_length {changes['data.sequence_length']}."
-        )
+    for key, value in changes.items():
+        if (needed := KEYS[key].needs) and needed not in changes:
+            raise ValueError(
+                f"{where}: got {key}={value!r} without {needed}, expected both: "
+                f"{KEYS[key].why.format(value=value)}"
+            )
     return first_step, changes
 
 

@@ -32,8 +32,10 @@ from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, P
 from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
-from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.schedules import NAMES as SCHEDULES
 from electra_jax.training.trouble import ON_NONFINITE, ON_SPIKE
+from electra_jax.training.update_rules import DECAY_FOLLOWS
+from electra_jax.training.update_rules import NAMES as OPTIMIZERS
 
 WIDTH = whole(1, 2**16)
 LENGTH = whole(1, 2**20)
@@ -41,6 +43,7 @@ ROWS = whole(1, 2**20)
 VOCABULARY = whole(0, 2**24, "0 (that of the datasets) or more")
 ROW_LENGTH = whole(0, 2**20, "0 (that of the datasets) or more")
 LEARNING_RATE = above_zero(10)
+THETA = Allowed(lambda value: is_number(value) and 1 <= value <= 1e9, "a number from 1 to 1e+09")
 NUM_EPOCHS = whole(1, 100_000)
 # 0 would remove all gradients.
 CLIP_NORM = Allowed(
@@ -62,6 +65,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.hidden_dropout": (DROPOUT, 0.1),
     "model.attention_dropout": (DROPOUT, 0.1),
     "model.head": (one_of(("published", "transformers")), "published"),
+    "model.pooling": (one_of(("cls", "mean")), "mean"),
     "model.head_dropout": (DROPOUT, 0.1),
     "model.dtype": (one_of(DTYPES), "bfloat16"),
     "model.position": (one_of(POSITIONS), "absolute"),
@@ -74,6 +78,11 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.relative_bias.num_buckets": (whole(4, 2**20), 32),
     "model.relative_bias.max_distance": (whole(2, 2**20), 128),
     "model.relative_bias.position_biased_input": (SWITCH, True),
+    "model.rotary.global_attention_every": (whole(1, 2**10), 3),
+    "model.rotary.window": (whole(2, 2**20, "an even number, 2 or more"), 128),
+    "model.rotary.global_theta": (THETA, 10_000.0),
+    "model.rotary.local_theta": (THETA, 10_000.0),
+    "model.rotary.attention_output_dropout": (DROPOUT, 0.1),
     **{
         f"model.{encoder}.{key}": rule
         for encoder in ("generator", "discriminator")
@@ -108,9 +117,17 @@ RULES: dict[str, tuple[Allowed, Any]] = {
         from_zero(10, "0 (the same as learning_rate) or a number above it"),
         0.0,
     ),
+    "optimizer.name": (one_of(OPTIMIZERS), "adamw"),
+    "optimizer.weight_decay_follows": (one_of(DECAY_FOLLOWS), "rate"),
+    "optimizer.update_clip": (above_zero(1e6), 1.0),
+    "optimizer.muon_momentum": (MOMENTUM, 0.95),
+    "optimizer.muon_rms": (from_zero(1000, "0 (the published scale) or a number above it"), 0.2),
     "optimizer.schedule": (one_of(SCHEDULES), "warmup_times_decay"),
     "optimizer.warmup_steps": (COUNT_OR_NONE, 100),
     "optimizer.warmup_share": (MOMENTUM, 0.1),
+    "optimizer.decay_steps": (whole(0, words="0 (decay_share of the steps) or more"), 100),
+    "optimizer.decay_share": (SHARE, 0.1),
+    "optimizer.final_share": (SHARE, 0.001),
     "optimizer.layer_decay": (above_zero(10), 0.8),
     "optimizer.top_exponent": (whole(0, 100), 1),
     "optimizer.beta1": (MOMENTUM, 0.9),
@@ -201,6 +218,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
 CHECKED_ELSEWHERE = {
     "model.disentangled": "EncoderConfig: a section, or None",
     "model.relative_bias": "EncoderConfig: a section, or None",
+    "model.rotary": "EncoderConfig: a section, or None",
     "data.datasets": "dataset_values",
     "data.weights": "dataset_values",
     "stages": "make_stages, and the rows of this table for each stage",

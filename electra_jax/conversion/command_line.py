@@ -26,9 +26,9 @@ its task: …ForSequenceClassification, …ForTokenClassification or …ForQuest
 VERIFY = """Load an export with PyTorch and transformers and compare it with outputs of our model that were
 recorded at the export: configuration, arrays, hidden states, logits, the detection AUC or the predicted
 labels, and token ids. The run is not needed."""
-IMPORT = """Make a run directory at step 0 from a checkpoint: a Hugging Face ELECTRA, BERT or DeBERTa-v2/v3,
-Microsoft's own DeBERTa files, or a TensorFlow checkpoint of google-research/electra. Missing heads or a
-missing generator are newly initialised, and the command lists them. Continue from the run with
+IMPORT = """Make a run directory at step 0 from a checkpoint: a Hugging Face ELECTRA, BERT, DeBERTa-v2/v3
+or ModernBERT, Microsoft's own DeBERTa files, or a TensorFlow checkpoint of google-research/electra. Missing
+heads or a missing generator are newly initialised, and the command lists them. Continue from the run with
 `python -m electra_jax.pretrain --config=configs/continued.py:run=OUT`."""
 
 PATHS = {

@@ -26,6 +26,7 @@ from electra_jax.huggingface.export import (
     has_exact_logits,
     write_model,
 )
+from electra_jax.huggingface.families import family_of
 from electra_jax.huggingface.published_models import ModelWeights, to_published
 from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
@@ -140,7 +141,12 @@ def _write_repository(
         dtype=options.dtype,
         custom_code=options.custom_code,
     )
-    write_tokenizer(run.workdir / "tokenizer", directory, model_max_length=encoder.max_position_embeddings)
+    write_tokenizer(
+        run.workdir / "tokenizer",
+        directory,
+        model_max_length=encoder.max_position_embeddings,
+        input_names=family_of(encoder).input_names,
+    )
     card = make_card(
         role,
         encoder,
@@ -166,7 +172,7 @@ def make_verification_inputs(run: TrainedRun, text: VerificationText) -> Verific
     )
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
     rows = corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size)
-    return VerificationInputs(rows, comparison_lines(run.tokenizer, text.lines), special.pad)
+    return VerificationInputs(rows, comparison_lines(run.tokenizer, text.lines), special)
 
 
 def held_out_lines(run: TrainedRun) -> list[tuple[str, list[int]]]:

@@ -46,8 +46,10 @@ from electra_jax.huggingface.export import (
     WEIGHTS_FILE,
     cast_weights,
     copy_code,
+    special_notes,
     write_reference,
 )
+from electra_jax.huggingface.families import family_of
 from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.huggingface.reference import record_states, with_states
@@ -56,6 +58,7 @@ from electra_jax.huggingface.task_checks import scored_logits
 from electra_jax.huggingface.task_heads import (
     check_exportable,
     in_units_of_labels,
+    pooling_of,
     task_arrays,
     task_config_json,
 )
@@ -86,7 +89,10 @@ def export_task(
     with verified(out) as directory:
         _write_model(directory, model, saved, dtype, text)
         write_tokenizer(
-            Path(saved.tokenizer.directory), directory, model_max_length=saved.encoder.max_position_embeddings
+            Path(saved.tokenizer.directory),
+            directory,
+            model_max_length=saved.encoder.max_position_embeddings,
+            input_names=family_of(saved.encoder).input_names,
         )
         start = saved.description["start"]
         card = make_task_card(
@@ -103,13 +109,13 @@ def export_task(
 def _write_model(
     directory: Path, model: ModelWeights, saved: SavedModel, dtype: str, text: VerificationText
 ) -> None:
-    description, pad = saved.description, saved.tokenizer.special.pad
+    description, special = saved.description, SpecialTokens.from_ids(saved.tokenizer.special)
     arrays = task_arrays(model.config, description, model.params)
     arrays = {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()}
     write_arrays(directory / WEIGHTS_FILE, arrays, metadata={"format": "pt"})
     if model.config.relative_bias is not None:
         copy_code(RELATIVE_BIAS_FILE, directory)
-    config = task_config_json(model.config, description, pad_token_id=pad, dtype=dtype)
+    config = task_config_json(model.config, description, special=special, dtype=dtype)
     write_json(directory / CONFIG_FILE, config, sort_keys=True)
     described = {"encoder": dataclasses.asdict(saved.encoder), **public_description(description)}
     write_json(directory / FINETUNING_FILE, described, sort_keys=True)
@@ -118,7 +124,7 @@ def _write_model(
         notes["words"] = record_words(saved)
     notes |= {
         "dtype": dtype,
-        "pad_token_id": pad,
+        **special_notes(special),
         "lines": comparison_lines(saved.tokenizer, text.lines),
         "digests": {WEIGHTS_FILE: digests(arrays)},
     }
@@ -140,7 +146,13 @@ def record_task(
     ids_BL = jnp.asarray(example_rows(task_type, saved, text, model.config.max_position_embeddings))
     num_outputs = model.params["head"]["classifier"]["bias"].shape[0]
     task_model = TaskModel(
-        model.config, special, task_type, num_outputs, settings["head"], settings["head_dropout"]
+        model.config,
+        special,
+        task_type,
+        num_outputs,
+        settings["head"],
+        settings["head_dropout"],
+        pooling_of(saved.description),
     )
     states_NBLD, outputs = _forward(task_model, model.params, ids_BL)
     inputs = derive_inputs(ids_BL, special, model.config.type_vocab_size)

@@ -22,6 +22,7 @@ from electra_jax.configuration.stages import last_stage
 from electra_jax.huggingface import restore
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import TRAINING_FILE
+from electra_jax.huggingface.modernbert import MODEL_TYPE
 from electra_jax.huggingface.published_models import Params, from_published, to_published
 from electra_jax.huggingface.restore import Source
 from electra_jax.huggingface.training_settings import SECTIONS
@@ -38,6 +39,7 @@ RECIPES = {
     "bert": "configs/electra.py:size=base",
     "deberta-v2": "configs/deberta_v3.py:size=base",
     RELATIVE_BIAS_TYPE: "configs/mcl.py:size=base",
+    MODEL_TYPE: "configs/modernbert.py:size=base",
 }
 
 Leaves = dict[str, Any]  # path → array
@@ -86,7 +88,8 @@ def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], N
         found, fresh = _find_or_initialise(source, separate, tokenizer, options.seed)
         published, notes = restore.complete_params(found, fresh, options.missing_generator)
         notes += objective_notes
-        sharing = restore.choose_sharing(source, published, _model_type(source) == "deberta-v2")
+        family = make_pretraining_config(config["model"]).discriminator.family
+        sharing = restore.choose_sharing(source, published, family.ties_whole_embeddings)
         sharing = options.embedding_sharing or sharing or config["model"]["embedding_sharing"]
         config = _with_in_model(config, embedding_sharing=sharing)
         notes.append(f"embeddings: {sharing}")

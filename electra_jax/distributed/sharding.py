@@ -110,10 +110,12 @@ def state_shardings(
     opt_state = {
         name: optax.tree_map_params(
             optimizer,
-            lambda _, sharding: sharding,
+            # An optimizer of some parameters alone has a mark in place of the others.
+            lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,
             abstract_state.opt_state[name],
             {module: shardings_of_params[module] for module in trains[name]},
             transform_non_params=lambda _: replicated(mesh),
+            is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
         )
         for name, optimizer in optimizers.items()
     }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from electra_jax.finetuning.task_types import TaskType
-from electra_jax.training.schedules import check_schedule
+from electra_jax.training.schedules import check_schedule, decay_length
 
 LENGTHS = (32, 64, 128, 256, 512)  # longer rows are padded to a multiple of the last
 
@@ -83,7 +83,7 @@ def training_steps(config: dict[str, Any], num_rows: int) -> TrainingSteps:
         optimizer.warmup_share of the steps.
 
     Raises:
-      ValueError: the warm-up does not end before the run.
+      ValueError: the warm-up does not end before the run, or overlaps the decay.
     """
     train, optimizer = config["train"], config["optimizer"]
     batch_size, num_epochs = train["batch_size"], train["num_epochs"]
@@ -92,6 +92,7 @@ def training_steps(config: dict[str, Any], num_rows: int) -> TrainingSteps:
     check_schedule(
         warmup,
         total,
+        decay_length(optimizer, total),
         total=f"the {total} steps of the run ({num_rows} rows, config.train.num_epochs={num_epochs}, "
         f"config.train.batch_size={batch_size})",
         remedy="Pass --config.optimizer.warmup_steps=0, which warms up for config.optimizer.warmup_share of "

@@ -52,7 +52,7 @@ def load_encoder(name: str, cache: Path, step: int | None = None) -> PretrainedE
     """Load the encoder of a pre-training run, of a fine-tuned model or of a Hugging Face directory.
 
     Of a run it is the discriminator's, or the only encoder that the run has. Hugging Face directories may
-    hold ELECTRA, BERT or DeBERTa-v2/v3.
+    hold ELECTRA, BERT, DeBERTa-v2/v3 or ModernBERT.
 
     Args:
       name: a directory or its URL in a bucket, after "random:" or not; of a run also DIR:STEP.

@@ -19,7 +19,7 @@ from data_pipelines.json_files import Maybe, misread, read_json, write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.whole_files import named_errors
-from electra_jax.configuration.migration import upgrade_encoder
+from electra_jax.configuration.migration import upgrade_encoder, upgrade_head
 from electra_jax.finetuning.encoder_shapes import check_encoder
 from electra_jax.huggingface.array_files import finite_float32, read_safetensors, write_arrays
 from electra_jax.models.config import EncoderConfig, make_encoder_config
@@ -112,6 +112,8 @@ def load_model(directory: Path) -> SavedModel:
         _refuse_damage(directory, f"{checksums.name} is missing")
     with misread(directory / MODEL_FILE):
         encoder = make_encoder_config(upgrade_encoder(description.pop("encoder")))
+        model = upgrade_head(description["config"]["model"])
+        description["config"] = description["config"] | {"model": model}
     tokenizer, path = load_tokenizer(str(directory / TOKENIZER)), directory / PARAMS_FILE
     arrays = finite_float32(read_safetensors(path).arrays, path)
     check_encoder(arrays, encoder, tokenizer, path)

@@ -8,8 +8,10 @@ config.model.head chooses the head that the family published, or that of the tas
     tagging                      dropout → dense on every state   the same
     question answering, ELECTRA  JointSpanHead (span_heads.py)    SpanHead: dense on every state
     question answering, DeBERTa  SpanHead                         the same
+    all tasks, ModernBERT        ModernHead (modern_heads.py)     the same
 
-Classification reads the state of [CLS]. Sources: google-research/electra, finetune/classification;
+Classification reads the state of [CLS], or with config.model.pooling=mean the mean of all states but those of
+padding, as ModernBERT's classes can. Sources: google-research/electra, finetune/classification;
 microsoft/DeBERTa, apps/models/sequence_classification.py and deberta/pooling.py.
 
 Shapes: B batch, L length, E embedding_size, D hidden, C outputs of the task.
@@ -20,6 +22,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from electra_jax.finetuning.modern_heads import ModernHead
+from electra_jax.finetuning.pooling import mean_state
 from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -44,6 +48,7 @@ class TaskModel(nn.Module):
     num_outputs: int
     head_style: str  # one of HEADS
     head_dropout: float
+    pooling: str = "cls"  # or "mean"
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
@@ -55,6 +60,7 @@ class TaskModel(nn.Module):
             self.num_outputs,
             self.head_style,
             self.head_dropout,
+            self.pooling,
         )
 
     def __call__(
@@ -88,39 +94,47 @@ def make_head(
     num_outputs: int,
     head_style: str,
     dropout: float,
+    pooling: str = "cls",
 ) -> nn.Module:
     """The module that turns the encoder's states into the task's outputs.
+
+    Args:
+      pooling: what the head for whole texts reads, the state of "cls" or the "mean" of all.
 
     Raises:
       ValueError: `head_style` is not one of HEADS.
     """
     if head_style not in HEADS:
         raise ValueError(f"config.model.head: got {head_style!r}, expected one of {', '.join(HEADS)}.")
+    if config.rotary is not None:
+        return ModernHead(config, special, task_type, num_outputs, dropout, pooling)
     is_electras_own = head_style == "published" and config.disentangled is None
     if task_type == "question_answering":
         return JointSpanHead(config, special) if is_electras_own else SpanHead(config)
     if task_type == "tagging":
         return TaggingHead(config, num_outputs, dropout)
-    return ClassificationHead(config, num_outputs, dropout, has_inner_layer=not is_electras_own)
+    return ClassificationHead(config, special, num_outputs, dropout, not is_electras_own, pooling)
 
 
 class ClassificationHead(nn.Module):
-    """States [B, L, D] → outputs [B, C] from the state of [CLS].
+    """States [B, L, D] → outputs [B, C] from the state of [CLS], or from the mean of all.
 
     The inner layer is DeBERTa's pooler, or the first dense layer of `transformers`' ELECTRA head.
     """
 
     config: EncoderConfig
+    special: SpecialTokens
     num_outputs: int
     dropout: float
     has_inner_layer: bool
+    pooling: str
 
     @nn.compact
     def __call__(
         self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels: jax.Array | None
     ) -> jax.Array:
         config = self.config
-        x_BLD = x_BLD[:, :1]
+        x_BLD = x_BLD[:, :1] if self.pooling == "cls" else mean_state(x_BLD, ids_BL, self.special.pad)
         if self.has_inner_layer:
             if config.disentangled is None:
                 x_BLD = Dropout(self.dropout, name="inner_dropout")(x_BLD, is_training)

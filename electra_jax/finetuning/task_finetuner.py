@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.tasks.load import TaskData
 from data_pipelines.tokenizers.report import unknown_warning
+from electra_jax.configuration.checks import check_weight_decay
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
@@ -106,6 +107,7 @@ class TaskFinetuner:
 
     def _check_settings(self, config: dict[str, Any]) -> None:
         make_sift(config["sift"])
+        check_weight_decay(config["optimizer"])
         if config["train"]["keep"] == BEST and validation_split(self._labelled) is None:
             raise ValueError(
                 f"config.train.keep: got {BEST}, but only {', '.join(self._labelled)} has labels, expected a "

@@ -39,6 +39,7 @@ from electra_jax.finetuning.watching import (
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.optimizer import assign_groups, make_optimizer
+from electra_jax.training.schedules import make_schedule
 from electra_jax.training.state import unbox
 
 NO_DECAY = r"LayerNorm|bias"
@@ -100,7 +101,13 @@ class Trainer:
         """
         head = config["model"]
         self.model = TaskModel(
-            encoder, special, task_type.name, task_type.num_outputs, head["head"], head["head_dropout"]
+            encoder,
+            special,
+            task_type.name,
+            task_type.num_outputs,
+            head["head"],
+            head["head_dropout"],
+            head["pooling"],
         )
         self.mesh = mesh
         self._task_type, self._pad = task_type, special.pad
@@ -122,7 +129,8 @@ class Trainer:
     ) -> optax.GradientTransformation:
         rules = layer_groups(self.model.config.num_layers, section["layer_decay"], section["top_exponent"])
         groups = assign_groups(params, rules)
-        return make_optimizer(section | {"warmup_steps": steps.warmup}, steps.total, groups)
+        section = section | {"warmup_steps": steps.warmup}
+        return make_optimizer(section, make_schedule(section, steps.total), groups, self.model.config.dtype)
 
     def _outputs(self, params: Any, ids_BL: jax.Array) -> Any:
         return self.model.apply({"params": params}, ids_BL, False)

@@ -18,6 +18,7 @@ from electra_jax.huggingface.card_parts import (
     usage_code,
     with_trust,
 )
+from electra_jax.huggingface.families import PublishedFamily, family_of
 from electra_jax.huggingface.public_names import name_of, public_command
 from electra_jax.models.config import EncoderConfig
 from electra_jax.objectives.registry import find_row, has_generator
@@ -96,9 +97,9 @@ def make_card(
       is_exact: whether `transformers` computes the logits that were trained.
       with_code: whether DeBERTa's detection head is part of the model, with a class that loads it.
     """
-    is_deberta = encoder.disentangled is not None
+    family = family_of(encoder)
     row = find_row(record.config["objective"]["name"])
-    title = f"{'DeBERTaV3' if is_deberta else row.card_model} {role}"
+    title = f"{family.card_name or row.card_model} {role}"
     if row.predicts_tokens:
         title = "Encoder with a masked language modelling head"
     usage = usage_code(role if row.fills_masks else "discriminator")
@@ -106,10 +107,10 @@ def make_card(
         front_matter(
             publication,
             "fill-mask" if role == "generator" and is_exact and row.fills_masks else None,
-            ("deberta-v2" if is_deberta else "electra", "replaced-token-detection", "pre-training", "jax"),
+            (family.tag, "replaced-token-detection", "pre-training", "jax"),
         ),
         f"# {title}",
-        _what(role, record.config["objective"], is_exact, is_deberta, with_code),
+        _what(role, record.config["objective"], is_exact, family, with_code),
         explain_code(encoder),
         "```python\n" + with_trust(usage, encoder) + "\n```",
         describe_shape(encoder),
@@ -122,8 +123,10 @@ def make_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool, with_code: bool) -> str:
-    text = find_row(objective["name"]).card_text or _role_text(role, objective, is_deberta, with_code)
+def _what(
+    role: str, objective: dict[str, Any], is_exact: bool, family: PublishedFamily, with_code: bool
+) -> str:
+    text = find_row(objective["name"]).card_text or _role_text(role, objective, family, with_code)
     if not is_exact:
         text += (
             " It was trained with an enhanced mask decoder, which `transformers` does not have: loaded "
@@ -133,7 +136,7 @@ def _what(role: str, objective: dict[str, Any], is_exact: bool, is_deberta: bool
     return text
 
 
-def _role_text(role: str, objective: dict[str, Any], is_deberta: bool, with_code: bool) -> str:
+def _role_text(role: str, objective: dict[str, Any], family: PublishedFamily, with_code: bool) -> str:
     if role == "generator":
         return (
             "The generator: a model that fills in masks. **For fine-tuning, use the discriminator that was "
@@ -142,16 +145,10 @@ def _role_text(role: str, objective: dict[str, Any], is_deberta: bool, with_code
     text = "The discriminator: **the model to fine-tune**."
     if has_generator(objective):
         text += " The generator that was trained with it fills in masks."
-    if is_deberta and with_code:
-        text += (
-            " Its replaced token detection head is part of the model (`AutoModelForPreTraining` with "
-            "`trust_remote_code=True`)."
-        )
-    elif is_deberta:
-        text += (
-            " Its replaced token detection head is in `rtd_head.safetensors` (LayerNorm(state + state of "
-            "[CLS]), dense, GELU, one logit): `transformers` has no class for it."
-        )
+    if family.head_code and with_code:
+        text += f" {family.head_code}"
+    elif family.head_text:
+        text += f" {family.head_text}"
     return text
 
 

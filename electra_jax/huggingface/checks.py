@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipelines.command_errors import shorten
 from electra_jax.huggingface.export import CONFIG_FILE
+from electra_jax.models.inputs import SpecialTokens
 
 TOLERANCE = 1e-4  # of hidden states and logits
 TOLERANCE_OF_RATES = 1e-3  # of AUC and accuracy
@@ -27,6 +28,13 @@ class Reference(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     notes: dict[str, Any]  # from its metadata
+
+
+def noted_special(notes: dict[str, Any]) -> SpecialTokens:
+    """The special tokens of an export. Exports of earlier versions note [PAD] alone, the only one that the
+    config.json of their families has; the others are then its id, too."""
+    ids = notes.get("special_ids") or dict.fromkeys(SpecialTokens._fields, notes["pad_token_id"])
+    return SpecialTokens(*(ids[name] for name in SpecialTokens._fields))
 
 
 def check_states(states: list[np.ndarray], arrays: dict[str, np.ndarray]) -> Check:

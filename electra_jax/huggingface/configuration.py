@@ -4,14 +4,17 @@ Every field is written whose value differs from the class's default, or whose de
 libraries or releases.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from electra_jax.huggingface import modernbert
 from electra_jax.huggingface.sizes import check_sizes
-from electra_jax.models.config import DisentangledConfig, EncoderConfig
+from electra_jax.models.config import SECTIONS, DisentangledConfig, EncoderConfig
+from electra_jax.models.inputs import SpecialTokens
 
 ACTIVATION = "gelu"  # exact, not the tanh approximation
 
-# Field of config.json → our field, for fields with the same meaning in all families.
+# Field of config.json → our field, for fields with the same meaning in all families but ModernBERT.
 _FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -58,38 +61,32 @@ _RELATIVE_BIAS_FIELDS = {
     "relative_bias_max_distance": "max_distance",
     "position_biased_input": "position_biased_input",
 }
-# model_type → fields that its config.json must have besides _FIELDS.
-_REQUIRED = {
-    "electra": ("embedding_size",),  # other families' embeddings may be as wide as the hidden states
-    "bert": (),
-    "deberta-v2": ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type"),
-    RELATIVE_BIAS_TYPE: ("embedding_size", *_RELATIVE_BIAS_FIELDS),
-}
 
 
-def to_config_json(encoder: EncoderConfig, role: str, *, pad_token_id: int, dtype: str) -> dict[str, Any]:
+def to_config_json(
+    encoder: EncoderConfig, role: str, *, special: SpecialTokens, dtype: str
+) -> dict[str, Any]:
     """config.json of a published model.
 
     Args:
       encoder: the model's shape.
       role: "discriminator" or "generator".
-      pad_token_id: id of [PAD].
+      special: ids of the special tokens.
       dtype: of the stored weights, "float32" or "bfloat16".
     """
-    fields = {theirs: getattr(encoder, ours) for theirs, ours in _FIELDS.items()}
     # transformers 4 calls it `torch_dtype`, and 5 still reads that name.
-    common = {
-        "hidden_act": ACTIVATION,
-        "pad_token_id": pad_token_id,
-        "torch_dtype": dtype,
-        "tie_word_embeddings": True,
-    }
-    return fields | common | _WRITE_FIELDS[encoder.position](encoder, role)
+    common = {"pad_token_id": special.pad, "torch_dtype": dtype, "tie_word_embeddings": True}
+    return common | _WRITE_FIELDS[encoder.position](encoder, role, special)
 
 
-def _absolute_fields(encoder: EncoderConfig, role: str) -> dict[str, Any]:
+def _bert_fields(encoder: EncoderConfig) -> dict[str, Any]:
+    """Fields of all families whose layers are BERT's."""
+    return {theirs: getattr(encoder, ours) for theirs, ours in _FIELDS.items()} | {"hidden_act": ACTIVATION}
+
+
+def _absolute_fields(encoder: EncoderConfig, role: str, special: SpecialTokens) -> dict[str, Any]:
     """Fields of ELECTRA."""
-    return {
+    return _bert_fields(encoder) | {
         "architectures": [ELECTRA_CLASSES[role]],
         "model_type": "electra",
         # ELECTRA's classes require token types: published_models.with_token_types adds the table.
@@ -103,7 +100,7 @@ def _absolute_fields(encoder: EncoderConfig, role: str) -> dict[str, Any]:
     }
 
 
-def _disentangled_fields(encoder: EncoderConfig, role: str) -> dict[str, Any]:
+def _disentangled_fields(encoder: EncoderConfig, role: str, special: SpecialTokens) -> dict[str, Any]:
     """Fields of DeBERTa-v2/v3."""
     disentangled = encoder.disentangled
     convolution = {
@@ -111,7 +108,7 @@ def _disentangled_fields(encoder: EncoderConfig, role: str) -> dict[str, Any]:
         "conv_act": ACTIVATION,
         "conv_groups": 1,
     }
-    return {
+    fields = {
         "architectures": [DEBERTA_CLASSES[role]],
         "model_type": "deberta-v2",
         "relative_attention": True,
@@ -128,16 +125,17 @@ def _disentangled_fields(encoder: EncoderConfig, role: str) -> dict[str, Any]:
         # The head computes the same with both values, but transformers 4 ties the head of legacy=False to
         # the wrong matrix.
         "legacy": True,
-    } | (convolution if disentangled.conv_kernel_size else {})
+    }
+    return _bert_fields(encoder) | fields | (convolution if disentangled.conv_kernel_size else {})
 
 
-def _relative_bias_fields(encoder: EncoderConfig, role: str) -> dict[str, Any]:
+def _relative_bias_fields(encoder: EncoderConfig, role: str, special: SpecialTokens) -> dict[str, Any]:
     """Fields of ELECTRA with a relative bias, and where its classes are."""
     task = ELECTRA_CLASSES[role].removeprefix("Electra")
     place = f"{RELATIVE_BIAS_FILE.removesuffix('.py')}.{RELATIVE_BIAS_PREFIX}"
     autos = {"AutoConfig": f"{place}Config", "AutoModel": f"{place}Model"}
     own = {theirs: getattr(encoder.relative_bias, ours) for theirs, ours in _RELATIVE_BIAS_FIELDS.items()}
-    return _absolute_fields(encoder, role) | {
+    return _absolute_fields(encoder, role, special) | {
         "architectures": [f"{RELATIVE_BIAS_PREFIX}{task}"],
         "model_type": RELATIVE_BIAS_TYPE,
         "type_vocab_size": encoder.type_vocab_size,  # its classes also work without token types
@@ -151,54 +149,61 @@ _WRITE_FIELDS = {
     "absolute": _absolute_fields,
     "disentangled": _disentangled_fields,
     "relative_bias": _relative_bias_fields,
+    "rotary": modernbert.write_fields,
 }
 
 
-def from_config_json(config: dict[str, Any], *, enhanced_mask_decoder: bool, dtype: str) -> dict[str, Any]:
-    """Fields of an EncoderConfig from the config.json of a BERT, a DeBERTa-v2/v3, or an ELECTRA with or
-    without our relative bias.
+def from_config_json(
+    config: dict[str, Any],
+    *,
+    enhanced_mask_decoder: bool,
+    dtype: str,
+    attention_output_dropout: float = 0.0,
+) -> dict[str, Any]:
+    """Fields of an EncoderConfig from the config.json of a BERT, a DeBERTa-v2/v3, a ModernBERT, or an ELECTRA
+    with or without our relative bias.
 
     Args:
       config: config.json.
-      enhanced_mask_decoder, dtype: fields of ours that config.json does not determine.
+      enhanced_mask_decoder, dtype, attention_output_dropout: fields of ours that config.json does not
+        determine.
     Raises:
       ValueError: another type of model, a missing field, or a value that our encoders cannot compute.
     """
-    _check_config_json(config)
-    fields = {ours: config[theirs] for theirs, ours in _FIELDS.items()}
-    fields |= {
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in _FORMS:
+        raise ValueError(
+            f"config.json: got model_type {model_type!r}, expected one of {tuple(_FORMS)}. Only these can be "
+            "imported."
+        )
+    form = _FORMS[model_type]
+    config = form.rename(config)
+    _check_config_json(config, form)
+    common = {
         "initializer": "published",
         "dtype": dtype,
         "embedding_size": config.get("embedding_size", config["hidden_size"]),
         "position": "absolute",
-        "disentangled": None,
-        "relative_bias": None,
+        **dict.fromkeys(SECTIONS),
     }
-    if config["model_type"] == RELATIVE_BIAS_TYPE:
-        relative_bias = {ours: config[theirs] for theirs, ours in _RELATIVE_BIAS_FIELDS.items()}
-        return fields | {"position": "relative_bias", "relative_bias": relative_bias}
-    if config["model_type"] == "deberta-v2":
-        disentangled = _read_disentangled(config, enhanced_mask_decoder)
-        return fields | {"position": "disentangled", "disentangled": vars(disentangled)}
-    return fields
+    fields = {ours: config[theirs] for theirs, ours in form.fields.items()}
+    undetermined = {
+        "enhanced_mask_decoder": enhanced_mask_decoder,
+        "attention_output_dropout": attention_output_dropout,
+    }
+    return common | fields | form.read(config, undetermined)
 
 
-def _check_config_json(config: dict[str, Any]) -> None:
-    """Raises ValueError if the type, a missing field or a value cannot be imported."""
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in _REQUIRED:
-        raise ValueError(
-            f"config.json: got model_type {model_type!r}, expected one of {tuple(_REQUIRED)}. Only these can "
-            "be imported."
-        )
-    missing = [name for name in (*_FIELDS, *_REQUIRED[model_type]) if name not in config]
+def _check_config_json(config: dict[str, Any], form: "_Form") -> None:
+    """Raises ValueError if a missing field or a value cannot be imported."""
+    missing = [name for name in (*form.fields, *form.required) if name not in config]
     if missing:
         raise ValueError(
             f"config.json: {', '.join(missing)} missing. Add the fields: defaults of transformers differ "
             "between releases, so none are assumed."
         )
     check_sizes(config)
-    for name, allowed in _SUPPORTED.items():
+    for name, allowed in form.supported.items():
         if name in config and config[name] not in allowed:
             raise ValueError(
                 f"config.json: got {name}={config[name]!r}, expected {' or '.join(map(repr, allowed))}. Our "
@@ -206,7 +211,12 @@ def _check_config_json(config: dict[str, Any]) -> None:
             )
 
 
-def _read_disentangled(config: dict[str, Any], enhanced_mask_decoder: bool) -> DisentangledConfig:
+def _read_relative_bias(config: dict[str, Any], undetermined: dict[str, Any]) -> dict[str, Any]:
+    relative_bias = {ours: config[theirs] for theirs, ours in _RELATIVE_BIAS_FIELDS.items()}
+    return {"position": "relative_bias", "relative_bias": relative_bias}
+
+
+def _read_disentangled(config: dict[str, Any], undetermined: dict[str, Any]) -> dict[str, Any]:
     limit = config.get("max_relative_positions", -1)
     buckets = config.get("position_buckets", -1)
     if buckets < 1:
@@ -214,10 +224,42 @@ def _read_disentangled(config: dict[str, Any], enhanced_mask_decoder: bool) -> D
             f"config.json: got position_buckets={buckets}, expected 2 or more: DeBERTa's first version, "
             "without logarithmic buckets, cannot be imported."
         )
-    return DisentangledConfig(
+    disentangled = DisentangledConfig(
         position_buckets=buckets,
         max_relative_positions=config["max_position_embeddings"] if limit < 1 else limit,
         position_biased_input=config.get("position_biased_input", True),
-        enhanced_mask_decoder=enhanced_mask_decoder,
+        enhanced_mask_decoder=undetermined["enhanced_mask_decoder"],
         conv_kernel_size=config.get("conv_kernel_size", 0),
     )
+    return {"position": "disentangled", "disentangled": vars(disentangled)}
+
+
+class _Form(NamedTuple):
+    """How the config.json of one model_type describes an encoder."""
+
+    required: tuple[str, ...]  # fields that it must have besides `fields`
+    # (config.json, fields of ours that it does not determine) → our fields beside `fields`.
+    read: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+    fields: dict[str, str] = _FIELDS  # its field → our field
+    supported: dict[str, tuple] = _SUPPORTED  # its field, which may be missing → the values of our encoders
+    # config.json → the same with the names that the other parts read.
+    rename: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
+
+
+# model_type → how to read its config.json.
+_FORMS = {
+    # Other families' embeddings may be as wide as the hidden states.
+    "electra": _Form(("embedding_size",), lambda config, undetermined: {}),
+    "bert": _Form((), lambda config, undetermined: {}),
+    "deberta-v2": _Form(
+        ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type"), _read_disentangled
+    ),
+    RELATIVE_BIAS_TYPE: _Form(("embedding_size", *_RELATIVE_BIAS_FIELDS), _read_relative_bias),
+    modernbert.MODEL_TYPE: _Form(
+        tuple(modernbert.ROTARY_FIELDS),
+        lambda config, undetermined: modernbert.read_fields(config, undetermined["attention_output_dropout"]),
+        modernbert.FIELDS,
+        modernbert.SUPPORTED,
+        modernbert.with_old_names,
+    ),
+}

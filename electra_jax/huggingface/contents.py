@@ -7,6 +7,7 @@ from electra_jax.huggingface.export import (
     CARD_FILE,
     CONFIG_FILE,
     DECODER_FILE,
+    DETECTOR_FILE,
     FINETUNING_FILE,
     HEAD_FILE,
     REFERENCE_FILE,
@@ -20,7 +21,8 @@ from electra_jax.huggingface.tokenizer import SPECIAL_FILE, TOKENIZER_FILE, VOCA
 FILES = {
     CONFIG_FILE: "the model's class and shape",
     WEIGHTS_FILE: "the weights",
-    HEAD_FILE: "the detection head, which transformers has no class for",
+    HEAD_FILE: "the detection head",
+    DETECTOR_FILE: "the encoder with the detection head, for transformers",
     DECODER_FILE: "the enhanced mask decoder's positions, which transformers has no class for",
     TOKENIZER_FILE: "the tokenizer",
     TOKENIZER_CONFIG_FILE: "its class and special tokens",

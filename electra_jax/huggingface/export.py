@@ -7,7 +7,8 @@ modeling_*.py                              classes that `transformers` lacks, if
                                            relative position bias, or with custom_code for DeBERTa's detection
                                            head
 rtd_head.safetensors                       without custom_code: DeBERTa's detection head, for which
-                                           `transformers` has no class
+                                           `transformers` has no class; ModernBERT's, with
+model.safetensors.index.detector.json      the list of arrays with which a class of `transformers` loads both
 enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's enhanced mask decoder,
                                            for which `transformers` has no class
 README.md  training_config.json            model card (card.py); the run's configuration, names for paths
@@ -16,6 +17,7 @@ verification.safetensors                   outputs of our own model (reference.p
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,16 +28,20 @@ import numpy as np
 from data_pipelines.json_files import write_json
 from electra_jax.huggingface.array_files import digests, write_arrays
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE, to_config_json
-from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
+from electra_jax.huggingface.families import family_of
+from electra_jax.huggingface.names import to_file
 from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights, with_token_types
 from electra_jax.huggingface.reference import CorruptedRows, in_float32, record
 from electra_jax.models.config import EncoderConfig, make_pretraining_config
+from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import has_decoder
 from electra_jax.objectives.registry import find_row
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD_FILE, DECODER_FILE = "rtd_head.safetensors", "enhanced_mask_decoder.safetensors"
+VARIANT = "detector"  # of from_pretrained
+DETECTOR_FILE = f"{WEIGHTS_FILE}.index.{VARIANT}.json"
 REFERENCE_FILE, TRAINING_FILE, CARD_FILE = "verification.safetensors", "training_config.json", "README.md"
 FINETUNING_FILE = "finetuning.json"  # what TRAINING_FILE is for a run, for a fine-tuned model
 CODE_FILE, CODE_CLASS = "modeling_deberta_v2_rtd.py", "DebertaV2ForReplacedTokenDetection"
@@ -53,7 +59,7 @@ class VerificationInputs(NamedTuple):
 
     rows: CorruptedRows
     lines: list[tuple[str, list[int]]]  # (text, token ids)
-    pad_token_id: int
+    special: SpecialTokens
 
 
 def published_config(config: dict[str, Any], role: str) -> EncoderConfig:
@@ -107,13 +113,15 @@ def write_model(
         copy_code(CODE_FILE, directory)
     if encoder.relative_bias is not None:
         copy_code(RELATIVE_BIAS_FILE, directory)
-    config = to_config_json(encoder, role, pad_token_id=inputs.pad_token_id, dtype=dtype) | additions
+    if HEAD_FILE in files and family_of(encoder).detector:
+        write_json(directory / DETECTOR_FILE, detector_index(files), sort_keys=True)
+    config = to_config_json(encoder, role, special=inputs.special, dtype=dtype) | additions
     write_json(directory / CONFIG_FILE, config, sort_keys=True)
     write_json(directory / TRAINING_FILE, public_description(description), sort_keys=True)
     notes = {
         "role": role,
         "dtype": dtype,
-        "pad_token_id": inputs.pad_token_id,
+        **special_notes(inputs.special),
         "config_additions": additions,
         "has_exact_logits": has_exact_logits(encoder, role),
         "lines": inputs.lines,
@@ -125,18 +133,35 @@ def write_model(
 def _files(role: str, weights: ModelWeights, dtype: str, with_code: bool) -> dict[str, dict[str, np.ndarray]]:
     """File → its arrays. What the class in `transformers` has no place for goes into other files."""
     encoder = weights.config
-    family = FAMILY_OF_POSITION[encoder.position]
-    params = with_token_types(weights.params, encoder)
-    arrays = {name: array.astype(DTYPES[dtype]) for name, array in to_file(family, role, params).items()}
+    family, params = family_of(encoder), weights.params
+    if family.needs_token_types:
+        params = with_token_types(params, encoder)
+    in_head_file = set()
+    if role == "discriminator" and family.has_head_file and not with_code:
+        in_head_file = set(to_file(family.names, role, {"head": params["head"]}))
+    arrays = to_file(family.names, role, params)
     files: dict[str, dict[str, np.ndarray]] = {WEIGHTS_FILE: {}}
     for name, array in arrays.items():
         file = WEIGHTS_FILE
-        if name.startswith("mask_predictions.") and not with_code:
+        if name in in_head_file:
             file = HEAD_FILE
         elif not has_exact_logits(encoder, role) and name == "deberta.embeddings.position_embeddings.weight":
             file = DECODER_FILE
-        files.setdefault(file, {})[name] = array
+        files.setdefault(file, {})[name] = array.astype(DTYPES[dtype])
     return files
+
+
+def detector_index(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `from_pretrained(directory, variant="detector")` reads: names of arrays → the file that has them.
+
+    Encoder and head are apart since a detector's `classifier` would be taken for that of any other task: the
+    classes of `transformers` refuse to load one with another number of labels."""
+    return {"metadata": {}, "weight_map": {name: file for file, arrays in files.items() for name in arrays}}
+
+
+def special_notes(special: SpecialTokens) -> dict[str, Any]:
+    """What verification.safetensors notes of the special tokens; `checks.noted_special` reads it."""
+    return {"pad_token_id": special.pad, "special_ids": special._asdict()}
 
 
 def copy_code(name: str, directory: Path) -> None:

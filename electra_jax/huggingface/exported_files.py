@@ -18,7 +18,14 @@ from data_pipelines.json_files import read_json
 from data_pipelines.tokenizers.directory import TRAINED_FILE
 from electra_jax.huggingface.checks import Check, Reference
 from electra_jax.huggingface.contents import FILES
-from electra_jax.huggingface.export import DECODER_FILE, HEAD_FILE, REFERENCE_FILE, WEIGHTS_FILE
+from electra_jax.huggingface.export import (
+    DECODER_FILE,
+    DETECTOR_FILE,
+    HEAD_FILE,
+    REFERENCE_FILE,
+    WEIGHTS_FILE,
+    detector_index,
+)
 from electra_jax.huggingface.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 
 CUSTOM_CODE = Path(__file__).with_name("custom_code")
@@ -52,6 +59,18 @@ def check_tokenizer_names_no_code(directory: Path) -> Check:
         return Check(name, False, str(error))
     detail = f"names code: {config['auto_map']!r:.200}" if "auto_map" in config else "names none"
     return Check(name, "auto_map" not in config, detail)
+
+
+def check_detector(directory: Path, reference: Reference) -> list[Check]:
+    """Whether the list of a detector's arrays, if there is one, names the exported files and arrays alone."""
+    path = directory / DETECTOR_FILE
+    if not path.exists():
+        return []
+    try:
+        is_own = read_json(path, dict) == detector_index(reference.notes["digests"])
+    except (OSError, ValueError) as error:
+        return [Check(DETECTOR_FILE, False, str(error))]
+    return [Check(DETECTOR_FILE, is_own, "as exported" if is_own else "is not what was exported")]
 
 
 def check_reference(reference: Reference) -> Check:

@@ -3,7 +3,8 @@
 A row of a table is (layer type, our path, their name); `{n}` stands for a layer's number. Our paths are those
 of a published model, which has "embeddings", "encoder" and "head" (published_models.py). The layer type
 determines the arrays of a row and their layout: PyTorch stores kernels as [out, in], TensorFlow as [in, out];
-both flatten the attention heads.
+both flatten the attention heads. A name with `[1/3]` is the second of three equal parts, along the first
+axis, of the array whose name lacks it: some files store several of our arrays as one.
 
 Shapes: D input width, F output width, H heads, K head dim, T taps of a convolution.
 """
@@ -47,6 +48,8 @@ TENSORFLOW: Leaves = {
     "table": (("/embedding", "", _UNCHANGED),),
     "array": (("", "", _UNCHANGED),),
 }
+
+_PART = re.compile(r"\[(\d+)/(\d+)\]")  # of a name: number and count of parts
 
 Rows = tuple[tuple[str, str, str], ...]  # (layer type, our path, their name)
 
@@ -204,8 +207,18 @@ def google_electra(role: str, shares_embeddings: bool) -> Family:
     )
 
 
-# config.model.position → the names that an export uses.
-FAMILY_OF_POSITION = {"absolute": ELECTRA, "relative_bias": ELECTRA, "disentangled": DEBERTA_V2}
+def word_table(family: Family) -> str:
+    """The name of the token table in a PyTorch file, without the family's prefix and ".weight"."""
+    [name] = (theirs for _, ours, theirs in family.rows if ours == "embeddings/word_embeddings")
+    return name.removeprefix(family.prefix)
+
+
+def has_detection_names(family: Family) -> bool:
+    """Whether no other head has arrays with the names of the detection head's."""
+    detection, *others = (
+        {theirs for _, _, theirs in family.heads[role]} for role in ("discriminator", "generator")
+    )
+    return detection.isdisjoint(*others)
 
 
 class Name(NamedTuple):
@@ -249,9 +262,12 @@ def _patterns(family: Family, role: str) -> list[tuple[re.Pattern[str], Name]]:
 def to_file(family: Family, role: str, params: Params) -> dict[str, np.ndarray]:
     """Parameters of one published model under the family's names, in its layouts; contiguous."""
     leaves = flatten_dict(params, sep="/")
+    arrays: dict[str, dict[str, np.ndarray]] = {}  # name → names of its parts → their arrays
+    for path, (part, layout) in names_of(family, role, list(leaves)).items():
+        arrays.setdefault(_PART.sub("", part), {})[part] = layout.store(np.asarray(leaves[path]))
     return {
-        name: np.ascontiguousarray(layout.store(np.asarray(leaves[path])))
-        for path, (name, layout) in names_of(family, role, list(leaves)).items()
+        name: np.ascontiguousarray(np.concatenate([parts[part] for part in sorted(parts)]))
+        for name, parts in arrays.items()
     }
 
 
@@ -276,19 +292,24 @@ def from_file(
     wanted = [path for path in shapes if path not in headless]
     leaves, missing, used = {}, list(headless), set()
     for path, (full_name, layout) in names_of(family, role, wanted).items():
-        name = full_name if has_prefix else full_name.removeprefix(family.prefix)
+        part = full_name if has_prefix else full_name.removeprefix(family.prefix)
+        name = _PART.sub("", part)
         if name not in arrays:
             missing.append(path)
             continue
         used.add(name)
-        leaves[path] = _restore(layout, name, arrays[name], path, shapes[path])
+        leaves[path] = _restore(layout, part, arrays[name], path, shapes[path])
     return FromFile(leaves, missing, sorted(set(arrays) - used))
 
 
 def _restore(layout: Layout, name: str, stored: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray:
     """A stored array in our layout. Raises ValueError if its size differs from that of `shape`."""
+    stored = np.asarray(stored)
     try:
-        restored = np.ascontiguousarray(layout.restore(np.asarray(stored), shape))
+        own = stored
+        if part := _PART.search(name):
+            own = stored.reshape(int(part[2]), -1, *stored.shape[1:])[int(part[1])]
+        restored = np.ascontiguousarray(layout.restore(own, shape))
     except ValueError:
         restored = None
     if restored is None or restored.shape != shape:

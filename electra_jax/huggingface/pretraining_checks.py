@@ -12,13 +12,15 @@ from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import check_form, misread, read_json
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.huggingface.array_files import ADVICE, read_safetensors
-from electra_jax.huggingface.checks import Check, Reference, compare, compare_rates
+from electra_jax.huggingface.checks import Check, Reference, compare, compare_rates, noted_special
 from electra_jax.huggingface.configuration import to_config_json
 from electra_jax.huggingface.export import (
     CODE_ADDITIONS,
+    DETECTOR_FILE,
     HEAD_FILE,
     REFERENCE_FILE,
     TRAINING_FILE,
+    VARIANT,
     published_config,
 )
 from electra_jax.huggingface.published_models import ROLES
@@ -45,16 +47,18 @@ def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     training = read_json(path, {"config": {"model": dict, "objective": {"name": str}}}, advice=ADVICE)
     with misread(path, ADVICE):
         encoder = published_config(upgrade_config(training["config"]), notes["role"])
-    fields = to_config_json(encoder, notes["role"], pad_token_id=notes["pad_token_id"], dtype=notes["dtype"])
+    fields = to_config_json(encoder, notes["role"], special=noted_special(notes), dtype=notes["dtype"])
     return fields | notes["config_additions"]
 
 
-def check_outputs(torch, model, output, directory: Path, reference: Reference) -> list[Check]:
+def check_outputs(torch, transformers, model, output, directory: Path, reference: Reference) -> list[Check]:
     """Logits, and the accuracy or AUC that they give. `output` is that of `model` on the recorded rows."""
     if reference.notes["role"] == "generator":
         return _check_generator(output, reference)
     if "logits" in output:
         logits_BL = output.logits.numpy()
+    elif (directory / DETECTOR_FILE).is_file():
+        logits_BL = detector_logits(transformers, output.last_hidden_state, directory).numpy()
     elif (directory / HEAD_FILE).is_file():
         states_BLD, epsilon = output.hidden_states[-1], model.config.layer_norm_eps
         logits_BL = detection_head(torch, states_BLD, directory, epsilon).numpy()
@@ -85,6 +89,13 @@ def _check_discriminator(logits_BL: np.ndarray, arrays: dict[str, np.ndarray]) -
     if not np.isnan(wanted_auc):
         checks.append(compare_rates("detection AUC", detection_auc(got, is_replaced), wanted_auc))
     return checks
+
+
+def detector_logits(transformers, x_BLD, directory: Path):
+    """Logits [B, L] of a detection head that a class of `transformers` loads, together with the encoder."""
+    loader = transformers.AutoModelForTokenClassification
+    detector = loader.from_pretrained(directory, variant=VARIANT, num_labels=1).float().eval()
+    return detector.classifier(detector.head(x_BLD))[..., 0]
 
 
 def detection_head(torch, x_BLD, directory: Path, epsilon: float):

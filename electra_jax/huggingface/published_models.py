@@ -125,9 +125,8 @@ def mask_filler(params: Params, config: PretrainingConfig) -> ModelWeights | Non
 
 
 def with_token_types(params: Params, config: EncoderConfig) -> Params:
-    """The parameters with a table of token types, which ELECTRA's classes require: a row of zeros if the
-    model has none."""
-    if config.type_vocab_size or config.disentangled is not None or config.relative_bias is not None:
+    """The parameters with a table of token types: a row of zeros if the model has none."""
+    if config.type_vocab_size:
         return params
     row = np.zeros((1, config.embedding_size), np.float32)
     return params | {"embeddings": params["embeddings"] | {"token_type_embeddings": {"embedding": row}}}
@@ -193,10 +192,10 @@ def _check_equal(one: Params, other: Params) -> None:
             )
 
 
-def shares_embeddings(trees: dict[str, Params], is_deberta: bool) -> bool:
-    """Whether all embeddings that tied models share are equal in both models."""
+def shares_embeddings(trees: dict[str, Params], ties_whole_embeddings: bool) -> bool:
+    """Whether all embeddings that tied models share are equal in both models: all, or the SHARED_TABLES."""
     one, other = (trees[role]["embeddings"] for role in ROLES)
-    names = [name for name in SHARED_TABLES if name in one] if is_deberta else list(one)
+    names = list(one) if ties_whole_embeddings else [name for name in SHARED_TABLES if name in one]
     return all(
         name in other and jax.tree.all(jax.tree.map(np.array_equal, one[name], other[name])) for name in names
     )

@@ -18,13 +18,29 @@ from data_pipelines.plain_names import check_plain_name
 from electra_jax.huggingface.array_files import finite_float32, read_safetensors, reader_errors
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_TYPE
 from electra_jax.huggingface.export import CONFIG_FILE, DECODER_FILE, HEAD_FILE, WEIGHTS_FILE
-from electra_jax.huggingface.names import BERT, DEBERTA_V2, ELECTRA, MICROSOFT_DEBERTA, Family, google_electra
+from electra_jax.huggingface.modernbert import MODEL_TYPE, MODERN_BERT
+from electra_jax.huggingface.names import (
+    BERT,
+    DEBERTA_V2,
+    ELECTRA,
+    MICROSOFT_DEBERTA,
+    Family,
+    google_electra,
+    has_detection_names,
+    word_table,
+)
 from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.recorded_digests import check_as_exported
 
-FAMILIES = {"electra": ELECTRA, RELATIVE_BIAS_TYPE: ELECTRA, "bert": BERT, "deberta-v2": DEBERTA_V2}
-# Of the encoders' names in files, also of one that is near enough to be taken for BERT.
-PREFIXES = {"roberta.", *(family.prefix for family in FAMILIES.values())}
+FAMILIES = {
+    "electra": ELECTRA,
+    RELATIVE_BIAS_TYPE: ELECTRA,
+    "bert": BERT,
+    "deberta-v2": DEBERTA_V2,
+    MODEL_TYPE: MODERN_BERT,
+}
+# Of the encoders' names in files of which one could be taken for another, with RoBERTa for BERT.
+PREFIXES = {"roberta.", ELECTRA.prefix, BERT.prefix, DEBERTA_V2.prefix}
 OTHER_FORMATS = (".h5", ".msgpack")
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
 MAX_STATE_DEPTH = 8  # dictionaries around the weights in a checkpoint of a trainer
@@ -67,43 +83,43 @@ def read_directory(path: Path) -> SourceModel:
             arrays |= files[extra]
     parameters = {
         name: array
-        for name, array in usual_names(file, arrays, family.prefix).items()
+        for name, array in usual_names(file, arrays, family).items()
         if not name.endswith(("position_ids", "token_type_ids"))  # constants that transformers once saved
     }
     parameters = finite_float32(parameters, file)
     check_as_exported(file.parent, files)  # after what tells more about an array
     if any(name.startswith("lm_predictions.") for name in parameters):
         family = MICROSOFT_DEBERTA
+    if HEAD_FILE not in files and not has_detection_names(family):
+        family = family._replace(heads=family.heads | {"discriminator": ()})
     return SourceModel(path, family, config, parameters)
 
 
-def usual_names(file: Path, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def usual_names(file: Path, arrays: dict[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
     """The arrays of a file by the names that `transformers` gives them now.
 
     Wrappers put a prefix before every name, which is left out: DataParallel "module.", torch.compile
     "_orig_mod.", a model within a model "model." or "discriminator.". The oldest files call scale and bias of
     a LayerNorm gamma and beta.
 
-    Args:
-      prefix: of the encoder's names, as "electra."; a file that holds the encoder alone may omit it.
-
     Raises:
       ValueError: the file holds several encoders, or none with the family's names.
     """
+    prefix, table = family.prefix, word_table(family)
     usual = {_usual_name(name): array for name, array in arrays.items()}
     if len(usual) < len(arrays):
         raise ValueError(
             f"{file}: got several arrays of one name without the names of wrappers, among "
             f"{shorten(sorted(arrays.keys() - usual.keys()))}, expected each once. Save the model alone."
         )
-    tables = [name for name in usual if re.search(r"(^|\.)embeddings\.word_embeddings\._?weight$", name)]
-    wrappers = {re.sub(r"embeddings\.word_embeddings\._?weight$", "", name) for name in tables}
-    wrappers = {wrapper.removesuffix(prefix) for wrapper in wrappers}
+    pattern = re.compile(rf"(^|(?<=\.)){re.escape(table)}\._?weight$")
+    wrappers = {pattern.sub("", name) for name in usual if pattern.search(name)}
+    wrappers = {re.sub(rf"(^|(?<=\.)){re.escape(prefix)}$", "", wrapper) for wrapper in wrappers}
     others = [wrapper for wrapper in wrappers if wrapper.endswith(tuple(PREFIXES - {prefix}))]
     if len(wrappers) != 1 or others:
         found = f"encoders below {shorten(sorted(wrappers))}" if wrappers else shorten(sorted(arrays))
         raise ValueError(
-            f"{file}: got {found or 'no arrays'}, expected one encoder, with {prefix}embeddings.{TABLE} and "
+            f"{file}: got {found or 'no arrays'}, expected one encoder, with {prefix}{table}.weight and "
             "the other names of PyTorch's `transformers`. Load each model with its own class there, and "
             "save it alone with save_pretrained."
         )

@@ -11,6 +11,7 @@ embedding_size.
 
 import dataclasses
 import functools
+import re
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,6 @@ from flax import linen as nn
 
 from electra_jax.huggingface.published_models import ModelWeights, PublishedModule
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.embeddings import Embeddings
-from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.models.layers import einsum_f32
 from electra_jax.models.pretraining import gather_positions
@@ -36,6 +35,7 @@ NUM_POSITIONS = 4
 NUM_LOGITS = 8  # masked positions whose logits over the whole vocabulary are recorded
 VOCAB_CHUNK = 16_384
 MASK_PROB = 0.15
+_OF_STATES = re.compile(r"embeddings|embeddings_project|conv|layer_\d+")  # modules that return hidden states
 
 
 class CorruptedRows(NamedTuple):
@@ -159,10 +159,7 @@ def with_states(model: nn.Module, params, *arguments):
 
     `model` has "embeddings", an "encoder" and a head; `arguments` are those of its `__call__`.
     """
-    is_state = lambda module, method: (
-        method == "__call__"
-        and (isinstance(module, Embeddings | EncoderLayer) or module.name in ("embeddings_project", "conv"))
-    )
+    is_state = lambda module, method: method == "__call__" and bool(_OF_STATES.fullmatch(module.name or ""))
     outputs, captured = model.apply(
         {"params": params}, *arguments, capture_intermediates=is_state, mutable=["intermediates"]
     )
@@ -171,6 +168,9 @@ def with_states(model: nn.Module, params, *arguments):
     layers = [captured["encoder"][f"layer_{index}"] for index in range(model.config.num_layers)]
     if "conv" in captured["encoder"]:
         layers[0] = captured["encoder"]["conv"]
+    if "final_LayerNorm" in params["encoder"]:
+        # The last state of `transformers` is that before this LayerNorm in 4, and that after it in 5.
+        del layers[-1]
     # The last layer of an enhanced mask decoder runs twice, which no class in `transformers` does: its
     # outputs have no counterpart there.
     states = [state["__call__"][0] for state in (first, *layers) if len(state["__call__"]) == 1]

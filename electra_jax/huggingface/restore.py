@@ -67,15 +67,17 @@ def _training_config(folders: list[Path]) -> dict[str, Any] | None:
 
 
 def _role_of(path: Path) -> str:
-    """A masked language model of ELECTRA or DeBERTa is a generator; anything else becomes a discriminator."""
-    config_file = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    """A masked language model of ELECTRA or DeBERTa is a generator, and so is one of an export; anything else
+    becomes a discriminator, also the masked language models of other families."""
+    directory = path if path.is_dir() else path.parent
+    config_file = directory / CONFIG_FILE
     config = read_json(config_file, dict) if config_file.is_file() else {}
-    is_generator = config.get("architectures") in (
-        ["ElectraForMaskedLM"],
-        [f"{RELATIVE_BIAS_PREFIX}ForMaskedLM"],
-        ["DebertaV2ForMaskedLM"],
-    )
-    return "generator" if is_generator or "generator" in path.name else "discriminator"
+    prefixes = ("Electra", RELATIVE_BIAS_PREFIX, "DebertaV2")
+    if (directory / TRAINING_FILE).is_file():
+        prefixes += ("ModernBert",)
+    generators = [[f"{prefix}ForMaskedLM"] for prefix in prefixes]
+    is_generator = config.get("architectures") in generators or "generator" in path.name
+    return "generator" if is_generator else "discriminator"
 
 
 def plain_objective(objective: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -103,15 +105,18 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
     template, models = recipe["model"], source.models
     is_mlm = recipe["objective"]["name"] == "mlm"
     _check_roles(list(models), recipe["objective"]["name"])
-    ours = template["disentangled"] or {"enhanced_mask_decoder": False}
-    has_decoder = ours["enhanced_mask_decoder"]
+    has_decoder = (template["disentangled"] or {"enhanced_mask_decoder": False})["enhanced_mask_decoder"]
     if "generator" in models:
         has_decoder = stores_decoder(models["generator"])
+    output_dropout = (template["rotary"] or {"attention_output_dropout": 0.0})["attention_output_dropout"]
     fields = {}
     for role, model in models.items():
         with misread(model.path):
             fields[role] = from_config_json(
-                model.config, enhanced_mask_decoder=has_decoder, dtype=template["dtype"]
+                model.config,
+                enhanced_mask_decoder=has_decoder,
+                dtype=template["dtype"],
+                attention_output_dropout=output_dropout,
             )
             check_layers(model.config["num_hidden_layers"], arrays_of_encoder(model))
     if len(fields) == len(ROLES):
@@ -235,22 +240,23 @@ def _make_generator(
         for path, leaf in discriminator.items()
         if path in leaves and path.startswith(prefixes) and leaf.shape == leaves[path].shape
     }
-    num_layers = sum(path.endswith("attention/query/kernel") for path in leaves)
+    num_layers = len({path.split("/")[1] for path in leaves if path.startswith("encoder/layer_")})
     layers = "1 layer" if num_layers == 1 else f"{num_layers} layers"
     layers = f"its first {layers}" if takes_layers else f"{layers} newly initialised"
     note = f"generator: not in the files; made of the discriminator's embeddings, {layers}, and a new head"
     return leaves | taken, note
 
 
-def choose_sharing(source: Source, params: dict[str, Params], is_deberta: bool) -> str | None:
-    """The embedding sharing that the checkpoint shows; None if the recipe has to decide."""
+def choose_sharing(source: Source, params: dict[str, Params], ties_whole_embeddings: bool) -> str | None:
+    """The embedding sharing that the checkpoint shows; None if the recipe has to decide.
+    `ties_whole_embeddings` is that of the family."""
     if source.training is not None:
         return source.training["model"]["embedding_sharing"]
     if len(source.models) < len(ROLES):
         return None
-    if shares_embeddings(params, is_deberta):
+    if shares_embeddings(params, ties_whole_embeddings):
         return "tied"
-    return "gdes" if is_deberta else "none"
+    return "none" if ties_whole_embeddings else "gdes"
 
 
 def resize_vocabulary(

@@ -21,15 +21,23 @@ SIZES: dict[str, tuple[int, int]] = {
     "position_buckets": (-1, 1 << 16),
     "max_relative_positions": (-1, 1 << 20),
     "conv_kernel_size": (0, 1 << 10),
+    "local_attention": (1, 1 << 20),
+    "global_attn_every_n_layers": (1, 1000),
 }
 # The same for numbers; the greatest is not taken.
 RATES: dict[str, tuple[float, float]] = {
     "hidden_dropout_prob": (0.0, 1.0),
     "attention_probs_dropout_prob": (0.0, 1.0),
+    "attention_dropout": (0.0, 1.0),
+    "embedding_dropout": (0.0, 1.0),
+    "mlp_dropout": (0.0, 1.0),
     "layer_norm_eps": (1e-30, 1.0),
+    "norm_eps": (1e-30, 1.0),
+    "global_rope_theta": (1.0, 1e12),
+    "local_rope_theta": (1.0, 1e12),
     "initializer_range": (0.0, 1.0),
 }
-_LAYER = re.compile(r"(?:^|[./])encoder[./]layer[._](\d{1,6})[./]")
+_LAYER = re.compile(r"(?:^|[./])(?:encoder[./]layer|layers)[._](\d{1,6})[./]")
 
 
 def check_sizes(config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from electra_jax.huggingface.card_parts import (
     metrics_table,
     with_trust,
 )
+from electra_jax.huggingface.families import family_of
 from electra_jax.huggingface.public_names import name_of
 from electra_jax.huggingface.task_heads import class_name, has_added_layer
 from electra_jax.models.config import EncoderConfig
@@ -94,14 +95,14 @@ def make_task_card(
       start: path of the pre-trained encoder.
       is_fresh: whether `start` gave only the encoder's shape, and its weights were newly initialised.
     """
-    family, tag = ("ELECTRA", "electra") if encoder.disentangled is None else ("DeBERTa", "deberta-v2")
+    family = family_of(encoder)
     task_type, labels = description["task"]["kind"], description["labels"]
     shown = ", ".join(f"`{label}`" for label in labels[:MAX_LABELS])
     shown += ", …" if len(labels) > MAX_LABELS else ""
     what = WHAT[task_type].format(count=len(labels), labels=shown)
     parts = [
-        front_matter(publication, PIPELINES[task_type], (tag, task_type.replace("_", "-"), "jax")),
-        f"# {family}, fine-tuned on {_data(description['task'])}",
+        front_matter(publication, PIPELINES[task_type], (family.tag, task_type.replace("_", "-"), "jax")),
+        f"# {family.name}, fine-tuned on {_data(description['task'])}",
         f"`{class_name(encoder, task_type)}`. {what}",
         explain_code(encoder),
         f"```python\n{with_trust(_use(description), encoder)}\n```",

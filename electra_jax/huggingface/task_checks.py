@@ -12,7 +12,7 @@ from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import Maybe, check_form, misread, read_json
 from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.huggingface.array_files import ADVICE
-from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare
+from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare, noted_special
 from electra_jax.huggingface.export import FINETUNING_FILE, REFERENCE_FILE
 from electra_jax.huggingface.task_heads import OF_TOKENS, task_config_json
 from electra_jax.models.config import make_encoder_config
@@ -37,12 +37,10 @@ def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
     description = read_json(path, {"encoder": dict, "task": {"kind": str}, "config": dict}, advice=ADVICE)
     with misread(path, ADVICE):
         encoder = make_encoder_config(upgrade_encoder(description["encoder"]))
-        return task_config_json(
-            encoder, description, pad_token_id=notes["pad_token_id"], dtype=notes["dtype"]
-        )
+        return task_config_json(encoder, description, special=noted_special(notes), dtype=notes["dtype"])
 
 
-def check_outputs(torch, model, output, directory: Path, reference: Reference) -> list[Check]:
+def check_outputs(torch, transformers, model, output, directory: Path, reference: Reference) -> list[Check]:
     """Logits and, if the task has labels, the predicted ones. `output` is that of `model` on the recorded
     rows."""
     arrays, notes = reference

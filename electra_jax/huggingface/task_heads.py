@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, to_config_json
-from electra_jax.huggingface.names import FAMILY_OF_POSITION, to_file
+from electra_jax.huggingface.configuration import to_config_json
+from electra_jax.huggingface.families import family_of
+from electra_jax.huggingface.names import ELECTRA, to_file
 from electra_jax.huggingface.published_models import Params, with_token_types
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.inputs import SpecialTokens
 
 Description = dict[str, Any]
 # Task type → class of `transformers`, without the family's name.
@@ -31,6 +33,12 @@ REMEDY = "Fine-tune with --config.model.head=transformers, and export that model
 
 def check_exportable(encoder: EncoderConfig, description: Description) -> None:
     """Raises ValueError if no class of `transformers` can compute the outputs of the trained model."""
+    pooling, is_of_sequences = pooling_of(description), description["task"]["kind"] in OF_SEQUENCES
+    if is_of_sequences and pooling != "cls" and family_of(encoder).pooling_field is None:
+        raise ValueError(
+            f"config.model.pooling: got {pooling!r}, expected 'cls': the classes of transformers for "
+            f"{family_of(encoder).name} read the state of [CLS]."
+        )
     if not _has_electras_own_head(encoder, description):
         return
     if description["task"]["kind"] == "question_answering":
@@ -49,8 +57,13 @@ def check_exportable(encoder: EncoderConfig, description: Description) -> None:
         )
 
 
+def pooling_of(description: Description) -> str:
+    """What the head for whole texts reads: the state of "cls", or the "mean" of all states."""
+    return description["config"]["model"].get("pooling", "cls")
+
+
 def _has_electras_own_head(encoder: EncoderConfig, description: Description) -> bool:
-    return encoder.disentangled is None and description["config"]["model"]["head"] == "published"
+    return family_of(encoder).names is ELECTRA and description["config"]["model"]["head"] == "published"
 
 
 def has_added_layer(encoder: EncoderConfig, description: Description) -> bool:
@@ -60,18 +73,16 @@ def has_added_layer(encoder: EncoderConfig, description: Description) -> bool:
 
 def class_name(encoder: EncoderConfig, task_type: str) -> str:
     """The class that loads the export: one of `transformers`, or with a relative bias one of custom_code/."""
-    prefix = {"absolute": "Electra", "relative_bias": RELATIVE_BIAS_PREFIX, "disentangled": "DebertaV2"}[
-        encoder.position
-    ]
-    return prefix + CLASSES[task_type]
+    return family_of(encoder).class_prefix + CLASSES[task_type]
 
 
 def task_config_json(
-    encoder: EncoderConfig, description: Description, *, pad_token_id: int, dtype: str
+    encoder: EncoderConfig, description: Description, *, special: SpecialTokens, dtype: str
 ) -> dict[str, Any]:
     """config.json of a fine-tuned model. `dtype` is that of its weights, "float32" or "bfloat16"."""
     task_type, dropout = description["task"]["kind"], description["config"]["model"]["head_dropout"]
-    fields = to_config_json(encoder, "discriminator", pad_token_id=pad_token_id, dtype=dtype)
+    family = family_of(encoder)
+    fields = to_config_json(encoder, "discriminator", special=special, dtype=dtype)
     fields |= {"architectures": [class_name(encoder, task_type)]}
     if task_type != "question_answering":
         names = ["LABEL_0"] if task_type == "regression" else description["labels"]
@@ -82,11 +93,12 @@ def task_config_json(
     if task_type in OF_SEQUENCES:
         is_regression = task_type == "regression"
         fields["problem_type"] = "regression" if is_regression else "single_label_classification"
-    if encoder.disentangled is None and task_type != "question_answering":
+        if family.pooling_field:
+            fields[family.pooling_field] = pooling_of(description)
+    if task_type in family.dropout_fields:
         # After the added layer dropout would drop whole logits.
-        fields["classifier_dropout"] = 0.0 if has_added_layer(encoder, description) else dropout
-    elif task_type in OF_SEQUENCES:
-        fields["cls_dropout"] = dropout
+        rate = 0.0 if has_added_layer(encoder, description) else dropout
+        fields[family.dropout_fields[task_type]] = rate
     return fields
 
 
@@ -105,8 +117,10 @@ def task_arrays(encoder: EncoderConfig, description: Description, params: Params
     layouts."""
     if has_added_layer(encoder, description):
         params = params | {"head": with_inner_layer(params["head"])}
-    family = FAMILY_OF_POSITION[encoder.position]
-    return to_file(family, description["task"]["kind"], with_token_types(params, encoder))
+    family = family_of(encoder)
+    if family.needs_token_types:
+        params = with_token_types(params, encoder)
+    return to_file(family.names, description["task"]["kind"], params)
 
 
 def with_inner_layer(head: Params) -> Params:

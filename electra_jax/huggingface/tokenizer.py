@@ -48,6 +48,7 @@ TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, VOCAB_FILE = (
     "special_tokens_map.json",
     "vocab.txt",
 )
+INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 SPACE = "▁"  # how SentencePiece writes a space
 # What str.split() takes for whitespace.
 WHITESPACE = (
@@ -56,13 +57,16 @@ WHITESPACE = (
 NOT_A_CHARACTER = "\uffff"
 
 
-def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: int) -> None:
+def write_tokenizer(
+    tokenizer_directory: Path, out: Path, *, model_max_length: int, input_names: Sequence[str] = INPUT_NAMES
+) -> None:
     """Write the files of a tokenizer; the same bytes each time.
 
     Args:
       tokenizer_directory: our tokenizer.
       out: an existing directory.
       model_max_length: maximum number of tokens in a row, including [CLS] and [SEP].
+      input_names: arguments of the model's class that the tokenizer gives.
     Raises:
       FileNotFoundError: no tokenizer, or one of its files is missing.
       ValueError: a file was changed.
@@ -95,7 +99,7 @@ def write_tokenizer(tokenizer_directory: Path, out: Path, *, model_max_length: i
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model_max_length,
         **names,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": list(input_names),
         "clean_up_tokenization_spaces": False,
         **_case_settings(described["normalizer"]),
     }

@@ -20,6 +20,7 @@ from electra_jax.huggingface.export import CONFIG_FILE, REFERENCE_FILE, WEIGHTS_
 from electra_jax.huggingface.exported_files import (
     ARRAY_FILES,
     check_code,
+    check_detector,
     check_reference,
     check_tokenizer_names_no_code,
     only_known_files,
@@ -27,6 +28,7 @@ from electra_jax.huggingface.exported_files import (
 from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.recorded_digests import DIGESTS, changed_arrays
 from electra_jax.huggingface.sizes import check_layers, check_sizes
+from electra_jax.models.inputs import SpecialTokens
 
 LOADS = "transformers loads it"  # the name of a check
 FILES_OF_A_MODEL = (REFERENCE_FILE, CONFIG_FILE, WEIGHTS_FILE)
@@ -34,7 +36,7 @@ CONFIG_FORM = {
     "architectures": [str],
     "model_type": str,
     "num_hidden_layers": int,
-    "type_vocab_size": int,
+    "type_vocab_size": Maybe(int),
     "auto_map": Maybe({str: str}),
 }
 # Of the notes of every verification file, for `parse_json`.
@@ -43,6 +45,7 @@ NOTES_FORM = {
     "lines": [list],
     "dtype": str,
     "pad_token_id": int,
+    "special_ids": Maybe(dict.fromkeys(SpecialTokens._fields, int)),
 }
 # A model may have these values beside those of its file: heads that are newly initialised.
 MOST_GROWTH, MOST_NEW_VALUES = 2, 1 << 26
@@ -96,7 +99,12 @@ def _all_checks(torch, transformers, directory: Path, lines: Lines) -> list[Chec
     except (OSError, ValueError) as error:
         return [Check(REFERENCE_FILE, False, str(error))]
     own_checks = task_checks if "kind" in reference.notes else pretraining_checks
-    checks = [check_reference(reference), check_code(directory), check_tokenizer_names_no_code(directory)]
+    checks = [
+        check_reference(reference),
+        check_code(directory),
+        check_tokenizer_names_no_code(directory),
+        *check_detector(directory, reference),
+    ]
     try:
         config = read_json(directory / CONFIG_FILE, CONFIG_FORM, advice=ADVICE)
         wanted = own_checks.wanted_config(directory, reference.notes)
@@ -136,7 +144,7 @@ def _loaded_checks(
             output = model(**model_inputs(torch, config, reference), output_hidden_states=True)
             states = [state.numpy() for state in output.hidden_states]
             checks.append(check_states(states, reference.arrays))
-            checks += own_checks.check_outputs(torch, model, output, directory, reference)
+            checks += own_checks.check_outputs(torch, transformers, model, output, directory, reference)
     except Exception as error:  # PyTorch's and NumPy's, of recorded arrays that no model fits
         detail = f"cannot be compared with: {type(error).__name__}: {error}"
         return [*checks, Check(REFERENCE_FILE, False, detail)]
@@ -221,7 +229,7 @@ def load_model(transformers, directory: Path, config: dict[str, Any]) -> tuple[A
 
 def model_inputs(torch, config: dict[str, Any], reference: Reference) -> dict[str, Any]:
     """The recorded rows, as arguments of the model."""
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if config["type_vocab_size"] else [])]
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if config.get("type_vocab_size") else [])]
     return {name: torch.from_numpy(reference.arrays[name]) for name in names}
 
 
@@ -230,8 +238,8 @@ def check_saved_again(directory: Path, model) -> Check:
     with tempfile.TemporaryDirectory() as again:
         model.save_pretrained(again)
         saved, exported = (set(read_shapes(Path(path) / WEIGHTS_FILE)) for path in (again, directory))
-    # DebertaV2Model saves itself without the prefix that its parameters have in the task models.
-    strip = lambda names: {name.removeprefix("deberta.") for name in names}
+    # An encoder alone saves itself without the prefix that its parameters have in the task models.
+    strip = lambda names: {name.removeprefix(f"{model.base_model_prefix}.") for name in names}
     problems = sorted(strip(saved) ^ strip(exported))
     return Check("saved again", not problems, shorten(problems) or f"the same {len(exported)} parameters")
 

@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
         """`bias_HLM` is added to the scores, in float32."""
         config = self.config
         query_BLHK, key_BMHK, value_BMHK = (
-            Projection(config, self._kernel_init(role), nn.initializers.zeros, name=role)(x_BLD)
+            Projection(config, self._kernel_init(role), name=role)(x_BLD)
             for role in ("query", "key", "value")
         )
         # Scaling the queries, not the scores: L·K numbers per head instead of L·M.
@@ -62,11 +62,11 @@ class SelfAttention(nn.Module):
 
 
 class Projection(nn.Module):
-    """x_BLD → queries, keys or values [B, L, H, K]: a linear map with bias."""
+    """x_BLD → queries, keys or values [B, L, H, K]: a linear map, with a bias if the family has them."""
 
     config: EncoderConfig
     kernel_init: nn.initializers.Initializer
-    bias_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
@@ -75,7 +75,9 @@ class Projection(nn.Module):
         kernel_DHK = self.param(
             "kernel", logical(self.kernel_init, "embed", "heads", "kv"), (x_BLD.shape[-1], *shape)
         )
-        bias_HK = self.param("bias", logical(self.bias_init, "heads", "kv"), shape)
-        y_BLHK = einsum_f32("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK) + broadcast_to_rank(bias_HK, 4)
+        y_BLHK = einsum_f32("BLD,DHK->BLHK", config.dtype, x_BLD, kernel_DHK)
+        if config.family.has_biases:
+            bias_HK = self.param("bias", logical(self.bias_init, "heads", "kv"), shape)
+            y_BLHK += broadcast_to_rank(bias_HK, 4)
         y_BLHK = nn.with_logical_constraint(y_BLHK.astype(config.dtype), ("batch", "length", "heads", "kv"))
         return checkpoint_name(y_BLHK, CHECKPOINT_NAME)

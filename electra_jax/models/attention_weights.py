@@ -5,6 +5,7 @@ Shapes: B batch, H heads, L query length, M key length, K head dim.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,14 @@ MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softm
 CONTEXT = "BMHK,BHLM->BLHK"
 
 
+class KeyWindow(NamedTuple):
+    """Which keys a block of queries has, and how far a query reaches, in local attention."""
+
+    segments_BM: jax.Array  # int32, as in `EncoderInputs`; −1 outside the row
+    distance_LM: jax.Array  # int32: index of the query in its row minus that of the key
+    reach: jax.Array  # int32: the greatest distance, in both directions
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def attend(
     keep_prob: float,
@@ -26,6 +35,7 @@ def attend(
     value_BMHK: jax.Array,
     inputs: EncoderInputs,
     key: jax.Array | None,
+    window: KeyWindow | None = None,
 ) -> jax.Array:
     """Softmax over the keys in the query's segment, dropout, and the sum of the values with these weights.
 
@@ -39,29 +49,32 @@ def attend(
       dtype: of weights and values.
       scores_BHLM: float32.
       value_BMHK: in `dtype`.
-      inputs: segments, row numbers, and the direction in which a query may attend.
+      inputs: segments of the queries, row numbers, and the direction in which a query may attend.
       key: of the dropout mask; None means no dropout.
+      window: the keys; None: those of the tokens that the queries are of, all within reach.
 
     Returns:
       Context [B, L, H, K] in `dtype`.
     """
-    return _forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key)[0]
+    return attend_forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key, window)[0]
 
 
-def _forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key):
+def attend_forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key, window=None):
+    """The result of `attend`, and what `attend_backward` needs; the first of these are the weights."""
     segments_BL, rows_B, direction = inputs.segments_BL, inputs.rows_B, inputs.direction
-    scores_BHLM = jnp.where(_allowed(segments_BL, direction), scores_BHLM, MASKED_SCORE)
+    scores_BHLM = jnp.where(_allowed(segments_BL, direction, window), scores_BHLM, MASKED_SCORE)
     # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
     # them.
     weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype))
     weights_BHLM = checkpoint_name(weights_BHLM, WEIGHTS_NAME)
     context_BLHK = einsum_f32(CONTEXT, dtype, value_BMHK, _drop(keep_prob, weights_BHLM, rows_B, key))
-    residuals = weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction
+    residuals = weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction, window
     return checkpoint_name(context_BLHK.astype(dtype), CONTEXT_NAME), residuals
 
 
-def _backward(keep_prob, dtype, residuals, gradient_BLHK):
-    weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction = residuals
+def attend_backward(keep_prob, dtype, residuals, gradient_BLHK):
+    """The gradients of the arguments of `attend`; of the values in their dtype, of the scores in float32."""
+    weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction, window = residuals
     dropped_BHLM = _drop(keep_prob, weights_BHLM, rows_B, key)
     gradient_value_BMHK, gradient_BHLM = einsum_gradients(
         CONTEXT, dtype, value_BMHK, dropped_BHLM, gradient_BLHK.astype(jnp.float32)
@@ -71,21 +84,28 @@ def _backward(keep_prob, dtype, residuals, gradient_BLHK):
     gradient_BHLM = product_BHLM - weights_BHLM * product_BHLM.sum(axis=-1, keepdims=True)
     # Several products read this; without the barrier each would recompute it.
     gradient_BHLM = jax.lax.optimization_barrier(
-        jnp.where(_allowed(segments_BL, direction), gradient_BHLM, 0.0)
+        jnp.where(_allowed(segments_BL, direction, window), gradient_BHLM, 0.0)
     )
-    return gradient_BHLM, gradient_value_BMHK.astype(value_BMHK.dtype), None, None
+    return gradient_BHLM, gradient_value_BMHK.astype(value_BMHK.dtype), None, None, None
 
 
-attend.defvjp(_forward, _backward)
+attend.defvjp(attend_forward, attend_backward)
 
 
-def _allowed(segments_BL: jax.Array, direction: jax.Array | None) -> jax.Array:
+def _allowed(segments_BL: jax.Array, direction: jax.Array | None, window: KeyWindow | None) -> jax.Array:
     """Whether a query may attend to a key, [B, 1, L, M]."""
-    is_same_B1LM = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
+    segments_BM = segments_BL if window is None else window.segments_BM
+    is_allowed_B1LM = (segments_BL[:, :, None] == segments_BM[:, None, :])[:, None]
+    if window is not None:
+        is_allowed_B1LM &= (jnp.abs(window.distance_LM) <= window.reach)[None, None]
     if direction is None:
-        return is_same_B1LM
-    index_L = jnp.arange(segments_BL.shape[1])
-    return is_same_B1LM & ((index_L[:, None] - index_L[None]) * direction >= 0)[None, None]
+        return is_allowed_B1LM
+    if window is None:
+        index_L = jnp.arange(segments_BL.shape[1])
+        distance_LM = index_L[:, None] - index_L[None]
+    else:
+        distance_LM = window.distance_LM
+    return is_allowed_B1LM & (distance_LM * direction >= 0)[None, None]
 
 
 def _drop(keep_prob: float, x_BHLM: jax.Array, rows_B: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -1,6 +1,7 @@
-"""Frozen, self-checking model configuration, and the tables of published sizes with their sources."""
+"""Frozen, self-checking model configuration."""
 
 import dataclasses
+from typing import ClassVar
 
 from data_pipelines.problems import Problems
 from electra_jax.models.execution import UNROLLED, LayerExecution
@@ -85,6 +86,52 @@ class RelativeBiasConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RotaryConfig:
+    """ModernBERT's rotary positions and local attention (config.model.rotary; values in
+    configs/modernbert.py).
+
+    Raises:
+      ValueError: a field is out of range.
+    """
+
+    # Every so many layers one attends to the whole document: layers 0, 3, 6, … with 3, all with 1. The others
+    # are local.
+    global_attention_every: int
+    window: int  # of a local layer: a token attends to window/2 tokens on each side, and to itself
+    global_theta: float  # base of the rotary wavelengths in global layers
+    local_theta: float  # the same in local layers
+    attention_output_dropout: float  # after the output projection of attention; the only one in ModernBERT
+
+    position_biased_input: ClassVar[bool] = False  # there is no table of positions
+
+    def __post_init__(self):
+        check_types(self, "rotary.")
+        for name, least, expected in (
+            ("global_attention_every", 1, "1 (all layers are global) or more"),
+            ("window", 2, "an even number, 2 or more"),
+            ("global_theta", 1.0, "1 or more"),
+            ("local_theta", 1.0, "1 or more"),
+        ):
+            value = getattr(self, name)
+            is_even = name != "window" or value % 2 == 0
+            _require(value >= least and is_even, f"rotary.{name}", value, expected)
+        _require(
+            0.0 <= self.attention_output_dropout < 1.0,
+            "rotary.attention_output_dropout",
+            self.attention_output_dropout,
+            "a probability in [0, 1)",
+        )
+
+    def is_global(self, layer: int) -> bool:
+        """Whether the layer with this index, from 0, attends to the whole document."""
+        return layer % self.global_attention_every == 0
+
+
+# Section of config.model, which is set when config.model.position has its name → its class.
+SECTIONS = {"disentangled": DisentangledConfig, "relative_bias": RelativeBiasConfig, "rotary": RotaryConfig}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Shape and regularisation of one encoder (generator or discriminator).
 
@@ -108,9 +155,12 @@ class EncoderConfig:
     # initially attend to the left and right neighbour (models/initializers.py).
     initializer: str
     dtype: str  # of matrix products; parameters, softmax, LayerNorm statistics, logits, losses are float32
-    position: str  # "absolute" (BERT, ELECTRA), "disentangled" (DeBERTa) or "relative_bias" (COCO-LM, MCL)
+    # "absolute" (BERT, ELECTRA), "disentangled" (DeBERTa), "relative_bias" (COCO-LM, MCL) or "rotary"
+    # (ModernBERT)
+    position: str
     disentangled: DisentangledConfig | None  # set when position is "disentangled"
     relative_bias: RelativeBiasConfig | None  # set when position is "relative_bias"
+    rotary: RotaryConfig | None  # set when position is "rotary"
 
     def __post_init__(self):
         check_types(self)
@@ -126,26 +176,15 @@ class EncoderConfig:
             self.type_vocab_size >= 0, "type_vocab_size", self.type_vocab_size, "0 (no token types) or more"
         )
         require(self.position in POSITIONS, "position", self.position, f"one of {POSITIONS}")
-        for section in ("disentangled", "relative_bias"):
+        for section in SECTIONS:
             require(
                 (getattr(self, section) is not None) == (self.position == section),
                 section,
                 getattr(self, section),
                 f"a section if config.model.position is {section!r}, else None (it is {self.position!r})",
             )
-        if self.disentangled is not None:
-            require(
-                self.embedding_size == self.hidden_size,
-                "embedding_size",
-                self.embedding_size,
-                f"hidden_size ({self.hidden_size}), as in every published DeBERTa",
-            )
-            require(
-                self.num_layers >= 2 or not self.disentangled.enhanced_mask_decoder,
-                "num_layers",
-                self.num_layers,
-                "2 or more with disentangled.enhanced_mask_decoder, which uses the last layer as the decoder",
-            )
+        with problems.kept():
+            self._check_family()
         for field in ("hidden_dropout", "attention_dropout"):
             require(0.0 <= getattr(self, field) < 1.0, field, getattr(self, field), "a probability in [0, 1)")
         require(
@@ -162,6 +201,35 @@ class EncoderConfig:
             require(getattr(self, field) in known, field, getattr(self, field), f"one of {known}")
         problems.report()
 
+    def _check_family(self) -> None:
+        for section, family in (("disentangled", "DeBERTa"), ("rotary", "ModernBERT")):
+            _require(
+                getattr(self, section) is None or self.embedding_size == self.hidden_size,
+                "embedding_size",
+                self.embedding_size,
+                f"hidden_size ({self.hidden_size}), as in every published {family}",
+            )
+        if self.disentangled is not None:
+            _require(
+                self.num_layers >= 2 or not self.disentangled.enhanced_mask_decoder,
+                "num_layers",
+                self.num_layers,
+                "2 or more with disentangled.enhanced_mask_decoder, which uses the last layer as the decoder",
+            )
+        if self.rotary is not None:
+            _require(
+                self.type_vocab_size == 0,
+                "type_vocab_size",
+                self.type_vocab_size,
+                "0 (no token types), as in every published ModernBERT",
+            )
+            _require(
+                self.num_heads < 1 or self.hidden_size % (2 * self.num_heads) == 0,
+                "hidden_size",
+                self.hidden_size,
+                f"a multiple of 2 · num_heads ({2 * self.num_heads}), since positions rotate pairs",
+            )
+
     @property
     def family(self) -> Family:
         return FAMILIES[self.position]
@@ -173,7 +241,7 @@ class EncoderConfig:
     @property
     def has_input_positions(self) -> bool:
         """Whether absolute positions are added to the token embeddings."""
-        section = self.disentangled or self.relative_bias
+        section = self.disentangled or self.relative_bias or self.rotary
         return section is None or section.position_biased_input
 
 
@@ -225,29 +293,6 @@ def _require(condition: bool, field: str, got, expected: str) -> None:
         raise ValueError(f"model.{field}: got {got!r}, expected {expected}. Change config.model.{field}.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """A published size of ELECTRA: the discriminator's shape, and the generator's as multiples of it."""
-
-    embedding_size: int
-    hidden_size: int
-    num_layers: int
-    generator_width: float  # generator_hidden_size of the reference code
-    generator_depth: float  # generator_layers of the reference code
-
-
-# ELECTRA. Source: google-research/electra, configure_pretraining.py and util/training_utils.py. "small" is
-# the model of the paper's Table 1, with a generator a quarter as wide; "small_pp" is the released checkpoint,
-# whose generator is as wide as its discriminator (its README, "Continue pre-training", and
-# google-research/electra, GitHub issue 39).
-SIZES = {
-    "small": Size(128, 256, 12, 0.25, 1.0),
-    "small_pp": Size(128, 256, 12, 1.0, 1.0),
-    "base": Size(768, 768, 12, 0.33333, 1.0),
-    "large": Size(1024, 1024, 24, 0.25, 1.0),
-}
-
-
 def encoder_shape(hidden_size: int, num_layers: int) -> dict[str, int]:
     """Heads of 64 and a feed-forward layer four times as wide (google-research/electra
     util/training_utils.py)."""
@@ -259,44 +304,11 @@ def encoder_shape(hidden_size: int, num_layers: int) -> dict[str, int]:
     }
 
 
-def generator_shape(size: Size) -> dict[str, int]:
-    """Shape of the generator of a published size (google-research/electra run_pretraining.py)."""
-    return encoder_shape(
-        round(size.hidden_size * size.generator_width), round(size.num_layers * size.generator_depth)
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DebertaSize:
-    """A published size of DeBERTaV3: both encoders have the same width, the generator half the layers."""
-
-    hidden_size: int
-    num_layers: int
-    vocab_size: int
-
-    @property
-    def generator_layers(self) -> int:
-        return self.num_layers // 2
-
-
-# Source: microsoft/DeBERTa, experiments/language_model/rtd_*.json. Its README gives other figures for xsmall,
-# base and large; the JSON files and the released checkpoints agree with this table. mdeberta: config.json of
-# the released checkpoint; the depth of its generator is from a secondary source.
-DEBERTA_V3_SIZES = {
-    "xsmall": DebertaSize(384, 12, 128_100),
-    "small": DebertaSize(768, 6, 128_100),
-    "base": DebertaSize(768, 12, 128_100),
-    "large": DebertaSize(1024, 24, 128_100),
-    "mdeberta": DebertaSize(768, 12, 251_000),
-}
-
-
 def make_encoder_config(fields: dict) -> EncoderConfig:
-    """The frozen configuration of one encoder; the fields "disentangled" and "relative_bias" are dictionaries
-    or None."""
+    """The frozen configuration of one encoder; the sections in `SECTIONS` are dictionaries or None."""
     made = {
         name: fields[name] and from_fields(make, fields[name], f"config.model.{name}")
-        for name, make in (("disentangled", DisentangledConfig), ("relative_bias", RelativeBiasConfig))
+        for name, make in SECTIONS.items()
     }
     return from_fields(EncoderConfig, fields | made, "config.model")
 

@@ -11,7 +11,12 @@ from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
-from electra_jax.models.initializers import sinusoidal_positions, table_initializer, truncated_normal
+from electra_jax.models.initializers import (
+    sinusoidal_positions,
+    table_initializer,
+    truncated_normal,
+    with_shared_part,
+)
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import LayerNorm, logical, standardize
 
@@ -48,7 +53,7 @@ class Embeddings(nn.Module):
             config.vocab_size,
             config.embedding_size,
             "vocab",
-            truncated_normal(LOCAL_TOKEN_STDDEV) if is_local else published,
+            _local_words(config) if is_local else published,
             self.source,
         )
         if config.has_input_positions or self.stores_positions:
@@ -63,7 +68,13 @@ class Embeddings(nn.Module):
             self.token_type_embeddings = Table(
                 config.type_vocab_size, config.embedding_size, "token_type", published
             )
-        self.layer_norm = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")
+        self.layer_norm = LayerNorm(
+            config.layer_norm_epsilon,
+            "embedding",
+            config.dtype,
+            has_bias=config.family.has_biases,
+            name="LayerNorm",
+        )
         self.dropout = Dropout(config.hidden_dropout)
 
     def __call__(
@@ -110,6 +121,11 @@ class Embeddings(nn.Module):
         return SharedTables(
             self.word_table(), self.position_embeddings.table() if self.config.has_input_positions else None
         )
+
+
+def _local_words(config: EncoderConfig):
+    words = truncated_normal(LOCAL_TOKEN_STDDEV)
+    return words if config.rotary is None else with_shared_part(words)
 
 
 class Table(nn.Module):

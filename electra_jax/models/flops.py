@@ -14,9 +14,18 @@ def encoder_flops(config: EncoderConfig, sequence_length: int) -> float:
     """Forward FLOPs per token of an encoder: 8d² + 4df + 4Ld per layer, and the embedding projection.
 
     Disentangled attention adds 4d·min(2S, 2L), each token's product with the relative rows; projecting those
-    is not counted.
+    is not counted. ModernBERT's gated layers have 6df. Its local layers have the keys of their window in
+    place of L; what a block computes beside them is not counted.
     """
     d, f = config.hidden_size, config.intermediate_size
+    if config.rotary is not None:
+        keys = [
+            sequence_length
+            if config.rotary.is_global(layer)
+            else min(config.rotary.window + 1, sequence_length)
+            for layer in range(config.num_layers)
+        ]
+        return config.num_layers * (8 * d * d + 6 * d * f) + 4 * d * sum(keys)
     projection = 2 * config.embedding_size * d if config.embedding_size != d else 0
     relative = (
         0

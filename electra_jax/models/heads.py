@@ -32,10 +32,13 @@ class GeneratorPredictions(nn.Module):
     def __call__(self, x_BPD: jax.Array, word_table_VE: jax.Array) -> VocabularyLogits:
         config = self.config
         kernel_init = kernel_initializer(config)
-        x_BPE = Dense(config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, name="dense")(
-            x_BPD
+        has_bias = config.family.has_biases
+        x_BPE = Dense(
+            config.embedding_size, ("embed", "embedding"), kernel_init, config.dtype, has_bias, name="dense"
+        )(x_BPD)
+        x_BPE = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, has_bias, name="LayerNorm")(
+            gelu(x_BPE)
         )
-        x_BPE = LayerNorm(config.layer_norm_epsilon, "embedding", config.dtype, name="LayerNorm")(gelu(x_BPE))
         bias_V = self.param("bias", logical(nn.initializers.zeros, "vocab"), (config.vocab_size,))
         return VocabularyLogits(x_BPE, word_table_VE, bias_V)
 
@@ -44,7 +47,7 @@ class DiscriminatorPredictions(nn.Module):
     """Hidden states [B, L, D] → one float32 logit per token [B, L]; positive means "replaced". No dropout.
 
     ELECTRA's head is dense → GELU → dense. DeBERTa's first adds the state of [CLS] to every token, followed
-    by a LayerNorm.
+    by a LayerNorm. ModernBERT's has a LayerNorm after GELU, as its heads for tasks have.
     """
 
     config: EncoderConfig
@@ -57,11 +60,20 @@ class DiscriminatorPredictions(nn.Module):
             start_BL = jnp.maximum(jnp.arange(x_BLD.shape[1])[None] - inputs.positions_BL, 0)
             x_BLD += jnp.take_along_axis(x_BLD, start_BL[:, :, None], axis=1)
             x_BLD = LayerNorm(config.layer_norm_epsilon, "embed", config.dtype, name="LayerNorm")(x_BLD)
+        has_bias = config.family.has_biases
         x_BLD = Dense(
-            config.hidden_size, ("embed", "mlp"), kernel_initializer(config), config.dtype, name="dense"
+            config.hidden_size,
+            ("embed", "mlp"),
+            kernel_initializer(config),
+            config.dtype,
+            has_bias,
+            name="dense",
         )(x_BLD)
+        x_BLD = gelu(x_BLD)
+        if config.family.normalizes_in_head:
+            x_BLD = LayerNorm(config.layer_norm_epsilon, "mlp", config.dtype, has_bias, name="LayerNorm")(
+                x_BLD
+            )
         # Logits are float32, and this product is small.
         kernel_init = last_kernel_initializer(config)
-        return Dense(1, ("mlp", "label"), kernel_init, "float32", name="dense_prediction")(gelu(x_BLD))[
-            ..., 0
-        ]
+        return Dense(1, ("mlp", "label"), kernel_init, "float32", name="dense_prediction")(x_BLD)[..., 0]

@@ -8,6 +8,8 @@ on the left and odd heads to the one on the right:
 * absolute positions: they start as sinusoids, and each head's queries as its keys rotated by one position;
 * disentangled attention: the relative table starts as sinusoids, and the first layer's query bias and key
   kernel give the neighbour a bonus;
+* rotary positions: all tokens share a part of their embedding, from which the first layer's queries and keys
+  take vectors whose rotated product is greatest for the neighbour;
 * a relative bias: its table gives the neighbour a bonus, in all layers; but if absolute positions are added
   to the input, these start as in the first case instead.
 
@@ -22,6 +24,10 @@ from flax import linen as nn
 from electra_jax.models.config import EncoderConfig
 
 NEIGHBOUR_BONUS = 6.0  # added to the neighbour's score by "local"; disentangled attention and relative bias
+# With rotary positions: the sum of the amplitudes of the cosines, and the number of pairs of features, those
+# with the shortest wavelengths. The neighbour's score is then 2.8 above that of the tokens beside it.
+ROTARY_BONUS, ROTARY_PAIRS = 16.0, 6
+SHARED_PART = 0.5  # of the embeddings: its square relative to that of the rest
 
 
 # flax's truncated_normal rescales the variance; TensorFlow's, which Google's code uses, does not.
@@ -53,10 +59,22 @@ def kernel_initializer(config: EncoderConfig):
     return nn.initializers.lecun_normal() if config.initializer == "local" else table_initializer(config)
 
 
+def residual_kernel_initializer(config: EncoderConfig):
+    """Kernels whose products are added to the residual stream: smaller with depth in ModernBERT
+    (full_megatron)."""
+    if config.initializer == "published" and config.family.shrinks_residual_kernels:
+        return truncated_normal(config.initializer_range / np.sqrt(2.0 * config.num_layers))
+    return kernel_initializer(config)
+
+
 def last_kernel_initializer(config: EncoderConfig):
     """embeddings_project and the discriminator head's last layer: TF1's default in ELECTRA; in DeBERTa, as
-    other kernels."""
-    return glorot_uniform() if config.family.has_glorot_last_kernels else kernel_initializer(config)
+    other kernels; in ModernBERT, by the width (full_megatron's final_out)."""
+    if config.family.last_kernels == "glorot":
+        return glorot_uniform()
+    if config.family.last_kernels == "inverse_root":
+        return truncated_normal(config.hidden_size**-0.5)
+    return kernel_initializer(config)
 
 
 def _frequencies(num_pairs: int) -> np.ndarray:
@@ -150,5 +168,39 @@ def neighbour_bias(config: EncoderConfig):
             return table_NH
         middle, heads = config.relative_bias.num_buckets // 2 - 1, np.arange(shape[1])
         return table_NH.at[np.where(heads % 2 == 0, middle - 1, middle + 1), heads].add(NEIGHBOUR_BONUS)
+
+    return init
+
+
+def with_shared_part(init):
+    """Word table [V, E] whose rows have a part in common: opposite numbers in the first two features."""
+
+    def shared(key, shape, dtype=jnp.float32):
+        table_VE = init(key, shape, dtype)
+        size = jnp.sqrt(SHARED_PART * jnp.square(table_VE).mean() * shape[1] / 2)
+        return table_VE.at[:, 0].add(size).at[:, 1].add(-size)
+
+    return shared
+
+
+def neighbour_rotary_projection(config: EncoderConfig, role: str):
+    """Query or key kernel [D, H, K] that turns the shared part of all embeddings (`with_shared_part`) into
+    one vector per head; the query's is rotated by the distance of the neighbour."""
+
+    def init(key, shape, dtype=jnp.float32):
+        width, num_heads, head_size = shape
+        kernel_DHK = kernel_initializer(config)(key, (width, num_heads * head_size), dtype).reshape(shape)
+        pairs = np.arange(min(ROTARY_PAIRS, head_size // 2))
+        angle = config.rotary.global_theta ** (-2.0 * pairs / head_size)  # from one position to the next
+        # After LayerNorm either feature of the shared part is √(width · share / 2); the kernel reads both.
+        share = SHARED_PART / (1.0 + SHARED_PART)
+        read = 2.0 * np.sqrt(width * share / 2.0)
+        size = np.sqrt(ROTARY_BONUS * np.sqrt(head_size) / len(pairs)) / read
+        sign = np.where(np.arange(num_heads) % 2 == 0, -1.0, 1.0)[:, None] if role == "query" else 0.0
+        angle_HT = sign * angle[None] * np.ones((num_heads, 1))
+        vector_HK = np.zeros((num_heads, head_size))
+        vector_HK[:, pairs] = size * np.cos(angle_HT)
+        vector_HK[:, pairs + head_size // 2] = size * np.sin(angle_HT)
+        return kernel_DHK.at[0].add(vector_HK).at[1].add(-vector_HK)
 
     return init

@@ -5,6 +5,9 @@ The tree of parameters is the same in all cases, one module per layer, so checkp
 Shapes: B batch, L length, D hidden.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -36,18 +39,21 @@ def run_layers(
     x_BLD: jax.Array,
     inputs: EncoderInputs,
     is_training: bool,
-    *more: jax.Array,
+    *more: Any,
+    period: int = 1,
 ) -> jax.Array:
     """Hidden states [B, L, D] after `layers`. Dropout is the same for every `execution`.
 
     Args:
       encoder: the module whose submodules the layers are.
-      layers: they may differ only in names and initial values.
+      layers: those that are `period` apart may differ only in names and initial values.
       execution: unrolled or scanned, and what the backward pass recomputes.
       x_BLD: input of the first layer.
       inputs: segments and padding.
       is_training: whether dropout is on.
       *more: further arguments, the same for each layer.
+      period: the number of kinds of layers, which alternate. A loop computes a period in each iteration;
+        layers that are left at the end are unrolled.
     """
     if encoder.is_initializing() or (execution.is_direct and not is_training):
         for layer in layers:
@@ -55,22 +61,48 @@ def run_layers(
         return x_BLD
     params = [encoder.variables["params"][layer.name] for layer in layers]
     keys = jax.random.split(encoder.make_rng("dropout"), len(layers)) if is_training else None
-    template = layers[0].clone(parent=None, name=None)
+    templates = [layer.clone(parent=None, name=None) for layer in layers[:period]]
+    num_periods = len(layers) // period
+    num_scanned = num_periods * period if execution.layers == "scanned" and num_periods > 1 else 0
+    if num_scanned:
+        run = [_make_run(each, execution, inputs, is_training, more, in_loop=True) for each in templates]
+        # Of each kind of layer, the parameters of all periods.
+        stacked = [
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *params[kind:num_scanned:period])
+            for kind in range(period)
+        ]
+        keys_of = lambda kind: keys[kind:num_scanned:period] if is_training else None
+
+        def run_period(x_BLD, layers):
+            for run_layer, layer in zip(run, layers, strict=True):
+                x_BLD = run_layer(x_BLD, *layer)
+            return x_BLD, None
+
+        xs = [(each, keys_of(kind)) for kind, each in enumerate(stacked)]
+        x_BLD, _ = jax.lax.scan(run_period, x_BLD, xs)
+    run = [_make_run(each, execution, inputs, is_training, more, in_loop=False) for each in templates]
+    for index in range(num_scanned, len(layers)):
+        x_BLD = run[index % period](x_BLD, params[index], keys[index] if is_training else None)
+    return x_BLD
+
+
+def _make_run(
+    template: nn.Module,
+    execution: LayerExecution,
+    inputs: EncoderInputs,
+    is_training: bool,
+    more: tuple[Any, ...],
+    *,
+    in_loop: bool,
+) -> Callable[..., jax.Array]:
+    """The function (states, parameters, key) → states of a kind of layer, with rematerialisation."""
 
     def run(x_BLD, params, key, inputs, *more):
         rngs = {"dropout": key} if is_training else {}
         return template.apply({"params": params}, x_BLD, inputs, is_training, *more, rngs=rngs)
 
-    is_scanned = execution.layers == "scanned" and len(layers) > 1
-    if is_scanned or execution.remat != "none":
+    if in_loop or execution.remat != "none":
         # Without prevent_cse the compiler would merge the recomputation with the original and store its
         # result; across iterations of a loop it cannot.
-        run = jax.checkpoint(run, policy=REMAT_POLICIES[execution.remat], prevent_cse=not is_scanned)
-    if is_scanned:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        return jax.lax.scan(
-            lambda x_BLD, layer: (run(x_BLD, *layer, inputs, *more), None), x_BLD, (stacked, keys)
-        )[0]
-    for index, layer_params in enumerate(params):
-        x_BLD = run(x_BLD, layer_params, keys[index] if is_training else None, inputs, *more)
-    return x_BLD
+        run = jax.checkpoint(run, policy=REMAT_POLICIES[execution.remat], prevent_cse=not in_loop)
+    return lambda x_BLD, params, key: run(x_BLD, params, key, inputs, *more)

@@ -115,15 +115,16 @@ class Dense(nn.Module):
     axes: tuple[str, str]  # logical axes of the kernel
     kernel_init: nn.initializers.Initializer
     dtype: str
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel_DF = self.param("kernel", logical(self.kernel_init, *self.axes), (x.shape[-1], self.features))
-        bias_F = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,))
         y_BLF = einsum_f32("BLD,DF->BLF", self.dtype, x, kernel_DF)
-        return checkpoint_name(
-            (y_BLF + broadcast_to_rank(bias_F, y_BLF.ndim)).astype(self.dtype), CHECKPOINT_NAME
-        )
+        if self.has_bias:
+            bias_F = self.param("bias", logical(nn.initializers.zeros, self.axes[1]), (self.features,))
+            y_BLF += broadcast_to_rank(bias_F, y_BLF.ndim)
+        return checkpoint_name(y_BLF.astype(self.dtype), CHECKPOINT_NAME)
 
 
 class LayerNorm(nn.Module):
@@ -132,11 +133,16 @@ class LayerNorm(nn.Module):
     epsilon: float
     axis: str  # logical axis of the parameters
     dtype: str
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale_D = self.param("scale", logical(nn.initializers.ones, self.axis), (x.shape[-1],))
-        bias_D = self.param("bias", logical(nn.initializers.zeros, self.axis), (x.shape[-1],))
+        bias_D = (
+            self.param("bias", logical(nn.initializers.zeros, self.axis), (x.shape[-1],))
+            if self.has_bias
+            else jnp.zeros(x.shape[-1])  # a constant, which costs nothing
+        )
         return layer_norm(self.epsilon, self.dtype, x, scale_D, bias_D)
 
 
@@ -213,3 +219,23 @@ def _gelu_backward(x, gradient):
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+@jax.custom_vjp
+def gated_gelu(x: jax.Array, gate: jax.Array) -> jax.Array:
+    """gelu(x) · gate, computed in float32. Its derivative keeps the two arguments alone."""
+    return (gelu(x.astype(jnp.float32)) * gate.astype(jnp.float32)).astype(x.dtype)
+
+
+def _gated_gelu_forward(x, gate):
+    return gated_gelu(x, gate), (x, gate)
+
+
+def _gated_gelu_backward(residuals, gradient):
+    x, gate = (each.astype(jnp.float32) for each in residuals)
+    gradient = gradient.astype(jnp.float32)
+    (gradient_x,) = _gelu_backward(x, gradient * gate)
+    return gradient_x.astype(residuals[0].dtype), (gradient * gelu(x)).astype(residuals[1].dtype)
+
+
+gated_gelu.defvjp(_gated_gelu_forward, _gated_gelu_backward)

@@ -20,9 +20,15 @@ from electra_jax.models.encoder import Encoder
 from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.heads import DiscriminatorPredictions, GeneratorPredictions, VocabularyLogits
 from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.modern_encoder import ModernEncoder
 
 # config.model.position → encoder.
-ENCODERS = {"absolute": Encoder, "relative_bias": Encoder, "disentangled": DebertaEncoder}
+ENCODERS = {
+    "absolute": Encoder,
+    "relative_bias": Encoder,
+    "disentangled": DebertaEncoder,
+    "rotary": ModernEncoder,
+}
 
 
 class PretrainingModel(nn.Module):

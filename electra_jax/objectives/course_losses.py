@@ -114,7 +114,8 @@ class Courses:
             )
             if name in GENERATOR_LOSS:
                 task, weight = GENERATOR_LOSS[name]
-                value, more = mlm_loss(predictions, course, normalizers[task], task)
+                z_loss_weight = self.objective["z_loss_weight"]
+                value, more = mlm_loss(predictions, course, normalizers[task], task, z_loss_weight)
                 total, sums = total + self.objective[weight] * value, sums | more
         return total, sums, corrupted
 

@@ -8,7 +8,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective, Phase
 from electra_jax.objectives.electra import electra_flops, make_electra_objective
 from electra_jax.objectives.fixed_generators import make_fixed_generator_objective
-from electra_jax.objectives.mlm import MLM_METRICS
+from electra_jax.objectives.mlm import MLM_METRICS, Z_LOSS_METRIC
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import EMBEDDINGS, ENCODERS, RTD_METRICS, make_losses
 
@@ -37,7 +37,7 @@ DEBERTA_V3 = ObjectiveRow(
     title="DeBERTaV3",
     make=make_deberta_v3_objective,
     flops=electra_flops,
-    metrics=(MLM_METRICS, RTD_METRICS),
+    metrics=(MLM_METRICS, RTD_METRICS, Z_LOSS_METRIC),
     paper="He, Gao and Chen 2021, [DeBERTaV3](https://arxiv.org/abs/2111.09543)",
     in_ablations=False,
     make_with_fixed_generator=make_fixed_generator_objective,

@@ -9,7 +9,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective, Phase
 from electra_jax.objectives.corruption import MaskedBatch
 from electra_jax.objectives.fixed_generators import make_fixed_generator_objective
-from electra_jax.objectives.mlm import MLM_METRICS
+from electra_jax.objectives.mlm import MLM_METRICS, Z_LOSS_METRIC
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import ENCODERS, RTD_METRICS, embedding_modules, make_losses
 
@@ -45,7 +45,7 @@ ELECTRA = ObjectiveRow(
     title="ELECTRA",
     make=make_electra_objective,
     flops=electra_flops,
-    metrics=(MLM_METRICS, RTD_METRICS),
+    metrics=(MLM_METRICS, RTD_METRICS, Z_LOSS_METRIC),
     paper="Clark et al. 2020, [ELECTRA](https://arxiv.org/abs/2003.10555)",
     make_with_fixed_generator=make_fixed_generator_objective,
 )

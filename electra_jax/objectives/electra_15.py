@@ -14,7 +14,7 @@ from electra_jax.objectives.base import TOKENS, Objective, Phase
 from electra_jax.objectives.corruption import MaskedBatch, chosen_positions
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.fixed_generators import make_fixed_generator_objective
-from electra_jax.objectives.mlm import MLM_METRICS
+from electra_jax.objectives.mlm import MLM_METRICS, Z_LOSS_METRIC
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import (
     ENCODERS,
@@ -53,7 +53,7 @@ ELECTRA_15 = ObjectiveRow(
     title="ELECTRA with the discriminator's loss on masked tokens only",
     make=make_electra_15_objective,
     flops=electra_flops,
-    metrics=(MLM_METRICS, RTD_METRICS),
+    metrics=(MLM_METRICS, RTD_METRICS, Z_LOSS_METRIC),
     make_with_fixed_generator=functools.partial(make_fixed_generator_objective, counts_all_tokens=False),
     parameters_of="electra",
     judges_masked_only=True,

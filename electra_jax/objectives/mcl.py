@@ -33,10 +33,11 @@ from electra_jax.objectives.metrics import (
     Metrics,
     SumMetrics,
     detection_metrics,
+    mean_metric,
     prediction_metrics,
     ratio,
 )
-from electra_jax.objectives.mlm import MLM_METRICS, make_init
+from electra_jax.objectives.mlm import MLM_METRICS, Z_LOSS_METRIC, make_init
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.rtd import ENCODERS, RTD_METRICS, embedding_modules
 
@@ -105,6 +106,8 @@ MCL = ObjectiveRow(
     metrics=(
         MLM_METRICS,
         prediction_metrics("slm"),
+        Z_LOSS_METRIC,
+        mean_metric("slm_z_loss", "slm_z", "slm_weight"),
         RTD_METRICS,
         detection_metrics("std", "swapped_rate", drawn="swap_prob"),
         detection_metrics("itd", "inserted_rate"),

@@ -16,18 +16,31 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import MaskedLanguageModel
 from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MASKING, MaskedBatch, RandomTokens, mask_tokens, masked_targets
-from electra_jax.objectives.metrics import prediction_metrics
+from electra_jax.objectives.metrics import mean_metric, prediction_metrics
 from electra_jax.objectives.row import ObjectiveRow
-from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
+from electra_jax.objectives.vocabulary import (
+    VocabularyPredictions,
+    predict_vocabulary,
+    predict_with_log_total,
+)
 
 PASSES = ("generate", "discriminate", "regenerate", "rediscriminate")
 MLM_METRICS = prediction_metrics("mlm", entropy="generator_entropy")
+# Of z-loss: the mean square of log Z, Z the sum of the exponentials of a prediction's logits, which keeps
+# logits from drifting (Chowdhery et al. 2022, PaLM, §5). A row with this metric takes
+# config.objective.z_loss_weight; with 0 the program has no such term.
+Z_LOSS_METRIC = mean_metric("mlm_z_loss", "mlm_z", "mlm_weight")
 
 
 def mlm_loss(
-    predictions: VocabularyPredictions, batch: MaskedBatch, normalizer: jax.Array, name: str = "mlm"
+    predictions: VocabularyPredictions,
+    batch: MaskedBatch,
+    normalizer: jax.Array,
+    name: str = "mlm",
+    z_loss_weight: float = 0.0,
 ) -> tuple[jax.Array, Sums]:
-    """Cross-entropy of the original ids at the masked positions, summed and divided by `normalizer`.
+    """Cross-entropy of the original ids at the masked positions, with z-loss if it has a weight, summed and
+    divided by `normalizer`.
 
     Returns:
       The loss and its sums, whose names begin with `name` (see `prediction_metrics`).
@@ -40,7 +53,10 @@ def mlm_loss(
         f"{name}_entropy": (batch.weights_BP * predictions.entropy_BP).sum(),
         f"{name}_weight": batch.weights_BP.sum(),
     }
-    return nll / normalizer, sums
+    if not z_loss_weight:
+        return nll / normalizer, sums
+    z_loss = (batch.weights_BP * jnp.square(predictions.log_total_BP)).sum()
+    return (nll + z_loss_weight * z_loss) / normalizer, sums | {f"{name}_z": z_loss}
 
 
 def mlm_normalizer(batch: MaskedBatch) -> jax.Array:
@@ -72,7 +88,8 @@ def predict_masked(
         method="generate",
         rngs=apply_rngs(dropout_key, name),
     )
-    return predict_vocabulary(
+    predict = predict_with_log_total if objective["z_loss_weight"] else predict_vocabulary
+    return predict(
         *logits,
         batch.targets_BP,
         uniforms_BP,
@@ -144,8 +161,9 @@ def make_mlm_objective(
     prepare = make_prepare(objective, special, encoder.type_vocab_size, random_tokens)
 
     def loss(params, batch, normalizers, dropout_key, carry):
+        predictions = predict_masked(model, objective, params, batch, dropout_key, None)
         value, sums = mlm_loss(
-            predict_masked(model, objective, params, batch, dropout_key, None), batch, normalizers["mlm"]
+            predictions, batch, normalizers["mlm"], z_loss_weight=objective["z_loss_weight"]
         )
         return value, (sums | {TOKENS: batch.inputs.is_token_BL.sum(dtype=jnp.float32)}, carry)
 
@@ -170,7 +188,7 @@ MLM = ObjectiveRow(
     title="masked language modelling",
     make=make_mlm_objective,
     flops=mlm_flops,
-    metrics=(MLM_METRICS,),
+    metrics=(MLM_METRICS, Z_LOSS_METRIC),
     # Share of the chosen tokens that become any token. BERT: mask_token_prob=0.8, random_token_prob=0.1.
     settings={"random_token_prob": 0.0},
     predicts_tokens=True,

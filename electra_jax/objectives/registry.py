@@ -15,7 +15,7 @@ from electra_jax.objectives.electric import ELECTRIC
 from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, fixed_generator_flops
 from electra_jax.objectives.mcl import MCL
 from electra_jax.objectives.metrics import SumMetrics
-from electra_jax.objectives.mlm import MLM
+from electra_jax.objectives.mlm import MLM, Z_LOSS_METRIC
 from electra_jax.objectives.replace_mlm import REPLACE_MLM
 from electra_jax.objectives.row import FirstStage, ObjectiveRow
 from electra_jax.objectives.two_stage import TWO_STAGE
@@ -53,6 +53,12 @@ def make_objective(config: Mapping[str, Any], model: PretrainingConfig, special:
     _check_foreign_keys(config["objective"])
     settings = own_settings(config["objective"])
     row = objective_row(settings)
+    if settings["z_loss_weight"] and not (Z_LOSS_METRIC in row.metrics and has_generator(settings)):
+        raise ValueError(
+            f"config.objective.z_loss_weight: got {settings['z_loss_weight']} for objective {row.name!r} "
+            f"with generator {settings['generator']!r}, which trains no masked language model, expected 0. "
+            "Leave it out."
+        )
     make = row.make if has_generator(settings) else row.make_with_fixed_generator
     return make(model, settings, special)
 

@@ -91,7 +91,7 @@ def generator_loss(
 ) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
     """(gen_weight·MLM, (its sums, the ids with the generator's samples [B, L])), from one forward pass."""
     predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
-    value, sums = mlm_loss(predictions, batch, normalizer)
+    value, sums = mlm_loss(predictions, batch, normalizer, z_loss_weight=objective["z_loss_weight"])
     corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
     return objective["gen_weight"] * value, (sums, corrupted_BL)
 

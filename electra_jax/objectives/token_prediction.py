@@ -18,7 +18,13 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MaskedBatch, masked_targets
 from electra_jax.objectives.metrics import mean_metric
-from electra_jax.objectives.mlm import apply_rngs, make_init, make_prepare, mlm_normalizer
+from electra_jax.objectives.mlm import (
+    Z_LOSS_METRIC,
+    apply_rngs,
+    make_init,
+    make_prepare,
+    mlm_normalizer,
+)
 from electra_jax.objectives.requirements import require_absolute_positions
 from electra_jax.objectives.rtd import embedding_modules, generator_loss, token_count
 from electra_jax.objectives.vocabulary import VocabularyPredictions, predict_vocabulary
@@ -28,6 +34,7 @@ TokenLoss = Callable[..., tuple[jax.Array, Sums]]
 TOKEN_METRICS = (
     mean_metric("token_loss", "token_nll", "token_weight"),
     mean_metric("token_accuracy", "token_correct", "mlm_weight"),
+    Z_LOSS_METRIC,
 )
 TOKEN_SETTINGS = {"token_weight": 1.0}  # weight of the encoder's loss; the paper does not state it
 

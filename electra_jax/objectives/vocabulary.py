@@ -23,12 +23,13 @@ SAMPLING_BLOCK = 128  # vocabulary entries per block of the two-level inverse CD
 
 
 class VocabularyPredictions(NamedTuple):
-    """All [B, P]; only the first has a gradient."""
+    """All [B, P]; only the first and the last have a gradient."""
 
     nll_BP: jax.Array  # float32, cross-entropy of the targets
     is_correct_BP: jax.Array  # bool, no logit is larger than the target's
     entropy_BP: jax.Array  # float32, of the softmax
     samples_BP: jax.Array | None  # int32, drawn from softmax(logits / temperature); None without uniforms
+    log_total_BP: jax.Array | None = None  # float32, log Σ exp(logits); of `predict_with_log_total`
 
 
 def predict_vocabulary(
@@ -48,17 +49,41 @@ def predict_vocabulary(
       chunk_size: vocabulary entries per chunk; 0: all at once, which is faster if [B, P, V] fits in memory.
       dtype: the operands of matrix products are rounded to it; sums and logits are float32.
     """
-    if chunk_size == 0:
-        return _predict_at_once(x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype)
+    options = _Options(chunk_size, temperature, dtype, uniforms_BP is not None, has_log_total=False)
+    return _predict(options, x_BPE, table_VE, bias_V, targets_BP, uniforms_BP)
+
+
+def predict_with_log_total(
+    x_BPE: jax.Array,
+    table_VE: jax.Array,
+    bias_V: jax.Array,
+    targets_BP: jax.Array,
+    uniforms_BP: jax.Array | None,
+    *,
+    temperature: float,
+    chunk_size: int,
+    dtype: str,
+) -> VocabularyPredictions:
+    """`predict_vocabulary` that also returns `log_total_BP`, with its gradient."""
+    options = _Options(chunk_size, temperature, dtype, uniforms_BP is not None, has_log_total=True)
+    return _predict(options, x_BPE, table_VE, bias_V, targets_BP, uniforms_BP)
+
+
+def _predict(options: "_Options", x_BPE, table_VE, bias_V, targets_BP, uniforms_BP) -> VocabularyPredictions:
+    if options.chunk_size == 0:
+        predictions = _predict_at_once(
+            x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, options.temperature, options.dtype
+        )
+        return predictions if options.has_log_total else predictions._replace(log_total_BP=None)
     shape = targets_BP.shape
-    options = _Options(min(chunk_size, table_VE.shape[0]), temperature, dtype, uniforms_BP is not None)
+    options = options._replace(chunk_size=min(options.chunk_size, table_VE.shape[0]))
     uniforms_N = jnp.zeros(targets_BP.size) if uniforms_BP is None else uniforms_BP.reshape(-1)
     rows = _chunked(
         options, x_BPE.reshape(-1, x_BPE.shape[-1]), table_VE, bias_V, targets_BP.reshape(-1), uniforms_N
     )
-    nll_BP, is_correct_BP, entropy_BP, samples_BP = (row.reshape(shape) for row in rows)
+    nll_BP, is_correct_BP, entropy_BP, samples_BP, *more = (row.reshape(shape) for row in rows)
     return VocabularyPredictions(
-        nll_BP, is_correct_BP, entropy_BP, None if uniforms_BP is None else samples_BP
+        nll_BP, is_correct_BP, entropy_BP, None if uniforms_BP is None else samples_BP, *more
     )
 
 
@@ -82,7 +107,8 @@ def _predict_at_once(
     entropy_BP = jax.lax.stop_gradient(jnp.log(total_BP)) - expected_BP
     is_correct_BP = jax.lax.stop_gradient(target_logit_BP) >= max_BP
     samples_BP = None if uniforms_BP is None else sample_tokens(logits_BPV, uniforms_BP, temperature)
-    return VocabularyPredictions(nll_BP, is_correct_BP, entropy_BP, samples_BP)
+    log_total_BP = jnp.log(total_BP) + max_BP
+    return VocabularyPredictions(nll_BP, is_correct_BP, entropy_BP, samples_BP, log_total_BP)
 
 
 def sample_tokens(logits: jax.Array, uniforms: jax.Array, temperature: float) -> jax.Array:
@@ -130,6 +156,7 @@ class _Options(NamedTuple):
     temperature: float
     dtype: str
     is_sampling: bool
+    has_log_total: bool
 
 
 class _Running(NamedTuple):
@@ -165,6 +192,8 @@ def _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, uniforms_N):
         jnp.log(running.total) - running.weighted / running.total,
         running.sample,
     )
+    if options.has_log_total:
+        outputs = (*outputs, log_total_N)
     return outputs, (x_NE, table_VE, bias_V, targets_N, log_total_N)
 
 
@@ -212,7 +241,10 @@ def _chunked_backward(options, residuals, gradients):
         logits_NC = _logits(options, x_NE, table_CE, bias_C)
         index_NC = jax.lax.broadcasted_iota(jnp.int32, logits_NC.shape, 1)
         is_target_NC = index_NC == (targets_N - start)[:, None]
-        logits_gradient_NC = (jnp.exp(logits_NC - log_total_N[:, None]) - is_target_NC) * gradient_N[:, None]
+        softmax_NC = jnp.exp(logits_NC - log_total_N[:, None])
+        logits_gradient_NC = (softmax_NC - is_target_NC) * gradient_N[:, None]
+        if options.has_log_total:
+            logits_gradient_NC += softmax_NC * gradients[-1][:, None]
         x_gradient_NE += einsum_f32("NC,CE->NE", options.dtype, logits_gradient_NC, table_CE)
         return x_gradient_NE, (
             einsum_f32("NC,NE->CE", options.dtype, logits_gradient_NC, x_NE),

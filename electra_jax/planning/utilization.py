@@ -69,7 +69,7 @@ def utilization_of(chip: str, dtype: str, position: str) -> Utilization:
     Args:
       chip: a name in CHIPS.
       dtype: "bfloat16" or "float32".
-      position: config.model.position. "relative_bias" is taken for "absolute".
+      position: config.model.position. "relative_bias" and "rotary" are taken for "absolute".
     """
     found = BFLOAT16[chip]
     if dtype == "float32" and chip != "cpu":

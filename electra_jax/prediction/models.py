@@ -14,7 +14,7 @@ from data_pipelines.json_files import Maybe, misread, read_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import parse_checkpoint, with_step_flag
-from electra_jax.configuration.migration import upgrade_encoder
+from electra_jax.configuration.migration import upgrade_encoder, upgrade_head
 from electra_jax.configuration.stages import stage_at
 from electra_jax.finetuning.model_files import MODEL_FILE, SavedModel, is_saved_model, load_model
 from electra_jax.finetuning.models import TaskModel
@@ -238,7 +238,7 @@ def _of_exported_task(path: Path) -> SavedModel:
         encoder = dataclasses.replace(encoder, dtype="float32")
         # The outputs of exported regressions have the units of the labels.
         description["task"] = description["task"] | {"label_scale": 1.0}
-        settings = description["config"]["model"] | {"head": "transformers"}
+        settings = upgrade_head(description["config"]["model"]) | {"head": "transformers"}
         description["config"] = description["config"] | {"model": settings}
         check_layers(encoder.num_layers, model.arrays)
         params = _filled(

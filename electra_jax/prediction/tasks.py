@@ -50,6 +50,7 @@ class TaskPredictor:
             self._type.num_outputs,
             head["head"],
             head["head_dropout"],
+            head["pooling"],
         )
         self._apply = jax.jit(lambda params, ids_BL: model.apply({"params": params}, ids_BL, False))
         self._params = jax.device_put(saved.params, replicated(mesh))

@@ -6,8 +6,9 @@ from typing import Any
 
 from absl import flags
 
+from electra_jax.configuration.stages import make_stages, schedule_span
 from electra_jax.runs.trained import read_description
-from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.schedules import make_schedule
 
 
 def define_length_flag() -> None:
@@ -55,6 +56,7 @@ def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) ->
 
 def learning_rate(config: dict[str, Any], num_steps: int, step: int) -> float:
     """The learning rate at a step of a run with `num_steps` steps."""
-    optimizer = config["optimizer"]
-    schedule = SCHEDULES[optimizer["schedule"]]
-    return float(schedule(optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)(step))
+    stages = make_stages(config | {"train": config["train"] | {"num_steps": num_steps}})
+    stage = next((stage for stage in stages if step < stage.end), stages[-1])
+    start, end = schedule_span(stage.config, stage.first_step)
+    return float(make_schedule(stage.config["optimizer"], end - start, start)(step))

@@ -38,6 +38,8 @@ def propose_settings(config: dict[str, Any]) -> str:
         "optimizer.warmup_steps": num_steps // WARMUP_DIVISOR,
         "train.num_steps": num_steps,
     }
+    if decay_steps := config["optimizer"]["decay_steps"]:
+        values["optimizer.decay_steps"] = max(1, decay_steps // STEPS_DIVISOR)
     return (
         f"Learning rate, warm-up and number of steps are those of the first training of {initial}. To "
         "continue a trained model, Microsoft's rtd.sh takes a sixth of the rate and a tenth of the steps: "

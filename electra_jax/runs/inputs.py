@@ -19,7 +19,7 @@ from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, is_main_process
 from electra_jax.distributed.sharding import check_batch
-from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import forward_flops, make_objective
@@ -146,11 +146,17 @@ def open_stages(
             validation = make_sequential(
                 [DatasetSource(source.path, split="validation") for source in sources], opened_by=held_out
             )
-            flops_per_token = forward_flops(stage.config, model)
+            flops_per_token = forward_flops(stage.config, model_of_stage(stage.config, model))
         keeps_datasets = bool(opened) and data == opened[-1].config["data"]
         opened.append(StageInputs(*stage, mixture, validation, flops_per_token, keeps_datasets))
     problems.report()
     return tuple(opened)
+
+
+def model_of_stage(config: dict[str, Any], model: PretrainingConfig) -> PretrainingConfig:
+    """The model of a stage with this configuration, in a run with `model`; they differ only if the stage
+    changes config.model."""
+    return make_pretraining_config(config["model"], model.execution)
 
 
 def make_sources(data: dict[str, Any], workdir: Path) -> list[DatasetSource]:

@@ -10,9 +10,12 @@ from jax.sharding import Mesh
 
 from data_pipelines.batch_order import PassedOver
 from data_pipelines.loader import EvaluationLoader, Loader
-from electra_jax.configuration.stages import Stage
+from electra_jax.configuration.stages import Stage, schedule_span, stage_errors
 from electra_jax.distributed.sharding import batch_sharding
-from electra_jax.runs.inputs import RunInputs, StageInputs, open_stages
+from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.base import Objective
+from electra_jax.objectives.registry import make_objective
+from electra_jax.runs.inputs import RunInputs, StageInputs, model_of_stage, open_stages
 from electra_jax.runs.rollbacks import Rollbacks, passed_over
 from electra_jax.training.program import Program, make_program
 
@@ -36,12 +39,27 @@ def prepare_stages(inputs: RunInputs) -> list[PreparedStage]:
     return [
         PreparedStage(
             stage,
-            make_program(stage.config, inputs.objective, inputs.mesh, first_step=stage.first_step),
+            make_program(
+                stage.config,
+                _objective_of(stage, inputs),
+                inputs.mesh,
+                first_step=stage.first_step,
+                schedule_span=schedule_span(stage.config, stage.first_step),
+            ),
             [],
             *_make_loaders(stage, inputs.mesh),
         )
         for stage in inputs.stages
     ]
+
+
+def _objective_of(stage: StageInputs, inputs: RunInputs) -> Objective:
+    """The run's objective, or another one for a stage that changes its settings or the model's."""
+    if all(stage.config[section] == inputs.config[section] for section in ("objective", "model")):
+        return inputs.objective
+    with stage_errors(Stage(*stage[: len(Stage._fields)])):
+        special = SpecialTokens.from_ids(stage.mixture.special)
+        return make_objective(stage.config, model_of_stage(stage.config, inputs.model), special)
 
 
 def stages_after(

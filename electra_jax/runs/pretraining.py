@@ -33,7 +33,7 @@ from electra_jax.runs.compilation_cache import CompilationCache, compilation_cac
 from electra_jax.runs.continued_settings import propose_settings
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.directory import is_measured
-from electra_jax.runs.inputs import RunInputs, StageInputs, open_inputs
+from electra_jax.runs.inputs import RunInputs, StageInputs, model_of_stage, open_inputs
 from electra_jax.runs.lost_rows import LOG_EVERY, record_lost_rows
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.probes import open_probe
@@ -131,7 +131,7 @@ def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> 
     """Train from the newest checkpoint, or from the beginning."""
     with axis_context(inputs.mesh):
         stages = prepare_stages(inputs)
-    probe = make_probe(inputs.config, inputs.model, inputs.tokenizer, inputs.mesh, run.path / "probe")
+    probes = make_probes(inputs, run.path / "probe")
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
         # The initial state is the same in all stages.
         abstract_state = stages[0].program.abstract_state
@@ -143,7 +143,7 @@ def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> 
         while True:
             if rollbacks:
                 stages = stages_after(rollbacks, stages, inputs, run.path)
-            running = RunningPretraining(inputs, run, checkpointer, rollbacks, stop, probe, programs)
+            running = RunningPretraining(inputs, run, checkpointer, rollbacks, stop, probes, programs)
             try:
                 return _train_from(start, stages, running)
             except RollBack as request:
@@ -153,6 +153,18 @@ def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> 
                 raise Stopped
             start = find_start(checkpointer, inputs, run, abstract_state)
             set_aside(start.rejected, start.step, checkpointer, run)
+
+
+def make_probes(inputs: RunInputs, directory: Path) -> list[Callable[[Any], Metrics] | None]:
+    """The probe of each stage: the same one, unless stages have other models. Raises as `make_probe` does."""
+    probes: list[Callable[[Any], Metrics] | None] = []
+    for number, stage in enumerate(inputs.stages):
+        if number and stage.config["model"] == inputs.stages[number - 1].config["model"]:
+            probes.append(probes[-1])
+        else:
+            model = model_of_stage(stage.config, inputs.model)
+            probes.append(make_probe(stage.config, model, inputs.tokenizer, inputs.mesh, directory))
+    return probes
 
 
 def make_probe(
@@ -219,17 +231,20 @@ def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretr
             checkpointer,
             describe_rollbacks(inputs.description, running.rollbacks),
             running.stop,
-            running.probe,
+            None,
             peak_of_devices(config, jax.devices()),
             run.publish,
             running.programs.first_step_done,
         )
-        for stage in stages:
+        for stage, probe in zip(stages, running.probes, strict=True):
             if step < stage.inputs.end or stage is stages[-1]:
                 read_params = functools.partial(_newest_params, stage.program, running)
                 trouble = trouble_services(stage, running, events, read_params)
                 state = train_stage(
-                    state, stage, unigram_of(stage.inputs, workdir), services._replace(trouble=trouble)
+                    state,
+                    stage,
+                    unigram_of(stage.inputs, workdir),
+                    services._replace(trouble=trouble, probe=probe),
                 )
 
 

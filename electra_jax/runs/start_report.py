@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 
+from electra_jax.configuration.stages import schedule_span
 from electra_jax.distributed.chips import GIB, chip_of
 from electra_jax.runs.data_passes import examples_read
 from electra_jax.runs.inputs import RunInputs, StageInputs
 from electra_jax.runs.provenance import describe_devices
+from electra_jax.training.schedules import decay_length
 from electra_jax.training.step_memory import Memory, state_bytes
 
 # T5 (Raffel et al. 2020, section 3.4.2) lost little by 64 passes over the same text and much by 256. BERT was
@@ -21,7 +23,8 @@ PRECISION = {
 
 
 def start_lines(inputs: RunInputs, abstract_state: Any) -> list[str]:
-    """Lines on devices, precision, steps, data and the size of the state; warnings after the data."""
+    """Lines on devices, precision, steps, learning rate, data and the size of the state; warnings after the
+    data."""
     config, mesh = inputs.config, inputs.mesh
     processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -29,6 +32,7 @@ def start_lines(inputs: RunInputs, abstract_state: Any) -> list[str]:
         f"devices: {describe_devices()}{processes}; mesh: {shape}",
         f"precision: {PRECISION[config['model']['dtype']]}",
         *(_steps_line(stage) for stage in inputs.stages),
+        *_rate_lines(inputs.stages),
         *_data_lines(inputs.stages),
         f"state: {_gib(sum(state_bytes(abstract_state)))} on each device, parameters and optimizer",
     ]
@@ -51,6 +55,25 @@ def _steps_line(stage: StageInputs) -> str:
         f"steps {first + 1:,} … {stage.end:,}: {train['batch_size']:,} rows of {length:,} tokens = "
         f"{tokens:,} tokens a step, {(stage.end - first) * tokens:,} in all"
     )
+
+
+def _rate_lines(stages: Sequence[StageInputs]) -> list[str]:
+    """A line for each learning-rate schedule."""
+    lines = []
+    for stage in stages:
+        first, end = schedule_span(stage.config, stage.first_step)
+        if first != stage.first_step:
+            continue
+        optimizer = stage.config["optimizer"]
+        parts = [
+            f"{optimizer['learning_rate']:g} at its peak",
+            f"{optimizer['schedule']} over the steps {first + 1:,} … {end:,}",
+            f"{optimizer['warmup_steps']:,} of warm-up",
+        ]
+        if decay_steps := decay_length(optimizer, end - first):
+            parts.append(f"the last {decay_steps:,} of decay to {optimizer['final_share']:g} of the peak")
+        lines.append(f"learning rate: {', '.join(parts)}; {optimizer['name']}")
+    return lines
 
 
 def _data_lines(stages: Sequence[StageInputs]) -> list[str]:

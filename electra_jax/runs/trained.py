@@ -93,6 +93,8 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     step, params = restore_params(
         workdir, step, with_shardings(params, jax.tree.map(lambda _: everywhere, params))
     )
+    # Stages may change the model, but not the shapes of its parameters.
+    model = make_pretraining_config(stage_at(config, step).config["model"])
     return TrainedRun(workdir, description, model, tokenizer, step, params)
 
 

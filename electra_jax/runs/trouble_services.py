@@ -24,7 +24,7 @@ class RunningPretraining(NamedTuple):
     checkpointer: Checkpointer
     rollbacks: Rollbacks
     stop: StopNotice
-    probe: Callable[[Any], Metrics] | None
+    probes: Sequence[Callable[[Any], Metrics] | None]  # of each stage
     programs: CompilationCache
 
 

@@ -99,7 +99,8 @@ def auc_stuck(history: History, facts: RunFacts, detection: Detection) -> Findin
 
 
 def generator_strong(history: History, facts: RunFacts, detection: Detection) -> Finding | None:
-    rate, drawn = history.training[-1].means[detection.rate], facts.drawn.get(detection.name)
+    last = history.training[-1]
+    rate, drawn = last.means[detection.rate], facts.drawn_at(last.step).get(detection.name)
     if drawn is None or rate / drawn >= facts.limit("min_replaced"):
         return None
     return Finding(
@@ -124,7 +125,9 @@ def generator_weak(history: History, facts: RunFacts, detection: Detection) -> F
 
 def rate_drift(history: History, facts: RunFacts, detection: Detection) -> Finding | None:
     blocks, metric = history.training, detection.rate
-    if len(blocks) < 2 or detection.name not in facts.drawn or metric not in blocks[-2].means:
+    if len(blocks) < 2 or detection.name not in facts.drawn_at(blocks[-1].step):
+        return None
+    if metric not in blocks[-2].means:
         return None
     if blocks[-2].step <= facts.beginning:
         return None

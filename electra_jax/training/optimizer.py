@@ -1,20 +1,20 @@
-"""Adam with decoupled weight decay as ELECTRA published it, and groups of parameters by ordered regular
-expressions.
+"""The optimizer of a run: clipping, the update rule that config.optimizer.name chooses, and groups of
+parameters by ordered regular expressions.
 
 A rule is (pattern, learning-rate multiplier, weight-decay multiplier). The first pattern found in a
 parameter's path decides. A parameter that no rule matches is an error.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from electra_jax.objectives.base import Phase
-from electra_jax.training.schedules import SCHEDULES
+from electra_jax.training.schedules import Schedule, make_schedule
+from electra_jax.training.update_rules import Factors, make_update_rule
 
 
 class Group(NamedTuple):
@@ -77,14 +77,23 @@ def is_group(leaf: Any) -> bool:
 
 
 def make_optimizers(
-    optimizer: dict, num_steps: int, params: Any, phases: Sequence[Phase], frozen: Sequence[str] = ()
-) -> tuple[dict[str, optax.GradientTransformation], Callable]:
+    optimizer: dict,
+    num_steps: int,
+    params: Any,
+    phases: Sequence[Phase],
+    frozen: Sequence[str] = (),
+    *,
+    first_step: int = 0,
+    dtype: str = "float32",
+) -> tuple[dict[str, optax.GradientTransformation], Schedule]:
     """One optimizer a phase, by the phase's name, and the schedule that they share.
 
     Args:
       optimizer: config.optimizer as a dict.
+      num_steps: that the schedule spans, from `first_step` on.
       params: may be abstract.
       frozen: top-level modules of `params` that no phase trains.
+      dtype: of the model.
 
     Raises:
       ValueError: the phases do not train every top-level module that is not frozen exactly once; see also
@@ -94,74 +103,30 @@ def make_optimizers(
     expected = sorted(params.keys() - set(frozen))
     if trained != expected:
         raise ValueError(f"objective: its phases train {trained}, expected each of {expected} exactly once.")
-    schedule = make_schedule(optimizer, num_steps)
+    schedule = make_schedule(optimizer, num_steps, first_step)
     groups = effective_groups(params, optimizer)
     optimizers = {
-        phase.name: make_optimizer(optimizer, num_steps, {name: groups[name] for name in phase.trains})
+        phase.name: make_optimizer(optimizer, schedule, {name: groups[name] for name in phase.trains}, dtype)
         for phase in phases
     }
     return optimizers, schedule
 
 
-def make_schedule(optimizer: dict, num_steps: int) -> Callable:
-    """Step → learning rate, for config.optimizer as a dict.
-
-    Raises:
-      ValueError: an unknown schedule.
-    """
-    if optimizer["schedule"] not in SCHEDULES:
-        raise ValueError(
-            f"config.optimizer.schedule: got {optimizer['schedule']!r}, expected one of {sorted(SCHEDULES)}."
-        )
-    schedule = SCHEDULES[optimizer["schedule"]]
-    return schedule(optimizer["learning_rate"], optimizer["warmup_steps"], num_steps)
-
-
-def make_optimizer(optimizer: dict, num_steps: int, groups: Any) -> optax.GradientTransformation:
+def make_optimizer(
+    optimizer: dict, schedule: Schedule, groups: Any, dtype: str = "float32"
+) -> optax.GradientTransformation:
     """The optimizer of the parameters that the tree `groups` has a `Group` for.
 
     Order as electra model/optimization.py and microsoft/DeBERTa optims/xadam.py: clip by the global norm of
-    the gradients, Adam, decoupled weight decay, rate.
+    the gradients, then the rule that config.optimizer.name chooses (update_rules.py).
     """
-    rates = jax.tree.map(lambda group: group.learning_rate, groups, is_leaf=is_group)
-    decays = jax.tree.map(
-        lambda group: optimizer["weight_decay"] * group.weight_decay, groups, is_leaf=is_group
+    of_groups = lambda value: jax.tree.map(value, groups, is_leaf=is_group)
+    factors = Factors(
+        rates=of_groups(lambda group: group.learning_rate),
+        decays=of_groups(lambda group: optimizer["weight_decay"] * group.weight_decay),
+        has_decay=of_groups(lambda group: group.weight_decay != 0),
     )
-    adam = optax.scale_by_adam if optimizer["bias_correction"] else scale_by_uncorrected_adam
     return optax.chain(
         optax.clip_by_global_norm(optimizer["clip_norm"]),
-        adam(b1=optimizer["beta1"], b2=optimizer["beta2"], eps=optimizer["epsilon"]),
-        decay_weights(decays),
-        scale_by_tree(rates),
-        optax.scale_by_learning_rate(make_schedule(optimizer, num_steps)),
+        *make_update_rule(optimizer, factors, schedule, dtype),
     )
-
-
-def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction m/(√v + ε) without bias correction, as in BERT's and ELECTRA's
-    AdamWeightDecayOptimizer."""
-
-    def init(params):
-        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros(), nu=zeros())
-
-    def update(updates, state, params=None):
-        del params
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
-        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
-        return updates, optax.ScaleByAdamState(count=optax.safe_increment(state.count), mu=mu, nu=nu)
-
-    return optax.GradientTransformation(init, update)
-
-
-def decay_weights(decays: Any) -> optax.GradientTransformation:
-    """Add decay · parameter to every update; `decays` is a tree of floats."""
-    return optax.stateless(
-        lambda updates, params: jax.tree.map(lambda u, d, p: u + d * p, updates, decays, params)
-    )
-
-
-def scale_by_tree(factors: Any) -> optax.GradientTransformation:
-    """Multiply every update by its own factor; `factors` is a tree of floats."""
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, factors))

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from electra_jax.training.optimizer import effective_groups
+from electra_jax.training.update_rules import ADAMW, MUON, hidden_matrices
 
 HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate", "decay")
 
@@ -15,7 +16,8 @@ HEADER = ("parameter", "shape", "dtype", "logical axes", "partition spec", "rate
 def parameter_table(
     params: Any, logical_axes: Any, optimizer: dict[str, Any], frozen: Sequence[str] = ()
 ) -> list[str]:
-    """Lines of text: one for each parameter, then the totals.
+    """Lines of text: one for each parameter, then the totals. With two update rules a column tells which one
+    trains the parameter.
 
     Args:
       params: abstract parameters with NamedShardings.
@@ -26,10 +28,11 @@ def parameter_table(
     Raises:
       ValueError: a parameter that no group of config.optimizer.groups matches.
     """
-    rows: list[Sequence[str]] = [HEADER]
-    groups = effective_groups(params, optimizer)
+    groups, has_rules = effective_groups(params, optimizer), optimizer["name"] == MUON
+    header = (*HEADER, "rule") if has_rules else HEADER
+    rows: list[Sequence[str]] = [header]
 
-    def add(path, leaf, axes, group):
+    def add(path, leaf, axes, group, is_matrix):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         is_frozen = name.partition("/")[0] in frozen
         rows.append(
@@ -41,11 +44,12 @@ def parameter_table(
                 _axes(leaf.sharding.spec, leaf.ndim),
                 "-" if is_frozen else f"{group.learning_rate:g}",
                 "-" if is_frozen else f"{optimizer['weight_decay'] * group.weight_decay:g}",
+                *((("-" if is_frozen else MUON if is_matrix else ADAMW),) if has_rules else ()),
             )
         )
 
-    jax.tree_util.tree_map_with_path(add, params, logical_axes, groups)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    jax.tree_util.tree_map_with_path(add, params, logical_axes, groups, hidden_matrices(params))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]

@@ -33,20 +33,28 @@ class Program(NamedTuple):
     compare_tables: Callable[[Any], dict[str, Any]]  # parameters → metrics (embedding_tables.py)
 
 
-def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, first_step: int = 0) -> Program:
+def make_program(
+    config: dict[str, Any],
+    objective: Objective,
+    mesh: Mesh,
+    *,
+    first_step: int = 0,
+    schedule_span: tuple[int, int] | None = None,
+) -> Program:
     """The functions for `config`, not yet compiled; call it within `axis_context(mesh)`.
 
-    In a run with stages they are those of the stage that begins with `first_step`. State and schedule are
-    the same in all stages.
+    In a run with stages they are those of the stage that begins with `first_step`. The state is the same in
+    all stages.
+
+    Args:
+      schedule_span: first step and end of the learning-rate schedule; None: it spans the run.
 
     Raises:
       ValueError: the mesh does not divide a parameter, or the optimizer groups do not cover the parameters.
     """
     train, length = config["train"], config["data"]["sequence_length"]
     params, logical_axes = abstract_params(objective, length)
-    optimizers, schedule = make_optimizers(
-        config["optimizer"], train["num_steps"], params, objective.phases, objective.frozen
-    )
+    optimizers, schedule = _optimizers_of(config, objective, params, schedule_span)
     window = abstract_window(objective, params, train["batch_size"], length)
     detector = make_detector(config["trouble"])
 
@@ -62,13 +70,9 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         )
 
     abstract = jax.eval_shape(init)
-    shardings = state_shardings(
-        abstract,
-        param_shardings(params, logical_axes, mesh),
-        optimizers,
-        {phase.name: phase.trains for phase in objective.phases},
-        mesh,
-    )
+    of_params = param_shardings(params, logical_axes, mesh)
+    trains = {phase.name: phase.trains for phase in objective.phases}
+    shardings = state_shardings(abstract, of_params, optimizers, trains, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
     train_step = make_train_step(
         objective,
@@ -100,6 +104,22 @@ def make_program(config: dict[str, Any], objective: Objective, mesh: Mesh, *, fi
         row_losses=measure(make_row_losses(objective, seed=train["seed"])),
         schedule=schedule,
         compare_tables=_jitted_comparison(params, shardings.params, mesh),
+    )
+
+
+def _optimizers_of(
+    config: dict[str, Any], objective: Objective, params: Any, schedule_span: tuple[int, int] | None
+) -> tuple[dict[str, Any], Any]:
+    """The optimizer of each phase, and their schedule."""
+    start, end = schedule_span or (0, config["train"]["num_steps"])
+    return make_optimizers(
+        config["optimizer"],
+        end - start,
+        params,
+        objective.phases,
+        objective.frozen,
+        first_step=start,
+        dtype=config["model"]["dtype"],
     )
 
 

@@ -17,7 +17,8 @@ class RunFacts(NamedTuple):
 
     settings: Mapping[str, Any]  # the configuration, flat: "objective.mask_prob" → its value
     detections: tuple[Detection, ...]  # tasks of the objective
-    drawn: Mapping[str, float]  # detection → the share of its tokens that the generator draws
+    # For each stage: detection → the share of its tokens that the generator draws.
+    drawn: tuple[Mapping[str, float], ...]
     minimizes_mlm: bool  # whether the objective minimises mlm_loss
     stage_starts: tuple[int, ...]  # first steps of the stages, the first of which is 0
     passes: Callable[[int], float]  # step → how often the run has read the rows of a dataset by then, at most
@@ -52,11 +53,22 @@ class RunFacts(NamedTuple):
         """Number of the stage of the step'th update, counted from 0."""
         return sum(start < step for start in self.stage_starts) - 1
 
+    def drawn_at(self, step: int) -> Mapping[str, float]:
+        """Detection → the share of its tokens that the generator draws, at the step'th update."""
+        return self.drawn[self.stage_of(step)]
+
 
 def make_facts(
-    config: Mapping[str, Any], *, stage_starts: Sequence[int] = (0,), passes: Callable[[int], float]
+    config: Mapping[str, Any],
+    *,
+    stage_starts: Sequence[int] = (0,),
+    stage_objectives: Sequence[Mapping[str, Any]] = (),
+    passes: Callable[[int], float],
 ) -> RunFacts:
     """The facts of a run with this whole configuration.
+
+    Args:
+      stage_objectives: config.objective of each stage; (): that of `config`.
 
     Raises:
       ValueError: there is no such objective.
@@ -64,11 +76,14 @@ def make_facts(
     objective = config["objective"]
     row = objective_row(objective)
     detections = tuple(metrics.detection for metrics in row.metrics if metrics.detection)
-    drawn = {
-        detection.name: 1.0 if row.judges_masked_only else objective[detection.drawn]
-        for detection in detections
-        if detection.drawn and has_generator(objective)
-    }
+    drawn = tuple(
+        {
+            detection.name: 1.0 if row.judges_masked_only else section[detection.drawn]
+            for detection in detections
+            if detection.drawn and has_generator(section)
+        }
+        for section in stage_objectives or [objective] * len(stage_starts)
+    )
     return RunFacts(
         flatten_dict(dict(config), sep="."),
         detections,

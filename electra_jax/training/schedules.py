@@ -1,12 +1,19 @@
-"""Learning-rate schedules as pure functions of the step."""
+"""Learning-rate schedules as pure functions of the step.
 
-from collections.abc import Callable
+The schedule of config.optimizer spans a whole run, or those of its stages that name no schedule of their own
+(configuration/stages.py).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+Schedule = Callable[[jax.Array], jax.Array]  # step → learning rate
 
-def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
+
+def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
     """peak · (1 − step/total) · min(1, step/warmup), as electra model/optimization.py.
 
     The two factors multiply, so the peak is never quite reached; the rate is 0 at step 0 and at
@@ -25,7 +32,7 @@ def warmup_times_decay(peak: float, warmup_steps: int, total_steps: int) -> Call
     return schedule
 
 
-def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Callable[[jax.Array], jax.Array]:
+def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
     """peak · step/warmup up to the end of the warm-up, then peak · (1 − step/total), as microsoft/DeBERTa
     optims/lr_schedulers.py. At the end of the warm-up the rate drops at once by the fraction warmup/total.
 
@@ -41,11 +48,89 @@ def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> Calla
     return schedule
 
 
-SCHEDULES = {"warmup_times_decay": warmup_times_decay, "warmup_then_decay": warmup_then_decay}
+def warmup_constant(
+    peak: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay_steps: int = 0,
+    final_share: float = 1.0,
+    shape: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> Schedule:
+    """peak · step/warmup up to the end of the warm-up, then the peak; in the last `decay_steps` from there to
+    final_share · peak.
+
+    With x the share of the decay that is done, the rate is peak · (final + (1 − final) · (1 − shape(x))).
+    `shape` √x gives the decay of Hägele et al. 2024, Scaling Laws and Compute-Optimal Training Beyond Fixed
+    Training Durations, §4; the final share is ModernBERT's alpha_f.
+
+    Raises:
+      ValueError: the warm-up is negative or does not end before the run, or warm-up and decay overlap.
+    """
+    check_schedule(warmup_steps, total_steps, decay_steps)
+    start = total_steps - decay_steps
+
+    def schedule(step: jax.Array) -> jax.Array:
+        step = jnp.minimum(jnp.asarray(step, jnp.float32), total_steps)
+        done = shape(jnp.maximum(step - start, 0.0) / max(decay_steps, 1))
+        share = jnp.where(step < warmup_steps, step / max(warmup_steps, 1), 1.0 - (1.0 - final_share) * done)
+        return peak * share
+
+    return schedule
 
 
-def check_schedule(warmup_steps: int, total_steps: int, total: str = "", remedy: str = "") -> None:
-    """Check that the warm-up ends before the run does.
+SCHEDULES = {
+    "warmup_times_decay": warmup_times_decay,
+    "warmup_then_decay": warmup_then_decay,
+    "warmup_constant": warmup_constant,
+}
+# Those that end in a decay from the constant rate → how it falls.
+DECAYS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "warmup_constant_linear": lambda x: x,
+    "warmup_constant_sqrt": jnp.sqrt,
+}
+NAMES = (*SCHEDULES, *DECAYS)
+
+
+def make_schedule(optimizer: Mapping[str, Any], num_steps: int, first_step: int = 0) -> Schedule:
+    """Step of the run → learning rate, for config.optimizer.
+
+    Args:
+      num_steps: that the schedule spans.
+      first_step: step of the run that it begins with.
+
+    Raises:
+      ValueError: an unknown schedule, or one that does not fit into its steps.
+    """
+    name = optimizer["schedule"]
+    if name not in NAMES:
+        raise ValueError(f"config.optimizer.schedule: got {name!r}, expected one of {sorted(NAMES)}.")
+    peak, warmup_steps = optimizer["learning_rate"], optimizer["warmup_steps"]
+    if name in DECAYS:
+        schedule = warmup_constant(
+            peak,
+            warmup_steps,
+            num_steps,
+            decay_length(optimizer, num_steps),
+            optimizer["final_share"],
+            DECAYS[name],
+        )
+    else:
+        schedule = SCHEDULES[name](peak, warmup_steps, num_steps)
+    # Updates that were left out may leave the count of updates behind the first step.
+    return (lambda step: schedule(jnp.maximum(step - first_step, 0))) if first_step else schedule
+
+
+def decay_length(optimizer: Mapping[str, Any], num_steps: int) -> int:
+    """Steps of the decay after a constant rate in a schedule of `num_steps` steps; 0 where there is none."""
+    if optimizer["schedule"] not in DECAYS:
+        return 0
+    return optimizer["decay_steps"] or int(optimizer["decay_share"] * num_steps)
+
+
+def check_schedule(
+    warmup_steps: int, total_steps: int, decay_steps: int = 0, *, total: str = "", remedy: str = ""
+) -> None:
+    """Check that the warm-up ends before the run does, and before the decay.
 
     Args:
       total: what `total_steps` is, for the error.
@@ -54,9 +139,15 @@ def check_schedule(warmup_steps: int, total_steps: int, total: str = "", remedy:
     Raises:
       ValueError: it does not, or it is negative.
     """
+    total = total or f"the {total_steps} steps of the run"
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"config.optimizer.warmup_steps: got {warmup_steps}, expected fewer than "
-            f"{total or f'the {total_steps} steps of the run'}: the learning rate would never reach its "
-            f"peak. {remedy or 'Change it, or the length of the run.'}"
+            f"config.optimizer.warmup_steps: got {warmup_steps}, expected fewer than {total}: the learning "
+            f"rate would never reach its peak. {remedy or 'Change it, or the length of the run.'}"
+        )
+    if warmup_steps + decay_steps > total_steps:
+        raise ValueError(
+            f"config.optimizer.decay_steps, config.optimizer.decay_share: got a decay of {decay_steps} steps "
+            f"after config.optimizer.warmup_steps={warmup_steps}, expected at most {total} for both. Make "
+            "one of them shorter; decay_steps=0 means decay_share of the steps."
         )

@@ -39,5 +39,19 @@ def test_a_layer_keeps_each_array_once_in_its_own_dtype(recipe, length, dtype):
     assert kept_bytes(encoder, length) == pytest.approx(expected, abs=0.1)  # a number or two of each row
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("index", "keys"), [(1, 128 + 128), (3, 1024)], ids=["local", "global"])
+def test_a_layer_of_modernbert_keeps_the_weights_of_its_window_and_a_third_array_of_the_inner_width(
+    index, keys, dtype
+):
+    encoder = encoder_of("configs/modernbert.py:size=base", dtype)
+    # Its two inner arrays are those before the gate and the gate; the third is their product.
+    inner = (INNER + 1) * encoder.intermediate_size
+    numbers = HIDDEN * encoder.hidden_size + inner + encoder.num_heads * keys
+    rotation = 2 * 4 * encoder.head_size // 2  # float32 cosines and sines, which all layers share
+    expected = numbers * {"bfloat16": 2, "float32": 4}[dtype] + STATISTICS + rotation
+    assert kept_bytes(encoder, 1024, index) == pytest.approx(expected, abs=0.1)
+
+
 def test_electra_small_keeps_less_than_ten_kilobytes_per_token_and_layer():
     assert kept_bytes(encoder_of("configs/electra.py:size=small", "bfloat16"), 128) < 10_000

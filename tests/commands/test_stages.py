@@ -31,7 +31,16 @@ from electra_jax.training.loop import TrainingLoop
 from electra_jax.training.program import make_program
 from electra_jax.training.writers import read_metrics
 from support.run_records import checkpoints, comparable
-from support.staged_run import LENGTHENED, LONG, RAMP, SHORT, configuration, make_corpora, three_stages
+from support.staged_run import (
+    LENGTHENED,
+    LONG,
+    MASKED,
+    RAMP,
+    SHORT,
+    configuration,
+    make_corpora,
+    three_stages,
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +158,14 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
     assert [row["step"] for row in training] == [4, RAMP, 8, LENGTHENED, 12]
     for row in training:  # a token of a longer row costs more
         length = SHORT if row["step"] <= LENGTHENED else LONG
+        objective = run.config["objective"] | ({"mask_prob": MASKED} if row["step"] > RAMP else {})
         assert row["model_flops_per_second"] == pytest.approx(
-            3 * row["tokens_per_second"] * electra_flops(run.model, length, run.config["objective"])
+            3 * row["tokens_per_second"] * electra_flops(run.model, length, objective)
         )
+    # (1 − step/5) · peak in the first stage; then the peak, and three steps of 1 − √x at the end of the run.
+    peak = run.config["optimizer"]["learning_rate"]
+    expected = [0.4 * peak, 0.2 * peak, peak, peak, (1 - (2 / 3) ** 0.5) * peak]
+    assert [row["learning_rate"] for row in training] == pytest.approx(expected, rel=1e-5)
     held_out = make_sequential(
         [DatasetSource(str(corpora / name), split="validation") for name in ("long", "second")]
     )

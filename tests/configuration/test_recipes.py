@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
-from configs import common, deberta_v3, debug, electra, evaluate, finetune, mcl
+from configs import common, deberta_v3, debug, electra, evaluate, finetune, mcl, modernbert
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
@@ -42,6 +42,11 @@ PRETRAINING = [
         f"configs/mcl.py:size={size},objective={name}"
         for size in mcl.RECIPES
         for name in ("mcl", "electra", "mlm")
+    ),
+    *(
+        f"configs/modernbert.py:size={size},objective={name}"
+        for size in modernbert.PHASES
+        for name in ("electra", "mlm")
     ),
     *(f"configs/debug.py:model={model}" for model in debug.MODELS),
     *(f"configs/debug.py:objective={name}" for name in ELECTRA_OBJECTIVES),

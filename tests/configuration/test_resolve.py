@@ -37,7 +37,7 @@ WRONG = [
         -1e-3,
         r"expected 0 \(the same as learning_rate\) or a number",
     ),
-    ("optimizer__schedule", "cosine", "expected one of warmup_then_decay, warmup_times_decay"),
+    ("optimizer__schedule", "cosine", "expected one of warmup_constant, warmup_constant_l"),
     ("optimizer__warmup_steps", -1, "expected 0 or more"),
     ("optimizer__beta1", 1.0, "expected 0 or a number below 1"),
     ("optimizer__beta2", -0.1, "expected 0 or a number below 1"),

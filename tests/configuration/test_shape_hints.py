@@ -9,8 +9,9 @@ from support.command_lines import read_command_line
 SIZE = "--config.model.discriminator.hidden_size"
 
 
-def hints(*words):
+def hints(*words, position="absolute"):
     values = {
+        "model.position": position,
         "model.discriminator.hidden_size": 128,
         "model.discriminator.num_layers": 2,
         "model.discriminator.num_heads": 2,
@@ -29,6 +30,10 @@ def test_what_belongs_to_a_hidden_size_is_named():
     assert text.endswith(f"add {section}.intermediate_size=768 {section}.num_heads=3.")
     (text,) = hints(f"{SIZE}=192", f"{section}.num_heads=4")
     assert text.endswith(f"add {section}.intermediate_size=768.")
+    (text,) = hints(f"{SIZE}=192", f"{section}.num_heads=3", position="rotary")
+    assert text.endswith(
+        f"a feed-forward layer of 1.5 · hidden_size. For these add {section}.intermediate_size=288."
+    )
 
 
 @pytest.mark.parametrize(

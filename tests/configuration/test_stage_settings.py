@@ -6,8 +6,9 @@ import pytest
 
 from configs import continued, debug
 from electra_jax.configuration.sizes import with_assumed_sizes
-from electra_jax.configuration.stages import make_stages, stage_at
+from electra_jax.configuration.stages import KEYS, StageKey, make_stages, stage_at
 from support.command_lines import read_command_line
+from support.paths import ROOT
 
 
 def staged(*stages, num_steps=100):
@@ -74,7 +75,7 @@ def test_a_stage_keeps_what_it_does_not_name():
             [(10, {"train.batchsize": 64})],
             r"got 'train\.batchsize', expected one of .* Did you mean 'train\.batch_size'\?",
         ),
-        ([(10, {"optimizer.beta1": 0.5})], r"got 'optimizer\.beta1', expected one of .*Nothing else can"),
+        ([(10, {"mesh.fsdp": 2})], r"got 'mesh\.fsdp', expected one of .*Nothing else can"),
         ([(10, {"train.batch_size": "64"})], r"got train\.batch_size='64', expected a number of 1 or more"),
         ([(10, {"train.num_microbatches": 0})], r"got train\.num_microbatches=0, expected a number"),
         (
@@ -91,6 +92,22 @@ def test_a_stage_keeps_what_it_does_not_name():
 def test_errors_of_stages_name_what_to_change(stages, message):
     with pytest.raises(ValueError, match=message):
         make_stages(staged(*stages))
+
+
+def test_the_page_on_stages_has_the_table_of_keys():
+    page = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    table = "".join(f"| `{key}` | {row.meaning} |\n" for key, row in KEYS.items())
+    assert f"|---|---|\n{table}\n" in page
+
+
+def test_a_key_of_a_section_within_a_section(monkeypatch):
+    monkeypatch.setitem(KEYS, "model.relative_bias.max_distance", StageKey("Of the bias."))
+    config = staged((10, {"model.relative_bias.max_distance": 64}))
+    with pytest.raises(ValueError, match=r"from step 10 on: got a key with 'relative_bias', which this run"):
+        make_stages(config)
+    config["model"] |= {"relative_bias": {"num_buckets": 32, "max_distance": 128}}
+    before, after = (stage.config["model"]["relative_bias"] for stage in make_stages(config))
+    assert before == {"num_buckets": 32, "max_distance": 128} and after == before | {"max_distance": 64}
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -182,7 +182,8 @@ def test_a_saved_model_reads_back_and_replaces_an_older_one(data, tmp_path, mode
         lambda leaf: np.full(leaf.shape, 0.5, np.float32), abstract_encoder(encoder, tokenizer)
     )
     params["head"] = {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3).T}
-    described = {"task": {"kind": "classification"}, "config": {"model": {}}, "labels": ["a"]}
+    config = {"model": {"pooling": "cls"}}
+    described = {"task": {"kind": "classification"}, "config": config, "labels": ["a"]}
     for metric in (0.1, 0.2):
         description = described | {"metrics": {"f1": metric}}
         save_model(tmp_path / "models" / "x", encoder, description, tokenizer, params)

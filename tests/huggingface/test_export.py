@@ -64,6 +64,11 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
         path = directory / "discriminator"
         if name.startswith("electra"):
             got = transformers.ElectraForPreTraining.from_pretrained(path).float()(**arguments).logits
+        elif name == "modern":
+            detector = transformers.AutoModelForTokenClassification.from_pretrained(
+                path, variant="detector", num_labels=1
+            )
+            got = detector(**arguments).logits[..., 0]
         elif options.custom_code or name == "relative":
             got = transformers.AutoModelForPreTraining.from_pretrained(path, trust_remote_code=True)(
                 **arguments
@@ -100,7 +105,7 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes", "relative"])
+@pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes", "relative", "modern"])
 def test_user_facing_classes_and_pipelines(name, exports):
     directory, _ = exports[name]
     trust = {"trust_remote_code": True} if name == "relative" else {}
@@ -114,6 +119,10 @@ def test_user_facing_classes_and_pipelines(name, exports):
     tokens = tokenizer(["one sentence", "and a pair"], ["", "of them"], padding=True, return_tensors="pt")
     states = model(**tokens).last_hidden_state
     assert states.shape[0] == 2 and torch.isfinite(states).all()
+    # Its head for detection is not taken for that of another task.
+    transformers.AutoModelForSequenceClassification.from_pretrained(
+        directory / "discriminator", num_labels=3, **trust
+    )
     generator = str(directory / "generator")
     fill = transformers.pipeline("fill-mask", model=generator, tokenizer=generator, **trust)
     guesses = fill("one [MASK] of text")
@@ -252,6 +261,14 @@ SABOTAGE = [
             swap("cls.predictions.transform.LayerNorm.weight", "cls.predictions.transform.LayerNorm.bias"),
         ),
         {"masked language model logits": "max"},
+    ),
+    (
+        "modern/discriminator",
+        lambda d: edit_json(d / export.DETECTOR_FILE, weight_map={"head.norm.weight": "/other/file"}),
+        {
+            export.DETECTOR_FILE: "is not what was exported",
+            "transformers loads it": "not loaded, since a check above failed",  # it would read that file
+        },
     ),
     (
         "deberta_gdes/generator",

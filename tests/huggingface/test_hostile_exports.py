@@ -177,7 +177,7 @@ def test_what_a_verification_file_records(arrays, message, model):
         (lambda d: edit_config(d, architectures=[]), LOADS, "not loaded"),
         (lambda d: edit_config(d, architectures=["pipeline"]), LOADS, "not loaded"),
         (lambda d: edit_config(d, architectures="x"), "config.json", "got 'x' at architectures"),
-        (lambda d: edit_config(d, type_vocab_size=None), "config.json", "no 'type_vocab_size'"),
+        (lambda d: edit_config(d, type_vocab_size=None), "config.json", "type_vocab_size is None"),
         (lambda d: edit_config(d, quantization_config={"quant_method": "x"}), LOADS, "not loaded"),
         (
             lambda d: (d / "training_config.json").write_text("[]"),

@@ -35,7 +35,7 @@ FROM_FILE = {"enhanced_mask_decoder": False, "dtype": "float32"}
 
 def torch_config(encoder):
     """The exported configuration, as an object of the custom class."""
-    fields = to_config_json(encoder, "discriminator", pad_token_id=0, dtype="float32")
+    fields = to_config_json(encoder, "discriminator", special=SPECIAL, dtype="float32")
     return code.ElectraRelativeBiasConfig(
         **{name: value for name, value in fields.items() if name != "model_type"}
     )
@@ -86,7 +86,7 @@ def test_every_class_of_auto_map_exists_and_the_configuration_is_restored():
     for positions in (True, False):
         encoder = make_pretraining_config(tiny_export.relative_model(positions=positions)).discriminator
         fields = json.loads(
-            json.dumps(to_config_json(encoder, "discriminator", pad_token_id=0, dtype="float32"))
+            json.dumps(to_config_json(encoder, "discriminator", special=SPECIAL, dtype="float32"))
         )
         assert len(fields["auto_map"]) == 2 + len(RELATIVE_BIAS_TASKS)
         for auto, place in fields["auto_map"].items():
@@ -113,7 +113,7 @@ def write_export(out, data):
         shapes = unbox(jax.eval_shape(functools.partial(init, PublishedModule(encoder, role))))
         trees[role] = jax.tree.map(lambda leaf: draw(size=leaf.shape).astype(np.float32), shapes)
         save_file(to_file(ELECTRA, role, trees[role]), directory / WEIGHTS_FILE)
-        write_json(directory / CONFIG_FILE, to_config_json(encoder, role, pad_token_id=0, dtype="float32"))
+        write_json(directory / CONFIG_FILE, to_config_json(encoder, role, special=SPECIAL, dtype="float32"))
         write_json(directory / TRAINING_FILE, {"config": tiny_export.make_config(section, data, "mcl")})
         write_tokenizer(data / "tokenizer_corpus", directory, model_max_length=32)
     return trees

@@ -22,7 +22,7 @@ from electra_jax.models.inputs import derive_inputs
 from support import aside, tiny_export
 from support.paths import ROOT
 from support.tiny import SPECIAL
-from support.tiny_task_exports import ADDED, LABELS, NUM_OUTPUTS, SCALE, UNSAID, VARIANTS
+from support.tiny_task_exports import ADDED, LABELS, NUM_OUTPUTS, POOLING, SCALE, UNSAID, VARIANTS
 
 
 def fresh_rows():
@@ -45,7 +45,8 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, task_expor
     source, directory = task_exports(name)
     saved, ids = load_model(source), fresh_rows()
     encoder = make_pretraining_config(section | {"dtype": "float32"}).discriminator
-    task_model = TaskModel(encoder, SPECIAL, kind, NUM_OUTPUTS[kind], head, 0.0)
+    pooling = POOLING.get(name, "cls")
+    task_model = TaskModel(encoder, SPECIAL, kind, NUM_OUTPUTS[kind], head, 0.0, pooling)
     outputs = jax.jit(lambda params, ids: task_model.apply({"params": params}, ids, False))(
         saved.params, jnp.asarray(ids)
     )
@@ -88,6 +89,7 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, task_expor
         assert config.num_labels == NUM_OUTPUTS[kind]
         dropout = config.cls_dropout if name.startswith("deberta") else config.classifier_dropout
         assert dropout == (0.0 if name in ADDED else 0.2)
+        assert getattr(config, "classifier_pooling", "cls") == pooling
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])

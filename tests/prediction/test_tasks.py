@@ -23,7 +23,12 @@ from support.tiny_task_exports import LABELS, VARIANTS
 TEXTS = ["abc dei hgf", "s", "", "to be or not to be", "prst u kl mno"]
 # Heads and names of both families, an inner layer that the export adds, no token types, relative positions.
 TRIED = {
-    "classification": ["electra_classification", "deberta_classification", "relative_classification"],
+    "classification": [
+        "electra_classification",
+        "deberta_classification",
+        "relative_classification",
+        "modern_mean",
+    ],
     "regression": ["electra_regression", "deberta_regression"],
     "tagging": ["electra_typeless", "deberta_tagging"],
     "question_answering": ["electra_questions", "deberta_questions"],
@@ -48,7 +53,7 @@ def transformers_outputs(name, directory, *texts, **choices):
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     model = transformers_model(name, directory)
     encoded = tokenizer(*texts, padding=True, return_tensors="pt", **choices)
-    if not VARIANTS[name][0]["type_vocab_size"]:
+    if not VARIANTS[name][0]["type_vocab_size"] and "token_type_ids" in encoded:
         encoded["token_type_ids"] = torch.zeros_like(encoded["input_ids"])
     with torch.no_grad():
         return encoded, model(**encoded)

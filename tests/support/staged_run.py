@@ -34,6 +34,7 @@ def configuration(corpora, stages=(), **changes):
         "data.sequence_length": SHORT,
         "train.batch_size": 8,
         "train.num_steps": 12,
+        "optimizer.warmup_steps": 3,
         "log.every": 4,
         "eval.every": 9,
         "checkpoint.every": 100,
@@ -48,12 +49,23 @@ def configuration(corpora, stages=(), **changes):
 
 
 RAMP, LENGTHENED = 5, 9  # first steps of the second and third stage
+MASKED = 0.3  # from the second stage on
 
 
 def three_stages(corpora):
-    """8 rows of 16, then 16 rows of 16, then 16 rows of 32 from two datasets."""
+    """8 rows of 16, then 16 rows of 16 with more masks and another schedule, then 16 rows of 32 from two
+    datasets."""
     return (
-        (RAMP, {"train.batch_size": 16}),
+        (
+            RAMP,
+            {
+                "train.batch_size": 16,
+                "objective.mask_prob": MASKED,
+                "optimizer.schedule": "warmup_constant_sqrt",
+                "optimizer.warmup_steps": 0,
+                "optimizer.decay_share": 0.5,
+            },
+        ),
         (
             LENGTHENED,
             {

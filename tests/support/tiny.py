@@ -70,6 +70,26 @@ def deberta_section(**changes):
     )
 
 
+def modern_section(**changes):
+    """config.model of a tiny ModernBERT with layers of all kinds, whose windows end within documents;
+    published start, gradient-disentangled sharing, no dropout."""
+    model = debug.get_config("model=modernbert").model.to_dict()
+    shape = {"hidden_size": 32, "num_heads": 2, "intermediate_size": 48}
+    return (
+        model
+        | {
+            "vocab_size": 256,
+            "embedding_size": 32,
+            "max_position_embeddings": 32,
+            "initializer": "published",
+            "rotary": model["rotary"] | {"window": 4},
+            "generator": shape | {"num_layers": 2},
+            "discriminator": shape | {"num_layers": 3},
+        }
+        | changes
+    )
+
+
 def deberta(model=None, **changes):
     """DeBERTaV3's objective over the tiny model."""
     return make_deberta_v3_objective(

@@ -46,6 +46,31 @@ def relative_model(**changes):
     return relative_section(vocab_size=VOCAB, max_position_embeddings=LENGTH, **changes)
 
 
+def modern_model(**changes):
+    """config.model of a tiny ModernBERT: four layers, of which the first and the last are global, and a
+    window that is shorter than a row."""
+    shape = {"hidden_size": 32, "num_layers": 4, "num_heads": 2, "intermediate_size": 48}
+    rotary = {
+        "global_attention_every": 3,
+        "window": 8,
+        "global_theta": 160_000.0,
+        "local_theta": 10_000.0,
+        "attention_output_dropout": 0.1,
+    }
+    section = {
+        "vocab_size": VOCAB,
+        "max_position_embeddings": LENGTH,
+        "embedding_size": 32,
+        "type_vocab_size": 0,
+        "layer_norm_epsilon": 1e-5,
+        "position": "rotary",
+        "rotary": rotary,
+        "generator": shape | {"num_layers": 2},
+        "discriminator": shape,
+    }
+    return model_section(**section | changes)
+
+
 def make_config(model, data, objective="electra", generator="model"):
     """A complete configuration with this config.model."""
     config = with_assumed_sizes(debug.get_config("model=mcl" if objective == "mcl" else None).to_dict())
@@ -123,6 +148,7 @@ VARIANTS = {
         ["discriminator", "generator"],
     ),
     "relative": (relative_model(type_vocab_size=0), "electra", PLAIN, ["discriminator", "generator"]),
+    "modern": (modern_model(embedding_sharing="gdes"), "electra", PLAIN, ["discriminator", "generator"]),
     "deberta_gdes": (deberta_model(), "deberta_v3", PLAIN, ["discriminator", "generator"]),
     "deberta_tied": (
         deberta_model(embedding_sharing="tied"),

@@ -16,7 +16,7 @@ from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.training.state import unbox
 from support import tiny_export
-from support.tiny import key
+from support.tiny import SPECIAL, key
 from support.tiny_run import VOCAB
 
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -55,7 +55,7 @@ def torch_model(name, config, params, num_labels):
         if ours in params["head"]:
             weights[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T.copy()
             weights[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    fields = to_config_json(config, "discriminator", pad_token_id=0, dtype="float32") | {
+    fields = to_config_json(config, "discriminator", special=SPECIAL, dtype="float32") | {
         "num_labels": num_labels
     }
     for field in ("architectures", "model_type"):

@@ -27,6 +27,7 @@ NUM_OUTPUTS = {"classification": 3, "regression": 1, "tagging": 4, "question_ans
 SCALE = 5.0
 UNSAID = Publication(None, None, None)
 ELECTRA, RELATIVE, DEBERTA = tiny_export.electra_model, tiny_export.relative_model, tiny_export.deberta_model
+MODERN = tiny_export.modern_model
 # name: (config.model of the encoder, task type, head, dtype, class)
 VARIANTS = {
     "electra_classification": (
@@ -130,6 +131,21 @@ VARIANTS = {
         "float32",
         "DebertaV2ForQuestionAnswering",
     ),
+    "modern_mean": (
+        MODERN(),
+        "classification",
+        "published",
+        "float32",
+        "ModernBertForSequenceClassification",
+    ),
+    "modern_tagging": (MODERN(), "tagging", "published", "float32", "ModernBertForTokenClassification"),
+    "modern_questions": (
+        MODERN(),
+        "question_answering",
+        "published",
+        "float32",
+        "ModernBertForQuestionAnswering",
+    ),
     "deberta_bfloat16": (
         DEBERTA(),
         "classification",
@@ -138,6 +154,8 @@ VARIANTS = {
         "DebertaV2ForSequenceClassification",
     ),
 }
+# What the heads for whole texts read, where it is not the state of [CLS].
+POOLING = {"modern_mean": "mean"}
 # Exports with an inner layer that the trained head does not have.
 ADDED = (
     "electra_classification",
@@ -148,14 +166,20 @@ ADDED = (
 )
 
 
-def make_model(directory, data, model, kind, head, labels=None):
+def make_model(directory, data, model, kind, head, labels=None, pooling="cls"):
     """A fine-tuned model with random parameters; biases and LayerNorms differ from their initial values."""
     return save_random(
-        directory, load_tokenizer(str(data / "tokenizer_corpus")), model, kind, head, labels=labels
+        directory,
+        load_tokenizer(str(data / "tokenizer_corpus")),
+        model,
+        kind,
+        head,
+        labels=labels,
+        pooling=pooling,
     )
 
 
-def save_random(directory, tokenizer, model, kind, head, labels=None, **more):
+def save_random(directory, tokenizer, model, kind, head, labels=None, pooling="cls", **more):
     """As `make_model`, with any tokenizer; `more` is added to the description."""
     encoder = make_pretraining_config(model).discriminator
     labels = LABELS[kind] if labels is None else labels
@@ -188,7 +212,7 @@ def save_random(directory, tokenizer, model, kind, head, labels=None, **more):
     }
     config = {
         "task": task,
-        "model": {"head": head, "head_dropout": 0.2, "hidden_dropout": 0.1},
+        "model": {"head": head, "head_dropout": 0.2, "hidden_dropout": 0.1, "pooling": pooling},
         "optimizer": {"learning_rate": 1e-4, "layer_decay": 0.8},
         "train": {"num_epochs": 3, "batch_size": 32},
     }
@@ -211,7 +235,8 @@ def make_exports(root, data):
     @functools.cache
     def make(name):
         model, kind, head, dtype, _ = VARIANTS[name]
-        source = make_model(root / "models" / name, data, model, kind, head)
+        pooling = POOLING.get(name, "cls")
+        source = make_model(root / "models" / name, data, model, kind, head, pooling=pooling)
         return source, export_task(source, root / name, dtype, UNSAID)
 
     return make

@@ -258,14 +258,21 @@ def test_alarms_follow_from_the_row_of_an_objective(row, make_run):
     run.write(run_rows(*FAILURES["unigram_plateau"][:2]))
     assert ("unigram_plateau" in {name for _, name in run.alarms()}) == row.minimizes_mlm
     if row.name == "electra_15":  # its rate is of the masked tokens
-        assert run.facts.drawn == {"rtd": 1.0}
+        assert run.facts.drawn == ({"rtd": 1.0},)
 
 
 def test_a_fixed_generator_is_never_too_strong(make_run):
     config = make_config(**{"objective.generator": "unigram"})
     run = make_run(config)
-    assert run.facts.drawn == {}
+    assert run.facts.drawn == ({},)
     assert run.write(run_rows({"replaced_rate": 0.01}, {})) == []
+
+
+def test_a_stage_with_more_masks_draws_more_tokens():
+    config = make_config()
+    objectives = [config["objective"], config["objective"] | {"mask_prob": 0.3}]
+    facts = make_facts(config, stage_starts=(0, 10), stage_objectives=objectives, passes=passes)
+    assert [facts.drawn_at(step)["rtd"] for step in (1, 10, 11)] == [0.15, 0.15, 0.3]
 
 
 def test_there_are_rows_of_a_healthy_run():

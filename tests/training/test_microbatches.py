@@ -9,7 +9,14 @@ import pytest
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
-from support.tiny import SPECIAL, deberta_section, model_section, objective_section, relative_section
+from support.tiny import (
+    SPECIAL,
+    deberta_section,
+    model_section,
+    modern_section,
+    objective_section,
+    relative_section,
+)
 from support.training_steps import config, run_steps
 
 NOISY = {"hidden_dropout": 0.2, "attention_dropout": 0.2}
@@ -24,6 +31,7 @@ FAMILIES = {
     "unigram": (model_section(**ONE_LAYER), objective_section(generator="unigram")),
     "mlm": (model_section(**ONE_LAYER), objective_section("mlm")),
     "deberta_v3": (deberta_section(), objective_section("deberta_v3")),
+    "modernbert": (modern_section(), objective_section()),
     "mcl": (
         model_section(**ONE_LAYER),
         objective_section("mcl", std_weight=5.0, itd_weight=5.0, re_rtd_weight=5.0, re_std_weight=5.0),
@@ -65,9 +73,11 @@ def test_losses_and_metrics_do_not_depend_on_the_number_of_microbatches(family):
 
 
 # With and without data shards (`make_accumulation`).
-@pytest.mark.parametrize("sizes", [(2, 1, 1), (1, 2, 1)])
-def test_nor_on_the_mesh_and_the_number_together(sizes):
-    check_same(windows("mcl", 2, sizes), windows("mcl", 1))
+@pytest.mark.parametrize(
+    ("family", "sizes"), [("mcl", (2, 1, 1)), ("mcl", (1, 2, 1)), ("modernbert", (2, 2, 2))]
+)
+def test_nor_on_the_mesh_and_the_number_together(family, sizes):
+    check_same(windows(family, 2, sizes), windows(family, 1))
 
 
 def test_the_noise_matters():

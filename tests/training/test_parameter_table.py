@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from configs import deberta_v3, electra, mcl
+from configs import deberta_v3, electra, mcl, modernbert
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import param_shardings
@@ -22,6 +22,7 @@ METHODS = {
     "electra": (electra.get_config, make_electra_objective),
     "deberta_v3": (deberta_v3.get_config, make_deberta_v3_objective),
     "mcl": (mcl.get_config, make_mcl_objective),
+    "modernbert": (modernbert.get_config, make_electra_objective),
 }
 CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
 # The generator of ELECTRA's "small" has one head, which no tensor axis can cut.
@@ -32,6 +33,7 @@ MESHES = {
     "deberta_v3_xsmall": CUBE,
     "deberta_v3_base": CUBE,
     "mcl_base": CUBE,
+    "modernbert_base": CUBE,
 }
 
 

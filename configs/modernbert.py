@@ -1,0 +1,117 @@
+"""ModernBERT, by replaced token detection or by masked language modelling:
+`--config=configs/modernbert.py:size=17m|32m|68m|base|large|1b[,objective=electra|mlm|…]`.
+
+Papers: Warner et al., "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder", 2024 (base, large);
+Weller et al., "Seq vs Seq" (Ettin), 2025, the same architecture in six sizes. Values: AnswerDotAI/ModernBERT,
+yamls/modernbert/*.yaml, and Ettin's configurations.
+
+    python -m electra_jax.pretrain --config=configs/modernbert.py:size=17m --workdir=runs/modern \\
+        --config.data.datasets=DIR
+
+The published models were trained by masked language modelling alone (objective=mlm). What replaced token
+detection adds is ours, and marked [ours]: the generator, embedding sharing, the share of masked tokens and
+the weight of the losses. Not run to the end here.
+
+The values are those of the first of three phases, rows of 1,024:
+
+  1  1.7T tokens in rows of 1,024, the rate constant after warm-up, rotary θ 10,000 in all layers;
+  2  250B tokens in rows of 8,192 (Ettin 7,999), global θ 160,000 (Ettin local θ, too);
+  3  50B tokens, the rate decays.
+"""
+
+from typing import NamedTuple
+
+from ml_collections import config_dict
+
+from configs.common import make_recipe
+from electra_jax.configuration.objectives import apply_objective
+from electra_jax.configuration.recipe_argument import parse_recipe_argument
+from electra_jax.models.published_sizes import MODERN_SIZES
+
+ROW, NUM_TOKENS = 1024, 1.719e12  # of phase 1
+
+
+class Phase(NamedTuple):
+    """What differs between the sizes in phase 1."""
+
+    learning_rate: float
+    weight_decay: float  # as published: not multiplied by the learning rate
+    batch_size: int  # rows; the published runs reach it from fewer
+    warmup_tokens: float
+
+
+# base and large: their yamls. 17m, 68m, 1b: Ettin. Not stated: 32m's weight decay, and Ettin's warm-up.
+PHASES = {
+    "17m": Phase(3e-3, 3e-4, 4608, 3e9),
+    "32m": Phase(3e-3, 3e-4, 4608, 3e9),
+    "68m": Phase(3e-3, 3e-4, 4608, 3e9),
+    "base": Phase(8e-4, 1e-5, 4608, 3e9),
+    "large": Phase(5e-4, 1e-5, 4928, 2e9),
+    "1b": Phase(5e-4, 5e-5, 4608, 3e9),
+}
+
+
+def get_config(arg: str | None = None) -> config_dict.ConfigDict:
+    """The recipe of one size and objective.
+
+    Raises:
+      ValueError: an unknown size or objective.
+    """
+    chosen = parse_recipe_argument(arg, size="base", objective="electra")
+    if chosen["size"] not in MODERN_SIZES:
+        raise ValueError(
+            f"config argument size: got {chosen['size']!r}, expected one of {sorted(MODERN_SIZES)}."
+        )
+    shape, phase = MODERN_SIZES[chosen["size"]], PHASES[chosen["size"]]
+    tokens_per_step = phase.batch_size * ROW
+    config = make_recipe(
+        model={
+            "embedding_size": shape.hidden_size,
+            "max_position_embeddings": 8192,  # the longest rows; rotary positions have no table
+            "type_vocab_size": 0,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "layer_norm_epsilon": 1e-5,
+            "initializer_range": 0.02,  # full_megatron: models/initializers.py
+            "position": "rotary",
+            "rotary": {
+                "global_attention_every": 3,
+                "window": 128,
+                "global_theta": 10_000.0,  # 160,000 from phase 2 on
+                "local_theta": 10_000.0,
+                "attention_output_dropout": 0.1,
+            },
+            "embedding_sharing": "gdes",  # [ours]
+            "generator": shape.generator,  # [ours]
+            "discriminator": shape.discriminator,
+        },
+        objective={
+            "name": chosen["objective"],
+            "mask_prob": 0.3 if chosen["objective"] == "mlm" else 0.15,  # 0.15 [ours], as ELECTRA's
+            "mask_token_prob": 1.0,
+            "disc_weight": 50.0,  # [ours], as ELECTRA's
+        },
+        assumed={"vocab_size": 50_368, "sequence_length": ROW},
+        optimizer=_optimizer(phase),
+        train={"num_steps": round(NUM_TOKENS / tokens_per_step), "batch_size": phase.batch_size},
+        eval={"batch_size": 256},
+    )
+    apply_objective(config, chosen["objective"])
+    return config
+
+
+def _optimizer(phase: Phase) -> dict[str, float | str | bool]:
+    """config.optimizer: the published rates. The published runs have StableAdamW, whose clipping of updates
+    replaces that of gradients, and a constant rate after warm-up."""
+    return {
+        "learning_rate": phase.learning_rate,
+        "schedule": "warmup_then_decay",
+        "warmup_steps": round(phase.warmup_tokens / (phase.batch_size * ROW)),
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "epsilon": 1e-6,
+        # Here weight decay is multiplied by the rate, in the published runs by the rate's ratio to its peak.
+        "weight_decay": phase.weight_decay / phase.learning_rate,
+        "bias_correction": True,
+        "clip_norm": 1.0,
+    }

@@ -1,0 +1,107 @@
+"""Attention by blocks: equal to full attention with a mask, in memory proportional to the length."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from electra_jax.models import local_attention
+from electra_jax.models.inputs import EncoderInputs
+from electra_jax.models.local_attention import block_size
+from support.jaxprs import sizes_of
+from support.tiny import key
+
+HEADS, WIDTH = 2, 4
+
+
+def make_inputs(lengths, total, num_rows=2, direction=None):
+    """Rows of documents of these lengths, then padding; the documents of the second row are in the opposite
+    order."""
+    rows = []
+    for order in (lengths, lengths[::-1])[:num_rows]:
+        numbers = np.repeat(np.arange(1, len(order) + 1), order)
+        rows.append(np.pad(numbers, (0, total - len(numbers))))
+    segments_BL = jnp.asarray(np.stack(rows), jnp.int32)
+    unused = jnp.zeros_like(segments_BL)
+    rows_B = jnp.arange(3, 3 + num_rows, dtype=jnp.uint32)
+    direction = None if direction is None else jnp.int32(direction)
+    return EncoderInputs(segments_BL, unused, unused, rows_B, direction)
+
+
+def make_arrays(num_rows, length):
+    return tuple(jax.random.normal(key(4), (3, num_rows, length, HEADS, WIDTH)))
+
+
+def by_hand(reach, arrays, inputs):
+    """The definition, with a mask of all pairs."""
+    query_BLHK, key_BMHK, value_BMHK = arrays
+    scores_BHLM = jnp.einsum("blhk,bmhk->bhlm", query_BLHK, key_BMHK, precision="highest")
+    index = np.arange(query_BLHK.shape[1])
+    distance = index[:, None] - index[None, :]
+    allowed = inputs.segments_BL[:, :, None] == inputs.segments_BL[:, None, :]
+    allowed &= (np.abs(distance) <= reach)[None]
+    if inputs.direction is not None:
+        allowed &= (distance * inputs.direction >= 0)[None]
+    weights_BHLM = jax.nn.softmax(jnp.where(allowed[:, None], scores_BHLM, -jnp.inf), axis=-1)
+    return jnp.einsum("bhlm,bmhk->blhk", weights_BHLM, value_BMHK, precision="highest")
+
+
+def value_and_gradients(function, arrays, target_BLHK):
+    return jax.jit(jax.value_and_grad(lambda arrays: (function(arrays) * target_BLHK).sum()))(arrays)
+
+
+# Rows of 300 are no multiple of a block; of these documents one is a token, one ends where a block ends and
+# one lies across several.
+@pytest.mark.parametrize(
+    ("reach", "lengths", "direction"),
+    [(64, (300,), None), (8, (1, 127, 140, 20), None), (8, (64, 200), -1), (130, (350, 61), None)],
+    ids=["one document", "packed", "to the right", "reach above a block"],
+)
+def test_blocks_give_what_a_mask_gives(reach, lengths, direction):
+    total = 420 if reach > 64 else 300
+    inputs = make_inputs(lengths, total, direction=direction)
+    assert total > block_size(reach) + 2 * reach
+    arrays, target_BLHK = make_arrays(2, total), jax.random.normal(key(5), (2, total, HEADS, WIDTH))
+    # What padding attends to has no meaning.
+    target_BLHK *= (inputs.segments_BL > 0)[:, :, None, None]
+    ours = functools.partial(local_attention.local_attention, 1.0, "float32", reach, inputs=inputs, key=None)
+    got = value_and_gradients(lambda arrays: ours(arrays=arrays), arrays, target_BLHK)
+    expected = value_and_gradients(lambda arrays: by_hand(reach, arrays, inputs), arrays, target_BLHK)
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_short_rows_are_computed_whole_and_give_the_same():
+    inputs, reach = make_inputs((20, 30), 60), 8
+    arrays = make_arrays(2, 60)
+    ours = lambda arrays: local_attention.local_attention(1.0, "float32", reach, arrays, inputs, None)
+    got, expected = jax.jit(lambda arrays: (ours(arrays), by_hand(reach, arrays, inputs)))(arrays)
+    is_token = np.asarray(inputs.segments_BL) > 0
+    np.testing.assert_allclose(
+        np.asarray(got)[is_token], np.asarray(expected)[is_token], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_dropout_differs_between_blocks_and_stays_with_its_row():
+    inputs, reach, length = make_inputs((512,), 512), 8, 512
+    arrays = make_arrays(2, length)
+    constant = np.zeros(arrays[0].shape, np.float32), arrays[1], np.ones(arrays[2].shape, np.float32)
+    run = jax.jit(
+        lambda arrays, inputs: local_attention.local_attention(0.5, "float32", reach, arrays, inputs, key(6))
+    )
+    both = np.asarray(run(constant, inputs))  # the shares of the keys that dropout keeps
+    inner = both[:, :, 0, 0].reshape(2, -1, block_size(reach))[:, 1:-1]
+    assert len(np.unique(inner.reshape(-1, block_size(reach)), axis=0)) == 4
+    second = jax.tree.map(lambda x: np.asarray(x)[1:], (constant, inputs))
+    np.testing.assert_allclose(run(*second), both[1:], rtol=1e-6)
+
+
+def test_no_array_grows_with_the_square_of_the_length():
+    def sizes(length):
+        inputs, arrays = make_inputs((length,), length, num_rows=1), make_arrays(1, length)
+        loss = lambda arrays: local_attention.local_attention(0.9, "float32", 64, arrays, inputs, key()).sum()
+        return max(sizes_of(jax.make_jaxpr(jax.value_and_grad(loss))(arrays).jaxpr))
+
+    assert sizes(8192) == HEADS * 8192 * (block_size(64) + 128) == 2 * sizes(4096)
