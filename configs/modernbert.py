@@ -12,14 +12,18 @@ The published models were trained by masked language modelling alone (objective=
 detection adds is ours, and marked [ours]: the generator, embedding sharing, the share of masked tokens and
 the weight of the losses. Not run to the end here.
 
-The values are those of the first of three phases, rows of 1,024:
+The published runs have three phases:
 
   1  1.7T tokens in rows of 1,024, the rate constant after warm-up, rotary θ 10,000 in all layers;
-  2  250B tokens in rows of 8,192 (Ettin 7,999), global θ 160,000 (Ettin local θ, too);
+  2  250B tokens in rows of 8,192 (Ettin 7,999), global θ 160,000 (Ettin local θ, too), a lower rate;
   3  50B tokens, the rate decays.
+
+The recipe is the first of them. `size=base,phases=3[,long_rows=DIR]` has all three as stages; DIR is the
+dataset of the last two.
 """
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
@@ -29,13 +33,16 @@ from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.published_sizes import MODERN_SIZES
 
 ROW, NUM_TOKENS = 1024, 1.719e12  # of phase 1
+# Of phases 2 and 3 of base: yamls/modernbert/modernbert-base-{context-extension,learning-rate-decay}.yaml.
+LONG_ROW, LONG_BATCH, LONG_TOKENS, DECAY_TOKENS = 8192, 576, 250e9, 50e9
+LONG_RATE, LONG_THETA, FINAL_SHARE = 3e-4, 160_000.0, 0.001
 
 
 class Phase(NamedTuple):
     """What differs between the sizes in phase 1."""
 
     learning_rate: float
-    weight_decay: float  # as published: not multiplied by the learning rate
+    weight_decay: float
     batch_size: int  # rows; the published runs reach it from fewer
     warmup_tokens: float
 
@@ -55,12 +62,19 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The recipe of one size and objective.
 
     Raises:
-      ValueError: an unknown size or objective.
+      ValueError: an unknown size or objective, or phases of a size other than base.
     """
-    chosen = parse_recipe_argument(arg, size="base", objective="electra")
+    chosen = parse_recipe_argument(
+        arg, size="base", objective="electra", phases="1", long_rows=f"data/rows_of_{LONG_ROW}"
+    )
     if chosen["size"] not in MODERN_SIZES:
         raise ValueError(
             f"config argument size: got {chosen['size']!r}, expected one of {sorted(MODERN_SIZES)}."
+        )
+    if chosen["phases"] != "1" and (chosen["size"], chosen["phases"]) != ("base", "3"):
+        raise ValueError(
+            f"config argument phases: got {chosen['phases']!r} with size={chosen['size']}, expected 1, or 3 "
+            "with size=base: the later phases of the other sizes change values that stages cannot."
         )
     shape, phase = MODERN_SIZES[chosen["size"]], PHASES[chosen["size"]]
     tokens_per_step = phase.batch_size * ROW
@@ -97,21 +111,47 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         eval={"batch_size": 256},
     )
     apply_objective(config, chosen["objective"])
+    if chosen["phases"] == "3":
+        first, later = config.train.num_steps, _later_phases(chosen["long_rows"])
+        config.stages = tuple((first + start, changes) for start, changes in later)
+        config.train.num_steps = first + _long_steps(LONG_TOKENS) + _long_steps(DECAY_TOKENS)
     return config
 
 
-def _optimizer(phase: Phase) -> dict[str, float | str | bool]:
-    """config.optimizer: the published rates. The published runs have StableAdamW, whose clipping of updates
-    replaces that of gradients, and a constant rate after warm-up."""
+def _later_phases(dataset: str) -> tuple[tuple[int, dict[str, Any]], ...]:
+    """Phases 2 and 3 in the form of config.stages, with steps counted from the end of phase 1."""
+    longer = {
+        "data.datasets": dataset,
+        "data.sequence_length": LONG_ROW,
+        "train.batch_size": LONG_BATCH,
+        "model.rotary.global_theta": LONG_THETA,
+        "optimizer.schedule": "warmup_constant",
+        "optimizer.learning_rate": LONG_RATE,
+        "optimizer.warmup_steps": 0,
+    }
+    decay = {
+        "optimizer.schedule": "warmup_constant_sqrt",
+        "optimizer.decay_share": 1.0,
+        "optimizer.final_share": FINAL_SHARE,
+    }
+    return (0, longer), (_long_steps(LONG_TOKENS), decay)
+
+
+def _long_steps(tokens: float) -> int:
+    return round(tokens / (LONG_BATCH * LONG_ROW))
+
+
+def _optimizer(phase: Phase) -> dict[str, float | str]:
+    """config.optimizer. The clipping of updates replaces that of gradients."""
     return {
+        "name": "stable_adamw",
         "learning_rate": phase.learning_rate,
-        "schedule": "warmup_then_decay",
+        "schedule": "warmup_constant",
         "warmup_steps": round(phase.warmup_tokens / (phase.batch_size * ROW)),
         "beta1": 0.9,
         "beta2": 0.98,
         "epsilon": 1e-6,
-        # Here weight decay is multiplied by the rate, in the published runs by the rate's ratio to its peak.
-        "weight_decay": phase.weight_decay / phase.learning_rate,
-        "bias_correction": True,
-        "clip_norm": 1.0,
+        "weight_decay": phase.weight_decay,
+        "weight_decay_follows": "schedule",
+        "clip_norm": math.inf,
     }

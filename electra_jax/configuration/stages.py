@@ -60,6 +60,11 @@ KEYS: dict[str, StageKey] = {
         "Share of the tokens that are predicted, in training and in evaluations: held-out losses before and "
         "after the change cannot be compared."
     ),
+    "model.rotary.global_theta": StageKey(
+        "Base of the rotary wavelengths in global layers; larger for longer rows. Checkpoints are read with "
+        "that of their stage."
+    ),
+    "model.rotary.local_theta": StageKey("The same in local layers."),
     SCHEDULE: StageKey(
         "A new schedule from this stage to the next one that names a schedule, or to the end. "
         "`--change_num_steps` changes the length of the last one alone."

@@ -63,7 +63,7 @@ def layer_groups(num_layers: int, decay: float, top_exponent: int) -> tuple[tupl
     and published its results with (model/optimization.py; google-research/electra, GitHub issue 51): there
     the embeddings are at num_layers + 2.
     """
-    exponents = [(r"^head/", 0)]
+    exponents = [(r"^(head|encoder/final_LayerNorm)/", 0)]  # ModernBERT's encoder ends with a LayerNorm
     for layer in range(num_layers):
         exponents.append((rf"^encoder/layer_{layer}/", num_layers - 1 - layer + top_exponent))
     exponents.append((r"", num_layers + top_exponent))

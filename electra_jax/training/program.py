@@ -57,18 +57,7 @@ def make_program(
     optimizers, schedule = _optimizers_of(config, objective, params, schedule_span)
     window = abstract_window(objective, params, train["batch_size"], length)
     detector = make_detector(config["trouble"])
-
-    def init():
-        return init_state(
-            jax.random.key(train["seed"]),
-            objective,
-            optimizers,
-            length,
-            window,
-            ema_decay=train["ema_decay"],
-            is_guarded=detector is not None,
-        )
-
+    init = functools.partial(_first_state, config, objective, optimizers, window, detector is not None)
     abstract = jax.eval_shape(init)
     of_params = param_shardings(params, logical_axes, mesh)
     trains = {phase.name: phase.trains for phase in objective.phases}
@@ -104,6 +93,25 @@ def make_program(
         row_losses=measure(make_row_losses(objective, seed=train["seed"])),
         schedule=schedule,
         compare_tables=_jitted_comparison(params, shardings.params, mesh),
+    )
+
+
+def _first_state(
+    config: dict[str, Any],
+    objective: Objective,
+    optimizers: dict[str, Any],
+    window: dict[str, jax.ShapeDtypeStruct],
+    is_guarded: bool,
+) -> TrainState:
+    train = config["train"]
+    return init_state(
+        jax.random.key(train["seed"]),
+        objective,
+        optimizers,
+        config["data"]["sequence_length"],
+        window,
+        ema_decay=train["ema_decay"],
+        is_guarded=is_guarded,
     )
 
 
