@@ -101,8 +101,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         },
         objective={
             "name": chosen["objective"],
-            "mask_prob": 0.3 if chosen["objective"] == "mlm" else 0.15,  # 0.15 [ours], as ELECTRA's
-            "mask_token_prob": 1.0,
+            "mask_prob": 0.15,  # [ours], as ELECTRA's; of mlm below
+            "mask_token_prob": 1.0,  # the same
             "disc_weight": 50.0,  # [ours], as ELECTRA's
         },
         assumed={"vocab_size": 50_368, "sequence_length": ROW},
@@ -111,6 +111,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         eval={"batch_size": 256},
     )
     apply_objective(config, chosen["objective"])
+    if chosen["objective"] == "mlm":  # AnswerDotAI/ModernBERT, src/sequence_packer.py
+        config.objective.update(mask_prob=0.3, mask_token_prob=0.8, random_token_prob=0.1)
     if chosen["phases"] == "3":
         first, later = config.train.num_steps, _later_phases(chosen["long_rows"])
         config.stages = tuple((first + start, changes) for start, changes in later)

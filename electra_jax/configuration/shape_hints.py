@@ -20,9 +20,11 @@ def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]
     given = {match[1] for word in argv if (match := re.match(r"--?config\.([\w.]+)", word))}
     for key in sorted(name for name in given if name.endswith(".hidden_size") and name in values):
         section = key.removesuffix(".hidden_size")
-        inner_width = FAMILIES[values["model.position"]].inner_width
+        family = FAMILIES.get(values["model.position"])
+        if family is None:  # an error, which the check of values reports
+            continue
         usual = encoder_shape(values[key], values[f"{section}.num_layers"])
-        usual["intermediate_size"] = round(inner_width * values[key])
+        usual["intermediate_size"] = round(family.inner_width * values[key])
         differing = [
             name
             for name in ("intermediate_size", "num_heads")
@@ -33,6 +35,6 @@ def shape_hints(argv: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]
             flags = " ".join(f"--config.{section}.{name}={usual[name]}" for name in differing)
             yield (
                 f"WARNING: --config.{key}={values[key]} is given, and the recipe's {kept} stays. "
-                "Published models have heads of 64 and a feed-forward layer of "
-                f"{inner_width:g} · hidden_size. For these add {flags}."
+                "Most published models have heads of 64 and a feed-forward layer of "
+                f"{family.inner_width:g} · hidden_size. For these add {flags}."
             )

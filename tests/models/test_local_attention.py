@@ -105,3 +105,18 @@ def test_no_array_grows_with_the_square_of_the_length():
         return max(sizes_of(jax.make_jaxpr(jax.value_and_grad(loss))(arrays).jaxpr))
 
     assert sizes(8192) == HEADS * 8192 * (block_size(64) + 128) == 2 * sizes(4096)
+
+
+def test_gradients_have_the_dropout_of_the_forward_pass():
+    inputs, (query, key_, value), reach = make_inputs((100, 180), 300), make_arrays(2, 300), 8
+    target_BLHK = jax.random.normal(key(5), value.shape)
+    assert block_size(reach) + 2 * reach < 300  # else there are no blocks
+
+    def output(value):
+        arrays = query, key_, value
+        context = local_attention.local_attention(0.5, "float32", reach, arrays, inputs, key(6))
+        return (context * target_BLHK).sum()
+
+    total, gradient = jax.jit(jax.value_and_grad(output))(value)
+    # The output is linear in the values.
+    np.testing.assert_allclose((gradient * value).sum(), total, rtol=1e-4)

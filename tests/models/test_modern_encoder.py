@@ -15,6 +15,7 @@ from electra_jax.models.flops import encoder_flops
 from electra_jax.models.initializers import ROTARY_BONUS
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.layers import gated_gelu
+from electra_jax.models.local_attention import block_size
 from electra_jax.models.modern_encoder import ModernEncoder
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.models.rotary import make_rotations, rotate
@@ -178,7 +179,8 @@ def test_a_loop_over_periods_gives_the_same_with_dropout():
     rotary = modern_section()["rotary"] | {"global_attention_every": 2, "attention_output_dropout": 0.1}
     config = encoder_of(num_layers=6, attention_dropout=0.1, hidden_dropout=0.1, rotary=rotary)
     _, params = make_encoder(config)
-    inputs = derive_inputs(jnp.asarray(rows(4)), SPECIAL, 0)
+    inputs = derive_inputs(jnp.asarray(np.tile(rows(4), (1, 7))), SPECIAL, 0)
+    assert inputs.segments_BL.shape[1] > block_size(rotary["window"] // 2) + rotary["window"]  # in blocks
     x_BLD, target_BLD = (
         np.random.default_rng(3).normal(size=(2, *inputs.segments_BL.shape, 32)).astype(np.float32)
     )
@@ -193,9 +195,10 @@ def test_a_loop_over_periods_gives_the_same_with_dropout():
         return jax.jit(jax.value_and_grad(loss))(params)
 
     expected = loss_of(UNROLLED)
-    got = loss_of(LayerExecution("scanned", "dense"))
-    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-3)
+    for layers, remat in (("scanned", "dense"), ("unrolled", "attention"), ("scanned", "full")):
+        got = loss_of(LayerExecution(layers, remat))
+        for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-3)
 
 
 def test_a_product_of_rotated_vectors_depends_on_their_distance_alone():

@@ -1,6 +1,7 @@
 """Python programs in processes of their own."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -38,8 +39,16 @@ def run_module(*words, environment=None, timeout=300, input=None, **more):
     return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
 
-def start_module(words, environment):
-    """The process `python -m WORDS`, just started; its output and errors are text in pipes."""
+def start_module(words, environment, file_limit=None):
+    """The process `python -m WORDS`, just started; its output and errors are text in pipes. No file may grow
+    beyond `file_limit` bytes."""
     if can_fork(environment):
-        return ForkedProcess(words, environment, **OUTPUTS)
-    return subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, text=True, **OUTPUTS)
+        limits = {"RLIMIT_FSIZE": file_limit} if file_limit else None
+        return ForkedProcess(words, environment, limits=limits, **OUTPUTS)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=ROOT, env=environment, text=True, **OUTPUTS
+    )
+    # From outside, while the process starts: code between fork and exec is unsafe beside JAX's threads.
+    if file_limit:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    return process

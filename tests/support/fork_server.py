@@ -46,6 +46,7 @@ def serve(connection):
             importlib.import_module(name)
     # JAX does not like forks, and a module is imported before it is run.
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*fork|.*found in sys.modules")
+    sys.stdout.flush()  # or every command would print what an import has left
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for commands
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)

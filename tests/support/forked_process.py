@@ -1,10 +1,12 @@
 """Commands in forks of a process that has imported everything: a quarter of the CPU time of a short one.
 
 Each is a process of its own, with its own streams, environment and signals, as if "python -m" had started it.
-What imports, wrong installations or another folder do to a command needs a real start: `run_python`.
+All have one hash seed. What depends on that, on imports, on an installation or on the folder needs a real
+start: `run_python`.
 """
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -18,7 +20,12 @@ import threading
 from support.paths import ROOT
 
 # Variables that are read when a module is imported: a command with others cannot be forked.
-READ_AT_IMPORT = ("PYTHON", "JAX_", "LC_", "LANG", "MPL", "XDG_", "HOME", "LD_", "MALLOC", "GLIBC")
+READ_AT_IMPORT = (
+    *("PYTHON", "JAX_", "LC_", "LANG", "MPL", "XDG_", "HOME", "LD_", "MALLOC", "GLIBC"),
+    *("HF_", "TRANSFORMERS_", "TF_", "OMP_", "OPENBLAS_"),
+)
+STARTED_WITH = dict(os.environ)  # the server's, whatever a test changes later
+SECONDS_TO_START, SECONDS_TO_READ = 120, 60
 
 
 def can_fork(environment):
@@ -27,7 +34,7 @@ def can_fork(environment):
     def read(variables):
         return {name: value for name, value in variables.items() if name.startswith(READ_AT_IMPORT)}
 
-    return read(environment) == read(os.environ)
+    return read(environment) == read(STARTED_WITH)
 
 
 class ForkedProcess:
@@ -61,18 +68,20 @@ class ForkedProcess:
         socket.send_fds(_server(), [json.dumps(request).encode()], [*theirs, pipe])
         for descriptor in (*theirs, pipe):
             os.close(descriptor)
-        self.pid = int(self._status.readline())
+        line = self._status.readline() if self._answers(SECONDS_TO_START) else ""
+        assert line, "the fork server has ended or hangs"
+        self.pid = int(line)
 
     def poll(self):
         """The exit code, None while the process runs."""
-        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+        if self.returncode is None and self._answers(0):
             self.wait()
         return self.returncode
 
     def wait(self, timeout=None):
         """The exit code."""
         if self.returncode is None:
-            if not select.select([self._status], [], [], timeout)[0]:
+            if not self._answers(timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout)
             self.returncode = int(self._status.readline())
             self._status.close()
@@ -87,12 +96,12 @@ class ForkedProcess:
             with getattr(self, name) as stream:
                 texts[name] = stream.read()
 
-        readers = [threading.Thread(target=read, args=(name,)) for name in names]
+        readers = [threading.Thread(target=read, args=(name,), daemon=True) for name in names]
         for reader in readers:
             reader.start()
         if self.stdin is not None:
-            self.stdin.write(input or "")
-            self.stdin.close()
+            with contextlib.suppress(BrokenPipeError), self.stdin as stream:
+                stream.write(input or "")
         try:
             self.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -100,16 +109,24 @@ class ForkedProcess:
             raise
         finally:
             for reader in readers:
-                reader.join(timeout)
+                reader.join(SECONDS_TO_READ)
+            if any(reader.is_alive() for reader in readers):  # a child of the command holds the pipe
+                self.stdout = self.stderr = None  # closing them would wait for the reader
+                raise subprocess.TimeoutExpired(self.args, SECONDS_TO_READ)
         return texts.get("stdout"), texts.get("stderr")
 
     def send_signal(self, number):
         """Nothing happens at a process that has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
+
+    def _answers(self, timeout):
+        """Whether the server has something to say within `timeout` seconds; None waits."""
+        return bool(select.select([self._status], [], [], timeout)[0])
 
     def __enter__(self):
         return self
@@ -127,17 +144,16 @@ def _server():
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
         words = [sys.executable, "-m", "support.fork_server", str(other.fileno())]
-        path = os.pathsep.join(
-            [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
-        variables = os.environ | {"PYTHONPATH": path}
+        places = [str(ROOT), str(ROOT / "tests"), STARTED_WITH.get("PYTHONPATH", "")]
+        variables = STARTED_WITH | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         server = subprocess.Popen(
             words, cwd=ROOT, env=variables, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL
         )
 
     def end():
+        own.shutdown(socket.SHUT_RDWR)
         own.close()
-        server.wait()
+        server.wait(60)
 
     atexit.register(end)
     return own

@@ -1,7 +1,6 @@
 """A tiny corpus, and runs on it as people start them: commands in processes of their own."""
 
 import random
-import resource
 import subprocess
 import sys
 
@@ -75,16 +74,13 @@ def make_data(root):
         build_corpus(str(root / name), settings)
 
 
-def running(workdir, data, environment, **choices):
-    """The process of `command` with `choices`, just started."""
-    return start_module(command(workdir, data, **choices)[2:], environment)
+def running(workdir, data, environment, file_limit=None, **choices):
+    """The process of `command` with `choices`, just started; no file may grow beyond `file_limit` bytes."""
+    return start_module(command(workdir, data, **choices)[2:], environment, file_limit)
 
 
 def start(workdir, data, environment, file_limit=None, **choices):
-    """Run `command` with `choices` to its end; no file may grow beyond `file_limit` bytes."""
-    with running(workdir, data, environment, **choices) as process:
-        # From outside, while the process starts: code between fork and exec is unsafe beside JAX's threads.
-        if file_limit:
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    """Run `command` with `choices` to its end; `file_limit` as for `running`."""
+    with running(workdir, data, environment, file_limit, **choices) as process:
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -24,6 +24,7 @@ SMALL = {"vocab_size": 64, "initializer": "published"}
 # A second layer would draw its noise in the same way.
 ONE_LAYER = {name: encoder_shape(32, 1) | {"num_heads": 2} for name in ("generator", "discriminator")}
 NUM_STEPS = 3
+ROTARY = modern_section()["rotary"] | {"attention_output_dropout": 0.2}
 # Name: (config.model, config.objective).
 FAMILIES = {
     "electra": (model_section(**ONE_LAYER), objective_section()),
@@ -31,7 +32,7 @@ FAMILIES = {
     "unigram": (model_section(**ONE_LAYER), objective_section(generator="unigram")),
     "mlm": (model_section(**ONE_LAYER), objective_section("mlm")),
     "deberta_v3": (deberta_section(), objective_section("deberta_v3")),
-    "modernbert": (modern_section(), objective_section()),
+    "modernbert": (modern_section(rotary=ROTARY), objective_section()),
     "mcl": (
         model_section(**ONE_LAYER),
         objective_section("mcl", std_weight=5.0, itd_weight=5.0, re_rtd_weight=5.0, re_std_weight=5.0),
