@@ -17,7 +17,7 @@ from data_pipelines.whole_files import check_utf8, write_text
 from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
-from electra_jax.huggingface.comparison_rows import comparison_rows
+from electra_jax.huggingface.comparison_rows import MAX_LENGTH, comparison_rows
 from electra_jax.huggingface.comparison_texts import SAMPLE_TEXT, VerificationText, comparison_lines
 from electra_jax.huggingface.export import (
     CARD_FILE,
@@ -131,6 +131,9 @@ def _write_repository(
     options: ExportOptions,
 ) -> None:
     encoder = weights.config
+    family, max_length = family_of(encoder), encoder.max_position_embeddings
+    if not family.has_position_table:
+        max_length = min(max_length, row_length(run))
     directory.mkdir()
     write_model(
         directory,
@@ -144,8 +147,8 @@ def _write_repository(
     write_tokenizer(
         run.workdir / "tokenizer",
         directory,
-        model_max_length=encoder.max_position_embeddings,
-        input_names=family_of(encoder).input_names,
+        model_max_length=max_length,
+        input_names=family.input_names,
     )
     card = make_card(
         role,
@@ -158,17 +161,21 @@ def _write_repository(
     write_text(directory / CARD_FILE, card)
 
 
+def row_length(run: TrainedRun) -> int:
+    """Ids in a row of the stage that the run is in at its step."""
+    return stage_at(run.config, run.step).config["data"]["sequence_length"]
+
+
 def make_verification_inputs(run: TrainedRun, text: VerificationText) -> VerificationInputs:
     """The inputs to compare on, which the export will contain."""
     special = SpecialTokens.from_ids(run.tokenizer.special)
     models = to_published(run.params, run.model)
     encoder = next(iter(models.values())).config
-    length = stage_at(run.config, run.step).config["data"]["sequence_length"]
     rows_BL = comparison_rows(
         run.tokenizer.encode_batch(text.plain),
         special,
         run.tokenizer.vocab_size,
-        min(length, encoder.max_position_embeddings),
+        min(row_length(run), encoder.max_position_embeddings, MAX_LENGTH),
     )
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
     rows = corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size)

@@ -30,7 +30,7 @@ from electra_jax.finetuning.model_files import SavedModel, load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface.array_files import digests, write_arrays
 from electra_jax.huggingface.card_parts import Publication
-from electra_jax.huggingface.comparison_rows import comparison_rows
+from electra_jax.huggingface.comparison_rows import MAX_LENGTH, comparison_rows
 from electra_jax.huggingface.comparison_texts import (
     SAMPLE_TEXT,
     VerificationText,
@@ -124,7 +124,7 @@ def _write_model(
         notes["words"] = record_words(saved)
     notes |= {
         "dtype": dtype,
-        **special_notes(special),
+        **special_notes(special, config),
         "lines": comparison_lines(saved.tokenizer, text.lines),
         "digests": {WEIGHTS_FILE: digests(arrays)},
     }
@@ -177,7 +177,7 @@ def record_words(saved: SavedModel) -> dict[str, Any]:
 def example_rows(task_type: str, saved: SavedModel, text: VerificationText, max_length: int) -> np.ndarray:
     """Texts as rows [B, L] of several lengths: pairs for questions, single texts for tagging, both for other
     tasks. Without texts, random ids."""
-    special = saved.tokenizer.special
+    special, max_length = saved.tokenizer.special, min(max_length, MAX_LENGTH)
     examples = [TextExample(one, pair, None) for one, pair in comparison_examples(text.plain)]
     if task_type == "question_answering":
         examples = [example for example in examples if example.pair is not None]

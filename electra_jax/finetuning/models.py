@@ -23,7 +23,7 @@ import jax
 from flax import linen as nn
 
 from electra_jax.finetuning.modern_heads import ModernHead
-from electra_jax.finetuning.pooling import mean_state
+from electra_jax.finetuning.pooling import POOLINGS, pooled_state
 from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -48,7 +48,7 @@ class TaskModel(nn.Module):
     num_outputs: int
     head_style: str  # one of HEADS
     head_dropout: float
-    pooling: str = "cls"  # or "mean"
+    pooling: str = "cls"  # one of POOLINGS
 
     def setup(self):
         self.embeddings = Embeddings(self.config)
@@ -102,13 +102,16 @@ def make_head(
       pooling: what the head for whole texts reads, the state of "cls" or the "mean" of all.
 
     Raises:
-      ValueError: `head_style` is not one of HEADS.
+      ValueError: `head_style` is not one of HEADS, or `pooling` none of POOLINGS.
     """
     if head_style not in HEADS:
         raise ValueError(f"config.model.head: got {head_style!r}, expected one of {', '.join(HEADS)}.")
-    if config.rotary is not None:
+    if pooling not in POOLINGS:
+        raise ValueError(f"config.model.pooling: got {pooling!r:.60}, expected one of {', '.join(POOLINGS)}.")
+    task_head = config.family.task_head
+    if task_head == "modern":
         return ModernHead(config, special, task_type, num_outputs, dropout, pooling)
-    is_electras_own = head_style == "published" and config.disentangled is None
+    is_electras_own = head_style == "published" and task_head == "electra"
     if task_type == "question_answering":
         return JointSpanHead(config, special) if is_electras_own else SpanHead(config)
     if task_type == "tagging":
@@ -134,9 +137,9 @@ class ClassificationHead(nn.Module):
         self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels: jax.Array | None
     ) -> jax.Array:
         config = self.config
-        x_BLD = x_BLD[:, :1] if self.pooling == "cls" else mean_state(x_BLD, ids_BL, self.special.pad)
+        x_BLD = pooled_state(x_BLD, ids_BL, self.pooling, self.special.pad)
         if self.has_inner_layer:
-            if config.disentangled is None:
+            if config.family.task_head == "electra":
                 x_BLD = Dropout(self.dropout, name="inner_dropout")(x_BLD, is_training)
             kernel_init = table_initializer(config)
             x_BLD = gelu(

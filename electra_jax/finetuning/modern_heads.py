@@ -7,7 +7,7 @@ Shapes: B batch, L length, D hidden, C outputs of the task.
 import jax
 from flax import linen as nn
 
-from electra_jax.finetuning.pooling import mean_state
+from electra_jax.finetuning.pooling import pooled_state
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -25,7 +25,7 @@ class ModernHead(nn.Module):
     task_type: str
     num_outputs: int
     dropout: float
-    pooling: str  # what classification reads: the state of "cls", or the "mean" of all tokens' states
+    pooling: str  # what classification reads, one of POOLINGS
 
     @nn.compact
     def __call__(
@@ -34,7 +34,7 @@ class ModernHead(nn.Module):
         config = self.config
         is_of_tokens = self.task_type in ("tagging", "question_answering")
         if not is_of_tokens:
-            x_BLD = x_BLD[:, :1] if self.pooling == "cls" else mean_state(x_BLD, ids_BL, self.special.pad)
+            x_BLD = pooled_state(x_BLD, ids_BL, self.pooling, self.special.pad)
         x_BLD = Dense(
             config.hidden_size,
             ("embed", "mlp"),

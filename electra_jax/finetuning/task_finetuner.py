@@ -149,12 +149,9 @@ class TaskFinetuner:
           FloatingPointError: the training diverged.
         """
         config = apply_settings(self.config, settings)
-        encoder_config = dataclasses.replace(
-            encoder.config,
-            hidden_dropout=config["model"]["hidden_dropout"],
-            attention_dropout=config["model"]["attention_dropout"],
-            dtype=config["model"]["dtype"],
-        )
+        model = config["model"]
+        encoder_config = encoder.config.with_dropout(model["hidden_dropout"], model["attention_dropout"])
+        encoder_config = dataclasses.replace(encoder_config, dtype=model["dtype"])
         rows = self.encode(encoder)
         held_out = {split: encoded for split, encoded in rows.items() if split != "train"}
         trainer = self._trainer_of(encoder_config, encoder.special, config, len(rows["train"]))

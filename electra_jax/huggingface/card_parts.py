@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
+from electra_jax.huggingface.families import family_of
 from electra_jax.models.config import EncoderConfig
 
 PATH_LINE = 'path = "."  # this directory, or the name it is published under'
@@ -79,11 +80,13 @@ def with_trust(code: str, encoder: EncoderConfig) -> str:
 
 
 def describe_shape(encoder: EncoderConfig) -> str:
-    """One sentence."""
+    """One sentence. Without a table of positions it names no length: a card tells the rows of training."""
+    has_table = family_of(encoder).has_position_table
+    positions = f", up to {encoder.max_position_embeddings} positions" if has_table else ""
     return (
         f"{encoder.num_layers} layers of {encoder.hidden_size} with {encoder.num_heads} heads, "
         f"feed-forward {encoder.intermediate_size}, embeddings of {encoder.embedding_size} "
-        f"for a vocabulary of {encoder.vocab_size:,}, up to {encoder.max_position_embeddings} positions."
+        f"for a vocabulary of {encoder.vocab_size:,}{positions}."
     )
 
 

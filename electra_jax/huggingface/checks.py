@@ -31,8 +31,8 @@ class Reference(NamedTuple):
 
 
 def noted_special(notes: dict[str, Any]) -> SpecialTokens:
-    """The special tokens of an export. Exports of earlier versions note [PAD] alone, the only one that the
-    config.json of their families has; the others are then its id, too."""
+    """The special tokens of an export. Where config.json has [PAD] alone, only [PAD] is noted; the others are
+    then its id, too."""
     ids = notes.get("special_ids") or dict.fromkeys(SpecialTokens._fields, notes["pad_token_id"])
     return SpecialTokens(*(ids[name] for name in SpecialTokens._fields))
 

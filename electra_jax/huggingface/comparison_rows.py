@@ -7,6 +7,7 @@ import numpy as np
 from electra_jax.models.inputs import SpecialTokens
 
 NUM_ROWS = 8
+MAX_LENGTH = 1024  # of the longest rows: attention in float32 takes memory in proportion to the square
 
 
 def comparison_rows(

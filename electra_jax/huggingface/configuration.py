@@ -177,6 +177,8 @@ def from_config_json(
             "imported."
         )
     form = _FORMS[model_type]
+    # Renaming compares numbers. Where a value is None, the class has another field for it.
+    check_sizes({name: value for name, value in config.items() if value is not None})
     config = form.rename(config)
     _check_config_json(config, form)
     common = {

@@ -6,9 +6,10 @@ tokenizer.json, tokenizer_config.json, …   its tokenizer (tokenizer.py)
 modeling_*.py                              classes that `transformers` lacks, if the model needs them: for a
                                            relative position bias, or with custom_code for DeBERTa's detection
                                            head
-rtd_head.safetensors                       without custom_code: DeBERTa's detection head, for which
-                                           `transformers` has no class; ModernBERT's, with
-model.safetensors.index.detector.json      the list of arrays with which a class of `transformers` loads both
+rtd_head.safetensors                       the detection head of DeBERTa (without custom_code) and of
+                                           ModernBERT
+model.safetensors.index.detector.json      ModernBERT: lists the arrays of encoder and head, for
+                                           from_pretrained(…, variant="detector")
 enhanced_mask_decoder.safetensors          the position table of a DeBERTa generator's enhanced mask decoder,
                                            for which `transformers` has no class
 README.md  training_config.json            model card (card.py); the run's configuration, names for paths
@@ -121,7 +122,7 @@ def write_model(
     notes = {
         "role": role,
         "dtype": dtype,
-        **special_notes(inputs.special),
+        **special_notes(inputs.special, config),
         "config_additions": additions,
         "has_exact_logits": has_exact_logits(encoder, role),
         "lines": inputs.lines,
@@ -159,9 +160,11 @@ def detector_index(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"metadata": {}, "weight_map": {name: file for file, arrays in files.items() for name in arrays}}
 
 
-def special_notes(special: SpecialTokens) -> dict[str, Any]:
-    """What verification.safetensors notes of the special tokens; `checks.noted_special` reads it."""
-    return {"pad_token_id": special.pad, "special_ids": special._asdict()}
+def special_notes(special: SpecialTokens, config: dict[str, Any]) -> dict[str, Any]:
+    """What verification.safetensors notes of the special tokens: those that `config`, the model's
+    config.json, has. `checks.noted_special` reads it."""
+    notes = {"pad_token_id": special.pad}
+    return notes | ({"special_ids": special._asdict()} if "cls_token_id" in config else {})
 
 
 def copy_code(name: str, directory: Path) -> None:

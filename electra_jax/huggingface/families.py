@@ -30,6 +30,11 @@ class PublishedFamily(NamedTuple):
     dropout_fields: dict[str, str]  # task type → field of config.json with the dropout of the task's head
     pooling_field: str | None  # of config.json, with what the head for whole texts reads; None: always [CLS]
 
+    @property
+    def has_position_table(self) -> bool:
+        """Whether a table limits the length of rows; without one, it is limited by what training taught."""
+        return any(ours == "embeddings/position_embeddings" for _, ours, _ in self.names.rows)
+
 
 _OF_SEQUENCES = ("classification", "regression")
 

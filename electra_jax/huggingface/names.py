@@ -213,12 +213,12 @@ def word_table(family: Family) -> str:
     return name.removeprefix(family.prefix)
 
 
-def has_detection_names(family: Family) -> bool:
-    """Whether no other head has arrays with the names of the detection head's."""
+def has_ambiguous_detection_names(family: Family) -> bool:
+    """Whether another head has arrays with the names of the detection head's."""
     detection, *others = (
         {theirs for _, _, theirs in family.heads[role]} for role in ("discriminator", "generator")
     )
-    return detection.isdisjoint(*others)
+    return not detection.isdisjoint(*others)
 
 
 class Name(NamedTuple):
@@ -242,7 +242,7 @@ def names_of(family: Family, role: str, paths: list[str]) -> dict[str, Name]:
         if len(found) != 1:
             raise ValueError(
                 f"parameter {path}: got {len(found)} names for it in the table of {family.prefix!r}, "
-                "expected one. Add a row in huggingface/names.py."
+                "expected one. Add a row to the family's table."
             )
         [(match, name)] = found
         names[path] = name._replace(name=name.name.format(**match.groupdict()))

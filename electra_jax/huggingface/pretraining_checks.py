@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.command_errors import shorten
-from data_pipelines.json_files import check_form, misread, read_json
+from data_pipelines.json_files import Maybe, check_form, misread, read_json
 from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.array_files import ADVICE, read_safetensors
 from electra_jax.huggingface.checks import Check, Reference, compare, compare_rates, noted_special
 from electra_jax.huggingface.configuration import to_config_json
@@ -24,14 +25,20 @@ from electra_jax.huggingface.export import (
     published_config,
 )
 from electra_jax.huggingface.published_models import ROLES
+from electra_jax.huggingface.recorded_digests import DIGESTS
 from electra_jax.huggingface.reference import detection_auc
 
 # Of what a verification file notes, beside what verify.py requires.
+TRAINING_FORM = {
+    "config": {"model": dict, "objective": {"name": str}, "train": Maybe({"num_steps": int})},
+    "step": Maybe(int),
+}
+MICROSOFTS_HEAD = "mask_predictions."  # before the names of its arrays
 NOTES_FORM = {"role": str, "config_additions": dict, "has_exact_logits": bool}
 
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
-    """config.json as the run's configuration gives it.
+    """config.json as the run's configuration gives it, in the stage of the exported step.
 
     Raises:
       OSError: training_config.json cannot be read. ValueError: it, or `notes`, is of another form.
@@ -44,9 +51,12 @@ def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
             f"{ADVICE}"
         )
     path = directory / TRAINING_FILE
-    training = read_json(path, {"config": {"model": dict, "objective": {"name": str}}}, advice=ADVICE)
+    training = read_json(path, TRAINING_FORM, advice=ADVICE)
     with misread(path, ADVICE):
-        encoder = published_config(upgrade_config(training["config"]), notes["role"])
+        config = upgrade_config(training["config"])
+        if "step" in training:
+            config = stage_at(config, min(training["step"], config["train"]["num_steps"])).config
+        encoder = published_config(config, notes["role"])
     fields = to_config_json(encoder, notes["role"], special=noted_special(notes), dtype=notes["dtype"])
     return fields | notes["config_additions"]
 
@@ -55,17 +65,20 @@ def check_outputs(torch, transformers, model, output, directory: Path, reference
     """Logits, and the accuracy or AUC that they give. `output` is that of `model` on the recorded rows."""
     if reference.notes["role"] == "generator":
         return _check_generator(output, reference)
+    arrays = reference.arrays
     if "logits" in output:
-        logits_BL = output.logits.numpy()
-    elif (directory / DETECTOR_FILE).is_file():
-        logits_BL = detector_logits(transformers, output.last_hidden_state, directory).numpy()
-    elif (directory / HEAD_FILE).is_file():
+        return _check_discriminator(output.logits.numpy(), arrays)
+    of_head = reference.notes[DIGESTS].get(HEAD_FILE, {})
+    is_microsofts = any(name.startswith(MICROSOFTS_HEAD) for name in of_head)
+    for file in (HEAD_FILE,) if is_microsofts else (HEAD_FILE, DETECTOR_FILE):
+        if not (directory / file).is_file():
+            detail = f"{file} is missing: there is no head to compute them with"
+            return [Check("detection logits", False, detail)]
+    if is_microsofts:
         states_BLD, epsilon = output.hidden_states[-1], model.config.layer_norm_eps
-        logits_BL = detection_head(torch, states_BLD, directory, epsilon).numpy()
-    else:
-        detail = f"{HEAD_FILE} is missing: there is no head to compute them with"
-        return [Check("detection logits", False, detail)]
-    return _check_discriminator(logits_BL, reference.arrays)
+        return _check_discriminator(detection_head(torch, states_BLD, directory, epsilon).numpy(), arrays)
+    inputs = {name: torch.from_numpy(arrays[name]) for name in ("input_ids", "attention_mask")}
+    return _check_discriminator(detector_logits(transformers, inputs, directory).numpy(), arrays)
 
 
 def _check_generator(output, reference: Reference) -> list[Check]:
@@ -91,18 +104,19 @@ def _check_discriminator(logits_BL: np.ndarray, arrays: dict[str, np.ndarray]) -
     return checks
 
 
-def detector_logits(transformers, x_BLD, directory: Path):
-    """Logits [B, L] of a detection head that a class of `transformers` loads, together with the encoder."""
+def detector_logits(transformers, inputs: dict[str, Any], directory: Path):
+    """Logits [B, L] of encoder and detection head as a class of `transformers` loads both. `inputs`: its
+    arguments."""
     loader = transformers.AutoModelForTokenClassification
     detector = loader.from_pretrained(directory, variant=VARIANT, num_labels=1).float().eval()
-    return detector.classifier(detector.head(x_BLD))[..., 0]
+    return detector(**inputs).logits[..., 0]
 
 
 def detection_head(torch, x_BLD, directory: Path, epsilon: float):
     """Logits [B, L] of Microsoft's detection head, read from its file: LayerNorm(x + x of [CLS]) → dense →
     GELU → one logit."""
     weights = {
-        name.removeprefix("mask_predictions."): torch.from_numpy(array).float()
+        name.removeprefix(MICROSOFTS_HEAD): torch.from_numpy(array).float()
         for name, array in read_safetensors(directory / HEAD_FILE).arrays.items()
     }
     functional = torch.nn.functional

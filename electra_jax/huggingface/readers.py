@@ -26,7 +26,7 @@ from electra_jax.huggingface.names import (
     MICROSOFT_DEBERTA,
     Family,
     google_electra,
-    has_detection_names,
+    has_ambiguous_detection_names,
     word_table,
 )
 from electra_jax.huggingface.published_models import ROLES
@@ -39,7 +39,7 @@ FAMILIES = {
     "deberta-v2": DEBERTA_V2,
     MODEL_TYPE: MODERN_BERT,
 }
-# Of the encoders' names in files of which one could be taken for another, with RoBERTa for BERT.
+# Prefixes by which a file of one family could be taken for another's; RoBERTa's could be taken for BERT's.
 PREFIXES = {"roberta.", ELECTRA.prefix, BERT.prefix, DEBERTA_V2.prefix}
 OTHER_FORMATS = (".h5", ".msgpack")
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
@@ -90,7 +90,7 @@ def read_directory(path: Path) -> SourceModel:
     check_as_exported(file.parent, files)  # after what tells more about an array
     if any(name.startswith("lm_predictions.") for name in parameters):
         family = MICROSOFT_DEBERTA
-    if HEAD_FILE not in files and not has_detection_names(family):
+    if HEAD_FILE not in files and has_ambiguous_detection_names(family):
         family = family._replace(heads=family.heads | {"discriminator": ()})
     return SourceModel(path, family, config, parameters)
 

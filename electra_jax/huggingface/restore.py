@@ -21,9 +21,11 @@ from electra_jax.huggingface.published_models import ROLES, Params, shares_embed
 from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_directory, read_google
 from electra_jax.huggingface.sizes import check_layers
 from electra_jax.huggingface.training_settings import read_training_settings
+from electra_jax.models.published_sizes import half_depth
 from electra_jax.objectives.registry import find_row, own_settings
 
 SOURCE_FORMATS = ("huggingface", "microsoft", "google")
+MASKED_LM = "ForMaskedLM"  # at the end of the names of classes
 MISSING_GENERATOR = ("first_layers", "fresh")
 # Fields of config.model that each of the two encoders has; all others are shared.
 _OF_ONE_ENCODER = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -67,17 +69,16 @@ def _training_config(folders: list[Path]) -> dict[str, Any] | None:
 
 
 def _role_of(path: Path) -> str:
-    """A masked language model of ELECTRA or DeBERTa is a generator, and so is one of an export; anything else
-    becomes a discriminator, also the masked language models of other families."""
+    """A masked language model of ELECTRA or DeBERTa is a generator, and so is every one that this project
+    exported; anything else becomes a discriminator, also the masked language models of other families."""
     directory = path if path.is_dir() else path.parent
     config_file = directory / CONFIG_FILE
     config = read_json(config_file, dict) if config_file.is_file() else {}
-    prefixes = ("Electra", RELATIVE_BIAS_PREFIX, "DebertaV2")
-    if (directory / TRAINING_FILE).is_file():
-        prefixes += ("ModernBert",)
-    generators = [[f"{prefix}ForMaskedLM"] for prefix in prefixes]
-    is_generator = config.get("architectures") in generators or "generator" in path.name
-    return "generator" if is_generator else "discriminator"
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    generators = [f"{prefix}{MASKED_LM}" for prefix in ("Electra", RELATIVE_BIAS_PREFIX, "DebertaV2")]
+    is_own = (directory / TRAINING_FILE).is_file() and isinstance(name, str) and name.endswith(MASKED_LM)
+    return "generator" if is_own or name in generators or "generator" in path.name else "discriminator"
 
 
 def plain_objective(objective: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -128,11 +129,17 @@ def model_section(recipe: dict[str, Any], source: Source, missing_generator: str
         encoders["generator"] = _of_one_encoder(template["generator"])
         if missing_generator == "first_layers":
             least = 1 + has_decoder  # a decoder uses the last layer
-            num_layers = max(encoders["discriminator"]["num_layers"] // 2, least)
+            num_layers = max(_generator_layers(fields["discriminator"]), least)
             encoders["generator"] = encoders["discriminator"] | {"num_layers": num_layers}
     main = fields["generator" if is_mlm else "discriminator"]
     shared = {key: value for key, value in main.items() if key not in _OF_ONE_ENCODER}
     return shared | encoders
+
+
+def _generator_layers(discriminator: dict[str, Any]) -> int:
+    """About half as many layers. ModernBERT's last layer stays a global one."""
+    num_layers, rotary = discriminator["num_layers"], discriminator["rotary"]
+    return half_depth(num_layers, rotary["global_attention_every"]) if rotary else num_layers // 2
 
 
 def arrays_of_encoder(model: SourceModel) -> list[str]:

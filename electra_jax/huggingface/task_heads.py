@@ -37,7 +37,8 @@ def check_exportable(encoder: EncoderConfig, description: Description) -> None:
     if is_of_sequences and pooling != "cls" and family_of(encoder).pooling_field is None:
         raise ValueError(
             f"config.model.pooling: got {pooling!r}, expected 'cls': the classes of transformers for "
-            f"{family_of(encoder).name} read the state of [CLS]."
+            f"{family_of(encoder).name} read the state of [CLS]. Fine-tune with "
+            "--config.model.pooling=cls, and export that model."
         )
     if not _has_electras_own_head(encoder, description):
         return

@@ -41,9 +41,10 @@ def read_training_settings(path: Path) -> dict[str, Any]:
     config = read_json(path, FORM, advice=ADVICE)["config"]
     try:
         with misread(path, ADVICE):
-            upgraded = upgrade_config({section: config[section] for section in SECTIONS})
+            last = _last_stage(config)
+            upgraded = upgrade_config({section: last[section] for section in SECTIONS})
             settings = {section: upgraded[section] for section in SECTIONS}
-            settings |= {"data": {"sequence_length": _row_length(config)}}
+            settings |= {"data": {"sequence_length": _row_length(last)}}
             objective_row(settings["objective"])
             check_values(settings)
             make_pretraining_config(settings["model"])
@@ -54,11 +55,26 @@ def read_training_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _row_length(config: dict[str, Any]) -> int:
-    """config.data.sequence_length of the last stage."""
-    length = config["data"]["sequence_length"]
+def _last_stage(config: dict[str, Any]) -> dict[str, Any]:
+    """SECTIONS and the row length with the changes of all stages, which may be any JSON."""
+    last = {name: config[name] for name in SECTIONS}
+    last["data"] = {"sequence_length": config["data"]["sequence_length"]}
     for _, changes in config.get("stages", []):
-        length = changes.get(ROW_LENGTH, length)
+        for key, value in changes.items():
+            if key == ROW_LENGTH or key.partition(".")[0] in SECTIONS:
+                last = _with_value(last, key.split("."), value)
+    return last
+
+
+def _with_value(section: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """The section with another value at `path`, which it has to have. Raises KeyError or TypeError if not."""
+    name, *rest = path
+    old = section[name]
+    return section | {name: _with_value(old, rest, value) if rest else value}
+
+
+def _row_length(last: dict[str, Any]) -> int:
+    length = last["data"]["sequence_length"]
     if not LENGTH.accepts(length):
         raise ValueError(f"config.{ROW_LENGTH}: got {length!r:.60}, expected {LENGTH.expected}.")
     return length

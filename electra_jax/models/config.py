@@ -230,6 +230,12 @@ class EncoderConfig:
                 f"a multiple of 2 · num_heads ({2 * self.num_heads}), since positions rotate pairs",
             )
 
+    def with_dropout(self, hidden: float, attention: float) -> "EncoderConfig":
+        """The same encoder with other rates. `attention` is also that of rotary.attention_output_dropout:
+        `transformers` has one rate for both."""
+        rotary = self.rotary and dataclasses.replace(self.rotary, attention_output_dropout=attention)
+        return dataclasses.replace(self, hidden_dropout=hidden, attention_dropout=attention, rotary=rotary)
+
     @property
     def family(self) -> Family:
         return FAMILIES[self.position]

@@ -20,6 +20,7 @@ class Family(NamedTuple):
     ties_whole_embeddings: (
         bool  # embedding_sharing "tied": all of Embeddings, not only word and position tables
     )
+    task_head: str  # "electra", "deberta" or "modern": the head of downstream tasks (finetuning/models.py)
 
 
 BERT = Family(
@@ -32,6 +33,7 @@ BERT = Family(
     adds_cls_in_head=False,
     normalizes_in_head=False,
     ties_whole_embeddings=True,
+    task_head="electra",
 )
 DEBERTA = Family(
     truncates_initial_values=False,
@@ -43,6 +45,7 @@ DEBERTA = Family(
     adds_cls_in_head=True,
     normalizes_in_head=False,
     ties_whole_embeddings=False,
+    task_head="deberta",
 )
 MODERN = Family(
     truncates_initial_values=True,
@@ -55,6 +58,7 @@ MODERN = Family(
     normalizes_in_head=True,
     # The LayerNorm of the embeddings scales the residual stream, and the two encoders have other depths.
     ties_whole_embeddings=False,
+    task_head="modern",
 )
 
 # config.model.position → family.

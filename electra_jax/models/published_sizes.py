@@ -60,6 +60,12 @@ DEBERTA_V3_SIZES = {
 }
 
 
+def half_depth(num_layers: int, global_attention_every: int) -> int:
+    """The number of layers nearest to half of `num_layers` with which the last layer is global."""
+    every = global_attention_every
+    return 1 + every * round((num_layers / 2 - 1) / every)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModernSize:
     """A published size of ModernBERT's architecture. Its models were trained by masked language modelling
@@ -77,8 +83,7 @@ class ModernSize:
 
     @property
     def generator(self) -> dict[str, int]:
-        num_periods = round((self.num_layers / 2 - 1) / 3)
-        return self.discriminator | {"num_layers": 1 + 3 * num_periods}
+        return self.discriminator | {"num_layers": half_depth(self.num_layers, 3)}
 
 
 # Sources: base and large, AnswerDotAI/ModernBERT, yamls/modernbert/modernbert-{base,large}-pretrain.yaml; the

@@ -247,6 +247,11 @@ SABOTAGE = [
         {export.HEAD_FILE: "missing", "detection logits": f"{export.HEAD_FILE} is missing"},
     ),
     (
+        "modern/discriminator",
+        lambda d: (d / export.DETECTOR_FILE).unlink(),
+        {"detection logits": f"{export.DETECTOR_FILE} is missing"},
+    ),
+    (
         "deberta_gdes/discriminator",
         lambda d: edit_json(d / export.CONFIG_FILE, pos_att_type=["c2p"]),
         {

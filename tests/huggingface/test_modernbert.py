@@ -204,6 +204,10 @@ REFUSED = {
     "no list": ({"layer_types": 5}, "got layer_types=5"),
     "no theta": ({"global_rope_theta": "x"}, "got global_rope_theta='x', expected a number"),
     "interval": ({"global_attn_every_n_layers": 0}, "got global_attn_every_n_layers=0, expected a whole"),
+    "number of layers": (
+        {"num_hidden_layers": "x", "layer_types": ["full_attention"]},
+        "got num_hidden_layers='x', expected a whole",
+    ),
     "dropouts": ({"embedding_dropout": 0.1}, "got embedding_dropout=0.1 and mlp_dropout=0.0"),
 }
 
@@ -250,11 +254,11 @@ def test_a_masked_language_model_of_others_becomes_a_discriminator(data, tmp_pat
     )
     notes = "\n".join(import_checkpoint(tmp_path / "theirs", tmp_path / "run", options))
     assert "discriminator: newly initialised (not in the file): head/LayerNorm/scale" in notes
-    assert "its first 2 layers" in notes and "not used: decoder.bias, head.dense.weight" in notes
+    assert "its first 1 layer," in notes and "not used: decoder.bias, head.dense.weight" in notes
     run = load_run(tmp_path / "run")
     # The file has one rate for two dropouts; the recipe has none at the output.
     rotary = dataclasses.replace(ENCODER.rotary, attention_output_dropout=0.0)
-    assert run.model.discriminator.rotary == rotary and run.model.generator.num_layers == 2
+    assert run.model.discriminator.rotary == rotary and run.model.generator.num_layers == 1
     states = lambda module, ids, inputs: module.encoder(module.embeddings(ids, inputs, False), inputs, False)
     ids, got = outputs_of(run, "discriminator", states)
     with torch.no_grad():
