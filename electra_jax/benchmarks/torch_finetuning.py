@@ -124,7 +124,11 @@ def finetune_in_torch(
             f"config.train.keep: got {config['train']['keep']!r}, expected {LAST!r}: this training keeps no "
             "other model."
         )
-    for section, key, ours in (("optimizer", "name", "adam"), ("model", "pooling", "cls")):
+    for section, key, ours in (
+        ("optimizer", "name", "adam"),
+        ("optimizer", "weight_decay_follows", "rate"),
+        ("model", "pooling", "cls"),
+    ):
         if config[section][key] != ours:
             raise ValueError(
                 f"config.{section}.{key}: got {config[section][key]!r}, expected {ours!r}: this training has "

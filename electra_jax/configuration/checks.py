@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.problems import Problems
 from electra_jax.configuration.ranges import Allowed
-from electra_jax.configuration.stages import schedule_span
+from electra_jax.configuration.stages import place_of, schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
 from electra_jax.models.config import SECTIONS
 from electra_jax.objectives.corruption import max_predictions_per_seq
@@ -20,12 +20,14 @@ OF_LENGTH = (
     *OF_PRETRAINING,
     *(f"optimizer.{key}" for key in ("schedule", "warmup_steps", "decay_steps", "decay_share")),
 )
+# Kinds of tasks whose heads read the state of every token.
+OF_TOKENS = ("tagging", "question_answering")
 # While one of these is wrong, the others of the model cannot be said to fit it.
 OF_SHAPE = ("hidden_size", "position", *SECTIONS)
 
 
 def check_values(config: dict[str, Any]) -> None:
-    """Check every value that has a row in the table.
+    """Check every value that has a row in the table, and that the head of a task can pool as it should.
 
     Args:
       config: a whole configuration, of pre-training or of fine-tuning.
@@ -40,6 +42,12 @@ def check_values(config: dict[str, Any]) -> None:
         problems.add_text(
             f"config.{key}: got {values[key]!r}, expected {allowed.expected}. "
             f"Pass, for example, --config.{key}={word}."
+        )
+    kind = values.get("task.kind")
+    if kind in OF_TOKENS and values.get("model.pooling") == "mean":
+        problems.add_text(
+            f"config.model.pooling: got 'mean' with config.task.kind={kind!r}, expected 'cls': such a head "
+            "reads the state of every token. Pass --config.model.pooling=cls."
         )
     problems.report()
 
@@ -82,8 +90,7 @@ def check_stage_values(stages: Sequence[tuple[int, dict[str, Any]]]) -> None:
             rule = find_rule(key, is_pretraining=True)
             if rule is not None and not rule[0].accepts(value):
                 problems.add_text(
-                    f"config.stages, in the stage from step {first_step} on: got {key}={value!r}, expected "
-                    f"{rule[0].expected}."
+                    f"{place_of(first_step)}: got {key}={value!r}, expected {rule[0].expected}."
                 )
     problems.report()
 
@@ -116,19 +123,20 @@ def check_rates(config: dict[str, Any], first_step: int = 0) -> None:
       ValueError: the rate would never reach its peak, or warm-up and decay overlap.
     """
     start, end = schedule_span(config, first_step)
-    optimizer, num_steps, is_whole = (
-        config["optimizer"],
-        end - start,
-        end - start == config["train"]["num_steps"],
-    )
+    optimizer, num_steps = config["optimizer"], end - start
+    warmup_steps = num_steps // 10
+    total, remedy = f"the {num_steps} steps of its schedule", f"Lower it to {warmup_steps}."
+    if start == 0:
+        remedy = f"Pass --config.optimizer.warmup_steps={warmup_steps}, or begin the next schedule later."
+    if num_steps == config["train"]["num_steps"]:
+        total = f"config.train.num_steps={num_steps}"
+        remedy = f"Pass --config.optimizer.warmup_steps={warmup_steps}, or more --config.train.num_steps."
     check_schedule(
         optimizer["warmup_steps"],
         num_steps,
         decay_length(optimizer, num_steps),
-        total=f"config.train.num_steps={num_steps}" if is_whole else f"the {num_steps} steps of its schedule",
-        remedy=f"Pass --config.optimizer.warmup_steps={num_steps // 10}, or more --config.train.num_steps."
-        if is_whole
-        else "Lower it there, or change the stages.",
+        total=total,
+        remedy=remedy,
     )
 
 

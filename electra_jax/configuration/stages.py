@@ -71,9 +71,15 @@ KEYS: dict[str, StageKey] = {
     ),
     "optimizer.learning_rate": StageKey("The peak of that schedule.", **OWN_SCHEDULE),
     "optimizer.discriminator_learning_rate": StageKey("The same of the discriminator.", **OWN_SCHEDULE),
-    "optimizer.warmup_steps": StageKey("Of that schedule, from the stage's first step on.", **OWN_SCHEDULE),
+    "optimizer.warmup_steps": StageKey(
+        "Of that schedule, from the stage's first step on. Inherited like all else: give 0, or the rate "
+        "begins at 0 again.",
+        **OWN_SCHEDULE,
+    ),
     "optimizer.decay_steps": StageKey("Of that schedule, at its end.", **OWN_SCHEDULE),
-    "optimizer.decay_share": StageKey("The same as a share of its steps.", **OWN_SCHEDULE),
+    "optimizer.decay_share": StageKey(
+        "The same as a share of its steps; an inherited decay_steps is then left out.", **OWN_SCHEDULE
+    ),
     "optimizer.final_share": StageKey("What that decay leaves of the peak.", **OWN_SCHEDULE),
 }
 EXAMPLE = """((900000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)"""
@@ -112,6 +118,11 @@ def make_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def place_of(first_step: int) -> str:
+    """Where config.stages describes the stage that begins with `first_step`, for errors."""
+    return f"config.stages, in the stage from step {first_step} on"
+
+
 def schedule_span(config: dict[str, Any], first_step: int) -> tuple[int, int]:
     """First step and end of the learning-rate schedule that holds at `first_step`.
 
@@ -143,10 +154,7 @@ def stage_errors(stage: Stage) -> Iterator[None]:
             raise
         problems = Problems()
         for one in errors_in(error):
-            problems.add_text(
-                f"config.stages, in the stage from step {stage.first_step} on: {one} Change that entry of "
-                "config.stages."
-            )
+            problems.add_text(f"{place_of(stage.first_step)}: {one} Change that entry of config.stages.")
         problems.report()
 
 
@@ -156,29 +164,33 @@ def _named(first_step: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"config.stages, in the stage from step {first_step} on: {error}") from error
+        raise ValueError(f"{place_of(first_step)}: {error}") from error
 
 
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    if "optimizer.decay_share" in changes:  # an inherited number of steps would hold in its place
+        changes = {"optimizer.decay_steps": 0} | changes
     for key, value in changes.items():
         if key == "data.datasets" and isinstance(value, str):
             value = tuple(value.split(","))
         if key == "data.weights" and not isinstance(value, list | tuple):
             value = (value,)
-        config = _with_value(config, key.split("."), value)
+        config = _with_value(config, key, value)
     return config
 
 
-def _with_value(section: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """The section with another value at `path`.
+def _with_value(section: dict[str, Any], key: str, value: Any, done: int = 0) -> dict[str, Any]:
+    """The section with another value of `key`, of whose names `done` lead to the section.
 
     Raises:
       ValueError: it has nothing there.
     """
-    name, *rest = path
+    name, *rest = key.split(".")[done:]
     if name not in section or (rest and not isinstance(section[name], dict)):
-        raise ValueError(f"got a key with {name!r}, which this run does not have. Remove it from the stage.")
-    return section | {name: _with_value(section[name], rest, value) if rest else value}
+        raise ValueError(
+            f"got {key!r}, expected a key that this run has: it has no {name!r}. Remove it from the stage."
+        )
+    return section | {name: _with_value(section[name], key, value, done + 1) if rest else value}
 
 
 def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
@@ -193,7 +205,7 @@ def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:
             f"and a dictionary of the keys that change, as in {EXAMPLE}."
         )
     first_step, changes = entry
-    where = f"config.stages, in the stage from step {first_step} on"
+    where = place_of(first_step)
     for key, value in changes.items():
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, n=1)

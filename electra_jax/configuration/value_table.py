@@ -58,7 +58,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.vocab_size": (VOCABULARY, 0),
     "model.embedding_size": (WIDTH, 128),
     "model.max_position_embeddings": (LENGTH, 512),
-    "model.type_vocab_size": (whole(0, 2**10, "0 (no token types) or more"), 2),
+    "model.type_vocab_size": (whole(0, 2**10, "0 (no token types) or more"), 0),
     "model.layer_norm_epsilon": (Allowed(PROBABILITY.accepts, "a number between 0 and 1"), 1e-12),
     "model.initializer": (one_of(INITIALIZERS), "published"),
     "model.initializer_range": (MOMENTUM, 0.02),

@@ -1,6 +1,7 @@
 """The model card (README.md) of an exported pre-training model, from the files in the run's directory. A card
 leaves out what the files do not contain."""
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -174,12 +175,13 @@ def _training(record: RunRecord) -> str:
 def _steps_taken(record: RunRecord) -> list[str]:
     """Sentences about method, steps, tokens and time."""
     stages = [stage for stage in make_stages(record.config) if stage.first_step < record.step]
-    optimizer, objective, train = (record.config[name] for name in ("optimizer", "objective", "train"))
+    train = record.config["train"]
     done = f"{record.step:,}" + (f" of {train['num_steps']:,}" if record.step < train["num_steps"] else "")
     sentences = [
-        f"{_method(objective)}: {done} steps of {', '.join(map(_batch_shape, stages))}, "
-        f"peak learning rate {optimizer['learning_rate']:g}, {optimizer['warmup_steps']:,} steps of warm-up, "
-        f"masking {objective['mask_prob']:.0%}, seed {train['seed']}."
+        f"{_method(record.config['objective'])}: {done} steps of {', '.join(map(_batch_shape, stages))}, "
+        f"peak learning rate {_in_stages(stages, 'optimizer', 'learning_rate', 'g')}, "
+        f"{_in_stages(stages, 'optimizer', 'warmup_steps', ',')} steps of warm-up, "
+        f"masking {_in_stages(stages, 'objective', 'mask_prob', '.0%')}, seed {train['seed']}."
     ]
     if train["ema_decay"]:
         sentences.append(
@@ -197,6 +199,12 @@ def _steps_taken(record: RunRecord) -> list[str]:
             f"({speed:,.0f} tokens per second)."
         )
     return sentences
+
+
+def _in_stages(stages: list[Stage], section: str, key: str, form: str) -> str:
+    """The values of a key in the order of the stages, each as often as it changes."""
+    texts = [format(stage.config[section][key], form) for stage in stages]
+    return " then ".join(text for text, _ in itertools.groupby(texts))
 
 
 def _method(objective: dict[str, Any]) -> str:

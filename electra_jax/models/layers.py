@@ -31,8 +31,9 @@ def logical(initializer, *axes: str):
 def einsum_f32(spec: str, dtype: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """einsum of two arrays: operands rounded to `dtype`, sums and result in float32.
 
-    Every matrix product of this package is made here (tests/test_precision.py). With dtype "float32" it is
-    computed at the highest precision on every device.
+    Every matrix product of this package is made here (tests/test_precision.py), but those of Muon
+    (training/update_rules.py), which are optax's. With dtype "float32" it is computed at the highest
+    precision on every device.
 
     The products in its gradients are computed in the same way. Plain differentiation would multiply the
     float32 gradient with a bfloat16 array, at the speed of float32.

@@ -46,8 +46,8 @@ def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) ->
         return {}
     before, after = (learning_rate(config, num_steps, num_done) for num_steps in (old, new))
     print(
-        f"{workdir}: {num_done:,} steps are done; the run now has {new:,} instead of {old:,}. The learning "
-        f"rate follows the schedule of {new:,} steps from here on: {after:.3g} at this step instead of "
+        f"{workdir}: {num_done:,} steps are done; the run now has {new:,} instead of {old:,}. The last "
+        f"learning-rate schedule now ends at step {new:,}: the rate is {after:.3g} at this step instead of "
         f"{before:.3g}.",
         file=sys.stderr,
     )

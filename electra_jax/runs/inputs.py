@@ -38,6 +38,11 @@ class StageInputs(NamedTuple):
     flops_per_token: float  # forward
     keeps_datasets: bool  # whether its datasets and weights are those of the stage before
 
+    @property
+    def stage(self) -> Stage:
+        """The stage without its data."""
+        return Stage(self.first_step, self.end, self.config)
+
 
 class RunInputs(NamedTuple):
     """Everything that training needs."""

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.batch_order import PassedOver
 from data_pipelines.loader import EvaluationLoader, Loader
-from electra_jax.configuration.stages import Stage, schedule_span, stage_errors
+from electra_jax.configuration.stages import schedule_span, stage_errors
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
@@ -57,7 +57,7 @@ def _objective_of(stage: StageInputs, inputs: RunInputs) -> Objective:
     """The run's objective, or another one for a stage that changes its settings or the model's."""
     if all(stage.config[section] == inputs.config[section] for section in ("objective", "model")):
         return inputs.objective
-    with stage_errors(Stage(*stage[: len(Stage._fields)])):
+    with stage_errors(stage.stage):
         special = SpecialTokens.from_ids(stage.mixture.special)
         return make_objective(stage.config, model_of_stage(stage.config, inputs.model), special)
 
@@ -71,7 +71,7 @@ def stages_after(
     opened: Sequence[StageInputs] = inputs.stages
     if len(stages) > 1:
         opened = open_stages(
-            [Stage(*stage[: len(Stage._fields)]) for stage in inputs.stages],
+            [stage.stage for stage in inputs.stages],
             inputs.model,
             workdir,
             [sum(one.batches for one in of_stage) for of_stage in left_out],

@@ -224,6 +224,7 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     Raises:
       ValueError: `initial` has another objective, model or tokenizer; lists the differences and how to set
         them. Or the objective needs an initial run and `initial` is "".
+      FileNotFoundError: `initial` has no such checkpoint.
     """
     name = config["objective"]["name"]
     stage = find_row(name).first_stage
@@ -235,8 +236,11 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
                 "size."
             )
         return
-    directory = local_directory(parse_checkpoint(initial).directory)
+    initial_name = parse_checkpoint(initial)
+    directory = local_directory(initial_name.directory)
     theirs = read_description(directory)["config"]
+    # Stages may have changed the model since the first.
+    theirs = stage_at(theirs, find_step(directory, initial_name.step)).config
     is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
     if not is_next_stage:
         _check_same_objective(initial, theirs["objective"], config["objective"])

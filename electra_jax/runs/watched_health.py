@@ -21,7 +21,7 @@ def health_of(inputs: RunInputs, workdir: Path, events: EventLog) -> Callable[[R
     facts = make_facts(
         inputs.config,
         stage_starts=[stage.first_step for stage in inputs.stages],
-        stage_objectives=[stage.config["objective"] for stage in inputs.stages],
+        stage_configs=[stage.config for stage in inputs.stages],
         passes=functools.partial(most_passes, inputs.stages),
     )
     reported = {

@@ -73,7 +73,7 @@ class HealthMonitor:
             raised.step,
             KIND,
             f"ALARM {raised.alarm.name}: {raised.finding.message}",
-            advice=advice(raised.alarm, self._facts.settings),
+            advice=advice(raised.alarm, self._facts.settings_at(raised.step)),
             name=raised.alarm.name,
             task=raised.task,
             **raised.finding.figures,

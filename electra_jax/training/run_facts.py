@@ -16,6 +16,7 @@ class RunFacts(NamedTuple):
     """What does not change during a run."""
 
     settings: Mapping[str, Any]  # the configuration, flat: "objective.mask_prob" → its value
+    stage_settings: tuple[Mapping[str, Any], ...]  # the same of each stage
     detections: tuple[Detection, ...]  # tasks of the objective
     # For each stage: detection → the share of its tokens that the generator draws.
     drawn: tuple[Mapping[str, float], ...]
@@ -53,6 +54,10 @@ class RunFacts(NamedTuple):
         """Number of the stage of the step'th update, counted from 0."""
         return sum(start < step for start in self.stage_starts) - 1
 
+    def settings_at(self, step: int) -> Mapping[str, Any]:
+        """The configuration of the step'th update, flat."""
+        return self.stage_settings[max(self.stage_of(step), 0)]
+
     def drawn_at(self, step: int) -> Mapping[str, float]:
         """Detection → the share of its tokens that the generator draws, at the step'th update."""
         return self.drawn[self.stage_of(step)]
@@ -62,19 +67,18 @@ def make_facts(
     config: Mapping[str, Any],
     *,
     stage_starts: Sequence[int] = (0,),
-    stage_objectives: Sequence[Mapping[str, Any]] = (),
+    stage_configs: Sequence[Mapping[str, Any]] = (),
     passes: Callable[[int], float],
 ) -> RunFacts:
     """The facts of a run with this whole configuration.
 
     Args:
-      stage_objectives: config.objective of each stage; (): that of `config`.
+      stage_configs: the whole configuration of each stage; (): that of the run.
 
     Raises:
       ValueError: there is no such objective.
     """
-    objective = config["objective"]
-    row = objective_row(objective)
+    row, configs = objective_row(config["objective"]), stage_configs or [config] * len(stage_starts)
     detections = tuple(metrics.detection for metrics in row.metrics if metrics.detection)
     drawn = tuple(
         {
@@ -82,10 +86,11 @@ def make_facts(
             for detection in detections
             if detection.drawn and has_generator(section)
         }
-        for section in stage_objectives or [objective] * len(stage_starts)
+        for section in (one["objective"] for one in configs)
     )
     return RunFacts(
         flatten_dict(dict(config), sep="."),
+        tuple(flatten_dict(dict(one), sep=".") for one in configs),
         detections,
         drawn,
         row.minimizes_mlm,

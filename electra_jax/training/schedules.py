@@ -124,7 +124,8 @@ def decay_length(optimizer: Mapping[str, Any], num_steps: int) -> int:
     """Steps of the decay after a constant rate in a schedule of `num_steps` steps; 0 where there is none."""
     if optimizer["schedule"] not in DECAYS:
         return 0
-    return optimizer["decay_steps"] or int(optimizer["decay_share"] * num_steps)
+    share = optimizer["decay_share"]
+    return optimizer["decay_steps"] or (max(1, round(share * num_steps)) if share else 0)
 
 
 def check_schedule(

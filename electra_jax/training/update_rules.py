@@ -10,19 +10,21 @@
     muon           orthogonalised momentum for matrices     added          the same as adamw
                    of hidden layers; the rest as adamw
 
-adamw is `optax.adamw` and torch.optim.AdamW. Sources: Loshchilov & Hutter 2019, Decoupled Weight Decay
-Regularization; Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language
-models; You et al. 2020, Large Batch Optimization for Deep Learning; Jordan et al. 2024, Muon; Liu et al.
-2025, Muon is Scalable for LLM Training.
+adamw is `optax.adamw` and torch.optim.AdamW. A tensor that begins at zero hardly learns with lamb, since its
+updates get its own small norm; model.embedding_sharing="gdes" begins the discriminator's tables so.
+
+Sources: Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization; Wortsman et al. 2023, Stable and
+low-precision training for large-scale vision-language models; You et al. 2020, Large Batch Optimization for
+Deep Learning; Jordan et al. 2024, Muon; Liu et al. 2025, Muon is Scalable for LLM Training.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 ADAM, ADAMW, STABLE_ADAMW, LAMB, MUON = NAMES = ("adam", "adamw", "stable_adamw", "lamb", "muon")
@@ -119,7 +121,7 @@ def orthogonalize(momentum: float, rms: float, dtype: str) -> optax.GradientTran
     muon = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=axes_of)
 
     def scale(update):
-        inputs, outputs = update.shape[0], np.prod(update.shape[1:])
+        inputs, outputs = update.shape[0], math.prod(update.shape[1:])
         size = rms * max(inputs, outputs) ** 0.5 if rms else max(1.0, outputs / inputs) ** 0.5
         return size * update
 

@@ -325,6 +325,9 @@ def test_settings_that_do_not_match_are_rejected(directories, arguments, tmp_pat
     write_json(tmp_path / "config.json", {"config": {}})  # as in the directory of a run
     with pytest.raises(ValueError, match=r"--init_from=.*: got no .*config.json of a Hugging Face model"):
         torch_finetuning.finetune_in_torch(config, workdir, str(tmp_path), range(1))
+    other = config | {"optimizer": config["optimizer"] | {"weight_decay_follows": "schedule"}}
+    with pytest.raises(ValueError, match=r"weight_decay_follows: got 'schedule', expected 'rate'"):
+        torch_finetuning.finetune_in_torch(other, workdir, start, range(1))
     with pytest.raises(FileNotFoundError, match=r"there is no results\.json, expected the --workdir"):
         torch_finetuning.read_beside(tmp_path, config, start)
     write_json(tmp_path / "results.json", [])

@@ -52,7 +52,7 @@ def test_a_run_has_the_sizes_of_its_data_and_is_made_longer_and_shorter(data, tm
     capsys.readouterr()
     assert pretrain(longer, workdir, changes_length=True)["steps"] == 30
     # The recipe's rate of 2e-3 and its product of warm-up and decay.
-    line = "20 steps are done; the run now has 30 instead of 20. The learning rate follows the schedule of 30"
+    line = "20 steps are done; the run now has 30 instead of 20. The last learning-rate schedule now ends at"
     assert line in (err := capsys.readouterr().err) and "0.000667 at this step instead of 0." in err
     rates = {row["step"]: row["learning_rate"] for row in read_metrics(workdir) if "learning_rate" in row}
     assert sorted(rates) == [4, 8, 12, 16, 20, 24, 28]

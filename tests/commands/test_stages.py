@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import debug
 from data_pipelines import opened_dataset
 from data_pipelines.mixture import (
     DatasetSource,
@@ -19,8 +20,9 @@ from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.distributed.stopping import Stopped
-from electra_jax.huggingface.card import make_card, read_record
+from electra_jax.huggingface.card import RunRecord, make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
+from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.runs import doctor_checks, pretraining
 from electra_jax.runs import inputs as run_inputs
@@ -41,6 +43,7 @@ from support.staged_run import (
     make_corpora,
     three_stages,
 )
+from support.tiny import model_section
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +165,9 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
         assert row["model_flops_per_second"] == pytest.approx(
             3 * row["tokens_per_second"] * electra_flops(run.model, length, objective)
         )
-    # (1 − step/5) · peak in the first stage; then the peak, and three steps of 1 − √x at the end of the run.
+    # (1 − step/5) · peak in the first stage; then the peak, and four steps of 1 − √x at the end of the run.
     peak = run.config["optimizer"]["learning_rate"]
-    expected = [0.4 * peak, 0.2 * peak, peak, peak, (1 - (2 / 3) ** 0.5) * peak]
+    expected = [0.4 * peak, 0.2 * peak, peak, peak, (1 - (3 / 4) ** 0.5) * peak]
     assert [row["learning_rate"] for row in training] == pytest.approx(expected, rel=1e-5)
     held_out = make_sequential(
         [DatasetSource(str(corpora / name), split="validation") for name in ("long", "second")]
@@ -185,9 +188,28 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
     )
     assert (
         "12 steps of 8 rows of 16 tokens, 16 rows of 16 tokens from step 5, 16 rows of 32 tokens from step "
-        "9, peak learning rate"
+        f"9, peak learning rate {peak:g}, "
     ) in card
     assert card.count(" | 2, from step 9 | `") == 1
+
+
+def test_the_card_has_the_settings_of_all_stages_that_were_read():
+    config = debug.get_config().to_dict()
+    config["train"]["num_steps"], config["optimizer"]["warmup_steps"] = 3_000, 1_000
+    second = {"optimizer.schedule": "warmup_constant", "optimizer.learning_rate": 3e-4}
+    third = {"optimizer.schedule": "warmup_constant", "optimizer.warmup_steps": 0}
+    config["stages"] = ((1_500, second | {"objective.mask_prob": 0.3}), (2_800, third))
+    publication, model = Publication(None, None, None), make_pretraining_config(model_section())
+    for step, text in (
+        (1_500, "rate 0.002, 1,000 steps of warm-up, masking 15%, seed"),
+        (2_800, "rate 0.002 then 0.0003, 1,000 steps of warm-up, masking 15% then 30%, seed"),
+        (3_000, "rate 0.002 then 0.0003, 1,000 then 0 steps of warm-up, masking 15% then 30%, seed"),
+    ):
+        record = RunRecord(config, step, None, None, [], [], None)
+        card = make_card(
+            "discriminator", model.discriminator, record, publication, is_exact=True, with_code=False
+        )
+        assert f"peak learning {text}" in card
 
 
 @pytest.mark.slow

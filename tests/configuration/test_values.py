@@ -164,3 +164,14 @@ def test_a_setting_of_a_new_objective_is_finite():
         allowed, _ = find_rule("objective.focal_gamma", is_pretraining=True)
         assert allowed.accepts(value) == is_allowed
     assert find_rule("optimizer.focal_gamma", is_pretraining=True) is None
+
+
+@pytest.mark.parametrize("kind", ["tagging", "question_answering"])
+def test_heads_of_single_tokens_do_not_pool(kind):
+    config = finetune.get_config("task=local").to_dict()
+    config["model"]["pooling"] = "mean"
+    for pooling_kind in ("classification", "regression"):
+        check_values(config | {"task": config["task"] | {"kind": pooling_kind}})
+    config["task"]["kind"] = kind
+    with pytest.raises(ValueError, match=rf"^config\.model\.pooling: got 'mean' with .*kind='{kind}', expec"):
+        check_values(config)

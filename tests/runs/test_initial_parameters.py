@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax.conversion.export_run import export_run
 from electra_jax.runs.pretraining import pretrain
-from electra_jax.runs.trained import load_run
+from electra_jax.runs.trained import check_initial, load_run
 from support import tiny_export
 from support.paths import ROOT
 from support.tiny_export import PLAIN
@@ -90,6 +90,27 @@ def test_initial_parameters_that_do_not_fit_are_refused(changes, message, data, 
     with pytest.raises(ValueError, match=message):
         pretrain(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_model_of_an_initial_run_is_that_of_the_stage_of_its_checkpoint(data, tmp_path):
+    model = tiny_export.modern_model()
+    initial, params = tiny_export.make_run(tmp_path / "run", data, model, "mlm")
+    tiny_export.save_steps(initial, params, 5, 8)
+    description = json.loads((initial / "config.json").read_text())
+    description["config"]["stages"] = [[5, {"model.rotary.global_theta": 1e6}]]
+    (initial / "config.json").write_text(json.dumps(description))
+    config = description["config"] | {
+        "stages": (),
+        "model": model | {"rotary": model["rotary"] | {"global_theta": 1e6}},
+    }
+    fingerprint = load_run(initial).tokenizer.fingerprint
+    for name in (f"{initial}", f"{initial}:8"):
+        check_initial(name, config, fingerprint)
+    check_initial(f"{initial}:5", config | {"model": model}, fingerprint)
+    with pytest.raises(ValueError, match=r"global_theta: that run has 160000\.0, this run has 1000000\.0"):
+        check_initial(f"{initial}:5", config, fingerprint)
+    with pytest.raises(FileNotFoundError, match=r"expected a checkpoint of step 6, found those of \[5, 8\]"):
+        check_initial(f"{initial}:6", config, fingerprint)
 
 
 @pytest.mark.slow

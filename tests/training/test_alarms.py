@@ -270,9 +270,10 @@ def test_a_fixed_generator_is_never_too_strong(make_run):
 
 def test_a_stage_with_more_masks_draws_more_tokens():
     config = make_config()
-    objectives = [config["objective"], config["objective"] | {"mask_prob": 0.3}]
-    facts = make_facts(config, stage_starts=(0, 10), stage_objectives=objectives, passes=passes)
+    stages = [config, config | {"objective": config["objective"] | {"mask_prob": 0.3}}]
+    facts = make_facts(config, stage_starts=(0, 10), stage_configs=stages, passes=passes)
     assert [facts.drawn_at(step)["rtd"] for step in (1, 10, 11)] == [0.15, 0.15, 0.3]
+    assert [facts.settings_at(step)["objective.mask_prob"] for step in (0, 10, 11)] == [0.15, 0.15, 0.3]
 
 
 def test_there_are_rows_of_a_healthy_run():

@@ -54,6 +54,12 @@ def test_a_decay_after_a_constant_rate(shape, decay):
     np.testing.assert_allclose(rates(section, 100, steps), expected, rtol=1e-6)
 
 
+def test_the_share_of_a_decay_is_rounded():
+    shares = (0.29, 0.001, 0.0)  # 0.29 · 100 is a little below 29
+    sections = [optimizer(schedule="warmup_constant_sqrt", decay_share=share) for share in shares]
+    assert [decay_length(section, 100) for section in sections] == [29, 1, 0]
+
+
 def test_without_a_decay_the_rate_stays_at_its_peak():
     assert rates(optimizer(), 100, (0, 5, 10, 99)) == pytest.approx([0, PEAK / 2, PEAK, PEAK], rel=1e-6)
     assert decay_length(optimizer(decay_steps=5), 100) == 0
@@ -154,4 +160,23 @@ def test_the_first_schedule_ends_where_the_next_begins():
         ValueError, match=r"^config\.optimizer\.warmup_steps: got 70, expected fewer than the 60"
     ):
         resolve(staged(warmup_steps=70))
+    for stages, remedy in (
+        (PHASES, r"Pass --config\.optimizer\.warmup_steps=6, or begin the next schedule later\."),
+        (((50, PHASES[0][1] | {"optimizer.warmup_steps": 80}),), r"from step 50 on: .* Lower it to 8\."),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            resolve(staged(stages, warmup_steps=70 if stages is PHASES else 10))
     assert make_stages(staged())[2].config["optimizer"]["learning_rate"] == 3e-4
+
+
+def test_the_share_of_a_stage_replaces_inherited_steps():
+    decay = {"optimizer.schedule": "warmup_constant_sqrt", "optimizer.decay_share": 0.5}
+    later = {"optimizer.schedule": "warmup_constant_sqrt", "optimizer.warmup_steps": 0}
+    changes = (decay, later, decay | {"optimizer.decay_steps": 7}, later | {"optimizer.decay_share": 0.25})
+    stages = make_stages(staged(tuple(zip((30, 50, 70, 90), changes, strict=True)), decay_steps=5))
+    spans = [schedule_span(stage.config, stage.first_step) for stage in stages[1:]]
+    found = [
+        decay_length(stage.config["optimizer"], end - start)
+        for stage, (start, end) in zip(stages[1:], spans, strict=True)
+    ]
+    assert found == [10, 10, 7, 10]
