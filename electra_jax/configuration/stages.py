@@ -6,9 +6,9 @@ that change with their new values:
     stages=((900_000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)
 
 A stage inherits all other values from the stage before it. With config.data.sequence_length=0 its row length
-is that of its own datasets, and need not be given. The learning-rate schedule is that of the whole run,
-unless a stage names `optimizer.schedule`: that schedule begins with the stage and ends where the next one
-begins.
+is that of its own datasets, and `data.sequence_length` is optional. The learning-rate schedule is that of the
+whole run, unless a stage names `optimizer.schedule`: that schedule begins with the stage and ends where the
+next one begins.
 
 KEYS is the table of what may change. A new key needs a row there; its values are checked by the table of
 values (value_table.py). Every stage has a program of its own, so shapes may change, but not those of the
@@ -41,46 +41,48 @@ OWN_SCHEDULE = {
 }
 KEYS: dict[str, StageKey] = {
     "data.datasets": StageKey(
-        "Rows come from these. A dataset of an earlier stage is read on where that stopped. They may have "
-        "moved when the run resumes."
+        "Rows come from these datasets. One that an earlier stage used continues where it stopped. Their "
+        "paths may change when the run resumes."
     ),
-    "data.weights": StageKey("Their shares of the examples."),
+    "data.weights": StageKey("Their shares of the examples read."),
     "data.sequence_length": StageKey(
-        "Ids in a row.",
+        "Tokens per row.",
         least=0,
         needs="data.datasets",
         why="the rows of a dataset have one length. Add 'data.datasets', built with --sequence_length "
         "{value}.",
     ),
-    "train.batch_size": StageKey("Rows of a step.", least=1),
+    "train.batch_size": StageKey("Rows per step.", least=1),
     "train.num_microbatches": StageKey(
-        "How the batch is cut. It may be another number when the run resumes.", least=1
+        "Number of parts into which the batch is split. May differ when the run resumes.", least=1
     ),
     "objective.mask_prob": StageKey(
-        "Share of the tokens that are predicted, in training and in evaluations: held-out losses before and "
+        "Share of the tokens that is predicted, in training and in evaluations: held-out losses before and "
         "after the change cannot be compared."
     ),
     "model.rotary.global_theta": StageKey(
         "Base of the rotary wavelengths in global layers; larger for longer rows. Checkpoints are read with "
         "that of their stage."
     ),
-    "model.rotary.local_theta": StageKey("The same in local layers."),
+    "model.rotary.local_theta": StageKey("The same for local layers."),
     SCHEDULE: StageKey(
         "A new schedule from this stage to the next one that names a schedule, or to the end. "
-        "`--change_num_steps` changes the length of the last one alone."
+        "`--change_num_steps` changes the length of the last one only."
     ),
-    "optimizer.learning_rate": StageKey("The peak of that schedule.", **OWN_SCHEDULE),
-    "optimizer.discriminator_learning_rate": StageKey("The same of the discriminator.", **OWN_SCHEDULE),
+    "optimizer.learning_rate": StageKey("Peak of the stage's own schedule.", **OWN_SCHEDULE),
+    "optimizer.discriminator_learning_rate": StageKey("The same for the discriminator.", **OWN_SCHEDULE),
     "optimizer.warmup_steps": StageKey(
-        "Of that schedule, from the stage's first step on. Inherited like all else: give 0, or the rate "
-        "begins at 0 again.",
+        "Warm-up of that schedule, counted from the stage's first step. It is inherited: set it to 0, or the "
+        "rate starts from 0 again.",
         **OWN_SCHEDULE,
     ),
-    "optimizer.decay_steps": StageKey("Of that schedule, at its end.", **OWN_SCHEDULE),
+    "optimizer.decay_steps": StageKey("Length of the decay at the end of that schedule.", **OWN_SCHEDULE),
     "optimizer.decay_share": StageKey(
         "The same as a share of its steps; an inherited decay_steps is then left out.", **OWN_SCHEDULE
     ),
-    "optimizer.final_share": StageKey("What that decay leaves of the peak.", **OWN_SCHEDULE),
+    "optimizer.final_share": StageKey(
+        "Rate at the end of the decay, as a share of the peak.", **OWN_SCHEDULE
+    ),
 }
 EXAMPLE = """((900000, {"data.sequence_length": 512, "data.datasets": "data/rows_of_512"}),)"""
 
@@ -175,22 +177,25 @@ def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             value = tuple(value.split(","))
         if key == "data.weights" and not isinstance(value, list | tuple):
             value = (value,)
-        config = _with_value(config, key, value)
+        config = with_value(config, key, value)
     return config
 
 
-def _with_value(section: dict[str, Any], key: str, value: Any, done: int = 0) -> dict[str, Any]:
-    """The section with another value of `key`, of whose names `done` lead to the section.
+def with_value(section: dict[str, Any], key: str, value: Any, done: int = 0) -> dict[str, Any]:
+    """A copy of `section` with `key` (a dotted path) set to `value`; `section` itself stays as it is.
+
+    Args:
+      done: how many names of the path lead to `section`.
 
     Raises:
-      ValueError: it has nothing there.
+      ValueError: the section has no such key.
     """
     name, *rest = key.split(".")[done:]
     if name not in section or (rest and not isinstance(section[name], dict)):
         raise ValueError(
             f"got {key!r}, expected a key that this run has: it has no {name!r}. Remove it from the stage."
         )
-    return section | {name: _with_value(section[name], key, value, done + 1) if rest else value}
+    return section | {name: with_value(section[name], key, value, done + 1) if rest else value}
 
 
 def _check_entry(entry: Any) -> tuple[int, dict[str, Any]]:

@@ -28,7 +28,7 @@ from electra_jax.configuration.ranges import (
     one_of,
     whole,
 )
-from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, POSITIONS
+from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, POSITIONS, THETA_LIMIT
 from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
@@ -43,7 +43,9 @@ ROWS = whole(1, 2**20)
 VOCABULARY = whole(0, 2**24, "0 (that of the datasets) or more")
 ROW_LENGTH = whole(0, 2**20, "0 (that of the datasets) or more")
 LEARNING_RATE = above_zero(10)
-THETA = Allowed(lambda value: is_number(value) and 1 <= value <= 1e9, "a number from 1 to 1e+09")
+THETA = Allowed(
+    lambda value: is_number(value) and 1 <= value < THETA_LIMIT, f"a number from 1 to below {THETA_LIMIT:g}"
+)
 NUM_EPOCHS = whole(1, 100_000)
 # 0 would remove all gradients.
 CLIP_NORM = Allowed(

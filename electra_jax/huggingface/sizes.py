@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from electra_jax.models.config import THETA_LIMIT
+
 # Field of config.json → the least and the greatest whole number that is taken. The greatest are far beyond
 # every published model; a file with more is damaged or means harm.
 SIZES: dict[str, tuple[int, int]] = {
@@ -33,8 +35,8 @@ RATES: dict[str, tuple[float, float]] = {
     "mlp_dropout": (0.0, 1.0),
     "layer_norm_eps": (1e-30, 1.0),
     "norm_eps": (1e-30, 1.0),
-    "global_rope_theta": (1.0, 1e12),
-    "local_rope_theta": (1.0, 1e12),
+    "global_rope_theta": (1.0, THETA_LIMIT),
+    "local_rope_theta": (1.0, THETA_LIMIT),
     "initializer_range": (0.0, 1.0),
 }
 _LAYER = re.compile(r"(?:^|[./])(?:encoder[./]layer|layers)[._](\d{1,6})[./]")

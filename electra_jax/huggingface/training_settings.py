@@ -11,6 +11,7 @@ from typing import Any
 from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.migration import upgrade_config
+from electra_jax.configuration.stages import with_value
 from electra_jax.configuration.value_table import LENGTH
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import objective_row
@@ -62,15 +63,8 @@ def _last_stage(config: dict[str, Any]) -> dict[str, Any]:
     for _, changes in config.get("stages", []):
         for key, value in changes.items():
             if key == ROW_LENGTH or key.partition(".")[0] in SECTIONS:
-                last = _with_value(last, key.split("."), value)
+                last = with_value(last, key, value)
     return last
-
-
-def _with_value(section: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """The section with another value at `path`, which it has to have. Raises KeyError or TypeError if not."""
-    name, *rest = path
-    old = section[name]
-    return section | {name: _with_value(old, rest, value) if rest else value}
 
 
 def _row_length(last: dict[str, Any]) -> int:

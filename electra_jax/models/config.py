@@ -12,6 +12,8 @@ DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
 POSITIONS = tuple(FAMILIES)
+# Bases of rotary wavelengths are below this: 160,000 in ModernBERT, and far more than any model has.
+THETA_LIMIT = 1e12
 COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
@@ -94,13 +96,14 @@ class RotaryConfig:
       ValueError: a field is out of range.
     """
 
-    # Every so many layers one attends to the whole document: layers 0, 3, 6, … with 3, all with 1. The others
-    # are local.
+    # n: layers 0, n, 2n, … attend to the whole document, the others within the window; 1: all layers are
+    # global.
     global_attention_every: int
     window: int  # of a local layer: a token attends to window/2 tokens on each side, and to itself
     global_theta: float  # base of the rotary wavelengths in global layers
     local_theta: float  # the same in local layers
-    attention_output_dropout: float  # after the output projection of attention; the only one in ModernBERT
+    # After the output projection of attention; the only dropout that the published ModernBERT uses.
+    attention_output_dropout: float
 
     position_biased_input: ClassVar[bool] = False  # there is no table of positions
 

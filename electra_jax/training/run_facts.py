@@ -16,7 +16,7 @@ class RunFacts(NamedTuple):
     """What does not change during a run."""
 
     settings: Mapping[str, Any]  # the configuration, flat: "objective.mask_prob" → its value
-    stage_settings: tuple[Mapping[str, Any], ...]  # the same of each stage
+    stage_settings: tuple[Mapping[str, Any], ...]  # the same for each stage
     detections: tuple[Detection, ...]  # tasks of the objective
     # For each stage: detection → the share of its tokens that the generator draws.
     drawn: tuple[Mapping[str, float], ...]
@@ -51,12 +51,12 @@ class RunFacts(NamedTuple):
         return self.settings[f"health.{name}"]
 
     def stage_of(self, step: int) -> int:
-        """Number of the stage of the step'th update, counted from 0."""
-        return sum(start < step for start in self.stage_starts) - 1
+        """Number of the stage of the step'th update, counted from 0; before the first update that is 0."""
+        return sum(start < step for start in self.stage_starts[1:])
 
     def settings_at(self, step: int) -> Mapping[str, Any]:
         """The configuration of the step'th update, flat."""
-        return self.stage_settings[max(self.stage_of(step), 0)]
+        return self.stage_settings[self.stage_of(step)]
 
     def drawn_at(self, step: int) -> Mapping[str, float]:
         """Detection → the share of its tokens that the generator draws, at the step'th update."""

@@ -272,7 +272,7 @@ def test_a_stage_with_more_masks_draws_more_tokens():
     config = make_config()
     stages = [config, config | {"objective": config["objective"] | {"mask_prob": 0.3}}]
     facts = make_facts(config, stage_starts=(0, 10), stage_configs=stages, passes=passes)
-    assert [facts.drawn_at(step)["rtd"] for step in (1, 10, 11)] == [0.15, 0.15, 0.3]
+    assert [facts.drawn_at(step)["rtd"] for step in (0, 1, 10, 11)] == [0.15, 0.15, 0.15, 0.3]
     assert [facts.settings_at(step)["objective.mask_prob"] for step in (0, 10, 11)] == [0.15, 0.15, 0.3]
 
 
