@@ -8,7 +8,7 @@ yamls/modernbert/*.yaml, and Ettin's configurations.
     python -m electra_jax.pretrain --config=configs/modernbert.py:size=17m --workdir=runs/modern \\
         --config.data.datasets=DIR
 
-The published models were trained by masked language modelling alone (objective=mlm). What replaced token
+The published models were trained by masked language modelling only (objective=mlm). What replaced token
 detection adds is ours, and marked [ours]: the generator, embedding sharing, the share of masked tokens and
 the weight of the losses. Not run to the end here.
 
@@ -32,29 +32,29 @@ from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.published_sizes import MODERN_SIZES
 
-ROW, NUM_TOKENS = 1024, 1.719e12  # of phase 1
-# Of phases 2 and 3 of base: yamls/modernbert/modernbert-base-{context-extension,learning-rate-decay}.yaml.
-LONG_ROW, LONG_BATCH, LONG_TOKENS, DECAY_TOKENS = 8192, 576, 250e9, 50e9
-LONG_RATE, LONG_THETA, FINAL_SHARE = 3e-4, 160_000.0, 0.001
+ROW_LENGTH, NUM_TOKENS = 1024, 1.719e12  # of phase 1
+# Phases 2 and 3 of base are in yamls/modernbert/modernbert-base-{context-extension,learning-rate-decay}.yaml.
+LONG_ROW_LENGTH, LONG_ROWS_PER_STEP, LONG_TOKENS, DECAY_TOKENS = 8192, 576, 250e9, 50e9
+LONG_LEARNING_RATE, LONG_GLOBAL_THETA, FINAL_SHARE = 3e-4, 160_000.0, 0.001
 
 
-class Phase(NamedTuple):
-    """What differs between the sizes in phase 1."""
+class FirstPhase(NamedTuple):
+    """Settings of phase 1 of one size."""
 
-    learning_rate: float
-    weight_decay: float
-    batch_size: int  # rows; the published runs reach it from fewer
-    warmup_tokens: float
+    learning_rate: float  # the peak
+    weight_decay: float  # share of a weight that a step at the peak rate takes
+    batch_size: int  # rows per step; the published runs reach it from fewer
+    warmup_tokens: float  # length of the warm-up, in tokens
 
 
 # base and large: their yamls. 17m, 68m, 1b: Ettin. Not stated: 32m's weight decay, and Ettin's warm-up.
-PHASES = {
-    "17m": Phase(3e-3, 3e-4, 4608, 3e9),
-    "32m": Phase(3e-3, 3e-4, 4608, 3e9),
-    "68m": Phase(3e-3, 3e-4, 4608, 3e9),
-    "base": Phase(8e-4, 1e-5, 4608, 3e9),
-    "large": Phase(5e-4, 1e-5, 4928, 2e9),
-    "1b": Phase(5e-4, 5e-5, 4608, 3e9),
+FIRST_PHASES = {
+    "17m": FirstPhase(3e-3, 3e-4, 4608, 3e9),
+    "32m": FirstPhase(3e-3, 3e-4, 4608, 3e9),
+    "68m": FirstPhase(3e-3, 3e-4, 4608, 3e9),
+    "base": FirstPhase(8e-4, 1e-5, 4608, 3e9),
+    "large": FirstPhase(5e-4, 1e-5, 4928, 2e9),
+    "1b": FirstPhase(5e-4, 5e-5, 4608, 3e9),
 }
 
 
@@ -65,7 +65,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
       ValueError: an unknown size or objective, or phases of a size other than base.
     """
     chosen = parse_recipe_argument(
-        arg, size="base", objective="electra", phases="1", long_rows=f"data/rows_of_{LONG_ROW}"
+        arg, size="base", objective="electra", phases="1", long_rows=f"data/rows_of_{LONG_ROW_LENGTH}"
     )
     if chosen["size"] not in MODERN_SIZES:
         raise ValueError(
@@ -76,8 +76,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             f"config argument phases: got {chosen['phases']!r} with size={chosen['size']}, expected 1, or 3 "
             "with size=base: the later phases of the other sizes change values that stages cannot."
         )
-    shape, phase = MODERN_SIZES[chosen["size"]], PHASES[chosen["size"]]
-    tokens_per_step = phase.batch_size * ROW
+    shape, phase = MODERN_SIZES[chosen["size"]], FIRST_PHASES[chosen["size"]]
+    tokens_per_step = phase.batch_size * ROW_LENGTH
     config = make_recipe(
         model={
             "embedding_size": shape.hidden_size,
@@ -105,7 +105,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "mask_token_prob": 1.0,  # the same
             "disc_weight": 50.0,  # [ours], as ELECTRA's
         },
-        assumed={"vocab_size": 50_368, "sequence_length": ROW},
+        assumed={"vocab_size": 50_368, "sequence_length": ROW_LENGTH},
         optimizer=_optimizer(phase),
         train={"num_steps": round(NUM_TOKENS / tokens_per_step), "batch_size": phase.batch_size},
         eval={"batch_size": 256},
@@ -124,11 +124,11 @@ def _later_phases(dataset: str) -> tuple[tuple[int, dict[str, Any]], ...]:
     """Phases 2 and 3 in the form of config.stages, with steps counted from the end of phase 1."""
     longer = {
         "data.datasets": dataset,
-        "data.sequence_length": LONG_ROW,
-        "train.batch_size": LONG_BATCH,
-        "model.rotary.global_theta": LONG_THETA,
+        "data.sequence_length": LONG_ROW_LENGTH,
+        "train.batch_size": LONG_ROWS_PER_STEP,
+        "model.rotary.global_theta": LONG_GLOBAL_THETA,
         "optimizer.schedule": "warmup_constant",
-        "optimizer.learning_rate": LONG_RATE,
+        "optimizer.learning_rate": LONG_LEARNING_RATE,
         "optimizer.warmup_steps": 0,
     }
     decay = {
@@ -140,16 +140,16 @@ def _later_phases(dataset: str) -> tuple[tuple[int, dict[str, Any]], ...]:
 
 
 def _long_steps(tokens: float) -> int:
-    return round(tokens / (LONG_BATCH * LONG_ROW))
+    return round(tokens / (LONG_ROWS_PER_STEP * LONG_ROW_LENGTH))
 
 
-def _optimizer(phase: Phase) -> dict[str, float | str]:
+def _optimizer(phase: FirstPhase) -> dict[str, float | str]:
     """config.optimizer. The clipping of updates replaces that of gradients."""
     return {
         "name": "stable_adamw",
         "learning_rate": phase.learning_rate,
         "schedule": "warmup_constant",
-        "warmup_steps": round(phase.warmup_tokens / (phase.batch_size * ROW)),
+        "warmup_steps": round(phase.warmup_tokens / (phase.batch_size * ROW_LENGTH)),
         "beta1": 0.9,
         "beta2": 0.98,
         "epsilon": 1e-6,

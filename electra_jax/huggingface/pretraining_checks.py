@@ -28,12 +28,13 @@ from electra_jax.huggingface.published_models import ROLES
 from electra_jax.huggingface.recorded_digests import DIGESTS
 from electra_jax.huggingface.reference import detection_auc
 
-# Of what a verification file notes, beside what verify.py requires.
+# What is read of training_config.json.
 TRAINING_FORM = {
     "config": {"model": dict, "objective": {"name": str}, "train": Maybe({"num_steps": int})},
     "step": Maybe(int),
 }
-MICROSOFTS_HEAD = "mask_predictions."  # before the names of its arrays
+MICROSOFT_HEAD_PREFIX = "mask_predictions."  # prefix of its array names
+# What a verification file must note beyond what verify.py requires.
 NOTES_FORM = {"role": str, "config_additions": dict, "has_exact_logits": bool}
 
 
@@ -69,7 +70,7 @@ def check_outputs(torch, transformers, model, output, directory: Path, reference
     if "logits" in output:
         return _check_discriminator(output.logits.numpy(), arrays)
     of_head = reference.notes[DIGESTS].get(HEAD_FILE, {})
-    is_microsofts = any(name.startswith(MICROSOFTS_HEAD) for name in of_head)
+    is_microsofts = any(name.startswith(MICROSOFT_HEAD_PREFIX) for name in of_head)
     for file in (HEAD_FILE,) if is_microsofts else (HEAD_FILE, DETECTOR_FILE):
         if not (directory / file).is_file():
             detail = f"{file} is missing: there is no head to compute them with"
@@ -116,7 +117,7 @@ def detection_head(torch, x_BLD, directory: Path, epsilon: float):
     """Logits [B, L] of Microsoft's detection head, read from its file: LayerNorm(x + x of [CLS]) → dense →
     GELU → one logit."""
     weights = {
-        name.removeprefix(MICROSOFTS_HEAD): torch.from_numpy(array).float()
+        name.removeprefix(MICROSOFT_HEAD_PREFIX): torch.from_numpy(array).float()
         for name, array in read_safetensors(directory / HEAD_FILE).arrays.items()
     }
     functional = torch.nn.functional

@@ -20,7 +20,7 @@ CONTEXT = "BMHK,BHLM->BLHK"
 
 
 class KeyWindow(NamedTuple):
-    """Which keys a block of queries has, and how far a query reaches, in local attention."""
+    """The keys available to a block of queries, and how far a query may attend, in local attention."""
 
     segments_BM: jax.Array  # int32, as in `EncoderInputs`; −1 outside the row
     distance_LM: jax.Array  # int32: index of the query in its row minus that of the key
@@ -51,7 +51,8 @@ def attend(
       value_BMHK: in `dtype`.
       inputs: segments of the queries, row numbers, and the direction in which a query may attend.
       key: of the dropout mask; None means no dropout.
-      window: the keys; None: those of the tokens that the queries are of, all within reach.
+      window: segments, distances and reach of the keys in local attention; None: keys and queries are the
+        same tokens, at any distance.
 
     Returns:
       Context [B, L, H, K] in `dtype`.

@@ -12,7 +12,7 @@ class Family(NamedTuple):
     last_kernels: str
     # Kernels whose products are added to the residual stream start smaller, by 1/√(2 · num_layers).
     shrinks_residual_kernels: bool
-    has_biases: bool  # of products and LayerNorms; the biases of the last layers of heads are always there
+    has_biases: bool  # of products and LayerNorms; the last layer of a head always has one
     inner_width: float  # usual width of the feed-forward layer, in multiples of hidden_size
     zeroes_padding: bool  # the embeddings of padding are zero
     adds_cls_in_head: bool  # the discriminator's head adds the state of [CLS] to each token, then a LayerNorm
@@ -56,7 +56,7 @@ MODERN = Family(
     zeroes_padding=False,
     adds_cls_in_head=False,
     normalizes_in_head=True,
-    # The LayerNorm of the embeddings scales the residual stream, and the two encoders have other depths.
+    # The LayerNorm of the embeddings scales the residual stream, and the two encoders have different depths.
     ties_whole_embeddings=False,
     task_head="modern",
 )

@@ -14,8 +14,8 @@ def encoder_flops(config: EncoderConfig, sequence_length: int) -> float:
     """Forward FLOPs per token of an encoder: 8d² + 4df + 4Ld per layer, and the embedding projection.
 
     Disentangled attention adds 4d·min(2S, 2L), each token's product with the relative rows; projecting those
-    is not counted. ModernBERT's gated layers have 6df. Its local layers have the keys of their window in
-    place of L; what a block computes beside them is not counted.
+    is not counted. In ModernBERT's gated layers 6df replaces 4df. In its local layers window + 1 keys replace
+    L; scores outside the window that a block also computes are not counted.
     """
     d, f = config.hidden_size, config.intermediate_size
     if config.rotary is not None:

@@ -24,10 +24,11 @@ from flax import linen as nn
 from electra_jax.models.config import EncoderConfig
 
 NEIGHBOUR_BONUS = 6.0  # added to the neighbour's score by "local"; disentangled attention and relative bias
-# With rotary positions: the sum of the amplitudes of the cosines, and the number of pairs of features, those
-# with the shortest wavelengths. The neighbour's score is then 2.8 above that of the tokens beside it.
+# With rotary positions: total amplitude of the score's cosines, and how many pairs (those with the shortest
+# wavelengths) carry it. With heads of 64 and θ = 10,000 the neighbour's score is 2.8 above that of the tokens
+# next to it.
 ROTARY_BONUS, ROTARY_PAIRS = 16.0, 6
-SHARED_PART = 0.5  # of the embeddings: its square relative to that of the rest
+SHARED_POWER_RATIO = 0.5  # mean square of the shared part, relative to that of the rest of the embedding
 
 
 # flax's truncated_normal rescales the variance; TensorFlow's, which Google's code uses, does not.
@@ -60,8 +61,8 @@ def kernel_initializer(config: EncoderConfig):
 
 
 def residual_kernel_initializer(config: EncoderConfig):
-    """Kernels whose products are added to the residual stream: smaller with depth in ModernBERT
-    (full_megatron)."""
+    """Kernels whose products are added to the residual stream. ModernBERT divides their standard deviation by
+    √(2 · num_layers), the same in all layers (full_megatron)."""
     if config.initializer == "published" and config.family.shrinks_residual_kernels:
         return truncated_normal(config.initializer_range / np.sqrt(2.0 * config.num_layers))
     return kernel_initializer(config)
@@ -173,11 +174,11 @@ def neighbour_bias(config: EncoderConfig):
 
 
 def with_shared_part(init):
-    """Word table [V, E] whose rows have a part in common: opposite numbers in the first two features."""
+    """Word table [V, E] whose rows share a part: values of opposite sign in the first two features."""
 
     def shared(key, shape, dtype=jnp.float32):
         table_VE = init(key, shape, dtype)
-        size = jnp.sqrt(SHARED_PART * jnp.square(table_VE).mean() * shape[1] / 2)
+        size = jnp.sqrt(SHARED_POWER_RATIO * jnp.square(table_VE).mean() * shape[1] / 2)
         return table_VE.at[:, 0].add(size).at[:, 1].add(-size)
 
     return shared
@@ -193,14 +194,14 @@ def neighbour_rotary_projection(config: EncoderConfig, role: str):
         pairs = np.arange(min(ROTARY_PAIRS, head_size // 2))
         angle = config.rotary.global_theta ** (-2.0 * pairs / head_size)  # from one position to the next
         # After LayerNorm either feature of the shared part is √(width · share / 2); the kernel reads both.
-        share = SHARED_PART / (1.0 + SHARED_PART)
-        read = 2.0 * np.sqrt(width * share / 2.0)
-        size = np.sqrt(ROTARY_BONUS * np.sqrt(head_size) / len(pairs)) / read
+        share = SHARED_POWER_RATIO / (1.0 + SHARED_POWER_RATIO)
+        gain = 2.0 * np.sqrt(width * share / 2.0)
+        amplitude = np.sqrt(ROTARY_BONUS * np.sqrt(head_size) / len(pairs)) / gain
         sign = np.where(np.arange(num_heads) % 2 == 0, -1.0, 1.0)[:, None] if role == "query" else 0.0
         angle_HT = sign * angle[None] * np.ones((num_heads, 1))
         vector_HK = np.zeros((num_heads, head_size))
-        vector_HK[:, pairs] = size * np.cos(angle_HT)
-        vector_HK[:, pairs + head_size // 2] = size * np.sin(angle_HT)
+        vector_HK[:, pairs] = amplitude * np.cos(angle_HT)
+        vector_HK[:, pairs + head_size // 2] = amplitude * np.sin(angle_HT)
         return kernel_DHK.at[0].add(vector_HK).at[1].add(-vector_HK)
 
     return init

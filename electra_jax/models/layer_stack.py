@@ -52,8 +52,8 @@ def run_layers(
       inputs: segments and padding.
       is_training: whether dropout is on.
       *more: further arguments, the same for each layer.
-      period: the number of kinds of layers, which alternate. A loop computes a period in each iteration;
-        layers that are left at the end are unrolled.
+      period: length of the repeating pattern of layers; layers `period` apart are of the same kind. The
+        loop runs one period per iteration; layers left over at the end are unrolled.
     """
     if encoder.is_initializing() or (execution.is_direct and not is_training):
         for layer in layers:
@@ -66,19 +66,19 @@ def run_layers(
     num_scanned = num_periods * period if execution.layers == "scanned" and num_periods > 1 else 0
     if num_scanned:
         run = [_make_run(each, execution, inputs, is_training, more, in_loop=True) for each in templates]
-        # Of each kind of layer, the parameters of all periods.
+        # For each place in the period, the parameters of its layers, stacked.
         stacked = [
-            jax.tree.map(lambda *leaves: jnp.stack(leaves), *params[kind:num_scanned:period])
-            for kind in range(period)
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *params[place:num_scanned:period])
+            for place in range(period)
         ]
-        keys_of = lambda kind: keys[kind:num_scanned:period] if is_training else None
+        keys_of = lambda place: keys[place:num_scanned:period] if is_training else None
 
         def run_period(x_BLD, layers):
             for run_layer, layer in zip(run, layers, strict=True):
                 x_BLD = run_layer(x_BLD, *layer)
             return x_BLD, None
 
-        xs = [(each, keys_of(kind)) for kind, each in enumerate(stacked)]
+        xs = [(each, keys_of(place)) for place, each in enumerate(stacked)]
         x_BLD, _ = jax.lax.scan(run_period, x_BLD, xs)
     run = [_make_run(each, execution, inputs, is_training, more, in_loop=False) for each in templates]
     for index in range(num_scanned, len(layers)):

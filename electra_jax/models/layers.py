@@ -224,7 +224,7 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 
 @jax.custom_vjp
 def gated_gelu(x: jax.Array, gate: jax.Array) -> jax.Array:
-    """gelu(x) · gate, computed in float32. Its derivative keeps the two arguments alone."""
+    """gelu(x) · gate, computed in float32. Its derivative keeps only the two arguments."""
     return (gelu(x.astype(jnp.float32)) * gate.astype(jnp.float32)).astype(x.dtype)
 
 

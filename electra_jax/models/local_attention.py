@@ -17,8 +17,8 @@ from electra_jax.models.attention_weights import KeyWindow, attend, attend_backw
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import einsum_f32, einsum_gradients
 
-# Queries; blocks are as large as the reach if that is more. Compiled for a TPU v5e with 16 rows of 1,024, 4
-# heads of 64 and a reach of 64, forward and backward in bfloat16, blocks of 128 need 66 MiB of temporary
+# Queries per block, unless the reach is larger. Compiled for a TPU v5e with 16 rows of 1,024, 4 heads of 64
+# and a reach of 64, forward and backward in bfloat16, blocks of 128 need 66 MiB of temporary
 # memory and move 3.2 GB; blocks of 64 need 179 MiB and move 4.6 GB, for 24 % fewer FLOPs.
 SMALLEST_BLOCK = 128
 SCORES = "BLHK,BMHK->BHLM"
@@ -44,7 +44,8 @@ def local_attention(
     """
     query_BLHK, key_BMHK, value_BMHK = arrays
     length = query_BLHK.shape[1]
-    if length <= block_size(reach) + 2 * reach:  # no shorter than the keys of a block
+    # the row is no longer than the keys of one block, so blocks would save nothing
+    if length <= block_size(reach) + 2 * reach:
         scores_BHLM = einsum_f32(SCORES, dtype, query_BLHK, key_BMHK)
         window = KeyWindow(inputs.segments_BL, _distances(length, 0), jnp.int32(reach))
         return attend(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key, window)
@@ -58,23 +59,25 @@ def block_size(reach: int) -> int:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _attend_by_blocks(keep_prob, dtype, reach, arrays, inputs, key):
-    """Its derivative keeps `arrays` and the weights of attention; the windows of keys and values, several
-    times as large as these, are cut again."""
+    """Context [B, L, H, K], computed block by block. The backward pass stores `arrays` and the attention
+    weights, and cuts the windows of keys and values again: they are several times as large as the arrays."""
     return _forward(keep_prob, dtype, reach, arrays, inputs, key)[0]
 
 
 def _forward(keep_prob, dtype, reach, arrays, inputs, key):
+    """The context of `_attend_by_blocks`, and what `_backward` needs."""
     query_BLHK, key_BMHK, value_BMHK = _cut_arrays(reach, arrays)
     scores_BHLM = einsum_f32(SCORES, dtype, query_BLHK, key_BMHK)
     context_BLHK, (weights_BHLM, *_) = attend_forward(
         keep_prob, dtype, scores_BHLM, value_BMHK, *_cut_inputs(reach, inputs, key)
     )
-    # Positions and token types are not read, and need not be kept.
+    # Positions and token types are not read, and so they are not kept.
     inputs = inputs._replace(positions_BL=inputs.segments_BL, token_types_BL=inputs.segments_BL)
     return _join(context_BLHK, arrays[0].shape), (weights_BHLM, arrays, inputs, key)
 
 
 def _backward(keep_prob, dtype, reach, residuals, gradient_BLHK):
+    """The gradients of `arrays`, in their dtypes; None for `inputs` and `key`."""
     weights_BHLM, arrays, inputs, key = residuals
     # Without the barrier the compiler would keep the windows of the forward pass.
     arrays = jax.lax.optimization_barrier(arrays)
@@ -135,11 +138,11 @@ def _distances(size: int, reach: int) -> jax.Array:
 
 
 def _cut(x: jax.Array, size: int, fill: int = 0, before: int = 0) -> jax.Array:
-    """[B, L, …] → blocks [B·N, size, …]; `fill` stands `before` positions before the row, and after it."""
+    """[B, L, …] → blocks [B·N, size, …]. The row is shifted right by `before` (left if negative); `fill` pads
+    both ends."""
     batch, length = x.shape[:2]
     num_blocks = -(-length // size)
     missing = num_blocks * size - length
-    # A block may begin `before` positions earlier, or later where that is negative.
     padding = [(0, 0, 0), (before, missing - before, 0), *[(0, 0, 0)] * (x.ndim - 2)]
     x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), padding)
     return x.reshape(batch * num_blocks, size, *x.shape[2:])

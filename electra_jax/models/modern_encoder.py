@@ -32,7 +32,7 @@ class ModernEncoder(nn.Module):
             ModernLayer(config, index == 0, config.rotary.is_global(index), name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
-        # The first layer has other parameters than the other global layers.
+        # The first layer has different parameters from the other global layers.
         period = config.rotary.global_attention_every
         for part in (layers[:1], layers[1:]):
             if part:

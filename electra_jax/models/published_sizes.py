@@ -69,7 +69,7 @@ def half_depth(num_layers: int, global_attention_every: int) -> int:
 @dataclasses.dataclass(frozen=True)
 class ModernSize:
     """A published size of ModernBERT's architecture. Its models were trained by masked language modelling
-    alone: the generator is ours, as wide as the discriminator and about half as deep, as in DeBERTaV3. Its
+    only: the generator is ours, as wide as the discriminator and about half as deep, as in DeBERTaV3. Its
     last layer is global, as in every published size."""
 
     hidden_size: int

@@ -1,5 +1,6 @@
 """Rotary positions: queries and keys are rotated by angles proportional to their positions, so that a product
-of the two depends on the distance alone (Su et al., RoFormer; by halves, as in ModernBERT).
+of the two depends on the distance only (Su et al., RoFormer; pairing the two halves of a head, `rotate_half`
+of transformers, as in ModernBERT).
 
 Feature t of a head's first half and feature t of its second half are a pair, which position p rotates by
 p · θ^(−2t/K).
@@ -37,8 +38,8 @@ class Rotation(NamedTuple):
 class Rotations(NamedTuple):
     """The rotations of the two kinds of layers."""
 
-    whole: Rotation
-    local: Rotation
+    global_layers: Rotation
+    local_layers: Rotation
 
 
 def make_rotations(config: EncoderConfig, positions_BL: jax.Array) -> Rotations:
@@ -93,7 +94,7 @@ class RotarySelfAttention(nn.Module):
             Projection(config, self._kernel_init(role), name=role)(x_BLD)
             for role in ("query", "key", "value")
         )
-        rotation = rotations.whole if self.is_global else rotations.local
+        rotation = rotations.global_layers if self.is_global else rotations.local_layers
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
         arrays = rotate(query_BLHK, rotation), rotate(key_BMHK, rotation), value_BMHK
         rng = self.make_rng("dropout") if is_training and config.attention_dropout else None

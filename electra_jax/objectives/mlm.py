@@ -26,8 +26,8 @@ from electra_jax.objectives.vocabulary import (
 
 PASSES = ("generate", "discriminate", "regenerate", "rediscriminate")
 MLM_METRICS = prediction_metrics("mlm", entropy="generator_entropy")
-# Of z-loss: the mean square of log Z, Z the sum of the exponentials of a prediction's logits, which keeps
-# logits from drifting (Chowdhery et al. 2022, PaLM, §5). A row with this metric takes
+# The metric of z-loss: the mean square of log Z, Z the sum of the exponentials of a prediction's logits. The
+# loss keeps logits from drifting (Chowdhery et al. 2022, PaLM, §5). A row with this metric takes
 # config.objective.z_loss_weight; with 0 the program has no such term.
 Z_LOSS_METRIC = mean_metric("mlm_z_loss", "mlm_z", "mlm_weight")
 

@@ -55,9 +55,9 @@ def make_objective(config: Mapping[str, Any], model: PretrainingConfig, special:
     row = objective_row(settings)
     if settings["z_loss_weight"] and not (Z_LOSS_METRIC in row.metrics and has_generator(settings)):
         raise ValueError(
-            f"config.objective.z_loss_weight: got {settings['z_loss_weight']} for objective {row.name!r} "
-            f"with generator {settings['generator']!r}, which trains no masked language model, expected 0. "
-            "Leave it out."
+            f"config.objective.z_loss_weight: got {settings['z_loss_weight']}, expected 0: objective "
+            f"{row.name!r} with generator {settings['generator']!r} trains no masked language model. Remove "
+            "the setting."
         )
     make = row.make if has_generator(settings) else row.make_with_fixed_generator
     return make(model, settings, special)

@@ -45,7 +45,7 @@ PRETRAINING = [
     ),
     *(
         f"configs/modernbert.py:size={size},objective={name}"
-        for size in modernbert.PHASES
+        for size in modernbert.FIRST_PHASES
         for name in ("electra", "mlm")
     ),
     *(f"configs/debug.py:model={model}" for model in debug.MODELS),

@@ -100,7 +100,7 @@ def test_the_page_on_stages_has_the_table_of_keys():
     assert f"|---|---|\n{table}\n" in page
 
 
-def test_a_key_of_a_section_within_a_section(monkeypatch):
+def test_a_stage_may_change_a_nested_key_that_the_run_has(monkeypatch):
     monkeypatch.setitem(KEYS, "model.relative_bias.max_distance", StageKey("Of the bias."))
     config = staged((10, {"model.relative_bias.max_distance": 64}))
     with pytest.raises(

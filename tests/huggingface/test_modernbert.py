@@ -313,7 +313,7 @@ def test_wrappers_around_the_encoder_are_left_out(tmp_path):
         assert {name.removeprefix("model.") for name in names} == set(arrays)
 
 
-def test_only_its_classes_can_pool_the_mean():
+def test_only_modernberts_classes_can_pool_the_mean():
     description = {"task": {"kind": "classification"}, "labels": ["a", "b"]}
     description["config"] = {"model": {"head": "published", "pooling": "mean", "head_dropout": 0.1}}
     fields = task_config_json(ENCODER, description, special=SPECIAL, dtype="float32")

@@ -208,7 +208,7 @@ def test_a_product_of_rotated_vectors_depends_on_their_distance_alone():
     repeat = lambda x: jnp.tile(x[None, None, None], (1, 4, 1, 1))
 
     def both(positions_BL):
-        rotation = make_rotations(config, positions_BL).whole
+        rotation = make_rotations(config, positions_BL).global_layers
         return rotate(repeat(query), rotation)[0, :, 0], rotate(repeat(key_), rotation)[0, :, 0]
 
     queries, keys = map(np.asarray, jax.jit(both)(positions_BL))
@@ -236,7 +236,8 @@ def test_derivatives_are_those_of_plain_differentiation():
     def ours(x_BLHK, gate_BLHK):
         rotary = modern_section()["rotary"] | {"global_theta": 100.0}
         config = encoder_of(rotary=rotary, num_heads=4)  # heads of 8
-        return rotate(x_BLHK, make_rotations(config, positions_BL).whole), gated_gelu(x_BLHK, gate_BLHK)
+        rotation = make_rotations(config, positions_BL).global_layers
+        return rotate(x_BLHK, rotation), gated_gelu(x_BLHK, gate_BLHK)
 
     def results(function):
         loss = lambda *arrays: sum((each * target_BLHK).sum() for each in function(*arrays))
@@ -250,7 +251,7 @@ def test_derivatives_are_those_of_plain_differentiation():
 def test_only_global_layers_hold_a_score_for_each_pair_of_tokens():
     length = 2048
 
-    def squares(num_layers):
+    def quadratic_arrays(num_layers):
         """Arrays of a score for each pair of tokens, in the program of a loss and its gradients."""
         rotary = modern_section()["rotary"] | {"global_attention_every": 4, "window": 128}
         encoder = ModernEncoder(encoder_of(num_layers=num_layers, rotary=rotary))
@@ -260,8 +261,8 @@ def test_only_global_layers_hold_a_score_for_each_pair_of_tokens():
         loss = lambda params, x_BLD: encoder.apply({"params": params}, x_BLD, inputs, False).sum()
         return str(jax.make_jaxpr(jax.grad(loss))(params, x_BLD)).count(f"{length},{length}]")
 
-    assert squares(1) > 0
-    assert squares(4) == squares(1)  # three local layers add none
+    assert quadratic_arrays(1) > 0
+    assert quadratic_arrays(4) == quadratic_arrays(1)  # three local layers add none
 
 
 def test_flops_are_those_of_the_window():
@@ -287,7 +288,7 @@ def test_local_initial_values_make_heads_of_the_first_layer_attend_to_neighbours
         x_LE = table_VE[ids_BL[0]]
         x_LE = (x_LE - x_LE.mean(1, keepdims=True)) / x_LE.std(1, keepdims=True)
         attention = params["generator"]["layer_0"]["attention"]
-        rotation = make_rotations(config.generator, inputs.positions_BL).whole
+        rotation = make_rotations(config.generator, inputs.positions_BL).global_layers
         query, key_ = (
             rotate(jnp.einsum("LD,DHK->LHK", x_LE, attention[role]["kernel"])[None], rotation)[0]
             for role in ("query", "key")

@@ -64,7 +64,7 @@ def setup(make, **changes):
 
 
 @pytest.mark.parametrize(("name", "tasks"), [("electra", ["mlm"]), ("mlm", ["mlm"]), ("mcl", ["mlm", "slm"])])
-def test_its_sums_are_there_with_a_weight_alone(name, tasks):
+def test_z_loss_is_summed_only_if_it_has_a_weight(name, tasks):
     make = {"electra": tiny.electra, "mlm": tiny.mlm, "mcl": tiny.mcl}[name]
     without, with_it = (
         jax.eval_shape(*setup(make, **changes))[1].keys() for changes in ({}, {"z_loss_weight": 0.1})
@@ -89,6 +89,7 @@ def test_an_objective_without_a_trained_generator_refuses_it():
     full = config()
     full["objective"] = tiny.objective_section("adversarial") | {"z_loss_weight": 1e-4}
     with pytest.raises(
-        ValueError, match=r"^config\.objective\.z_loss_weight: got 0\.0001 for objective 'adversarial'"
+        ValueError,
+        match=r"^config\.objective\.z_loss_weight: got 0\.0001, expected 0: objective 'adversarial' with",
     ):
         make_objective(full, None, tiny.SPECIAL)

@@ -44,10 +44,10 @@ def serve(connection):
     for name in MODULES:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
-    # JAX does not like forks, and a module is imported before it is run.
+    # Silences two expected warnings: JAX's about os.fork, and runpy's that the module is already imported.
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*fork|.*found in sys.modules")
     sys.stdout.flush()  # or every command would print what an import has left
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for commands
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the reporting processes
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
         if not data:
@@ -60,7 +60,8 @@ def serve(connection):
 
 
 def _run_and_report(request, descriptors):
-    """Fork a command, tell its number and its exit code, and end. Returns in the process of the command."""
+    """Fork the command, report its process id and exit code, and exit. Returns only in the command's
+    process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *streams, pipe = descriptors
     pid = os.fork()

@@ -1,4 +1,5 @@
-"""Commands in forks of a process that has imported everything: a quarter of the CPU time of a short one.
+"""Runs commands as forks of a process that has already imported everything: a short one then takes a quarter
+of its CPU time.
 
 Each is a process of its own, with its own streams, environment and signals, as if "python -m" had started it.
 All have one hash seed. What depends on that, on imports, on an installation or on the folder needs a real
@@ -68,20 +69,20 @@ class ForkedProcess:
         socket.send_fds(_server(), [json.dumps(request).encode()], [*theirs, pipe])
         for descriptor in (*theirs, pipe):
             os.close(descriptor)
-        line = self._status.readline() if self._answers(SECONDS_TO_START) else ""
+        line = self._status.readline() if self._has_line(SECONDS_TO_START) else ""
         assert line, "the fork server has ended or hangs"
         self.pid = int(line)
 
     def poll(self):
         """The exit code, None while the process runs."""
-        if self.returncode is None and self._answers(0):
+        if self.returncode is None and self._has_line(0):
             self.wait()
         return self.returncode
 
     def wait(self, timeout=None):
         """The exit code."""
         if self.returncode is None:
-            if not self._answers(timeout):
+            if not self._has_line(timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout)
             self.returncode = int(self._status.readline())
             self._status.close()
@@ -124,7 +125,7 @@ class ForkedProcess:
     def kill(self):
         self.send_signal(signal.SIGKILL)
 
-    def _answers(self, timeout):
+    def _has_line(self, timeout):
         """Whether the server has something to say within `timeout` seconds; None waits."""
         return bool(select.select([self._status], [], [], timeout)[0])
 

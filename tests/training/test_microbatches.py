@@ -77,7 +77,7 @@ def test_losses_and_metrics_do_not_depend_on_the_number_of_microbatches(family):
 @pytest.mark.parametrize(
     ("family", "sizes"), [("mcl", (2, 1, 1)), ("mcl", (1, 2, 1)), ("modernbert", (2, 2, 2))]
 )
-def test_nor_on_the_mesh_and_the_number_together(family, sizes):
+def test_losses_and_metrics_do_not_depend_on_mesh_and_number_of_microbatches_together(family, sizes):
     check_same(windows(family, 2, sizes), windows(family, 1))
 
 

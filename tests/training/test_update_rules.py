@@ -140,7 +140,7 @@ def test_stable_adamw_against_numpy(follows, clip):
     equal(train(section(STABLE_ADAMW, weight_decay_follows=follows, update_clip=clip)), expected)
 
 
-def test_weight_decay_that_follows_the_schedule_does_not_know_the_peak():
+def test_weight_decay_that_follows_the_schedule_does_not_depend_on_the_peak():
     falling = {"schedule": "warmup_constant_linear", "decay_share": 1.0}
     still = lambda step: {path: np.zeros_like(value) for path, value in flat_params().items()}
     share = np.prod([1 - DECAY * (1 - step / 10) for step in range(STEPS)])
@@ -206,7 +206,7 @@ def test_muon_against_numpy_for_matrices_of_layers_and_adam_for_the_rest(rms):
     equal(train(section("muon", muon_rms=rms)), expected, rtol=1e-3)
 
 
-def test_muon_of_plain_matrices_is_that_of_optax():
+def test_muon_on_plain_matrices_equals_optax():
     plain = optax.contrib.muon(PEAK, weight_decay=DECAY, consistent_rms=0.2)
     path = MATRICES[0]
     param = jnp.asarray(flat_params()[path])
@@ -267,7 +267,7 @@ def run(name, sizes, steps, state=None, first=0):
 
 
 @pytest.mark.parametrize("name", [STABLE_ADAMW, LAMB, MUON])
-def test_updates_on_a_mesh_are_those_of_one_device_and_moments_are_cut_like_their_parameters(name):
+def test_updates_on_a_mesh_are_those_of_one_device_and_moments_are_sharded_like_their_parameters(name):
     _, expected = run(name, (1, 1, 1), 3)
     program, state = run(name, (2, 2, 2), 3)
     for ours, theirs in zip(*(jax.tree.leaves(one.params) for one in (state, expected)), strict=True):
