@@ -51,8 +51,8 @@ SHARED: dict[str, dict[str, Any]] = {
         # position (all_tokens_mlm, electric) 0 means a quarter of the vocabulary, at most 2,048.
         "vocab_chunk_size": 0,
         "gen_weight": 1.0,  # of the generator's loss
-        # Of z-loss, the mean square of log Z of the generator's predictions, which keeps its logits from
-        # drifting; PaLM has 1e-4. Objectives that train no masked language model do not have it.
+        # Weight of z-loss, the mean square of log Z of the generator's predictions, which keeps its logits
+        # from drifting. PaLM uses 1e-4. Must be 0 for objectives that train no masked language model.
         "z_loss_weight": 0.0,
         # What replaces tokens: "model", or for electra, electra_15 and deberta_v3 a fixed distribution,
         # "unigram" (as frequent as in the batch) or "uniform" (ELECTRA §3.2): no generator is trained then.
@@ -87,13 +87,13 @@ SHARED: dict[str, dict[str, Any]] = {
         "beta2": 0.999,
         "epsilon": 1e-6,
         "weight_decay": 0.01,
-        # "rate": a step takes rate · weight_decay of a weight, as torch.optim.AdamW. "schedule": rate/peak ·
-        # weight_decay, as ModernBERT and Composer.
+        # "rate": a step shrinks a weight by the factor 1 − rate · weight_decay, as torch.optim.AdamW.
+        # "schedule": by 1 − (rate/peak) · weight_decay, as ModernBERT and Composer.
         "weight_decay_follows": "rate",
-        "bias_correction": False,  # of adam alone; BERT, ELECTRA and DeBERTa leave it out
-        "update_clip": 1.0,  # of stable_adamw: RMS from which on a tensor's update is made smaller
+        "bias_correction": False,  # of adam only; BERT, ELECTRA and DeBERTa leave it out
+        "update_clip": 1.0,  # of stable_adamw: updates of a tensor whose RMS exceeds this are scaled down
         "muon_momentum": 0.95,
-        # Root mean square of Muon's updates, as large as Adam's; 0: Jordan's scale, √max(1, outputs/inputs).
+        # Root mean square of Muon's updates; 0.2 matches Adam's. 0: Jordan's scale, √max(1, outputs/inputs).
         "muon_rms": 0.2,
         "clip_norm": 1.0,  # inf: gradients are not clipped
         # (pattern, learning-rate multiplier, weight-decay multiplier): the first match decides.
@@ -113,7 +113,7 @@ SHARED: dict[str, dict[str, Any]] = {
         # memory. `python -m electra_jax.plan` shows what fits.
         "layers": "unrolled",
         "remat": "none",
-        # Of DeBERTa's disentangled attention: "pallas", kernels for a TPU that keep the scores in VMEM;
+        # How DeBERTa's attention is computed: "pallas", kernels for a TPU that keep the scores in VMEM;
         # "plain", products and shifts; "auto", the kernels on TPUs v5e, v5p and v6e, "plain" elsewhere and
         # for shapes that the kernels cannot compute.
         "attention": "auto",

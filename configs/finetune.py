@@ -108,7 +108,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # ELECTRA only.
         "head": "published",
         # What classification and regression read: "cls", the state of [CLS], as published; or "mean", that of
-        # all tokens. transformers has heads for the mean of ModernBERT alone: others cannot be exported.
+        # all tokens: in transformers only ModernBERT's heads can read the mean; other families cannot be
+        # exported with it.
         "pooling": "cls",
         "head_dropout": 0.1,
         "hidden_dropout": 0.1,
@@ -122,7 +123,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "schedule": "warmup_times_decay",
         "warmup_steps": 0,  # 0: warmup_share of the run
         "warmup_share": 0.1,
-        "decay_steps": 0,  # these three of schedules with a constant rate, as in pre-training
+        "decay_steps": 0,  # these three apply to schedules with a constant rate, as in pre-training
         "decay_share": 0.1,
         "final_share": 0.0,
         "name": "adam",  # as in pre-training, with the keys that follow

@@ -22,7 +22,7 @@ def kept_bytes(encoder: EncoderConfig, length: int, index: int = 1) -> float:
     counted.
 
     Args:
-      index: of the layer, from 1; it matters where layers are of several kinds.
+      index: zero-based index of the layer, not 0; decides between a global and a local layer in ModernBERT.
     """
     one, two = (_residual_bytes(encoder, num_rows, length, index) for num_rows in (1, 2))
     return (two - one) / length

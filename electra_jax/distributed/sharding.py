@@ -110,7 +110,7 @@ def state_shardings(
     opt_state = {
         name: optax.tree_map_params(
             optimizer,
-            # An optimizer of some parameters alone has a mark in place of the others.
+            # `optax.masked` puts a MaskedNode in place of each parameter that it leaves out.
             lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,
             abstract_state.opt_state[name],
             {module: shardings_of_params[module] for module in trains[name]},

@@ -31,7 +31,7 @@ class Reference(NamedTuple):
 
 
 def noted_special(notes: dict[str, Any]) -> SpecialTokens:
-    """The special tokens of an export. Where config.json has [PAD] alone, only [PAD] is noted; the others are
+    """The special tokens of an export. Where config.json has only [PAD], only that is noted; the others are
     then its id, too."""
     ids = notes.get("special_ids") or dict.fromkeys(SpecialTokens._fields, notes["pad_token_id"])
     return SpecialTokens(*(ids[name] for name in SpecialTokens._fields))

@@ -22,7 +22,8 @@ FILES = {
     CONFIG_FILE: "the model's class and shape",
     WEIGHTS_FILE: "the weights",
     HEAD_FILE: "the detection head",
-    DETECTOR_FILE: "the encoder with the detection head, for transformers",
+    DETECTOR_FILE: "an index of the encoder's and the detection head's arrays, for "
+    '`from_pretrained(…, variant="detector")`',
     DECODER_FILE: "the enhanced mask decoder's positions, which transformers has no class for",
     TOKENIZER_FILE: "the tokenizer",
     TOKENIZER_CONFIG_FILE: "its class and special tokens",

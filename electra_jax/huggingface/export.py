@@ -155,8 +155,8 @@ def _files(role: str, weights: ModelWeights, dtype: str, with_code: bool) -> dic
 def detector_index(files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What `from_pretrained(directory, variant="detector")` reads: names of arrays → the file that has them.
 
-    Encoder and head are apart since a detector's `classifier` would be taken for that of any other task: the
-    classes of `transformers` refuse to load one with another number of labels."""
+    Encoder and head are in separate files: a `classifier` in the main file would be taken for that of any
+    token or text classifier, and `transformers` refuses to load one with another number of labels."""
     return {"metadata": {}, "weight_map": {name: file for file, arrays in files.items() for name in arrays}}
 
 

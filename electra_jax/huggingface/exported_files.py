@@ -62,7 +62,7 @@ def check_tokenizer_names_no_code(directory: Path) -> Check:
 
 
 def check_detector(directory: Path, reference: Reference) -> list[Check]:
-    """Whether the list of a detector's arrays, if there is one, names the exported files and arrays alone."""
+    """Whether the list of a detector's arrays, if there is one, names only the exported files and arrays."""
     path = directory / DETECTOR_FILE
     if not path.exists():
         return []

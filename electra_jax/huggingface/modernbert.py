@@ -100,7 +100,7 @@ def write_fields(encoder: EncoderConfig, role: str, special: SpecialTokens) -> d
         "eos_token_id": special.sep,
         "sep_token_id": special.sep,
         "mask_token_id": special.mask,
-        "reference_compile": False,  # transformers 4 would compile parts of the model, which rounds otherwise
+        "reference_compile": False,  # transformers 4 would compile parts of the model, which changes rounding
     }
 
 
@@ -120,7 +120,7 @@ def with_old_names(config: dict[str, Any]) -> dict[str, Any]:
         if config.get(name) not in (None, value):
             raise ValueError(
                 f"config.json: got {name}={config[name]!r:.60}, but layer_types and rope_parameters say "
-                f"{value!r}. Remove what is wrong."
+                f"{value!r}. Remove whichever is wrong."
             )
     config = config | found
     if "local_rope_theta" in config and config["local_rope_theta"] is None:
@@ -151,8 +151,8 @@ def _thetas(parameters: Any) -> dict[str, Any]:
 
 
 def _interval(config: dict[str, Any]) -> dict[str, int]:
-    """`global_attn_every_n_layers`, given or as `layer_types` shows it. Of a model with fewer layers than the
-    interval that may be several, then it is ModernBERT's own 3."""
+    """`global_attn_every_n_layers`, given or as `layer_types` shows it. A model with no more layers than the
+    interval fits several intervals; the given one, or ModernBERT's 3, is then taken."""
     types = config.get("layer_types")
     if types is None:
         return {}
@@ -184,7 +184,7 @@ def read_fields(config: dict[str, Any], attention_output_dropout: float) -> dict
     if embedding_dropout != mlp_dropout:
         raise ValueError(
             f"config.json: got embedding_dropout={embedding_dropout!r} and mlp_dropout={mlp_dropout!r}, "
-            "expected equal ones: config.model.hidden_dropout is both."
+            "expected equal values: config.model.hidden_dropout sets both."
         )
     rotary = {ours: config[theirs] for theirs, ours in ROTARY_FIELDS.items()}
     rotary |= {name: float(rotary[name]) for name in ("global_theta", "local_theta")}

@@ -70,7 +70,8 @@ def _training_config(folders: list[Path]) -> dict[str, Any] | None:
 
 def _role_of(path: Path) -> str:
     """A masked language model of ELECTRA or DeBERTa is a generator, and so is every one that this project
-    exported; anything else becomes a discriminator, also the masked language models of other families."""
+    exported; anything else becomes a discriminator, also someone else's masked language model of another
+    family."""
     directory = path if path.is_dir() else path.parent
     config_file = directory / CONFIG_FILE
     config = read_json(config_file, dict) if config_file.is_file() else {}

@@ -57,7 +57,7 @@ def warmup_constant(
     shape: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> Schedule:
     """peak · step/warmup up to the end of the warm-up, then the peak; in the last `decay_steps` from there to
-    final_share · peak.
+    final_share · peak (trapezoidal, or warmup–stable–decay, WSD).
 
     With x the share of the decay that is done, the rate is peak · (final + (1 − final) · (1 − shape(x))).
     `shape` √x gives the decay of Hägele et al. 2024, Scaling Laws and Compute-Optimal Training Beyond Fixed
@@ -95,7 +95,7 @@ def make_schedule(optimizer: Mapping[str, Any], num_steps: int, first_step: int 
     """Step of the run → learning rate, for config.optimizer.
 
     Args:
-      num_steps: that the schedule spans.
+      num_steps: number of steps that the schedule spans.
       first_step: step of the run that it begins with.
 
     Raises:
@@ -116,7 +116,7 @@ def make_schedule(optimizer: Mapping[str, Any], num_steps: int, first_step: int 
         )
     else:
         schedule = SCHEDULES[name](peak, warmup_steps, num_steps)
-    # Updates that were left out may leave the count of updates behind the first step.
+    # Skipped updates are not counted, so the count may still be below `first_step`.
     return (lambda step: schedule(jnp.maximum(step - first_step, 0))) if first_step else schedule
 
 
@@ -138,7 +138,7 @@ def check_schedule(
       remedy: what to change, for the error.
 
     Raises:
-      ValueError: it does not, or it is negative.
+      ValueError: the warm-up is negative, does not end before the run, or overlaps the decay.
     """
     total = total or f"the {total_steps} steps of the run"
     if not 0 <= warmup_steps < total_steps:

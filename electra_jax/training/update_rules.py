@@ -1,17 +1,18 @@
 """What config.optimizer.name chooses: how clipped gradients become updates.
 
     name           direction                                weight decay   then
-    adam           Adam's, corrected for its start only     added          group rate, learning rate
-                   with bias_correction
-    adamw          Adam's, corrected                        added          the same
-    stable_adamw   Adam's, corrected                        added          a tensor's update is divided where
-                                                                           its gradient is far above its past
-    lamb           Adam's, corrected                        added          scaled to the norm of the tensor
+    adam           Adam's, bias-corrected only with         added          group rate, learning rate
+                   bias_correction
+    adamw          Adam's, bias-corrected                   added          the same
+    stable_adamw   Adam's, bias-corrected                   added          is divided by max(1, RMS of g/√v)
+    lamb           Adam's, bias-corrected                   added          scaled by ‖parameter‖/‖update‖
+                                                                           (trust ratio)
     muon           orthogonalised momentum for matrices     added          the same as adamw
                    of hidden layers; the rest as adamw
 
-adamw is `optax.adamw` and torch.optim.AdamW. A tensor that begins at zero hardly learns with lamb, since its
-updates get its own small norm; model.embedding_sharing="gdes" begins the discriminator's tables so.
+adamw is `optax.adamw` and torch.optim.AdamW. The RMS of stable_adamw is counted in units of update_clip. A
+tensor that is initialised to zero hardly learns with lamb, since its updates get its own small norm;
+model.embedding_sharing="gdes" initialises the discriminator's tables so.
 
 Sources: Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization; Wortsman et al. 2023, Stable and
 low-precision training for large-scale vision-language models; You et al. 2020, Large Batch Optimization for
@@ -28,8 +29,8 @@ import jax.numpy as jnp
 import optax
 
 ADAM, ADAMW, STABLE_ADAMW, LAMB, MUON = NAMES = ("adam", "adamw", "stable_adamw", "lamb", "muon")
-# "rate": a step takes rate · weight_decay of a weight, as torch.optim.AdamW. "schedule": rate/peak ·
-# weight_decay, as the paper on decoupled decay, Composer and ModernBERT.
+# "rate": a step shrinks a weight by the factor 1 − rate · weight_decay, as torch.optim.AdamW. "schedule": by
+# 1 − (rate/peak) · weight_decay, as the paper on decoupled decay, Composer and ModernBERT.
 DECAY_FOLLOWS = ("rate", "schedule")
 # The kernels that Muon orthogonalises. Embeddings, projections of embeddings, heads, convolutions, biases
 # and norms are not in layers.
@@ -39,7 +40,7 @@ MATRIX_AXES = {
     2: optax.contrib.MuonDimensionNumbers(0, 1),
     3: optax.contrib.MuonDimensionNumbers(0, (1, 2)),
 }
-# Of the products of Muon, by the dtype of the model: what the model's own products have.
+# Precision of Muon's matrix products, the same as that of the model's own, by config.model.dtype.
 PRECISION = {"float32": "highest", "bfloat16": "default"}
 
 
@@ -58,8 +59,12 @@ def make_update_rule(
 
     Args:
       optimizer: config.optimizer.
+      factors: per-parameter multipliers and weight decay.
       schedule: step → learning rate.
       dtype: of the model.
+
+    Returns:
+      Transformations that turn clipped gradients into the updates to add to the parameters.
     """
     name, peak = optimizer["name"], optimizer["learning_rate"]
     direction = _direction(optimizer, factors, dtype)
@@ -95,7 +100,7 @@ def _direction(optimizer: Mapping[str, Any], factors: Factors, dtype: str) -> op
     is_matrix = hidden_matrices(factors.rates)
     return optax.chain(
         optax.masked(orthogonalize(optimizer["muon_momentum"], optimizer["muon_rms"], dtype), is_matrix),
-        optax.masked(adam, jax.tree.map(lambda one: not one, is_matrix)),
+        optax.masked(adam, jax.tree.map(lambda is_muon: not is_muon, is_matrix)),
     )
 
 
@@ -137,19 +142,19 @@ def clip_updates(
     inner: optax.GradientTransformation, optimizer: Mapping[str, Any]
 ) -> optax.GradientTransformation:
     """Divide every tensor's update, weight decay included, by max(1, RMS/update_clip), where RMS² is the mean
-    of g²/max(v, ε²): g its gradient, v the corrected second moment after this step.
+    of g²/max(v, ε²): g its gradient, v the bias-corrected second moment after this step.
 
     `inner` is a chain that begins with Adam's direction. Source: Wortsman et al. 2023, algorithm 2, whose
     corrected betas are Adam's bias correction in another form.
     """
-    beta2, least, threshold = optimizer["beta2"], optimizer["epsilon"] ** 2, optimizer["update_clip"]
+    beta2, floor, threshold = optimizer["beta2"], optimizer["epsilon"] ** 2, optimizer["update_clip"]
 
     def update(grads, state, params=None):
         updates, state = inner.update(grads, state, params)
         second_moments = optax.tree.bias_correction(state[0].nu, beta2, state[0].count)
 
         def clip(update, grad, second_moment):
-            rms = jnp.sqrt(jnp.mean(jnp.square(grad) / jnp.maximum(second_moment, least)))
+            rms = jnp.sqrt(jnp.mean(jnp.square(grad) / jnp.maximum(second_moment, floor)))
             return update / jnp.maximum(1.0, rms / threshold)
 
         return jax.tree.map(clip, updates, grads, second_moments), state
