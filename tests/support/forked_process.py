@@ -1,5 +1,5 @@
-"""Runs commands as forks of a process that has already imported everything: a short one then takes a quarter
-of its CPU time.
+"""Runs commands as forks of a process that has already imported everything, which saves a quarter of the CPU
+time of a short one.
 
 Each is a process of its own, with its own streams, environment and signals, as if "python -m" had started it.
 All have one hash seed. What depends on that, on imports, on an installation or on the folder needs a real
