@@ -13,7 +13,7 @@ EMBEDDING_SHARING = ("tied", "none", "gdes")
 INITIALIZERS = ("published", "local")
 POSITIONS = tuple(FAMILIES)
 # Bases of rotary wavelengths are below this: 160,000 in ModernBERT, and far more than any model has.
-THETA_LIMIT = 1e12
+THETA_LIMIT = 1e9
 COUNTS = ("vocab_size", "embedding_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
