@@ -7,6 +7,7 @@ code (negative: the signal that ended it).
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -46,6 +47,7 @@ def serve(connection):
             importlib.import_module(name)
     # Silences two expected warnings: JAX's about os.fork, and runpy's that the module is already imported.
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*fork|.*found in sys.modules")
+    gc.freeze()  # or every command would look through all that was imported when it ends
     sys.stdout.flush()  # or every command would print what an import has left
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the reporting processes
     while True:
