@@ -43,13 +43,24 @@ class Rotations(NamedTuple):
 
 
 def make_rotations(config: EncoderConfig, positions_BL: jax.Array) -> Rotations:
-    """Made once for all layers of an encoder; positions begin from 0 in every document."""
+    """Made once for all layers of an encoder. Positions begin from 0 in every document: they are below L."""
 
     def rotation(theta: float) -> Rotation:
         exponent_T = np.arange(0, config.head_size, 2, dtype=np.float32) / np.float32(config.head_size)
         frequency_T = np.float32(1.0) / np.float32(theta) ** exponent_T
-        angle_BLT = positions_BL.astype(jnp.float32)[:, :, None] * frequency_T[None, None]
-        return Rotation(jnp.cos(angle_BLT), jnp.sin(angle_BLT))
+
+        def compute(positions_BL):
+            angle_BLT = positions_BL.astype(jnp.float32)[:, :, None] * frequency_T[None, None]
+            return Rotation(jnp.cos(angle_BLT), jnp.sin(angle_BLT))
+
+        def look_up(positions_BL):
+            angle_LT = np.arange(positions_BL.shape[1], dtype=np.float32)[:, None] * frequency_T[None]
+            take = lambda table: jnp.asarray(table).at[positions_BL].get(mode="promise_in_bounds")
+            return Rotation(take(np.cos(angle_LT)), take(np.sin(angle_LT)))
+
+        # XLA's CPU back end fuses a cosine with what it multiplies, and so computes it again for each layer,
+        # head and pass: a sixth of the time of a small model's step.
+        return jax.lax.platform_dependent(positions_BL, cpu=look_up, default=compute)
 
     return Rotations(rotation(config.rotary.global_theta), rotation(config.rotary.local_theta))
 

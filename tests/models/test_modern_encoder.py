@@ -203,15 +203,16 @@ def test_a_loop_over_periods_gives_the_same_with_dropout():
 
 def test_a_product_of_rotated_vectors_depends_on_their_distance_alone():
     config = encoder_of()
-    positions_BL = jnp.asarray([[3, 10, 103, 110]])
+    positions_BL = jnp.arange(128)[None]
     query, key_ = np.random.default_rng(0).normal(size=(2, config.head_size)).astype(np.float32)
-    repeat = lambda x: jnp.tile(x[None, None, None], (1, 4, 1, 1))
+    repeat = lambda x: jnp.tile(x[None, None, None], (1, 128, 1, 1))
 
     def both(positions_BL):
         rotation = make_rotations(config, positions_BL).global_layers
         return rotate(repeat(query), rotation)[0, :, 0], rotate(repeat(key_), rotation)[0, :, 0]
 
-    queries, keys = map(np.asarray, jax.jit(both)(positions_BL))
+    chosen = jnp.asarray([3, 10, 103, 110])
+    queries, keys = (np.asarray(each[chosen]) for each in jax.jit(both)(positions_BL))
     assert queries[0] @ keys[1] == pytest.approx(queries[2] @ keys[3], abs=1e-4)
     assert abs(queries[0] @ keys[0] - queries[0] @ keys[1]) > 0.1
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), np.linalg.norm(query), rtol=1e-5)
@@ -222,9 +223,22 @@ def test_a_product_of_rotated_vectors_depends_on_their_distance_alone():
     np.testing.assert_allclose(queries[0][pair], turn @ query[pair], rtol=1e-5)
 
 
+def test_a_cpu_looks_cosines_up_and_other_devices_compute_the_same():
+    config = encoder_of()
+    traced = jax.jit(lambda positions_BL: make_rotations(config, positions_BL)).trace(jnp.arange(64)[None])
+    assert "cosine" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "cosine" in traced.lower(lowering_platforms=("tpu",)).as_text()
+    angle_LT = np.arange(64)[:, None] * config.rotary.global_theta ** -(
+        np.arange(0, config.head_size, 2) / config.head_size
+    )
+    rotation = make_rotations(config, jnp.arange(64)[None]).global_layers
+    np.testing.assert_allclose(rotation.cos_BLT[0], np.cos(angle_LT), atol=5e-6)
+    np.testing.assert_allclose(rotation.sin_BLT[0], np.sin(angle_LT), atol=5e-6)
+
+
 def test_derivatives_are_those_of_plain_differentiation():
     x_BLHK, gate_BLHK, target_BLHK = np.random.default_rng(0).normal(size=(3, 2, 5, 2, 8)).astype(np.float32)
-    positions_BL = jnp.arange(10).reshape(2, 5)
+    positions_BL = jnp.asarray([[0, 1, 2, 3, 4], [0, 1, 0, 1, 2]])
 
     def plain(x_BLHK, gate_BLHK):
         angle_BL1T = (positions_BL[:, :, None] * 100.0 ** (-np.arange(0, 8, 2) / 8)[None, None])[:, :, None]
