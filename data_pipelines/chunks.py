@@ -77,6 +77,7 @@ def read_jobs(
         text_field=settings.text_field,
         on_invalid_utf8=settings.on_invalid_utf8,
         document_separator=settings.document_separator,
+        max_document_chars=settings.max_document_chars,
         max_record_bytes=settings.max_record_bytes,
         report=report,
     )

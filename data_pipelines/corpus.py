@@ -10,8 +10,8 @@ not at all, and holds a copy of its tokenizer. To resume an interrupted build, g
 finished files are kept in DIR.partial until then.
 
 In .txt files a blank line ends a document, or what --document_separator names; elsewhere a record is a
-document. Documents of more than a million characters are cut at white space first; the pieces count as
-documents, and all pieces of a document are in the same split.
+document. Documents of more than --max_document_chars are cut first, at the end of a sentence or at white
+space; the pieces count as documents, and all pieces of a document are in the same split.
 
 The workers of an Apache Beam runner build a corpus that is too large for one machine, with the same rows
 (data_pipelines/beam_runner.py):
@@ -113,6 +113,14 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         "--deduplicate",
         action="store_true",
         help="leave out documents whose whole text occurred before, in train or validation; on one machine",
+    )
+    add(
+        "--max_document_chars",
+        type=int,
+        default=CorpusSettings.max_document_chars,
+        metavar="N",
+        help="cut longer documents, at the end of a sentence where possible; with --packing documents and N "
+        f"near the characters of a row, rows begin with sentences {DEFAULT}",
     )
     add(
         "--max_record_bytes",

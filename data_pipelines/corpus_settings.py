@@ -5,9 +5,11 @@ from typing import Any
 
 from data_pipelines.documents import (
     DOCUMENT_SEPARATORS,
+    MAX_DOCUMENT_CHARS,
     MAX_RECORD_BYTES,
     ReadReport,
     check_document_separator,
+    check_max_document_chars,
     check_max_record_bytes,
     check_on_invalid_utf8,
 )
@@ -18,6 +20,7 @@ from data_pipelines.packing import check_packing
 NEW_SETTINGS = {
     "document_separator": DOCUMENT_SEPARATORS[0],
     "deduplicate": False,
+    "max_document_chars": MAX_DOCUMENT_CHARS,
     "max_record_bytes": MAX_RECORD_BYTES,
 }
 
@@ -45,6 +48,7 @@ class CorpusSettings:
     on_invalid_utf8: str = "error"
     document_separator: str = DOCUMENT_SEPARATORS[0]  # of .txt files
     deduplicate: bool = False  # leave out documents whose whole text occurred before
+    max_document_chars: int = MAX_DOCUMENT_CHARS  # longer documents are cut
     max_record_bytes: int = MAX_RECORD_BYTES  # longer records are passed over
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
@@ -67,6 +71,7 @@ class CorpusSettings:
         check_packing(self.packing, self.sequence_length)
         check_on_invalid_utf8(self.on_invalid_utf8)
         check_document_separator(self.document_separator)
+        check_max_document_chars(self.max_document_chars)
         check_max_record_bytes(self.max_record_bytes)
 
     @property

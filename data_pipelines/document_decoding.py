@@ -6,6 +6,7 @@ ON_INVALID_UTF8 = ("error", "skip", "replace")
 # The longest record that is read whole: a line of JSON, or a value of Parquet and TFDS. Long books have a
 # tenth of that.
 MAX_RECORD_BYTES = 1 << 26
+MAX_DOCUMENT_CHARS = 1_000_000
 
 
 @dataclasses.dataclass
@@ -75,8 +76,8 @@ class ReadReport:
             )
         if self.skipped_empty or self.cut:
             lines.append(
-                f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents too long to "
-                "be read whole"
+                f"{self.skipped_empty:,} empty documents skipped, {self.cut:,} cuts in documents of more "
+                "than --max_document_chars"
                 + (
                     f" (in .txt a blank line ends a document), the first in {self.first_cut}"
                     if self.cut
@@ -92,6 +93,12 @@ def check_on_invalid_utf8(on_invalid_utf8: str) -> None:
         raise ValueError(
             f"on_invalid_utf8: got {on_invalid_utf8!r}, expected one of {', '.join(ON_INVALID_UTF8)}"
         )
+
+
+def check_max_document_chars(max_document_chars: int) -> None:
+    """Raises ValueError for a limit below 1."""
+    if max_document_chars < 1:
+        raise ValueError(f"max_document_chars: got {max_document_chars}, expected 1 or more")
 
 
 def check_max_record_bytes(max_record_bytes: int) -> None:

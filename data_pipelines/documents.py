@@ -5,15 +5,18 @@ they are stored, and a TFDS example must fit. A `ReadReport` counts what was cut
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from data_pipelines.document_bytes import BLOCK_BYTES
 from data_pipelines.document_decoding import (
+    MAX_DOCUMENT_CHARS,
     MAX_RECORD_BYTES,
     ON_INVALID_UTF8,
     Decoder,
     ReadReport,
+    check_max_document_chars,
     check_max_record_bytes,
     check_on_invalid_utf8,
 )
@@ -21,18 +24,24 @@ from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, r
 
 __all__ = [
     "DOCUMENT_SEPARATORS",
+    "MAX_DOCUMENT_CHARS",
     "MAX_RECORD_BYTES",
     "ON_INVALID_UTF8",
     "SOURCES_HELP",
     "Piece",
     "ReadReport",
     "check_document_separator",
+    "check_max_document_chars",
     "check_max_record_bytes",
     "check_on_invalid_utf8",
     "read_documents",
     "read_pieces",
     "source_bytes",
 ]
+
+
+# The end of a sentence or of a line.
+SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*|(?=\n)")
 
 
 class Piece(NamedTuple):
@@ -54,7 +63,7 @@ def read_pieces(
     text_field: str = "text",
     on_invalid_utf8: str = "error",
     document_separator: str = DOCUMENT_SEPARATORS[0],
-    max_document_chars: int = 1_000_000,
+    max_document_chars: int = MAX_DOCUMENT_CHARS,
     max_record_bytes: int = MAX_RECORD_BYTES,
     report: ReadReport | None = None,
 ) -> Iterator[Piece]:
@@ -67,7 +76,7 @@ def read_pieces(
     Args:
       on_invalid_utf8: for a line that is not UTF-8: "error", "skip" it, or "replace" the bad bytes by U+FFFD.
       document_separator: of .txt files: a "blank_line", every "line", or the end of the "file".
-      max_document_chars: longer documents are cut, at white space if there is any.
+      max_document_chars: longer documents are cut, after a sentence or at white space if there is any.
       max_record_bytes: longer JSON lines, and longer texts of Parquet and TFDS, are passed over and counted.
       report: is added to.
 
@@ -82,8 +91,7 @@ def read_pieces(
     check_on_invalid_utf8(on_invalid_utf8)
     check_document_separator(document_separator)
     check_max_record_bytes(max_record_bytes)
-    if max_document_chars < 1:
-        raise ValueError(f"max_document_chars: got {max_document_chars}, expected at least 1")
+    check_max_document_chars(max_document_chars)
     sources = [str(source) for source in sources]
     readers = [(source, reader_of(source, document_separator)) for source in sources]
     report = ReadReport() if report is None else report
@@ -135,29 +143,43 @@ def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport, source: s
         size += len(fragment)
         if size <= max_chars + BLOCK_BYTES:
             continue
-        text = "".join(parts)
-        while len(text.rstrip()) > max_chars:
-            head, text = _split_at_whitespace(text, max_chars)
-            if head:
-                has_text = True
-                report.note_cut(source)
-                yield head
-        parts, size = [text], len(text)
-    text = "".join(parts).strip()
-    while len(text) > max_chars:
-        head, text = _split_at_whitespace(text, max_chars)
+        pieces, rest = _split("".join(parts), max_chars)
+        parts, size = [rest], len(rest)
+        for piece in pieces:
+            has_text = True
+            report.note_cut(source)
+            yield piece
+    pieces, rest = _split("".join(parts), max_chars)
+    for piece in pieces:
         has_text = True
         report.note_cut(source)
-        yield head
-    if text:
-        yield text
+        yield piece
+    if rest.strip():
+        yield rest.strip()
     elif not has_text:
         report.skipped_empty += 1
 
 
-def _split_at_whitespace(text: str, limit: int) -> tuple[str, str]:
-    """At most `limit` characters up to the last white space among them, and the rest; exactly `limit`
-    characters if there is no white space."""
-    text = text.lstrip()
-    at = next((i for i in range(min(limit, len(text) - 1), 0, -1) if text[i].isspace()), limit)
-    return text[:at].rstrip(), text[at:].lstrip()
+def _split(text: str, limit: int) -> tuple[list[str], str]:
+    """Pieces of at most `limit` characters, as long as more than that are left, and the rest."""
+    pieces = []
+    start, stop = len(text) - len(text.lstrip()), len(text.rstrip())
+    while stop - start > limit:
+        end = _end_of_piece(text, start, limit)
+        pieces.append(text[start:end].rstrip())
+        start = end
+        while start < stop and text[start].isspace():
+            start += 1
+    return pieces, text[start:]
+
+
+def _end_of_piece(text: str, start: int, limit: int) -> int:
+    """Where a piece that begins at `start` ends: after the last sentence that ends in the second half of
+    `limit` characters, or else before their last white space, or else behind all of them."""
+    # The character after the limit may be the white space that shows that a sentence has ended.
+    found = SENTENCE_END.finditer(text, start + limit // 2, start + limit + 1)
+    ends = [match.end() for match in found if match.end() <= start + limit]
+    if ends:
+        return ends[-1]
+    places = range(start + limit, start, -1)
+    return next((place for place in places if text[place].isspace()), start + limit)

@@ -45,6 +45,7 @@ LINES = {
 # Flags that are no path of a file system, of all commands.
 OTHERS = {
     "max_pairs",
+    "max_document_chars",
     "max_record_bytes",
     "again",
     "as_configured",

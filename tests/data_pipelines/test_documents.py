@@ -73,6 +73,25 @@ def test_long_documents_are_cut_at_whitespace_without_losing_words(tmp_path, mon
     assert max(map(len, got)) <= 50 and report.cut == len(got) - 1 > 10
 
 
+@pytest.mark.parametrize("block", [4, 1 << 20])
+def test_long_documents_are_cut_after_sentences(tmp_path, monkeypatch, block):
+    for module in (documents, document_bytes):
+        monkeypatch.setattr(module, "BLOCK_BYTES", block)
+    text = 'One two three. Four (or 4.5) five! "Six seven?" Eight nine ten eleven twelve thirteen. End'
+    source = _write(tmp_path / "a.txt", text.encode())
+    got = list(read_documents([source], max_document_chars=35))
+    assert got == [
+        "One two three. Four (or 4.5) five!",
+        '"Six seven?" Eight nine ten eleven',  # the sentence ends in the first half of 35 characters
+        "twelve thirteen. End",
+    ]
+    japanese = _write(tmp_path / "b.txt", "猫がいる。犬がいる。鳥もいるかもしれない".encode())
+    assert list(read_documents([japanese], max_document_chars=12)) == [
+        "猫がいる。犬がいる。",
+        "鳥もいるかもしれない",
+    ]
+
+
 def test_a_line_without_whitespace_is_cut_anyway(tmp_path):
     source = _write(tmp_path / "a.txt", b"x" * 25)
     assert [len(d) for d in read_documents([source], max_document_chars=10)] == [10, 10, 5]
