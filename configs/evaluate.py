@@ -5,19 +5,20 @@
 
 Pre-trains the tiny model of configs/debug.py on WikiText-2 (vocabulary 8,192, rows of 128) by replaced token
 detection, and by masked language modelling with the same FLOPs. Fine-tunes both, and randomly initialised
-weights, on four tasks whose files are in DIR:
+weights, on tasks whose files are in DIR:
 
     sst2/train.tsv, dev.tsv                                            sentence TAB label, no header
     cola/in_domain_train.tsv, in_domain_dev.tsv, out_of_domain_dev.tsv as CoLA publishes them
     ud_english_ewt/dev.conllu.gz, test.conllu.gz                       part of speech; the first trains
     squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz
                                                                        SQuAD's format; the last is held out
+    glue/rte.train.jsonl.gz, rte.valid.jsonl.gz, also mnli and qqp     BabyLM's subsets of GLUE
 
 Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose the
 presets; without them the settings are ours for tiny models: a learning rate of 1e-3, no layer-wise decay, no
-dropout in the encoder. `tasks` chooses from sst2, cola, ud and squad. With --init_from=DIR,DIR nothing is
-pre-trained: these initial models are compared. Questions, 4,000 for training and 2,000 held out, take windows
-of 128 tokens and the head of `transformers`, which is faster.
+dropout in the encoder. `tasks` chooses from all of them; without it, they are those before `glue`. With
+--init_from=DIR,DIR nothing is pre-trained: these initial models are compared. Questions, 4,000 for training
+and 2,000 held out, take windows of 128 tokens and the head of `transformers`, which is faster.
 """
 
 from pathlib import Path
@@ -28,6 +29,7 @@ from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.configuration.recipes import load_config
 
 HERE = Path(__file__).parent
+DEFAULT_TASKS = "sst2+cola+ud+squad"
 
 
 def get_config(arg: str | None = None) -> config_dict.ConfigDict:
@@ -36,7 +38,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     Raises:
       ValueError: an unknown task, model or size.
     """
-    chosen = parse_recipe_argument(arg, data="data/tasks", model="", size="base", tasks="+".join(TASKS))
+    chosen = parse_recipe_argument(arg, data="data/tasks", model="", size="base", tasks=DEFAULT_TASKS)
     names = chosen["tasks"].split("+")
     if unknown := [name for name in names if name not in TASKS]:
         raise ValueError(
@@ -66,6 +68,12 @@ def _task(name: str, data: Path, model: str, size: str) -> config_dict.ConfigDic
     if task == "local_squad":
         config.model.head = "transformers"
     return config
+
+
+def _glue(name: str, text: str, pair: str, **settings) -> tuple[dict[str, list[str]], dict]:
+    """Files and settings of a task with two texts."""
+    files = {"train": [f"glue/{name}.train.jsonl.gz"], "validation": [f"glue/{name}.valid.jsonl.gz"]}
+    return files, {"text": text, "pair": pair, "label": "label"} | settings
 
 
 # name: (task of configs/finetune.py, files, settings of config.task)
@@ -102,4 +110,7 @@ TASKS = {
             "max_eval_examples": 2000,
         },
     ),
+    "rte": ("local", *_glue("rte", "sentence1", "sentence2")),
+    "mnli": ("local", *_glue("mnli", "premise", "hypothesis")),
+    "qqp": ("local", *_glue("qqp", "question1", "question2", metrics=("f1", "accuracy"))),
 }

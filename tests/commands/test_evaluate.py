@@ -57,7 +57,8 @@ def test_some_of_the_tasks_can_be_chosen():
     assert set(load_config("configs/evaluate.py:data=DIR,tasks=ud+cola").tasks) == {"ud", "cola"}
     with pytest.raises(
         ValueError,
-        match=r"argument tasks: got 'udd', expected one or more of sst2, cola, ud, squad, joined by \+",
+        match=r"argument tasks: got 'udd', expected one or more of sst2, cola, ud, squad, rte, mnli, qqp, "
+        r"joined by \+",
     ):
         load_config("configs/evaluate.py:tasks=ud+udd")
 
