@@ -50,6 +50,7 @@ PRETRAINING = [
     ),
     *(f"configs/debug.py:model={model}" for model in debug.MODELS),
     *(f"configs/debug.py:objective={name}" for name in ELECTRA_OBJECTIVES),
+    *(f"configs/laptop.py:objective={name}" for name in ("deberta_v3", "electra", "mlm")),
 ]
 FINETUNING = [
     f"configs/finetune.py:task={task},model={model},size={size},sift={sift}"

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Two hours on a CPU: environment, tokenizer, dataset, pre-training with configs/laptop.py, export.
+#
+#   bash launch/laptop.sh [RUN_DIRECTORY [TEXT… [--validation TEXT…]]]
+#
+# RUN_DIRECTORY is runs/laptop by default. TEXT is .txt or .jsonl (both also with .gz or .zst) or .parquet;
+# without it, WikiText-2. Without --validation, one document in fifty is held out. The dataset is built in
+# RUN_DIRECTORY-data. A part whose result exists is skipped, so running it again resumes.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+case "${1:-}" in
+  -* | *://*)
+    echo "laptop.sh: got $1, expected a local directory for the run, then texts. Example:" >&2
+    echo "  bash launch/laptop.sh runs/laptop mine.jsonl --validation held_out.jsonl" >&2
+    exit 1
+    ;;
+esac
+# Paths are relative to the folder in which the command was given.
+workdir="$(realpath -m -- "${1:-$here/runs/laptop}")"
+data="$workdir-data"
+train=() validation=() is_validation=
+for text in "${@:2}"; do
+  if [ "$text" = --validation ]; then is_validation=yes; continue; fi
+  [ -r "$text" ] || { echo "laptop.sh: got $text, expected a file of text that can be read." >&2; exit 1; }
+  text="$(realpath -- "$text")"
+  if [ -n "$is_validation" ]; then validation+=("$text"); else train+=("$text"); fi
+done
+
+cd "$here"
+source launch/environment.sh
+make_environment formats,finetune,plots
+if [ "${#train[@]}" = 0 ]; then
+  python -m data_pipelines.sample.wikitext2 --out "$data/wikitext2"
+  train=("$data/wikitext2/train.jsonl") validation=("$data/wikitext2/validation.jsonl")
+fi
+held_out=(--validation_fraction 0.02)
+if [ "${#validation[@]}" -gt 0 ]; then held_out=(--validation "${validation[@]}"); fi
+
+[ -e "$data/tokenizer" ] ||
+  python -m data_pipelines.tokenizer --input "${train[@]}" --vocab_size 8192 --out "$data/tokenizer"
+# About as many characters as a row of 128 has, so that rows begin with sentences.
+[ -e "$data/corpus" ] ||
+  python -m data_pipelines.corpus --train "${train[@]}" "${held_out[@]}" --tokenizer "$data/tokenizer" \
+    --sequence_length 128 --packing documents --max_document_chars 500 --out "$data/corpus"
+python -m electra_jax.pretrain --config=configs/laptop.py --workdir="$workdir" \
+  --config.data.datasets="$data/corpus"
+[ -e "$workdir/export" ] || python -m electra_jax.convert export --workdir="$workdir" --out="$workdir/export"

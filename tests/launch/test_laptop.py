@@ -1,0 +1,90 @@
+"""launch/laptop.sh: the commands that it runs, which a program in Python's place records."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from support.paths import ROOT
+
+# Records its arguments, and makes what --out names.
+PYTHON = f"""#!{sys.executable}
+import json, pathlib, sys
+arguments = sys.argv[1:]
+with open({{log!r}}, "a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+words = [word for argument in arguments for word in argument.split("=", 1)]
+if "--out" in words:
+    pathlib.Path(words[words.index("--out") + 1]).mkdir(parents=True)
+"""
+
+
+@pytest.fixture()
+def laptop(tmp_path):
+    """Runs the script of a checkout whose environment is a stand-in: (outcome, commands)."""
+    checkout = tmp_path / "a [b] c"
+    shutil.copytree(ROOT / "launch", checkout / "launch")
+    log, programs = tmp_path / "log", tmp_path / "bin"
+    programs.mkdir()
+    python = programs / "python"
+    python.write_text(PYTHON.format(log=str(log)))
+    python.chmod(0o755)
+    (checkout / "launch" / "environment.sh").write_text(
+        f'make_environment() {{ PATH="{programs}:$PATH"; }}\n'
+    )
+
+    def run(*arguments):
+        log.write_text("")
+        script = str(checkout / "launch" / "laptop.sh")
+        outcome = subprocess.run(
+            ["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return outcome, [json.loads(line)[1:] for line in log.read_text().splitlines()]
+
+    return run
+
+
+def test_own_text_becomes_a_tokenizer_a_dataset_a_run_and_an_export(laptop, tmp_path):
+    train, held_out = tmp_path / "my text.txt", tmp_path / "held $out.txt"
+    for path in (train, held_out):
+        path.write_text("A text.")
+    arguments = ("my runs/one", "my text.txt", "--validation", "held $out.txt")
+    outcome, commands = laptop(*arguments)
+    assert outcome.returncode == 0, outcome.stderr
+    run, data = str(tmp_path / "my runs" / "one"), str(tmp_path / "my runs" / "one-data")
+    tokenizer, corpus, pretrain, export = commands
+    assert tokenizer[:3] == ["data_pipelines.tokenizer", "--input", str(train)]
+    assert corpus[:5] == ["data_pipelines.corpus", "--train", str(train), "--validation", str(held_out)]
+    assert pretrain[0] == "electra_jax.pretrain" and f"--workdir={run}" in pretrain
+    assert f"--config.data.datasets={data}/corpus" in pretrain
+    assert export[:2] == ["electra_jax.convert", "export"]
+    _, again = laptop(*arguments)
+    assert again == [pretrain], "what exists is not made again, except for the run, which resumes"
+
+
+def test_without_text_it_takes_wikitext2_and_one_text_is_divided(laptop, tmp_path):
+    outcome, commands = laptop()
+    assert outcome.returncode == 0, outcome.stderr
+    assert [command[0] for command in commands[:3]] == [
+        "data_pipelines.sample.wikitext2",
+        "data_pipelines.tokenizer",
+        "data_pipelines.corpus",
+    ]
+    (tmp_path / "mine.txt").write_text("A text.")
+    _, commands = laptop("other", "mine.txt")
+    assert commands[1][3:5] == ["--validation_fraction", "0.02"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "missing.txt"], "got missing.txt, expected a file"),
+        (["gs://bucket/run"], "got gs://bucket/run, expected a local directory"),
+        (["--help"], "bash launch/laptop.sh runs/laptop mine.jsonl"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_before_anything_is_done(laptop, arguments, message):
+    outcome, commands = laptop(*arguments)
+    assert outcome.returncode == 1 and message in outcome.stderr and not commands
