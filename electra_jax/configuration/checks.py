@@ -11,6 +11,7 @@ from electra_jax.configuration.stages import place_of, schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
 from electra_jax.models.config import SECTIONS
 from electra_jax.objectives.corruption import max_predictions_per_seq
+from electra_jax.objectives.registry import find_row, has_generator
 from electra_jax.training.schedules import check_schedule, decay_length
 from electra_jax.training.update_rules import LAMB
 
@@ -35,7 +36,7 @@ def check_values(config: dict[str, Any]) -> None:
     Raises:
       ValueError: some values are not allowed; names the key of each, what is allowed, and a value to pass.
     """
-    problems, values = Problems(), flatten_dict(config, sep=".")
+    problems, values = Problems(), _flat_values(config)
     for key in wrong_values(config):
         allowed, example = _rule(key, config)
         word = f'"{example}"' if isinstance(example, tuple) else example
@@ -56,9 +57,15 @@ def wrong_values(config: dict[str, Any]) -> dict[str, Any]:
     """Key → value of each that is not allowed."""
     return {
         key: value
-        for key, value in flatten_dict(config, sep=".").items()
+        for key, value in _flat_values(config).items()
         if (rule := _rule(key, config)) is not None and not rule[0].accepts(value)
     }
+
+
+def _flat_values(config: dict[str, Any]) -> dict[str, Any]:
+    """Key → value. A section in the place of a value, also an empty one, stays whole."""
+    has_rule = lambda path, _: _rule(".".join(map(str, path)), config) is not None
+    return flatten_dict(config, is_leaf=has_rule, sep=".")
 
 
 def with_allowed_values(config: dict[str, Any], wrong: Collection[str]) -> dict[str, Any]:
@@ -147,4 +154,17 @@ def check_weight_decay(optimizer: dict[str, Any]) -> None:
             f"config.optimizer.weight_decay_follows: got {optimizer['weight_decay_follows']!r} with "
             "config.optimizer.name='lamb', expected 'rate': LAMB scales the update together with its weight "
             "decay. Pass --config.optimizer.weight_decay_follows=rate."
+        )
+
+
+def check_trust_ratios(config: dict[str, Any]) -> None:
+    """Raises ValueError for LAMB with a table that begins at zero."""
+    objective = config["objective"]
+    has_deltas = has_generator(objective) and not find_row(objective["name"]).predicts_tokens
+    if config["optimizer"]["name"] == LAMB and config["model"]["embedding_sharing"] == "gdes" and has_deltas:
+        raise ValueError(
+            "config.model.embedding_sharing: got 'gdes' with config.optimizer.name='lamb', expected 'tied' "
+            "or 'none': the discriminator's own table begins at zero, and LAMB's updates are as small as "
+            "what they update, so that it would hardly grow. Pass --config.model.embedding_sharing=tied, or "
+            "another --config.optimizer.name."
         )

@@ -14,6 +14,7 @@ from electra_jax.configuration.checks import (
     check_predictions,
     check_rates,
     check_stage_values,
+    check_trust_ratios,
     check_values,
     check_weight_decay,
     has_a_shape,
@@ -86,6 +87,8 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         config = config | {"stages": stages}
     with problems.kept():
         check_weight_decay(config["optimizer"])
+    with problems.kept():
+        check_trust_ratios(config)
     with problems.kept():
         config = with_assumed_sizes(config)
         with problems.kept():

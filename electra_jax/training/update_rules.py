@@ -11,8 +11,8 @@
                    of hidden layers; the rest as adamw
 
 adamw is `optax.adamw` and torch.optim.AdamW. The RMS of stable_adamw is counted in units of update_clip. A
-tensor that is initialised to zero hardly learns with lamb, since its updates get its own small norm;
-model.embedding_sharing="gdes" initialises the discriminator's tables so.
+tensor that is initialised to zero hardly learns with lamb, since its updates get its own small norm: lamb is
+refused with model.embedding_sharing="gdes", whose discriminator has such a table.
 
 Sources: Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization; Wortsman et al. 2023, Stable and
 low-precision training for large-scale vision-language models; You et al. 2020, Large Batch Optimization for

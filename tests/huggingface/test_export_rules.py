@@ -1,6 +1,7 @@
 """What an export takes from the stage of a run, and from its family: rows, thetas, notes, dropout."""
 
 import json
+import re
 
 import pytest
 
@@ -75,6 +76,14 @@ def test_an_import_takes_the_settings_of_the_last_stage(data, tmp_path):
 def test_stages_of_another_form_are_refused(changes, data, tmp_path):
     described(tmp_path, data, [[5, changes]])
     with pytest.raises(ValueError, match="Fetch the model again"):
+        read_training_settings(tmp_path / TRAINING_FILE)
+
+
+@pytest.mark.parametrize("key", ["objective.mask_prob", "optimizer.learning_rate", "optimizer.groups"])
+@pytest.mark.parametrize("value", [{}, {"a": 1}, [[]], "x", None], ids=repr)
+def test_a_stage_with_a_value_of_another_type_is_refused_by_name(key, value, data, tmp_path):
+    described(tmp_path, data, [[5, {key: value}]])
+    with pytest.raises(ValueError, match=re.escape(f"config.{key}: got {value!r}, expected")):
         read_training_settings(tmp_path / TRAINING_FILE)
 
 

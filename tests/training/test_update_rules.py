@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
-from electra_jax.configuration.checks import check_weight_decay
+from electra_jax.configuration.checks import check_trust_ratios, check_weight_decay
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.objectives.base import Objective, Phase
@@ -171,6 +171,21 @@ def test_lamb_refuses_a_weight_decay_that_follows_the_schedule():
     with pytest.raises(ValueError, match=r"^config\.optimizer\.weight_decay_follows: got 'schedule' with"):
         check_weight_decay(section("lamb", weight_decay_follows="schedule"))
     check_weight_decay(section("adamw", weight_decay_follows="schedule"))
+
+
+def test_lamb_refuses_tables_that_begin_at_zero():
+    lamb = {"name": "lamb"}
+    sections = lambda sharing, objective: {
+        "model": {"embedding_sharing": sharing},
+        "objective": {"name": objective, "generator": "model"},
+        "optimizer": lamb,
+    }
+    with pytest.raises(ValueError, match=r"^config\.model\.embedding_sharing: got 'gdes' with config\.opt"):
+        check_trust_ratios(sections("gdes", "deberta_v3"))
+    check_trust_ratios(sections("tied", "deberta_v3"))
+    check_trust_ratios(sections("gdes", "mlm"))  # which has no discriminator
+    lamb["name"] = "adamw"
+    check_trust_ratios(sections("gdes", "deberta_v3"))
 
 
 def newton_schulz(matrix):
