@@ -80,6 +80,7 @@ MAY_IMPORT = {
         *DATA,
         "electra_jax.configuration",
         "electra_jax.finetuning",
+        "electra_jax.minimal_pairs",
         "electra_jax.runs",
         "electra_jax.soups",
     ),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.comparison.pretraining import pretrain_objectives
+from electra_jax.configuration.extras import require_extra
+from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.experiment import Plan, finetune, open_task
 from electra_jax.finetuning.experiment_directory import read_results, recorded_metrics
@@ -22,6 +24,21 @@ class Evaluation(NamedTuple):
     results: list[Result]  # one per encoder and seed, with metrics "task metric"
     settings: dict[str, dict[str, Settings]]  # task → encoder → its best settings of the sweep
     steps: dict[str, int]  # encoder → the step of the checkpoint that it comes from
+
+
+def load_tasks(recipe: str | None) -> dict[str, dict[str, Any]]:
+    """The tasks of --tasks: name → configuration of fine-tuning; none without that flag.
+
+    Raises:
+      ValueError, ModuleNotFoundError, OSError: there is no such recipe, it has no tasks, or a library is
+        missing.
+    """
+    if not recipe:
+        return {}
+    require_extra("finetune", "--tasks")
+    config = load_config(recipe)
+    check_kind(config, EVALUATION, f"--tasks={recipe}: got a configuration")
+    return config.tasks.to_dict()
 
 
 def check_tasks(tasks: Mapping[str, dict[str, Any]], workdir: Path, sweep: Sequence[str] = ()) -> None:
@@ -107,18 +124,25 @@ def pretrained_inits(
 
 
 def add_downstream_metrics(
-    results: Sequence[Result], tasks: Mapping[str, dict[str, Any]], workdir: Path, num_seeds: int
+    results: Sequence[Result],
+    tasks: Mapping[str, dict[str, Any]],
+    workdir: Path,
+    num_seeds: int,
+    random_starts: Mapping[str, str],
 ) -> list[Result]:
-    """The results of a suite's runs with their metrics on tasks, and results of a random initialisation.
+    """The results of a suite's runs with their metrics on tasks, and results of random initialisations.
 
     Seed s of the fine-tuning starts from the run of seed s.
+
+    Args:
+      random_starts: name of newly initialised weights → the variant whose shapes they have.
 
     Raises:
       ValueError, OSError, FloatingPointError: see `evaluate_on_tasks`.
     """
     names = models_of(results)
     inits = {name: f"{workdir}/{name}/seed_{SEED}" for name in names}
-    inits["random"] = f"{RANDOM}{workdir}/{names[0]}/seed_0"
+    inits |= {random: f"{RANDOM}{workdir}/{name}/seed_0" for random, name in random_starts.items()}
     evaluation = evaluate_on_tasks(tasks, workdir, inits, range(num_seeds))
     downstream = {(result.model, result.seed): result.metrics for result in evaluation.results}
     extended = []

@@ -12,14 +12,16 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from electra_jax.comparison.backbones import check_recipe, to_modernbert
 from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.mesh import make_mesh
+from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.course_weights import ADDED, INSERTED, SWAPPED, only_courses
-from electra_jax.objectives.registry import OBJECTIVES
+from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.runs.trained import load_run
-from electra_jax.soups.ingredients import open_ingredient
+from electra_jax.soups.ingredients import Ingredient, open_ingredient
 from electra_jax.soups.scores import HELD_OUT, held_out
 
 Metrics = dict[str, float]
@@ -37,6 +39,15 @@ class Suite(NamedTuple):
     soups: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # name → variants whose average it is
     measure_soup: Callable[[Path], Metrics] | None = None  # run directory → the same metrics
     keeps_curves: bool = False  # whether reference curves are written of its first variant
+    # Name of newly initialised weights on the tasks → the variants whose shapes they have.
+    shapes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+    def random_starts(self, names: Sequence[str]) -> dict[str, str]:
+        """Name of newly initialised weights → a variant with their shapes, of those with these names."""
+        if not self.shapes:
+            return {"random": names[0]}
+        having = {random: [name for name in names if name in same] for random, same in self.shapes.items()}
+        return {random: same[0] for random, same in having.items() if same}
 
     def check_variants(self, names: Sequence[str]) -> None:
         """Raises ValueError for a name that is not that of a variant."""
@@ -58,6 +69,16 @@ def objective(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> Ch
     def change(config: config_dict.ConfigDict) -> None:
         apply_objective(config, name)
         config.objective.update(values)
+
+    return change
+
+
+def together(*changes: Change) -> Change:
+    """The change that makes all of `changes`, in their order."""
+
+    def change(config: config_dict.ConfigDict) -> None:
+        for one in changes:
+            one(config)
 
     return change
 
@@ -99,14 +120,33 @@ def average_cosine(table_VE: np.ndarray) -> float:
     return float((np.square(unit_VE.sum(0)).sum() - rows) / (rows * (rows - 1)))
 
 
+def measure_backbone(run_directory: Path, summary: dict[str, Any]) -> Metrics:
+    """AUC, and the held-out loss with the masks of `EQUAL_MASKS`, whatever the run was trained with; losses
+    with different masks could not be compared."""
+    ingredient = open_ingredient(run_directory, None)
+    trained_with = ingredient.config["objective"]
+    masks = {key: value for key, value in EQUAL_MASKS.items() if key in trained_with}
+    config = ingredient.config | {"objective": trained_with | masks}
+    special = SpecialTokens.from_ids(ingredient.tokenizer.special)
+    equal = ingredient._replace(objective=make_objective(config, ingredient.model, special))
+    return measure_summary(run_directory, summary) | {"mlm_loss": _held_out(equal)["mlm_loss"]}
+
+
 def measure_soup(run_directory: Path) -> Metrics:
     """Held-out loss and AUC of an average of runs, on the held-out rows and masks of those runs."""
-    ingredient = open_ingredient(run_directory, None)
+    return _held_out(open_ingredient(run_directory, None))
+
+
+def _held_out(ingredient: Ingredient) -> Metrics:
     with held_out(ingredient, make_mesh(ingredient.config["mesh"]), ingredient.datasets) as compute:
-        numbers = compute(load_run(run_directory).params)
-    return {name: numbers[key.removeprefix(HELD_OUT)] for name, key in SUMMARY.items()}
+        numbers = compute(load_run(ingredient.workdir, ingredient.step).params)
+    measured = {name: key.removeprefix(HELD_OUT) for name, key in SUMMARY.items()}
+    return {name: numbers[key] for name, key in measured.items() if key in numbers}
 
 
+# The rest of the chosen tokens stays as it is.
+BERT_MASKING = {"mask_token_prob": 0.8, "random_token_prob": 0.1}
+EQUAL_MASKS = {"mask_prob": 0.15, "mask_token_prob": 1.0, "random_token_prob": 0.0}
 COURSES = {
     name: (setting({f"objective.{key}": value for key, value in only_courses(*added).items()}),)
     for name, added in {
@@ -117,13 +157,33 @@ COURSES = {
     }.items()
 }
 ABLATIONS = {row.name: ablation(row) for row in OBJECTIVES.values() if row.in_ablations} | {
-    "bert": (objective("mlm", {"mask_token_prob": 0.8, "random_token_prob": 0.1}),),
+    "bert": (objective("mlm", BERT_MASKING),),
     "unigram": (objective("electra", {"generator": "unigram"}),),
     "uniform": (objective("electra", {"generator": "uniform"}),),
+}
+# Families → the change from a recipe of DeBERTaV3; objectives → the change from its own.
+FAMILIES = {"deberta": check_recipe, "modernbert": together(check_recipe, to_modernbert)}
+MASKINGS = {
+    "rtd": setting({}),
+    "mlm_30": objective("mlm", {"mask_prob": 0.3, **BERT_MASKING}),  # the share of ModernBERT
+    "mlm_15": objective("mlm", {"mask_prob": 0.15, **BERT_MASKING}),  # the share of BERT
+}
+BACKBONES = {
+    f"{family}_{name}": (together(model, masking),)
+    for family, model in FAMILIES.items()
+    for name, masking in MASKINGS.items()
 }
 SHARINGS = {sharing: (setting({"model.embedding_sharing": sharing}),) for sharing in ("tied", "none", "gdes")}
 SUITES = {
     "ablations": Suite(ABLATIONS, measure_summary),
+    "backbones": Suite(
+        BACKBONES,
+        measure_backbone,
+        shapes={
+            f"{family}_random": tuple(name for name in BACKBONES if name.startswith(family))
+            for family in FAMILIES
+        },
+    ),
     "courses": Suite(COURSES, measure_summary, {"soup": tuple(COURSES)}, measure_soup),
     "embedding_sharing": Suite(SHARINGS, measure_embeddings),
     "reference": Suite({"recipe": (setting({}),)}, measure_summary, keeps_curves=True),

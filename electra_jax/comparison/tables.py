@@ -8,18 +8,21 @@ from ml_collections import config_dict
 
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.downstream import FOLDER, Evaluation
+from electra_jax.comparison.pairs import PAIRS
 from electra_jax.comparison.pretraining import suite_runs
 from electra_jax.comparison.reference_curves import REFERENCE_FILE, write_reference
 from electra_jax.comparison.suites import SUITES
+from electra_jax.finetuning.encoder_shapes import num_encoder_parameters
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.results import Result, models_of, to_json
 from electra_jax.finetuning.sweep import format_settings
 from electra_jax.finetuning.tables import results_table
+from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs.result_places import Results
 
 COMPARISON_FILE, EVALUATION_FILE = "comparison.json", "evaluation.json"
 PICTURE, PLOTS = "comparison.png", "plots"
-COMPARISON_RESULTS = Results((COMPARISON_FILE, PICTURE, REFERENCE_FILE), (FOLDER,))
+COMPARISON_RESULTS = Results((COMPARISON_FILE, PICTURE, REFERENCE_FILE), (FOLDER, PAIRS))
 EVALUATION_RESULTS = Results((EVALUATION_FILE,), (PLOTS, FOLDER))
 
 
@@ -27,25 +30,41 @@ def write_comparison(
     suite_name: str, config: config_dict.ConfigDict, results: Sequence[Result], workdir: Path
 ) -> Iterator[str]:
     """Write comparison.json and comparison.png; yield the lines for the terminal."""
+    suite, models = SUITES[suite_name], models_of(results)
+    runs = {name: suite_runs(suite, config, name, 0, workdir) for name in suite.variants if name in models}
+    sizes = {name: _encoder_size(*variant.values()) for name, variant in runs.items()}
     contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
-    write_json(workdir / COMPARISON_FILE, contents)
+    write_json(workdir / COMPARISON_FILE, contents | {"encoder_parameters": sizes})
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
     plot(results, metrics, workdir / PICTURE)
     num_seeds = len({result.seed for result in results})
     seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
     yield f"{suite_name}: median (lowest–highest) of {seeds}, equal FLOPs"
-    suite, models = SUITES[suite_name], models_of(results)
-    for name in (name for name in suite.variants if name in models):
-        for directory, variant in suite_runs(suite, config, name, 0, workdir).items():
+    for variants in runs.values():
+        for directory, variant in variants.items():
             num_steps, batch_size = variant["train"]["num_steps"], variant["train"]["batch_size"]
             tokens = num_steps * batch_size * config.data.sequence_length
             run = directory.parent.relative_to(workdir)
             yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run"
+    yield from _sizes_of(sizes)
     yield from results_table(results, metrics)
     if suite.keeps_curves:
         name = next(iter(suite.variants))
         seeds = {result.seed: workdir / name / f"seed_{result.seed}" for result in results}
         yield f"{write_reference(seeds, workdir)}"
+
+
+def _encoder_size(*variants: dict[str, Any]) -> int:
+    """Parameters of the encoder that the last run of a variant gives."""
+    return num_encoder_parameters(make_pretraining_config(variants[-1]["model"]).discriminator)
+
+
+def _sizes_of(sizes: dict[str, int]) -> Iterator[str]:
+    """The sizes of encoders, of the first variant and of each that differs from it."""
+    first, *others = sizes
+    for name in (name for name in others if sizes[name] != sizes[first]):
+        share = sizes[name] / sizes[first] - 1
+        yield f"{name}: {sizes[name]:,} parameters ({share:+.2%}) in the encoder, {first} {sizes[first]:,}"
 
 
 def write_evaluation(

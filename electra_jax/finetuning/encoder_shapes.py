@@ -1,5 +1,6 @@
 """Shapes of the parameters of an encoder, and whether parameters from a file have them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -16,10 +17,22 @@ from electra_jax.training.state import unbox
 
 def abstract_encoder(config: EncoderConfig, tokenizer: Tokenizer) -> Any:
     """Shapes of the parameters of a published discriminator."""
+    return _abstract_encoder(config, SpecialTokens.from_ids(tokenizer.special))
+
+
+def _abstract_encoder(config: EncoderConfig, special: SpecialTokens) -> Any:
     ids = jax.numpy.ones((1, 2), jax.numpy.int32)
-    inputs = derive_inputs(ids, SpecialTokens.from_ids(tokenizer.special), config.type_vocab_size)
+    inputs = derive_inputs(ids, special, config.type_vocab_size)
     model = PublishedModule(config, "discriminator")
     return jax.eval_shape(lambda key: unbox(model.init(key, ids, inputs)["params"]), jax.random.key(0))
+
+
+@functools.cache
+def num_encoder_parameters(config: EncoderConfig) -> int:
+    """Number of parameters of an encoder with its embeddings: what fine-tuning starts from."""
+    special = SpecialTokens(pad=0, cls=1, sep=2, unk=3, mask=4)  # shapes do not depend on the ids
+    shapes = encoder_params(_abstract_encoder(config, special))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def encoder_params(params: Params) -> Params:

@@ -11,12 +11,17 @@ flags.disclaim_key_flags()  # they are the command's own, so that its --help sho
 OF_TASKS = ("config", "sweep", "seeds", "pretrainings")  # flags of fine-tuning
 
 
-def define_flags() -> None:
-    """Define --minimal_pairs and what belongs to it, and --json."""
+def define_pairs() -> None:
+    """Define --minimal_pairs and --max_pairs."""
     text = "Files of minimal pairs (.jsonl, .json, .csv, .tsv), or directories of them, separated by commas."
     flags.DEFINE_list("minimal_pairs", None, text)
     text = "Pairs of each phenomenon that are scored, the first ones; 0: all."
     flags.DEFINE_integer("max_pairs", 0, text, lower_bound=0)
+
+
+def define_flags() -> None:
+    """Define --minimal_pairs and what belongs to it, and --json."""
+    define_pairs()
     flags.DEFINE_string("json", "", "File that gets the results as JSON, too.")
 
 

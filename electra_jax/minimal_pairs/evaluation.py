@@ -58,7 +58,19 @@ class Result(NamedTuple):
 
 
 def evaluate_minimal_pairs(options: Options, check: Check) -> Iterator[str]:
-    """Score all pairs by all models; write the results; yield the lines for the terminal.
+    """`score_models`, and the lines for the terminal.
+
+    Raises:
+      FileNotFoundError, ValueError, OSError, FloatingPointError: see `score_models`.
+    """
+    results, notes = score_models(options, check)
+    yield from notes
+    yield from table_lines(_titled(results))
+    yield str(options.workdir / RESULTS_FILE)
+
+
+def score_models(options: Options, check: Check) -> tuple[list[Result], list[str]]:
+    """Score all pairs by all models, and write the results and their picture.
 
     Args:
       check: raises an error if another command writes the directory by now (`only_writer`).
@@ -66,6 +78,9 @@ def evaluate_minimal_pairs(options: Options, check: Check) -> Iterator[str]:
     Raises:
       FileNotFoundError, ValueError, OSError: see `load_pairs` and `load_model`; they come before any score.
       FloatingPointError: a model's numbers are not finite.
+
+    Returns:
+      A result for each model and rule, and what should be known of them.
     """
     files = load_pairs(options.minimal_pairs, options.max_pairs)
     names = list(dict.fromkeys(options.init_from))
@@ -92,11 +107,12 @@ def evaluate_minimal_pairs(options: Options, check: Check) -> Iterator[str]:
     check()
     for path in filter(None, (options.workdir / RESULTS_FILE, options.json)):
         write_json(Path(path), contents, makes_directories=True)
-    summaries = {result.title: result.summary for result in results}
-    plot(summaries, options.workdir / PICTURE)
-    yield from notes
-    yield from table_lines(summaries)
-    yield str(options.workdir / RESULTS_FILE)
+    plot(_titled(results), options.workdir / PICTURE)
+    return results, notes
+
+
+def _titled(results: Sequence[Result]) -> dict[str, Summary]:
+    return {result.title: result.summary for result in results}
 
 
 class _Count(NamedTuple):

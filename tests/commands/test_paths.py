@@ -22,7 +22,7 @@ LINES = {
         *("--config=configs/evaluate.py:data=missing", "--workdir=new", "--init_from=missing"),
         *("--minimal_pairs=missing", "--json=new.json"),
     ],
-    "compare": [CONFIG, "--workdir=new", "--tasks=missing.py"],
+    "compare": [CONFIG, "--workdir=new", "--tasks=missing.py", "--minimal_pairs=missing"],
     "plan": [CONFIG, "--device=cpu:1", "--json=new.json", "--prices=missing.json"],
     "benchmark": ["--suite=cpu", "--json=new.json", "--out=new", "--data=missing"],
     "soup": ["--runs=missing,other", "--workdir=new", "--datasets=missing"],
