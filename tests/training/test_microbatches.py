@@ -81,6 +81,12 @@ def test_losses_and_metrics_do_not_depend_on_mesh_and_number_of_microbatches_tog
     check_same(windows(family, 2, sizes), windows(family, 1))
 
 
+# With a row on each of eight shards there is nothing to divide into microbatches.
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1)])
+def test_modernbert_does_not_depend_on_the_mesh(sizes):
+    check_same(windows("modernbert", 1, sizes), windows("modernbert", 1))
+
+
 def test_the_noise_matters():
     one, other = (windows("electra", 1, **changes)[0] for changes in ({}, {"hidden_dropout": 0.0}))
     assert other["gradient_norm"] / one["gradient_norm"] == pytest.approx(1.046, abs=0.01)
