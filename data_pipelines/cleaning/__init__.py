@@ -1,0 +1,1 @@
+"""Documents in, the documents worth training on out."""

@@ -1,0 +1,207 @@
+"""A whole cleaning: the pieces, the duplicates among them, and the finished directory.
+
+Work is done in DIR.partial. The directory appears whole at the end. An interrupted cleaning keeps its
+finished pieces; a piece whose text, evaluation text or list of words has changed is cleaned again.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.cleaning.contamination import write_index
+from data_pipelines.cleaning.duplicate_search import find_duplicates
+from data_pipelines.cleaning.pieces import SUFFIXES, Piece, clean_piece, finished, read_input
+from data_pipelines.cleaning.report import report_markdown
+from data_pipelines.cleaning.results import Results, merged, write_results
+from data_pipelines.cleaning.settings import CleaningSettings
+from data_pipelines.cleaning.workers import map_in_order
+from data_pipelines.directory_lock import only_maker
+from data_pipelines.documents import ReadReport, read_pieces, source_bytes
+from data_pipelines.json_files import read_json, write_json
+from data_pipelines.progress import make_progress, waiting
+from data_pipelines.whole_files import TEMPORARY_SUFFIX, check_utf8, write_text
+
+INFO_FILE, REPORT_FILE = "cleaning.json", "report.md"
+SETTINGS_FILE, INDEX_FILE, FINISHED = "cleaning_settings.json", "evaluation.npz", "finished"
+INFO_FORM = {"settings": dict, "counts": dict}
+
+
+def clean(
+    directory: str,
+    settings: CleaningSettings,
+    num_processes: int = 1,
+    *,
+    start_over: bool = False,
+    report: ReadReport | None = None,
+) -> dict[str, Any]:
+    """Clean the input into `directory`, or find that it was done with the same settings.
+
+    Args:
+      start_over: remove what an interrupted cleaning with other settings left in DIR.partial.
+      report: filled with what was read.
+
+    Returns:
+      The counts, as in cleaning.json.
+
+    Raises:
+      FileExistsError: `directory` or DIR.partial holds something else, or a cleaning with other settings.
+      HeldError: another process makes it.
+      ValueError: the input holds no documents, or is damaged. OSError: a file cannot be read or written.
+    """
+    with only_maker(directory) as check:
+        check_utf8(directory, "--out")
+        directory = os.path.abspath(directory)
+        recorded = settings.recorded()
+        if Path(directory).exists():
+            return _existing(Path(directory), recorded)
+        report = ReadReport() if report is None else report
+        read_pieces(settings.input, document_separator=settings.document_separator)  # which looks for them
+        settings.read_bad_words()
+        partial = _partial(Path(f"{directory}.partial"), recorded, start_over)
+        index, filters = _filters(partial, settings)
+        pieces = _clean_pieces(partial, settings, index, filters, num_processes, report, check)
+        counts = _finish(partial, settings, pieces, num_processes)
+        check()
+        os.replace(partial / FINISHED, directory)
+        shutil.rmtree(partial)
+        return counts
+
+
+def _existing(directory: Path, recorded: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a finished cleaning, which must have the settings `recorded`."""
+    if not (directory / INFO_FILE).is_file():
+        raise FileExistsError(
+            f"{directory} exists and is not a cleaning (no {INFO_FILE}). Choose another --out, or remove it."
+        )
+    info = read_json(directory / INFO_FILE, INFO_FORM)
+    differing = _differing(info["settings"], recorded)
+    if differing:
+        raise FileExistsError(
+            f"{directory} holds a cleaning with other settings ({differing}). Choose another --out, or "
+            "remove it."
+        )
+    return info["counts"]
+
+
+def _differing(had: dict[str, Any], recorded: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{name}: it has {had.get(name)!r}, you gave {value!r}"
+        for name, value in recorded.items()
+        if had.get(name, ...) != value
+    )
+
+
+def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
+    """The working directory, with the finished pieces of an interrupted cleaning of the same settings."""
+    if partial.exists() and (not partial.is_dir() or any(partial.iterdir())):
+        try:
+            had = read_json(partial / SETTINGS_FILE, dict)
+        except (OSError, ValueError) as error:
+            raise FileExistsError(
+                f"{partial} exists and was not made by this command (no {SETTINGS_FILE}). Choose another "
+                "--out, or move it away."
+            ) from error
+        differing = _differing(had, recorded)
+        if differing and not start_over:
+            raise FileExistsError(
+                f"{partial} holds an interrupted cleaning with other settings ({differing}). Give its "
+                "settings to resume it, choose another --out, or remove it with --start_over."
+            )
+        for path in partial.iterdir():
+            is_ours = path.name.endswith((*SUFFIXES, TEMPORARY_SUFFIX)) and path.name != SETTINGS_FILE
+            if is_ours and (start_over or path.name.endswith(TEMPORARY_SUFFIX)):
+                path.unlink()
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(partial / SETTINGS_FILE, recorded)
+    return partial
+
+
+def _filters(partial: Path, settings: CleaningSettings) -> tuple[str, str]:
+    """The file of evaluation n-grams ("" without), and a digest of what the filters take from files."""
+    digest, index = hashlib.sha256("\n".join(settings.read_bad_words()).encode()), ""
+    if settings.decontaminate:
+        index = str(partial / INDEX_FILE)
+        with waiting("reading evaluation text"):
+            write_index(
+                Path(index),
+                settings.decontaminate,
+                settings.evaluation_fields,
+                settings.shared_words,
+                settings.document_separator,
+            )
+        with open(index, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return index, digest.hexdigest()
+
+
+def finish_piece(piece: Piece) -> tuple[str, dict[str, Any]]:
+    """The path and counts of a piece, which is cleaned now unless it was before."""
+    return piece.path, finished(piece) or clean_piece(piece)
+
+
+def _clean_pieces(
+    partial: Path,
+    settings: CleaningSettings,
+    index: str,
+    filters: str,
+    num_processes: int,
+    report: ReadReport,
+    check: Callable[[], None],
+) -> dict[str, dict[str, Any]]:
+    """Path → counts of every piece in order; under a progress bar of the bytes that are read and cleaned."""
+    total, done, pieces = source_bytes(settings.input), 0, {}
+    inputs = read_input(settings, partial, index, filters, report)
+    unit = "B" if total else " characters"
+    with make_progress(total, "cleaning", unit=unit, is_scaled=True) as shown:
+
+        def show() -> None:
+            # Some text is read before it is cleaned: that share of the bytes read is done.
+            share = done / max(1, report.characters)
+            amount = min(int(share * report.bytes_read), total - 1) if total else done
+            shown.update(amount, {"documents read": f"{report.documents:,}"})
+
+        for path, counts in map_in_order(finish_piece, inputs, num_processes, show):
+            check()
+            pieces[path] = counts
+            done += counts["characters"]
+            show()
+        if total:
+            shown.update(total)
+    if not pieces:
+        raise ValueError(
+            f"--input: got no documents from {', '.join(settings.input)}, expected at least one; check the "
+            "files and --text_field"
+        )
+    return pieces
+
+
+def _finish(
+    partial: Path, settings: CleaningSettings, pieces: dict[str, dict[str, Any]], num_processes: int
+) -> dict[str, Any]:
+    """Write the finished directory below `partial`; returns its counts."""
+    finished_directory = partial / FINISHED
+    shutil.rmtree(finished_directory, ignore_errors=True)  # of an earlier attempt
+    finished_directory.mkdir()
+    paths = list(pieces)
+    with waiting("comparing documents"):
+        if settings.duplicates == "none":
+            duplicates = [{} for _ in paths]
+        else:
+            duplicates = list(find_duplicates(paths, settings))
+    works = (
+        Results(path, str(finished_directory), number, found)
+        for number, (path, found) in enumerate(zip(paths, duplicates, strict=True))
+    )
+    written = []
+    with make_progress(len(paths), "writing", unit="file") as shown:
+        for one in map_in_order(write_results, works, num_processes):
+            written.append(one)
+            shown.update(len(written))
+    counts = merged(list(pieces.values()), written)
+    examples = counts.pop("examples")
+    write_text(finished_directory / REPORT_FILE, report_markdown(counts, examples, settings))
+    write_json(finished_directory / INFO_FILE, {"settings": settings.recorded(), "counts": counts})
+    return counts

@@ -1,0 +1,73 @@
+"""Evaluation text in training text: documents that share n consecutive words with it.
+
+Brown et al. 2020, Language Models are Few-Shot Learners (GPT-3), appendix C: 13 words, of shorter evaluation
+examples all, but no fewer than 8. GPT-3 cuts 200 characters around the place; here the document goes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.cleaning.words import ngram_numbers, word_numbers
+from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.whole_files import written_whole
+
+FEWEST_WORDS = 8
+
+
+def write_index(
+    path: Path, sources: Sequence[str], fields: Sequence[str], n: int, document_separator: str
+) -> int:
+    """Write the hashes of all n-grams of evaluation files, int64 lengths beside uint64 hashes, sorted.
+
+    Args:
+      fields: of their records, each read as a text of its own; .txt files have none.
+
+    Returns:
+      The number of evaluation texts that are too short to be looked for.
+
+    Raises:
+      OSError, ValueError: as `read_documents`; or no text is long enough.
+    """
+    grams: dict[int, list[np.ndarray]] = {}
+    num_short = 0
+    for source in sources:
+        is_plain = source.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
+        for field in fields[:1] if is_plain else fields:
+            texts = read_documents(
+                [source], text_field=field, document_separator=document_separator, report=ReadReport()
+            )
+            for text in texts:
+                numbers = word_numbers(text)
+                length = min(n, len(numbers))
+                if length < min(n, FEWEST_WORDS):
+                    num_short += 1
+                else:
+                    grams.setdefault(length, []).append(ngram_numbers(numbers, length))
+    if not grams:
+        raise ValueError(
+            f"--decontaminate: got {', '.join(sources)} with {num_short:,} texts, expected one of "
+            f"{min(n, FEWEST_WORDS)} words or more; check the files and --evaluation_fields"
+        )
+    unique = {length: np.unique(np.concatenate(parts)) for length, parts in grams.items()}
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{str(length): hashes for length, hashes in unique.items()})
+    return num_short
+
+
+class Index:
+    """What `write_index` wrote."""
+
+    def __init__(self, path: str | Path):
+        with np.load(path) as file:
+            self._hashes = {int(length): file[length] for length in file.files}
+
+    def shared(self, numbers: np.ndarray) -> int:
+        """How many n-grams of a text, given as the numbers of its words, are in evaluation texts."""
+        total = 0
+        for length, hashes in self._hashes.items():
+            grams = ngram_numbers(numbers, length)
+            places = np.minimum(np.searchsorted(hashes, grams), len(hashes) - 1)
+            total += int((hashes[places] == grams).sum())
+        return total

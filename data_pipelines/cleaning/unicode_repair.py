@@ -1,0 +1,29 @@
+"""Text that was decoded wrongly on its way here, repaired by the library ftfy; normal forms of Unicode."""
+
+import functools
+import unicodedata
+from typing import Any
+
+FORMS = ("NFC", "NFKC")
+
+
+def repair(text: str) -> str:
+    """The text without wrong decoding ("schÃ¶n" → "schön"), control characters and HTML's entities.
+
+    Quotation marks keep their form. Raises ImportError without ftfy.
+    """
+    import ftfy
+
+    return ftfy.fix_text(text, _config())
+
+
+@functools.cache
+def _config() -> Any:
+    import ftfy
+
+    return ftfy.TextFixerConfig(uncurl_quotes=False, normalization=None, explain=False)
+
+
+def normalize(text: str, form: str) -> str:
+    """The text in a normal form of Unicode, one of FORMS; unchanged for "none"."""
+    return text if form == "none" else unicodedata.normalize(form, text)
