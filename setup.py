@@ -6,6 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 FORMATS = ["pyarrow>=18", "zstandard>=0.22"]  # Parquet and zstd inputs
+# data_pipelines.clean: MinHash signatures, repair of Unicode, telephone numbers, languages (its model inside)
+CLEAN = ["datasketch>=2.0", "ftfy>=6.3", "phonenumbers>=9.0", "py3langid>=0.4"]
 FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]  # scores and probes
 PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
 REPORT = ["bokeh>=3.9"]  # the charts of report.html; 3.9 reads CSS variables
@@ -70,6 +72,7 @@ setup(
     ],
     extras_require={
         "formats": FORMATS,
+        "clean": CLEAN,
         "finetune": FINETUNE,
         "plots": PLOTS,
         "report": REPORT,
@@ -83,6 +86,6 @@ setup(
         # CUDA 13, as `plan` compiles with; it needs NVIDIA's driver 580 or newer.
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": [*FORMATS, *FINETUNE, *PLOTS, *REPORT, *TRACK, *HF, *TEST],
+        "test": [*FORMATS, *CLEAN, *FINETUNE, *PLOTS, *REPORT, *TRACK, *HF, *TEST],
     },
 )

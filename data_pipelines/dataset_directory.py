@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.array_files import save_array
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
-from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features, save_array
+from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features
 from data_pipelines.tokenizers.load import Tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, named_errors, write_text
 

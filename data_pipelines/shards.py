@@ -6,7 +6,6 @@ or of others (data_pipelines/beam_runner.py). Finished files are not made again.
 
 import collections
 import hashlib
-import io
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from data_pipelines.array_files import save_array
 from data_pipelines.chunks import Job, num_characters
 from data_pipelines.documents import Piece
 from data_pipelines.json_files import read_json, write_json
 from data_pipelines.packing import Lines, pack
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from data_pipelines.whole_files import write_bytes, written_whole
+from data_pipelines.whole_files import written_whole
 
 COUNTS_SUFFIX = ".counts.json"
 TOKENS_SUFFIX = ".tokens.npy"  # how often each id is in the rows of a file, int64 [vocab_size]
@@ -205,13 +205,6 @@ def write_shard(job: Job) -> dict[str, Any]:
     }
     write_json(Path(job.path + COUNTS_SUFFIX), counts)
     return counts
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file in one go."""
-    content = io.BytesIO()  # an error of NumPy's own files tells neither path nor cause
-    np.save(content, array)
-    write_bytes(path, content.getvalue())
 
 
 def encode_document(text: str, packing: str, tokenizer: Tokenizer) -> list[list[int]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.array_files import save_array
 from data_pipelines.dataset_cache import local_dataset
 from data_pipelines.dataset_directory import TOKEN_COUNTS_FILE
 from data_pipelines.dataset_info import DatasetInfo
 from data_pipelines.mixture import DatasetSource, Mixture, make_sequential
-from data_pipelines.shards import save_array
 
 MAX_TOKENS = 2**25  # read of a dataset without counts: rows at equal distances
 TOKENS_AT_ONCE = 2**22  # read together: 8,192 rows of 512

@@ -9,7 +9,13 @@ import pytest
 from support.paths import ROOT
 
 OWN = ("electra_jax", "data_pipelines", "configs")
-DATA = ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks", "data_pipelines.sample")
+DATA = (
+    "data_pipelines",
+    "data_pipelines.cleaning",
+    "data_pipelines.tokenizers",
+    "data_pipelines.tasks",
+    "data_pipelines.sample",
+)
 METHODS = (
     "electra_jax.models",
     "electra_jax.objectives",
@@ -24,6 +30,7 @@ METHODS = (
 MAY_IMPORT = {
     "configs": ("electra_jax.configuration", "electra_jax.models"),
     "data_pipelines": ("data_pipelines.tokenizers",),
+    "data_pipelines.cleaning": ("data_pipelines",),
     "data_pipelines.tokenizers": ("data_pipelines",),
     "data_pipelines.tasks": ("data_pipelines", "data_pipelines.tokenizers"),
     "data_pipelines.sample": ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks"),
@@ -169,6 +176,7 @@ COMMANDS = (
         for module, path in MODULES.items()
         if module.startswith("electra_jax.") and module.count(".") == 1 and path.name != "__init__.py"
     ),
+    "data_pipelines.clean",
     "data_pipelines.corpus",
     "data_pipelines.tokenizer",
     "data_pipelines.sample.trec",

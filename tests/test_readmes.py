@@ -23,6 +23,7 @@ MAX_COLUMNS, MAX_ROOT_LINES = 110, 150
 FOLDERS = [
     "configs",
     "data_pipelines",
+    "data_pipelines/cleaning",
     "data_pipelines/tasks",
     "launch",
     "electra_jax/benchmarks",

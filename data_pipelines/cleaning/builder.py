@@ -15,7 +15,7 @@ from data_pipelines.cleaning.contamination import write_index
 from data_pipelines.cleaning.duplicate_search import find_duplicates
 from data_pipelines.cleaning.pieces import SUFFIXES, Piece, clean_piece, finished, read_input
 from data_pipelines.cleaning.report import report_markdown
-from data_pipelines.cleaning.results import Results, merged, write_results
+from data_pipelines.cleaning.results import merged, write_results
 from data_pipelines.cleaning.settings import CleaningSettings
 from data_pipelines.cleaning.workers import map_in_order
 from data_pipelines.directory_lock import only_maker
@@ -58,12 +58,13 @@ def clean(
         if Path(directory).exists():
             return _existing(Path(directory), recorded)
         report = ReadReport() if report is None else report
-        read_pieces(settings.input, document_separator=settings.document_separator)  # which looks for them
+        for sources in (settings.input, settings.decontaminate):
+            read_pieces(sources, document_separator=settings.document_separator)  # which looks for them
         settings.read_bad_words()
         partial = _partial(Path(f"{directory}.partial"), recorded, start_over)
         index, filters = _filters(partial, settings)
         pieces = _clean_pieces(partial, settings, index, filters, num_processes, report, check)
-        counts = _finish(partial, settings, pieces, num_processes)
+        counts = _finish(partial, settings, pieces)
         check()
         os.replace(partial / FINISHED, directory)
         shutil.rmtree(partial)
@@ -178,9 +179,7 @@ def _clean_pieces(
     return pieces
 
 
-def _finish(
-    partial: Path, settings: CleaningSettings, pieces: dict[str, dict[str, Any]], num_processes: int
-) -> dict[str, Any]:
+def _finish(partial: Path, settings: CleaningSettings, pieces: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Write the finished directory below `partial`; returns its counts."""
     finished_directory = partial / FINISHED
     shutil.rmtree(finished_directory, ignore_errors=True)  # of an earlier attempt
@@ -191,15 +190,11 @@ def _finish(
             duplicates = [{} for _ in paths]
         else:
             duplicates = list(find_duplicates(paths, settings))
-    works = (
-        Results(path, str(finished_directory), number, found)
-        for number, (path, found) in enumerate(zip(paths, duplicates, strict=True))
-    )
     written = []
     with make_progress(len(paths), "writing", unit="file") as shown:
-        for one in map_in_order(write_results, works, num_processes):
-            written.append(one)
-            shown.update(len(written))
+        for number, (path, found) in enumerate(zip(paths, duplicates, strict=True)):
+            written.append(write_results(path, finished_directory, number, found))
+            shown.update(number + 1)
     counts = merged(list(pieces.values()), written)
     examples = counts.pop("examples")
     write_text(finished_directory / REPORT_FILE, report_markdown(counts, examples, settings))

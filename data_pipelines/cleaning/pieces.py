@@ -22,15 +22,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.array_files import save_array
 from data_pipelines.cleaning.cleaner import Cleaner, Outcome
 from data_pipelines.cleaning.contamination import Index
 from data_pipelines.cleaning.examples import Examples
 from data_pipelines.cleaning.settings import CleaningSettings
-from data_pipelines.cleaning.signatures import band_numbers, digest, signature
+from data_pipelines.cleaning.signatures import NUM_PERMUTATIONS, band_numbers, digest, signature
 from data_pipelines.cleaning.words import word_numbers
 from data_pipelines.documents import ReadReport, read_pieces
 from data_pipelines.json_files import read_json, write_json
-from data_pipelines.shards import save_array
 from data_pipelines.whole_files import write_text
 
 KEPT, DROPPED, LINES = ".kept.jsonl", ".dropped.jsonl", ".lines.jsonl"
@@ -185,7 +185,7 @@ def _save_arrays(
         save_array(Path(piece.path + PLACES), np.array(places, np.uint64))
         save_array(Path(piece.path + DIGESTS), np.array(digests, np.uint64).reshape(-1, 2))
     if settings.duplicates == "near":
-        values = np.array(signatures, np.uint32).reshape(len(signatures), -1)
+        values = np.array(signatures, np.uint32).reshape(-1, NUM_PERMUTATIONS)
         save_array(Path(piece.path + SIGNATURES), values)
         save_array(Path(piece.path + BANDS), band_numbers(values, settings.similarity))
 

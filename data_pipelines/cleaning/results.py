@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from data_pipelines.cleaning.duplicate_search import Duplicate
 from data_pipelines.cleaning.examples import Examples
@@ -12,17 +12,15 @@ from data_pipelines.json_files import parse_json
 from data_pipelines.whole_files import named_errors
 
 
-class Results(NamedTuple):
-    """What a worker needs to write the files of a piece."""
-
-    path: str  # of the piece's files, without endings
-    directory: str  # for the finished files
-    number: int
-    duplicates: dict[int, Duplicate]
-
-
-def write_results(results: Results) -> dict[str, Any]:
+def write_results(
+    path: str, directory: Path, number: int, duplicates: dict[int, Duplicate]
+) -> dict[str, Any]:
     """Write kept-NUMBER.jsonl, dropped-NUMBER.jsonl and removed_lines-NUMBER.jsonl, unless they are empty.
+
+    Args:
+      path: of the piece's files, without endings.
+      directory: for the finished files.
+      duplicates: by their place among the kept documents of the piece.
 
     Returns:
       Counts and examples of the duplicates, which are with the dropped documents now, and of the lines.
@@ -30,19 +28,19 @@ def write_results(results: Results) -> dict[str, Any]:
     Raises:
       OSError: a file could not be written.
     """
-    name = lambda kind: Path(results.directory, f"{kind}-{results.number:05d}.jsonl")
+    name = lambda kind: directory / f"{kind}-{number:05d}.jsonl"
     counts = _Counts()
     with _Writer(name("kept")) as kept, _Writer(name("dropped")) as dropped:
-        for line in _lines(results.path + DROPPED):
+        for line in _lines(path + DROPPED):
             dropped.write(line)
-        for place, line in enumerate(_lines(results.path + KEPT)):
-            duplicate = results.duplicates.get(place)
+        for place, line in enumerate(_lines(path + KEPT)):
+            duplicate = duplicates.get(place)
             if duplicate is None:
                 kept.write(line)
             else:
                 dropped.write(_with_reason(line, duplicate, counts))
     with _Writer(name("removed_lines")) as lines:
-        for line in _lines(results.path + LINES):
+        for line in _lines(path + LINES):
             record = _parsed(line)
             if (record["source"], record["document"]) not in counts.gone:  # the whole document is gone
                 counts.removed_lines[record["reason"]] += 1

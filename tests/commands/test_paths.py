@@ -33,6 +33,7 @@ LINES = {
         *("--from=missing", "--kind=huggingface", "--out=new", "--generator=missing"),
         *("--config=missing.py", "--tokenizer=missing", "--new_tokenizer=missing"),
     ],
+    "clean": ["--input=missing", "--out=new", "--decontaminate=missing", "--bad_words=missing"],
     "corpus": [
         *("--tokenizer=missing", "--train=missing", "--validation=missing", "--out=new"),
         *("--sequence_length=32", "--packing=documents"),
@@ -44,6 +45,19 @@ LINES = {
 }
 # Flags that are no path of a file system, of all commands.
 OTHERS = {
+    "repair_unicode",
+    "unicode_form",
+    "mask",
+    "phone_regions",
+    "languages",
+    "language_threshold",
+    "rules",
+    "set",
+    "duplicates",
+    "similarity",
+    "evaluation_fields",
+    "shared_words",
+    "min_shared",
     "max_pairs",
     "max_document_chars",
     "max_record_bytes",

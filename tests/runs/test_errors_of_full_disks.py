@@ -6,8 +6,8 @@ import resource
 import numpy as np
 import pytest
 
+from data_pipelines.array_files import save_array
 from data_pipelines.command_errors import error_message
-from data_pipelines.shards import save_array
 from data_pipelines.tokenizers.directory import write_directory
 from data_pipelines.whole_files import write_bytes
 from electra_jax.huggingface.array_files import write_arrays

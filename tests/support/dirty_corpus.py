@@ -51,7 +51,8 @@ class Made(NamedTuple):
 
     text: str
     part: str
-    origin: int
+    origin: int  # -1: of none that others are made from
+    passage: str = ""  # of evaluation text in it
 
 
 def make_dirty(texts, evaluation, foreign, *, seed=0, share=0.1, edits=0.01):
@@ -76,7 +77,7 @@ def make_dirty(texts, evaluation, foreign, *, seed=0, share=0.1, edits=0.01):
     ):
         for origin in (pick() for _ in range(number)):
             made.append(Made(make(base[origin]), part, origin if part in (EXACT, NEAR) else -1))
-    made += [Made(leaked(text, rng.choice(evaluation), rng), LEAKED, -1) for text in hosts]
+    made += [leaked(text, rng.choice(evaluation), rng) for text in hosts]
     made += [Made(text, FOREIGN, -1) for text in rng.sample(foreign, min(number, len(foreign)))]
     rng.shuffle(made)
     return made
@@ -120,7 +121,8 @@ def leaked(text, passage, rng):
     words, place = passage.split(), len(text) // 2
     length = rng.randint(13, 40)
     start = rng.randrange(max(1, len(words) - length))
-    return f"{text[:place]} {' '.join(words[start : start + length])} {text[place:]}"
+    passage = " ".join(words[start : start + length])
+    return Made(f"{text[:place]} {passage} {text[place:]}", LEAKED, -1, passage)
 
 
 def write_dirty(made, directory, num_files=3):
@@ -154,33 +156,41 @@ def scores(directory, places):
     """What the filters dropped: filter → how many, precision, recall, and the share of its part that is gone
     whatever dropped it; and the share of clean documents that are gone although no copy of them stays.
 
-    A copy is found if one document fewer of its origin is kept: it makes no difference which one stays. A
-    duplicate is right if the document that stays was made from the same text.
+    Precision is the share of dropped documents that are no clean ones, whatever their part: a list of numbers
+    is no English, either. A copy is found if one document fewer of its origin is kept: it makes no difference
+    which one stays; a duplicate is right if the document that stays was made from the same text. Evaluation
+    text is also gone if it was removed with a line of a document that is kept.
     """
     place = lambda record: places[record["source"], record["document"]]
     dropped = [(record, place(record)) for record in read_results(directory, "dropped")]
-    kept = Counter(document.origin for document in map(place, read_results(directory, "kept")))
+    still = [(record, place(record)) for record in read_results(directory, "kept")]
+    kept = Counter(document.origin for _, document in still)
     parts, results = Counter(document.part for document in places.values()), {}
     gone = Counter(document.part for _, document in dropped)
     surplus = sum(max(0, number - 1) for origin, number in kept.items() if origin >= 0)
+    gone[LEAKED] += sum(
+        bool(document.passage) and document.passage not in record["text"] for record, document in still
+    )
     gone[EXACT] = gone[NEAR] = None
     copies = 1 - surplus / max(1, parts[EXACT] + parts[NEAR])
     for name, part in FILTERS.items():
         mine = [(record, document) for record, document in dropped if filter_of(record["reason"]) == name]
-        right = sum(_is_right(record, document, part, places) for record, document in mine)
+        if part in (EXACT, NEAR):
+            right = found = sum(_is_copy(record, document, places) for record, document in mine)
+        else:
+            right = sum(document.part != CLEAN for _, document in mine)
+            found = sum(document.part == part for _, document in mine)
         results[name] = (
             len(mine),
             right / len(mine) if mine else float("nan"),
-            right / max(1, parts[part]),
+            found / max(1, parts[part]),
             copies if gone[part] is None else gone[part] / max(1, parts[part]),
         )
     clean_origins = {document.origin for document in places.values() if document.part == CLEAN}
     return results, 1 - len(clean_origins & set(kept)) / len(clean_origins)
 
 
-def _is_right(record, document, part, places):
-    if "duplicate_of" not in record:
-        return document.part == part
+def _is_copy(record, document, places):
     first = places[record["duplicate_of"]["source"], record["duplicate_of"]["document"]]
     return document.origin == first.origin >= 0
 
