@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     out, num_processes, start_over = (arguments.pop(name) for name in ("out", "num_processes", "start_over"))
     settings, report = CleaningSettings(**arguments), ReadReport()  # whose fields are the other flags
     counts = clean(out, settings, num_processes, start_over=start_over, report=report)
+    if not report.documents:
+        print(
+            f"{out} holds this cleaning already; nothing was read. If the input has changed, remove it first."
+        )
     print("\n".join([*report.lines(settings.on_invalid_utf8), *report_lines(counts, settings)]))
     print(f"kept: {os.path.join(out, 'kept-*.jsonl')}   report: {os.path.join(out, REPORT_FILE)}")
 

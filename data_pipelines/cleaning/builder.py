@@ -13,7 +13,7 @@ from typing import Any
 
 from data_pipelines.cleaning.contamination import write_index
 from data_pipelines.cleaning.duplicate_search import find_duplicates
-from data_pipelines.cleaning.pieces import SUFFIXES, Piece, clean_piece, finished, read_input
+from data_pipelines.cleaning.pieces import COUNTS, SUFFIXES, Piece, clean_piece, finished, read_input
 from data_pipelines.cleaning.report import report_markdown
 from data_pipelines.cleaning.results import merged, write_results
 from data_pipelines.cleaning.settings import CleaningSettings
@@ -62,9 +62,9 @@ def clean(
             read_pieces(sources, document_separator=settings.document_separator)  # which looks for them
         settings.read_bad_words()
         partial = _partial(Path(f"{directory}.partial"), recorded, start_over)
-        index, filters = _filters(partial, settings)
+        index, filters, num_short = _filters(partial, settings)
         pieces = _clean_pieces(partial, settings, index, filters, num_processes, report, check)
-        counts = _finish(partial, settings, pieces)
+        counts = _finish(partial, settings, pieces, num_short)
         check()
         os.replace(partial / FINISHED, directory)
         shutil.rmtree(partial)
@@ -111,7 +111,8 @@ def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
                 f"{partial} holds an interrupted cleaning with other settings ({differing}). Give its "
                 "settings to resume it, choose another --out, or remove it with --start_over."
             )
-        for path in partial.iterdir():
+        # Counts first: without them a piece is made again, if this is interrupted.
+        for path in sorted(partial.iterdir(), key=lambda path: not path.name.endswith(COUNTS)):
             is_ours = path.name.endswith((*SUFFIXES, TEMPORARY_SUFFIX)) and path.name != SETTINGS_FILE
             if is_ours and (start_over or path.name.endswith(TEMPORARY_SUFFIX)):
                 path.unlink()
@@ -120,13 +121,15 @@ def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
     return partial
 
 
-def _filters(partial: Path, settings: CleaningSettings) -> tuple[str, str]:
-    """The file of evaluation n-grams ("" without), and a digest of what the filters take from files."""
+def _filters(partial: Path, settings: CleaningSettings) -> tuple[str, str, int]:
+    """The file of evaluation n-grams ("" without), a digest of what the filters take from files, and the
+    number of evaluation texts that are too short."""
     digest, index = hashlib.sha256("\n".join(settings.read_bad_words()).encode()), ""
+    num_short = 0
     if settings.decontaminate:
         index = str(partial / INDEX_FILE)
         with waiting("reading evaluation text"):
-            write_index(
+            num_short = write_index(
                 Path(index),
                 settings.decontaminate,
                 settings.evaluation_fields,
@@ -135,7 +138,7 @@ def _filters(partial: Path, settings: CleaningSettings) -> tuple[str, str]:
             )
         with open(index, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return index, digest.hexdigest()
+    return index, digest.hexdigest(), num_short
 
 
 def finish_piece(piece: Piece) -> tuple[str, dict[str, Any]]:
@@ -179,7 +182,9 @@ def _clean_pieces(
     return pieces
 
 
-def _finish(partial: Path, settings: CleaningSettings, pieces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _finish(
+    partial: Path, settings: CleaningSettings, pieces: dict[str, dict[str, Any]], num_short: int
+) -> dict[str, Any]:
     """Write the finished directory below `partial`; returns its counts."""
     finished_directory = partial / FINISHED
     shutil.rmtree(finished_directory, ignore_errors=True)  # of an earlier attempt
@@ -195,7 +200,7 @@ def _finish(partial: Path, settings: CleaningSettings, pieces: dict[str, dict[st
         for number, (path, found) in enumerate(zip(paths, duplicates, strict=True)):
             written.append(write_results(path, finished_directory, number, found))
             shown.update(number + 1)
-    counts = merged(list(pieces.values()), written)
+    counts = merged(list(pieces.values()), written) | {"short_evaluation_texts": num_short}
     examples = counts.pop("examples")
     write_text(finished_directory / REPORT_FILE, report_markdown(counts, examples, settings))
     write_json(finished_directory / INFO_FILE, {"settings": settings.recorded(), "counts": counts})

@@ -60,7 +60,8 @@ def _mask_numbers(text: str, regions: Sequence[str]) -> tuple[str, int]:
     found = 0
     for region in regions or (None,):
         spans = [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)]
-        for start, end in reversed(spans):
-            text = f"{text[:start]}{NAMES[PHONE]}{text[end:]}"
+        begins = [0, *(end for _, end in spans)]
+        ends = [*(start for start, _ in spans), len(text)]
+        text = NAMES[PHONE].join(text[begin:end] for begin, end in zip(begins, ends, strict=True))
         found += len(spans)
     return text, found

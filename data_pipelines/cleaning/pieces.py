@@ -31,7 +31,7 @@ from data_pipelines.cleaning.signatures import NUM_PERMUTATIONS, band_numbers, d
 from data_pipelines.cleaning.words import word_numbers
 from data_pipelines.documents import ReadReport, read_pieces
 from data_pipelines.json_files import read_json, write_json
-from data_pipelines.whole_files import write_text
+from data_pipelines.whole_files import printable, write_text
 
 KEPT, DROPPED, LINES = ".kept.jsonl", ".dropped.jsonl", ".lines.jsonl"
 DIGESTS, PLACES, BANDS, SIGNATURES = ".digests.npy", ".places.npy", ".bands.npy", ".signatures.npy"
@@ -99,12 +99,20 @@ def finished(piece: Piece) -> dict[str, Any] | None:
     if not path.exists():
         return None
     counts = read_json(path, {"input_sha256": str}, advice="Remove it: the same command makes it again.")
-    return counts if counts["input_sha256"] == _sha256_of(piece) else None
+    is_whole = counts["input_sha256"] == _sha256_of(piece) and counts.get("bytes") == _sizes(piece)
+    return counts if is_whole else None
+
+
+def _sizes(piece: Piece) -> dict[str, int]:
+    """Ending → bytes of the files beside the counts. After a loss of power they can be shorter."""
+    paths = {ending: Path(piece.path + ending) for ending in SUFFIXES if ending != COUNTS}
+    return {ending: path.stat().st_size for ending, path in paths.items() if path.exists()}
 
 
 def _sha256_of(piece: Piece) -> str:
     total = hashlib.sha256(piece.filters_sha256.encode())
     for document in piece.documents:
+        total.update(document.number.to_bytes(8, "big"))  # it moves when a document before it goes
         for data in (
             document.text.encode("utf-8", "surrogatepass"),
             document.source.encode("utf-8", "replace"),
@@ -125,6 +133,7 @@ def clean_piece(piece: Piece) -> dict[str, Any]:
     Raises:
       OSError: a file could not be written.
     """
+    Path(piece.path + COUNTS).unlink(missing_ok=True)  # of other text: its files are exchanged now
     cleaner = _cleaner(piece.settings, piece.index, piece.filters_sha256)
     kept, dropped, lines, digests, signatures = [], [], [], [], []
     reasons, changes, examples = Counter(), Counter(), Examples()
@@ -144,7 +153,9 @@ def clean_piece(piece: Piece) -> dict[str, Any]:
         if piece.settings.duplicates != "none":
             digests.append(digest(outcome.text))
         if piece.settings.duplicates == "near":
-            signatures.append(signature(word_numbers(outcome.text)))
+            numbers = word_numbers(outcome.text)
+            # Texts without words, such as emoji, are alike only if they are equal.
+            signatures.append(signature(numbers if len(numbers) else digests[-1]))
     for ending, records in ((KEPT, kept), (DROPPED, dropped), (LINES, lines)):
         write_records(Path(piece.path + ending), records)
     _save_arrays(piece, kept, digests, signatures)
@@ -157,6 +168,7 @@ def clean_piece(piece: Piece) -> dict[str, Any]:
         "changes": dict(+changes),
         "examples": examples.chosen,
         "input_sha256": _sha256_of(piece),
+        "bytes": _sizes(piece),
     }
     write_json(Path(piece.path + COUNTS), counts)
     return counts
@@ -201,5 +213,5 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def to_line(record: Mapping[str, Any]) -> str:
-    """A record as a line of JSON."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    """A record as a line of JSON; the name of its source may have bytes that are not UTF-8."""
+    return printable(json.dumps(record, ensure_ascii=False)) + "\n"

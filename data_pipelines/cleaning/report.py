@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipelines.cleaning.cleaner import CONTAMINATION, EMPTY, LANGUAGE
 from data_pipelines.cleaning.duplicate_search import EXACT, NEAR
+from data_pipelines.cleaning.masking import mask
 from data_pipelines.cleaning.rules import RULES, SOURCES
 from data_pipelines.cleaning.settings import C4_BAD_WORDS, CleaningSettings
 
@@ -25,7 +26,7 @@ def report_lines(counts: Mapping[str, Any], settings: CleaningSettings) -> list[
     for rule, number in _largest_first(counts["removed_lines"]):
         lines.append(f"{number:>12,} lines removed: {rule} ({meaning(rule, settings)})")
     lines += [f"{number:>12,} {name.replace('_', ' ')}" for name, number in counts["changes"].items()]
-    return lines
+    return lines + _short_texts(counts)
 
 
 def report_markdown(
@@ -39,6 +40,7 @@ def report_markdown(
         f"{counts['characters']:,} characters.",
         "",
     ]
+    lines += [word for line in _short_texts(counts) for word in (line.strip() + ".", "")]
     for title, key, noun in (
         ("Dropped documents", "dropped", "documents"),
         ("Lines removed from kept documents", "removed_lines", "lines"),
@@ -58,8 +60,15 @@ def report_markdown(
     for reason in sorted(examples):
         lines += [f"### `{reason}`", "", meaning(reason, settings) + ".", ""]
         for _, record in examples[reason]:
-            lines += _example(record)
+            # What is dropped was not masked; a report may be shown around.
+            text, _ = mask(record["text"], settings.mask, settings.phone_regions)
+            lines += _example(record | {"text": text})
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _short_texts(counts: Mapping[str, Any]) -> list[str]:
+    number = counts["short_evaluation_texts"]
+    return [f"{number:>12,} evaluation texts are too short to be looked for"] if number else []
 
 
 def meaning(reason: str, settings: CleaningSettings) -> str:

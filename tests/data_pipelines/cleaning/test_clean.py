@@ -1,6 +1,7 @@
 """The command: what is made dirty becomes clean again, with the same bytes however it is run."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -131,6 +132,30 @@ def test_what_changed_meanwhile_is_cleaned_again(small, monkeypatch, change):
     assert len(again) == (1 if change == "text" else num_pieces) and num_pieces > 2
 
 
+@pytest.mark.parametrize("damage", [b"", None], ids=["emptied", "gone"])
+def test_damaged_pieces_are_made_again(small, damage):
+    settings, out = small
+    kept = next(path for path in sorted(Path(f"{out}.partial").glob("*.kept.jsonl")) if path.stat().st_size)
+    kept.unlink()
+    if damage is not None:
+        kept.write_bytes(damage)
+    assert clean(str(out), settings)["kept"] == len(read_results(out, "kept")) == 9
+
+
+def test_documents_that_moved_have_their_new_numbers(tmp_path, monkeypatch):
+    """A piece whose texts are the same is made again if they are other documents of the source now."""
+    first, second, third = english_documents(3, seed=2)
+    source = write_texts(tmp_path / "a.jsonl", [first, second, third])
+    settings = CleaningSettings(input=(source,), piece_chars=len(first) + 1)  # two documents, then one
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "find_duplicates", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            clean(str(tmp_path / "out"), settings)
+    write_texts(tmp_path / "a.jsonl", [first + second, third])
+    clean(str(tmp_path / "out"), settings)
+    assert [record["document"] for record in read_results(tmp_path / "out", "kept")] == [1, 2]
+
+
 def test_files_of_others_are_never_removed(small):
     settings, out = small
     partial = Path(f"{out}.partial")
@@ -223,6 +248,35 @@ def test_the_report_shows_hostile_text_as_text(tmp_path):
         assert lines and all(line.startswith("    ") for line in lines)
     assert "\\u202e" in report and "\\u001b" in report and "\u202e" not in report and "\x1b" not in report
     assert len(report) < 3000
+
+
+def test_the_report_masks_what_was_dropped(tmp_path):
+    source = write_texts(tmp_path / "a.jsonl", ["Too short: jo@example.org"])
+    clean(str(tmp_path / "out"), CleaningSettings(input=(source,), mask=("email",)))
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Too short: |||EMAIL_ADDRESS|||" in report and "jo@" not in report
+
+
+def test_a_name_that_is_not_utf8_and_texts_without_words(tmp_path):
+    """Texts without words are alike only if they are equal."""
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl")
+    write_texts(Path(source), ["!!! ???", "\U0001f600", "… —", "!!! ???"])
+    counts = clean(str(tmp_path / "out"), CleaningSettings(input=(source,), rules=("none",)))
+    assert counts["dropped"] == {"exact_duplicate": 1} and counts["kept"] == 3
+    [dropped] = read_results(tmp_path / "out", "dropped")
+    assert dropped["duplicate_of"] == {"source": f"{tmp_path}/\ufffd.jsonl", "document": 1}
+
+
+def test_short_evaluation_texts_and_a_second_call_are_told(tmp_path, capsys):
+    source = write_texts(tmp_path / "a.jsonl", english_documents(2))
+    evaluation = write_texts(tmp_path / "e.jsonl", ["too short", *english_documents(3)[2:]])
+    flags = ["--input", source, "--out", str(tmp_path / "out"), "--decontaminate", evaluation]
+    command.main([*flags, "--num_processes=1"])
+    printed = capsys.readouterr().out
+    assert "1 evaluation texts are too short" in printed and "already" not in printed
+    assert "1 evaluation texts are too short" in (tmp_path / "out" / "report.md").read_text()
+    command.main([*flags, "--num_processes=1"])
+    assert "holds this cleaning already; nothing was read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

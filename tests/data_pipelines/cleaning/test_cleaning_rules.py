@@ -1,5 +1,7 @@
 """Each filter of single documents does what its source says, on texts whose values are counted by hand."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,12 @@ def test_a_text_in_another_language_needs_no_english_stop_words():
     measure = rules.RULES["gopher_min_stop_words"].measure
     assert measure(TextView("und der", "de")) == float("inf")
     assert measure(TextView("und der", "en")) == 0
+
+
+def test_sentences_are_counted_in_linear_time():
+    began = time.process_time()
+    assert rules.sentences("." * 100_000 + "x Yes.") == 1
+    assert time.process_time() - began < 5  # without care, minutes
 
 
 def test_every_rule_drops_only_beyond_its_bound():
