@@ -1,4 +1,4 @@
-"""Which form of disentangled attention runs: XLA's products and shifts ("plain"), or a TPU's kernels.
+"""Which form of disentangled attention runs: XLA's products and shifts ("plain"), or a device's kernels.
 
 It follows from config.train.attention, the device that the program is for, and the shape. The device is that
 of the mesh in context, which may be absent; without a mesh it is JAX's first.
@@ -16,15 +16,20 @@ from electra_jax.models.config import EncoderConfig
 # TPUs for which the kernels have been compiled. v4 lacks the instruction that shifts rows, and has 16 MiB of
 # on-chip memory (VMEM).
 TPUS = ("v5e", "v5p", "v6e")
-# Longest rows whose keys, values and tables fit in a TPU's VMEM.
-LONGEST = {"bfloat16": 4096, "float32": 2048}
-HEAD_SIZES = (32, 64, 128)  # features of a head; a kernel reads 128 together
+# Longest rows: on a TPU keys, values and tables must fit in its VMEM. On a GPU none longer were compiled.
+LONGEST = {
+    "tpu": {"bfloat16": 4096, "float32": 2048},
+    "gpu": {"bfloat16": 4096, "float32": 4096},
+}
+HEAD_SIZES = (32, 64, 128)  # features of a head; a TPU's kernel reads 128 together
 
 
 def uses_kernels(
     wanted: str, config: EncoderConfig, shape_BLHK: tuple[int, ...], *, is_directed: bool
 ) -> bool:
-    """Whether attention over queries of this shape runs as TPU kernels.
+    """Whether attention over queries of this shape runs as kernels.
+
+    With "auto" it does on TPUs alone: on GPUs the kernels have not been timed.
 
     Args:
       wanted: "auto", "plain" or "pallas" (`LayerExecution`).
@@ -34,7 +39,7 @@ def uses_kernels(
       ValueError: `wanted` is "pallas", and the kernels cannot compute this shape, or not on this TPU.
     """
     device = traced_device()
-    if wanted == "plain" or (wanted == "auto" and not has_kernels(device)):
+    if wanted == "plain" or (wanted == "auto" and not (device.platform == "tpu" and has_kernels(device))):
         return False
     if device.platform == "tpu" and not has_kernels(device):
         problem = f"need a TPU {_alternatives(TPUS)} (this device is a {device.device_kind})"
@@ -55,13 +60,18 @@ def traced_device() -> jax.Device | jax.sharding.AbstractDevice:
 
 
 def has_kernels(device: jax.Device | jax.sharding.AbstractDevice) -> bool:
-    """Whether the kernels have been compiled for devices of this kind."""
-    return chip_of(device.device_kind) in [CHIPS[name] for name in TPUS]
+    """Whether there are kernels for devices of this kind."""
+    return device.platform == "gpu" or chip_of(device.device_kind) in [CHIPS[name] for name in TPUS]
+
+
+def kernels_platform() -> str:
+    """Whose kernels run, "tpu" or "gpu": elsewhere a TPU's, interpreted."""
+    return "gpu" if traced_device().platform == "gpu" else "tpu"
 
 
 def are_interpreted() -> bool:
-    """Whether the kernels would be interpreted, which is slow and for tests: on all devices but TPUs."""
-    return traced_device().platform != "tpu"
+    """Whether the kernels would be interpreted, which is slow and for tests: neither on TPUs nor on GPUs."""
+    return traced_device().platform not in LONGEST
 
 
 def mesh_axes_of(name: str) -> tuple[str, ...]:
@@ -82,7 +92,7 @@ def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bo
         return "attend in both directions"
     if config.head_size not in HEAD_SIZES:
         return f"need heads of {_alternatives(HEAD_SIZES)} features (these have {config.head_size})"
-    longest = LONGEST[config.dtype]
+    longest = LONGEST[kernels_platform()][config.dtype]
     if length > longest:
         return f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"
     mesh = jax.sharding.get_abstract_mesh()

@@ -8,8 +8,8 @@ Kr and Qr are the relative table under the layer's key and query projections, bi
 terms use the same index δ(i, j), as the released code does; the paper writes δ(j, i) for the second.
 
 δ depends on i − j alone. The table is therefore expanded to one row per distance, all queries are multiplied
-by it at once, and row i of the product is shifted by i: no element is gathered. On a TPU, kernels do the same
-and the softmax in the chip's memory (VMEM, tpu/).
+by it at once, and row i of the product is shifted by i: no element is gathered. Kernels for TPUs (tpu/) and
+GPUs (gpu/) do the same and the softmax in the chip's own memory.
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R reachable rows
 of the relative table, T distances.
@@ -24,7 +24,7 @@ import numpy as np
 from flax import linen as nn
 
 from electra_jax.models.attention import Projection
-from electra_jax.models.attention_form import uses_kernels
+from electra_jax.models.attention_form import kernels_platform, uses_kernels
 from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import DisentangledConfig, EncoderConfig
 from electra_jax.models.dropout import Dropout
@@ -200,10 +200,15 @@ class DisentangledSelfAttention(nn.Module):
             self.form, config, query_BLHK.shape, is_directed=is_directed
         ):
             # Imported here: programs without the kernels start sooner.
-            from electra_jax.models.tpu.disentangled import attend_disentangled, make_plan
+            from electra_jax.models.disentangled_kernels import attend_disentangled
 
-            plan = make_plan(config, query_BLHK.shape[1], keep_prob)
-            return attend_disentangled(plan, content, tables, rows.index_T, inputs, key)
+            if kernels_platform() == "gpu":
+                from electra_jax.models.gpu.disentangled import make_kernels
+            else:
+                from electra_jax.models.tpu.disentangled import make_kernels
+
+            kernels = make_kernels(config, query_BLHK.shape[1], keep_prob)
+            return attend_disentangled(kernels, content, tables, rows.index_T, inputs, key)
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
         scores_BHLM += self.position_terms(query_BLHK, key_BMHK, *tables, rows, config.dtype)
         return attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, key)

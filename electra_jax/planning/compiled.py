@@ -140,10 +140,13 @@ def _collectives(compiled: jax.stages.Compiled) -> list[Collective] | None:
 
 
 def matmul_flops(jaxpr: Any) -> float:
-    """FLOPs of all matrix products in a program, those in loops once per iteration, those in kernels once for
-    each step of their grid, and those of shards once for each."""
+    """FLOPs of all matrix products in a program, those in loops once per iteration, those in kernels as they
+    estimate them or once for each step of their grid, and those of shards once for each."""
     total = 0.0
     for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call" and equation.params["cost_estimate"] is not None:
+            total += equation.params["cost_estimate"].flops
+            continue
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape

@@ -7,23 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
-from jax.extend.core import jaxprs_in_params
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import BATCH_AXES, axis_context, batch_sharding, data_shard_context
 from electra_jax.models.attention_form import traced_device, uses_kernels
-from electra_jax.models.config import encoder_shape, make_pretraining_config
+from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.execution import REMAT, UNROLLED, LayerExecution
-from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import make_encoder
 from electra_jax.models.tpu.tiles import Plan, inverse_skew, rolled_rows, skew
 from electra_jax.training.state import unbox
-from support.tiny import SPECIAL, deberta_section, key, model_section
-
-# As the published tables: exact up to a distance of 32, here, and clipped beyond 300.
-BUCKETS = {"position_buckets": 64, "max_relative_positions": 300}
+from support import attention_cases
+from support.attention_cases import (
+    Case,
+    assert_close,
+    check_traced_program,
+    compare,
+    kernels_of,
+    make_encoder_config,
+    packed_inputs,
+)
+from support.tiny import deberta_section, key, model_section
 
 
 @pytest.fixture
@@ -31,73 +36,9 @@ def trace_for(monkeypatch):
     """Make the layer take itself to be traced for a device of this kind."""
 
     def choose(device_kind="TPU v5 lite", platform="tpu"):
-        device = jax.sharding.AbstractDevice(device_kind, 1, platform)
-        monkeypatch.setattr("electra_jax.models.attention_form.traced_device", lambda: device)
+        attention_cases.trace_for(monkeypatch, device_kind, platform)
 
     return choose
-
-
-def make_encoder_config(heads=1, head_size=128, dtype="float32", dropout=0.1):
-    section, shape = deberta_section(), encoder_shape(heads * head_size, 2) | {"num_heads": heads}
-    changes = {"generator": shape, "discriminator": shape, "embedding_size": heads * head_size}
-    changes |= {"disentangled": section["disentangled"] | BUCKETS, "dtype": dtype}
-    return make_pretraining_config(section | changes | {"attention_dropout": dropout}).discriminator
-
-
-def packed_inputs(num_rows, length):
-    """Rows of one to three documents; the last one ends with padding."""
-    ids = np.random.default_rng(0).integers(5, 200, size=(num_rows, length)).astype(np.int32)
-    ids[:, 0] = ids[0, length // 3] = ids[0, length // 2 + 7] = ids[-1, length // 4] = SPECIAL.cls
-    ids[-1, length - 9 :] = SPECIAL.pad
-    return derive_inputs(jnp.asarray(ids), SPECIAL, 0)
-
-
-class Case:
-    """One layer, with its arguments; queries are another stream than keys, as in the decoder."""
-
-    def __init__(self, config, num_rows, length):
-        shape = (num_rows, length, config.hidden_size)
-        draw = lambda seed, shape: jax.random.normal(key(seed), shape).astype(config.dtype)
-        self.config, self.inputs = config, packed_inputs(num_rows, length)
-        self.query, self.x, self.target = draw(1, shape), draw(2, shape), draw(3, shape)
-        self.table = draw(4, (2 * BUCKETS["position_buckets"], config.hidden_size))
-        init = DisentangledSelfAttention(config, False).init
-        arguments = (self.query, self.x, self.table, self.inputs, True)
-        params = jax.eval_shape(lambda: unbox(init({"params": key(), "dropout": key()}, *arguments)))
-        leaves, tree = jax.tree.flatten(params["params"])
-        scale = config.hidden_size**-0.5  # scores of about 1, and biases
-        self.params = tree.unflatten(
-            [scale * jax.random.normal(key(9 + n), leaf.shape) for n, leaf in enumerate(leaves)]
-        )
-
-    def gradients(self, form, params, table, query, x, inputs, target):
-        """The layer's output, and all its gradients."""
-
-        def loss(params, table, query, x):
-            layer = DisentangledSelfAttention(self.config, False, form)
-            y = layer.apply(
-                {"params": params}, query, x, table, inputs, True, rngs={"dropout": jax.random.key(7)}
-            )
-            return (y.astype(jnp.float32) * target).sum(), y
-
-        return jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(params, table, query, x)
-
-    @property
-    def arguments(self):
-        return self.params, self.table, self.query, self.x, self.inputs, self.target
-
-
-def assert_close(got, expected, tolerance=1e-5):
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
-        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
-
-
-def compare(case, tolerance=1e-5):
-    results = [
-        jax.jit(functools.partial(case.gradients, form))(*case.arguments) for form in ("pallas", "plain")
-    ]
-    assert_close(*results, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -154,49 +95,15 @@ def test_an_interpreted_roll_is_that_of_the_chip():
     np.testing.assert_allclose((shifted * y).sum(), (x * transposed).sum(), rtol=1e-5)
 
 
-def equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
-
-
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "HIGHEST"), ("bfloat16", "DEFAULT")])
 def test_no_array_has_all_scores_and_products_have_the_precision_of_the_dtype(dtype, precision, trace_for):
     trace_for()
     case = Case(make_encoder_config(dtype=dtype), 2, 512)
-    jaxpr = jax.make_jaxpr(functools.partial(case.gradients, "pallas"))(*case.arguments).jaxpr
-    found = list(equations(jaxpr))
-    kernels = [one for one in found if one.primitive.name == "pallas_call"]
-    assert len(kernels) == 2
-    for kernel in kernels:
-        products = [one for one in equations(kernel.params["jaxpr"]) if one.primitive.name == "dot_general"]
-        assert len(products) > 5
-        for product in products:
-            assert {one.name for one in product.params["precision"]} == {precision}
-            assert {str(variable.aval.dtype) for variable in product.invars} == {dtype}
-    inside = {id(one) for kernel in kernels for one in equations(kernel.params["jaxpr"])}
-    for equation in found:
-        if id(equation) not in inside:
-            for variable in equation.outvars:
-                shape = getattr(variable.aval, "shape", ())
-                assert len(shape) < 3 or min(shape[-2:]) < 512, equation
+    check_traced_program(case, num_kernels=2, dtype=dtype, precision=precision)
 
 
 def shapes_of_params(module, *arguments):
     return unbox(jax.eval_shape(lambda: module.init(key(), *arguments)))
-
-
-def kernels_of(function, *arguments):
-    """Kernels whose results are used; rematerialisation leaves others, which the compiler removes."""
-
-    def count(jaxpr):
-        used = {id(variable) for one in jaxpr.eqns for variable in one.invars} | set(map(id, jaxpr.outvars))
-        is_kernel = lambda one: one.primitive.name == "pallas_call" and used & set(map(id, one.outvars))
-        inner = [each for one in jaxpr.eqns for each in jaxprs_in_params(one.params)]
-        return sum(bool(is_kernel(one)) for one in jaxpr.eqns) + sum(map(count, inner))
-
-    return count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def test_rows_that_are_mapped_one_by_one_lower_for_a_tpu(trace_for):
@@ -295,9 +202,15 @@ class TestChoice:
         with pytest.raises(ValueError, match=message):
             uses_kernels("pallas", config, self.shape, is_directed=False)
 
-    def test_a_gpu_does_without_them(self, trace_for):
+    def test_a_gpu_has_them_when_asked(self, trace_for):
+        """They have not been timed there."""
         trace_for("NVIDIA H100 80GB HBM3", "gpu")
-        assert not uses_kernels("auto", make_encoder_config(2, 64), self.shape, is_directed=False)
+        config, long = make_encoder_config(2, 64), (8, 4096, 2, 64)
+        for wanted in ("auto", "plain"):
+            assert not uses_kernels(wanted, config, self.shape, is_directed=False)
+        assert uses_kernels("pallas", config, long, is_directed=False)
+        with pytest.raises(ValueError, match=r"rows of at most 4096 tokens in float32 \(these have 4097\)"):
+            uses_kernels("pallas", config, (8, 4097, 2, 64), is_directed=False)
 
     def test_the_mesh_in_context_tells_the_device(self):
         kind = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")

@@ -22,7 +22,6 @@ from electra_jax.models.tpu.tiles import (
     Plan,
     column,
     inverse_skew,
-    multiply,
     only,
     over_chunks,
     reversed_columns,
@@ -171,11 +170,11 @@ def _add_chunk(
     scores_IJ = masked_scores(step, head.number, head.query_IX, chunk)
     weights_IJ = jnp.exp(scores_IJ - head.logsumexp_I1)
     value_JX = step.operands.value_BLF[0, chunk.keys, :]
-    slopes_IJ = multiply(plan, "IX,JX->IJ", head.gradient_IX, value_JX)
+    slopes_IJ = plan.multiply("IX,JX->IJ", head.gradient_IX, value_JX)
     dropped_IJ, slopes_IJ = drop(step, head.number, chunk, weights_IJ, slopes_IJ)
     dscores_IJ = weights_IJ * (slopes_IJ * (1.0 / plan.keep_prob) - head.mean_I1)
     dscores_IJ = dscores_IJ.astype(dtype)
-    scratch.value_LX[chunk.keys, :] += multiply(plan, "IJ,IX->JX", dropped_IJ, head.gradient_IX)
+    scratch.value_LX[chunk.keys, :] += plan.multiply("IJ,IX->JX", dropped_IJ, head.gradient_IX)
     _through_keys(step, head, gradients, scratch, chunk, dscores_IJ)
     return sums_IX + _through_queries(step, head, gradients, chunk, dscores_IJ)
 
@@ -188,11 +187,11 @@ def _through_queries(
     dtype = plan.dtype
     turned_IJ = reversed_rows(plan, dscores_IJ)
     spread_IW = inverse_skew(plan, turned_IJ).astype(dtype)
-    gradients.key_FT[head.features(plan), window] += multiply(
-        plan, "KI,IW->KW", head.turned_query_KI, spread_IW
+    gradients.key_FT[head.features(plan), window] += plan.multiply(
+        "KI,IW->KW", head.turned_query_KI, spread_IW
     )
-    of_keys_IX = multiply(plan, "IJ,JX->IX", turned_IJ, operands.key_BLF[0, chunk.keys, :])
-    of_table_IX = multiply(plan, "IW,WX->IX", spread_IW, operands.key_TF[window, :])
+    of_keys_IX = plan.multiply("IJ,JX->IX", turned_IJ, operands.key_BLF[0, chunk.keys, :])
+    of_table_IX = plan.multiply("IW,WX->IX", spread_IW, operands.key_TF[window, :])
     return only(plan, head.number, of_keys_IX + of_table_IX)
 
 
@@ -210,9 +209,9 @@ def _through_keys(
         keys = pl.ds(pl.multiple_of(chunk.first + n * LANES, LANES), LANES)
         turned_JI = reversed_columns(plan, dscores_IJ[:, n * LANES : (n + 1) * LANES])
         spread_JW = inverse_skew(plan, turned_JI).astype(dtype)
-        of_queries_JX = multiply(plan, "JI,IX->JX", turned_JI, head.query_IX)
-        of_table_JX = multiply(plan, "JW,WX->JX", spread_JW, operands.query_TF[window, :])
+        of_queries_JX = plan.multiply("JI,IX->JX", turned_JI, head.query_IX)
+        of_table_JX = plan.multiply("JW,WX->JX", spread_JW, operands.query_TF[window, :])
         scratch.key_LX[keys, :] += of_queries_JX + only(plan, head.number, of_table_JX)
-        gradients.query_FT[head.features(plan), window] += multiply(
-            plan, "KJ,JW->KW", scratch.turned_key_XL[head.features(plan), keys], spread_JW
+        gradients.query_FT[head.features(plan), window] += plan.multiply(
+            "KJ,JW->KW", scratch.turned_key_XL[head.features(plan), keys], spread_JW
         )

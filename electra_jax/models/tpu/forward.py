@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from electra_jax.models.disentangled_kernels import MASKED
 from electra_jax.models.tpu.blocks import compiler_params, grid_of, specs
-from electra_jax.models.tpu.scores import MASKED, Operands, Step, drop, make_chunk, make_step, masked_scores
-from electra_jax.models.tpu.tiles import LANES, Plan, multiply, only, over_chunks, row
+from electra_jax.models.tpu.scores import Operands, Step, drop, make_chunk, make_step, masked_scores
+from electra_jax.models.tpu.tiles import LANES, Plan, only, over_chunks, row
 
 
 def forward(plan: Plan, operands: Operands) -> tuple[jax.Array, jax.Array]:
@@ -62,7 +63,7 @@ def _attend(step: Step, head: int, query_IX: jax.Array) -> tuple[jax.Array, jax.
         (dropped_IJ,) = drop(step, head, chunk, weights_IJ)
         value_JX = step.operands.value_BLF[0, chunk.keys, :]
         total_I1 = shrink_I1 * total_I1 + weights_IJ.sum(axis=1, keepdims=True)
-        sums_IX = shrink_I1 * sums_IX + multiply(plan, "IJ,JX->IX", dropped_IJ, value_JX)
+        sums_IX = shrink_I1 * sums_IX + plan.multiply("IJ,JX->IX", dropped_IJ, value_JX)
         return new_I1, total_I1, sums_IX
 
     zeros = lambda width: jnp.zeros((plan.tile, width), jnp.float32)

@@ -11,10 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from electra_jax.models.dropout import is_kept
-from electra_jax.models.tpu.tiles import LANES, Plan, column, multiply, only, skew
-
-MASKED = -1e30  # finite: a difference of two is 0, not NaN
+from electra_jax.models.disentangled_kernels import MASKED
+from electra_jax.models.tpu.tiles import LANES, Plan, column, only, skew
 
 
 class Operands(NamedTuple):
@@ -80,7 +78,7 @@ def masked_scores(step: Step, head: int, query_IX: jax.Array, chunk: Chunk) -> j
     """Scores [I, J] of one head; `query_IX` has the features of that head only."""
     plan, operands = step.plan, step.operands
     key_JX = operands.key_BLF[0, chunk.keys, :]
-    products = lambda x, y: multiply(plan, "IX,JX->IJ", x, y)
+    products = lambda x, y: plan.multiply("IX,JX->IJ", x, y)
     by_distance_IW = products(query_IX, operands.key_TF[chunk.key_window, :])
     scores_IJ = products(query_IX, key_JX) + skew(plan, by_distance_IW)
     key_JX = only(plan, head, key_JX)
@@ -92,18 +90,12 @@ def masked_scores(step: Step, head: int, query_IX: jax.Array, chunk: Chunk) -> j
 
 
 def drop(step: Step, head: int, chunk: Chunk, *arrays_IJ: jax.Array) -> list[jax.Array]:
-    """The arrays with zeros where dropout drops the weight of attention; what it keeps is not scaled.
-
-    The mask is that of models/dropout.py for weights [B, H, L, M] of the whole batch and all heads.
-    """
+    """`KernelPlan.drop` of a tile and a chunk."""
     plan, numbers = step.plan, step.operands.numbers
-    if plan.keep_prob == 1.0:
-        return list(arrays_IJ)
     number = lambda index: jnp.asarray(index, jnp.int32).astype(jnp.uint32)
     head_number = numbers[0, 2] + number(step.block * plan.block_heads + head)
-    first_row = (numbers[0, 3 + step.row] * number(plan.num_heads) + head_number) * number(plan.length)
     iota = lambda shape, axis: jax.lax.broadcasted_iota(jnp.int32, shape, axis)
-    rows_I1 = (step.first_query + iota((plan.tile, LANES), 0))[:, :1].astype(jnp.uint32) + first_row
-    columns_IJ = (chunk.first + iota((plan.tile, plan.chunk), 1)).astype(jnp.uint32)
-    kept_IJ = is_kept(plan.keep_prob, (numbers[0, 0], numbers[0, 1]), rows_I1, columns_IJ)
-    return [jnp.where(kept_IJ, x_IJ, 0.0) for x_IJ in arrays_IJ]
+    query_I1 = (step.first_query + iota((plan.tile, LANES), 0))[:, :1]
+    key_IJ = chunk.first + iota((plan.tile, plan.chunk), 1)
+    words = numbers[0, 0], numbers[0, 1]
+    return plan.drop(words, numbers[0, 3 + step.row], head_number, query_I1, key_IJ, *arrays_IJ)

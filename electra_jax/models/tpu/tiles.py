@@ -10,28 +10,21 @@ Shapes: I queries of a tile, J keys, W distances of a window, X features of a bl
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from electra_jax.models.layers import einsum_f32
+from electra_jax.models.disentangled_kernels import KernelPlan
 
 LANES = 128  # columns of a TPU's registers; every slice is a multiple of it
 TILES, CHUNKS = (256, 128), (512, 384, 256, 128)
 
 
-class Plan(NamedTuple):
-    """What is static about one call of the kernels."""
-
-    length: int  # of the rows, before padding
-    num_heads: int  # of the whole model, of which a shard may have a part
-    head_size: int
-    keep_prob: float  # of dropout; 1: no dropout
-    dtype: str  # of the operands of products
-    is_interpreted: bool  # computed by XLA, on any device, for tests
+class Plan(KernelPlan):
+    """Tiles for a TPU."""
 
     @property
     def padded_length(self) -> int:
@@ -84,15 +77,6 @@ def only(plan: Plan, head: int, x_IX: jax.Array) -> jax.Array:
     return jnp.where(is_own, x_IX, jnp.zeros_like(x_IX))
 
 
-def multiply(plan: Plan, spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """einsum of two arrays: operands rounded to `plan.dtype`, sums and result in float32."""
-    if plan.is_interpreted:
-        # XLA's CPU back end lacks some products of bfloat16. Of rounded operands, float32's are the same.
-        x, y = (array.astype(plan.dtype).astype(jnp.float32) for array in (x, y))
-        return einsum_f32(spec, "float32", x, y)
-    return einsum_f32(spec, plan.dtype, x, y)
-
-
 def rolled_rows(plan: Plan, x_IW: jax.Array, shift: int) -> jax.Array:
     """Roll row i to the right by shift + i: y[i, w] = x[i, (w − shift − i) mod W]."""
     if not plan.is_interpreted:
@@ -118,14 +102,14 @@ def reversed_rows(plan: Plan, x_IJ: jax.Array) -> jax.Array:
     """x with its rows in reversed order, in float32."""
     starts = reversed(range(0, x_IJ.shape[0], LANES))
     blocks = [
-        multiply(plan, "RI,IJ->RJ", _exchange(plan.dtype), x_IJ[start : start + LANES]) for start in starts
+        plan.multiply("RI,IJ->RJ", _exchange(plan.dtype), x_IJ[start : start + LANES]) for start in starts
     ]
     return jnp.concatenate(blocks, axis=0)
 
 
 def reversed_columns(plan: Plan, x_IJ: jax.Array) -> jax.Array:
     """xᵀ with its rows, the columns of x, in reversed order, in float32; x has LANES columns."""
-    return multiply(plan, "RJ,IJ->RI", _exchange(plan.dtype), x_IJ)
+    return plan.multiply("RJ,IJ->RI", _exchange(plan.dtype), x_IJ)
 
 
 def _exchange(dtype: str) -> jax.Array:
