@@ -6,7 +6,7 @@
   deberta    The same for DeBERTaV3-xsmall, 32 rows of 128 and 8 of 512, without the enhanced mask decoder,
              which `transformers` does not have.
   attention  One layer of disentangled attention, forward and backward: time and memory of its two
-             implementations, gather and skew (without a TPU's kernels).
+             implementations, gather and skew (and kernels, on a TPU or GPU).
   compiled   Bytes that a layer keeps of each token for the backward pass; memory of DeBERTaV3-xsmall's
              attention and step on a TPU v5e and an NVIDIA H100, absent or not. `bash launch/compile_only.sh
              benchmark --suite=compiled` installs the compilers and runs it.

@@ -34,8 +34,9 @@ MAY_IMPORT = {
     "data_pipelines.tokenizers": ("data_pipelines",),
     "data_pipelines.tasks": ("data_pipelines", "data_pipelines.tokenizers"),
     "data_pipelines.sample": ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks"),
-    "electra_jax.models": ("electra_jax.models.tpu",),
+    "electra_jax.models": ("electra_jax.models.tpu", "electra_jax.models.gpu"),
     "electra_jax.models.tpu": ("electra_jax.models",),
+    "electra_jax.models.gpu": ("electra_jax.models",),
     "electra_jax.objectives": ("electra_jax.models",),
     "electra_jax.distributed": (),
     "electra_jax.training": (

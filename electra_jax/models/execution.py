@@ -23,10 +23,10 @@ class LayerExecution:
     # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
     # a third more work.
     remat: str
-    # config.train.attention: the form of disentangled attention. "pallas", kernels for a TPU, which keep the
-    # scores in VMEM; "plain", products and shifts; "auto", the kernels on a TPU that has
-    # them, where they can compute the shape, else "plain" (models/attention_form.py). Pre-training alone
-    # gives it.
+    # config.train.attention: the form of disentangled attention. "pallas", kernels for a TPU or GPU, which
+    # keep the scores on the chip; "plain", products and shifts; "auto", the kernels on a TPU that has them,
+    # where they can compute the shape, else "plain", also on GPUs, where the kernels have not been timed
+    # (models/attention_form.py). Pre-training alone gives it.
     attention: str = "plain"
 
     def __post_init__(self):

@@ -15,6 +15,7 @@ from electra_jax.benchmarks.accelerator import (
     learning,
     parity,
     planned,
+    report,
     speed,
     torch_speed,
 )
@@ -267,6 +268,17 @@ def test_kernels_agree_with_their_references(make_job, monkeypatch):
     job = make_job("kernels")
     kernels.run_part(job)
     assert not failed(job) and len(job.recorder.result.checks) == 10
+
+
+def test_forms_of_attention_are_timed_where_there_are_kernels(make_job, monkeypatch):
+    """Those that this device computes, without kernels."""
+    job = make_job("kernels")
+    monkeypatch.setattr(kernels, "TIMED_SHAPE", (1, 16))
+    kernels.time_attention(job)
+    figures = job.recorder.result.figures["attention"]
+    assert (figures["batch_size"], figures["length"]) == (1, 16)
+    assert min(figures[f"{form}_milliseconds"] for form in ("plain", "skew", "gather")) > 0.0
+    assert set(report.FORMS) == set(kernels.relative_attention.LAYERS)
 
 
 def test_products_at_lower_precision_are_found(monkeypatch):

@@ -47,6 +47,11 @@ def step(rows, tokens_per_second, **more):
     }
 
 
+ATTENTION = {"batch_size": 32, "length": 512}
+ATTENTION |= {"skew_milliseconds": 3.25, "skew_temporary_mib": 2_048.0, "gather_over_skew": 2.0}
+ATTENTION |= {"pallas_milliseconds": 1.5, "pallas_temporary_mib": 64.0}
+
+
 def results():
     """Part → result: one failed, one was stopped, one could not run."""
     reduced = step(8, 10.0, is_reduced=True, layers=[2, 2], vocab_size=8192, peak_bytes=None)
@@ -60,7 +65,10 @@ def results():
         },
         "step_electra_small_128": step(1024, 1_234_567.0),
         "step_electra_base_128": reduced,
-        "kernels": {"kernels": {"LayerNorm, float32": {"output": 1e-7, "gradient": 2e-7}}},
+        "kernels": {
+            "kernels": {"LayerNorm, float32": {"output": 1e-7, "gradient": 2e-7}},
+            "attention": ATTENTION,
+        },
         "torch": {
             "electra_small_128 eager": {"batch_size": 512, "tokens_per_second": 1_000_000.0},
             "electra_small_128 sdpa": {"missing": "does not fit"},

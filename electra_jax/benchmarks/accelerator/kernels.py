@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from electra_jax.benchmarks import relative_attention
 from electra_jax.benchmarks.accelerator.parts import Job
-from electra_jax.benchmarks.relative_attention import LAYERS
 from electra_jax.benchmarks.training_step import SPECIAL, random_rows
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.sizes import with_assumed_sizes
@@ -35,6 +35,7 @@ from electra_jax.training.state import unbox
 ALLOWED = {"float32": 1e-5, "bfloat16": 0.03}
 RECIPE = "configs/deberta_v3.py:size=xsmall"
 ATTENTION_SHAPES = ((4, 128), (2, 512))
+TIMED_SHAPE = (32, 512)
 VOCAB_SIZE, CHUNK_SIZE = 5003, 1024  # the last chunk is shorter
 
 
@@ -46,7 +47,7 @@ def run_part(job: Job) -> None:
             check(job, name, dtype, compare_attention("skew", dtype, batch_size, length))
             if has_kernels(jax.devices()[0]):
                 gaps = compare_attention("pallas", dtype, batch_size, length)
-                check(job, f"{name} in TPU kernels", dtype, gaps)
+                check(job, f"{name} in kernels", dtype, gaps)
         check(job, "vocabulary loss in chunks", dtype, compare_vocabulary(dtype))
         check(job, "matrix product", dtype, compare_product(dtype))
     check(job, "attention weights", "float32", compare_weights())
@@ -54,6 +55,17 @@ def run_part(job: Job) -> None:
     check(job, "GELU", "float32", compare_gelu())
     same = bool((device_mask() == reference_mask()).all())
     job.recorder.check("dropout masks, bit for bit", same, got=same, expected=True)
+    if has_kernels(jax.devices()[0]):
+        time_attention(job)
+
+
+def time_attention(job: Job) -> None:
+    """Record the time and memory of each form of attention in bfloat16, forward and backward."""
+    batch_size, length = TIMED_SHAPE
+    figures = relative_attention.compare_attention(
+        _encoder("bfloat16"), batch_size=batch_size, length=length, rounds=3, steps=10
+    )
+    job.recorder.add(attention=figures | {"batch_size": batch_size, "length": length})
 
 
 def check(job: Job, name: str, dtype: str, gaps: dict[str, float]) -> None:
@@ -88,8 +100,7 @@ def compare_trees(names: list[str], got: Any, wanted: Any) -> dict[str, float]:
 def compare_attention(form: str, dtype: str, batch_size: int, length: int) -> dict[str, float]:
     """Disentangled attention in a form of LAYERS, compared with gathers, the equations as written; output and
     gradients, with dropout."""
-    config = with_assumed_sizes(load_config(own_recipe(RECIPE)).to_dict())
-    encoder = make_pretraining_config(config["model"] | {"dtype": dtype}).discriminator
+    encoder = _encoder(dtype)
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
     keys = jax.random.split(jax.random.key(0), 4)
     x_BLD = jax.random.normal(keys[0], (batch_size, length, encoder.hidden_size)).astype(dtype)
@@ -106,10 +117,15 @@ def compare_attention(form: str, dtype: str, batch_size: int, length: int) -> di
     return compare_trees(names, *results)
 
 
+def _encoder(dtype: str) -> EncoderConfig:
+    config = with_assumed_sizes(load_config(own_recipe(RECIPE)).to_dict())
+    return make_pretraining_config(config["model"] | {"dtype": dtype}).discriminator
+
+
 def _attention_params(encoder: EncoderConfig, ids_BL, x_BLD, table_RD) -> Any:
     def init(key):
         inputs = derive_inputs(jnp.asarray(ids_BL), SPECIAL, 0)
-        layer = LAYERS["skew"](encoder, is_first_layer=False)
+        layer = relative_attention.LAYERS["skew"](encoder, is_first_layer=False)
         params = layer.init({"params": key, "dropout": key}, x_BLD, x_BLD, table_RD, inputs, True)["params"]
         # Larger than initial ones, so that attention is not uniform.
         return jax.tree.map(lambda leaf: 3.0 * leaf, unbox(params))
@@ -118,7 +134,7 @@ def _attention_params(encoder: EncoderConfig, ids_BL, x_BLD, table_RD) -> Any:
 
 
 def _attention(form: str, encoder: EncoderConfig, ids_BL, params, x_BLD, table_RD, target_BLD) -> tuple:
-    layer = LAYERS[form](encoder, is_first_layer=False)
+    layer = relative_attention.LAYERS[form](encoder, is_first_layer=False)
 
     def loss(params, x_BLD, table_RD):
         inputs = derive_inputs(jnp.asarray(ids_BL), SPECIAL, 0)

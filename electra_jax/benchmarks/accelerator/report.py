@@ -9,6 +9,12 @@ from electra_jax.benchmarks.accelerator.torch_speed import VARIANTS
 from electra_jax.distributed.chips import GIB
 
 NONE = "–"
+FORMS = {
+    "plain": "content alone",
+    "gather": "by gather",
+    "skew": "products and shifts (`train.attention=plain`)",
+    "pallas": "kernels (`train.attention=pallas`)",
+}
 TITLES = {f"step_{case}": part.title for part in PARTS if (case := part.case)}
 
 
@@ -169,14 +175,28 @@ def _peer(peer: dict[str, Any], our_rows: int) -> str:
 
 
 def kernel_lines(result: Result | None) -> list[str]:
-    """The largest difference of each kernel."""
+    """The largest difference of each kernel, and how long each form of DeBERTa's attention takes."""
     if result is None or not result.figures.get("kernels"):
         return []
     rows = []
     for name, gaps in result.figures["kernels"].items():
         worst = max(gaps, key=gaps.get)
         rows.append((name, f"{gaps[worst]:.1e}", worst))
-    return _table(("kernel", "largest relative difference", "of"), rows)
+    lines = _table(("kernel", "largest relative difference", "of"), rows)
+    attention = result.figures.get("attention")
+    return [*lines, "", *attention_lines(attention)] if attention else lines
+
+
+def attention_lines(figures: dict[str, Any]) -> list[str]:
+    """Time and temporary memory of a layer of attention, by form."""
+    end = "_milliseconds"
+    forms = [name.removesuffix(end) for name in figures if name.endswith(end)]
+    rows = [
+        (FORMS[form], f"{figures[form + end]:.3f}", f"{figures[f'{form}_temporary_mib']:,.0f}")
+        for form in forms
+    ]
+    shape = f"{figures['batch_size']} × {figures['length']}"
+    return _table((f"attention, forward and backward, {shape}, bfloat16", "ms", "temporary MiB"), rows)
 
 
 def _title(case: str, figures: dict[str, Any]) -> str:
