@@ -1,4 +1,4 @@
-"""One layer of disentangled attention, by gather, by skew and in kernels for TPUs and GPUs, compared with plain
+"""One layer of disentangled attention, by gather, by skew and in kernels, compared with plain
 attention; forward and backward.
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R rows of the

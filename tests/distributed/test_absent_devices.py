@@ -125,7 +125,8 @@ for name, dtype, length, form in (
     device = absent_devices(name)[0]
     text = compile_layer(encoder, form, device, batch_size=2, length=length).as_text()
     squares = score_buffers(text, 2 * encoder.num_heads, length)
-    targets = re.findall('custom_call_target="(tpu_custom_call|__gpu.xla.gpu.triton|triton_kernel_call)', text)
+    kernel = 'custom_call_target="(tpu_custom_call|__gpu.xla.gpu.triton|triton_kernel_call)'
+    targets = re.findall(kernel, text)
     print("kernels", name, len(targets), sorted(squares) if targets else "plain", sep="|")
 """
 

@@ -42,11 +42,9 @@ def _by_tile(plan, kernel, name, operands, saved, *, num_outputs, products):
         functools.partial(kernel, plan),
         f"disentangled_attention_backward_{name}",
         grid=(plan.num_tiles, heads, batch),
-        head_axis=1,
         operands=operands,
         saved=saved,
-        out_specs=[tile_of_head(plan)] * num_outputs,
-        out_shape=[jax.ShapeDtypeStruct(shape, plan.dtype)] * num_outputs,
+        outputs=[(tile_of_head(plan), jax.ShapeDtypeStruct(shape, plan.dtype))] * num_outputs,
         products=products,
     )
 
@@ -121,11 +119,9 @@ def table_gradients(plan: Plan, operands: Operands, saved: Saved) -> list[jax.Ar
         functools.partial(_table_kernel, plan, parts, batch),
         "disentangled_attention_backward_tables",
         grid=(num_distances, heads, parts.number),
-        head_axis=1,
         operands=operands,
         saved=saved,
-        out_specs=[window] * 2,
-        out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2,
+        outputs=[(window, jax.ShapeDtypeStruct(shape, jnp.float32))] * 2,
         products=10,
     )
     key_HDWK, query_HDWK = (x.sum(axis=0) for x in sums)

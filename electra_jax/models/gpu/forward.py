@@ -24,12 +24,10 @@ def forward(plan: Plan, operands: Operands) -> tuple[jax.Array, jax.Array]:
         functools.partial(_kernel, plan),
         "disentangled_attention_forward",
         grid=(plan.num_tiles, heads, batch),
-        head_axis=1,
         operands=operands,
-        out_specs=[tile_of_head(plan), tile_of_row(plan)],
-        out_shape=[
-            jax.ShapeDtypeStruct(shape, plan.dtype),
-            jax.ShapeDtypeStruct((batch, heads, length), jnp.float32),
+        outputs=[
+            (tile_of_head(plan), jax.ShapeDtypeStruct(shape, plan.dtype)),
+            (tile_of_row(plan), jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)),
         ],
         products=6,  # the windows' are twice as wide
     )

@@ -4,7 +4,7 @@ Shapes: B rows, L padded length, H heads, K head dim.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 from jax.experimental import pallas as pl
@@ -20,22 +20,22 @@ def call(
     name: str,
     *,
     grid: tuple[int, ...],
-    head_axis: int,
     operands: Operands,
     saved: Saved | None = None,
-    out_specs: list[pl.BlockSpec],
-    out_shape: Sequence[jax.ShapeDtypeStruct],
+    outputs: list[tuple[pl.BlockSpec, jax.ShapeDtypeStruct]],
     products: int,
 ) -> list[jax.Array]:
     """Run a kernel on its grid.
 
     Args:
-      head_axis: the axis of the grid that is the number of the head.
+      grid: its second axis is the number of the head.
+      outputs: block and shape of each result.
       products: matrix products of a pair of tiles, as multiples of that of the queries with the keys.
     """
-    inputs, in_specs = list(operands), specs_of_operands(operands, head_axis)
+    inputs, in_specs = list(operands), specs_of_operands(operands)
     if saved is not None:
-        inputs, in_specs = [*inputs, *saved], [*in_specs, *specs_of_saved(saved, head_axis)]
+        inputs, in_specs = [*inputs, *saved], [*in_specs, *specs_of_saved(saved)]
+    out_specs, out_shape = zip(*outputs, strict=True)
     batch, length, heads, head_size = operands.query_BLHK.shape
     pairs = batch * heads * length**2
     return pl.pallas_call(
@@ -43,7 +43,7 @@ def call(
         grid=grid,
         in_specs=in_specs,
         out_specs=out_specs,
-        out_shape=list(out_shape),
+        out_shape=out_shape,
         # With more stages loads are prefetched, but shared memory holds each tile more than once.
         compiler_params=plgpu.CompilerParams(num_warps=plan.num_warps, num_stages=1),
         interpret=plan.is_interpreted,

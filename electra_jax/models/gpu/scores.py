@@ -37,22 +37,22 @@ class Saved(NamedTuple):
     mean_BHL: Any  # of the weights' gradients, with the weights
 
 
-def specs_of_operands(operands: Operands, head_axis: int) -> list[pl.BlockSpec]:
-    """The whole arrays, of one head where there are heads, whose number is that of the grid's axis."""
+def specs_of_operands(operands: Operands) -> list[pl.BlockSpec]:
+    """The whole arrays, of one head where there are heads, whose number is the grid's second axis."""
     whole = lambda x: pl.BlockSpec(x.shape, lambda *_: (0,) * x.ndim)
-    return [*map(whole, operands[:3]), *(_of_head(x, x.ndim - 2, head_axis) for x in operands[3:])]
+    return [*map(whole, operands[:3]), *(_of_head(x, x.ndim - 2) for x in operands[3:])]
 
 
-def specs_of_saved(saved: Saved, head_axis: int) -> list[pl.BlockSpec]:
+def specs_of_saved(saved: Saved) -> list[pl.BlockSpec]:
     """As `specs_of_operands`."""
     return [
-        _of_head(saved.gradient_BLHK, 2, head_axis),
-        *(_of_head(x, 1, head_axis) for x in saved[1:]),
+        _of_head(saved.gradient_BLHK, 2),
+        *(_of_head(x, 1) for x in saved[1:]),
     ]
 
 
-def _of_head(x: jax.Array, axis: int, head_axis: int) -> pl.BlockSpec:
-    place = lambda *ids: tuple(ids[head_axis] if n == axis else 0 for n in range(x.ndim))
+def _of_head(x: jax.Array, axis: int) -> pl.BlockSpec:
+    place = lambda _, head, __: tuple(head if n == axis else 0 for n in range(x.ndim))
     return pl.BlockSpec(tuple(None if n == axis else size for n, size in enumerate(x.shape)), place)
 
 

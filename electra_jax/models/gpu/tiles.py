@@ -20,9 +20,10 @@ class Plan(KernelPlan):
 
     @property
     def tile(self) -> int:
-        """Queries, and keys, of a tile. With 64, wide heads and float32 would need more registers and shared
-        memory than GPUs have."""
-        return 64 if self.head_size <= 64 and self.dtype == "bfloat16" else 32
+        """Queries, and keys, of a tile. Larger ones would need more registers and shared memory than GPUs
+        have."""
+        bytes_of_head = self.head_size * (2 if self.dtype == "bfloat16" else 4)
+        return 64 if bytes_of_head <= 128 else 32 if bytes_of_head <= 256 else 16
 
     @property
     def num_warps(self) -> int:
