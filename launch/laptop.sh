@@ -37,7 +37,7 @@ held_out=(--validation_fraction 0.02)
 if [ "${#validation[@]}" -gt 0 ]; then held_out=(--validation "${validation[@]}"); fi
 
 [ -e "$data/tokenizer" ] ||
-  python -m data_pipelines.tokenizer --input "${train[@]}" --vocab_size 8192 --out "$data/tokenizer"
+  python -m data_pipelines.tokenizer --input "${train[@]}" --vocab_size 4096 --out "$data/tokenizer"
 # About as many characters as a row of 128 has, so that rows begin with sentences.
 [ -e "$data/corpus" ] ||
   python -m data_pipelines.corpus --train "${train[@]}" "${held_out[@]}" --tokenizer "$data/tokenizer" \
