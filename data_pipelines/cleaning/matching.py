@@ -8,8 +8,6 @@ Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4). Of eac
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 MAX_ROUNDS = 64  # in a band; it ends earlier unless very many documents share it and are not similar
 PAIRS = 1 << 14  # whose signatures are compared at a time
@@ -81,6 +79,9 @@ def _similar_pairs(
 
 def _joined(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """`groups` after joining those of each pair: the smallest number among their documents."""
+    from scipy.sparse import coo_matrix  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     size = len(groups)
     ones = np.ones(len(pairs), np.int8)
     graph = coo_matrix((ones, (groups[pairs[:, 0]], groups[pairs[:, 1]])), shape=(size, size))

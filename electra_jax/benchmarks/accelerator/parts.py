@@ -40,8 +40,8 @@ PARTS = (
             ("deberta_v3_base_512", "DeBERTaV3-base, rows of 512"),
         )
     ),
-    _part("kernels", "our kernels beside plain references", "kernels", 60, 240),
-    _part("torch", "the same steps in PyTorch", "torch_speed", 90, 420, is_peer=True),
+    _part("kernels", "our kernels beside plain references", "kernels", 45, 240),
+    _part("torch", "the same steps in PyTorch", "torch_speed", 75, 420, is_peer=True),
     _part("plan", "memory that plan predicts", "planned", 20, 180, is_peer=True),
 )
 
