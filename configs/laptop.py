@@ -4,7 +4,7 @@
     bash launch/laptop.sh runs/laptop                                   # on WikiText-2
     bash launch/laptop.sh runs/laptop mine.jsonl --validation held_out.jsonl
 
-The script trains a tokenizer of 4,096 pieces on the text, builds rows of 128 whose documents begin with
+The script trains a tokenizer of 4,096 pieces on the text, builds rows of 128 from pieces that begin with
 sentences, trains with this recipe and exports. The values are ours, for this budget; what was tried is in
 configs/README.md#a-laptop.
 

@@ -30,13 +30,13 @@ from data_pipelines.cleaning.report import report_lines
 from data_pipelines.cleaning.rules import GROUPS, RULES
 from data_pipelines.cleaning.settings import DUPLICATES, UNICODE_FORMS, CleaningSettings
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.command_parsers import command_parser
-from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
+from data_pipelines.command_parsers import DEFAULT, command_parser
+from data_pipelines.documents import SOURCES_HELP, ReadReport
 from data_pipelines.number_arguments import share, whole
 from data_pipelines.path_flags import FILE, NAME, NEW_DIRECTORY, read_arguments
+from data_pipelines.reading_flags import add_processes_flag, add_record_flags, add_separator_flag
 
 PATHS = {"input": NAME, "decontaminate": NAME, "bad_words": FILE, "out": NEW_DIRECTORY}
-DEFAULT = "(default %(default)s)"
 
 
 @errors_on_the_terminal(saves_result=True)
@@ -59,45 +59,19 @@ def _parser():
     add = parser.add_argument
     add("--input", nargs="+", required=True, metavar="SRC", help=SOURCES_HELP)
     add("--out", required=True, metavar="DIR", help="directory to create")
-    help_text = "worker processes (default: all cores)"
-    add("--num_processes", type=whole(1, 4096), default=os.cpu_count(), help=help_text)
+    add_processes_flag(add)
     add(
         "--start_over",
         action="store_true",
         help="remove the finished pieces of an interrupted cleaning into --out, for one with other settings",
     )
-    _add_reading_flags(parser.add_argument_group("the text").add_argument)
+    reading = parser.add_argument_group("the text").add_argument
+    add_record_flags(reading)
+    add_separator_flag(reading)
     _add_change_flags(parser.add_argument_group("what is changed").add_argument)
     _add_filter_flags(parser.add_argument_group("what is dropped").add_argument)
     _add_comparing_flags(parser.add_argument_group("what is dropped, by comparing").add_argument)
     return parser
-
-
-def _add_reading_flags(add) -> None:
-    add(
-        "--text_field",
-        default=CleaningSettings.text_field,
-        help=f"field of JSONL, Parquet and TFDS documents {DEFAULT}",
-    )
-    add(
-        "--document_separator",
-        choices=DOCUMENT_SEPARATORS,
-        default=CleaningSettings.document_separator,
-        help=f"what ends a document of a .txt file {DEFAULT}",
-    )
-    add(
-        "--max_record_bytes",
-        type=int,
-        default=CleaningSettings.max_record_bytes,
-        metavar="N",
-        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {DEFAULT}",
-    )
-    add(
-        "--on_invalid_utf8",
-        choices=ON_INVALID_UTF8,
-        default=CleaningSettings.on_invalid_utf8,
-        help=f"stop, skip the line, or replace the invalid bytes by U+FFFD {DEFAULT}",
-    )
 
 
 def _add_change_flags(add) -> None:

@@ -20,22 +20,21 @@ The workers of an Apache Beam runner build a corpus that is too large for one ma
 """
 
 import argparse
-import os
 import sys
 
 from data_pipelines.command_errors import errors_on_the_terminal
-from data_pipelines.command_parsers import command_parser
+from data_pipelines.command_parsers import DEFAULT, command_parser
 from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
-from data_pipelines.documents import DOCUMENT_SEPARATORS, ON_INVALID_UTF8, SOURCES_HELP, ReadReport
+from data_pipelines.documents import SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.number_arguments import LARGEST_SEED, share, whole
 from data_pipelines.packing import PACKERS
 from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, check_paths
 from data_pipelines.preview import preview_lines
+from data_pipelines.reading_flags import add_processes_flag, add_record_flags, add_separator_flag
 
 PATHS = {"tokenizer": DIRECTORY, "train": NAME, "validation": NAME, "out": NEW_DIRECTORY}
-DEFAULT = "(default %(default)s)"
 
 
 @errors_on_the_terminal(saves_result=True)
@@ -98,17 +97,8 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         metavar="F",
         help="instead of --validation: hold out this share of the --train documents, by a hash of their text",
     )
-    add(
-        "--text_field",
-        default=CorpusSettings.text_field,
-        help=f"field of JSONL, Parquet and TFDS documents {DEFAULT}",
-    )
-    add(
-        "--document_separator",
-        choices=DOCUMENT_SEPARATORS,
-        default=CorpusSettings.document_separator,
-        help=f"what ends a document of a .txt file {DEFAULT}",
-    )
+    add_record_flags(add)
+    add_separator_flag(add)
     add(
         "--deduplicate",
         action="store_true",
@@ -119,21 +109,7 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         type=int,
         default=CorpusSettings.max_document_chars,
         metavar="N",
-        help="cut longer documents, at the end of a sentence where possible; with --packing documents and N "
-        f"near the characters of a row, rows begin with sentences {DEFAULT}",
-    )
-    add(
-        "--max_record_bytes",
-        type=int,
-        default=CorpusSettings.max_record_bytes,
-        metavar="N",
-        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {DEFAULT}",
-    )
-    add(
-        "--on_invalid_utf8",
-        choices=ON_INVALID_UTF8,
-        default=CorpusSettings.on_invalid_utf8,
-        help=f"stop, skip the line, or replace the invalid bytes by U+FFFD {DEFAULT}",
+        help=f"cut longer documents, at the end of a sentence where possible {DEFAULT}",
     )
 
 
@@ -146,8 +122,7 @@ def _add_build_flags(group: argparse._ArgumentGroup) -> None:
         help="write nothing: show some rows of the first documents, decoded and masked, and how many rows "
         "there will be",
     )
-    help_text = "worker processes (default: all cores)"
-    add("--num_processes", type=whole(1, 4096), default=os.cpu_count(), help=help_text)
+    add_processes_flag(add)
     add(
         "--start_over",
         action="store_true",

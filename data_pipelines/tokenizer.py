@@ -20,8 +20,6 @@ from data_pipelines.command_errors import errors_on_the_terminal, shorten
 from data_pipelines.command_parsers import command_parser
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.documents import (
-    MAX_RECORD_BYTES,
-    ON_INVALID_UTF8,
     SOURCES_HELP,
     Piece,
     ReadReport,
@@ -31,6 +29,7 @@ from data_pipelines.documents import (
 from data_pipelines.number_arguments import share, whole
 from data_pipelines.path_flags import NAME, NEW_DIRECTORY, read_arguments
 from data_pipelines.progress import waiting
+from data_pipelines.reading_flags import add_record_flags
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.report import misfit_lines, normalization_lines, quality_lines, size_lines
@@ -99,20 +98,7 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         help="share of the text's characters that get a piece, the most frequent ones first (default: "
         f"{CHARACTER_COVERAGE}, of WordPiece {WORDPIECE_COVERAGE})",
     )
-    add(
-        "--on_invalid_utf8",
-        choices=ON_INVALID_UTF8,
-        default="error",
-        help=f"treatment of lines that are not UTF-8 {default}",
-    )
-    add(
-        "--max_record_bytes",
-        type=int,
-        default=MAX_RECORD_BYTES,
-        metavar="N",
-        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {default}",
-    )
-    add("--text_field", default="text", help=f"field of .jsonl, .parquet and tfds sources {default}")
+    add_record_flags(add)
     add(
         "--max_training_chars",
         type=whole(1, 10**12),

@@ -38,7 +38,7 @@ if [ "${#validation[@]}" -gt 0 ]; then held_out=(--validation "${validation[@]}"
 
 [ -e "$data/tokenizer" ] ||
   python -m data_pipelines.tokenizer --input "${train[@]}" --vocab_size 4096 --out "$data/tokenizer"
-# About as many characters as a row of 128 has, so that rows begin with sentences.
+# Some more characters than a row of 128 has: a text of one long line is cut at sentences, with little padding.
 [ -e "$data/corpus" ] ||
   python -m data_pipelines.corpus --train "${train[@]}" "${held_out[@]}" --tokenizer "$data/tokenizer" \
     --sequence_length 128 --packing documents --max_document_chars 500 --out "$data/corpus"

@@ -18,7 +18,7 @@ distances.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from electra_jax.models.attention_form import mesh_axes_of
+from electra_jax.models.attention_form import are_interpreted, mesh_axes_of
+from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import is_kept
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME, einsum_f32
@@ -44,6 +45,11 @@ class KernelPlan:
     keep_prob: float  # of dropout; 1: no dropout
     dtype: str  # of the operands of products
     is_interpreted: bool  # computed by XLA, on any device, for tests
+
+    @classmethod
+    def of_attention(cls, config: EncoderConfig, length: int, keep_prob: float) -> Self:
+        """For attention over rows of `length` tokens; `keep_prob` 1: no dropout."""
+        return cls(length, config.num_heads, config.head_size, keep_prob, config.dtype, are_interpreted())
 
     @property
     def padded_length(self) -> int:

@@ -10,7 +10,6 @@ Shapes: B batch, L length, H heads, K head dim, N tiles of a row, T = 2 · padde
 import jax
 import jax.numpy as jnp
 
-from electra_jax.models.attention_form import are_interpreted
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.disentangled_kernels import Arrays, Kernels, Rows
 from electra_jax.models.gpu.backward import key_gradients, query_gradient, table_gradients
@@ -23,8 +22,7 @@ FAR = 2**30  # beyond every number of a segment
 
 def make_kernels(config: EncoderConfig, length: int, keep_prob: float) -> Kernels:
     """The kernels for rows of `length` tokens; `keep_prob` 1: no dropout."""
-    plan = Plan(length, config.num_heads, config.head_size, keep_prob, config.dtype, are_interpreted())
-    return Kernels(plan, _forward, _backward)
+    return Kernels(Plan.of_attention(config, length, keep_prob), _forward, _backward)
 
 
 def _forward(plan: Plan, first_head: jax.Array, rows: Rows, arrays: Arrays) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,6 @@ Shapes: B batch, L length, H heads, K head dim, F features of all heads, T = 2 Â
 import jax
 import jax.numpy as jnp
 
-from electra_jax.models.attention_form import are_interpreted
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.disentangled_kernels import Arrays, Kernels, Rows
 from electra_jax.models.tpu.backward import Saved, backward
@@ -20,8 +19,7 @@ from electra_jax.models.tpu.tiles import LANES, Plan
 
 def make_kernels(config: EncoderConfig, length: int, keep_prob: float) -> Kernels:
     """The kernels for rows of `length` tokens; `keep_prob` 1: no dropout."""
-    plan = Plan(length, config.num_heads, config.head_size, keep_prob, config.dtype, are_interpreted())
-    return Kernels(plan, _forward, _backward)
+    return Kernels(Plan.of_attention(config, length, keep_prob), _forward, _backward)
 
 
 def _forward(plan: Plan, first_head: jax.Array, rows: Rows, arrays: Arrays) -> tuple[jax.Array, jax.Array]:
