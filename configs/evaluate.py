@@ -1,5 +1,5 @@
 """What pre-training is worth on tasks:
-`--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…][,tasks=ud+squad]`.
+`--config=configs/evaluate.py:data=DIR[,model=electra|deberta,size=…][,tasks=ud+squad][,…]`.
 
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
 
@@ -19,6 +19,9 @@ presets; without them the settings are ours for tiny models: a learning rate of 
 dropout in the encoder. `tasks` chooses from all of them; without it, they are those before `glue`. With
 --init_from=DIR,DIR nothing is pre-trained: these initial models are compared. Questions, 4,000 for training
 and 2,000 held out, take windows of 128 tokens and the head of `transformers`, which is faster.
+
+With `validation_fraction=0.1` that share of each task's training examples is held out. A --sweep then chooses
+its settings on them, and the held-out files above are only reported, as the split "test".
 """
 
 from pathlib import Path
@@ -36,9 +39,11 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     """The configuration of the pre-training, its objectives, and the tasks.
 
     Raises:
-      ValueError: an unknown task, model or size.
+      ValueError: an unknown task, model or size, or a fraction that is no number.
     """
-    chosen = parse_recipe_argument(arg, data="data/tasks", model="", size="base", tasks=DEFAULT_TASKS)
+    chosen = parse_recipe_argument(
+        arg, data="data/tasks", model="", size="base", tasks=DEFAULT_TASKS, validation_fraction="0"
+    )
     names = chosen["tasks"].split("+")
     if unknown := [name for name in names if name not in TASKS]:
         raise ValueError(
@@ -51,6 +56,9 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     pretraining.train.num_steps = 4000
     pretraining.eval.every = pretraining.checkpoint.every = 1000
     tasks = {name: _task(name, Path(chosen["data"]), chosen["model"], chosen["size"]) for name in names}
+    if share := _fraction(chosen["validation_fraction"]):
+        for config in tasks.values():
+            config.task.update(test=config.task.validation, validation="", validation_fraction=share)
     return config_dict.create(pretraining=pretraining, objectives=("mlm", "electra"), tasks=tasks)
 
 
@@ -68,6 +76,15 @@ def _task(name: str, data: Path, model: str, size: str) -> config_dict.ConfigDic
     if task == "local_squad":
         config.model.head = "transformers"
     return config
+
+
+def _fraction(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"config argument validation_fraction: got {text!r}, expected a share such as 0.1."
+        ) from None
 
 
 def _glue(name: str, text: str, pair: str, **settings) -> tuple[dict[str, list[str]], dict]:

@@ -15,7 +15,7 @@ from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.encoder_shapes import num_encoder_parameters
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.results import Result, models_of, to_json
-from electra_jax.finetuning.sweep import format_settings
+from electra_jax.finetuning.sweep import format_settings, split_note
 from electra_jax.finetuning.tables import results_table
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs.result_places import Results
@@ -83,7 +83,7 @@ def write_evaluation(
         plot(results, [metric], workdir / PLOTS / f"{name}.png")
     yield from results_table(results, metrics)
     if any(chosen for by_encoder in settings.values() for chosen in by_encoder.values()):
-        yield "\nThe best settings of each, by the task's first metric on the split that is reported:\n"
+        yield f"\nThe best settings of each, by the task's first metric{split_note(metrics)}:\n"
         for task, by_encoder in settings.items():
             words = [f"{name} {format_settings(chosen)}" for name, chosen in by_encoder.items()]
             yield f"{task}: {'; '.join(words)}"

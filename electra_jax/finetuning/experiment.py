@@ -47,6 +47,7 @@ from electra_jax.finetuning.sweep import (
     best_settings,
     by_setting,
     format_settings,
+    split_note,
 )
 from electra_jax.finetuning.tables import results_table
 from electra_jax.finetuning.task_files import fingerprint_files, same_files
@@ -195,7 +196,7 @@ def write_report(results: Sequence[Result], metrics: Sequence[str], workdir: Pat
         plot(every, shown[:1], workdir / SWEEP_PLOT)
         yield from results_table(every, shown, with_differences=False)
         results = best_settings(results, shown[0])
-        yield f"\nThe best settings of each, by the median {shown[0]} on the split that is reported:\n"
+        yield f"\nThe best settings of each, by the median {shown[0]}{split_note(shown[:1])}:\n"
         for model in models_of(results):
             settings = next(result.settings for result in results if result.model == model)
             yield f"{model}: {format_settings(settings)}"

@@ -95,5 +95,11 @@ def best_settings(results: Sequence[Result], metric: str) -> list[Result]:
     return [result for result in results if result.settings == best[result.model][1]]
 
 
+def split_note(metrics: Sequence[str]) -> str:
+    """What a line on the best settings adds if one of the metrics, which have chosen them, is of the only
+    split; with several splits, the metric's name has that which chooses: "validation/accuracy"."""
+    return "" if all("/" in metric for metric in metrics) else " on the split that is reported"
+
+
 def _combination(result: Result) -> tuple[str, Settings]:
     return result.model, result.settings

@@ -63,6 +63,16 @@ def test_some_of_the_tasks_can_be_chosen():
         load_config("configs/evaluate.py:tasks=ud+udd")
 
 
+def test_settings_can_be_chosen_on_training_examples():
+    published = load_config("configs/evaluate.py:data=DIR,tasks=cola").tasks.cola.task
+    chosen = load_config("configs/evaluate.py:data=DIR,tasks=cola,validation_fraction=0.1").tasks.cola.task
+    assert (chosen.train, chosen.test) == (published.train, published.validation)
+    assert (chosen.validation, chosen.validation_fraction) == ("", 0.1)
+    assert (published.test, published.validation_fraction) == ("", 0.0)
+    with pytest.raises(ValueError, match="argument validation_fraction: got 'a tenth', expected a share"):
+        load_config("configs/evaluate.py:validation_fraction=a tenth")
+
+
 @pytest.fixture()
 def config(data, tmp_path):
     """Two small tasks, a run of a few steps."""
@@ -197,7 +207,16 @@ def test_figures_plots_and_table_are_written(tmp_path):
         "| y | 3 | 0.250 (0.000–0.500) | +0.000 (+0.000 to +0.000) |",
     ]
     assert lines[-1] == "a: x learning_rate=2.0; y learning_rate=3.0"
+    assert lines[-2].endswith("by the task's first metric on the split that is reported:\n")
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["settings"] == settings and len(written["results"]) == 6
     assert json.loads(copy.read_text()) == written
     assert (tmp_path / "plots" / "a_f1.png").is_file()
+
+
+def test_the_table_says_which_split_has_chosen_the_settings(tmp_path):
+    results = [Result("x", 0, {"a validation/f1": 0.5, "a test/f1": 0.25})]
+    evaluation = Evaluation(results, {"a": {"x": {"train.num_epochs": 3}}}, {})
+    lines = list(write_evaluation({"tasks": {}}, {"x": "runs/x"}, evaluation, tmp_path))
+    assert lines[-2] == "\nThe best settings of each, by the task's first metric:\n"
+    assert "validation/f1" in lines[0] and "test/f1" in lines[0]
