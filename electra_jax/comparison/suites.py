@@ -20,7 +20,7 @@ from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.course_weights import ADDED, INSERTED, SWAPPED, only_courses
 from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.objectives.row import ObjectiveRow
-from electra_jax.runs.trained import load_run
+from electra_jax.runs.trained import load_run, read_description
 from electra_jax.soups.ingredients import Ingredient, open_ingredient
 from electra_jax.soups.scores import HELD_OUT, held_out
 
@@ -132,6 +132,14 @@ def measure_backbone(run_directory: Path, summary: dict[str, Any]) -> Metrics:
     return measure_summary(run_directory, summary) | {"mlm_loss": _held_out(equal)["mlm_loss"]}
 
 
+def measure_objective(run_directory: Path, summary: dict[str, Any]) -> Metrics:
+    """As `measure_backbone`; also the hours that the steps took, without evaluations and compilation."""
+    train = read_description(run_directory)["config"]
+    tokens = summary["steps"] * train["train"]["batch_size"] * train["data"]["sequence_length"]
+    hours = tokens / summary["tokens_per_second"] / 3600 if summary["tokens_per_second"] else 0.0
+    return measure_backbone(run_directory, summary) | {"hours": hours}
+
+
 def measure_soup(run_directory: Path) -> Metrics:
     """Held-out loss and AUC of an average of runs, on the held-out rows and masks of those runs."""
     return _held_out(open_ingredient(run_directory, None))
@@ -173,6 +181,13 @@ BACKBONES = {
     for family, model in FAMILIES.items()
     for name, masking in MASKINGS.items()
 }
+ALL_MASKED = {"mask_token_prob": 1.0, "random_token_prob": 0.0}
+MAIN_OBJECTIVES = {
+    "deberta_v3": (objective("deberta_v3"),),
+    "electra": (objective("electra"),),
+    "mlm_80_10_10": (objective("mlm", BERT_MASKING),),
+    "mlm_mask": (objective("mlm", ALL_MASKED),),
+}
 SHARINGS = {sharing: (setting({"model.embedding_sharing": sharing}),) for sharing in ("tied", "none", "gdes")}
 SUITES = {
     "ablations": Suite(ABLATIONS, measure_summary),
@@ -186,5 +201,6 @@ SUITES = {
     ),
     "courses": Suite(COURSES, measure_summary, {"soup": tuple(COURSES)}, measure_soup),
     "embedding_sharing": Suite(SHARINGS, measure_embeddings),
+    "objectives": Suite(MAIN_OBJECTIVES, measure_objective),
     "reference": Suite({"recipe": (setting({}),)}, measure_summary, keeps_curves=True),
 }

@@ -55,6 +55,7 @@ def runs_of(suite, config, workdir):
         ("ablations", "electra"),
         ("embedding_sharing", "deberta_v3"),
         ("backbones", "deberta_v3"),
+        ("objectives", "deberta_v3"),
     ],
 )
 def test_variants_cost_the_same(suite, model, tmp_path):

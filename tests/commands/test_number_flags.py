@@ -17,7 +17,10 @@ LINES = {
         "seeds": ("0", HUGE),
         "pretrainings": ("0", "-1", "two", HUGE),
     },
-    ("compare", f"{DEBUG} --workdir=w"): {"seeds": ("0", "-1", HUGE)},
+    ("compare", f"{DEBUG} --workdir=w"): {
+        "seeds": ("0", "-1", HUGE),
+        "tokens": ("0", "-1", "nan", "1e6:0", HUGE),
+    },
     ("doctor", f"{DEBUG} --workdir=w"): {"timeout": ("0", HUGE), "expect_devices": ("0", "-8")},
     ("benchmark", "--suite=cpu"): {"rounds": ("0", HUGE), "steps": ("-1", HUGE)},
     ("benchmark", "--suite=accelerator --out=x"): {"limit_factor": ("0", "nan", "inf", "-1")},

@@ -131,6 +131,7 @@ OTHERS = {
     "text_field",
     "timeout",
     "tokenize_chinese_chars",
+    "tokens",
     "top",
     "utilization",
     "validation_fraction",

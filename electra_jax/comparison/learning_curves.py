@@ -1,0 +1,100 @@
+"""Learning curves: the variants of a suite, trained with several numbers of tokens.
+
+Every point is a whole run, with the whole schedule of its learning rate. A checkpoint on the way of a longer
+run would be worse than a run that ends there, since its rate has not come down.
+
+The directory of the curves:
+
+    curves.json                  results of every run; rewritten after each number of tokens
+    curves.png                   a panel for each metric over the number of tokens
+    tokens_N/VARIANT/seed_SEED/  one run per directory
+    finetuning/TASK/, minimal_pairs/  as in other comparisons
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from data_pipelines.json_files import write_json
+from electra_jax.comparison.budgets import Budget, with_budget
+from electra_jax.comparison.curve_plots import plot_curves
+from electra_jax.comparison.downstream import FOLDER
+from electra_jax.comparison.judging import Judges
+from electra_jax.comparison.pairs import PAIRS
+from electra_jax.comparison.pretraining import pretrain_suite
+from electra_jax.comparison.suites import SUITES
+from electra_jax.finetuning.results import Result, models_of, to_json
+from electra_jax.finetuning.tables import results_table
+from electra_jax.runs.only_writer import Check
+from electra_jax.runs.result_places import Results
+
+CURVES_FILE, CURVES_PICTURE = "curves.json", "curves.png"
+CURVES_RESULTS = Results((CURVES_FILE, CURVES_PICTURE), (FOLDER, PAIRS))
+
+
+def learning_curves(
+    suite_name: str,
+    config: config_dict.ConfigDict,
+    budgets: Sequence[Budget],
+    variants: Sequence[str],
+    judges: Judges,
+    workdir: Path,
+    check: Check,
+) -> Iterator[str]:
+    """Train, judge, and write curves.json after each number of tokens; yield the lines for the terminal.
+
+    The first variant of the suite has these numbers of tokens, the others as many as cost the same FLOPs.
+
+    Args:
+      config: the recipe. Its train.num_steps is the run whose warm-up it has.
+      budgets: the smallest first.
+      variants: names of some; (): all.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges.judge`.
+    """
+    suite, curves, random = SUITES[suite_name], {}, {}
+    contents: dict[str, Any] = {"suite": suite_name, "config": config.to_dict()}
+    notes: list[str] = []
+    for budget in budgets:
+        sized = with_budget(config, budget.tokens)
+        trained = pretrain_suite(suite, sized, workdir / budget.folder, budget.seeds, variants)
+        names = models_of(trained)
+        placed = [result._replace(model=f"{budget.folder}/{result.model}") for result in trained]
+        # New weights know no number of tokens: those of the first one stand for all.
+        starts = {
+            name: f"{budgets[0].folder}/{variant}" for name, variant in suite.random_starts(names).items()
+        }
+        judged, notes = judges.judge(placed, workdir, budget.seeds, starts, check)
+        curves[budget] = [
+            result._replace(model=result.model.removeprefix(f"{budget.folder}/"))
+            for result in judged[: len(placed)]
+        ]
+        random |= {(result.model, result.seed): result for result in judged[len(placed) :]}
+        check()
+        points = [{"tokens": one.tokens, "results": to_json(results)} for one, results in curves.items()]
+        write_json(
+            workdir / CURVES_FILE, contents | {"points": points, "random": to_json([*random.values()])}
+        )
+        plot_curves(curves, [*random.values()], workdir / CURVES_PICTURE)
+    yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs"
+    yield from _tables(curves, [*random.values()])
+    yield from notes
+
+
+def _tables(curves: dict[Budget, list[Result]], random: Sequence[Result]) -> Iterator[str]:
+    """One table of what random weights do not have, and one of tasks with differences to them."""
+    named = [
+        result._replace(model=f"{budget.title} tokens, {result.model}")
+        for budget, results in curves.items()
+        for result in results
+    ]
+    on_tasks = list(dict.fromkeys(metric for result in random for metric in result.metrics))
+    every = list(dict.fromkeys(metric for result in named for metric in result.metrics))
+    others = [metric for metric in every if metric not in on_tasks]
+    yield from results_table(named, others, with_differences=False)
+    if on_tasks:
+        yield ""
+        yield from results_table([*random, *named], on_tasks)

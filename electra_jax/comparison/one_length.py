@@ -1,0 +1,39 @@
+"""A comparison of a suite's variants with one number of FLOPs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import config_dict
+
+from electra_jax.comparison.judging import Judges
+from electra_jax.comparison.pretraining import pretrain_suite
+from electra_jax.comparison.suites import SUITES
+from electra_jax.comparison.tables import write_comparison
+from electra_jax.finetuning.results import models_of
+from electra_jax.runs.only_writer import Check
+
+
+def compare(
+    suite_name: str,
+    config: config_dict.ConfigDict,
+    num_seeds: int,
+    variants: Sequence[str],
+    judges: Judges,
+    workdir: Path,
+    check: Check,
+) -> list[str]:
+    """Train and judge the variants, write comparison.json and its picture; the lines for the terminal.
+
+    Args:
+      config: the recipe, with sizes and steps.
+      variants: names of some; (): all.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges.judge`.
+    """
+    suite = SUITES[suite_name]
+    results = pretrain_suite(suite, config, workdir, num_seeds, variants)
+    random_starts = suite.random_starts(models_of(results))
+    results, notes = judges.judge(results, workdir, num_seeds, random_starts, check)
+    check()
+    return [*write_comparison(suite_name, config, results, workdir), *notes]

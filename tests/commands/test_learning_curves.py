@@ -1,0 +1,168 @@
+"""`python -m electra_jax.compare --tokens=…`: a comparison at several numbers of tokens."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from electra_jax.comparison import downstream, learning_curves
+from electra_jax.comparison.budgets import Budget, parse_budgets, with_budget
+from electra_jax.comparison.curve_plots import curves_of
+from electra_jax.comparison.downstream import Evaluation
+from electra_jax.comparison.judging import Judges
+from electra_jax.finetuning.results import Result
+from support.tiny_run import start
+
+RECIPE = ConfigDict(
+    {
+        "train": {"num_steps": 1000, "batch_size": 4},
+        "data": {"sequence_length": 8},
+        "optimizer": {"warmup_steps": 100, "decay_steps": 0},
+    }
+)
+
+
+def test_numbers_of_tokens_are_sorted_and_have_seeds():
+    assert parse_budgets([], 3) == []
+    assert parse_budgets(["10e6", " 2.5E6:5", "1000:1"], 3) == [
+        Budget(1000, 1),
+        Budget(2_500_000, 5),
+        Budget(10_000_000, 3),
+    ]
+    assert [Budget(tokens, 1).title for tokens in (1000, 2_500_000, 2 * 10**9)] == [
+        "0.001 M",
+        "2.5 M",
+        "2,000 M",
+    ]
+
+
+@pytest.mark.parametrize(
+    "word", ["", "0", "1e6:0", "-1", "1e6:", "nan", "1e99", "1e6:5:5", "0.1", "1e6:99999"]
+)
+def test_a_wrong_number_of_tokens_is_an_error(word):
+    with pytest.raises(
+        ValueError, match=r"^--tokens: got .*, expected TOKENS or TOKENS:SEEDS, as in --tokens="
+    ):
+        parse_budgets(["5", word], 3)
+
+
+def test_the_same_number_twice_is_an_error():
+    with pytest.raises(ValueError, match=r"^--tokens: got 1000000 twice"):
+        parse_budgets(["1e6", "1000000:4"], 3)
+
+
+@pytest.mark.parametrize(("tokens", "steps", "warmup"), [(32_000, 1000, 100), (33, 2, 1), (8_000, 250, 25)])
+def test_a_shorter_run_has_the_same_share_of_warm_up(tokens, steps, warmup):
+    sized = with_budget(RECIPE, tokens)
+    assert (sized.train.num_steps, sized.optimizer.warmup_steps) == (steps, warmup)
+    assert sized.optimizer.decay_steps == 0 and RECIPE.train.num_steps == 1000
+
+
+@pytest.fixture()
+def fakes(monkeypatch):
+    """Pre-training and fine-tuning that only remember what they were asked for."""
+    asked = []
+
+    def pretrain_suite(suite, config, workdir, num_seeds, variants):
+        asked.append((workdir.name, config.train.num_steps, num_seeds))
+        if config.train.num_steps > 500:
+            raise FloatingPointError("diverged")
+        names = variants or tuple(suite.variants)
+        return [Result(name, seed, {"mlm_loss": 9.0 - seed}) for seed in range(num_seeds) for name in names]
+
+    def evaluate_on_tasks(tasks, workdir, inits, seeds):
+        asked.append((dict(inits), list(seeds)))
+        found = [Result(name, seed, {"cola mcc": seed / 4}) for name in inits for seed in seeds]
+        return Evaluation(found, {}, {})
+
+    monkeypatch.setattr(learning_curves, "pretrain_suite", pretrain_suite)
+    monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
+    return asked
+
+
+def curves(workdir, budgets, tasks):
+    judges, variants = Judges(tasks, (), 0), ("mlm_mask", "electra")
+    lines = learning_curves.learning_curves(
+        "objectives", RECIPE, budgets, variants, judges, workdir, lambda: None
+    )
+    return list(lines)
+
+
+def test_every_point_is_a_run_of_its_own_and_random_weights_are_shared(fakes, tmp_path):
+    lines = curves(tmp_path, [Budget(3_200, 2), Budget(6_400, 1)], {"cola": {}})
+    assert [one for one in fakes if len(one) == 3] == [("tokens_3200", 100, 2), ("tokens_6400", 200, 1)]
+    random = f"random:{tmp_path}/tokens_3200/mlm_mask/seed_0"
+    assert [one[0]["random"] for one in fakes if len(one) == 2] == [random, random]
+    assert fakes[-1] == (
+        {
+            "tokens_6400/mlm_mask": f"{tmp_path}/tokens_6400/mlm_mask/seed_{{seed}}",
+            "tokens_6400/electra": f"{tmp_path}/tokens_6400/electra/seed_{{seed}}",
+            "random": random,
+        },
+        [0],
+    )
+    contents = json.loads((tmp_path / "curves.json").read_text())
+    assert [(point["tokens"], len(point["results"])) for point in contents["points"]] == [
+        (3200, 4),
+        (6400, 2),
+    ]
+    assert contents["points"][1]["results"][1] == {
+        "model": "electra",
+        "seed": 0,
+        "settings": {},
+        "metrics": {"mlm_loss": 9.0, "cola mcc": 0.0},
+    }
+    assert [(one["model"], one["seed"]) for one in contents["random"]] == [("random", 0), ("random", 1)]
+    assert lines[3].startswith("| 0.0032 M tokens, mlm_mask | 2 | 8.500 (8.000–9.000) |")
+    assert lines[8].startswith("| | seeds | cola mcc | cola mcc, mean difference to random |")
+    assert lines[10].startswith("| random | 2 | 0.125 (0.000–0.250) |")
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_points_before_a_failure_are_kept(fakes, tmp_path):
+    with pytest.raises(FloatingPointError, match="diverged"):
+        curves(tmp_path, [Budget(3_200, 1), Budget(3_200_000, 1)], {})
+    contents = json.loads((tmp_path / "curves.json").read_text())
+    assert [point["tokens"] for point in contents["points"]] == [3200] and contents["random"] == []
+
+
+def test_a_curve_has_the_numbers_of_tokens_that_its_variant_has():
+    points = {
+        Budget(10, 2): [Result("a", 0, {"x": 1.0}), Result("a", 1, {"x": 3.0}), Result("b", 0, {"y": 5.0})],
+        Budget(20, 1): [Result("a", 0, {"x": 4.0}), Result("b", 0, {"x": 7.0, "y": 6.0})],
+    }
+    found = curves_of(points, "x")
+    assert {name: curve.tokens for name, curve in found.items()} == {"a": [10, 20], "b": [20]}
+    assert [tuple(one) for one in found["a"].summaries] == [(2.0, 1.0, 3.0, 2), (4.0, 4.0, 4.0, 1)]
+
+
+@pytest.mark.slow
+def test_curves_by_command_and_again(data, environment, tmp_path):
+    choices = {
+        "module": "electra_jax.compare",
+        "config": "configs/debug.py",
+        "optimizer__warmup_steps": 10,
+        "arguments": (
+            "--suite=objectives",
+            "--variants=mlm_mask",
+            "--tokens=4096,2048:1",
+            "--seeds=1",
+        ),
+    }
+    outcome = start(tmp_path, data, environment, **choices)
+    assert outcome.returncode == 0, outcome.stderr
+    lines = outcome.stdout.splitlines()
+    assert lines[-1] == str(tmp_path / "curves.json")
+    points = json.loads((tmp_path / "curves.json").read_text())["points"]
+    assert [point["tokens"] for point in points] == [2048, 4096]
+    for point in points:
+        (metrics,) = (result["metrics"] for result in point["results"])
+        assert set(metrics) == {"mlm_loss", "hours"} and metrics["hours"] > 0
+    steps = {
+        path.parts[-4]: json.loads(path.read_text())["steps"]
+        for path in tmp_path.glob("tokens_*/mlm_mask/seed_0/summary.json")
+    }
+    # More than 4 and 8: a step of MLM alone costs fewer FLOPs than one of the first variant.
+    assert 4 < steps["tokens_2048"] < steps["tokens_4096"] > 8
+    again = start(tmp_path, data, environment, **choices)
+    assert again.stdout == outcome.stdout and again.stderr.count("the run is complete") == 2
