@@ -18,5 +18,5 @@ python -m pip install --quiet --no-compile --no-deps DeBERTa==0.1.12
 ruff check .
 ruff format --check .
 # Three processes for two cores, since tests that start commands wait for them. All tests of a file run in one
-# process, because they share fixtures; files run in their order, because the longest test is in the first.
+# process, because they share fixtures; files run in their order, which tests/conftest.py makes.
 exec python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder "$@"

@@ -52,11 +52,14 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave the long sweeps out without --all_faults."""
+    """Leave the long sweeps out without --all_faults; files with slow tests come first, so that no process
+    is left alone with one of them at the end."""
     if not config.getoption("--all_faults"):
         left_out = [item for item in items if item.get_closest_marker("all_faults")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -180,6 +180,7 @@ def test_without_torch_exports_are_written_and_the_part_says_so(make_job, monkey
         parity.run_part(make_job("parity"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TINY)
 def test_a_step_is_timed_and_planned_and_has_a_peer(make_job, monkeypatch, case):
     monkeypatch.setattr(speed, "SECONDS_OF_WINDOW", 0.001)

@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.model_files import load_model
-from support.paths import ROOT
+from support.forked_process import ForkedProcess
 from support.tiny_task import ONE, make_encoder
 
 SETTINGS = {
@@ -49,12 +48,7 @@ def begin(workdir, start, files, environment, *more, number=1):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "electra_jax.finetune",
-        "--config=configs/finetune.py:task=local_tagging",
-    ]
+    command = ["electra_jax.finetune", "--config=configs/finetune.py:task=local_tagging"]
     command += [f"--config.{key}={value}" for key, value in (SETTINGS | files).items()]
     command += [f"--init_from={start}", f"--workdir={workdir}", *more]
     processes = []
@@ -62,10 +56,10 @@ def begin(workdir, start, files, environment, *more, number=1):
         place = [f"--coordinator=localhost:{port}", f"--num_processes={number}", f"--process_id={index}"]
         with log_of(workdir, index).open("w") as file:
             processes.append(
-                subprocess.Popen(
+                ForkedProcess(
                     command + (place if number > 1 else []),
-                    cwd=ROOT,
-                    env=environment,
+                    environment,
+                    stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )

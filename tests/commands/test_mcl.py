@@ -29,6 +29,7 @@ MODEL = model_section(
 )
 
 
+@pytest.mark.slow
 def test_without_the_other_courses_it_is_electra_bit_for_bit():
     full = config()  # with dropout
     mesh = make_mesh(ONE, jax.devices()[:1])
@@ -168,6 +169,7 @@ print(hashlib.sha256(str(program).encode()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_every_process_traces_the_same_program(environment):
     """Each process hashes strings differently, and the order of a set depends on that."""
     environment = environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}

@@ -175,6 +175,7 @@ def cases():
                 yield command, flag, value, with_value(words, flag, value)
 
 
+@pytest.mark.slow
 def test_a_wrong_path_is_an_error_that_names_the_flag(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")

@@ -4,13 +4,12 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from support import poisoned, tiny_run
-from support.paths import ROOT
+from support.forked_process import ForkedProcess
 from support.poisoned import arrays, configuration, poison
 from support.run_records import comparable
 
@@ -21,22 +20,17 @@ NUM_STEPS = poisoned.CHANGES["train.num_steps"]
 
 
 def command(workdir, data, die=None, arguments=()):
-    """The command of a run that meets trouble; `die` as "DIE" of poisoned.py."""
+    """The words behind "python -m" of a run that meets trouble; `die` as "DIE" of poisoned.py."""
     changes = {key.replace(".", "__"): value for key, value in poisoned.CHANGES.items()} | CHANGES
     words = tiny_run.command(workdir, data, arguments=arguments, **changes)[3:]
     factors = poison(data, FACTORS) | ({"DIE": die} if die else {})
-    return [sys.executable, "tests/support/poisoned.py", json.dumps(factors), *words]
+    return ["support.poisoned", json.dumps(factors), *words]
 
 
 def run(commands, environment):
     """(exit codes, output of all) of processes that run together."""
-    environment = environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    processes = [
-        subprocess.Popen(
-            words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for words in commands
-    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    processes = [ForkedProcess(words, environment, stdin=subprocess.DEVNULL, **pipes) for words in commands]
     outputs = [process.communicate(timeout=400)[0] for process in processes]
     return [process.returncode for process in processes], "\n".join(outputs)
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
@@ -20,6 +19,7 @@ from electra_jax.training.checksum_item import checksums_of
 from electra_jax.training.checksums import read_checksums
 from support.commands import run_python
 from support.damage import flip_bit, largest_file
+from support.forked_process import ForkedProcess
 from support.paths import ROOT
 from support.run_records import checkpoints, comparable
 from support.tiny_run import NUM_STEPS, VALUES, command
@@ -39,10 +39,7 @@ class Processes:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         one = f"--xla_force_host_platform_device_count={DEVICES // number}"
-        environment = environment | {
-            "XLA_FLAGS": f"{environment['XLA_FLAGS']} {one}",
-            "PYTHONPATH": str(ROOT),
-        }
+        environment = environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} {one}"}
         self.outputs = [workdir.with_name(f"output_{number}_{index}") for index in range(number)]
         self.records = [path.with_name(f"{path.name}.jsonl") for path in self.outputs]
         self.processes = []
@@ -53,10 +50,10 @@ class Processes:
             ]  # without -m electra_jax.pretrain
             with output.open("w") as file:
                 self.processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "tests/support/recorded_run.py", record, *words],
-                        cwd=ROOT,
-                        env=environment,
+                    ForkedProcess(
+                        ["support.recorded_run", record, *words],
+                        environment,
+                        stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=subprocess.STDOUT,
                     )

@@ -323,8 +323,9 @@ def gradients(sharing, phase_losses):
         gen_weight=float("generator" in phase_losses),
         disc_weight=float("discriminator" in phase_losses),
     )
-    params = nn.meta.unbox(objective.init(key(), LENGTH))
-    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+    # Jitted as wholes, or every operation would be compiled separately.
+    params = jax.jit(lambda: nn.meta.unbox(objective.init(key(), LENGTH)))()
+    batch = jax.jit(objective.prepare)(key(1), jnp.asarray(rows(8)))
 
     def loss(params):
         total, carry = 0.0, None
@@ -333,7 +334,7 @@ def gradients(sharing, phase_losses):
             total += value
         return total
 
-    grads = jax.grad(loss)(params)
+    grads = jax.jit(jax.grad(loss))(params)
     return lambda *path: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(_at(grads, path))))
 
 
@@ -341,6 +342,7 @@ def _at(tree, path):
     return _at(tree[path[0]], path[1:]) if path else tree
 
 
+@pytest.mark.slow
 def test_which_parameters_get_a_gradient_from_each_loss():
     word = ("generator_embeddings", "word_embeddings")
     for sharing, own in (("gdes", "delta"), ("none", "embedding")):

@@ -141,9 +141,8 @@ def test_discriminator_loss_does_not_train_the_generator():
     objective = electra(gen_weight=0.0)
     params = nn.meta.unbox(objective.init(key(), LENGTH))
     batch = objective.prepare(key(1), jnp.asarray(rows(8)))
-    grads = jax.grad(
-        lambda p: objective.phases[0].loss(p, batch, objective.normalizers(batch), None, None)[0]
-    )(params)
+    loss = lambda p: objective.phases[0].loss(p, batch, objective.normalizers(batch), None, None)[0]
+    grads = jax.jit(jax.grad(loss))(params)
     size = lambda name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(grads[name]))
     assert size("generator") == size("generator_predictions") == 0.0
     assert size("discriminator") > 0 and size("embeddings") > 0
@@ -154,12 +153,13 @@ def test_bfloat16_computes_nearly_the_same_loss_and_gradient():
     value = {}
     for dtype in ("float32", "bfloat16"):
         objective = electra(model_section(dtype=dtype, hidden_dropout=0.1, attention_dropout=0.1))
-        params = unbox(objective.init(key(0), ids.shape[1]))
-        batch = objective.prepare(key(1), ids)
+        # Jitted as wholes, or every operation would be compiled separately.
+        params = jax.jit(lambda objective=objective: unbox(objective.init(key(0), ids.shape[1])))()
+        batch = jax.jit(objective.prepare)(key(1), ids)
         loss = lambda params: objective.phases[0].loss(
             params, batch, objective.normalizers(batch), key(2), None
         )[0]
-        value[dtype] = jax.value_and_grad(loss)(params)
+        value[dtype] = jax.jit(jax.value_and_grad(loss))(params)
     np.testing.assert_allclose(value["bfloat16"][0], value["float32"][0], rtol=5e-3)
     for exact, rounded in zip(
         *(jax.tree.leaves(value[dtype][1]) for dtype in ("float32", "bfloat16")), strict=True

@@ -18,6 +18,8 @@ from support.tiny import deberta, deberta_section, key, rows
 B, P, E, V = 2, 5, 8, 300
 
 
+# Jitted as wholes, or every operation would be compiled separately.
+@functools.partial(jax.jit, static_argnames="vocab_size")
 def arguments(seed=0, scale=1.0, vocab_size=V):
     x, table, bias, targets, uniforms, cotangent = jax.random.split(key(seed), 6)
     return (
@@ -30,6 +32,7 @@ def arguments(seed=0, scale=1.0, vocab_size=V):
     )
 
 
+@functools.cache
 def value_and_gradient(chunk_size, dtype="float32", **options):
     *operands, targets, uniforms, cotangent = arguments(**options)
 
@@ -39,7 +42,7 @@ def value_and_gradient(chunk_size, dtype="float32", **options):
         )
         return (predictions.nll_BP * cotangent).sum(), predictions
 
-    (_, predictions), gradients = jax.value_and_grad(loss, has_aux=True)(operands)
+    (_, predictions), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(operands)
     return predictions, gradients
 
 

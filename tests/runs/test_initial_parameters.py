@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,7 +11,7 @@ from electra_jax.conversion.export_run import export_run
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import check_initial, load_run
 from support import tiny_export
-from support.paths import ROOT
+from support.commands import run_module
 from support.tiny_export import PLAIN
 
 
@@ -21,23 +19,11 @@ from support.tiny_export import PLAIN
 def test_training_continues_from_an_import(data, environment, tmp_path):
     source, params = tiny_export.make_run(tmp_path / "run", data, tiny_export.deberta_model(), "deberta_v3")
     export_run(source, None, tmp_path / "out", PLAIN)
-    command = [
-        sys.executable,
-        "-m",
-        "electra_jax.convert",
-        "import",
-        f"--from={tmp_path / 'out'}",
-        "--kind=huggingface",
-        f"--out={tmp_path / 'imported'}",
-    ]
-    imported = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    flags = f"--from={tmp_path / 'out'}", "--kind=huggingface", f"--out={tmp_path / 'imported'}"
+    imported = run_module("electra_jax.convert", "import", *flags, environment=environment)
     assert imported.returncode == 0, imported.stderr
     assert imported.stdout.splitlines()[-1] == str(tmp_path / "imported")
-    continued_command = [
-        sys.executable,
-        "-m",
+    outcome = run_module(
         "electra_jax.pretrain",
         f"--config=configs/continued.py:run={tmp_path / 'imported'}",
         f"--workdir={tmp_path / 'continued'}",
@@ -47,9 +33,7 @@ def test_training_continues_from_an_import(data, environment, tmp_path):
         "--config.optimizer.warmup_steps=2",
         "--config.optimizer.learning_rate=1e-9",
         "--config.eval.max_batches=2",
-    ]
-    outcome = subprocess.run(
-        continued_command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        environment=environment,
     )
     assert outcome.returncode == 0, outcome.stderr
     assert f"starting from the parameters of {tmp_path / 'imported'}, step 0" in outcome.stderr

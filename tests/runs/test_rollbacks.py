@@ -191,6 +191,7 @@ def cut_after(monkeypatch, owner, name, calls):
     monkeypatch.setattr(owner, name, last)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_around_a_rollback_ends_as_one_that_is_not(go, tmp_path, data):
     changes = ROLLBACK | {"trouble__rollback_steps": 8, "train__ema_decay": 0.9}
     config = go(tmp_path / "whole", TWO, **changes)

@@ -5,10 +5,9 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
-from support.paths import ROOT
+from support.forked_process import ForkedProcess
 
 SECONDS = 600  # that two processes may take
 
@@ -22,10 +21,10 @@ class Pair:
             place = f"--coordinator=localhost:{free.getsockname()[1]}"
         self._output = output.open("w")
         self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", *words, place, "--num_processes=2", f"--process_id={number}"],
-                cwd=ROOT,
-                env=environment,
+            ForkedProcess(
+                [*words, place, "--num_processes=2", f"--process_id={number}"],
+                environment,
+                stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
             )

@@ -3,7 +3,8 @@ time of a short one.
 
 Each is a process of its own, with its own streams, environment and signals, as if "python -m" had started it.
 All have one hash seed. What depends on that, on imports, on an installation or on the folder needs a real
-start: `run_python`.
+start: `run_python`. So does a command whose variables change imports, unless so many have the same ones that
+a server of their own pays off: `serve_forks`.
 """
 
 import atexit
@@ -25,17 +26,31 @@ READ_AT_IMPORT = (
     *("PYTHON", "JAX_", "LC_", "LANG", "MPL", "XDG_", "HOME", "LD_", "MALLOC", "GLIBC"),
     *("HF_", "TRANSFORMERS_", "TF_", "OMP_", "OPENBLAS_"),
 )
-STARTED_WITH = dict(os.environ)  # the server's, whatever a test changes later
+# The variables that servers start with: this process's, whatever a test changes later, and what is added.
+STARTED_WITH = [dict(os.environ)]
 SECONDS_TO_START, SECONDS_TO_READ = 120, 60
 
 
 def can_fork(environment):
     """Whether a command with these variables is the same when it is forked."""
+    return _number(environment) is not None
+
+
+def serve_forks(environment):
+    """Let commands whose variables change imports as those of `environment` do be forked from now on: by
+    another server, which starts with the first of them."""
+    if not can_fork(environment):
+        STARTED_WITH.append(dict(environment))
+
+
+def _number(environment):
+    """Which of STARTED_WITH is the same for imports; None if none is."""
 
     def read(variables):
         return {name: value for name, value in variables.items() if name.startswith(READ_AT_IMPORT)}
 
-    return read(environment) == read(STARTED_WITH)
+    equal = (number for number, known in enumerate(STARTED_WITH) if read(known) == read(environment))
+    return next(equal, None)
 
 
 class ForkedProcess:
@@ -66,7 +81,7 @@ class ForkedProcess:
                 other = os.dup(number if choice is None else choice.fileno())
             theirs.append(other)
         request = {"words": self.args, "environment": dict(environment), "limits": limits or {}}
-        socket.send_fds(_server(), [json.dumps(request).encode()], [*theirs, pipe])
+        socket.send_fds(_server(_number(environment)), [json.dumps(request).encode()], [*theirs, pipe])
         for descriptor in (*theirs, pipe):
             os.close(descriptor)
         line = self._status.readline() if self._has_line(SECONDS_TO_START) else ""
@@ -140,13 +155,15 @@ class ForkedProcess:
 
 
 @functools.cache
-def _server():
-    """A socket to the server of this process, which ends with it."""
+def _server(number):
+    """A socket to the server of this process that has started with STARTED_WITH[number], and ends with this
+    process."""
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
         words = [sys.executable, "-m", "support.fork_server", str(other.fileno())]
-        places = [str(ROOT), str(ROOT / "tests"), STARTED_WITH.get("PYTHONPATH", "")]
-        variables = STARTED_WITH | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+        started_with = STARTED_WITH[number]
+        places = [str(ROOT), str(ROOT / "tests"), started_with.get("PYTHONPATH", "")]
+        variables = started_with | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
         server = subprocess.Popen(
             words, cwd=ROOT, env=variables, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL
         )

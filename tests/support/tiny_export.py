@@ -1,11 +1,13 @@
 """Run directories with random parameters, like those of pre-training, for tests of their readers."""
 
 import contextlib
+import functools
 import json
 import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs import debug
@@ -87,11 +89,19 @@ def make_config(model, data, objective="electra", generator="model"):
 def random_params(config):
     """Parameters whose biases, LayerNorms and deltas differ from their initial values, so that a lost one
     shows."""
+    settings = json.dumps({section: config[section] for section in ("model", "objective")}, sort_keys=True)
+    return jax.tree.map(jnp.array, _random_params(settings))
+
+
+@functools.cache
+def _random_params(settings):
+    """On the host. Many tests take the same ones, and tracing and drawing them takes seconds."""
+    config = json.loads(settings)
     objective = make_objective(config, make_pretraining_config(config["model"]), SPECIAL)
     params = jax.jit(lambda: unbox(objective.init(jax.random.key(0), LENGTH)))()
     leaves, tree = jax.tree.flatten(params)
     noise = [leaf + 0.1 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, noise)
+    return jax.device_get(jax.tree.unflatten(tree, noise))
 
 
 def make_run(workdir: Path, data: Path, model, objective="electra", generator="model"):
@@ -111,7 +121,7 @@ def save_steps(workdir, params, *steps):
     shutil.rmtree(workdir / "checkpoints" / "0", ignore_errors=True)
     with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=10)) as checkpointer:
         for step in steps:
-            checkpointer.save(step, {"params": jax.tree.map(jax.numpy.asarray, params)}, {})
+            checkpointer.save(step, {"params": jax.tree.map(jnp.asarray, params)}, {})
         checkpointer.wait()
 
 

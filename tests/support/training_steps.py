@@ -1,5 +1,7 @@
 """A few training steps of a tiny model, and the complete configuration for them."""
 
+import json
+
 import jax
 
 from configs import debug
@@ -25,10 +27,25 @@ def config(**changes):
     return full
 
 
+MOST_PROGRAMS = 4
+_programs = {}  # (configuration, mesh, maker) → program
+
+
+def program_of(full, mesh, make):
+    """The program of a configuration, inside the axis context; traced once for the steps that several runs
+    make."""
+    name = json.dumps(full, sort_keys=True), mesh, make
+    if name not in _programs:
+        if len(_programs) == MOST_PROGRAMS:
+            del _programs[next(iter(_programs))]
+        _programs[name] = make_program(full, make(full["model"], **full["objective"]), mesh)
+    return _programs[name]
+
+
 def run_steps(full, mesh, steps, state=None, start=0, make=electra):
     """Train on rows(seed=step); returns program, state and the metric sums of the window after each step."""
     with axis_context(mesh):
-        program = make_program(full, make(full["model"], **full["objective"]), mesh)
+        program = program_of(full, mesh, make)
         state = program.init() if state is None else state
         windows = []
         for step in range(start, start + steps):

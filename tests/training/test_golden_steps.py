@@ -29,6 +29,7 @@ def debug_recipe(method):
     return full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_first_steps_are_the_recorded_ones(method, golden):
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})

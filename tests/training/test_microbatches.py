@@ -68,6 +68,7 @@ def check_same(got, expected):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_and_metrics_do_not_depend_on_the_number_of_microbatches(family):
     check_same(windows(family, 4), windows(family, 1))

@@ -38,6 +38,7 @@ def norm(tree):
     return float(optax.tree.norm(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["gdes", "none", "tied"])
 def test_the_discriminator_reads_the_generator_after_its_update(sharing):
     full = full_config(sharing)
@@ -51,11 +52,14 @@ def test_the_discriminator_reads_the_generator_after_its_update(sharing):
         return
     params = jax.tree.map(jnp.asarray, program.init().params)
     corruption_key, dropout_key = step_keys(full["train"]["seed"], jnp.int32(0))
-    batch = objective.prepare(corruption_key, jnp.asarray(rows(8, seed=0)))
+    # Jitted as wholes, or every operation would be compiled separately.
+    batch = jax.jit(objective.prepare)(corruption_key, jnp.asarray(rows(8, seed=0)))
     arguments = batch, objective.normalizers(batch), jax.random.fold_in(dropout_key, 0)
     generator, discriminator = objective.phases
-    _, (_, corrupted) = generator.loss(params, *arguments, None)
-    rtd_gradient = jax.grad(lambda p: discriminator.loss(p, *arguments, corrupted)[0])
+    own = {name: params[name] for name in generator.trains}
+    generator_loss = lambda p: generator.loss(params | p, *arguments, None)
+    grads, (_, corrupted) = jax.jit(jax.grad(generator_loss, has_aux=True))(own)
+    rtd_gradient = jax.jit(jax.grad(lambda p: discriminator.loss(p, *arguments, corrupted)[0]))
     new = params | {name: state.params[name] for name in generator.trains}
     norms = {name: norm(rtd_gradient(p)["discriminator"]) for name, p in (("old", params), ("new", new))}
     seen = float(window["gradient_norm_discriminator"])
@@ -64,8 +68,6 @@ def test_the_discriminator_reads_the_generator_after_its_update(sharing):
         assert abs(seen - norms["old"]) > 1e-2 * seen
     # The phases have separate states: the update of the generator equals one made without any discriminator.
     optimizers, _ = make_optimizers(full["optimizer"], full["train"]["num_steps"], params, objective.phases)
-    own = {name: params[name] for name in generator.trains}
-    grads = jax.grad(lambda p: generator.loss(params | p, *arguments, None)[0])(own)
     updates, _ = optimizers["generator"].update(grads, optimizers["generator"].init(own), own)
     for ours, expected in zip(
         jax.tree.leaves({name: state.params[name] for name in generator.trains}),

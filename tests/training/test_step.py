@@ -80,6 +80,7 @@ def test_accumulated_gradients_equal_those_of_the_large_batch():
         np.testing.assert_allclose(one, four, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 2)])
 def test_losses_are_the_same_on_every_mesh(sizes):
     one = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
@@ -99,6 +100,7 @@ def test_losses_are_the_same_on_every_mesh(sizes):
     assert moment.sharding == table.sharding
 
 
+@pytest.mark.slow
 def test_resuming_is_bitwise_exact_in_the_middle_of_a_window(tmp_path):
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     full = config()
