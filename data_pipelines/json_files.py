@@ -2,7 +2,7 @@
 
 A form describes the values that a reader can use:
 
-    dict, str, …                    a value of that type; int is not bool, float may be a whole number
+    dict, str, …                    a value of that type; int is not bool, float may be whole, to 1e308
     (str, type(None))               one of several
     {"a": int, "b": Maybe(str)}     an object with the key "a", and perhaps "b"; other keys are left alone
     {str: int}                      an object with any keys, whose values are whole numbers
@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,7 +210,9 @@ def _is_of(value: Any, form: type | tuple[type, ...]) -> bool:
     types = form if isinstance(form, tuple) else (form,)
     if isinstance(value, bool):
         return bool in types or object in types
-    return isinstance(value, types) or (float in types and isinstance(value, int))
+    # A whole number that no float reaches would be an error of the code that computes with it.
+    is_float = isinstance(value, int) and abs(value) <= sys.float_info.max
+    return isinstance(value, types) or (float in types and is_float)
 
 
 def _expected(form: type | tuple[type, ...]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.json_files import parse_json, type_name
 from data_pipelines.tasks.files import table_rows
-from data_pipelines.tasks.records import json_objects
+from data_pipelines.tasks.records import as_text, json_objects
 from data_pipelines.tasks.text_files import numbered_lines, plain_ending, read_text
 
 GOOD, BAD = "sentence_good", "sentence_bad"
@@ -155,13 +155,7 @@ def _check_has(fields: Any, where: str) -> None:
 
 def _sentence(record: dict[str, Any], name: str, where: str) -> str:
     _check_has(record, where)
-    text = record[name]
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: {name!r} is {type_name(text)}, expected a sentence. Correct the line.")
-    try:
-        text.encode("utf-8")  # JSON can spell lone surrogates, which no tokenizer takes
-    except UnicodeError as error:
-        raise ValueError(f"{where}: {name!r} is not valid UTF-8 ({error}). Correct the line.") from error
+    text = as_text(record[name], name, where, "correct the line")
     if not text.strip():
         raise ValueError(f"{where}: {name!r} is blank, expected a sentence. Correct the line, or remove it.")
     return text

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from data_pipelines.json_files import parse_json, type_name
 
+COLUMN_ADVICE = "name the one that holds the text in config.task.text or config.task.pair"
+
 
 class Columns(NamedTuple):
     """Names of columns, fields or features; in a file without a header, column numbers from 0 as strings."""
@@ -83,11 +85,11 @@ def json_objects(lines: Iterable[tuple[str, str]], field: str) -> Iterator[tuple
         yield where, record
 
 
-def as_text(value: Any, column: str, where: str) -> str:
+def as_text(value: Any, column: str, where: str, advice: str = COLUMN_ADVICE) -> str:
     """`value` of a record as text, "" if it is missing.
 
     Raises:
-      ValueError: it is not text, or not UTF-8.
+      ValueError: it is not text, or not UTF-8; ends with `advice` if it is not text.
     """
     try:
         if isinstance(value, bytes):
@@ -101,10 +103,7 @@ def as_text(value: Any, column: str, where: str) -> str:
         ) from error
     if value is None or (isinstance(value, float) and math.isnan(value)):  # json.dumps writes NaN for none
         return ""
-    raise ValueError(
-        f"{where}: {column!r} is {type_name(value)}, expected a string; name the one that holds the "
-        "text in config.task.text or config.task.pair"
-    )
+    raise ValueError(f"{where}: {column!r} is {type_name(value)}, expected a string; {advice}")
 
 
 def as_sentence(where: str, words: Any, tags: Any, columns: Columns) -> Sentence:

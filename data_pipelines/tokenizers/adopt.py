@@ -106,6 +106,15 @@ def adopt_tokenizer(
         )
 
 
+def declared_length(directory: Path) -> int | None:
+    """model_max_length, in tokens, of the Hugging Face files in a directory; None if they give none."""
+    path = directory / CONFIG_FILES[0]
+    if not path.is_file():
+        return None
+    length = read_json(path, dict).get("model_max_length")
+    return length if type(length) is int and length > 0 else None
+
+
 def _own_files(source: Path) -> dict[str, bytes]:
     """The two files of a tokenizer directory, checked. Other files in it, such as weights, are left out."""
     load_tokenizer(str(source))

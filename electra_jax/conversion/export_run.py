@@ -14,7 +14,6 @@ import numpy as np
 
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.whole_files import check_utf8, write_text
-from electra_jax.configuration.stages import stage_at
 from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_rows import MAX_LENGTH, comparison_rows
@@ -26,7 +25,7 @@ from electra_jax.huggingface.export import (
     has_exact_logits,
     write_model,
 )
-from electra_jax.huggingface.families import family_of
+from electra_jax.huggingface.families import family_of, readable_length
 from electra_jax.huggingface.published_models import ModelWeights, to_published
 from electra_jax.huggingface.reference import corrupt, single_documents
 from electra_jax.huggingface.tokenizer import write_tokenizer
@@ -131,9 +130,6 @@ def _write_repository(
     options: ExportOptions,
 ) -> None:
     encoder = weights.config
-    family, max_length = family_of(encoder), encoder.max_position_embeddings
-    if not family.has_position_table:
-        max_length = min(max_length, row_length(run))
     directory.mkdir()
     write_model(
         directory,
@@ -147,8 +143,8 @@ def _write_repository(
     write_tokenizer(
         run.workdir / "tokenizer",
         directory,
-        model_max_length=max_length,
-        input_names=family.input_names,
+        model_max_length=readable_length(encoder, run.taught_length),
+        input_names=family_of(encoder).input_names,
     )
     card = make_card(
         role,
@@ -161,11 +157,6 @@ def _write_repository(
     write_text(directory / CARD_FILE, card)
 
 
-def row_length(run: TrainedRun) -> int:
-    """Ids in a row of the stage that the run is in at its step."""
-    return stage_at(run.config, run.step).config["data"]["sequence_length"]
-
-
 def make_verification_inputs(run: TrainedRun, text: VerificationText) -> VerificationInputs:
     """The inputs to compare on, which the export will contain."""
     special = SpecialTokens.from_ids(run.tokenizer.special)
@@ -175,7 +166,7 @@ def make_verification_inputs(run: TrainedRun, text: VerificationText) -> Verific
         run.tokenizer.encode_batch(text.plain),
         special,
         run.tokenizer.vocab_size,
-        min(row_length(run), encoder.max_position_embeddings, MAX_LENGTH),
+        min(run.row_length, encoder.max_position_embeddings, MAX_LENGTH),
     )
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
     rows = corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size)

@@ -49,7 +49,7 @@ from electra_jax.huggingface.export import (
     special_notes,
     write_reference,
 )
-from electra_jax.huggingface.families import family_of
+from electra_jax.huggingface.families import family_of, readable_length
 from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.huggingface.reference import record_states, with_states
@@ -91,7 +91,7 @@ def export_task(
         write_tokenizer(
             Path(saved.tokenizer.directory),
             directory,
-            model_max_length=saved.encoder.max_position_embeddings,
+            model_max_length=readable_length(saved.encoder, saved.taught_length),
             input_names=family_of(saved.encoder).input_names,
         )
         start = saved.description["start"]

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.json_files import misread, write_json
-from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer, declared_length
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.recipes import load_config, own_recipe
@@ -104,7 +104,10 @@ def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], N
         unpublished = {name: unflatten_dict(fresh[name], sep="/") for name in NOT_PUBLISHED if name in fresh}
         notes += [f"{name}: newly initialised (exports do not contain it)" for name in unpublished]
         params = from_published(published, make_pretraining_config(config["model"])) | unpublished
-        _write_run(unfinished, params, config, imported_from=str(path), imported=notes)
+        origin = {"imported_from": str(path), "imported": notes}
+        length = declared_length(_tokenizer_of(path, None))
+        origin["taught_length"] = length or config["model"]["max_position_embeddings"]
+        _write_run(unfinished, params, config, **origin)
         check()
         os.replace(unfinished, out)
     return notes

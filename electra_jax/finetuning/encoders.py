@@ -13,7 +13,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.json_files import Maybe, misread, read_json
-from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.tokenizers.adopt import adopt_tokenizer, declared_length
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.finetuning.encoder_shapes import abstract_encoder, encoder_params
@@ -42,6 +42,7 @@ class PretrainedEncoder(NamedTuple):
     params: Params | None  # {"embeddings", "encoder"} on the host; None: initialised from each run's seed
     digest: str = ""  # of params
     step: int | None = None  # of the run's checkpoint; None: it comes from no run, or is newly initialised
+    taught_length: int = 0  # tokens in the longest rows that it was trained on; 0: newly initialised
 
     @property
     def special(self) -> SpecialTokens:
@@ -66,14 +67,21 @@ def load_encoder(name: str, cache: Path, step: int | None = None) -> PretrainedE
     path = local_directory(checkpoint.directory)
     if is_saved_model(path):
         saved = load_model(path)
-        encoder = PretrainedEncoder(name, saved.encoder, saved.tokenizer, encoder_params(saved.params))
+        encoder = PretrainedEncoder(
+            name,
+            saved.encoder,
+            saved.tokenizer,
+            encoder_params(saved.params),
+            taught_length=saved.taught_length,
+        )
     elif "config" in _description(name, path):
         run = load_run(path, step if checkpoint.step is None else checkpoint.step)
-        encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)._replace(step=run.step)
+        encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
+        encoder = encoder._replace(step=run.step, taught_length=run.taught_length)
     else:
         encoder = _of_hugging_face(name, path, cache)
     if name.startswith(RANDOM):
-        return encoder._replace(params=None, step=None)
+        return encoder._replace(params=None, step=None, taught_length=0)
     leaves = digests(flatten_dict(encoder.params, sep="/"))
     return encoder._replace(digest=hashlib.sha256(json.dumps(sorted(leaves.items())).encode()).hexdigest())
 
@@ -163,4 +171,6 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
         raise ValueError(
             f"{path}: the file has no arrays for {', '.join(found.missing[:4])}. Is it another type of model?"
         )
-    return PretrainedEncoder(name, config, tokenizer, unflatten_dict(found.leaves, sep="/"))
+    length = declared_length(path) or config.max_position_embeddings
+    params = unflatten_dict(found.leaves, sep="/")
+    return PretrainedEncoder(name, config, tokenizer, params, taught_length=length)

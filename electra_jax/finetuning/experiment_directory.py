@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.json_files import Maybe, read_json, write_json
+from data_pipelines.json_files import Maybe, misread, read_json, write_json
 from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.finetuning.results import RESULTS_FORM, Result, from_json, to_json
 from electra_jax.runs.directory import check_run_directory
@@ -20,6 +20,8 @@ RESULTS_PLOT, SWEEP_PLOT = f"{PLOTS}/results.png", f"{PLOTS}/sweep.png"
 FINE_TUNING = Results(
     (CONFIG_FILE, RESULTS_FILE, RESULTS_PLOT, SWEEP_PLOT), (MODELS, PREDICTIONS, TOKENIZERS, PLOTS)
 )
+# Of config.json, for `read_json`; the directory may be that of a run of another kind.
+CONFIG_FORM = {"config": Maybe({"task": Maybe({"metrics": Maybe([str])})})}
 
 
 def read_results(workdir: Path) -> list[Result]:
@@ -35,7 +37,8 @@ def write_results(workdir: Path, results: Sequence[Result]) -> None:
 
 def recorded_metrics(workdir: Path) -> tuple[str, ...]:
     """config.task.metrics of the experiment in `workdir`, with names in place of ()."""
-    return tuple(_read_config(workdir)["task"]["metrics"])
+    with misread(workdir / CONFIG_FILE):
+        return tuple(_read_config(workdir)["task"]["metrics"])
 
 
 def with_recorded_metrics(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
@@ -82,4 +85,4 @@ def _is_of_finetuning(workdir: Path) -> bool:
 
 
 def _read_config(workdir: Path) -> dict[str, Any]:
-    return read_json(workdir / CONFIG_FILE, {"config": Maybe(dict)}).get("config", {})
+    return read_json(workdir / CONFIG_FILE, CONFIG_FORM).get("config", {})

@@ -215,10 +215,13 @@ class TaskFinetuner:
             return examples
         return [*examples, *(example._replace(text=example.pair, pair=example.text) for example in examples)]
 
+    def row_length(self, encoder: PretrainedEncoder) -> int:
+        """Most tokens in a row of the task for this encoder."""
+        return min(self.config["task"]["max_length"], encoder.config.max_position_embeddings)
+
     def encode(self, encoder: PretrainedEncoder) -> dict[str, Rows]:
         """Split → rows for this encoder; those of the last tokenizer are kept."""
-        task = self.config["task"]
-        max_length = min(task["max_length"], encoder.config.max_position_embeddings)
+        max_length = self.row_length(encoder)
         key = encoder.tokenizer.fingerprint, max_length
         if self._encoded is not None and self._encoded[0] == key:
             return self._encoded[1]

@@ -103,3 +103,17 @@ FAMILIES = {
 def family_of(encoder: EncoderConfig) -> PublishedFamily:
     """How the family of an encoder is published."""
     return FAMILIES[encoder.position]
+
+
+def readable_length(encoder: EncoderConfig, taught: int) -> int:
+    """Tokens in the longest row that an encoder reads, as its exported tokenizer states them.
+
+    Args:
+      taught: ids in the longest rows that it was trained on.
+    Raises:
+      ValueError: that is not a length.
+    """
+    if taught < 1:
+        raise ValueError(f"taught_length: got {taught}, expected at least 1. Restore the file that holds it.")
+    limit = encoder.max_position_embeddings
+    return limit if family_of(encoder).has_position_table else min(limit, taught)

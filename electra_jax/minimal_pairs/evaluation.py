@@ -4,6 +4,7 @@ Each model is scored on each file once: the scores are kept under the working di
 again computes what is missing.
 """
 
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from data_pipelines.progress import Progress, make_progress
 from data_pipelines.tasks.minimal_pairs import PairFile, load_pairs
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.folders import folder_names
-from electra_jax.minimal_pairs.models import FLAG, ScoredModel, identify, load_model
+from electra_jax.minimal_pairs.models import FLAG, Read, ScoredModel, identify, load_model
 from electra_jax.minimal_pairs.scoring import EmptySentenceError, SentenceScorer
 from electra_jax.minimal_pairs.summary import Summary, summarize, to_json
 from electra_jax.minimal_pairs.tables import plot, table_lines
+from electra_jax.prediction.models import load_pretrained
 from electra_jax.runs.only_writer import Check
 from electra_jax.runs.result_places import Results
 
@@ -84,7 +86,10 @@ def score_models(options: Options, check: Check) -> tuple[list[Result], list[str
     """
     files = load_pairs(options.minimal_pairs, options.max_pairs)
     names = list(dict.fromkeys(options.init_from))
-    models = [identify(name, load_model(name)) for name in names]
+    # All models are read before any is scored, so that a wrong name is told at once. The last one is kept: a
+    # single model, or DIR beside random:DIR, is read once. Two large ones might not fit.
+    read = functools.lru_cache(maxsize=1)(load_pretrained)
+    models = [identify(name, load_model(name, read)) for name in names]
     store = _Store(options.workdir / SCORES, models)
     due = {model: [file for file in files if store.read(model, file) is None] for model in models}
     total = len(models) * sum(len(file.pairs) for file in files)
@@ -93,7 +98,7 @@ def score_models(options: Options, check: Check) -> tuple[list[Result], list[str
         print(f"{num_kept:,} of {total:,} pairs are scored already", file=sys.stderr)
     if num_kept < total:
         with make_progress(total, "scoring pairs", unit="pair", start=num_kept) as progress:
-            _score_missing(due, store, _Count(progress, num_kept, check))
+            _score_missing(due, store, read, _Count(progress, num_kept, check))
     results, notes = [], []
     for model in models:
         stored = [store.read(model, file) for file in files]
@@ -157,13 +162,15 @@ def _made_from(model: ScoredModel, file: PairFile) -> dict[str, Any]:
     return {"model": model.digest, "step": model.step, "sentences": file.digest, "method": METHOD}
 
 
-def _score_missing(due: Mapping[ScoredModel, Sequence[PairFile]], store: _Store, count: _Count) -> None:
+def _score_missing(
+    due: Mapping[ScoredModel, Sequence[PairFile]], store: _Store, read: Read, count: _Count
+) -> None:
     done, mesh = count.start, make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     count.progress.update(done)
     for model, missing in due.items():
         if not missing:
             continue
-        pretrained = load_model(model.name)
+        pretrained = load_model(model.name, read)
         if identify(model.name, pretrained) != model:
             raise ValueError(
                 f"{FLAG}: {model.name} has other weights than when this command began. Give the command "

@@ -3,6 +3,7 @@ initialised ones of the same shapes."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -29,16 +30,21 @@ class ScoredModel(NamedTuple):
     digest: str  # of its weights, its vocabulary, and of what else decides its scores
 
 
-def load_model(name: str) -> Pretrained:
+Read = Callable[[str, str], Pretrained]  # of `load_pretrained`
+
+
+def load_model(name: str, read: Read = load_pretrained) -> Pretrained:
     """The model that a name of --init_from leads to: DIR, DIR:STEP, or random:DIR.
 
+    Args:
+      read: `load_pretrained`, or what keeps its results.
     Raises:
       FileNotFoundError, ValueError, OSError: see `load_pretrained`.
     """
     place = name.removeprefix(RANDOM)
     if not place.strip():
         raise ValueError(f"{FLAG}: got {name!r}, expected a directory, or {RANDOM}DIR.")
-    pretrained = load_pretrained(FLAG, place)
+    pretrained = read(FLAG, place)
     if not name.startswith(RANDOM):
         return pretrained
     special = SpecialTokens.from_ids(pretrained.tokenizer.special)

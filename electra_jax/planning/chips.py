@@ -133,4 +133,4 @@ def price_of(path: str, name: str) -> tuple[Range, str]:
 
 
 def _is_price(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < math.inf
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= LARGEST

@@ -11,6 +11,16 @@ from electra_jax.models.config import PretrainingConfig
 from electra_jax.training.metrics import Metrics
 
 
+def probe_values(config: dict[str, Any]) -> list[Any]:
+    """The values of a stage's configuration that decide what its probe measures.
+
+    A task keeps the rows of the first stage, so that its figures can be compared. Minimal pairs are divided
+    into rows of the stage, as they are when one of its checkpoints is scored.
+    """
+    is_of_pairs = config["probe"]["kind"] == "minimal_pairs"
+    return [config["model"], config["data"]["sequence_length"] if is_of_pairs else None]
+
+
 def open_probe(
     config: dict[str, Any], model: PretrainingConfig, tokenizer: Tokenizer, mesh: Mesh, directory: Path
 ) -> Callable[[Any], Metrics]:

@@ -53,6 +53,7 @@ RUN_FORM = {
     ),
     "data": Maybe(list),
     "imported_from": Maybe(str),
+    "taught_length": Maybe(int),  # of imports and soups: see `taught_length`
 }
 
 
@@ -70,6 +71,16 @@ class TrainedRun(NamedTuple):
     def config(self) -> dict[str, Any]:
         """The run's configuration."""
         return self.description["config"]
+
+    @property
+    def row_length(self) -> int:
+        """Ids in a row of the stage that the run is in at its step."""
+        return stage_at(self.config, self.step).config["data"]["sequence_length"]
+
+    @property
+    def taught_length(self) -> int:
+        """See `taught_length`."""
+        return taught_length(self.description, self.step)
 
 
 def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
@@ -96,6 +107,14 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     # Stages may change the model, but not the shapes of its parameters.
     model = make_pretraining_config(stage_at(config, step).config["model"])
     return TrainedRun(workdir, description, model, tokenizer, step, params)
+
+
+def taught_length(description: dict[str, Any], step: int) -> int:
+    """Ids in the longest rows that the parameters of a run were trained on: those of its stage. Parameters
+    that it did not train were taught elsewhere, and its description says it."""
+    stage = stage_at(description["config"], step)
+    length = stage.config["data"]["sequence_length"]
+    return description.get("taught_length", length) if step == 0 else length
 
 
 def read_description(workdir: Path) -> dict[str, Any]:

@@ -15,7 +15,13 @@ from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import make_objective
-from electra_jax.runs.trained import dataset_paths, differing_settings, find_step, read_description
+from electra_jax.runs.trained import (
+    dataset_paths,
+    differing_settings,
+    find_step,
+    read_description,
+    taught_length,
+)
 from electra_jax.training.state import abstract_params
 
 SOUP_FILE = "soup.json"
@@ -34,6 +40,7 @@ class Ingredient(NamedTuple):
     objective: Objective
     params: Any  # shapes
     start: dict[str, Any] | None  # settings that determined the initial parameters; None: unknown
+    taught_length: int  # ids in the longest rows that it was trained on
 
     @property
     def name(self) -> str:
@@ -94,6 +101,7 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
         objective,
         params,
         _start_of(workdir, description),
+        taught_length(description, step),
     )
 
 

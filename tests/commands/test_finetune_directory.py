@@ -166,3 +166,11 @@ def test_a_test_set_chooses_no_model(run_directory, task, tmp_path):
         with pytest.raises(ValueError, match=r"config\.train\.keep: got best, but only test has labels"):
             finetune(settings, tmp_path / "run", plan)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("task", [3, {}, {"metrics": 5}, {"metrics": [1]}], ids=str)
+def test_settings_without_metrics_are_named(task, tmp_path):
+    sections = {name: {} for name in ("model", "optimizer", "sift", "train")}
+    (tmp_path / "config.json").write_text(json.dumps({"config": sections | {"task": task}}))
+    with pytest.raises(ValueError, match=r"config\.json: .*metrics|config\.json: .*config\.task"):
+        recorded_metrics(tmp_path)

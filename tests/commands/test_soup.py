@@ -20,6 +20,7 @@ from electra_jax.objectives.registry import make_objective
 from electra_jax.runs.trained import check_initial, load_run
 from electra_jax.soups import averaging
 from electra_jax.soups.averaging import SoupOptions, make_soup
+from electra_jax.soups.ingredients import open_ingredient
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import abstract_params
 from electra_jax.training.writers import read_metrics
@@ -108,6 +109,10 @@ def test_the_mean_of_runs_of_steps_and_of_moving_averages(data, base, tmp_path):
     # Nothing unfinished is left.
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"one", "two", "soup", "again", "of_soups"}
+    # It tells the length of its rows, as imports do, whose files may state another one than their recipe.
+    assert run.description["taught_length"] == run.row_length
+    (tmp_path / "soup" / "config.json").write_text(json.dumps(run.description | {"taught_length": 999}))
+    assert open_ingredient(tmp_path / "soup", None).taught_length == 999
 
 
 REFUSED = {

@@ -80,6 +80,22 @@ def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, 
     assert doctor_checks.check_sizes(inputs, tmp_path / "run").problem == ""
 
 
+@pytest.mark.parametrize(("kind", "lengths"), [("minimal_pairs", [SHORT, LONG]), ("task", [SHORT])])
+def test_stages_share_a_probe_unless_they_measure_otherwise(kind, lengths, corpora, tmp_path, monkeypatch):
+    """Sentences are divided into rows of the stage; a task keeps its rows, so that its figures compare."""
+    made, opened = [], []
+
+    def open_probe(config, *others):
+        made.append(config["data"]["sequence_length"])
+        return f"probe {len(made)}"
+
+    monkeypatch.setattr(pretraining, "open_probe", open_probe)
+    config = configuration(corpora, three_stages(corpora), probe__every=4, probe__kind=kind)
+    assert doctor_checks.check_run_inputs(config, tmp_path / "run", opened).problem == ""
+    probes = pretraining.make_probes(opened[0], tmp_path)
+    assert made == lengths and probes == ["probe 1", "probe 1", f"probe {len(lengths)}"]
+
+
 class Watched:
     """Makes `TrainingLoop`s, and remembers the rows and the length of the logging window at each step;
     `happens` maps a step to a function that is called after it."""

@@ -55,6 +55,10 @@ def test_a_value_of_the_form_is_returned_whole(tmp_path):
             "got True at config.size, expected a whole",
         ),
         (json.dumps({"config": GOOD["config"] | {"size": 1.0}}), "got 1.0 at config.size, expected a whole"),
+        (
+            json.dumps({"config": GOOD["config"] | {"rate": 10**400}}),
+            "got 1000.*at config.rate, expected a num",
+        ),
         (json.dumps({"config": GOOD["config"] | {"on": 1}}), "got 1 at config.on, expected true or false"),
         (
             json.dumps(GOOD | {"rows": [{"id": 1}, {"id": []}]}),

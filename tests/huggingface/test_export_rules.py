@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.stages import make_stages
 from electra_jax.conversion import export_run
-from electra_jax.conversion.export_run import make_verification_inputs, row_length
+from electra_jax.conversion.export_run import make_verification_inputs
 from electra_jax.conversion.export_task import example_rows
 from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.finetuning.models import make_head
@@ -123,7 +123,7 @@ def test_rows_of_a_run_are_never_longer_than_memory_allows(data, tmp_path, monke
     run = run._replace(description=run.description | {"config": config})
     inputs = make_verification_inputs(run, VerificationText("none", (), ()))
     assert inputs.rows.corrupted_BL.shape[1] == 48
-    assert (row_length(run), row_length(run._replace(step=6))) == (5000, 6000)
+    assert (run.row_length, run._replace(step=6).row_length) == (5000, 6000)
 
 
 def test_only_families_with_a_table_of_positions_name_its_length():

@@ -2,6 +2,8 @@
 
 import json
 
+import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from electra_jax.minimal_pairs.evaluation import Options, evaluate_minimal_pairs
 from electra_jax.minimal_pairs.models import ScoredModel
 from electra_jax.minimal_pairs.scoring import Scores
 from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, summarize
+from electra_jax.minimal_pairs.tables import MAX_MODELS, MAX_ROWS, ROW_INCHES, plot
 from support import tiny_export
 from support.commands import run_module
 
@@ -52,7 +55,8 @@ def options(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeScorer, "calls", [])
     monkeypatch.setattr(FakeScorer, "stop_at", None)
     weights = {"runs/a": "a", "other": "b"}
-    monkeypatch.setattr(evaluation, "load_model", lambda name: name)
+    monkeypatch.setattr(evaluation, "load_model", lambda name, read: read("", name.removeprefix("random:")))
+    monkeypatch.setattr(evaluation, "load_pretrained", lambda flag, place: place)
     monkeypatch.setattr(evaluation, "identify", lambda name, _: ScoredModel(name, 7, weights[name]))
     monkeypatch.setattr(evaluation, "SentenceScorer", FakeScorer)
     (tmp_path / "pairs").mkdir()
@@ -105,6 +109,49 @@ def test_a_damaged_file_of_scores_is_named(options, tmp_path):
     path.write_text(path.read_text()[:-20])
     with pytest.raises(ValueError, match=r"two-.*\.json: not valid JSON .* Remove it: the same command"):
         evaluate(options)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["runs/a"], ["runs/a"]),
+        (["runs/a", "random:runs/a"], ["runs/a"]),
+        (["runs/a", "other"], ["runs/a", "other"] * 2),  # only the last one is kept
+    ],
+    ids=["one", "one beside new weights", "two"],
+)
+def test_how_often_a_model_is_read(names, expected, options, monkeypatch):
+    options, weights = options
+    weights["random:runs/a"] = "c"
+    places = []
+    monkeypatch.setattr(evaluation, "load_pretrained", lambda flag, place: places.append(place) or place)
+    evaluate(options._replace(init_from=names))
+    assert places == expected and len(FakeScorer.calls) == 2 * len(names)
+    # Every score is kept: each model is read once to see that.
+    places.clear()
+    evaluate(options._replace(init_from=names))
+    assert places == list(dict.fromkeys(expected))
+
+
+def test_the_picture_of_many_phenomena_and_models_is_bounded_and_says_so(tmp_path):
+    pairs = [MinimalPair("x:1", "g", "b", f"p{n}", f"f{n % 3}", "") for n in range(5000)]
+    summary = summarize(pairs, np.ones(5000), np.zeros(5000))
+    summaries = {f"model {number}": summary for number in range(30)}
+    texts = []
+    draw = matplotlib.text.Text.draw
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            matplotlib.text.Text,
+            "draw",
+            lambda self, *args: texts.append(self.get_text()) or draw(self, *args),
+        )
+        plot(summaries, tmp_path / "picture.png")
+    height, width, _ = matplotlib.image.imread(tmp_path / "picture.png").shape
+    rows = 1 + 3 + MAX_ROWS + MAX_MODELS
+    assert width == 900 and height == pytest.approx(100 * (2.5 + ROW_INCHES * rows), abs=1)
+    assert f"phenomenon (the first {MAX_ROWS} of 5,000)" in texts and "field" in texts
+    assert f"(the first {MAX_MODELS} of 30)" in texts
+    assert "p99" in texts and "p100" not in texts and "model 19" in texts and "model 20" not in texts
 
 
 @pytest.mark.slow

@@ -309,6 +309,7 @@ def test_a_figure_that_is_no_positive_number_is_refused(name, value):
         '{"v5e": -1}',
         '{"v5e": [2, 1]}',
         '{"v5e": [1]}',
+        pytest.param(f'{{"v5e": {10**400}}}', id="401 digits"),
         "{}",
     ],
 )

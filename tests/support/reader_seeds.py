@@ -3,6 +3,8 @@
 A reader is called with a path. Nothing but an error of EXPECTED that names the file may come out of it.
 """
 
+import dataclasses
+import functools
 import gzip
 import io
 import json
@@ -14,18 +16,33 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import tensorflow_datasets  # noqa: F401 — its import would count as the time of a reader
+import torch
+import zstandard
 
+from configs import continued
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.documents import read_documents
 from data_pipelines.tasks.files import read_rows, read_sentences
+from data_pipelines.tasks.minimal_pairs import read_pairs
 from data_pipelines.tasks.questions import read_squad_file
 from data_pipelines.tasks.records import Columns, Skipped
 from data_pipelines.tasks.unlabelled import Source, Wanted, read_unlabelled
+from data_pipelines.tfds_directories import open_directory
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import load_tokenizer
+from electra_jax.finetuning.experiment_directory import read_results, with_recorded_metrics
+from electra_jax.finetuning.model_files import load_model
+from electra_jax.huggingface.array_files import digests
 from electra_jax.huggingface.readers import read_directory
+from electra_jax.huggingface.recorded_digests import check_as_exported
+from electra_jax.huggingface.training_settings import read_training_settings
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.planning.chips import price_of
+from electra_jax.reports.run_view import read_run
 from electra_jax.runs.provenance import read_sessions
-from electra_jax.runs.trained import read_description
+from electra_jax.runs.rollbacks import read_rollbacks
+from electra_jax.runs.trained import dataset_paths, read_description
 from electra_jax.training.events import read_events
 from electra_jax.training.writers import read_metrics
 
@@ -76,9 +93,9 @@ def parquet():
     return file.getvalue()
 
 
-def safetensors(arrays):
+def safetensors(arrays, **metadata):
     """A safetensors file: the length of its header, the header as JSON, the data."""
-    header, data = {}, b""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
     for name, array in arrays.items():
         data, start = data + array.tobytes(), len(data)
         header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, len(data)]}
@@ -136,17 +153,57 @@ WORDPIECE = json_of(
                   "vocab": {word: number for number, word in enumerate(VOCABULARY.split())}},
     }
 )  # fmt: skip
-ARRAYS = safetensors({"bert.embeddings.word_embeddings.weight": np.ones((8, 4), np.float32)})
+WEIGHTS = {"bert.embeddings.word_embeddings.weight": np.ones((8, 4), np.float32)}
+ARRAYS = safetensors(WEIGHTS)
+NOTES = {"digests": {"model.safetensors": digests(WEIGHTS)}}
+EXPORTED = safetensors(WEIGHTS, notes=json.dumps(NOTES))
+PAIRS = {"sentence_good": "a b", "sentence_bad": "b a", "UID": "order", "field": "f"}
+RESULTS = [{"model": "m", "seed": 0, "metrics": {"accuracy": 0.5}, "settings": {"a.b": 1}, "step": 3}]
+ROLLBACKS = [{"step": 9, "to": 4, "because": "a spike"}]
+DATASETS = [{"path": "a", "first_step": 0}, {"path": "b", "first_step": 5}]
+STAGED = {"stages": ((5, {"data.datasets": "b"}),), "train": {"num_steps": 9}, "data": {"datasets": ["a"]}}
+RUN_SESSION = {
+    "start_step": 0,
+    "command": ["pretrain", "--config=configs/debug.py", "--config.train.num_steps=9"],
+    "log_every": 1,
+}
 
 
-def make_readers(corpus, tokenizer, run):
-    """All readers. `corpus`, `tokenizer` and `run` are directories of this project."""
+def pickled():
+    """A file of PyTorch's."""
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(array) for name, array in WEIGHTS.items()}, file)
+    return file.getvalue()
+
+
+def finetuned(config):
+    """(config.json of a fine-tuning, model.json of one of its models), with the encoder of a run."""
+    task = {"kind": "classification", "metrics": ["accuracy"]}
+    model = {"head": "published", "head_dropout": 0.1, "pooling": "cls"}
+    description = {"config": {"task": task, "model": model, "optimizer": {}, "sift": {}, "train": {}}}
+    encoder = dataclasses.asdict(make_pretraining_config(config["model"]).discriminator)
+    saved = description | {"encoder": encoder, "task": task, "labels": ["a", "b"], "taught_length": 8}
+    return description, saved
+
+
+def recorded_metrics(path):
+    """What a fine-tuning that goes on takes over from its directory."""
+    return with_recorded_metrics({"task": {"metrics": ()}}, path.parent)
+
+
+def make_readers(corpus, tokenizer, config):
+    """All readers. `corpus` and `tokenizer` are directories of this project, `config` is a run's."""
     text = json_of(ROW).replace(b"\n", b"") + b"\n"
     info = (corpus / "corpus.json").read_bytes()
     shards = {path.name: path.read_bytes() for path in corpus.glob("*.array_record*")}
     meta = (tokenizer / "tokenizer_meta.json").read_bytes()
     model = (tokenizer / "spm.model").read_bytes()
     of_parent = lambda read: lambda path: read(path.parent)
+    run = json_of({"config": config, "data": []})
+    finetuning, saved = finetuned(config)
+    of_run = {"config.json": run, "metrics.jsonl": METRICS}
+    report = of_parent(lambda directory: read_run(str(directory)))
+    dataset = {name: (corpus / name).read_bytes() for name in ("dataset_info.json", "features.json")}
     return [
         Reader("a.txt", b"one document\nits second line\n\nanother\n", documents),
         Reader("a.jsonl", text * 3, documents),
@@ -179,12 +236,52 @@ def make_readers(corpus, tokenizer, run):
             "spm.model", model, lambda path: load_tokenizer(str(path.parent)), {"tokenizer_meta.json": meta}
         ),
         Reader("corpus.json", info, lambda path: load_dataset_info(str(path.parent)), shards),
-        Reader("config.json", (run / "config.json").read_bytes(), of_parent(read_description)),
+        Reader("config.json", run, of_parent(read_description)),
         Reader("metrics.jsonl", METRICS, of_parent(read_metrics)),
         Reader("events.jsonl", EVENT, of_parent(read_events)),
         Reader("sessions.jsonl", SESSION, of_parent(read_sessions)),
         Reader("model.safetensors", ARRAYS, read_directory, {"config.json": BERT_CONFIG}),
         Reader("foreign/config.json", BERT_CONFIG, of_parent(read_directory), {"model.safetensors": ARRAYS}),
+        Reader("a.jsonl.zst", zstandard.compress(text * 3), documents),
+        Reader("pairs.jsonl", json.dumps(PAIRS).encode() + b"\n", lambda path: read_pairs(str(path))),
+        Reader("pairs.tsv", b"sentence_good\tsentence_bad\na b\tb a\n", lambda path: read_pairs(str(path))),
+        Reader(
+            "model.safetensors.index.json",
+            json_of({"weight_map": dict.fromkeys(WEIGHTS, "part.safetensors")}),
+            of_parent(read_directory),
+            {"part.safetensors": ARRAYS, "config.json": BERT_CONFIG},
+        ),
+        Reader("pytorch_model.bin", pickled(), read_directory, {"config.json": BERT_CONFIG}),
+        Reader(
+            "verification.safetensors",
+            EXPORTED,
+            of_parent(lambda directory: check_as_exported(directory, {"model.safetensors": WEIGHTS})),
+        ),
+        Reader("training_config.json", run, read_training_settings),
+        Reader("continued/config.json", run, lambda path: continued.get_config(f"run={path.parent}")),
+        Reader("rollbacks.json", json_of(ROLLBACKS), of_parent(read_rollbacks)),
+        Reader(
+            "datasets.json",
+            json_of(DATASETS),
+            of_parent(functools.partial(dataset_paths, config=STAGED, step=7)),
+        ),
+        Reader("report/config.json", run, report, of_run),
+        Reader("report/metrics.jsonl", METRICS, report, of_run),
+        Reader("report/sessions.jsonl", json.dumps(RUN_SESSION).encode() + b"\n", report, of_run),
+        Reader("report/datasets.json", json_of(DATASETS), report, of_run),
+        Reader("results.json", json_of(RESULTS), of_parent(read_results)),
+        Reader(
+            "finetuning/config.json",
+            json_of(finetuning),
+            recorded_metrics,
+            {"results.json": json_of(RESULTS)},
+        ),
+        Reader("model.json", json_of(saved), of_parent(load_model)),
+        Reader(
+            "prices.json", json_of({"": "a note", "l4": [0.5, 1]}), lambda path: price_of(str(path), "l4")
+        ),
+        Reader("dataset_info.json", dataset["dataset_info.json"], of_parent(open_directory), dataset),
+        Reader("features.json", dataset["features.json"], of_parent(open_directory), dataset),
     ]
 
 
@@ -216,4 +313,24 @@ NAMES = [
     "sessions.jsonl",
     "model.safetensors",
     "foreign/config.json",
+    "a.jsonl.zst",
+    "pairs.jsonl",
+    "pairs.tsv",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "verification.safetensors",
+    "training_config.json",
+    "continued/config.json",
+    "rollbacks.json",
+    "datasets.json",
+    "report/config.json",
+    "report/metrics.jsonl",
+    "report/sessions.jsonl",
+    "report/datasets.json",
+    "results.json",
+    "finetuning/config.json",
+    "model.json",
+    "prices.json",
+    "dataset_info.json",
+    "features.json",
 ]

@@ -74,7 +74,11 @@ def test_the_first_pairs_of_each_phenomenon_are_taken(tmp_path):
             r"x\.jsonl:2: no 'sentence_bad', found 'sentence_good', 'UID'\.",
         ),
         (BLIMP | {"sentence_bad": " "}, r"x\.jsonl:2: 'sentence_bad' is blank, expected a sentence"),
-        (BLIMP | {"sentence_good": ["a"]}, r"x\.jsonl:2: 'sentence_good' is a list, expected a sentence"),
+        (
+            BLIMP | {"sentence_good": ["a"]},
+            r"x\.jsonl:2: 'sentence_good' is a list, expected a string; correct the line",
+        ),
+        (BLIMP | {"sentence_good": None}, r"x\.jsonl:2: 'sentence_good' is blank, expected a sentence"),
         (BLIMP | {"sentence_good": "\ud800"}, r"x\.jsonl:2: 'sentence_good' is not valid UTF-8"),
         (BLIMP | {"UID": {}}, r"x\.jsonl:2: 'UID' is an object, expected a name"),
         (
