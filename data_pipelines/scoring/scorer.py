@@ -79,7 +79,7 @@ def score_files(
 
 
 def _check_out(out: str, settings: ScoringSettings) -> None:
-    if not is_json_lines(out) or not out.endswith(".jsonl"):
+    if not out.endswith(".jsonl"):
         raise ValueError(f"--out: got {out}, expected a file that ends in .jsonl.")
     for source in (*settings.input, *settings.positive, *settings.negative):
         if os.path.exists(source) and os.path.exists(out) and os.path.samefile(source, out):
