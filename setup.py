@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 FORMATS = ["pyarrow>=18", "zstandard>=0.22"]  # Parquet and zstd inputs
 # data_pipelines.clean: MinHash signatures, repair of Unicode, telephone numbers, languages (its model inside)
 CLEAN = ["datasketch>=2.0", "ftfy>=6.3", "phonenumbers>=9.0", "py3langid>=0.4"]
-FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]  # scores and probes
+# Scores and probes; scikit-learn and threadpoolctl also for data_pipelines.score.
+FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]
 PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
 REPORT = ["bokeh>=3.9"]  # the charts of report.html; 3.9 reads CSS variables
 TRACK = ["tensorboardX>=2.6", "wandb>=0.31"]

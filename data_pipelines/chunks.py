@@ -1,10 +1,12 @@
 """Groups of sources → chunks of documents, each a job for `write_shard` (data_pipelines/shards.py).
 
 One process reads a group from its first document to its last. The contents of a chunk depend only on its
-group and, with `deduplicate`, on the groups before it.
+group and, with `deduplicate` or `keep_fraction`, on the other groups.
 """
 
 import hashlib
+import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import NamedTuple
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import Piece, ReadReport, read_pieces
 from data_pipelines.duplicates import SeenTexts, without_duplicates
+from data_pipelines.selection import TRAIN, Selector, find_limit
 
-SPLITS = ("train", "validation")
+SPLITS = (TRAIN, "validation")
 # A chunk ends where its group does, so groups are long: held-out shares of 1 % still fill most of a chunk.
 GROUP_CHUNKS = 64
 
@@ -65,13 +68,45 @@ def read_jobs(
     directory: Path,
     report: ReadReport,
     seen: SeenTexts | None = None,
+    selector: Selector | None = None,
 ) -> Iterator[Job]:
     """Read a group; one job for each chunk of `settings.chunk_chars` characters or a little more.
 
     Args:
       directory: where the files go.
       seen: the texts of earlier groups; needed for `settings.deduplicate`.
+      selector: that of earlier groups; needed for `settings.keep_fraction`.
     """
+    divided = _read_divided(group, settings, report, seen)
+    if settings.score_field:
+        divided = (selector or Selector(settings.choice)).keep(divided, report)
+    for split, number, chunk in _chunks(divided, settings.chunk_chars):
+        # NumPy ignores zeros at the end of a seed: the first group, which is all of most corpora, has the
+        # rows that it had when seeds did not include the group.
+        seed = (settings.seed, SPLITS.index(split), number, group.number)
+        path = f"{directory}/{split}-{group.number:08d}-{number:08d}"  # names sort in order
+        yield Job(settings.tokenizer, settings.sequence_length, settings.packing, seed, path, chunk)
+
+
+def make_selector(groups: Iterable[Group], settings: CorpusSettings, max_bytes: float = math.inf) -> Selector:
+    """What chooses the documents of all groups by `settings.keep_fraction`; they are read for it.
+
+    Args:
+      max_bytes: of the sources that are read; the rest is left.
+    """
+    report = ReadReport()
+    seen = SeenTexts() if settings.deduplicate else None
+    divided = itertools.chain.from_iterable(
+        _read_divided(group, settings, report, seen) for group in groups if group.split == TRAIN
+    )
+    divided = itertools.takewhile(lambda _: max(report.bytes_read, report.characters) <= max_bytes, divided)
+    return Selector(settings.choice, find_limit(divided, settings.choice))
+
+
+def _read_divided(
+    group: Group, settings: CorpusSettings, report: ReadReport, seen: SeenTexts | None
+) -> Iterator[tuple[str, Piece]]:
+    """(split, piece) of all documents of a group."""
     pieces = read_pieces(
         group.sources,
         text_field=settings.text_field,
@@ -79,20 +114,14 @@ def read_jobs(
         document_separator=settings.document_separator,
         max_document_chars=settings.max_document_chars,
         max_record_bytes=settings.max_record_bytes,
+        fields=(settings.score_field,) if settings.score_field and group.split == TRAIN else (),
         report=report,
     )
     if settings.deduplicate:
         pieces = without_duplicates(pieces, seen, report)
     if settings.validation_fraction:
-        divided = _divide(pieces, settings.validation_fraction)
-    else:
-        divided = ((group.split, piece) for piece in pieces)
-    for split, number, chunk in _chunks(divided, settings.chunk_chars):
-        # NumPy ignores zeros at the end of a seed: the first group, which is all of most corpora, has the
-        # rows that it had when seeds did not include the group.
-        seed = (settings.seed, SPLITS.index(split), number, group.number)
-        path = f"{directory}/{split}-{group.number:08d}-{number:08d}"  # names sort in order
-        yield Job(settings.tokenizer, settings.sequence_length, settings.packing, seed, path, chunk)
+        return _divide(pieces, settings.validation_fraction)
+    return ((group.split, piece) for piece in pieces)
 
 
 def _divide(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[str, Piece]]:

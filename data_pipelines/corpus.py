@@ -28,11 +28,12 @@ from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
-from data_pipelines.number_arguments import LARGEST_SEED, share, whole
+from data_pipelines.number_arguments import LARGEST_SEED, finite, share, whole
 from data_pipelines.packing import PACKERS
 from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, check_paths
 from data_pipelines.preview import preview_lines
 from data_pipelines.reading_flags import add_processes_flag, add_record_flags, add_separator_flag
+from data_pipelines.selection import HIGHEST, LOWEST
 
 PATHS = {"tokenizer": DIRECTORY, "train": NAME, "validation": NAME, "out": NEW_DIRECTORY}
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"random seed of --packing electra {DEFAULT}",
     )
     _add_text_flags(parser.add_argument_group("the text"))
+    _add_score_flags(parser.add_argument_group("which training documents, by a number that each has"))
     _add_build_flags(parser.add_argument_group("the build"))
     return parser
 
@@ -110,6 +112,32 @@ def _add_text_flags(group: argparse._ArgumentGroup) -> None:
         default=CorpusSettings.max_document_chars,
         metavar="N",
         help=f"cut longer documents, at the end of a sentence where possible {DEFAULT}",
+    )
+
+
+def _add_score_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--score_field",
+        default=CorpusSettings.score_field,
+        metavar="NAME",
+        help="field of JSON lines, Parquet and TFDS documents that holds the number, as of "
+        "data_pipelines.score; documents without one are left out. Held-out text is not chosen by it",
+    )
+    add("--min_score", type=finite, metavar="X", help="leave out documents with a smaller number")
+    add("--max_score", type=finite, metavar="X", help="leave out documents with a larger number")
+    add(
+        "--keep_fraction",
+        type=share,
+        default=CorpusSettings.keep_fraction,
+        metavar="F",
+        help="instead of bounds: keep this share of the documents, the best ones; all numbers are read first",
+    )
+    add(
+        "--best",
+        choices=(HIGHEST, LOWEST),
+        default=CorpusSettings.best,
+        help=f"which numbers are the best; of losses the lowest {DEFAULT}",
     )
 
 

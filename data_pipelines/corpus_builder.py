@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.chunks import SPLITS, Group, make_groups, read_jobs
+from data_pipelines.chunks import SPLITS, Group, make_groups, make_selector, read_jobs
 from data_pipelines.corpus_settings import NEW_SETTINGS, CorpusSettings
 from data_pipelines.dataset_directory import (
     SETTINGS_FILE,
@@ -59,6 +59,11 @@ class Workers(NamedTuple):
                 f"--deduplicate: got it with --runner {self.runner}, whose workers do not know each other's "
                 "documents; leave it out, and remove duplicates before"
             )
+        if self.runner and settings.choice.needs_limit:
+            raise ValueError(
+                f"--keep_fraction: got it with --runner {self.runner}, whose workers do not know each "
+                "other's scores; give the score that it stands for with --min_score or --max_score"
+            )
 
 
 LOCAL = Workers()
@@ -95,8 +100,9 @@ def build_corpus(
         # Beam workers may have other working directories.
         settings = dataclasses.replace(settings, tokenizer=os.path.abspath(settings.tokenizer))
         partial = _partial_directory(directory, settings.recorded(tokenizer.fingerprint), start_over)
-        chunks = _pack(settings, pack_groups, partial, ReadReport() if report is None else report, check)
-        return finish_dataset(partial, directory, settings, tokenizer, chunks, check)
+        report = ReadReport() if report is None else report
+        chunks = _pack(settings, pack_groups, partial, report, check)
+        return finish_dataset(partial, directory, settings, tokenizer, chunks, check, report)
 
 
 def _pack_groups(workers: Workers) -> PackGroups:
@@ -153,9 +159,13 @@ def _local_workers(num_processes: int) -> PackGroups:
     def pack_groups(
         groups: Sequence[Group], settings: CorpusSettings, directory: Path, report: ReadReport
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        selector = None
+        if settings.choice.needs_limit:
+            with waiting("reading scores"):
+                selector = make_selector(groups, settings)
         seen = SeenTexts() if settings.deduplicate else None
         jobs = itertools.chain.from_iterable(
-            read_jobs(group, settings, directory, report, seen) for group in groups
+            read_jobs(group, settings, directory, report, seen, selector) for group in groups
         )
         with _packing(settings, report) as on_progress:
             yield from run_jobs(jobs, num_processes, on_progress)
@@ -220,8 +230,9 @@ def _existing(directory: str, recorded: dict) -> DatasetInfo:
 
 def _check_sources(settings: CorpusSettings) -> None:
     """Raises if a source does not exist, before the first one is read."""
-    for sources in (settings.train, settings.validation):
-        read_documents(sources, text_field=settings.text_field, on_invalid_utf8=settings.on_invalid_utf8)
+    fields = (settings.score_field,) if settings.score_field else ()
+    for sources, wanted in ((settings.train, fields), (settings.validation, ())):
+        read_documents(sources, on_invalid_utf8=settings.on_invalid_utf8, fields=wanted)
 
 
 def _check_text(chunks: dict[str, list[dict]], settings: CorpusSettings, report: ReadReport) -> None:

@@ -14,6 +14,7 @@ from data_pipelines.documents import (
     check_on_invalid_utf8,
 )
 from data_pipelines.packing import check_packing
+from data_pipelines.selection import HIGHEST, Choice
 
 # Settings that datasets of earlier versions do not record, and their values there. They are left out if they
 # have these, so that the entry `sources` stays the same.
@@ -22,6 +23,11 @@ NEW_SETTINGS = {
     "deduplicate": False,
     "max_document_chars": MAX_DOCUMENT_CHARS,
     "max_record_bytes": MAX_RECORD_BYTES,
+    "score_field": "",
+    "min_score": None,
+    "max_score": None,
+    "keep_fraction": 1.0,
+    "best": HIGHEST,
 }
 
 
@@ -50,6 +56,11 @@ class CorpusSettings:
     deduplicate: bool = False  # leave out documents whose whole text occurred before
     max_document_chars: int = MAX_DOCUMENT_CHARS  # longer documents are cut
     max_record_bytes: int = MAX_RECORD_BYTES  # longer records are passed over
+    score_field: str = ""  # by whose numbers training documents are chosen, see `Choice`
+    min_score: float | None = None
+    max_score: float | None = None
+    keep_fraction: float = 1.0
+    best: str = HIGHEST
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
@@ -73,6 +84,12 @@ class CorpusSettings:
         check_document_separator(self.document_separator)
         check_max_document_chars(self.max_document_chars)
         check_max_record_bytes(self.max_record_bytes)
+        self.choice  # noqa: B018 — whose errors are those of its flags
+
+    @property
+    def choice(self) -> Choice:
+        """Which training documents are kept."""
+        return Choice(self.score_field, self.min_score, self.max_score, self.keep_fraction, self.best)
 
     @property
     def all_sources(self) -> list[str]:
@@ -92,6 +109,7 @@ class CorpusSettings:
                 if report.too_long
                 else ""
             )
+            + (f" By their score {report.low_scores:,} documents were left out." * bool(report.low_scores))
         )
 
     @property

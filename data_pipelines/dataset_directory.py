@@ -17,6 +17,7 @@ import numpy as np
 from data_pipelines.array_files import save_array
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
+from data_pipelines.document_decoding import ReadReport
 from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features
 from data_pipelines.tokenizers.load import Tokenizer
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, named_errors, write_text
@@ -48,12 +49,14 @@ def finish_dataset(
     tokenizer: Tokenizer,
     chunks: dict[str, list[dict]],
     check: Callable[[], None],
+    report: ReadReport,
 ) -> DatasetInfo:
     """Describe the packed files in `partial`, give them their final names, and rename it to `directory`.
 
     Args:
       chunks: split → the counts of its files in order, as by `write_shard`.
       check: of the lock of `directory`; called before anything is written, and before files are renamed.
+      report: of what was read.
 
     Raises:
       LostError: another process builds it now.
@@ -62,6 +65,12 @@ def finish_dataset(
     shards = {split: _shard_names(split, counts) for split, counts in chunks.items()}
     names = {os.path.abspath(source): source for source in settings.all_sources}
     splits = {split: _describe_split(chunks[split], named, names) for split, named in shards.items()}
+    if settings.score_field:
+        splits["train"]["low_scores"] = {
+            "documents": report.low_scores,
+            "characters": report.low_score_characters,
+            "without_score": report.without_score,
+        }
     with named_errors(partial):
         write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
     _copy_files(Path(settings.tokenizer), partial / TOKENIZER_DIRECTORY)

@@ -38,6 +38,7 @@ INFO_FORM = {
             "by_source": Maybe({str: _COUNTS}),
             "digests": Maybe({str: str}),
             "without_rows": Maybe([int]),
+            "low_scores": Maybe({"documents": int, "characters": int, "without_score": int}),
             **_COUNTS,
         }
     },
@@ -59,7 +60,8 @@ class DatasetInfo:
     # unknown_tokens ([UNK] among them), dropped_text_tokens, by_source (source → documents, text_tokens,
     # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows), without_rows (numbers of
     # the chunks of text between those of the files that gave no row). Earlier versions recorded neither
-    # unknown_tokens nor by_source, nor digests, nor without_rows.
+    # unknown_tokens nor by_source, nor digests, nor without_rows. If training documents were chosen by their
+    # scores, low_scores has what was left out: documents, characters, and documents without_score.
     splits: dict
 
     def split_lines(self) -> list[str]:

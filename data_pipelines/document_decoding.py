@@ -22,6 +22,10 @@ class ReadReport:
     invalid_utf8: int = 0  # lines (of a Parquet or tfds source: values) that were not UTF-8
     first_invalid: str = ""  # where the first of them is
     duplicates: int = 0  # documents left out since their text occurred before; not among `documents`
+    low_scores: int = 0  # documents left out by their score; not among `documents`
+    low_score_characters: int = 0
+    without_score: int = 0  # of them, documents that have none
+    first_without_score: str = ""  # where the first of them is
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
     first_cut: str = ""  # the source of the first of them
     too_long: int = 0  # records of more than max_record_bytes, which were passed over
@@ -35,6 +39,11 @@ class ReadReport:
         """Count a record that lacks the text field."""
         self.without_field += 1
         self.first_without_field = self.first_without_field or where
+
+    def note_without_score(self, where: str) -> None:
+        """Count a document that has no score."""
+        self.without_score += 1
+        self.first_without_score = self.first_without_score or where
 
     def note_cut(self, source: str) -> None:
         """Count a cut in a document of `source`."""
@@ -73,6 +82,15 @@ class ReadReport:
         if self.duplicates:
             lines.append(
                 f"{self.duplicates:,} documents left out (--deduplicate), whose text occurred before"
+            )
+        if self.low_scores:
+            lines.append(
+                f"{self.low_scores:,} training documents left out by their score (--score_field), "
+                f"{self.low_score_characters:,} characters"
+            )
+        if self.without_score:
+            lines.append(
+                f"{self.without_score:,} of them have no score; the first: {self.first_without_score}"
             )
         if self.skipped_empty or self.cut:
             lines.append(

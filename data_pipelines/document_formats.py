@@ -1,14 +1,14 @@
 """Readers of single sources: text, JSON lines, Parquet and TensorFlow Datasets.
 
-Each reader yields one iterator of text fragments per document.
+Each reader yields one `Record` per document.
 """
 
 import codecs
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipelines.document_bytes import import_reader, text_blocks
 from data_pipelines.document_decoding import Decoder
@@ -21,17 +21,29 @@ SOURCES_HELP = ".txt, .jsonl (both also with .gz or .zst), .parquet, or tfds:NAM
 DOCUMENT_SEPARATORS = ("blank_line", "line", "file")
 
 
-def reader_of(source: str, document_separator: str) -> Callable[[str, str, Decoder], Iterator[Iterator[str]]]:
+class Record(NamedTuple):
+    """One document of a source."""
+
+    fragments: Iterator[str]  # of its text
+    fields: Mapping[str, Any] = {}  # all of a JSON line, of others those that were asked for
+
+
+Reader = Callable[[str, str, Decoder], Iterator[Record]]
+
+
+def reader_of(source: str, document_separator: str, fields: Sequence[str] = ()) -> Reader:
     """The function that reads `source`, called with the source, the text field and a decoder.
 
     Args:
       document_separator: of a .txt file, one of DOCUMENT_SEPARATORS.
+      fields: that are read beside the text.
 
     Raises:
-      FileNotFoundError: no such file. ValueError: an unknown extension.
+      FileNotFoundError: no such file. ValueError: an unknown extension, or a .txt file that should have
+        fields.
     """
     if source.startswith("tfds:"):
-        return _read_tfds
+        return functools.partial(_read_tfds, fields=fields)
     if Path(source).is_dir():
         raise FileNotFoundError(f"{source}: is a directory, expected a file; give the files in it")
     name = source.lower()
@@ -42,7 +54,7 @@ def reader_of(source: str, document_separator: str) -> Callable[[str, str, Decod
     }
     reader = next((readers[end] for end in readers if plain.endswith(end)), None)
     if name.endswith(".parquet"):
-        reader = _read_parquet
+        reader = functools.partial(_read_parquet, fields=fields)
     if reader is None:
         raise ValueError(
             f"{source}: unknown source format, expected {SOURCES_HELP}; rename or convert the file"
@@ -50,7 +62,17 @@ def reader_of(source: str, document_separator: str) -> Callable[[str, str, Decod
     if not Path(source).is_file():
         pattern = " (a pattern that no file matches, or that quotes keep from the shell)" * ("*" in source)
         raise FileNotFoundError(f"{source}: does not exist, expected a file{pattern}; check the path")
+    if fields and plain.endswith(".txt"):
+        raise ValueError(
+            f"{source}: a text file has no field {fields[0]!r}; expected JSON lines or Parquet, such as "
+            "`python -m data_pipelines.score` writes from it"
+        )
     return reader
+
+
+def is_json_lines(source: str) -> bool:
+    """Whether a source that `reader_of` reads is one of JSON lines."""
+    return source.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
 
 
 def _line_blocks(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
@@ -84,14 +106,12 @@ def _whole_lines(blocks: Iterable[bytes], source: str, decoder: Decoder) -> Iter
             parts, size = [], 0
 
 
-def _read_txt(
-    source: str, text_field: str, decoder: Decoder, *, document_separator: str
-) -> Iterator[Iterator[str]]:
+def _read_txt(source: str, text_field: str, decoder: Decoder, *, document_separator: str) -> Iterator[Record]:
     lines = _txt_fragments(source, decoder, document_separator)
     for fragment in lines:
         if fragment is not None:
             # `lines` gives None at the end of a document, which ends the document's iterator.
-            yield _until_none(fragment, lines)
+            yield Record(_until_none(fragment, lines))
 
 
 def _until_none(first: str, fragments: Iterator[str | None]) -> Iterator[str]:
@@ -138,7 +158,7 @@ def _txt_fragments(source: str, decoder: Decoder, document_separator: str) -> It
             yield "\n" if document_separator == "file" else None
 
 
-def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
+def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Record]:
     """Records without the field are counted. If no record has it, or the first many lack it, ValueError."""
     num_without, first, is_known = 0, None, False
     for number, data in _whole_lines(text_blocks(source, decoder.report.note_bytes), source, decoder):
@@ -158,7 +178,7 @@ def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Iter
         is_known = True
         value = decoder.string(_field(record, text_field, where), where)
         if value is not None:
-            yield iter([value])
+            yield Record(iter([value]), record)
     if first and not is_known:
         record, where = first
         _field(record, text_field, where)
@@ -192,15 +212,20 @@ def _field(record: dict[str, Any], text_field: str, where: str) -> str:
     return value
 
 
-def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
+def _read_parquet(
+    source: str, text_field: str, decoder: Decoder, *, fields: Sequence[str] = ()
+) -> Iterator[Record]:
     arrow, parquet = import_reader("pyarrow", source), import_reader("pyarrow.parquet", source)
     row, size, noted = 0, Path(source).stat().st_size, 0
     try:
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
             num_rows = file.metadata.num_rows
-            for batch in parquet_batches(file, source, text_field):
-                for value in batch.column(text_field).cast(arrow.large_binary()).to_pylist():
+            known = [name for name in fields if name in file.schema_arrow.names]
+            for batch in parquet_batches(file, source, text_field, known):
+                values = batch.column(text_field).cast(arrow.large_binary()).to_pylist()
+                others = [batch.column(name).to_pylist() for name in known]
+                for value, *beside in zip(values, *others, strict=True):
                     row += 1
                     decoder.report.note_bytes(size * row // num_rows - noted)
                     noted = size * row // num_rows
@@ -209,7 +234,7 @@ def _read_parquet(source: str, text_field: str, decoder: Decoder) -> Iterator[It
                         continue
                     text = decoder.text(value or b"", where)
                     if text is not None:
-                        yield iter([text])
+                        yield Record(iter([text]), dict(zip(known, beside, strict=True)))
             decoder.report.note_bytes(size - noted)
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened
@@ -235,7 +260,9 @@ def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None
         )
 
 
-def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Iterator[str]]:
+def _read_tfds(
+    source: str, text_field: str, decoder: Decoder, *, fields: Sequence[str] = ()
+) -> Iterator[Record]:
     """A TensorFlow Dataset prepared with file_format="array_record", read without TensorFlow."""
     datasets = import_reader("tensorflow_datasets", source)
     name, _, split = source.removeprefix("tfds:").partition("@")
@@ -272,4 +299,4 @@ def _read_tfds(source: str, text_field: str, decoder: Decoder) -> Iterator[Itera
                 f"{text_field!r}"
             )
         if text is not None:
-            yield iter([text])
+            yield Record(iter([text]), {name: record[name] for name in fields if name in record})

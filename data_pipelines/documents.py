@@ -6,8 +6,8 @@ they are stored, and a TFDS example must fit. A `ReadReport` counts what was cut
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from data_pipelines.document_bytes import BLOCK_BYTES
 from data_pipelines.document_decoding import (
@@ -20,7 +20,7 @@ from data_pipelines.document_decoding import (
     check_max_record_bytes,
     check_on_invalid_utf8,
 )
-from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, reader_of
+from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, Reader, reader_of
 
 __all__ = [
     "DOCUMENT_SEPARATORS",
@@ -50,6 +50,7 @@ class Piece(NamedTuple):
     text: str
     source: str  # that it comes from
     is_first: bool = True  # of its document
+    fields: Mapping[str, Any] = {}  # of the document, as far as they were asked for
 
 
 def read_documents(sources: Sequence[str], **options) -> Iterator[str]:
@@ -65,6 +66,7 @@ def read_pieces(
     document_separator: str = DOCUMENT_SEPARATORS[0],
     max_document_chars: int = MAX_DOCUMENT_CHARS,
     max_record_bytes: int = MAX_RECORD_BYTES,
+    fields: Sequence[str] | None = (),
     report: ReadReport | None = None,
 ) -> Iterator[Piece]:
     """The documents of all sources, in order; those that are too long in pieces.
@@ -78,10 +80,12 @@ def read_pieces(
       document_separator: of .txt files: a "blank_line", every "line", or the end of the "file".
       max_document_chars: longer documents are cut, after a sentence or at white space if there is any.
       max_record_bytes: longer JSON lines, and longer texts of Parquet and TFDS, are passed over and counted.
+      fields: that a piece has beside the text, unless its record lacks them. None: all others of a JSON line.
       report: is added to.
 
     Raises:
-      FileNotFoundError: a source does not exist. ValueError: an unknown source format, or damaged data.
+      FileNotFoundError: a source does not exist. ValueError: an unknown source format, or damaged data; or
+        `fields` of a .txt file.
       ImportError: a package that reads the format is not installed.
     """
     if isinstance(sources, str):
@@ -93,10 +97,10 @@ def read_pieces(
     check_max_record_bytes(max_record_bytes)
     check_max_document_chars(max_document_chars)
     sources = [str(source) for source in sources]
-    readers = [(source, reader_of(source, document_separator)) for source in sources]
+    readers = [(source, reader_of(source, document_separator, fields or ())) for source in sources]
     report = ReadReport() if report is None else report
     decoder = Decoder(on_invalid_utf8, report, max_record_bytes)
-    return _read_all(readers, text_field, decoder, max_document_chars, report)
+    return _read_all(readers, text_field, decoder, max_document_chars, fields)
 
 
 def check_document_separator(document_separator: str) -> None:
@@ -118,18 +122,24 @@ def source_bytes(sources: Sequence[str]) -> int | None:
 
 
 def _read_all(
-    readers: list[tuple[str, Callable]],
+    readers: list[tuple[str, Reader]],
     text_field: str,
     decoder: Decoder,
     max_chars: int,
-    report: ReadReport,
+    fields: Sequence[str] | None,
 ) -> Iterator[Piece]:
+    report = decoder.report
     for source, reader in readers:
-        for fragments in reader(source, text_field, decoder):
-            for number, text in enumerate(_cut(fragments, max_chars, report, source)):
+        for record in reader(source, text_field, decoder):
+            kept = {
+                name: value
+                for name, value in record.fields.items()
+                if (name != text_field if fields is None else name in fields)
+            }
+            for number, text in enumerate(_cut(record.fragments, max_chars, report, source)):
                 report.documents += 1
                 report.characters += len(text)
-                yield Piece(text, source, is_first=number == 0)
+                yield Piece(text, source, number == 0, kept)
 
 
 def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport, source: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Types of argparse for numbers within bounds: `type=whole(1)`."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 LARGEST = 2**31 - 1  # of numbers that become 32-bit integers, as steps and rows do
@@ -32,4 +33,15 @@ def share(text: str) -> float:
         number = -1.0
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a share, from 0 to 1")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number that is neither infinite nor NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number")
     return number

@@ -4,7 +4,7 @@ A value that occurs often may be stored once, in the dictionary of its column, a
 very many. A batch has every row's value in full.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_pipelines.document_bytes import import_reader
@@ -15,20 +15,21 @@ PLAIN = {"PLAIN", "RLE", "BIT_PACKED", "DELTA_LENGTH_BYTE_ARRAY", "BYTE_STREAM_S
 DICTIONARY = {"RLE_DICTIONARY", "PLAIN_DICTIONARY"}
 
 
-def parquet_batches(file: Any, source: str, field: str) -> Iterator[Any]:
+def parquet_batches(file: Any, source: str, field: str, others: Sequence[str] = ()) -> Iterator[Any]:
     """The rows of a column, at most PARQUET_ROWS at a time. A batch holds about PARQUET_BYTES of text, or one
     value; more if the values that are stored by themselves are longer there than on average, but never more
     of these than the column has in its row group.
 
     Args:
       file: the ParquetFile of `source`.
+      others: columns that come with it, whose values are small.
 
     Raises:
       pyarrow.ArrowException, OSError: the file is damaged.
     """
     for group in range(file.metadata.num_row_groups):
         rows = _rows_at_once(file, source, field, group)
-        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=[field])
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=[field, *others])
 
 
 def _rows_at_once(file: Any, source: str, field: str, group: int) -> int:

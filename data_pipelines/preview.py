@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.chunks import SPLITS, Job, make_groups, num_characters, read_jobs
+from data_pipelines.chunks import SPLITS, Job, make_groups, make_selector, num_characters, read_jobs
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, source_bytes
 from data_pipelines.duplicates import SeenTexts
@@ -94,7 +94,11 @@ def _read_sample(settings: CorpusSettings) -> _Sample:
     report, characters, first = ReadReport(), dict.fromkeys(SPLITS, 0), None
     groups = make_groups("train", settings.train, settings.chunk_chars)
     seen = SeenTexts() if settings.deduplicate else None
-    jobs = itertools.chain.from_iterable(read_jobs(group, settings, Path(), report, seen) for group in groups)
+    # The limit is then that of the documents that are looked at.
+    selector = make_selector(groups, settings, MEASURED_BYTES) if settings.choice.needs_limit else None
+    jobs = itertools.chain.from_iterable(
+        read_jobs(group, settings, Path(), report, seen, selector) for group in groups
+    )
     for job in jobs:
         split = Path(job.path).name.partition("-")[0]
         characters[split] += num_characters(job)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 IS_COMMAND = '\nif __name__ == "__main__":\n'
 # In the order of a user's first walk. A command that is in no group comes last.
 GROUPS = {
-    "from text to a dataset": ("wikitext2", "clean", "tokenizer", "corpus"),
+    "from text to a dataset": ("wikitext2", "clean", "score", "tokenizer", "corpus"),
     "pre-training": ("plan", "doctor", "pretrain", "report"),
     "using what was trained": ("trec", "finetune", "predict", "convert", "soup"),
     "comparing": ("compare", "evaluate", "benchmark"),

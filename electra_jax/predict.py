@@ -4,11 +4,13 @@
     python -m electra_jax.predict --model=runs/ner --input=test.conll --out=tagged.conll
     echo "The capital of France is [MASK] ." | python -m electra_jax.predict --model=runs/small
     echo "The old man sat by the sea ." | python -m electra_jax.predict --model=runs/small --demo
+    python -m electra_jax.predict --model=runs/small --input=web.jsonl --loss_field=loss --out=losses.jsonl
 
 --model is a fine-tuning, a pre-training run, or an export of either. A fine-tuned model predicts what it was
 trained for. A pre-training run fills in [MASK]; of a text without it, it gives for each token the probability
 that it was replaced. --demo shows both at once: it masks 15 % of the tokens, and shows what the generator
-draws for them and what the discriminator thinks of each token.
+draws for them and what the discriminator thinks of each token. --loss_field gives each text the mean loss of
+masked tokens, by which data_pipelines.corpus can choose documents.
 
 There is one record for each input, in their order, as JSON lines or as a table between tabs. Standard output
 holds nothing else. electra_jax/prediction/README.md describes inputs and records.

@@ -12,6 +12,7 @@ OWN = ("electra_jax", "data_pipelines", "configs")
 DATA = (
     "data_pipelines",
     "data_pipelines.cleaning",
+    "data_pipelines.scoring",
     "data_pipelines.tokenizers",
     "data_pipelines.tasks",
     "data_pipelines.sample",
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "configs": ("electra_jax.configuration", "electra_jax.models"),
     "data_pipelines": ("data_pipelines.tokenizers",),
     "data_pipelines.cleaning": ("data_pipelines",),
+    "data_pipelines.scoring": ("data_pipelines", "data_pipelines.cleaning"),
     "data_pipelines.tokenizers": ("data_pipelines",),
     "data_pipelines.tasks": ("data_pipelines", "data_pipelines.tokenizers"),
     "data_pipelines.sample": ("data_pipelines", "data_pipelines.tokenizers", "data_pipelines.tasks"),
@@ -179,6 +181,7 @@ COMMANDS = (
     ),
     "data_pipelines.clean",
     "data_pipelines.corpus",
+    "data_pipelines.score",
     "data_pipelines.tokenizer",
     "data_pipelines.sample.trec",
     "data_pipelines.sample.wikitext2",

@@ -24,6 +24,7 @@ FOLDERS = [
     "configs",
     "data_pipelines",
     "data_pipelines/cleaning",
+    "data_pipelines/scoring",
     "data_pipelines/tasks",
     "launch",
     "electra_jax/benchmarks",

@@ -20,9 +20,14 @@ _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _HALF = np.uint64(33)
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text, lower-cased."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
 def word_numbers(text: str) -> np.ndarray:
     """The hash of each word, uint64 [words]; the same on every machine."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    words = words_of(text)
     return np.fromiter(map(_word_number, words), np.uint64, len(words))
 
 

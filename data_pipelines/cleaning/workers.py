@@ -56,7 +56,7 @@ def map_in_order(
     except BrokenProcessPool as error:
         raise OSError(
             f"one of {num_processes} processes was killed, probably because memory ran out. Start the same "
-            "command again with a smaller --num_processes; finished pieces are kept."
+            "command again with a smaller --num_processes."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -16,9 +16,9 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from data_pipelines.tasks.files import read_sentences
 from data_pipelines.tasks.records import Columns, Skipped, as_text, json_objects
@@ -51,6 +51,7 @@ class Unlabelled(NamedTuple):
     pair: str | None = None  # the second text; of a question: the text that answers it
     words: tuple[str, ...] | None = None  # if the source divides the text into words
     id: str | None = None  # of a question
+    fields: Mapping[str, Any] = {}  # all of a JSON line
 
 
 class Source(NamedTuple):
@@ -277,6 +278,7 @@ def _json_lines(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
             pair,
             words,
             None if number is None else str(number),
+            record,
         )
 
 

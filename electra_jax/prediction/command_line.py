@@ -35,11 +35,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--format", default="", choices=FORMATS, help="of the output (default: as --out ends, else jsonl)")
     flag("--top", type=whole(1, 10_000), default=5, metavar="N", help="fillings of each [MASK] (default: 5)")
     flag("--demo", action="store_true", help="mask, fill in and judge, for people to read")
+    text = "instead: give each text, in this field, the mean loss of the 15 %% of its tokens that are masked"
+    flag("--loss_field", default="", metavar="NAME", help=text)
+    text = "times that other tokens of each row are masked; with 7 almost all tokens are (default: 1)"
+    flag("--masked_copies", type=whole(1, 7), default=1, metavar="N", help=text)
     flag(
         "--seed",
         type=whole(0, LARGEST_SEED),
         default=0,
-        help="of --demo: which tokens are masked and drawn (default: 0)",
+        help="of --demo and --loss_field: which tokens are masked and drawn (default: 0)",
     )
     text = "inputs computed at once; with 1, each is answered before the next is read (default: 32)"
     flag("--batch_size", type=whole(1, 2**20), default=32, help=text)

@@ -83,13 +83,15 @@ class Networks:
         """
         return _finite(jax.device_get(self._discriminator(ids_BL)))
 
-    def log_probs(self, ids_BL: np.ndarray, positions_B: np.ndarray, tokens_B: np.ndarray) -> np.ndarray:
-        """The generator's log-probability [B] of a token at one position of each row, on the host.
+    def log_probs(self, ids_BL: np.ndarray, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """The generator's log-probabilities of tokens at positions of each row, on the host; all three are
+        [B, P], or [B] for one of each row.
 
         Raises:
           FloatingPointError: they are not finite.
         """
-        return _finite(jax.device_get(self._likelihood(ids_BL, positions_B, tokens_B)))
+        places = (array.reshape(len(ids_BL), -1) for array in (positions, tokens))
+        return _finite(jax.device_get(self._likelihood(ids_BL, *places))).reshape(tokens.shape)
 
     def fill(self, ids_BL: np.ndarray, is_mask_BL: np.ndarray, count: int) -> Filled:
         """The `count` likeliest tokens for each True of `is_mask_BL`, in the order of rows and positions."""
@@ -129,23 +131,25 @@ def _compiled(module: PublishedModule, special: SpecialTokens) -> Any:
 
 @functools.cache
 def _compiled_likelihood(module: PublishedModule, special: SpecialTokens) -> Any:
-    """(Parameters of a generator, ids [B, L], positions [B], tokens [B]) → log-probabilities [B]. Its head is
-    computed at these positions alone."""
+    """(Parameters of a generator, ids [B, L], positions [B, P], tokens [B, P]) → log-probabilities [B, P].
+
+    Its head is computed at these positions alone.
+    """
     is_large = module.config.vocab_size > VOCABULARY_CHUNK
 
     @jax.jit
-    def apply(params, ids_BL, positions_B, tokens_B):
+    def apply(params, ids_BL, positions_BP, tokens_BP):
         inputs = derive_inputs(ids_BL, special, module.config.type_vocab_size)
-        logits = module.apply({"params": params}, ids_BL, inputs, positions_B[:, None])
+        logits = module.apply({"params": params}, ids_BL, inputs, positions_BP)
         predictions = predict_vocabulary(
             *logits,
-            tokens_B[:, None],
+            tokens_BP,
             None,
             temperature=1.0,
             chunk_size=VOCABULARY_CHUNK if is_large else 0,
             dtype=module.config.dtype,
         )
-        return -predictions.nll_BP[:, 0]
+        return -predictions.nll_BP
 
     return apply
 

@@ -25,6 +25,7 @@ from data_pipelines.whole_files import written_whole
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.prediction.demonstration import WIDTH, Demonstrator, shown
+from electra_jax.prediction.losses import LossPredictor
 from electra_jax.prediction.models import load
 from electra_jax.prediction.pretrained import Pretrained
 from electra_jax.prediction.records import Record, Table, json_line, table_lines
@@ -51,6 +52,8 @@ class Options(NamedTuple):
     seed: int
     step: int | None
     batch_size: int
+    loss_field: str  # "": no losses
+    masked_copies: int
 
 
 class Predictor(Protocol):
@@ -107,7 +110,15 @@ def _predictor(
 ) -> Predictor:
     if options.demo and options.format == "tsv":
         raise ValueError("--format: got tsv with --demo, expected jsonl, or none for people to read.")
+    if options.loss_field and (options.demo or not isinstance(model, Pretrained)):
+        got = "--demo" if options.demo else f"{options.model}, a fine-tuned model"
+        raise ValueError(
+            f"--loss_field: got {got}, expected a pre-training run or its export without --demo."
+        )
     if isinstance(model, Pretrained):
+        if options.loss_field:
+            seed, copies = options.seed, options.masked_copies
+            return LossPredictor(model, batch_size, mesh, options.loss_field, seed, copies)
         predictor = TokenPredictor(model, batch_size, options.top, mesh)
         return Demonstrator(predictor, options.seed) if options.demo else predictor
     if options.demo:

@@ -39,6 +39,7 @@ LINES = {
         "batch_size": ("0", "1.5", HUGE),
         "step": ("-1", HUGE),
         "seed": ("-1", str(2**32), HUGE),
+        "masked_copies": ("0", "8", "all"),
     },
     ("convert export", "--workdir=x --out=x"): {"step": ("-1", "newest", HUGE)},
     ("convert import", IMPORT): {"seed": ("-1", "nan", str(2**32))},
@@ -46,6 +47,12 @@ LINES = {
         "sequence_length": ("0", "-1", "2", "nan", HUGE),
         "seed": ("-1", HUGE),
         "num_processes": ("0", "-1", HUGE),
+        "min_score": ("nan", "inf", "high"),
+        "keep_fraction": ("nan", "-0.1", "1.5"),
+    },
+    ("score", "--input=x --positive=x --negative=x --out=x"): {
+        "ngrams": ("0", "6", "nan"),
+        "max_training_chars": ("0", "-1", HUGE),
     },
     ("corpus", CORPUS.replace("--validation=x ", "")): {"validation_fraction": ("nan", "-0.1", "1.5", "inf")},
     ("tokenizer", "--input=x --out=x --vocab_size=100"): {

@@ -1,0 +1,98 @@
+"""Give every document a score by a classifier that learns from examples: how much it is like good text.
+
+    python -m data_pipelines.score --input data/clean/kept-00000.jsonl data/clean/kept-00001.jsonl \\
+        --positive good.jsonl --negative web.jsonl --field quality --out data/scored.jsonl
+    python -m data_pipelines.corpus --train data/scored.jsonl --score_field quality --keep_fraction 0.1 \\
+        --validation_fraction 0.01 --tokenizer DIR --sequence_length 128 --packing documents --out data/best
+
+A linear classifier on hashed n-grams of words learns to tell the examples apart, and a document's score is
+its probability of being a positive one, with as many positive as negative ones. A tenth of the examples is
+held out: the AUC printed is the share of pairs of a positive and a negative one that have the right order.
+
+FILE has a line for each document, in order. A JSON line keeps its fields; documents of other sources get
+"source" and "document", their number. The same files and settings give the same bytes with any number of
+processes. The file appears whole or not at all; an interrupted scoring begins again.
+
+The loss of a pre-trained model is another score: `python -m electra_jax.predict --loss_field=NAME …`.
+data_pipelines/scoring/README.md has the sources of both, and how to choose by them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_parsers import DEFAULT, command_parser
+from data_pipelines.documents import SOURCES_HELP, ReadReport
+from data_pipelines.number_arguments import whole
+from data_pipelines.path_flags import NAME, NEW_FILE, read_arguments
+from data_pipelines.reading_flags import add_processes_flag, add_record_flags, add_separator_flag
+from data_pipelines.scoring.scorer import Scored, score_files
+from data_pipelines.scoring.settings import ScoringSettings
+
+PATHS = {"input": NAME, "positive": NAME, "negative": NAME, "out": NEW_FILE}
+SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)  # of the documents, for the table of scores
+
+
+@errors_on_the_terminal(saves_result=True)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score, then print how well the classifier does and how the scores are distributed."""
+    arguments: dict[str, Any] = vars(read_arguments(_parser(), argv, PATHS))
+    out, num_processes = (arguments.pop(name) for name in ("out", "num_processes"))
+    settings, report = ScoringSettings(**arguments), ReadReport()  # whose fields are the other flags
+    scored = score_files(out, settings, num_processes, report)
+    print("\n".join([*report.lines(settings.on_invalid_utf8), *_lines(scored, settings.field)]))
+    print(f"written: {out}")
+
+
+def _lines(scored: Scored, field: str) -> list[str]:
+    lines = [
+        f"{name:9s} {len(side.trained):,} examples trained on, {len(side.held_out):,} held out, of "
+        f"{side.num_read:,} different ones"
+        for name, side in (("positive", scored.positive), ("negative", scored.negative))
+    ]
+    lines.append(f"AUC       {scored.auc:.4f} of the held-out examples")
+    values = np.quantile(scored.scores, [1 - share for share in SHARES], method="inverted_cdf")
+    lines.append(f"{len(scored.scores):,} documents; of the best … have {field} of … or more:")
+    lines.append("  ".join(f"{share:.0%} {value:.3g}" for share, value in zip(SHARES, values, strict=True)))
+    return lines
+
+
+def _parser():
+    parser = command_parser("data_pipelines.score", __doc__)
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="SRC", help=SOURCES_HELP)
+    add("--out", required=True, metavar="FILE", help="file to write, which ends in .jsonl")
+    add(
+        "--field",
+        default=ScoringSettings.field,
+        metavar="NAME",
+        help=f"field that has the score {DEFAULT}",
+    )
+    add_processes_flag(add)
+    examples = parser.add_argument_group("the examples").add_argument
+    examples("--positive", nargs="+", required=True, metavar="SRC", help="documents that should score high")
+    examples("--negative", nargs="+", required=True, metavar="SRC", help="documents that should score low")
+    examples(
+        "--ngrams",
+        type=whole(1, 5),
+        default=ScoringSettings.ngrams,
+        metavar="N",
+        help=f"words of the longest n-gram {DEFAULT}",
+    )
+    examples(
+        "--max_training_chars",
+        type=whole(1),
+        default=ScoringSettings.max_training_chars,
+        metavar="N",
+        help=f"characters of the examples of each side, a sample of larger files {DEFAULT}",
+    )
+    reading = parser.add_argument_group("the text").add_argument
+    add_record_flags(reading)
+    add_separator_flag(reading)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Documents in, each with a score by a classifier out."""

@@ -1,0 +1,180 @@
+"""Which documents are trained on, by a number that each has: its quality, or the loss of a small model.
+
+Bounds keep the documents whose score lies between them, as CCNet does with perplexity (Wenzek et al. 2020,
+arXiv:1911.00359, section 4.3). A share keeps the best of them, as DCLM keeps a tenth (Li et al. 2024,
+arXiv:2406.11794, section 4.4): for that all scores are read before the first document is packed.
+
+Held-out documents are never chosen by their scores, so that the losses of differently chosen training text
+are measured on the same documents.
+"""
+
+import dataclasses
+import math
+import numbers
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.documents import Piece, ReadReport
+
+TRAIN = "train"  # the split that is chosen from
+HIGHEST, LOWEST = "highest", "lowest"
+NUM_WITHOUT = 1000  # documents at the start of a source; if none of them has a score, its name is wrong
+
+
+class Limit(NamedTuple):
+    """Where the best documents end."""
+
+    score: float  # of the worst of them
+    num_at_limit: int  # documents with this score that are among them: the first ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which scores are wanted; checks itself. Raises ValueError, which names the flags."""
+
+    field: str = ""  # "": every document is kept
+    min_score: float | None = None
+    max_score: float | None = None
+    keep_fraction: float = 1.0
+    best: str = HIGHEST  # or LOWEST; of keep_fraction
+
+    def __post_init__(self):
+        has_bounds = self.min_score is not None or self.max_score is not None
+        has_share = self.keep_fraction != 1
+        if bool(self.field) != (has_bounds or has_share) or (has_bounds and has_share):
+            raise ValueError(
+                f"--score_field: got {self.field!r} with --min_score {self.min_score}, --max_score "
+                f"{self.max_score} and --keep_fraction {self.keep_fraction}, expected a field with bounds or "
+                "with a fraction below 1; give the field, and one of the two."
+            )
+        if has_bounds and not _or(self.min_score, -math.inf) <= _or(self.max_score, math.inf):
+            raise ValueError(
+                f"--min_score: got {self.min_score}, expected at most --max_score {self.max_score}."
+            )
+        if not 0 < self.keep_fraction <= 1:
+            raise ValueError(f"--keep_fraction: got {self.keep_fraction}, expected above 0, at most 1.")
+        if self.best not in (HIGHEST, LOWEST):
+            raise ValueError(f"--best: got {self.best!r}, expected {HIGHEST} or {LOWEST}.")
+
+    @property
+    def needs_limit(self) -> bool:
+        """Whether all scores must be known first."""
+        return self.keep_fraction < 1
+
+    @property
+    def sign(self) -> int:
+        """What makes large numbers of the best scores."""
+        return 1 if self.best == HIGHEST else -1
+
+
+class Selector:
+    """Keeps the documents that are wanted; one for all of a build, in order.
+
+    Args:
+      limit: if the choice needs one, see `find_limit`.
+    """
+
+    def __init__(self, choice: Choice, limit: Limit | None = None):
+        self._choice, self._limit = choice, limit
+        self._left = limit.num_at_limit if limit else 0
+
+    def keep(self, divided: Iterable[tuple[str, Piece]], report: ReadReport) -> Iterator[tuple[str, Piece]]:
+        """(split, piece) of the documents of some sources that are wanted, without their fields; `report`
+        counts the others apart. A document without a score is not wanted. Other splits are kept whole.
+
+        Raises:
+          ValueError: no document of a source has a score, or not its first NUM_WITHOUT; or a score is no
+            number.
+        """
+        is_kept = True
+        for split, piece, score in _with_scores(divided, self._choice.field, report):
+            if split == TRAIN and piece.is_first:
+                is_kept = score is not None and self._is_wanted(score)
+                report.low_scores += not is_kept
+            if is_kept or split != TRAIN:
+                yield split, piece._replace(fields={})
+            else:
+                report.documents -= 1
+                report.characters -= len(piece.text)
+                report.low_score_characters += len(piece.text)
+
+    def _is_wanted(self, score: float) -> bool:
+        choice = self._choice
+        if self._limit is None:
+            return _or(choice.min_score, -math.inf) <= score <= _or(choice.max_score, math.inf)
+        distance = choice.sign * (score - self._limit.score)
+        self._left -= distance == 0
+        return distance > 0 or (distance == 0 and self._left >= 0)
+
+
+def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
+    """The limit of the share `choice.keep_fraction` of the training documents that have a score, rounded, at
+    least one. Memory: 8 bytes for each document.
+
+    Raises:
+      ValueError: as `Selector.keep`.
+    """
+    scores = array("d")
+    for _, piece, score in _with_scores(divided, choice.field, ReadReport()):
+        if piece.is_first and score is not None:
+            scores.append(choice.sign * score)
+    if not scores:
+        return Limit(0.0, 0)  # there are no documents, which the build tells
+    values = np.frombuffer(scores)
+    count = max(1, round(choice.keep_fraction * len(values)))
+    values.partition(len(values) - count)
+    limit = values[len(values) - count]
+    return Limit(float(choice.sign * limit), count - int((values > limit).sum()))
+
+
+def _with_scores(
+    divided: Iterable[tuple[str, Piece]], field: str, report: ReadReport
+) -> Iterator[tuple[str, Piece, float | None]]:
+    """Each piece with the score of its document. None, which is counted, for a training document without one,
+    and for all others."""
+    source, number, num_with = None, 0, 0
+    for split, piece in divided:
+        if split != TRAIN:
+            yield split, piece, None
+            continue
+        if piece.source != source:
+            _check(source, field, number, num_with)
+            source, number, num_with = piece.source, 0, 0
+        score = _score(piece, field, number + 1)
+        if piece.is_first:
+            number += 1
+            num_with += score is not None
+            if score is None:
+                report.note_without_score(f"{source}: training document {number}")
+            if number == NUM_WITHOUT:
+                _check(source, field, number, num_with)
+        yield split, piece, score
+    _check(source, field, number, num_with)
+
+
+def _check(source: str | None, field: str, number: int, num_with: int) -> None:
+    if number and not num_with:
+        raise ValueError(
+            f"{source}: none of the first {number:,} training documents has a number in {field!r}; name the "
+            "field that holds the score with --score_field, or add one with `python -m data_pipelines.score`"
+        )
+
+
+def _score(piece: Piece, field: str, number: int) -> float | None:
+    """The score of a piece's document; None without one: no such field, null, NaN, or infinite."""
+    value = piece.fields.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(
+            f"{piece.source}: training document {number} has {value!r:.100} in {field!r}, expected a number; "
+            "name the field that holds the score with --score_field"
+        )
+    return float(value) if math.isfinite(value) else None
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
