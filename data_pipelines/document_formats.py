@@ -222,6 +222,8 @@ def _read_parquet(
             _check_column(file.schema_arrow, text_field, source, arrow)
             num_rows = file.metadata.num_rows
             known = [name for name in fields if name in file.schema_arrow.names]
+            for name in known:
+                _check_is_one(file.schema_arrow, name, source)
             for batch in parquet_batches(file, source, text_field, known):
                 values = batch.column(text_field).cast(arrow.large_binary()).to_pylist()
                 others = [batch.column(name).to_pylist() for name in known]
@@ -248,8 +250,7 @@ def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None
     """Raises ValueError unless the Arrow schema has a column of strings, or of nulls alone."""
     if text_field not in schema.names:
         _field(dict.fromkeys(schema.names), text_field, source)
-    if schema.names.count(text_field) > 1:
-        raise ValueError(f"{source}: got several columns {text_field!r}, expected one; rename the others")
+    _check_is_one(schema, text_field, source)
     column_type = schema.field(text_field).type
     value_type = column_type.value_type if arrow.types.is_dictionary(column_type) else column_type
     texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
@@ -258,6 +259,11 @@ def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None
             f"{source}: column {text_field!r} is {column_type}, expected string; name the one that holds the "
             "text with --text_field"
         )
+
+
+def _check_is_one(schema: Any, name: str, source: str) -> None:
+    if schema.names.count(name) > 1:
+        raise ValueError(f"{source}: got several columns {name!r}, expected one; rename the others")
 
 
 def _read_tfds(

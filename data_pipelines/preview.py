@@ -35,6 +35,7 @@ class _Sample:
 
     job: Job
     characters: dict[str, int]  # split → characters that were read
+    left_out: int  # characters of training documents that their scores leave out
     bytes_read: int
     documents: int
 
@@ -104,11 +105,12 @@ def _read_sample(settings: CorpusSettings) -> _Sample:
         characters[split] += num_characters(job)
         if first is None and split == "train":
             first = job
-        if first is not None and max(report.bytes_read, report.characters) >= MEASURED_BYTES:
+        num_read = max(report.bytes_read, report.characters + report.low_score_characters)
+        if first is not None and num_read >= MEASURED_BYTES:
             break
     if first is None:
         raise settings.no_text("train", report)
-    return _Sample(first, characters, report.bytes_read, report.documents)
+    return _Sample(first, characters, report.low_score_characters, report.bytes_read, report.documents)
 
 
 def _estimate(
@@ -126,7 +128,9 @@ def _estimate(
     scale = all_train / sample.bytes_read
     characters = {split: count * scale for split, count in sample.characters.items()}
     if settings.validation:
-        characters["validation"] = (total - all_train) * characters["train"] / all_train
+        # Held-out text is not chosen by scores.
+        every = characters["train"] + sample.left_out * scale
+        characters["validation"] = (total - all_train) * every / all_train
     rows = ", ".join(f"{count * rows_per_character:,.0f} of {split}" for split, count in characters.items())
     lines = [
         f"whole        about {sample.documents * scale:,.0f} documents in --train; rows: about {rows}; time: "

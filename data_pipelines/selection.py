@@ -13,6 +13,7 @@ import math
 import numbers
 from array import array
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,11 @@ class Choice:
             raise ValueError(f"--keep_fraction: got {self.keep_fraction}, expected above 0, at most 1.")
         if self.best not in (HIGHEST, LOWEST):
             raise ValueError(f"--best: got {self.best!r}, expected {HIGHEST} or {LOWEST}.")
+        if self.best != HIGHEST and not has_share:
+            raise ValueError(
+                f"--best: got {self.best} without --keep_fraction, expected it with a fraction below 1; "
+                "leave it out, or give the fraction. Of bounds, --max_score keeps the low numbers."
+            )
 
     @property
     def needs_limit(self) -> bool:
@@ -164,16 +170,21 @@ def _check(source: str | None, field: str, number: int, num_with: int) -> None:
 
 
 def _score(piece: Piece, field: str, number: int) -> float | None:
-    """The score of a piece's document; None without one: no such field, null, NaN, or infinite."""
+    """The score of a piece's document; None without one: no such field, null, NaN, infinite, or
+    a whole number that no float can hold."""
     value = piece.fields.get(field)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
         raise ValueError(
             f"{piece.source}: training document {number} has {value!r:.100} in {field!r}, expected a number; "
             "name the field that holds the score with --score_field"
         )
-    return float(value) if math.isfinite(value) else None
+    try:
+        score = float(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return None
+    return score if math.isfinite(score) else None
 
 
 def _or(value: float | None, default: float) -> float:

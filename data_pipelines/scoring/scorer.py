@@ -159,11 +159,13 @@ def score_documents(job: Job) -> tuple[bytes, list[float], int]:
 
 
 def _record(piece: Piece, number: int, score: float, settings: ScoringSettings) -> dict[str, Any]:
-    """A document as it is written: a JSON line keeps its fields, another one gets its place."""
+    """A document as it is written: a JSON line keeps its fields, another one gets its place, but for a field
+    that holds its text."""
     if settings.field in piece.fields:
         raise ValueError(
             f"{piece.source}: document {number} has a field {settings.field!r} already; name another with "
             "--field"
         )
     place = {} if is_json_lines(piece.source) else {"source": piece.source, "document": number}
+    place.pop(settings.text_field, None)
     return {settings.text_field: piece.text, **place, **piece.fields, settings.field: score}

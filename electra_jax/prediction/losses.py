@@ -10,8 +10,8 @@ Shapes: B batch, L length, P masked positions, n tokens of a row without [CLS] a
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -73,29 +73,31 @@ class LossPredictor:
         """The columns to read."""
         if given.pair:
             raise ValueError(f"--pair_column: got {given.pair!r}, expected none for a pre-trained model.")
-        return Wanted(given.text or "text", "")
+        text = given.text or "text"
+        # Records of other formats have the text under this name, whatever their column.
+        self.table = one_line(text if file_format == "jsonl" else "text", self._field)
+        return Wanted(text, "")
 
     def predict(self, inputs: Sequence[Unlabelled]) -> tuple[list[Record], list[str]]:
         """One record for each input: the fields of its JSON line, or its text, and the loss in nats a token;
         None for a text without tokens.
 
         Raises:
-          ValueError: a JSON line has the field already. FloatingPointError: the model's numbers are not
-            finite.
+          ValueError: a record has the field already. FloatingPointError: the model's numbers are not finite.
         """
-        for one in inputs:
-            if self._field in one.fields:
+        records = [one.fields or {"text": one.text} for one in inputs]
+        for one, record in zip(inputs, records, strict=True):
+            if self._field in record:
                 raise ValueError(
                     f"{one.where}: the record has a field {self._field!r} already; name another with "
                     "--loss_field"
                 )
         losses = self.losses([one.text for one in inputs])
-        records = [
-            _finite(one.fields or {"text": one.text})
-            | {self._field: None if math.isnan(loss) else number(loss)}
-            for one, loss in zip(inputs, losses, strict=True)
+        scored = [
+            _finite(record) | {self._field: None if math.isnan(loss) else number(loss)}
+            for record, loss in zip(records, losses, strict=True)
         ]
-        return records, []
+        return scored, []
 
     def losses(self, texts: Sequence[str]) -> np.ndarray:
         """The mean loss of each text's masked tokens, float64 [texts]; NaN without tokens. Which tokens are
@@ -149,9 +151,10 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def _finite(fields: Record) -> Record:
-    """Fields as JSON has them: null in place of NaN."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
+def _finite(value: Any) -> Any:
+    """A value as JSON has it: null in place of NaN."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from data_pipelines.tasks.unlabelled import Unlabelled
+from data_pipelines.whole_files import printable
 
 Record = dict[str, Any]
 DIGITS = 6  # of numbers, significant
@@ -34,8 +35,8 @@ def number(value: float) -> float:
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """A record as a line of JSON."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    """A record as a line of JSON. Its fields may have halves of surrogate pairs, which no encoding takes."""
+    return printable(json.dumps(record, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def table_lines(table: Table, record: Record) -> str:

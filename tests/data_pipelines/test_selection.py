@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import math
+import re
+from decimal import Decimal
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import tensorflow_datasets as tfds
 
 from data_pipelines import shards
 from data_pipelines.chunks import make_groups, make_selector, read_jobs
@@ -183,6 +186,72 @@ def test_a_dry_run_shows_chosen_documents(data, tmp_path):
     assert "the first 20 documents of train" in shown and "dog" in shown and "cat" not in shown
 
 
+def test_a_dry_run_expects_all_of_the_held_out_text(data, tmp_path):
+    documents = make_documents(200, 5)
+    records = [{"text": text, FIELD: at % 10} for at, text in enumerate(documents)]
+    path = write_records(tmp_path / "a.jsonl", records)
+    plain = write_records(tmp_path / "b.jsonl", records[:100])
+    settings = settings_of([path], validation=[plain], min_score=9.0)
+    shown = "\n".join(preview_lines(dataclasses.replace(settings, tokenizer=str(data / "tokenizer")), 1))
+    [train], [held_out] = (re.findall(rf"([\d,]+) of {split}", shown) for split in ("train,", "validation"))
+    assert int(held_out) == pytest.approx(5 * int(train), rel=0.25)  # half of the documents, not a tenth
+
+
+@pytest.mark.parametrize(
+    ("value", "is_kept"),
+    [(10**400, False), (-(10**400), False), (2**70, True), (1, True)],
+    ids=["huge", "small", "large", "one"],
+)
+def test_numbers_that_no_float_can_hold_are_no_scores(tmp_path, value, is_kept):
+    other = {"text": "other", FIELD: 1.0}
+    path = write_records(tmp_path / "a.jsonl", [{"text": "it", FIELD: value}, other])
+    report, [group] = ReadReport(), make_groups("train", [path], 100)
+    jobs = list(read_jobs(group, settings_of([path], min_score=0.5), tmp_path, report))
+    assert [piece.text for job in jobs for piece in job.pieces] == ["it", "other"][not is_kept :]
+    assert report.without_score == (not is_kept)
+
+
+def test_parquet_columns_of_decimals_and_of_equal_names(tmp_path):
+    path, values = tmp_path / "a.parquet", [Decimal("1.50"), Decimal("0.10"), None]
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], FIELD: values}), path)
+    settings, [group] = settings_of([str(path)], min_score=0.5), make_groups("train", [str(path)], 100)
+    [job] = read_jobs(group, settings, tmp_path, ReadReport())
+    assert [piece.text for piece in job.pieces] == ["a"]
+    twice = pyarrow.table([["a"], [1.0], [2.0]], names=["text", FIELD, FIELD])
+    pyarrow.parquet.write_table(twice, path)
+    with pytest.raises(ValueError, match=r"a\.parquet: got several columns 'quality', expected one"):
+        list(read_jobs(group, settings, tmp_path, ReadReport()))
+
+
+class Scored(tfds.core.GeneratorBasedBuilder):
+    """A TensorFlow Dataset of texts with scores."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"text": tfds.features.Text(), FIELD: tfds.features.Scalar(np.float32)}
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, _):
+        scores = zip("abcd", (0.25, 0.75, math.nan, 0.5), strict=True)
+        return {"train": enumerate({"text": text, FIELD: score} for text, score in scores)}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+def test_scores_of_tensorflow_datasets(tmp_path):
+    builder = Scored(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare()
+    source = f"tfds:{builder.data_path}"
+    settings, groups = settings_of([source], keep_fraction=0.6), make_groups("train", [source], 100)
+    selector, report = make_selector(groups, settings), ReadReport()
+    [job] = read_jobs(groups[0], settings, tmp_path, report, selector=selector)
+    assert [piece.text for piece in job.pieces] == ["b", "d"]
+    assert (report.low_scores, report.without_score) == (2, 1)
+
+
 def test_scores_of_parquet_files(tmp_path, source):
     records, _ = source
     for number, part in enumerate((records[:75], records[75:])):
@@ -207,6 +276,8 @@ def test_scores_of_parquet_files(tmp_path, source):
         ({"score_field": "a", "min_score": 1.0, "max_score": 0.5}, "--min_score: got 1.0, expected at most"),
         ({"score_field": "a", "keep_fraction": 0.0}, "--keep_fraction: got 0.0, expected above 0"),
         ({"score_field": "a", "keep_fraction": 0.5, "best": "most"}, "--best: got 'most', expected highest"),
+        ({"score_field": "a", "max_score": 1.0, "best": "lowest"}, "--best: got lowest without --keep_frac"),
+        ({"best": "lowest"}, "--best: got lowest without --keep_fraction"),
     ],
     ids=str,
 )

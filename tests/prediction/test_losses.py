@@ -16,6 +16,8 @@ from electra_jax.predict import main
 from electra_jax.prediction import losses
 from electra_jax.prediction.losses import LossPredictor
 from electra_jax.prediction.models import load
+from electra_jax.prediction.records import json_line, table_lines
+from electra_jax.prediction.tasks import Columns
 from support import tiny_export
 from support.tiny_export import LENGTH
 from support.tiny_task import ONE
@@ -32,9 +34,9 @@ def run(data, tmp_path_factory):
     return tiny_export.make_run(root / "run", data, tiny_export.electra_model())[0]
 
 
-def predictor(model, batch_size=8, copies=1, seed=SEED):
+def predictor(model, batch_size=8, copies=1, seed=SEED, field="loss"):
     mesh = make_mesh(ONE, jax.devices()[:1])
-    return LossPredictor(model, batch_size, mesh, "loss", seed, copies)
+    return LossPredictor(model, batch_size, mesh, field, seed, copies)
 
 
 def rows_by_hand(model, text, copies, seed=SEED):
@@ -155,9 +157,29 @@ def test_records_keep_their_fields(run, tmp_path, capsys):
     ]
 
 
+def test_records_of_odd_json_are_written(run, monkeypatch):
+    """NaN inside of lists, half of a surrogate pair, and a text under another name."""
+    monkeypatch.setattr(losses, "Networks", Formula)
+    predict = predictor(load(str(run), None))
+    fields = {"body": "abc", "numbers": [{"a": [float("nan"), 1.5]}], "title": "\ud800", "big": 10**400}
+    wanted = predict.wanted("jsonl", Columns("body", ""))
+    [record], _ = predict.predict([Unlabelled("here", fields[wanted.text], fields=fields)])
+    loss = record["loss"]
+    assert record == fields | {"numbers": [{"a": [None, 1.5]}], "loss": loss}
+    written = json.loads(json_line(record).encode())
+    assert written == record | {"title": "\ufffd"}
+    assert table_lines(predict.table, record) == f"abc\t{loss:.6g}\n"
+    for file_format in ("text", "tsv"):
+        predict.wanted(file_format, Columns("body", ""))
+        [record], _ = predict.predict([Unlabelled("here", "abc")])
+        assert table_lines(predict.table, record) == f"abc\t{loss:.6g}\n"
+
+
 def test_what_cannot_have_a_loss_is_an_error(run):
     model = load(str(run), None)
     with pytest.raises(ValueError, match=r"--loss_field: got .*, which has no generator that fills in masks"):
         predictor(model._replace(generator=None))
     with pytest.raises(ValueError, match="here: the record has a field 'loss' already; name another"):
         predictor(model).predict([Unlabelled("here", "abc", fields={"text": "abc", "loss": 1})])
+    with pytest.raises(ValueError, match="here: the record has a field 'text' already; name another"):
+        predictor(model, field="text").predict([Unlabelled("here", "abc")])

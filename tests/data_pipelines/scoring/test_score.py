@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import murmurhash3_32
@@ -54,10 +56,14 @@ def records_of(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
+def sha256_of(text):
+    return hashlib.sha256(text.encode()).digest()
+
+
 def by_hand(path):
     """The examples of a file in the order of their hashes: those for training, and the held-out tenth."""
     texts = [record["text"] for record in records_of(path)]
-    texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest()[:8])
+    texts.sort(key=lambda text: sha256_of(text)[:8])
     return texts[round(0.1 * len(texts)) :], texts[: round(0.1 * len(texts))]
 
 
@@ -128,6 +134,15 @@ def test_examples_are_a_uniform_sample_in_any_order():
         choose_examples(texts[:9] * 3, 1000)
 
 
+def test_examples_of_any_length_are_the_same_sample_in_any_order():
+    rng = np.random.default_rng(0)
+    texts = [f"{number} " + "x" * int(rng.integers(400)) for number in range(200)]
+    samples = [choose_examples(rng.permutation(texts).tolist(), 6000)[:2] for _ in range(6)]
+    assert samples == samples[:1] * 6
+    sizes = np.cumsum([len(text) for text in sorted(texts, key=lambda text: sha256_of(text)[:8])])
+    assert sum(map(len, samples[0])) == (sizes <= 6000).sum()
+
+
 def test_json_lines_keep_their_fields_and_others_get_their_place(examples, tmp_path):
     record = {"id": 7, "text": " tea  and milk ", "tags": ["a", {"b": None}], "loss": 2.5}
     lines = tmp_path / "a.jsonl.gz"
@@ -145,6 +160,20 @@ def test_json_lines_keep_their_fields_and_others_get_their_place(examples, tmp_p
     with pytest.raises(ValueError, match=r"document 1 has a field 'quality' already; name another"):
         score_files(str(tmp_path / "again.jsonl"), again)
     assert not (tmp_path / "again.jsonl").exists()
+
+
+def test_a_text_stays_where_its_column_has_the_name_of_a_place(examples, tmp_path):
+    table = pyarrow.table({"document": ["one", "two"], "id": [1, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    renamed = []
+    for number, path in enumerate(examples[:2]):
+        lines = [json.dumps({"document": record["text"]}) + "\n" for record in records_of(path)]
+        renamed.append(str(tmp_path / f"{number}.jsonl"))
+        Path(renamed[-1]).write_text("".join(lines))
+    source = str(tmp_path / "a.parquet")
+    score_files(str(tmp_path / "out.jsonl"), settings_of((*renamed, source), text_field="document"))
+    found = records_of(tmp_path / "out.jsonl")
+    assert [(one["document"], one["source"]) for one in found] == [("one", source), ("two", source)]
 
 
 def test_the_command_tells_what_it_found(examples, tmp_path, capsys):
