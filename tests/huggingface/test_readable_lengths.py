@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import transformers
@@ -13,8 +12,7 @@ from electra_jax.conversion import export_run
 from electra_jax.conversion import export_task as export_task_module
 from electra_jax.conversion.export_task import export_task
 from electra_jax.conversion.import_checkpoint import import_checkpoint
-from electra_jax.finetuning import experiment_runs
-from electra_jax.finetuning.encoders import RANDOM, PretrainedEncoder, load_encoder
+from electra_jax.finetuning.encoders import RANDOM, load_encoder
 from electra_jax.huggingface.families import readable_length
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.runs.trained import load_run
@@ -93,23 +91,6 @@ def test_a_task_names_what_its_model_was_taught(data, tmp_path):
     }
     assert lengths == {"told": 24, "untold": LIMIT}
     assert load_encoder(str(models["told"]), tmp_path / "tokenizer").taught_length == 24
-
-
-@pytest.mark.parametrize(("taught", "told"), [(64, 64), (8, 24), (0, 24)])
-def test_a_fine_tuning_tells_the_longer_one_of_its_start_and_its_task(taught, told, tmp_path, monkeypatch):
-    saved = []
-    monkeypatch.setattr(experiment_runs, "save_model", lambda *values: saved.append(values[2]))
-    runs = object.__new__(experiment_runs.RunsOfPlan)
-    runs._encoder = PretrainedEncoder("start", None, None, None, taught_length=taught)
-    runs._finetuner = SimpleNamespace(
-        config={"task": {}},
-        data=SimpleNamespace(labels=[]),
-        task_type=SimpleNamespace(name="classification"),
-        row_length=lambda encoder: 24,
-    )
-    run = SimpleNamespace(settings={}, seed=0)
-    runs._save(run, SimpleNamespace(metrics={}, encoder=None, params=None), tmp_path)
-    assert [description["taught_length"] for description in saved] == [told]
 
 
 @pytest.mark.parametrize("value", [UNLIMITED, 1e30, 0, -1, True, "512", [512]], ids=repr)
