@@ -4,7 +4,6 @@ Each model is scored on each file once: the scores are kept under the working di
 again computes what is missing.
 """
 
-import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from electra_jax.minimal_pairs.scoring import EmptySentenceError, SentenceScorer
 from electra_jax.minimal_pairs.summary import Summary, summarize, to_json
 from electra_jax.minimal_pairs.tables import plot, table_lines
 from electra_jax.prediction.models import load_pretrained
+from electra_jax.prediction.pretrained import Pretrained
 from electra_jax.runs.only_writer import Check
 from electra_jax.runs.result_places import Results
 
@@ -86,9 +86,8 @@ def score_models(options: Options, check: Check) -> tuple[list[Result], list[str
     """
     files = load_pairs(options.minimal_pairs, options.max_pairs)
     names = list(dict.fromkeys(options.init_from))
-    # All models are read before any is scored, so that a wrong name is told at once. The last one is kept: a
-    # single model, or DIR beside random:DIR, is read once. Two large ones might not fit.
-    read = functools.lru_cache(maxsize=1)(load_pretrained)
+    # All models are read before any is scored, so that a wrong name is told at once.
+    read = _Reader()
     models = [identify(name, load_model(name, read)) for name in names]
     store = _Store(options.workdir / SCORES, models)
     due = {model: [file for file in files if store.read(model, file) is None] for model in models}
@@ -118,6 +117,21 @@ def score_models(options: Options, check: Check) -> tuple[list[Result], list[str
 
 def _titled(results: Sequence[Result]) -> dict[str, Summary]:
     return {result.title: result.summary for result in results}
+
+
+class _Reader:
+    """`load_pretrained` that keeps its last result: a single model, or DIR beside random:DIR, is read once.
+    It lets go of that before it reads another one, since two large ones might not fit."""
+
+    def __init__(self):
+        self._key: tuple[str, str] | None = None
+        self._kept: Pretrained | None = None
+
+    def __call__(self, flag: str, place: str) -> Pretrained:
+        if self._kept is None or self._key != (flag, place):
+            self._kept = None
+            self._key, self._kept = (flag, place), load_pretrained(flag, place)
+        return self._kept
 
 
 class _Count(NamedTuple):
@@ -185,6 +199,7 @@ def _score_missing(
             count.check()
             store.write(model, file, scores)
             done += len(file.pairs)
+        del pretrained, scorer  # before the next model is read
 
 
 def _score(scorer: SentenceScorer, model: ScoredModel, file: PairFile, tell: Any) -> dict[str, Any]:

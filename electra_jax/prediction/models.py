@@ -15,7 +15,6 @@ from data_pipelines.tokenizers.adopt import adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from electra_jax.configuration.checkpoint_names import parse_checkpoint, with_step_flag
 from electra_jax.configuration.migration import upgrade_encoder, upgrade_head
-from electra_jax.configuration.stages import stage_at
 from electra_jax.finetuning.model_files import MODEL_FILE, SavedModel, is_saved_model, load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.huggingface.configuration import from_config_json
@@ -147,7 +146,6 @@ def of_run(name: str, run: TrainedRun) -> Pretrained:
     generator = mask_filler(params, run.model)
     discriminator = to_published(params, run.model).get("discriminator")
     limit = (discriminator or generator).config.max_position_embeddings
-    length = stage_at(run.config, run.step).config["data"]["sequence_length"]
     return Pretrained(
         name,
         row,
@@ -155,7 +153,7 @@ def of_run(name: str, run: TrainedRun) -> Pretrained:
         discriminator,
         run.tokenizer,
         Speller(run.tokenizer),
-        min(limit, length),
+        min(limit, run.row_length),
         run.step,
     )
 

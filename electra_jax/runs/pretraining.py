@@ -36,7 +36,7 @@ from electra_jax.runs.directory import is_measured
 from electra_jax.runs.inputs import RunInputs, StageInputs, model_of_stage, open_inputs
 from electra_jax.runs.lost_rows import LOG_EVERY, record_lost_rows
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
-from electra_jax.runs.probes import open_probe, probe_values
+from electra_jax.runs.probes import measures_the_same, open_probe, probe_config
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.resuming import Start, find_start, set_aside
 from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
@@ -159,13 +159,13 @@ def make_probes(inputs: RunInputs, directory: Path) -> list[Callable[[Any], Metr
     """The probe of each stage: that of the stage before if it measures the same. Raises as `make_probe`
     does."""
     probes: list[Callable[[Any], Metrics] | None] = []
-    for number, stage in enumerate(inputs.stages):
-        before = inputs.stages[number - 1].config if number else None
-        if before is not None and probe_values(before) == probe_values(stage.config):
+    configs = [probe_config(stage.config, inputs.stages[0].config) for stage in inputs.stages]
+    for number, config in enumerate(configs):
+        if number and measures_the_same(configs[number - 1], config):
             probes.append(probes[-1])
         else:
-            model = model_of_stage(stage.config, inputs.model)
-            probes.append(make_probe(stage.config, model, inputs.tokenizer, inputs.mesh, directory))
+            model = model_of_stage(config, inputs.model)
+            probes.append(make_probe(config, model, inputs.tokenizer, inputs.mesh, directory))
     return probes
 
 

@@ -11,14 +11,22 @@ from electra_jax.models.config import PretrainingConfig
 from electra_jax.training.metrics import Metrics
 
 
-def probe_values(config: dict[str, Any]) -> list[Any]:
-    """The values of a stage's configuration that decide what its probe measures.
+def probe_config(config: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a stage for its probe, in a run whose first stage has the configuration `first`.
 
     A task keeps the rows of the first stage, so that its figures can be compared. Minimal pairs are divided
     into rows of the stage, as they are when one of its checkpoints is scored.
     """
-    is_of_pairs = config["probe"]["kind"] == "minimal_pairs"
-    return [config["model"], config["data"]["sequence_length"] if is_of_pairs else None]
+    if config["probe"]["kind"] == "minimal_pairs":
+        return config
+    length = {"sequence_length": first["data"]["sequence_length"]}
+    return config | {"data": config["data"] | length}
+
+
+def measures_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether one probe serves two stages with these results of `probe_config`."""
+    lengths = [config["data"]["sequence_length"] for config in (one, other)]
+    return one["model"] == other["model"] and lengths[0] == lengths[1]
 
 
 def open_probe(

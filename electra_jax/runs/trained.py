@@ -110,11 +110,10 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
 
 
 def taught_length(description: dict[str, Any], step: int) -> int:
-    """Ids in the longest rows that the parameters of a run were trained on: those of its stage. Parameters
-    that it did not train were taught elsewhere, and its description says it."""
-    stage = stage_at(description["config"], step)
-    length = stage.config["data"]["sequence_length"]
-    return description.get("taught_length", length) if step == 0 else length
+    """Ids in the rows that the parameters of a run were taught: those of its stage. Those of imports and
+    soups were taught elsewhere, and their description says it; no run goes on in their directories."""
+    length = stage_at(description["config"], step).config["data"]["sequence_length"]
+    return description.get("taught_length", length)
 
 
 def read_description(workdir: Path) -> dict[str, Any]:

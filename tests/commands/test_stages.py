@@ -28,7 +28,7 @@ from electra_jax.runs import doctor_checks, pretraining
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.pretraining import pretrain
-from electra_jax.runs.trained import dataset_paths, load_run
+from electra_jax.runs.trained import TrainedRun, dataset_paths, load_run
 from electra_jax.training.loop import TrainingLoop
 from electra_jax.training.program import make_program
 from electra_jax.training.writers import read_metrics
@@ -80,19 +80,32 @@ def test_stages_have_one_state_and_pass_the_checks_of_doctor(corpora, tmp_path, 
     assert doctor_checks.check_sizes(inputs, tmp_path / "run").problem == ""
 
 
-@pytest.mark.parametrize(("kind", "lengths"), [("minimal_pairs", [SHORT, LONG]), ("task", [SHORT])])
-def test_stages_share_a_probe_unless_they_measure_otherwise(kind, lengths, corpora, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "changes", "lengths"),
+    [
+        ("minimal_pairs", {}, [SHORT, LONG]),
+        ("task", {}, [SHORT]),
+        ("task", {"hidden_dropout": 0.25}, [SHORT, SHORT]),
+    ],
+    ids=["minimal pairs", "task", "task and another model"],
+)
+def test_stages_share_a_probe_unless_they_measure_otherwise(
+    kind, changes, lengths, corpora, tmp_path, monkeypatch
+):
     """Sentences are divided into rows of the stage; a task keeps its rows, so that its figures compare."""
     made, opened = [], []
 
-    def open_probe(config, *others):
-        made.append(config["data"]["sequence_length"])
+    def open_probe(config, model, tokenizer, *others):
+        # What `MinimalPairProbe` takes for the length of its rows.
+        made.append(TrainedRun(tmp_path, {"config": config}, model, tokenizer, 0, None).row_length)
         return f"probe {len(made)}"
 
     monkeypatch.setattr(pretraining, "open_probe", open_probe)
     config = configuration(corpora, three_stages(corpora), probe__every=4, probe__kind=kind)
     assert doctor_checks.check_run_inputs(config, tmp_path / "run", opened).problem == ""
-    probes = pretraining.make_probes(opened[0], tmp_path)
+    *stages, last = opened[0].stages
+    last = last._replace(config=last.config | {"model": last.config["model"] | changes})
+    probes = pretraining.make_probes(opened[0]._replace(stages=(*stages, last)), tmp_path)
     assert made == lengths and probes == ["probe 1", "probe 1", f"probe {len(lengths)}"]
 
 

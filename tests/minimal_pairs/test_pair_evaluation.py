@@ -1,6 +1,7 @@
 """`evaluate --minimal_pairs`: accuracies, what is kept of an interrupted command, and its errors."""
 
 import json
+import weakref
 
 import matplotlib.image
 import matplotlib.text
@@ -43,7 +44,7 @@ class FakeScorer:
     def score(self, sentences, tell):
         if len(FakeScorer.calls) == FakeScorer.stop_at:
             raise InterruptedError
-        FakeScorer.calls.append((self._model, sentences[0]))
+        FakeScorer.calls.append((str(self._model), sentences[0]))
         tell(1.0)
         lengths = np.array([len(sentence) for sentence in sentences], np.float64)
         return Scores({"generator": lengths, "discriminator": -lengths}, int(self._model == "other"))
@@ -131,6 +132,24 @@ def test_how_often_a_model_is_read(names, expected, options, monkeypatch):
     places.clear()
     evaluate(options._replace(init_from=names))
     assert places == list(dict.fromkeys(expected))
+
+
+def test_a_model_is_let_go_before_another_one_is_read(options, monkeypatch):
+    options, _ = options
+    models, alive = [], []
+
+    class Model(str):
+        """A name that can be referred to weakly."""
+
+    def load(flag, place):
+        alive.append([str(one()) for one in models if one() is not None])
+        model = Model(place)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(evaluation, "load_pretrained", load)
+    evaluate(options)
+    assert alive == [[]] * 4
 
 
 def test_the_picture_of_many_phenomena_and_models_is_bounded_and_says_so(tmp_path):
