@@ -22,9 +22,11 @@ class Curve(NamedTuple):
 
 
 def curves_of(points: Mapping[Budget, Sequence[Result]], metric: str) -> dict[str, Curve]:
-    """Variant → its curve; variants that do not have the metric are left out."""
+    """Variant → its curve; numbers of tokens and variants that do not have the metric are left out."""
     curves: dict[str, Curve] = {}
     for budget, results in points.items():
+        if metric not in _metrics(results):
+            continue
         for variant, summary in summarize(results, metric).items():
             curve = curves.setdefault(variant, Curve([], []))
             curve.tokens.append(budget.tokens)

@@ -133,11 +133,14 @@ def measure_backbone(run_directory: Path, summary: dict[str, Any]) -> Metrics:
 
 
 def measure_objective(run_directory: Path, summary: dict[str, Any]) -> Metrics:
-    """As `measure_backbone`; also the hours that the steps took, without evaluations and compilation."""
-    train = read_description(run_directory)["config"]
-    tokens = summary["steps"] * train["train"]["batch_size"] * train["data"]["sequence_length"]
-    hours = tokens / summary["tokens_per_second"] / 3600 if summary["tokens_per_second"] else 0.0
-    return measure_backbone(run_directory, summary) | {"hours": hours}
+    """As `measure_backbone`; also the hours that the steps took, without evaluations and compilation, unless
+    the run was too short to measure its speed."""
+    metrics, tokens_per_second = measure_backbone(run_directory, summary), summary["tokens_per_second"]
+    if tokens_per_second is None:
+        return metrics
+    config = read_description(run_directory)["config"]
+    tokens = summary["steps"] * config["train"]["batch_size"] * config["data"]["sequence_length"]
+    return metrics | {"hours": tokens / tokens_per_second / 3600}
 
 
 def measure_soup(run_directory: Path) -> Metrics:

@@ -5,7 +5,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from electra_jax.comparison import downstream, learning_curves
+from electra_jax.comparison import downstream, learning_curves, suites
 from electra_jax.comparison.budgets import Budget, parse_budgets, with_budget
 from electra_jax.comparison.curve_plots import curves_of
 from electra_jax.comparison.downstream import Evaluation
@@ -133,7 +133,17 @@ def test_a_curve_has_the_numbers_of_tokens_that_its_variant_has():
     }
     found = curves_of(points, "x")
     assert {name: curve.tokens for name, curve in found.items()} == {"a": [10, 20], "b": [20]}
+    del points[Budget(20, 1)][1].metrics["y"]
+    assert curves_of(points, "y")["b"].tokens == [10]
     assert [tuple(one) for one in found["a"].summaries] == [(2.0, 1.0, 3.0, 2), (4.0, 4.0, 4.0, 1)]
+
+
+@pytest.mark.parametrize(("speed", "hours"), [(None, {}), (100.0, {"hours": 100 * 4 * 8 / 100 / 3600})])
+def test_a_run_too_short_to_measure_its_speed_has_no_hours(speed, hours, monkeypatch, tmp_path):
+    monkeypatch.setattr(suites, "measure_backbone", lambda *_: {"mlm_loss": 1.0})
+    monkeypatch.setattr(suites, "read_description", lambda _: {"config": RECIPE.to_dict()})
+    summary = {"steps": 100, "tokens_per_second": speed}
+    assert suites.measure_objective(tmp_path, summary) == {"mlm_loss": 1.0} | hours
 
 
 @pytest.mark.slow
