@@ -21,7 +21,7 @@ def add_record_flags(add: Callable) -> None:
         type=int,
         default=MAX_RECORD_BYTES,
         metavar="N",
-        help=f"pass over longer JSON lines, and longer texts of Parquet and TFDS; they are counted {DEFAULT}",
+        help=f"skip longer JSON lines, and longer texts of Parquet and TFDS; they are counted {DEFAULT}",
     )
     add(
         "--on_invalid_utf8",

@@ -5,13 +5,13 @@
     python -m data_pipelines.corpus --train data/scored.jsonl --score_field quality --keep_fraction 0.1 \\
         --validation_fraction 0.01 --tokenizer DIR --sequence_length 128 --packing documents --out data/best
 
-A linear classifier on hashed n-grams of words learns to tell the examples apart, and a document's score is
+A linear classifier on hashed n-grams of words learns to distinguish the examples, and a document's score is
 its probability of being a positive one, with as many positive as negative ones. A tenth of the examples is
 held out: the AUC printed is the share of pairs of a positive and a negative one that have the right order.
 
 FILE has a line for each document, in order. A JSON line keeps its fields; documents of other sources get
 "source" and "document", their number. The same files and settings give the same bytes with any number of
-processes. The file appears whole or not at all; an interrupted scoring begins again.
+processes. The file appears whole or not at all; an interrupted scoring restarts.
 
 The loss of a pre-trained model is another score: `python -m electra_jax.predict --loss_field=NAME …`.
 data_pipelines/scoring/README.md has the sources of both, and how to choose by them.

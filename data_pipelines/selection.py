@@ -128,7 +128,7 @@ def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
         if piece.is_first and score is not None:
             scores.append(choice.sign * score)
     if not scores:
-        return Limit(0.0, 0)  # there are no documents, which the build tells
+        return Limit(0.0, 0)  # there are no documents, which the build reports
     values = np.frombuffer(scores)
     count = max(1, round(choice.keep_fraction * len(values)))
     values.partition(len(values) - count)

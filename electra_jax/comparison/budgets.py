@@ -1,16 +1,18 @@
 """Numbers of tokens at which a comparison is made: `compare --tokens=1e6:5,10e6:3`."""
 
-import re
+import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ml_collections import config_dict
 
-from data_pipelines.number_arguments import LARGEST
+from data_pipelines.number_arguments import finite, whole
+from electra_jax.configuration.length import with_num_steps
 from electra_jax.configuration.number_flags import MOST_SEEDS
 
 EXAMPLE = "--tokens=1e6:5,10e6:3, which are one million tokens from five seeds and ten million from three"
-SCALED = ("optimizer.warmup_steps", "optimizer.decay_steps")
+SCALED = ("warmup_steps", "decay_steps")
+MOST_TOKENS = 10**15  # what a run of any size reads; names of folders stay short
 
 
 class Budget(NamedTuple):
@@ -48,23 +50,28 @@ def parse_budgets(words: Sequence[str], num_seeds: int) -> list[Budget]:
 
 
 def _budget(word: str, num_seeds: int) -> Budget:
-    number = r"(\d+\.?\d*(?:[eE]\+?\d{1,2})?)"
-    found = re.fullmatch(rf"{number}(?::(\d{{1,5}}))?", word)
-    budget = Budget(round(float(found[1])), int(found[2] or num_seeds)) if found else Budget(0, 0)
-    if not (0 < budget.tokens <= LARGEST and 0 < budget.seeds <= MOST_SEEDS):
+    number, _, seeds = word.partition(":")
+    try:
+        budget = Budget(round(finite(number)), whole(1, MOST_SEEDS)(seeds) if ":" in word else num_seeds)
+    except argparse.ArgumentTypeError:
+        budget = Budget(0, 0)
+    if not 0 < budget.tokens <= MOST_TOKENS:
         raise ValueError(f"--tokens: got {word!r}, expected TOKENS or TOKENS:SEEDS, as in {EXAMPLE}.")
     return budget
 
 
 def with_budget(config: config_dict.ConfigDict, tokens: int) -> config_dict.ConfigDict:
     """The recipe with as many steps as have `tokens`, rounded up. Warm-up and decay, if they are given in
-    steps, keep their share of the run, and have one step or more."""
-    sized = config.copy_and_resolve_references()
-    per_step = config.train.batch_size * config.data.sequence_length
-    num_steps = -(-tokens // per_step)
-    section = sized.optimizer
-    for key in (name.partition(".")[2] for name in SCALED):
-        if section[key]:
-            section[key] = max(1, round(section[key] * num_steps / config.train.num_steps))
-    sized.train.num_steps = num_steps
-    return sized
+    steps, keep their share of the run, and have one step or more.
+
+    Raises:
+      ValueError: see `with_num_steps`.
+    """
+    values = config.to_dict()
+    values["train"]["num_tokens"] = float(tokens)
+    sized = with_num_steps(values, None)
+    share = sized["train"]["num_steps"] / config.train.num_steps
+    for key in SCALED:
+        if steps := sized["optimizer"][key]:
+            sized["optimizer"][key] = max(1, round(steps * share))
+    return config_dict.ConfigDict(sized)

@@ -17,25 +17,29 @@ class Judges(NamedTuple):
     pairs: Sequence[str]  # files or directories
     max_pairs: int  # of each phenomenon; 0: all
 
-    def judge(
-        self,
-        results: Sequence[Result],
-        workdir: Path,
-        num_seeds: int,
-        random_starts: Mapping[str, str],
-        check: Check,
+    def on_pairs(
+        self, results: Sequence[Result], workdir: Path, check: Check
     ) -> tuple[list[Result], list[str]]:
-        """The results of runs with their metrics on pairs and tasks, then those of newly initialised weights
-        on the tasks; and notes on the pairs.
+        """The results of the runs MODEL/seed_SEED in `workdir` with their accuracies on pairs, and notes.
+
+        Raises:
+          ValueError, OSError, FloatingPointError: see `add_pair_metrics`.
+        """
+        return add_pair_metrics(results, self.pairs, self.max_pairs, workdir, check)
+
+    def on_tasks(
+        self, results: Sequence[Result], workdir: Path, num_seeds: int, random_starts: Mapping[str, str]
+    ) -> list[Result]:
+        """The results of the runs MODEL/seed_SEED in `workdir` with their metrics on tasks, then those of
+        newly initialised weights.
 
         Args:
-          results: each of the run MODEL/seed_SEED in `workdir`, of all the same seeds.
+          results: of all the same seeds.
           random_starts: name of newly initialised weights → the model whose shapes they have.
 
         Raises:
-          ValueError, OSError, FloatingPointError: see `add_pair_metrics`, `add_downstream_metrics`.
+          ValueError, OSError, FloatingPointError: see `add_downstream_metrics`.
         """
-        judged, notes = add_pair_metrics(results, self.pairs, self.max_pairs, workdir, check)
-        if self.tasks:
-            judged = add_downstream_metrics(judged, self.tasks, workdir, num_seeds, random_starts)
-        return judged, notes
+        if not self.tasks:
+            return list(results)
+        return add_downstream_metrics(results, self.tasks, workdir, num_seeds, random_starts)

@@ -8,7 +8,8 @@ The directory of the curves:
     curves.json                  results of every run; rewritten after each number of tokens
     curves.png                   a panel for each metric over the number of tokens
     tokens_N/VARIANT/seed_SEED/  one run per directory
-    finetuning/TASK/, minimal_pairs/  as in other comparisons
+    tokens_N/minimal_pairs/      the pairs of these runs
+    finetuning/TASK/             one experiment for all numbers of tokens
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,6 @@ from electra_jax.comparison.budgets import Budget, with_budget
 from electra_jax.comparison.curve_plots import plot_curves
 from electra_jax.comparison.downstream import FOLDER
 from electra_jax.comparison.judging import Judges
-from electra_jax.comparison.pairs import PAIRS
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.results import Result, models_of, to_json
@@ -31,7 +31,7 @@ from electra_jax.runs.only_writer import Check
 from electra_jax.runs.result_places import Results
 
 CURVES_FILE, CURVES_PICTURE = "curves.json", "curves.png"
-CURVES_RESULTS = Results((CURVES_FILE, CURVES_PICTURE), (FOLDER, PAIRS))
+CURVES_RESULTS = Results((CURVES_FILE, CURVES_PICTURE), (FOLDER,))
 
 
 def learning_curves(
@@ -53,21 +53,24 @@ def learning_curves(
       variants: names of some; (): all.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges.judge`.
+      ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
     """
     suite, curves, random = SUITES[suite_name], {}, {}
     contents: dict[str, Any] = {"suite": suite_name, "config": config.to_dict()}
     notes: list[str] = []
     for budget in budgets:
         sized = with_budget(config, budget.tokens)
-        trained = pretrain_suite(suite, sized, workdir / budget.folder, budget.seeds, variants)
+        runs = workdir / budget.folder
+        trained = pretrain_suite(suite, sized, runs, budget.seeds, variants)
+        trained, more_notes = judges.on_pairs(trained, runs, check)
+        notes += more_notes
         names = models_of(trained)
         placed = [result._replace(model=f"{budget.folder}/{result.model}") for result in trained]
         # New weights know no number of tokens: those of the first one stand for all.
         starts = {
             name: f"{budgets[0].folder}/{variant}" for name, variant in suite.random_starts(names).items()
         }
-        judged, notes = judges.judge(placed, workdir, budget.seeds, starts, check)
+        judged = judges.on_tasks(placed, workdir, budget.seeds, starts)
         curves[budget] = [
             result._replace(model=result.model.removeprefix(f"{budget.folder}/"))
             for result in judged[: len(placed)]
@@ -81,7 +84,7 @@ def learning_curves(
         plot_curves(curves, [*random.values()], workdir / CURVES_PICTURE)
     yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs"
     yield from _tables(curves, [*random.values()])
-    yield from notes
+    yield from dict.fromkeys(notes)
 
 
 def _tables(curves: dict[Budget, list[Result]], random: Sequence[Result]) -> Iterator[str]:

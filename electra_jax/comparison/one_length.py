@@ -29,11 +29,12 @@ def compare(
       variants: names of some; (): all.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges.judge`.
+      ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
     """
     suite = SUITES[suite_name]
     results = pretrain_suite(suite, config, workdir, num_seeds, variants)
     random_starts = suite.random_starts(models_of(results))
-    results, notes = judges.judge(results, workdir, num_seeds, random_starts, check)
+    results, notes = judges.on_pairs(results, workdir, check)
+    results = judges.on_tasks(results, workdir, num_seeds, random_starts)
     check()
     return [*write_comparison(suite_name, config, results, workdir), *notes]

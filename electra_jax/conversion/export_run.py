@@ -143,7 +143,7 @@ def _write_repository(
     write_tokenizer(
         run.workdir / "tokenizer",
         directory,
-        model_max_length=readable_length(encoder, run.taught_length),
+        model_max_length=readable_length(encoder, run.trained_length),
         input_names=family_of(encoder).input_names,
     )
     card = make_card(

@@ -91,7 +91,7 @@ def export_task(
         write_tokenizer(
             Path(saved.tokenizer.directory),
             directory,
-            model_max_length=readable_length(saved.encoder, saved.taught_length),
+            model_max_length=readable_length(saved.encoder, saved.trained_length),
             input_names=family_of(saved.encoder).input_names,
         )
         start = saved.description["start"]

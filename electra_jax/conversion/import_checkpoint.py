@@ -106,7 +106,7 @@ def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], N
         params = from_published(published, make_pretraining_config(config["model"])) | unpublished
         origin = {"imported_from": str(path), "imported": notes}
         length = declared_length(_tokenizer_of(path, None))
-        origin["taught_length"] = length or config["model"]["max_position_embeddings"]
+        origin["trained_length"] = length or config["model"]["max_position_embeddings"]
         _write_run(unfinished, params, config, **origin)
         check()
         os.replace(unfinished, out)

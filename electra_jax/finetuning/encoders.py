@@ -42,7 +42,7 @@ class PretrainedEncoder(NamedTuple):
     params: Params | None  # {"embeddings", "encoder"} on the host; None: initialised from each run's seed
     digest: str = ""  # of params
     step: int | None = None  # of the run's checkpoint; None: it comes from no run, or is newly initialised
-    taught_length: int = 0  # tokens in the longest rows that it was trained on; 0: newly initialised
+    trained_length: int = 0  # tokens in the longest rows that it was trained on; 0: newly initialised
 
     @property
     def special(self) -> SpecialTokens:
@@ -72,16 +72,16 @@ def load_encoder(name: str, cache: Path, step: int | None = None) -> PretrainedE
             saved.encoder,
             saved.tokenizer,
             encoder_params(saved.params),
-            taught_length=saved.taught_length,
+            trained_length=saved.trained_length,
         )
     elif "config" in _description(name, path):
         run = load_run(path, step if checkpoint.step is None else checkpoint.step)
         encoder = encoder_of_run(name, run.params, run.model, run.tokenizer)
-        encoder = encoder._replace(step=run.step, taught_length=run.taught_length)
+        encoder = encoder._replace(step=run.step, trained_length=run.trained_length)
     else:
         encoder = _of_hugging_face(name, path, cache)
     if name.startswith(RANDOM):
-        return encoder._replace(params=None, step=None, taught_length=0)
+        return encoder._replace(params=None, step=None, trained_length=0)
     leaves = digests(flatten_dict(encoder.params, sep="/"))
     return encoder._replace(digest=hashlib.sha256(json.dumps(sorted(leaves.items())).encode()).hexdigest())
 
@@ -173,4 +173,4 @@ def _of_hugging_face(name: str, path: Path, cache: Path) -> PretrainedEncoder:
         )
     length = declared_length(path) or config.max_position_embeddings
     params = unflatten_dict(found.leaves, sep="/")
-    return PretrainedEncoder(name, config, tokenizer, params, taught_length=length)
+    return PretrainedEncoder(name, config, tokenizer, params, trained_length=length)

@@ -183,7 +183,7 @@ class RunsOfPlan:
             "seed": run.seed,
             "settings": run.settings,
             "metrics": finetuned.metrics,
-            "taught_length": max(encoder.taught_length, finetuner.row_length(encoder)),
+            "trained_length": max(encoder.trained_length, finetuner.row_length(encoder)),
         }
         if finetuner.task_type.name == "tagging":
             description["word_separator"] = word_separator(encoder.tokenizer)

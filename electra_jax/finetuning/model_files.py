@@ -35,7 +35,7 @@ MODEL_FORM = {
     "config": {"model": dict},
     "start": Maybe(str),
     "metrics": Maybe({str: float}),
-    "taught_length": Maybe(int),
+    "trained_length": Maybe(int),
 }
 
 
@@ -44,17 +44,17 @@ class SavedModel(NamedTuple):
 
     encoder: EncoderConfig
     # "task" (config.task), "labels", "start", "start_step" (None: it comes from no run), "seed", "settings",
-    # "metrics", "config", "taught_length"; of tagging also "word_separator" (data_pipelines/tasks/words.py).
+    # "metrics", "config", "trained_length"; of tagging also "word_separator" (data_pipelines/tasks/words.py).
     # Older models lack "start_step" and the last two.
     description: dict[str, Any]
     tokenizer: Tokenizer
     params: Any
 
     @property
-    def taught_length(self) -> int:
+    def trained_length(self) -> int:
         """Tokens in the longest rows that the model was trained on, by pre-training or here; of an older
-        model, which does not tell it, what its configuration allows."""
-        return self.description.get("taught_length", self.encoder.max_position_embeddings)
+        model, which does not record it, what its configuration allows."""
+        return self.description.get("trained_length", self.encoder.max_position_embeddings)
 
 
 def save_model(

@@ -32,7 +32,7 @@ class PublishedFamily(NamedTuple):
 
     @property
     def has_position_table(self) -> bool:
-        """Whether a table limits the length of rows; without one, it is limited by what training taught."""
+        """Whether a table limits the length of rows; without one, it is limited by the rows of training."""
         return any(ours == "embeddings/position_embeddings" for _, ours, _ in self.names.rows)
 
 
@@ -105,15 +105,17 @@ def family_of(encoder: EncoderConfig) -> PublishedFamily:
     return FAMILIES[encoder.position]
 
 
-def readable_length(encoder: EncoderConfig, taught: int) -> int:
+def readable_length(encoder: EncoderConfig, trained_length: int) -> int:
     """Tokens in the longest row that an encoder reads, as its exported tokenizer states them.
 
     Args:
-      taught: ids in the longest rows that it was trained on.
+      trained_length: ids in the longest rows that it was trained on.
     Raises:
       ValueError: that is not a length.
     """
-    if taught < 1:
-        raise ValueError(f"taught_length: got {taught}, expected at least 1. Restore the file that holds it.")
+    if trained_length < 1:
+        raise ValueError(
+            f"trained_length: got {trained_length}, expected at least 1. Restore the file that holds it."
+        )
     limit = encoder.max_position_embeddings
-    return limit if family_of(encoder).has_position_table else min(limit, taught)
+    return limit if family_of(encoder).has_position_table else min(limit, trained_length)

@@ -86,7 +86,7 @@ def score_models(options: Options, check: Check) -> tuple[list[Result], list[str
     """
     files = load_pairs(options.minimal_pairs, options.max_pairs)
     names = list(dict.fromkeys(options.init_from))
-    # All models are read before any is scored, so that a wrong name is told at once.
+    # All models are read before any is scored, so that a wrong name is an error at once.
     read = _Reader()
     models = [identify(name, load_model(name, read)) for name in names]
     store = _Store(options.workdir / SCORES, models)
@@ -121,7 +121,7 @@ def _titled(results: Sequence[Result]) -> dict[str, Summary]:
 
 class _Reader:
     """`load_pretrained` that keeps its last result: a single model, or DIR beside random:DIR, is read once.
-    It lets go of that before it reads another one, since two large ones might not fit."""
+    It frees that before it reads another one, since two large ones might not fit."""
 
     def __init__(self):
         self._key: tuple[str, str] | None = None

@@ -15,7 +15,7 @@ CHANCE = 0.5
 TITLES = {PHENOMENA: "phenomenon", TERMS: "linguistics term", FIELDS: "field"}
 ROW_INCHES = 0.22
 MAX_ROWS = 100  # of a panel of the picture; BLiMP has 67 phenomena
-MAX_MODELS = 20  # in the picture: as many can be told apart
+MAX_MODELS = 20  # in the picture: more look alike
 MARKERS = "os"  # for as many models each as there are colours
 
 

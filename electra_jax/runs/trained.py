@@ -53,7 +53,7 @@ RUN_FORM = {
     ),
     "data": Maybe(list),
     "imported_from": Maybe(str),
-    "taught_length": Maybe(int),  # of imports and soups: see `taught_length`
+    "trained_length": Maybe(int),  # of imports and soups: see `trained_length`
 }
 
 
@@ -78,9 +78,9 @@ class TrainedRun(NamedTuple):
         return stage_at(self.config, self.step).config["data"]["sequence_length"]
 
     @property
-    def taught_length(self) -> int:
-        """See `taught_length`."""
-        return taught_length(self.description, self.step)
+    def trained_length(self) -> int:
+        """See `trained_length`."""
+        return trained_length(self.description, self.step)
 
 
 def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
@@ -109,11 +109,11 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     return TrainedRun(workdir, description, model, tokenizer, step, params)
 
 
-def taught_length(description: dict[str, Any], step: int) -> int:
-    """Ids in the rows that the parameters of a run were taught: those of its stage. Those of imports and
-    soups were taught elsewhere, and their description says it; no run goes on in their directories."""
+def trained_length(description: dict[str, Any], step: int) -> int:
+    """Ids in the rows that the parameters of a run were trained on: those of its stage. Imports and soups
+    were trained elsewhere, and their description records it; no run resumes in their directories."""
     length = stage_at(description["config"], step).config["data"]["sequence_length"]
-    return description.get("taught_length", length)
+    return description.get("trained_length", length)
 
 
 def read_description(workdir: Path) -> dict[str, Any]:

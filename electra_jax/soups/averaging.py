@@ -213,7 +213,7 @@ def write_run(directory: Path, first: Ingredient, params: Any, record: dict[str,
         "data": first.config["data"] | {"datasets": first.datasets},
         "checkpoint": first.config["checkpoint"] | {"init_from": ""},
     }
-    description = {"config": config, "data": [], "taught_length": first.taught_length}
+    description = {"config": config, "data": [], "trained_length": first.trained_length}
     adopt_tokenizer(first.workdir / "tokenizer", directory / "tokenizer", lowercase=None)
     with contextlib.closing(Checkpointer(str(directory / "checkpoints"), keep=1)) as checkpointer:
         checkpointer.save_params(params, description)

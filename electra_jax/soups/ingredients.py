@@ -20,7 +20,7 @@ from electra_jax.runs.trained import (
     differing_settings,
     find_step,
     read_description,
-    taught_length,
+    trained_length,
 )
 from electra_jax.training.state import abstract_params
 
@@ -40,7 +40,7 @@ class Ingredient(NamedTuple):
     objective: Objective
     params: Any  # shapes
     start: dict[str, Any] | None  # settings that determined the initial parameters; None: unknown
-    taught_length: int  # ids in the longest rows that it was trained on
+    trained_length: int  # ids in the longest rows that it was trained on
 
     @property
     def name(self) -> str:
@@ -101,7 +101,7 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
         objective,
         params,
         _start_of(workdir, description),
-        taught_length(description, step),
+        trained_length(description, step),
     )
 
 

@@ -125,7 +125,7 @@ def test_a_sweep_takes_more_values_later_and_keeps_the_best_model(run_directory,
     best = max(every, key=lambda result: result.metrics["accuracy"])
     [directory] = (tmp_path / "run" / "models").iterdir()
     saved = load_model(directory)
-    assert saved.description["taught_length"] == min(
+    assert saved.description["trained_length"] == min(
         task["task"]["max_length"], saved.encoder.max_position_embeddings
     )
     assert saved.description["metrics"] == best.metrics and saved.description["labels"] == ["high", "low"]

@@ -5,21 +5,20 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from electra_jax.comparison import downstream, learning_curves, suites
+from electra_jax.comparison import downstream, judging, learning_curves, suites
 from electra_jax.comparison.budgets import Budget, parse_budgets, with_budget
 from electra_jax.comparison.curve_plots import curves_of
 from electra_jax.comparison.downstream import Evaluation
 from electra_jax.comparison.judging import Judges
+from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.finetuning.results import Result
 from support.tiny_run import start
 
-RECIPE = ConfigDict(
-    {
-        "train": {"num_steps": 1000, "batch_size": 4},
-        "data": {"sequence_length": 8},
-        "optimizer": {"warmup_steps": 100, "decay_steps": 0},
-    }
-)
+RECIPE = ConfigDict(with_assumed_sizes(load_config("configs/debug.py").to_dict()))
+RECIPE.train.update(num_steps=1000, batch_size=4)
+RECIPE.data.sequence_length = 8
+RECIPE.optimizer.warmup_steps = 100
 
 
 def test_numbers_of_tokens_are_sorted_and_have_seeds():
@@ -37,7 +36,22 @@ def test_numbers_of_tokens_are_sorted_and_have_seeds():
 
 
 @pytest.mark.parametrize(
-    "word", ["", "0", "1e6:0", "-1", "1e6:", "nan", "1e99", "1e6:5:5", "0.1", "1e6:99999"]
+    "word",
+    [
+        "",
+        "0",
+        "1e6:0",
+        "-1",
+        "1e6:",
+        "nan",
+        "1e99",
+        "1e6:5:5",
+        "1e6:two",
+        "0.1",
+        "9" * 400,
+        "5:" + "9" * 400,
+        "1e6:99999",
+    ],
 )
 def test_a_wrong_number_of_tokens_is_an_error(word):
     with pytest.raises(
@@ -136,6 +150,26 @@ def test_a_curve_has_the_numbers_of_tokens_that_its_variant_has():
     del points[Budget(20, 1)][1].metrics["y"]
     assert curves_of(points, "y")["b"].tokens == [10]
     assert [tuple(one) for one in found["a"].summaries] == [(2.0, 1.0, 3.0, 2), (4.0, 4.0, 4.0, 1)]
+
+
+def test_pairs_of_every_number_of_tokens_are_kept(fakes, monkeypatch, tmp_path):
+    def add_pair_metrics(results, places, max_pairs, workdir, check):
+        assert (list(places), max_pairs) == (["blimp"], 5)
+        asked.append([f"{workdir.name}/{result.model}" for result in results])
+        return [one._replace(metrics=one.metrics | {"pairs x": 0.75}) for one in results], ["a note"]
+
+    asked = []
+    monkeypatch.setattr(judging, "add_pair_metrics", add_pair_metrics)
+    judges, budgets = Judges({}, ["blimp"], 5), [Budget(3_200, 1), Budget(6_400, 1)]
+    lines = list(
+        learning_curves.learning_curves(
+            "objectives", RECIPE, budgets, ["electra"], judges, tmp_path, lambda: None
+        )
+    )
+    assert asked == [["tokens_3200/electra"], ["tokens_6400/electra"]]
+    points = json.loads((tmp_path / "curves.json").read_text())["points"]
+    assert all(one["metrics"]["pairs x"] == 0.75 for point in points for one in point["results"])
+    assert lines.count("a note") == 1
 
 
 @pytest.mark.parametrize(("speed", "hours"), [(None, {}), (100.0, {"hours": 100 * 4 * 8 / 100 / 3600})])

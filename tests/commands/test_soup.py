@@ -109,10 +109,10 @@ def test_the_mean_of_runs_of_steps_and_of_moving_averages(data, base, tmp_path):
     # Nothing unfinished is left.
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"one", "two", "soup", "again", "of_soups"}
-    # It tells the length of its rows, as imports do, whose files may state another one than their recipe.
-    assert run.description["taught_length"] == run.row_length
-    (tmp_path / "soup" / "config.json").write_text(json.dumps(run.description | {"taught_length": 999}))
-    assert open_ingredient(tmp_path / "soup", None).taught_length == 999
+    # It records the length of its rows, as imports do, whose files may state another one than their recipe.
+    assert run.description["trained_length"] == run.row_length
+    (tmp_path / "soup" / "config.json").write_text(json.dumps(run.description | {"trained_length": 999}))
+    assert open_ingredient(tmp_path / "soup", None).trained_length == 999
 
 
 REFUSED = {

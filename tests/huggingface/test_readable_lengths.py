@@ -66,13 +66,13 @@ def test_an_import_reads_what_its_files_state(exported, tmp_path):
     again = export_run.export_run(run.workdir, None, tmp_path / "again", tiny_export.PLAIN)
     assert [read_length(directory) for directory in again] == [LIMIT - 48] * 2
     assert run.row_length < LIMIT - 48
-    taught = lambda name: load_encoder(name, tmp_path / "tokenizer").taught_length
-    assert taught(str(run.workdir)) == LIMIT - 48 and taught(RANDOM + str(run.workdir)) == 0
+    trained = lambda name: load_encoder(name, tmp_path / "tokenizer").trained_length
+    assert trained(str(run.workdir)) == LIMIT - 48 and trained(RANDOM + str(run.workdir)) == 0
     edit_config(theirs / "discriminator", "tokenizer_config.json", model_max_length=None)
-    assert taught(str(theirs / "discriminator")) == LIMIT
+    assert trained(str(theirs / "discriminator")) == LIMIT
 
 
-def test_a_task_names_what_its_model_was_taught(data, tmp_path):
+def test_a_task_names_the_length_that_its_model_was_trained_on(data, tmp_path):
     models = {
         "told": save_random(
             tmp_path / "told",
@@ -80,9 +80,9 @@ def test_a_task_names_what_its_model_was_taught(data, tmp_path):
             MODERN,
             "tagging",
             "published",
-            taught_length=24,
+            trained_length=24,
         ),
-        # Older models do not tell it.
+        # Older models do not record it.
         "untold": make_model(tmp_path / "untold", data, MODERN, "tagging", "published"),
     }
     lengths = {
@@ -90,7 +90,7 @@ def test_a_task_names_what_its_model_was_taught(data, tmp_path):
         for name, model in models.items()
     }
     assert lengths == {"told": 24, "untold": LIMIT}
-    assert load_encoder(str(models["told"]), tmp_path / "tokenizer").taught_length == 24
+    assert load_encoder(str(models["told"]), tmp_path / "tokenizer").trained_length == 24
 
 
 @pytest.mark.parametrize("value", [UNLIMITED, 1e30, 0, -1, True, "512", [512]], ids=repr)
@@ -106,5 +106,5 @@ def test_what_is_no_length_is_not_stated(value, tmp_path):
 def test_a_table_of_positions_is_the_limit_and_a_length_is_positive():
     table = make_pretraining_config(tiny_export.electra_model()).discriminator
     assert readable_length(table, 8) == tiny_export.LENGTH
-    with pytest.raises(ValueError, match="taught_length: got -5, expected at least 1"):
+    with pytest.raises(ValueError, match="trained_length: got -5, expected at least 1"):
         readable_length(make_pretraining_config(MODERN).discriminator, -5)

@@ -3,8 +3,8 @@ time of a short one.
 
 Each is a process of its own, with its own streams, environment and signals, as if "python -m" had started it.
 All have one hash seed. What depends on that, on imports, on an installation or on the folder needs a real
-start: `run_python`. So does a command whose variables change imports, unless so many have the same ones that
-a server of their own pays off: `serve_forks`.
+start: `run_python`. So does a command whose variables change imports, unless many have the same ones:
+then another server pays off: `serve_forks`.
 """
 
 import atexit

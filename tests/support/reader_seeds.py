@@ -182,12 +182,12 @@ def finetuned(config):
     model = {"head": "published", "head_dropout": 0.1, "pooling": "cls"}
     description = {"config": {"task": task, "model": model, "optimizer": {}, "sift": {}, "train": {}}}
     encoder = dataclasses.asdict(make_pretraining_config(config["model"]).discriminator)
-    saved = description | {"encoder": encoder, "task": task, "labels": ["a", "b"], "taught_length": 8}
+    saved = description | {"encoder": encoder, "task": task, "labels": ["a", "b"], "trained_length": 8}
     return description, saved
 
 
 def recorded_metrics(path):
-    """What a fine-tuning that goes on takes over from its directory."""
+    """What a resumed fine-tuning reads from its directory."""
     return with_recorded_metrics({"task": {"metrics": ()}}, path.parent)
 
 

@@ -103,7 +103,7 @@ def test_scores_and_auc_are_those_of_scikit_learn(examples, tmp_path):
 
 
 def test_other_documents_are_told_apart_and_the_same_cannot_be(examples, tmp_path):
-    """The AUC is of held-out examples: of the trained ones even random labels can be told apart."""
+    """The AUC is of held-out examples: of the trained ones even random labels can be learned."""
     scored = score_files(str(tmp_path / "out.jsonl"), settings_of(examples))
     assert scored.auc > 0.95
     good, bad = np.split(scored.scores, 2)
