@@ -110,6 +110,10 @@ def _predictor(
 ) -> Predictor:
     if options.demo and options.format == "tsv":
         raise ValueError("--format: got tsv with --demo, expected jsonl, or none for people to read.")
+    if options.masked_copies > 1 and not options.loss_field:
+        raise ValueError(
+            f"--masked_copies: got {options.masked_copies} without --loss_field, expected both. Give a field."
+        )
     if options.loss_field and (options.demo or not isinstance(model, Pretrained)):
         got = "--demo" if options.demo else f"{options.model}, a fine-tuned model"
         raise ValueError(

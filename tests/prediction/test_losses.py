@@ -183,3 +183,10 @@ def test_what_cannot_have_a_loss_is_an_error(run):
         predictor(model).predict([Unlabelled("here", "abc", fields={"text": "abc", "loss": 1})])
     with pytest.raises(ValueError, match="here: the record has a field 'text' already; name another"):
         predictor(model, field="text").predict([Unlabelled("here", "abc")])
+
+
+def test_copies_without_a_loss_are_an_error(run, tmp_path):
+    (tmp_path / "one.txt").write_text("abc\n")
+    words = [f"--model={run}", f"--input={tmp_path / 'one.txt'}", "--masked_copies=3"]
+    with pytest.raises(SystemExit, match="--masked_copies: got 3 without --loss_field, expected both"):
+        main(words)
