@@ -12,8 +12,8 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.global_attention import global_attention
 from electra_jax.models.initializers import kernel_initializer, neighbour_projection
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CHECKPOINT_NAME, Dense, broadcast_to_rank, einsum_f32, logical
@@ -37,12 +37,10 @@ class SelfAttention(nn.Module):
         )
         # Scaling the queries, not the scores: L·K numbers per head instead of L·M.
         query_BLHK *= jnp.asarray(1.0 / np.sqrt(config.head_size), query_BLHK.dtype)
-        scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, query_BLHK, key_BMHK)
-        if bias_HLM is not None:
-            scores_BHLM += bias_HLM[None]
+        arrays = query_BLHK, key_BMHK, value_BMHK
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
         keep_prob = 1.0 - config.attention_dropout
-        context_BLHK = attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, key)
+        context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, key, bias_HLM)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
         return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(

@@ -16,15 +16,15 @@ import numpy as np
 from flax import linen as nn
 
 from electra_jax.models.attention import Projection
-from electra_jax.models.attention_weights import attend
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.global_attention import global_attention
 from electra_jax.models.initializers import (
     kernel_initializer,
     neighbour_rotary_projection,
     residual_kernel_initializer,
 )
 from electra_jax.models.inputs import EncoderInputs
-from electra_jax.models.layers import Dense, einsum_f32
+from electra_jax.models.layers import Dense
 from electra_jax.models.local_attention import local_attention
 
 
@@ -111,8 +111,7 @@ class RotarySelfAttention(nn.Module):
         rng = self.make_rng("dropout") if is_training and config.attention_dropout else None
         keep_prob = 1.0 - config.attention_dropout
         if self.is_global:
-            scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", config.dtype, *arrays[:2])
-            context_BLHK = attend(keep_prob, config.dtype, scores_BHLM, value_BMHK, inputs, rng)
+            context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, rng)
         else:
             reach = config.rotary.window // 2
             context_BLHK = local_attention(keep_prob, config.dtype, reach, arrays, inputs, rng)
