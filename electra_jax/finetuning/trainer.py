@@ -69,7 +69,8 @@ def layer_groups(num_layers: int, decay: float, top_exponent: int) -> tuple[tupl
     exponents.append((r"", num_layers + top_exponent))
     rules = []
     for pattern, exponent in exponents:
-        rules.append((rf"{pattern}.*({NO_DECAY})" if pattern else NO_DECAY, decay**exponent, 0.0))
+        # Ahead of the pattern, which has a LayerNorm itself in "final_LayerNorm/".
+        rules.append((rf"(?=.*({NO_DECAY})){pattern}" if pattern else NO_DECAY, decay**exponent, 0.0))
         rules.append((pattern or ".*", decay**exponent, 1.0))
     return tuple(rules)
 

@@ -132,6 +132,14 @@ def test_rates_decay_from_layer_to_layer(top, exponents):
             assert leaf.learning_rate == pytest.approx(0.8**exponent) and leaf.weight_decay == 0.0
 
 
+def test_modernberts_final_norm_has_the_heads_rate_and_no_weight_decay():
+    leaves = {"kernel": np.zeros(1), "bias": np.zeros(1)}
+    norm = {"scale": np.zeros(1)}
+    tree = {"embeddings": leaves, "encoder": {"layer_0": leaves, "final_LayerNorm": norm}, "head": leaves}
+    group = assign_groups(tree, layer_groups(1, 0.5, 1))["encoder"]["final_LayerNorm"]["scale"]
+    assert (group.learning_rate, group.weight_decay) == (1.0, 0.0)
+
+
 def make_examples(lengths, label=lambda index: index % 2):
     return [
         EncodedExample(np.full(length, 5 + index % 50, np.int32), label(index), index)
