@@ -8,11 +8,15 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
+    # As launch/environment.sh does, for tests that are started without it.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # Compiling takes most of the time, and optimised programs do not pay off for a few steps of tiny models:
     # without optimisation compiling takes a quarter of the time.
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]

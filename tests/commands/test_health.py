@@ -10,8 +10,7 @@ from data_pipelines.corpus_settings import CorpusSettings
 from electra_jax.training.events import read_events
 from electra_jax.training.writers import read_metrics
 from support import tiny_run
-from support.commands import run_python
-from support.paths import ROOT
+from support.commands import run_module
 
 # Blocks of 6 steps; nothing is late before step 40.
 SETTINGS = {
@@ -31,10 +30,9 @@ SETTINGS = {
 def train(tmp_path, environment):
     """(data, settings) → (name → first alarm of that name, lines of stderr) of a run in `tmp_path`."""
 
-    def run(data, words=("-m", "electra_jax.pretrain"), **changes):
+    def run(data, module="electra_jax.pretrain", **changes):
         command = tiny_run.command(tmp_path, data, **SETTINGS | changes)
-        paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-        outcome = run_python(*words, *command[3:], environment=environment | paths)
+        outcome = run_module(module, *command[3:], environment=environment)
         assert outcome.returncode == 0, outcome.stderr
         events = [event for event in read_events(tmp_path) if event["kind"] == "alarm"]
         summary = json.loads((tmp_path / "summary.json").read_text())
@@ -44,6 +42,7 @@ def train(tmp_path, environment):
     return run
 
 
+@pytest.mark.slow
 def test_a_discriminator_without_a_loss_learns_nothing(data, train, tmp_path):
     changes = {"objective__disc_weight": 0.0, "model__initializer": "published"}
     found, lines = train(data, **changes)
@@ -61,6 +60,7 @@ def test_a_discriminator_without_a_loss_learns_nothing(data, train, tmp_path):
     assert read_events(tmp_path) == before and last in lines
 
 
+@pytest.mark.slow
 def test_almost_nothing_masked_leaves_the_discriminator_at_the_majority_class(data, train):
     found, _ = train(data, objective__mask_prob=0.03, train__batch_size=64)
     alarm = found["majority_class"]
@@ -68,10 +68,11 @@ def test_almost_nothing_masked_leaves_the_discriminator_at_the_majority_class(da
     assert "config.objective.mask_prob=0.03" in alarm["advice"]
 
 
+@pytest.mark.slow
 def test_a_slow_disk_and_a_learning_rate_of_zero(data, train, tmp_path):
     found, _ = train(
         data,
-        ("-m", "support.slow_reader"),
+        "support.slow_reader",
         optimizer__learning_rate=1e-10,
         train__num_steps=40,  # blocks of 2 steps
         eval__every=40,
@@ -84,6 +85,7 @@ def test_a_slow_disk_and_a_learning_rate_of_zero(data, train, tmp_path):
     assert len(shares) == 20 and all(0 <= share <= 1 for share in shares)
 
 
+@pytest.mark.slow
 def test_a_text_that_is_too_short_is_learnt_by_heart(data, train, tmp_path):
     documents = (data / "train.txt").read_text(encoding="utf-8").split("\n\n")[100:103]
     (tmp_path / "few.txt").write_text("\n\n".join(documents), encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from support.forked_process import ForkedProcess
 from support.paths import ROOT
 from support.run_records import checkpoints, comparable
 from support.tiny_run import command
@@ -18,6 +19,8 @@ from support.tiny_run import command
 # With --all_faults; without, one signal in each phase.
 NUM_NOTICES, OF_EACH = 20, 2
 MOST_NOTICES = 40
+# (steps, steps between probes): more steps than so many signals let pass.
+LENGTH, LENGTH_OF_ALL = (100, 25), (160, 40)
 SECONDS = 30  # from a notice to the end, on a machine that has much else to do
 # Phase → how many of its beginnings may pass first, and within how many seconds of the next one the signal is
 # sent. The order matters: "compile" must come before compiled programs are on disk.
@@ -41,7 +44,7 @@ class Notice(NamedTuple):
 class Run:
     """A run that can be started many times, and is too long to end before that."""
 
-    def __init__(self, root, data, environment):
+    def __init__(self, root, data, environment, length):
         self.workdir, self.marks, self.output, self.environment = (
             root / "run",
             root / "marks",
@@ -53,40 +56,40 @@ class Run:
             "validation": data / "probe.jsonl",
             "text": "text",
             "label": "label",
-            "every": 40,
+            "every": length[1],
             "num_epochs": 1,
         }
         self.command = command(
             self.workdir,
             data,
-            train__num_steps=160,
+            train__num_steps=length[0],
             eval__every=10,
             checkpoint__every=5,
             **{f"probe__{key}": value for key, value in probe.items()},
         )
 
-    def start(self, words, **variables):
+    def start(self, words, is_forked=True):
+        """A process of `python -m WORDS`. A forked one has imported everything before."""
+        streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         with self.output.open("w") as output:
+            if is_forked:
+                return ForkedProcess(words, self.environment, stdout=output, **streams)
+            variables = self.environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
             return subprocess.Popen(
-                words, cwd=ROOT, env=self.environment | variables, stdout=output, stderr=subprocess.STDOUT
+                [sys.executable, "-m", *words], cwd=ROOT, env=variables, stdout=output, **streams
             )
 
     def finish(self):
         """Run it to the end."""
-        with self.start(self.command) as process:
+        with self.start(self.command[2:]) as process:
             assert process.wait(timeout=400) == 0, self.output.read_text()
 
     def notify(self, phase, visit, delay):
         """Start it, and send SIGTERM `delay` seconds after `phase` began for the `visit`-th time."""
         before = self.newest_checkpoint()
         self.marks.unlink(missing_ok=True)
-        words = [
-            sys.executable,
-            "tests/support/watched_run.py",
-            self.marks,
-            *self.command[3:],
-        ]  # for -m electra_jax.pretrain
-        with self.start(words, PYTHONPATH=str(ROOT)) as process:
+        words = ["support.watched_run", self.marks, *self.command[3:]]  # for -m electra_jax.pretrain
+        with self.start(words, is_forked=phase != "imports") as process:
             deadline = time.monotonic() + 400
             while [name for _, name in self.begun()].count(phase) < visit:
                 assert process.poll() is None and time.monotonic() < deadline, self.output.read_text()
@@ -130,16 +133,17 @@ def check(notice, output):
 
 
 @pytest.fixture
-def runs(data, environment, tmp_path):
+def runs(data, environment, tmp_path, request):
     """Two equal runs, with a small task for probes."""
     texts = [" ".join(line.split()[:4]) for line in (data / "train.txt").read_text().splitlines() if line][
         :40
     ]
     rows = [json.dumps({"text": text, "label": ("odd", "even")[len(text) % 2]}) for text in texts]
     (data / "probe.jsonl").write_text("\n".join(rows) + "\n")
+    length = LENGTH_OF_ALL if request.config.getoption("--all_faults") else LENGTH
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    return [Run(tmp_path / name, data, environment) for name in ("whole", "stopped")]
+    return [Run(tmp_path / name, data, environment, length) for name in ("whole", "stopped")]
 
 
 @pytest.mark.slow

@@ -372,5 +372,7 @@ def test_the_command_plans_for_gpus_and_names_missing_or_wrong_flags():
     assert fits.returncode == 0, fits.stderr
     assert "of 71.23 GiB" in fits.stdout and "all-reduce" in fits.stdout
     assert {line.split(" ")[0] for line in fits.stderr.splitlines()} == {"compiling"}, fits.stderr
-    assert "--device is missing" in plan().stderr
-    assert "config.train.remat: got 'most'" in plan("--device=cpu:2", "--config.train.remat=most").stderr
+    words = "electra_jax.plan", "--config=configs/debug.py"  # for which no compiler is asked
+    assert "--device is missing" in run_module(*words).stderr
+    wrong = run_module(*words, "--device=cpu:2", "--config.train.remat=most").stderr
+    assert "config.train.remat: got 'most'" in wrong

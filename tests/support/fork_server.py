@@ -28,6 +28,12 @@ MODULES = (
     "electra_jax.evaluate",
     "electra_jax.finetune",
     "electra_jax.predict",
+    "electra_jax.benchmark",
+    "electra_jax.compare",
+    "electra_jax.plan",
+    "electra_jax.report",
+    "electra_jax.soup",
+    "data_pipelines.clean",
     "data_pipelines.corpus",
     "data_pipelines.tokenizer",
     # What commands import when they need it.

@@ -1,5 +1,5 @@
-"""`python watched_run.py FILE FLAGS…`: electra_jax.pretrain on slow storage, which also writes to FILE when
-each of its phases begins.
+"""`python -m support.watched_run FILE FLAGS…`: electra_jax.pretrain on slow storage, which also writes to
+FILE when each of its phases begins.
 
 It writes lines "NANOSECONDS NAME", by the clock that all processes of a machine share. A test can thus wait
 for a phase before it sends a signal, and knows afterwards which phase the signal met.
@@ -33,8 +33,7 @@ def watch(note):
     import jax
 
     from data_pipelines.mixture import Mixture
-    from electra_jax.runs import inputs
-    from electra_jax.training import loop
+    from electra_jax.runs import pretraining
 
     def noted(phase, function):
         @functools.wraps(function)
@@ -62,9 +61,9 @@ def watch(note):
         if event == COMPILED and fun_name in ("jit(evaluation_step)", "jit(train_step)"):
             note("compile")
 
-    training_loop, read_at_once = loop.TrainingLoop, Mixture.read
-    loop.TrainingLoop, Mixture.read = make_loop, read
-    inputs.open_inputs = noted("opening", inputs.open_inputs)
+    training_loop, read_at_once = pretraining.TrainingLoop, Mixture.read
+    pretraining.TrainingLoop, Mixture.read = make_loop, read
+    pretraining.open_inputs = noted("opening", pretraining.open_inputs)
     jax.monitoring.register_scalar_listener(compiling)
 
 
