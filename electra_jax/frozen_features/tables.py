@@ -51,8 +51,7 @@ def _names(some: Sequence[Measured]) -> Iterator[tuple[str, Measured, str]]:
 def _labelled_table(task: FrozenTask, some: Sequence[Measured]) -> Iterator[str]:
     num_seeds = max(len(row["values"]) for row in some[0].result["labelled"])
     yield f"\nBy labelled examples, median (lowest–highest) of {num_seeds} subsets:\n"
-    sizes = list(dict.fromkeys(row["num_labelled"] for row in some[0].result["labelled"]))
-    rows = []
+    sizes, rows = sizes_of(some), []
     for name, one, pooling in _names(some):
         for classifier in CLASSIFIERS:
             cells = {
@@ -63,6 +62,11 @@ def _labelled_table(task: FrozenTask, some: Sequence[Measured]) -> Iterator[str]
             rows.append([name, classifier, *(cells[size] for size in sizes)])
     header = [f"{size:,}" for size in sizes[:-1]] + [f"all {sizes[-1]:,}"]
     yield from markdown_table(["classifier", *header], rows)
+
+
+def sizes_of(some: Sequence[Measured]) -> list[int]:
+    """The numbers of labelled examples of one task."""
+    return list(dict.fromkeys(row["num_labelled"] for row in some[0].result["labelled"]))
 
 
 def _cell(median: float, values: Sequence[float]) -> str:
@@ -117,7 +121,7 @@ def plot(results: Sequence[Measured], path: Path) -> None:
 
     tasks = list({one.task.name: one.task for one in results}.values())
     models = list(dict.fromkeys(one.model.name for one in results))[:MAX_MODELS]
-    figure = Figure(figsize=(12.0, 4.0 * len(tasks) + 1.5), layout="constrained")
+    figure = Figure(figsize=(12.0, 4.0 * len(tasks) + 0.5 * (1 + len(models))), layout="constrained")
     all_axes = figure.subplots(len(tasks), len(POOLINGS), sharey="row", squeeze=False)
     for task, row_of_axes in zip(tasks, all_axes, strict=True):
         for pooling, axes in zip(POOLINGS, row_of_axes, strict=True):
@@ -125,10 +129,13 @@ def plot(results: Sequence[Measured], path: Path) -> None:
                 if one.task.name == task.name and one.model.name in models:
                     _draw(axes, one, pooling, f"C{models.index(one.model.name)}")
             axes.set(xscale="log", xlabel="labelled examples", title=f"{task.name}, {pooling}")
+            sizes = sizes_of([one for one in results if one.task.name == task.name])
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.minorticks_off()
             axes.grid(alpha=0.3)
         row_of_axes[0].set_ylabel(task.metric)
     handles, labels = all_axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(CLASSIFIERS))
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     with named_errors(path):
         figure.savefig(path, format="png", dpi=100)

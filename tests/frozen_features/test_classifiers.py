@@ -27,7 +27,7 @@ def clusters(num_classes, size, distance, width=12, seed=0):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_separable_features_are_separated_and_random_labels_are_not_learnt(name):
-    train, held_out = clusters(3, 90, 2.0, width=6), clusters(3, 300, 2.0, width=6, seed=1)
+    train, held_out = clusters(3, 90, 3.0, width=6), clusters(3, 300, 3.0, width=6, seed=1)
     assert np.mean(fit(name, *train).predict(held_out[0]) == held_out[1]) > 0.98
     # Of 300 guesses among three classes the share that is right has a standard deviation of 0.027.
     random, others = (clusters(3, size, 0.0, width=6, seed=size) for size in (90, 300))
