@@ -18,7 +18,7 @@ from support import tiny_export
 from support.tiny import SPECIAL
 from support.tiny_task import ONE
 
-TEXTS = [("abc dei hgf", None), ("or not", "s to be"), ("kl mno pr to be or", None), ("to", None)]
+TEXTS = [("abc dei hgf", None), ("or not", "s to be"), ("kl mno to be", None)]
 
 
 def one_device():
@@ -44,18 +44,18 @@ def test_features_of_every_layer_are_the_hidden_states_of_transformers(export_to
         states_SLD = np.stack([state[0].numpy() for state in states])
         np.testing.assert_allclose(found["mean"][:, number], states_SLD.mean(1), atol=2e-5)
         np.testing.assert_allclose(found["cls"][:, number], states_SLD[:, 0], atol=2e-5)
-    last = FeatureReader(encoder, one_device()).read(rows, shares.append)
+    last = FeatureReader(encoder, one_device()).read(rows[:1], shares.append)
     for pooling in POOLINGS:
-        assert last[pooling].shape == (1, 4, encoder.config.hidden_size)
-        np.testing.assert_allclose(last[pooling][0], found[pooling][-1], atol=1e-6)
+        assert last[pooling].shape == (1, 1, encoder.config.hidden_size)
+        np.testing.assert_allclose(last[pooling][0], found[pooling][-1, :1], atol=1e-6)
 
 
 def test_the_last_features_of_a_modernbert_are_those_that_fine_tuning_reads():
-    """They come after its final LayerNorm; a long row is in a batch of its own."""
+    """They come after its final LayerNorm."""
     config = make_pretraining_config(tiny_export.modern_model()).discriminator
     model = TaskModel(config, SPECIAL, "classification", 2, "published", 0.0, "mean")
     source = np.random.default_rng(0)
-    rows = [np.array([1, *source.integers(5, 40, size=size), 2], np.int32) for size in (3, 14, 5)]
+    rows = [np.array([1, *source.integers(5, 40, size=size), 2], np.int32) for size in (9, 14, 12)]
     module = FrozenEncoder(config, SPECIAL)
     params = unbox(module.init(jax.random.key(0), np.ones((1, 2), np.int32))["params"])
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), params)
@@ -70,11 +70,12 @@ def test_the_last_features_of_a_modernbert_are_those_that_fine_tuning_reads():
     encoder = PretrainedEncoder("x", config, Tokenizer(), params)
     found = FeatureReader(encoder, one_device()).read(list(map(Row, rows)), lambda _: None, every_layer=True)
     assert found["mean"].shape == (5, 3, 32)
+    padded = np.stack([np.pad(row, (0, 16 - len(row))) for row in rows])
+    states = jax.jit(lambda ids: model.apply({"params": params}, ids, False, method="states"))(padded)
     for number, row in enumerate(rows):
-        padded = np.pad(row, (0, 16 - len(row)))[None]
-        states = model.apply({"params": params}, padded, False, method="states")[0, : len(row)]
-        np.testing.assert_allclose(found["mean"][-1, number], states.mean(0), atol=2e-5)
-        np.testing.assert_allclose(found["cls"][-1, number], states[0], atol=2e-5)
+        states_LD = states[number, : len(row)]
+        np.testing.assert_allclose(found["mean"][-1, number], states_LD.mean(0), atol=2e-5)
+        np.testing.assert_allclose(found["cls"][-1, number], states_LD[0], atol=2e-5)
 
 
 def test_states_that_are_not_finite_are_an_error(export_to_damage, tmp_path):

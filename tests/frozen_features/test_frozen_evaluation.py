@@ -42,7 +42,8 @@ class FakeReader:
         FakeReader.calls.append((self._name, len(rows)))
         tell(1.0)
         shares = np.array([np.mean(row.ids == 5 + ord("a") % 20) for row in rows])
-        features = np.random.default_rng(0).normal(size=(3 if every_layer else 1, len(rows), 4))
+        last_first = np.random.default_rng(0).normal(size=(3 if every_layer else 1, len(rows), 4))
+        features = last_first[::-1]
         features[-1, :, 0] += 20 * shares if self._name == "good" else 0
         return dict.fromkeys(POOLINGS, features.astype(np.float32))
 
