@@ -13,7 +13,9 @@ weights, on tasks whose files are in DIR:
     squad_format/new_wiki_v1.0.json.gz, nyt_v1.0.json.gz, reddit_v1.0.json.gz
                                                                        SQuAD's format; the last is held out
     glue/rte.train.jsonl.gz, rte.valid.jsonl.gz, also mnli and qqp     BabyLM's subsets of GLUE
+    trec/train.tsv, test.tsv                                           what `electra-jax trec` writes
 
+The task `local` is your own: give its files and columns, as --config.tasks.local.task.train=FILE and so on.
 Every task is a section of `tasks` with all settings of configs/finetune.py. `model` and `size` choose the
 presets; without them the settings are ours for tiny models: a learning rate of 1e-3, no layer-wise decay, no
 dropout in the encoder. `tasks` chooses from all of them; without it, they are those before `glue`. With
@@ -58,7 +60,8 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     tasks = {name: _task(name, Path(chosen["data"]), chosen["model"], chosen["size"]) for name in names}
     if share := _fraction(chosen["validation_fraction"]):
         for config in tasks.values():
-            config.task.update(test=config.task.validation, validation="", validation_fraction=share)
+            held_out = config.task.validation or config.task.test
+            config.task.update(test=held_out, validation="", validation_fraction=share)
     return config_dict.create(pretraining=pretraining, objectives=("mlm", "electra"), tasks=tasks)
 
 
@@ -130,4 +133,10 @@ TASKS = {
     "rte": ("local", *_glue("rte", "sentence1", "sentence2")),
     "mnli": ("local", *_glue("mnli", "premise", "hypothesis")),
     "qqp": ("local", *_glue("qqp", "question1", "question2", metrics=("f1", "accuracy"))),
+    "trec": (
+        "local",
+        {"train": ["trec/train.tsv"], "test": ["trec/test.tsv"]},
+        {"text": "text", "label": "coarse"},
+    ),
+    "local": ("local", {}, {}),
 }

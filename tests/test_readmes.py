@@ -32,6 +32,7 @@ FOLDERS = [
     "electra_jax/comparison",
     "electra_jax/distributed",
     "electra_jax/finetuning",
+    "electra_jax/frozen_features",
     "electra_jax/huggingface",
     "electra_jax/minimal_pairs",
     "electra_jax/models",

@@ -162,23 +162,35 @@ class SentenceScorer:
         return np.array([special.cls, *ids_n, special.sep], np.int32)
 
     def _batches(self, rows: Sequence[np.ndarray], tell: Tell) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(numbers of rows, their ids [B, L] padded to a bucket); B depends on the bucket alone."""
-        buckets: dict[int, list[int]] = {}
-        for number, row in enumerate(rows):
-            # No longer than the model's rows: there are no positions beyond.
-            length = min(bucket_of(len(row)), self._pretrained.max_length)
-            buckets.setdefault(length, []).append(number)
-        done = 0
-        for length, numbers in sorted(buckets.items()):
-            size = rows_of_batch(length, self._mesh_size)
-            for start in range(0, len(numbers), size):
-                chosen = np.array(numbers[start : start + size])
-                ids_BL = np.full((size, length), self._pretrained.tokenizer.special.pad, np.int32)
-                for ids_L, number in zip(ids_BL, chosen, strict=False):
-                    ids_L[: len(rows[number])] = rows[number]
-                yield chosen, ids_BL
-                done += len(chosen)
-                tell(done / len(rows))
+        pad = self._pretrained.tokenizer.special.pad
+        return row_batches(rows, self._pretrained.max_length, pad, self._mesh_size, tell)
+
+
+def row_batches(
+    rows: Sequence[np.ndarray], longest: int, pad: int, num_devices: int, tell: Tell
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(numbers of rows, their ids [B, L] padded to a bucket); L depends on a row alone, B on L alone.
+
+    Args:
+      rows: ids [n] each, no longer than `longest`.
+      longest: tokens of the model's longest rows: there are no positions beyond.
+      num_devices: B is a multiple of it.
+      tell: is told which share is done.
+    """
+    buckets: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        buckets.setdefault(min(bucket_of(len(row)), longest), []).append(number)
+    done = 0
+    for length, numbers in sorted(buckets.items()):
+        size = rows_of_batch(length, num_devices)
+        for start in range(0, len(numbers), size):
+            chosen = np.array(numbers[start : start + size])
+            ids_BL = np.full((size, length), pad, np.int32)
+            for ids_L, number in zip(ids_BL, chosen, strict=False):
+                ids_L[: len(rows[number])] = rows[number]
+            yield chosen, ids_BL
+            done += len(chosen)
+            tell(done / len(rows))
 
 
 class EmptySentenceError(ValueError):

@@ -58,7 +58,7 @@ def test_some_of_the_tasks_can_be_chosen():
     with pytest.raises(
         ValueError,
         match=r"argument tasks: got 'udd', expected one or more of sst2, cola, ud, squad, rte, mnli, qqp, "
-        r"joined by \+",
+        r"trec, local, joined by \+",
     ):
         load_config("configs/evaluate.py:tasks=ud+udd")
 
@@ -69,6 +69,8 @@ def test_settings_can_be_chosen_on_training_examples():
     assert (chosen.train, chosen.test) == (published.train, published.validation)
     assert (chosen.validation, chosen.validation_fraction) == ("", 0.1)
     assert (published.test, published.validation_fraction) == ("", 0.0)
+    trec = load_config("configs/evaluate.py:data=DIR,tasks=trec,validation_fraction=0.1").tasks.trec.task
+    assert (trec.test, trec.validation, trec.validation_fraction) == ("DIR/trec/test.tsv", "", 0.1)
     with pytest.raises(ValueError, match="argument validation_fraction: got 'a tenth', expected a share"):
         load_config("configs/evaluate.py:validation_fraction=a tenth")
 

@@ -7,11 +7,12 @@ import pytest
 
 from electra_jax.comparison.tables import COMPARISON_RESULTS, EVALUATION_RESULTS
 from electra_jax.finetuning.experiment_directory import FINE_TUNING
+from electra_jax.frozen_features.evaluation import FROZEN
 from electra_jax.minimal_pairs.evaluation import MINIMAL_PAIRS
 from electra_jax.runs.only_writer import only_writer
 from electra_jax.runs.result_places import PRETRAINING
 
-COMMANDS = [PRETRAINING, FINE_TUNING, COMPARISON_RESULTS, EVALUATION_RESULTS, MINIMAL_PAIRS]
+COMMANDS = [PRETRAINING, FINE_TUNING, COMPARISON_RESULTS, EVALUATION_RESULTS, MINIMAL_PAIRS, FROZEN]
 FILES = [(results, name) for results in COMMANDS for name in results.files]
 DIRECTORIES = [(results, name) for results in COMMANDS for name in results.directories]
 

@@ -112,6 +112,16 @@ MAY_IMPORT = {
         "electra_jax.prediction",
         "electra_jax.runs",
     ),
+    # It reads batches as minimal pairs are read.
+    "electra_jax.frozen_features": (
+        *METHODS,
+        *DATA,
+        "electra_jax.configuration",
+        "electra_jax.finetuning",
+        "electra_jax.huggingface",
+        "electra_jax.minimal_pairs",
+        "electra_jax.runs",
+    ),
     # Its token views are those of `predict --demo`.
     "electra_jax.reports": (
         *METHODS,

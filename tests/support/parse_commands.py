@@ -23,6 +23,7 @@ from configs import debug
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.frozen_features import command_line as frozen
 from electra_jax.minimal_pairs.command_line import check_flags
 from support.paths import ROOT
 
@@ -104,6 +105,7 @@ def check_configuration(name: str) -> None:
     elif command == "evaluate" and flags.FLAGS.minimal_pairs:
         check_flags(flags.FLAGS)
     elif command == "evaluate":
+        frozen.check_flags(flags.FLAGS)
         config = flags.FLAGS.config.to_dict()
         resolve(config["pretraining"])
         for task in config["tasks"].values():
