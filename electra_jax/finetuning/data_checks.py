@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tasks.load import TaskData
+from electra_jax.finetuning.retrieval import Found
 from electra_jax.finetuning.span_decoding import Answer
 from electra_jax.finetuning.task_types import TaskType
 
@@ -46,6 +47,7 @@ def check_metrics(task_type: TaskType, examples: Sequence[Any]) -> None:
         "regression": lambda example: example.label,
         "tagging": lambda example: np.array(example.tags),
         "question_answering": lambda question: Answer("", 0.0, 0.0, []),
+        "embedding": lambda example: Found(example.label or 0.0, (1,)),
     }[task_type.name]
     try:
         task_type.score(examples, [truth(example) for example in examples])

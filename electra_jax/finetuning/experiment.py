@@ -160,7 +160,7 @@ def open_task(
     """
     for settings in sweep:
         check_values(apply_settings(config, settings))
-    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics", "matryoshka")}
     check_metric_names(task["kind"], task["metrics"])
     config = with_recorded_metrics(config | {"task": task}, workdir)
     files = {"files": fingerprint_files(task)}

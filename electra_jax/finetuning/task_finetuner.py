@@ -25,7 +25,7 @@ from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.program import dtype_note
 
-ONE_ROW_EACH = ("classification", "regression")  # task types in which every example is one row
+ONE_ROW_EACH = ("classification", "regression", "embedding")  # task types in which every example is one row
 
 
 class Finetuned(NamedTuple):
@@ -192,11 +192,13 @@ class TaskFinetuner:
     ) -> Trainer:
         """The trainer of the last run, if it fits, or a new one."""
         sections = [config[name] for name in ("optimizer", "train", "model", "sift")]
-        key = encoder_config, special, *sections
+        key = encoder_config, special, config["task"], *sections
         if self._trainer is None or self._trainer[0] != key:
             if not self._shares_process:
                 jax.clear_caches()  # each trainer compiles its own functions, which would accumulate
-            trainer = Trainer(encoder_config, special, self.task_type, config, num_rows, self._mesh)
+            # Its loss may have settings of a sweep.
+            task_type = make_task_type(config["task"], self.data.labels)
+            trainer = Trainer(encoder_config, special, task_type, config, num_rows, self._mesh)
             self._trainer = key, trainer
         return self._trainer[1]
 
@@ -228,7 +230,10 @@ class TaskFinetuner:
         rows = {}
         for split in self.data.splits:
             examples = self._with_swapped_pairs(split)
-            rows[split], phrases = self.task_type.encode(encoder.tokenizer, examples, max_length)
+            encode = self.task_type.encode
+            if split != "train":
+                encode = self.task_type.encode_held_out or encode
+            rows[split], phrases = encode(encoder.tokenizer, examples, max_length)
             for phrase in phrases:
                 _tell(f"{encoder.name}: {split}: {phrase}")
         self._encoded = key, rows

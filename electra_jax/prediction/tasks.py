@@ -33,7 +33,7 @@ class TaskPredictor:
     """A fine-tuned model that predicts inputs.
 
     Attributes:
-      kind: classification, regression, tagging or question_answering.
+      kind: classification, regression, tagging, question_answering or embedding.
     """
 
     def __init__(self, saved: SavedModel, batch_size: int, mesh: Mesh):
@@ -86,6 +86,8 @@ class TaskPredictor:
             elif file_format == "conllu":
                 text, tags = "", ""  # which have defaults
             return Wanted(given.text or text or "text", "", tags=tags, has_words=True)
+        if self.kind == "embedding":
+            return Wanted(given.text or text or "text", "")
         return Wanted(given.text or text or "text", given.pair or pair)
 
     def predict(self, inputs: Sequence[Unlabelled]) -> tuple[list[Record], list[str]]:
@@ -96,7 +98,8 @@ class TaskPredictor:
         """
         examples = self._form.examples(inputs)
         max_length = min(self._task["max_length"], self._encoder.max_position_embeddings)
-        rows, phrases = self._type.encode(self._tokenizer, examples, max_length)
+        encode = self._type.encode_held_out or self._type.encode
+        rows, phrases = encode(self._tokenizer, examples, max_length)
         batches = evaluation_batches(self._type, rows, self._batch_size, self._tokenizer.special.pad)
         with axis_context(self._mesh):
             outputs = outputs_of_rows(self._apply, self._params, batches, len(rows), self._mesh)
