@@ -256,6 +256,13 @@ def _check_embedding(task: dict[str, Any], files: Sequence[str]) -> None:
             f"config.task.text: got '', expected the column or field of {tables[0]} that holds it; "
             f"{found_columns(tables[0], tagging=False)}"
         )
+    searched = [path for split in SPLITS[1:] for path in paths_of(task[split]) if path in tables]
+    if searched and not task["pair"]:
+        raise ValueError(
+            f"config.task.pair: got '', expected the column or field of {searched[0]} that holds the text "
+            f"which belongs to the first one; {found_columns(searched[0], tagging=False)}. Only a file to "
+            "train on may lack it"
+        )
 
 
 def _listed(task: dict[str, Any]) -> Classes:

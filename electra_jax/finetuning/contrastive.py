@@ -60,6 +60,16 @@ class Vectors(NamedTuple):
     others_BTD: jax.Array
 
 
+def check_widths(widths: Sequence[int], hidden_size: int) -> None:
+    """Raises ValueError for a width of config.task.matryoshka that vectors do not have."""
+    wide = [width for width in map(int, widths) if width > hidden_size]
+    if wide:
+        raise ValueError(
+            f"config.task.matryoshka: got {', '.join(map(str, wide))}, expected at most {hidden_size}, the "
+            f"dimensions of a vector of this encoder, such as {hidden_size // 4},{hidden_size // 2}."
+        )
+
+
 def number_texts(examples: Sequence[EmbeddingExample]) -> dict[str, int]:
     """Text → its number, for the distinct texts of examples: queries first, then pairs, then negatives."""
     texts = [example.text for example in examples]

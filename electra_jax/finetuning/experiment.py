@@ -27,6 +27,7 @@ from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.finetuning.bm25 import bm25_notes
 from electra_jax.finetuning.data_checks import commonest_class_notes
 from electra_jax.finetuning.due_runs import runs_of_missing_models, start_steps
 from electra_jax.finetuning.experiment_directory import (
@@ -173,6 +174,7 @@ def open_task(
     finetuner.notes += [
         *same_files(files["files"]),
         *commonest_class_notes(finetuner.task_type, finetuner.data),
+        *bm25_notes(finetuner.task_type, finetuner.data),
     ]
     return finetuner, {"config": finetuner.config} | files
 

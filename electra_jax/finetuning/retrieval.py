@@ -43,25 +43,46 @@ def similarities(examples: Sequence[EmbeddingExample], vectors_ND: np.ndarray) -
     ]
 
 
-def search(examples: Sequence[EmbeddingExample], vectors_ND: np.ndarray) -> list[Found]:
-    """Rank the texts that belong to the query of each example among all pairs and negatives of the examples.
+class Search(NamedTuple):
+    """What is searched for what."""
 
-    A query that is itself among them is left out of its own search, unless it belongs to itself.
-    """
+    numbers: dict[str, int]  # text → its number, see `number_texts`
+    pairs_Q2: np.ndarray  # numbers of each query and of one text that belongs to it, each pair once
+    searched_C: np.ndarray  # numbers of all pairs and negatives
+
+    def ranks_of(self, examples: Sequence[EmbeddingExample], ranks_Q: np.ndarray) -> list[tuple[int, ...]]:
+        """The ranks of all texts that belong to the query of each example, from those of `pairs_Q2`."""
+        ranks: dict[int, list[int]] = {}
+        for query, rank in zip(self.pairs_Q2[:, 0].tolist(), ranks_Q.tolist(), strict=True):
+            ranks.setdefault(query, []).append(rank)
+        return [tuple(sorted(ranks.get(self.numbers[example.text], ()))) for example in examples]
+
+
+def make_search(examples: Sequence[EmbeddingExample]) -> Search:
+    """Every query of the examples is searched for among all of their pairs and negatives."""
     numbers = number_texts(examples)
     texts = [text for example in examples for text in (example.pair, *example.negatives) if text]
-    searched_C = np.array(sorted({numbers[text] for text in texts}), np.int64)
     pairs = [
         (numbers[example.text], numbers[example.pair]) for example in examples if example.pair is not None
     ]
-    pairs_Q2 = np.array(list(dict.fromkeys(pairs)), np.int64).reshape(-1, 2)
-    ranks: dict[int, list[int]] = {}
-    for (query, _), rank in zip(pairs_Q2, _ranks(vectors_ND, pairs_Q2, searched_C), strict=True):
-        ranks.setdefault(int(query), []).append(int(rank))
-    return [
-        Found(similarity, tuple(sorted(ranks.get(numbers[example.text], ()))))
-        for example, similarity in zip(examples, similarities(examples, vectors_ND), strict=True)
-    ]
+    return Search(
+        numbers,
+        np.array(list(dict.fromkeys(pairs)), np.int64).reshape(-1, 2),
+        np.array(sorted({numbers[text] for text in texts}), np.int64),
+    )
+
+
+def search(examples: Sequence[EmbeddingExample], vectors_ND: np.ndarray) -> list[Found]:
+    """Rank the texts that belong to the query of each example.
+
+    A query that is itself among the texts is left out of its own search, unless it belongs to itself.
+
+    Args:
+      vectors_ND: as in `similarities`.
+    """
+    plan = make_search(examples)
+    ranks = plan.ranks_of(examples, _ranks(vectors_ND, plan.pairs_Q2, plan.searched_C))
+    return list(map(Found, similarities(examples, vectors_ND), ranks))
 
 
 def _ranks(vectors_ND: np.ndarray, pairs_Q2: np.ndarray, searched_C: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from data_pipelines.tokenizers.report import unknown_warning
 from electra_jax.configuration.checks import check_weight_decay
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
+from electra_jax.finetuning.contrastive import check_widths
+from electra_jax.finetuning.data_checks import check_can_be_learned, check_dropout, check_metrics
 from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
@@ -108,6 +109,8 @@ class TaskFinetuner:
     def _check_settings(self, config: dict[str, Any]) -> None:
         make_sift(config["sift"])
         check_weight_decay(config["optimizer"])
+        if self.task_type.name == "embedding":
+            check_dropout(config, self.data.splits["train"])
         if config["train"]["keep"] == BEST and validation_split(self._labelled) is None:
             raise ValueError(
                 f"config.train.keep: got {BEST}, but only {', '.join(self._labelled)} has labels, expected a "
@@ -152,6 +155,8 @@ class TaskFinetuner:
         model = config["model"]
         encoder_config = encoder.config.with_dropout(model["hidden_dropout"], model["attention_dropout"])
         encoder_config = dataclasses.replace(encoder_config, dtype=model["dtype"])
+        if self.task_type.name == "embedding":
+            check_widths(config["task"]["matryoshka"], encoder_config.hidden_size)
         rows = self.encode(encoder)
         held_out = {split: encoded for split, encoded in rows.items() if split != "train"}
         trainer = self._trainer_of(encoder_config, encoder.special, config, len(rows["train"]))

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.examples import TaggedExample, TextExample
 from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.questions import Question
 from data_pipelines.tasks.unlabelled import Unlabelled
-from electra_jax.finetuning.contrastive import number_texts
 from electra_jax.finetuning.metrics import marks_spans
 from electra_jax.finetuning.task_types import Rows, TaskType, word_outputs
 from electra_jax.prediction.records import Record, Table, number, one_line, texts_of
@@ -46,7 +44,6 @@ def make_form(
         "regression": lambda: _regression(task_type),
         "tagging": lambda: _tagging(labels),
         "question_answering": lambda: _question_answering(task_type, threshold),
-        "embedding": _embedding,
     }[task_type.name]()
 
 
@@ -155,15 +152,3 @@ def _question_answering(task_type: TaskType, threshold: float) -> Form:
 
     columns = one_line("id", "question", "answer", "start", "end", "score", "null_score")
     return Form(examples, records, columns)
-
-
-def _embedding() -> Form:
-    def examples(inputs):
-        return [EmbeddingExample(one.text, None, (), None) for one in inputs]
-
-    def records(inputs, examples, rows, outputs):
-        numbers = number_texts(examples)
-        vectors = [list(map(number, output_D)) for output_D in outputs]
-        return [{"text": one.text, "embedding": vectors[numbers[one.text]]} for one in inputs]
-
-    return Form(examples, records, one_line("text", "embedding"))

@@ -4,22 +4,28 @@ Shapes: B batch, L length.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.datasets import PUBLISHED
+from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
 from electra_jax.distributed.sharding import axis_context, replicated
 from electra_jax.finetuning.batches import evaluation_batches
+from electra_jax.finetuning.contrastive import number_texts
 from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.task_types import make_task_type
+from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.finetuning.trainer import outputs_of_rows
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.prediction.records import Record, Table
+from electra_jax.prediction.records import Record, Table, one_line
 from electra_jax.prediction.task_records import make_form
+
+SMALLEST_LENGTH = 1e-6  # of a vector; shorter ones are not normalised
+DIGITS = 9  # of a float32: it is read back as it was
 
 
 class Columns(NamedTuple):
@@ -54,6 +60,8 @@ class TaskPredictor:
         )
         self._apply = jax.jit(lambda params, ids_BL: model.apply({"params": params}, ids_BL, False))
         self._params = jax.device_put(saved.params, replicated(mesh))
+        if self.kind == "embedding":
+            return
         # Its evaluation had questions without an answer, so its scores are those of a model that abstains.
         names = (name.rpartition("/")[2] for name in saved.description["metrics"])
         self._form = make_form(
@@ -97,10 +105,53 @@ class TaskPredictor:
           FloatingPointError: the outputs are not finite.
         """
         examples = self._form.examples(inputs)
+        rows, outputs, phrases = self._outputs(examples)
+        return self._form.records(inputs, examples, rows, outputs), phrases
+
+    def _outputs(self, examples: Sequence[Any]) -> tuple[Rows, list[Any], list[str]]:
+        """Rows, the outputs of each, and what did not fit."""
         max_length = min(self._task["max_length"], self._encoder.max_position_embeddings)
         encode = self._type.encode_held_out or self._type.encode
         rows, phrases = encode(self._tokenizer, examples, max_length)
         batches = evaluation_batches(self._type, rows, self._batch_size, self._tokenizer.special.pad)
         with axis_context(self._mesh):
             outputs = outputs_of_rows(self._apply, self._params, batches, len(rows), self._mesh)
-        return self._form.records(inputs, examples, rows, outputs), phrases
+        return rows, outputs, phrases
+
+
+class EmbeddingPredictor(TaskPredictor):
+    """A model that gives each text a vector."""
+
+    table = one_line("text", "embedding")
+
+    def __init__(self, saved: SavedModel, batch_size: int, mesh: Mesh, width: int, *, normalize: bool):
+        """`width`: the first dimensions, 0: all; `normalize`: divide vectors, once cut, by their lengths.
+
+        Raises:
+          ValueError: a larger width than the vectors have.
+        """
+        super().__init__(saved, batch_size, mesh)
+        hidden_size = saved.encoder.hidden_size
+        if width > hidden_size:
+            raise ValueError(f"--width: got {width}, expected at most {hidden_size}, the model's dimensions.")
+        self._width, self._normalizes = width or hidden_size, normalize
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        trained = tuple(map(int, self._task["matryoshka"]))
+        widths = f", trained for {', '.join(map(str, trained))} as well" if trained else ""
+        return f"embeddings of {self._width} dimensions{widths}"
+
+    def predict(self, inputs: Sequence[Unlabelled]) -> tuple[list[Record], list[str]]:
+        """As `TaskPredictor.predict`."""
+        examples = [EmbeddingExample(one.text, None, (), None) for one in inputs]
+        _, outputs, phrases = self._outputs(examples)
+        numbers, vectors = number_texts(examples), [self._vector(output_D) for output_D in outputs]
+        return [{"text": one.text, "embedding": vectors[numbers[one.text]]} for one in inputs], phrases
+
+    def _vector(self, output_D: np.ndarray) -> list[float]:
+        vector_D = np.asarray(output_D, np.float32)[: self._width]
+        if self._normalizes:
+            vector_D = vector_D / max(float(np.linalg.norm(vector_D)), SMALLEST_LENGTH)
+        return [float(f"{value:.{DIGITS}g}") for value in vector_D]
