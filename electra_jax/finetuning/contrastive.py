@@ -145,14 +145,14 @@ def candidates(numbers_BS: jax.Array) -> jax.Array:
     queries_B, pairs_B, texts_BT = numbers_BS[:, 0], numbers_BS[:, 1], numbers_BS[:, 1:]
     batch_size, num_others = texts_BT.shape
     texts_1C = nn.with_logical_constraint(texts_BT.reshape(1, -1), (None, None))
-    is_same_BC = (texts_1C == queries_B[:, None]) | (texts_1C == pairs_B[:, None])
-    # Column t = 0 of each row is its pair, which also belongs to an equal query of another row.
-    is_equal_query_BB1 = (queries_B[:, None] == queries_B[None])[:, :, None]
-    is_pair_T = jnp.arange(num_others) == 0
-    is_known_BC = (is_equal_query_BB1 & is_pair_T).reshape(batch_size, -1)
-    is_own_BC = (jnp.eye(batch_size, dtype=bool)[:, :, None] & is_pair_T).reshape(batch_size, -1)
-    is_candidate_BC = is_own_BC | ~(is_same_BC | is_known_BC | (texts_1C == ABSENT))
-    return nn.with_logical_constraint(is_candidate_BC, ("batch", None))
+    # A text belongs to a query if it is the pair of an equal one, in whichever row.
+    is_equal_query_BB = (queries_B[:, None] == queries_B[None]).astype(jnp.float32)
+    is_pair_BC = (pairs_B[:, None] == texts_1C).astype(jnp.float32)
+    belongs_BC = is_equal_query_BB @ is_pair_BC > 0
+    is_out_BC = belongs_BC | (texts_1C == queries_B[:, None]) | (texts_1C == ABSENT)
+    is_first_11T = (jnp.arange(num_others) == 0)[None, None]
+    is_own_BC = (jnp.eye(batch_size, dtype=bool)[:, :, None] & is_first_11T).reshape(batch_size, -1)
+    return nn.with_logical_constraint(is_own_BC | ~is_out_BC, ("batch", None))
 
 
 def _losses(
