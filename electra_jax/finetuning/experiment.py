@@ -112,7 +112,7 @@ def _finetune(config: dict[str, Any], workdir: Path, plan: Plan, check: Check) -
     indices = [index for index, run in enumerate(work) if index in due or run in again]
     steps = start_steps((work[index].encoder for index in indices), results, plan.steps, workdir)
     if is_main_process():
-        for note in finetuner.notes:
+        for note in (*finetuner.notes, *bm25_notes(finetuner.task_type, finetuner.data)):
             print(note, file=sys.stderr)
         for directory, run in missing.items():
             print(f"{directory} is gone: {run.title} is done again, which made it.", file=sys.stderr)
@@ -161,7 +161,8 @@ def open_task(
     """
     for settings in sweep:
         check_values(apply_settings(config, settings))
-    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics", "matryoshka")}
+    task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    task |= {"matryoshka": tuple(map(int, task["matryoshka"]))}  # words of the command line
     check_metric_names(task["kind"], task["metrics"])
     config = with_recorded_metrics(config | {"task": task}, workdir)
     files = {"files": fingerprint_files(task)}
@@ -174,7 +175,6 @@ def open_task(
     finetuner.notes += [
         *same_files(files["files"]),
         *commonest_class_notes(finetuner.task_type, finetuner.data),
-        *bm25_notes(finetuner.task_type, finetuner.data),
     ]
     return finetuner, {"config": finetuner.config} | files
 

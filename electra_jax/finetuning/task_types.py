@@ -229,7 +229,7 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskTy
 def _embedding(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     is_graded = bool(task["label"])
     check_embedding_metrics(task["metrics"], is_graded=is_graded)
-    widths = tuple(map(int, task["matryoshka"]))
+    widths = tuple(map(int, task["matryoshka"]))  # the command line has words
 
     def make_labels(rows, batch_size, length, pad):
         texts = make_other_texts(rows, batch_size, pad)
