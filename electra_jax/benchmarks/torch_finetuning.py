@@ -136,8 +136,8 @@ def finetune_in_torch(
             )
     if config["task"]["kind"] == "embedding":
         raise ValueError(
-            "config.task.kind: got 'embedding', expected a task with labels: this training has no contrastive "
-            "loss."
+            "config.task.kind: got 'embedding', expected a task with labels: this training has no "
+            "contrastive loss."
         )
     config = with_recorded_metrics(_with_tuples(config), workdir)
     check_directory(workdir, {"config": config, "start": directory})
