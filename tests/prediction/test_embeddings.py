@@ -72,7 +72,14 @@ def test_each_text_has_a_vector(model, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_widths_are_those_of_vectors(model, tmp_path):
-    (tmp_path / "a.txt").write_text("a\n")
-    with pytest.raises(SystemExit, match="--width: got 33, expected at most 32, the model's dimensions"):
-        main([f"--model={model[0]}", f"--input={tmp_path / 'a.txt'}", "--width=33"])
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--width=33", "--width: got 33, expected at most 32, the model's dimensions"),
+        ("--pair_column=p", "--pair_column: got 'p' for a model of embeddings, expected one column"),
+    ],
+)
+def test_flags_that_vectors_do_not_have(model, tmp_path, flag, message):
+    (tmp_path / "a.tsv").write_text("q\tp\na\tb\n")
+    with pytest.raises(SystemExit, match=message):
+        main([f"--model={model[0]}", f"--input={tmp_path / 'a.tsv'}", flag])
