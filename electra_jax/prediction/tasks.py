@@ -141,8 +141,8 @@ class EmbeddingPredictor(TaskPredictor):
         """
         if given.pair:
             raise ValueError(
-                f"--pair_column: got {given.pair!r} for a model of embeddings, expected one column: each text "
-                "has a vector of its own. Leave it out."
+                f"--pair_column: got {given.pair!r} for a model of embeddings, expected one column: each "
+                "text has a vector of its own. Leave it out."
             )
         return Wanted(given.text or self._task["text"] or "text", "")
 
