@@ -7,8 +7,8 @@
 your own files: `local` (classification), `local_regression`, `local_tagging`, `local_embedding` (vectors for
 search and similarity) and `local_squad` (SQuAD's format), with --config.task.train=FILE,
 --config.task.validation=FILE and, except for the last, the names of the columns. Separate several files with
-commas. TREC is downloaded. GLUE, XNLI and SQuAD are read as TFDS
-datasets: prepare them with tfds, or pass the directory of a copy as --config.task.source.
+commas. TREC is downloaded. GLUE, XNLI and SQuAD are read as TFDS datasets: prepare them with tfds, or pass
+the directory of a copy as --config.task.source.
 
 `model=electra`: google-research/electra, configure_finetuning.py, finetune/, model/optimization.py, with its
 layer-wise decay as published (it decays the top layer twice; `optimizer.top_exponent=1` is what was meant).

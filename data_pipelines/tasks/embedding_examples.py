@@ -77,9 +77,12 @@ def read_embedding_file(
         example = _example(fields, wanted, where, has_pair=has_pair)
         if not example.text.strip() or (example.pair is not None and not example.pair.strip()):
             skipped.add(split, "an empty text", where)
-        elif wanted.label in fields and example.label is None and wanted.label:
+        elif wanted.label in fields and example.label is None:
             skipped.add(split, "a missing label", where)
         else:
+            if wanted.pair and not has_pair:
+                own = f"no column {wanted.pair!r} of a pair, so that each text is its own (SimCSE)"
+                skipped.keep(split, own, where)
             examples.append(example)
     return examples
 

@@ -16,8 +16,8 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
     """The same splits with the share `fraction` of "train" moved to "validation".
 
     The examples are chosen at random, the same ones in every call. Those with the same text or pair of texts,
-    questions about the same context, and queries of the same text, stay together. Both splits keep the order
-    of "train".
+    questions about the same context, and of embeddings pairs with the same second text stay together. Both
+    splits keep the order of "train".
 
     Raises:
       ValueError: `fraction` is not between 0 and 1, there is a validation split already, or the training

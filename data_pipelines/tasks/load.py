@@ -148,7 +148,7 @@ def _check_ids(split: str, questions: Sequence[Question]) -> None:
 
 def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str, list[EmbeddingExample]]:
     columns = columns_of(task)
-    splits = {
+    return {
         split: [
             example
             for path in paths_of(task[split])
@@ -157,11 +157,6 @@ def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str
         for split in SPLITS
         if task[split]
     }
-    if columns.pair and all(example.pair is None for example in splits.get("train", [])):
-        skipped.keep(
-            "train", "no column of a pair, so that each text is its own pair (SimCSE)", task["train"]
-        )
-    return splits
 
 
 def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, ...], dict[str, list]]:

@@ -60,7 +60,8 @@ CLIP_NORM = Allowed(
 
 def _is_width(value: Any) -> bool:
     """Whether it is a number of dimensions, or its digits, as the command line has them."""
-    return WIDTH.accepts(int(value) if isinstance(value, str) and value.isdecimal() else value)
+    is_word = isinstance(value, str) and value.isdecimal() and len(value) < 10
+    return WIDTH.accepts(int(value) if is_word else value)
 
 
 # Key: (what it may be, a value to pass instead).

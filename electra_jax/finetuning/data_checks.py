@@ -46,7 +46,7 @@ def check_dropout(config: dict[str, Any], examples: Sequence[EmbeddingExample]) 
     Args:
       config: a whole configuration.
     """
-    if any(example.pair is not None for example in examples):
+    if all(example.pair is not None for example in examples):
         return
     model = config["model"]
     if not model["hidden_dropout"] and not model["attention_dropout"]:
