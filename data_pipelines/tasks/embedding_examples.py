@@ -77,7 +77,7 @@ def read_embedding_file(
         example = _example(fields, wanted, where, has_pair=has_pair)
         if not example.text.strip() or (example.pair is not None and not example.pair.strip()):
             skipped.add(split, "an empty text", where)
-        elif wanted.label in fields and example.label is None:
+        elif wanted.label and wanted.label in fields and example.label is None:
             skipped.add(split, "a missing label", where)
         else:
             if wanted.pair and not has_pair:

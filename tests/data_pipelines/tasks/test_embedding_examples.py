@@ -67,8 +67,8 @@ def test_a_file_to_evaluate_on_may_lack_negatives_and_a_file_to_train_on_the_pai
     assert data.splits["train"] == [EmbeddingExample("who", None, ("rain",), None)]
     assert data.splits["validation"] == [EmbeddingExample("who", "he did", ("",), None)]
     assert data.notes == [
-        "train: kept 1 example with no column 'p' of a pair, so that each text is its own (SimCSE), the first "
-        f"at {train}:2",
+        "train: kept 1 example with no column 'p' of a pair, so that each text is its own (SimCSE), the "
+        f"first at {train}:2",
         f"validation: skipped 1 example with an empty text, the first at {validation}:3",
     ]
 
