@@ -44,12 +44,14 @@ def bm25_search(examples: Sequence[EmbeddingExample]) -> list[Found]:
     words_of = functools.partial(bm25s.tokenize, stopwords=None, return_ids=False, show_progress=False)
     plan = make_search(examples)
     texts = list(plan.numbers)
-    index = bm25s.BM25()
-    index.index(words_of([texts[number] for number in plan.searched_C]), show_progress=False)
+    index, searched = bm25s.BM25(), words_of([texts[number] for number in plan.searched_C])
+    has_words = any(searched)  # without any, the library divides by zero
+    if has_words:
+        index.index(searched, show_progress=False)
     ranks_Q = np.ones(len(plan.pairs_Q2), np.int64)
     queries = words_of([texts[number] for number in plan.pairs_Q2[:, 0]])
     for at, ((query, own), words) in enumerate(zip(plan.pairs_Q2, queries, strict=True)):
-        scores_C = index.get_scores(words)
+        scores_C = index.get_scores(words) if words and has_words else np.zeros(len(searched))
         is_nearer_C = scores_C >= scores_C[plan.searched_C == own]
         ranks_Q[at] += (is_nearer_C & (plan.searched_C != own) & (plan.searched_C != query)).sum()
     return [Found(float("nan"), ranks) for ranks in plan.ranks_of(examples, ranks_Q)]

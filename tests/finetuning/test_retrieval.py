@@ -113,3 +113,9 @@ def test_bm25_ranks_as_its_formula():
         ranks = [int((scores >= score).sum()) for score in scores]
         assert found[question] == tuple(sorted(ranks)), question
     assert found["Zebra?"] == (4, 4, 4, 4)  # equal texts have the better rank
+
+
+def test_bm25_of_texts_without_words():
+    examples = [EmbeddingExample(query, "a rhine", ("b",), None) for query in ("?", "rhine")]
+    assert [found.ranks for found in bm25_search(examples)] == [(2,), (1,)]
+    assert [found.ranks for found in bm25_search(EXAMPLES[3:])] == [(5,), (5,)]
