@@ -8,6 +8,7 @@ Shapes: C texts that are searched, Q queries with a text that belongs to them.
 """
 
 import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,7 @@ def bm25_search(examples: Sequence[EmbeddingExample]) -> list[Found]:
     """As `search`, with BM25 in place of the similarity of vectors."""
     import bm25s  # of an extra
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it reports every step of its own otherwise
     words_of = functools.partial(bm25s.tokenize, stopwords=None, return_ids=False, show_progress=False)
     plan = make_search(examples)
     texts = list(plan.numbers)

@@ -115,7 +115,8 @@ def test_bm25_ranks_as_its_formula():
     assert found["Zebra?"] == (4, 4, 4, 4)  # equal texts have the better rank
 
 
-def test_bm25_of_texts_without_words():
+def test_bm25_of_texts_without_words(caplog):
     examples = [EmbeddingExample(query, "a rhine", ("b",), None) for query in ("?", "rhine")]
     assert [found.ranks for found in bm25_search(examples)] == [(2,), (1,)]
     assert [found.ranks for found in bm25_search(EXAMPLES[3:])] == [(5,), (5,)]
+    assert caplog.records == []
