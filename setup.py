@@ -14,7 +14,8 @@ PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
 SEARCH = ["bm25s>=0.3"]  # a search by words, beside which embeddings are shown
 REPORT = ["bokeh>=3.9"]  # the charts of report.html; 3.9 reads CSS variables
 TRACK = ["tensorboardX>=2.6", "wandb>=0.31"]
-HF = ["torch>=2.6", "transformers>=4.57"]  # to verify exports, and to read PyTorch's own files
+# To verify exports, and to read PyTorch's own files; sentence-transformers for exported embedding models.
+HF = ["torch>=2.6", "transformers>=4.57", "sentence-transformers>=3.0"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff>=0.6"]
 
 setup(

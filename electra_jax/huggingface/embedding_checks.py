@@ -4,7 +4,7 @@ the task, those of sentence-transformers if it is installed, and the files by wh
 Shapes: B batch, L length, D hidden.
 """
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def check_outputs(torch, transformers, model, output, directory: Path, reference
     else:
         pooled_BD = states_BLD[:, 0]
     checks = [compare(VECTORS, unit_vectors(pooled_BD), arrays[VECTORS])]
-    if importlib.util.find_spec("sentence_transformers") is None:
+    if find_spec("sentence_transformers") is None:
         detail = f"not compared, since it is not installed: `pip install {NAME}`"
         return [*checks, Check(NAME, True, detail)]
     try:
@@ -70,8 +70,8 @@ def check_outputs(torch, transformers, model, output, directory: Path, reference
 
 
 def _sentence_transformers(torch, model, directory: Path, reference: Reference) -> list[Check]:
-    """The recorded vectors against those of sentence-transformers, for rows of ids and for texts: all in one
-    batch, so that the shorter ones are padded, and each alone."""
+    """The recorded vectors against those of sentence-transformers, for rows of ids and for texts: in one
+    batch, where the shorter ones are padded, and one by one."""
     import sentence_transformers
 
     embedder = sentence_transformers.SentenceTransformer(
@@ -87,5 +87,5 @@ def _sentence_transformers(torch, model, directory: Path, reference: Reference) 
     found = {f"{NAME} {sentence_transformers.__version__}": vectors.numpy()}
     if texts:
         encode = lambda size: embedder.encode(texts, batch_size=size, show_progress_bar=False)
-        found |= {f"{NAME}, texts together": encode(len(texts)), f"{NAME}, texts alone": encode(1)}
+        found |= {"texts in one batch": encode(len(texts)), "texts one by one": encode(1)}
     return [compare(name, got, arrays[VECTORS]) for name, got in found.items()]
