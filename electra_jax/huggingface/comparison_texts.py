@@ -130,7 +130,8 @@ def comparison_singles(lines: Sequence[str], num_words: int) -> list[str]:
         return []
     long = " ".join(itertools.islice(itertools.cycle(words), num_words))
     # Some versions of sentence-transformers remove blanks at both ends.
-    return [words[0], " ".join(words[:4]), *(line.strip() for line in lines[:MAX_SINGLES]), long]
+    short = [" ".join(words[:count]) for count in (1, 2, 4)]
+    return [*short, *(line.strip() for line in lines[:MAX_SINGLES]), long]
 
 
 def comparison_lines(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, list[int]]]:

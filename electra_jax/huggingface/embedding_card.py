@@ -48,7 +48,7 @@ def describe_vectors(encoder: EncoderConfig, description: Description) -> str:
         f"{longest_text(encoder, description)} tokens, of longer ones the end is cut off."
     )
     if widths := widths_of(description):
-        first = ", ".join(map(str, widths))
+        first = " or ".join(map(str, widths))
         lines += (
             f" The first {first} numbers of a vector can stand for the whole (Matryoshka representation "
             f"learning): `SentenceTransformer(path, truncate_dim={min(widths)})` computes only these. Their "

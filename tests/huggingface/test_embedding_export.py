@@ -20,7 +20,7 @@ from electra_jax.huggingface.embedding_checks import unit_vectors
 from electra_jax.huggingface.export import CARD_FILE, cast_weights
 from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.prediction.models import load
-from electra_jax.prediction.tasks import TaskPredictor
+from electra_jax.prediction.tasks import EmbeddingPredictor
 from support import aside
 from support.paths import ROOT
 from support.tiny import SPECIAL
@@ -68,7 +68,7 @@ def test_sentence_transformers_computes_the_vectors_of_the_trained_model(name, e
         np.testing.assert_allclose(vectors, expected, atol=TOLERANCE, rtol=0)
     similarities = model.similarity(vectors, vectors).numpy()
     np.testing.assert_allclose(similarities, expected @ expected.T, atol=TOLERANCE, rtol=0)
-    assert similarities.min() < 0.9  # the texts differ
+    assert abs(expected[1:] - expected[:-1]).max(axis=1).min() > 100 * TOLERANCE  # the texts differ
     for width in widths:
         shorter = model.encode(TEXTS, truncate_dim=width, normalize_embeddings=True, show_progress_bar=False)
         np.testing.assert_allclose(shorter, unit_vectors(expected[:, :width]), atol=TOLERANCE, rtol=0)
@@ -76,20 +76,21 @@ def test_sentence_transformers_computes_the_vectors_of_the_trained_model(name, e
 
 @pytest.mark.slow
 def test_sentence_transformers_3_agrees(embedding_exports):
-    """The same checks, and the Python in the cards, with the oldest version and transformers 4."""
+    """The same checks, and the Python in a card, with the oldest version and transformers 4."""
     script = (
         "import sys, pathlib, sentence_transformers, transformers\n"
         "from electra_jax.conversion.export_run import verify_all\n"
         "assert transformers.__version__.startswith('4.'), transformers.__version__\n"
         "assert sentence_transformers.__version__.startswith('3.'), sentence_transformers.__version__\n"
         "failed = [path for path in sys.argv[1:] if not verify_all(pathlib.Path(path))]\n"
-        "for path in sys.argv[1:]:\n"
+        "for path in sys.argv[1:2]:\n"
         "    for part in pathlib.Path(path, 'README.md').read_text().split('```python\\n')[1:]:\n"
         "        code = part.partition('```')[0].replace('path = \".\"', f'path = {path!r}')\n"
         "        exec(code, {})\n"
         "sys.exit(f'failed: {failed}' if failed else 0)\n"
     )
-    paths = [str(embedding_exports(name)[1]) for name in VARIANTS]
+    names = ["relative", "electra", "deberta", "modern"]
+    paths = [str(embedding_exports(name)[1]) for name in names]
     outcome = subprocess.run(
         [sys.executable, "-c", script, *paths],
         cwd=ROOT,
@@ -101,7 +102,7 @@ def test_sentence_transformers_3_agrees(embedding_exports):
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     for check in ("sentence-transformers 3.0.1", "texts in one batch", "texts one by one"):
-        assert outcome.stdout.count(f"ok     {check}") == len(VARIANTS), outcome.stdout
+        assert outcome.stdout.count(f"ok     {check}") == len(names), outcome.stdout
 
 
 @pytest.mark.slow
@@ -127,7 +128,8 @@ def test_an_export_is_read_here_again(name, embedding_exports, tmp_path):
     saved, initial = load_model(source), load_encoder(str(directory), tmp_path / "tokenizer")
     encoder = {part: saved.params[part] for part in ("embeddings", "encoder")}
     jax.tree.map(np.testing.assert_array_equal, initial.params, encoder)
-    predictor = TaskPredictor(load(str(directory), None), len(TEXTS), make_mesh(ONE | {"data": -1}))
+    exported, mesh = load(str(directory), None), make_mesh(ONE | {"data": -1})
+    predictor = EmbeddingPredictor(exported, 8, mesh, width=0, normalize=True)
     records, _ = predictor.predict([Unlabelled("here", text) for text in TEXTS])
-    vectors = unit_vectors([record["embedding"] for record in records])
-    np.testing.assert_allclose(vectors, trained_vectors(name, source), atol=1e-4, rtol=0)
+    vectors = np.array([record["embedding"] for record in records])
+    np.testing.assert_allclose(vectors, trained_vectors(name, source), atol=TOLERANCE, rtol=0)

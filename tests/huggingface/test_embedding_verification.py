@@ -149,6 +149,7 @@ def test_texts_to_compare_have_several_lengths():
     lines = [" one two three four five ", "six seven"]
     assert comparison_singles(lines, 9) == [
         "one",
+        "one two",
         "one two three four",
         "one two three four five",
         "six seven",

@@ -216,6 +216,7 @@ def save_random(directory, tokenizer, model, kind, head, labels=None, pooling="c
         "doc_stride": 8,
         "null_threshold": 0.0,
         "metrics": ["accuracy"],
+        "label": "",
         "negatives": "",
         "temperature": 0.05,
         "matryoshka": [],
