@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from electra_jax.conversion.export_task import export_task
 from electra_jax.huggingface import embedding_checks
 from electra_jax.huggingface.comparison_texts import VerificationText, comparison_singles
+from electra_jax.huggingface.contents import CODE, describe_contents
 from electra_jax.huggingface.export import REFERENCE_FILE
 from electra_jax.huggingface.verify import LOADS, verify
 from support.edits import edit_json
@@ -65,6 +66,13 @@ def test_what_is_compared(exported):
     assert all(check.is_passed for check in checks.values()), checks
     assert {"embeddings", IN_ONE_BATCH, ONE_BY_ONE} < checks.keys()
     assert any(name.startswith("sentence-transformers 6.") for name in checks)
+
+
+def test_the_command_explains_every_file(exported):
+    lines = describe_contents(exported)
+    assert sum("for sentence-transformers: " in line for line in lines) == 1
+    assert any(line.startswith("  1_Pooling/config.json ") for line in lines)
+    assert len(lines) == 14 and not any(line.endswith(CODE) for line in lines)
 
 
 @pytest.mark.parametrize(
