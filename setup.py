@@ -11,9 +11,11 @@ CLEAN = ["datasketch>=2.0", "ftfy>=6.3", "phonenumbers>=9.0", "py3langid>=0.4"]
 # Scores and probes; scikit-learn and threadpoolctl also for data_pipelines.score.
 FINETUNE = ["scikit-learn>=1.5", "seqeval>=1.2.2", "threadpoolctl>=3.5"]
 PLOTS = ["matplotlib>=3.9"]  # curves.png, and figures of comparisons
+SEARCH = ["bm25s>=0.3"]  # a search by words, beside which embeddings are shown
 REPORT = ["bokeh>=3.9"]  # the charts of report.html; 3.9 reads CSS variables
 TRACK = ["tensorboardX>=2.6", "wandb>=0.31"]
-HF = ["torch>=2.6", "transformers>=4.57"]  # to verify exports, and to read PyTorch's own files
+# To verify exports, and to read PyTorch's own files; sentence-transformers for exported embedding models.
+HF = ["torch>=2.6", "transformers>=4.57", "sentence-transformers>=3.0"]
 TEST = ["pytest>=8.0", "pytest-xdist>=3.7", "hypothesis>=6.100", "ruff>=0.6"]
 
 setup(
@@ -78,6 +80,7 @@ setup(
         "finetune": FINETUNE,
         "plots": PLOTS,
         "report": REPORT,
+        "search": SEARCH,
         # The corpus builder's --runner. Beam wants protobuf < 7, which the generated files of sentencepiece
         # 0.2.3 refuse.
         "beam": ["apache-beam>=2.77", "sentencepiece<0.2.3"],
@@ -88,6 +91,6 @@ setup(
         # CUDA 13, as `plan` compiles with; it needs NVIDIA's driver 580 or newer.
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": [*FORMATS, *CLEAN, *FINETUNE, *PLOTS, *REPORT, *TRACK, *HF, *TEST],
+        "test": [*FORMATS, *CLEAN, *FINETUNE, *PLOTS, *REPORT, *SEARCH, *TRACK, *HF, *TEST],
     },
 )

@@ -4,10 +4,11 @@
         --workdir=runs/sst2 --init_from=runs/base,random:runs/base
 
 `task`: GLUE's nine (cola sst2 mrpc stsb qqp mnli qnli rte wnli), xnli, squad1, squad2, trec6 and trec47, or
-your own files: `local` (classification), `local_regression`, `local_tagging` and `local_squad` (SQuAD's
-format), with --config.task.train=FILE, --config.task.validation=FILE and, except for the last, the names of
-the columns. Separate several files with commas. TREC is downloaded. GLUE, XNLI and SQuAD are read as TFDS
-datasets: prepare them with tfds, or pass the directory of a copy as --config.task.source.
+your own files: `local` (classification), `local_regression`, `local_tagging`, `local_embedding` (vectors for
+search and similarity) and `local_squad` (SQuAD's format), with --config.task.train=FILE,
+--config.task.validation=FILE and, except for the last, the names of the columns. Separate several files with
+commas. TREC is downloaded. GLUE, XNLI and SQuAD are read as TFDS datasets: prepare them with tfds, or pass
+the directory of a copy as --config.task.source.
 
 `model=electra`: google-research/electra, configure_finetuning.py, finetune/, model/optimization.py, with its
 layer-wise decay as published (it decays the top layer twice; `optimizer.top_exponent=1` is what was meant).
@@ -47,6 +48,7 @@ TASKS = {
     "squad1": ("squad/v1.1", ("exact_match", "f1"), 2, "question_answering"),
     "squad2": ("squad/v2.0", ("best_exact_match", "best_f1", "exact_match", "f1"), 2, "question_answering"),
     "local_squad": ("", ("exact_match", "f1"), 2, "question_answering"),
+    "local_embedding": ("", (), 3, "embedding"),
 }
 # size: (learning rate, layer-wise decay)
 ELECTRA = {"small": (3e-4, 0.8), "base": (1e-4, 0.8), "large": (5e-5, 0.9)}
@@ -73,10 +75,14 @@ SIFT = {
 VAT_LAMBDA = 5.0  # elsewhere, as for xxlarge-v2
 MODELS = {"electra": tuple(ELECTRA), "deberta": ("xsmall", "small", "base", "large")}
 
+# Of embeddings. Rows and temperature are those of SimCSE without labels (Gao et al. 2021, appendix A); the
+# mean of the states is what Sentence-BERT found best (Reimers and Gurevych 2019, section 6).
+EMBEDDING_ROWS, EMBEDDING_POOLING, EMBEDDING_LENGTH, TEMPERATURE = 64, "mean", 256, 0.05
+
 # What the settings below do not replace.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "task": {
-        "kind": "",  # classification, regression, tagging or question_answering
+        "kind": "",  # classification, regression, tagging, question_answering or embedding
         "source": "",  # a TFDS dataset or "sample:trec"; "": the files below
         "train": "",
         "validation": "",
@@ -97,6 +103,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_length": 128,
         "max_train_examples": 0,  # chosen at random, always the same; 0: all
         "max_eval_examples": 0,  # of each split to evaluate on that has labels, chosen as for training
+        # Of embeddings: columns of texts that do not belong to the text, separated by commas.
+        "negatives": "",
+        "temperature": TEMPERATURE,  # that similarities are divided by in training
+        "matryoshka": (),  # the first so many dimensions are trained to be embeddings of their own
         "label_scale": 1.0,  # regression divides its numbers by it for training
         "swaps_pairs": False,  # train on every pair in both orders
         "max_query_length": 64,  # tokens kept of a question
@@ -186,6 +196,10 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         _apply_deberta(config, task, size, has_sift=has_sift)
     if task_type == "question_answering":
         config.task.max_length = 512
+    if task_type == "embedding":
+        config.task.max_length = EMBEDDING_LENGTH
+        config.model.pooling = EMBEDDING_POOLING
+        config.train.batch_size = EMBEDDING_ROWS
     return config
 
 

@@ -1,4 +1,4 @@
-"""Predict labels, tags or answers, fill in [MASK], or judge tokens with a trained model.
+"""Predict labels, tags, answers or vectors, fill in [MASK], or judge tokens with a model.
 
     python -m electra_jax.predict --model=runs/trec6 --input=questions.txt --out=labels.jsonl
     python -m electra_jax.predict --model=runs/ner --input=test.conll --out=tagged.conll

@@ -72,9 +72,11 @@ print(*re.findall(r"^libtpu[^;]*", "\n".join(m.requires("jax")), re.MULTILINE))'
 }
 
 # install_peers: packages that only tests use: the last transformers 4 with the two libraries whose versions
-# it bounds, and the TensorFlow that reads Google's checkpoints.
+# it bounds and the oldest sentence-transformers that reads exports, and the TensorFlow that reads Google's
+# checkpoints.
 install_peers() {
-  install_aside transformers4 --no-deps transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2
+  install_aside transformers4 --no-deps transformers==4.57.3 tokenizers==0.22.2 huggingface_hub==0.36.2 \
+    sentence-transformers==3.0.1
   install_aside tensorflow --no-deps tensorflow-cpu==2.21.0 astunparse==1.6.3 flatbuffers==25.12.19 \
     gast==0.7.0 google_pasta==0.2.0 keras==3.15.1 h5py==3.16.0 grpcio==1.85.3
 }

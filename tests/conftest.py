@@ -35,7 +35,15 @@ import jax
 import pytest
 
 from electra_jax.configuration.cycle_collection import collect_cycles_rarely
-from support import faults, forged_export, tiny_export, tiny_run, tiny_task_exports, tpu_sandbox
+from support import (
+    faults,
+    forged_export,
+    tiny_embeddings,
+    tiny_export,
+    tiny_run,
+    tiny_task_exports,
+    tpu_sandbox,
+)
 from support.golden import Golden
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -123,6 +131,12 @@ def export_to_damage(data, tmp_path_factory):
 def task_exports(data, tmp_path_factory):
     """name → (fine-tuned model, its export) of a variant in tiny_task_exports. Tests only read them."""
     return tiny_task_exports.make_exports(tmp_path_factory.mktemp("task_exports"), data)
+
+
+@pytest.fixture(scope="session")
+def embedding_exports(data, tmp_path_factory):
+    """name → (embedding model, its export) of a variant in tiny_embeddings. Tests only read them."""
+    return tiny_embeddings.make_exports(tmp_path_factory.mktemp("embedding_exports"), data)
 
 
 @pytest.fixture(scope="session")

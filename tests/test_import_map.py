@@ -54,6 +54,7 @@ ONLY_IN = {
         "electra_jax.huggingface.verify",
         "electra_jax.huggingface.custom_code",
     ),
+    "sentence_transformers": ("electra_jax.huggingface.embedding_checks",),
     "tensorflow": ("electra_jax.huggingface.readers",),
     "tests": (),
     "support": (),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.tasks.datasets import split_place
+from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.examples import TaggedExample
 from data_pipelines.tasks.questions import Question
 
@@ -15,7 +16,8 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
     """The same splits with the share `fraction` of "train" moved to "validation".
 
     The examples are chosen at random, the same ones in every call. Those with the same text or pair of texts,
-    and questions about the same context, stay together. Both splits keep the order of "train".
+    questions about the same context, and of embeddings pairs with the same second text stay together. Both
+    splits keep the order of "train".
 
     Raises:
       ValueError: `fraction` is not between 0 and 1, there is a validation split already, or the training
@@ -51,4 +53,6 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
 def _text_of(example: Any) -> Any:
     if isinstance(example, Question):
         return example.context
+    if isinstance(example, EmbeddingExample):
+        return example.text if example.pair is None else example.pair
     return example.words if isinstance(example, TaggedExample) else (example.text, example.pair)

@@ -1,5 +1,5 @@
-"""Load a task's labelled data (classification, regression, tagging or question answering) from TensorFlow
-Datasets or files.
+"""Load a task's labelled data (classification, regression, tagging, question answering or embeddings) from
+TensorFlow Datasets or files.
 
 A row that cannot be used is skipped and counted in `TaskData.notes`; an unknown label is an error. Which
 values mean that there is no label is in label_values.py.
@@ -10,6 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.tasks.datasets import TaskDataset, split_place
+from data_pipelines.tasks.embedding_examples import (
+    SQUAD,
+    EmbeddingExample,
+    columns_of,
+    read_embedding_file,
+)
 from data_pipelines.tasks.examples import (
     TaggedExample,
     TextExample,
@@ -24,6 +30,7 @@ from data_pipelines.tasks.label_values import Classes, found_classes, listed_cla
 from data_pipelines.tasks.labels import TASK_TYPES
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
 from data_pipelines.tasks.records import Columns, Skipped
+from data_pipelines.tasks.text_files import plain_ending
 
 SPLITS = ("train", "validation", "test")
 TFDS_PREFIX = "tfds:"
@@ -35,13 +42,13 @@ class TaskData(NamedTuple):
 
     labels: tuple[str, ...]  # () for regression
     splits: dict[
-        str, list[TextExample] | list[TaggedExample] | list[Question]
+        str, list[TextExample] | list[TaggedExample] | list[Question] | list[EmbeddingExample]
     ]  # training first, then validation, then test
     notes: list[str]  # skipped examples, one sentence per split and reason
 
 
 def load_task(task: dict[str, Any]) -> TaskData:
-    """The examples of a task: TextExamples, TaggedExamples or Questions.
+    """The examples of a task: TextExamples, TaggedExamples, Questions or EmbeddingExamples.
 
     Args:
       task: config.task. `source` names a TensorFlow Dataset, all of whose splits are read. `train`,
@@ -59,6 +66,8 @@ def load_task(task: dict[str, Any]) -> TaskData:
     skipped = Skipped()
     if task["kind"] == "question_answering":
         labels, splits = (), _read_questions(task, skipped)
+    elif task["kind"] == "embedding":
+        labels, splits = (), _read_embedding_examples(task, skipped)
     else:
         labels, splits = _read_labelled(task, skipped)
     for split, examples in splits.items():
@@ -137,6 +146,19 @@ def _check_ids(split: str, questions: Sequence[Question]) -> None:
         )
 
 
+def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str, list[EmbeddingExample]]:
+    columns = columns_of(task)
+    return {
+        split: [
+            example
+            for path in paths_of(task[split])
+            for example in read_embedding_file(path, columns, split, skipped)
+        ]
+        for split in SPLITS
+        if task[split]
+    }
+
+
 def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, ...], dict[str, list]]:
     """(labels, examples by split) of every task type except question answering."""
     tagging, columns = task["kind"] == "tagging", Columns(task["text"], task["pair"], task["label"])
@@ -198,6 +220,9 @@ def _check(task: dict[str, Any]) -> None:
             f"config.task.pair: got {task['pair']!r}, expected '' for tagging, which takes single sentences"
         )
     files = [path for split in SPLITS for path in paths_of(task[split]) if not path.startswith(TFDS_PREFIX)]
+    if task["kind"] == "embedding":
+        _check_embedding(task, files)
+        return
     have_names = (
         task["source"]
         or task["train"].startswith(TFDS_PREFIX)
@@ -210,6 +235,28 @@ def _check(task: dict[str, Any]) -> None:
         raise ValueError(
             f"{' and '.join(f'config.task.{key}' for key in empty)}: got '', expected the column or field of "
             f"{files[0]} that holds it; {found}"
+        )
+
+
+def _check_embedding(task: dict[str, Any], files: Sequence[str]) -> None:
+    places = [path for split in SPLITS for path in paths_of(task[split])]
+    if task["source"] or len(files) < len(places):
+        raise ValueError(
+            f"config.task: got {task['source'] or next(path for path in places if path not in files)!r}, "
+            "expected files: pairs of texts for embeddings are not read of TensorFlow Datasets"
+        )
+    tables = [path for path in files if plain_ending(path) != SQUAD]
+    if tables and not task["text"]:
+        raise ValueError(
+            f"config.task.text: got '', expected the column or field of {tables[0]} that holds it; "
+            f"{found_columns(tables[0], tagging=False)}"
+        )
+    searched = [path for split in SPLITS[1:] for path in paths_of(task[split]) if path in tables]
+    if searched and not task["pair"]:
+        raise ValueError(
+            f"config.task.pair: got '', expected the column or field of {searched[0]} that holds the text "
+            f"which belongs to the first one; {found_columns(searched[0], tagging=False)}. Only a file to "
+            "train on may lack it"
         )
 
 

@@ -134,6 +134,11 @@ def finetune_in_torch(
                 f"config.{section}.{key}: got {config[section][key]!r}, expected {ours!r}: this training has "
                 "no other."
             )
+    if config["task"]["kind"] == "embedding":
+        raise ValueError(
+            "config.task.kind: got 'embedding', expected a task with labels: this training has no "
+            "contrastive loss."
+        )
     config = with_recorded_metrics(_with_tuples(config), workdir)
     check_directory(workdir, {"config": config, "start": directory})
     data = load_task(with_files(config["task"], workdir / "data"))

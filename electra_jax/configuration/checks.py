@@ -50,6 +50,12 @@ def check_values(config: dict[str, Any]) -> None:
             f"config.model.pooling: got 'mean' with config.task.kind={kind!r}, expected 'cls': such a head "
             "reads the state of every token. Pass --config.model.pooling=cls."
         )
+    if kind == "embedding" and values.get("sift.vat_lambda"):
+        problems.add_text(
+            f"config.sift.vat_lambda: got {values['sift.vat_lambda']} with config.task.kind='embedding', "
+            "expected 0: vectors have no classes whose shares could be compared. "
+            "Pass --config.sift.vat_lambda=0."
+        )
     problems.report()
 
 

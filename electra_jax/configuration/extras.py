@@ -11,6 +11,7 @@ MODULES = {
     "finetune": ("sklearn", "seqeval", "threadpoolctl"),
     "plots": ("matplotlib",),
     "report": ("bokeh",),
+    "search": ("bm25s",),
 }
 
 

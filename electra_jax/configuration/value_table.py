@@ -47,11 +47,22 @@ THETA = Allowed(
     lambda value: is_number(value) and 1 <= value < THETA_LIMIT, f"a number from 1 to below {THETA_LIMIT:g}"
 )
 NUM_EPOCHS = whole(1, 100_000)
+# Logits divided by less than this may overflow.
+TEMPERATURE = Allowed(
+    lambda value: is_number(value) and 0.001 <= value <= 1000, "a number from 0.001 to 1000"
+)
 # 0 would remove all gradients.
 CLIP_NORM = Allowed(
     lambda value: value == float("inf") or above_zero(1e6).accepts(value),
     "a number above 0, or inf, otherwise at most 1e+06",
 )
+
+
+def _is_width(value: Any) -> bool:
+    """Whether it is a number of dimensions, or its digits, as the command line has them."""
+    is_word = isinstance(value, str) and value.isdecimal() and len(value) < 10
+    return WIDTH.accepts(int(value) if is_word else value)
+
 
 # Key: (what it may be, a value to pass instead).
 RULES: dict[str, tuple[Allowed, Any]] = {
@@ -105,11 +116,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.masking": (one_of(MASKING), "uniform"),
     "objective.swap_permutation": (one_of(("uniform", "cyclic")), "uniform"),
     "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
-    # Logits divided by less than this may overflow.
-    "objective.temperature": (
-        Allowed(lambda value: is_number(value) and 0.001 <= value <= 1000, "a number from 0.001 to 1000"),
-        1.0,
-    ),
+    "objective.temperature": (TEMPERATURE, 1.0),
     "objective.vocab_chunk_size": (whole(0, 2**24), 0),
     "data.sequence_length": (ROW_LENGTH, 0),
     "data.seed": (SEED, 0),
@@ -206,14 +213,22 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "task.max_train_examples": (whole(0, words="0 (all) or more"), 0),
     "task.max_eval_examples": (whole(0, words="0 (all) or more"), 0),
     "task.label_scale": (above_zero(1e6), 1.0),
+    "task.temperature": (TEMPERATURE, 0.05),
+    "task.matryoshka": (
+        Allowed(
+            lambda value: isinstance(value, list | tuple) and all(map(_is_width, value)),
+            "() or numbers of dimensions, each 1 or more",
+        ),
+        (64, 128),
+    ),
     "task.swaps_pairs": (SWITCH, False),
     "task.max_query_length": (LENGTH, 64),
     "task.doc_stride": (LENGTH, 128),
     "task.null_threshold": (Allowed(is_number, "a finite number"), 0.0),
     **{
-        f"task.{key}": (TEXT, "NAME")
-        for key in ("kind", "source", "train", "validation", "test", "text", "pair", "label", "language")
+        f"task.{key}": (TEXT, "NAME") for key in ("kind", "source", "train", "validation", "test", "language")
     },
+    **{f"task.{key}": (TEXT, "NAME") for key in ("text", "pair", "label", "negatives")},
     "task.train_language": (TEXT, "en"),
 }
 # Keys without a row, and what checks them.

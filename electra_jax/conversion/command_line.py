@@ -22,10 +22,12 @@ are loaded with them and compared with our model; an export that fails the compa
 generator with an enhanced mask decoder is left out, since transformers cannot compute it.
 
 Or write a fine-tuned model, RUN/models/NAME of electra_jax.finetune, as one repository, OUT, for the class of
-its task: …ForSequenceClassification, …ForTokenClassification or …ForQuestionAnswering."""
+its task: …ForSequenceClassification, …ForTokenClassification or …ForQuestionAnswering; an embedding model for
+sentence-transformers, and for AutoModel."""
 VERIFY = """Load an export with PyTorch and transformers and compare it with outputs of our model that were
 recorded at the export: configuration, arrays, hidden states, logits, the detection AUC or the predicted
-labels, and token ids. The run is not needed."""
+labels, and token ids; of an embedding model its vectors, also with sentence-transformers if that is
+installed. The run is not needed."""
 IMPORT = """Make a run directory at step 0 from a checkpoint: a Hugging Face ELECTRA, BERT, DeBERTa-v2/v3
 or ModernBERT, Microsoft's own DeBERTa files, or a TensorFlow checkpoint of google-research/electra. Missing
 heads or a missing generator are newly initialised, and the command lists them. Continue from the run with

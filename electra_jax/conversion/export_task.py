@@ -5,17 +5,17 @@
     tokenizer.json, tokenizer_config.json, …   its tokenizer (huggingface/tokenizer.py)
     README.md  finetuning.json                 model card (huggingface/task_card.py); the model's description
     verification.safetensors                   outputs of our own model, for huggingface/verify.py
+    modules.json, 1_Pooling/config.json, …     of embedding models, for sentence-transformers
+                                               (huggingface/embedding_files.py)
 
 Shapes: B batch, L length, N layers, D hidden.
 """
 
 import dataclasses
-import functools
 import itertools
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,6 +24,7 @@ from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.load import TextExample
 from data_pipelines.tasks.words import spell_words
 from data_pipelines.whole_files import write_text
+from electra_jax.conversion.embedding_record import record_embeddings
 from electra_jax.conversion.export_run import check_new, verified
 from electra_jax.finetuning.encoders import RANDOM
 from electra_jax.finetuning.model_files import SavedModel, load_model
@@ -38,6 +39,7 @@ from electra_jax.huggingface.comparison_texts import (
     comparison_lines,
 )
 from electra_jax.huggingface.configuration import RELATIVE_BIAS_FILE
+from electra_jax.huggingface.embedding_files import EMBEDDING, write_module_files
 from electra_jax.huggingface.export import (
     CARD_FILE,
     CONFIG_FILE,
@@ -52,7 +54,7 @@ from electra_jax.huggingface.export import (
 from electra_jax.huggingface.families import family_of, readable_length
 from electra_jax.huggingface.public_names import public_description
 from electra_jax.huggingface.published_models import ModelWeights
-from electra_jax.huggingface.reference import record_states, with_states
+from electra_jax.huggingface.reference import record_states, task_outputs
 from electra_jax.huggingface.task_card import make_task_card
 from electra_jax.huggingface.task_checks import scored_logits
 from electra_jax.huggingface.task_heads import (
@@ -119,7 +121,10 @@ def _write_model(
     write_json(directory / CONFIG_FILE, config, sort_keys=True)
     described = {"encoder": dataclasses.asdict(saved.encoder), **public_description(description)}
     write_json(directory / FINETUNING_FILE, described, sort_keys=True)
-    recorded, notes = record_task(model, saved, text)
+    is_embedding = description["task"]["kind"] == EMBEDDING
+    if is_embedding:
+        write_module_files(directory, saved.encoder, description)
+    recorded, notes = (record_embeddings if is_embedding else record_task)(model, saved, text)
     if description["task"]["kind"] == "tagging":
         notes["words"] = record_words(saved)
     notes |= {
@@ -154,7 +159,7 @@ def record_task(
         settings["head_dropout"],
         pooling_of(saved.description),
     )
-    states_NBLD, outputs = _forward(task_model, model.params, ids_BL)
+    states_NBLD, outputs = task_outputs(task_model, model.params, ids_BL)
     inputs = derive_inputs(ids_BL, special, model.config.type_vocab_size)
     recorded = record_states(ids_BL, inputs, states_NBLD)
     named = outputs._asdict() if task_type == "question_answering" else {"logits": outputs}
@@ -193,8 +198,3 @@ def example_rows(task_type: str, saved: SavedModel, text: VerificationText, max_
     for ids_L, row in zip(ids_BL, rows, strict=True):
         ids_L[: len(row.ids)] = row.ids
     return ids_BL
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(model: TaskModel, params, ids_BL: jax.Array):
-    return with_states(model, params, ids_BL, False)

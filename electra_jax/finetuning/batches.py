@@ -1,4 +1,4 @@
-"""Batches of encoded examples. Rows are padded to a few lengths, so that few shapes are compiled.
+"""Batches of encoded examples, padded to a few lengths (padding.py).
 
 The last batch is filled up with padding, so that no example is dropped. Shapes: B batch, L length.
 """
@@ -8,24 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from electra_jax.finetuning.padding import pad_rows
 from electra_jax.finetuning.task_types import TaskType
 from electra_jax.training.schedules import check_schedule, decay_length
-
-LENGTHS = (32, 64, 128, 256, 512)  # longer rows are padded to a multiple of the last
 
 
 class TaskBatch(NamedTuple):
     """Rows of one task; rows of padding that fill the batch are not scored."""
 
     ids_BL: np.ndarray
-    labels: np.ndarray  # shape and dtype depend on the task type
+    labels: Any  # an array, whose shape and dtype depend on the task type; of embeddings OtherTexts
     is_scored: np.ndarray  # bool [B], of tags [B, L]
     indices_B: np.ndarray  # of each row among the encoded ones, −1 for a row of padding
-
-
-def padded_length(length: int) -> int:
-    """The smallest of LENGTHS that holds `length` tokens."""
-    return next((bound for bound in LENGTHS if length <= bound), -(-length // LENGTHS[-1]) * LENGTHS[-1])
 
 
 def make_batch(
@@ -33,11 +27,8 @@ def make_batch(
 ) -> TaskBatch:
     """The rows at `indices`, at most `batch_size` of them."""
     chosen = [rows[index] for index in indices]
-    length = padded_length(max(len(row.ids) for row in chosen))
-    ids_BL = np.full((batch_size, length), pad, np.int32)
-    for ids_L, row in zip(ids_BL, chosen, strict=False):
-        ids_L[: len(row.ids)] = row.ids
-    labels, is_scored = task_type.make_labels(chosen, batch_size, length)
+    ids_BL = pad_rows([row.ids for row in chosen], batch_size, pad)
+    labels, is_scored = task_type.make_labels(chosen, *ids_BL.shape, pad)
     indices_B = np.full(batch_size, -1, np.int64)
     indices_B[: len(chosen)] = indices
     return TaskBatch(ids_BL, labels, is_scored, indices_B)

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tasks.load import TaskData
+from electra_jax.finetuning.retrieval import Found
 from electra_jax.finetuning.span_decoding import Answer
 from electra_jax.finetuning.task_types import TaskType
 
 
 def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
-    """Raises ValueError if the training examples are all of one class, number or kind of question."""
+    """Raises ValueError if the training examples are all of one class, number, text or kind of question."""
     examples = data.splits["train"]
     if task_type.name in ("classification", "tagging") and len(data.labels) < 2:
         raise ValueError(
@@ -25,10 +27,38 @@ def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
             f"config.task: got the number {examples[0].label:g} for each of {len(examples)} examples of "
             "train, expected different ones. Correct config.task.label or the data."
         )
+    if task_type.name == "embedding" and len({example.pair or example.text for example in examples}) < 2:
+        raise ValueError(
+            f"config.task: got the same text for each of {len(examples)} examples of train, expected "
+            "different ones: other texts are what each is told apart from. Correct config.task.pair or the "
+            "data."
+        )
     if task_type.name == "question_answering" and all(question.is_impossible for question in examples):
         raise ValueError(
             f"config.task: got {len(examples)} questions in train that have no answer, expected some that "
             "have one. Correct the data."
+        )
+
+
+def check_dropout(config: dict[str, Any], examples: Sequence[EmbeddingExample]) -> None:
+    """Raises ValueError for settings of embeddings that the training examples do not allow.
+
+    Args:
+      config: a whole configuration.
+    """
+    if all(example.pair is not None for example in examples):
+        return
+    model = config["model"]
+    if not model["hidden_dropout"] and not model["attention_dropout"]:
+        raise ValueError(
+            "config.model.hidden_dropout: got 0.0, and no dropout of the attention, with training texts "
+            "without a pair, expected some: a text and itself would have the same vector. "
+            "Pass --config.model.hidden_dropout=0.1, or name the column of the pairs in config.task.pair."
+        )
+    if config["task"]["swaps_pairs"]:
+        raise ValueError(
+            "config.task.swaps_pairs: got True with training texts without a pair, expected False. "
+            "Pass --config.task.swaps_pairs=False."
         )
 
 
@@ -46,6 +76,7 @@ def check_metrics(task_type: TaskType, examples: Sequence[Any]) -> None:
         "regression": lambda example: example.label,
         "tagging": lambda example: np.array(example.tags),
         "question_answering": lambda question: Answer("", 0.0, 0.0, []),
+        "embedding": lambda example: Found(example.label or 0.0, (1,)),
     }[task_type.name]
     try:
         task_type.score(examples, [truth(example) for example in examples])

@@ -27,6 +27,7 @@ from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
+from electra_jax.finetuning.bm25 import bm25_notes
 from electra_jax.finetuning.data_checks import commonest_class_notes
 from electra_jax.finetuning.due_runs import runs_of_missing_models, start_steps
 from electra_jax.finetuning.experiment_directory import (
@@ -111,7 +112,7 @@ def _finetune(config: dict[str, Any], workdir: Path, plan: Plan, check: Check) -
     indices = [index for index, run in enumerate(work) if index in due or run in again]
     steps = start_steps((work[index].encoder for index in indices), results, plan.steps, workdir)
     if is_main_process():
-        for note in finetuner.notes:
+        for note in (*finetuner.notes, *bm25_notes(finetuner.task_type, finetuner.data)):
             print(note, file=sys.stderr)
         for directory, run in missing.items():
             print(f"{directory} is gone: {run.title} is done again, which made it.", file=sys.stderr)
@@ -161,6 +162,7 @@ def open_task(
     for settings in sweep:
         check_values(apply_settings(config, settings))
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
+    task |= {"matryoshka": tuple(map(int, task["matryoshka"]))}  # words of the command line
     check_metric_names(task["kind"], task["metrics"])
     config = with_recorded_metrics(config | {"task": task}, workdir)
     files = {"files": fingerprint_files(task)}

@@ -174,10 +174,11 @@ class RunsOfPlan:
 
     def _save(self, run: Run, finetuned: Finetuned, directory: Path) -> None:
         finetuner, encoder = self._finetuner, self._encoder
+        config = apply_settings(finetuner.config, run.settings)
         description = {
-            "task": finetuner.config["task"],
+            "task": config["task"],
             "labels": finetuner.data.labels,
-            "config": apply_settings(finetuner.config, run.settings),
+            "config": config,
             "start": encoder.name,
             "start_step": encoder.step,
             "seed": run.seed,

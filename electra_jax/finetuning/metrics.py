@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipelines.whole_files import write_text
 from electra_jax.configuration.extras import require_extra
+from electra_jax.finetuning.retrieval import RETRIEVAL_METRICS
 
 
 class Metric(NamedTuple):
@@ -87,11 +88,13 @@ METRICS: dict[str, Metric] = {
 
 OUTSIDE = "O"  # the tag of a word outside of any span
 SPAN_TAGS = ("B-", "I-", "E-", "S-")  # how tags of spans begin
+GRADED_METRICS = ("spearman", "pearson")  # of embeddings, with numbers for the similarity of two texts
 # Task type → the metrics that it can have. Those of questions depend on the questions (squad_metrics.py).
 METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": tuple(name for name, metric in METRICS.items() if not metric.is_tagging),
     "regression": ("pearson", "spearman"),
     "tagging": tuple(name for name, metric in METRICS.items() if metric.is_tagging),
+    "embedding": (*RETRIEVAL_METRICS, *GRADED_METRICS),
 }
 
 # File of a submission → form of the predictions in its second column (nyu-mll/GLUE-baselines, src/main.py).
@@ -110,16 +113,20 @@ GLUE_FILES: dict[str, str] = {
 }
 
 
-def default_metrics(kind: str, labels: Sequence[str]) -> tuple[str, ...]:
+def default_metrics(kind: str, labels: Sequence[str], *, is_graded: bool = False) -> tuple[str, ...]:
     """The metrics of a task whose config.task.metrics is (), the deciding one first.
 
     Tags of spans (BIO, BIOES) have span_f1 and tagging_accuracy; most words are outside of any span, so that
-    the latter alone is high for a model that finds none. Other tags have tagging_accuracy.
+    the latter alone is high for a model that finds none. Other tags have tagging_accuracy. Embeddings have
+    spearman if there are numbers for the similarity, else the metrics of a search.
 
     Args:
       kind: the task type.
       labels: names of the classes or tags.
+      is_graded: whether config.task.label has numbers for the similarity of two texts.
     """
+    if kind == "embedding":
+        return ("spearman",) if is_graded else tuple(RETRIEVAL_METRICS)
     if kind == "tagging":
         return ("span_f1", "tagging_accuracy") if marks_spans(labels) else ("tagging_accuracy",)
     return {
@@ -143,6 +150,20 @@ def check_metric_names(kind: str, names: Sequence[str]) -> None:
         raise ValueError(
             f"config.task.metrics: got {', '.join(unknown)}, expected some of {', '.join(known)} for {kind}, "
             f"such as --config.task.metrics={','.join(known[:2])}."
+        )
+
+
+def check_embedding_metrics(names: Sequence[str], *, is_graded: bool) -> None:
+    """Raises ValueError for metrics that pairs with numbers, or those without, do not have."""
+    known = GRADED_METRICS if is_graded else tuple(RETRIEVAL_METRICS)
+    others = [name for name in names if name not in known]
+    if others:
+        has, other = ("", "Leave out config.task.label") if is_graded else ("out", "Set config.task.label")
+        raise ValueError(
+            f"config.task.metrics: got {', '.join(others)} with{has} config.task.label, expected some of "
+            f"{', '.join(known)}: numbers for the similarity of two texts are compared with that of their "
+            f"vectors, and pairs without numbers are searched for. {other}, or pass "
+            f"--config.task.metrics={','.join(known[:2])}."
         )
 
 

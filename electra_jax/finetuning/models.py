@@ -8,10 +8,11 @@ config.model.head chooses the head that the family published, or that of the tas
     tagging                      dropout → dense on every state   the same
     question answering, ELECTRA  JointSpanHead (span_heads.py)    SpanHead: dense on every state
     question answering, DeBERTa  SpanHead                         the same
+    embedding                    EmbeddingHead: none              the same
     all tasks, ModernBERT        ModernHead (modern_heads.py)     the same
 
-Classification reads the state of [CLS], or with config.model.pooling=mean the mean of all states but those of
-padding, as ModernBERT's classes can. Sources: google-research/electra, finetune/classification;
+Classification and embedding read the state of [CLS], or with config.model.pooling=mean the mean of all states
+but those of padding, as ModernBERT's classes can. Sources: google-research/electra, finetune/classification;
 microsoft/DeBERTa, apps/models/sequence_classification.py and deberta/pooling.py.
 
 Shapes: B batch, L length, E embedding_size, D hidden, C outputs of the task.
@@ -20,8 +21,10 @@ Shapes: B batch, L length, E embedding_size, D hidden, C outputs of the task.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from electra_jax.finetuning.contrastive import OtherTexts, Vectors
 from electra_jax.finetuning.modern_heads import ModernHead
 from electra_jax.finetuning.pooling import POOLINGS, pooled_state
 from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
@@ -37,9 +40,10 @@ HEADS = ("published", "transformers")
 
 
 class TaskModel(nn.Module):
-    """Ids [B, L] → float32 outputs [B, C], in tagging [B, L, C]; of answers see span_heads.py.
+    """Ids [B, L] → float32 outputs [B, C], in tagging [B, L, C]; of answers see span_heads.py. Of embeddings
+    they are the vectors [B, D].
 
-    Its parameters are "embeddings", "encoder" and "head".
+    Its parameters are "embeddings", "encoder" and "head", which embeddings lack.
     """
 
     config: EncoderConfig
@@ -67,15 +71,20 @@ class TaskModel(nn.Module):
         self,
         ids_BL: jax.Array,
         is_training: bool,
-        labels: jax.Array | None = None,
+        labels: Any = None,
         perturbation_BLE: jax.Array | None = None,
     ) -> Any:
         """The task's outputs.
 
         Args:
-          labels: of a training batch, for a head that needs them in training (JointSpanHead).
+          labels: of a training batch, for a head that needs them in training (JointSpanHead). Of embeddings
+            they are OtherTexts, and the outputs the Vectors of all texts.
           perturbation_BLE: added to the embeddings (sift.py).
         """
+        if isinstance(labels, OtherTexts):
+            batch_size, num_others, length = labels.ids_BTL.shape
+            others_CD = self(labels.ids_BTL.reshape(-1, length), is_training)
+            return Vectors(self(ids_BL, is_training), others_CD.reshape(batch_size, num_others, -1))
         return self.head(self.states(ids_BL, is_training, perturbation_BLE), ids_BL, is_training, labels)
 
     def states(
@@ -108,6 +117,8 @@ def make_head(
         raise ValueError(f"config.model.head: got {head_style!r}, expected one of {', '.join(HEADS)}.")
     if pooling not in POOLINGS:
         raise ValueError(f"config.model.pooling: got {pooling!r:.60}, expected one of {', '.join(POOLINGS)}.")
+    if task_type == "embedding":
+        return EmbeddingHead(special, pooling)
     task_head = config.family.task_head
     if task_head == "modern":
         return ModernHead(config, special, task_type, num_outputs, dropout, pooling)
@@ -147,6 +158,18 @@ class ClassificationHead(nn.Module):
             )
         x_BLD = Dropout(self.dropout, name="dropout")(x_BLD, is_training)
         return _classifier(config, self.num_outputs)(x_BLD)[:, 0]
+
+
+class EmbeddingHead(nn.Module):
+    """States [B, L, D] → float32 vectors [B, D], the state of [CLS] or the mean of all. No parameters."""
+
+    special: SpecialTokens
+    pooling: str
+
+    def __call__(
+        self, x_BLD: jax.Array, ids_BL: jax.Array, is_training: bool, labels: jax.Array | None
+    ) -> jax.Array:
+        return pooled_state(x_BLD.astype(jnp.float32), ids_BL, self.pooling, self.special.pad)[:, 0]
 
 
 class TaggingHead(nn.Module):

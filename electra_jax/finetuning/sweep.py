@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from electra_jax.finetuning.results import Result, summarize
 
 SECTIONS = ("optimizer", "train", "model", "sift")  # of the configuration, whose values can be swept
+OF_TASK = ("task.temperature",)  # the same of other sections
 Settings = dict[str, Any]  # values of one combination, by "section.name"
 
 
@@ -23,7 +24,7 @@ def parse_sweep(words: Sequence[str], config: dict[str, Any]) -> list[Settings]:
         given twice.
     """
     flat = flatten_dict(config, sep=".")
-    known = {key: value for key, value in flat.items() if key.partition(".")[0] in SECTIONS}
+    known = {key: value for key, value in flat.items() if key.partition(".")[0] in SECTIONS or key in OF_TASK}
     axes: dict[str, list[Any]] = {}
     for word in words:
         key, _, values = word.partition("=")

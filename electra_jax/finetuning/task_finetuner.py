@@ -14,7 +14,8 @@ from data_pipelines.tokenizers.report import unknown_warning
 from electra_jax.configuration.checks import check_weight_decay
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics
+from electra_jax.finetuning.contrastive import check_widths
+from electra_jax.finetuning.data_checks import check_can_be_learned, check_dropout, check_metrics
 from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
@@ -25,7 +26,7 @@ from electra_jax.models.config import EncoderConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.program import dtype_note
 
-ONE_ROW_EACH = ("classification", "regression")  # task types in which every example is one row
+ONE_ROW_EACH = ("classification", "regression", "embedding")  # task types in which every example is one row
 
 
 class Finetuned(NamedTuple):
@@ -108,6 +109,8 @@ class TaskFinetuner:
     def _check_settings(self, config: dict[str, Any]) -> None:
         make_sift(config["sift"])
         check_weight_decay(config["optimizer"])
+        if self.task_type.name == "embedding":
+            check_dropout(config, self.data.splits["train"])
         if config["train"]["keep"] == BEST and validation_split(self._labelled) is None:
             raise ValueError(
                 f"config.train.keep: got {BEST}, but only {', '.join(self._labelled)} has labels, expected a "
@@ -152,6 +155,8 @@ class TaskFinetuner:
         model = config["model"]
         encoder_config = encoder.config.with_dropout(model["hidden_dropout"], model["attention_dropout"])
         encoder_config = dataclasses.replace(encoder_config, dtype=model["dtype"])
+        if self.task_type.name == "embedding":
+            check_widths(config["task"]["matryoshka"], encoder_config.hidden_size)
         rows = self.encode(encoder)
         held_out = {split: encoded for split, encoded in rows.items() if split != "train"}
         trainer = self._trainer_of(encoder_config, encoder.special, config, len(rows["train"]))
@@ -192,11 +197,13 @@ class TaskFinetuner:
     ) -> Trainer:
         """The trainer of the last run, if it fits, or a new one."""
         sections = [config[name] for name in ("optimizer", "train", "model", "sift")]
-        key = encoder_config, special, *sections
+        key = encoder_config, special, config["task"], *sections
         if self._trainer is None or self._trainer[0] != key:
             if not self._shares_process:
                 jax.clear_caches()  # each trainer compiles its own functions, which would accumulate
-            trainer = Trainer(encoder_config, special, self.task_type, config, num_rows, self._mesh)
+            # Its loss may have settings of a sweep.
+            task_type = make_task_type(config["task"], self.data.labels)
+            trainer = Trainer(encoder_config, special, task_type, config, num_rows, self._mesh)
             self._trainer = key, trainer
         return self._trainer[1]
 
@@ -228,7 +235,10 @@ class TaskFinetuner:
         rows = {}
         for split in self.data.splits:
             examples = self._with_swapped_pairs(split)
-            rows[split], phrases = self.task_type.encode(encoder.tokenizer, examples, max_length)
+            encode = self.task_type.encode
+            if split != "train":
+                encode = self.task_type.encode_held_out or encode
+            rows[split], phrases = encode(encoder.tokenizer, examples, max_length)
             for phrase in phrases:
                 _tell(f"{encoder.name}: {split}: {phrase}")
         self._encoded = key, rows

@@ -15,13 +15,22 @@ from data_pipelines.tasks.examples import TaggedExample
 from data_pipelines.tasks.labels import NO_TAG, UNKNOWN
 from data_pipelines.tasks.windows import encode_questions
 from data_pipelines.tokenizers.load import Tokenizer
-from electra_jax.finetuning.metrics import check_metric_names, default_metrics, score
+from electra_jax.finetuning.contrastive import (
+    ABSENT,
+    contrastive_losses,
+    encode_groups,
+    encode_texts,
+    make_other_texts,
+)
+from electra_jax.finetuning.metrics import check_embedding_metrics, check_metric_names, default_metrics, score
+from electra_jax.finetuning.retrieval import Found, retrieval_score, search, similarities
 from electra_jax.finetuning.span_decoding import decode
 from electra_jax.finetuning.span_heads import can_answer, span_loss
 from electra_jax.finetuning.squad_metrics import squad_score
 from electra_jax.models.inputs import SpecialTokens
 
-Rows = Sequence[Any]  # EncodedExample or Window
+Rows = Sequence[Any]  # EncodedExample, Window or TextRow
+Encode = Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, list[str]]]
 
 
 class TaskType(NamedTuple):
@@ -31,9 +40,9 @@ class TaskType(NamedTuple):
     metrics: tuple[str, ...]  # config.task.metrics or their defaults; the first decides which model is best
     num_outputs: int
     # (tokenizer, examples, maximum row length) → rows, and phrases that tell what did not fit
-    encode: Callable[[Tokenizer, Sequence[Any], int], tuple[Rows, list[str]]]
-    # (rows, B, L) → labels and is_scored; rows that only fill the batch are not scored
-    make_labels: Callable[[Rows, int, int], tuple[np.ndarray, np.ndarray]]
+    encode: Encode
+    # (rows, B, L, id of [PAD]) → labels and is_scored; rows that only fill the batch are not scored
+    make_labels: Callable[[Rows, int, int, int], tuple[Any, np.ndarray]]
     # (outputs, labels, is_scored, ids [B, L], special tokens) → mean over the scored elements
     loss: Callable[[Any, jax.Array, jax.Array, jax.Array, SpecialTokens], jax.Array]
     # (examples, rows, outputs of each row) → one prediction per example
@@ -44,6 +53,7 @@ class TaskType(NamedTuple):
     score: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
     # prediction → its text in a file of predictions
     format_prediction: Callable[[Any], str]
+    encode_held_out: Encode | None = None  # `encode` for what is not trained on; None: the same
 
 
 def make_task_type(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
@@ -60,12 +70,13 @@ def make_task_type(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     if kind not in TASK_TYPES:
         raise ValueError(f"config.task.kind: got {kind!r}, expected one of {', '.join(TASK_TYPES)}.")
     check_metric_names(kind, task["metrics"])
-    task = task | {"metrics": tuple(task["metrics"]) or default_metrics(kind, labels)}
+    is_graded = kind == "embedding" and bool(task["label"])
+    task = task | {"metrics": tuple(task["metrics"]) or default_metrics(kind, labels, is_graded=is_graded)}
     return TASK_TYPES[task["kind"]](task, labels)
 
 
 def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
-    def make_labels(rows, batch_size, length):
+    def make_labels(rows, batch_size, length, pad):
         return _labels_of_rows(rows, (batch_size,), np.int32)
 
     def loss(outputs_BC, labels_B, is_scored_B, ids_BL, special):
@@ -90,7 +101,7 @@ def _classification(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
 def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
     scale = task["label_scale"]
 
-    def make_labels(rows, batch_size, length):
+    def make_labels(rows, batch_size, length, pad):
         return _labels_of_rows(rows, (batch_size,), np.float32)
 
     def loss(outputs_B1, labels_B, is_scored_B, ids_BL, special):
@@ -113,7 +124,7 @@ def _regression(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
 
 
 def _tagging(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
-    def make_labels(rows, batch_size, length):
+    def make_labels(rows, batch_size, length, pad):
         labels_BL = np.full((batch_size, length), NO_TAG, np.int32)
         for row_L, row in zip(labels_BL, rows, strict=False):
             row_L[: len(row.ids)] = row.label
@@ -178,7 +189,7 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskTy
             )
         return encoded.windows, phrases
 
-    def make_labels(rows, batch_size, length):
+    def make_labels(rows, batch_size, length, pad):
         return _labels_of_rows(rows, (batch_size, 3), np.int32)
 
     def loss(outputs, labels_B3, is_scored_B, ids_BL, special):
@@ -215,11 +226,53 @@ def _question_answering(task: dict[str, Any], labels: tuple[str, ...]) -> TaskTy
     )
 
 
+def _embedding(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
+    is_graded = bool(task["label"])
+    check_embedding_metrics(task["metrics"], is_graded=is_graded)
+    widths = tuple(map(int, task["matryoshka"]))  # the command line has words
+
+    def make_labels(rows, batch_size, length, pad):
+        texts = make_other_texts(rows, batch_size, pad)
+        return texts, texts.numbers_BS[:, 0] != ABSENT
+
+    def loss(vectors, texts, is_scored_B, ids_BL, special):
+        losses_B = contrastive_losses(vectors, texts.numbers_BS, task["temperature"], widths)
+        return _mean(losses_B, is_scored_B)
+
+    def collect(examples, rows, outputs):
+        vectors_ND = np.array(outputs, np.float32)
+        vectors_ND /= np.maximum(np.linalg.norm(vectors_ND, axis=1, keepdims=True), 1e-6)
+        if not is_graded:
+            return search(examples, vectors_ND)
+        return [Found(similarity, ()) for similarity in similarities(examples, vectors_ND)]
+
+    def score_found(examples, found):
+        if not is_graded:
+            return retrieval_score(task["metrics"], examples, found)
+        labels, guesses = [one.label for one in examples], [one.similarity for one in found]
+        return score(task["metrics"], labels, guesses, ())
+
+    return TaskType(
+        "embedding",
+        task["metrics"],
+        0,
+        encode_groups,
+        make_labels,
+        loss,
+        collect,
+        is_labelled=lambda example: (example.label if is_graded else example.pair) is not None,
+        score=score_found,
+        format_prediction=lambda found: " ".join([f"{found.similarity:.6g}", *map(str, found.ranks)]),
+        encode_held_out=encode_texts,
+    )
+
+
 TASK_TYPES = {
     "classification": _classification,
     "regression": _regression,
     "tagging": _tagging,
     "question_answering": _question_answering,
+    "embedding": _embedding,
 }
 
 

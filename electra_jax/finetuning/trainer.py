@@ -6,6 +6,7 @@ Shapes: B batch, L length.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from data_pipelines.progress import Progress, make_progress, waiting
@@ -129,6 +131,9 @@ class Trainer:
         self, section: dict[str, Any], steps: TrainingSteps, params: Any
     ) -> optax.GradientTransformation:
         rules = layer_groups(self.model.config.num_layers, section["layer_decay"], section["top_exponent"])
+        if "head" not in params:  # an embedding is a state of the encoder
+            paths = flatten_dict(params, sep="/")
+            rules = [rule for rule in rules if any(re.search(rule[0], path) for path in paths)]
         groups = assign_groups(params, rules)
         section = section | {"warmup_steps": steps.warmup}
         return make_optimizer(section, make_schedule(section, steps.total), groups, self.model.config.dtype)

@@ -30,14 +30,16 @@ class Publication(NamedTuple):
     language: str | None  # of the text
 
 
-def front_matter(publication: Publication, pipeline_tag: str | None, tags: Sequence[str]) -> str:
+def front_matter(
+    publication: Publication, pipeline_tag: str | None, tags: Sequence[str], library: str = "transformers"
+) -> str:
     """The YAML header that the Hugging Face Hub reads."""
     stated = {
         "language": publication.language,
         "license": publication.license,
         "pipeline_tag": pipeline_tag,
     }
-    lines = ["---", "library_name: transformers"]
+    lines = ["---", f"library_name: {library}"]
     lines += [f"{key}: {value}" for key, value in stated.items() if value]
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
@@ -74,7 +76,7 @@ def with_trust(code: str, encoder: EncoderConfig) -> str:
     """Python that loads a model from `path`, with `trust_remote_code=True` if the model comes with code."""
     if encoder.relative_bias is None:
         return code
-    for call in ("from_pretrained(path", "model=path"):
+    for call in ("from_pretrained(path", "model=path", "SentenceTransformer(path"):
         code = code.replace(call, f"{call}, trust_remote_code=True")
     return code
 

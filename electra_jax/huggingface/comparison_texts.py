@@ -59,6 +59,7 @@ EDGE_CASES = (
 
 SAMPLE, NONE = "sample", "none"  # choices of --verification_text beside a file
 MAX_LINES = 500  # of a file, the first with text
+MAX_SINGLES = 12  # lines that are compared one by one
 
 
 class VerificationText(NamedTuple):
@@ -119,6 +120,18 @@ def comparison_examples(lines: Sequence[str]) -> list[tuple[str, str | None]]:
         (line(5), line(6)),
         (line(2), long),
     ]
+
+
+def comparison_singles(lines: Sequence[str], num_words: int) -> list[str]:
+    """Texts of several lengths, the last one of `num_words` words, for models of single texts; [] without
+    lines."""
+    words = " ".join(lines).split()
+    if not words:
+        return []
+    long = " ".join(itertools.islice(itertools.cycle(words), num_words))
+    # Some versions of sentence-transformers remove blanks at both ends.
+    short = [" ".join(words[:count]) for count in (1, 2, 4)]
+    return [*short, *(line.strip() for line in lines[:MAX_SINGLES]), long]
 
 
 def comparison_lines(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, list[int]]]:

@@ -3,6 +3,12 @@
 from pathlib import Path
 
 from data_pipelines.tokenizers.directory import META_FILE, MODEL_FILES, TRAINED_FILE
+from electra_jax.huggingface.embedding_files import (
+    LENGTH_FILE,
+    MODULES_FILE,
+    POOLING_FILE,
+    SIMILARITY_FILE,
+)
 from electra_jax.huggingface.export import (
     CARD_FILE,
     CONFIG_FILE,
@@ -35,6 +41,10 @@ FILES = {
     CARD_FILE: "the model card",
     TRAINING_FILE: "all settings of the run, with names for paths",
     FINETUNING_FILE: "all settings of the fine-tuning, with names for paths",
+    MODULES_FILE: "for sentence-transformers: encoder, pooling, vectors of length 1",
+    LENGTH_FILE: "the same: tokens in the longest text",
+    POOLING_FILE: "the same: which states become the vector",
+    SIMILARITY_FILE: "the same: the similarity of two vectors",
     REFERENCE_FILE: "recorded outputs, for `convert verify`",
 }
 CODE = "classes that transformers lacks"
@@ -42,7 +52,8 @@ CODE = "classes that transformers lacks"
 
 def describe_contents(directory: Path) -> list[str]:
     """A line for people about each file of an exported model."""
-    files = {path.name: path.stat().st_size for path in directory.iterdir()}
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    files = {path.relative_to(directory).as_posix(): path.stat().st_size for path in paths}
     known = [name for name in FILES if name in files]
     width = max(map(len, files))
     return [

@@ -99,9 +99,12 @@ def only_known_files(directory: Path) -> Iterator[Path]:
     """Context with a temporary directory that holds the known files of an export, as links, and this
     project's code where the export has code."""
     with tempfile.TemporaryDirectory(prefix="verified-model-") as temporary:
-        for path in directory.iterdir():
-            if path.suffix == ".py" and (CUSTOM_CODE / path.name).is_file():
+        for path in directory.glob("*.py"):
+            if (CUSTOM_CODE / path.name).is_file():
                 shutil.copyfile(CUSTOM_CODE / path.name, Path(temporary, path.name))
-            elif path.name in FILES and path.name not in NOT_SHOWN and path.is_file():
-                Path(temporary, path.name).symlink_to(path.resolve())
+        for name in FILES.keys() - NOT_SHOWN:
+            if (directory / name).is_file():
+                link = Path(temporary, name)
+                link.parent.mkdir(exist_ok=True)
+                link.symlink_to((directory / name).resolve())
         yield Path(temporary)

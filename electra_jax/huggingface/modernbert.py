@@ -47,6 +47,7 @@ MODERN_BERT = Family(
         "discriminator": (*_HEAD, ("dense", "head/dense_prediction", "classifier")),
         "generator": (*_HEAD, ("array", "head/bias", "decoder.bias")),
         **dict.fromkeys(("classification", "regression", "tagging", "question_answering"), _TASK_HEAD),
+        "embedding": (),
     },
 )
 

@@ -96,6 +96,7 @@ def _task_heads(pooler: str, classifier: str) -> dict[str, Rows]:
         "regression": sequence,
         "tagging": (("dense", "head/classifier", "classifier"),),
         "question_answering": (("dense", "head/classifier", "qa_outputs"),),
+        "embedding": (),
     }
 
 

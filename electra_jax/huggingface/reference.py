@@ -177,6 +177,12 @@ def with_states(model: nn.Module, params, *arguments):
     return jnp.stack(states), outputs
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def task_outputs(model: nn.Module, params, ids_BL: jax.Array):
+    """`with_states` of a fine-tuned model, whose dropout is off."""
+    return with_states(model, params, ids_BL, False)
+
+
 def _logits_at(outputs, places: np.ndarray) -> np.ndarray:
     """Logits [K, V] at (row, position) places [K, 2]."""
     x_KE = outputs.x_BPE[places[:, 0], places[:, 1]]

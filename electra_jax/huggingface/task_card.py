@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from electra_jax.huggingface import embedding_card
 from electra_jax.huggingface.card_parts import (
     PATH_LINE,
     Publication,
@@ -12,6 +13,7 @@ from electra_jax.huggingface.card_parts import (
     metrics_table,
     with_trust,
 )
+from electra_jax.huggingface.embedding_files import EMBEDDING
 from electra_jax.huggingface.families import family_of
 from electra_jax.huggingface.public_names import name_of
 from electra_jax.huggingface.task_heads import class_name, has_added_layer
@@ -23,6 +25,7 @@ PIPELINES = {
     "regression": "text-classification",
     "tagging": "token-classification",
     "question_answering": "question-answering",
+    EMBEDDING: "sentence-similarity",
 }
 WHAT = {
     "classification": "Assigns one of {count} labels to a text or a pair of texts: {labels}.",
@@ -96,16 +99,16 @@ def make_task_card(
       is_fresh: whether `start` gave only the encoder's shape, and its weights were newly initialised.
     """
     family = family_of(encoder)
-    task_type, labels = description["task"]["kind"], description["labels"]
-    shown = ", ".join(f"`{label}`" for label in labels[:MAX_LABELS])
-    shown += ", …" if len(labels) > MAX_LABELS else ""
-    what = WHAT[task_type].format(count=len(labels), labels=shown)
+    task_type = description["task"]["kind"]
+    is_embedding = task_type == EMBEDDING
+    tags = embedding_card.TAGS if is_embedding else (task_type.replace("_", "-"),)
+    library = embedding_card.LIBRARY if is_embedding else "transformers"
     parts = [
-        front_matter(publication, PIPELINES[task_type], (family.tag, task_type.replace("_", "-"), "jax")),
+        front_matter(publication, PIPELINES[task_type], (family.tag, *tags, "jax"), library),
         f"# {family.name}, fine-tuned on {_data(description['task'])}",
-        f"`{class_name(encoder, task_type)}`. {what}",
+        f"`{class_name(encoder, task_type)}`. {_what(encoder, description)}",
         explain_code(encoder),
-        f"```python\n{with_trust(_use(description), encoder)}\n```",
+        _usage(encoder, description),
         describe_shape(encoder),
         _training(description, start, is_fresh),
         _data_license(publication),
@@ -115,9 +118,24 @@ def make_task_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _use(description: dict[str, Any]) -> str:
+def _what(encoder: EncoderConfig, description: dict[str, Any]) -> str:
+    """What the model does."""
+    task_type, labels = description["task"]["kind"], description["labels"]
+    if task_type == EMBEDDING:
+        return embedding_card.describe_vectors(encoder, description)
+    shown = ", ".join(f"`{label}`" for label in labels[:MAX_LABELS])
+    shown += ", …" if len(labels) > MAX_LABELS else ""
+    return WHAT[task_type].format(count=len(labels), labels=shown)
+
+
+def _usage(encoder: EncoderConfig, description: dict[str, Any]) -> str:
+    """Python that runs the model, in Markdown."""
+    if description["task"]["kind"] == EMBEDDING:
+        return embedding_card.usage(encoder, description)
     code = USE[description["task"]["kind"]]
-    return code.replace("tokens = tokenizer(words,", _SPACED) if _has_spaced_words(description) else code
+    if _has_spaced_words(description):
+        code = code.replace("tokens = tokenizer(words,", _SPACED)
+    return f"```python\n{with_trust(code, encoder)}\n```"
 
 
 def _has_spaced_words(description: dict[str, Any]) -> bool:
@@ -136,6 +154,8 @@ def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
     origin = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{name_of(start)}`"
     limit = description["task"]["max_train_examples"]
     part = f" at most {limit:,} examples of" if limit else ""
+    is_embedding = description["task"]["kind"] == EMBEDDING
+    of_head = "" if is_embedding else f"{config['model']['head_dropout']:g} in the head and "
     lines = [
         "## Training",
         "",
@@ -143,9 +163,10 @@ def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
         f"{train['num_epochs']} epochs, batches of {train['batch_size']} rows, at most "
         f"{description['task']['max_length']} tokens, peak learning rate {optimizer['learning_rate']:g}, "
         f"multiplied by {optimizer['layer_decay']:g} per layer from the top down, dropout "
-        f"{config['model']['head_dropout']:g} in the head and {config['model']['hidden_dropout']:g} in the "
-        "encoder. `finetuning.json` has all settings.",
+        f"{of_head}{config['model']['hidden_dropout']:g} in the encoder. `finetuning.json` has all settings.",
     ]
+    if is_embedding:
+        lines += ["", embedding_card.describe_loss(description["task"])]
     if description["settings"]:
         chosen = ", ".join(f"`{key}={value}`" for key, value in description["settings"].items())
         lines += ["", f"Chosen among several settings: {chosen}."]

@@ -14,8 +14,8 @@ from electra_jax.configuration.migration import upgrade_encoder
 from electra_jax.huggingface.array_files import ADVICE
 from electra_jax.huggingface.checks import TOLERANCE, Check, Reference, compare, noted_special
 from electra_jax.huggingface.export import FINETUNING_FILE, REFERENCE_FILE
-from electra_jax.huggingface.task_heads import OF_TOKENS, task_config_json
-from electra_jax.models.config import make_encoder_config
+from electra_jax.huggingface.task_heads import OF_TOKENS, Description, task_config_json
+from electra_jax.models.config import EncoderConfig, make_encoder_config
 
 # Of what a verification file notes, beside what verify.py requires.
 NOTES_FORM = {
@@ -33,11 +33,26 @@ def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
       OSError: finetuning.json cannot be read. ValueError: it, or `notes`, is of another form.
     """
     check_form(notes, NOTES_FORM, REFERENCE_FILE, ADVICE)
+    return described_config(directory, notes)
+
+
+def described_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
+    """config.json as finetuning.json gives it; raises as `wanted_config`."""
+    encoder, description = read_description(directory)
+    with misread(directory / FINETUNING_FILE, ADVICE):
+        return task_config_json(encoder, description, special=noted_special(notes), dtype=notes["dtype"])
+
+
+def read_description(directory: Path) -> tuple[EncoderConfig, Description]:
+    """The encoder's shape and the description in finetuning.json.
+
+    Raises:
+      OSError: it cannot be read. ValueError: it is of another form.
+    """
     path = directory / FINETUNING_FILE
     description = read_json(path, {"encoder": dict, "task": {"kind": str}, "config": dict}, advice=ADVICE)
     with misread(path, ADVICE):
-        encoder = make_encoder_config(upgrade_encoder(description["encoder"]))
-        return task_config_json(encoder, description, special=noted_special(notes), dtype=notes["dtype"])
+        return make_encoder_config(upgrade_encoder(description["encoder"])), description
 
 
 def check_outputs(torch, transformers, model, output, directory: Path, reference: Reference) -> list[Check]:

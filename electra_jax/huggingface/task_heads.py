@@ -26,8 +26,10 @@ CLASSES = {
     "regression": "ForSequenceClassification",
     "tagging": "ForTokenClassification",
     "question_answering": "ForQuestionAnswering",
+    "embedding": "Model",
 }
 OF_SEQUENCES, OF_TOKENS = ("classification", "regression"), ("tagging", "question_answering")
+WITH_LABELS = (*OF_SEQUENCES, "tagging")  # their config.json names the outputs
 REMEDY = "Fine-tune with --config.model.head=transformers, and export that model"
 
 
@@ -85,7 +87,7 @@ def task_config_json(
     family = family_of(encoder)
     fields = to_config_json(encoder, "discriminator", special=special, dtype=dtype)
     fields |= {"architectures": [class_name(encoder, task_type)]}
-    if task_type != "question_answering":
+    if task_type in WITH_LABELS:
         names = ["LABEL_0"] if task_type == "regression" else description["labels"]
         fields |= {
             "id2label": {str(index): name for index, name in enumerate(names)},

@@ -12,10 +12,11 @@ from typing import Any
 
 from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import Maybe, parse_json, read_json
-from electra_jax.huggingface import pretraining_checks, task_checks
+from electra_jax.huggingface import embedding_checks, pretraining_checks, task_checks
 from electra_jax.huggingface.array_files import ADVICE, read_safetensors, read_shapes
 from electra_jax.huggingface.checks import Check, Reference, check_states, compare_config
 from electra_jax.huggingface.code_cache import temporary_code_cache
+from electra_jax.huggingface.embedding_files import EMBEDDING
 from electra_jax.huggingface.export import CONFIG_FILE, REFERENCE_FILE, WEIGHTS_FILE
 from electra_jax.huggingface.exported_files import (
     ARRAY_FILES,
@@ -98,12 +99,13 @@ def _all_checks(torch, transformers, directory: Path, lines: Lines) -> list[Chec
         reference = read_reference(directory)
     except (OSError, ValueError) as error:
         return [Check(REFERENCE_FILE, False, str(error))]
-    own_checks = task_checks if "kind" in reference.notes else pretraining_checks
+    own_checks = _own_checks(reference.notes)
     checks = [
         check_reference(reference),
         check_code(directory),
         check_tokenizer_names_no_code(directory),
         *check_detector(directory, reference),
+        *embedding_checks.check_files(directory, reference.notes),
     ]
     try:
         config = read_json(directory / CONFIG_FILE, CONFIG_FORM, advice=ADVICE)
@@ -120,6 +122,13 @@ def _all_checks(torch, transformers, directory: Path, lines: Lines) -> list[Chec
     with only_known_files(directory) as known:
         checks += _loaded_checks(torch, transformers, known, config, reference, own_checks)
         return checks + check_tokenizer(transformers, known, reference, lines, has_code=has_code)
+
+
+def _own_checks(notes: dict[str, Any]):
+    """The module with the checks of the kind of model that an export records."""
+    if "kind" not in notes:
+        return pretraining_checks
+    return embedding_checks if notes["kind"] == EMBEDDING else task_checks
 
 
 def is_loaded_alike(config: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -39,6 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--loss_field", default="", metavar="NAME", help=text)
     text = "times that other tokens of each row are masked; with 7 almost all tokens are (default: 1)"
     flag("--masked_copies", type=whole(1, 7), default=1, metavar="N", help=text)
+    text = "of embeddings: their first N dimensions (default: all; see config.task.matryoshka)"
+    flag("--width", type=whole(1, 2**16), default=0, metavar="N", help=text)
+    flag("--normalize", action="store_true", help="of embeddings: divide each by its length")
     flag(
         "--seed",
         type=whole(0, LARGEST_SEED),

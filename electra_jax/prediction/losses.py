@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
-from electra_jax.finetuning.batches import padded_length
+from electra_jax.finetuning.padding import padded_length
 from electra_jax.huggingface.reference import in_float32
 from electra_jax.prediction.demonstration import MASKED_SHARE
 from electra_jax.prediction.pretrained import Networks, Pretrained

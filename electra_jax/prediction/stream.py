@@ -29,7 +29,7 @@ from electra_jax.prediction.losses import LossPredictor
 from electra_jax.prediction.models import load
 from electra_jax.prediction.pretrained import Pretrained
 from electra_jax.prediction.records import Record, Table, json_line, table_lines
-from electra_jax.prediction.tasks import Columns, TaskPredictor
+from electra_jax.prediction.tasks import Columns, EmbeddingPredictor, TaskPredictor
 from electra_jax.prediction.tokens import TokenPredictor
 
 FORMATS = ("jsonl", "tsv")
@@ -54,6 +54,8 @@ class Options(NamedTuple):
     batch_size: int
     loss_field: str  # "": no losses
     masked_copies: int
+    width: int  # dimensions of an embedding; 0: all
+    normalize: bool
 
 
 class Predictor(Protocol):
@@ -119,6 +121,10 @@ def _predictor(
         raise ValueError(
             f"--loss_field: got {got}, expected a pre-training run or its export without --demo."
         )
+    is_embedding = isinstance(model, SavedModel) and model.description["task"]["kind"] == "embedding"
+    if (options.width or options.normalize) and not is_embedding:
+        flag = f"--width: got {options.width}" if options.width else "--normalize: got it"
+        raise ValueError(f"{flag} for {options.model}, expected it for a model of embeddings. Leave it out.")
     if isinstance(model, Pretrained):
         if options.loss_field:
             seed, copies = options.seed, options.masked_copies
@@ -129,6 +135,8 @@ def _predictor(
         raise ValueError(
             f"--demo: got {options.model}, a fine-tuned model, expected a pre-training run or its export."
         )
+    if is_embedding:
+        return EmbeddingPredictor(model, batch_size, mesh, options.width, normalize=options.normalize)
     return TaskPredictor(model, batch_size, mesh)
 
 

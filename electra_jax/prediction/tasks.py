@@ -7,19 +7,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.datasets import PUBLISHED
+from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
 from electra_jax.distributed.sharding import axis_context, replicated
 from electra_jax.finetuning.batches import evaluation_batches
+from electra_jax.finetuning.contrastive import number_texts
 from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import outputs_of_rows
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.prediction.records import Record, Table
-from electra_jax.prediction.task_records import make_form
+from electra_jax.prediction.records import Record, Table, one_line
+from electra_jax.prediction.task_records import Form, make_form
+
+SMALLEST_LENGTH = 1e-6  # of a vector; shorter ones are not normalised
+DIGITS = 9  # of a float32: it is read back as it was
 
 
 class Columns(NamedTuple):
@@ -33,7 +39,7 @@ class TaskPredictor:
     """A fine-tuned model that predicts inputs.
 
     Attributes:
-      kind: classification, regression, tagging or question_answering.
+      kind: classification, regression, tagging, question_answering or embedding.
     """
 
     def __init__(self, saved: SavedModel, batch_size: int, mesh: Mesh):
@@ -54,11 +60,12 @@ class TaskPredictor:
         )
         self._apply = jax.jit(lambda params, ids_BL: model.apply({"params": params}, ids_BL, False))
         self._params = jax.device_put(saved.params, replicated(mesh))
+        self._form = self._make_form(saved)
+
+    def _make_form(self, saved: SavedModel) -> Form:
         # Its evaluation had questions without an answer, so its scores are those of a model that abstains.
         names = (name.rpartition("/")[2] for name in saved.description["metrics"])
-        self._form = make_form(
-            self._type, self._task, self._labels, may_abstain="no_answer_accuracy" in names
-        )
+        return make_form(self._type, self._task, self._labels, may_abstain="no_answer_accuracy" in names)
 
     @property
     def table(self) -> Table:
@@ -96,8 +103,61 @@ class TaskPredictor:
         """
         examples = self._form.examples(inputs)
         max_length = min(self._task["max_length"], self._encoder.max_position_embeddings)
-        rows, phrases = self._type.encode(self._tokenizer, examples, max_length)
+        encode = self._type.encode_held_out or self._type.encode
+        rows, phrases = encode(self._tokenizer, examples, max_length)
         batches = evaluation_batches(self._type, rows, self._batch_size, self._tokenizer.special.pad)
         with axis_context(self._mesh):
             outputs = outputs_of_rows(self._apply, self._params, batches, len(rows), self._mesh)
         return self._form.records(inputs, examples, rows, outputs), phrases
+
+
+class EmbeddingPredictor(TaskPredictor):
+    """A model that gives each text a vector."""
+
+    def __init__(self, saved: SavedModel, batch_size: int, mesh: Mesh, width: int, *, normalize: bool):
+        """`width`: the first dimensions, 0: all; `normalize`: divide vectors, once cut, by their lengths.
+
+        Raises:
+          ValueError: a larger width than the vectors have.
+        """
+        hidden_size = saved.encoder.hidden_size
+        if width > hidden_size:
+            raise ValueError(f"--width: got {width}, expected at most {hidden_size}, the model's dimensions.")
+        self._width, self._normalizes = width or hidden_size, normalize
+        super().__init__(saved, batch_size, mesh)
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        trained = tuple(map(int, self._task["matryoshka"]))
+        widths = f", trained to be cut to {', '.join(map(str, trained))}" if trained else ""
+        return f"embeddings of {self._width} dimensions{widths}"
+
+    def wanted(self, file_format: str, given: Columns) -> Wanted:
+        """The column to read: the one given, else that of the fine-tuning.
+
+        Raises:
+          ValueError: a second column is given.
+        """
+        if given.pair:
+            raise ValueError(
+                f"--pair_column: got {given.pair!r} for a model of embeddings, expected one column: each "
+                "text has a vector of its own. Leave it out."
+            )
+        return Wanted(given.text or self._task["text"] or "text", "")
+
+    def _make_form(self, saved: SavedModel) -> Form:
+        def examples(inputs):
+            return [EmbeddingExample(one.text, None, (), None) for one in inputs]
+
+        def records(inputs, examples, rows, outputs):
+            numbers, vectors = number_texts(examples), list(map(self._vector, outputs))
+            return [{"text": one.text, "embedding": vectors[numbers[one.text]]} for one in inputs]
+
+        return Form(examples, records, one_line("text", "embedding"))
+
+    def _vector(self, output_D: np.ndarray) -> list[float]:
+        vector_D = np.asarray(output_D, np.float32)[: self._width]
+        if self._normalizes:
+            vector_D = vector_D / max(float(np.linalg.norm(vector_D)), SMALLEST_LENGTH)
+        return [float(f"{value:.{DIGITS}g}") for value in vector_D]

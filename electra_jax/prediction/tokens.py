@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.unlabelled import Unlabelled, Wanted
-from electra_jax.finetuning.batches import padded_length
+from electra_jax.finetuning.padding import padded_length
 from electra_jax.prediction.pretrained import Filled, Networks, Pretrained
 from electra_jax.prediction.records import Record, Table, number
 from electra_jax.prediction.spelling import Spelled

@@ -40,6 +40,7 @@ LINES = {
         "step": ("-1", HUGE),
         "seed": ("-1", str(2**32), HUGE),
         "masked_copies": ("0", "8", "all"),
+        "width": ("0", "-1", "all", HUGE),
     },
     ("convert export", "--workdir=x --out=x"): {"step": ("-1", "newest", HUGE)},
     ("convert import", IMPORT): {"seed": ("-1", "nan", str(2**32))},

@@ -22,6 +22,7 @@ EXCEPTIONS = {
     "train.num_tokens": (2**31,),
     "log.peak_flops": (2**31, 2**64),
     "health.silenced": ((),),
+    "task.matryoshka": ((),),
     **{key: (2**31,) for key in SEEDS},
     **{f"mesh.{axis}": (-1,) for axis in ("data", "fsdp", "tensor")},
 }

@@ -41,7 +41,7 @@ def test_a_divided_sentence_has_one_prediction_with_or_without_its_tags(data, ta
     outputs = [one_hot([next(predicted) if label != -1 else 0 for label in row.label], 16) for row in rows]
     collected = task_type.collect(examples, rows, outputs)
     assert [sentence.tolist() for sentence in collected] == [[1, 2, 0, 1], [2]]
-    labels, is_scored = task_type.make_labels(rows, len(rows) + 1, 16)
+    labels, is_scored = task_type.make_labels(rows, len(rows) + 1, 16, 0)
     assert (
         is_scored.sum() == (0 if UNKNOWN in tags else 5)
         and not is_scored[-1].any()
@@ -55,7 +55,7 @@ def test_a_word_without_a_tag_is_predicted_but_not_scored(data):
     tokenizer = load_tokenizer(str(data / "tokenizer_corpus"))
     examples = [TaggedExample(("ab", "cd", "ef"), (UNKNOWN, 1, 0)), TaggedExample(("ab",), (UNKNOWN,))]
     rows, _ = encode_examples(tokenizer, examples, 16)
-    _, is_scored = task_type.make_labels(rows, 2, 16)
+    _, is_scored = task_type.make_labels(rows, 2, 16, 0)
     assert is_scored.sum() == 2
     collected = task_type.collect(examples, rows, [one_hot([1] * 16, 16)] * 2)
     assert [len(sentence) for sentence in collected] == [3, 1]
@@ -70,7 +70,7 @@ def test_a_word_without_a_tag_is_predicted_but_not_scored(data):
 def test_an_unlabelled_row_is_not_scored():
     for name, dtype in (("classification", np.int32), ("regression", np.float32)):
         labels, is_scored = make_type(name).make_labels(
-            [EncodedExample(np.ones(3), 1, 0), EncodedExample(np.ones(3), None, 1)], 4, 8
+            [EncodedExample(np.ones(3), 1, 0), EncodedExample(np.ones(3), None, 1)], 4, 8, 0
         )
         assert (
             labels.dtype == dtype
@@ -162,7 +162,7 @@ def test_answers_are_texts_of_the_context():
         "as no answer"
     ]
     assert len(rows) == 2  # the context has ten tokens, a window room for nine
-    labels, is_scored = task_type.make_labels(rows, 3, 32)
+    labels, is_scored = task_type.make_labels(rows, 3, 32, 0)
     assert is_scored.tolist() == [True, True, False]
     outputs = []
     for label in labels[:2]:

@@ -22,8 +22,15 @@ LABELS = {
     "regression": [],
     "tagging": ["NOUN", "VERB", "ADJ", "X"],
     "question_answering": [],
+    "embedding": [],
 }
-NUM_OUTPUTS = {"classification": 3, "regression": 1, "tagging": 4, "question_answering": 2}
+NUM_OUTPUTS = {
+    "classification": 3,
+    "regression": 1,
+    "tagging": 4,
+    "question_answering": 2,
+    "embedding": 32,
+}
 SCALE = 5.0
 UNSAID = Publication(None, None, None)
 ELECTRA, RELATIVE, DEBERTA = tiny_export.electra_model, tiny_export.relative_model, tiny_export.deberta_model
@@ -179,8 +186,8 @@ def make_model(directory, data, model, kind, head, labels=None, pooling="cls"):
     )
 
 
-def save_random(directory, tokenizer, model, kind, head, labels=None, pooling="cls", **more):
-    """As `make_model`, with any tokenizer; `more` is added to the description."""
+def save_random(directory, tokenizer, model, kind, head, labels=None, pooling="cls", task=None, **more):
+    """As `make_model`, with any tokenizer; `task` changes config.task, `more` is added to the description."""
     encoder = make_pretraining_config(model).discriminator
     labels = LABELS[kind] if labels is None else labels
     task_model = TaskModel(
@@ -209,6 +216,11 @@ def save_random(directory, tokenizer, model, kind, head, labels=None, pooling="c
         "doc_stride": 8,
         "null_threshold": 0.0,
         "metrics": ["accuracy"],
+        "label": "",
+        "negatives": "",
+        "temperature": 0.05,
+        "matryoshka": [],
+        **(task or {}),
     }
     config = {
         "task": task,

@@ -39,6 +39,11 @@ EXPECTED = {
     "names.jsonl": NAMES,
     "trees.conllu": [(("Dogs", "bark", "."), ("NOUN", "VERB", "PUNCT"))],
     "questions.json": [("q1", "1,230 km", 13, False), ("q2", "", None, True)],
+    "search.jsonl": [
+        ("How long is the Rhine?", "The Rhine is 1,230 km long.", ("The Rhine is deep.",), None),
+        ("Who wrote Faust?", "Goethe wrote Faust.", ("",), None),
+    ],
+    "sentences.tsv": [("A man plays a flute.", None, (), None), ("A plane takes off.", None, (), None)],
 }
 
 
@@ -70,6 +75,8 @@ def test_an_example_is_read(tmp_path, monkeypatch, name, text, flags):
         got = [(example.words, tuple(data.labels[tag] for tag in example.tags)) for example in examples]
     elif task["kind"] == "question_answering":
         got = [(one.id, one.answer, one.start, one.is_impossible) for one in examples]
+    elif task["kind"] == "embedding":
+        got = examples
     else:
         spelled = lambda label: data.labels[label] if data.labels else label
         got = [(example.text, example.pair, spelled(example.label)) for example in examples]
@@ -101,7 +108,7 @@ def test_the_first_error_lists_the_columns(tmp_path, monkeypatch, name, found, g
 
 def test_a_column_file_has_no_names(tmp_path):
     (tmp_path / "a.conll").write_text("# a comment\n\nDogs\tNOUN\n", encoding="utf-8")
-    task = with_flags(FOUND[-4][2]) | {"train": str(tmp_path / "a.conll"), "text": "form", "label": "1"}
+    task = with_flags(FOUND[-6][2]) | {"train": str(tmp_path / "a.conll"), "text": "form", "label": "1"}
     with pytest.raises(
         ValueError, match=r"config\.task\.text: got 'form'.*columns 0 \('Dogs'\), 1 \('NOUN'\)"
     ):

@@ -1,0 +1,170 @@
+"""Read pairs of texts that mean the same, with texts that do not, to train embeddings on; and pairs with a
+number for their similarity, to evaluate on.
+
+Files are .tsv, .csv or .jsonl, or JSON in SQuAD's format, in which each question belongs to its paragraph.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from data_pipelines.tasks.files import table_rows
+from data_pipelines.tasks.records import Skipped, as_text, json_objects
+from data_pipelines.tasks.squad_files import squad_records
+from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, plain_ending
+
+ENDINGS = (".tsv", ".csv", ".jsonl", ".json")  # also with .gz
+SQUAD = ".json"
+ADVICE = (
+    "set config.task.text, pair, negatives and label to names in the first line, or to numbers from 0 if the "
+    "file has no header"
+)
+
+
+class EmbeddingExample(NamedTuple):
+    """A text, and what is near to it and far from it."""
+
+    text: str  # a query, or the first text of a pair
+    pair: str | None  # the text that belongs to it; None: its own text, in another dropout mask
+    negatives: tuple[str, ...]  # hard negatives, one a column; "" for none
+    label: float | None  # similarity of text and pair; None: not known, or there are no numbers
+
+
+class EmbeddingColumns(NamedTuple):
+    """Names or numbers of the columns; "" for none."""
+
+    text: str
+    pair: str
+    negatives: tuple[str, ...]
+    label: str
+
+
+def columns_of(task: dict[str, Any]) -> EmbeddingColumns:
+    """The columns that config.task names."""
+    negatives = tuple(name.strip() for name in task["negatives"].split(",") if name.strip())
+    return EmbeddingColumns(task["text"], task["pair"], negatives, task["label"])
+
+
+def read_embedding_file(
+    path: str, columns: EmbeddingColumns, split: str, skipped: Skipped
+) -> list[EmbeddingExample]:
+    """The examples of a file.
+
+    A split to train on may lack the column of the pair: each text is then its own pair. Its labels are not
+    read. Negatives are read to train on, and to search in; a file to evaluate on may lack their columns.
+
+    Raises:
+      ValueError: a column is missing, or the file is damaged. FileNotFoundError: no such file.
+    """
+    ending = plain_ending(path)
+    if ending not in ENDINGS:
+        raise ValueError(
+            f"{path}: unknown file format for embeddings, expected one of {', '.join(ENDINGS)} (also with "
+            ".gz); convert it, or change config.task.kind"
+        )
+    check_is_file(path)
+    if ending == SQUAD:
+        return _of_squad(path, split, skipped)
+    is_train = split == "train"
+    wanted = columns if not is_train else columns._replace(label="")
+    optional = {wanted.pair} if is_train else set(wanted.negatives)
+    optional |= {wanted.label} if split == "test" else set()
+    names = [name for name in (wanted.text, wanted.pair, *wanted.negatives, wanted.label) if name]
+    records = (_json_records if ending == ".jsonl" else _table_records)(path, names, optional, split, skipped)
+    has_pair = bool(wanted.pair) and any(wanted.pair in fields for _, fields in records)
+    examples = []
+    for where, fields in records:
+        example = _example(fields, wanted, where, has_pair=has_pair)
+        if not example.text.strip() or (example.pair is not None and not example.pair.strip()):
+            skipped.add(split, "an empty text", where)
+        elif wanted.label and wanted.label in fields and example.label is None:
+            skipped.add(split, "a missing label", where)
+        else:
+            if wanted.pair and not has_pair:
+                own = f"no column {wanted.pair!r} of a pair, so that each text is its own (SimCSE)"
+                skipped.keep(split, own, where)
+            examples.append(example)
+    return examples
+
+
+def _example(
+    fields: dict[str, Any], columns: EmbeddingColumns, where: str, *, has_pair: bool
+) -> EmbeddingExample:
+    text = lambda name: as_text(fields.get(name), name, where)
+    return EmbeddingExample(
+        text(columns.text),
+        text(columns.pair) if has_pair else None,
+        tuple(map(text, columns.negatives)),
+        _number(fields.get(columns.label), where) if columns.label else None,
+    )
+
+
+def _number(value: Any, where: str) -> float | None:
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"{where}: label {value!r}, expected a finite number, the similarity of the two texts; correct "
+            "the data, or name its column in config.task.label"
+        )
+    return number
+
+
+def _of_squad(path: str, split: str, skipped: Skipped) -> list[EmbeddingExample]:
+    """A question and the paragraph that answers it."""
+    examples = []
+    for record in squad_records(path):
+        if not record.question.strip() or not record.context.strip():
+            skipped.add(split, "an empty text", record.where)
+        elif record.is_impossible:
+            skipped.add(split, "a question that its paragraph does not answer", record.where)
+        else:
+            examples.append(EmbeddingExample(record.question, record.context, (), None))
+    return examples
+
+
+def _table_records(
+    path: str, names: Sequence[str], optional: set[str], split: str, skipped: Skipped
+) -> list[tuple[str, dict[str, Any]]]:
+    rows = table_rows(path)
+    if rows and not all(name.isdecimal() for name in names):
+        header = rows.pop(0)[1]
+        width, places = len(header), {name: header.index(name) for name in names if name in header}
+        known = f"found {', '.join(map(repr, header))}"
+    else:
+        width = most_common(len(fields) for _, fields in rows)
+        places = {name: int(name) for name in names if rows and int(name) < width}
+        known = f"its rows have {width} columns, counted from 0"
+    if rows or places:
+        _check_has(f"{path}:1", names, places, optional, known)
+    records = []
+    for number, fields in rows:
+        if len(fields) == width:
+            records.append((f"{path}:{number}", {name: fields[at] for name, at in places.items()}))
+        else:
+            skipped.add(split, f"a number of columns other than {width}", f"{path}:{number}")
+    return records
+
+
+def _json_records(
+    path: str, names: Sequence[str], optional: set[str], split: str, skipped: Skipped
+) -> list[tuple[str, dict[str, Any]]]:
+    lines = ((f"{path}:{number}", line) for number, line in numbered_lines(path))
+    records = list(json_objects(lines, names[0]))
+    # A field that some records lack is a missing value; one that all records lack is a wrong name.
+    known = dict.fromkeys(name for _, record in records for name in record)
+    if records:
+        _check_has(path, names, known, optional, f"found {', '.join(map(repr, known)) or 'no fields'}")
+    return records
+
+
+def _check_has(
+    where: str, names: Sequence[str], found: dict[str, Any], optional: set[str], known: str
+) -> None:
+    missing = [name for name in names if name not in found and name not in optional]
+    if missing:
+        raise ValueError(f"{where}: no column {' and no '.join(map(repr, missing))}, {known}; {ADVICE}")

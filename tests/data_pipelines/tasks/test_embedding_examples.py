@@ -1,0 +1,137 @@
+"""Pairs of texts for embeddings: files, columns that may be missing, SQuAD's form, and what is held out."""
+
+import json
+
+import pytest
+
+from configs import finetune
+from data_pipelines.tasks.embedding_examples import EmbeddingExample
+from data_pipelines.tasks.load import load_task
+from support.task_settings import write
+
+COLUMNS = {"text": "q", "pair": "p"}
+
+
+def embedding(**changes):
+    return finetune.get_config("task=local_embedding").task.to_dict() | changes
+
+
+def of_squad(*paragraphs):
+    """A file in SQuAD's format; a paragraph is its text, then its questions."""
+    entries = [
+        {
+            "context": context,
+            "qas": [
+                {
+                    "id": question,
+                    "question": question,
+                    "is_impossible": "never" in question,
+                    "answers": [] if "never" in question else [{"text": "a", "answer_start": 0}],
+                }
+                for question in questions
+            ],
+        }
+        for context, *questions in paragraphs
+    ]
+    return json.dumps({"data": [{"title": "t", "paragraphs": entries}]})
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.tsv.gz"])
+def test_pairs_with_hard_negatives(tmp_path, name):
+    rows = [("who", "he did", "rain", "sun"), ("where", "there", "", "snow")]
+    if name.endswith(".jsonl"):
+        lines = [json.dumps(dict(zip("qpno", row, strict=True)) | {"z": 1}) for row in rows]
+    else:
+        between = "," if name.endswith(".csv") else "\t"
+        lines = [between.join(row) for row in (tuple("qpno"), *rows)]
+    path = write(tmp_path / name, "\n".join(lines))
+    data = load_task(embedding(train=path, validation=path, negatives="n, o", **COLUMNS))
+    assert data.labels == () and data.notes == [] and list(data.splits) == ["train", "validation"]
+    for examples in data.splits.values():
+        assert examples == [EmbeddingExample(text, pair, tuple(rest), None) for text, pair, *rest in rows]
+
+
+def test_columns_by_number(tmp_path):
+    path = write(tmp_path / "a.tsv", "1\twho\the did\n2\twhere\tthere\n3\tbad\n")
+    data = load_task(embedding(train=path, text="1", pair="2"))
+    assert [example[:2] for example in data.splits["train"]] == [("who", "he did"), ("where", "there")]
+    assert data.notes == [
+        f"train: skipped 1 example with a number of columns other than 3, the first at {path}:3"
+    ]
+
+
+def test_a_file_to_evaluate_on_may_lack_negatives_and_a_file_to_train_on_the_pair(tmp_path):
+    train = write(tmp_path / "a.tsv", "q\tn\nwho\train\n")
+    validation = write(tmp_path / "b.tsv", "q\tp\nwho\the did\nwhy\t \n")
+    data = load_task(embedding(train=train, validation=validation, negatives="n", **COLUMNS))
+    assert data.splits["train"] == [EmbeddingExample("who", None, ("rain",), None)]
+    assert data.splits["validation"] == [EmbeddingExample("who", "he did", ("",), None)]
+    assert data.notes == [
+        "train: kept 1 example with no column 'p' of a pair, so that each text is its own (SimCSE), the "
+        f"first at {train}:2",
+        f"validation: skipped 1 example with an empty text, the first at {validation}:3",
+    ]
+
+
+def test_numbers_are_read_where_they_are_scored(tmp_path):
+    train = write(tmp_path / "a.tsv", "q\tp\nwho\the did\n")
+    scored = write(tmp_path / "b.jsonl", '{"q": "a", "p": "b", "s": 0}\n{"q": "a", "p": "c", "s": null}')
+    task = embedding(train=train, validation=scored, test=train, label="s", **COLUMNS)
+    data = load_task(task)
+    assert [example.label for examples in data.splits.values() for example in examples] == [None, 0.0, None]
+    assert data.notes == [f"validation: skipped 1 example with a missing label, the first at {scored}:2"]
+    wrong = write(tmp_path / "c.tsv", "q\tp\ts\na\tb\thigh\n")
+    with pytest.raises(ValueError, match=r"c\.tsv:2: label 'high', expected a finite number, the similarity"):
+        load_task(task | {"validation": wrong})
+
+
+def test_questions_of_squad_belong_to_their_paragraphs(tmp_path):
+    path = write(tmp_path / "a.json", of_squad(("a one", "who", "never"), ("a two", "why", " ")))
+    data = load_task(embedding(train=path))
+    assert data.splits["train"] == [
+        EmbeddingExample("who", "a one", (), None),
+        EmbeddingExample("why", "a two", (), None),
+    ]
+    assert data.notes == [
+        f"train: skipped 1 example with a question that its paragraph does not answer, the first at {path}: "
+        "data[0].paragraphs[0].qas[1]",
+        f"train: skipped 1 example with an empty text, the first at {path}: data[0].paragraphs[1].qas[1]",
+    ]
+
+
+def test_paragraphs_are_held_out_with_all_of_their_questions(tmp_path):
+    paragraphs = [(f"a {number}", f"who {number}", f"why {number}") for number in range(20)]
+    path = write(tmp_path / "a.json", of_squad(*paragraphs))
+    splits = load_task(embedding(train=path, validation_fraction=0.2)).splits
+    held_out = {example.pair for example in splits["validation"]}
+    assert len(splits["validation"]) == 8 and len(held_out) == 4
+    assert held_out.isdisjoint(example.pair for example in splits["train"])
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("q\tp\na\tb\n", {"text": ""}, r"config\.task\.text: got '', .* has the columns 'q', 'p'"),
+        ("q\tp\na\tb\n", {"pair": ""}, r"config\.task\.pair: got '', expected the column .* which belongs"),
+        ("q\tp\na\tb\n", {"text": "x"}, r"a\.tsv:1: no column 'x', found 'q', 'p'; set config\.task\.text, "),
+        ("q\tp\na\tb\n", {"negatives": "n"}, r"a\.tsv:1: no column 'n', found 'q', 'p'"),
+        ("q\tp\na\tb\n", {"pair": "x"}, r"a\.tsv:1: no column 'x'"),
+        ("q\tp\na\tb\n", {"label": "s"}, r"a\.tsv:1: no column 's'"),
+        ("q\tp\na\tb\n", {"source": "glue/stsb"}, r"config\.task: got 'glue/stsb', expected files"),
+        ("q\tp\na\tb\n", {"train": "tfds:glue/stsb"}, r"config\.task: got 'tfds:glue/stsb', expected files"),
+        ("q\tp\n", {}, r"no example is left in train"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, text, changes, message):
+    path = write(tmp_path / "a.tsv", text)
+    with pytest.raises(ValueError, match=message):
+        load_task(embedding(train=path, validation=path, **COLUMNS) | changes)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"a\.txt: unknown file format for embeddings, expected one of \.tsv"
+    ):
+        load_task(embedding(train=write(tmp_path / "a.txt", "a"), text="0"))
+    with pytest.raises(FileNotFoundError, match=r"b\.tsv: does not exist"):
+        load_task(embedding(train=str(tmp_path / "b.tsv"), text="0"))
