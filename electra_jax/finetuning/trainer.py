@@ -131,10 +131,10 @@ class Trainer:
         self, section: dict[str, Any], steps: TrainingSteps, params: Any
     ) -> optax.GradientTransformation:
         rules = layer_groups(self.model.config.num_layers, section["layer_decay"], section["top_exponent"])
-        if "head" not in params:  # an embedding is a state of the encoder
-            paths = flatten_dict(params, sep="/")
-            rules = [rule for rule in rules if any(re.search(rule[0], path) for path in paths)]
-        groups = assign_groups(params, rules)
+        paths = flatten_dict(params, sep="/")
+        # A rule that decides for nothing is an error; embeddings have no head.
+        deciding = {next(rule for rule in rules if re.search(rule[0], path)) for path in paths}
+        groups = assign_groups(params, [rule for rule in rules if rule in deciding])
         section = section | {"warmup_steps": steps.warmup}
         return make_optimizer(section, make_schedule(section, steps.total), groups, self.model.config.dtype)
 
