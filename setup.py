@@ -48,8 +48,9 @@ setup(
     package_data={
         "electra_jax.recipes": ["*.json"],  # prices.json, which `plan` reads
         "electra_jax.benchmarks.accelerator": ["*.json"],  # losses that a device is compared with
-        "electra_jax.minimal_pairs": ["results/*.json"],  # of the shipped recipes
-        "electra_jax.training": ["reference_curves/*.json"],  # of the shipped recipes
+        "electra_jax.comparison": ["results/*.json"],  # of the shipped recipes, as the next
+        "electra_jax.minimal_pairs": ["results/*.json"],
+        "electra_jax.training": ["reference_curves/*.json"],
         "electra_jax.reports": ["*.html", "*.css", "*.js"],  # the page without its contents
     },
     entry_points={"console_scripts": ["electra-jax = electra_jax.__main__:main"]},
