@@ -39,7 +39,8 @@ def check_values(config: dict[str, Any]) -> None:
       ValueError: some values are not allowed; names the key of each, what is allowed, and a value to pass.
     """
     problems, values = Problems(), _flat_values(config)
-    for key in wrong_values(config):
+    wrong = wrong_values(config)
+    for key in wrong:
         allowed, example = _rule(key, config)
         word = f'"{example}"' if isinstance(example, tuple) else example
         problems.add_text(
@@ -55,7 +56,8 @@ def check_values(config: dict[str, Any]) -> None:
     if kind not in (None, "embedding"):
         for key, default in OF_EMBEDDINGS.items():
             value = values.get(key, default)
-            if (value or default) and value != default:  # a stored () is a list
+            is_default = value == default or not (value or default)  # a stored () is a list
+            if not is_default and key not in wrong:
                 problems.add_text(
                     f"config.{key}: got {value!r} with config.task.kind={kind!r}, expected {default!r}: "
                     "only embeddings have it. Leave it out."
