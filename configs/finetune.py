@@ -106,7 +106,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # Of embeddings: columns of texts that do not belong to the text, separated by commas.
         "negatives": "",
         "temperature": TEMPERATURE,  # that similarities are divided by in training
-        "matryoshka": (),  # the first so many dimensions are trained to be embeddings of their own
+        "matryoshka": (),  # widths: the first 64 dimensions, say, are trained to be an embedding of their own
         "label_scale": 1.0,  # regression divides its numbers by it for training
         "swaps_pairs": False,  # train on every pair in both orders
         "max_query_length": 64,  # tokens kept of a question

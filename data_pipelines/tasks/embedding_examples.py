@@ -4,12 +4,11 @@ number for their similarity, to evaluate on.
 Files are .tsv, .csv or .jsonl, or JSON in SQuAD's format, in which each question belongs to its paragraph.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.tasks.files import table_rows
-from data_pipelines.tasks.records import Skipped, as_text, json_objects
+from data_pipelines.tasks.records import Skipped, as_number, as_text, json_objects
 from data_pipelines.tasks.squad_files import squad_records
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, plain_ending
 
@@ -19,6 +18,7 @@ ADVICE = (
     "set config.task.text, pair, negatives and label to names in the first line, or to numbers from 0 if the "
     "file has no header"
 )
+NUMBER_ADVICE = "correct the data, or name its column in config.task.label"
 
 
 class EmbeddingExample(NamedTuple):
@@ -45,6 +45,22 @@ def columns_of(task: dict[str, Any]) -> EmbeddingColumns:
     return EmbeddingColumns(task["text"], task["pair"], negatives, task["label"])
 
 
+def ending_of(path: str) -> str:
+    """The extension of a file, without .gz.
+
+    Raises:
+      ValueError: embeddings cannot be read from files with this extension. FileNotFoundError: no such file.
+    """
+    ending = plain_ending(path)
+    if ending not in ENDINGS:
+        raise ValueError(
+            f"{path}: unknown file format for embeddings, expected one of {', '.join(ENDINGS)} (also with "
+            ".gz); convert it, or change config.task.kind"
+        )
+    check_is_file(path)
+    return ending
+
+
 def read_embedding_file(
     path: str, columns: EmbeddingColumns, split: str, skipped: Skipped
 ) -> list[EmbeddingExample]:
@@ -56,20 +72,14 @@ def read_embedding_file(
     Raises:
       ValueError: a column is missing, or the file is damaged. FileNotFoundError: no such file.
     """
-    ending = plain_ending(path)
-    if ending not in ENDINGS:
-        raise ValueError(
-            f"{path}: unknown file format for embeddings, expected one of {', '.join(ENDINGS)} (also with "
-            ".gz); convert it, or change config.task.kind"
-        )
-    check_is_file(path)
+    ending = ending_of(path)
     if ending == SQUAD:
         return _of_squad(path, split, skipped)
     is_train = split == "train"
     wanted = columns if not is_train else columns._replace(label="")
-    optional = {wanted.pair} if is_train else set(wanted.negatives)
-    optional |= {wanted.label} if split == "test" else set()
-    names = [name for name in (wanted.text, wanted.pair, *wanted.negatives, wanted.label) if name]
+    optional = {columns.pair} if is_train else set(columns.negatives)
+    optional |= {columns.label} if split != "validation" else set()
+    names = [name for name in (columns.text, columns.pair, *columns.negatives, columns.label) if name]
     records = (_json_records if ending == ".jsonl" else _table_records)(path, names, optional, split, skipped)
     has_pair = bool(wanted.pair) and any(wanted.pair in fields for _, fields in records)
     examples = []
@@ -83,6 +93,9 @@ def read_embedding_file(
             if wanted.pair and not has_pair:
                 own = f"no column {wanted.pair!r} of a pair, so that each text is its own (SimCSE)"
                 skipped.keep(split, own, where)
+            if is_train and columns.label and fields.get(columns.label) not in (None, ""):
+                unread = f"a value in column {columns.label!r}, which is not read: "
+                skipped.keep(split, unread + "all pairs to train on belong together", where)
             examples.append(example)
     return examples
 
@@ -95,23 +108,10 @@ def _example(
         text(columns.text),
         text(columns.pair) if has_pair else None,
         tuple(map(text, columns.negatives)),
-        _number(fields.get(columns.label), where) if columns.label else None,
+        as_number(fields.get(columns.label), where, "for the similarity of the two texts", NUMBER_ADVICE)
+        if columns.label
+        else None,
     )
-
-
-def _number(value: Any, where: str) -> float | None:
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"{where}: label {value!r}, expected a finite number, the similarity of the two texts; correct "
-            "the data, or name its column in config.task.label"
-        )
-    return number
 
 
 def _of_squad(path: str, split: str, skipped: Skipped) -> list[EmbeddingExample]:

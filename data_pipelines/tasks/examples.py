@@ -1,16 +1,16 @@
 """Labelled rows and sentences as examples, with indices of classes or numbers for labels."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.command_errors import shorten
 from data_pipelines.tasks.label_values import Classes, identity, is_placeholder, spelling
 from data_pipelines.tasks.labels import UNKNOWN
-from data_pipelines.tasks.records import Row, Sentence, Skipped
+from data_pipelines.tasks.records import Row, Sentence, Skipped, as_number
 
 NO_NUMBER = -1.0  # what published test sets of regression have for an unknown label
 MANY_NUMBERS = 3  # with more different ones, none of them negative but -1, that one looks like a code
+NUMBER_ADVICE = "correct the data, name its column in config.task.label, or change config.task.kind"
 LONE_NUMBER = "the only one below 0; if it means that there is none, take these rows out of the data"
 MANY_LABELS = 12  # so many are shown of a list of all
 TAKEN_FOR_A_CLASS = (
@@ -132,7 +132,7 @@ def number_examples(split: str, records: Sequence[Row], skipped: Skipped) -> Ite
     Raises:
       ValueError: a label is not a finite number, or a training split has none.
     """
-    numbers = [None if _is_missing(row.label) else _number(row) for row in records]
+    numbers = [as_number(row.label, row.where, "for regression", NUMBER_ADVICE) for row in records]
     values = {number for number in numbers if number is not None}
     is_unknown = split != "train" and values == {NO_NUMBER}
     is_labelled = bool(values) and not is_unknown
@@ -153,21 +153,3 @@ def number_examples(split: str, records: Sequence[Row], skipped: Skipped) -> Ite
             if is_lone and number == NO_NUMBER:
                 skipped.keep(split, f"the number {row.label}, {LONE_NUMBER}", row.where)
             yield TextExample(row.text, row.pair, number)
-
-
-def _is_missing(label: Any) -> bool:
-    """Whether a number is null, NaN or blank."""
-    return label is None or label != label or (isinstance(label, str) and not label.strip())
-
-
-def _number(row: Row) -> float:
-    try:
-        number = float(row.label) if not isinstance(row.label, bool) else math.nan
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"{row.where}: label {row.label!r}, expected a finite number for regression; correct the data, "
-            "name its column in config.task.label, or change config.task.kind"
-        )
-    return number

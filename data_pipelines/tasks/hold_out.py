@@ -16,8 +16,8 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
     """The same splits with the share `fraction` of "train" moved to "validation".
 
     The examples are chosen at random, the same ones in every call. Those with the same text or pair of texts,
-    questions about the same context, and of embeddings pairs with the same second text stay together. Both
-    splits keep the order of "train".
+    questions about the same context, and pairs for embeddings that have a text in common, also through other
+    pairs, stay together. Both splits keep the order of "train".
 
     Raises:
       ValueError: `fraction` is not between 0 and 1, there is a validation split already, or the training
@@ -34,7 +34,8 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
             f"config.task.validation_fraction: got {fraction}, but the data has the split {existing[0]}, "
             "expected one of them; give a fraction of 0"
         )
-    texts = list(map(_text_of, examples))
+    is_embedding = bool(examples) and isinstance(examples[0], EmbeddingExample)
+    texts = _joined(examples) if is_embedding else list(map(_text_of, examples))
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if len(numbers) < 2:
         raise ValueError(
@@ -53,6 +54,19 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
 def _text_of(example: Any) -> Any:
     if isinstance(example, Question):
         return example.context
-    if isinstance(example, EmbeddingExample):
-        return example.text if example.pair is None else example.pair
     return example.words if isinstance(example, TaggedExample) else (example.text, example.pair)
+
+
+def _joined(examples: list[EmbeddingExample]) -> list[str]:
+    """For each example one text, the same for all whose texts are joined by pairs."""
+    other: dict[str, str] = {}  # text → one that it is joined with; the last of such a chain is its own
+
+    def last(text: str) -> str:
+        while (after := other.setdefault(text, text)) != text:
+            other[text] = other[after]  # halves the chain
+            text = after
+        return text
+
+    for example in examples:
+        other[last(example.text)] = last(example.text if example.pair is None else example.pair)
+    return [last(example.text) for example in examples]

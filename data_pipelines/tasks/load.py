@@ -14,6 +14,7 @@ from data_pipelines.tasks.embedding_examples import (
     SQUAD,
     EmbeddingExample,
     columns_of,
+    ending_of,
     read_embedding_file,
 )
 from data_pipelines.tasks.examples import (
@@ -245,19 +246,47 @@ def _check_embedding(task: dict[str, Any], files: Sequence[str]) -> None:
             f"config.task: got {task['source'] or next(path for path in places if path not in files)!r}, "
             "expected files: pairs of texts for embeddings are not read of TensorFlow Datasets"
         )
-    tables = [path for path in files if plain_ending(path) != SQUAD]
+    tables = [path for path in files if ending_of(path) != SQUAD]
+    given = [key for key in ("text", "pair", "negatives", "label") if task[key]]
+    if given and not tables:
+        raise ValueError(
+            f"config.task.{given[0]}: got {task[given[0]]!r} with files in SQuAD's format, expected '': they "
+            "have no columns. Leave it out"
+        )
+    _check_numbers(task)
     if tables and not task["text"]:
         raise ValueError(
             f"config.task.text: got '', expected the column or field of {tables[0]} that holds it; "
             f"{found_columns(tables[0], tagging=False)}"
         )
-    searched = [path for split in SPLITS[1:] for path in paths_of(task[split]) if path in tables]
+    splits = SPLITS if task["validation_fraction"] else SPLITS[1:]
+    searched = [path for split in splits for path in paths_of(task[split]) if path in tables]
     if searched and not task["pair"]:
         raise ValueError(
             f"config.task.pair: got '', expected the column or field of {searched[0]} that holds the text "
             f"which belongs to the first one; {found_columns(searched[0], tagging=False)}. Only a file to "
-            "train on may lack it"
+            "train on, of which nothing is held out, may lack it"
         )
+
+
+def _check_numbers(task: dict[str, Any]) -> None:
+    """Raises ValueError if config.task.label names numbers that no split to evaluate on has."""
+    if not task["label"]:
+        return
+    if task["validation_fraction"]:
+        raise ValueError(
+            f"config.task.validation_fraction: got {task['validation_fraction']} with config.task.label="
+            f"{task['label']!r}, expected 0: numbers for the similarity of two texts are read of files to "
+            "evaluate on alone. Set config.task.validation to such a file, or leave out config.task.label"
+        )
+    for split in SPLITS[1:]:
+        for path in paths_of(task[split]):
+            if plain_ending(path) == SQUAD:
+                raise ValueError(
+                    f"config.task.{split}: got {path} with config.task.label={task['label']!r}, expected a "
+                    "file with that column: SQuAD's format has no numbers for the similarity of two texts. "
+                    "Give another file, or leave out config.task.label"
+                )
 
 
 def _listed(task: dict[str, Any]) -> Classes:

@@ -106,6 +106,23 @@ def as_text(value: Any, column: str, where: str, advice: str = COLUMN_ADVICE) ->
     raise ValueError(f"{where}: {column!r} is {type_name(value)}, expected a string; {advice}")
 
 
+def as_number(label: Any, where: str, purpose: str, advice: str) -> float | None:
+    """A label of a record as a number, None if it is null, NaN or blank.
+
+    Raises:
+      ValueError: it is not a finite number; says what it is expected for, and ends with `advice`.
+    """
+    if label is None or label != label or (isinstance(label, str) and not label.strip()):
+        return None
+    try:
+        number = float(label) if not isinstance(label, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: label {label!r}, expected a finite number {purpose}; {advice}")
+    return number
+
+
 def as_sentence(where: str, words: Any, tags: Any, columns: Columns) -> Sentence:
     """A sentence from a list of words and a list of tags; `tags` is None in a split without tags.
 

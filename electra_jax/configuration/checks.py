@@ -23,6 +23,8 @@ OF_LENGTH = (
 )
 # Kinds of tasks whose heads read the state of every token.
 OF_TOKENS = ("tagging", "question_answering")
+# Settings that only embeddings have, and what others leave them at.
+OF_EMBEDDINGS = {"task.negatives": "", "task.temperature": 0.05, "task.matryoshka": ()}
 # While one of these is wrong, the others of the model cannot be said to fit it.
 OF_SHAPE = ("hidden_size", "position", *SECTIONS)
 
@@ -37,7 +39,8 @@ def check_values(config: dict[str, Any]) -> None:
       ValueError: some values are not allowed; names the key of each, what is allowed, and a value to pass.
     """
     problems, values = Problems(), _flat_values(config)
-    for key in wrong_values(config):
+    wrong = wrong_values(config)
+    for key in wrong:
         allowed, example = _rule(key, config)
         word = f'"{example}"' if isinstance(example, tuple) else example
         problems.add_text(
@@ -50,6 +53,15 @@ def check_values(config: dict[str, Any]) -> None:
             f"config.model.pooling: got 'mean' with config.task.kind={kind!r}, expected 'cls': such a head "
             "reads the state of every token. Pass --config.model.pooling=cls."
         )
+    if kind not in (None, "embedding"):
+        for key, default in OF_EMBEDDINGS.items():
+            value = values.get(key, default)
+            is_default = value == default or not (value or default)  # a stored () is a list
+            if not is_default and key not in wrong:
+                problems.add_text(
+                    f"config.{key}: got {value!r} with config.task.kind={kind!r}, expected {default!r}: "
+                    "only embeddings have it. Leave it out."
+                )
     if kind == "embedding" and values.get("sift.vat_lambda"):
         problems.add_text(
             f"config.sift.vat_lambda: got {values['sift.vat_lambda']} with config.task.kind='embedding', "

@@ -7,11 +7,11 @@ equation 5. Without pairs, a text and the same text under another dropout mask a
 SimCSE trains through one more dense layer; here the vector that is used is also the one that is trained.
 
 The batch is that of the whole mesh: each query is compared with the texts of all devices. A text is no
-negative of a query if it is the same as its pair or as the query itself, or the pair of an equal query: a
-paragraph to which several questions belong is the usual case.
+negative of a query if it is the same as its pair or as the query itself, or if the two are another pair of
+the batch, in either order. The usual case is a paragraph to which several questions belong.
 
 Matryoshka representation learning (Kusupati et al. 2022, arXiv:2205.13147, equation 1) adds up the losses of
-the first so many dimensions of the vectors, each with the weight 1, and of all.
+the first dimensions of the vectors, for each of some widths, and of all, each with the weight 1.
 
 Shapes: B batch, L length, D hidden, T texts beside each query (its pair, then its hard negatives), S = 1 + T,
 C = B · T candidates.
@@ -145,11 +145,14 @@ def candidates(numbers_BS: jax.Array) -> jax.Array:
     queries_B, pairs_B, texts_BT = numbers_BS[:, 0], numbers_BS[:, 1], numbers_BS[:, 1:]
     batch_size, num_others = texts_BT.shape
     texts_1C = nn.with_logical_constraint(texts_BT.reshape(1, -1), (None, None))
-    # A text belongs to a query if it is the pair of an equal one, in whichever row.
-    is_equal_query_BB = (queries_B[:, None] == queries_B[None]).astype(jnp.float32)
-    is_pair_BC = (pairs_B[:, None] == texts_1C).astype(jnp.float32)
-    belongs_BC = is_equal_query_BB @ is_pair_BC > 0
-    is_out_BC = belongs_BC | (texts_1C == queries_B[:, None]) | (texts_1C == ABSENT)
+    is_query_BC = texts_1C == queries_B[:, None]
+    # Query and text belong together if a row R has the two; each row counts in both orders.
+    has_query_BR = jnp.concatenate(
+        [queries_B[:, None] == queries_B[None], queries_B[:, None] == pairs_B[None]], axis=1
+    )
+    has_text_RC = jnp.concatenate([texts_1C == pairs_B[:, None], is_query_BC], axis=0)
+    belongs_BC = has_query_BR.astype(jnp.float32) @ has_text_RC.astype(jnp.float32) > 0
+    is_out_BC = belongs_BC | is_query_BC | (texts_1C == ABSENT)
     is_first_11T = (jnp.arange(num_others) == 0)[None, None]
     is_own_BC = (jnp.eye(batch_size, dtype=bool)[:, :, None] & is_first_11T).reshape(batch_size, -1)
     return nn.with_logical_constraint(is_own_BC | ~is_out_BC, ("batch", None))

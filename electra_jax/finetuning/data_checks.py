@@ -40,12 +40,33 @@ def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
         )
 
 
-def check_dropout(config: dict[str, Any], examples: Sequence[EmbeddingExample]) -> None:
+def no_evaluation(task_type: TaskType, splits: Sequence[str]) -> str:
+    """What to say if no split but "train" has labels."""
+    if task_type.name == "embedding":
+        return (
+            f"config.task: got no pairs to evaluate on in the splits {', '.join(splits)}, expected a split "
+            "with some. Set config.task.validation to a file with a column of pairs, and config.task.pair to "
+            "its name. Only texts that have pairs can be held out of the training examples."
+        )
+    return (
+        f"config.task: only train has labels, of the splits {', '.join(splits)}, expected one more to "
+        "evaluate on. Set config.task.validation to a file, or hold out a part of the training examples with "
+        "--config.task.validation_fraction=0.1."
+    )
+
+
+def check_contrastive(config: dict[str, Any], examples: Sequence[EmbeddingExample]) -> None:
     """Raises ValueError for settings of embeddings that the training examples do not allow.
 
     Args:
       config: a whole configuration.
     """
+    batch_size = config["train"]["batch_size"]
+    if batch_size < 2 and not all(any(example.negatives) for example in examples):
+        raise ValueError(
+            f"config.train.batch_size: got {batch_size}, expected 2 or more: other texts of the batch are "
+            "what each is told apart from. Pass, for example, --config.train.batch_size=64."
+        )
     if all(example.pair is not None for example in examples):
         return
     model = config["model"]

@@ -3,8 +3,8 @@
 Metrics are means over the different queries of a split, as in BEIR (Thakur et al. 2021, arXiv:2104.08663):
 recall@k is the share of a query's texts among the first k, ndcg@10 the discounted gain of the first ten
 (Järvelin and Kekäläinen 2002) with gains of 0 and 1, mrr the reciprocal rank of the first text that belongs
-to it, of all ranks. A text with the same similarity as one that belongs to the query has the better rank: a
-model that gives all texts one vector finds none.
+to it, of all ranks. A text that does not belong to the query ranks before one that does and has the same
+similarity: a model that gives all texts one vector finds none.
 
 Shapes: N texts, D hidden, Q queries with a text that belongs to them, C texts that are searched.
 """
@@ -44,22 +44,35 @@ def similarities(examples: Sequence[EmbeddingExample], vectors_ND: np.ndarray) -
 
 
 class Search(NamedTuple):
-    """What is searched for what."""
+    """The queries and the texts among which theirs are sought."""
 
     numbers: dict[str, int]  # text → its number, see `number_texts`
     pairs_Q2: np.ndarray  # numbers of each query and of one text that belongs to it, each pair once
     searched_C: np.ndarray  # numbers of all pairs and negatives
 
     def ranks_of(self, examples: Sequence[EmbeddingExample], ranks_Q: np.ndarray) -> list[tuple[int, ...]]:
-        """The ranks of all texts that belong to the query of each example, from those of `pairs_Q2`."""
-        ranks: dict[int, list[int]] = {}
+        """The ranks of all texts that belong to the query of each example, best first.
+
+        Args:
+          ranks_Q: of each of `pairs_Q2` the last rank that it can have among texts with its similarity.
+        """
+        last: dict[int, list[int]] = {}
         for query, rank in zip(self.pairs_Q2[:, 0].tolist(), ranks_Q.tolist(), strict=True):
-            ranks.setdefault(query, []).append(rank)
-        return [tuple(sorted(ranks.get(self.numbers[example.text], ()))) for example in examples]
+            last.setdefault(query, []).append(rank)
+        ranks = {query: tuple(_one_each(of_query)) for query, of_query in last.items()}
+        return [ranks.get(self.numbers[example.text], ()) for example in examples]
+
+
+def _one_each(ranks: Sequence[int]) -> list[int]:
+    """The last ranks of a query's own texts in order; those that share one have the ranks up to it."""
+    ordered = sorted(ranks)
+    for at in range(len(ordered) - 2, -1, -1):
+        ordered[at] = min(ordered[at], ordered[at + 1] - 1)
+    return ordered
 
 
 def make_search(examples: Sequence[EmbeddingExample]) -> Search:
-    """Every query of the examples is searched for among all of their pairs and negatives."""
+    """Search all pairs and negatives of the examples for each of their queries."""
     numbers = number_texts(examples)
     texts = [text for example in examples for text in (example.pair, *example.negatives) if text]
     pairs = [
@@ -86,7 +99,8 @@ def search(examples: Sequence[EmbeddingExample], vectors_ND: np.ndarray) -> list
 
 
 def _ranks(vectors_ND: np.ndarray, pairs_Q2: np.ndarray, searched_C: np.ndarray) -> np.ndarray:
-    """The rank of each pair's second text among those that are searched for its first, [Q]."""
+    """The last rank of each pair's second text in the search for its first, [Q]: of all texts that are as
+    near as it."""
     ranks_Q = np.ones(len(pairs_Q2), np.int64)
     for start in range(0, len(pairs_Q2), BLOCK_QUERIES):
         queries_B, own_B = pairs_Q2[start : start + BLOCK_QUERIES].T

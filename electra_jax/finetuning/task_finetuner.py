@@ -15,7 +15,12 @@ from electra_jax.configuration.checks import check_weight_decay
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.contrastive import check_widths
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_dropout, check_metrics
+from electra_jax.finetuning.data_checks import (
+    check_can_be_learned,
+    check_contrastive,
+    check_metrics,
+    no_evaluation,
+)
 from electra_jax.finetuning.encoders import PretrainedEncoder
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
@@ -75,11 +80,7 @@ class TaskFinetuner:
             if split != "train" and self.task_type.is_labelled(examples[0])
         ]
         if not self._labelled:
-            raise ValueError(
-                f"config.task: only train has labels, of the splits {', '.join(data.splits)}, expected one "
-                "more to evaluate on. Set config.task.validation to a file, or hold out a part of the "
-                "training examples with --config.task.validation_fraction=0.1."
-            )
+            raise ValueError(no_evaluation(self.task_type, list(data.splits)))
         check_can_be_learned(self.task_type, data)
         for split in self._labelled:
             check_metrics(self.task_type, data.splits[split])
@@ -110,7 +111,7 @@ class TaskFinetuner:
         make_sift(config["sift"])
         check_weight_decay(config["optimizer"])
         if self.task_type.name == "embedding":
-            check_dropout(config, self.data.splits["train"])
+            check_contrastive(config, self.data.splits["train"])
         if config["train"]["keep"] == BEST and validation_split(self._labelled) is None:
             raise ValueError(
                 f"config.train.keep: got {BEST}, but only {', '.join(self._labelled)} has labels, expected a "

@@ -50,6 +50,8 @@ OTHERS = {
     "unicode_form",
     "mask",
     "masked_copies",
+    "normalize",
+    "width",
     "phone_regions",
     "languages",
     "language_threshold",

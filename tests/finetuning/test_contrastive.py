@@ -29,7 +29,7 @@ from support.tiny_task import ONE, encoder_config, make_type
 def reference(vectors, examples, temperature, widths):
     """InfoNCE by its definition, one query and one text at a time."""
     queries, others = vectors
-    belongs = {(one.text, one.pair) for one in examples}
+    belongs = {(one.text, one.pair) for one in examples} | {(one.pair, one.text) for one in examples}
     losses = []
     for at, one in enumerate(examples):
         total = 0.0

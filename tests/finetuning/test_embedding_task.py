@@ -11,7 +11,7 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.finetuning.bm25 import bm25_notes
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_dropout, check_metrics
+from electra_jax.finetuning.data_checks import check_can_be_learned, check_contrastive, check_metrics
 from electra_jax.finetuning.metrics import check_metric_names
 from electra_jax.finetuning.retrieval import Found
 from electra_jax.finetuning.sweep import apply_settings, parse_sweep
@@ -81,15 +81,39 @@ def test_settings_that_do_not_fit():
         check_values(config)
     model = config["model"]
     model["hidden_dropout"], model["attention_dropout"] = 0.0, 0.0
-    check_dropout(config, EXAMPLES)
+    check_contrastive(config, EXAMPLES)
     with pytest.raises(ValueError, match=r"^config\.model\.hidden_dropout: got 0.0, and no dropout of the"):
-        check_dropout(config, ALONE)
+        check_contrastive(config, ALONE)
     model["hidden_dropout"], config["task"]["swaps_pairs"] = 0.1, True
     with pytest.raises(ValueError, match=r"^config\.task\.swaps_pairs: got True with training texts without"):
-        check_dropout(config, ALONE)
+        check_contrastive(config, ALONE)
+    check_contrastive(config | {"train": {"batch_size": 1}}, [EXAMPLES[0]])
+    with pytest.raises(
+        ValueError, match=r"^config\.train\.batch_size: got 1, expected 2 or more: other texts"
+    ):
+        check_contrastive(
+            config | {"train": {"batch_size": 1}}, [one._replace(negatives=("",)) for one in EXAMPLES]
+        )
     same = [example._replace(pair="p") for example in EXAMPLES]
     with pytest.raises(ValueError, match=r"^config\.task: got the same text for each of 5 examples of train"):
         check_can_be_learned(make_type("embedding"), TaskData((), {"train": same}, []))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("negatives", "n"), ("temperature", 0.1), ("matryoshka", (8,))], ids=str
+)
+def test_settings_that_other_tasks_do_not_have(key, value):
+    config = load_config("configs/finetune.py:task=local").to_dict()
+    check_values(config | {"task": config["task"] | {"matryoshka": []}})  # as JSON has it
+    config["task"][key] = value
+    with pytest.raises(ValueError, match=rf"^config\.task\.{key}: got .* only embeddings have it"):
+        check_values(config)
+
+
+def test_texts_without_pairs_are_nothing_to_evaluate_on():
+    data = TaskData((), {"train": ALONE * 9, "validation": ALONE}, [])
+    with pytest.raises(ValueError, match=r"got no pairs to evaluate on in the splits train, validation, exp"):
+        TaskFinetuner(embedding_config(), data, make_mesh(ONE, jax.devices()[:1]))
 
 
 def test_the_temperature_can_be_swept():

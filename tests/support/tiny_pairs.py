@@ -14,11 +14,11 @@ class Characters:
         return [[5 + ord(letter) % 100 for letter in text] for text in texts]
 
 
-# "p" belongs to two queries, "a" has two paragraphs, "q" is a query and a paragraph; the last one has no
-# second negative, and its first is the paragraph of another row.
+# "p" belongs to two queries, "a" has two paragraphs and is a negative of "b", "q" is a query and a paragraph
+# of "a"; the last one has no second negative, and its first is the paragraph of another row.
 EXAMPLES = [
     EmbeddingExample("a", "p", ("n", "m"), None),
-    EmbeddingExample("b", "p", ("x", "m"), None),
+    EmbeddingExample("b", "p", ("x", "a"), None),
     EmbeddingExample("a", "q", ("y", "o"), None),
     EmbeddingExample("q", "r", ("z", "n"), None),
     EmbeddingExample("d", "s", ("p", ""), None),

@@ -80,8 +80,15 @@ def test_numbers_are_read_where_they_are_scored(tmp_path):
     data = load_task(task)
     assert [example.label for examples in data.splits.values() for example in examples] == [None, 0.0, None]
     assert data.notes == [f"validation: skipped 1 example with a missing label, the first at {scored}:2"]
+    unread = write(tmp_path / "d.tsv", "q\tp\ts\nwho\the did\t0\n")
+    data = load_task(task | {"train": unread})
+    assert data.splits["train"][0].label is None
+    assert data.notes[0] == (
+        "train: kept 1 example with a value in column 's', which is not read: all pairs to train on belong "
+        f"together, the first at {unread}:2"
+    )
     wrong = write(tmp_path / "c.tsv", "q\tp\ts\na\tb\thigh\n")
-    with pytest.raises(ValueError, match=r"c\.tsv:2: label 'high', expected a finite number, the similarity"):
+    with pytest.raises(ValueError, match=r"c\.tsv:2: label 'high', expected a finite number for the sim"):
         load_task(task | {"validation": wrong})
 
 
@@ -108,6 +115,16 @@ def test_paragraphs_are_held_out_with_all_of_their_questions(tmp_path):
     assert held_out.isdisjoint(example.pair for example in splits["train"])
 
 
+def test_pairs_with_a_text_in_common_are_held_out_together(tmp_path):
+    rows = []
+    for group in range(20):  # a - b, a - c, d - c: joined through the first text, then through the second
+        rows += [f"{first}{group}\t{second}{group}\n" for first, second in ("ab", "ac", "dc")]
+    path = write(tmp_path / "a.tsv", "q\tp\n" + "".join(rows[::2] + rows[1::2]))
+    splits = load_task(embedding(train=path, validation_fraction=0.2, **COLUMNS)).splits
+    texts = {name: {text for one in split for text in one[:2]} for name, split in splits.items()}
+    assert len(splits["validation"]) == 12 and texts["validation"].isdisjoint(texts["train"])
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "message"),
     [
@@ -119,6 +136,16 @@ def test_paragraphs_are_held_out_with_all_of_their_questions(tmp_path):
         ("q\tp\na\tb\n", {"label": "s"}, r"a\.tsv:1: no column 's'"),
         ("q\tp\na\tb\n", {"source": "glue/stsb"}, r"config\.task: got 'glue/stsb', expected files"),
         ("q\tp\na\tb\n", {"train": "tfds:glue/stsb"}, r"config\.task: got 'tfds:glue/stsb', expected files"),
+        (
+            "q\tp\na\tb\n",
+            {"validation": "", "pair": "", "validation_fraction": 0.1},
+            r"task\.pair: got '', expe",
+        ),
+        (
+            "q\tp\na\tb\n",
+            {"validation": "", "label": "s", "validation_fraction": 0.1},
+            r"config\.task\.validation_fraction: got 0.1 with config\.task\.label='s', expected 0: numbers",
+        ),
         ("q\tp\n", {}, r"no example is left in train"),
     ],
 )
@@ -132,6 +159,22 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"a\.txt: unknown file format for embeddings, expected one of \.tsv"
     ):
-        load_task(embedding(train=write(tmp_path / "a.txt", "a"), text="0"))
+        load_task(embedding(train=write(tmp_path / "a.txt", "a")))
     with pytest.raises(FileNotFoundError, match=r"b\.tsv: does not exist"):
         load_task(embedding(train=str(tmp_path / "b.tsv"), text="0"))
+
+
+@pytest.mark.parametrize("key", ["text", "pair", "negatives", "label"])
+def test_columns_of_a_file_that_has_none(tmp_path, key):
+    path = write(tmp_path / "a.json", of_squad(("a one", "who")))
+    with pytest.raises(ValueError, match=rf"config\.task\.{key}: got 'x' with files in SQuAD's format, exp"):
+        load_task(embedding(train=path, **{key: "x"}))
+
+
+def test_numbers_are_not_in_squad_format(tmp_path):
+    train = write(tmp_path / "a.tsv", "q\tp\na\tb\n")
+    path = write(tmp_path / "a.json", of_squad(("a one", "who")))
+    with pytest.raises(
+        ValueError, match=r"task\.validation: got .*a\.json with config\.task\.label='s', exp"
+    ):
+        load_task(embedding(train=train, validation=path, label="s", **COLUMNS))
