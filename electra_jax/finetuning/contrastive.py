@@ -31,6 +31,7 @@ from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.finetuning.padding import pad_rows
+from electra_jax.models.layers import einsum_f32
 
 ABSENT = -1  # number of a text that is missing
 IMPOSSIBLE = -1e9  # logit of a text that is no candidate
@@ -151,7 +152,7 @@ def candidates(numbers_BS: jax.Array) -> jax.Array:
         [queries_B[:, None] == queries_B[None], queries_B[:, None] == pairs_B[None]], axis=1
     )
     has_text_RC = jnp.concatenate([texts_1C == pairs_B[:, None], is_query_BC], axis=0)
-    belongs_BC = has_query_BR.astype(jnp.float32) @ has_text_RC.astype(jnp.float32) > 0
+    belongs_BC = einsum_f32("BR,RC->BC", "float32", has_query_BR, has_text_RC) > 0
     is_out_BC = belongs_BC | is_query_BC | (texts_1C == ABSENT)
     is_first_11T = (jnp.arange(num_others) == 0)[None, None]
     is_own_BC = (jnp.eye(batch_size, dtype=bool)[:, :, None] & is_first_11T).reshape(batch_size, -1)
@@ -162,9 +163,7 @@ def _losses(
     queries_BD: jax.Array, candidates_CD: jax.Array, is_candidate_BC: jax.Array, temperature: float
 ) -> jax.Array:
     batch_size = len(queries_BD)
-    logits_BC = jnp.einsum(
-        "BD,CD->BC", normalized(queries_BD), normalized(candidates_CD), precision=jax.lax.Precision.HIGHEST
-    )
+    logits_BC = einsum_f32("BD,CD->BC", "float32", normalized(queries_BD), normalized(candidates_CD))
     logits_BC = nn.with_logical_constraint(logits_BC / temperature, ("batch", None))
     logits_BC = jnp.where(is_candidate_BC, logits_BC, IMPOSSIBLE)
     own_B1 = (jnp.arange(batch_size) * (len(candidates_CD) // batch_size))[:, None]

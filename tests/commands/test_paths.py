@@ -154,8 +154,6 @@ OTHERS = {
     "validation_fraction",
     "variants",
     "vocab_size",
-    "normalize",
-    "width",
 }
 SPELLED = {"source": "from", "recipe": "config", "directory": "DIR"}
 PLACES = ("file", "folder", "file/x", "new", "new.json", "new.jsonl", "new.html")
