@@ -12,6 +12,7 @@ from configs import modernbert
 from electra_jax.models.config import EncoderConfig, make_encoder_config, make_pretraining_config
 from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.flops import encoder_flops
+from electra_jax.models.global_attention import LONGEST_WHOLE
 from electra_jax.models.initializers import ROTARY_BONUS
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.layers import gated_gelu
@@ -262,10 +263,8 @@ def test_derivatives_are_those_of_plain_differentiation():
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6)
 
 
-def test_only_global_layers_hold_a_score_for_each_pair_of_tokens():
-    length = 2048
-
-    def quadratic_arrays(num_layers):
+def test_only_global_layers_of_short_rows_hold_a_score_for_each_pair_of_tokens():
+    def quadratic_arrays(num_layers, length=LONGEST_WHOLE):
         """Arrays of a score for each pair of tokens, in the program of a loss and its gradients."""
         rotary = modern_section()["rotary"] | {"global_attention_every": 4, "window": 128}
         encoder = ModernEncoder(encoder_of(num_layers=num_layers, rotary=rotary))
@@ -277,6 +276,7 @@ def test_only_global_layers_hold_a_score_for_each_pair_of_tokens():
 
     assert quadratic_arrays(1) > 0
     assert quadratic_arrays(4) == quadratic_arrays(1)  # three local layers add none
+    assert quadratic_arrays(4, length=2 * LONGEST_WHOLE) == 0
 
 
 def test_flops_are_those_of_the_window():
