@@ -1,8 +1,5 @@
 """Exported embedding models in sentence-transformers 6 and 3: the vectors of the trained model."""
 
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -22,7 +19,6 @@ from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.prediction.models import load
 from electra_jax.prediction.tasks import EmbeddingPredictor
 from support import aside
-from support.paths import ROOT
 from support.tiny import SPECIAL
 from support.tiny_embeddings import LENGTH, VARIANTS
 from support.tiny_task import ONE
@@ -91,18 +87,9 @@ def test_sentence_transformers_3_agrees(embedding_exports):
     )
     names = ["relative", "electra", "deberta", "modern"]
     paths = [str(embedding_exports(name)[1]) for name in names]
-    outcome = subprocess.run(
-        [sys.executable, "-c", script, *paths],
-        cwd=ROOT,
-        env=aside.environment("transformers4"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    output = aside.run("transformers4", script, *paths)
     for check in ("sentence-transformers 3.0.1", "texts in one batch", "texts one by one"):
-        assert outcome.stdout.count(f"ok     {check}") == len(names), outcome.stdout
+        assert output.count(f"ok     {check}") == len(names), output
 
 
 @pytest.mark.slow

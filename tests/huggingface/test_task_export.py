@@ -1,8 +1,5 @@
 """Fine-tuned models in the task classes of `transformers` 5 and 4: exact outputs and bytes."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +17,6 @@ from electra_jax.huggingface import task_heads
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from support import aside, tiny_export
-from support.paths import ROOT
 from support.tiny import SPECIAL
 from support.tiny_task_exports import ADDED, LABELS, NUM_OUTPUTS, POOLING, SCALE, UNSAID, VARIANTS
 
@@ -156,17 +152,8 @@ def test_transformers_4_agrees(task_exports):
         "failed else 0)\n"
     )
     paths = [str(task_exports(name)[1]) for name in VARIANTS]
-    outcome = subprocess.run(
-        [sys.executable, "-c", script, *paths],
-        cwd=ROOT,
-        env=aside.environment("transformers4"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert outcome.stdout.count("transformers loads it") == len(VARIANTS)
+    output = aside.run("transformers4", script, *paths)
+    assert output.count("transformers loads it") == len(VARIANTS)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import os
 
+from support.commands import run_python
 from support.paths import ROOT
 
 VENV = ROOT / ".venv"
@@ -19,3 +20,10 @@ def environment(name: str) -> dict[str, str]:
         "XLA_FLAGS": "",
         "JAX_OPTIMIZATION_LEVEL": "O0",  # saves seconds: the compiled programs are not run
     }
+
+
+def run(name: str, script: str, *words: str) -> str:
+    """What a Python script prints that runs with the packages of .venv/NAME, and succeeds."""
+    outcome = run_python("-c", script, *words, environment=environment(name), timeout=600)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    return outcome.stdout
