@@ -34,7 +34,9 @@ def bm25_notes(task_type: TaskType, data: TaskData) -> list[str]:
         if split != "train" and task_type.is_labelled(examples[0]):
             values = task_type.score(examples, bm25_search(examples))
             words = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-            notes.append(f"{split}: BM25, a search by words alone, has {words}")
+            plan = make_search(examples)
+            sizes = f"{len(set(plan.pairs_Q2[:, 0].tolist())):,} queries, {len(plan.searched_C):,} texts"
+            notes.append(f"{split} ({sizes}): BM25, a search by words alone, has {words}")
     return notes
 
 

@@ -173,7 +173,8 @@ def open_task(
     finetuner = TaskFinetuner(config, data, mesh)
     finetuner.check_sweep(sweep)
     finetuner.notes += [
-        *same_files(files["files"]),
+        # Numbers of pairs are read from files to evaluate on alone.
+        *same_files(files["files"], can_hold_out=not (task["kind"] == "embedding" and task["label"])),
         *commonest_class_notes(finetuner.task_type, finetuner.data),
     ]
     return finetuner, {"config": finetuner.config} | files

@@ -121,7 +121,7 @@ class Probe:
             if name != "train" and self._task_type.is_labelled(examples[0]):
                 return name
         raise ValueError(
-            f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. Set "
+            f"got the splits {list(data.splits)}, expected one with labels besides train to measure on. Set "
             "config.probe.validation."
         )
 

@@ -13,12 +13,22 @@ def fingerprint_files(task: dict[str, Any]) -> dict[str, list[str | None]]:
     return {split: [_fingerprint(path) for path in paths_of(task[split])] for split in SPLITS}
 
 
-def same_files(fingerprints: dict[str, list[str | None]]) -> list[str]:
-    """A sentence for each split to evaluate on that shares a file with the training split."""
+def same_files(fingerprints: dict[str, list[str | None]], *, can_hold_out: bool = True) -> list[str]:
+    """A sentence for each split to evaluate on that shares a file with the training split.
+
+    Args:
+      can_hold_out: whether the task allows config.task.validation_fraction.
+    """
     train = set(fingerprints["train"]) - {None}
+    remedy = "Give another file."
+    if can_hold_out:
+        remedy = (
+            "To hold out a part of the training examples, pass --config.task.validation_fraction=0.1 in its "
+            "place."
+        )
     return [
-        f"config.task.{split} has a file of config.task.train: its score says nothing about new text. To "
-        "hold out a part of the training examples, pass --config.task.validation_fraction=0.1 in its place."
+        f"config.task.{split} has a file of config.task.train: its score says nothing about new text. "
+        f"{remedy}"
         for split, files in fingerprints.items()
         if split != "train" and train & set(files) and not all(map(_is_dataset, train & set(files)))
     ]

@@ -134,7 +134,7 @@ def _first_labelled_split(task_type: TaskType, data: TaskData) -> str:
         if name != "train" and task_type.is_labelled(examples[0]):
             return name
     raise ValueError(
-        f"none of the splits {list(data.splits)} but train has labels, expected one to measure on. Set "
+        f"got the splits {list(data.splits)}, expected one with labels besides train to measure on. Set "
         "task.validation to a file, or hold out a part of the training examples with validation_fraction=0.1 "
         "in the argument of --config."
     )

@@ -13,7 +13,7 @@ from electra_jax.huggingface.card_parts import (
     metrics_table,
     with_trust,
 )
-from electra_jax.huggingface.embedding_files import EMBEDDING
+from electra_jax.huggingface.embedding_files import EMBEDDING, longest_text
 from electra_jax.huggingface.families import family_of
 from electra_jax.huggingface.public_names import name_of
 from electra_jax.huggingface.task_heads import class_name, has_added_layer
@@ -110,7 +110,7 @@ def make_task_card(
         explain_code(encoder),
         _usage(encoder, description),
         describe_shape(encoder),
-        _training(description, start, is_fresh),
+        _training(encoder, description, start, is_fresh),
         _data_license(publication),
         _metrics(description["metrics"]),
         _notes(encoder, description),
@@ -148,7 +148,7 @@ def _data(task: dict[str, Any]) -> str:
     return ", ".join(f"`{name_of(place).removeprefix('tfds:')}`" for place in places)
 
 
-def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
+def _training(encoder: EncoderConfig, description: dict[str, Any], start: str, is_fresh: bool) -> str:
     config = description["config"]
     train, optimizer = config["train"], config["optimizer"]
     origin = f"{'fresh weights in the shape' if is_fresh else 'the encoder'} of `{name_of(start)}`"
@@ -161,7 +161,7 @@ def _training(description: dict[str, Any], start: str, is_fresh: bool) -> str:
         "",
         f"Fine-tuned from {origin} on{part} {_data(description['task'])} with seed {description['seed']}: "
         f"{train['num_epochs']} epochs, batches of {train['batch_size']} rows, at most "
-        f"{description['task']['max_length']} tokens, peak learning rate {optimizer['learning_rate']:g}, "
+        f"{longest_text(encoder, description)} tokens, peak learning rate {optimizer['learning_rate']:g}, "
         f"multiplied by {optimizer['layer_decay']:g} per layer from the top down, dropout "
         f"{of_head}{config['model']['hidden_dropout']:g} in the encoder. `finetuning.json` has all settings.",
     ]

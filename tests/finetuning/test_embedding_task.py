@@ -1,5 +1,7 @@
 """The task of embeddings: its metrics, what is refused before training, and that it learns."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -130,7 +132,12 @@ def test_a_whole_task_is_opened_without_an_encoder():
     finetuner.check_sweep([{"task.temperature": 0.1}])
     assert finetuner.config["task"]["metrics"] == ("ndcg@10", "recall@1", "recall@10", "mrr")
     [note] = bm25_notes(finetuner.task_type, finetuner.data)
-    assert note.startswith("validation: BM25, a search by words alone, has ndcg@10 ")
+    found = re.match(
+        r"validation \((\d+) queries, (\d+) texts\): BM25, a search by words alone, has ndcg", note
+    )
+    assert int(found[1]) == len({example.text for example in EXAMPLES if example.pair})
+    texts = {text for example in EXAMPLES for text in (example.pair, *example.negatives) if text}
+    assert int(found[2]) == len(texts)
     assert bm25_notes(make_type("embedding", label="s"), data) == []
 
 

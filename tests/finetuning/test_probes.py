@@ -224,12 +224,12 @@ def test_features_are_means_over_the_text_only():
         (
             {"validation": "{unlabelled}"},
             ValueError,
-            r"config\.probe: none of the splits \['train', 'validation'\] but train has",
+            r"config\.probe: got the splits \['train', 'validation'\], expected one with labels",
         ),
         (
             {"validation": ""},
             ValueError,
-            r"none of the splits \['train'\] but train has labels.* Set config\.probe\.validation",
+            r"got the splits \['train'\], expected one with labels.* Set config\.probe\.validation",
         ),
         ({"label": "klass"}, ValueError, r"config\.probe: .*klass"),
         ({"train": "nowhere.jsonl"}, FileNotFoundError, r"config\.probe: .*nowhere\.jsonl"),

@@ -19,6 +19,9 @@ def test_a_file_to_train_and_to_evaluate_on_is_noted(tmp_path):
     assert note.startswith("config.task.validation has a file of config.task.train: ")
     assert notes(train=str(one), validation=str(other), test=str(one))[0].startswith("config.task.test has")
     assert notes(train=str(one), validation=str(other)) == []
+    files = fingerprint_files(dict.fromkeys(SPLITS, "") | {"train": str(one), "validation": str(one)})
+    for can_hold_out, remedy in ((True, "validation_fraction=0.1 in its place."), (False, "another file.")):
+        assert same_files(files, can_hold_out=can_hold_out)[0].endswith(remedy)
 
 
 def test_a_name_that_is_not_utf_8_has_a_fingerprint(tmp_path):
