@@ -138,8 +138,8 @@ SHARED: dict[str, dict[str, Any]] = {
     "trouble": {
         "on_nonfinite": "stop",
         "on_spike": "ignore",  # "ignore": no loss is a spike
-        # A spike is a loss more than so many mean absolute deviations above its mean. Both are of about the
-        # last spike_memory losses; the first spike_memory losses are never spikes.
+        # A spike is a loss that is above its mean by more than this number of mean absolute deviations. Both
+        # are of about the last spike_memory losses; the first spike_memory losses are never spikes.
         "spike_deviations": 10.0,
         "spike_memory": 100,
         "max_skips": 10,  # in a row, after which the run stops

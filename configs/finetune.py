@@ -106,7 +106,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # Of embeddings: columns of texts that do not belong to the text, separated by commas.
         "negatives": "",
         "temperature": TEMPERATURE,  # that similarities are divided by in training
-        "matryoshka": (),  # widths: the first 64 dimensions, say, are trained to be an embedding of their own
+        "matryoshka": (),  # widths: the first 64 dimensions, say, are also trained to be an embedding
         "label_scale": 1.0,  # regression divides its numbers by it for training
         "swaps_pairs": False,  # train on every pair in both orders
         "max_query_length": 64,  # tokens kept of a question
@@ -154,7 +154,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "train": {
         "num_epochs": 3,
         "batch_size": 32,
-        # Scores on the validation split are shown after every so many steps; 0: after every epoch.
+        # Steps from one evaluation on the validation split to the next; 0: one after every epoch.
         "validate_every": 0,
         # Which model a run ends with: "last", as in the papers, or "best", the one with the best score on the
         # validation split, by the first of task.metrics. A split called test never chooses.

@@ -10,7 +10,7 @@ encoders' mistakes.
 Expected result [V]: on average 2.8 points more than ELECTRA on GLUE and 3.2 on SQuAD 2.0, in the paper's own
 comparison. Not run to the end here; the cost is not known.
 
-No code of its pre-training is public, and the paper's text was not at hand when this was written. Every value
+No code of its pre-training is public, and the paper's text was not available here. Every value
 is therefore marked with its source:
 
   [V]  seen in the paper's abstract, or on the page and in the file list of the released model

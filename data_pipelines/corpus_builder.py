@@ -2,7 +2,7 @@
 
 The unit of work is a chunk of whole documents that becomes one file, so rows do not depend on the number of
 processes. An interrupted build leaves its finished files in DIR.partial and resumes there; files of text that
-changed in the meantime are made again.
+changed in the meantime are rebuilt.
 """
 
 import contextlib

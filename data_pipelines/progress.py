@@ -101,7 +101,7 @@ def waiting(description: str, *, is_shown: bool = True, stream: TextIO | None = 
 
 @contextlib.contextmanager
 def _repeating(seconds: float, call: Callable[[], object]) -> Iterator[None]:
-    """Context in which another thread calls `call` every so many seconds."""
+    """Context in which another thread calls `call` every `seconds` seconds."""
     ended = threading.Event()
 
     def repeat():

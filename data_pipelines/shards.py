@@ -1,7 +1,7 @@
 """Chunks of documents → one ArrayRecord file of packed rows each.
 
 The chunks (data_pipelines/chunks.py) may be packed anywhere, by worker processes of this machine (`run_jobs`)
-or of others (data_pipelines/beam_runner.py). Finished files are not made again.
+or of others (data_pipelines/beam_runner.py). Finished files are not rebuilt.
 """
 
 import collections

@@ -62,7 +62,7 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _is_whole(counts: np.ndarray, info: DatasetInfo) -> bool:
-    """Whether they are counts of so many tokens as the training rows have."""
+    """Whether they add up to the number of tokens in the training rows."""
     total = info.splits["train"]["rows"] * info.sequence_length
     if counts.shape != (info.vocab_size,) or counts.dtype not in (np.int64, np.float64):
         return False

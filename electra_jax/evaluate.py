@@ -1,4 +1,4 @@
-"""What pre-training is worth: encoders fine-tuned on tasks or frozen, or pairs of sentences told apart.
+"""What pre-training is worth: encoders fine-tuned on tasks or frozen, or minimal pairs of sentences.
 
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/evaluate --seeds=3
     python -m electra_jax.evaluate --config=configs/evaluate.py:data=DIR --workdir=runs/other \\

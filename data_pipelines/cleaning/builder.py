@@ -111,7 +111,7 @@ def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
                 f"{partial} holds an interrupted cleaning with other settings ({differing}). Give its "
                 "settings to resume it, choose another --out, or remove it with --start_over."
             )
-        # Counts first: without them a piece is made again, if this is interrupted.
+        # Counts first: without them a piece is rebuilt, if this is interrupted.
         for path in sorted(partial.iterdir(), key=lambda path: not path.name.endswith(COUNTS)):
             is_ours = path.name.endswith((*SUFFIXES, TEMPORARY_SUFFIX)) and path.name != SETTINGS_FILE
             if is_ours and (start_over or path.name.endswith(TEMPORARY_SUFFIX)):

@@ -81,7 +81,7 @@ class _Signatures:
         for piece in np.unique(pieces):
             here = pieces == piece
             begin = self._ends[piece - 1] if piece else 0
-            # Mapped anew each time, so that what was read before does not stay in memory.
+            # Mapped each time, so that what was read before does not stay in memory.
             stored = np.load(Path(self._paths[piece] + SIGNATURES), mmap_mode="r")
             rows[here] = stored[numbers[here] - begin]
         return rows

@@ -12,7 +12,7 @@ NO_NUMBER = -1.0  # what published test sets of regression have for an unknown l
 MANY_NUMBERS = 3  # with more different ones, none of them negative but -1, that one looks like a code
 NUMBER_ADVICE = "correct the data, name its column in config.task.label, or change config.task.kind"
 LONE_NUMBER = "the only one below 0; if it means that there is none, take these rows out of the data"
-MANY_LABELS = 12  # so many are shown of a list of all
+MANY_LABELS = 12  # the most that a list shows
 TAKEN_FOR_A_CLASS = (
     "taken for a class; if it means that there is none, list the classes in config.task.labels"
 )

@@ -51,7 +51,7 @@ def load_pairs(places: Sequence[str], max_pairs: int) -> list[PairFile]:
     """The pairs of files, or of all such files in directories.
 
     Args:
-      max_pairs: the first so many of each phenomenon; 0: all.
+      max_pairs: how many of each phenomenon, the first ones; 0: all.
 
     Raises:
       FileNotFoundError: no such place, or a directory without such files.

@@ -194,8 +194,8 @@ def _raise_vocabulary_error(error: RuntimeError, vocab_size: int) -> None:
     too_small = re.search(r"smaller than required_chars. \d+ vs (\d+)", message)
     if too_small:
         raise ValueError(
-            f"vocab_size: got {vocab_size}, but the text has so many different characters that at least "
-            f"{too_small[1]} pieces are needed; ask for more, or lower character_coverage"
+            f"vocab_size: got {vocab_size}, but the different characters of the text need at least "
+            f"{too_small[1]} pieces; ask for more, or lower character_coverage"
         ) from error
     raise ValueError(
         f"SentencePiece cannot train on this text ({message.strip()}); check the input files, and that they "

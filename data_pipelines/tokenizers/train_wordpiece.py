@@ -125,8 +125,8 @@ def _learn_pieces(
     fewest = len(NAMES) + len(alphabet) + len(inside)
     if vocab_size < fewest:
         raise ValueError(
-            f"vocab_size: got {vocab_size}, but the text has so many different characters that at least "
-            f"{fewest} pieces are needed; ask for more, or lower character_coverage"
+            f"vocab_size: got {vocab_size}, but the different characters of the text need at least "
+            f"{fewest} pieces; ask for more, or lower character_coverage"
         )
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,

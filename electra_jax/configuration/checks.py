@@ -6,6 +6,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.problems import Problems
+from electra_jax.configuration.migration import OF_EMBEDDINGS
 from electra_jax.configuration.ranges import Allowed
 from electra_jax.configuration.stages import place_of, schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
@@ -23,8 +24,6 @@ OF_LENGTH = (
 )
 # Kinds of tasks whose heads read the state of every token.
 OF_TOKENS = ("tagging", "question_answering")
-# Settings that only embeddings have, and what others leave them at.
-OF_EMBEDDINGS = {"task.negatives": "", "task.temperature": 0.05, "task.matryoshka": ()}
 # While one of these is wrong, the others of the model cannot be said to fit it.
 OF_SHAPE = ("hidden_size", "position", *SECTIONS)
 
@@ -56,7 +55,7 @@ def check_values(config: dict[str, Any]) -> None:
     if kind not in (None, "embedding"):
         for key, default in OF_EMBEDDINGS.items():
             value = values.get(key, default)
-            is_default = value == default or not (value or default)  # a stored () is a list
+            is_default = value == default or not (value or default)  # () and [] are the same
             if not is_default and key not in wrong:
                 problems.add_text(
                     f"config.{key}: got {value!r} with config.task.kind={kind!r}, expected {default!r}: "

@@ -73,13 +73,13 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     },
 }
 # The same for a configuration of fine-tuning.
+# Settings that only embeddings have, and what other tasks leave them at.
+OF_EMBEDDINGS: dict[str, Any] = {"task.negatives": "", "task.temperature": 0.05, "task.matryoshka": []}
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
     **OF_OPTIMIZER,
     "model.pooling": "cls",
     "task.validation_fraction": 0.0,
-    "task.negatives": "",
-    "task.temperature": 0.05,
-    "task.matryoshka": [],
+    **OF_EMBEDDINGS,
     "train.validate_every": 0,
     "train.keep": "last",
     "train.compilation_cache": "parent",

@@ -15,11 +15,11 @@ from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.padding import pad_rows
 from electra_jax.huggingface.comparison_rows import MAX_LENGTH, comparison_rows
 from electra_jax.huggingface.comparison_texts import VerificationText, comparison_singles
-from electra_jax.huggingface.embedding_checks import VECTORS, unit_vectors
-from electra_jax.huggingface.embedding_files import EMBEDDING, longest_text
+from electra_jax.huggingface.embedding_checks import VECTORS
+from electra_jax.huggingface.embedding_files import EMBEDDING, unit_vectors
 from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.huggingface.reference import record_states, task_outputs
-from electra_jax.huggingface.task_heads import pooling_of
+from electra_jax.huggingface.task_heads import longest_row, pooling_of
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 
 
@@ -33,7 +33,7 @@ def record_embeddings(
       Arrays for verification.safetensors, and notes: the task type, and the texts.
     """
     special = SpecialTokens.from_ids(saved.tokenizer.special)
-    length = longest_text(model.config, saved.description)
+    length = longest_row(model.config, saved.description)
     texts = comparison_singles(text.plain, length)
     rows, _ = encode_examples(saved.tokenizer, [TextExample(one, None, None) for one in texts], length)
     kept = [(text, row.ids) for text, row in zip(texts, rows, strict=True) if len(row.ids) <= MAX_LENGTH]
@@ -41,8 +41,8 @@ def record_embeddings(
         ids_BL = pad_rows([ids for _, ids in kept], len(kept), special.pad)
     else:
         ids_BL = comparison_rows((), special, saved.tokenizer.vocab_size, min(length, MAX_LENGTH))
-    pooling, hidden_size = pooling_of(saved.description), model.config.hidden_size
-    embedder = TaskModel(model.config, special, EMBEDDING, hidden_size, "published", 0.0, pooling)
+    pooling = pooling_of(saved.description)
+    embedder = TaskModel(model.config, special, EMBEDDING, 0, "published", 0.0, pooling)
     states_NBLD, pooled_BD = task_outputs(embedder, model.params, jnp.asarray(ids_BL))
     inputs = derive_inputs(jnp.asarray(ids_BL), special, model.config.type_vocab_size)
     recorded = record_states(jnp.asarray(ids_BL), inputs, states_NBLD)

@@ -17,7 +17,7 @@ from data_pipelines.installation import install_command
 from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.load import TaskData
 from electra_jax.configuration.extras import missing_modules
-from electra_jax.finetuning.retrieval import RETRIEVAL_METRICS, Found, make_search
+from electra_jax.finetuning.retrieval import RETRIEVAL_METRICS, Found, Search, make_search
 from electra_jax.finetuning.task_types import TaskType
 
 EXTRA = "search"
@@ -32,21 +32,20 @@ def bm25_notes(task_type: TaskType, data: TaskData) -> list[str]:
     notes = []
     for split, examples in data.splits.items():
         if split != "train" and task_type.is_labelled(examples[0]):
-            values = task_type.score(examples, bm25_search(examples))
-            words = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
             plan = make_search(examples)
+            values = task_type.score(examples, bm25_search(examples, plan))
+            words = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
             sizes = f"{len(set(plan.pairs_Q2[:, 0].tolist())):,} queries, {len(plan.searched_C):,} texts"
             notes.append(f"{split} ({sizes}): BM25, a search by words alone, has {words}")
     return notes
 
 
-def bm25_search(examples: Sequence[EmbeddingExample]) -> list[Found]:
-    """As `search`, with BM25 in place of the similarity of vectors."""
+def bm25_search(examples: Sequence[EmbeddingExample], plan: Search) -> list[Found]:
+    """As `search`, by the scores of BM25 instead of vectors. `plan` is that of the examples."""
     import bm25s  # of an extra
 
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it reports every step of its own otherwise
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # otherwise it reports every step
     words_of = functools.partial(bm25s.tokenize, stopwords=None, return_ids=False, show_progress=False)
-    plan = make_search(examples)
     texts = list(plan.numbers)
     index, searched = bm25s.BM25(), words_of([texts[number] for number in plan.searched_C])
     has_words = any(searched)  # without any, the library divides by zero

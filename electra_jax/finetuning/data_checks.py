@@ -1,7 +1,7 @@
 """What must hold of a task's examples before anything is trained on them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,20 @@ def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
     if task_type.name == "embedding" and len({example.pair or example.text for example in examples}) < 2:
         raise ValueError(
             f"config.task: got the same text for each of {len(examples)} examples of train, expected "
-            "different ones: other texts are what each is told apart from. Correct config.task.pair or the "
-            "data."
+            "different ones: the other texts are its negatives. Correct config.task.pair or the data."
         )
     if task_type.name == "question_answering" and all(question.is_impossible for question in examples):
         raise ValueError(
             f"config.task: got {len(examples)} questions in train that have no answer, expected some that "
             "have one. Correct the data."
         )
+
+
+def first_labelled_split(task_type: TaskType, splits: Mapping[str, Sequence[Any]]) -> str | None:
+    """The first split besides "train" that has labels; None if there is none."""
+    return next(
+        (name for name, some in splits.items() if name != "train" and task_type.is_labelled(some[0])), None
+    )
 
 
 def no_evaluation(task_type: TaskType, splits: Sequence[str]) -> str:
@@ -64,8 +70,8 @@ def check_contrastive(config: dict[str, Any], examples: Sequence[EmbeddingExampl
     batch_size = config["train"]["batch_size"]
     if batch_size < 2 and not all(any(example.negatives) for example in examples):
         raise ValueError(
-            f"config.train.batch_size: got {batch_size}, expected 2 or more: other texts of the batch are "
-            "what each is told apart from. Pass, for example, --config.train.batch_size=64."
+            f"config.train.batch_size: got {batch_size}, expected 2 or more: the other texts of the "
+            "batch are the negatives. Pass, for example, --config.train.batch_size=64."
         )
     if all(example.pair is not None for example in examples):
         return

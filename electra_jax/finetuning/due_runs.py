@@ -1,4 +1,4 @@
-"""What an experiment that was begun before has yet to do: models that are missing, and the checkpoints that
+"""What a resumed experiment has yet to do: models that are missing, and the checkpoints that
 its encoders come from."""
 
 from collections.abc import Iterable, Mapping, Sequence

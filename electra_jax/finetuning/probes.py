@@ -18,13 +18,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.sample.trec_questions import with_files
-from data_pipelines.tasks.load import TaskData, load_task
+from data_pipelines.tasks.load import load_task
 from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.recipes import FINETUNING, check_kind, load_config, own_recipe
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
+from electra_jax.finetuning.data_checks import first_labelled_split
 from electra_jax.finetuning.encoders import PretrainedEncoder, encoder_of_run
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.task_finetuner import TaskFinetuner
@@ -97,7 +98,12 @@ class Probe:
         for note in data.notes:
             print(f"probe: {note}", file=sys.stderr)
         self._task_type = make_task_type(task, data.labels)
-        self._held_out = self._first_labelled_split(data)
+        self._held_out = first_labelled_split(self._task_type, data.splits)
+        if self._held_out is None:
+            raise ValueError(
+                f"got the splits {list(data.splits)}, expected one with labels besides train to measure on. "
+                "Set config.probe.validation."
+            )
         splits = {name: data.splits[name] for name in data.splits if name in ("train", self._held_out)}
         self._finetuner = TaskFinetuner(
             settings, data._replace(splits=splits), self._mesh, shares_process=True
@@ -115,15 +121,6 @@ class Probe:
                     f"the {len(train)} examples to train on all have one label, expected two or more. Raise "
                     "config.probe.max_examples."
                 )
-
-    def _first_labelled_split(self, data: TaskData) -> str:
-        for name, examples in data.splits.items():
-            if name != "train" and self._task_type.is_labelled(examples[0]):
-                return name
-        raise ValueError(
-            f"got the splits {list(data.splits)}, expected one with labels besides train to measure on. Set "
-            "config.probe.validation."
-        )
 
     def __call__(self, params: Any) -> dict[str, float]:
         """Metrics of a run's parameters, which may be on its devices."""

@@ -27,6 +27,7 @@ from electra_jax.finetuning.retrieval import Found, retrieval_score, search, sim
 from electra_jax.finetuning.span_decoding import decode
 from electra_jax.finetuning.span_heads import can_answer, span_loss
 from electra_jax.finetuning.squad_metrics import squad_score
+from electra_jax.huggingface.embedding_files import unit_vectors
 from electra_jax.models.inputs import SpecialTokens
 
 Rows = Sequence[Any]  # EncodedExample, Window or TextRow
@@ -39,7 +40,7 @@ class TaskType(NamedTuple):
     name: str
     metrics: tuple[str, ...]  # config.task.metrics or their defaults; the first decides which model is best
     num_outputs: int
-    # (tokenizer, examples, maximum row length) → rows, and phrases that tell what did not fit
+    # (tokenizer, examples, maximum row length) → rows, and phrases about what did not fit
     encode: Encode
     # (rows, B, L, id of [PAD]) → labels and is_scored; rows that only fill the batch are not scored
     make_labels: Callable[[Rows, int, int, int], tuple[Any, np.ndarray]]
@@ -240,8 +241,7 @@ def _embedding(task: dict[str, Any], labels: tuple[str, ...]) -> TaskType:
         return _mean(losses_B, is_scored_B)
 
     def collect(examples, rows, outputs):
-        vectors_ND = np.array(outputs, np.float32)
-        vectors_ND /= np.maximum(np.linalg.norm(vectors_ND, axis=1, keepdims=True), 1e-6)
+        vectors_ND = unit_vectors(np.array(outputs))
         if not is_graded:
             return search(examples, vectors_ND)
         return [Found(similarity, ()) for similarity in similarities(examples, vectors_ND)]

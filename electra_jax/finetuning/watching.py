@@ -48,14 +48,14 @@ def validation_split(labelled: Sequence[str]) -> str | None:
 
 
 def validation_steps(every: int, num_rows: int, batch_size: int, num_epochs: int) -> set[int]:
-    """The steps after which a run is scored: every so many, or with 0 those with the last row of an epoch."""
+    """The steps after which a run is scored: multiples of `every`; with 0, the last step of each epoch."""
     ends = {-(-num_rows * epoch // batch_size) for epoch in range(1, num_epochs + 1)}
     return set(range(every, max(ends) + 1, every)) | {max(ends)} if every else ends
 
 
 class Losses:
-    """Losses on their way from the devices. The host reads each two steps later, and is thus never further
-    ahead of the devices."""
+    """Losses on their way from the devices. The host reads each two steps later, so that it is never
+    further ahead of the devices."""
 
     def __init__(self, num_steps: int, progress: Progress):
         self._num_steps, self._progress = num_steps, progress

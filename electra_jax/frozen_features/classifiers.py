@@ -126,7 +126,7 @@ def labelled_curve(
     Args:
       train: features [N, D] and labels [N].
       score: fitted classifier → value of the task's metric.
-      tell: is told the number of examples of each fit.
+      tell: called with the number of examples of each fit.
 
     Returns:
       The values, and the logistic regression that was fitted on all examples.

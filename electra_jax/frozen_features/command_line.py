@@ -1,11 +1,12 @@
 """The flags of `python -m electra_jax.evaluate` for frozen features."""
 
-import math
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 
+from data_pipelines.number_arguments import share, whole
 from data_pipelines.problems import Problems
 from electra_jax.frozen_features.evaluation import FROZEN, Options, evaluate_frozen
 from electra_jax.runs.only_writer import Check
@@ -57,29 +58,19 @@ def check_flags(values: flags.FlagValues) -> None:
 
 
 def _counts(words: list[str]) -> list[int]:
-    for word in words:
-        if not (word.isascii() and word.isdigit() and 2 <= int(word[:10]) <= 10**9):
-            raise ValueError(
-                f"--labelled: got {word!r}, expected whole numbers from 2, separated by commas, such as "
-                "8,32,128."
-            )
-    return [int(word) for word in words]
+    try:
+        return list(map(whole(2), words))
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(
+            f"--labelled: {error}, or several, separated by commas, such as 8,32,128."
+        ) from error
 
 
 def _rates(words: list[str]) -> list[float]:
-    rates = []
-    for word in words:
-        try:
-            rate = float(word)
-        except ValueError:
-            rate = math.nan
-        if not 0.0 < rate <= 1.0:
-            raise ValueError(
-                f"--noise: got {word!r}, expected shares above 0 and up to 1, separated by commas, such as "
-                "0.05,0.15."
-            )
-        rates.append(rate)
-    return rates
+    try:
+        return list(map(share, words))
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--noise: {error}; or several with commas, such as 0.05,0.15.") from error
 
 
 def evaluate(values: flags.FlagValues, check: Check) -> Iterator[str]:

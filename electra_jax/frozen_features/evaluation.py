@@ -153,7 +153,7 @@ def _identify(encoder: PretrainedEncoder) -> FrozenModel:
 
 
 def _encoded(encoder: PretrainedEncoder, texts: TextSet) -> list[EncodedExample]:
-    """Ids of each text; what did not fit is told."""
+    """Ids of each text; prints how many did not fit."""
     # Positions beyond the rows of the training are not trained.
     limits = [texts.max_length, encoder.config.max_position_embeddings, encoder.trained_length]
     length = min(filter(None, limits))

@@ -12,40 +12,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from data_pipelines.tasks.encoding import EncodedExample
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.encoders import PretrainedEncoder
-from electra_jax.finetuning.pooling import pooled_state
+from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.pooling import POOLINGS, pooled_state
 from electra_jax.huggingface.published_models import Params
 from electra_jax.huggingface.reference import in_float32, with_states
 from electra_jax.minimal_pairs.scoring import Tell, row_batches
-from electra_jax.models.config import EncoderConfig
-from electra_jax.models.embeddings import Embeddings
-from electra_jax.models.inputs import SpecialTokens, derive_inputs
-from electra_jax.models.pretraining import make_encoder
 from electra_jax.training.state import unbox
 
-# What stands for a text. "mean" is that over all its tokens with [CLS] and [SEP], as in fine-tuning.
-POOLINGS = ("mean", "cls")
 SEED = 0  # of newly initialised weights
-
-
-class FrozenEncoder(nn.Module):
-    """Ids [B, L] → states [B, L, D] after the last layer. Its parameters are "embeddings" and "encoder"."""
-
-    config: EncoderConfig
-    special: SpecialTokens
-
-    def setup(self):
-        self.embeddings = Embeddings(self.config)
-        self.encoder = make_encoder(self.config)
-
-    def __call__(self, ids_BL: jax.Array) -> jax.Array:
-        inputs = derive_inputs(ids_BL, self.special, self.config.type_vocab_size)
-        return self.encoder(self.embeddings(ids_BL, inputs, False), inputs, False)
 
 
 class FeatureReader:
@@ -53,13 +32,11 @@ class FeatureReader:
 
     def __init__(self, encoder: PretrainedEncoder, mesh: Mesh):
         config = in_float32(encoder.config)
-        self._module, self._mesh, self._pad = (
-            FrozenEncoder(config, encoder.special),
-            mesh,
-            encoder.special.pad,
-        )
+        # An embedding model has no head: its parameters are those of the encoder.
+        self._module = TaskModel(config, encoder.special, "embedding", 0, "published", 0.0)
+        self._mesh, self._pad = mesh, encoder.special.pad
         self._longest = config.max_position_embeddings
-        init = lambda key: unbox(self._module.init(key, jnp.ones((1, 2), jnp.int32))["params"])
+        init = lambda key: unbox(self._module.init(key, jnp.ones((1, 2), jnp.int32), False)["params"])
         params = jax.jit(init)(jax.random.key(SEED)) if encoder.params is None else encoder.params
         self._params = jax.device_put(params, replicated(mesh))
 
@@ -69,7 +46,7 @@ class FeatureReader:
         """Pooling → features [S, N, D], float32, in the order of the rows.
 
         Args:
-          tell: is told which share is done.
+          tell: called with the share that is done.
 
         Raises:
           FloatingPointError: the encoder computes something that is not a finite number.
@@ -95,10 +72,10 @@ class FeatureReader:
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def pooled_states(
-    module: FrozenEncoder, params: Params, ids_BL: jax.Array, every_layer: bool
+    module: TaskModel, params: Params, ids_BL: jax.Array, every_layer: bool
 ) -> dict[str, jax.Array]:
     """Pooling → pooled states [S, B, D]. Encoders of the same shapes share what is compiled."""
-    states, last_BLD = with_states(module, params, ids_BL)
+    states, last_BLD = with_states(module, params, ids_BL, False, method=TaskModel.states)
     # After ModernBERT's last layer comes a LayerNorm, which `with_states` leaves to its caller.
     below = list(states[: module.config.num_layers]) if every_layer else []
     pool = lambda x_BLD, pooling: pooled_state(x_BLD, ids_BL, pooling, module.special.pad)[:, 0]

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from electra_jax.finetuning.pooling import POOLINGS
 from electra_jax.frozen_features.classifiers import LOGISTIC, fit, labelled_curve, num_fitted
-from electra_jax.frozen_features.features import POOLINGS
 from electra_jax.frozen_features.outside import OutsideDetector, aurocs
 from electra_jax.frozen_features.store import Features
 from electra_jax.frozen_features.texts import FrozenTask
@@ -43,7 +43,7 @@ def measure(
     Args:
       sizes: numbers of labelled examples, besides all of them.
       num_seeds: subsets of each.
-      tell: is told the number of examples of each fit.
+      tell: called with the number of examples of each fit.
 
     Returns:
       labelled: classifiers × numbers of labelled examples, with the values of each subset and their median.

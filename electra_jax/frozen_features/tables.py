@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 from data_pipelines.whole_files import named_errors
 from electra_jax.configuration.extras import can_draw
 from electra_jax.finetuning.figures import row_label
+from electra_jax.finetuning.pooling import POOLINGS
 from electra_jax.finetuning.tables import MISSING, markdown_table
 from electra_jax.frozen_features.classifiers import CLASSIFIERS
-from electra_jax.frozen_features.features import POOLINGS
 from electra_jax.frozen_features.outside import SCORES
 from electra_jax.frozen_features.store import FrozenModel
 from electra_jax.frozen_features.texts import FrozenTask
 
-MAX_MODELS = 10  # in the picture: more have no colours of their own
+MAX_MODELS = 10  # in the picture, which has ten colours
 LINES = ("-", "--", "-.", ":")  # of the classifiers
 
 

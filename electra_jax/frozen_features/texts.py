@@ -15,7 +15,12 @@ from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tasks.text_files import plain_ending
 from data_pipelines.tasks.unlabelled import Source, Wanted, read_unlabelled
 from electra_jax.configuration.checks import check_values
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics, commonest_class_notes
+from electra_jax.finetuning.data_checks import (
+    check_can_be_learned,
+    check_metrics,
+    commonest_class_notes,
+    first_labelled_split,
+)
 from electra_jax.finetuning.task_finetuner import random_subset
 from electra_jax.finetuning.task_types import TaskType, make_task_type
 from electra_jax.frozen_features.noise import KINDS, add_noise
@@ -77,7 +82,7 @@ def read_tasks(
       max_examples: of each split; 0: as the configurations say.
 
     Raises:
-      ValueError, OSError: a task is not of classification, or cannot be read; names it. All of them are told.
+      ValueError, OSError: a task is not of classification, or cannot be read; names all such tasks.
     """
     problems, tasks = Problems(), []
     for name, config in configs.items():
@@ -104,7 +109,7 @@ def _read_task(
     task = config["task"] | {key: tuple(config["task"][key]) for key in ("labels", "metrics")}
     data = load_task(with_files(task, workdir / DATA))
     task_type = make_task_type(task, data.labels)
-    split = _first_labelled_split(task_type, data)
+    split = _measured_split(task_type, data)
     examples = {
         which: random_subset(data.splits[which], _least(task[f"max_{limit}_examples"], max_examples))
         for which, limit in (("train", "train"), (split, "eval"))
@@ -125,19 +130,18 @@ def _read_task(
     return FrozenTask(name, data.labels, task_type, split, *sets, notes)
 
 
-def _first_labelled_split(task_type: TaskType, data: TaskData) -> str:
+def _measured_split(task_type: TaskType, data: TaskData) -> str:
     if "train" not in data.splits:
         raise ValueError(
             f"got the splits {list(data.splits)}, expected one to train on. Set task.train to a file."
         )
-    for name, examples in data.splits.items():
-        if name != "train" and task_type.is_labelled(examples[0]):
-            return name
-    raise ValueError(
-        f"got the splits {list(data.splits)}, expected one with labels besides train to measure on. Set "
-        "task.validation to a file, or hold out a part of the training examples with validation_fraction=0.1 "
-        "in the argument of --config."
-    )
+    if (found := first_labelled_split(task_type, data.splits)) is None:
+        raise ValueError(
+            f"got the splits {list(data.splits)}, expected one with labels besides train to measure on. Set "
+            "task.validation to a file, or hold out a part of the training examples with "
+            "validation_fraction=0.1 in the argument of --config."
+        )
+    return found
 
 
 def _least(*limits: int) -> int:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from electra_jax.huggingface.card_parts import PATH_LINE, with_trust
-from electra_jax.huggingface.embedding_files import longest_text, widths_of
-from electra_jax.huggingface.task_heads import Description, pooling_of
+from electra_jax.huggingface.embedding_files import widths_of
+from electra_jax.huggingface.task_heads import Description, longest_row, pooling_of
 from electra_jax.models.config import EncoderConfig
 
 LIBRARY = "sentence-transformers"
@@ -43,16 +43,16 @@ def describe_vectors(encoder: EncoderConfig, description: Description) -> str:
     """What the model computes, in sentences."""
     _, pooling = _POOLING[pooling_of(description)]
     lines = (
-        f"Turns a text into {encoder.hidden_size} numbers: {pooling}, divided by its length. Texts with "
-        "similar meanings have similar vectors; their similarity is the cosine. A text has at most "
-        f"{longest_text(encoder, description)} tokens, of longer ones the end is cut off."
+        f"Turns a text into {encoder.hidden_size} numbers: {pooling}, divided by its length. It is "
+        "trained to give texts with similar meanings similar vectors; their similarity is the cosine. A text "
+        f"has at most {longest_row(encoder, description)} tokens, of longer ones the end is cut off."
     )
     if widths := widths_of(description):
         first = " or ".join(map(str, widths))
         lines += (
-            f" The first {first} numbers of a vector can stand for the whole (Matryoshka representation "
-            f"learning): `SentenceTransformer(path, truncate_dim={min(widths)})` computes only these. Their "
-            "length is no longer 1, which the cosine does not depend on; `encode(…, "
+            f" The first {first} numbers of a vector are trained to be a vector, too (Matryoshka "
+            f"representation learning): `SentenceTransformer(path, truncate_dim={min(widths)})` computes only "
+            "these. Their length is no longer 1, which the cosine does not depend on; `encode(…, "
             "normalize_embeddings=True)` makes it 1."
         )
     return lines
@@ -71,7 +71,7 @@ def describe_loss(task: dict[str, Any]) -> str:
 def usage(encoder: EncoderConfig, description: Description) -> str:
     """Python that computes vectors, with sentence-transformers and with transformers alone, in Markdown."""
     code, _ = _POOLING[pooling_of(description)]
-    alone = _WITH_TRANSFORMERS.format(length=longest_text(encoder, description), pooling=code)
+    alone = _WITH_TRANSFORMERS.format(length=longest_row(encoder, description), pooling=code)
     return "\n\n".join(
         [
             f"```python\n{with_trust(_WITH_SENTENCE_TRANSFORMERS, encoder)}\n```",

@@ -8,12 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_pipelines.json_files import check_form, misread
 from electra_jax.huggingface.array_files import ADVICE
 from electra_jax.huggingface.checks import Check, Reference, compare
-from electra_jax.huggingface.embedding_files import EMBEDDING, check_module_files
+from electra_jax.huggingface.embedding_files import EMBEDDING, check_module_files, unit_vectors
 from electra_jax.huggingface.export import FINETUNING_FILE, REFERENCE_FILE
 from electra_jax.huggingface.task_checks import described_config, read_description
 from electra_jax.huggingface.task_heads import pooling_of
@@ -22,7 +20,6 @@ NAME = "sentence-transformers"  # of checks
 VECTORS = "embeddings"  # the array of REFERENCE_FILE: of unit length, one for each row
 # Of what a verification file notes, beside what verify.py requires: the texts of the rows, if these have any.
 NOTES_FORM = {"kind": str, "texts": [str]}
-SMALLEST_NORM = 1e-12  # as PyTorch's normalize
 
 
 def wanted_config(directory: Path, notes: dict[str, Any]) -> dict[str, Any]:
@@ -41,13 +38,6 @@ def check_files(directory: Path, notes: dict[str, Any]) -> list[Check]:
             return check_module_files(directory, encoder, description)
     except (OSError, ValueError) as error:
         return [Check(FINETUNING_FILE, False, str(error))]
-
-
-def unit_vectors(pooled_BD: np.ndarray) -> np.ndarray:
-    """Vectors of length 1, in float32; the vector 0 stays."""
-    pooled_BD = np.asarray(pooled_BD, np.float32)
-    norms_B1 = np.linalg.norm(pooled_BD, axis=-1, keepdims=True)
-    return pooled_BD / np.maximum(norms_B1, SMALLEST_NORM)
 
 
 def check_outputs(torch, transformers, model, output, directory: Path, reference: Reference) -> list[Check]:

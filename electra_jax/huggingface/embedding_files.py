@@ -13,9 +13,11 @@ sentence-transformers. Source: its base/model.py, base/modules/ and sentence_tra
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_pipelines.json_files import read_json, write_json
 from electra_jax.huggingface.checks import Check
-from electra_jax.huggingface.task_heads import Description, pooling_of
+from electra_jax.huggingface.task_heads import Description, longest_row, pooling_of
 from electra_jax.models.config import EncoderConfig
 
 EMBEDDING = "embedding"  # config.task.kind
@@ -29,17 +31,19 @@ MODULES = [
 ]
 # config.model.pooling → the key of POOLING_FILE that is true.
 POOLING_KEYS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
+SMALLEST_NORM = 1e-12  # as PyTorch's normalize
 # Its keys that are always false.
 OTHER_POOLINGS = ("max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 
 
-def longest_text(encoder: EncoderConfig, description: Description) -> int:
-    """Tokens in the longest text that a model reads, [CLS] and [SEP] among them; it cuts longer ones."""
-    return min(description["task"]["max_length"], encoder.max_position_embeddings)
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [..., D] of length 1, in float32, as the module Normalize computes them; the vector 0 stays."""
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), SMALLEST_NORM)
 
 
 def widths_of(description: Description) -> tuple[int, ...]:
-    """Numbers of first dimensions that were trained to be embeddings of their own; () if none were."""
+    """How many first dimensions were also trained to be embeddings; () if none were."""
     return tuple(description["task"]["matryoshka"])
 
 
@@ -50,7 +54,7 @@ def module_files(encoder: EncoderConfig, description: Description) -> dict[str, 
     modes |= {f"pooling_mode_{name}": False for name in OTHER_POOLINGS}
     return {
         MODULES_FILE: MODULES,
-        LENGTH_FILE: {"max_seq_length": longest_text(encoder, description), "do_lower_case": False},
+        LENGTH_FILE: {"max_seq_length": longest_row(encoder, description), "do_lower_case": False},
         POOLING_FILE: {"word_embedding_dimension": encoder.hidden_size, **modes, "include_prompt": True},
         SIMILARITY_FILE: {
             "model_type": "SentenceTransformer",

@@ -12,6 +12,7 @@ embedding_size.
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -154,14 +155,18 @@ def in_float32(config: EncoderConfig) -> EncoderConfig:
     return dataclasses.replace(config, dtype="float32")
 
 
-def with_states(model: nn.Module, params, *arguments):
+def with_states(model: nn.Module, params, *arguments, method: Callable | None = None):
     """Hidden states before the first layer and after every layer [N + 1, B, L, D], and `model`'s outputs.
 
-    `model` has "embeddings", an "encoder" and a head; `arguments` are those of its `__call__`.
+    `model` has "embeddings" and an "encoder"; `arguments` are those of its `method` (default: `__call__`).
     """
     is_state = lambda module, method: method == "__call__" and bool(_OF_STATES.fullmatch(module.name or ""))
     outputs, captured = model.apply(
-        {"params": params}, *arguments, capture_intermediates=is_state, mutable=["intermediates"]
+        {"params": params},
+        *arguments,
+        method=method,
+        capture_intermediates=is_state,
+        mutable=["intermediates"],
     )
     captured = captured["intermediates"]
     first = captured["encoder"].get("embeddings_project", captured["embeddings"])

@@ -13,10 +13,10 @@ from electra_jax.huggingface.card_parts import (
     metrics_table,
     with_trust,
 )
-from electra_jax.huggingface.embedding_files import EMBEDDING, longest_text
+from electra_jax.huggingface.embedding_files import EMBEDDING
 from electra_jax.huggingface.families import family_of
 from electra_jax.huggingface.public_names import name_of
-from electra_jax.huggingface.task_heads import class_name, has_added_layer
+from electra_jax.huggingface.task_heads import class_name, has_added_layer, longest_row
 from electra_jax.models.config import EncoderConfig
 
 # Task type → pipeline of `transformers`.
@@ -161,7 +161,7 @@ def _training(encoder: EncoderConfig, description: dict[str, Any], start: str, i
         "",
         f"Fine-tuned from {origin} on{part} {_data(description['task'])} with seed {description['seed']}: "
         f"{train['num_epochs']} epochs, batches of {train['batch_size']} rows, at most "
-        f"{longest_text(encoder, description)} tokens, peak learning rate {optimizer['learning_rate']:g}, "
+        f"{longest_row(encoder, description)} tokens, peak learning rate {optimizer['learning_rate']:g}, "
         f"multiplied by {optimizer['layer_decay']:g} per layer from the top down, dropout "
         f"{of_head}{config['model']['hidden_dropout']:g} in the encoder. `finetuning.json` has all settings.",
     ]

@@ -37,7 +37,7 @@ GROUP = 2048  # sentences at once, which bounds the memory; even, so that a pair
 # Rule → the encoder that it needs.
 RULES = {GENERATOR: "generator", WITHIN_WORD: "generator", DISCRIMINATOR: "discriminator"}
 
-Tell = Callable[[float], object]  # is told which share of the work is done
+Tell = Callable[[float], object]  # called with the share of the work that is done
 
 
 class Scores(NamedTuple):
@@ -175,7 +175,7 @@ def row_batches(
       rows: ids [n] each, no longer than `longest`.
       longest: tokens of the model's longest rows: there are no positions beyond.
       num_devices: B is a multiple of it.
-      tell: is told which share is done.
+      tell: called with the share that is done.
     """
     buckets: dict[int, list[int]] = {}
     for number, row in enumerate(rows):

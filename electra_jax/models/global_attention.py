@@ -1,4 +1,4 @@
-"""Attention to a whole document: every token attends to all tokens of its own segment.
+"""Attention to a whole document: every token attends to all tokens of its segment.
 
 Short rows are computed whole: the weights [B, H, L, M] are stored for the backward pass. Rows above
 LONGEST_WHOLE are computed in blocks of queries, one block after another. Each block has all keys, so its
@@ -17,11 +17,11 @@ from jax.ad_checkpoint import checkpoint_name
 from electra_jax.models.attention_weights import KeyWindow, attend, attend_backward, attend_forward
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME, einsum_f32, einsum_gradients
+from electra_jax.models.local_attention import SCORES, cut, join
 
 LONGEST_WHOLE = 1024  # tokens of a row whose scores are computed at once
 SMALLEST_BLOCK = 128  # queries; fewer would leave a TPU's matrix unit idle
 BLOCK_SCORES = 2**20  # of one row and head: the most in a block that is larger than SMALLEST_BLOCK
-SCORES = "BLHK,BMHK->BHLM"
 
 
 def global_attention(
@@ -127,15 +127,10 @@ def _inputs_of_block(
 
 def _cut(x: jax.Array, fill: int = 0) -> jax.Array:
     """[B, L, …] → blocks [N, B, size, …], the last one padded with `fill`."""
-    batch, length = x.shape[:2]
-    size = block_size(length)
-    num_blocks = -(-length // size)
-    padding = [(0, 0), (0, num_blocks * size - length), *[(0, 0)] * (x.ndim - 2)]
-    x = jnp.pad(x, padding, constant_values=fill)
-    return jnp.moveaxis(x.reshape(batch, num_blocks, size, *x.shape[2:]), 1, 0)
+    blocks = cut(x, block_size(x.shape[1]), fill)
+    return jnp.moveaxis(blocks.reshape(x.shape[0], -1, *blocks.shape[1:]), 1, 0)
 
 
 def _join(x_NBLHK: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The inverse of `_cut`."""
-    x_BNLHK = jnp.moveaxis(x_NBLHK, 0, 1)
-    return x_BNLHK.reshape(shape[0], -1, *shape[2:])[:, : shape[1]]
+    return join(jnp.moveaxis(x_NBLHK, 0, 1), shape)

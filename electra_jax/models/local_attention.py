@@ -73,7 +73,7 @@ def _forward(keep_prob, dtype, reach, arrays, inputs, key):
     )
     # Positions and token types are not read, and so they are not kept.
     inputs = inputs._replace(positions_BL=inputs.segments_BL, token_types_BL=inputs.segments_BL)
-    return _join(context_BLHK, arrays[0].shape), (weights_BHLM, arrays, inputs, key)
+    return join(context_BLHK, arrays[0].shape), (weights_BHLM, arrays, inputs, key)
 
 
 def _backward(keep_prob, dtype, reach, residuals, gradient_BLHK):
@@ -93,14 +93,14 @@ def _backward(keep_prob, dtype, reach, residuals, gradient_BLHK):
         window,
     )
     gradient_BHLM, gradient_value_BMHK, *_ = attend_backward(
-        keep_prob, dtype, block_residuals, _cut(gradient_BLHK, block_size(reach))
+        keep_prob, dtype, block_residuals, cut(gradient_BLHK, block_size(reach))
     )
     gradient_query_BLHK, gradient_key_BMHK = einsum_gradients(
         SCORES, dtype, query_BLHK, key_BMHK, gradient_BHLM
     )
     whole = lambda windows, like: _join_windows(windows, reach, like.shape).astype(like.dtype)
     gradients = (
-        _join(gradient_query_BLHK, arrays[0].shape).astype(arrays[0].dtype),
+        join(gradient_query_BLHK, arrays[0].shape).astype(arrays[0].dtype),
         whole(gradient_key_BMHK, arrays[1]),
         whole(gradient_value_BMHK, arrays[2]),
     )
@@ -114,7 +114,7 @@ def _cut_arrays(reach: int, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, .
     """Queries of each block, keys and values of its window."""
     query_BLHK, key_BLHK, value_BLHK = arrays
     size = block_size(reach)
-    return _cut(query_BLHK, size), _cut_windows(key_BLHK, size, reach), _cut_windows(value_BLHK, size, reach)
+    return cut(query_BLHK, size), _cut_windows(key_BLHK, size, reach), _cut_windows(value_BLHK, size, reach)
 
 
 def _cut_inputs(
@@ -122,7 +122,7 @@ def _cut_inputs(
 ) -> tuple[EncoderInputs, jax.Array | None, KeyWindow]:
     """The arguments of `attend` after the values, for blocks."""
     size = block_size(reach)
-    segments_BL = _cut(inputs.segments_BL, size, fill=-1)
+    segments_BL = cut(inputs.segments_BL, size, fill=-1)
     num_blocks = segments_BL.shape[0] // inputs.segments_BL.shape[0]
     # Each block has its own number, so that dropout differs between them.
     rows_B = inputs.rows_B[:, None] * jnp.uint32(num_blocks) + jnp.arange(num_blocks, dtype=jnp.uint32)[None]
@@ -137,7 +137,7 @@ def _distances(size: int, reach: int) -> jax.Array:
     return jnp.arange(size)[:, None] - (jnp.arange(size + 2 * reach)[None] - reach)
 
 
-def _cut(x: jax.Array, size: int, fill: int = 0, before: int = 0) -> jax.Array:
+def cut(x: jax.Array, size: int, fill: int = 0, before: int = 0) -> jax.Array:
     """[B, L, …] → blocks [B·N, size, …]. The row is shifted right by `before` (left if negative); `fill` pads
     both ends."""
     batch, length = x.shape[:2]
@@ -150,11 +150,11 @@ def _cut(x: jax.Array, size: int, fill: int = 0, before: int = 0) -> jax.Array:
 
 def _cut_windows(x: jax.Array, size: int, reach: int, fill: int = 0) -> jax.Array:
     """[B, L, …] → windows [B·N, size + 2·reach, …], with `fill` outside the row."""
-    left, middle, right = (_cut(x, size, fill, before) for before in (reach, 0, -reach))
+    left, middle, right = (cut(x, size, fill, before) for before in (reach, 0, -reach))
     return jnp.concatenate([left[:, :reach], middle, right[:, size - reach :]], axis=1)
 
 
-def _join(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def join(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The inverse of `_cut`."""
     return blocks.reshape(shape[0], -1, *shape[2:])[:, : shape[1]]
 

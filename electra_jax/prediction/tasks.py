@@ -20,11 +20,11 @@ from electra_jax.finetuning.model_files import SavedModel
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.task_types import make_task_type
 from electra_jax.finetuning.trainer import outputs_of_rows
+from electra_jax.huggingface.embedding_files import unit_vectors
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.prediction.records import Record, Table, one_line
 from electra_jax.prediction.task_records import Form, make_form
 
-SMALLEST_LENGTH = 1e-6  # of a vector; shorter ones are not normalised
 DIGITS = 9  # of a float32: it is read back as it was
 
 
@@ -142,7 +142,7 @@ class EmbeddingPredictor(TaskPredictor):
         if given.pair:
             raise ValueError(
                 f"--pair_column: got {given.pair!r} for a model of embeddings, expected one column: each "
-                "text has a vector of its own. Leave it out."
+                "text becomes one vector. Leave it out."
             )
         return Wanted(given.text or self._task["text"] or "text", "")
 
@@ -159,5 +159,5 @@ class EmbeddingPredictor(TaskPredictor):
     def _vector(self, output_D: np.ndarray) -> list[float]:
         vector_D = np.asarray(output_D, np.float32)[: self._width]
         if self._normalizes:
-            vector_D = vector_D / max(float(np.linalg.norm(vector_D)), SMALLEST_LENGTH)
+            vector_D = unit_vectors(vector_D)
         return [float(f"{value:.{DIGITS}g}") for value in vector_D]

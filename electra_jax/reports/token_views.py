@@ -1,7 +1,7 @@
 """Token views: held-out sentences, what the generator wrote into them, and what the discriminator believed,
 at several checkpoints.
 
-They are computed once and kept in the run's TOKENS_FILE: a page is made again without a model, and shows
+They are computed once and kept in the run's TOKENS_FILE: a page is written again without a model, and shows
 checkpoints that have been removed since.
 """
 
@@ -166,7 +166,7 @@ def _read_kept(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (*UNREADABLE, AttributeError):
-        problems.append(f"{path.name} could not be read, and is made again.")
+        problems.append(f"{path.name} could not be read, and is computed again.")
         return {}
     return kept
 

@@ -87,7 +87,7 @@ def with_data_sizes(config: dict[str, Any], runs: Sequence[Path]) -> dict[str, A
     that the recipe assumes.
 
     Args:
-      runs: directories of this run, or of the runs of one comparison; they need not exist.
+      runs: directories of this run, or of the runs of one comparison; they may be missing.
 
     Raises:
       ValueError: see `with_sizes`, `dataset_values`. OSError: a dataset or run cannot be read.

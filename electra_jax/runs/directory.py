@@ -30,7 +30,7 @@ class MayChange(NamedTuple):
 MAY_CHANGE = (
     MayChange(
         ("data.datasets",),
-        "The place of the same data, as fingerprints tell. Their number and order stay.",
+        "The place of the same data, which its fingerprints show. Their number and order stay.",
     ),
     MayChange(("data.prefetch",), "How many batches are read ahead. The batch of a step stays the same."),
     MayChange(
@@ -53,7 +53,7 @@ MAY_CHANGE = (
     MayChange(("log.*", "health.*"), "Reports and alarms."),
     MayChange(
         ("task.train", "task.validation", "task.test"),
-        "Of a fine-tuning: the place of the same files, as fingerprints tell.",
+        "Of a fine-tuning: the place of the same files, which its fingerprints show.",
     ),
 )
 LENGTH = "config.train.num_steps"

@@ -75,7 +75,7 @@ def find_start(
     lines = [f"step {one.step}: {one.reason}" for one in rejected]
     raise OSError(
         "\n".join([f"{run.name}: no checkpoint can be resumed from:", *_indented(lines)])
-        + f"\nCopy one from a backup to {run.name}/checkpoints/STEP, or begin again with another --workdir."
+        + f"\nCopy one from a backup to {run.name}/checkpoints/STEP, or start over with another --workdir."
     )
 
 
@@ -110,7 +110,7 @@ def _differences(saved: dict[str, Any], inputs: RunInputs, workdir: Path) -> lis
 
 
 def _check_is_new(run: RunDirectory) -> None:
-    """Raises OSError if the run once had checkpoints: it would begin again, over its own rows."""
+    """Raises OSError if the run once had checkpoints: it would start over and overwrite its own rows."""
     started = [session["start_step"] for session in read_sessions(run.path) if session.get("start_step")]
     done = max((row["step"] for row in training_rows(read_metrics(run.path))), default=0)
     if (run.path / "config.json").is_file():
@@ -123,7 +123,7 @@ def _check_is_new(run: RunDirectory) -> None:
         raise FileNotFoundError(
             f"{run.name}: got no checkpoint, but {METRICS_FILE} and sessions.jsonl are of a run that had "
             f"done {max([done, *started]):,} steps. Copy its checkpoints back to "
-            f"{run.name}/checkpoints, or begin again with another --workdir."
+            f"{run.name}/checkpoints, or start over with another --workdir."
         )
 
 

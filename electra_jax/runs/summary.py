@@ -33,7 +33,7 @@ def summarize_run(workdir: Path) -> dict[str, Any]:
         summary |= {key.replace(prefix, name): value for key, value in last.items() if key.startswith(prefix)}
     write_json(workdir / "summary.json", summary)
     curves = workdir / "plots" / "curves.png"
-    # Importing matplotlib and drawing take a second, which a run that was complete before need not spend.
+    # Importing matplotlib and drawing take a second, which is saved for a run that was complete before.
     time = (workdir / METRICS_FILE).stat().st_mtime_ns
     is_drawn = curves.exists() and curves.stat().st_mtime_ns == time
     if not is_drawn and can_draw(str(curves)):

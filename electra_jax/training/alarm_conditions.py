@@ -12,7 +12,7 @@ TREND = 4  # blocks over which a detection should become better; with BLOCK_SHAR
 MIN_RISE = 0.005  # of an AUC in that time: the noise of a block of 100,000 tokens is 0.003
 NO_RECALL, SAME_ACCURACY = 0.001, 0.001  # of a discriminator that always gives the same answer
 COUNTING = 0.1  # nats above which a loss is below that of counting tokens
-BY_HEART = 0.5  # the same in training, for a generator that only its training text has taught
+BY_HEART = 0.5  # the same in training, for a generator that learnt from its training text alone
 # Replaced rates of neighbouring blocks; of the lowest one and a later one.
 RATE_JUMP, RATE_RISE = 0.25, 0.1
 OVERCONFIDENT = 0.5  # entropy of a distribution over its loss: equal if it is as sure as it is right

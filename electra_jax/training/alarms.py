@@ -54,7 +54,7 @@ class Alarm(NamedTuple):
     # The same of a detection, without its prefix, beside its rate: it is judged for each. None: it is not.
     of_detection: tuple[str, ...] | None = None
     in_evaluations: bool = False  # else in blocks of training rows
-    hold: int = 2  # so many blocks or evaluations one after the other before it is raised
+    hold: int = 2  # blocks or evaluations one after the other before it is raised
 
 
 SMALLER_GENERATOR = (

@@ -17,7 +17,7 @@ from electra_jax.training.run_facts import RunFacts
 from electra_jax.training.step_rows import Row
 
 EVALUATION, PROBE = "eval/", "probe/"
-CLEAR = 3  # so many blocks or evaluations without the condition, before an alarm can be raised again
+CLEAR = 3  # blocks or evaluations without the condition, before an alarm can be raised again
 KIND = "alarm"  # of the events
 REPORTED = "step", "name", "task"  # what identifies an alarm among the events of a run
 

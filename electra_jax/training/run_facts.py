@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from electra_jax.objectives.metrics import Detection
 from electra_jax.objectives.registry import has_generator, objective_row
 
-# A block of training rows, whose means are judged: this share of the run, at most so many steps.
+# A block of training rows, whose means are judged: this share of the run, at most this number of steps.
 BLOCK_SHARE, LONGEST_BLOCK = 0.05, 5_000
 
 

@@ -30,8 +30,8 @@ Guard = dict[str, jax.Array]
 class Detector(NamedTuple):
     """When a loss is a spike."""
 
-    deviations: float  # so many mean absolute deviations above the mean; inf: never
-    memory: int  # steps that mean and deviation remember; in the first so many no loss is a spike
+    deviations: float  # mean absolute deviations above the mean; inf: never
+    memory: int  # steps that mean and deviation remember; until then no loss is a spike
 
 
 def is_guarded(trouble: dict[str, Any]) -> bool:

@@ -24,7 +24,7 @@ class MetricWriters:
     """Writes the scalars of a run.
 
     When a run resumes, the rows of lost steps, beyond `start_step`, are removed, and so is a last line that a
-    crash left incomplete. Thus no step appears twice.
+    crash left incomplete. So no step appears twice.
 
     Args:
       run_dir: a local or mounted directory; created if missing.
@@ -117,7 +117,7 @@ class MetricWriters:
             self._progress.advance(step)
 
     def has_row(self, step: int, prefix: str = "") -> bool:
-        """Whether the file had this row when it was opened: its metrics need not be computed again."""
+        """Whether the file had this row when it was opened: its metrics are known."""
         return (step, prefix) in self._rows_in_file
 
     def close(self) -> None:

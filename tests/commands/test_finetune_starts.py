@@ -1,4 +1,4 @@
-"""Fine-tuning that was begun before: it keeps the checkpoint that it began from, and makes missing models
+"""Fine-tuning that resumes: it keeps the checkpoint that it began from, and makes missing models
 again."""
 
 import json

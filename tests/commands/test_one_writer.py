@@ -30,7 +30,7 @@ def threads(pid):
 
 @contextlib.contextmanager
 def stopped_at(rows, workdir, data, environment, **choices):
-    """A run that was suspended once it had written so many rows."""
+    """A run that was suspended once it had written `rows` rows."""
     with running(workdir, data, environment, **choices) as process:
         try:
             deadline, path = time.monotonic() + 300, workdir / "metrics.jsonl"

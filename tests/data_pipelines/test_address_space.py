@@ -11,7 +11,7 @@ from data_pipelines.mixture import DatasetSource, make_sequential
 
 @pytest.fixture
 def limited(monkeypatch):
-    """Sets a limit of so many bytes, for the check alone."""
+    """Sets a limit in bytes, for the check alone."""
     return lambda limit: monkeypatch.setattr(address_space.resource, "getrlimit", lambda kind: (limit, limit))
 
 

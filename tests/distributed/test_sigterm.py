@@ -19,7 +19,7 @@ from support.tiny_run import command
 # With --all_faults; without, one signal in each phase.
 NUM_NOTICES, OF_EACH = 20, 2
 MOST_NOTICES = 40
-# (steps, steps between probes): more steps than so many signals let pass.
+# (steps, steps between probes): more steps than pass before the last of the signals.
 LENGTH, LENGTH_OF_ALL = (100, 25), (160, 40)
 SECONDS = 30  # from a notice to the end, on a machine that has much else to do
 # Phase → how many of its beginnings may pass first, and within how many seconds of the next one the signal is

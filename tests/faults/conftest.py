@@ -15,7 +15,7 @@ from support.forks import Forks
 
 
 def pytest_generate_tests(metafunc):
-    """A test with a `fault` is done for its module's FAULTS, or for a SAMPLE of so many."""
+    """A test with a `fault` is done for its module's FAULTS, or for a sample of SAMPLE faults."""
     if "fault" in metafunc.fixturenames:
         module = metafunc.module
         is_whole = metafunc.config.getoption("--all_faults")

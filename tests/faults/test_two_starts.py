@@ -17,7 +17,7 @@ SAMPLE, SECONDS = 1, 600
 
 
 def wait_for(rows, workdir, process):
-    """Until the lock is there, and so many rows."""
+    """Until the lock is there, and `rows` rows."""
     deadline, metrics = time.monotonic() + SECONDS, workdir / "metrics.jsonl"
     while rows is not None and process.poll() is None and time.monotonic() < deadline:
         found = metrics.read_bytes().count(b"\n") if metrics.exists() else 0

@@ -132,7 +132,7 @@ def test_a_run_with_probes_equals_the_run_without_even_if_interrupted(
         pretrain(with_probes, tmp_path / "broken")
     assert len(calls) == 2
     summary = pretrain(with_probes, tmp_path / "broken")
-    assert len(calls) == 3  # that of step 8, from whose checkpoint the run went on, was there
+    assert len(calls) == 3  # that of step 8, from whose checkpoint the run resumed, was there
     assert comparable(tmp_path / "broken") == rows
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_run(tmp_path / "broken").params), params)
     assert summary["probe_frozen_accuracy"] == probed[-1]["probe/frozen_accuracy"]

@@ -10,7 +10,7 @@ from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from electra_jax.finetuning import retrieval
 from electra_jax.finetuning.bm25 import bm25_search
 from electra_jax.finetuning.contrastive import number_texts
-from electra_jax.finetuning.retrieval import RETRIEVAL_METRICS, Found, retrieval_score, search
+from electra_jax.finetuning.retrieval import RETRIEVAL_METRICS, Found, make_search, retrieval_score, search
 from support.tiny_pairs import EXAMPLES
 
 # Queries of a search that do not occur among its texts.
@@ -112,7 +112,7 @@ def formula(query, text):
 def test_bm25_ranks_as_its_formula():
     for text in TEXTS:
         examples = [EmbeddingExample(question, text, tuple(TEXTS), None) for question in QUESTIONS]
-        for question, found in zip(QUESTIONS, bm25_search(examples), strict=True):
+        for question, found in zip(QUESTIONS, bm25_search(examples, make_search(examples)), strict=True):
             scores = np.array([formula(question, other) for other in TEXTS])
             rank = int((scores >= formula(question, text)).sum())  # other texts with its score are before it
             assert found.ranks == (rank,), question
@@ -121,6 +121,6 @@ def test_bm25_ranks_as_its_formula():
 
 def test_bm25_of_texts_without_words(caplog):
     examples = [EmbeddingExample(query, "a rhine", ("b",), None) for query in ("?", "rhine")]
-    assert [found.ranks for found in bm25_search(examples)] == [(2,), (1,)]
-    assert [found.ranks for found in bm25_search(EXAMPLES[3:])] == [(5,), (5,)]
+    assert [found.ranks for found in bm25_search(examples, make_search(examples))] == [(2,), (1,)]
+    assert [found.ranks for found in bm25_search(EXAMPLES[3:], make_search(EXAMPLES[3:]))] == [(5,), (5,)]
     assert caplog.records == []

@@ -11,7 +11,8 @@ from data_pipelines.tasks.examples import TextExample
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder, load_encoder
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.frozen_features.features import POOLINGS, FeatureReader, FrozenEncoder
+from electra_jax.finetuning.pooling import POOLINGS
+from electra_jax.frozen_features.features import FeatureReader
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.training.state import unbox
 from support import tiny_export
@@ -56,8 +57,8 @@ def test_the_last_features_of_a_modernbert_are_those_that_fine_tuning_reads():
     model = TaskModel(config, SPECIAL, "classification", 2, "published", 0.0, "mean")
     source = np.random.default_rng(0)
     rows = [np.array([1, *source.integers(5, 40, size=size), 2], np.int32) for size in (9, 14, 12)]
-    module = FrozenEncoder(config, SPECIAL)
-    params = unbox(module.init(jax.random.key(0), np.ones((1, 2), np.int32))["params"])
+    parts = unbox(model.init(jax.random.key(0), np.ones((1, 2), np.int32), False)["params"])
+    params = {name: parts[name] for name in ("embeddings", "encoder")}
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), params)
 
     class Tokenizer:

@@ -7,10 +7,10 @@ import pytest
 
 from electra_jax.configuration.recipes import load_config
 from electra_jax.finetuning.encoders import PretrainedEncoder
+from electra_jax.finetuning.pooling import POOLINGS
 from electra_jax.frozen_features import classifiers, evaluation
 from electra_jax.frozen_features.classifiers import CLASSIFIERS
 from electra_jax.frozen_features.evaluation import Options, evaluate_frozen
-from electra_jax.frozen_features.features import POOLINGS
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
 from support.commands import run_module
@@ -29,7 +29,7 @@ class LetterTokenizer:
 
 
 class FakeReader:
-    """Features that tell the share of the letter "a"; notes what it read, and may be interrupted."""
+    """Features that contain the share of the letter "a"; notes what it read, and may be interrupted."""
 
     calls, stop_at = [], None
 
@@ -159,12 +159,12 @@ def test_results_and_tables(options, tmp_path, monkeypatch):
         (kind, 0.25) for kind in ("swap", "drop", "insert", "repeat")
     ]
     assert noisy[0]["value"] == clean["value"]  # a swap changes no share of a letter
-    [layers, _] = good["layers"]
+    layers = good["layers"][0]
     assert len(layers["values"]) == 3 and layers["values"][-1] == clean["value"] > layers["values"][0] + 0.2
     assert "sst2: accuracy on 20 texts of validation" in text
     assert "a model that always answers" in text
     assert "| | classifier | 8 | all 40 |" in text
-    assert f"| good, mean | logistic regression | {good['labelled'][0]['median']:.3f} (" in text
+    assert f"| good, cls | logistic regression | {good['labelled'][0]['median']:.3f} (" in text
     assert "| bad, cls | foreign.txt | " in text and "| | clean | swap 0.25 | drop 0.25 |" in text
     assert "| | 0 | 1 | 2 |" in text
     assert (tmp_path / "work" / "plots" / "frozen_features.png").stat().st_size > 1000
@@ -238,8 +238,13 @@ def test_the_command(data, environment, tmp_path):
         "--sweep: got it beside --frozen": ["--frozen", init, *task, "--sweep=a=1"],
         "--minimal_pairs: got it beside --frozen": ["--frozen", init, *task, "--minimal_pairs=x"],
         "--labelled: got it without --frozen": [*task, init, "--labelled=8"],
-        "--labelled: got '1', expected whole numbers": ["--frozen", init, *task, "--labelled=1"],
-        "--noise: got '1.5', expected shares": ["--frozen", init, *task, "--noise=1.5"],
+        "--labelled: got '1', expected a whole number of 2": [
+            "--frozen",
+            init,
+            *task,
+            "--labelled=1",
+        ],
+        "--noise: got '1.5', expected a share, from 0 to 1": ["--frozen", init, *task, "--noise=1.5"],
     }
     for message, words in wrong.items():
         outcome = run_module(*command, *words, environment=environment)

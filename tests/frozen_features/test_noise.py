@@ -8,7 +8,7 @@ import pytest
 from electra_jax.frozen_features.noise import KINDS, add_noise, clusters_of
 
 LONG = " ".join(["length,", "of", "words."] * 400)
-# Accents and vowel signs of their own, scripts without case, joined emoji, a flag, conjoining letters.
+# Separate accents and vowel signs, scripts without case, joined emoji, a flag, conjoining letters.
 MIXED = "Cafe\u0301 nai\u0308ve भाषा ไทยว่า 한국어 \u1112\u1161\u11ab 👩‍👩‍👧 ok 🇩🇪 x\u0323\u0307yz!"
 
 
@@ -18,7 +18,7 @@ def letters_of(text):
 
 @pytest.mark.parametrize(("kind", "expected"), [("drop", -1), ("insert", 1), ("repeat", 1)])
 @pytest.mark.parametrize("rate", [0.05, 0.2])
-def test_so_many_letters_have_an_error(kind, expected, rate):
+def test_the_share_of_letters_with_an_error_is_the_rate(kind, expected, rate):
     changed, count = add_noise(LONG, kind, rate), len(letters_of(LONG))
     difference = (len(changed) - len(LONG)) / count * expected
     assert abs(difference - rate) < 4 * np.sqrt(rate * (1 - rate) / count)

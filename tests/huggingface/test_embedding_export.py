@@ -13,7 +13,7 @@ from electra_jax.finetuning.encoders import load_encoder
 from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.padding import pad_rows
-from electra_jax.huggingface.embedding_checks import unit_vectors
+from electra_jax.huggingface.embedding_files import unit_vectors
 from electra_jax.huggingface.export import CARD_FILE, cast_weights
 from electra_jax.huggingface.published_models import ModelWeights
 from electra_jax.prediction.models import load

@@ -61,7 +61,7 @@ def test_own_text_becomes_a_tokenizer_a_dataset_a_run_and_an_export(laptop, tmp_
     assert f"--config.data.datasets={data}/corpus" in pretrain
     assert export[:2] == ["electra_jax.convert", "export"]
     _, again = laptop(*arguments)
-    assert again == [pretrain], "what exists is not made again, except for the run, which resumes"
+    assert again == [pretrain], "what exists is not rebuilt, except for the run, which resumes"
 
 
 def test_without_text_it_takes_wikitext2_and_one_text_is_divided(laptop, tmp_path):

@@ -125,7 +125,7 @@ def test_damage_leaves_a_page_without_token_views(run):
     views = {"1": {"sentences": [[{"token": 1}]], "checkpoint": ""}}
     (run / TOKENS_FILE).write_text(json.dumps({"digest": {"source": "x", "views": views}}))
     page = report(run, "--checkpoints=2")
-    assert f"{TOKENS_FILE} could not be read, and is made again." in page.text
+    assert f"{TOKENS_FILE} could not be read, and is computed again." in page.text
     assert "checkpoint 30 is left out: The checkpoint" in page.text and "step 10" in page.text
     assert list(kept(run)["views"]) == ["10"]
     shutil.rmtree(run / "tokenizer")

@@ -56,7 +56,7 @@ class Ended(NamedTuple):
 
 
 def sample(faults, number):
-    """So many of the faults, which their names choose."""
+    """`number` of the faults, which their names choose."""
     return sorted(faults, key=lambda fault: hashlib.sha256(fault.name.encode()).digest())[:number]
 
 

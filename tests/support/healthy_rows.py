@@ -1,6 +1,6 @@
 """Rows of metrics of real, healthy runs of the debug recipes at their normal length, in golden/healthy/.
 
-To make them anew, train the recipes and keep their rows:
+To replace them, train the recipes and keep their rows:
 
     python -m electra_jax.compare --suite=reference --config=configs/debug.py:model=MODEL \\
         --config.data.datasets=runs/data/corpus --workdir=runs/reference/MODEL

@@ -10,7 +10,7 @@ def local_task(data, root, num_validation=20, lengths=(4, 5)):
     """Writes train.tsv and validation.tsv to `root`; the configuration of its fine-tuning.
 
     Args:
-      lengths: a text has so many words, the last number excluded.
+      lengths: words in a text, the last number excluded.
     """
     words = sorted(set((data / "train.txt").read_text(encoding="utf-8").split()))[:60]
     source = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """`python -m support.watched_run FILE FLAGS…`: electra_jax.pretrain on slow storage, which also writes to
 FILE when each of its phases begins.
 
-It writes lines "NANOSECONDS NAME", by the clock that all processes of a machine share. A test can thus wait
+It writes lines "NANOSECONDS NAME", by the clock that all processes of a machine share. So a test can wait
 for a phase before it sends a signal, and knows afterwards which phase the signal met.
 """
 

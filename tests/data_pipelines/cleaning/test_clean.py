@@ -143,7 +143,7 @@ def test_damaged_pieces_are_made_again(small, damage):
 
 
 def test_documents_that_moved_have_their_new_numbers(tmp_path, monkeypatch):
-    """A piece whose texts are the same is made again if they are other documents of the source now."""
+    """A piece whose texts are the same is rebuilt if they are other documents of the source now."""
     first, second, third = english_documents(3, seed=2)
     source = write_texts(tmp_path / "a.jsonl", [first, second, third])
     settings = CleaningSettings(input=(source,), piece_chars=len(first) + 1)  # two documents, then one

@@ -114,7 +114,7 @@ def test_only_the_first_characters_are_read(tmp_path):
 
 def test_errors_come_before_anything_is_written(tmp_path):
     for options, message in (
-        ({"vocab_size": 12}, r"so many different characters that at least \d+ pieces are needed"),
+        ({"vocab_size": 12}, r"different characters of the text need at least \d+ pieces;"),
         ({"vocab_size": 9000}, "too small for it: at most"),
         ({"vocab_size": 99, "min_frequency": 0}, "min_frequency: got 0, expected at least 1"),
         ({"vocab_size": 99, "character_coverage": 0.5}, "expected 0.98 to 1.0"),
