@@ -51,8 +51,8 @@ def describe_vectors(encoder: EncoderConfig, description: Description) -> str:
         first = " or ".join(map(str, widths))
         lines += (
             f" The first {first} numbers of a vector are trained to be a vector, too (Matryoshka "
-            f"representation learning): `SentenceTransformer(path, truncate_dim={min(widths)})` computes only "
-            "these. Their length is no longer 1, which the cosine does not depend on; `encode(…, "
+            f"representation learning): `SentenceTransformer(path, truncate_dim={min(widths)})` computes "
+            "only these. Their length is no longer 1, which the cosine does not depend on; `encode(…, "
             "normalize_embeddings=True)` makes it 1."
         )
     return lines

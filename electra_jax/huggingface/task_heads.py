@@ -65,6 +65,11 @@ def pooling_of(description: Description) -> str:
     return description["config"]["model"].get("pooling", "cls")
 
 
+def longest_row(encoder: EncoderConfig, description: Description) -> int:
+    """Tokens in the longest row that a model reads, [CLS] and [SEP] among them; it cuts longer texts."""
+    return min(description["task"]["max_length"], encoder.max_position_embeddings)
+
+
 def _has_electras_own_head(encoder: EncoderConfig, description: Description) -> bool:
     return family_of(encoder).names is ELECTRA and description["config"]["model"]["head"] == "published"
 

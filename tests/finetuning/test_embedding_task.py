@@ -91,7 +91,7 @@ def test_settings_that_do_not_fit():
         check_contrastive(config, ALONE)
     check_contrastive(config | {"train": {"batch_size": 1}}, [EXAMPLES[0]])
     with pytest.raises(
-        ValueError, match=r"^config\.train\.batch_size: got 1, expected 2 or more: other texts"
+        ValueError, match=r"^config\.train\.batch_size: got 1, expected 2 or more: the other texts"
     ):
         check_contrastive(
             config | {"train": {"batch_size": 1}}, [one._replace(negatives=("",)) for one in EXAMPLES]
