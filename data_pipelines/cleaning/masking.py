@@ -18,6 +18,8 @@ _EMAIL = re.compile(
 _IP = re.compile(
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
 )
+# Addresses of version 6 that are in use (IANA, "Internet Protocol Version 6 Address Space"); a::b is not one.
+_ASSIGNED = ipaddress.ip_network("2000::/3")
 
 
 def mask(text: str, kinds: Collection[str], regions: Sequence[str] = ()) -> tuple[str, Counter]:
@@ -44,9 +46,10 @@ def _mask_addresses(text: str) -> tuple[str, int]:
     def replacement(match: re.Match) -> str:
         nonlocal found
         try:
-            is_public = ipaddress.ip_address(match.group()).is_global
+            address = ipaddress.ip_address(match.group())
         except ValueError:
             return match.group()
+        is_public = address.is_global and (address.version == 4 or address in _ASSIGNED)
         found += is_public
         return NAMES[IP] if is_public else match.group()
 

@@ -38,6 +38,7 @@ ENDINGS = {
 }
 MAX_LINE_BYTES = 1 << 26  # of a line that is one text
 READ_WHOLE = ("conll", "conllu", "json")
+TABLES = ("tsv", "csv")
 # Keys of a task's configuration → the flags that take their place here, for the errors of shared readers.
 FLAGS = {"config.task.text": "--text_column", "config.task.pair": "--pair_column"}
 LABEL_ADVICE = " and config.task.label"
@@ -136,15 +137,15 @@ def read_unlabelled(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
         raise ValueError(f"{source.name}: got no input in it, expected some as {source.format}.")
 
 
-def count_lines(source: Source) -> int | None:
-    """How many lines a file has; None if that is not known before it is read."""
+def count_inputs(source: Source, wanted: Wanted) -> int | None:
+    """How many inputs a file has if each is one line; None if that is not known before it is read."""
     if source.path == STANDARD_INPUT or source.format in READ_WHOLE:
         return None
     count, last = 0, b"\n"
     with _opened(source) as stream:
         while block := stream.read(1 << 20):
             count, last = count + block.count(b"\n"), block[-1:]
-    return count + (last != b"\n")
+    return count + (last != b"\n") - (source.format in TABLES and _has_header(wanted))
 
 
 @contextlib.contextmanager
@@ -224,9 +225,13 @@ def _csv(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
     return _table(rows(), source, wanted)
 
 
+def _has_header(wanted: Wanted) -> bool:
+    return not all(name.isdecimal() for name in (wanted.text, wanted.pair) if name)
+
+
 def _table(rows: Iterator[tuple[str, list[str]]], source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
     names = [name for name in (wanted.text, wanted.pair) if name]
-    has_header = not all(name.isdecimal() for name in names)
+    has_header = _has_header(wanted)
     width: int | None = None
     place = {name: int(name) for name in (*names, wanted.id) if name.isdecimal()}
     for where, fields in rows:

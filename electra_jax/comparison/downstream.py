@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electra_jax.comparison.pretraining import pretrain_objectives
+from electra_jax.configuration.checks import of_task
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.finetuning.encoders import RANDOM
@@ -52,9 +53,9 @@ def check_tasks(tasks: Mapping[str, dict[str, Any]], workdir: Path, sweep: Seque
         try:
             open_task(config, workdir / FOLDER / name, parse_sweep(sweep, config))
         except ValueError as error:
-            raise ValueError(f"task {name}: {error}") from error
+            raise ValueError(of_task(name, error)) from error
         except OSError as error:
-            raise OSError(f"task {name}: {error}") from error
+            raise OSError(of_task(name, error)) from error
 
 
 def evaluate_on_tasks(

@@ -1,5 +1,6 @@
 """Checks of the values of a configuration, against the table and against each other."""
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ OF_LENGTH = (
 OF_TOKENS = ("tagging", "question_answering")
 # While one of these is wrong, the others of the model cannot be said to fit it.
 OF_SHAPE = ("hidden_size", "position", *SECTIONS)
+
+
+def of_task(name: str, error: Exception) -> str:
+    """The text of an error of one of several tasks, whose keys are config.tasks.NAME.… in a recipe."""
+    return f"task {name}: " + re.sub(
+        r"config\.(?!tasks\.)(?=[a-z]+\.[a-z])", f"config.tasks.{name}.", str(error)
+    )
 
 
 def check_values(config: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tasks.load import TaskData, load_task
 from data_pipelines.tasks.text_files import plain_ending
 from data_pipelines.tasks.unlabelled import Source, Wanted, read_unlabelled
-from electra_jax.configuration.checks import check_values
+from electra_jax.configuration.checks import check_values, of_task
 from electra_jax.finetuning.data_checks import (
     check_can_be_learned,
     check_metrics,
@@ -95,9 +95,9 @@ def read_tasks(
         try:
             tasks.append(_read_task(name, config, workdir, max_examples, every_layer=every_layer))
         except ValueError as error:
-            problems.add_text(f"task {name}: {error}")
+            problems.add_text(of_task(name, error))
         except OSError as error:
-            problems.add(OSError(f"task {name}: {error}"))
+            problems.add(OSError(of_task(name, error)))
     problems.report()
     return tasks
 

@@ -17,7 +17,7 @@ from data_pipelines.tasks.unlabelled import (
     Source,
     Unlabelled,
     Wanted,
-    count_lines,
+    count_inputs,
     find_format,
     read_unlabelled,
 )
@@ -94,7 +94,8 @@ def predict(options: Options) -> None:
     groups = _groups(read_unlabelled(source, wanted), size)
     groups = itertools.chain([next(groups)], groups)  # errors come before a file
     with _opened(options.out) as stream:
-        _write_all(predictor, groups, _formatter(predictor, model, options), stream, count_lines(source))
+        total = count_inputs(source, wanted)
+        _write_all(predictor, groups, _formatter(predictor, model, options), stream, total)
 
 
 def _check_out(options: Options) -> None:

@@ -192,7 +192,7 @@ def test_examples_are_limited_and_long_texts_are_cut(options, measured, tmp_path
             "tasks=sst2",
             r"got 2 training examples with . classes, expected two classes or",
         ),
-        ({}, "tasks=local", r"task local: config.task.train: got ''"),
+        ({}, "tasks=local", r"task local: config\.tasks\.local\.task\.train: got ''"),
     ],
     ids=["tagging", "no file", "a table", "no texts", "few examples", "no setting"],
 )

@@ -130,7 +130,7 @@ def test_normal_forms():
         ("to jo.doe+x@mail.example.org.", "to |||EMAIL_ADDRESS|||."),
         ("not an@address, nor @name or a@b", None),
         ("from 8.8.8.8 and 2001:4860:4860::8888,", "from |||IP_ADDRESS||| and |||IP_ADDRESS|||,"),
-        ("127.0.0.1, 192.168.0.7, 999.1.1.1, 1.2.3, 8.8.8.8.8, 10:30:15, ::1", None),
+        ("127.0.0.1, 192.168.0.7, 999.1.1.1, 1.2.3, 8.8.8.8.8, 10:30:15, ::1, a::b", None),
         ("call +49 30 901820 or +1 650-253-0000", "call |||PHONE_NUMBER||| or |||PHONE_NUMBER|||"),
         ("in 1998-2004 it had 12345678 rows", None),
     ],

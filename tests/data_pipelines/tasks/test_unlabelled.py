@@ -8,7 +8,7 @@ import json
 import pytest
 
 from data_pipelines.tasks import unlabelled
-from data_pipelines.tasks.unlabelled import Source, Wanted, count_lines, find_format, read_unlabelled
+from data_pipelines.tasks.unlabelled import Source, Wanted, count_inputs, find_format, read_unlabelled
 from support.task_settings import COLUMNS, CONLLU, write
 
 TEXT, PAIR = Wanted("text", ""), Wanted("one", "two")
@@ -28,12 +28,13 @@ def test_each_line_of_text_is_an_input(tmp_path):
     path = write(tmp_path / "a.txt", "\ufeffone\n\ntwo \x0b\u2028three\r\nlast")
     assert texts(path) == [("one", None), ("", None), ("two \x0b\u2028three", None), ("last", None)]
     assert [one.where for one in read(path)] == [f"{path}:{number}" for number in range(1, 5)]
-    assert count_lines(Source(path, "text")) == 4
+    assert count_inputs(Source(path, "text"), TEXT) == 4
 
 
 def test_tables_are_read_by_name_and_by_number(tmp_path):
     tsv = write(tmp_path / "a.tsv", 'label\ttwo\tone\nx\tb "\ta\n\ny\td\tc\n')
     assert texts(tsv, PAIR) == [("a", 'b "'), ("c", "d")]
+    assert count_inputs(Source(write(tmp_path / "c.tsv", "one\ttwo\na\tb\nc\td"), "tsv"), PAIR) == 2
     csv = write(tmp_path / "a.csv.gz", 'one,two\n"a,\nb",c\n"d ""e""",f\n')
     assert texts(csv, PAIR) == [("a,\nb", "c"), ('d "e"', "f")]
     assert [one.where for one in read(csv, PAIR)] == [f"{csv}:2", f"{csv}:4"]
@@ -90,7 +91,7 @@ def test_standard_input_is_read_as_it_comes(monkeypatch):
     monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": stream})())
     found = itertools.islice(read_unlabelled(Source("-", "text"), TEXT), 3)
     assert [one.text for one in found] == ["line 0", "line 1", "line 2"] and stream.count == 2
-    assert count_lines(Source("-", "text")) is None
+    assert count_inputs(Source("-", "text"), TEXT) is None
 
 
 def test_sentences_come_from_standard_input_too(monkeypatch):
