@@ -81,7 +81,8 @@ SHARED: dict[str, dict[str, Any]] = {
         "decay_share": 0.1,
         "final_share": 0.0,  # of the peak, where that decay ends
         # "adam"; "adamw", the same with bias correction; "stable_adamw", which clips updates; "lamb";
-        # "muon", for matrices of hidden layers, with adamw for the rest (training/update_rules.py).
+        # "muon", for matrices of hidden layers, with adamw for the rest; "adafactor", which needs the least
+        # memory (training/update_rules.py).
         "name": "adam",
         "beta1": 0.9,
         "beta2": 0.999,
@@ -91,7 +92,7 @@ SHARED: dict[str, dict[str, Any]] = {
         # "schedule": by 1 − (rate/peak) · weight_decay, as ModernBERT and Composer.
         "weight_decay_follows": "rate",
         "bias_correction": False,  # of adam only; BERT, ELECTRA and DeBERTa leave it out
-        "update_clip": 1.0,  # of stable_adamw: updates of a tensor whose RMS exceeds this are scaled down
+        "update_clip": 1.0,  # of stable_adamw, adafactor: largest RMS of a tensor's updates
         "muon_momentum": 0.95,
         # Root mean square of Muon's updates; 0.2 matches Adam's. 0: Jordan's scale, √max(1, outputs/inputs).
         "muon_rms": 0.2,

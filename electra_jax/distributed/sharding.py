@@ -105,14 +105,14 @@ def state_shardings(
     mesh: Mesh,
 ) -> Any:
     """Shardings of a whole TrainState: moments and moving average are sharded like their parameters, all else
-    is replicated. `trains` names the top-level modules of each optimizer."""
+    is replicated, also sums of rows and columns. `trains` names the top-level modules of each optimizer."""
     rest = jax.tree.map(lambda _: replicated(mesh), abstract_state)
     opt_state = {
         name: optax.tree_map_params(
             optimizer,
-            # `optax.masked` puts a MaskedNode in place of each parameter that it leaves out.
-            lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,
+            lambda leaf, param, sharding: _moment_sharding(leaf, param, sharding, mesh),
             abstract_state.opt_state[name],
+            {module: abstract_state.params[module] for module in trains[name]},
             {module: shardings_of_params[module] for module in trains[name]},
             transform_non_params=lambda _: replicated(mesh),
             is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
@@ -121,6 +121,15 @@ def state_shardings(
     }
     average = {"ema": shardings_of_params} if hasattr(abstract_state, "ema") else {}
     return rest.replace(params=shardings_of_params, opt_state=opt_state, **average)
+
+
+def _moment_sharding(leaf: Any, param: Any, sharding: NamedSharding, mesh: Mesh) -> Any:
+    """The sharding of what an optimizer keeps for a parameter."""
+    if isinstance(
+        leaf, optax.MaskedNode
+    ):  # which `optax.masked` puts in place of parameters that it leaves out
+        return leaf
+    return sharding if leaf.shape == param.shape else replicated(mesh)
 
 
 def num_data_shards(mesh: Mesh) -> int:

@@ -9,14 +9,20 @@
                                                                            (trust ratio)
     muon           orthogonalised momentum for matrices     added          the same as adamw
                    of hidden layers; the rest as adamw
+    adafactor      mean over the steps of g/√v, v factored  added          the same
+                   into rows and columns of a matrix
 
 adamw is `optax.adamw` and torch.optim.AdamW. The RMS of stable_adamw is counted in units of update_clip. A
 tensor that is initialised to zero hardly learns with lamb, since its updates get its own small norm: lamb is
 refused with model.embedding_sharing="gdes", whose discriminator has such a table.
 
+adafactor keeps 2 bytes for a weight where Adam keeps 8: one moment in bfloat16 (none if beta1 is 0), and the
+sums of rows and columns. Like Zhai et al. it does not scale its rates by the size of the parameter.
+
 Sources: Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization; Wortsman et al. 2023, Stable and
 low-precision training for large-scale vision-language models; You et al. 2020, Large Batch Optimization for
-Deep Learning; Jordan et al. 2024, Muon; Liu et al. 2025, Muon is Scalable for LLM Training.
+Deep Learning; Jordan et al. 2024, Muon; Liu et al. 2025, Muon is Scalable for LLM Training; Shazeer & Stern
+2018, Adafactor; Zhai et al. 2021, Scaling Vision Transformers (the moment in half precision).
 """
 
 import math
@@ -28,7 +34,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-ADAM, ADAMW, STABLE_ADAMW, LAMB, MUON = NAMES = ("adam", "adamw", "stable_adamw", "lamb", "muon")
+ADAM, ADAMW, STABLE_ADAMW, LAMB, MUON, ADAFACTOR = NAMES = (
+    "adam",
+    "adamw",
+    "stable_adamw",
+    "lamb",
+    "muon",
+    "adafactor",
+)
 # "rate": a step shrinks a weight by the factor 1 − rate · weight_decay, as torch.optim.AdamW. "schedule": by
 # 1 − (rate/peak) · weight_decay, as the paper on decoupled decay, Composer and ModernBERT.
 DECAY_FOLLOWS = ("rate", "schedule")
@@ -40,6 +53,8 @@ MATRIX_AXES = {
     2: optax.contrib.MuonDimensionNumbers(0, 1),
     3: optax.contrib.MuonDimensionNumbers(0, (1, 2)),
 }
+# Adafactor factors the two largest axes of a tensor if both are as long as this (the published code's limit).
+FACTORED_FROM = 128
 # Precision of Muon's matrix products, the same as that of the model's own, by config.model.dtype.
 PRECISION = {"float32": "highest", "bfloat16": "default"}
 
@@ -94,6 +109,8 @@ def _direction(optimizer: Mapping[str, Any], factors: Factors, dtype: str) -> op
     moments = {"b1": optimizer["beta1"], "b2": optimizer["beta2"], "eps": optimizer["epsilon"]}
     if optimizer["name"] == ADAM and not optimizer["bias_correction"]:
         return scale_by_uncorrected_adam(**moments)
+    if optimizer["name"] == ADAFACTOR:
+        return scale_by_adafactor(**moments, clip=optimizer["update_clip"])
     adam = optax.scale_by_adam(**moments)
     if optimizer["name"] != MUON:
         return adam
@@ -136,6 +153,51 @@ def orthogonalize(momentum: float, rms: float, dtype: str) -> optax.GradientTran
         return jax.tree.map(scale, updates), state
 
     return optax.GradientTransformation(muon.init, update)
+
+
+def scale_by_adafactor(b1: float, b2: float, eps: float, clip: float) -> optax.GradientTransformation:
+    """Adafactor's direction: g/√v, scaled down to an RMS of `clip` in each tensor, averaged over the steps.
+
+    A kernel [D, H, K] of attention counts as one matrix [D, H·K]: K alone is too short to be factored.
+
+    Args:
+      b1: of the average, kept in bfloat16 without bias correction; 0: no average, and no memory for it.
+      b2: the most that v keeps of its past. Before, that is 1 − t^-0.8 after t steps, as published.
+      eps: its square is added to g²; published: 1e-15.
+    """
+    kept = lambda step, exponent: jnp.minimum(1.0 - (step + 1.0) ** -exponent, b2)
+    inner = optax.scale_by_factored_rms(
+        min_dim_size_to_factor=FACTORED_FROM, epsilon=eps**2, decay_rate_fn=kept
+    )
+
+    def as_matrices(tree):
+        is_kernel = hidden_matrices(tree)
+        flatten = lambda leaf, is_one: leaf.reshape(len(leaf), -1) if is_one and leaf.ndim == 3 else leaf
+        return jax.tree.map(flatten, tree, is_kernel)
+
+    def update(updates, state, params=None):
+        found, state = inner.update(as_matrices(updates), state, as_matrices(params))
+        return jax.tree.map(lambda new, old: new.reshape(old.shape), found, updates), state
+
+    factored = optax.GradientTransformation(lambda params: inner.init(as_matrices(params)), update)
+    average = (half_precision_average(b1),) if b1 else ()
+    return optax.chain(factored, optax.clip_by_block_rms(clip), *average)
+
+
+def half_precision_average(decay: float) -> optax.GradientTransformation:
+    """The moving average of updates, stored in bfloat16 and computed in float32: `optax.ema` would round
+    `decay` to bfloat16 as well, in which 0.999 is 1."""
+
+    def init(params):
+        return optax.TraceState(optax.tree.zeros_like(params, dtype=jnp.bfloat16))
+
+    def update(updates, state, params=None):
+        del params
+        average = lambda kept, new: decay * kept.astype(jnp.float32) + (1 - decay) * new
+        updates = jax.tree.map(average, state.trace, updates)
+        return updates, optax.TraceState(optax.tree.cast(updates, jnp.bfloat16))
+
+    return optax.GradientTransformation(init, update)
 
 
 def clip_updates(
