@@ -3,6 +3,7 @@ programs."""
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,7 +47,7 @@ def make(name, generator="model", model=None, **changes):
 def prepared(name, generator="model", length=LENGTH, **changes):
     """(objective, parameters, batch of four rows)."""
     objective = make(name, generator, **changes)
-    batch = objective.prepare(key(1), jnp.asarray(rows(4, length, vocab_size=VOCAB)))
+    batch = jax.jit(objective.prepare)(key(1), jnp.asarray(rows(4, length, vocab_size=VOCAB)))
     return objective, random_params(objective, length), batch
 
 
