@@ -8,13 +8,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 make_environment test
-install_compilers
-install_peers
-install_buckets
-install_beam
+# At the same time, since each waits for the network and the disk.
+installations=()
+for part in compilers peers buckets beam; do
+  "install_$part" &
+  installations+=($!)
+done
 # Microsoft's own DeBERTa, to compare with. Its requirements no longer install, but the compared parts need
 # none.
 python -m pip install --quiet --no-compile --no-deps DeBERTa==0.1.12
+for installation in "${installations[@]}"; do wait "$installation"; done
 ruff check .
 ruff format --check .
 # Three processes for two cores, since tests that start commands wait for them. All tests of a file run in one

@@ -30,11 +30,16 @@ fi
 echo "smoke_test.sh: started by Python $(version_of "$first"), resumed by Python $(version_of "$other")"
 
 copy="$(mktemp -d)/other python"
-trap 'rm -rf "$(dirname "$copy")"' EXIT
+trap 'kill "${installation:-}" 2>/dev/null || true; rm -rf "$(dirname "$copy")"' EXIT
 mkdir "$copy"
 tar --create --exclude=./.venv --exclude=./.git --exclude=./runs . | tar --extract --directory "$copy"
 cd "$copy"
 export PYTHONPATH="$copy" JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
+source launch/environment.sh
+extras=formats,finetune,plots,hf
+# The first run is made meanwhile, since an installation waits for the network and the disk.
+PYTHON="$other" make_environment "$extras" &
+installation=$!
 train=(-m electra_jax.pretrain --config=configs/debug.py --workdir=runs/debug --config.train.num_steps=120
   --config.checkpoint.every=20 --config.eval.every=60 --config.log.every=10 --config.log.progress=False)
 
@@ -55,8 +60,8 @@ code=0
 wait "$run" || code=$?
 [ "$code" = 143 ] || { echo "smoke_test.sh: the stopped run: got exit code $code, expected 143." >&2; exit 1; }
 
-source launch/environment.sh
-PYTHON="$other" make_environment formats,finetune,plots,hf
+wait "$installation"
+PYTHON="$other" make_environment "$extras"
 python "${train[@]}"
 python -m electra_jax.convert export --workdir=runs/debug --out=exported
 python -m electra_jax.convert verify exported

@@ -33,6 +33,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit these variables
 
 import jax
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from electra_jax.configuration.cycle_collection import collect_cycles_rarely
 from support import (
@@ -72,6 +73,23 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+# File → another, in whose process its tests run: both read exports that take a minute to make.
+TOGETHER = {"tests/huggingface/test_import.py": "tests/huggingface/test_export.py"}
+
+
+class FilesTogether(LoadFileScheduling):
+    """All tests of a file run in one process, and so do those of files that share a costly fixture."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return TOGETHER.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter):

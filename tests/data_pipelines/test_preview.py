@@ -66,7 +66,7 @@ def split_at_special(row, special):
 
 
 def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
-    documents = make_documents(5_000, 3) * 8
+    documents = make_documents(5_000, 3) * 2
     source = write(tmp_path / "large.jsonl", documents)
     monkeypatch.setattr(preview, "SAMPLE_CHARS", 20_000)
     monkeypatch.setattr(preview, "MEASURED_BYTES", 8 << 20)

@@ -10,8 +10,8 @@ from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.span_heads import JointTrainingOutputs, can_answer, span_loss
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.training.state import unbox
 from support import tiny_export
+from support.random_parameters import random_parameters
 from support.tiny import SPECIAL, key
 from support.tiny_run import VOCAB
 
@@ -31,15 +31,10 @@ def joint():
     """(model, parameters unlike their initial values, states [B, L, D])."""
     config = make_pretraining_config(tiny_export.electra_model()).discriminator
     model = TaskModel(config, SPECIAL, "question_answering", 2, "published", 0.1)
-    leaves, tree = jax.tree.flatten(unbox(model.init(key(), jnp.asarray(IDS), False)["params"]))
-    params = jax.tree.unflatten(
-        tree, [x + 0.3 * jax.random.normal(key(i), x.shape) for i, x in enumerate(leaves)]
-    )
-    return (
-        model,
-        params,
-        np.asarray(model.apply({"params": params}, jnp.asarray(IDS), False, method="states"), np.float64),
-    )
+    ids = jnp.asarray(IDS)
+    params = random_parameters(lambda: model.init(key(), ids, False)["params"], spread=0.3)
+    states = jax.jit(lambda params: model.apply({"params": params}, ids, False, method="states"))(params)
+    return model, params, np.asarray(states, np.float64)
 
 
 def gelu(x):

@@ -14,8 +14,8 @@ from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.pooling import POOLINGS
 from electra_jax.frozen_features.features import FeatureReader
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.training.state import unbox
 from support import tiny_export
+from support.random_parameters import random_parameters
 from support.tiny import SPECIAL
 from support.tiny_task import ONE
 
@@ -57,9 +57,10 @@ def test_the_last_features_of_a_modernbert_are_those_that_fine_tuning_reads():
     model = TaskModel(config, SPECIAL, "classification", 2, "published", 0.0, "mean")
     source = np.random.default_rng(0)
     rows = [np.array([1, *source.integers(5, 40, size=size), 2], np.int32) for size in (9, 14, 12)]
-    parts = unbox(model.init(jax.random.key(0), np.ones((1, 2), np.int32), False)["params"])
+    parts = random_parameters(
+        lambda: model.init(jax.random.key(0), np.ones((1, 2), np.int32), False)["params"]
+    )
     params = {name: parts[name] for name in ("embeddings", "encoder")}
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), params)
 
     class Tokenizer:
         special = SPECIAL

@@ -363,13 +363,17 @@ def test_position_tables_of_the_input_are_shared_like_word_tables():
         disentangled=DISENTANGLED | {"position_biased_input": True, "enhanced_mask_decoder": False},
     )
     objective = deberta(section)
-    params = nn.meta.unbox(objective.init(key(), LENGTH))
+    params = jax.jit(lambda: nn.meta.unbox(objective.init(key(), LENGTH)))()
     assert float(jnp.abs(params["discriminator_embeddings"]["position_embeddings"]["delta"]).sum()) == 0.0
-    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
-    _, (_, corrupted) = objective.phases[0].loss(params, batch, objective.normalizers(batch), None, None)
-    grads = jax.grad(
-        lambda p: objective.phases[1].loss(p, batch, objective.normalizers(batch), None, corrupted)[0]
-    )(params)
+
+    @jax.jit
+    def gradients_of_the_discriminator(params):
+        batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+        given = batch, objective.normalizers(batch), None
+        _, (_, corrupted) = objective.phases[0].loss(params, *given, None)
+        return jax.grad(lambda p: objective.phases[1].loss(p, *given, corrupted)[0])(params)
+
+    grads = gradients_of_the_discriminator(params)
     assert float(jnp.abs(grads["discriminator_embeddings"]["position_embeddings"]["delta"]).sum()) > 0.0
     assert float(jnp.abs(grads["generator_embeddings"]["position_embeddings"]["embedding"]).sum()) == 0.0
     with pytest.raises(ValueError, match="enhanced_mask_decoder"):

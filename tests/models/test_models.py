@@ -14,18 +14,15 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
+from support.random_parameters import random_parameters
 from support.tiny import LENGTH, SPECIAL, key, model_section, rows
 
 
 def init_params(config, length=LENGTH):
     """Random parameters, also of biases and LayerNorms, so that a missing one is noticed."""
     ids = jnp.asarray(rows(2, length))
-    params = nn.meta.unbox(
-        PretrainingModel(config).init(key(), ids, derive_inputs(ids, SPECIAL, 2), jnp.zeros((2, 1), int))
-    )
-    leaves, tree = jax.tree.flatten(params["params"])
-    noise = [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(tree, noise)
+    inputs, model = derive_inputs(ids, SPECIAL, 2), PretrainingModel(config)
+    return random_parameters(lambda: model.init(key(), ids, inputs, jnp.zeros((2, 1), int))["params"])
 
 
 def torch_weights(encoder, embeddings, head, head_name):
@@ -106,9 +103,8 @@ def test_agrees_with_transformers(sharing):
     }
     assert set(np.unique(inputs.token_types_BL)) == {0, 1}
     positions = jnp.tile(jnp.arange(LENGTH)[None], (3, 1))
-    (x, table, bias), judged = PretrainingModel(config).apply(
-        {"params": params}, jnp.asarray(ids), inputs, positions
-    )
+    apply = jax.jit(PretrainingModel(config).apply)
+    (x, table, bias), judged = apply({"params": params}, jnp.asarray(ids), inputs, positions)
     generated = x @ table.T + bias[None, None]
     embeddings = {
         name: params["embeddings" if sharing == "tied" else f"{name}_embeddings"]
@@ -204,7 +200,8 @@ def test_heads_attend_to_a_neighbour_after_local_initialisation():
     config = make_pretraining_config(model)
     ids = jnp.asarray([[1, *range(10, 30), 2]])
     inputs = derive_inputs(ids, SPECIAL, 2)
-    params = nn.meta.unbox(PretrainingModel(config).init(key(), ids, inputs, ids * 0))["params"]
+    init = lambda: nn.meta.unbox(PretrainingModel(config).init(key(), ids, inputs, ids * 0))["params"]
+    params = jax.jit(init)()
     x = Embeddings(config.discriminator).apply({"params": params["embeddings"]}, ids, inputs, False)
     attention = params["discriminator"]["layer_0"]["attention"]
     query = jnp.einsum("BLD,DHK->BHLK", x, attention["query"]["kernel"])

@@ -51,8 +51,8 @@ MESH = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
 @pytest.mark.parametrize(("name", "generator"), ABLATIONS)
 def test_gradients_are_finite_and_reach_exactly_what_is_trained(name, generator):
     objective, params, batch = prepared(name, generator)
-    loss = loss_of(objective, batch)
-    (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    loss_and_gradients = jax.jit(jax.value_and_grad(loss_of(objective, batch), has_aux=True))
+    (value, sums), grads = loss_and_gradients(params)
     trained = {module for phase in objective.phases for module in phase.trains}
     assert trained | set(objective.frozen) == set(params) and not trained & set(objective.frozen)
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
@@ -60,7 +60,7 @@ def test_gradients_are_finite_and_reach_exactly_what_is_trained(name, generator)
         assert np.any(grad) == (path[0].key in trained), path
     if name != "adversarial":  # the gradient of REINFORCE is not that of its value
         step = jax.tree.map(lambda x, grad: x - 1e-3 * grad, params, grads)
-        assert loss(step)[0] < value
+        assert loss_and_gradients(step)[0][0] < value
     numbers = summarize(jax.device_get(sums))
     measured = MEASURED.get(name, {"rtd_loss", "rtd_accuracy"}) | (
         {"mlm_loss"} if generator == "model" else set()

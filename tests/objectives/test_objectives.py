@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import linen as nn
 
 from electra_jax.objectives.corruption import mask_tokens, max_predictions_per_seq, write_tokens
 from electra_jax.objectives.rtd import rtd_loss
@@ -123,24 +122,20 @@ def test_rtd_loss_against_torch():
 @pytest.mark.parametrize("make", [electra, mlm])
 def test_losses_of_microbatches_add_up(make):
     objective = make()
-    params = nn.meta.unbox(objective.init(key(), LENGTH))
-    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+    params = jax.jit(lambda: unbox(objective.init(key(), LENGTH)))()
+    batch = jax.jit(objective.prepare)(key(1), jnp.asarray(rows(8)))
     normalizers = objective.normalizers(batch)
-    whole, sums = objective.phases[0].loss(params, batch, normalizers, None, None)
-    parts = [
-        objective.phases[0].loss(
-            params, jax.tree.map(lambda x, i=i: x[i : i + 2], batch), normalizers, None, None
-        )
-        for i in range(0, 8, 2)
-    ]
+    loss = jax.jit(lambda rows: objective.phases[0].loss(params, rows, normalizers, None, None))
+    whole, sums = loss(batch)
+    parts = [loss(jax.tree.map(lambda x, i=i: x[i : i + 2], batch)) for i in range(0, 8, 2)]
     np.testing.assert_allclose(whole, sum(value for value, _ in parts), rtol=1e-6)
     np.testing.assert_allclose(sums[0]["mlm_nll"], sum(part["mlm_nll"] for _, (part, _) in parts), rtol=1e-6)
 
 
 def test_discriminator_loss_does_not_train_the_generator():
     objective = electra(gen_weight=0.0)
-    params = nn.meta.unbox(objective.init(key(), LENGTH))
-    batch = objective.prepare(key(1), jnp.asarray(rows(8)))
+    params = jax.jit(lambda: unbox(objective.init(key(), LENGTH)))()
+    batch = jax.jit(objective.prepare)(key(1), jnp.asarray(rows(8)))
     loss = lambda p: objective.phases[0].loss(p, batch, objective.normalizers(batch), None, None)[0]
     grads = jax.jit(jax.grad(loss))(params)
     size = lambda name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(grads[name]))

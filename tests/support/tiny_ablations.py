@@ -9,7 +9,7 @@ import numpy as np
 
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
-from electra_jax.training.state import unbox
+from support.random_parameters import random_parameters
 from support.tiny import LENGTH, SPECIAL, key, objective_section, rows
 from support.training_steps import config
 
@@ -47,19 +47,13 @@ def make(name, generator="model", model=None, **changes):
 def prepared(name, generator="model", length=LENGTH, **changes):
     """(objective, parameters, batch of four rows)."""
     objective = make(name, generator, **changes)
-    batch = objective.prepare(key(1), jnp.asarray(rows(4, length, vocab_size=VOCAB)))
+    batch = jax.jit(objective.prepare)(key(1), jnp.asarray(rows(4, length, vocab_size=VOCAB)))
     return objective, random_params(objective, length), batch
 
 
 def random_params(objective, length=LENGTH):
-    """Parameters that are nowhere zero, made without compiling their initialisation."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        return jnp.float32((path[-1].key == "scale") + 0.2 * rng.normal(size=leaf.shape))
-
-    shapes = unbox(jax.eval_shape(functools.partial(objective.init, sequence_length=length), key()))
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    """Parameters of an objective that are nowhere zero."""
+    return random_parameters(lambda: objective.init(key(), length), spread=0.2)
 
 
 def loss_of(objective, batch, dropout_key=None):
