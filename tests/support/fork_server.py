@@ -22,6 +22,7 @@ import tempfile
 import warnings
 
 MAX_REQUEST = 1 << 20  # bytes
+THREADS = "/proc/self/task"  # a folder of Linux
 MODULES = (
     "electra_jax.pretrain",
     "electra_jax.convert",
@@ -113,7 +114,7 @@ def _run(words):
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code or 0
-    if len(os.listdir("/proc/self/task")) == 1:
+    if os.path.isdir(THREADS) and len(os.listdir(THREADS)) == 1:
         atexit._run_exitfuncs()
         with contextlib.suppress(OSError):  # the interpreter says that a stream cannot be flushed
             if isinstance(code, str):
