@@ -38,6 +38,8 @@ WORDS = [
 edits = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(WORDS) | st.binary(max_size=4)), max_size=5
 )
+# Configurations take no key with a dot.
+keys = st.text(max_size=4) | st.sampled_from(["a.b", "items", "", "\ud800"])
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -45,7 +47,7 @@ values = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from([-1, 0, 2**31, 2**63, 2**64, 10**400, 1e308, "", ".", "../x", "/", "\x00", "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=4,
 )
 
