@@ -62,4 +62,4 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "sequence_length": config["data"]["sequence_length"],
         }
         config["data"]["sequence_length"] = 0
-    return config_dict.ConfigDict(config)
+        return config_dict.ConfigDict(config)  # which takes no key with a dot

@@ -17,12 +17,21 @@ from electra_jax.reports.run_view import RunView
 # background in page.css is at least 3.4.
 COLOURS = ("#2e86d1", "#e0661a", "#17976b", "#c75fa0", "#94820f", "#7a6fd6")
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")  # for runs beyond the colours
-MARK_COLOURS = {"alarm": "#d1495b", "spike": "#e0661a", "skipped": "#c75fa0", "restart": "#808080"}
+MARK_COLOURS = {
+    "alarm": "#d1495b",
+    "spike": "#e0661a",
+    "skipped": "#c75fa0",
+    "rolled_back": "#7a6fd6",
+    "fell_back": "#17976b",
+    "restart": "#808080",
+}
 OTHER_MARK = "#94820f"
 MAX_MARKS = 150  # of one kind, run and chart
 HEIGHT = 240  # pixels
 MANY_POINTS = 40  # evaluations that are drawn small
 MAX_HOVER = 160  # letters of a message under the pointer; the table of events has all of it
+TRAINING_ALPHA = 0.9  # with which the contrast of the colours is still at least 3
+POWERS = (-6, 8)  # powers of ten beyond which values have exponents: a learning rate is 0.0005
 CLIPPED = 4.0  # an outlier is further from the bulk of the values than this many times their range
 
 
@@ -78,7 +87,7 @@ class ChartMaker:
         return Chart(panel.title, figure, "; ".join(summaries) + clipped)
 
     def _empty(self) -> Any:
-        from bokeh.models import NumeralTickFormatter
+        from bokeh.models import BasicTickFormatter, NumeralTickFormatter
         from bokeh.plotting import figure
 
         made = figure(
@@ -94,6 +103,7 @@ class ChartMaker:
         made.xaxis.axis_label = "step"
         made.xaxis.formatter = NumeralTickFormatter(format="0,0.[0]a")
         made.xaxis.ticker.desired_num_ticks = 5
+        made.yaxis.formatter = BasicTickFormatter(power_limit_low=POWERS[0], power_limit_high=POWERS[1])
         made.yaxis.ticker.desired_num_ticks = 5
         made.min_border_left = 58
         made.outline_line_color = None
@@ -113,7 +123,7 @@ class ChartMaker:
             color=colour,
             line_dash=dash,
             width=1.2 if is_points else 1.4,
-            alpha=1.0 if is_points else 0.65,
+            alpha=1.0 if is_points else TRAINING_ALPHA,
         )
         if is_points:
             figure.scatter("step", "value", source=line.data_source, color=colour, size=_point_size(curve))

@@ -73,7 +73,7 @@ def token_views(run: RunView, settings: TokenSettings, problems: list[str]) -> T
         return _chosen(list(kept.values())[-1], settings) if kept else NOTHING
     digest = _digest(run, sentences)
     known = kept.pop(digest)["views"] if digest in kept else {}
-    stamps = _checkpoints(run, problems)
+    stamps = _checkpoints(run, known, problems)
     # A step that was trained again, after a rollback for example, has another checkpoint.
     valid = {
         step: view
@@ -116,15 +116,15 @@ def _digest(run: RunView, sentences: Sentences) -> str:
     return hashlib.sha256(json.dumps([str(started), SEED, ids]).encode()).hexdigest()
 
 
-def _checkpoints(run: RunView, problems: list[str]) -> dict[int, str]:
-    """Step → what tells one checkpoint of that step from another."""
+def _checkpoints(run: RunView, known: dict[int, Any], problems: list[str]) -> dict[int, str]:
+    """Step → what tells one checkpoint of that step from another. None is no problem if views are known."""
     try:
         with contextlib.closing(open_checkpoints(run.path, keep=None)) as checkpointer:
             steps = checkpointer.all_steps()
     except UNREADABLE as error:
         problems.append(f"Token view: the checkpoints could not be listed: {error}")
         return {}
-    if not steps:
+    if not steps and not known:
         problems.append("Token view: the run has no checkpoint yet.")
     return {step: _stamp(run.path / "checkpoints" / str(step)) for step in steps}
 

@@ -75,3 +75,11 @@ def test_another_config_json_is_named(text, run):
     (directory / "config.json").write_text(text)
     with pytest.raises(ValueError, match=str(directory)):
         continued.get_config(f"run={directory}")
+
+
+def test_a_key_that_no_configuration_takes_is_an_error_that_names_the_file(run):
+    directory, found = run
+    found["train"]["a.b"] = 1
+    (directory / "config.json").write_text(json.dumps({"config": found, "data": []}))
+    with pytest.raises(ValueError, match=rf"^{directory}/config\.json: .*a\.b"):
+        continued.get_config(f"run={directory}")

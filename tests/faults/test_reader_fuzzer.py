@@ -18,6 +18,7 @@ from support.reader_seeds import NAMES, make_readers
 
 SAMPLE, ALL = 25, 4_000  # inputs for each reader, in each of the two ways
 SECONDS = 20  # that a small file may take
+OF_JSON = [name for name in NAMES if name.endswith((".json", ".jsonl"))]
 WORDS = [
     *(bytes([number]) for number in b"\0\r\n\t \"'\\{}[],:#-_0\xff"),
     *(
@@ -38,6 +39,8 @@ WORDS = [
 edits = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(WORDS) | st.binary(max_size=4)), max_size=5
 )
+# Configurations take no key with a dot.
+keys = st.text(max_size=4) | st.sampled_from(["a.b", "items", "", "\ud800"])
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -45,9 +48,15 @@ values = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from([-1, 0, 2**31, 2**63, 2**64, 10**400, 1e308, "", ".", "../x", "/", "\x00", "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=4,
 )
+HOSTILE = [
+    *({"a.b": 1}, {"items": 1}, {"": 0}, {"\ud800": 1}, {"a": [1, "x"]}, {"0": 0}, {}),
+    *([{}], [[]], [[1, 2], [3]], [1, {"a.b": 2}], ["a"], []),
+    *(None, True, -1, 0, 2**31, 2**63, 10**400, -(10**400), 0.5, 5e-324),
+    *(float("inf"), float("-inf"), float("nan"), "", "\x00", "\ud800", "(((", "../x"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -147,22 +156,36 @@ def test_edited_bytes(name, readers, check, is_whole):
     read()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith((".json", ".jsonl"))])
+def first_of(reader):
+    """(the value of a JSON file, or of its first line; the lines after that)"""
+    first, *others = reader.seed.split(b"\n") if reader.name.endswith("l") else [reader.seed]
+    return json.loads(first), others
+
+
+@pytest.mark.parametrize("name", OF_JSON)
 def test_other_values_in_json(name, readers, check, is_whole):
-    lines = readers[name].seed.split(b"\n") if name.endswith("l") else [readers[name].seed]
-    seed = json.loads(lines[0])
+    seed, others = first_of(readers[name])
     places = nodes(seed)
 
     @examples(is_whole)
     @given(st.sampled_from(places), values | st.just("removed"))
     def read(place, new):
         content = json.dumps(replaced(seed, place, new)).encode()
-        check(name, b"\n".join([content, *lines[1:]]))
+        check(name, b"\n".join([content, *others]))
 
     read()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith((".json", ".jsonl"))])
+@pytest.mark.all_faults
+@pytest.mark.parametrize("name", OF_JSON)
+def test_hostile_values_at_every_place_of_json(name, readers, check):
+    seed, others = first_of(readers[name])
+    for place in nodes(seed):
+        for new in (*HOSTILE, "removed"):
+            check(name, b"\n".join([json.dumps(replaced(seed, place, new)).encode(), *others]))
+
+
+@pytest.mark.parametrize("name", OF_JSON)
 def test_deep_json(name, check):
     for opening in (b"[", b'{"a":'):
         check(name, opening * sys.getrecursionlimit() * 3)

@@ -76,6 +76,8 @@ def test_kept_views_are_shown_without_a_model_and_outlive_their_checkpoints(run,
     page = report(run, "--checkpoints=3")
     assert "step 10" in page.text and "step 30" in page.text
     shutil.rmtree(run / "checkpoints")
+    page = report(run, "--checkpoints=3")
+    assert "step 10" in page.text and "no checkpoint yet" not in page.text
     shutil.rmtree(run / "tokenizer")
     assert "step 10" in report(run).text
 
