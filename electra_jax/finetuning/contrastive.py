@@ -30,6 +30,7 @@ from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tokenizers.load import Tokenizer
+from electra_jax.finetuning.packed_rows import PackedRows
 from electra_jax.finetuning.padding import pad_rows
 from electra_jax.models.layers import einsum_f32
 
@@ -52,6 +53,7 @@ class OtherTexts(NamedTuple):
 
     ids_BTL: np.ndarray
     numbers_BS: np.ndarray  # see TextRow; rows that fill the batch have ABSENT
+    packed: PackedRows | None = None  # as in TaskBatch, of the B · T texts
 
 
 class Vectors(NamedTuple):

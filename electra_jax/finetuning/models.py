@@ -26,6 +26,7 @@ from flax import linen as nn
 
 from electra_jax.finetuning.contrastive import OtherTexts, Vectors
 from electra_jax.finetuning.modern_heads import ModernHead
+from electra_jax.finetuning.packed_rows import PackedRows, unpack_states
 from electra_jax.finetuning.pooling import POOLINGS, pooled_state
 from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
 from electra_jax.models.config import EncoderConfig
@@ -73,19 +74,32 @@ class TaskModel(nn.Module):
         is_training: bool,
         labels: Any = None,
         perturbation_BLE: jax.Array | None = None,
+        packed: PackedRows | None = None,
     ) -> Any:
         """The task's outputs.
 
         Args:
           labels: of a training batch, for a head that needs them in training (JointSpanHead). Of embeddings
             they are OtherTexts, and the outputs the Vectors of all texts.
-          perturbation_BLE: added to the embeddings (sift.py).
+          perturbation_BLE: added to the embeddings (sift.py), those of `packed` if it is given.
+          packed: the ids of `ids_BL` as the encoder computes them; None: as they are.
         """
         if isinstance(labels, OtherTexts):
             batch_size, num_others, length = labels.ids_BTL.shape
-            others_CD = self(labels.ids_BTL.reshape(-1, length), is_training)
-            return Vectors(self(ids_BL, is_training), others_CD.reshape(batch_size, num_others, -1))
-        return self.head(self.states(ids_BL, is_training, perturbation_BLE), ids_BL, is_training, labels)
+            others_CD = self(labels.ids_BTL.reshape(-1, length), is_training, packed=labels.packed)
+            queries_BD = self(ids_BL, is_training, packed=packed)
+            return Vectors(queries_BD, others_CD.reshape(batch_size, num_others, -1))
+        if packed is None:
+            x_BLD = self.states(ids_BL, is_training, perturbation_BLE)
+        else:
+            x_RLD = self.states(packed.ids_RL, is_training, perturbation_BLE)
+            read_BL = ids_BL[:, :1] if self._reads_cls_alone else ids_BL
+            x_BLD = unpack_states(x_RLD, packed.first_B, read_BL != self.special.pad)
+        return self.head(x_BLD, ids_BL, is_training, labels)
+
+    @property
+    def _reads_cls_alone(self) -> bool:
+        return self.pooling == "cls" and self.task_type not in ("tagging", "question_answering")
 
     def states(
         self, ids_BL: jax.Array, is_training: bool, perturbation_BLE: jax.Array | None = None

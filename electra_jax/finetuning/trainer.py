@@ -18,7 +18,14 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from data_pipelines.progress import Progress, make_progress, waiting
-from electra_jax.distributed.sharding import axis_context, batch_sharding, get_whole, put_whole, replicated
+from electra_jax.distributed.sharding import (
+    axis_context,
+    batch_sharding,
+    get_whole,
+    num_data_shards,
+    put_whole,
+    replicated,
+)
 from electra_jax.finetuning.batches import (
     TaskBatch,
     TrainingSteps,
@@ -26,7 +33,9 @@ from electra_jax.finetuning.batches import (
     training_batches,
     training_steps,
 )
+from electra_jax.finetuning.contrastive import OtherTexts
 from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.packed_rows import pack_rows
 from electra_jax.finetuning.sift import make_sift, sift_penalty
 from electra_jax.finetuning.task_types import Rows, TaskType
 from electra_jax.finetuning.watching import (
@@ -144,7 +153,12 @@ class Trainer:
     def _train_step(self, params: Any, opt_state: Any, batch: TaskBatch, key: jax.Array):
         def loss(params):
             outputs = self.model.apply(
-                {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key}
+                {"params": params},
+                batch.ids_BL,
+                True,
+                batch.labels,
+                packed=batch.packed,
+                rngs={"dropout": key},
             )
             value = self._task_type.loss(
                 outputs, batch.labels, batch.is_scored, batch.ids_BL, self.model.special
@@ -215,8 +229,14 @@ class Trainer:
         return steps - {self.num_steps}
 
     def place(self, batch: TaskBatch) -> TaskBatch:
-        """The batch on the devices of the mesh, without `indices_B`."""
-        return put_whole(batch._replace(indices_B=None), batch_sharding(self.mesh))
+        """The batch on the devices of the mesh, packed, without `indices_B`."""
+        special, multiple, labels = self.model.special, num_data_shards(self.mesh), batch.labels
+        if isinstance(labels, OtherTexts):
+            others_CL = labels.ids_BTL.reshape(-1, labels.ids_BTL.shape[-1])
+            labels = labels._replace(packed=pack_rows(others_CL, special, multiple))
+        packed = pack_rows(batch.ids_BL, special, multiple)
+        batch = batch._replace(labels=labels, indices_B=None, packed=packed)
+        return put_whole(batch, batch_sharding(self.mesh))
 
     def predict_all(self, params: Any, rows: Rows) -> list[Any]:
         """The outputs of each row, on the host; call it within `axis_context(mesh)`."""
