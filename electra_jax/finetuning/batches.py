@@ -21,7 +21,8 @@ class TaskBatch(NamedTuple):
     labels: Any  # an array, whose shape and dtype depend on the task type; of embeddings OtherTexts
     is_scored: np.ndarray  # bool [B], of tags [B, L]
     indices_B: np.ndarray  # of each row among the encoded ones, −1 for a row of padding
-    packed: PackedRows | None = None  # the same ids for the encoder; None: it computes `ids_BL`
+    # The same texts for the encoder, of embeddings those of `all_texts`; None: it computes them as they are.
+    packed: PackedRows | None = None
 
 
 def make_batch(

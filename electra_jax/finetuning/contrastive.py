@@ -30,7 +30,6 @@ from data_pipelines.tasks.embedding_examples import EmbeddingExample
 from data_pipelines.tasks.encoding import encode_examples
 from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tokenizers.load import Tokenizer
-from electra_jax.finetuning.packed_rows import PackedRows
 from electra_jax.finetuning.padding import pad_rows
 from electra_jax.models.layers import einsum_f32
 
@@ -53,7 +52,6 @@ class OtherTexts(NamedTuple):
 
     ids_BTL: np.ndarray
     numbers_BS: np.ndarray  # see TextRow; rows that fill the batch have ABSENT
-    packed: PackedRows | None = None  # as in TaskBatch, of the B · T texts
 
 
 class Vectors(NamedTuple):
@@ -119,6 +117,12 @@ def make_other_texts(rows: Sequence[TextRow], batch_size: int, pad: int) -> Othe
     ids_CL = pad_rows([ids for row in rows for ids in row.others], batch_size * num_others, pad)
     numbers_BS[: len(rows)] = [row.numbers for row in rows]
     return OtherTexts(ids_CL.reshape(batch_size, num_others, -1), numbers_BS)
+
+
+def all_texts(ids_BL: np.ndarray, others: OtherTexts, pad: int) -> np.ndarray:
+    """The queries of a batch, and behind them the texts beside them: ids [B + C, L]."""
+    rows = [*ids_BL, *others.ids_BTL.reshape(-1, others.ids_BTL.shape[-1])]
+    return pad_rows(rows, len(rows), pad)
 
 
 def contrastive_losses(

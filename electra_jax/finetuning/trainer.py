@@ -33,7 +33,7 @@ from electra_jax.finetuning.batches import (
     training_batches,
     training_steps,
 )
-from electra_jax.finetuning.contrastive import OtherTexts
+from electra_jax.finetuning.contrastive import OtherTexts, all_texts
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.packed_rows import pack_rows
 from electra_jax.finetuning.sift import make_sift, sift_penalty
@@ -131,7 +131,7 @@ class Trainer:
         self.init_params = jax.jit(self._init, out_shardings=replicated(mesh))
         self.train_step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self.predict = jax.jit(self._outputs)
-        self._is_compiled = False
+        self._compiled: set[tuple[tuple[int, ...], ...]] = set()  # shapes of batches
 
     def _init(self, key: jax.Array) -> Any:
         return unbox(self.model.init(key, jnp.ones((1, 2), jnp.int32), False)["params"])
@@ -201,9 +201,9 @@ class Trainer:
             scores = _Scores(self, held_out, losses, progress, watch.validation)
             due = self._validation_steps(watch.validation, len(train))
             for step, batch in enumerate(self._batches(train, seed), start=1):
-                key = jax.random.fold_in(jax.random.key(seed), step - 1)
-                with self._shown_compilation(step, watch):
-                    params, opt_state, value = self.train_step(params, opt_state, self.place(batch), key)
+                key, placed = jax.random.fold_in(jax.random.key(seed), step - 1), self.place(batch)
+                with self._shown_compilation(placed, watch):
+                    params, opt_state, value = self.train_step(params, opt_state, placed, key)
                 losses.add(step, value)
                 if step in due:
                     scores.measure(step, params)
@@ -211,12 +211,17 @@ class Trainer:
             return scores.outcome(params)
 
     @contextlib.contextmanager
-    def _shown_compilation(self, step: int, watch: Watch) -> Iterator[None]:
-        """Context of a step that says so while the first one compiles."""
-        is_shown = step == 1 and not self._is_compiled and watch.title is not None
-        with waiting("compiling the training step", is_shown=is_shown):
+    def _shown_compilation(self, placed: TaskBatch, watch: Watch) -> Iterator[None]:
+        """Context of a step that says so while a batch of other shapes than before is compiled for."""
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(placed))
+        description = "compiling the training step"
+        if self._compiled:
+            rows, length = placed.packed.ids_RL.shape
+            description += f" for {rows} rows of {length} tokens"
+        is_shown = shapes not in self._compiled and watch.title is not None
+        with waiting(description, is_shown=is_shown):
             yield
-        self._is_compiled = True
+        self._compiled.add(shapes)
 
     def _batches(self, train: Rows, seed: int) -> Iterator[TaskBatch]:
         return training_batches(self._task_type, train, self._batch_size, self.num_epochs, seed, self._pad)
@@ -230,12 +235,11 @@ class Trainer:
 
     def place(self, batch: TaskBatch) -> TaskBatch:
         """The batch on the devices of the mesh, packed, without `indices_B`."""
-        special, multiple, labels = self.model.special, num_data_shards(self.mesh), batch.labels
-        if isinstance(labels, OtherTexts):
-            others_CL = labels.ids_BTL.reshape(-1, labels.ids_BTL.shape[-1])
-            labels = labels._replace(packed=pack_rows(others_CL, special, multiple))
-        packed = pack_rows(batch.ids_BL, special, multiple)
-        batch = batch._replace(labels=labels, indices_B=None, packed=packed)
+        texts_BL = batch.ids_BL
+        if isinstance(batch.labels, OtherTexts):
+            texts_BL = all_texts(batch.ids_BL, batch.labels, self._pad)
+        packed = pack_rows(texts_BL, self.model.special, num_data_shards(self.mesh))
+        batch = batch._replace(indices_B=None, packed=packed)
         return put_whole(batch, batch_sharding(self.mesh))
 
     def predict_all(self, params: Any, rows: Rows) -> list[Any]:
