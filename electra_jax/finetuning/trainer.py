@@ -217,7 +217,7 @@ class Trainer:
         description = "compiling the training step"
         if self._compiled:
             rows, length = placed.packed.ids_RL.shape
-            description += f" for {rows} rows of {length} tokens"
+            description += f" for {rows} × {length} tokens"
         is_shown = shapes not in self._compiled and watch.title is not None
         with waiting(description, is_shown=is_shown):
             yield
