@@ -16,7 +16,7 @@ from electra_jax.distributed.sharding import axis_context, replicated
 from electra_jax.finetuning.batches import make_batch, training_batches
 from electra_jax.finetuning.contrastive import TextRow, all_texts
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.packed_rows import MOST_SHAPES, pack_rows
+from electra_jax.finetuning.packed_rows import MOST_SHAPES, pack_rows, unpack_states
 from electra_jax.finetuning.padding import pad_rows
 from electra_jax.finetuning.sift import Sift, sift_penalty
 from electra_jax.finetuning.trainer import Trainer
@@ -116,6 +116,18 @@ def test_every_text_is_in_the_rows_once(lengths, multiple):
     assert (packed.ids_RL != SPECIAL.pad).sum() == sum(lengths)
     again = pack_rows(ids_BL, SPECIAL, multiple)
     assert all(map(np.array_equal, packed, again))
+
+
+def test_states_return_to_the_rows_of_their_texts_and_are_zero_elsewhere():
+    texts = [np.array([1, *range(5, 3 + size), 2], np.int32) for size in (20, 9, 11, 2)]
+    ids_BL = pad_rows(texts, 5, SPECIAL.pad)
+    packed, is_token_BL = pack_rows(ids_BL, SPECIAL), ids_BL != SPECIAL.pad
+    places_RL = np.arange(packed.ids_RL.size).reshape(packed.ids_RL.shape)
+    x_RLD = np.stack([packed.ids_RL, 1 + places_RL], axis=-1).astype("f4")
+    x_BLD = unpack_states(jnp.asarray(x_RLD), packed.first_B, is_token_BL)
+    np.testing.assert_array_equal(x_BLD[..., 0], ids_BL)
+    places_BL = 1 + packed.first_B[:, None] + np.arange(ids_BL.shape[1])
+    np.testing.assert_array_equal(x_BLD[..., 1], np.where(is_token_BL, places_BL, 0))
 
 
 @pytest.mark.parametrize(("batch_size", "multiple"), [(7, 1), (30, 1), (32, 1), (32, 8), (24, 8), (256, 4)])
