@@ -16,6 +16,7 @@ masks of dropout.
 Shapes: B batch (texts), L length, R packed rows, N = R · L, D hidden.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from flax import linen as nn
 from electra_jax.models.inputs import SpecialTokens
 
 MOST_SHAPES = 8  # numbers of rows that the batches of one length can have: each is compiled
+FEWEST_POSITIONS = 128  # by which they differ: fewer are not worth another program
 
 
 class PackedRows(NamedTuple):
@@ -38,7 +40,8 @@ class PackedRows(NamedTuple):
 def pack_rows(ids_BL: np.ndarray, special: SpecialTokens, multiple: int = 1) -> PackedRows:
     """The texts in as few rows of the same length as first-fit decreasing finds.
 
-    R is rounded up so that it has at most MOST_SHAPES values; it is never more than B.
+    R is rounded up so that it has at most MOST_SHAPES values, FEWEST_POSITIONS or more apart; but R is never
+    more than B.
 
     Args:
       ids_BL: one text per row, with padding behind it; rows of padding alone are left out.
@@ -63,7 +66,8 @@ def pack_rows(ids_BL: np.ndarray, special: SpecialTokens, multiple: int = 1) -> 
         start = length - room_R[row]
         ids_RL[row, start : start + size] = ids_BL[text, :size]
         first_B[text], room_R[row] = row * length + start, room_R[row] - size
-    step = multiple * -(-batch_size // (MOST_SHAPES * multiple))
+    smallest = max(batch_size / MOST_SHAPES, FEWEST_POSITIONS / length)
+    step = multiple * math.ceil(smallest / multiple)
     num_rows = max(1, int((room_R < length).sum()))
     return PackedRows(ids_RL[: min(batch_size, -(-num_rows // step) * step)], first_B)
 

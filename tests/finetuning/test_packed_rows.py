@@ -16,7 +16,7 @@ from electra_jax.distributed.sharding import axis_context, replicated
 from electra_jax.finetuning.batches import make_batch, training_batches
 from electra_jax.finetuning.contrastive import TextRow, all_texts
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.packed_rows import MOST_SHAPES, pack_rows, unpack_states
+from electra_jax.finetuning.packed_rows import FEWEST_POSITIONS, MOST_SHAPES, pack_rows, unpack_states
 from electra_jax.finetuning.padding import pad_rows
 from electra_jax.finetuning.sift import Sift, sift_penalty
 from electra_jax.finetuning.trainer import Trainer
@@ -139,6 +139,8 @@ def test_batches_of_one_length_have_few_shapes(batch_size, multiple):
         ids_BL[:, 0] = SPECIAL.cls
         shapes.add(pack_rows(ids_BL, SPECIAL, multiple).ids_RL.shape)
     assert 1 < len(shapes) <= MOST_SHAPES and max(shapes) <= (batch_size, 32)
+    *counts, last = sorted(num_rows for num_rows, _ in shapes)
+    assert all(32 * num_rows % FEWEST_POSITIONS == 0 for num_rows in counts) and last <= batch_size
 
 
 def test_a_text_without_cls_is_an_error():
