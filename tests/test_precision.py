@@ -125,11 +125,11 @@ def finetuning_products(family, task_type, dtype, **sift):
     trainer = Trainer(encoder, SPECIAL, functions, config, 64, mesh)
     # Three labels of an answer are the same number here.
     rows = task_examples("classification" if task_type == "question_answering" else task_type, 16, 0)
-    batch = make_batch(functions, rows, range(16), 16, SPECIAL.pad)._replace(indices_B=None)
+    batch = make_batch(functions, rows, range(16), 16, SPECIAL.pad)
     params = jax.eval_shape(trainer.init_params, key())
     state = jax.eval_shape(trainer.optimizer.init, params)
     with axis_context(mesh):
-        step = trainer.train_step.lower(params, state, batch, key()).as_text()
+        step = trainer.train_step.lower(params, state, trainer.place(batch), key()).as_text()
         return products(step), products(trainer.predict.lower(params, batch.ids_BL).as_text())
 
 

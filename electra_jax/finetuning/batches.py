@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from electra_jax.finetuning.packed_rows import PackedRows
 from electra_jax.finetuning.padding import pad_rows
 from electra_jax.finetuning.task_types import TaskType
 from electra_jax.training.schedules import check_schedule, decay_length
@@ -20,6 +21,8 @@ class TaskBatch(NamedTuple):
     labels: Any  # an array, whose shape and dtype depend on the task type; of embeddings OtherTexts
     is_scored: np.ndarray  # bool [B], of tags [B, L]
     indices_B: np.ndarray  # of each row among the encoded ones, −1 for a row of padding
+    # The same texts for the encoder, of embeddings those of `all_texts`; None: it computes them as they are.
+    packed: PackedRows | None = None
 
 
 def make_batch(

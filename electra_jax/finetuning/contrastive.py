@@ -119,6 +119,12 @@ def make_other_texts(rows: Sequence[TextRow], batch_size: int, pad: int) -> Othe
     return OtherTexts(ids_CL.reshape(batch_size, num_others, -1), numbers_BS)
 
 
+def all_texts(ids_BL: np.ndarray, others: OtherTexts, pad: int) -> np.ndarray:
+    """The queries of a batch, and behind them the texts beside them: ids [B + C, L]."""
+    rows = [*ids_BL, *others.ids_BTL.reshape(-1, others.ids_BTL.shape[-1])]
+    return pad_rows(rows, len(rows), pad)
+
+
 def contrastive_losses(
     vectors: Vectors, numbers_BS: jax.Array, temperature: float, widths: Sequence[int]
 ) -> jax.Array:

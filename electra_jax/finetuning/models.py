@@ -26,6 +26,7 @@ from flax import linen as nn
 
 from electra_jax.finetuning.contrastive import OtherTexts, Vectors
 from electra_jax.finetuning.modern_heads import ModernHead
+from electra_jax.finetuning.packed_rows import PackedRows, unpack_states
 from electra_jax.finetuning.pooling import POOLINGS, pooled_state
 from electra_jax.finetuning.span_heads import JointSpanHead, SpanHead
 from electra_jax.models.config import EncoderConfig
@@ -73,19 +74,48 @@ class TaskModel(nn.Module):
         is_training: bool,
         labels: Any = None,
         perturbation_BLE: jax.Array | None = None,
+        packed: PackedRows | None = None,
     ) -> Any:
         """The task's outputs.
 
         Args:
           labels: of a training batch, for a head that needs them in training (JointSpanHead). Of embeddings
             they are OtherTexts, and the outputs the Vectors of all texts.
-          perturbation_BLE: added to the embeddings (sift.py).
+          perturbation_BLE: added to the embeddings (sift.py), those of `packed` if it is given.
+          packed: the texts as the encoder computes them, of embeddings those of `labels` behind those of
+            `ids_BL`; None: as they are.
         """
         if isinstance(labels, OtherTexts):
-            batch_size, num_others, length = labels.ids_BTL.shape
-            others_CD = self(labels.ids_BTL.reshape(-1, length), is_training)
-            return Vectors(self(ids_BL, is_training), others_CD.reshape(batch_size, num_others, -1))
-        return self.head(self.states(ids_BL, is_training, perturbation_BLE), ids_BL, is_training, labels)
+            return self._vectors(ids_BL, is_training, labels, packed)
+        if packed is None:
+            x_BLD = self.states(ids_BL, is_training, perturbation_BLE)
+        else:
+            x_RLD = self.states(packed.ids_RL, is_training, perturbation_BLE)
+            x_BLD = self._unpacked(x_RLD, packed.first_B, ids_BL)
+        return self.head(x_BLD, ids_BL, is_training, labels)
+
+    def _vectors(
+        self, ids_BL: jax.Array, is_training: bool, labels: OtherTexts, packed: PackedRows | None
+    ) -> Vectors:
+        batch_size, num_others, length = labels.ids_BTL.shape
+        others_CL = labels.ids_BTL.reshape(-1, length)
+        if packed is None:
+            others_CD, queries_BD = self(others_CL, is_training), self(ids_BL, is_training)
+        else:
+            # In rows together: with two packings each step would have two numbers of rows, and as many
+            # programs to compile as pairs of them.
+            x_RLD = self.states(packed.ids_RL, is_training)
+            vectors = lambda ids_XL, first_X: self.head(
+                self._unpacked(x_RLD, first_X, ids_XL), ids_XL, is_training, None
+            )
+            queries_BD = vectors(ids_BL, packed.first_B[:batch_size])
+            others_CD = vectors(others_CL, packed.first_B[batch_size:])
+        return Vectors(queries_BD, others_CD.reshape(batch_size, num_others, -1))
+
+    def _unpacked(self, x_RLD: jax.Array, first_B: jax.Array, ids_BL: jax.Array) -> jax.Array:
+        """States of the packed texts `ids_BL`, those that the head reads."""
+        reads_all = self.pooling != "cls" or self.task_type in ("tagging", "question_answering")
+        return unpack_states(x_RLD, first_B, (ids_BL if reads_all else ids_BL[:, :1]) != self.special.pad)
 
     def states(
         self, ids_BL: jax.Array, is_training: bool, perturbation_BLE: jax.Array | None = None

@@ -78,6 +78,7 @@ def sift_penalty(
             True,
             batch.labels,
             perturbation_BLE,
+            batch.packed,
             rngs={"dropout": dropout_key},
         )
         return _scores(model, outputs, batch.ids_BL)
@@ -88,7 +89,8 @@ def sift_penalty(
         scores = perturbed(frozen, perturbation_BLE, step_key)
         return (weights * _distances(model.task_type, ordinary, scores)).sum()
 
-    shape = (*batch.ids_BL.shape, model.config.embedding_size)
+    encoded = batch.ids_BL if batch.packed is None else batch.packed.ids_RL
+    shape = (*encoded.shape, model.config.embedding_size)
     start_BLE = initial_perturbation(start_key, shape, sift.init_perturbation)
     perturbation_BLE = ascend(distance_of, start_BLE, sift.learning_rate)
     scores = perturbed(params, perturbation_BLE, penalty_key)

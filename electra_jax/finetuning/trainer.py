@@ -18,7 +18,14 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from data_pipelines.progress import Progress, make_progress, waiting
-from electra_jax.distributed.sharding import axis_context, batch_sharding, get_whole, put_whole, replicated
+from electra_jax.distributed.sharding import (
+    axis_context,
+    batch_sharding,
+    get_whole,
+    num_data_shards,
+    put_whole,
+    replicated,
+)
 from electra_jax.finetuning.batches import (
     TaskBatch,
     TrainingSteps,
@@ -26,7 +33,9 @@ from electra_jax.finetuning.batches import (
     training_batches,
     training_steps,
 )
+from electra_jax.finetuning.contrastive import OtherTexts, all_texts
 from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.packed_rows import pack_rows
 from electra_jax.finetuning.sift import make_sift, sift_penalty
 from electra_jax.finetuning.task_types import Rows, TaskType
 from electra_jax.finetuning.watching import (
@@ -122,7 +131,7 @@ class Trainer:
         self.init_params = jax.jit(self._init, out_shardings=replicated(mesh))
         self.train_step = jax.jit(self._train_step, donate_argnums=(0, 1))
         self.predict = jax.jit(self._outputs)
-        self._is_compiled = False
+        self._compiled: set[tuple[tuple[int, ...], ...]] = set()  # shapes of batches
 
     def _init(self, key: jax.Array) -> Any:
         return unbox(self.model.init(key, jnp.ones((1, 2), jnp.int32), False)["params"])
@@ -144,7 +153,12 @@ class Trainer:
     def _train_step(self, params: Any, opt_state: Any, batch: TaskBatch, key: jax.Array):
         def loss(params):
             outputs = self.model.apply(
-                {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key}
+                {"params": params},
+                batch.ids_BL,
+                True,
+                batch.labels,
+                packed=batch.packed,
+                rngs={"dropout": key},
             )
             value = self._task_type.loss(
                 outputs, batch.labels, batch.is_scored, batch.ids_BL, self.model.special
@@ -187,9 +201,9 @@ class Trainer:
             scores = _Scores(self, held_out, losses, progress, watch.validation)
             due = self._validation_steps(watch.validation, len(train))
             for step, batch in enumerate(self._batches(train, seed), start=1):
-                key = jax.random.fold_in(jax.random.key(seed), step - 1)
-                with self._shown_compilation(step, watch):
-                    params, opt_state, value = self.train_step(params, opt_state, self.place(batch), key)
+                key, placed = jax.random.fold_in(jax.random.key(seed), step - 1), self.place(batch)
+                with self._shown_compilation(placed, watch):
+                    params, opt_state, value = self.train_step(params, opt_state, placed, key)
                 losses.add(step, value)
                 if step in due:
                     scores.measure(step, params)
@@ -197,12 +211,17 @@ class Trainer:
             return scores.outcome(params)
 
     @contextlib.contextmanager
-    def _shown_compilation(self, step: int, watch: Watch) -> Iterator[None]:
-        """Context of a step that says so while the first one compiles."""
-        is_shown = step == 1 and not self._is_compiled and watch.title is not None
-        with waiting("compiling the training step", is_shown=is_shown):
+    def _shown_compilation(self, placed: TaskBatch, watch: Watch) -> Iterator[None]:
+        """Context of a step that says so while a batch of other shapes than before is compiled for."""
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(placed))
+        description = "compiling the training step"
+        if self._compiled:
+            rows, length = placed.packed.ids_RL.shape
+            description += f" for {rows} × {length} tokens"
+        is_shown = shapes not in self._compiled and watch.title is not None
+        with waiting(description, is_shown=is_shown):
             yield
-        self._is_compiled = True
+        self._compiled.add(shapes)
 
     def _batches(self, train: Rows, seed: int) -> Iterator[TaskBatch]:
         return training_batches(self._task_type, train, self._batch_size, self.num_epochs, seed, self._pad)
@@ -215,8 +234,13 @@ class Trainer:
         return steps - {self.num_steps}
 
     def place(self, batch: TaskBatch) -> TaskBatch:
-        """The batch on the devices of the mesh, without `indices_B`."""
-        return put_whole(batch._replace(indices_B=None), batch_sharding(self.mesh))
+        """The batch on the devices of the mesh, packed, without `indices_B`."""
+        texts_BL = batch.ids_BL
+        if isinstance(batch.labels, OtherTexts):
+            texts_BL = all_texts(batch.ids_BL, batch.labels, self._pad)
+        packed = pack_rows(texts_BL, self.model.special, num_data_shards(self.mesh))
+        batch = batch._replace(indices_B=None, packed=packed)
+        return put_whole(batch, batch_sharding(self.mesh))
 
     def predict_all(self, params: Any, rows: Rows) -> list[Any]:
         """The outputs of each row, on the host; call it within `axis_context(mesh)`."""

@@ -13,6 +13,7 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding, put_w
 from electra_jax.finetuning.batches import make_batch
 from electra_jax.finetuning.contrastive import (
     Vectors,
+    all_texts,
     check_widths,
     contrastive_losses,
     encode_groups,
@@ -20,6 +21,7 @@ from electra_jax.finetuning.contrastive import (
     number_texts,
 )
 from electra_jax.finetuning.models import TaskModel
+from electra_jax.finetuning.packed_rows import pack_rows
 from electra_jax.training.state import unbox
 from support.tiny import SPECIAL, key
 from support.tiny_pairs import EXAMPLES, Characters
@@ -145,11 +147,17 @@ def test_a_text_without_a_pair_is_its_own_under_other_dropout(model):
     rows, _ = encode_groups(Characters(), [EmbeddingExample(text, None, (), None) for text in "ab"], 16)
     assert all(row.others[0].tolist() == row.ids.tolist() for row in rows)
     batch = make_batch(make_type("embedding"), rows, range(2), 2, SPECIAL.pad)
+    packed = pack_rows(all_texts(batch.ids_BL, batch.labels, SPECIAL.pad), SPECIAL)
     params = init_params(model)
     config = model.config.with_dropout(0.1, 0.1)
     apply = lambda is_training: jax.jit(
         lambda params: model.clone(config=config).apply(
-            {"params": params}, batch.ids_BL, is_training, batch.labels, rngs={"dropout": key(1)}
+            {"params": params},
+            batch.ids_BL,
+            is_training,
+            batch.labels,
+            packed=packed,
+            rngs={"dropout": key(1)},
         )
     )(params)
     (queries, others), (plain, plain_others) = apply(True), apply(False)

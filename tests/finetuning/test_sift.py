@@ -35,11 +35,11 @@ class Spy:
         self.task_type, self.special, self.config = model.task_type, model.special, model.config
         self._answer, self.perturbations, self.keys = answer or model.apply, [], []
 
-    def apply(self, variables, ids, is_training, labels, perturbation, rngs):
+    def apply(self, variables, ids, is_training, labels, perturbation, packed, rngs):
         assert is_training
         self.perturbations.append(perturbation)
         self.keys.append(rngs["dropout"])
-        return self._answer(variables, ids, is_training, labels, perturbation, rngs=rngs)
+        return self._answer(variables, ids, is_training, labels, perturbation, packed, rngs=rngs)
 
 
 def torch_penalty(model, layer_norm, ids, noise, sift):
@@ -219,7 +219,7 @@ def test_the_penalty_of_every_task_type_by_hand(task_type):
     model = types.SimpleNamespace(task_type=task_type, special=SPECIAL, config=config)
     spy = Spy(
         model,
-        lambda variables, ids, is_training, labels, perturbation, rngs: wrap(
+        lambda variables, ids, is_training, labels, perturbation, packed, rngs: wrap(
             other + 0.0 * perturbation.sum()
         ),
     )

@@ -46,7 +46,12 @@ def test_with_weight_zero_a_step_is_the_ordinary_one(family):
     def ordinary(params, state, batch, key):
         def loss(params):
             outputs = trainer.model.apply(
-                {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key}
+                {"params": params},
+                batch.ids_BL,
+                True,
+                batch.labels,
+                packed=batch.packed,
+                rngs={"dropout": key},
             )
             return task_type.loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
 
@@ -76,14 +81,19 @@ def test_with_weight_zero_a_step_is_the_ordinary_one(family):
 )
 def test_a_step_adds_the_penalty(family, task_type):
     batch, trainer = toy_batch(task_type), make_trainer(family, task_type, vat_lambda=5.0)
-    start = trainer.init_params(key())
+    start, placed = trainer.init_params(key()), trainer.place(batch)
 
     def parts(params):
         outputs = trainer.model.apply(
-            {"params": params}, batch.ids_BL, True, batch.labels, rngs={"dropout": key(7)}
+            {"params": params},
+            batch.ids_BL,
+            True,
+            batch.labels,
+            packed=placed.packed,
+            rngs={"dropout": key(7)},
         )
         penalty = sift_penalty(
-            trainer.model, params, batch, outputs, PUBLISHED, jax.random.fold_in(key(7), 1)
+            trainer.model, params, placed, outputs, PUBLISHED, jax.random.fold_in(key(7), 1)
         )
         loss = make_type(task_type).loss(outputs, batch.labels, batch.is_scored, batch.ids_BL, SPECIAL)
         return loss, penalty

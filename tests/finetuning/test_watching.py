@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.progress import make_progress
+from data_pipelines.tasks.encoding import EncodedExample
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.trainer import Trainer
 from electra_jax.finetuning.watching import Losses, Validation, Watch, validation_split, validation_steps
@@ -170,3 +171,17 @@ def test_a_run_that_diverges_ends_at_once(encoder, num_epochs, rate, message, ca
     assert re.fullmatch(r"compiling the training step: \d+\.\d s", lines[2])
     if num_epochs > 1:
         assert len(steps) <= int(re.search(r"step (\d)", str(error.value))[1]) + MOST_STEPS
+
+
+def test_the_compilation_of_each_shape_is_announced_once(encoder, capsys):
+    config = make_settings("classification", num_epochs=2, batch_size=1)
+    task_type, mesh = make_type("classification"), make_mesh(ONE, jax.devices()[:1])
+    rows = [EncodedExample(np.array([1, *[7] * (length - 2), 2], np.int32), 0, 0) for length in (8, 60, 9)]
+    trainer = Trainer(encoder.config, encoder.special, task_type, config, len(rows), mesh)
+    trainer.train_step = lambda params, opt_state, batch, key: (params, opt_state, np.float32(1.0))
+    for seed in range(2):
+        trainer.run(None, seed, rows, {}, Watch(f"seed {seed}"))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith("…")]
+    assert len(lines) == 4 and lines[:2] == ["seed 0 …", "compiling the training step …"]
+    assert re.fullmatch(r"compiling the training step for 1 × (32|64) tokens …", lines[2])
+    assert lines[3] == "seed 1 …"
