@@ -74,6 +74,6 @@ def test_rows_follow_the_text_of_pieces_and_not_their_ids(old, tmp_path):
         np.testing.assert_allclose(after[8], (before[row["##c"]] + before[row["##d"]]) / 2, rtol=1e-6)
         # Without old pieces: near the mean of the table, by a tenth of its spread; a bias is that mean.
         gap = np.abs(after[9] - before.mean(0)) / before.std(0)
-        assert (1e-3 < gap).all() == (before.ndim > 1) and gap.max() < 0.4
+        assert (gap > 1e-3).all() == (before.ndim > 1) and gap.max() < 0.4
     assert "7 of 10 pieces keep their rows" in note
     assert "2 start at the mean of the old pieces that spell them; the others, 1, near" in note
