@@ -119,7 +119,7 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         type=whole(1, 10**12),
         default=MAX_TRAINING_CHARS,
         metavar="N",
-        help=f"train on the first N characters; the text behind them is not read {default}",
+        help=f"read the first N characters; the text behind them is not read {default}",
     )
 
 
@@ -226,8 +226,8 @@ def _adopted_lines(args: argparse.Namespace) -> list[str]:
 
 def _add_words(args: argparse.Namespace) -> list[str]:
     """Adopt a vocabulary and add words of a text; returns the lines to print."""
-    report = ReadReport()
-    documents = (piece.text for piece in _read(args, report))
+    report, reached = ReadReport(), []
+    documents = _noted(_read(args, report), reached)
     with (
         _letter_case_flags(),
         watched(
@@ -242,7 +242,8 @@ def _add_words(args: argparse.Namespace) -> list[str]:
             max_chars=args.max_training_chars,
             lowercase=args.lowercase,
         )
-    return _adopted_lines(args) + added_lines(added) + report.lines(args.on_invalid_utf8)
+    read = _text_lines(args, report, reached[-1], "read             ")
+    return _adopted_lines(args) + read + added_lines(added) + report.lines(args.on_invalid_utf8)
 
 
 def _train(args: argparse.Namespace) -> list[str]:
@@ -253,7 +254,8 @@ def _train(args: argparse.Namespace) -> list[str]:
         tokenizer = _trained(args, texts)
     lines = [*size_lines(tokenizer), *normalization_lines(tokenizer)]
     if report.documents:
-        lines += _training_lines(args, report, reached[-1], time.monotonic() - started)
+        seconds = time.monotonic() - started
+        lines += _text_lines(args, report, reached[-1], f"trained in       {seconds:.1f} s on ")
     else:
         lines.append("trained in       already trained with the same options: nothing was trained")
     lines += report.lines(args.on_invalid_utf8)
@@ -296,20 +298,18 @@ def _trained(args: argparse.Namespace, documents: Iterator[str]) -> Tokenizer:
     return train_wordpiece(documents, args.out, text=text, min_frequency=args.min_frequency, **options)
 
 
-def _training_lines(
-    args: argparse.Namespace, report: ReadReport, last_source: str, seconds: float
-) -> list[str]:
-    """How long the training took, and on how much of the text."""
+def _text_lines(args: argparse.Namespace, report: ReadReport, last_source: str, label: str) -> list[str]:
+    """How much of the text was read; the first line starts with `label`."""
     documents = f"{report.documents:,}"
     if report.characters <= args.max_training_chars:
         rest = f"{report.characters:,} characters, all of the text"
-        return [f"trained in       {seconds:.1f} s on {documents} documents: {rest}"]
+        return [f"{label}{documents} documents: {rest}"]
     total = source_bytes(args.input)
     if total and report.bytes_read >= MIN_BYTES:
         documents += f" of about {report.documents * total // report.bytes_read:,}"
     lines = [
-        f"trained in       {seconds:.1f} s on {documents} documents: {args.max_training_chars:,} characters, "
-        f"the cap --max_training_chars={args.max_training_chars}"
+        f"{label}{documents} documents: {args.max_training_chars:,} characters, the cap "
+        f"--max_training_chars={args.max_training_chars}"
     ]
     unread = args.input[args.input.index(last_source) + 1 :]
     if unread:

@@ -46,7 +46,10 @@ def count_words(
             if len(word) <= LONGEST_WORD:
                 words[word] += count
     if not words:
-        raise ValueError("no text to train a tokenizer on: every document was empty; check the input files")
+        raise ValueError(
+            f"no word in the text: every document is empty, or all words have more than {LONGEST_WORD} "
+            "characters; check the input files"
+        )
     return words
 
 

@@ -273,9 +273,11 @@ def resize_vocabulary(
     """Parameters for a new vocabulary, and a note.
 
     A piece that stands for the same as an old one (`find_correspondence`) takes its row and its output bias.
-    Any other takes the means of those of the old pieces that its letters are cut into (`find_parts`); Koto et
+    Any other row is the mean of those of the old pieces that its letters are cut into (`find_parts`); Koto et
     al. (2021), IndoBERTweet, found this better than random rows. A row without such pieces starts at the
-    mean of the old table plus normal noise of a tenth of its standard deviation, its bias at the mean.
+    mean of the old table plus normal noise of a tenth of its standard deviation. The output
+    bias of all of them is the mean of the old biases. Short pieces are frequent and have higher ones: their
+    means made new pieces too likely (configs/README.md has the losses).
 
     Args:
       params: role → parameters.
@@ -295,8 +297,9 @@ def resize_vocabulary(
             rows = rows + 0.1 * table.std(axis=0) * draw((vocab_size, *table.shape[1:]))
         rows = np.broadcast_to(rows, (vocab_size, *table.shape[1:])).astype(np.float32).copy()
         rows[new_rows] = table[old_rows]
-        for number, pieces in parts.items():
-            rows[number] = table[pieces].mean(axis=0)
+        if table.ndim > 1:
+            for number, pieces in parts.items():
+                rows[number] = table[pieces].mean(axis=0)
         return rows
 
     resized = {}
