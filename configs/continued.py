@@ -13,6 +13,10 @@ rate, a tenth of the steps, and a tenth of these for the warm-up.
         --config.data.datasets=data/corpus --config.optimizer.learning_rate=5e-5 \\
         --config.train.num_steps=100000
 
+For another domain: `--config.data.datasets=data/domain,data/old --config.data.weights=3,1` replays the old
+one, stages change the share that is masked, and `convert import --new_tokenizer` adds tokens. Commands and
+figures are in configs/README.md.
+
 Code that the run names, a recipe of your own for its probe or trackers of your own, is not taken over: its
 directory may come from somebody else. A line on stderr names what to pass if you trust it.
 

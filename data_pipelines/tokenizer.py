@@ -1,18 +1,21 @@
-"""Train a SentencePiece or WordPiece tokenizer, or adopt an existing vocabulary.
+"""Train a SentencePiece or WordPiece tokenizer, or adopt an existing vocabulary, and add words to it.
 
     python -m data_pipelines.tokenizer --input corpus.jsonl --out tokenizers/mine --vocab_size 8192
     python -m data_pipelines.tokenizer --kind wordpiece --input corpus.jsonl --out tokenizers/wordpiece \\
         --vocab_size 8192
     python -m data_pipelines.tokenizer --from vocab.txt --lowercase --out tokenizers/electra
     python -m data_pipelines.tokenizer --from tokenizer.json --out tokenizers/deberta
+    python -m data_pipelines.tokenizer --from runs/imported/tokenizer --add_words 1000 --input domain.jsonl \\
+        --out tokenizers/domain
 
 The first two commands train on text. The others adopt: ELECTRA's own WordPiece vocabulary (or any vocab.txt),
 a Hugging Face tokenizer.json, a directory that holds one of them, or the tokenizer directory of a dataset or
-of a run. Every later step, from building a dataset to pre-training, uses the directory made here and its
-special ids.
+of a run; the last one also adds words of a text to a WordPiece vocabulary. Every later step, from building a
+dataset to pre-training, uses the directory made here and its special ids.
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +33,7 @@ from data_pipelines.number_arguments import share, whole
 from data_pipelines.path_flags import NAME, NEW_DIRECTORY, read_arguments
 from data_pipelines.progress import waiting
 from data_pipelines.reading_flags import add_record_flags
+from data_pipelines.tokenizers.add_words import MIN_PIECES, add_words, added_lines
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.report import misfit_lines, normalization_lines, quality_lines, size_lines
@@ -53,6 +57,9 @@ ONLY_OF = {
     SENTENCEPIECE: ("model_type", "byte_fallback", "normalization"),
     WORDPIECE: ("lowercase", "strip_accents", "tokenize_chinese_chars", "min_frequency"),
 }
+# Flags that go with --from, and those that go with it if it adds words.
+WITH_SOURCE = ("out", "source", "lowercase", "add_words")
+WITH_ADDED_WORDS = ("input", "text_field", "on_invalid_utf8", "max_record_bytes", "max_training_chars")
 MIN_BYTES = 16 << 20  # read, so that they tell how many documents all sources have; they are read in blocks
 
 
@@ -61,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train or adopt, then print the result."""
     args = _parse(argv)
     with only_maker(args.out):
-        lines = _train(args) if args.source is None else _adopt(args)
+        task = _train if args.source is None else _adopt if args.add_words is None else _add_words
+        lines = task(args)
     print("\n".join(lines))
 
 
@@ -74,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         dest="source",
         metavar="PATH",
         help="vocab.txt, tokenizer.json, or a directory with one of them or with a tokenizer made here",
+    )
+    adopting.add_argument(
+        "--add_words",
+        type=whole(1, 2**20),
+        metavar="N",
+        help="add the N words of --input that are the most frequent of those that the vocabulary cuts into "
+        f"{MIN_PIECES} pieces or more; WordPiece only",
     )
     _add_training_flags(parser.add_argument_group("to train one"))
     _add_sentencepiece_flags(parser.add_argument_group("to train SentencePiece"))
@@ -104,7 +119,7 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         type=whole(1, 10**12),
         default=MAX_TRAINING_CHARS,
         metavar="N",
-        help=f"train on the first N characters; the text behind them is not read {default}",
+        help=f"read the first N characters; the text behind them is not read {default}",
     )
 
 
@@ -159,11 +174,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = read_arguments(parser, argv, PATHS)
     given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     if args.source is not None:
-        others = [name for name in given if name not in ("out", "source", "lowercase")]
-        if others:
-            parser.error(
-                f"--from adopts a vocabulary, but --{', --'.join(others)} would train one; leave out either"
-            )
+        _check_adoption(parser, args, given)
+    elif args.add_words is not None:
+        parser.error("--add_words adds to a vocabulary: give it with --from")
     elif args.input is None or args.vocab_size is None:
         parser.error("expected --input and --vocab_size to train a tokenizer, or --from to adopt one")
     elif args.kind == SENTENCEPIECE and args.lowercase is not None:
@@ -178,14 +191,59 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _check_adoption(parser: argparse.ArgumentParser, args: argparse.Namespace, given: list[str]) -> None:
+    """Ends with an error for flags that do not go with --from."""
+    allowed = WITH_SOURCE if args.add_words is None else WITH_SOURCE + WITH_ADDED_WORDS
+    others = [name for name in given if name not in allowed]
+    if others:
+        parser.error(
+            f"--from adopts a vocabulary, but --{', --'.join(others)} would train one; leave out either"
+        )
+    if args.add_words is not None and args.input is None:
+        parser.error("--add_words reads the words from a text: give it with --input")
+
+
 def _adopt(args: argparse.Namespace) -> list[str]:
     """Adopt a vocabulary; returns the lines to print."""
-    try:
+    with _letter_case_flags():
         adopt_tokenizer(args.source, args.out, lowercase=args.lowercase)
+    return _adopted_lines(args)
+
+
+@contextlib.contextmanager
+def _letter_case_flags() -> Iterator[None]:
+    """Context that names the flags for a vocab.txt of unknown letter case."""
+    try:
+        yield
     except LetterCaseError as error:
         raise ValueError(f"{error}, or pass --lowercase or --no-lowercase") from error
+
+
+def _adopted_lines(args: argparse.Namespace) -> list[str]:
     tokenizer = load_tokenizer(args.out)
     return [*size_lines(tokenizer), f"adopted from     {args.source}", *misfit_lines(tokenizer)]
+
+
+def _add_words(args: argparse.Namespace) -> list[str]:
+    """Adopt a vocabulary and add words of a text; returns the lines to print."""
+    report, reached = ReadReport(), []
+    documents = _noted(_read(args, report), reached)
+    with (
+        _letter_case_flags(),
+        watched(
+            documents, args.max_training_chars, report, source_bytes(args.input), "choosing words"
+        ) as texts,
+    ):
+        added = add_words(
+            args.source,
+            args.out,
+            texts,
+            max_words=args.add_words,
+            max_chars=args.max_training_chars,
+            lowercase=args.lowercase,
+        )
+    read = _text_lines(args, report, reached[-1], "read             ")
+    return _adopted_lines(args) + read + added_lines(added) + report.lines(args.on_invalid_utf8)
 
 
 def _train(args: argparse.Namespace) -> list[str]:
@@ -196,7 +254,8 @@ def _train(args: argparse.Namespace) -> list[str]:
         tokenizer = _trained(args, texts)
     lines = [*size_lines(tokenizer), *normalization_lines(tokenizer)]
     if report.documents:
-        lines += _training_lines(args, report, reached[-1], time.monotonic() - started)
+        seconds = time.monotonic() - started
+        lines += _text_lines(args, report, reached[-1], f"trained in       {seconds:.1f} s on ")
     else:
         lines.append("trained in       already trained with the same options: nothing was trained")
     lines += report.lines(args.on_invalid_utf8)
@@ -239,20 +298,18 @@ def _trained(args: argparse.Namespace, documents: Iterator[str]) -> Tokenizer:
     return train_wordpiece(documents, args.out, text=text, min_frequency=args.min_frequency, **options)
 
 
-def _training_lines(
-    args: argparse.Namespace, report: ReadReport, last_source: str, seconds: float
-) -> list[str]:
-    """How long the training took, and on how much of the text."""
+def _text_lines(args: argparse.Namespace, report: ReadReport, last_source: str, label: str) -> list[str]:
+    """How much of the text was read; the first line starts with `label`."""
     documents = f"{report.documents:,}"
     if report.characters <= args.max_training_chars:
         rest = f"{report.characters:,} characters, all of the text"
-        return [f"trained in       {seconds:.1f} s on {documents} documents: {rest}"]
+        return [f"{label}{documents} documents: {rest}"]
     total = source_bytes(args.input)
     if total and report.bytes_read >= MIN_BYTES:
         documents += f" of about {report.documents * total // report.bytes_read:,}"
     lines = [
-        f"trained in       {seconds:.1f} s on {documents} documents: {args.max_training_chars:,} characters, "
-        f"the cap --max_training_chars={args.max_training_chars}"
+        f"{label}{documents} documents: {args.max_training_chars:,} characters, the cap "
+        f"--max_training_chars={args.max_training_chars}"
     ]
     unread = args.input[args.input.index(last_source) + 1 :]
     if unread:

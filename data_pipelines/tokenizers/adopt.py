@@ -72,7 +72,12 @@ def adopt_tokenizer(
       LetterCaseError: `lowercase` is missing. ValueError: it is given where the source specifies it, a
         vocabulary lacks one of the five special tokens, or a file has another form.
     """
-    source, target = Path(source), Path(directory)
+    place_tokenizer(tokenizer_files(Path(source), lowercase), Path(directory), f"that of {source}")
+
+
+def tokenizer_files(source: Path, lowercase: bool | None) -> dict[str, bytes]:
+    """Name → contents of the files of a tokenizer directory for an existing vocabulary; arguments and errors
+    as `adopt_tokenizer`."""
     if not source.exists():
         raise FileNotFoundError(
             f"{source}: does not exist, expected a vocab.txt, a tokenizer.json or a directory with one of "
@@ -80,15 +85,22 @@ def adopt_tokenizer(
         )
     meta = read_meta(source) if source.is_dir() else None
     if meta is None:
-        files = _files_of(_vocabulary_in(source), lowercase)
-    elif lowercase is not None:
+        return _files_of(_vocabulary_in(source), lowercase)
+    if lowercase is not None:
         raise ValueError(
             f"{source}: got lowercase={lowercase} for a tokenizer that specifies letter case itself; leave "
             "it out"
         )
-    else:
-        files = _own_files(source)
-    wanted = parse_json(files[META_FILE], {"fingerprint": str}, str(source))["fingerprint"]
+    return _own_files(source)
+
+
+def place_tokenizer(files: Mapping[str, bytes], target: Path, wanted_name: str) -> None:
+    """Make the tokenizer directory `target` of its files; nothing if it already holds that tokenizer.
+
+    Raises:
+      FileExistsError: it holds something else; the message calls the tokenizer `wanted_name`.
+    """
+    wanted = parse_json(files[META_FILE], {"fingerprint": str}, META_FILE)["fingerprint"]
     existing = read_meta(target, ("fingerprint",))
     if existing is None:
         check_free(target)
@@ -101,8 +113,8 @@ def adopt_tokenizer(
                 raise
     if existing["fingerprint"] != wanted:
         raise FileExistsError(
-            f"{target}: holds a tokenizer of fingerprint {existing['fingerprint']}, expected {wanted}, that "
-            f"of {source}; choose another directory, or remove it"
+            f"{target}: holds a tokenizer of fingerprint {existing['fingerprint']}, expected {wanted}, "
+            f"{wanted_name}; choose another directory, or remove it"
         )
 
 
@@ -157,7 +169,11 @@ def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
         tokenizer = tokenizers.Tokenizer.from_str(model_bytes.decode())
         num_pieces = num_ids(tokenizer)
         tokenizer.encode("a")  # some damage shows only here
-    special = _find_special(tokenizer, config, vocabulary)
+    return files_of_model(model_bytes, num_pieces, _find_special(tokenizer, config, vocabulary))
+
+
+def files_of_model(model_bytes: bytes, num_pieces: int, special: SpecialIds) -> dict[str, bytes]:
+    """Name → contents of the files of a tokenizer directory for a tokenizer.json of `num_pieces` ids."""
     meta = {
         "kind": FORMAT,
         "num_pieces": num_pieces,

@@ -1,4 +1,5 @@
-"""Which piece of an old vocabulary stands for the same as a piece of a new one, however each spells it.
+"""Which piece of an old vocabulary stands for the same as a piece of a new one, however each spells it, and
+which old pieces spell a new one that has none.
 
 WordPiece writes a piece that starts a word "tea" and one inside a word "##tea"; SentencePiece writes "▁tea"
 and "tea"; byte-level BPE writes "Ġtea" and "tea", and every byte of other scripts as a letter.
@@ -8,7 +9,7 @@ import contextlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,9 +54,7 @@ def find_correspondence(old: Tokenizer, new: Tokenizer) -> Correspondence:
     the one with the lowest id is taken, which is the most frequent in most vocabularies."""
     old_meanings, new_meanings = meanings(old), meanings(new)
     old_pieces, new_pieces = old.vocabulary(), new.vocabulary()
-    known: dict[Meaning, int] = {}
-    for number, meaning in enumerate(old_meanings):
-        known.setdefault(meaning, number)
+    known = _first_ids(old_meanings)
     rows = {number: row for number, meaning in enumerate(new_meanings) if (row := _find(known, meaning)) >= 0}
     num_respelled = sum(
         old_pieces[row] != new_pieces[number] and new_meanings[number].place != SPECIAL
@@ -68,13 +67,35 @@ def find_correspondence(old: Tokenizer, new: Tokenizer) -> Correspondence:
         if (row := _find(known, meaning)) >= 0:
             rows[number] = row
     # The old pieces whose letters the new tokenizer turns into those of a new piece.
-    normalized: dict[Meaning, int] = {}
-    for number, meaning in enumerate(_normalized(old_meanings, new)):
-        normalized.setdefault(meaning, number)
+    normalized = _first_ids(_normalized(old_meanings, new))
     for number in rest:
         if number not in rows and (row := _find(normalized, new_meanings[number])) >= 0:
             rows[number] = row
     return Correspondence(rows, num_respelled, len(rows) - num_same)
+
+
+def find_parts(old: Tokenizer, new: Tokenizer, numbers: Iterable[int]) -> dict[int, list[int]]:
+    """The old pieces that the old tokenizer cuts each of these new pieces into, new id → old ids in the order
+    of the letters. A piece of which it knows no letter, or that is a part of a character, is left out.
+
+    A piece inside a word is cut like a word of its own. Its first old piece is then replaced by the one with
+    the same letters inside a word, if there is one.
+    """
+    old_meanings, new_meanings = meanings(old), meanings(new)
+    known = _first_ids(old_meanings)
+    texts = {number: text for number in numbers if (text := _text(new_meanings[number]))}
+    # Behind another word, so that the first piece has the mark of a space in every kind of tokenizer.
+    encoded = old.encode_with_offsets([f"a {text}" for text in texts.values()])
+    parts = {}
+    for number, (ids, spans) in zip(texts, encoded, strict=True):
+        ids = [i for i, (start, _) in zip(ids, spans, strict=True) if start > 0 and i != old.special.unk]
+        if ids and new_meanings[number].place == INSIDE:
+            first = old_meanings[ids[0]]
+            inside = [known.get(first._replace(place=INSIDE), ids[0])] if first.letters else []
+            ids = inside + ids[1:]
+        if ids:
+            parts[number] = ids
+    return parts
 
 
 def meanings(tokenizer: Tokenizer) -> list[Meaning]:
@@ -85,6 +106,24 @@ def meanings(tokenizer: Tokenizer) -> list[Meaning]:
         Meaning(SPECIAL, roles[number].encode()) if number in roles else read(piece) if piece else NOTHING
         for number, piece in enumerate(tokenizer.vocabulary())
     ]
+
+
+def _first_ids(of: Iterable[Meaning]) -> dict[Meaning, int]:
+    """The lowest id of each meaning."""
+    ids: dict[Meaning, int] = {}
+    for number, meaning in enumerate(of):
+        ids.setdefault(meaning, number)
+    return ids
+
+
+def _text(meaning: Meaning) -> str:
+    """The letters of a piece, "" for a special token or a part of a character."""
+    if meaning.place in (SPECIAL, BYTE):
+        return ""
+    try:
+        return meaning.letters.decode().strip()
+    except UnicodeDecodeError:
+        return ""
 
 
 def _find(known: Mapping[Meaning, int], meaning: Meaning) -> int:

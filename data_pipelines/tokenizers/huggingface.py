@@ -48,6 +48,7 @@ class HuggingFaceTokenizer:
         self.fingerprint = fingerprint_of(model_bytes, special._asdict())
         self._encoder = _make_encoder(model_bytes, special)
         self.normalizer = self._encoder.normalizer  # None: text is unchanged
+        self.pre_tokenizer = self._encoder.pre_tokenizer  # None: text is not cut into words
         self.num_pieces = self.vocab_size = num_ids(self._encoder)
 
     @classmethod

@@ -17,11 +17,12 @@ from data_pipelines.tokenizers.huggingface import FORMAT, HuggingFaceTokenizer
 from data_pipelines.tokenizers.train import MAX_TRAINING_CHARS
 from data_pipelines.tokenizers.trained import (
     check_text_options,
+    count_words,
     first_characters,
     has_trained,
     write_trained,
 )
-from data_pipelines.tokenizers.wordpiece import INSIDE, LONGEST_WORD, BertText, wordpiece_json
+from data_pipelines.tokenizers.wordpiece import INSIDE, BertText, wordpiece_json
 
 # As in BERT's and ELECTRA's vocabularies, without their unused places.
 NAMES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -68,7 +69,11 @@ def train_wordpiece(
         raise ValueError(f"min_frequency: got {min_frequency}, expected at least 1")
     if has_trained(Path(directory), FORMAT, options):
         return HuggingFaceTokenizer.load(directory)
-    words = _count_words(first_characters(documents, max_training_chars), text)
+    words = count_words(
+        first_characters(documents, max_training_chars),
+        text.normalizer().normalize_str,
+        pre_tokenizers.BertPreTokenizer(),
+    )
     pieces = _learn_pieces(words, vocab_size, min_frequency, character_coverage)
     model_bytes = wordpiece_json(pieces, NAMES, text)
     tokenizer = HuggingFaceTokenizer(directory, model_bytes, SPECIAL)
@@ -79,23 +84,6 @@ def train_wordpiece(
     }
     write_trained(tokenizer, FORMAT, files, options)
     return tokenizer
-
-
-def _count_words(texts: Iterable[str], text: BertText) -> collections.Counter[str]:
-    """How often each word of the normalised text occurs; words that the tokenizer will not split are left
-    out."""
-    between_spaces: collections.Counter[str] = collections.Counter()
-    for part in texts:
-        between_spaces.update(part.split())
-    normalizer, splitter = text.normalizer(), pre_tokenizers.BertPreTokenizer()
-    words: collections.Counter[str] = collections.Counter()
-    for written, count in between_spaces.items():
-        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(written)):
-            if len(word) <= LONGEST_WORD:
-                words[word] += count
-    if not words:
-        raise ValueError("no text to train a tokenizer on: every document was empty; check the input files")
-    return words
 
 
 def _alphabet(words: Mapping[str, int], character_coverage: float) -> set[str]:

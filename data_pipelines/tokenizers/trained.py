@@ -1,8 +1,11 @@
 """What the trainers of all kinds of tokenizers share: the text they read and the directory they leave."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from tokenizers import pre_tokenizers
 
 from data_pipelines.tokenizers.directory import (
     META_FILE,
@@ -13,6 +16,7 @@ from data_pipelines.tokenizers.directory import (
     write_directory,
 )
 from data_pipelines.tokenizers.load import Tokenizer
+from data_pipelines.tokenizers.wordpiece import LONGEST_WORD
 
 
 def first_characters(documents: Iterable[str], max_chars: int) -> Iterator[str]:
@@ -23,6 +27,30 @@ def first_characters(documents: Iterable[str], max_chars: int) -> Iterator[str]:
         left -= len(document)
         if left <= 0:
             return
+
+
+def count_words(
+    texts: Iterable[str], normalize: Callable[[str], str], splitter: pre_tokenizers.PreTokenizer
+) -> collections.Counter[str]:
+    """How often each word of the normalised text occurs; words that WordPiece will not split are left out.
+
+    Raises:
+      ValueError: the texts have no word.
+    """
+    between_spaces: collections.Counter[str] = collections.Counter()
+    for part in texts:
+        between_spaces.update(part.split())
+    words: collections.Counter[str] = collections.Counter()
+    for written, count in between_spaces.items():
+        for word, _ in splitter.pre_tokenize_str(normalize(written)):
+            if len(word) <= LONGEST_WORD:
+                words[word] += count
+    if not words:
+        raise ValueError(
+            f"no word in the text: every document is empty, or all words have more than {LONGEST_WORD} "
+            "characters; check the input files"
+        )
+    return words
 
 
 def check_text_options(options: Mapping[str, Any]) -> None:

@@ -9,7 +9,11 @@ from data_pipelines.progress import Progress, make_progress, waiting
 
 @contextlib.contextmanager
 def watched(
-    documents: Iterable[str], max_chars: int, report: ReadReport, num_bytes: int | None
+    documents: Iterable[str],
+    max_chars: int,
+    report: ReadReport,
+    num_bytes: int | None,
+    then: str = "training the vocabulary",
 ) -> Iterator[Iterator[str]]:
     """Context that gives the documents to a trainer and shows how far it is; nothing if it reads none.
 
@@ -17,9 +21,10 @@ def watched(
       documents: as read; `report` counts them.
       max_chars: how many characters the trainer takes.
       num_bytes: size of all sources, None if it is not known.
+      then: what the trainer does with the text.
     """
     with contextlib.ExitStack() as stack:
-        yield _watch(documents, max_chars, report, num_bytes, stack)
+        yield _watch(documents, max_chars, report, num_bytes, stack, then)
 
 
 def _watch(
@@ -28,6 +33,7 @@ def _watch(
     report: ReadReport,
     num_bytes: int | None,
     stack: contextlib.ExitStack,
+    then: str,
 ) -> Iterator[str]:
     last = None  # the document that fills the cap: the trainer asks for none after it
     with _reading(max_chars, num_bytes) as (shown, total, in_bytes):
@@ -39,7 +45,7 @@ def _watch(
                 last = document
                 break
             yield document
-    stack.enter_context(waiting("training the vocabulary"))
+    stack.enter_context(waiting(then))
     if last is not None:
         yield last
 

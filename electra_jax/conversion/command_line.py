@@ -178,7 +178,8 @@ def add_import(commands) -> None:
         type=Path,
         metavar="DIR",
         help="replace the tokenizer by this one, of the same kind or another (tea, ▁tea, Ġtea): pieces with "
-        "the same letters in the same place of a word keep their embeddings, the others start near the mean",
+        "the same letters in the same place of a word keep their embeddings, the others start at the mean "
+        "of the old pieces that spell them",
     )
     seed_help = "random seed for newly initialised parameters (default: 0)"
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=0, help=seed_help)

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
+from safetensors.numpy import load_file
 
 from data_pipelines.corpus_builder import build_corpus
 from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.tokenizers.add_words import add_words
 from electra_jax.configuration.flags import load_config
 from electra_jax.conversion.export_run import export_run
-from electra_jax.conversion.import_checkpoint import ImportOptions, import_checkpoint
+from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
@@ -22,6 +25,7 @@ from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
 from support import real_vocabulary
+from support.import_options import DEFAULT
 from support.tiny_export import PLAIN
 
 TEXT = [
@@ -37,20 +41,7 @@ def imported(tmp_path_factory):
     """(directory of the checkpoint, the imported run, the notes of the import)."""
     root = tmp_path_factory.mktemp("bert")
     source = real_vocabulary.extract(root / "bert", (*real_vocabulary.FILES, *real_vocabulary.MODEL_FILES))
-    notes = import_checkpoint(
-        source,
-        root / "run",
-        ImportOptions(
-            source_format="huggingface",
-            generator=None,
-            recipe=None,
-            tokenizer=None,
-            new_tokenizer=None,
-            missing_generator="first_layers",
-            embedding_sharing=None,
-            seed=0,
-        ),
-    )
+    notes = import_checkpoint(source, root / "run", DEFAULT)
     return source, root / "run", notes
 
 
@@ -84,6 +75,25 @@ def test_real_weights_give_the_hidden_states_of_transformers_on_real_text(import
     )
     real = tokens["attention_mask"].numpy().astype(bool)
     np.testing.assert_allclose(np.asarray(states)[real], expected[real], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_words_of_a_domain_start_at_the_mean_of_their_pieces(imported, tmp_path):
+    source, _, _ = imported
+    new_tokenizer = tmp_path / "domain"
+    added = add_words(str(source), str(new_tokenizer), TEXT, max_words=50, max_chars=10**6, lowercase=None)
+    notes = import_checkpoint(source, tmp_path / "run", DEFAULT._replace(new_tokenizer=new_tokenizer))
+    assert any("30,522 of 30,572 pieces keep their rows" in note for note in notes)
+    before = load_file(source / "model.safetensors")["embeddings.word_embeddings.weight"]
+    params = load_run(tmp_path / "run").params
+    after = np.asarray(params["embeddings"]["word_embeddings"]["embedding"])
+    np.testing.assert_array_equal(after[: len(before)], before)
+    library = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
+    library.no_padding()
+    for row, word in enumerate(added.words, len(before)):
+        pieces = library.encode(word, add_special_tokens=False).ids
+        assert len(pieces) >= 3
+        np.testing.assert_allclose(after[row], before[pieces].mean(0), atol=1e-6)
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Pieces of two vocabularies that stand for the same: start of a word or inside, and the letters."""
+"""Pieces of two vocabularies that stand for the same: start of a word or inside, and the letters; and the old
+pieces of the others."""
 
 import json
 
@@ -7,7 +8,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
-from data_pipelines.tokenizers.correspondence import find_correspondence
+from data_pipelines.tokenizers.correspondence import find_correspondence, find_parts
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.train import train_tokenizer
 
@@ -58,6 +59,13 @@ def pairs(old, new):
         for number, row in found.items()
         if number not in new.special and row not in old.special
     }
+
+
+def spelled(old, new):
+    """New piece → the old ones that it is cut into."""
+    old_pieces, new_pieces = old.vocabulary(), new.vocabulary()
+    parts = find_parts(old, new, range(len(new_pieces)))
+    return {new_pieces[number]: [old_pieces[i] for i in ids] for number, ids in parts.items()}
 
 
 def test_from_word_pieces_to_sentence_pieces(tmp_path):
@@ -147,3 +155,40 @@ def test_an_id_without_a_piece_corresponds_to_nothing(tmp_path):
     gap = load_tokenizer(str(tmp_path / "gap"))
     assert gap.vocabulary()[5] == "" and pairs(old, gap) == {} and pairs(gap, old) == {}
     assert len(find_correspondence(old, new).rows) == 5
+
+
+def test_new_pieces_are_cut_by_an_old_vocabulary_of_word_pieces(tmp_path):
+    old = word_pieces(tmp_path, ("t", "##t", "e", "##ea", "pan", "##pan", "a", "."))
+    new = ("tea", "Tea", "##tea", "pantea", "##panea", "##ex", "e.", "x", "xtea")
+    cased = word_pieces(tmp_path, new, lowercase=False, name="cased")
+    assert spelled(old, cased) == {
+        "tea": ["t", "##ea"],
+        "Tea": ["t", "##ea"],
+        "##tea": ["##t", "##ea"],
+        "pantea": ["pan", "##t", "##ea"],
+        "##panea": ["##pan", "##ea"],
+        "e.": ["e", "."],
+    }  # "ex", "x" and "xtea" are unknown
+    assert spelled(old, unigram(tmp_path, ("▁tea", "tea", "▁", "e"))) == {
+        "▁tea": ["t", "##ea"],
+        "tea": ["##t", "##ea"],
+        "e": ["e"],  # it has no piece inside a word
+    }
+
+
+def test_new_pieces_are_cut_by_old_vocabularies_of_other_kinds(tmp_path):
+    new = word_pieces(tmp_path, ("tea", "##tea", "é", "##zt"))
+    assert spelled(unigram(tmp_path, ("▁t", "t", "ea", "▁", "é")), new) == {
+        "tea": ["▁t", "ea"],
+        "##tea": ["t", "ea"],
+        "é": ["▁", "é"],
+        "##zt": ["t"],  # the rest is unknown
+    }
+    accented = [chr(byte) for byte in "é".encode()]  # Ã and ©
+    old = byte_level(tmp_path, ())
+    assert spelled(old, new) == {
+        "tea": ["Ġ", "t", "e", "a"],
+        "##tea": ["t", "e", "a"],
+        "é": ["Ġ", *accented],
+        "##zt": ["z", "t"],
+    }

@@ -181,6 +181,12 @@ def test_odd_settings_beside_a_vocabulary(tmp_path, config, message):
             "--input, --model_type would train one; leave out either",
         ),
         (["--input", "a.txt", "--vocab_size", "9", "--no-lowercase"], "--lowercase goes with --from"),
+        (["--input", "a.txt", "--add_words", "9"], "--add_words adds to a vocabulary: give it with --from"),
+        (["--from", "v", "--add_words", "9"], "reads the words from a text: give it with --input"),
+        (
+            ["--from", "v", "--add_words", "9", "--input", "a.txt", "--vocab_size", "9"],
+            "--vocab_size would train one; leave out either",
+        ),
     ],
 )
 def test_flags_of_two_tasks(args, message, capsys):

@@ -122,7 +122,7 @@ def test_errors_come_before_anything_is_written(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             train(GERMAN, tmp_path / "t", **options)
-    with pytest.raises(ValueError, match="no text to train a tokenizer on"):
+    with pytest.raises(ValueError, match="no word in the text: every document is empty"):
         train(["", " \n"], tmp_path / "t", 99)
     assert not list(tmp_path.iterdir())
 
