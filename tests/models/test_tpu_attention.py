@@ -17,7 +17,6 @@ from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.execution import REMAT, UNROLLED, LayerExecution
 from electra_jax.models.pretraining import make_encoder
 from electra_jax.models.tpu.tiles import Plan, inverse_skew, rolled_rows, skew
-from electra_jax.training.state import unbox
 from support import attention_cases
 from support.attention_cases import (
     Case,
@@ -27,6 +26,7 @@ from support.attention_cases import (
     kernels_of,
     make_encoder_config,
     packed_inputs,
+    shapes_of_params,
 )
 from support.tiny import deberta_section, key, model_section
 
@@ -100,10 +100,6 @@ def test_no_array_has_all_scores_and_products_have_the_precision_of_the_dtype(dt
     trace_for()
     case = Case(make_encoder_config(dtype=dtype), 2, 512)
     check_traced_program(case, num_kernels=2, dtype=dtype, precision=precision)
-
-
-def shapes_of_params(module, *arguments):
-    return unbox(jax.eval_shape(lambda: module.init(key(), *arguments)))
 
 
 def test_rows_that_are_mapped_one_by_one_lower_for_a_tpu(trace_for):
