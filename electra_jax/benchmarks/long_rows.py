@@ -76,7 +76,7 @@ def estimated_cycles(program_text: str) -> int:
     count once for each of its iterations, those of kernels not at all.
 
     Raises:
-      ValueError: the compiler does not know how often a loop runs.
+      ValueError: it is not clear how often a loop runs.
     """
     lines_of: dict[str, list[str]] = {}
     entry = ""
@@ -91,13 +91,17 @@ def estimated_cycles(program_text: str) -> int:
     def cycles(name: str) -> int:
         total = 0
         for line in lines_of[name]:
-            if loop := re.search(r" while\(.*body=%?([\w.-]+)", line):
-                times = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-                if times is None:
-                    raise ValueError(f"a loop of the program, {loop[1]}, runs an unknown number of times.")
-                total += int(times[1]) * cycles(loop[1])
+            if loop := re.search(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)", line):
+                total += num_iterations(loop[1]) * cycles(loop[2])
             elif estimate := re.search(r'"estimated_cycles":"(\d+)"', line):
                 total += int(estimate[1])
         return total
+
+    def num_iterations(condition: str) -> int:
+        """The one constant with which a counted loop compares its counter."""
+        limits = re.findall(r" constant\((\d+)\)", "\n".join(lines_of[condition]))
+        if len(limits) != 1:
+            raise ValueError(f"the loop with condition {condition}: got limits {limits}, expected one.")
+        return int(limits[0])
 
     return cycles(entry)

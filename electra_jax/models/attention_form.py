@@ -25,7 +25,7 @@ LONGEST = {
 HEAD_SIZES = (32, 64, 128)  # features of a head; a TPU's kernel reads 128 together
 # BERT's kernels: heads for which they have been compiled, and the shortest rows in which "auto" uses them.
 SPLASH_HEAD_SIZES = (64, 128)
-SHORTEST_SPLASH = 1024
+SHORTEST_SPLASH = 512
 
 
 def uses_kernels(
