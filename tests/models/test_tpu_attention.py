@@ -28,7 +28,7 @@ from support.attention_cases import (
     packed_inputs,
     shapes_of_params,
 )
-from support.tiny import deberta_section, key, model_section
+from support.tiny import deberta_section, key
 
 
 @pytest.fixture
@@ -243,10 +243,7 @@ class TestChoice:
         with pytest.raises(ValueError, match=rf"^config\.train\.attention: got 'pallas', whose .*{message}"):
             uses_kernels("pallas", make_encoder_config(2, head_size), shape, is_directed=is_directed)
 
-    def test_pallas_needs_disentangled_attention(self):
-        execution = LayerExecution("unrolled", "none", "pallas")
-        make_pretraining_config(deberta_section(), execution)
-        with pytest.raises(ValueError, match=r"^config\.train\.attention: got 'pallas', expected 'auto' or"):
-            make_pretraining_config(model_section(), execution)
+    def test_an_unknown_form_is_an_error(self):
+        make_pretraining_config(deberta_section(), LayerExecution("unrolled", "none", "pallas"))
         with pytest.raises(ValueError, match=r"^config\.train\.attention: got 'flash', expected one of"):
             LayerExecution("unrolled", "none", "flash")
