@@ -72,9 +72,10 @@ def uses_splash(
     Raises:
       ValueError: `wanted` is "pallas", and the kernels cannot compute this, or not on this device.
     """
+    if wanted == "plain" or (wanted == "auto" and shape_BLHK[1] < SHORTEST_SPLASH):
+        return False
     device = traced_device()
-    is_worth_it = device.platform == "tpu" and shape_BLHK[1] >= SHORTEST_SPLASH
-    if wanted == "plain" or (wanted == "auto" and not is_worth_it):
+    if wanted == "auto" and device.platform != "tpu":
         return False
     problem = _chip_problem(device) or _splash_problem(keep_prob, dtype, shape_BLHK[3], is_directed, has_bias)
     return _decide(wanted, problem or _mesh_problem(shape_BLHK))
@@ -147,7 +148,7 @@ def _splash_problem(keep_prob: float, dtype: str, head_size: int, is_directed: b
     if has_bias:
         return "add no bias to the scores, as config.model.position='relative_bias' does"
     if is_directed:
-        return "attend in both directions"
+        return "attend in both directions (Electric's noise model attends in one)"
     if keep_prob != 1.0:
         return f"need config.model.attention_dropout=0 (here {1.0 - keep_prob:g})"
     if head_size not in SPLASH_HEAD_SIZES:

@@ -285,30 +285,13 @@ class PretrainingConfig:
             self.generator.embedding_size,
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
         )
-        if self.execution.attention == "pallas":
-            for encoder in (self.generator, self.discriminator):
-                _require_kernels(encoder)
+        for encoder in (self.generator, self.discriminator):
+            self.execution.check_kernels(encoder.position, encoder.attention_dropout)
 
     @property
     def shares_embeddings(self) -> bool:
         """Whether generator and discriminator have one `Embeddings`, with its LayerNorm, in common."""
         return self.embedding_sharing == "tied" and self.discriminator.family.ties_whole_embeddings
-
-
-def _require_kernels(encoder: EncoderConfig) -> None:
-    """An error if no device has kernels for an encoder's attention."""
-    if encoder.disentangled is not None:
-        return
-    if encoder.relative_bias is not None:
-        setting, reason = f"config.model.position={encoder.position!r}", "add no bias to the scores"
-    elif encoder.attention_dropout:
-        setting, reason = f"config.model.attention_dropout={encoder.attention_dropout:g}", "have no dropout"
-    else:
-        return
-    raise ValueError(
-        f"config.train.attention: got 'pallas', expected 'auto' or 'plain' with {setting}: the kernels of "
-        f"BERT's attention {reason}."
-    )
 
 
 def _require(condition: bool, field: str, got, expected: str) -> None:

@@ -40,6 +40,22 @@ class LayerExecution:
         """From `config.train`."""
         return cls(train["layers"], train["remat"], train["attention"])
 
+    def check_kernels(self, position: str, attention_dropout: float) -> None:
+        """Raises ValueError when `attention` is "pallas", and no device has kernels for an encoder with this
+        config.model.position and attention_dropout."""
+        if self.attention != "pallas" or position == "disentangled":
+            return
+        if position == "relative_bias":
+            setting, reason = f"config.model.position={position!r}", "add no bias to the scores"
+        elif attention_dropout:
+            setting, reason = f"config.model.attention_dropout={attention_dropout:g}", "have no dropout"
+        else:
+            return
+        raise ValueError(
+            f"config.train.attention: got 'pallas', expected 'auto' or 'plain' with {setting}: the kernels "
+            f"of BERT's attention {reason}."
+        )
+
     @property
     def is_direct(self) -> bool:
         """Whether layers run one after another, without a loop or rematerialisation."""
