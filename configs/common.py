@@ -114,9 +114,10 @@ SHARED: dict[str, dict[str, Any]] = {
         # memory. `python -m electra_jax.plan` shows what fits.
         "layers": "unrolled",
         "remat": "none",
-        # How DeBERTa's attention is computed: "pallas", kernels for a TPU or GPU that keep the scores on the
-        # chip; "plain", products and shifts; "auto", the kernels on TPUs v5e, v5p and v6e, "plain" elsewhere
-        # (on GPUs the kernels have not been timed) and for shapes that the kernels cannot compute.
+        # How attention is computed: "pallas", kernels that keep the scores on the chip, DeBERTa's for a TPU
+        # or GPU, others for a TPU without attention_dropout; "plain", products and shifts; "auto", the
+        # kernels on TPUs v5e, v5p and v6e, "plain" elsewhere (on GPUs the kernels have not been timed) and
+        # for what the kernels cannot compute, or in rows that are short (models/README.md).
         "attention": "auto",
         # Gradients cross the network in this type, once a step: each data shard adds up its own in float32
         # over all microbatches. With float32 and mesh.fsdp above 1 they cross in every microbatch, so that

@@ -3,13 +3,13 @@
   cpu        ELECTRA-small's training step, 32 rows of 128, beside the same step in PyTorch `transformers`,
              in float32 and in bfloat16 (PyTorch: autocast), PyTorch's also under torch.compile if there is a
              C++ compiler. `ratio_to_best_peer` is the better of our two over the best of PyTorch's four.
-  deberta    The same for DeBERTaV3-xsmall, 32 rows of 128 and 8 of 512, without the enhanced mask decoder,
-             which `transformers` does not have.
-  attention  One layer of disentangled attention, forward and backward: time and memory of its two
-             implementations, gather and skew (and kernels, on a TPU or GPU).
+  deberta    The same for DeBERTaV3-xsmall, 32 rows of 128, 8 of 512; `transformers` has no mask decoder.
+  attention  One layer of disentangled attention, forward and backward, by gather, by skew (and in
+             kernels, on a TPU or GPU): time and memory.
   compiled   Bytes that a layer keeps of each token for the backward pass; memory of DeBERTaV3-xsmall's
-             attention and step on a TPU v5e and an NVIDIA H100, absent or not. `bash launch/compile_only.sh
-             benchmark --suite=compiled` installs the compilers and runs it.
+             attention and step on a TPU v5e and an NVIDIA H100, absent or not.
+  long_rows  ModernBERT-base's global attention on a TPU v5e, absent or not, 512 to 8,192 tokens a row.
+             `bash launch/compile_only.sh benchmark --suite=NAME` runs these two, and installs compilers.
   input      Text to rows by the builder, compared with `datasets` if installed; rows to batches.
   checkpoint Saves of ELECTRA-small's training state, and which share of their time its checksums take.
   accelerator  Whether this machine's GPU, TPU or CPU trains correctly, and how fast:

@@ -9,6 +9,7 @@ from electra_jax.benchmarks.compiled_memory import compiled_attention, step_figu
 from electra_jax.benchmarks.courses import course_figures
 from electra_jax.benchmarks.input import input_figures
 from electra_jax.benchmarks.kept_bytes import kept_bytes
+from electra_jax.benchmarks.long_rows import long_row_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
 from electra_jax.benchmarks.training_step import Metrics, compare_steps
 from electra_jax.distributed.absent_devices import absent_devices
@@ -117,6 +118,7 @@ SUITES = {
     "deberta": Suite(deberta_suite, True, "configs/deberta_v3.py:size=xsmall"),
     "attention": Suite(attention_suite, True, "configs/deberta_v3.py:size=xsmall"),
     "compiled": Suite(compiled_suite, False, "configs/deberta_v3.py:size=xsmall"),
+    "long_rows": Suite(long_row_figures, False, "configs/modernbert.py:size=base"),
     "input": Suite(input_figures, True, "configs/debug.py"),
     "checkpoint": Suite(checkpoint_suite, True, "configs/electra.py:size=small"),
     "courses": Suite(courses_suite, False, "configs/mcl.py:size=small"),

@@ -24,6 +24,7 @@ class SelfAttention(nn.Module):
 
     config: EncoderConfig
     is_first_layer: bool  # initializer "local" starts it differently
+    form: str = "plain"  # LayerExecution.attention
 
     @nn.compact
     def __call__(
@@ -40,7 +41,8 @@ class SelfAttention(nn.Module):
         arrays = query_BLHK, key_BMHK, value_BMHK
         key = self.make_rng("dropout") if is_training and config.attention_dropout else None
         keep_prob = 1.0 - config.attention_dropout
-        context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, key, bias_HLM)
+        form = "plain" if self.is_initializing() else self.form
+        context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, key, bias_HLM, form)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = kernel_initializer(config)
         return Dense(config.hidden_size, ("heads", "embed"), kernel_init, config.dtype, name="output")(

@@ -1,4 +1,5 @@
-"""Which form of disentangled attention runs: XLA's products and shifts ("plain"), or a device's kernels.
+"""Which form of attention runs: XLA's products ("plain"), or a device's kernels, of DeBERTa's disentangled
+attention or of BERT's and ModernBERT's.
 
 It follows from config.train.attention, the device that the program is for, and the shape. The device is that
 of the mesh in context, which may be absent; without a mesh it is JAX's first.
@@ -22,12 +23,15 @@ LONGEST = {
     "gpu": {"bfloat16": 4096, "float32": 4096},
 }
 HEAD_SIZES = (32, 64, 128)  # features of a head; a TPU's kernel reads 128 together
+# BERT's kernels: heads for which they have been compiled, and the shortest rows in which "auto" uses them.
+SPLASH_HEAD_SIZES = (64, 128)
+SHORTEST_SPLASH = 512
 
 
 def uses_kernels(
     wanted: str, config: EncoderConfig, shape_BLHK: tuple[int, ...], *, is_directed: bool
 ) -> bool:
-    """Whether attention over queries of this shape runs as kernels.
+    """Whether disentangled attention over queries of this shape runs as kernels.
 
     With "auto" it does on TPUs alone: on GPUs the kernels have not been timed.
 
@@ -41,10 +45,44 @@ def uses_kernels(
     device = traced_device()
     if wanted == "plain" or (wanted == "auto" and not (device.platform == "tpu" and has_kernels(device))):
         return False
-    if device.platform == "tpu" and not has_kernels(device):
-        problem = f"need a TPU {_alternatives(TPUS)} (this device is a {device.device_kind})"
-    else:
-        problem = _problem(config, shape_BLHK, is_directed)
+    problem = "" if device.platform == "gpu" else _chip_problem(device)
+    return _decide(wanted, problem or _problem(config, shape_BLHK, is_directed))
+
+
+def uses_splash(
+    wanted: str,
+    keep_prob: float,
+    dtype: str,
+    shape_BLHK: tuple[int, ...],
+    *,
+    is_directed: bool,
+    has_bias: bool,
+) -> bool:
+    """Whether BERT's attention over queries of this shape runs as kernels (models/splash_attention.py).
+
+    With "auto" it does on TPUs alone, in rows of SHORTEST_SPLASH tokens or more.
+
+    Args:
+      wanted: "auto", "plain" or "pallas" (`LayerExecution`).
+      keep_prob: probability that dropout keeps a weight of attention; 1: no dropout.
+      dtype: of the model.
+      is_directed: a query attends in one direction only.
+      has_bias: a bias is added to the scores.
+
+    Raises:
+      ValueError: `wanted` is "pallas", and the kernels cannot compute this, or not on this device.
+    """
+    if wanted == "plain" or (wanted == "auto" and shape_BLHK[1] < SHORTEST_SPLASH):
+        return False
+    device = traced_device()
+    if wanted == "auto" and device.platform != "tpu":
+        return False
+    problem = _chip_problem(device) or _splash_problem(keep_prob, dtype, shape_BLHK[3], is_directed, has_bias)
+    return _decide(wanted, problem or _mesh_problem(shape_BLHK))
+
+
+def _decide(wanted: str, problem: str) -> bool:
+    """Whether there is no problem; an error if there is one and the kernels are `wanted`."""
     if problem and wanted == "pallas":
         raise ValueError(
             f"config.train.attention: got 'pallas', whose kernels {problem}. Give 'auto', which then does "
@@ -85,16 +123,49 @@ def _alternatives(values: Sequence) -> str:
     return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
 
 
+def _chip_problem(device: jax.Device | jax.sharding.AbstractDevice) -> str:
+    """Why a TPU's kernels do not run on this device; "" if they do, also on a CPU, interpreted."""
+    if device.platform == "cpu" or (device.platform == "tpu" and has_kernels(device)):
+        return ""
+    return f"need a TPU {_alternatives(TPUS)} (this device is a {device.device_kind})"
+
+
 def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bool) -> str:
-    """What the kernels cannot compute of this; "" if there is nothing."""
-    batch, length, heads, _ = shape_BLHK
+    """What the kernels of disentangled attention cannot compute of this; "" if there is nothing."""
+    length = shape_BLHK[1]
     if is_directed:
         return "attend in both directions"
     if config.head_size not in HEAD_SIZES:
-        return f"need heads of {_alternatives(HEAD_SIZES)} features (these have {config.head_size})"
+        return _head_problem(HEAD_SIZES, config.head_size)
     longest = LONGEST[kernels_platform()][config.dtype]
     if length > longest:
         return f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"
+    return _mesh_problem(shape_BLHK)
+
+
+def _splash_problem(keep_prob: float, dtype: str, head_size: int, is_directed: bool, has_bias: bool) -> str:
+    """What the kernels of BERT's attention cannot compute of this; "" if there is nothing."""
+    if has_bias:
+        return "add no bias to the scores, as config.model.position='relative_bias' does"
+    if is_directed:
+        return "attend in both directions (Electric's noise model attends in one)"
+    if keep_prob != 1.0:
+        return f"need config.model.attention_dropout=0 (here {1.0 - keep_prob:g})"
+    if head_size not in SPLASH_HEAD_SIZES:
+        return _head_problem(SPLASH_HEAD_SIZES, head_size)
+    # Their products do not ask for a precision, so that a TPU would round float32.
+    if dtype != "bfloat16" and not are_interpreted():
+        return f"need config.model.dtype='bfloat16' (here {dtype!r})"
+    return ""
+
+
+def _head_problem(sizes: Sequence[int], head_size: int) -> str:
+    return f"need heads of {_alternatives(sizes)} features (these have {head_size})"
+
+
+def _mesh_problem(shape_BLHK: tuple[int, ...]) -> str:
+    """Whether the mesh does not divide the rows or the heads; "" if it does."""
+    batch, _, heads, _ = shape_BLHK
     mesh = jax.sharding.get_abstract_mesh()
     for size, name in ((batch, "batch"), (heads, "heads")):
         axes = mesh_axes_of(name)

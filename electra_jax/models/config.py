@@ -285,11 +285,8 @@ class PretrainingConfig:
             self.generator.embedding_size,
             f"the discriminator's {self.discriminator.embedding_size} unless embedding_sharing is 'none'",
         )
-        if self.execution.attention == "pallas" and self.discriminator.disentangled is None:
-            raise ValueError(
-                "config.train.attention: got 'pallas', expected 'auto' or 'plain' with config.model.position="
-                f"{self.discriminator.position}: the kernels compute disentangled attention."
-            )
+        for encoder in (self.generator, self.discriminator):
+            self.execution.check_kernels(encoder.position, encoder.attention_dropout)
 
     @property
     def shares_embeddings(self) -> bool:

@@ -42,7 +42,7 @@ class Encoder(nn.Module):
                 name="embeddings_project",
             )(x_BLE)
         layers = [
-            EncoderLayer(config, is_first_layer=index == 0, name=f"layer_{index}")
+            EncoderLayer(config, index == 0, self.execution.attention, name=f"layer_{index}")
             for index in range(config.num_layers)
         ]
         bias = (
@@ -82,7 +82,7 @@ class EncoderLayer(nn.Module):
         config = self.config
         query_BLD = x_BLD if query_BLD is None else query_BLD
         if config.disentangled is None:
-            y_BLD = SelfAttention(config, self.is_first_layer, name="attention")(
+            y_BLD = SelfAttention(config, self.is_first_layer, self.attention, name="attention")(
                 query_BLD, inputs, is_training, relative
             )
         else:

@@ -23,10 +23,11 @@ class LayerExecution:
     # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
     # a third more work.
     remat: str
-    # config.train.attention: the form of disentangled attention. "pallas", kernels for a TPU or GPU, which
-    # keep the scores on the chip; "plain", products and shifts; "auto", the kernels on a TPU that has them,
-    # where they can compute the shape, else "plain", also on GPUs, where the kernels have not been timed
-    # (models/attention_form.py). Pre-training alone gives it.
+    # config.train.attention: the form of attention, except in local layers and with a relative bias.
+    # "pallas", kernels that keep the scores on the chip: of DeBERTa's attention for a TPU or GPU, of BERT's
+    # and ModernBERT's for a TPU, without dropout; "plain", products and shifts; "auto", the kernels on a TPU
+    # that has them, where they can compute the shape and rows are long enough, else "plain", also on GPUs,
+    # where the kernels have not been timed (models/attention_form.py). Pre-training alone gives it.
     attention: str = "plain"
 
     def __post_init__(self):
@@ -38,6 +39,22 @@ class LayerExecution:
     def of_training(cls, train: dict) -> "LayerExecution":
         """From `config.train`."""
         return cls(train["layers"], train["remat"], train["attention"])
+
+    def check_kernels(self, position: str, attention_dropout: float) -> None:
+        """Raises ValueError when `attention` is "pallas", and no device has kernels for an encoder with this
+        config.model.position and attention_dropout."""
+        if self.attention != "pallas" or position == "disentangled":
+            return
+        if position == "relative_bias":
+            setting, reason = f"config.model.position={position!r}", "add no bias to the scores"
+        elif attention_dropout:
+            setting, reason = f"config.model.attention_dropout={attention_dropout:g}", "have no dropout"
+        else:
+            return
+        raise ValueError(
+            f"config.train.attention: got 'pallas', expected 'auto' or 'plain' with {setting}: the kernels "
+            f"of BERT's attention {reason}."
+        )
 
     @property
     def is_direct(self) -> bool:

@@ -3,7 +3,8 @@
 Short rows are computed whole: the weights [B, H, L, M] are stored for the backward pass. Rows above
 LONGEST_WHOLE are computed in blocks of queries, one block after another. Each block has all keys, so its
 softmax is complete. The backward pass computes the weights of each block again and stores none, so memory
-grows with the length, not with its square. It costs one more product of queries and keys.
+grows with the length, not with its square. It costs one more product of queries and keys. A TPU can do the
+same in kernels (splash_attention.py).
 
 Shapes: B batch, L length or queries of a block, M keys, N blocks of a row, H heads, K head dim.
 """
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from electra_jax.models.attention_form import uses_splash
 from electra_jax.models.attention_weights import KeyWindow, attend, attend_backward, attend_forward
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME, einsum_f32, einsum_gradients
@@ -31,6 +33,7 @@ def global_attention(
     inputs: EncoderInputs,
     key: jax.Array | None,
     bias_HLM: jax.Array | None = None,
+    form: str = "plain",
 ) -> jax.Array:
     """Context [B, L, H, K] of queries that attend to all keys of their segment.
 
@@ -42,8 +45,18 @@ def global_attention(
       key: of the dropout mask; None means no dropout.
       bias_HLM: is added to the scores, in float32. Such rows are computed whole at any length: the bias has
         a number for each query and key already.
+      form: `LayerExecution.attention`.
+
+    Raises:
+      ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_splash`).
     """
     query_BLHK, key_BMHK, value_BMHK = arrays
+    is_directed, has_bias = inputs.direction is not None, bias_HLM is not None
+    if uses_splash(form, keep_prob, dtype, query_BLHK.shape, is_directed=is_directed, has_bias=has_bias):
+        # Imported here: programs without the kernels start sooner.
+        from electra_jax.models.splash_attention import splash_attention
+
+        return splash_attention(arrays, inputs)
     if query_BLHK.shape[1] > LONGEST_WHOLE and bias_HLM is None:
         return _attend_by_blocks(keep_prob, dtype, arrays, inputs, key)
     scores_BHLM = einsum_f32(SCORES, dtype, query_BLHK, key_BMHK)

@@ -29,7 +29,13 @@ class ModernEncoder(nn.Module):
         config = self.config
         rotations = make_rotations(config, inputs.positions_BL)
         layers = [
-            ModernLayer(config, index == 0, config.rotary.is_global(index), name=f"layer_{index}")
+            ModernLayer(
+                config,
+                index == 0,
+                config.rotary.is_global(index),
+                self.execution.attention,
+                name=f"layer_{index}",
+            )
             for index in range(config.num_layers)
         ]
         # The first layer has different parameters from the other global layers.
@@ -51,6 +57,7 @@ class ModernLayer(nn.Module):
     config: EncoderConfig
     is_first_layer: bool
     is_global: bool
+    attention: str = "plain"  # LayerExecution.attention
 
     @nn.compact
     def __call__(
@@ -61,9 +68,10 @@ class ModernLayer(nn.Module):
             config.layer_norm_epsilon, "embed", config.dtype, has_bias=False, name=name
         )
         y_BLD = x_BLD if self.is_first_layer else norm("attention_LayerNorm")(x_BLD)
-        y_BLD = RotarySelfAttention(config, self.is_global, self.is_first_layer, name="attention")(
-            y_BLD, inputs, is_training, rotations
+        attention = RotarySelfAttention(
+            config, self.is_global, self.is_first_layer, self.attention, name="attention"
         )
+        y_BLD = attention(y_BLD, inputs, is_training, rotations)
         rate = config.rotary.attention_output_dropout
         x_BLD += Dropout(rate, name="attention_dropout")(y_BLD, is_training, inputs.rows_B)
 

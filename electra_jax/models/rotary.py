@@ -95,6 +95,7 @@ class RotarySelfAttention(nn.Module):
     config: EncoderConfig
     is_global: bool
     is_first_layer: bool  # initializer "local" starts it differently
+    form: str = "plain"  # LayerExecution.attention, of a global layer
 
     @nn.compact
     def __call__(
@@ -111,7 +112,8 @@ class RotarySelfAttention(nn.Module):
         rng = self.make_rng("dropout") if is_training and config.attention_dropout else None
         keep_prob = 1.0 - config.attention_dropout
         if self.is_global:
-            context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, rng)
+            form = "plain" if self.is_initializing() else self.form
+            context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, rng, form=form)
         else:
             reach = config.rotary.window // 2
             context_BLHK = local_attention(keep_prob, config.dtype, reach, arrays, inputs, rng)

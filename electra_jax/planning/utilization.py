@@ -3,8 +3,8 @@
 No accelerator has run this code yet. A range therefore ends at about the highest figure published for a
 similar encoder. It starts at half of the lowest one on GPUs in bfloat16, and at about the lowest one on TPUs
 and in float32. On GPUs this code has no fused attention, and neither have the programs measured by NVIDIA and
-Google. On a TPU v5e, v5p or v6e DeBERTa's is fused (`train.attention`). The ranges do not take that into
-account, since no TPU has timed it.
+Google. On a TPU v5e, v5p or v6e DeBERTa's is fused, and so is global attention without dropout in long rows
+(`train.attention`). The ranges do not take that into account, since no TPU has timed it.
 Shares are of the peak of the dtype, as `distributed/chips.py` has it.
 """
 

@@ -38,7 +38,7 @@ MAY_CHANGE = (
         "How the batch is cut. Losses stay the same to rounding, dropout included.",
     ),
     MayChange(("train.layers", "train.remat"), "How layers are compiled, and what is computed twice."),
-    MayChange(("train.attention",), "The form of DeBERTa's attention. Losses are the same to rounding."),
+    MayChange(("train.attention",), "The form of attention. Losses are the same to rounding."),
     MayChange(("train.compilation_cache",), "Where compiled programs are kept."),
     MayChange(
         ("train.gradient_dtype",), "How gradients cross the network. `bfloat16` rounds them from then on."

@@ -271,6 +271,14 @@ def test_kernels_agree_with_their_references(make_job, monkeypatch):
     assert not failed(job) and len(job.recorder.result.checks) == 10
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_global_attention_in_kernels_agrees_with_its_reference(dtype, monkeypatch):
+    """Interpreted. The part itself compares them on TPUs alone."""
+    monkeypatch.setattr(kernels, "GLOBAL_SHAPE", (2, 256, 1, 64))
+    gaps = kernels.compare_global_attention(dtype)
+    assert 0.0 < max(gaps.values()) <= kernels.ALLOWED[dtype]
+
+
 def test_forms_of_attention_are_timed_where_there_are_kernels(make_job, monkeypatch):
     """Those that this device computes, without kernels."""
     job = make_job("kernels")

@@ -17,7 +17,6 @@ from electra_jax.models.encoder import EncoderLayer
 from electra_jax.models.execution import REMAT, UNROLLED, LayerExecution
 from electra_jax.models.pretraining import make_encoder
 from electra_jax.models.tpu.tiles import Plan, inverse_skew, rolled_rows, skew
-from electra_jax.training.state import unbox
 from support import attention_cases
 from support.attention_cases import (
     Case,
@@ -27,8 +26,9 @@ from support.attention_cases import (
     kernels_of,
     make_encoder_config,
     packed_inputs,
+    shapes_of_params,
 )
-from support.tiny import deberta_section, key, model_section
+from support.tiny import deberta_section, key
 
 
 @pytest.fixture
@@ -100,10 +100,6 @@ def test_no_array_has_all_scores_and_products_have_the_precision_of_the_dtype(dt
     trace_for()
     case = Case(make_encoder_config(dtype=dtype), 2, 512)
     check_traced_program(case, num_kernels=2, dtype=dtype, precision=precision)
-
-
-def shapes_of_params(module, *arguments):
-    return unbox(jax.eval_shape(lambda: module.init(key(), *arguments)))
 
 
 def test_rows_that_are_mapped_one_by_one_lower_for_a_tpu(trace_for):
@@ -247,10 +243,7 @@ class TestChoice:
         with pytest.raises(ValueError, match=rf"^config\.train\.attention: got 'pallas', whose .*{message}"):
             uses_kernels("pallas", make_encoder_config(2, head_size), shape, is_directed=is_directed)
 
-    def test_pallas_needs_disentangled_attention(self):
-        execution = LayerExecution("unrolled", "none", "pallas")
-        make_pretraining_config(deberta_section(), execution)
-        with pytest.raises(ValueError, match=r"^config\.train\.attention: got 'pallas', expected 'auto' or"):
-            make_pretraining_config(model_section(), execution)
+    def test_an_unknown_form_is_an_error(self):
+        make_pretraining_config(deberta_section(), LayerExecution("unrolled", "none", "pallas"))
         with pytest.raises(ValueError, match=r"^config\.train\.attention: got 'flash', expected one of"):
             LayerExecution("unrolled", "none", "flash")

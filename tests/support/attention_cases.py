@@ -99,6 +99,11 @@ def kernels_of(function, *arguments):
     return count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
+def shapes_of_params(module, *arguments):
+    """Its parameters as shapes."""
+    return unbox(jax.eval_shape(lambda: module.init(key(), *arguments)))
+
+
 def check_traced_program(case, *, num_kernels, dtype, precision):
     """That kernels multiply numbers of `dtype` at this precision, and that nothing else has all scores."""
     jaxpr = jax.make_jaxpr(functools.partial(case.gradients, "pallas"))(*case.arguments).jaxpr
