@@ -44,6 +44,7 @@ from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.start_step import started_from, with_start_step
 from electra_jax.runs.summary import summarize_run
+from electra_jax.runs.teachers import describe_teachers, load_teachers
 from electra_jax.runs.trained import initial_params
 from electra_jax.runs.trouble_services import RunningPretraining, roll_back, trouble_services
 from electra_jax.runs.watched_health import health_of
@@ -198,6 +199,7 @@ def _record(
     new_length = describe_new_length(workdir, step, config)
     write_run_directory(inputs, program, workdir)
     more = fell_back | record_lost_rows(start, run) | started_from(config, step)
+    more |= describe_teachers(config, step)
     record_start(workdir, step, **{LOG_EVERY: config["log"]["every"]}, **new_length, **more)
     if not step and (proposal := propose_settings(config)):
         print(proposal, file=sys.stderr)
@@ -213,7 +215,7 @@ def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretr
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     workdir, state, step = run.path, start.state, start.step
     if state is None:
-        state = first_state(program, config["checkpoint"]["init_from"], workdir)
+        state = _state_of_start(program, config, workdir)
     writers = MetricWriters(
         workdir,
         progress=config["log"]["progress"],
@@ -256,8 +258,7 @@ def _newest_params(program: Program, running: RunningPretraining) -> tuple[Any, 
     checkpointer.wait()
     if step := exchange(checkpointer.latest_step() or 0)[0]:
         return checkpointer.restore_params(step, shapes), step
-    initial = running.inputs.config["checkpoint"]["init_from"]
-    return first_state(program, initial, running.run.path).params, 0
+    return _state_of_start(program, running.inputs.config, running.run.path).params, 0
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
@@ -330,6 +331,15 @@ def peak_of_devices(config: dict[str, Any], devices: Sequence[jax.Device]) -> fl
     and the dtype; None for an unknown chip."""
     peak = config["log"]["peak_flops"] or peak_flops(devices[0].device_kind, config["model"]["dtype"])
     return None if peak is None else peak * len(devices)
+
+
+def _state_of_start(program: Program, config: dict[str, Any], workdir: Path) -> TrainState:
+    """The state before the first step, with the parameters of its teachers."""
+    state = first_state(program, config["checkpoint"]["init_from"], workdir)
+    if teachers := load_teachers(config, program.abstract_state.params):
+        print(f"{workdir}: learning from {', '.join(config['objective']['teachers'])}.", file=sys.stderr)
+        state = start_from(state, state.params | teachers)
+    return state
 
 
 def first_state(program: Program, initial: str, workdir: Path) -> TrainState:

@@ -1,7 +1,9 @@
 """Saving and restoring a TrainState with Orbax. Every checkpoint is checked before it is read."""
 
 import contextlib
+import hashlib
 import itertools
+import json
 import os
 import re
 import sys
@@ -13,8 +15,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
-from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
-from electra_jax.training.checksums import OnProgress
+from electra_jax.training.checksum_item import (
+    CHECKSUMS,
+    ChecksumHandler,
+    ChecksumSave,
+    checksums_of,
+    damage_of,
+)
+from electra_jax.training.checksums import OnProgress, read_checksums
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
@@ -239,6 +247,15 @@ class Checkpointer:
         if inspection.problem:
             raise self._unreadable(step, inspection.problem)
         return inspection
+
+    def fingerprint(self, step: int) -> str:
+        """SHA-256 of the checksums of the arrays of `step`, which are not read; "" without checksums."""
+        try:
+            entries = read_checksums(checksums_of(self.place(step)))
+        except FileNotFoundError:
+            return ""
+        arrays = {name: entry for name, entry in entries.items() if name.startswith("state/")}
+        return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()
 
     def _check_once(self, step: int) -> None:
         """`check`, whose answer holds for one restoring: the next one looks again."""

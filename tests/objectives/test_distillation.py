@@ -1,0 +1,218 @@
+"""What students learn from teachers: losses against NumPy references, what has a gradient, and settings."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
+from electra_jax.objectives.electra import electra_flops
+from electra_jax.objectives.mlm import mlm_flops
+from electra_jax.objectives.registry import forward_flops
+from electra_jax.objectives.rtd import generator_loss
+from electra_jax.objectives.soft_targets import hidden_distance
+from support.tiny import LENGTH, key, objective_section, rows
+from support.tiny_ablations import O0, VOCAB, bce, full_config, loss_of, make, random_params
+from support.tiny_teachers import SAME, WIDE, settings, teacher
+
+WEIGHTS = {"mlm_weight": 0.25, "teacher_weight": 2.0}
+
+
+@cache
+def made(name, shapes=("same", "wide"), **changes):
+    """(objective, parameters, batch) with teachers of these shapes, one of which has token types alone."""
+    entries = [teacher(name, WIDE, type_vocab_size=0) if one == "wide" else teacher(name) for one in shapes]
+    objective = make(name, **settings(*entries, **changes))
+    batch = objective.prepare(key(1), jnp.asarray(rows(4, LENGTH, vocab_size=VOCAB)))
+    return objective, random_params(objective), batch
+
+
+@cache
+def value_and_grads(name, shapes=("same", "wide"), **changes):
+    """((loss, sums), gradients of all parameters, those of the teachers included)."""
+    objective, params, batch = made(name, shapes, **changes)
+    function = jax.jit(jax.value_and_grad(loss_of(objective, batch), has_aux=True), compiler_options=O0)
+    return jax.device_get(function(params))
+
+
+def of_teachers(params, models, run):
+    return [run(model, params["teachers"][f"teacher_{i}"]) for i, model in enumerate(models)]
+
+
+def views(name, params, batch, **shapes):
+    """(logits [B, P, V], states [B, L, D]) of the student and of each teacher, by the model alone."""
+
+    def run(config, params):
+        model = MaskedLanguageModel(make_pretraining_config(config))
+        types = config["type_vocab_size"]
+        inputs = batch.inputs._replace(
+            token_types_BL=jnp.minimum(batch.inputs.token_types_BL, max(types - 1, 0))
+        )
+        apply = jax.jit(
+            partial(model.apply, is_training=False, method="generate_with_states"),
+            compiler_options=O0,
+        )
+        logits, states = apply({"params": params}, batch.masked_ids_BL, inputs, batch.positions_BP)
+        x, table, bias = (np.float64(part) for part in logits)
+        return x @ table.T + bias, np.float64(states)
+
+    entries = teacher(name)["model"], teacher(name, WIDE, type_vocab_size=0)["model"]
+    student = {module: params[module] for module in ("embeddings", "generator", "generator_predictions")}
+    return run(full_config(name)["model"], student), of_teachers(params, entries, run)
+
+
+def kl(q, log_p):
+    return (q * (np.log(q) - log_p)).sum(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_student_learns_the_mean_of_its_teachers(temperature):
+    changes = WEIGHTS | {"teacher_temperature": temperature}
+    (value, sums), _ = value_and_grads("distillation", **changes)
+    _, params, batch = made("distillation", **changes)
+    (logits, _), teachers = views("distillation", params, batch)
+    weights, targets = np.float64(batch.weights_BP), batch.targets_BP[..., None]
+    nll = -np.take_along_axis(log_softmax(logits, -1), targets, -1)[..., 0]
+    q = np.mean([softmax(one / temperature, -1) for one, _ in teachers], 0)
+    divergence = (weights * kl(q, log_softmax(logits / temperature, -1))).sum()
+    of_text = (weights * nll).sum()
+    plain = np.mean([softmax(one, -1) for one, _ in teachers], 0)
+    ensemble = -(weights * np.log(np.take_along_axis(plain, targets, -1)[..., 0])).sum()
+    expected = (0.25 * of_text + 2.0 * temperature**2 * divergence) / weights.sum()
+    np.testing.assert_allclose(value, expected, rtol=2e-5)
+    np.testing.assert_allclose(sums["teacher_kl"], divergence, rtol=2e-5)
+    np.testing.assert_allclose(sums["teacher_nll"], ensemble, rtol=2e-5)
+    np.testing.assert_allclose(sums["mlm_nll"], of_text, rtol=2e-5)
+    assert divergence > 0.1 * of_text and weights.sum() < weights.size  # unused slots do not count
+
+
+@pytest.mark.parametrize("kind", ["mse", "cosine"])
+def test_hidden_states_are_compared_through_a_map(kind):
+    changes = {"hidden_weight": 3.0, "hidden_distance": kind, "teacher_weight": 0.0, "mlm_weight": 0.0}
+    (value, sums), grads = value_and_grads("distillation", **changes)
+    _, params, batch = made("distillation", **changes)
+    (_, states), teachers = views("distillation", params, batch)
+    is_token, total = np.asarray(batch.inputs.is_token_BL), 0.0
+    for number, (_, theirs) in enumerate(teachers):
+        one = params["hidden_maps"][f"teacher_{number}"]
+        ours = states @ np.float64(one["kernel"]) + np.float64(one["bias"])
+        if kind == "mse":
+            distance = np.square(ours - theirs).mean(-1)
+        else:
+            lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+            distance = 1 - (ours * theirs).sum(-1) / lengths
+        total += distance[is_token].sum() / 2
+    np.testing.assert_allclose(value, 3.0 * total / is_token.sum(), rtol=2e-5)
+    np.testing.assert_allclose(sums["hidden_distance"], total, rtol=2e-5)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads["hidden_maps"]))
+
+
+def test_states_of_zeros_have_a_gradient():
+    zeros = jnp.zeros((1, 1, 4))
+    grad = jax.grad(lambda x: hidden_distance(x, zeros, "cosine").sum())(zeros)
+    np.testing.assert_array_equal(grad, zeros)
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it():
+    changes = {"mlm_weight": 0.0, "hidden_weight": 1.0}
+    objective, params, batch = made("distillation", ("same",), **changes)
+    assert "hidden_maps" not in params
+    equal = params | {"teachers": {"teacher_0": {name: params[name] for name in objective.phases[0].trains}}}
+    function = jax.jit(jax.value_and_grad(loss_of(objective, batch), has_aux=True), compiler_options=O0)
+    (value, sums), grads = function(equal)
+    np.testing.assert_allclose(value, 0.0, atol=1e-6)
+    np.testing.assert_allclose(sums["teacher_nll"], sums["mlm_nll"], rtol=1e-6)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads)) < 1e-6
+    (value, _), _ = function(params)  # of another teacher
+    assert value > 0.01
+
+
+@pytest.mark.parametrize("name", ["distillation", "rtd_distillation"])
+def test_teachers_have_no_gradient(name):
+    objective, params, _ = made(name)
+    _, grads = value_and_grads(name)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads["teachers"]))
+    trained = {module for phase in objective.phases for module in phase.trains}
+    assert objective.frozen == ("teachers",) and trained == set(params) - {"teachers"}
+    for module in trained:
+        assert any((leaf != 0).any() for leaf in jax.tree.leaves(grads[module])), module
+
+
+def test_a_discriminator_learns_what_its_teachers_hold_probable():
+    changes = {"teacher_weight": 0.5, "disc_weight": 4.0, "gen_weight": 1.0}
+    (value, sums), _ = value_and_grads("rtd_distillation", **changes)
+    _, params, batch = made("rtd_distillation", **changes)
+    model = PretrainingModel(make_pretraining_config(full_config("electra")["model"]))
+    section = objective_section("electra")
+    generate = jax.jit(
+        lambda params: generator_loss(model, section, params, batch, 1.0, None), compiler_options=O0
+    )
+    _, (_, corrupted) = generate(params)
+
+    def run(config, params):
+        model = PretrainingModel(make_pretraining_config(config))
+        types = config["type_vocab_size"]
+        inputs = batch.inputs._replace(
+            token_types_BL=jnp.minimum(batch.inputs.token_types_BL, max(types - 1, 0))
+        )
+        apply = jax.jit(partial(model.apply, is_training=False, method="discriminate"), compiler_options=O0)
+        return np.float64(apply({"params": params}, corrupted, inputs))
+
+    entries = teacher("electra")["model"], teacher("electra", WIDE, type_vocab_size=0)["model"]
+    logits = run(entries[0], {module: params[module] for module in set(params) - {"teachers"}})
+    labels = np.mean([1 / (1 + np.exp(-one)) for one in of_teachers(params, entries, run)], 0)
+    is_token = np.asarray(batch.inputs.is_token_BL)
+    soft, hard = (
+        (is_token * bce(logits, target)).sum() for target in (labels, np.asarray(corrupted != batch.ids_BL))
+    )
+    weights = np.float64(batch.weights_BP).sum()
+    expected = sums["mlm_nll"] / weights + 4.0 * (hard + 0.5 * soft) / is_token.sum()
+    np.testing.assert_allclose(value, expected, rtol=2e-5)
+    np.testing.assert_allclose(sums["teacher_bce"], soft, rtol=2e-5)
+    np.testing.assert_allclose(sums["rtd_bce"], hard, rtol=2e-5)
+
+
+def test_flops_count_a_third_of_each_teacher():
+    """A step is counted as three forward passes, of which a frozen model needs one."""
+    full = full_config("distillation", **settings(teacher("mlm"), teacher("mlm", WIDE), hidden_weight=1.0))
+    model, wide = (make_pretraining_config(one) for one in (full["model"], teacher("mlm", WIDE)["model"]))
+    of_wide, own = (mlm_flops(one, LENGTH, full["objective"]) for one in (wide, model))
+    maps = 2 * 16 * 16 + 2 * 16 * 32
+    np.testing.assert_allclose(forward_flops(full, model), own + maps + (own + of_wide) / 3)
+    full = full_config("rtd_distillation", **settings(teacher("electra")))
+    detection = 8 * 16**2 + 4 * 16 * 64 + 4 * LENGTH * 16 + 2 * 16 * 16 + 2 * 16
+    np.testing.assert_allclose(
+        forward_flops(full, model), electra_flops(model, LENGTH, full["objective"]) + detection / 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"vocab_chunk_size": 16},
+            r"vocab_chunk_size: got 16, expected 0 with config\.objective\.name='dist",
+        ),
+        ({"hidden_distance": "l1"}, r"hidden_distance: got 'l1', expected one of mse and cosine"),
+        ({"mlm_weight": 0.0, "teacher_weight": 0.0}, r"got 0 for mlm_weight, .*: nothing would be learnt"),
+        (
+            {"teachers": ("a", "b")},
+            r"teachers: got 2 teachers, but config\.objective\.teacher_models describes 1",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make("distillation", **settings(teacher("mlm", SAME), **changes))
+
+
+def test_without_teachers_there_is_the_student_alone():
+    """As readers of a run need it."""
+    for name, plain in (("distillation", "mlm"), ("rtd_distillation", "electra")):
+        one, other = (jax.eval_shape(partial(make(which).init, key(), LENGTH)) for which in (name, plain))
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+        assert make(name).frozen == ()
