@@ -19,7 +19,8 @@ from support.tiny import LENGTH, key, objective_section, rows
 from support.tiny_ablations import O0, VOCAB, bce, full_config, loss_of, make, random_params
 from support.tiny_teachers import SAME, WIDE, settings, teacher
 
-WEIGHTS = {"mlm_weight": 0.25, "teacher_weight": 2.0}
+CHANGES = {"mlm_weight": 0.25, "teacher_weight": 2.0, "teacher_temperature": 2.0, "hidden_weight": 3.0}
+OF_RTD = {"teacher_weight": 0.5, "disc_weight": 4.0}
 
 
 @cache
@@ -69,46 +70,39 @@ def kl(q, log_p):
     return (q * (np.log(q) - log_p)).sum(-1)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_student_learns_the_mean_of_its_teachers(temperature):
-    changes = WEIGHTS | {"teacher_temperature": temperature}
-    (value, sums), _ = value_and_grads("distillation", **changes)
-    _, params, batch = made("distillation", **changes)
-    (logits, _), teachers = views("distillation", params, batch)
+def test_a_student_learns_the_mean_of_its_teachers():
+    (value, sums), _ = value_and_grads("distillation", **CHANGES)
+    _, params, batch = made("distillation", **CHANGES)
+    (logits, states), teachers = views("distillation", params, batch)
     weights, targets = np.float64(batch.weights_BP), batch.targets_BP[..., None]
-    nll = -np.take_along_axis(log_softmax(logits, -1), targets, -1)[..., 0]
-    q = np.mean([softmax(one / temperature, -1) for one, _ in teachers], 0)
-    divergence = (weights * kl(q, log_softmax(logits / temperature, -1))).sum()
-    of_text = (weights * nll).sum()
-    plain = np.mean([softmax(one, -1) for one, _ in teachers], 0)
-    ensemble = -(weights * np.log(np.take_along_axis(plain, targets, -1)[..., 0])).sum()
-    expected = (0.25 * of_text + 2.0 * temperature**2 * divergence) / weights.sum()
-    np.testing.assert_allclose(value, expected, rtol=2e-5)
-    np.testing.assert_allclose(sums["teacher_kl"], divergence, rtol=2e-5)
-    np.testing.assert_allclose(sums["teacher_nll"], ensemble, rtol=2e-5)
+    of_targets = lambda values: np.take_along_axis(values, targets, -1)[..., 0]
+    of_text = -(weights * of_targets(log_softmax(logits, -1))).sum()
+    q = np.mean([softmax(one / 2.0, -1) for one, _ in teachers], 0)
+    divergence = (weights * kl(q, log_softmax(logits / 2.0, -1))).sum()
+    ensemble = np.mean([softmax(one, -1) for one, _ in teachers], 0)
     np.testing.assert_allclose(sums["mlm_nll"], of_text, rtol=2e-5)
-    assert divergence > 0.1 * of_text and weights.sum() < weights.size  # unused slots do not count
-
-
-@pytest.mark.parametrize("kind", ["mse", "cosine"])
-def test_hidden_states_are_compared_through_a_map(kind):
-    changes = {"hidden_weight": 3.0, "hidden_distance": kind, "teacher_weight": 0.0, "mlm_weight": 0.0}
-    (value, sums), grads = value_and_grads("distillation", **changes)
-    _, params, batch = made("distillation", **changes)
-    (_, states), teachers = views("distillation", params, batch)
-    is_token, total = np.asarray(batch.inputs.is_token_BL), 0.0
+    np.testing.assert_allclose(sums["teacher_kl"], divergence, rtol=2e-5)
+    np.testing.assert_allclose(
+        sums["teacher_nll"], -(weights * np.log(of_targets(ensemble))).sum(), rtol=2e-5
+    )
+    assert divergence > 1.0 and weights.sum() < weights.size  # unused slots do not count
+    is_token, distance = np.asarray(batch.inputs.is_token_BL), 0.0
     for number, (_, theirs) in enumerate(teachers):
         one = params["hidden_maps"][f"teacher_{number}"]
         ours = states @ np.float64(one["kernel"]) + np.float64(one["bias"])
-        if kind == "mse":
-            distance = np.square(ours - theirs).mean(-1)
-        else:
-            lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
-            distance = 1 - (ours * theirs).sum(-1) / lengths
-        total += distance[is_token].sum() / 2
-    np.testing.assert_allclose(value, 3.0 * total / is_token.sum(), rtol=2e-5)
-    np.testing.assert_allclose(sums["hidden_distance"], total, rtol=2e-5)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads["hidden_maps"]))
+        distance += np.square(ours - theirs).mean(-1)[is_token].sum() / 2
+    np.testing.assert_allclose(sums["hidden_distance"], distance, rtol=2e-5)
+    expected = (0.25 * of_text + 2.0 * 2.0**2 * divergence) / weights.sum() + 3.0 * distance / is_token.sum()
+    np.testing.assert_allclose(value, expected, rtol=2e-5)
+
+
+def test_distances_of_states():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 2, 3, 8)).astype(np.float32)
+    np.testing.assert_allclose(hidden_distance(one, other, "mse"), np.square(one - other).mean(-1), rtol=1e-5)
+    cosine = (one * other).sum(-1) / (np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1))
+    np.testing.assert_allclose(hidden_distance(one, other, "cosine"), 1 - cosine, rtol=1e-5)
+    np.testing.assert_allclose(hidden_distance(one, 3 * one, "cosine"), 0, atol=1e-6)
 
 
 def test_states_of_zeros_have_a_gradient():
@@ -131,10 +125,10 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it():
     assert value > 0.01
 
 
-@pytest.mark.parametrize("name", ["distillation", "rtd_distillation"])
-def test_teachers_have_no_gradient(name):
-    objective, params, _ = made(name)
-    _, grads = value_and_grads(name)
+@pytest.mark.parametrize(("name", "changes"), [("distillation", CHANGES), ("rtd_distillation", OF_RTD)])
+def test_teachers_have_no_gradient(name, changes):
+    objective, params, _ = made(name, **changes)
+    _, grads = value_and_grads(name, **changes)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads["teachers"]))
     trained = {module for phase in objective.phases for module in phase.trains}
     assert objective.frozen == ("teachers",) and trained == set(params) - {"teachers"}
@@ -143,9 +137,8 @@ def test_teachers_have_no_gradient(name):
 
 
 def test_a_discriminator_learns_what_its_teachers_hold_probable():
-    changes = {"teacher_weight": 0.5, "disc_weight": 4.0, "gen_weight": 1.0}
-    (value, sums), _ = value_and_grads("rtd_distillation", **changes)
-    _, params, batch = made("rtd_distillation", **changes)
+    (value, sums), _ = value_and_grads("rtd_distillation", **OF_RTD)
+    _, params, batch = made("rtd_distillation", **OF_RTD)
     model = PretrainingModel(make_pretraining_config(full_config("electra")["model"]))
     section = objective_section("electra")
     generate = jax.jit(
