@@ -26,8 +26,9 @@ depend on the width.
 Shapes: B batch, L length, P masked positions, D hidden, V vocab.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ from electra_jax.objectives.vocabulary import multiply_logits
 # The student's modules that this trains, and of which a teacher consists.
 MODULES = ("embeddings", "generator", "generator_predictions")
 METHOD = "generate_with_states"
-Views = list[tuple[VocabularyLogits, jax.Array]]  # of each teacher: logits and states [B, L, D]
+Init = Callable[[jax.Array, int], Any]  # `Objective.init`
 
 
 def make_distillation_objective(
@@ -87,39 +88,9 @@ def make_distillation_objective(
       ValueError: settings that do not fit; see `_check_settings`.
     """
     plain = make_mlm_objective(config, objective, special)
-    student, teachers = MaskedLanguageModel(config), teacher_configs(config, objective)
-    models = {
-        name: MaskedLanguageModel(one) for name, one in zip(teacher_names(objective), teachers, strict=True)
-    }
+    student, teachers = MaskedLanguageModel(config), _make_teachers(config, objective, special)
     _check_settings(objective)
-    maps = make_hidden_maps(config, objective, teachers)
-    kind = objective["hidden_distance"]
-
-    def view(params, batch: MaskedBatch) -> Views:
-        types = config.discriminator.type_vocab_size
-        return [
-            apply_teacher(
-                model,
-                params[TEACHERS][name],
-                batch.masked_ids_BL,
-                teacher_inputs(
-                    batch.inputs, batch.ids_BL, special, types, model.config.discriminator.type_vocab_size
-                ),
-                batch.positions_BP,
-                method=METHOD,
-            )
-            for name, model in models.items()
-        ]
-
-    def hidden_loss(params, batch: MaskedBatch, states_BLD: jax.Array, views: Views) -> jax.Array:
-        """The sum over the real tokens, a mean over the teachers."""
-        total_BL = jnp.zeros(batch.ids_BL.shape)
-        for name, (_, theirs_BLD) in zip(models, views, strict=True):
-            ours_BLD = states_BLD
-            if name in maps:
-                ours_BLD = maps[name].apply({"params": params[HIDDEN_MAPS][name]}, states_BLD)
-            total_BL += hidden_distance(ours_BLD, theirs_BLD, kind)
-        return (batch.inputs.is_token_BL * total_BL).sum() / len(models)
+    maps = make_hidden_maps(config, objective, [one.model.config for one in teachers])
 
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         logits, states_BLD = student.apply(
@@ -135,39 +106,71 @@ def make_distillation_objective(
         z_loss_weight = objective["z_loss_weight"]
         value, sums = mlm_loss(predictions, batch, normalizers["mlm"], z_loss_weight=z_loss_weight)
         value, sums = objective["mlm_weight"] * value, sums | {TOKENS: token_count(batch.inputs)}
-        if not models:
+        if not teachers:
             return value, (sums, carry)
-        views = view(params, batch)
-        more, soft_sums = soft_loss(objective, logits, [one for one, _ in views], batch)
+        views = [one.view(params[TEACHERS][one.name], batch) for one in teachers]
+        more, soft_sums = soft_loss(objective, logits, [theirs for theirs, _ in views], batch)
         value, sums = value + objective["teacher_weight"] * more / normalizers["mlm"], sums | soft_sums
         if objective["hidden_weight"]:
-            distance = hidden_loss(params, batch, states_BLD, views)
+            pairs = [
+                (maps[one.name].apply({"params": params[HIDDEN_MAPS][one.name]}, states_BLD), theirs_BLD)
+                if one.name in maps
+                else (states_BLD, theirs_BLD)
+                for one, (_, theirs_BLD) in zip(teachers, views, strict=True)
+            ]
+            distance = _mean_distance(pairs, batch, objective["hidden_distance"])
             value += objective["hidden_weight"] * distance / normalizers[TOKENS]
             sums |= {"hidden_distance": distance}
         return value, (sums, carry)
 
-    def init(key: jax.Array, sequence_length: int):
-        if not maps:
-            return plain.init(key, sequence_length)
-        states = jnp.zeros((1, 1, config.discriminator.hidden_size))
+    student_alone = plain._replace(
+        init=_with_maps(plain.init, maps, config.discriminator.hidden_size),
+        normalizers=lambda batch: {**plain.normalizers(batch), TOKENS: token_count(batch.inputs) + EPSILON},
+        phases=(Phase("mlm", (*MODULES, *([HIDDEN_MAPS] if maps else [])), loss),),
+    )
+    return with_teachers(student_alone, {one.name: make_init(one.model, plain.prepare) for one in teachers})
+
+
+class _Teacher(NamedTuple):
+    name: str  # its module within TEACHERS
+    model: MaskedLanguageModel
+    # (its parameters, batch) → (logits, states [B, L, D])
+    view: Callable[[Any, MaskedBatch], tuple[VocabularyLogits, jax.Array]]
+
+
+def _make_teachers(
+    config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens
+) -> list[_Teacher]:
+    types = config.discriminator.type_vocab_size
+
+    def view(model: MaskedLanguageModel, params, batch: MaskedBatch) -> tuple[VocabularyLogits, jax.Array]:
+        theirs = model.config.discriminator.type_vocab_size
+        inputs = teacher_inputs(batch.inputs, batch.ids_BL, special, types, theirs)
+        return apply_teacher(model, params, batch.masked_ids_BL, inputs, batch.positions_BP, method=METHOD)
+
+    named = zip(teacher_names(objective), teacher_configs(config, objective), strict=True)
+    models = {name: MaskedLanguageModel(one) for name, one in named}
+    return [_Teacher(name, model, functools.partial(view, model)) for name, model in models.items()]
+
+
+def _mean_distance(pairs: Sequence[tuple[jax.Array, jax.Array]], batch: MaskedBatch, kind: str) -> jax.Array:
+    """The sum over the real tokens of the distance of states [B, L, D], a mean over the pairs."""
+    distances_BL = sum(hidden_distance(ours_BLD, theirs_BLD, kind) for ours_BLD, theirs_BLD in pairs)
+    return (batch.inputs.is_token_BL * distances_BL).sum() / len(pairs)
+
+
+def _with_maps(init: Init, maps: Mapping[str, Dense], width: int) -> Init:
+    """An initialiser with the module HIDDEN_MAPS, if there are any, for states of `width`."""
+
+    def init_with_maps(key: jax.Array, sequence_length: int):
         keys = jax.random.split(jax.random.fold_in(key, 1), len(maps))
+        states = jnp.zeros((1, 1, width))
         trees = {
             name: one.init(own, states)["params"] for own, (name, one) in zip(keys, maps.items(), strict=True)
         }
-        return {**plain.init(key, sequence_length), HIDDEN_MAPS: trees}
+        return {**init(key, sequence_length), HIDDEN_MAPS: trees}
 
-    trains = (*MODULES, *([HIDDEN_MAPS] if maps else []))
-    student_alone = plain._replace(
-        init=init,
-        normalizers=lambda batch: {
-            **plain.normalizers(batch),
-            TOKENS: token_count(batch.inputs) + EPSILON,
-        },
-        phases=(Phase("mlm", trains, loss),),
-    )
-    return with_teachers(
-        student_alone, {name: make_init(model, plain.prepare) for name, model in models.items()}
-    )
+    return init_with_maps if maps else init
 
 
 def soft_loss(

@@ -44,7 +44,7 @@ from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.start_step import started_from, with_start_step
 from electra_jax.runs.summary import summarize_run
-from electra_jax.runs.teachers import describe_teachers, load_teachers
+from electra_jax.runs.teachers import describe_teachers, with_loaded_teachers
 from electra_jax.runs.trained import initial_params
 from electra_jax.runs.trouble_services import RunningPretraining, roll_back, trouble_services
 from electra_jax.runs.watched_health import health_of
@@ -215,7 +215,8 @@ def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretr
     config, program = inputs.config, stages[0].program  # the initial state is the same in all stages
     workdir, state, step = run.path, start.state, start.step
     if state is None:
-        state = _state_of_start(program, config, workdir)
+        state = first_state(program, config["checkpoint"]["init_from"], workdir)
+        state = with_loaded_teachers(state, program.abstract_state.params, config)
     writers = MetricWriters(
         workdir,
         progress=config["log"]["progress"],
@@ -258,7 +259,9 @@ def _newest_params(program: Program, running: RunningPretraining) -> tuple[Any, 
     checkpointer.wait()
     if step := exchange(checkpointer.latest_step() or 0)[0]:
         return checkpointer.restore_params(step, shapes), step
-    return _state_of_start(program, running.inputs.config, running.run.path).params, 0
+    config = running.inputs.config
+    state = first_state(program, config["checkpoint"]["init_from"], running.run.path)
+    return with_loaded_teachers(state, shapes, config).params, 0
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:
@@ -331,15 +334,6 @@ def peak_of_devices(config: dict[str, Any], devices: Sequence[jax.Device]) -> fl
     and the dtype; None for an unknown chip."""
     peak = config["log"]["peak_flops"] or peak_flops(devices[0].device_kind, config["model"]["dtype"])
     return None if peak is None else peak * len(devices)
-
-
-def _state_of_start(program: Program, config: dict[str, Any], workdir: Path) -> TrainState:
-    """The state before the first step, with the parameters of its teachers."""
-    state = first_state(program, config["checkpoint"]["init_from"], workdir)
-    if teachers := load_teachers(config, program.abstract_state.params):
-        print(f"{workdir}: learning from {', '.join(config['objective']['teachers'])}.", file=sys.stderr)
-        state = start_from(state, state.params | teachers)
-    return state
 
 
 def first_state(program: Program, initial: str, workdir: Path) -> TrainState:

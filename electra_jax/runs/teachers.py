@@ -1,6 +1,7 @@
 """The teachers of a run (config.objective.teachers): their names made complete and written down, checked
 before anything is written, and read once, when the run starts."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from electra_jax.runs.trained import (
     read_description,
     restore_params,
 )
+from electra_jax.training.state import TrainState, start_from
 
 KEY = "config.objective.teachers"
 
@@ -223,23 +225,25 @@ def _check_length(name: str, model: dict[str, Any], length: int) -> None:
         )
 
 
-def load_teachers(config: dict[str, Any], abstract: dict[str, Any]) -> dict[str, Any]:
-    """The module TEACHERS, sharded like the student; {} for an objective without teachers.
+def with_loaded_teachers(state: TrainState, shapes: dict[str, Any], config: dict[str, Any]) -> TrainState:
+    """The state before the first step with the teachers' parameters, sharded like the student's; unchanged
+    for an objective without teachers.
 
     Args:
-      abstract: shapes and shardings of all parameters.
+      shapes: shapes and shardings of all parameters.
 
     Raises:
       FileNotFoundError, OSError: see `restore_params`.
     """
-    if TEACHERS not in abstract:
-        return {}
+    if TEACHERS not in shapes:
+        return state
     objective, loaded = config["objective"], {}
     for module, name in zip(teacher_names(objective), objective["teachers"], strict=True):
         checkpoint = parse_checkpoint(name)
         directory = local_directory(checkpoint.directory)
-        _, loaded[module] = restore_params(directory, checkpoint.step, abstract[TEACHERS][module])
-    return {TEACHERS: loaded}
+        _, loaded[module] = restore_params(directory, checkpoint.step, shapes[TEACHERS][module])
+    print(f"learning from {', '.join(objective['teachers'])}", file=sys.stderr)
+    return start_from(state, {**state.params, TEACHERS: loaded})
 
 
 def describe_teachers(config: dict[str, Any], step: int) -> dict[str, Any]:

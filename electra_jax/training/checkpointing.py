@@ -1,9 +1,7 @@
 """Saving and restoring a TrainState with Orbax. Every checkpoint is checked before it is read."""
 
 import contextlib
-import hashlib
 import itertools
-import json
 import os
 import re
 import sys
@@ -22,7 +20,7 @@ from electra_jax.training.checksum_item import (
     checksums_of,
     damage_of,
 )
-from electra_jax.training.checksums import OnProgress, read_checksums
+from electra_jax.training.checksums import OnProgress, digest
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
@@ -250,12 +248,7 @@ class Checkpointer:
 
     def fingerprint(self, step: int) -> str:
         """SHA-256 of the checksums of the arrays of `step`, which are not read; "" without checksums."""
-        try:
-            entries = read_checksums(checksums_of(self.place(step)))
-        except FileNotFoundError:
-            return ""
-        arrays = {name: entry for name, entry in entries.items() if name.startswith("state/")}
-        return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()
+        return digest(checksums_of(self.place(step)), "state/")
 
     def _check_once(self, step: int) -> None:
         """`check`, whose answer holds for one restoring: the next one looks again."""

@@ -7,6 +7,7 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from electra_jax.models.config import encoder_shape
@@ -68,10 +69,12 @@ def read(path):
 
 
 def arrays_of(workdir, step):
-    """The parameters of a checkpoint, teachers included, by path."""
-    with contextlib.closing(Checkpointer(str(workdir / "checkpoints"), keep=None)) as checkpointer:
-        tree = checkpointer._manager.restore(step)["state"]
-    return tree
+    """The whole state of a checkpoint, as names and arrays."""
+    place = workdir / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        names = reader.metadata(place).item_metadata.tree
+        on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
+        return reader.restore(place, args=ocp.args.PyTreeRestore(restore_args=on_host))
 
 
 def test_the_teachers_are_written_down(trained):
