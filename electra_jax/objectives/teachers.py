@@ -81,8 +81,7 @@ def with_teachers(
 
 def apply_teacher(model: nn.Module, params: Any, *args: Any, method: str) -> Any:
     """A teacher's forward pass, without dropout and without any gradient."""
-    variables = {"params": jax.lax.stop_gradient(params)}
-    return jax.lax.stop_gradient(model.apply(variables, *args, is_training=False, method=method))
+    return jax.lax.stop_gradient(model.apply({"params": params}, *args, is_training=False, method=method))
 
 
 def teacher_inputs(

@@ -9,13 +9,14 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.mlm import mlm_flops
 from electra_jax.objectives.registry import forward_flops
 from electra_jax.objectives.rtd import generator_loss
 from electra_jax.objectives.soft_targets import hidden_distance
-from support.tiny import LENGTH, key, objective_section, rows
+from support.tiny import LENGTH, SPECIAL, key, objective_section, rows
 from support.tiny_ablations import O0, VOCAB, bce, full_config, loss_of, make, random_params
 from support.tiny_teachers import SAME, WIDE, settings, teacher
 
@@ -23,19 +24,31 @@ CHANGES = {"mlm_weight": 0.25, "teacher_weight": 2.0, "teacher_temperature": 2.0
 OF_RTD = {"teacher_weight": 0.5, "disc_weight": 4.0}
 
 
+# Of the student, which has one token type where a teacher has two.
+STUDENT = {"type_vocab_size": 1}
+
+
 @cache
-def made(name, shapes=("same", "wide"), **changes):
-    """(objective, parameters, batch) with teachers of these shapes, one of which has token types alone."""
-    entries = [teacher(name, WIDE, type_vocab_size=0) if one == "wide" else teacher(name) for one in shapes]
-    objective = make(name, **settings(*entries, **changes))
+def made(name, **changes):
+    """(objective, parameters, batch) with a teacher of the student's width and one that is wider."""
+    objective = make(name, "model", STUDENT, **settings(teacher(name), teacher(name, WIDE), **changes))
     batch = objective.prepare(key(1), jnp.asarray(rows(4, LENGTH, vocab_size=VOCAB)))
     return objective, random_params(objective), batch
 
 
+def models_of(name):
+    """config.model of the student and of its teachers."""
+    return full_config(name, "model", STUDENT)["model"], teacher(name)["model"], teacher(name, WIDE)["model"]
+
+
+def inputs_of(batch, config):
+    return derive_inputs(batch.ids_BL, SPECIAL, config["type_vocab_size"])
+
+
 @cache
-def value_and_grads(name, shapes=("same", "wide"), **changes):
+def value_and_grads(name, **changes):
     """((loss, sums), gradients of all parameters, those of the teachers included)."""
-    objective, params, batch = made(name, shapes, **changes)
+    objective, params, batch = made(name, **changes)
     function = jax.jit(jax.value_and_grad(loss_of(objective, batch), has_aux=True), compiler_options=O0)
     return jax.device_get(function(params))
 
@@ -44,15 +57,12 @@ def of_teachers(params, models, run):
     return [run(model, params["teachers"][f"teacher_{i}"]) for i, model in enumerate(models)]
 
 
-def views(name, params, batch, **shapes):
+def views(name, params, batch):
     """(logits [B, P, V], states [B, L, D]) of the student and of each teacher, by the model alone."""
 
     def run(config, params):
         model = MaskedLanguageModel(make_pretraining_config(config))
-        types = config["type_vocab_size"]
-        inputs = batch.inputs._replace(
-            token_types_BL=jnp.minimum(batch.inputs.token_types_BL, max(types - 1, 0))
-        )
+        inputs = inputs_of(batch, config)
         apply = jax.jit(
             partial(model.apply, is_training=False, method="generate_with_states"),
             compiler_options=O0,
@@ -61,9 +71,9 @@ def views(name, params, batch, **shapes):
         x, table, bias = (np.float64(part) for part in logits)
         return x @ table.T + bias, np.float64(states)
 
-    entries = teacher(name)["model"], teacher(name, WIDE, type_vocab_size=0)["model"]
-    student = {module: params[module] for module in ("embeddings", "generator", "generator_predictions")}
-    return run(full_config(name)["model"], student), of_teachers(params, entries, run)
+    student, *teachers = models_of(name)
+    own = {module: params[module] for module in ("embeddings", "generator", "generator_predictions")}
+    return run(student, own), of_teachers(params, teachers, run)
 
 
 def kl(q, log_p):
@@ -113,7 +123,9 @@ def test_states_of_zeros_have_a_gradient():
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it():
     changes = {"mlm_weight": 0.0, "hidden_weight": 1.0}
-    objective, params, batch = made("distillation", ("same",), **changes)
+    objective = make("distillation", **settings(teacher("mlm"), **changes))
+    params = random_params(objective)
+    batch = objective.prepare(key(1), jnp.asarray(rows(4, LENGTH, vocab_size=VOCAB)))
     assert "hidden_maps" not in params
     equal = params | {"teachers": {"teacher_0": {name: params[name] for name in objective.phases[0].trains}}}
     function = jax.jit(jax.value_and_grad(loss_of(objective, batch), has_aux=True), compiler_options=O0)
@@ -139,7 +151,8 @@ def test_teachers_have_no_gradient(name, changes):
 def test_a_discriminator_learns_what_its_teachers_hold_probable():
     (value, sums), _ = value_and_grads("rtd_distillation", **OF_RTD)
     _, params, batch = made("rtd_distillation", **OF_RTD)
-    model = PretrainingModel(make_pretraining_config(full_config("electra")["model"]))
+    student, *teachers = models_of("electra")
+    model = PretrainingModel(make_pretraining_config(student))
     section = objective_section("electra")
     generate = jax.jit(
         lambda params: generator_loss(model, section, params, batch, 1.0, None), compiler_options=O0
@@ -148,16 +161,12 @@ def test_a_discriminator_learns_what_its_teachers_hold_probable():
 
     def run(config, params):
         model = PretrainingModel(make_pretraining_config(config))
-        types = config["type_vocab_size"]
-        inputs = batch.inputs._replace(
-            token_types_BL=jnp.minimum(batch.inputs.token_types_BL, max(types - 1, 0))
-        )
+        inputs = inputs_of(batch, config)
         apply = jax.jit(partial(model.apply, is_training=False, method="discriminate"), compiler_options=O0)
         return np.float64(apply({"params": params}, corrupted, inputs))
 
-    entries = teacher("electra")["model"], teacher("electra", WIDE, type_vocab_size=0)["model"]
-    logits = run(entries[0], {module: params[module] for module in set(params) - {"teachers"}})
-    labels = np.mean([1 / (1 + np.exp(-one)) for one in of_teachers(params, entries, run)], 0)
+    logits = run(student, {module: params[module] for module in set(params) - {"teachers"}})
+    labels = np.mean([1 / (1 + np.exp(-one)) for one in of_teachers(params, teachers, run)], 0)
     is_token = np.asarray(batch.inputs.is_token_BL)
     soft, hard = (
         (is_token * bce(logits, target)).sum() for target in (labels, np.asarray(corrupted != batch.ids_BL))
