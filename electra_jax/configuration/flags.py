@@ -42,7 +42,7 @@ from electra_jax.training.malloc_arenas import limit_arenas
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
-DATA_URLS = ("datasets", "init_from", "teachers")
+DATA_URLS = ("datasets", "init_from")
 RUN_URLS = (*DATA_URLS, "workdir")
 NO_PATHS: Mapping[str, str] = MappingProxyType({})
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")

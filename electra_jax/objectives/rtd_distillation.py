@@ -1,5 +1,5 @@
-"""Distillation into a discriminator: beside which tokens are replaced, it learns how probable its teachers
-hold that (soft labels as in Hinton et al. 2015, Distilling the knowledge in a neural network).
+"""Distillation into a discriminator: beside which tokens are replaced, it learns the probability of it that
+its teachers give (soft labels, as in Hinton et al. 2015, Distilling the knowledge in a neural network).
 
     gen_weight·MLM + disc_weight·RTD + teacher_weight·disc_weight·BCE(q, p)
 

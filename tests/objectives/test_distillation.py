@@ -148,7 +148,7 @@ def test_teachers_have_no_gradient(name, changes):
         assert any((leaf != 0).any() for leaf in jax.tree.leaves(grads[module])), module
 
 
-def test_a_discriminator_learns_what_its_teachers_hold_probable():
+def test_a_discriminator_learns_the_probabilities_of_its_teachers():
     (value, sums), _ = value_and_grads("rtd_distillation", **OF_RTD)
     _, params, batch = made("rtd_distillation", **OF_RTD)
     student, *teachers = models_of("electra")
