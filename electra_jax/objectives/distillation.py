@@ -8,8 +8,8 @@ config.objective.teacher_temperature. Teachers and student see the same masked r
 masked positions alone. Three uses:
 
 * An ensemble becomes one model: K runs with K seeds are the teachers of one student, as large or smaller
-  (Kim et al. 2025, Pre-training under infinite compute: a student that is 8 times smaller keeps 83 % of an
-  ensemble's gain. Their language models generate text; the distributions at masked positions are ours).
+  (Kim et al. 2025, Pre-training under infinite compute, abstract: a student that is 8 times smaller keeps
+  83 % of an ensemble's gain). That it learns distributions at masked positions is our choice.
 * One model becomes a smaller one.
 * Further pre-training is held near a teacher (Lee et al. 2023, Self-distillation for further pre-training of
   transformers): hidden_weight above 0. In the paper the teacher is the start after further pre-training, and

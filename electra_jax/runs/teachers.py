@@ -241,7 +241,13 @@ def with_loaded_teachers(state: TrainState, shapes: dict[str, Any], config: dict
     for module, name in zip(teacher_names(objective), objective["teachers"], strict=True):
         checkpoint = parse_checkpoint(name)
         directory = local_directory(checkpoint.directory)
-        _, loaded[module] = restore_params(directory, checkpoint.step, shapes[TEACHERS][module])
+        try:
+            _, loaded[module] = restore_params(directory, checkpoint.step, shapes[TEACHERS][module])
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{KEY}: {error} This run has no checkpoint yet and needs its teachers: restore that one, or "
+                "begin with another --workdir."
+            ) from error
     print(f"learning from {', '.join(objective['teachers'])}", file=sys.stderr)
     return start_from(state, {**state.params, TEACHERS: loaded})
 

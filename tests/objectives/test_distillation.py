@@ -26,19 +26,25 @@ OF_RTD = {"teacher_weight": 0.5, "disc_weight": 4.0}
 
 # Of the student, which has one token type where a teacher has two.
 STUDENT = {"type_vocab_size": 1}
+# Of a teacher, whose predictions have none of it, also where the student is trained with a key for dropout.
+DROPOUT = {"hidden_dropout": 0.5, "attention_dropout": 0.5}
+
+
+def wide_teacher(name):
+    return teacher(name, WIDE, **DROPOUT)
 
 
 @cache
 def made(name, **changes):
     """(objective, parameters, batch) with a teacher of the student's width and one that is wider."""
-    objective = make(name, "model", STUDENT, **settings(teacher(name), teacher(name, WIDE), **changes))
+    objective = make(name, "model", STUDENT, **settings(teacher(name), wide_teacher(name), **changes))
     batch = objective.prepare(key(1), jnp.asarray(rows(4, LENGTH, vocab_size=VOCAB)))
     return objective, random_params(objective), batch
 
 
 def models_of(name):
     """config.model of the student and of its teachers."""
-    return full_config(name, "model", STUDENT)["model"], teacher(name)["model"], teacher(name, WIDE)["model"]
+    return full_config(name, "model", STUDENT)["model"], teacher(name)["model"], wide_teacher(name)["model"]
 
 
 def inputs_of(batch, config):
@@ -49,7 +55,8 @@ def inputs_of(batch, config):
 def value_and_grads(name, **changes):
     """((loss, sums), gradients of all parameters, those of the teachers included)."""
     objective, params, batch = made(name, **changes)
-    function = jax.jit(jax.value_and_grad(loss_of(objective, batch), has_aux=True), compiler_options=O0)
+    loss = loss_of(objective, batch, dropout_key=key(2))
+    function = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=O0)
     return jax.device_get(function(params))
 
 

@@ -146,8 +146,23 @@ def test_another_teacher_under_the_same_name_is_refused(trained, tmp_path):
     fewer = config | {"objective": config["objective"] | {"teachers": ["init_from"]}}
     with pytest.raises(
         ValueError, match=r"objective\.teachers: the run has \[.*wide:0'\], you gave \[.*small:0'"
-    ):
+    ) as error:
         pretrain(fewer, tmp_path / "run")
+    assert "Give the former, even if they have moved" in str(error.value)
+    assert "teacher_models" not in str(error.value)  # pages of settings that say nothing more
+
+
+def test_a_run_without_a_checkpoint_needs_its_teachers(trained, tmp_path):
+    """It was killed before its first one, and a teacher that trains on has deleted its own meanwhile."""
+    config, run, root = trained
+    (tmp_path / "run").mkdir()
+    shutil.copy(run / "config.json", tmp_path / "run")
+    (root / "wide" / "checkpoints" / "0").rename(root / "wide" / "checkpoints" / "9")
+    try:
+        with pytest.raises(FileNotFoundError, match=r"wide: expected a checkpoint of step 0, found those of"):
+            pretrain(config, tmp_path / "run")
+    finally:
+        (root / "wide" / "checkpoints" / "9").rename(root / "wide" / "checkpoints" / "0")
 
 
 @pytest.mark.parametrize(
