@@ -12,11 +12,11 @@ ModernBERT's layers are faster on a CPU than DeBERTa's and learn more than ELECT
 loss in three quarters of the steps, and with 30 % of the tokens masked the generator learns from twice as
 many, for the same work in its layers.
 
-regime=data_limited is for less text than that: 7,000 steps are 30 passes over one million words. It raises
-the weight decay 30 times, from 0.01 to 0.3. Kim et al. 2025, Pre-training under infinite compute, found 30
-times the usual value best for language models that read little text many times (abstract). 0.3 has not been
-measured here: neither the factor nor the usual value need be the same for this model and optimizer. Try 0.03
-and 0.1, too, and values above. Then train several seeds, and one student of all of them, with
+regime=data_limited is for less text than that: 7,000 steps are about 30 passes over one million words. It
+raises the weight decay 30 times, from 0.01 to 0.3. Kim et al. 2025, Pre-training under infinite compute,
+found 30 times the usual value best for language models that read little text many times (abstract). 0.3 has
+not been measured here: neither the factor nor the usual value need be the same for this model and optimizer.
+Try 0.03 and 0.1, too, and values above. Then train several seeds, and one student of all of them, with
 objective=distillation: configs/README.md#little-text has the commands.
 """
 

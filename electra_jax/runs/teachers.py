@@ -14,7 +14,7 @@ from electra_jax.configuration.checkpoint_names import CheckpointName, is_same_c
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import Stage, stage_at, stage_errors
 from electra_jax.distributed.processes import exchange
-from electra_jax.objectives.registry import OBJECTIVES, find_row, parameter_form
+from electra_jax.objectives.registry import OBJECTIVES, find_row, has_generator, parameter_form
 from electra_jax.objectives.teachers import OWN_START, TEACHERS, teacher_names
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import (
@@ -197,10 +197,13 @@ def _check_teacher(name: str, config: dict[str, Any], tokenizer_fingerprint: str
     checkpoint, row = parse_checkpoint(name), find_row(config["objective"]["name"])
     directory = local_directory(checkpoint.directory)
     theirs = stage_at(read_description(directory)["config"], checkpoint.step).config
-    if parameter_form(theirs["objective"]) != row.teachers_of:
+    method = theirs["objective"]
+    if parameter_form(method) != row.teachers_of:
+        generator = "" if has_generator(method) else f" and generator {method['generator']!r}"
         raise ValueError(
-            f"{KEY}: {name} was trained with objective {theirs['objective']['name']!r}, expected a run with "
-            f"the models of {row.teachers_of!r}, since config.objective.name is {row.name!r}."
+            f"{KEY}: {name} was trained with objective {method['name']!r}{generator}, expected a run with "
+            f"the models of {row.teachers_of!r}, since config.objective.name is {row.name!r}. Name such a "
+            "run, or choose another objective in the recipe's argument, --config=FILE.py:objective=NAME."
         )
     fingerprint = load_tokenizer(str(directory / "tokenizer")).fingerprint
     if fingerprint != tokenizer_fingerprint:
