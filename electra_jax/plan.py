@@ -9,9 +9,8 @@ tpu7x:2x2x1), GPUs by number (h100:8, l4:1; h100:16 on two hosts, h100:4x4 on fo
 machine (cpu:8). launch/compile_only.sh installs the TPU and GPU compilers into .venv/compilers; cpu:8 needs
 none: `python -m electra_jax.plan` plans for it. For another card, give the most similar one and its own
 figures: --device=a10:8 --compile_as=l4 --peak_flops=125e12 --memory_gib=22 --dollars_per_hour=1.2.
-
-Memory figures come from the installed compiler versions. If a step does not fit, a TPU's compiler refuses it
-here as it would on the device. Time is an estimate, and a range: planning/README.md says what it rests on.
+Memory figures are the installed compilers'. A step that does not fit is refused here as on the device.
+Time is an estimate, and a range: planning/README.md says what it rests on.
 
 --search looks for the settings with which the configured batch fits at least cost: the fewest microbatches
 with scanned layers; else with unrolled layers, recomputation (train.remat), parameters sharded over more
@@ -36,6 +35,7 @@ from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.report import report_lines, report_values
 from electra_jax.planning.stages import plan_stages
 from electra_jax.planning.utilization import read_utilization
+from electra_jax.runs.teachers import with_teacher_models
 
 PATHS = {"json": NEW_FILE, "prices": FILE}
 
@@ -51,9 +51,9 @@ def main() -> None:
     used = None if options.utilization is None else read_utilization(options.utilization)
     assumptions = Assumptions(used, options.hours_between_stops, options.save_rate)
     ways = {"is_searching": options.search, "is_as_configured": options.as_configured}
-    values = []
+    config, values = with_teacher_models(options.config.to_dict()), []
     with compiler_messages_in_a_file():
-        for plan in plan_stages(options.config.to_dict(), device, assumptions, **ways):
+        for plan in plan_stages(config, device, assumptions, **ways):
             print("\n".join(report_lines(plan)))
             values.append(report_values(plan))
     if options.json:

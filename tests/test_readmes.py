@@ -61,6 +61,7 @@ RECIPES = (
     electra.get_config(),
     deberta_v3.get_config(),
     *(debug.get_config(f"model={model}") for model in debug.MODELS),
+    debug.get_config("objective=distillation"),
     mcl.get_config(),
     finetune.get_config("task=trec6"),
     evaluate_recipe.get_config("data=DIR"),

@@ -110,6 +110,9 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
         config["model"] = upgrade_encoder(config["model"])
     if "objective" in config:  # which had the keys of all objectives
         config["objective"] = clean_objective(config["objective"])
+        if teachers := config["objective"].get("teacher_models"):
+            upgraded = [{**one, "model": upgrade_encoder(one["model"])} for one in teachers]
+            config["objective"]["teacher_models"] = upgraded
     return config
 
 

@@ -31,6 +31,7 @@ from electra_jax.configuration.ranges import (
 from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, POSITIONS, THETA_LIMIT
 from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
+from electra_jax.objectives.soft_targets import HIDDEN_DISTANCES
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import NAMES as SCHEDULES
 from electra_jax.training.trouble import ON_NONFINITE, ON_SPIKE
@@ -117,6 +118,23 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.swap_permutation": (one_of(("uniform", "cyclic")), "uniform"),
     "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
     "objective.temperature": (TEMPERATURE, 1.0),
+    "objective.teacher_temperature": (TEMPERATURE, 2.0),
+    "objective.hidden_distance": (one_of(HIDDEN_DISTANCES), "mse"),
+    # Filled in for each teacher when a run starts (runs/teachers.py).
+    "objective.teacher_models": (
+        Allowed(
+            lambda value: isinstance(value, list | tuple) and all(isinstance(one, dict) for one in value),
+            "(), which is filled in when the run starts",
+        ),
+        (),
+    ),
+    "objective.teachers": (
+        Allowed(
+            lambda value: isinstance(value, list | tuple) and all(isinstance(one, str) for one in value),
+            "the directories of one or more runs, DIR or DIR:STEP, or init_from",
+        ),
+        ("DIR",),
+    ),
     "objective.vocab_chunk_size": (whole(0, 2**24), 0),
     "data.sequence_length": (ROW_LENGTH, 0),
     "data.seed": (SEED, 0),

@@ -11,6 +11,7 @@ from typing import Any
 PLACES = (
     "datasets",
     "init_from",
+    "teachers",
     "train",
     "validation",
     "test",

@@ -118,8 +118,15 @@ class MaskedLanguageModel(nn.Module):
         self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool
     ) -> VocabularyLogits:
         """Masked ids [B, L] → logits at `positions_BP`."""
+        return self.generate_with_states(ids_BL, inputs, positions_BP, is_training)[0]
+
+    def generate_with_states(
+        self, ids_BL: jax.Array, inputs: EncoderInputs, positions_BP: jax.Array, is_training: bool
+    ) -> tuple[VocabularyLogits, jax.Array]:
+        """`generate`, and the encoder's states [B, L, D], which its head reads."""
         x_BLD = encode_masked(self.generator, self.embeddings, ids_BL, inputs, is_training)
-        return self.generator_predictions(gather_positions(x_BLD, positions_BP), self.embeddings.word_table())
+        x_BPD = gather_positions(x_BLD, positions_BP)
+        return self.generator_predictions(x_BPD, self.embeddings.word_table()), x_BLD
 
 
 def make_encoder(config: EncoderConfig, execution: LayerExecution = UNROLLED) -> nn.Module:

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.flops import generator_flops, masked_head_flops
+from electra_jax.models.heads import VocabularyLogits
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import MaskedLanguageModel
 from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
@@ -88,6 +89,13 @@ def predict_masked(
         method="generate",
         rngs=apply_rngs(dropout_key, name),
     )
+    return score_masked(objective, logits, batch, uniforms_BP)
+
+
+def score_masked(
+    objective: Mapping[str, Any], logits: VocabularyLogits, batch: MaskedBatch, uniforms_BP: jax.Array | None
+) -> VocabularyPredictions:
+    """Loss terms of logits at the masked positions, and samples if uniforms are given."""
     predict = predict_with_log_total if objective["z_loss_weight"] else predict_vocabulary
     return predict(
         *logits,

@@ -9,6 +9,7 @@ from electra_jax.objectives.adversarial import ADVERSARIAL
 from electra_jax.objectives.all_tokens_mlm import ALL_TOKENS_MLM
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.deberta_v3 import DEBERTA_V3
+from electra_jax.objectives.distillation import DISTILLATION
 from electra_jax.objectives.electra import ELECTRA
 from electra_jax.objectives.electra_15 import ELECTRA_15
 from electra_jax.objectives.electric import ELECTRIC
@@ -18,6 +19,7 @@ from electra_jax.objectives.metrics import SumMetrics
 from electra_jax.objectives.mlm import MLM, Z_LOSS_METRIC
 from electra_jax.objectives.replace_mlm import REPLACE_MLM
 from electra_jax.objectives.row import FirstStage, ObjectiveRow
+from electra_jax.objectives.rtd_distillation import RTD_DISTILLATION
 from electra_jax.objectives.two_stage import TWO_STAGE
 
 ROWS = (
@@ -31,6 +33,8 @@ ROWS = (
     TWO_STAGE,
     ADVERSARIAL,
     ELECTRIC,
+    DISTILLATION,
+    RTD_DISTILLATION,
 )
 OBJECTIVES = {row.name: row for row in ROWS}
 # Keys of config.objective that not all objectives read → the objectives that read them.
@@ -119,6 +123,15 @@ def own_settings(objective: Mapping[str, Any]) -> dict[str, Any]:
     own = find_row(objective["name"]).settings
     shared = {key: value for key, value in objective.items() if key not in OWN_KEYS or key in own}
     return {**own, **shared}
+
+
+def without_teachers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole configuration whose objective has the student's modules alone, as exports, fine-tuning and
+    other readers of a run need it; the same for an objective without teachers."""
+    objective = config["objective"]
+    if not find_row(objective["name"]).teachers_of:
+        return dict(config)
+    return {**config, "objective": {**objective, "teachers": (), "teacher_models": ()}}
 
 
 def parameter_form(objective: Mapping[str, Any]) -> str:

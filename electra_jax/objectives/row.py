@@ -52,6 +52,8 @@ class ObjectiveRow(NamedTuple):
     # other; "": none.
     parameters_of: str = ""
     first_stage: FirstStage | None = None  # the run that it must start from
+    # `parameter_form` of the runs that are its teachers (teachers.py); "": it has no teachers.
+    teachers_of: str = ""
 
     # What may be concluded from its metrics (training/alarms.py): whether it minimises mlm_loss, if it has
     # that; and whether its metrics rtd_… are of the masked tokens alone.

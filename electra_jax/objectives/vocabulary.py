@@ -87,20 +87,25 @@ def _predict(options: "_Options", x_BPE, table_VE, bias_V, targets_BP, uniforms_
     )
 
 
-def _predict_at_once(
-    x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype
-) -> VocabularyPredictions:
+def multiply_logits(x_BPE: jax.Array, table_VE: jax.Array, bias_V: jax.Array, dtype: str) -> jax.Array:
+    """Logits [B, P, V] over the whole vocabulary, float32; the product's operands are rounded to `dtype`."""
     logits_BPV = nn.with_logical_constraint(
         einsum_f32("BPE,VE->BPV", dtype, x_BPE, table_VE), ("batch", None, "vocab")
     )
-    logits_BPV += broadcast_to_rank(bias_V, 3)
+    return logits_BPV + broadcast_to_rank(bias_V, 3)
+
+
+def _predict_at_once(
+    x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, dtype
+) -> VocabularyPredictions:
+    logits_BPV = multiply_logits(x_BPE, table_VE, bias_V, dtype)
     # The loss and the accuracy need three numbers per position: the maximum, the sum and the target's logit.
     # The target is picked by comparing indices: that stays inside a shard of the vocabulary, and its
     # derivative has no scatter.
     max_BP = jax.lax.stop_gradient(logits_BPV.max(axis=-1))
     exp_BPV = jnp.exp(logits_BPV - max_BP[..., None])
     total_BP = exp_BPV.sum(axis=-1)
-    target_logit_BP = _pick(logits_BPV, targets_BP)
+    target_logit_BP = pick(logits_BPV, targets_BP)
     nll_BP = jnp.log(total_BP) + max_BP - target_logit_BP
     # Entropy of the softmax: log Z − E[logit].
     expected_BP = jax.lax.stop_gradient((exp_BPV * (logits_BPV - max_BP[..., None])).sum(axis=-1) / total_BP)
@@ -143,7 +148,7 @@ def _first_above(cumulative: jax.Array, threshold: jax.Array) -> tuple[jax.Array
     return index, threshold - jnp.where(index > 0, before, 0.0)
 
 
-def _pick(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def pick(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """The targets' logits; 0 for a target outside the chunk."""
     index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     return jnp.where(index == targets[..., None], logits, 0.0).sum(axis=-1)
@@ -218,7 +223,7 @@ def _advance(options: _Options, running: _Running, logits_NC, targets_N, uniform
         max_N,
         running.total * rescale_N + exp_NC.sum(axis=-1),
         (running.weighted + shift_N * running.total) * rescale_N + (exp_NC * centered_NC).sum(axis=-1),
-        running.target_logit + _pick(logits_NC, targets_N - start),
+        running.target_logit + pick(logits_NC, targets_N - start),
         tempered_total_N,
         sample_N,
     )

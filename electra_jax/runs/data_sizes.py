@@ -18,6 +18,7 @@ from electra_jax.configuration.sizes import assumed_sizes, needs_chunk_size, wit
 from electra_jax.configuration.stages import make_stages, stage_errors
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.inputs import check_row_sizes, make_sources
+from electra_jax.runs.teachers import with_teacher_models
 from electra_jax.runs.trained import read_description
 
 
@@ -32,7 +33,10 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
     if isinstance(initial, str):  # config.json is read from anywhere
         checkpoint = config["checkpoint"] | {"init_from": absolute_place(initial)}
         config = config | {"checkpoint": checkpoint}
-    problems, filled = Problems(), without_end(config)
+    problems = Problems()
+    with problems.kept():
+        config = with_teacher_models(config, workdir)
+    filled = without_end(config)
     with problems.kept():
         filled = with_data_values(config, [workdir], workdir)
     with problems.kept():

@@ -58,9 +58,13 @@ MAY_CHANGE = (
 )
 LENGTH = "config.train.num_steps"
 INITIAL = "config.checkpoint.init_from"  # see `is_same_checkpoint`
+TEACHERS = "config.objective.teachers"
+# Described from the teachers' names, and long (runs/teachers.py): the names differ if these do.
+TEACHER_MODELS = "config.objective.teacher_models"
 STAGES = "config.stages"
 HINTS = {
     INITIAL: ". Give the former, even if it has moved: a resumed run does not read it",
+    TEACHERS: ". Give the former, even if they have moved: a run with a checkpoint does not read them",
     LENGTH: ". To make this run longer or shorter, add --change_num_steps to the command of pretrain: from "
     "the step that it resumes at, the learning rate follows the schedule of the new length",
 }
@@ -125,7 +129,7 @@ def _differing_settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[st
         )
         for one in (old, new)
     )
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted((old.keys() | new.keys()) - {TEACHER_MODELS}):
         one, other = (_without_changes(key, settings.get(key)) for settings in (old, new))
         if one != other and not may_change(key) and not (key == INITIAL and _is_same_start(one, other)):
             yield f"{key}: the run has {old.get(key)!r}, you gave {new.get(key)!r}{HINTS.get(key, '')}"

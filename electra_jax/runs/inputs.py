@@ -24,6 +24,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.runs.directory import check_run_directory
+from electra_jax.runs.teachers import check_teachers
 from electra_jax.runs.trained import check_initial
 
 
@@ -86,12 +87,15 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
         _check_own_tokenizer(stages[0].mixture)
     with problems.kept():
         objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
+    is_new = not (workdir / "config.json").exists()
+    tokenizer_fingerprint = stages[0].mixture.infos[0].tokenizer_fingerprint
     with problems.kept():
         check_run_directory(workdir, description, changes_length=changes_length)
     with problems.kept():
-        if not (workdir / "config.json").exists():  # a run that resumes does not need its initial parameters
-            tokenizer_fingerprint = stages[0].mixture.infos[0].tokenizer_fingerprint
+        if is_new:  # a run that resumes does not need its initial parameters
             check_initial(config["checkpoint"]["init_from"], config, tokenizer_fingerprint)
+    with problems.kept():
+        check_teachers(config, [stage.stage for stage in stages], tokenizer_fingerprint, is_new=is_new)
     problems.report()
     return RunInputs(config, model, mesh, stages, objective, description, changes_length)
 

@@ -44,6 +44,7 @@ from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.start_step import started_from, with_start_step
 from electra_jax.runs.summary import summarize_run
+from electra_jax.runs.teachers import describe_teachers, with_loaded_teachers
 from electra_jax.runs.trained import initial_params
 from electra_jax.runs.trouble_services import RunningPretraining, roll_back, trouble_services
 from electra_jax.runs.watched_health import health_of
@@ -198,6 +199,7 @@ def _record(
     new_length = describe_new_length(workdir, step, config)
     write_run_directory(inputs, program, workdir)
     more = fell_back | record_lost_rows(start, run) | started_from(config, step)
+    more |= describe_teachers(config, step)
     record_start(workdir, step, **{LOG_EVERY: config["log"]["every"]}, **new_length, **more)
     if not step and (proposal := propose_settings(config)):
         print(proposal, file=sys.stderr)
@@ -214,6 +216,7 @@ def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretr
     workdir, state, step = run.path, start.state, start.step
     if state is None:
         state = first_state(program, config["checkpoint"]["init_from"], workdir)
+        state = with_loaded_teachers(state, program.abstract_state.params, config)
     writers = MetricWriters(
         workdir,
         progress=config["log"]["progress"],
@@ -256,8 +259,9 @@ def _newest_params(program: Program, running: RunningPretraining) -> tuple[Any, 
     checkpointer.wait()
     if step := exchange(checkpointer.latest_step() or 0)[0]:
         return checkpointer.restore_params(step, shapes), step
-    initial = running.inputs.config["checkpoint"]["init_from"]
-    return first_state(program, initial, running.run.path).params, 0
+    config = running.inputs.config
+    state = first_state(program, config["checkpoint"]["init_from"], running.run.path)
+    return with_loaded_teachers(state, shapes, config).params, 0
 
 
 def _trackers(run: RunDirectory, config: dict[str, Any], start: int) -> list[BackgroundTracker]:

@@ -19,7 +19,14 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
-from electra_jax.objectives.registry import find_row, first_stage_from, make_objective, parameter_form
+from electra_jax.objectives.registry import (
+    find_row,
+    first_stage_from,
+    make_objective,
+    parameter_form,
+    without_teachers,
+)
+from electra_jax.objectives.teachers import BESIDE_THE_STUDENT
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.directory import differences
@@ -97,7 +104,8 @@ def load_run(workdir: Path, step: int | None = None) -> TrainedRun:
     tokenizer = load_tokenizer(str(workdir / "tokenizer"))
     with misread(workdir / "config.json"):
         model = make_pretraining_config(config["model"])
-        objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
+        special = SpecialTokens.from_ids(tokenizer.special)
+        objective = make_objective(without_teachers(config), model, special)
         length = config["data"]["sequence_length"]
     params, _ = abstract_params(objective, length)
     everywhere = replicated(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
@@ -187,6 +195,13 @@ def find_step(workdir: Path, step: int | None) -> int:
         return _choose_step(workdir, step, checkpointer)
 
 
+def checkpoint_fingerprint(workdir: Path, step: int) -> str:
+    """SHA-256 of the checksums of a checkpoint's arrays; "" where an older version wrote none. Raises as
+    `find_step` does."""
+    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
+        return checkpointer.fingerprint(_choose_step(workdir, step, checkpointer))
+
+
 def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) -> int:
     steps = checkpointer.all_steps()
     if not steps or (step is not None and step not in steps):
@@ -213,7 +228,9 @@ def initial_params(initial: str, params: Any, abstract: Any) -> tuple[int, Any]:
     directory = local_directory(name.directory)
     stage = first_stage_from(read_description(directory)["config"]["objective"]["name"], abstract)
     if stage is None:
-        return restore_params(directory, name.step, abstract)
+        student = {own: tree for own, tree in abstract.items() if own not in BESIDE_THE_STUDENT}
+        step, started = restore_params(directory, name.step, student)
+        return step, params | started
     step, first = restore_params(
         directory, name.step, {theirs: abstract[own] for own, theirs in stage.modules.items()}
     )

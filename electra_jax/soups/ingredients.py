@@ -14,7 +14,7 @@ from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.registry import make_objective
+from electra_jax.objectives.registry import make_objective, without_teachers
 from electra_jax.runs.trained import (
     dataset_paths,
     differing_settings,
@@ -87,7 +87,7 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
     """
     description = read_description(workdir)
     step = find_step(workdir, step)
-    config = stage_at(description["config"], step).config | {"stages": ()}
+    config = without_teachers(stage_at(description["config"], step).config | {"stages": ()})
     model, tokenizer = make_pretraining_config(config["model"]), load_tokenizer(str(workdir / "tokenizer"))
     objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special))
     params, _ = abstract_params(objective, config["data"]["sequence_length"])

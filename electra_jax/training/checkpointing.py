@@ -13,8 +13,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from electra_jax.distributed.processes import barrier, exchange, is_main_process
-from electra_jax.training.checksum_item import CHECKSUMS, ChecksumHandler, ChecksumSave, damage_of
-from electra_jax.training.checksums import OnProgress
+from electra_jax.training.checksum_item import (
+    CHECKSUMS,
+    ChecksumHandler,
+    ChecksumSave,
+    checksums_of,
+    damage_of,
+)
+from electra_jax.training.checksums import OnProgress, digest
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
@@ -239,6 +245,10 @@ class Checkpointer:
         if inspection.problem:
             raise self._unreadable(step, inspection.problem)
         return inspection
+
+    def fingerprint(self, step: int) -> str:
+        """SHA-256 of the checksums of the arrays of `step`, which are not read; "" without checksums."""
+        return digest(checksums_of(self.place(step)), "state/")
 
     def _check_once(self, step: int) -> None:
         """`check`, whose answer holds for one restoring: the next one looks again."""

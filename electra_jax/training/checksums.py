@@ -8,6 +8,7 @@ against people who want to deceive. It was chosen for its speed: 3 GB/s on a cor
 
 import concurrent.futures
 import errno
+import hashlib
 import json
 import os
 import zlib
@@ -83,6 +84,14 @@ def read_checksums(path: epath.Path) -> dict[str, Entry]:
         return content["files"]
     except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
         raise ValueError(f"{path.name} is damaged") from error
+
+
+def digest(path: epath.Path, beginning: str) -> str:
+    """SHA-256 of the entries whose names begin so; "" if there are none, or no such file. Raises ValueError
+    as `read_checksums` does."""
+    entries = read_checksums(path) if path.exists() else {}
+    chosen = {name: entry for name, entry in entries.items() if name.startswith(beginning)}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest() if chosen else ""
 
 
 def find_damage(directory: epath.Path, path: epath.Path, on_progress: OnProgress = lambda: None) -> str:

@@ -53,14 +53,15 @@ def parameter_table(
     lines = [
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    return [*lines, totals(params)]
+    return [*lines, totals(params, frozen)]
 
 
-def totals(params: Any) -> str:
-    """One line: the number of parameters in total and by top-level module."""
+def totals(params: Any, frozen: Sequence[str] = ()) -> str:
+    """One line: the number of parameters in total, by top-level module, and in those that are `frozen`."""
     count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
     parts = ", ".join(f"{name} {count(tree):,}" for name, tree in params.items())
-    return f"{count(params):,} parameters in {len(jax.tree.leaves(params))} arrays: {parts}"
+    kept = f"; {count([params[name] for name in frozen]):,} of them are not trained" if frozen else ""
+    return f"{count(params):,} parameters in {len(jax.tree.leaves(params))} arrays: {parts}{kept}"
 
 
 def _axes(spec: PartitionSpec, rank: int) -> str:

@@ -137,3 +137,12 @@ def test_old_datasets_have_one_stage():
         {"path": "b", "weight": 3.0, "first_step": 0},
     ]
     assert upgrade_datasets(upgraded, config) == upgraded and upgrade_datasets([], config) == []
+
+
+def test_the_models_of_teachers_are_upgraded_as_the_run_s_own():
+    config = with_assumed_sizes(load_config("configs/debug.py:objective=distillation").to_dict())
+    older = {key: value for key, value in config["model"].items() if key not in ("rotary", "relative_bias")}
+    teachers = [{"model": older, "checksum": "abc"}]
+    config["objective"] |= {"teachers": ["runs/first:5"], "teacher_models": teachers}
+    upgraded = upgrade_config(config)["objective"]["teacher_models"]
+    assert upgraded == [{"model": config["model"], "checksum": "abc"}] and teachers[0]["model"] is older

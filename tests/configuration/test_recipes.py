@@ -51,6 +51,7 @@ PRETRAINING = [
     *(f"configs/debug.py:model={model}" for model in debug.MODELS),
     *(f"configs/debug.py:objective={name}" for name in ELECTRA_OBJECTIVES),
     *(f"configs/laptop.py:objective={name}" for name in ("deberta_v3", "electra", "mlm")),
+    "configs/laptop.py:objective=distillation,regime=data_limited",
 ]
 FINETUNING = [
     f"configs/finetune.py:task={task},model={model},size={size},sift={sift}"

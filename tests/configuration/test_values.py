@@ -23,6 +23,8 @@ EXCEPTIONS = {
     "log.peak_flops": (2**31, 2**64),
     "health.silenced": ((),),
     "task.matryoshka": ((),),
+    "objective.teachers": ((),),
+    "objective.teacher_models": ((),),
     **{key: (2**31,) for key in SEEDS},
     **{f"mesh.{axis}": (-1,) for axis in ("data", "fsdp", "tensor")},
 }

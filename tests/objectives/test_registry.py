@@ -28,6 +28,7 @@ from electra_jax.objectives.registry import (
 from electra_jax.training.step import abstract_window
 from support.tiny import LENGTH, SPECIAL, electra, key, mlm, objective_section
 from support.tiny_ablations import full_config, make
+from support.tiny_teachers import WIDE, settings, teacher
 
 OF_ELECTRA = [name for name in OBJECTIVES if name not in ("deberta_v3", "mcl")]
 
@@ -43,7 +44,9 @@ def test_a_row_tells_what_its_objective_has(name):
     """Its metrics have their sums, and every module is published, or named as not published."""
     row = OBJECTIVES[name]
     with_z_loss = {"z_loss_weight": 0.1} if Z_LOSS_METRIC in row.metrics else {}
-    params, window = shapes_of(make(name, **with_z_loss))
+    teachers = settings(teacher(row.teachers_of, WIDE)) if row.teachers_of else {}
+    hidden = {"hidden_weight": 1.0} if "hidden_weight" in row.settings else {}
+    params, window = shapes_of(make(name, **with_z_loss, **teachers, **hidden))
     assert row.name == name and row.title and row.metrics
     for metrics in row.metrics:
         assert set(metrics.sums) <= set(window), metrics.sums
@@ -103,6 +106,7 @@ def test_runs_of_one_form_can_start_from_each_other():
     form = lambda name, generator="model": parameter_form({"name": name, "generator": generator})
     assert form("electra") == form("deberta_v3") == form("electra_15") == form("two_stage")
     assert form("electra", "unigram") == form("electra_15", "uniform")
+    assert form("mlm") == form("distillation") and form("electra") == form("rtd_distillation")
     others = [form(name) for name in ("electra", "mlm", "mcl", "replace_mlm", "adversarial", "electric")]
     assert len({*others, form("electra", "unigram")}) == 7
 

@@ -122,6 +122,8 @@ ABILITIES = {
     "replace_mlm": (True, None),
     "all_tokens_mlm": (True, None),
     "electric": (False, "energy"),
+    "distillation": (True, None),
+    "rtd_distillation": (True, "replaced"),
     "electra:unigram": (False, "replaced"),
 }
 

@@ -1,0 +1,55 @@
+"""Training with teachers gives the same losses on any mesh and with any number of microbatches."""
+
+import jax
+import numpy as np
+
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import axis_context, batch_sharding
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.objectives.registry import make_objective
+from electra_jax.training.program import make_program
+from support.tiny import SPECIAL, rows
+from support.tiny_ablations import VOCAB, full_config
+from support.tiny_teachers import WIDE, settings, teacher
+
+CHANGES = {"hidden_weight": 0.5, "teacher_temperature": 2.0}
+
+
+def windows(sizes, num_microbatches):
+    """The metric sums after each of two steps, with random teachers, which must stay."""
+    full = full_config("distillation", **settings(teacher("mlm"), teacher("mlm", WIDE), **CHANGES))
+    full["model"] |= {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+    full["train"] |= {"num_microbatches": num_microbatches, "batch_size": 16}
+    mesh = make_mesh(
+        dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), jax.devices()[: np.prod(sizes)]
+    )
+    objective = make_objective(full, make_pretraining_config(full["model"]), SPECIAL)
+    rng, found = np.random.default_rng(0), []
+    with axis_context(mesh):
+        program = make_program(full, objective, mesh)
+        assert not any(
+            "teachers" in jax.tree_util.keystr(path) for path, _ in _paths(program.abstract_state.opt_state)
+        )
+        abstract = program.abstract_state.params["teachers"]
+        draw = lambda leaf: np.float32(0.2 * rng.normal(size=leaf.shape))
+        theirs = jax.tree.map(draw, abstract)
+        put = jax.tree.map(lambda one, leaf: jax.device_put(one, leaf.sharding), theirs, abstract)
+        state = program.init()
+        state = state.replace(params=state.params | {"teachers": put})
+        for step in range(2):
+            batch = jax.device_put(rows(16, seed=step, vocab_size=VOCAB), batch_sharding(mesh))
+            state, window = program.train_step(state, batch)
+            found.append(jax.device_get(window))
+        jax.tree.map(np.testing.assert_array_equal, state.params["teachers"], theirs)
+    return found
+
+
+def _paths(tree):
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def test_losses_do_not_depend_on_mesh_and_microbatches():
+    for ours, reference in zip(windows((8, 1, 1), 2), windows((1, 1, 1), 1), strict=True):
+        assert ours.keys() == reference.keys() and reference["teacher_kl"] > 0.1
+        for name, value in reference.items():
+            np.testing.assert_allclose(ours[name], value, rtol=2e-5, atol=1e-5, err_msg=name)
