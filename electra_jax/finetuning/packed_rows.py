@@ -1,4 +1,4 @@
-"""The texts of a batch one behind the other in rows for the encoder, which are fewer than the texts.
+"""The texts of a batch packed one after another into fewer rows for the encoder.
 
 A batch is padded to its longest text, so that most of its positions are padding. Packed rows have about half
 as many positions (README.md has the counts). Of the ways to compute less padding, this one keeps the batch

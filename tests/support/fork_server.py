@@ -105,9 +105,9 @@ def _become(request, streams):
 def _run(words):
     """Run the command to the end of this process.
 
-    The interpreter takes apart at its end all that was imported, which copies every page of it: two thirds of
-    the CPU time of a command with a wrong flag. A command that has no thread leaves nothing that needs this,
-    so its exit handlers run, its streams are flushed, and the kernel gets the memory.
+    At its end the interpreter releases all that was imported, which copies every page of it: two thirds of
+    the CPU time of a command with a wrong flag. A command without threads does not need this: its exit
+    handlers run, its streams are flushed, and the kernel gets the memory.
     """
     code = 0
     try:
