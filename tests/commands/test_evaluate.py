@@ -114,7 +114,7 @@ def config(data, tmp_path):
     [
         (
             "evaluate --config=configs/evaluate.py:data={data},tasks=sst2 --sweep=optimizer.warmup_steps=99",
-            "error: task sst2: config.optimizer.warmup_steps: got 99, expected fewer than the 3 steps",
+            "error: task sst2: config.tasks.sst2.optimizer.warmup_steps: got 99, expected fewer than the 3",
         ),
         (
             "compare --config=configs/debug.py --tasks=configs/evaluate.py:data={data},tasks=sst2+cola",

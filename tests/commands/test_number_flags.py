@@ -64,6 +64,7 @@ LINES = {
     ("tokenizer", "--input=x --out=x --vocab_size=100 --kind=wordpiece"): {
         "min_frequency": ("0", "-1", HUGE)
     },
+    ("tokenizer", "--from=x --input=x --out=x"): {"add_words": ("0", "-1", "nan", HUGE)},
 }
 
 

@@ -68,6 +68,7 @@ OTHERS = {
     "min_score",
     "max_document_chars",
     "max_record_bytes",
+    "add_words",
     "again",
     "as_configured",
     "batch_size",
