@@ -1,4 +1,4 @@
-"""Train a SentencePiece or WordPiece tokenizer, or adopt an existing vocabulary, and add words to it.
+"""Train a SentencePiece or WordPiece tokenizer, adopt a vocabulary, or add words to one.
 
     python -m data_pipelines.tokenizer --input corpus.jsonl --out tokenizers/mine --vocab_size 8192
     python -m data_pipelines.tokenizer --kind wordpiece --input corpus.jsonl --out tokenizers/wordpiece \\
