@@ -3,17 +3,16 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from support.paths import ROOT
+from support.stand_in_gcloud import THIS_PYTHON, write_program
 
 # Records its arguments, and makes what --out names.
-PYTHON = f"""#!{sys.executable}
-import json, pathlib, sys
+PYTHON = """import json, pathlib, sys
 arguments = sys.argv[1:]
-with open({{log!r}}, "a") as log:
+with open({log!r}, "a") as log:
     log.write(json.dumps(arguments) + "\\n")
 words = [word for argument in arguments for word in argument.split("=", 1)]
 if "--out" in words:
@@ -27,10 +26,7 @@ def laptop(tmp_path):
     checkout = tmp_path / "a [b] c"
     shutil.copytree(ROOT / "launch", checkout / "launch")
     log, programs = tmp_path / "log", tmp_path / "bin"
-    programs.mkdir()
-    python = programs / "python"
-    python.write_text(PYTHON.format(log=str(log)))
-    python.chmod(0o755)
+    write_program(programs / "python", PYTHON.format(log=str(log)), THIS_PYTHON)
     (checkout / "launch" / "environment.sh").write_text(
         f'make_environment() {{ PATH="{programs}:$PATH"; }}\n'
     )
