@@ -125,9 +125,8 @@ def state_shardings(
 
 def _moment_sharding(leaf: Any, param: Any, sharding: NamedSharding, mesh: Mesh) -> Any:
     """The sharding of what an optimizer keeps for a parameter."""
-    if isinstance(
-        leaf, optax.MaskedNode
-    ):  # which `optax.masked` puts in place of parameters that it leaves out
+    # `optax.masked` puts a MaskedNode in place of each parameter that it leaves out.
+    if isinstance(leaf, optax.MaskedNode):
         return leaf
     return sharding if leaf.shape == param.shape else replicated(mesh)
 

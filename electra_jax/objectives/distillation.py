@@ -68,7 +68,6 @@ from electra_jax.objectives.teachers import (
     apply_teacher,
     teacher_configs,
     teacher_inputs,
-    teacher_names,
     with_teachers,
 )
 from electra_jax.objectives.vocabulary import multiply_logits
@@ -90,7 +89,7 @@ def make_distillation_objective(
     plain = make_mlm_objective(config, objective, special)
     student, teachers = MaskedLanguageModel(config), _make_teachers(config, objective, special)
     _check_settings(objective)
-    maps = make_hidden_maps(config, objective, [one.model.config for one in teachers])
+    maps = make_hidden_maps(config, objective, teacher_configs(config, objective))
 
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         logits, states_BLD = student.apply(
@@ -148,8 +147,7 @@ def _make_teachers(
         inputs = teacher_inputs(batch.inputs, batch.ids_BL, special, types, theirs)
         return apply_teacher(model, params, batch.masked_ids_BL, inputs, batch.positions_BP, method=METHOD)
 
-    named = zip(teacher_names(objective), teacher_configs(config, objective), strict=True)
-    models = {name: MaskedLanguageModel(one) for name, one in named}
+    models = {name: MaskedLanguageModel(one) for name, one in teacher_configs(config, objective).items()}
     return [_Teacher(name, model, functools.partial(view, model)) for name, model in models.items()]
 
 
@@ -193,17 +191,16 @@ def soft_loss(
 
 
 def make_hidden_maps(
-    config: PretrainingConfig, objective: Mapping[str, Any], teachers: list[PretrainingConfig]
+    config: PretrainingConfig, objective: Mapping[str, Any], teachers: Mapping[str, PretrainingConfig]
 ) -> dict[str, Dense]:
     """Teacher's name → linear map of the student's states; none where they are compared as they are."""
     width = config.discriminator.hidden_size
-    widths = [one.discriminator.hidden_size for one in teachers]
-    if not objective["hidden_weight"] or widths == [width]:
+    widths = {name: one.discriminator.hidden_size for name, one in teachers.items()}
+    if not objective["hidden_weight"] or [*widths.values()] == [width]:
         return {}
     initializer, dtype = kernel_initializer(config.discriminator), config.discriminator.dtype
     return {
-        name: Dense(theirs, ("embed", "embedding"), initializer, dtype)
-        for name, theirs in zip(teacher_names(objective), widths, strict=True)
+        name: Dense(theirs, ("embed", "embedding"), initializer, dtype) for name, theirs in widths.items()
     }
 
 
@@ -240,7 +237,7 @@ def distillation_flops(
     return (
         mlm_flops(config, sequence_length, objective)
         + sum(2 * width * one.features for one in maps)
-        + sum(mlm_flops(one, sequence_length, objective) for one in teachers) / 3
+        + sum(mlm_flops(one, sequence_length, objective) for one in teachers.values()) / 3
     )
 
 

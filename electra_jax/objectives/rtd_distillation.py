@@ -42,7 +42,6 @@ from electra_jax.objectives.teachers import (
     apply_teacher,
     teacher_configs,
     teacher_inputs,
-    teacher_names,
     with_teachers,
 )
 
@@ -55,10 +54,7 @@ def make_rtd_distillation_objective(
 ) -> Objective:
     """ELECTRA's losses and the teachers' soft labels, in one update."""
     model, losses = PretrainingModel(config), make_losses(config, objective, special)
-    teachers = teacher_configs(config, objective)
-    models = {
-        name: PretrainingModel(one) for name, one in zip(teacher_names(objective), teachers, strict=True)
-    }
+    models = {name: PretrainingModel(one) for name, one in teacher_configs(config, objective).items()}
 
     def soft_labels(params, corrupted_BL: jax.Array, batch: MaskedBatch) -> jax.Array:
         types = config.discriminator.type_vocab_size
@@ -98,7 +94,7 @@ def rtd_distillation_flops(
     """ELECTRA, and one third of each teacher's discriminator: a frozen model costs one of the three forward
     passes that a step is counted as."""
     teachers = teacher_configs(config, objective)
-    frozen = sum(discriminator_flops(one, sequence_length) for one in teachers)
+    frozen = sum(discriminator_flops(one, sequence_length) for one in teachers.values())
     return electra_flops(config, sequence_length, objective) + frozen / 3
 
 

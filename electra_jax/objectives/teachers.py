@@ -40,8 +40,8 @@ def teacher_names(objective: Mapping[str, Any]) -> list[str]:
     return [f"teacher_{number}" for number, _ in enumerate(objective["teachers"])]
 
 
-def teacher_configs(config: PretrainingConfig, objective: Mapping[str, Any]) -> list[PretrainingConfig]:
-    """The teachers' models, which compute in the student's dtype and layers.
+def teacher_configs(config: PretrainingConfig, objective: Mapping[str, Any]) -> dict[str, PretrainingConfig]:
+    """Name within TEACHERS → the teacher's model, which computes in the student's dtype and layers.
 
     Raises:
       ValueError: config.objective.teacher_models does not describe the teachers.
@@ -54,7 +54,10 @@ def teacher_configs(config: PretrainingConfig, objective: Mapping[str, Any]) -> 
             "teachers: pass --config.objective.teachers=."
         )
     dtype = config.discriminator.dtype
-    return [make_pretraining_config({**one["model"], "dtype": dtype}, config.execution) for one in models]
+    return {
+        name: make_pretraining_config({**one["model"], "dtype": dtype}, config.execution)
+        for name, one in zip(teacher_names(objective), models, strict=True)
+    }
 
 
 def with_teachers(

@@ -9,7 +9,6 @@ from typing import Any
 from data_pipelines.buckets import absolute_place
 from data_pipelines.json_files import read_json
 from data_pipelines.problems import Problems
-from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.checkpoint_names import CheckpointName, is_same_checkpoint, parse_checkpoint
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import Stage, stage_at, stage_errors
@@ -19,6 +18,7 @@ from electra_jax.objectives.teachers import OWN_START, TEACHERS, teacher_names
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import (
     RUN_FORM,
+    check_tokenizer,
     checkpoint_fingerprint,
     find_step,
     read_description,
@@ -205,13 +205,7 @@ def _check_teacher(name: str, config: dict[str, Any], tokenizer_fingerprint: str
             f"the models of {row.teachers_of!r}, since config.objective.name is {row.name!r}. Name such a "
             "run, or choose another objective in the recipe's argument, --config=FILE.py:objective=NAME."
         )
-    fingerprint = load_tokenizer(str(directory / "tokenizer")).fingerprint
-    if fingerprint != tokenizer_fingerprint:
-        raise ValueError(
-            f"{KEY}: {name} was trained with another tokenizer ({fingerprint[:16]}…) than the datasets "
-            f"({tokenizer_fingerprint[:16]}…): the same ids would mean other words. Build the datasets with "
-            f"--tokenizer {directory / 'tokenizer'}."
-        )
+    check_tokenizer(KEY, name, directory, tokenizer_fingerprint)
     one, other = theirs["model"]["vocab_size"], config["model"]["vocab_size"]
     if one != other:
         raise ValueError(

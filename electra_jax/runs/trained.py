@@ -282,12 +282,18 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     _check_same_model(
         initial, theirs["model"], config["model"], stage.unused_model_keys if is_next_stage else ()
     )
+    check_tokenizer("config.checkpoint.init_from", initial, directory, tokenizer_fingerprint)
+
+
+def check_tokenizer(key: str, name: str, directory: Path, expected: str) -> None:
+    """Raises ValueError if the run `name` in `directory`, a value of `key`, has another tokenizer than the
+    one of the datasets, whose fingerprint is `expected`."""
     fingerprint = load_tokenizer(str(directory / "tokenizer")).fingerprint
-    if fingerprint != tokenizer_fingerprint:
+    if fingerprint != expected:
         raise ValueError(
-            f"config.checkpoint.init_from: {initial} was trained with another tokenizer "
-            f"({fingerprint[:16]}…) than the datasets ({tokenizer_fingerprint[:16]}…): the same ids would "
-            f"mean other words. Build the datasets with --tokenizer {directory / 'tokenizer'}."
+            f"{key}: {name} was trained with another tokenizer ({fingerprint[:16]}…) than the datasets "
+            f"({expected[:16]}…): the same ids would mean other words. Build the datasets with "
+            f"--tokenizer {directory / 'tokenizer'}."
         )
 
 

@@ -1,5 +1,6 @@
 """A dry run of the corpus builder shows the rows that the build makes, and writes nothing."""
 
+import os
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from data_pipelines import corpus, preview
+from data_pipelines import corpus, document_bytes, preview
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.train import train_tokenizer
@@ -69,7 +70,10 @@ def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
     documents = make_documents(5_000, 3) * 2
     source = write(tmp_path / "large.jsonl", documents)
     monkeypatch.setattr(preview, "SAMPLE_CHARS", 20_000)
-    monkeypatch.setattr(preview, "MEASURED_BYTES", 8 << 20)
+    monkeypatch.setattr(preview, "MEASURED_BYTES", 256 << 10)
+    for name in ("BLOCK_BYTES", "HEAD_BYTES"):
+        monkeypatch.setattr(document_bytes, name, 8 << 10)
+    assert os.path.getsize(source) > 3 * preview.MEASURED_BYTES
     settings = CorpusSettings(
         train=(source,),
         validation_fraction=0.1,

@@ -1,114 +1,38 @@
 """The update rules of config.optimizer.name: against NumPy, Optax and PyTorch, on a mesh, in checkpoints."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import torch
-from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from electra_jax.configuration.checks import check_trust_ratios, check_weight_decay
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.sharding import axis_context, batch_sharding
-from electra_jax.objectives.base import Objective, Phase
-from electra_jax.training import update_rules
-from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.parameter_table import parameter_table
-from electra_jax.training.program import make_program
-from electra_jax.training.update_rules import ADAFACTOR, LAMB, MUON, STABLE_ADAMW
+from electra_jax.training.update_rules import LAMB, MUON, STABLE_ADAMW
 from support.programs import HIGHEST, Product, products
-from support.tiny import rows
-from support.training_steps import config
-
-# Path: (shape, logical axes). Only the kernels of the layer are matrices of hidden layers.
-SHAPES = {
-    "encoder/layer_0/output/kernel": ((16, 8), ("mlp", "embed")),
-    "encoder/layer_0/query/kernel": ((8, 2, 8), ("embed", "heads", "kv")),
-    "encoder/layer_0/output/bias": ((8,), ("embed",)),
-    "encoder/table": ((256, 8), ("vocab", "embed")),
-    "head/kernel": ((8, 4), ("embed", "mlp")),
-}
-MATRICES = ("encoder/layer_0/output/kernel", "encoder/layer_0/query/kernel")
-GROUPS = (("bias", 0.5, 0.0), (".*", 1.0, 1.0))
-PHASE = Phase("all", ("encoder", "head"), None)
-STEPS, PEAK, DECAY = 4, 1e-2, 0.1
-
-
-def section(name, **changes):
-    """config.optimizer with a constant rate, and clipping that does nothing."""
-    values = {"name": name, "schedule": "warmup_constant", "warmup_steps": 0, "learning_rate": PEAK}
-    return (
-        config()["optimizer"] | values | {"clip_norm": 1e9, "weight_decay": DECAY, "groups": GROUPS} | changes
-    )
-
-
-def flat_params(seed=0, scale=1.0):
-    source = np.random.default_rng(seed)
-    draw = lambda shape: (scale * source.normal(size=shape)).astype(np.float32)
-    return {path: draw(shape) for path, (shape, _) in SHAPES.items()}
-
-
-def tree(flat):
-    return unflatten_dict(jax.tree.map(jnp.asarray, flat), sep="/")
-
-
-def grads_of(step):
-    """The third gradients are far above the ones before."""
-    return flat_params(100 + step, scale=30.0 if step == 2 else 0.1)
-
-
-def train(optimizer, grads_of=grads_of, steps=STEPS):
-    """Path → parameter after some updates with the section `optimizer`."""
-    params = tree(flat_params())
-    optimizers, _ = make_optimizers(optimizer, 10, params, (PHASE,))
-    transformation = optimizers["all"]
-    state = transformation.init(params)
-    for step in range(steps):
-        updates, state = transformation.update(tree(grads_of(step)), state, params)
-        params = optax.apply_updates(params, updates)
-    return flatten_dict(params, sep="/")
-
-
-def equal(ours, expected, rtol=2e-5):
-    assert ours.keys() == expected.keys()
-    for path in ours:
-        np.testing.assert_allclose(ours[path], expected[path], rtol=rtol, atol=2e-6, err_msg=path)
-
-
-def adam_numbers():
-    """The corrected direction of Adam and the second moment of each step, for every parameter."""
-    moments = {path: [0.0, 0.0] for path in SHAPES}
-    for step in range(STEPS):
-        found = {}
-        for path, grad in grads_of(step).items():
-            grad = grad.astype(np.float64)
-            m, v = moments[path] = [
-                0.9 * moments[path][0] + 0.1 * grad,
-                0.999 * moments[path][1] + 0.001 * grad**2,
-            ]
-            m, v = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
-            found[path] = grad, m / (np.sqrt(v) + 1e-6), v
-        yield found
-
-
-def by_numpy(update):
-    """Parameters after STEPS updates `update(path, parameter, gradient, direction, second moment)`."""
-    params = {path: value.astype(np.float64) for path, value in flat_params().items()}
-    for numbers in adam_numbers():
-        for path, (grad, direction, second) in numbers.items():
-            params[path] = params[path] - update(path, params[path], grad, direction, second)
-    return params
-
-
-def multipliers(path):
-    """(learning rate, weight decay) of a parameter."""
-    return (PEAK * 0.5, 0.0) if "bias" in path else (PEAK, DECAY)
+from support.update_steps import (
+    DECAY,
+    MATRICES,
+    PEAK,
+    PHASE,
+    SHAPES,
+    STEPS,
+    by_numpy,
+    check_resumes,
+    equal,
+    flat_params,
+    grads_of,
+    multipliers,
+    run,
+    section,
+    train,
+    tree,
+)
 
 
 def test_adamw_against_torch():
@@ -246,124 +170,6 @@ def test_products_of_muon_have_the_precision_of_the_model(dtype, expected):
     assert len(found) == 2 * 3 and set(found) == {expected}  # in a loop of five iterations
 
 
-@pytest.fixture
-def factored_from_8(monkeypatch):
-    """So that these small matrices are factored."""
-    monkeypatch.setattr(update_rules, "FACTORED_FROM", 8)
-
-
-@pytest.mark.usefixtures("factored_from_8")
-def test_adafactor_against_numpy():
-    """Rows and columns of g² are averaged; v is their outer product over the mean of all."""
-    kept, average = {path: 0.0 for path in SHAPES}, {path: 0.0 for path in SHAPES}
-    number = {path: 0 for path in SHAPES}
-
-    def update(path, param, grad, direction, second):
-        number[path] += 1
-        beta = min(1 - number[path] ** -0.8, 0.4)  # from the second step on 0.4
-        kept[path] = beta * kept[path] + (1 - beta) * (grad**2 + 1e-12)
-        second = kept[path]
-        if min(second.reshape(len(second), -1).shape) >= 8:
-            second = second.reshape(len(second), -1)
-            second = second.mean(1, keepdims=True) * second.mean(0) / second.mean()
-        scaled = grad / np.sqrt(second.reshape(grad.shape))
-        scaled = scaled / max(1, np.sqrt((scaled**2).mean()) / 0.9)
-        average[path] = 0.9 * average[path] + 0.1 * scaled
-        new, average[path] = average[path], np.asarray(jnp.bfloat16(average[path])).astype(np.float64)
-        rate, decay = multipliers(path)
-        return rate * (new + decay * param)
-
-    expected = by_numpy(update)
-    equal(train(section(ADAFACTOR, update_clip=0.9, beta2=0.4)), expected, rtol=1e-4)
-
-
-@pytest.mark.usefixtures("factored_from_8")
-@pytest.mark.parametrize("beta1", [0.9, 0.0])
-def test_adafactor_on_matrices_equals_optax(beta1):
-    plain = optax.adafactor(
-        PEAK,
-        min_dim_size_to_factor=8,
-        multiply_by_parameter_scale=False,
-        momentum=beta1 or None,
-        dtype_momentum=jnp.bfloat16,
-        eps=1e-12,
-    )
-    path = "encoder/table"
-    param = jnp.asarray(flat_params()[path])
-    state = plain.init(param)
-    for step in range(STEPS):
-        updates, state = plain.update(jnp.asarray(grads_of(step)[path]), state, param)
-        param = optax.apply_updates(param, updates)
-    ours = train(section(ADAFACTOR, beta1=beta1, weight_decay=0.0))[path]
-    # Optax rounds the average after the rate has multiplied it.
-    np.testing.assert_allclose(ours, param, rtol=0, atol=0.004 * PEAK * STEPS)
-    assert np.abs(ours - flat_params()[path]).mean() > 0.1 * PEAK
-
-
-def test_adafactor_keeps_a_quarter_of_the_bytes_of_adam():
-    """Of the matrices of ELECTRA's small model, attention kernels included; nothing of them without beta1."""
-    shapes = {
-        "encoder/layer_0/query/kernel": (256, 4, 64),
-        "encoder/layer_0/output/kernel": (1024, 256),
-        "encoder/table": (30522, 128),
-    }
-    params = tree_of_shapes(shapes)
-    num_weights = sum(np.prod(shape) for shape in shapes.values())
-
-    def bytes_per_weight(**changes):
-        optimizers, _ = make_optimizers(
-            section(groups=((".*", 1.0, 1.0),), **changes), 10, params, (Phase("all", ("encoder",), None),)
-        )
-        state = jax.eval_shape(optimizers["all"].init, params)
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / num_weights
-
-    assert bytes_per_weight(name="adamw") == pytest.approx(8, abs=0.01)
-    assert bytes_per_weight(name=ADAFACTOR) == pytest.approx(2, abs=0.05)
-    assert bytes_per_weight(name=ADAFACTOR, beta1=0.0) == pytest.approx(0, abs=0.05)
-
-
-def tree_of_shapes(shapes):
-    return unflatten_dict(
-        {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}, sep="/"
-    )
-
-
-def make_objective():
-    """An objective that compiles at once and reaches every parameter."""
-
-    def init(key, sequence_length):
-        keys = dict(zip(SHAPES, jax.random.split(key, len(SHAPES)), strict=True))
-        draw = lambda path, shape, axes: nn.Partitioned(0.1 * jax.random.normal(keys[path], shape), axes)
-        return unflatten_dict({path: draw(path, *one) for path, one in SHAPES.items()}, sep="/")
-
-    def loss(params, ids_BL, normalizers, dropout_key, carry):
-        layer = params["encoder"]["layer_0"]
-        x_BE = params["encoder"]["table"][ids_BL].mean(1)
-        x_BHK = jnp.einsum("be,ehk->bhk", x_BE, layer["query"]["kernel"])
-        x_BE = x_BHK.reshape(len(x_BE), -1) @ layer["output"]["kernel"] + layer["output"]["bias"][None]
-        value = jnp.square(x_BE @ params["head"]["kernel"] - 1.0).mean()
-        return value, ({"tokens": jnp.float32(ids_BL.size)}, carry)
-
-    phases = (Phase("all", ("encoder", "head"), loss),)
-    targets = lambda ids_BL: (ids_BL, jnp.ones_like(ids_BL))
-    return Objective(init, lambda key, ids_BL: ids_BL, lambda batch: {}, phases, targets)
-
-
-def run(name, sizes, steps, state=None, first=0):
-    """(program, state) after some steps on a mesh."""
-    mesh = make_mesh(
-        dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), jax.devices()[: np.prod(sizes)]
-    )
-    full = config(optimizer=section(name, clip_norm=1.0))
-    with axis_context(mesh):
-        program = make_program(full, make_objective(), mesh)
-        state = program.init() if state is None else state
-        for step in range(first, first + steps):
-            ids = jax.device_put(rows(8, seed=step), batch_sharding(mesh))
-            state, _ = program.train_step(state, ids)
-    return program, state
-
-
 @pytest.mark.parametrize("name", [STABLE_ADAMW, LAMB, MUON])
 def test_updates_on_a_mesh_are_those_of_one_device_and_moments_are_sharded_like_their_parameters(name):
     _, expected = run(name, (1, 1, 1), 3)
@@ -385,39 +191,8 @@ def test_updates_on_a_mesh_are_those_of_one_device_and_moments_are_sharded_like_
     )
 
 
-@pytest.mark.usefixtures("factored_from_8")
-def test_adafactor_on_a_mesh_is_that_of_one_device():
-    _, expected = run(ADAFACTOR, (1, 1, 1), 3)
-    _, state = run(ADAFACTOR, (2, 2, 2), 3)
-    for ours, theirs in zip(*(jax.tree.leaves(one.params) for one in (state, expected)), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    specs = {path: leaf.sharding.spec for path, leaf in flatten_dict(state.params, sep="/").items()}
-    found = {path: [] for path in SHAPES}
-    for place, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
-        for path in SHAPES:
-            if jax.tree_util.keystr(place, simple=True, separator="/").endswith(path):
-                found[path].append(leaf)
-    for path, (shape, _) in SHAPES.items():
-        whole = [leaf for leaf in found[path] if leaf.shape == shape]
-        assert all(leaf.sharding.spec == specs[path] for leaf in whole)
-        assert all(leaf.sharding.is_fully_replicated for leaf in found[path] if leaf.shape != shape)
-        is_factored = path != "head/kernel" and len(shape) > 1  # which has fewer than eight columns
-        assert len(whole) == (1 if is_factored else 2)
-
-
-@pytest.mark.usefixtures("factored_from_8")
-@pytest.mark.parametrize("name", [MUON, ADAFACTOR])
-def test_a_run_resumes_bit_for_bit(tmp_path, name):
-    sizes = (2, 2, 2)
-    program, straight = run(name, sizes, 4)
-    _, state = run(name, sizes, 2)
-    with contextlib.closing(Checkpointer(str(tmp_path / "checkpoints"), keep=1)) as checkpointer:
-        checkpointer.save(2, state, {})
-        checkpointer.wait()
-        restored = checkpointer.restore(2, program.abstract_state)
-    _, resumed = run(name, sizes, 2, restored, first=2)
-    for one, other in zip(*(jax.tree.leaves(each) for each in (straight, resumed)), strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_a_run_with_muon_resumes_bit_for_bit(tmp_path):
+    check_resumes(MUON, tmp_path)
 
 
 def test_the_table_of_parameters_says_which_rule_trains_each():
