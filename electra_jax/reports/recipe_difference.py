@@ -53,6 +53,8 @@ def difference_to_recipe(config: dict[str, Any], command: Sequence[Any]) -> Reci
             "It is not one of this project's recipes, so it is not loaded. The flags are in the command."
         )
         return RecipeDifference(recipe, problem, [])
+    if "://" in recipe:  # a page is made without the network
+        return RecipeDifference(recipe, "It reads a bucket, so it is not loaded.", [])
     try:
         theirs = flat(load_config(own_recipe(recipe)).to_dict())
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:

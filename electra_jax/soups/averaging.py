@@ -149,7 +149,8 @@ def _make_soup(
         with _open_optional_score(first, mesh, options, unfinished / "probe") as score:
             soup = METHODS[options.method](ingredients, make_reader(first, mesh), score)
         record = describe(ingredients, soup, options)
-        write_run(unfinished, first, soup.params, record)
+        trained_length = min(ingredients[index].trained_length for index in soup.kept)
+        write_run(unfinished, first, soup.params, record, trained_length)
         check()
         os.replace(unfinished, out)
     return record
@@ -207,13 +208,19 @@ def describe(ingredients: Sequence[Ingredient], soup: Soup, options: SoupOptions
     }
 
 
-def write_run(directory: Path, first: Ingredient, params: Any, record: dict[str, Any]) -> None:
-    """Fill the run directory: the configuration and tokenizer of the first ingredient, `params` at step 0."""
+def write_run(
+    directory: Path, first: Ingredient, params: Any, record: dict[str, Any], trained_length: int
+) -> None:
+    """Fill the run directory: the configuration and tokenizer of the first ingredient, `params` at step 0.
+
+    Args:
+      trained_length: ids in the longest rows that every ingredient was trained on.
+    """
     config = first.config | {
         "data": first.config["data"] | {"datasets": first.datasets},
         "checkpoint": first.config["checkpoint"] | {"init_from": ""},
     }
-    description = {"config": config, "data": [], "trained_length": first.trained_length}
+    description = {"config": config, "data": [], "trained_length": trained_length}
     adopt_tokenizer(first.workdir / "tokenizer", directory / "tokenizer", lowercase=None)
     with contextlib.closing(Checkpointer(str(directory / "checkpoints"), keep=1)) as checkpointer:
         checkpointer.save_params(params, description)

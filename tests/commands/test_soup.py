@@ -20,7 +20,7 @@ from electra_jax.objectives.registry import make_objective
 from electra_jax.runs.trained import check_initial, load_run
 from electra_jax.soups import averaging
 from electra_jax.soups.averaging import SoupOptions, make_soup
-from electra_jax.soups.ingredients import open_ingredient
+from electra_jax.soups.ingredients import open_ingredient, open_ingredients
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import abstract_params
 from electra_jax.training.writers import read_metrics
@@ -113,6 +113,20 @@ def test_the_mean_of_runs_of_steps_and_of_moving_averages(data, base, tmp_path):
     assert run.description["trained_length"] == run.row_length
     (tmp_path / "soup" / "config.json").write_text(json.dumps(run.description | {"trained_length": 999}))
     assert open_ingredient(tmp_path / "soup", None).trained_length == 999
+
+
+def test_of_ingredients_with_rows_of_different_lengths_it_records_the_shortest(
+    tmp_path, data, base, monkeypatch
+):
+    run, _ = make_run(tmp_path / "run", data, base, "params", "params")
+
+    def open_different(runs, **options):
+        first, second = open_ingredients(runs, **options)
+        return [first._replace(trained_length=64), second._replace(trained_length=48)]
+
+    monkeypatch.setattr(averaging, "open_ingredients", open_different)
+    make_soup([f"{run}:1", f"{run}:2"], tmp_path / "soup", UNIFORM)
+    assert load_run(tmp_path / "soup").description["trained_length"] == 48
 
 
 REFUSED = {

@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from electra_jax.reports import recipe_difference
 from electra_jax.reports.curves import Curve
 from electra_jax.reports.overview import label, name_runs, report_values
 from electra_jax.reports.page import MAX_TEXT, Page, render, visible
@@ -270,6 +271,15 @@ def test_a_recipe_of_anybody_is_never_run(tmp_path):
         run = read_run(str(path))
         assert run.recipe.problem and run.recipe.settings == []
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_recipe_that_names_a_bucket_is_not_loaded(tmp_path, monkeypatch):
+    path, loaded = make_run(tmp_path / "run"), []
+    monkeypatch.setattr(recipe_difference, "load_config", loaded.append)
+    session = {"command": ["--config=configs/continued.py:run=gs://anybody/run"], "start_step": 0}
+    (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    assert "reads a bucket" in read_run(str(path)).recipe.problem
+    assert not loaded
 
 
 @pytest.mark.parametrize("words", [["--config=configs/debug.py"], ["--config", "configs/debug.py"]])
