@@ -121,6 +121,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # all tokens: in transformers only ModernBERT's heads can read the mean; other families cannot be
         # exported with it.
         "pooling": "cls",
+        "num_layers": 0,  # the first layers of the encoder that are kept; 0: all
         "head_dropout": 0.1,
         "hidden_dropout": 0.1,
         "attention_dropout": 0.1,

@@ -128,6 +128,7 @@ def finetune_in_torch(
         ("optimizer", "name", "adam"),
         ("optimizer", "weight_decay_follows", "rate"),
         ("model", "pooling", "cls"),
+        ("model", "num_layers", 0),
     ):
         if config[section][key] != ours:
             raise ValueError(
@@ -145,11 +146,11 @@ def finetune_in_torch(
     for note in data.notes:
         print(note, file=sys.stderr)
     finetuner = TorchTaskFinetuner(config, data, make_mesh(config["mesh"]))
-    finetuner.check_schedules([{}])
+    finetuner.check_runs([{}])
     workdir.mkdir(parents=True, exist_ok=True)
     results = read_results(workdir)
     encoder = load_encoder(directory, workdir / "tokenizer")
-    finetuner.check_schedules([{}], encoder)
+    finetuner.check_runs([{}], encoder)
     write_description(workdir, {"config": finetuner.config, "start": directory})
     for seed in seeds:
         if seed not in [result.seed for result in results]:

@@ -78,6 +78,7 @@ OF_EMBEDDINGS: dict[str, Any] = {"task.negatives": "", "task.temperature": 0.05,
 DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
     **OF_OPTIMIZER,
     "model.pooling": "cls",
+    "model.num_layers": 0,
     "task.validation_fraction": 0.0,
     **OF_EMBEDDINGS,
     "train.validate_every": 0,

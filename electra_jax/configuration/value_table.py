@@ -80,6 +80,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "model.attention_dropout": (DROPOUT, 0.1),
     "model.head": (one_of(("published", "transformers")), "published"),
     "model.pooling": (one_of(("cls", "mean")), "mean"),
+    "model.num_layers": (whole(0, 2**20, "0 (all) or the number of layers to keep"), 0),
     "model.head_dropout": (DROPOUT, 0.1),
     "model.dtype": (one_of(DTYPES), "bfloat16"),
     "model.position": (one_of(POSITIONS), "absolute"),

@@ -4,6 +4,7 @@ It comes from a pre-training run, a fine-tuned model or a Hugging Face directory
 directory keeps its shapes and its tokenizer, and uses newly initialised weights.
 """
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -84,6 +85,29 @@ def load_encoder(name: str, cache: Path, step: int | None = None) -> PretrainedE
         return encoder._replace(params=None, step=None, trained_length=0)
     leaves = digests(flatten_dict(encoder.params, sep="/"))
     return encoder._replace(digest=hashlib.sha256(json.dumps(sorted(leaves.items())).encode()).hexdigest())
+
+
+def first_layers(encoder: PretrainedEncoder, num_layers: int) -> PretrainedEncoder:
+    """The encoder without the layers above the first `num_layers`; 0: all of them.
+
+    A LayerNorm after the last layer follows the last one that is kept.
+
+    Raises:
+      ValueError: it has fewer layers.
+    """
+    config, params = encoder.config, encoder.params
+    if num_layers > config.num_layers:
+        raise ValueError(
+            f"config.model.num_layers: got {num_layers}, expected at most {config.num_layers}, the layers of "
+            f"{encoder.name}. Pass --config.model.num_layers={config.num_layers}, or 0 for all."
+        )
+    if num_layers in (0, config.num_layers):
+        return encoder
+    if params is not None:
+        above = {f"layer_{layer}" for layer in range(num_layers, config.num_layers)}
+        kept = {name: value for name, value in params["encoder"].items() if name not in above}
+        params = {**params, "encoder": kept}
+    return encoder._replace(config=dataclasses.replace(config, num_layers=num_layers), params=params)
 
 
 def check_start(name: str, step: int | None = None) -> int | None:

@@ -131,7 +131,7 @@ class RunsOfPlan:
         cache, step = tokenizers / self._caches[run.encoder], self._steps.get(run.encoder)
         self._encoder = load_encoder(run.encoder, cache, step)
         self._check_same_encoder(run)
-        self._finetuner.check_schedules([each.settings for each in self._runs], self._encoder)
+        self._finetuner.check_runs([each.settings for each in self._runs], self._encoder)
         self._check()
         if is_main_process():
             write_description(self._workdir, self._description)

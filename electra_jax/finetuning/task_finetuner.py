@@ -21,7 +21,7 @@ from electra_jax.finetuning.data_checks import (
     check_metrics,
     no_evaluation,
 )
-from electra_jax.finetuning.encoders import PretrainedEncoder
+from electra_jax.finetuning.encoders import PretrainedEncoder, first_layers
 from electra_jax.finetuning.sift import make_sift
 from electra_jax.finetuning.sweep import Settings, apply_settings
 from electra_jax.finetuning.task_types import Rows, make_task_type
@@ -105,7 +105,7 @@ class TaskFinetuner:
         """
         for settings in sweep:
             self._check_settings(apply_settings(self.config, settings))
-        self.check_schedules(sweep)
+        self.check_runs(sweep)
 
     def _check_settings(self, config: dict[str, Any]) -> None:
         make_sift(config["sift"])
@@ -119,22 +119,26 @@ class TaskFinetuner:
                 "pass --config.train.keep=last."
             )
 
-    def check_schedules(self, sweep: Sequence[Settings], encoder: PretrainedEncoder | None = None) -> None:
-        """Check the learning-rate schedule of every combination of settings.
+    def check_runs(self, sweep: Sequence[Settings], encoder: PretrainedEncoder | None = None) -> None:
+        """Check the layers and the learning-rate schedule of every combination of settings.
 
-        Without an encoder, tasks whose number of rows depends on its tokenizer are not checked.
+        Without an encoder, layers are not checked, nor the schedules of tasks whose number of rows depends on
+        its tokenizer.
 
         Raises:
-          ValueError: a warm-up does not end before the run.
+          ValueError: the encoder has fewer layers, or a warm-up does not end before the run.
         """
+        configs = [apply_settings(self.config, settings) for settings in sweep]
         if encoder is not None:
+            for config in configs:
+                first_layers(encoder, config["model"]["num_layers"])
             num_rows = len(self.encode(encoder)["train"])
         elif self.task_type.name in ONE_ROW_EACH:
             num_rows = len(self._with_swapped_pairs("train"))
         else:
             return
-        for settings in sweep:
-            training_steps(apply_settings(self.config, settings), num_rows)
+        for config in configs:
+            training_steps(config, num_rows)
 
     def finetune(
         self,
@@ -149,11 +153,12 @@ class TaskFinetuner:
         `title` stands before what is shown with config.log.progress; `check` is called between steps.
 
         Raises:
-          ValueError: the rows are too short for the task.
+          ValueError: the rows are too short for the task, or the encoder has fewer layers.
           FloatingPointError: the training diverged.
         """
         config = apply_settings(self.config, settings)
         model = config["model"]
+        encoder = first_layers(encoder, model["num_layers"])
         encoder_config = encoder.config.with_dropout(model["hidden_dropout"], model["attention_dropout"])
         encoder_config = dataclasses.replace(encoder_config, dtype=model["dtype"])
         if self.task_type.name == "embedding":
