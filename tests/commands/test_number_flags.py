@@ -50,6 +50,7 @@ LINES = {
         "num_processes": ("0", "-1", HUGE),
         "min_score": ("nan", "inf", "high"),
         "keep_fraction": ("nan", "-0.1", "1.5"),
+        "copies": ("2", "0:1:2,1:2", "low:1,1:2"),
     },
     ("score", "--input=x --positive=x --negative=x --out=x"): {
         "ngrams": ("0", "6", "nan"),

@@ -66,6 +66,7 @@ OTHERS = {
     "max_pairs",
     "max_score",
     "min_score",
+    "copies",
     "max_document_chars",
     "max_record_bytes",
     "add_words",
