@@ -85,6 +85,23 @@ class Choice:
         return 1 if self.best == HIGHEST else -1
 
 
+class Best:
+    """Finds the best of numbers that come one after another.
+
+    Args:
+      sign: 1 if large numbers are the best, -1 if small ones are.
+    """
+
+    def __init__(self, limit: Limit, sign: int):
+        self._limit, self._sign, self._left = limit, sign, limit.num_at_limit
+
+    def take(self, score: float) -> bool:
+        """Whether the next number is among the best."""
+        distance = self._sign * (score - self._limit.score)
+        self._left -= distance == 0
+        return distance > 0 or (distance == 0 and self._left >= 0)
+
+
 class Selector:
     """Keeps the documents that are wanted; one for all of a build, in order.
 
@@ -93,8 +110,8 @@ class Selector:
     """
 
     def __init__(self, choice: Choice, limit: Limit | None = None):
-        self._choice, self._limit = choice, limit
-        self._left = limit.num_at_limit if limit else 0
+        self._choice = choice
+        self._best = Best(limit, choice.sign) if limit else None
 
     def keep(self, divided: Iterable[tuple[str, Piece]], report: ReadReport) -> Iterator[tuple[str, Piece]]:
         """(split, piece) of the documents of some sources that are wanted, without their fields, with their
@@ -132,11 +149,9 @@ class Selector:
 
     def _is_wanted(self, score: float) -> bool:
         choice = self._choice
-        if self._limit is None:
+        if self._best is None:
             return _or(choice.min_score, -math.inf) <= score <= _or(choice.max_score, math.inf)
-        distance = choice.sign * (score - self._limit.score)
-        self._left -= distance == 0
-        return distance > 0 or (distance == 0 and self._left >= 0)
+        return self._best.take(score)
 
 
 def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
@@ -152,11 +167,16 @@ def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
             scores.append(choice.sign * score)
     if not scores:
         return Limit(0.0, 0)  # there are no documents, which the build reports
-    values = np.frombuffer(scores)
-    count = max(1, round(choice.keep_fraction * len(values)))
+    count = max(1, round(choice.keep_fraction * len(scores)))
+    return limit_of(np.frombuffer(scores), count, choice.sign)
+
+
+def limit_of(values: np.ndarray, count: int, sign: int) -> Limit:
+    """The limit of the `count` best of `values`, which are the numbers times `sign`: the best ones are large.
+    Their order changes."""
     values.partition(len(values) - count)
     limit = values[len(values) - count]
-    return Limit(float(choice.sign * limit), count - int((values > limit).sum()))
+    return Limit(float(sign * limit), count - int((values > limit).sum()))
 
 
 def _with_scores(
@@ -172,7 +192,8 @@ def _with_scores(
         if piece.source != source:
             _check(source, field, number, num_with)
             source, number, num_with = piece.source, 0, 0
-        score = _score(piece, field, number + 1)
+        where = f"{piece.source}: training document {number + 1}"
+        score = number_of(piece, field, where, "name the field that holds the score with --score_field")
         if piece.is_first:
             number += 1
             num_with += score is not None
@@ -192,17 +213,14 @@ def _check(source: str | None, field: str, number: int, num_with: int) -> None:
         )
 
 
-def _score(piece: Piece, field: str, number: int) -> float | None:
-    """The score of a piece's document; None without one: no such field, null, NaN, infinite, or
-    a whole number that no float can hold."""
+def number_of(piece: Piece, field: str, where: str, advice: str) -> float | None:
+    """The number in a field of a piece's document; None without one: no such field, null, NaN, infinite, or
+    a whole number that no float can hold. Raises ValueError for anything else."""
     value = piece.fields.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
-        raise ValueError(
-            f"{piece.source}: training document {number} has {value!r:.100} in {field!r}, expected a number; "
-            "name the field that holds the score with --score_field"
-        )
+        raise ValueError(f"{where} has {value!r:.100} in {field!r}, expected a number; {advice}")
     try:
         score = float(value)
     except OverflowError:  # a whole number beyond the largest float

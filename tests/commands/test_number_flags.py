@@ -55,6 +55,8 @@ LINES = {
     ("score", "--input=x --positive=x --negative=x --out=x"): {
         "ngrams": ("0", "6", "nan"),
         "max_training_chars": ("0", "-1", HUGE),
+        "losses": ("0.5", "=0.5", "loss=nan", "loss=high"),
+        "example_share": ("nan", "-0.1", "2"),
     },
     ("corpus", CORPUS.replace("--validation=x ", "")): {"validation_fraction": ("nan", "-0.1", "1.5", "inf")},
     ("tokenizer", "--input=x --out=x --vocab_size=100"): {
