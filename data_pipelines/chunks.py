@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.copies import spread
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import Piece, ReadReport, read_pieces
 from data_pipelines.duplicates import SeenTexts, without_duplicates
@@ -69,6 +70,7 @@ def read_jobs(
     report: ReadReport,
     seen: SeenTexts | None = None,
     selector: Selector | None = None,
+    max_bytes: float = math.inf,
 ) -> Iterator[Job]:
     """Read a group; one job for each chunk of `settings.chunk_chars` characters or a little more.
 
@@ -76,8 +78,9 @@ def read_jobs(
       directory: where the files go.
       seen: the texts of earlier groups; needed for `settings.deduplicate`.
       selector: that of earlier groups; needed for `settings.keep_fraction`.
+      max_bytes: of all sources, by `report`; the rest is left.
     """
-    divided = _read_divided(group, settings, report, seen)
+    divided = _read_divided(group, settings, report, seen, max_bytes)
     if settings.score_field:
         divided = (selector or Selector(settings.choice)).keep(divided, report)
     for split, number, chunk in _chunks(divided, settings.chunk_chars):
@@ -97,16 +100,15 @@ def make_selector(groups: Iterable[Group], settings: CorpusSettings, max_bytes: 
     report = ReadReport()
     seen = SeenTexts() if settings.deduplicate else None
     divided = itertools.chain.from_iterable(
-        _read_divided(group, settings, report, seen) for group in groups if group.split == TRAIN
+        _read_divided(group, settings, report, seen, max_bytes) for group in groups if group.split == TRAIN
     )
-    divided = itertools.takewhile(lambda _: max(report.bytes_read, report.characters) <= max_bytes, divided)
     return Selector(settings.choice, find_limit(divided, settings.choice))
 
 
 def _read_divided(
-    group: Group, settings: CorpusSettings, report: ReadReport, seen: SeenTexts | None
+    group: Group, settings: CorpusSettings, report: ReadReport, seen: SeenTexts | None, max_bytes: float
 ) -> Iterator[tuple[str, Piece]]:
-    """(split, piece) of all documents of a group."""
+    """(split, piece) of the documents of a group, until `max_bytes` are read."""
     pieces = read_pieces(
         group.sources,
         text_field=settings.text_field,
@@ -117,6 +119,7 @@ def _read_divided(
         fields=(settings.score_field,) if settings.score_field and group.split == TRAIN else (),
         report=report,
     )
+    pieces = itertools.takewhile(lambda _: report.amount_read <= max_bytes, pieces)
     if settings.deduplicate:
         pieces = without_duplicates(pieces, seen, report)
     if settings.validation_fraction:
@@ -139,19 +142,20 @@ def _divide(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[str, Pie
 
 
 def _chunks(divided: Iterable[tuple[str, Piece]], chunk_chars: int) -> Iterator[tuple[str, int, list[Piece]]]:
-    """(split, number of the chunk, pieces); a chunk has `chunk_chars` characters or a little more."""
+    """(split, number of the chunk, pieces); a chunk has `chunk_chars` characters or a little more, copies
+    included."""
     chunks: dict[str, list[Piece]] = {split: [] for split in SPLITS}
     sizes, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     for split, piece in divided:
         chunks[split].append(piece)
-        sizes[split] += len(piece.text)
+        sizes[split] += len(piece.text) * piece.copies
         if sizes[split] >= chunk_chars:
-            yield split, numbers[split], chunks[split]
+            yield split, numbers[split], spread(chunks[split])
             chunks[split], sizes[split] = [], 0
             numbers[split] += 1
     for split in SPLITS:
         if chunks[split]:
-            yield split, numbers[split], chunks[split]
+            yield split, numbers[split], spread(chunks[split])
 
 
 def num_characters(job: Job) -> int:

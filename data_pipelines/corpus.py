@@ -28,7 +28,7 @@ from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import SOURCES_HELP, ReadReport
 from data_pipelines.home_directory import expand_home_in
-from data_pipelines.number_arguments import LARGEST_SEED, finite, share, whole
+from data_pipelines.number_arguments import LARGEST_SEED, finite, points, share, whole
 from data_pipelines.packing import PACKERS
 from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, check_paths
 from data_pipelines.preview import preview_lines
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed",
         type=whole(0, LARGEST_SEED),
         default=CorpusSettings.seed,
-        help=f"random seed of --packing electra {DEFAULT}",
+        help=f"random seed of --packing electra and of --copies {DEFAULT}",
     )
     _add_text_flags(parser.add_argument_group("the text"))
     _add_score_flags(parser.add_argument_group("which training documents, by a number that each has"))
@@ -138,6 +138,15 @@ def _add_score_flags(group: argparse._ArgumentGroup) -> None:
         choices=(HIGHEST, LOWEST),
         default=CorpusSettings.best,
         help=f"which numbers are the best; of losses the lowest {DEFAULT}",
+    )
+    add(
+        "--copies",
+        type=points,
+        default=CorpusSettings.copies,
+        metavar="X:N,X:N",
+        help="pack each of the kept documents N times, by its number X: straight between the points, level "
+        "beyond them, fractions by chance. 0.2:0,0.9:4 leaves out 0.2 and below, and packs 0.9 and above "
+        "four times. If the first X is negative, write =: --copies=-1:4,2:0",
     )
 
 

@@ -185,7 +185,10 @@ def _packing(settings: CorpusSettings, report: ReadReport) -> Iterator[Callable[
             share = characters / max(1, report.characters)
             done = int(share * report.bytes_read) if total else characters
             # Equal to the total, it would be the last sign of progress.
-            shown.update(min(done, total - 1) if total else done, {"documents read": f"{report.documents:,}"})
+            shown.update(
+                min(done, total - 1) if total else done,
+                {"documents read": f"{report.documents - report.copies:,}"},
+            )
 
         yield on_progress
         if total:

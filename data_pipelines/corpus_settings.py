@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from data_pipelines.copies import Curve
 from data_pipelines.documents import (
     DOCUMENT_SEPARATORS,
     MAX_DOCUMENT_CHARS,
@@ -28,6 +29,7 @@ NEW_SETTINGS = {
     "max_score": None,
     "keep_fraction": 1.0,
     "best": HIGHEST,
+    "copies": (),
 }
 
 
@@ -49,7 +51,7 @@ class CorpusSettings:
     packing: str  # one of packing.PACKERS
     validation: tuple[str, ...] = ()  # sources of held-out documents
     validation_fraction: float = 0.0
-    seed: int = 0  # of the random choices of packing "electra"
+    seed: int = 0  # of the random choices of packing "electra" and of `copies`
     text_field: str = "text"
     on_invalid_utf8: str = "error"
     document_separator: str = DOCUMENT_SEPARATORS[0]  # of .txt files
@@ -61,6 +63,7 @@ class CorpusSettings:
     max_score: float | None = None
     keep_fraction: float = 1.0
     best: str = HIGHEST
+    copies: Curve = ()  # points: score, times that a document with it is packed
     chunk_chars: int = 8_000_000  # characters of text that become one file, or a little more
 
     def __post_init__(self):
@@ -89,7 +92,8 @@ class CorpusSettings:
     @property
     def choice(self) -> Choice:
         """Which training documents are kept."""
-        return Choice(self.score_field, self.min_score, self.max_score, self.keep_fraction, self.best)
+        names = ("min_score", "max_score", "keep_fraction", "best", "copies", "seed")
+        return Choice(self.score_field, **{name: getattr(self, name) for name in names})
 
     @property
     def all_sources(self) -> list[str]:
@@ -124,9 +128,10 @@ class CorpusSettings:
             "on_invalid_utf8": self.on_invalid_utf8,
             "chunk_chars": self.chunk_chars,
             **{
-                key: getattr(self, key)
+                # Points are lists, as they are after they were written to a file of JSON.
+                key: [list(point) for point in value] if key == "copies" else value
                 for key, default in NEW_SETTINGS.items()
-                if getattr(self, key) != default
+                if (value := getattr(self, key)) != default
             },
         }
 

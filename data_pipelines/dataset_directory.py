@@ -71,6 +71,8 @@ def finish_dataset(
             "characters": report.low_score_characters,
             "without_score": report.without_score,
         }
+    if settings.copies:
+        splits["train"]["copies"] = {"documents": report.copies, "characters": report.copied_characters}
     with named_errors(partial):
         write_tfds_metadata(partial, splits, settings.sequence_length, row_dtype(tokenizer.vocab_size))
     _copy_files(Path(settings.tokenizer), partial / TOKENIZER_DIRECTORY)

@@ -39,6 +39,7 @@ INFO_FORM = {
             "digests": Maybe({str: str}),
             "without_rows": Maybe([int]),
             "low_scores": Maybe({"documents": int, "characters": int, "without_score": int}),
+            "copies": Maybe({"documents": int, "characters": int}),
             **_COUNTS,
         }
     },
@@ -61,7 +62,8 @@ class DatasetInfo:
     # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows), without_rows (numbers of
     # the chunks of text between those of the files that gave no row). Earlier versions recorded neither
     # unknown_tokens nor by_source, nor digests, nor without_rows. If training documents were chosen by their
-    # scores, low_scores has what was left out: documents, characters, and documents without_score.
+    # scores, low_scores has what was left out: documents, characters, and documents without_score; copies has
+    # what --copies added: documents and characters.
     splits: dict
 
     def split_lines(self) -> list[str]:

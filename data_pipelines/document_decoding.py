@@ -26,10 +26,19 @@ class ReadReport:
     low_score_characters: int = 0
     without_score: int = 0  # of them, documents that have none
     first_without_score: str = ""  # where the first of them is
+    copies: int = 0  # added by --copies; among `documents`, as their text is among `characters`
+    copied_characters: int = 0
     cut: int = 0  # cuts made in documents longer than max_document_chars; each adds one document
     first_cut: str = ""  # the source of the first of them
     too_long: int = 0  # records of more than max_record_bytes, which were passed over
     first_too_long: str = ""  # where the first of them is
+
+    @property
+    def amount_read(self) -> int:
+        """The bytes of the source files that were read, or the characters of all documents if those are more:
+        a file may be compressed, and the bytes of a tfds source are not counted."""
+        chosen = self.characters - self.copied_characters
+        return max(self.bytes_read, chosen + self.low_score_characters)
 
     def note_bytes(self, number: int) -> None:
         """Count bytes of a source file."""
@@ -91,6 +100,11 @@ class ReadReport:
         if self.without_score:
             lines.append(
                 f"{self.without_score:,} of them have no score; the first: {self.first_without_score}"
+            )
+        if self.copies:
+            lines.append(
+                f"{self.copies:,} copies of training documents added (--copies), "
+                f"{self.copied_characters:,} characters"
             )
         if self.skipped_empty or self.cut:
             lines.append(

@@ -51,6 +51,7 @@ class Piece(NamedTuple):
     source: str  # that it comes from
     is_first: bool = True  # of its document
     fields: Mapping[str, Any] = {}  # of the document, as far as they were asked for
+    copies: int = 1  # times that it is packed
 
 
 def read_documents(sources: Sequence[str], **options) -> Iterator[str]:

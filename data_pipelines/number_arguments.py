@@ -36,6 +36,22 @@ def share(text: str) -> float:
     return number
 
 
+def points(text: str) -> tuple[tuple[float, float], ...]:
+    """Points of a curve, X:Y,X:Y."""
+    try:
+        return tuple((float(x), float(y)) for x, y in (point.split(":") for point in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected points X:Y,X:Y of numbers") from None
+
+
+def named(text: str) -> tuple[str, float]:
+    """A name and its number, NAME=X."""
+    name, _, number = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME=X, a name and its number")
+    return name, finite(number)
+
+
 def finite(text: str) -> float:
     """A number that is neither infinite nor NaN."""
     try:

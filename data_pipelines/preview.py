@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class _Sample:
 
     job: Job
     characters: dict[str, int]  # split → characters that were read
-    left_out: int  # characters of training documents that their scores leave out
+    left_out: int  # characters of training documents that their scores leave out, less those of copies
     bytes_read: int
     documents: int
 
@@ -48,7 +49,8 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
     """
     tokenizer = load_tokenizer(settings.tokenizer)
     with waiting("reading and tokenising some documents"):
-        sample = _read_sample(settings)
+        # Where bounds leave out all of what is measured, only reading on finds a document.
+        sample = _read_sample(settings, MEASURED_BYTES) or _read_sample(settings, math.inf)
         began = time.monotonic()
         encoded = [encode_document(piece.text, settings.packing, tokenizer) for piece in sample.job.pieces]
         rows = pack(
@@ -90,27 +92,31 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
     ]
 
 
-def _read_sample(settings: CorpusSettings) -> _Sample:
+def _read_sample(settings: CorpusSettings, max_bytes: float) -> _Sample | None:
+    """What the first `max_bytes` of the sources hold; None if no training document is chosen from a part of
+    them."""
     settings = dataclasses.replace(settings, chunk_chars=SAMPLE_CHARS)
     report, characters, first = ReadReport(), dict.fromkeys(SPLITS, 0), None
     groups = make_groups("train", settings.train, settings.chunk_chars)
     seen = SeenTexts() if settings.deduplicate else None
     # The limit is then that of the documents that are looked at.
-    selector = make_selector(groups, settings, MEASURED_BYTES) if settings.choice.needs_limit else None
+    selector = make_selector(groups, settings, max_bytes) if settings.choice.needs_limit else None
     jobs = itertools.chain.from_iterable(
-        read_jobs(group, settings, Path(), report, seen, selector) for group in groups
+        read_jobs(group, settings, Path(), report, seen, selector, max_bytes) for group in groups
     )
     for job in jobs:
         split = Path(job.path).name.partition("-")[0]
         characters[split] += num_characters(job)
         if first is None and split == "train":
             first = job
-        num_read = max(report.bytes_read, report.characters + report.low_score_characters)
-        if first is not None and num_read >= MEASURED_BYTES:
+        if report.amount_read > max_bytes:  # before the next group is opened
             break
     if first is None:
+        if report.amount_read > max_bytes:
+            return None
         raise settings.no_text("train", report)
-    return _Sample(first, characters, report.low_score_characters, report.bytes_read, report.documents)
+    left_out = report.low_score_characters - report.copied_characters
+    return _Sample(first, characters, left_out, report.bytes_read, report.documents)
 
 
 def _estimate(

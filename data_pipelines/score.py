@@ -9,6 +9,12 @@ A linear classifier on hashed n-grams of words learns to distinguish the example
 its probability of being a positive one, with as many positive as negative ones. A tenth of the examples is
 held out: the AUC printed is the share of pairs of a positive and a negative one that have the right order.
 
+Predictive data selection finds the examples by the losses of several models, whose scores downstream are
+known: positive ones are documents on which the better of any two models has the smaller loss.
+
+    python -m data_pipelines.score --input web.jsonl --examples losses.jsonl \\
+        --losses loss_small=71.2 loss_base=78.4 loss_large=81.0 --field predictive --out data/scored.jsonl
+
 FILE has a line for each document, in order. A JSON line keeps its fields; documents of other sources get
 "source" and "document", their number. The same files and settings give the same bytes with any number of
 processes. The file appears whole or not at all; an interrupted scoring restarts.
@@ -25,13 +31,14 @@ import numpy as np
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import DEFAULT, command_parser
 from data_pipelines.documents import SOURCES_HELP, ReadReport
-from data_pipelines.number_arguments import whole
+from data_pipelines.number_arguments import named, share, whole
 from data_pipelines.path_flags import NAME, NEW_FILE, read_arguments
 from data_pipelines.reading_flags import add_processes_flag, add_record_flags, add_separator_flag
 from data_pipelines.scoring.scorer import Scored, score_files
 from data_pipelines.scoring.settings import ScoringSettings
+from data_pipelines.scoring.strength import Found
 
-PATHS = {"input": NAME, "positive": NAME, "negative": NAME, "out": NEW_FILE}
+PATHS = {"input": NAME, "positive": NAME, "negative": NAME, "examples": NAME, "out": NEW_FILE}
 SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)  # of the documents, for the table of scores
 
 
@@ -47,16 +54,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _lines(scored: Scored, field: str) -> list[str]:
-    lines = [
+    lines = _strength_lines(scored.found) if scored.found else []
+    lines += [
         f"{name:9s} {len(side.trained):,} examples trained on, {len(side.held_out):,} held out, of "
         f"{side.num_read:,} different ones"
         for name, side in (("positive", scored.positive), ("negative", scored.negative))
     ]
     lines.append(f"AUC       {scored.auc:.4f} of the held-out examples")
-    values = np.quantile(scored.scores, [1 - share for share in SHARES], method="inverted_cdf")
+    values = np.quantile(scored.scores, [1 - part for part in SHARES], method="inverted_cdf")
     lines.append(f"{len(scored.scores):,} documents; of the best … have {field} of … or more:")
-    lines.append("  ".join(f"{share:.0%} {value:.3g}" for share, value in zip(SHARES, values, strict=True)))
+    lines.append("  ".join(f"{part:.0%} {value:.3g}" for part, value in zip(SHARES, values, strict=True)))
     return lines
+
+
+def _strength_lines(found: Found) -> list[str]:
+    values = found.strengths
+    return [
+        f"strength  mean {values.mean():.3f} of {len(values):,} documents, 0.5 by chance; "
+        f"{(values == 1).sum():,} order all models as their scores do; {found.num_without:,} documents "
+        "lack a loss"
+    ]
 
 
 def _parser():
@@ -72,8 +89,32 @@ def _parser():
     )
     add_processes_flag(add)
     examples = parser.add_argument_group("the examples").add_argument
-    examples("--positive", nargs="+", required=True, metavar="SRC", help="documents that should score high")
-    examples("--negative", nargs="+", required=True, metavar="SRC", help="documents that should score low")
+    examples("--positive", nargs="+", default=(), metavar="SRC", help="documents that should score high")
+    examples("--negative", nargs="+", default=(), metavar="SRC", help="documents that should score low")
+    examples(
+        "--examples",
+        nargs="+",
+        default=(),
+        metavar="SRC",
+        help="instead of both: documents that have the losses of several models, to choose examples from",
+    )
+    examples(
+        "--losses",
+        nargs="+",
+        type=named,
+        default=(),
+        metavar="NAME=X",
+        help="of --examples, for each model the field with its losses and its score downstream, of which "
+        "larger ones are better; all models with the same tokenizer",
+    )
+    examples(
+        "--example_share",
+        type=share,
+        default=ScoringSettings.example_share,
+        metavar="F",
+        help="of --examples, this share is positive, the documents whose losses order most pairs of models "
+        "as their scores do, and as many are negative; 0: positive are those that order all (default: 0)",
+    )
     examples(
         "--ngrams",
         type=whole(1, 5),

@@ -2,7 +2,8 @@
 
 Bounds keep the documents whose score lies between them, as CCNet does with perplexity (Wenzek et al. 2020,
 arXiv:1911.00359, section 4.3). A share keeps the best of them, as DCLM keeps a tenth (Li et al. 2024,
-arXiv:2406.11794, section 4.4): for that all scores are read before the first document is packed.
+arXiv:2406.11794, section 4.4): for that all scores are read before the first document is packed. Of what is
+kept, a curve of copies packs good documents several times (data_pipelines/copies.py).
 
 Held-out documents are never chosen by their scores, so that the losses of differently chosen training text
 are measured on the same documents.
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.copies import Curve, check_curve, copies_of, shown
 from data_pipelines.documents import Piece, ReadReport
 
 TRAIN = "train"  # the split that is chosen from
@@ -41,15 +43,19 @@ class Choice:
     max_score: float | None = None
     keep_fraction: float = 1.0
     best: str = HIGHEST  # or LOWEST; of keep_fraction
+    copies: Curve = ()  # of what is kept; (): one of each
+    seed: int = 0  # of the chances of copies
 
     def __post_init__(self):
         has_bounds = self.min_score is not None or self.max_score is not None
         has_share = self.keep_fraction != 1
-        if bool(self.field) != (has_bounds or has_share) or (has_bounds and has_share):
+        is_used = has_bounds or has_share or bool(self.copies)
+        if bool(self.field) != is_used or (has_bounds and has_share):
             raise ValueError(
                 f"--score_field: got {self.field!r} with --min_score {self.min_score}, --max_score "
-                f"{self.max_score} and --keep_fraction {self.keep_fraction}, expected a field with bounds or "
-                "with a fraction below 1; give the field, and one of the two."
+                f"{self.max_score}, --keep_fraction {self.keep_fraction} and --copies "
+                f"{shown(self.copies) or None}, expected a field with bounds, with a fraction below 1 or "
+                "with copies; give the field, and one of the two, or copies, or both."
             )
         if has_bounds and not _or(self.min_score, -math.inf) <= _or(self.max_score, math.inf):
             raise ValueError(
@@ -65,6 +71,9 @@ class Choice:
                 "leave it out, or give the fraction. Of bounds, --max_score keeps the low numbers."
             )
 
+        if self.copies:
+            check_curve(self.copies)
+
     @property
     def needs_limit(self) -> bool:
         """Whether all scores must be known first."""
@@ -76,6 +85,23 @@ class Choice:
         return 1 if self.best == HIGHEST else -1
 
 
+class Best:
+    """Finds the best of numbers that come one after another.
+
+    Args:
+      sign: 1 if large numbers are the best, -1 if small ones are.
+    """
+
+    def __init__(self, limit: Limit, sign: int):
+        self._limit, self._sign, self._left = limit, sign, limit.num_at_limit
+
+    def take(self, score: float) -> bool:
+        """Whether the next number is among the best."""
+        distance = self._sign * (score - self._limit.score)
+        self._left -= distance == 0
+        return distance > 0 or (distance == 0 and self._left >= 0)
+
+
 class Selector:
     """Keeps the documents that are wanted; one for all of a build, in order.
 
@@ -84,36 +110,48 @@ class Selector:
     """
 
     def __init__(self, choice: Choice, limit: Limit | None = None):
-        self._choice, self._limit = choice, limit
-        self._left = limit.num_at_limit if limit else 0
+        self._choice = choice
+        self._best = Best(limit, choice.sign) if limit else None
 
     def keep(self, divided: Iterable[tuple[str, Piece]], report: ReadReport) -> Iterator[tuple[str, Piece]]:
-        """(split, piece) of the documents of some sources that are wanted, without their fields; `report`
-        counts the others apart. A document without a score is not wanted. Other splits are kept whole.
+        """(split, piece) of the documents of some sources that are wanted, without their fields, with their
+        numbers of copies; `report` counts the others apart, and copies. A document without a score is not
+        wanted. Other splits are kept whole.
 
         Raises:
           ValueError: no document of a source has a score, or not its first NUM_WITHOUT; or a score is no
             number.
         """
-        is_kept = True
+        copies = 1
         for split, piece, score in _with_scores(divided, self._choice.field, report):
-            if split == TRAIN and piece.is_first:
-                is_kept = score is not None and self._is_wanted(score)
-                report.low_scores += not is_kept
-            if is_kept or split != TRAIN:
+            if split != TRAIN:
                 yield split, piece._replace(fields={})
+                continue
+            if piece.is_first:
+                copies = self._copies(piece, score)
+                report.low_scores += not copies
+            added, length = copies - 1, len(piece.text)
+            report.documents += added
+            report.characters += added * length
+            if copies:
+                report.copies += added
+                report.copied_characters += added * length
+                yield split, piece._replace(fields={}, copies=copies)
             else:
-                report.documents -= 1
-                report.characters -= len(piece.text)
-                report.low_score_characters += len(piece.text)
+                report.low_score_characters += length
+
+    def _copies(self, first: Piece, score: float | None) -> int:
+        """How often a document is packed, by its first piece."""
+        if score is None or not self._is_wanted(score):
+            return 0
+        choice = self._choice
+        return copies_of(score, first.text, choice.copies, choice.seed) if choice.copies else 1
 
     def _is_wanted(self, score: float) -> bool:
         choice = self._choice
-        if self._limit is None:
+        if self._best is None:
             return _or(choice.min_score, -math.inf) <= score <= _or(choice.max_score, math.inf)
-        distance = choice.sign * (score - self._limit.score)
-        self._left -= distance == 0
-        return distance > 0 or (distance == 0 and self._left >= 0)
+        return self._best.take(score)
 
 
 def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
@@ -129,11 +167,16 @@ def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
             scores.append(choice.sign * score)
     if not scores:
         return Limit(0.0, 0)  # there are no documents, which the build reports
-    values = np.frombuffer(scores)
-    count = max(1, round(choice.keep_fraction * len(values)))
+    count = max(1, round(choice.keep_fraction * len(scores)))
+    return limit_of(np.frombuffer(scores), count, choice.sign)
+
+
+def limit_of(values: np.ndarray, count: int, sign: int) -> Limit:
+    """The limit of the `count` best of `values`, which are the numbers times `sign`: the best ones are large.
+    Their order changes."""
     values.partition(len(values) - count)
     limit = values[len(values) - count]
-    return Limit(float(choice.sign * limit), count - int((values > limit).sum()))
+    return Limit(float(sign * limit), count - int((values > limit).sum()))
 
 
 def _with_scores(
@@ -149,7 +192,8 @@ def _with_scores(
         if piece.source != source:
             _check(source, field, number, num_with)
             source, number, num_with = piece.source, 0, 0
-        score = _score(piece, field, number + 1)
+        where = f"{piece.source}: training document {number + 1}"
+        score = number_of(piece, field, where, "name the field that holds the score with --score_field")
         if piece.is_first:
             number += 1
             num_with += score is not None
@@ -169,17 +213,14 @@ def _check(source: str | None, field: str, number: int, num_with: int) -> None:
         )
 
 
-def _score(piece: Piece, field: str, number: int) -> float | None:
-    """The score of a piece's document; None without one: no such field, null, NaN, infinite, or
-    a whole number that no float can hold."""
+def number_of(piece: Piece, field: str, where: str, advice: str) -> float | None:
+    """The number in a field of a piece's document; None without one: no such field, null, NaN, infinite, or
+    a whole number that no float can hold. Raises ValueError for anything else."""
     value = piece.fields.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
-        raise ValueError(
-            f"{piece.source}: training document {number} has {value!r:.100} in {field!r}, expected a number; "
-            "name the field that holds the score with --score_field"
-        )
+        raise ValueError(f"{where} has {value!r:.100} in {field!r}, expected a number; {advice}")
     try:
         score = float(value)
     except OverflowError:  # a whole number beyond the largest float

@@ -163,10 +163,12 @@ def write_shard(job: Job) -> dict[str, Any]:
     tokenizer = load_tokenizer(job.tokenizer)
     special = tokenizer.special
     texts = [piece.text for piece in job.pieces]
-    encoded = []
+    ids: dict[str, Lines] = {}  # of each text; its copies share them
     for text in texts:
-        encoded.append(encode_document(text, job.packing, tokenizer))
+        if text not in ids:
+            ids[text] = encode_document(text, job.packing, tokenizer)
         _on_tokenised(len(text))
+    encoded = [ids[text] for text in texts]
     rows = pack(
         encoded, sequence_length=job.sequence_length, mode=job.packing, special=special, seed=job.seed
     )

@@ -16,6 +16,7 @@ from data_pipelines.progress import Progress, make_progress, waiting
 from data_pipelines.scoring.classifier import Classifier, fit, held_out_auc, shortened
 from data_pipelines.scoring.examples import Examples, choose_examples
 from data_pipelines.scoring.settings import ScoringSettings
+from data_pipelines.scoring.strength import Found, Models, find_examples
 from data_pipelines.whole_files import written_whole
 
 
@@ -26,6 +27,7 @@ class Scored(NamedTuple):
     negative: Examples
     auc: float  # of the held-out examples
     scores: np.ndarray  # of the documents in order, float64
+    found: Found | None  # if losses chose the examples
 
 
 class Job(NamedTuple):
@@ -56,11 +58,9 @@ def score_files(
     report = ReadReport() if report is None else report
     _check_out(out, settings)
     pieces = _read(settings.input, settings, report)
-    sides = {name: _read(getattr(settings, name), settings) for name in ("positive", "negative")}
     with waiting("reading examples"):
-        positive, negative = (
-            _examples(name, texts, settings.max_training_chars) for name, texts in sides.items()
-        )
+        found = _find_by_losses(settings) if settings.losses else None
+        positive, negative = found[:2] if found else _given_examples(settings)
     with waiting("training the classifier"):
         classifier = fit(positive, negative, settings.ngrams)
         auc = held_out_auc(classifier, positive, negative)
@@ -75,19 +75,22 @@ def score_files(
                 f"--input: got no documents from {', '.join(settings.input)}, expected at least one; check "
                 "the files and --text_field"
             )
-    return Scored(positive, negative, auc, np.array(scores))
+    return Scored(positive, negative, auc, np.array(scores), found)
 
 
 def _check_out(out: str, settings: ScoringSettings) -> None:
     if not out.endswith(".jsonl"):
         raise ValueError(f"--out: got {out}, expected a file that ends in .jsonl.")
-    for source in (*settings.input, *settings.positive, *settings.negative):
+    for source in (*settings.input, *settings.positive, *settings.negative, *settings.examples):
         if os.path.exists(source) and os.path.exists(out) and os.path.samefile(source, out):
             raise ValueError(f"--out: got {out}, which is also read, expected another file.")
 
 
 def _read(
-    sources: Sequence[str], settings: ScoringSettings, report: ReadReport | None = None
+    sources: Sequence[str],
+    settings: ScoringSettings,
+    report: ReadReport | None = None,
+    fields: Sequence[str] | None = None,
 ) -> Iterator[Piece]:
     return read_pieces(
         sources,
@@ -95,9 +98,20 @@ def _read(
         on_invalid_utf8=settings.on_invalid_utf8,
         document_separator=settings.document_separator,
         max_record_bytes=settings.max_record_bytes,
-        fields=None,
+        fields=fields,
         report=report,
     )
+
+
+def _find_by_losses(settings: ScoringSettings) -> Found:
+    models = Models.of(settings.losses)
+    read = lambda: _read(settings.examples, settings, fields=models.fields)
+    return find_examples(read, models, settings.example_share, settings.max_training_chars)
+
+
+def _given_examples(settings: ScoringSettings) -> list[Examples]:
+    sides = {name: _read(getattr(settings, name), settings) for name in ("positive", "negative")}
+    return [_examples(name, pieces, settings.max_training_chars) for name, pieces in sides.items()]
 
 
 def _examples(name: str, pieces: Iterator[Piece], max_chars: int) -> Examples:
@@ -161,11 +175,14 @@ def score_documents(job: Job) -> tuple[bytes, list[float], int]:
 def _record(piece: Piece, number: int, score: float, settings: ScoringSettings) -> dict[str, Any]:
     """A document as it is written: a JSON line keeps its fields, another one gets its place, but for a field
     that holds its text."""
-    if settings.field in piece.fields:
-        raise ValueError(
-            f"{piece.source}: document {number} has a field {settings.field!r} already; name another with "
-            "--field"
-        )
+    where, scores = f"{piece.source}: document {number}", {settings.field: score}
+    if settings.losses:
+        strength = Models.of(settings.losses).strength(piece, where)
+        if strength is not None:
+            scores[settings.strength_field] = shortened(strength)
+    for field in scores:
+        if field in piece.fields:
+            raise ValueError(f"{where} has a field {field!r} already; name another with --field")
     place = {} if is_json_lines(piece.source) else {"source": piece.source, "document": number}
     place.pop(settings.text_field, None)
-    return {settings.text_field: piece.text, **place, **piece.fields, settings.field: score}
+    return {settings.text_field: piece.text, **place, **piece.fields, **scores}

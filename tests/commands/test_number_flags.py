@@ -50,10 +50,13 @@ LINES = {
         "num_processes": ("0", "-1", HUGE),
         "min_score": ("nan", "inf", "high"),
         "keep_fraction": ("nan", "-0.1", "1.5"),
+        "copies": ("2", "0:1:2,1:2", "low:1,1:2"),
     },
     ("score", "--input=x --positive=x --negative=x --out=x"): {
         "ngrams": ("0", "6", "nan"),
         "max_training_chars": ("0", "-1", HUGE),
+        "losses": ("0.5", "=0.5", "loss=nan", "loss=high"),
+        "example_share": ("nan", "-0.1", "2"),
     },
     ("corpus", CORPUS.replace("--validation=x ", "")): {"validation_fraction": ("nan", "-0.1", "1.5", "inf")},
     ("tokenizer", "--input=x --out=x --vocab_size=100"): {

@@ -1,5 +1,6 @@
 """A dry run of the corpus builder shows the rows that the build makes, and writes nothing."""
 
+import json
 import os
 import re
 
@@ -8,8 +9,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from data_pipelines import corpus, document_bytes, preview
+from data_pipelines import chunks, corpus, document_bytes, preview
 from data_pipelines.corpus_settings import CorpusSettings
+from data_pipelines.documents import read_pieces
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.train import train_tokenizer
 from support.small_corpus import build, flags, make_documents, rows_of, write, write_data
@@ -92,6 +94,39 @@ def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
     info = build(data, tmp_path / "out", train=[source], validation=(), validation_fraction=0.1)
     assert train == pytest.approx(info.splits["train"]["rows"], rel=0.15)
     assert validation == pytest.approx(info.splits["validation"]["rows"], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("choice", "passes"),
+    [({"keep_fraction": 1e-4}, 2), ({"min_score": 1.0}, 1), ({"min_score": 8_000.0}, 9)],
+    ids=["share", "bound", "bound of the last documents alone"],
+)
+def test_of_chosen_documents_it_reads_a_part(data, tmp_path, monkeypatch, choice, passes):
+    """However few are chosen: their numbers and then they are read, or all if the part has none of them."""
+    source, documents = tmp_path / "large.jsonl", make_documents(9_000, 3)
+    records = [{"text": text, "quality": at} for at, text in enumerate(documents)]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    read, amount = [], sum(map(len, documents)) // 8
+    monkeypatch.setattr(preview, "MEASURED_BYTES", amount)
+    monkeypatch.setattr(preview, "SAMPLE_CHARS", 20_000)
+    for name in ("BLOCK_BYTES", "HEAD_BYTES"):
+        monkeypatch.setattr(document_bytes, name, 8 << 10)
+    pieces = lambda *words, **options: map(
+        lambda one: read.append(len(one.text)) or one, read_pieces(*words, **options)
+    )
+    monkeypatch.setattr(chunks, "read_pieces", pieces)
+    settings = CorpusSettings(
+        train=(str(source),),
+        validation=(str(data / "validation.jsonl"),),
+        tokenizer=str(data / "tokenizer"),
+        sequence_length=32,
+        packing="documents",
+        score_field="quality",
+        **choice,
+    )
+    lines = preview.preview_lines(settings, 1)
+    assert "documents of train" in lines[1]
+    assert passes - 0.5 < sum(read) / amount < passes + 0.5
 
 
 def test_it_reads_a_part_of_a_row_group_of_long_documents(data, tmp_path, monkeypatch):
