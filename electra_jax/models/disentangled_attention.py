@@ -31,7 +31,6 @@ from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, neighbour_query_bias, neighbour_relative_key
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import Dense, einsum_f32
-from electra_jax.models.traced_device import cpu_barrier
 
 
 def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positions: int) -> np.ndarray:
@@ -91,7 +90,9 @@ def skewed_positions(
     )
     # Without the barrier XLA's CPU back end would shift the rows again in each pass of the softmax.
     position_to_content_BHML = skew(dtype, position_to_content_BHMT)
-    return cpu_barrier(skew(dtype, content_to_position_BHLT) + position_to_content_BHML.swapaxes(-1, -2))
+    return jax.lax.optimization_barrier(
+        skew(dtype, content_to_position_BHLT) + position_to_content_BHML.swapaxes(-1, -2)
+    )
 
 
 def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
