@@ -1,4 +1,4 @@
-"""The device that a program is traced for, and barriers for programs of CPUs alone."""
+"""The device that a program is traced for, and barriers that a TPU's programs do without."""
 
 from typing import Any
 
@@ -14,10 +14,11 @@ def traced_device() -> jax.Device | jax.sharding.AbstractDevice:
     return jax.devices()[0] if device is None else device
 
 
-def cpu_barrier(x: Any) -> Any:
-    """`x`, any tree of arrays, which XLA's CPU back end computes as written before it is read.
+def fusion_barrier(x: Any) -> Any:
+    """`x`, any tree of arrays, computed as written before it is read, in programs for CPUs and GPUs.
 
-    That back end would otherwise compute it again in each reader. Compilers for accelerators choose better
-    by themselves, and a barrier would make them write to memory what they can fuse.
+    XLA's CPU back end would otherwise compute it again in each reader, and its GPU back end needs more memory
+    without. A TPU's compiler chooses better by itself: a barrier would make it write to memory what it can
+    fuse (benchmarks/README.md).
     """
-    return jax.lax.optimization_barrier(x) if traced_device().platform == "cpu" else x
+    return x if traced_device().platform == "tpu" else jax.lax.optimization_barrier(x)
