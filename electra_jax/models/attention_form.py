@@ -1,8 +1,7 @@
 """Which form of attention runs: XLA's products ("plain"), or a device's kernels, of DeBERTa's disentangled
 attention or of BERT's and ModernBERT's.
 
-It follows from config.train.attention, the device that the program is for, and the shape. The device is that
-of the mesh in context, which may be absent; without a mesh it is JAX's first.
+It follows from config.train.attention, the device that the program is for (traced_device.py), and the shape.
 """
 
 import math
@@ -13,6 +12,7 @@ from flax import linen as nn
 
 from electra_jax.distributed.chips import CHIPS, chip_of
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.traced_device import traced_device
 
 # TPUs for which the kernels have been compiled. v4 lacks the instruction that shifts rows, and has 16 MiB of
 # on-chip memory (VMEM).
@@ -89,12 +89,6 @@ def _decide(wanted: str, problem: str) -> bool:
             "without them, or 'plain'."
         )
     return not problem
-
-
-def traced_device() -> jax.Device | jax.sharding.AbstractDevice:
-    """The kind of device that the program is traced for; it has a `platform` and a `device_kind`."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.devices()[0] if device is None else device
 
 
 def has_kernels(device: jax.Device | jax.sharding.AbstractDevice) -> bool:

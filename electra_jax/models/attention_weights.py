@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from electra_jax.models.dropout import drop
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME, WEIGHTS_NAME, einsum_f32, einsum_gradients
+from electra_jax.models.traced_device import fusion_barrier
 
 MASKED_SCORE = -1e9  # finite, so that a row of padding only has a uniform softmax instead of NaN
 CONTEXT = "BMHK,BHLM->BLHK"
@@ -66,7 +67,7 @@ def attend_forward(keep_prob, dtype, scores_BHLM, value_BMHK, inputs, key, windo
     scores_BHLM = jnp.where(_allowed(segments_BL, direction, window), scores_BHLM, MASKED_SCORE)
     # With the barrier the dropout below reads the weights, which are stored anyway, instead of recomputing
     # them.
-    weights_BHLM = jax.lax.optimization_barrier(jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype))
+    weights_BHLM = fusion_barrier(jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype))
     weights_BHLM = checkpoint_name(weights_BHLM, WEIGHTS_NAME)
     context_BLHK = einsum_f32(CONTEXT, dtype, value_BMHK, _drop(keep_prob, weights_BHLM, rows_B, key))
     residuals = weights_BHLM, value_BMHK, segments_BL, rows_B, key, direction, window
@@ -81,12 +82,10 @@ def attend_backward(keep_prob, dtype, residuals, gradient_BLHK):
         CONTEXT, dtype, value_BMHK, dropped_BHLM, gradient_BLHK.astype(jnp.float32)
     )
     weights_BHLM = weights_BHLM.astype(jnp.float32)
-    product_BHLM = jax.lax.optimization_barrier(_drop(keep_prob, gradient_BHLM, rows_B, key) * weights_BHLM)
+    product_BHLM = fusion_barrier(_drop(keep_prob, gradient_BHLM, rows_B, key) * weights_BHLM)
     gradient_BHLM = product_BHLM - weights_BHLM * product_BHLM.sum(axis=-1, keepdims=True)
     # Several products read this; without the barrier each would recompute it.
-    gradient_BHLM = jax.lax.optimization_barrier(
-        jnp.where(_allowed(segments_BL, direction, window), gradient_BHLM, 0.0)
-    )
+    gradient_BHLM = fusion_barrier(jnp.where(_allowed(segments_BL, direction, window), gradient_BHLM, 0.0))
     return gradient_BHLM, gradient_value_BMHK.astype(value_BMHK.dtype), None, None, None
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from electra_jax.models.traced_device import fusion_barrier
+
 # Marks for the policies in models/layer_stack.py: products with parameters; weights and context of attention.
 CHECKPOINT_NAME = "dense"
 WEIGHTS_NAME, CONTEXT_NAME = "weights", "context"
@@ -74,7 +76,7 @@ def einsum_gradients(
 ) -> tuple[jax.Array, jax.Array]:
     """The float32 gradients of both operands of `einsum_f32`, which are rounded already."""
     # Without the barrier XLA's CPU back end recomputes x element by element while it transposes it.
-    x, y = jax.lax.optimization_barrier((x, y))
+    x, y = fusion_barrier((x, y))
     first, second, result = re.split(",|->", spec)
     if set(first) & set(second) & set(result):
         gradient_x = _batched((result, gradient), (second, y), first, dtype)
@@ -83,9 +85,7 @@ def einsum_gradients(
     gradient_x = einsum_f32(f"{result},{second}->{first}", dtype, gradient, y)
     if len(second) == 2 and y.shape[0] > y.shape[1]:
         # The CPU back end transposes the first operand of this product, so it should be the narrower one.
-        gradient_y = jax.lax.optimization_barrier(
-            einsum_f32(f"{result},{first}->{second[::-1]}", dtype, gradient, x)
-        ).T
+        gradient_y = fusion_barrier(einsum_f32(f"{result},{first}->{second[::-1]}", dtype, gradient, x)).T
     else:
         gradient_y = einsum_f32(f"{first},{result}->{second}", dtype, x, gradient)
     return gradient_x, gradient_y
@@ -172,7 +172,7 @@ def _layer_norm_backward(epsilon, dtype, residuals, gradient):
     rows = tuple(range(y.ndim - 1))
     gradient_scale_D, gradient_bias_D = (gradient * y).sum(axis=rows), gradient.sum(axis=rows)
     gradient *= broadcast_to_rank(scale_D, y.ndim)
-    gradient, product = jax.lax.optimization_barrier((gradient, gradient * y))
+    gradient, product = fusion_barrier((gradient, gradient * y))
     row_mean = lambda x: x.mean(axis=-1, keepdims=True)
     gradient = inverse * (gradient - row_mean(gradient) - y * row_mean(product))
     return gradient.astype(x.dtype), gradient_scale_D, gradient_bias_D
