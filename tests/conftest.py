@@ -137,7 +137,7 @@ def finished(data, environment, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exports(data, tmp_path_factory):
-    """name → (export, parameters of its run) of every variant in tiny_export. Tests only read them."""
+    """name → (export, parameters of its run) of a variant in tiny_export. Tests only read them."""
     return tiny_export.make_exports(tmp_path_factory.mktemp("exports"), data)
 
 
