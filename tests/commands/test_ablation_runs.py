@@ -33,6 +33,7 @@ from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
 from support import tiny_export
 from support.import_options import DEFAULT
+from support.jitted import apply_jitted
 from support.tiny import SPECIAL
 from support.tiny_ablations import random_params
 from support.tiny_export import PLAIN, WIDE, electra_model
@@ -173,13 +174,13 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
     inputs = derive_inputs(jnp.asarray(ids), SPECIAL, 2)
     torch_ids = torch.from_numpy(ids.astype(np.int64))
     if role == "generator":
-        logits, _ = TokenModel(model, True).apply(
-            {"params": params}, ids, inputs, None, False, method="predict_tokens"
+        logits, _ = apply_jitted(
+            TokenModel(model, True), params, ids, inputs, None, False, method="predict_tokens"
         )
         expected = logits.x_BPE @ logits.table_VE.T + logits.bias_V[None, None]
         got = transformers.ElectraForMaskedLM.from_pretrained(tmp_path / "out" / role)(torch_ids).logits
     else:
-        expected = TwoTowerModel(model).apply({"params": params}, ids, inputs, False, method="discriminate")
+        expected = apply_jitted(TwoTowerModel(model), params, ids, inputs, False, method="discriminate")
         got = transformers.ElectraForPreTraining.from_pretrained(tmp_path / "out" / role)(torch_ids).logits
     np.testing.assert_allclose(got.detach().numpy(), expected, atol=1e-5)
     card = (tmp_path / "out" / role / "README.md").read_text()

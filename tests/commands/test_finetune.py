@@ -20,6 +20,7 @@ from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.results import to_json
 from electra_jax.finetuning.trainer import Outcome, Trainer
 from support import tiny_export
+from support.jitted import apply_jitted
 from support.local_task import local_task
 from support.tiny import SPECIAL
 from support.tiny_task import ONE, make_encoder
@@ -143,10 +144,13 @@ def test_a_sweep_takes_more_values_later_and_keeps_the_best_model(run_directory,
         tmp_path / "run" / "predictions" / directory.name / folder / f"seed_{best.seed}" / "validation.tsv"
     ).read_text()
     texts = [line.split("\t")[0] for line in (tmp_path / "validation.tsv").read_text().splitlines()[1:]]
-    for text, line in zip(texts, written.splitlines()[1:], strict=True):
-        ids = [SPECIAL.cls, *further.tokenizer.encode_batch([text])[0], SPECIAL.sep]
-        outputs = model.apply({"params": saved.params}, jnp.asarray([ids]), False)
-        assert line.split("\t")[1] == saved.description["labels"][int(outputs.argmax())]
+    rows = [[SPECIAL.cls, *ids, SPECIAL.sep] for ids in further.tokenizer.encode_batch(texts)]
+    longest = max(map(len, rows))
+    ids = np.array([row + [SPECIAL.pad] * (longest - len(row)) for row in rows])
+    found = apply_jitted(model, saved.params, jnp.asarray(ids), False).argmax(-1)
+    assert [line.split("\t")[1] for line in written.splitlines()[1:]] == [
+        saved.description["labels"][number] for number in found
+    ]
 
 
 @pytest.mark.slow

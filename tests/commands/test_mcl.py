@@ -31,7 +31,7 @@ MODEL = model_section(
 
 @pytest.mark.slow
 def test_without_the_other_courses_it_is_electra_bit_for_bit():
-    full = config()  # with dropout
+    full = config(model={"discriminator": MODEL["discriminator"]})  # with dropout
     mesh = make_mesh(ONE, jax.devices()[:1])
     _, electra_state, electra_windows = run_steps(full, mesh, 3)
     _, state, windows = run_steps(

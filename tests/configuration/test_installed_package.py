@@ -176,7 +176,8 @@ def test_from_text_to_an_export_with_the_console_command(installed, tmp_path):
     built = ["--train", "text.jsonl", "--validation_fraction=0.1", "--tokenizer=tokenizer", "--out=corpus"]
     built += ["--sequence_length=64", "--packing=documents", "--num_processes=2"]
     succeed(installed, tmp_path, "corpus", *built)
-    config = ["--config=configs/debug.py", "--config.train.num_steps=2"]
+    config = ["--config=configs/debug.py", "--config.model.discriminator.num_layers=1"]
+    config += ["--config.train.num_steps=2"]
     config += [
         "--config.train.batch_size=8",
         "--config.optimizer.warmup_steps=1",

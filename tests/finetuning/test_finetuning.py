@@ -18,6 +18,7 @@ from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.trainer import layer_groups
 from electra_jax.training.optimizer import assign_groups
 from support import tiny_export
+from support.jitted import apply_jitted
 from support.tiny import SPECIAL
 from support.tiny_run import VOCAB
 from support.tiny_task import (
@@ -53,7 +54,7 @@ def test_heads_match_transformers(family, task_type, style, name):
     )
     model = TaskModel(config, SPECIAL, task_type, num_labels, style, 0.1)
     params = random_params(model, ids)
-    outputs = model.apply({"params": params}, ids, False)
+    outputs = apply_jitted(model, params, ids, False)
     with torch.no_grad():
         expected = torch_model(name, config, params, num_labels)(
             torch.from_numpy(np.array(ids, np.int64)),
@@ -75,11 +76,11 @@ def test_electras_head_has_no_layer_in_between():
     ids = jnp.asarray(np.random.default_rng(0).integers(5, VOCAB, size=(3, 20)).astype(np.int32))
     model = TaskModel(config, SPECIAL, "classification", 2, "published", 0.1)
     params = random_params(model, ids)
-    states = model.apply({"params": params}, ids, False, method="states")
+    states = apply_jitted(model, params, ids, False, method="states")
     expected = (
         states[:, 0] @ params["head"]["classifier"]["kernel"] + params["head"]["classifier"]["bias"][None]
     )
-    np.testing.assert_allclose(model.apply({"params": params}, ids, False), expected, atol=1e-6)
+    np.testing.assert_allclose(apply_jitted(model, params, ids, False), expected, atol=1e-6)
     assert set(params["head"]) == {"classifier"}
 
 

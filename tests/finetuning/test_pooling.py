@@ -9,6 +9,7 @@ from electra_jax.configuration.migration import upgrade_config, upgrade_head
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.finetuning.pooling import mean_state
 from electra_jax.models.layers import gelu
+from support.jitted import apply_jitted
 from support.tiny import SPECIAL
 from support.tiny_task import encoder_config, random_params
 
@@ -40,7 +41,7 @@ def test_a_head_reads_what_it_is_told(family, has_layer):
         for pooling in ("cls", "mean")
     }
     params = random_params(models["cls"], ids)
-    states = models["cls"].apply({"params": params}, ids, False, method="states")
+    states = apply_jitted(models["cls"], params, ids, False, method="states")
     for pooling, pooled in (("cls", states[:, 0]), ("mean", states[:, :9].mean(1))):
         if has_layer:
             layer = params["head"]["pooler"]
@@ -48,7 +49,7 @@ def test_a_head_reads_what_it_is_told(family, has_layer):
         expected = (
             pooled @ params["head"]["classifier"]["kernel"] + params["head"]["classifier"]["bias"][None]
         )
-        np.testing.assert_allclose(models[pooling].apply({"params": params}, ids, False), expected, atol=2e-5)
+        np.testing.assert_allclose(apply_jitted(models[pooling], params, ids, False), expected, atol=2e-5)
 
 
 def test_older_models_read_cls():

@@ -11,6 +11,7 @@ from electra_jax.finetuning.span_decoding import IndependentOutputs
 from electra_jax.finetuning.span_heads import JointTrainingOutputs, can_answer, span_loss
 from electra_jax.models.config import make_pretraining_config
 from support import tiny_export
+from support.jitted import apply_jitted
 from support.random_parameters import random_parameters
 from support.tiny import SPECIAL, key
 from support.tiny_run import VOCAB
@@ -79,7 +80,7 @@ def test_training_scores_ends_given_the_true_start(joint):
     model, params, states = joint
     head = jax.tree.map(lambda x: np.asarray(x, np.float64), params["head"])
     labels = jnp.asarray([[5, 6, 0], [11, 11, 0], [0, 0, 1]], jnp.int32)
-    outputs = model.apply({"params": params}, jnp.asarray(IDS), True, labels, rngs={"dropout": key()})
+    outputs = apply_jitted(model, params, jnp.asarray(IDS), True, labels, rngs={"dropout": key()})
     for row in range(3):  # the tiny model has no dropout
         ends = expected_ends(head, states[row], int(labels[row, 0]))
         np.testing.assert_allclose(jax.nn.log_softmax(outputs.end_logits[row])[CAN], ends[CAN], atol=1e-4)

@@ -19,6 +19,7 @@ from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
 from support import aside, tiny_export
 from support.edits import edit_arrays, edit_json, edit_tokenizer
+from support.jitted import apply_jitted
 from support.paths import ROOT
 from support.tiny import SPECIAL
 from support.tiny_export import PLAIN, VARIANTS
@@ -49,7 +50,7 @@ def batch(model):
 def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
     """Against the training model, which does not use the export code."""
     model, objective, options, folders = VARIANTS[name]
-    directory, params = exports[name]
+    directory, params = exports(name)
     ids, inputs, arguments = batch(model)
     # bfloat16 keeps 8 bits: about three digits of every weight.
     tolerance = 1e-5 if options.dtype == "float32" else 0.05
@@ -58,8 +59,8 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
         make_pretraining_config(model)
     )
     if "discriminator" in folders:
-        expected = training_model.apply(
-            {"params": params}, jnp.asarray(ids), inputs, False, method="discriminate"
+        expected = apply_jitted(
+            training_model, params, jnp.asarray(ids), inputs, False, method="discriminate"
         )
         path = directory / "discriminator"
         if name.startswith("electra"):
@@ -89,8 +90,8 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
         )
     if "generator" in folders and not options.inexact_generator:
         positions = jnp.tile(jnp.arange(ids.shape[1])[None], (2, 1))
-        x, table, bias = training_model.apply(
-            {"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate"
+        x, table, bias = apply_jitted(
+            training_model, params, jnp.asarray(ids), inputs, positions, False, method="generate"
         )
         generator = transformers.AutoModelForMaskedLM.from_pretrained(
             directory / "generator", trust_remote_code=True
@@ -107,7 +108,7 @@ def test_transformers_computes_the_outputs_of_the_trained_model(name, exports):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["electra_tied", "deberta_gdes", "relative", "modern"])
 def test_user_facing_classes_and_pipelines(name, exports):
-    directory, _ = exports[name]
+    directory, _ = exports(name)
     trust = {"trust_remote_code": True} if name == "relative" else {}
     model, loading = transformers.AutoModel.from_pretrained(
         directory / "discriminator", output_loading_info=True, **trust
@@ -132,7 +133,7 @@ def test_user_facing_classes_and_pipelines(name, exports):
 @pytest.mark.slow
 def test_a_model_with_custom_code_states_it_and_never_loads_without_it(exports):
     """Nothing loads it as an ELECTRA without the bias. The Python in the cards runs."""
-    directory, _ = exports["relative"]
+    directory, _ = exports("relative")
     with pytest.raises(ValueError, match="trust_remote_code"):
         transformers.AutoModel.from_pretrained(directory / "discriminator", trust_remote_code=False)
     for role in ("discriminator", "generator"):
@@ -143,7 +144,7 @@ def test_a_model_with_custom_code_states_it_and_never_loads_without_it(exports):
         )
         code = card.partition("```python\n")[2].partition("```")[0]
         exec(code.replace('path = "."', f"path = {str(directory / role)!r}"), {})
-    plain = (exports["electra_tied"][0] / "discriminator" / export.CARD_FILE).read_text()
+    plain = (exports("electra_tied")[0] / "discriminator" / export.CARD_FILE).read_text()
     assert "trust_remote_code" not in plain and "needs the code" not in plain
 
 
@@ -159,14 +160,14 @@ def test_transformers_4_agrees(exports):
         "assert len(fill('one [MASK] of text')) == 5\n"
         "sys.exit(f'failed: {failed}' if failed else 0)\n"
     )
-    paths = [str(directory) for directory, _ in exports.values()]
-    output = aside.run("transformers4", script, f"{exports['deberta_gdes'][0]}/generator", *paths)
+    paths = [str(directory) for directory, _ in map(exports, VARIANTS)]
+    output = aside.run("transformers4", script, f"{exports('deberta_gdes')[0]}/generator", *paths)
     assert output.count("transformers loads it") == sum(len(folders) for *_, folders in VARIANTS.values())
 
 
 @pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes(exports, tmp_path):
-    directory, _ = exports["deberta_gdes"]
+    directory, _ = exports("deberta_gdes")
     export_run(directory.parent / "runs" / "deberta_gdes", 0, tmp_path / "again", PLAIN)
     for path in directory.rglob("*"):
         if path.is_file():
@@ -277,7 +278,7 @@ SABOTAGE = [
 def test_verify_names_the_change(model, sabotage, found, exports, tmp_path):
     name, _, role = model.partition("/")
     directory = tmp_path / role
-    shutil.copytree(exports[name][0] / role, directory)
+    shutil.copytree(exports(name)[0] / role, directory)
     assert all(check.is_passed for check in verify(directory))
     sabotage(directory)
     failed = {check.name: check.detail for check in verify(directory) if not check.is_passed}

@@ -25,6 +25,7 @@ from electra_jax.training.metrics import summarize
 from electra_jax.training.step import make_evaluation_step
 from support import tiny_export
 from support.import_options import DEFAULT
+from support.jitted import apply_jitted
 from support.paths import ROOT
 from support.tiny import SPECIAL
 from support.tiny_export import PLAIN, VARIANTS
@@ -34,7 +35,7 @@ from support.tiny_export import PLAIN, VARIANTS
 @pytest.mark.parametrize("name", VARIANTS)
 def test_export_import_export_gives_the_same_bytes(name, exports, data, tmp_path):
     model, _, options, folders = VARIANTS[name]
-    directory, params = exports[name]
+    directory, params = exports(name)
     notes = import_checkpoint(directory, tmp_path / "imported", DEFAULT)
     assert not any("not used" in note for note in notes), notes
     imported = load_run(tmp_path / "imported")
@@ -121,8 +122,9 @@ def states_of(run, ids):
     """Our encoder's last hidden states."""
     model = PretrainingModel(run.model)
     inputs = derive_inputs(jnp.asarray(ids), SPECIAL, run.model.discriminator.type_vocab_size)
-    return model.apply(
-        {"params": run.params},
+    return apply_jitted(
+        model,
+        run.params,
         jnp.asarray(ids),
         inputs,
         method=lambda model, ids, inputs: model.discriminator(
@@ -183,8 +185,9 @@ def test_bert_continues_as_a_masked_language_model(data, tmp_path):
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()
-    x, table, bias = MaskedLanguageModel(run.model).apply(
-        {"params": run.params},
+    x, table, bias = apply_jitted(
+        MaskedLanguageModel(run.model),
+        run.params,
         jnp.asarray(ids),
         derive_inputs(jnp.asarray(ids), SPECIAL, 2),
         jnp.tile(jnp.arange(20)[None], (2, 1)),

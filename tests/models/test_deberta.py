@@ -24,6 +24,8 @@ from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.layers import LayerNorm
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.training.state import unbox
+from support.jitted import apply_jitted
+from support.random_parameters import random_parameters
 from support.tiny import LENGTH, SPECIAL, deberta, deberta_section, key, rows
 
 DISENTANGLED = deberta_section()["disentangled"]
@@ -32,13 +34,8 @@ DISENTANGLED = deberta_section()["disentangled"]
 def init_params(config, length=LENGTH):
     """Random parameters, also of biases, LayerNorms and deltas, so that a missing one is noticed."""
     ids = jnp.asarray(rows(2, length))
-    params = nn.meta.unbox(
-        PretrainingModel(config).init(key(), ids, derive_inputs(ids, SPECIAL, 0), jnp.zeros((2, 1), int))
-    )
-    leaves, tree = jax.tree.flatten(params["params"])
-    return jax.tree.unflatten(
-        tree, [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    )
+    arguments = ids, derive_inputs(ids, SPECIAL, 0), jnp.zeros((2, 1), int)
+    return random_parameters(lambda: PretrainingModel(config).init(key(), *arguments)["params"])
 
 
 def torch_weights(encoder, embeddings, head=None):
@@ -143,8 +140,8 @@ def test_agrees_with_transformers(length, conv, position_terms, monkeypatch):
     ids = padded_rows(length)
     inputs = derive_inputs(jnp.asarray(ids), SPECIAL, 0)
     positions = jnp.tile(jnp.arange(length)[None], (3, 1))
-    x, table, bias = PretrainingModel(config).apply(
-        {"params": params}, jnp.asarray(ids), inputs, positions, False, method="generate"
+    x, table, bias = apply_jitted(
+        PretrainingModel(config), params, jnp.asarray(ids), inputs, positions, False, method="generate"
     )
     weights = torch_weights(
         params["generator"], params["generator_embeddings"], params["generator_predictions"]
@@ -172,7 +169,7 @@ def test_agrees_with_transformers(length, conv, position_terms, monkeypatch):
             input_ids=torch.from_numpy(ids.astype(np.int64)),
             attention_mask=torch.from_numpy((ids != 0).astype(np.int64)),
         ).last_hidden_state.numpy()
-    ours = PretrainingModel(config).apply({"params": params}, jnp.asarray(ids), inputs, method=hidden_states)
+    ours = apply_jitted(PretrainingModel(config), params, jnp.asarray(ids), inputs, method=hidden_states)
     np.testing.assert_allclose(np.asarray(ours)[real], expected[real], atol=2e-5, rtol=0)
 
 
@@ -286,7 +283,7 @@ def test_enhanced_mask_decoder_by_hand():
             embeddings(ids, inputs, False), inputs, False, embeddings.positions(inputs)
         )
 
-    expected, ours = PretrainingModel(config).apply({"params": params}, ids, inputs, method=by_hand)
+    expected, ours = apply_jitted(PretrainingModel(config), params, ids, inputs, method=by_hand)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
@@ -304,7 +301,7 @@ def test_packed_documents_do_not_attend_to_each_other():
             *([jnp.arange(LENGTH)[None]] if method == "generate" else []),
             False,
         )
-        out = PretrainingModel(config).apply({"params": params}, *arguments, method=method)
+        out = apply_jitted(PretrainingModel(config), params, *arguments, method=method)
         return np.asarray(out if method == "discriminate" else out.x_BPE)
 
     alone = np.zeros_like(ids)
@@ -323,19 +320,17 @@ def gradients(sharing, phase_losses):
         gen_weight=float("generator" in phase_losses),
         disc_weight=float("discriminator" in phase_losses),
     )
-    # Jitted as wholes, or every operation would be compiled separately.
-    params = jax.jit(lambda: nn.meta.unbox(objective.init(key(), LENGTH)))()
-    batch = jax.jit(objective.prepare)(key(1), jnp.asarray(rows(8)))
+    params = random_parameters(lambda: objective.init(key(), LENGTH))
 
     def loss(params):
-        total, carry = 0.0, None
+        batch, total, carry = objective.prepare(key(1), jnp.asarray(rows(8))), 0.0, None
         for phase in objective.phases:
             value, (_, carry) = phase.loss(params, batch, objective.normalizers(batch), None, carry)
             total += value
         return total
 
-    grads = jax.jit(jax.grad(loss))(params)
-    return lambda *path: float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(_at(grads, path))))
+    grads = jax.device_get(jax.jit(jax.grad(loss))(params))
+    return lambda *path: float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(_at(grads, path))))
 
 
 def _at(tree, path):

@@ -336,7 +336,8 @@ def test_a_file_that_holds_no_prices_is_refused(text, message, tmp_path):
 
 
 def plan(*arguments):
-    words = "electra_jax.plan", "--config=configs/debug.py", *arguments
+    one_layer = "--config.model.discriminator.num_layers=1"
+    words = "electra_jax.plan", "--config=configs/debug.py", one_layer, *arguments
     return run_module(*words, environment=aside.environment("compilers"), timeout=1200)
 
 

@@ -13,6 +13,7 @@ from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.predict import main
+from support.jitted import apply_jitted
 from support.tiny_task import ONE, make_encoder
 
 
@@ -66,7 +67,7 @@ def test_each_text_has_a_vector(model, tmp_path, capsys):
     network = TaskModel(saved.encoder, special, "embedding", 0, "published", 0.1, "mean")
     ids = [[special.cls, *saved.tokenizer.encode_batch([text])[0][:10], special.sep] for text in texts]
     for row, vector in zip(ids, whole, strict=True):
-        states = network.apply({"params": saved.params}, np.array([row]), False, method="states")
+        states = apply_jitted(network, saved.params, np.array([row]), False, method="states")
         wanted = np.asarray(jax.device_get(states), np.float64)[0].mean(axis=0)
         np.testing.assert_allclose(vector, wanted, rtol=0, atol=1e-5)
 

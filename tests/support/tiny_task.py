@@ -14,8 +14,8 @@ from electra_jax.finetuning.trainer import Trainer
 from electra_jax.huggingface.configuration import to_config_json
 from electra_jax.huggingface.names import DEBERTA_V2, ELECTRA, to_file
 from electra_jax.models.config import make_pretraining_config
-from electra_jax.training.state import unbox
 from support import tiny_export
+from support.random_parameters import random_parameters
 from support.tiny import SPECIAL, key
 from support.tiny_run import VOCAB
 
@@ -40,11 +40,7 @@ def encoder_config(family):
 
 def random_params(model, ids):
     """Parameters whose biases and LayerNorms differ from their trivial initial values."""
-    params = unbox(model.init(key(), ids, False)["params"])
-    leaves, tree = jax.tree.flatten(params)
-    return jax.tree.unflatten(
-        tree, [leaf + 0.1 * jax.random.normal(key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    )
+    return random_parameters(lambda: model.init(key(), ids, False)["params"])
 
 
 def torch_model(name, config, params, num_labels):

@@ -4,11 +4,13 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.objectives.registry import make_objective
+from electra_jax.training import program
 from support.tiny import (
     SPECIAL,
     deberta_section,
@@ -23,7 +25,11 @@ NOISY = {"hidden_dropout": 0.2, "attention_dropout": 0.2}
 SMALL = {"vocab_size": 64, "initializer": "published"}
 # A second layer would draw its noise in the same way.
 ONE_LAYER = {name: encoder_shape(32, 1) | {"num_heads": 2} for name in ("generator", "discriminator")}
-NUM_STEPS = 3
+GLOBAL_AND_LOCAL = {
+    name: modern_section()[name] | {"num_layers": number}
+    for name, number in (("generator", 1), ("discriminator", 2))
+}
+NUM_STEPS, LEARNING_RATE = 3, 0.05
 ROTARY = modern_section()["rotary"] | {"attention_output_dropout": 0.2}
 # Name: (config.model, config.objective).
 FAMILIES = {
@@ -32,7 +38,7 @@ FAMILIES = {
     "unigram": (model_section(**ONE_LAYER), objective_section(generator="unigram")),
     "mlm": (model_section(**ONE_LAYER), objective_section("mlm")),
     "deberta_v3": (deberta_section(), objective_section("deberta_v3")),
-    "modernbert": (modern_section(rotary=ROTARY), objective_section()),
+    "modernbert": (modern_section(rotary=ROTARY, **GLOBAL_AND_LOCAL), objective_section()),
     "mcl": (
         model_section(**ONE_LAYER),
         objective_section("mcl", std_weight=5.0, itd_weight=5.0, re_rtd_weight=5.0, re_std_weight=5.0),
@@ -43,13 +49,24 @@ FAMILIES = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def plain_descent():
+    """An optimizer that compiles at once: an update reads the gradients alone, however they were summed."""
+
+    def make(section, num_steps, params, phases, *arguments, **more):
+        return {phase.name: optax.sgd(LEARNING_RATE) for phase in phases}, lambda step: LEARNING_RATE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "make_optimizers", make)
+        yield
+
+
 @functools.cache
 def windows(family, num_microbatches, sizes=(1, 1, 1), **changes):
     """The metric sums after each step of a new run."""
     model, objective = FAMILIES[family]
     full = config(train={"num_microbatches": num_microbatches})
     full["model"], full["objective"] = model | SMALL | NOISY | changes, objective
-    full["optimizer"] |= {"warmup_steps": 1}
     mesh = make_mesh(
         dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), jax.devices()[: np.prod(sizes)]
     )

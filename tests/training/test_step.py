@@ -9,6 +9,7 @@ import pytest
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, check_batch, param_shardings
+from electra_jax.models.config import encoder_shape
 from electra_jax.objectives.base import Phase
 from electra_jax.objectives.metrics import binned_auc
 from electra_jax.training.checkpointing import Checkpointer
@@ -19,6 +20,9 @@ from electra_jax.training.schedules import SCHEDULES, warmup_times_decay
 from electra_jax.training.state import abstract_params
 from support.tiny import LENGTH, electra, key
 from support.training_steps import config, run_steps
+
+# A second layer would be cut, trained and saved in the same way.
+ONE_LAYER = {"discriminator": encoder_shape(32, 1) | {"num_heads": 4}}
 
 
 def test_schedule_by_hand():
@@ -73,7 +77,7 @@ def test_every_parameter_needs_a_group_and_every_group_a_parameter():
 
 
 def test_accumulated_gradients_equal_those_of_the_large_batch():
-    no_dropout = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+    no_dropout = ONE_LAYER | {"hidden_dropout": 0.0, "attention_dropout": 0.0}
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
     states = [run_steps(config(model=no_dropout, train={"num_microbatches": n}), mesh, 2)[1] for n in (1, 4)]
     for one, four in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
@@ -87,7 +91,7 @@ def test_losses_are_the_same_on_every_mesh(sizes):
     many = make_mesh(
         dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), jax.devices()[: np.prod(sizes)]
     )
-    full = config()
+    full = config(model=ONE_LAYER)
     *_, expected = run_steps(full, one, 3)
     _, state, windows = run_steps(full, many, 3)
     for ours, reference in zip(windows, expected, strict=True):
@@ -103,7 +107,7 @@ def test_losses_are_the_same_on_every_mesh(sizes):
 @pytest.mark.slow
 def test_resuming_is_bitwise_exact_in_the_middle_of_a_window(tmp_path):
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
-    full = config()
+    full = config(model=ONE_LAYER)
     _, straight, expected = run_steps(full, mesh, 6)
     program, state, _ = run_steps(full, mesh, 3)
     checkpointer = Checkpointer(str(tmp_path / "checkpoints"), keep=1)
@@ -121,7 +125,7 @@ def test_resuming_is_bitwise_exact_in_the_middle_of_a_window(tmp_path):
 
 
 def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
-    full = config()
+    full = config(model=ONE_LAYER)
     eight = make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
     cut = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     _, state, _ = run_steps(full, eight, 2)
@@ -140,7 +144,7 @@ def test_a_checkpoint_restores_onto_another_mesh(tmp_path):
 
 def test_a_non_finite_gradient_names_its_step():
     mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
-    full = config(optimizer={"learning_rate": 1e30}, log={"every": 100})
+    full = config(model=ONE_LAYER, optimizer={"learning_rate": 1e30}, log={"every": 100})
     _, _, windows = run_steps(full, mesh, 6)
     bad = [int(window["nonfinite_step"]) for window in windows]
     first = bad[-1]
