@@ -69,7 +69,7 @@ def export_run(workdir: Path, step: int | None, out: Path, options: ExportOption
     if not models:
         raise ValueError(f"{workdir}: nothing is left to export.")
     weights = {role: cast_weights(model, options.dtype) for role, model in models.items()}
-    inputs = make_verification_inputs(run, options.verification_text)
+    inputs = make_verification_inputs(run, options.verification_text, options.dtype)
     with verified(out, held_out_lines(run)) as unfinished:
         for role, model in weights.items():
             _write_repository(unfinished / role, role, model, run, inputs, options)
@@ -157,8 +157,12 @@ def _write_repository(
     write_text(directory / CARD_FILE, card)
 
 
-def make_verification_inputs(run: TrainedRun, text: VerificationText) -> VerificationInputs:
-    """The inputs to compare on, which the export will contain."""
+def make_verification_inputs(run: TrainedRun, text: VerificationText, dtype: str) -> VerificationInputs:
+    """The inputs to compare on, which the export will contain.
+
+    The generator that corrupts them has weights rounded to `dtype`, those of the export, so that an export
+    that is imported and exported again contains the same.
+    """
     special = SpecialTokens.from_ids(run.tokenizer.special)
     models = to_published(run.params, run.model)
     encoder = next(iter(models.values())).config
@@ -169,7 +173,9 @@ def make_verification_inputs(run: TrainedRun, text: VerificationText) -> Verific
         min(run.row_length, encoder.max_position_embeddings, MAX_LENGTH),
     )
     documents_BL = single_documents(rows_BL, special, encoder.type_vocab_size)
-    rows = corrupt(models.get("generator"), documents_BL, special, encoder.type_vocab_size)
+    generator = models.get("generator")
+    rounded = generator and cast_weights(generator, dtype)
+    rows = corrupt(rounded, documents_BL, special, encoder.type_vocab_size)
     return VerificationInputs(rows, comparison_lines(run.tokenizer, text.lines), special)
 
 

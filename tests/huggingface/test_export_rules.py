@@ -121,7 +121,7 @@ def test_rows_of_a_run_are_never_longer_than_memory_allows(data, tmp_path, monke
     config = run.config | {"data": run.config["data"] | {"sequence_length": 5000}}
     config["stages"] = [[5, {"data.sequence_length": 6000, "data.datasets": ["long"]}]]
     run = run._replace(description=run.description | {"config": config})
-    inputs = make_verification_inputs(run, VerificationText("none", (), ()))
+    inputs = make_verification_inputs(run, VerificationText("none", (), ()), "float32")
     assert inputs.rows.corrupted_BL.shape[1] == 48
     assert (run.row_length, run._replace(step=6).row_length) == (5000, 6000)
 
