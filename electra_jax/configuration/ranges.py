@@ -65,6 +65,20 @@ def below_one(words: str) -> Allowed:
     return Allowed(lambda value: is_number(value) and 0 <= value <= BELOW_ONE, words)
 
 
+def _is_denoiser(entry: Any) -> bool:
+    """Whether `entry` is one of config.objective.denoisers."""
+    if not isinstance(entry, list | tuple) or len(entry) != 4:
+        return False
+    weight, mask_prob, mean_span, whole_words = entry
+    return (
+        above_zero(1e6).accepts(weight)
+        and PROBABILITY.accepts(mask_prob)
+        and is_number(mean_span)
+        and 1 <= mean_span <= 1e6
+        and SWITCH.accepts(whole_words)
+    )
+
+
 def _is_rule(rule: Any) -> bool:
     """Whether `rule` is one of config.optimizer.groups."""
     if not isinstance(rule, list | tuple) or len(rule) != 3 or not isinstance(rule[0], str):
@@ -99,4 +113,9 @@ GROUPS = Allowed(
     lambda value: isinstance(value, list | tuple) and bool(value) and all(map(_is_rule, value)),
     "one or more rules (regular expression, multiplier of the learning rate, multiplier of the weight "
     "decay), multipliers of 0 or more",
+)
+DENOISERS = Allowed(
+    lambda value: isinstance(value, list | tuple) and all(map(_is_denoiser, value)),
+    "() or one or more denoisers (weight above 0, mask_prob between 0 and 1, mean_span of 1 or more, "
+    "whole_words True or False), each in brackets",
 )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from electra_jax.objectives.denoisers import mean_mask_prob
 from electra_jax.objectives.metrics import Detection
 from electra_jax.objectives.registry import has_generator, objective_row
 
@@ -86,7 +87,7 @@ def make_facts(
             for detection in detections
             if detection.drawn and has_generator(section)
         }
-        for section in (one["objective"] for one in configs)
+        for section in (one["objective"] | {"mask_prob": mean_mask_prob(one["objective"])} for one in configs)
     )
     return RunFacts(
         flatten_dict(dict(config), sep="."),
