@@ -22,6 +22,7 @@ def configuration(*stages, **objective):
     return config
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_command_line(monkeypatch):
     argv = ["pretrain", "--config=configs/debug.py", "--workdir=runs/mixed", FLAG]
     config, _ = read_command_line(argv, monkeypatch)
@@ -44,13 +45,17 @@ def test_the_command_line(monkeypatch):
     ids=["flat", "three", "weight", "share", "span", "switch", "text", "name"],
 )
 def test_entries_that_are_no_denoisers(value):
-    with pytest.raises(ValueError, match=r"config\.objective\.denoisers: got .*, expected \(\) or one or mo") as one:
+    with pytest.raises(
+        ValueError, match=r"config\.objective\.denoisers: got .*, expected \(\) or one or mo"
+    ) as one:
         resolve(configuration(denoisers=value))
     assert '--config.objective.denoisers="((0.5, 0.15, 3, False), (0.5, 0.5, 3, False))"' in str(one.value)
 
 
 def test_a_share_of_which_no_position_is_left():
-    with pytest.raises(ValueError, match=r"denoisers: got \(1, 0\.001, 1, False\) for rows of 64, of which 0 po"):
+    with pytest.raises(
+        ValueError, match=r"denoisers: got \(1, 0\.001, 1, False\) for rows of 64, of which 0 po"
+    ):
         resolve(configuration(denoisers=((1, 0.15, 1, False), (1, 0.001, 1, False))))
 
 
@@ -78,7 +83,8 @@ def test_stages():
 def test_a_stage_cannot_change_the_share_beside_them():
     masked = {"objective.mask_prob": 0.3}
     with pytest.raises(
-        ValueError, match=r"from step 10 on: got objective\.mask_prob=0\.3 with denoisers .*, expected one of the two"
+        ValueError,
+        match=r"from step 10 on: got objective\.mask_prob=0\.3 with denoisers .*, expected one of the two",
     ):
         make_stages(configuration((10, masked), denoisers=MIXTURE))
     make_stages(configuration((10, masked | {"objective.denoisers": ()}), denoisers=MIXTURE))

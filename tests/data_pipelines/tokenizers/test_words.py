@@ -12,11 +12,11 @@ TEXTS = ["a tea, a boat and a word of tea", "the boats, every word", "teas and s
 
 
 def make_sentencepiece(root):
-    return train_tokenizer(TEXTS, str(root / "tokenizer"), vocab_size=40)
+    return train_tokenizer(TEXTS, str(root / "tokenizer"), vocab_size=31)
 
 
 def make_wordpiece(root):
-    return train_wordpiece(TEXTS, str(root / "tokenizer"), vocab_size=60, text=BertText(lowercase=True))
+    return train_wordpiece(TEXTS, str(root / "tokenizer"), vocab_size=46, text=BertText(lowercase=True))
 
 
 def make_byte_level_bpe(root):
@@ -47,5 +47,7 @@ def test_a_word_begins_where_the_text_has_one(make, punctuation_is_a_word, tmp_p
 def test_a_tokenizer_that_does_not_show_words(tmp_path):
     tokenizer = make_byte_level(tmp_path, texts=["onlyoneword" * 3])
     tokenizer.vocabulary = lambda: ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
-    with pytest.raises(ValueError, match=r"do not show where a word begins, expected .* Set whole_words to Fa"):
+    with pytest.raises(
+        ValueError, match=r"do not show where a word begins, expected .* Set whole_words to Fa"
+    ):
         word_starts(tokenizer)
