@@ -87,6 +87,7 @@ def choose_denoised_positions(
     ids_BL: jax.Array,
     inputs: EncoderInputs,
     special: SpecialTokens,
+    mask_prob: float,
     *,
     denoisers: Sequence[Denoiser],
     word_starts: np.ndarray | None,
@@ -102,7 +103,7 @@ def choose_denoised_positions(
       word_starts: bool [V], whether a token begins a word. None: every token does, which gives the same
         shapes, for programs that train on no text.
     """
-    del inputs  # as other maskings
+    del inputs, mask_prob  # all ways of masking have one signature
     length = ids_BL.shape[1]
     num_slots = max(num_denoiser_slots(denoiser, length) for denoiser in denoisers)
     row_key, span_key = jax.random.split(key)

@@ -127,9 +127,9 @@ def make_prepare(
         raise ValueError(
             f"config.objective.masking: got {objective['masking']!r}, expected one of {sorted(MASKING)}."
         )
-    choose = None
+    masking = objective["masking"]
     if denoisers := denoisers_of(objective):
-        choose = functools.partial(
+        masking = functools.partial(
             choose_denoised_positions, denoisers=denoisers, word_starts=objective["word_starts"]
         )
 
@@ -139,11 +139,10 @@ def make_prepare(
             ids_BL,
             special,
             mask_prob=objective["mask_prob"],
-            masking=objective["masking"],
+            masking=masking,
             mask_token_prob=objective["mask_token_prob"],
             type_vocab_size=type_vocab_size,
             random_tokens=random_tokens,
-            choose=choose,
         )
 
     return prepare

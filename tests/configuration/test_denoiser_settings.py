@@ -6,9 +6,11 @@ from configs import debug
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import make_stages
-from electra_jax.huggingface.card import _masking
+from electra_jax.huggingface.card import Publication, RunRecord, make_card
+from electra_jax.models.config import make_pretraining_config
 from electra_jax.training.run_facts import make_facts
 from support.command_lines import read_command_line
+from support.tiny import model_section
 
 MIXTURE = ((3, 0.15, 3, False), (1, 0.5, 8.0, True))
 FLAG = "--config.objective.denoisers=((3, 0.15, 3, False), (1, 0.5, 8.0, True))"
@@ -69,7 +71,10 @@ def test_stages():
     resolve(config)
     stages = make_stages(config)
     assert [stage.config["objective"]["denoisers"] for stage in stages] == [(), MIXTURE, ()]
-    assert _masking(list(stages)) == "15% then 24% by a mixture of 2 denoisers then 15%"
+    encoder = make_pretraining_config(model_section()).discriminator
+    record, publication = RunRecord(config, 100, None, None, [], [], None), Publication(None, None, None)
+    card = make_card("discriminator", encoder, record, publication, is_exact=True, with_code=False)
+    assert "masking 15% then 24% by a mixture of 2 denoisers then 15%, seed" in card
     facts = make_facts(
         config,
         stage_starts=[stage.first_step for stage in stages],

@@ -45,6 +45,7 @@ def trace(key, ids_BL, denoisers, knows_words):
         ids_BL,
         derive_inputs(ids_BL, SPECIAL, 1),
         SPECIAL,
+        0.15,  # not read
         denoisers=denoisers,
         word_starts=WORD_STARTS if knows_words else None,
     )
