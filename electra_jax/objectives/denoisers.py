@@ -10,8 +10,8 @@ Different here, since an encoder predicts each masked token in its place:
   sentinels, no tokens that name the denoiser, and no denoiser for the rest of a text (UL2's S).
 * Spans may touch. With spans of one token this is the uniform choice of the other maskings. T5's choice keeps
   a token between two spans.
-* A row is a circle: T5's choice never masks the first token and always the last; here every token is masked
-  equally often.
+* A row is a circle, as with T5's option random_roll: without it the first token is never masked and the last
+  always; here every token is masked equally often.
 * The units of spans may be whole words, as in whole word masking (google-research/bert, README of 2019).
 
 Documents are cut out of a row at their special tokens, which are never masked. A span that reaches one ends
@@ -97,13 +97,15 @@ def choose_denoised_positions(
     A row with n units has round(n·mask_prob) of them masked, at least one and at most P, in
     round(that / mean_span) spans, at least one. [CLS], [SEP], [MASK] and padding are never chosen. Used slots
     come first and their positions ascend; unused slots hold position 0. P is the largest number of any
-    denoiser. Words beyond P tokens are left out whole, spans at random places first.
+    denoiser. Where slots do not suffice, words are left out whole: those longer than P tokens, and the last
+    ones, counted from a random place in the row.
 
     Args:
+      mask_prob: not read; all ways of masking have one signature.
       word_starts: bool [V], whether a token begins a word. None: every token does, which gives the same
         shapes, for programs that train on no text.
     """
-    del inputs, mask_prob  # all ways of masking have one signature
+    del inputs, mask_prob
     length = ids_BL.shape[1]
     num_slots = max(num_denoiser_slots(denoiser, length) for denoiser in denoisers)
     row_key, span_key = jax.random.split(key)
