@@ -1,7 +1,7 @@
 """Ranges that a value of a configuration may lie in, and their words for errors: "expected …"."""
 
-import math
 import re
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from data_pipelines.number_arguments import LARGEST, LARGEST_SEED
 
 # Numbers become 32-bit floats on the device.
 SMALLEST_NUMBER = 2.0**-126  # of float32 with full precision; anything smaller may become 0 there
+LARGEST_FLOAT = sys.float_info.max
 BELOW_ONE = 1 - 2.0**-24  # the largest float32 below 1
 
 
@@ -21,7 +22,8 @@ class Allowed(NamedTuple):
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, an error with integers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT
 
 
 def is_whole(value: Any) -> bool:
@@ -117,5 +119,5 @@ GROUPS = Allowed(
 DENOISERS = Allowed(
     lambda value: isinstance(value, list | tuple) and all(map(_is_denoiser, value)),
     "() or one or more denoisers (weight above 0, mask_prob between 0 and 1, mean_span of 1 or more, "
-    "whole_words True or False), each in brackets",
+    "whole_words True or False), each in brackets with a comma behind it, numbers of at most 1,000,000",
 )

@@ -8,6 +8,7 @@ from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.configuration.stages import make_stages
 from electra_jax.huggingface.card import Publication, RunRecord, make_card
 from electra_jax.models.config import make_pretraining_config
+from electra_jax.training.alarms import ALARMS, advice
 from electra_jax.training.run_facts import make_facts
 from support.command_lines import read_command_line
 from support.tiny import model_section
@@ -41,10 +42,13 @@ def test_the_command_line(monkeypatch):
         ((1, 1.0, 3, False),),
         ((1, 0.15, 0.5, False),),
         ((1, 0.15, 3, 1),),
+        ((2e6, 0.15, 3, False),),
+        ((1, 0.15, 10**400, False),),
+        ((float("nan"), 0.15, 3, False),),
         (("1", 0.15, 3, False),),
         ("short",),
     ],
-    ids=["flat", "three", "weight", "share", "span", "switch", "text", "name"],
+    ids=["flat", "three", "weight", "share", "span", "switch", "large", "huge", "nan", "text", "name"],
 )
 def test_entries_that_are_no_denoisers(value):
     with pytest.raises(
@@ -83,6 +87,8 @@ def test_stages():
     )
     drawn = [facts.drawn_at(step)["rtd"] for step in (10, 11, 51)]
     assert drawn == pytest.approx([0.15, (3 * 0.15 + 0.5) / 4, 0.15])
+    advised = ["mask_prob" in advice(ALARMS[0], facts.settings_at(step)) for step in (10, 11, 51)]
+    assert advised == [True, False, True]  # only where it has an effect
 
 
 def test_a_stage_cannot_change_the_share_beside_them():
