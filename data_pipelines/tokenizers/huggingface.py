@@ -49,6 +49,7 @@ class HuggingFaceTokenizer:
         self._encoder = _make_encoder(model_bytes, special)
         self.normalizer = self._encoder.normalizer  # None: text is unchanged
         self.pre_tokenizer = self._encoder.pre_tokenizer  # None: text is not cut into words
+        self.inside_mark = getattr(self._encoder.model, "continuing_subword_prefix", None) or ""
         self.num_pieces = self.vocab_size = num_ids(self._encoder)
 
     @classmethod

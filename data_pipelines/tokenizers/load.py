@@ -21,6 +21,7 @@ class Tokenizer(Protocol):
     num_pieces: int  # one more than the highest id that text can have
     vocab_size: int  # number of embedding rows that a model needs
     special: SpecialIds
+    inside_mark: str  # before pieces that continue a word, "##" in WordPiece; "": spaces are marked instead
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens; text that spells one of them gets ordinary pieces."""

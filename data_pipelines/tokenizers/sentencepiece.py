@@ -67,6 +67,7 @@ class SentencePieceTokenizer:
         self.directory = str(directory)
         self.normalization = normalization
         self.special = SPECIAL
+        self.inside_mark = ""
         self.fingerprint = _fingerprint(model_bytes, normalization)
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)

@@ -157,7 +157,7 @@ def _held_out(ingredient: Ingredient) -> Metrics:
 
 # The rest of the chosen tokens stays as it is.
 BERT_MASKING = {"mask_token_prob": 0.8, "random_token_prob": 0.1}
-EQUAL_MASKS = {"mask_prob": 0.15, "mask_token_prob": 1.0, "random_token_prob": 0.0}
+EQUAL_MASKS = {"denoisers": (), "mask_prob": 0.15, "mask_token_prob": 1.0, "random_token_prob": 0.0}
 COURSES = {
     name: (setting({f"objective.{key}": value for key, value in only_courses(*added).items()}),)
     for name, added in {

@@ -13,6 +13,7 @@ from electra_jax.configuration.stages import place_of, schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
 from electra_jax.models.config import SECTIONS
 from electra_jax.objectives.corruption import max_predictions_per_seq
+from electra_jax.objectives.denoisers import denoisers_of, num_denoiser_slots
 from electra_jax.objectives.registry import find_row, has_generator
 from electra_jax.training.schedules import check_schedule, decay_length
 from electra_jax.training.update_rules import LAMB
@@ -134,6 +135,8 @@ def check_predictions(config: dict[str, Any]) -> None:
     for key in ("mask_prob", "swap_prob", "insert_prob"):
         if key not in objective or not length:  # sizes that nobody knows are a problem of their own
             continue
+        if key == "mask_prob" and objective["denoisers"]:
+            continue
         share, is_uniform = objective[key], key != "mask_prob" or objective["masking"] == "uniform"
         # Windows of 1/mask_prob tokens: the longest is the row.
         number = max_predictions_per_seq(share, length) if is_uniform else int(share * length)
@@ -141,6 +144,13 @@ def check_predictions(config: dict[str, Any]) -> None:
             problems.add_text(
                 f"config.objective.{key}: got {share} for rows of {length}, of which {number} positions "
                 f"would be chosen, expected 1 to {length}. Pass another share, such as 0.15, or longer rows."
+            )
+    for denoiser in denoisers_of(objective) if length else ():
+        if not num_denoiser_slots(denoiser, length):
+            problems.add_text(
+                f"config.objective.denoisers: got {tuple(denoiser)} for rows of {length}, of which 0 "
+                "positions would be chosen, expected 1 or more. Raise its second value, mask_prob, or use "
+                "longer rows."
             )
     problems.report()
 

@@ -33,6 +33,7 @@ DEFAULTS_OF_LATER_KEYS: dict[str, Any] = {
     "model.rotary": None,
     "objective.generator": "model",
     "objective.z_loss_weight": 0.0,
+    "objective.denoisers": [],
     "trouble": {
         "on_nonfinite": "stop",
         "on_spike": "ignore",

@@ -1,7 +1,7 @@
 """Ranges that a value of a configuration may lie in, and their words for errors: "expected …"."""
 
-import math
 import re
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from data_pipelines.number_arguments import LARGEST, LARGEST_SEED
 
 # Numbers become 32-bit floats on the device.
 SMALLEST_NUMBER = 2.0**-126  # of float32 with full precision; anything smaller may become 0 there
+LARGEST_FLOAT = sys.float_info.max
 BELOW_ONE = 1 - 2.0**-24  # the largest float32 below 1
 
 
@@ -21,7 +22,8 @@ class Allowed(NamedTuple):
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, an error with integers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT
 
 
 def is_whole(value: Any) -> bool:
@@ -65,6 +67,20 @@ def below_one(words: str) -> Allowed:
     return Allowed(lambda value: is_number(value) and 0 <= value <= BELOW_ONE, words)
 
 
+def _is_denoiser(entry: Any) -> bool:
+    """Whether `entry` is one of config.objective.denoisers."""
+    if not isinstance(entry, list | tuple) or len(entry) != 4:
+        return False
+    weight, mask_prob, mean_span, whole_words = entry
+    return (
+        above_zero(1e6).accepts(weight)
+        and PROBABILITY.accepts(mask_prob)
+        and is_number(mean_span)
+        and 1 <= mean_span <= 1e6
+        and SWITCH.accepts(whole_words)
+    )
+
+
 def _is_rule(rule: Any) -> bool:
     """Whether `rule` is one of config.optimizer.groups."""
     if not isinstance(rule, list | tuple) or len(rule) != 3 or not isinstance(rule[0], str):
@@ -99,4 +115,9 @@ GROUPS = Allowed(
     lambda value: isinstance(value, list | tuple) and bool(value) and all(map(_is_rule, value)),
     "one or more rules (regular expression, multiplier of the learning rate, multiplier of the weight "
     "decay), multipliers of 0 or more",
+)
+DENOISERS = Allowed(
+    lambda value: isinstance(value, list | tuple) and all(map(_is_denoiser, value)),
+    "() or one or more denoisers (weight above 0, mask_prob between 0 and 1, mean_span of 1 or more, "
+    "whole_words True or False), each in brackets with a comma behind it, numbers of at most 1,000,000",
 )

@@ -60,6 +60,9 @@ KEYS: dict[str, StageKey] = {
         "Share of the tokens that is predicted, in training and in evaluations: held-out losses before and "
         "after the change cannot be compared."
     ),
+    "objective.denoisers": StageKey(
+        "Another mixture of denoisers, with the same effect on held-out losses; () ends it."
+    ),
     "model.rotary.global_theta": StageKey(
         "Base of the rotary wavelengths in global layers; larger for longer rows. Checkpoints are read with "
         "that of their stage."
@@ -172,6 +175,13 @@ def _named(first_step: int) -> Iterator[None]:
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     if "optimizer.decay_share" in changes:  # an inherited number of steps would hold in its place
         changes = {"optimizer.decay_steps": 0} | changes
+    denoisers = changes.get("objective.denoisers", config["objective"]["denoisers"])
+    if "objective.mask_prob" in changes and denoisers:
+        raise ValueError(
+            f"got objective.mask_prob={changes['objective.mask_prob']!r} with denoisers {denoisers!r}, each "
+            "of which has its own mask_prob, expected one of the two. Change 'objective.denoisers' instead, "
+            "or set it to ()."
+        )
     for key, value in changes.items():
         if key == "data.datasets" and isinstance(value, str):
             value = tuple(value.split(","))

@@ -22,6 +22,7 @@ from electra_jax.huggingface.card_parts import (
 from electra_jax.huggingface.families import PublishedFamily, family_of
 from electra_jax.huggingface.public_names import name_of, public_command
 from electra_jax.models.config import EncoderConfig
+from electra_jax.objectives.denoisers import denoisers_of, mean_mask_prob
 from electra_jax.objectives.registry import find_row, has_generator
 
 # Metric in summary.json → its description in the card.
@@ -181,7 +182,7 @@ def _steps_taken(record: RunRecord) -> list[str]:
         f"{_method(record.config['objective'])}: {done} steps of {', '.join(map(_batch_shape, stages))}, "
         f"peak learning rate {_in_stages(stages, 'optimizer', 'learning_rate', 'g')}, "
         f"{_in_stages(stages, 'optimizer', 'warmup_steps', ',')} steps of warm-up, "
-        f"masking {_in_stages(stages, 'objective', 'mask_prob', '.0%')}, seed {train['seed']}."
+        f"masking {_masking(stages)}, seed {train['seed']}."
     ]
     if train["ema_decay"]:
         sentences.append(
@@ -203,7 +204,20 @@ def _steps_taken(record: RunRecord) -> list[str]:
 
 def _in_stages(stages: list[Stage], section: str, key: str, form: str) -> str:
     """The values of a key in the order of the stages, each as often as it changes."""
-    texts = [format(stage.config[section][key], form) for stage in stages]
+    return _one_after_the_other([format(stage.config[section][key], form) for stage in stages])
+
+
+def _masking(stages: list[Stage]) -> str:
+    """The share of the tokens that is masked, and by how many denoisers, as `_in_stages`."""
+    texts = []
+    for objective in (stage.config["objective"] for stage in stages):
+        number = len(denoisers_of(objective))
+        by = f" by a mixture of {number} denoisers" if number > 1 else " by one denoiser" if number else ""
+        texts.append(f"{mean_mask_prob(objective):.0%}{by}")
+    return _one_after_the_other(texts)
+
+
+def _one_after_the_other(texts: list[str]) -> str:
     return " then ".join(text for text, _ in itertools.groupby(texts))
 
 

@@ -8,6 +8,7 @@ Shapes: B batch, L length, P masked positions.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,10 @@ class MaskedBatch(NamedTuple):
     targets_BP: jax.Array  # int32, the original ids at the positions
     weights_BP: jax.Array  # float32, 1 for a slot that is predicted and 0 for an unused one
     uniforms_BP: jax.Array  # float32 in [0, 1), one per slot, turned into a sample by inverse CDF
+
+
+# (key, ids [B, L], inputs, special ids, mask_prob) → positions [B, P], weights [B, P] (1 used, 0 not).
+Choose = Callable[[jax.Array, jax.Array, EncoderInputs, SpecialTokens, float], tuple[jax.Array, jax.Array]]
 
 
 class RandomTokens(NamedTuple):
@@ -51,13 +56,14 @@ def mask_tokens(
     ids_BL: jax.Array,
     special: SpecialTokens,
     *,
-    masking: str,
+    masking: str | Choose,
     mask_prob: float,
     mask_token_prob: float,
     type_vocab_size: int,
     random_tokens: RandomTokens | None = None,
 ) -> MaskedBatch:
-    """Choose positions by `masking`, a key of MASKING, and write [MASK] on them.
+    """Choose positions by `masking`, a key of MASKING or a function like those there, and write [MASK] on
+    them.
 
     A chosen token becomes [MASK] with probability `mask_token_prob` (ELECTRA's code 0.85, its paper's text
     and DeBERTaV3 1.0), any token of the vocabulary with `random_tokens.prob` (BERT: 0.8 and 0.1;
@@ -66,7 +72,8 @@ def mask_tokens(
     ids_BL = ids_BL.astype(jnp.int32)
     inputs = derive_inputs(ids_BL, special, type_vocab_size)
     choice_key, mask_key, sample_key = jax.random.split(key, 3)
-    positions_BP, weights_BP = MASKING[masking](choice_key, ids_BL, inputs, special, mask_prob)
+    choose = MASKING[masking] if isinstance(masking, str) else masking
+    positions_BP, weights_BP = choose(choice_key, ids_BL, inputs, special, mask_prob)
     shape = positions_BP.shape
     targets_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=1)
     share_BP = jax.random.uniform(mask_key, shape)

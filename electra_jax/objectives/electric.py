@@ -33,6 +33,7 @@ from electra_jax.objectives.corruption import (
 from electra_jax.objectives.mlm import MLM_METRICS, apply_rngs, make_init, make_prepare
 from electra_jax.objectives.requirements import (
     require_absolute_positions,
+    require_one_mask_prob,
     require_plain_samples,
     require_vocabulary_chunks,
 )
@@ -57,10 +58,12 @@ def make_electric_objective(
 
     Raises:
       ValueError: config.model is not an ELECTRA with tied embeddings, config.objective.temperature is not 1,
-        or config.objective.vocab_chunk_size is not smaller than the vocabulary.
+        there are config.objective.denoisers, or config.objective.vocab_chunk_size is not smaller than the
+        vocabulary.
     """
     require_absolute_positions(config, objective)
     require_plain_samples(objective)
+    require_one_mask_prob(objective)
     require_vocabulary_chunks(config, objective)
     if config.embedding_sharing != "tied":
         raise ValueError(

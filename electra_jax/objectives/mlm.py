@@ -3,6 +3,7 @@
 Shapes: B batch, L length, P masked positions.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import MaskedLanguageModel
 from electra_jax.objectives.base import EPSILON, TOKENS, Objective, Phase, Sums
 from electra_jax.objectives.corruption import MASKING, MaskedBatch, RandomTokens, mask_tokens, masked_targets
+from electra_jax.objectives.denoisers import choose_denoised_positions, denoisers_of
 from electra_jax.objectives.metrics import mean_metric, prediction_metrics
 from electra_jax.objectives.row import ObjectiveRow
 from electra_jax.objectives.vocabulary import (
@@ -115,12 +117,20 @@ def make_prepare(
 ) -> Callable[[jax.Array, jax.Array], MaskedBatch]:
     """Masking as configured: (key, ids [B, L]) → MaskedBatch.
 
+    Args:
+      objective: config.objective as `registry.make_objective` hands it on.
+
     Raises:
       ValueError: config.objective.masking is unknown.
     """
     if objective["masking"] not in MASKING:
         raise ValueError(
             f"config.objective.masking: got {objective['masking']!r}, expected one of {sorted(MASKING)}."
+        )
+    masking = objective["masking"]
+    if denoisers := denoisers_of(objective):
+        masking = functools.partial(
+            choose_denoised_positions, denoisers=denoisers, word_starts=objective["word_starts"]
         )
 
     def prepare(key: jax.Array, ids_BL: jax.Array) -> MaskedBatch:
@@ -129,7 +139,7 @@ def make_prepare(
             ids_BL,
             special,
             mask_prob=objective["mask_prob"],
-            masking=objective["masking"],
+            masking=masking,
             mask_token_prob=objective["mask_token_prob"],
             type_vocab_size=type_vocab_size,
             random_tokens=random_tokens,

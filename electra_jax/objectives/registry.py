@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.adversarial import ADVERSARIAL
 from electra_jax.objectives.all_tokens_mlm import ALL_TOKENS_MLM
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.deberta_v3 import DEBERTA_V3
+from electra_jax.objectives.denoisers import computed_mask_prob
 from electra_jax.objectives.distillation import DISTILLATION
 from electra_jax.objectives.electra import ELECTRA
 from electra_jax.objectives.electra_15 import ELECTRA_15
@@ -45,11 +48,18 @@ SUM_METRICS: tuple[SumMetrics, ...] = tuple(dict.fromkeys(one for row in ROWS fo
 NOT_PUBLISHED = tuple(module for row in ROWS for module in row.not_published)
 
 
-def make_objective(config: Mapping[str, Any], model: PretrainingConfig, special: SpecialTokens) -> Objective:
+def make_objective(
+    config: Mapping[str, Any],
+    model: PretrainingConfig,
+    special: SpecialTokens,
+    word_starts: np.ndarray | None = None,
+) -> Objective:
     """The training method that config.objective chooses.
 
     Args:
       config: a whole configuration.
+      word_starts: bool, whether each id begins a word, for what masks whole words (denoisers.py); None if it
+        is not to be trained or evaluated.
 
     Raises:
       ValueError: there is no such objective, or it rejects its settings.
@@ -64,7 +74,7 @@ def make_objective(config: Mapping[str, Any], model: PretrainingConfig, special:
             "the setting."
         )
     make = row.make if has_generator(settings) else row.make_with_fixed_generator
-    return make(model, settings, special)
+    return make(model, settings | {"word_starts": word_starts}, special)
 
 
 def forward_flops(config: Mapping[str, Any], model: PretrainingConfig) -> float:
@@ -77,6 +87,7 @@ def forward_flops(config: Mapping[str, Any], model: PretrainingConfig) -> float:
     settings = own_settings(config["objective"])
     row = objective_row(settings)
     flops = row.flops if has_generator(settings) else fixed_generator_flops
+    settings["mask_prob"] = computed_mask_prob(settings)  # what costs, also where it varies by row
     return flops(model, config["data"]["sequence_length"], settings)
 
 

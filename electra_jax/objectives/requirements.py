@@ -34,6 +34,16 @@ def require_absolute_positions(config: PretrainingConfig, objective: Mapping[str
         )
 
 
+def require_one_mask_prob(objective: Mapping[str, Any]) -> None:
+    """Raises ValueError if rows would have different shares of masked tokens."""
+    if objective["denoisers"]:
+        raise ValueError(
+            f"config.objective.denoisers: got {objective['denoisers']!r}, expected () with "
+            f"config.objective.name={objective['name']!r}, whose loss has one share of noise for all rows. "
+            "Leave it out and pass --config.objective.mask_prob."
+        )
+
+
 def require_plain_samples(objective: Mapping[str, Any]) -> None:
     """Raises ValueError if samples would come from another distribution than the one whose probabilities
     the loss uses."""

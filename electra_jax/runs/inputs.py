@@ -14,6 +14,7 @@ from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from data_pipelines.tokenizers.load import load_tokenizer
+from data_pipelines.tokenizers.words import word_starts
 from electra_jax.configuration.resolve import ResolvedConfig
 from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
@@ -22,6 +23,7 @@ from electra_jax.distributed.sharding import check_batch
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
+from electra_jax.objectives.denoisers import needs_words
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.runs.directory import check_run_directory
 from electra_jax.runs.teachers import check_teachers
@@ -59,7 +61,7 @@ class RunInputs(NamedTuple):
     @property
     def tokenizer(self) -> Path:
         """Directory of the tokenizer that the datasets were built with."""
-        return Path(local_dataset(self.stages[0].mixture.sources[0].path)) / "tokenizer"
+        return tokenizer_of(self.stages[0].mixture)
 
 
 def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool = False) -> RunInputs:
@@ -86,7 +88,7 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
     with problems.kept():
         _check_own_tokenizer(stages[0].mixture)
     with problems.kept():
-        objective = make_objective(config, model, SpecialTokens.from_ids(stages[0].mixture.special))
+        objective = make_run_objective(config, model, stages[0].mixture)
     is_new = not (workdir / "config.json").exists()
     tokenizer_fingerprint = stages[0].mixture.infos[0].tokenizer_fingerprint
     with problems.kept():
@@ -100,10 +102,27 @@ def open_inputs(resolved: ResolvedConfig, workdir: Path, *, changes_length: bool
     return RunInputs(config, model, mesh, stages, objective, description, changes_length)
 
 
+def make_run_objective(config: dict[str, Any], model: PretrainingConfig, mixture: Mixture) -> Objective:
+    """The objective of a stage that trains on `mixture`, with what it has to know of the tokenizer.
+
+    Raises:
+      ValueError, OSError: the objective rejects its settings; the tokenizer is missing or does not fit them.
+    """
+    starts = None
+    if needs_words(config["objective"]):
+        starts = word_starts(load_tokenizer(str(tokenizer_of(mixture))))
+    return make_objective(config, model, SpecialTokens.from_ids(mixture.special), starts)
+
+
+def tokenizer_of(mixture: Mixture) -> Path:
+    """Directory of the tokenizer that the rows of a mixture were made with."""
+    return Path(local_dataset(mixture.sources[0].path)) / "tokenizer"
+
+
 def _check_own_tokenizer(mixture: Mixture) -> None:
     """Raises ValueError or OSError if the tokenizer of the first dataset, which a run keeps, is missing or
     another one than its rows were made with."""
-    directory = Path(local_dataset(mixture.sources[0].path)) / "tokenizer"
+    directory = tokenizer_of(mixture)
     fingerprint, recorded = load_tokenizer(str(directory)).fingerprint, mixture.infos[0].tokenizer_fingerprint
     if fingerprint != recorded:
         raise ValueError(

@@ -12,10 +12,8 @@ from data_pipelines.batch_order import PassedOver
 from data_pipelines.loader import EvaluationLoader, Loader
 from electra_jax.configuration.stages import schedule_span, stage_errors
 from electra_jax.distributed.sharding import batch_sharding
-from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.registry import make_objective
-from electra_jax.runs.inputs import RunInputs, StageInputs, model_of_stage, open_stages
+from electra_jax.runs.inputs import RunInputs, StageInputs, make_run_objective, model_of_stage, open_stages
 from electra_jax.runs.rollbacks import Rollbacks, passed_over
 from electra_jax.training.program import Program, make_program
 
@@ -58,8 +56,9 @@ def _objective_of(stage: StageInputs, inputs: RunInputs) -> Objective:
     if all(stage.config[section] == inputs.config[section] for section in ("objective", "model")):
         return inputs.objective
     with stage_errors(stage.stage):
-        special = SpecialTokens.from_ids(stage.mixture.special)
-        return make_objective(stage.config, model_of_stage(stage.config, inputs.model), special)
+        return make_run_objective(
+            stage.config, model_of_stage(stage.config, inputs.model), inputs.stages[0].mixture
+        )
 
 
 def stages_after(

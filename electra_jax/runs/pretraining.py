@@ -276,10 +276,9 @@ def unigram_of(stage: StageInputs, workdir: Path) -> np.ndarray | None:
     """Log-probabilities of the ids in a stage's training text, on the main process, which writes metrics."""
     if not is_main_process():
         return None
-    special = SpecialTokens.from_ids(stage.mixture.special)
-    return unigram_log_probabilities(
-        mixture_counts(stage.mixture, workdir), never_masked(stage.config["objective"]["masking"], special)
-    )
+    special, objective = SpecialTokens.from_ids(stage.mixture.special), stage.config["objective"]
+    masking = "uniform" if objective["denoisers"] else objective["masking"]
+    return unigram_log_probabilities(mixture_counts(stage.mixture, workdir), never_masked(masking, special))
 
 
 def train_stage(

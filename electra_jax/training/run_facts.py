@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
+from electra_jax.objectives.denoisers import mean_mask_prob
 from electra_jax.objectives.metrics import Detection
 from electra_jax.objectives.registry import has_generator, objective_row
 
@@ -16,7 +17,7 @@ class RunFacts(NamedTuple):
     """What does not change during a run."""
 
     settings: Mapping[str, Any]  # the configuration, flat: "objective.mask_prob" → its value
-    stage_settings: tuple[Mapping[str, Any], ...]  # the same for each stage
+    stage_settings: tuple[Mapping[str, Any], ...]  # the same for each stage, without what it does not read
     detections: tuple[Detection, ...]  # tasks of the objective
     # For each stage: detection → the share of its tokens that the generator draws.
     drawn: tuple[Mapping[str, float], ...]
@@ -86,14 +87,23 @@ def make_facts(
             for detection in detections
             if detection.drawn and has_generator(section)
         }
-        for section in (one["objective"] for one in configs)
+        for section in (one["objective"] | {"mask_prob": mean_mask_prob(one["objective"])} for one in configs)
     )
     return RunFacts(
         flatten_dict(dict(config), sep="."),
-        tuple(flatten_dict(dict(one), sep=".") for one in configs),
+        tuple(map(_settings_in_use, configs)),
         detections,
         drawn,
         row.minimizes_mlm,
         tuple(stage_starts),
         passes,
     )
+
+
+def _settings_in_use(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's configuration, flat, without the share of masked tokens that its denoisers replace: no alarm
+    may advise to change it."""
+    settings = flatten_dict(dict(config), sep=".")
+    if config["objective"]["denoisers"]:
+        del settings["objective.mask_prob"]
+    return settings

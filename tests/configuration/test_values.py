@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "log.peak_flops": (2**31, 2**64),
     "health.silenced": ((),),
     "task.matryoshka": ((),),
+    "objective.denoisers": ((),),
     "objective.teachers": ((),),
     "objective.teacher_models": ((),),
     **{key: (2**31,) for key in SEEDS},

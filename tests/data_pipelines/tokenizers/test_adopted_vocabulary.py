@@ -104,13 +104,13 @@ def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monk
     class Reached(Exception):
         pass
 
-    def make(config, model, special):
-        raise Reached(special)
+    def make(config, model, special, word_starts):
+        raise Reached(special, word_starts)
 
     monkeypatch.setattr(run_inputs, "make_objective", make)
     with pytest.raises(Reached) as reached:
         pretrain(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
-    assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100),)
+    assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100), None)
     with pytest.raises(
         ValueError, match=r"vocab_size: got 30521, but the datasets' tokenizer has 30522 entries"
     ):
