@@ -67,6 +67,7 @@ def make_program(
         objective,
         optimizers,
         seed=train["seed"],
+        num_steps=train["num_steps"],
         window_steps=config["log"]["every"],
         first_step=first_step,
         ema_decay=train["ema_decay"],
@@ -90,7 +91,7 @@ def make_program(
             donate_argnums=0,
         ),
         evaluation_step=measure(evaluation_step),
-        row_losses=measure(make_row_losses(objective, seed=train["seed"])),
+        row_losses=measure(make_row_losses(objective, seed=train["seed"], num_steps=train["num_steps"])),
         schedule=schedule,
         compare_tables=_jitted_comparison(params, shardings.params, mesh),
     )

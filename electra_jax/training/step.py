@@ -4,6 +4,7 @@ Shapes: B batch, L length.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ def make_train_step(
     optimizers: dict[str, optax.GradientTransformation],
     *,
     seed: int,
+    num_steps: int,
     accumulation: Accumulation,
     window_steps: int,
     ema_decay: float,
@@ -36,6 +38,7 @@ def make_train_step(
 
     Args:
       optimizers: phase name → optimizer; the optimizer state has the same keys.
+      num_steps: of the run.
       window_steps: length of a logging window in steps. Windows also restart at `first_step`, so that none
         spans two stages of the run.
       ema_decay: above 0, the state is an `AveragedTrainState`, whose average is updated after every step.
@@ -44,8 +47,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
-        corruption_key, dropout_key = step_keys(seed, state.step)
-        batch = objective.prepare(corruption_key, ids_BL)
+        batch, dropout_key = training_batch(objective, seed, num_steps, state.step, ids_BL)
         normalizers = objective.normalizers(batch)
         params, opt_state, carry = state.params, {}, None
         all_grads, all_updates, sums = {}, {}, {}
@@ -90,6 +92,14 @@ def make_train_step(
 def add_sums(sums: Sums, more: Sums) -> Sums:
     """Sums of two phases; only "loss" is in both."""
     return sums | more | {"loss": sums.get("loss", 0.0) + more["loss"]}
+
+
+def training_batch(
+    objective: Objective, seed: int, num_steps: int, step: jax.Array, ids_BL: jax.Array
+) -> tuple[Any, jax.Array]:
+    """(batch with its noise, key for dropout) of a step of a run with `num_steps`."""
+    corruption_key, dropout_key = step_keys(seed, step)
+    return objective.at_progress(objective.prepare(corruption_key, ids_BL), step / num_steps), dropout_key
 
 
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:

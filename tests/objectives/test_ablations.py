@@ -231,6 +231,7 @@ def test_a_frozen_generator_does_not_change():
         objective,
         optimizers,
         seed=0,
+        num_steps=10,
         accumulation=Accumulation(1, 1, "float32"),
         window_steps=2,
         ema_decay=0.0,
