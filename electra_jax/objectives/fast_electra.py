@@ -199,9 +199,12 @@ def fast_electra_flops(
 ) -> float:
     """Discriminator, and one third of the generator: a step is counted as three forward passes, and a frozen
     model costs one."""
+    discriminator = discriminator_flops(config, sequence_length)
+    if not objective["teachers"]:
+        return discriminator
     encoder = finished_generator(config, objective).encoder
     generator = generator_flops(encoder, sequence_length) + masked_head_flops(encoder, objective["mask_prob"])
-    return discriminator_flops(config, sequence_length) + generator / 3
+    return discriminator + generator / 3
 
 
 FAST_ELECTRA = ObjectiveRow(
