@@ -28,7 +28,7 @@ from flax import linen as nn
 from electra_jax.models.ablations import DiscriminatorModel
 from electra_jax.models.config import EncoderConfig, PretrainingConfig
 from electra_jax.models.flops import discriminator_flops, generator_flops, masked_head_flops
-from electra_jax.models.inputs import SpecialTokens
+from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
 from electra_jax.objectives.base import TOKENS, Objective, Phase
 from electra_jax.objectives.corruption import MaskedBatch, masked_targets, write_tokens
@@ -112,6 +112,28 @@ def temperature_at(objective: Mapping[str, Any], progress: jax.Array) -> jax.Arr
     return end + (objective["start_temperature"] - end) * decay(progress / objective["temperature_share"])
 
 
+def draw(
+    generator: FinishedGenerator,
+    params: Any,
+    objective: Mapping[str, Any],
+    batch: TemperedBatch,
+    inputs: EncoderInputs,
+) -> VocabularyPredictions:
+    """The generator's samples at the masked positions, at the batch's temperature, and what its own
+    predictions are worth, at temperature 1. `inputs` are those of the batch for it."""
+    masked = batch.masked
+    ids_BL, positions_BP, targets_BP = masked.masked_ids_BL, masked.positions_BP, masked.targets_BP
+    logits = apply_teacher(generator.model, params, ids_BL, inputs, positions_BP, method="generate")
+    return predict_vocabulary(
+        *logits,
+        targets_BP,
+        masked.uniforms_BP,
+        temperature=jnp.broadcast_to(batch.temperature_B[:, None], targets_BP.shape),
+        chunk_size=objective["vocab_chunk_size"],
+        dtype=logits.x_BPE.dtype.name,
+    )
+
+
 def make_fast_electra_objective(
     config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens
 ) -> Objective:
@@ -137,28 +159,13 @@ def make_fast_electra_objective(
         temperature = temperature_at(objective, progress)
         return batch._replace(temperature_B=jnp.full_like(batch.temperature_B, temperature))
 
-    def predict(params, batch: TemperedBatch) -> VocabularyPredictions:
-        masked, theirs = batch.masked, generator.encoder.type_vocab_size
-        logits = apply_teacher(
-            generator.model,
-            params[TEACHERS][generator.name],
-            masked.masked_ids_BL,
-            teacher_inputs(masked.inputs, masked.ids_BL, special, types, theirs),
-            masked.positions_BP,
-            method="generate",
-        )
-        return predict_vocabulary(
-            *logits,
-            masked.targets_BP,
-            masked.uniforms_BP,
-            temperature=jnp.broadcast_to(batch.temperature_B[:, None], masked.targets_BP.shape),
-            chunk_size=objective["vocab_chunk_size"],
-            dtype=logits.x_BPE.dtype.name,
-        )
-
     def loss(params, batch: TemperedBatch, normalizers, dropout_key, carry):
         del carry
-        masked, predictions = batch.masked, predict(params, batch)
+        masked = batch.masked
+        inputs = teacher_inputs(
+            masked.inputs, masked.ids_BL, special, types, generator.encoder.type_vocab_size
+        )
+        predictions = draw(generator, params[TEACHERS][generator.name], objective, batch, inputs)
         _, generator_sums = mlm_loss(predictions, masked, normalizers["mlm"])
         corrupted_BL = write_tokens(
             masked.ids_BL, masked.positions_BP, predictions.samples_BP, masked.weights_BP
