@@ -153,7 +153,9 @@ def make_fast_electra_objective(
     mask = make_prepare(objective, special, types)
 
     def prepare(key: jax.Array, ids_BL: jax.Array) -> TemperedBatch:
-        return TemperedBatch(mask(key, ids_BL), jnp.full(ids_BL.shape[:1], objective["temperature"]))
+        # The dtype of a whole number would be int32, and cut the temperatures of training.
+        temperature_B = jnp.full(ids_BL.shape[:1], objective["temperature"], jnp.float32)
+        return TemperedBatch(mask(key, ids_BL), temperature_B)
 
     def at_progress(batch: TemperedBatch, progress: jax.Array) -> TemperedBatch:
         temperature = temperature_at(objective, progress)

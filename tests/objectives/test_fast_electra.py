@@ -165,6 +165,12 @@ def test_the_temperature_falls_as_configured():
     np.testing.assert_allclose(at("exponential"), 0.8 + 1.2 * np.exp(-4 * progress), rtol=1e-6)
 
 
+def test_a_whole_number_as_the_last_temperature_does_not_cut_the_others():
+    ours = fast(teacher("mlm"), start_temperature=1.75, temperature=1)
+    tempered = ours.at_progress(prepared(ours), jnp.float32(0.0))
+    np.testing.assert_array_equal(tempered.temperature_B, np.full(4, 1.75, np.float32))
+
+
 @pytest.mark.parametrize(
     ("entry", "generator_of", "flops"),
     [
