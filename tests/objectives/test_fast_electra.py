@@ -131,7 +131,9 @@ def test_each_position_can_have_its_own_temperature(chunk_size):
     num_draws, temperatures = 4_000, np.array([0.5, 1.0, 4.0], np.float32)
     rng = np.random.default_rng(0)
     state_E, table_VE = rng.normal(size=8).astype(np.float32), rng.normal(size=(40, 8)).astype(np.float32)
-    bias_V = rng.normal(size=40).astype(np.float32)
+    bias_V = np.sort(rng.normal(size=40)).astype(np.float32)
+    # Ascending logits: every chunk has a larger maximum than the one before.
+    table_VE = table_VE[np.argsort(table_VE @ state_E)]
     shape = (3, num_draws)
     samples_BP = jax.jit(
         lambda temperature_BP: (

@@ -11,6 +11,7 @@ from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.published_models import to_published
 from electra_jax.models.config import encoder_shape
 from electra_jax.objectives.registry import own_settings
+from electra_jax.runs.changed_length import describe_new_length
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
 from support import tiny_export
@@ -71,6 +72,15 @@ def test_the_temperature_follows_the_step(trained):
     [evaluation] = [row for row in rows_of(run) if "eval/rtd_loss" in row and row["step"] == STEPS]
     np.testing.assert_allclose(evaluation["eval/sampling_temperature"], 1.0, rtol=1e-6)
     assert evaluation["eval/mlm_loss"] > 0 and evaluation["eval/replaced_rate"] > 0
+
+
+def test_a_new_length_says_what_becomes_of_the_temperature(trained, capsys):
+    config, run, _ = trained
+    longer = config | {"train": config["train"] | {"num_steps": 2 * STEPS}}
+    assert describe_new_length(run, 2, longer) == {"num_steps": [STEPS, 2 * STEPS]}
+    after, before = (1.0 + np.exp(-2 / num_steps / SHARE) for num_steps in (2 * STEPS, STEPS))
+    said = f"temperature follows the new length, too: it is {after:.4g} at this step instead of {before:.4g}."
+    assert said in capsys.readouterr().err
 
 
 def test_a_resumed_run_needs_no_generator_and_is_the_same(trained, tmp_path):
