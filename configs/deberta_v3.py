@@ -68,7 +68,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "discriminator": encoder_shape(shape.hidden_size, shape.num_layers),
         },
         objective={
-            "name": chosen["objective"],  # deberta_v3 | mlm
+            "name": chosen["objective"],  # deberta_v3 | mlm | fast_electra
             "masking": "windows_released" if is_script else "windows",
             "mask_prob": 0.15,
             "mask_token_prob": 1.0,

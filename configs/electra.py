@@ -21,6 +21,8 @@ to the end here.
   adversarial      the generator maximises the discriminator's loss (§3.2; objectives/adversarial.py lists
                    what the paper leaves open)
   electric         Electric, an energy per token by noise-contrastive estimation (objectives/electric.py)
+  fast_electra     the discriminator beside the generator of a finished run of any size,
+                   --config.objective.teachers=DIR, whose temperature falls (objectives/README.md)
 """
 
 from ml_collections import config_dict

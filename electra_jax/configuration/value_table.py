@@ -32,6 +32,7 @@ from electra_jax.configuration.ranges import (
 from electra_jax.models.config import DTYPES, EMBEDDING_SHARING, INITIALIZERS, POSITIONS, THETA_LIMIT
 from electra_jax.models.execution import ATTENTION, LAYERS, REMAT
 from electra_jax.objectives.corruption import MASKING
+from electra_jax.objectives.fast_electra import TEMPERATURE_DECAYS
 from electra_jax.objectives.soft_targets import HIDDEN_DISTANCES
 from electra_jax.training.alarms import NAMES as ALARM_NAMES
 from electra_jax.training.schedules import NAMES as SCHEDULES
@@ -121,6 +122,9 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.swap_permutation": (one_of(("uniform", "cyclic")), "uniform"),
     "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
     "objective.temperature": (TEMPERATURE, 1.0),
+    "objective.start_temperature": (TEMPERATURE, 2.0),
+    "objective.temperature_decay": (one_of(TEMPERATURE_DECAYS), "exponential"),
+    "objective.temperature_share": (above_zero(1), 0.1),
     "objective.teacher_temperature": (TEMPERATURE, 2.0),
     "objective.hidden_distance": (one_of(HIDDEN_DISTANCES), "mse"),
     # Filled in for each teacher when a run starts (runs/teachers.py).

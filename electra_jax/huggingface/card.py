@@ -225,7 +225,7 @@ def _method(objective: dict[str, Any]) -> str:
     """The name of the method, with its paper."""
     row = find_row(objective["name"])
     method = row.title
-    if not has_generator(objective):
+    if objective["generator"] != "model":
         method += f" with a {objective['generator']} distribution as the generator"
     return method + (f" ({row.paper})" if row.paper else "")
 

@@ -53,3 +53,6 @@ class Objective(NamedTuple):
     targets: Callable[[Any], tuple[jax.Array, jax.Array]]
     # Top-level modules without gradient, weight decay and optimizer state.
     frozen: tuple[str, ...] = ()
+    # (batch, share of the run's steps that is done, from 0) → the batch of that step. Evaluations leave it
+    # out: they are the same at every step.
+    at_progress: Callable[[Any, jax.Array], Any] = lambda batch, progress: batch

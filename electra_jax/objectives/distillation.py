@@ -263,7 +263,7 @@ DISTILLATION = ObjectiveRow(
         "hidden_distance": "mse",
     },
     parameters_of="mlm",
-    teachers_of="mlm",
+    teachers_of=("mlm",),
     predicts_tokens=True,
     card_text="An encoder pre-trained with masked language modelling and with what other models, its "
     "teachers, predict at the masked positions; to be fine-tuned or used to fill in masks.",

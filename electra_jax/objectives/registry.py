@@ -16,6 +16,7 @@ from electra_jax.objectives.distillation import DISTILLATION
 from electra_jax.objectives.electra import ELECTRA
 from electra_jax.objectives.electra_15 import ELECTRA_15
 from electra_jax.objectives.electric import ELECTRIC
+from electra_jax.objectives.fast_electra import FAST_ELECTRA
 from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, fixed_generator_flops
 from electra_jax.objectives.mcl import MCL
 from electra_jax.objectives.metrics import SumMetrics
@@ -38,6 +39,7 @@ ROWS = (
     ELECTRIC,
     DISTILLATION,
     RTD_DISTILLATION,
+    FAST_ELECTRA,
 )
 OBJECTIVES = {row.name: row for row in ROWS}
 # Keys of config.objective that not all objectives read → the objectives that read them.
@@ -73,7 +75,7 @@ def make_objective(
             f"{row.name!r} with generator {settings['generator']!r} trains no masked language model. Remove "
             "the setting."
         )
-    make = row.make if has_generator(settings) else row.make_with_fixed_generator
+    make = row.make if settings["generator"] == "model" else row.make_with_fixed_generator
     return make(model, settings | {"word_starts": word_starts}, special)
 
 
@@ -86,7 +88,7 @@ def forward_flops(config: Mapping[str, Any], model: PretrainingConfig) -> float:
     """
     settings = own_settings(config["objective"])
     row = objective_row(settings)
-    flops = row.flops if has_generator(settings) else fixed_generator_flops
+    flops = row.flops if settings["generator"] == "model" else fixed_generator_flops
     settings["mask_prob"] = computed_mask_prob(settings)  # what costs, also where it varies by row
     return flops(model, config["data"]["sequence_length"], settings)
 
@@ -120,8 +122,8 @@ def find_row(name: str) -> ObjectiveRow:
 
 
 def has_generator(objective: Mapping[str, Any]) -> bool:
-    """Whether a generator is trained, and not a fixed distribution in its place."""
-    return objective["generator"] == "model"
+    """Whether a generator is trained, and not a fixed distribution or a finished model in its place."""
+    return objective["generator"] == "model" and find_row(objective["name"]).trains_generator
 
 
 def own_settings(objective: Mapping[str, Any]) -> dict[str, Any]:

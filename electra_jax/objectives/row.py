@@ -51,9 +51,12 @@ class ObjectiveRow(NamedTuple):
     # The objective whose parameters have the same modules, so that a run of one can start from a run of the
     # other; "": none.
     parameters_of: str = ""
+    # Whether config.objective.generator="model" is trained. If not, its parameters are those of a
+    # discriminator alone, as with a fixed distribution.
+    trains_generator: bool = True
     first_stage: FirstStage | None = None  # the run that it must start from
-    # `parameter_form` of the runs that are its teachers (teachers.py); "": it has no teachers.
-    teachers_of: str = ""
+    # `parameter_form`s of the runs that can be its teachers (teachers.py); (): it has no teachers.
+    teachers_of: tuple[str, ...] = ()
 
     # What may be concluded from its metrics (training/alarms.py): whether it minimises mlm_loss, if it has
     # that; and whether its metrics rtd_… are of the masked tokens alone.

@@ -107,7 +107,7 @@ RTD_DISTILLATION = ObjectiveRow(
     in_ablations=False,
     settings=TEACHER_SETTINGS,
     parameters_of="electra",
-    teachers_of="electra",
+    teachers_of=("electra",),
     not_published=(TEACHERS,),
     continues_as="electra",
 )

@@ -29,7 +29,8 @@ BESIDE_THE_STUDENT = (TEACHERS, HIDDEN_MAPS)
 OWN_START = "init_from"
 TEACHER_SETTINGS: Mapping[str, Any] = {
     "teachers": (),  # DIR or DIR:STEP of runs, or "init_from"
-    # For each teacher {"model": its config.model, "checksum": of its parameters}; filled in at the start.
+    # For each teacher {"form": `parameter_form` of its run, "model": its config.model, "checksum": of its
+    # parameters}; filled in at the start.
     "teacher_models": (),
     "teacher_weight": 0.5,  # of the loss against the teachers' probabilities
 }

@@ -39,18 +39,19 @@ def predict_vocabulary(
     targets_BP: jax.Array,
     uniforms_BP: jax.Array | None,
     *,
-    temperature: float,
+    temperature: float | jax.Array,
     chunk_size: int,
     dtype: str,
 ) -> VocabularyPredictions:
     """Loss terms of logits = x·tableᵀ + bias, and a sample for each uniform number in [0, 1).
 
     Args:
+      temperature: of the samples; a constant of the program, or an array [B, P].
       chunk_size: vocabulary entries per chunk; 0: all at once, which is faster if [B, P, V] fits in memory.
       dtype: the operands of matrix products are rounded to it; sums and logits are float32.
     """
-    options = _Options(chunk_size, temperature, dtype, uniforms_BP is not None, has_log_total=False)
-    return _predict(options, x_BPE, table_VE, bias_V, targets_BP, uniforms_BP)
+    options = _Options(chunk_size, dtype, uniforms_BP is not None, has_log_total=False)
+    return _predict(options, x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature)
 
 
 def predict_with_log_total(
@@ -65,21 +66,24 @@ def predict_with_log_total(
     dtype: str,
 ) -> VocabularyPredictions:
     """`predict_vocabulary` that also returns `log_total_BP`, with its gradient."""
-    options = _Options(chunk_size, temperature, dtype, uniforms_BP is not None, has_log_total=True)
-    return _predict(options, x_BPE, table_VE, bias_V, targets_BP, uniforms_BP)
+    options = _Options(chunk_size, dtype, uniforms_BP is not None, has_log_total=True)
+    return _predict(options, x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature)
 
 
-def _predict(options: "_Options", x_BPE, table_VE, bias_V, targets_BP, uniforms_BP) -> VocabularyPredictions:
+def _predict(
+    options: "_Options", x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature
+) -> VocabularyPredictions:
     if options.chunk_size == 0:
         predictions = _predict_at_once(
-            x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, options.temperature, options.dtype
+            x_BPE, table_VE, bias_V, targets_BP, uniforms_BP, temperature, options.dtype
         )
         return predictions if options.has_log_total else predictions._replace(log_total_BP=None)
     shape = targets_BP.shape
     options = options._replace(chunk_size=min(options.chunk_size, table_VE.shape[0]))
     uniforms_N = jnp.zeros(targets_BP.size) if uniforms_BP is None else uniforms_BP.reshape(-1)
+    draw = _Draw(uniforms_N, temperature if jnp.ndim(temperature) == 0 else temperature.reshape(-1))
     rows = _chunked(
-        options, x_BPE.reshape(-1, x_BPE.shape[-1]), table_VE, bias_V, targets_BP.reshape(-1), uniforms_N
+        options, x_BPE.reshape(-1, x_BPE.shape[-1]), table_VE, bias_V, targets_BP.reshape(-1), draw
     )
     nll_BP, is_correct_BP, entropy_BP, samples_BP, *more = (row.reshape(shape) for row in rows)
     return VocabularyPredictions(
@@ -116,12 +120,18 @@ def _predict_at_once(
     return VocabularyPredictions(nll_BP, is_correct_BP, entropy_BP, samples_BP, log_total_BP)
 
 
-def sample_tokens(logits: jax.Array, uniforms: jax.Array, temperature: float) -> jax.Array:
+def sample_tokens(logits: jax.Array, uniforms: jax.Array, temperature: float | jax.Array) -> jax.Array:
     """Ids […] drawn from softmax(logits […, V] / temperature) by inverse CDF, from one uniform number per
-    position instead of one per vocabulary entry. No gradient."""
-    logits = jax.lax.stop_gradient(logits).astype(jnp.float32) / temperature
+    position instead of one per vocabulary entry. The temperature is a number or has a value for each
+    position. No gradient."""
+    logits = jax.lax.stop_gradient(logits).astype(jnp.float32) / _column(temperature)
     # Not normalised: the draw is scaled by the total instead.
     return _inverse_cdf(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), uniforms)
+
+
+def _column(temperature: float | jax.Array) -> float | jax.Array:
+    """For products with […, V]."""
+    return temperature if jnp.ndim(temperature) == 0 else temperature[..., None]
 
 
 def _inverse_cdf(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
@@ -158,10 +168,16 @@ class _Options(NamedTuple):
     """Constants of the traced program."""
 
     chunk_size: int
-    temperature: float
     dtype: str
     is_sampling: bool
     has_log_total: bool
+
+
+class _Draw(NamedTuple):
+    """What samples are drawn with."""
+
+    uniforms_N: jax.Array
+    temperature: float | jax.Array  # for all of them, or [N]
 
 
 class _Running(NamedTuple):
@@ -176,17 +192,17 @@ class _Running(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunked(options: _Options, x_NE, table_VE, bias_V, targets_N, uniforms_N):
-    return _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, uniforms_N)[0]
+def _chunked(options: _Options, x_NE, table_VE, bias_V, targets_N, draw: _Draw):
+    return _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, draw)[0]
 
 
-def _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, uniforms_N):
+def _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, draw):
     zeros_N = jnp.zeros(targets_N.shape)
     running = _Running(zeros_N - jnp.inf, zeros_N, zeros_N, zeros_N, zeros_N, targets_N)
 
     def advance(running, start, table_CE, bias_C):
         return _advance(
-            options, running, _logits(options, x_NE, table_CE, bias_C), targets_N, uniforms_N, start
+            options, running, _logits(options, x_NE, table_CE, bias_C), targets_N, draw, start
         ), None
 
     running, _ = _over_chunks(options, advance, running, table_VE, bias_V)
@@ -202,7 +218,7 @@ def _chunked_forward(options, x_NE, table_VE, bias_V, targets_N, uniforms_N):
     return outputs, (x_NE, table_VE, bias_V, targets_N, log_total_N)
 
 
-def _advance(options: _Options, running: _Running, logits_NC, targets_N, uniforms_N, start) -> _Running:
+def _advance(options: _Options, running: _Running, logits_NC, targets_N, draw: _Draw, start) -> _Running:
     """The state after one more chunk, which starts with vocabulary entry `start`."""
     max_N = jnp.maximum(running.max, logits_NC.max(axis=-1))
     shift_N = jnp.where(jnp.isinf(running.max), 0.0, running.max - max_N)
@@ -211,10 +227,11 @@ def _advance(options: _Options, running: _Running, logits_NC, targets_N, uniform
     rescale_N = jnp.exp(shift_N)
     tempered_total_N, sample_N = running.tempered_total, running.sample
     if options.is_sampling:
-        weights_NC = jnp.exp(centered_NC / options.temperature)
-        before_N, new_N = tempered_total_N * jnp.exp(shift_N / options.temperature), weights_NC.sum(axis=-1)
+        weights_NC = jnp.exp(centered_NC / _column(draw.temperature))
+        before_N, new_N = tempered_total_N * jnp.exp(shift_N / draw.temperature), weights_NC.sum(axis=-1)
         tempered_total_N = before_N + new_N
         # A sample from the chunk replaces the one so far with the chunk's share of the total.
+        uniforms_N = draw.uniforms_N
         is_new_N = _derived_uniforms(uniforms_N, start, 0) * tempered_total_N < new_N
         sample_N = jnp.where(
             is_new_N, start + _inverse_cdf(weights_NC, _derived_uniforms(uniforms_N, start, 1)), sample_N

@@ -13,7 +13,7 @@ from electra_jax.configuration.checkpoint_names import CheckpointName, is_same_c
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.stages import Stage, stage_at, stage_errors
 from electra_jax.distributed.processes import exchange
-from electra_jax.objectives.registry import OBJECTIVES, find_row, has_generator, parameter_form
+from electra_jax.objectives.registry import OBJECTIVES, find_row, parameter_form
 from electra_jax.objectives.teachers import OWN_START, TEACHERS, teacher_names
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import (
@@ -46,7 +46,8 @@ def with_teacher_models(config: dict[str, Any], workdir: Path | None = None) -> 
       workdir: of the run, all of whose processes call this; None: only plan.
 
     Raises:
-      ValueError: there is no teacher, one is the run itself, is no run of pre-training, or has changed.
+      ValueError: there is no teacher, one is the run itself, is no run of pre-training, has another
+        objective than a teacher can have, or has changed.
       FileNotFoundError: a teacher, or its checkpoint, is missing.
     """
     if not takes_teachers(config):
@@ -67,7 +68,7 @@ def with_teacher_models(config: dict[str, Any], workdir: Path | None = None) -> 
         _check_unchanged(recorded)
         found = {"teachers": recorded["teachers"], "teacher_models": recorded["teacher_models"]}
     else:
-        found = _describe(names, is_run=workdir is not None)
+        found = _describe(names, config["objective"]["name"], is_run=workdir is not None)
     return config | {"objective": {**config["objective"], **found}}
 
 
@@ -108,7 +109,7 @@ def _are_same(recorded: Sequence[str], names: Sequence[str]) -> bool:
     return len(recorded) == len(names) and all(map(is_same_checkpoint, recorded, names))
 
 
-def _describe(names: Sequence[str], *, is_run: bool) -> dict[str, Any]:
+def _describe(names: Sequence[str], objective: str, *, is_run: bool) -> dict[str, Any]:
     problems, checkpoints, models = Problems(), [], []
     steps = [None for _ in names]
     for number, name in enumerate(names):
@@ -121,7 +122,7 @@ def _describe(names: Sequence[str], *, is_run: bool) -> dict[str, Any]:
         checkpoint = parse_checkpoint(name)._replace(step=step)
         with problems.kept():
             checkpoints.append(str(checkpoint))
-            models.append(_describe_one(checkpoint))
+            models.append(_describe_one(checkpoint, objective))
     problems.report()
     return {"teachers": tuple(checkpoints), "teacher_models": tuple(models)}
 
@@ -140,10 +141,27 @@ def _newest(name: str) -> CheckpointName:
         raise FileNotFoundError(f"{KEY}: {error}") from error
 
 
-def _describe_one(checkpoint: CheckpointName) -> dict[str, Any]:
+def _describe_one(checkpoint: CheckpointName, objective: str) -> dict[str, Any]:
     directory = local_directory(checkpoint.directory)
     theirs = stage_at(read_description(directory)["config"], checkpoint.step).config
-    return {"model": theirs["model"], "checksum": checkpoint_fingerprint(directory, checkpoint.step)}
+    _check_form(checkpoint, theirs["objective"], objective)
+    return {
+        "form": parameter_form(theirs["objective"]),
+        "model": theirs["model"],
+        "checksum": checkpoint_fingerprint(directory, checkpoint.step),
+    }
+
+
+def _check_form(checkpoint: CheckpointName, theirs: dict[str, Any], objective: str) -> None:
+    """Raises ValueError if a run with config.objective `theirs` can be no teacher of the objective."""
+    if parameter_form(theirs) in (known := find_row(objective).teachers_of):
+        return
+    generator = "" if theirs["generator"] == "model" else f" and generator {theirs['generator']!r}"
+    raise ValueError(
+        f"{KEY}: {checkpoint} was trained with objective {theirs['name']!r}{generator}, expected a run with "
+        f"the models of {' or '.join(map(repr, known))}, since config.objective.name is {objective!r}. Name "
+        "such a run, or choose another objective in the recipe's argument, --config=FILE.py:objective=NAME."
+    )
 
 
 def _check_unchanged(recorded: dict[str, Any]) -> None:
@@ -173,7 +191,7 @@ def check_teachers(
       is_new: whether the run has not begun. If it has, it has been checked.
 
     Raises:
-      ValueError: a teacher has another objective, vocabulary or tokenizer, or shorter rows.
+      ValueError: a teacher has another vocabulary or tokenizer, or shorter rows.
     """
     if not takes_teachers(config) or not is_new:
         return
@@ -194,23 +212,15 @@ def _teachers_of(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _check_teacher(name: str, config: dict[str, Any], tokenizer_fingerprint: str) -> None:
-    checkpoint, row = parse_checkpoint(name), find_row(config["objective"]["name"])
+    checkpoint = parse_checkpoint(name)
     directory = local_directory(checkpoint.directory)
     theirs = stage_at(read_description(directory)["config"], checkpoint.step).config
-    method = theirs["objective"]
-    if parameter_form(method) != row.teachers_of:
-        generator = "" if has_generator(method) else f" and generator {method['generator']!r}"
-        raise ValueError(
-            f"{KEY}: {name} was trained with objective {method['name']!r}{generator}, expected a run with "
-            f"the models of {row.teachers_of!r}, since config.objective.name is {row.name!r}. Name such a "
-            "run, or choose another objective in the recipe's argument, --config=FILE.py:objective=NAME."
-        )
     check_tokenizer(KEY, name, directory, tokenizer_fingerprint)
     one, other = theirs["model"]["vocab_size"], config["model"]["vocab_size"]
     if one != other:
         raise ValueError(
-            f"config.model.vocab_size: got {other}, expected {one}, that of the teacher {name}: their "
-            f"probabilities are compared. Pass --config.model.vocab_size={one}."
+            f"config.model.vocab_size: got {other}, expected {one}, that of the teacher {name}: both "
+            f"have the same words. Pass --config.model.vocab_size={one}."
         )
 
 

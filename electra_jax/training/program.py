@@ -16,7 +16,7 @@ from electra_jax.training.gradients import make_accumulation
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.row_losses import make_row_losses
 from electra_jax.training.state import TrainState, abstract_params, init_state
-from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
+from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step, training_batch
 from electra_jax.training.trouble import make_detector
 
 
@@ -63,10 +63,11 @@ def make_program(
     trains = {phase.name: phase.trains for phase in objective.phases}
     shardings = state_shardings(abstract, of_params, optimizers, trains, mesh)
     rows, everywhere = batch_sharding(mesh), replicated(mesh)
+    batch_of = functools.partial(training_batch, objective, train["seed"], train["num_steps"])
     train_step = make_train_step(
         objective,
         optimizers,
-        seed=train["seed"],
+        batch_of=batch_of,
         window_steps=config["log"]["every"],
         first_step=first_step,
         ema_decay=train["ema_decay"],
@@ -90,7 +91,7 @@ def make_program(
             donate_argnums=0,
         ),
         evaluation_step=measure(evaluation_step),
-        row_losses=measure(make_row_losses(objective, seed=train["seed"])),
+        row_losses=measure(make_row_losses(objective, batch_of)),
         schedule=schedule,
         compare_tables=_jitted_comparison(params, shardings.params, mesh),
     )

@@ -9,10 +9,10 @@ import jax
 
 from electra_jax.distributed.sharding import BATCH_AXES, data_shard_context
 from electra_jax.objectives.base import Objective
-from electra_jax.training.step import step_keys
+from electra_jax.training.step import BatchOf
 
 
-def make_row_losses(objective: Objective, *, seed: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def make_row_losses(objective: Objective, batch_of: BatchOf) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """(params, ids [B, L], step) → (losses [B], ids [B, L]).
 
     The step gives noise and dropout, which are those of the training step (from 0). The losses of a batch add
@@ -20,8 +20,7 @@ def make_row_losses(objective: Objective, *, seed: int) -> Callable[..., tuple[j
     """
 
     def row_losses(params, ids_BL: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        corruption_key, dropout_key = step_keys(seed, step)
-        batch = objective.prepare(corruption_key, ids_BL)
+        batch, dropout_key = batch_of(step, ids_BL)
         normalizers = objective.normalizers(batch)
         dropout_key = jax.random.fold_in(dropout_key, 0)  # as gradients.py
 

@@ -4,6 +4,7 @@ Shapes: B batch, L length.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,15 @@ from electra_jax.training.gradients import Accumulation, gradients, select
 from electra_jax.training.state import TrainState
 
 NO_STEP = jnp.iinfo(jnp.int32).max
+# (step from 0, ids [B, L]) → (batch with its noise, key for dropout)
+BatchOf = Callable[[jax.Array, jax.Array], tuple[Any, jax.Array]]
 
 
 def make_train_step(
     objective: Objective,
     optimizers: dict[str, optax.GradientTransformation],
     *,
-    seed: int,
+    batch_of: BatchOf,
     accumulation: Accumulation,
     window_steps: int,
     ema_decay: float,
@@ -31,11 +34,12 @@ def make_train_step(
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, Sums]]:
     """(state, ids [B, L]) → (state after the update, metric sums of the window so far).
 
-    All randomness follows from (seed, step). The returned sums are a copy, since the state is donated to the
-    next step.
+    All randomness follows from the step, by `batch_of`. The returned sums are a copy, since the state is
+    donated to the next step.
 
     Args:
       optimizers: phase name → optimizer; the optimizer state has the same keys.
+      batch_of: see `training_batch`.
       window_steps: length of a logging window in steps. Windows also restart at `first_step`, so that none
         spans two stages of the run.
       ema_decay: above 0, the state is an `AveragedTrainState`, whose average is updated after every step.
@@ -44,8 +48,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, ids_BL: jax.Array) -> tuple[TrainState, Sums]:
-        corruption_key, dropout_key = step_keys(seed, state.step)
-        batch = objective.prepare(corruption_key, ids_BL)
+        batch, dropout_key = batch_of(state.step, ids_BL)
         normalizers = objective.normalizers(batch)
         params, opt_state, carry = state.params, {}, None
         all_grads, all_updates, sums = {}, {}, {}
@@ -90,6 +93,15 @@ def make_train_step(
 def add_sums(sums: Sums, more: Sums) -> Sums:
     """Sums of two phases; only "loss" is in both."""
     return sums | more | {"loss": sums.get("loss", 0.0) + more["loss"]}
+
+
+def training_batch(
+    objective: Objective, seed: int, num_steps: int, step: jax.Array, ids_BL: jax.Array
+) -> tuple[Any, jax.Array]:
+    """(batch with its noise, key for dropout) of a step of a run with this seed and `num_steps`. Bound to
+    them, it is a `BatchOf`."""
+    corruption_key, dropout_key = step_keys(seed, step)
+    return objective.at_progress(objective.prepare(corruption_key, ids_BL), step / num_steps), dropout_key
 
 
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -35,7 +35,7 @@ PRETRAINING = [
     *(
         f"configs/deberta_v3.py:size={size},objective={name}"
         for size in deberta_v3.RELEASED_MODEL_RATES
-        for name in ("deberta_v3", "mlm")
+        for name in ("deberta_v3", "mlm", "fast_electra")
     ),
     *(f"configs/deberta_v3.py:size={size},variant=released_script" for size in deberta_v3.RELEASED_SCRIPT),
     *(

@@ -23,7 +23,7 @@ from electra_jax.training.metrics import summarize
 from electra_jax.training.optimizer import make_optimizers
 from electra_jax.training.program import make_program
 from electra_jax.training.state import TrainState, unbox
-from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step
+from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step, training_batch
 from support.jaxprs import sizes_of
 from support.tiny import LENGTH, SPECIAL, key, rows
 from support.tiny_ablations import VOCAB, bce, full_config, is_chosen, loss_of, make, prepared
@@ -230,7 +230,7 @@ def test_a_frozen_generator_does_not_change():
     step = make_train_step(
         objective,
         optimizers,
-        seed=0,
+        batch_of=functools.partial(training_batch, objective, 0, 10),
         accumulation=Accumulation(1, 1, "float32"),
         window_steps=2,
         ema_decay=0.0,

@@ -44,7 +44,7 @@ def test_a_row_tells_what_its_objective_has(name):
     """Its metrics have their sums, and every module is published, or named as not published."""
     row = OBJECTIVES[name]
     with_z_loss = {"z_loss_weight": 0.1} if Z_LOSS_METRIC in row.metrics else {}
-    teachers = settings(teacher(row.teachers_of, WIDE)) if row.teachers_of else {}
+    teachers = settings(teacher(row.teachers_of[0], WIDE)) if row.teachers_of else {}
     hidden = {"hidden_weight": 1.0} if "hidden_weight" in row.settings else {}
     params, window = shapes_of(make(name, **with_z_loss, **teachers, **hidden))
     assert row.name == name and row.title and row.metrics
@@ -106,6 +106,7 @@ def test_runs_of_one_form_can_start_from_each_other():
     form = lambda name, generator="model": parameter_form({"name": name, "generator": generator})
     assert form("electra") == form("deberta_v3") == form("electra_15") == form("two_stage")
     assert form("electra", "unigram") == form("electra_15", "uniform")
+    assert form("electra", "unigram") == form("fast_electra")
     assert form("mlm") == form("distillation") and form("electra") == form("rtd_distillation")
     others = [form(name) for name in ("electra", "mlm", "mcl", "replace_mlm", "adversarial", "electric")]
     assert len({*others, form("electra", "unigram")}) == 7

@@ -125,6 +125,7 @@ ABILITIES = {
     "distillation": (True, None),
     "rtd_distillation": (True, "replaced"),
     "electra:unigram": (False, "replaced"),
+    "fast_electra": (False, "replaced"),
 }
 
 

@@ -7,7 +7,6 @@ import shutil
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from electra_jax.models.config import encoder_shape
@@ -17,6 +16,7 @@ from electra_jax.runs.teachers import with_teacher_models
 from electra_jax.runs.trained import load_run
 from electra_jax.training.checkpointing import Checkpointer
 from support import tiny_export
+from support.checkpoint_arrays import arrays_of
 from support.tiny_export import LENGTH
 
 SMALL = {"discriminator": encoder_shape(16, 1) | {"num_heads": 2}, "generator": encoder_shape(16, 1)}
@@ -66,15 +66,6 @@ def trained(runs, data, tmp_path_factory):
 
 def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def arrays_of(workdir, step):
-    """The whole state of a checkpoint, as names and arrays."""
-    place = workdir / "checkpoints" / str(step) / "state"
-    with ocp.PyTreeCheckpointer() as reader:
-        names = reader.metadata(place).item_metadata.tree
-        on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
-        return reader.restore(place, args=ocp.args.PyTreeRestore(restore_args=on_host))
 
 
 def test_the_teachers_are_written_down(trained):

@@ -1,7 +1,9 @@
-"""Training with teachers gives the same losses on any mesh and with any number of microbatches."""
+"""Training with teachers, or a finished generator, gives the same losses on any mesh and with any number of
+microbatches."""
 
 import jax
 import numpy as np
+import pytest
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
@@ -12,12 +14,17 @@ from support.tiny import SPECIAL, rows
 from support.tiny_ablations import VOCAB, full_config
 from support.tiny_teachers import WIDE, settings, teacher
 
-CHANGES = {"hidden_weight": 0.5, "teacher_temperature": 2.0}
+CHANGES = {
+    "distillation": settings(
+        teacher("mlm"), teacher("mlm", WIDE), hidden_weight=0.5, teacher_temperature=2.0
+    ),
+    "fast_electra": settings(teacher("mlm", WIDE), start_temperature=3.0, vocab_chunk_size=16),
+}
 
 
-def windows(sizes, num_microbatches):
+def windows(name, sizes, num_microbatches):
     """The metric sums after each of two steps, with random teachers, which must stay."""
-    full = full_config("distillation", **settings(teacher("mlm"), teacher("mlm", WIDE), **CHANGES))
+    full = full_config(name, **CHANGES[name])
     full["model"] |= {"hidden_dropout": 0.1, "attention_dropout": 0.1}
     full["train"] |= {"num_microbatches": num_microbatches, "batch_size": 16}
     mesh = make_mesh(
@@ -48,8 +55,10 @@ def _paths(tree):
     return jax.tree_util.tree_leaves_with_path(tree)
 
 
-def test_losses_do_not_depend_on_mesh_and_microbatches():
-    for ours, reference in zip(windows((8, 1, 1), 2), windows((1, 1, 1), 1), strict=True):
-        assert ours.keys() == reference.keys() and reference["teacher_kl"] > 0.1
-        for name, value in reference.items():
-            np.testing.assert_allclose(ours[name], value, rtol=2e-5, atol=1e-5, err_msg=name)
+@pytest.mark.parametrize(("name", "total"), [("distillation", "teacher_kl"), ("fast_electra", "rtd_bce")])
+def test_losses_do_not_depend_on_mesh_and_microbatches(name, total):
+    pairs = zip(windows(name, (8, 1, 1), 2), windows(name, (1, 1, 1), 1), strict=True)
+    for ours, reference in pairs:
+        assert ours.keys() == reference.keys() and reference[total] > 0.1
+        for metric, value in reference.items():
+            np.testing.assert_allclose(ours[metric], value, rtol=2e-5, atol=1e-5, err_msg=metric)
