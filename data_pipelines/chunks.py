@@ -82,7 +82,7 @@ def read_jobs(
     """
     divided = _read_divided(group, settings, report, seen, max_bytes)
     if settings.score_field:
-        divided = (selector or Selector(settings.choice)).keep(divided, report)
+        divided = (selector or Selector(settings.choice)).keep(divided, report, max_bytes)
     for split, number, chunk in _chunks(divided, settings.chunk_chars):
         # NumPy ignores zeros at the end of a seed: the first group, which is all of most corpora, has the
         # rows that it had when seeds did not include the group.
@@ -102,7 +102,7 @@ def make_selector(groups: Iterable[Group], settings: CorpusSettings, max_bytes: 
     divided = itertools.chain.from_iterable(
         _read_divided(group, settings, report, seen, max_bytes) for group in groups if group.split == TRAIN
     )
-    return Selector(settings.choice, find_limit(divided, settings.choice))
+    return Selector(settings.choice, find_limit(divided, settings.choice, report, max_bytes))
 
 
 def _read_divided(

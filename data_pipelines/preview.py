@@ -1,8 +1,6 @@
 """A dry run of the corpus builder: what it would make of the first documents, and how much of it."""
 
 import dataclasses
-import itertools
-import math
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -49,8 +47,10 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
     """
     tokenizer = load_tokenizer(settings.tokenizer)
     with waiting("reading and tokenising some documents"):
+        max_bytes = MEASURED_BYTES
         # Where bounds leave out all of what is measured, only reading on finds a document.
-        sample = _read_sample(settings, MEASURED_BYTES) or _read_sample(settings, math.inf)
+        while (sample := _read_sample(settings, max_bytes)) is None:
+            max_bytes *= 4
         began = time.monotonic()
         encoded = [encode_document(piece.text, settings.packing, tokenizer) for piece in sample.job.pieces]
         rows = pack(
@@ -92,7 +92,7 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
     ]
 
 
-def _read_sample(settings: CorpusSettings, max_bytes: float) -> _Sample | None:
+def _read_sample(settings: CorpusSettings, max_bytes: int) -> _Sample | None:
     """What the first `max_bytes` of the sources hold; None if no training document is chosen from a part of
     them."""
     settings = dataclasses.replace(settings, chunk_chars=SAMPLE_CHARS)
@@ -101,14 +101,12 @@ def _read_sample(settings: CorpusSettings, max_bytes: float) -> _Sample | None:
     seen = SeenTexts() if settings.deduplicate else None
     # The limit is then that of the documents that are looked at.
     selector = make_selector(groups, settings, max_bytes) if settings.choice.needs_limit else None
-    jobs = itertools.chain.from_iterable(
-        read_jobs(group, settings, Path(), report, seen, selector, max_bytes) for group in groups
-    )
-    for job in jobs:
-        split = Path(job.path).name.partition("-")[0]
-        characters[split] += num_characters(job)
-        if first is None and split == "train":
-            first = job
+    for group in groups:
+        for job in read_jobs(group, settings, Path(), report, seen, selector, max_bytes):
+            split = Path(job.path).name.partition("-")[0]
+            characters[split] += num_characters(job)
+            if first is None and split == "train":
+                first = job
         if report.amount_read > max_bytes:  # before the next group is opened
             break
     if first is None:

@@ -70,7 +70,6 @@ class Choice:
                 f"--best: got {self.best} without --keep_fraction, expected it with a fraction below 1; "
                 "leave it out, or give the fraction. Of bounds, --max_score keeps the low numbers."
             )
-
         if self.copies:
             check_curve(self.copies)
 
@@ -113,17 +112,22 @@ class Selector:
         self._choice = choice
         self._best = Best(limit, choice.sign) if limit else None
 
-    def keep(self, divided: Iterable[tuple[str, Piece]], report: ReadReport) -> Iterator[tuple[str, Piece]]:
+    def keep(
+        self, divided: Iterable[tuple[str, Piece]], report: ReadReport, max_bytes: float = math.inf
+    ) -> Iterator[tuple[str, Piece]]:
         """(split, piece) of the documents of some sources that are wanted, without their fields, with their
         numbers of copies; `report` counts the others apart, and copies. A document without a score is not
         wanted. Other splits are kept whole.
+
+        Args:
+          max_bytes: where `divided` is cut off, by `report`.
 
         Raises:
           ValueError: no document of a source has a score, or not its first NUM_WITHOUT; or a score is no
             number.
         """
         copies = 1
-        for split, piece, score in _with_scores(divided, self._choice.field, report):
+        for split, piece, score in _with_scores(divided, self._choice.field, report, max_bytes):
             if split != TRAIN:
                 yield split, piece._replace(fields={})
                 continue
@@ -154,15 +158,17 @@ class Selector:
         return self._best.take(score)
 
 
-def find_limit(divided: Iterable[tuple[str, Piece]], choice: Choice) -> Limit:
+def find_limit(
+    divided: Iterable[tuple[str, Piece]], choice: Choice, report: ReadReport, max_bytes: float = math.inf
+) -> Limit:
     """The limit of the share `choice.keep_fraction` of the training documents that have a score, rounded, at
-    least one. Memory: 8 bytes for each document.
+    least one. Memory: 8 bytes for each document. `report` and `max_bytes`: as for `Selector.keep`.
 
     Raises:
       ValueError: as `Selector.keep`.
     """
     scores = array("d")
-    for _, piece, score in _with_scores(divided, choice.field, ReadReport()):
+    for _, piece, score in _with_scores(divided, choice.field, report, max_bytes):
         if piece.is_first and score is not None:
             scores.append(choice.sign * score)
     if not scores:
@@ -180,7 +186,7 @@ def limit_of(values: np.ndarray, count: int, sign: int) -> Limit:
 
 
 def _with_scores(
-    divided: Iterable[tuple[str, Piece]], field: str, report: ReadReport
+    divided: Iterable[tuple[str, Piece]], field: str, report: ReadReport, max_bytes: float
 ) -> Iterator[tuple[str, Piece, float | None]]:
     """Each piece with the score of its document. None, which is counted, for a training document without one,
     and for all others."""
@@ -202,7 +208,8 @@ def _with_scores(
             if number == NUM_WITHOUT:
                 _check(source, field, number, num_with)
         yield split, piece, score
-    _check(source, field, number, num_with)
+    if report.amount_read <= max_bytes:  # else later documents of this source may have scores
+        _check(source, field, number, num_with)
 
 
 def _check(source: str | None, field: str, number: int, num_with: int) -> None:

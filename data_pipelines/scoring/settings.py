@@ -76,7 +76,8 @@ class ScoringSettings:
         return f"{self.field}_strength"
 
     def _check_values(self) -> None:
-        if self.field in ("", "source", "document", self.text_field):
+        own = (self.field, self.strength_field) if self.losses else (self.field,)
+        if self.field in ("", "source", "document") or self.text_field in own:
             raise ValueError(
                 f"--field: got {self.field!r}, expected a name that no other field of a document has; "
                 "choose another, such as score."

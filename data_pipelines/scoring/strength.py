@@ -69,7 +69,7 @@ class Found(NamedTuple):
 
 
 def find_examples(read: Callable[[], Iterator[Piece]], models: Models, share: float, max_chars: int) -> Found:
-    """Choose examples. Memory: 8 bytes for each document beside them.
+    """Choose examples. Memory: at most 32 bytes for each document beside them.
 
     Args:
       read: the documents, which are read three times.
@@ -82,25 +82,31 @@ def find_examples(read: Callable[[], Iterator[Piece]], models: Models, share: fl
     strengths, num_without = _strengths(read(), models)
     limits = _paper_limits(strengths) if not share else _share_limits(strengths, share)
     sides = []
-    for sign, limit in zip((1, -1), limits, strict=True):
+    for name, sign, limit in zip(("positive", "negative"), (1, -1), limits, strict=True):
         best = Best(limit, sign)
         texts = (piece.text for piece, value in _with_strength(read(), models) if best.take(value))
-        sides.append(choose_examples(texts, max_chars))
+        try:
+            sides.append(choose_examples(texts, max_chars))
+        except ValueError as error:
+            larger = " A larger --example_share chooses more." if share else ""
+            raise ValueError(f"--examples, {name} ones: {error}{larger}") from error
     return Found(*sides, strengths, num_without)
 
 
 def _strengths(pieces: Iterator[Piece], models: Models) -> tuple[np.ndarray, int]:
     """The strengths of the documents that have all losses, and the number of the others."""
-    found, number, source = array("d"), 0, ""
+    found, number, source = array("d"), 0, None
     for number, (piece, value) in enumerate(_with_all(pieces, models), 1):
         source = source or piece.source
         if value is not None:
             found.append(value)
         if number == NUM_WITHOUT and not found:
             break
+    if not number:
+        raise ValueError("--examples: got no documents; check the files and --text_field.")
     if not found:
         raise ValueError(
-            f"--examples: none of the first {number:,} documents, from {source or 'empty sources'} on, has a "
+            f"--examples: none of the first {number:,} documents, from {source} on, has a "
             f"number in each of {', '.join(models.fields)}; name the fields that hold the losses with "
             "--losses, or add them with `python -m electra_jax.predict --loss_field=NAME`."
         )

@@ -13,6 +13,7 @@ from data_pipelines.chunks import make_groups, make_selector, read_jobs
 from data_pipelines.copies import copies_of, spread
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import Piece, ReadReport
+from data_pipelines.selection import Choice, Selector
 from support.small_corpus import build, make_documents, write, write_data
 
 FIELD = "quality"
@@ -143,6 +144,24 @@ def test_pieces_of_a_long_document_have_as_many_copies(data, tmp_path):
     [pieces, *_] = cut
     starts = [text for text in pieces[0] if text.startswith("number 0 ")]
     assert len(starts) < len(pieces[0]) / 2
+    divided = [
+        ("train", Piece(f"{document} {part}", "a", is_first=part == 0, fields={FIELD: 0.5}))
+        for document, part in itertools.product(range(50), range(4))
+    ]
+    kept = Selector(Choice(FIELD, copies=CURVE)).keep(divided, ReadReport())
+    counts = np.array([piece.copies for _, piece in kept]).reshape(50, 4)
+    assert (counts == counts[:, :1]).all() and set(counts[:, 0].tolist()) == {2, 3}
+
+
+def test_held_out_documents_are_packed_once(data, tmp_path):
+    options = {"validation": (), "validation_fraction": 0.3, "chunk_chars": 10**6}
+    settings = settings_of(data, copies=((0.0, 3.0), (1.0, 3.0)), **options)
+    [group] = make_groups("train", settings.train, settings.chunk_chars)
+    texts = {"train": [], "validation": []}
+    for job in read_jobs(group, settings, tmp_path, ReadReport()):
+        texts[job.path.split("/")[-1].partition("-")[0]] += [piece.text for piece in job.pieces]
+    assert len(texts["validation"]) == len(set(texts["validation"])) > 20
+    assert len(texts["train"]) == 3 * len(set(texts["train"])) > 150
 
 
 def test_a_build_is_that_of_the_repeated_documents(data, records, tmp_path):

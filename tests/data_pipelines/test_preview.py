@@ -78,7 +78,7 @@ def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
     assert os.path.getsize(source) > 3 * preview.MEASURED_BYTES
     settings = CorpusSettings(
         train=(source,),
-        validation_fraction=0.1,
+        validation_fraction=0.03,  # less than SAMPLE_CHARS of what is read
         tokenizer=str(data / "tokenizer"),
         sequence_length=32,
         packing="documents",
@@ -91,23 +91,28 @@ def test_of_a_large_corpus_it_reads_a_part(data, tmp_path, monkeypatch):
     )
     got, train, validation = (int(number.replace(",", "")) for number in whole.groups())
     assert got == pytest.approx(len(documents), rel=0.15)
-    info = build(data, tmp_path / "out", train=[source], validation=(), validation_fraction=0.1)
+    info = build(data, tmp_path / "out", train=[source], validation=(), validation_fraction=0.03)
     assert train == pytest.approx(info.splits["train"]["rows"], rel=0.15)
     assert validation == pytest.approx(info.splits["validation"]["rows"], rel=0.3)
 
 
 @pytest.mark.parametrize(
-    ("choice", "passes"),
-    [({"keep_fraction": 1e-4}, 2), ({"min_score": 1.0}, 1), ({"min_score": 8_000.0}, 9)],
-    ids=["share", "bound", "bound of the last documents alone"],
+    ("choice", "eighths"),
+    [
+        ({"keep_fraction": 1e-4}, 2),
+        ({"min_score": 1.0}, 1),
+        ({"min_score": 2_500.0}, 5),
+        ({"min_score": 8_000.0}, 13),
+    ],
+    ids=["share", "bound", "bound of later documents", "bound of the last documents alone"],
 )
-def test_of_chosen_documents_it_reads_a_part(data, tmp_path, monkeypatch, choice, passes):
-    """However few are chosen: their numbers and then they are read, or all if the part has none of them."""
+def test_of_chosen_documents_it_reads_a_part(data, tmp_path, monkeypatch, choice, eighths):
+    """However few are chosen: their numbers and then they are read, or a larger part if it has none."""
     source, documents = tmp_path / "large.jsonl", make_documents(9_000, 3)
     records = [{"text": text, "quality": at} for at, text in enumerate(documents)]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    read, amount = [], sum(map(len, documents)) // 8
-    monkeypatch.setattr(preview, "MEASURED_BYTES", amount)
+    read, eighth = [], sum(map(len, documents)) / 8
+    monkeypatch.setattr(preview, "MEASURED_BYTES", source.stat().st_size // 8)
     monkeypatch.setattr(preview, "SAMPLE_CHARS", 20_000)
     for name in ("BLOCK_BYTES", "HEAD_BYTES"):
         monkeypatch.setattr(document_bytes, name, 8 << 10)
@@ -126,7 +131,30 @@ def test_of_chosen_documents_it_reads_a_part(data, tmp_path, monkeypatch, choice
     )
     lines = preview.preview_lines(settings, 1)
     assert "documents of train" in lines[1]
-    assert passes - 0.5 < sum(read) / amount < passes + 0.5
+    assert eighths - 0.5 < sum(read) / eighth < eighths + 0.5
+
+
+@pytest.mark.parametrize("choice", [{"keep_fraction": 0.5}, {"copies": ((0.0, 1.0), (1.0, 2.0))}], ids=str)
+def test_documents_with_scores_may_follow_what_is_read_first(data, tmp_path, monkeypatch, choice):
+    source = tmp_path / "late.jsonl"
+    scores = [None] * 300 + [0.5] * 600
+    records = [
+        {"text": text, "quality": score} for text, score in zip(make_documents(900, 3), scores, strict=True)
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    monkeypatch.setattr(preview, "MEASURED_BYTES", 4 << 10)
+    for name in ("BLOCK_BYTES", "HEAD_BYTES"):
+        monkeypatch.setattr(document_bytes, name, 1 << 10)
+    settings = CorpusSettings(
+        train=(str(source),),
+        validation=(str(data / "validation.jsonl"),),
+        tokenizer=str(data / "tokenizer"),
+        sequence_length=32,
+        packing="documents",
+        score_field="quality",
+        **choice,
+    )
+    assert "documents of train" in preview.preview_lines(settings, 1)[1]
 
 
 def test_it_reads_a_part_of_a_row_group_of_long_documents(data, tmp_path, monkeypatch):

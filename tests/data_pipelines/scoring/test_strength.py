@@ -182,6 +182,7 @@ def test_the_command_prints_what_it_found(sources, tmp_path, capsys):
         ({"losses": (("a", 1.0), ("a", 2.0))}, "--losses: got a=1 a=2, expected each field once"),
         ({"losses": (("a", 1.0), ("b", 1.0))}, "--losses: got a=1 b=1, expected two models or more with"),
         ({"losses": (("a", 1.0),)}, "--losses: got a=1, expected two models"),
+        ({"field": "a", "text_field": "a_strength"}, "--field: got 'a', expected a name that no other"),
         ({"example_share": 0.6}, "--example_share: got 0.6, expected up to 0.5"),
     ],
     ids=str,
@@ -206,6 +207,13 @@ def test_fields_without_losses_are_errors(sources, tmp_path):
     few = write_records(tmp_path / "b.jsonl", [{"text": str(at), **RIGHT} for at in range(5)])
     with pytest.raises(ValueError, match=r"got 5 documents whose losses order all .* --example_share 0.2"):
         score_files(out, settings_of((few, web)))
+    with pytest.raises(
+        ValueError, match=r"--examples, positive ones: got 3 different .* larger --example_share chooses more"
+    ):
+        score_files(out, settings_of(sources, example_share=0.01))
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ValueError, match=r"--examples: got no documents; check the files"):
+        score_files(out, settings_of((str(tmp_path / "empty.jsonl"), web)))
     there = write_records(tmp_path / "c.jsonl", [{"text": "a", **RIGHT, "score_strength": 1}])
     with pytest.raises(ValueError, match="document 1 has a field 'score_strength' already"):
         score_files(out, settings_of(sources, input=(there,)))
