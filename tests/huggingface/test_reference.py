@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from electra_jax.conversion.export_run import export_run
+from electra_jax.huggingface.checks import check_states
 from electra_jax.huggingface.reference import detection_auc, single_documents
 from support import tiny_export
 from support.programs import HIGHEST, products, recorded_programs, rounded_products
@@ -65,3 +66,18 @@ def test_detection_auc():
     logits, is_replaced = np.array([0.1, 0.3, 0.3, 0.5]), np.array([0, 0, 1, 1])
     assert detection_auc(logits, is_replaced) == (2 + 1 + 0.5) / 4
     assert np.isnan(detection_auc(logits, np.zeros(4)))
+
+
+def test_states_that_no_norm_keeps_small_are_compared_by_their_size():
+    signs = np.sign(np.random.default_rng(0).normal(size=(2, 1, 3, 4))).astype(np.float32)
+    places = np.array([[0, 2, 5]])
+    checks = []
+    for size, difference in ((0.01, 5e-5), (0.01, 2e-4), (50.0, 2e-3), (50.0, 2e-2)):
+        arrays = {"positions": places, "hidden_states": signs * size}
+        states = [np.zeros((1, 6, 4), np.float32) for _ in signs]
+        for state, wanted in zip(states, arrays["hidden_states"], strict=True):
+            state[:, places[0]] = wanted
+        states[1][0, 5, 0] += difference
+        checks.append(check_states(states, arrays))
+    assert [check.is_passed for check in checks] == [True, False, True, False]
+    assert "after layer 0" in checks[3].detail
