@@ -172,22 +172,27 @@ def _named(first_step: int) -> Iterator[None]:
         raise ValueError(f"{place_of(first_step)}: {error}") from error
 
 
+def _check_one_masking(objective: dict[str, Any]) -> None:
+    """Raises ValueError for a new mask_prob beside denoisers, each of which has its own."""
+    if denoisers := objective.get("denoisers"):
+        raise ValueError(
+            f"got objective.mask_prob={objective['mask_prob']!r} with denoisers {denoisers!r}, each of which "
+            "has its own mask_prob, expected one of the two. Change 'objective.denoisers' instead, or set it "
+            "to ()."
+        )
+
+
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     if "optimizer.decay_share" in changes:  # an inherited number of steps would hold in its place
         changes = {"optimizer.decay_steps": 0} | changes
-    denoisers = changes.get("objective.denoisers", config["objective"]["denoisers"])
-    if "objective.mask_prob" in changes and denoisers:
-        raise ValueError(
-            f"got objective.mask_prob={changes['objective.mask_prob']!r} with denoisers {denoisers!r}, each "
-            "of which has its own mask_prob, expected one of the two. Change 'objective.denoisers' instead, "
-            "or set it to ()."
-        )
     for key, value in changes.items():
         if key == "data.datasets" and isinstance(value, str):
             value = tuple(value.split(","))
         if key == "data.weights" and not isinstance(value, list | tuple):
             value = (value,)
         config = with_value(config, key, value)
+    if "objective.mask_prob" in changes:
+        _check_one_masking(config["objective"])
     return config
 
 

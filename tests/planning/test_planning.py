@@ -358,7 +358,7 @@ def test_the_command_plans_for_a_tpu_whose_compiler_refuses_a_large_batch(tmp_pa
     assert figures["step_seconds"] is figures["dollars"] is None
     # The command's own lines only, none of the compiler's.
     assert {line.split(" ")[0] for line in fits.stderr.splitlines()} == {"compiling"}, fits.stderr
-    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**17}")
+    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**20}")
     assert too_large.returncode == 1 and "Traceback" not in too_large.stderr
     assert (
         "does not fit v5e:2x2" in too_large.stderr
