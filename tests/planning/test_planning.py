@@ -336,8 +336,7 @@ def test_a_file_that_holds_no_prices_is_refused(text, message, tmp_path):
 
 
 def plan(*arguments):
-    one_layer = "--config.model.discriminator.num_layers=1"
-    words = "electra_jax.plan", "--config=configs/debug.py", one_layer, *arguments
+    words = "electra_jax.plan", "--config=configs/debug.py", *arguments
     return run_module(*words, environment=aside.environment("compilers"), timeout=1200)
 
 
@@ -358,7 +357,7 @@ def test_the_command_plans_for_a_tpu_whose_compiler_refuses_a_large_batch(tmp_pa
     assert figures["step_seconds"] is figures["dollars"] is None
     # The command's own lines only, none of the compiler's.
     assert {line.split(" ")[0] for line in fits.stderr.splitlines()} == {"compiling"}, fits.stderr
-    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**20}")
+    too_large = plan("--device=v5e:2x2", f"--config.train.batch_size={2**17}")
     assert too_large.returncode == 1 and "Traceback" not in too_large.stderr
     assert (
         "does not fit v5e:2x2" in too_large.stderr
