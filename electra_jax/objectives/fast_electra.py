@@ -239,6 +239,7 @@ FAST_ELECTRA = ObjectiveRow(
         "temperature_share": 0.1,
     },
     teachers_of=tuple(KINDS),
+    schedules={"sampling temperature": temperature_at},
     not_published=(TEACHERS,),
     continues_as="electra",
     minimizes_mlm=False,

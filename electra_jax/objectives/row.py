@@ -58,6 +58,10 @@ class ObjectiveRow(NamedTuple):
     # `parameter_form`s of the runs that can be its teachers (teachers.py); (): it has no teachers.
     teachers_of: tuple[str, ...] = ()
 
+    # Name in words → (config.objective, share of the run's steps that is done) → value, of what follows the
+    # progress of the run beside the learning rate.
+    schedules: Mapping[str, Callable[[Mapping[str, Any], Any], Any]] = NOTHING
+
     # What may be concluded from its metrics (training/alarms.py): whether it minimises mlm_loss, if it has
     # that; and whether its metrics rtd_… are of the masked tokens alone.
     minimizes_mlm: bool = True

@@ -7,8 +7,7 @@ from typing import Any
 from absl import flags
 
 from electra_jax.configuration.stages import make_stages, schedule_span
-from electra_jax.objectives.fast_electra import FAST_ELECTRA, temperature_at
-from electra_jax.objectives.registry import own_settings
+from electra_jax.objectives.registry import find_row, own_settings
 from electra_jax.runs.trained import read_description
 from electra_jax.training.schedules import make_schedule
 
@@ -50,7 +49,7 @@ def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) ->
     print(
         f"{workdir}: {num_done:,} steps are done; the run now has {new:,} instead of {old:,}. The last "
         f"learning-rate schedule now ends at step {new:,}: the rate is {after:.3g} at this step instead of "
-        f"{before:.3g}.{_describe_temperatures(config, old, new, num_done)}",
+        f"{before:.3g}.{_describe_schedules(config, old, new, num_done)}",
         file=sys.stderr,
     )
     return {"num_steps": [old, new]}
@@ -64,14 +63,12 @@ def learning_rate(config: dict[str, Any], num_steps: int, step: int) -> float:
     return float(make_schedule(stage.config["optimizer"], end - start, start)(step))
 
 
-def _describe_temperatures(config: dict[str, Any], old: int, new: int, step: int) -> str:
-    """A sentence about the sampling temperature at a step of a run with a new length; "" if it has one
-    throughout."""
-    objective = own_settings(config["objective"])
-    if objective["name"] != FAST_ELECTRA.name:
-        return ""
-    before, after = (float(temperature_at(objective, step / num_steps)) for num_steps in (old, new))
-    return (
-        f" The sampling temperature follows the new length, too: it is {after:.4g} at this step instead of "
-        f"{before:.4g}."
-    )
+def _describe_schedules(config: dict[str, Any], old: int, new: int, step: int) -> str:
+    """Sentences about what else in the objective follows the length of the run, at a step; "" if nothing
+    does."""
+    objective, text = own_settings(config["objective"]), ""
+    for name, schedule in find_row(objective["name"]).schedules.items():
+        before, after = (float(schedule(objective, step / num_steps)) for num_steps in (old, new))
+        text += f" The {name} follows the new length, too: it is {after:.4g} at this step "
+        text += f"instead of {before:.4g}."
+    return text

@@ -115,9 +115,7 @@ def test_the_mean_of_runs_of_steps_and_of_moving_averages(data, base, tmp_path):
     assert open_ingredient(tmp_path / "soup", None).trained_length == 999
 
 
-def test_of_ingredients_with_rows_of_different_lengths_it_records_the_shortest(
-    tmp_path, data, base, monkeypatch
-):
+def test_it_records_the_shortest_rows_of_its_ingredients(tmp_path, data, base, monkeypatch):
     run, _ = make_run(tmp_path / "run", data, base, "params", "params")
 
     def open_different(runs, **options):
