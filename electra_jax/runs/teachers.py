@@ -59,8 +59,8 @@ def with_teacher_models(config: dict[str, Any], workdir: Path | None = None) -> 
     names = [_place_of(name, config) for name in names if name]
     if not names:
         raise ValueError(
-            f"{KEY}: got none, expected the runs to learn from. Train them first, then pass --{KEY}=DIR, or "
-            "DIR,DIR for several (DIR:STEP for a checkpoint that is not the newest)."
+            f"{KEY}: got none, expected the directories of the runs to learn from. Train them first, then "
+            f"pass --{KEY}=DIR, or DIR,DIR for several (DIR:STEP for a checkpoint that is not the newest)."
         )
     _check_names(names, workdir)
     recorded = _recorded(workdir) if workdir is not None else None
