@@ -112,6 +112,8 @@ def generator_strong(history: History, facts: RunFacts, detection: Detection) ->
 
 def generator_weak(history: History, facts: RunFacts, detection: Detection) -> Finding | None:
     block = history.evaluations[-1]
+    if not facts.trains_generator_at(block.step):
+        return None
     auc, loss = block.means[f"{detection.name}_auc"], block.means["mlm_loss"]
     level = block.means["unigram_cross_entropy"]
     if block.step < facts.late or auc < facts.limit("trivial_auc") or loss < level - COUNTING:
@@ -144,9 +146,9 @@ def rate_drift(history: History, facts: RunFacts, detection: Detection) -> Findi
 
 
 def entropy_collapse(history: History, facts: RunFacts, _: Detection | None) -> Finding | None:
-    means = history.evaluations[-1].means
+    step, means = history.evaluations[-1].step, history.evaluations[-1].means
     entropy, loss = means["generator_entropy"], means["mlm_loss"]
-    if entropy >= OVERCONFIDENT * loss:
+    if entropy >= OVERCONFIDENT * loss or not facts.trains_generator_at(step):
         return None
     return Finding(
         f"The generator's distribution has collapsed: generator_entropy={entropy:.2f} nats on held-out text "

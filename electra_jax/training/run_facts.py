@@ -21,6 +21,7 @@ class RunFacts(NamedTuple):
     detections: tuple[Detection, ...]  # tasks of the objective
     # For each stage: detection → the share of its tokens that the generator draws.
     drawn: tuple[Mapping[str, float], ...]
+    trains_generator: tuple[bool, ...]  # for each stage: whether there is a generator that learns
     minimizes_mlm: bool  # whether the objective minimises mlm_loss
     stage_starts: tuple[int, ...]  # first steps of the stages, the first of which is 0
     passes: Callable[[int], float]  # step → how often the run has read the rows of a dataset by then, at most
@@ -63,6 +64,10 @@ class RunFacts(NamedTuple):
         """Detection → the share of its tokens that the generator draws, at the step'th update."""
         return self.drawn[self.stage_of(step)]
 
+    def trains_generator_at(self, step: int) -> bool:
+        """Whether a generator learns in the step'th update."""
+        return self.trains_generator[self.stage_of(step)]
+
 
 def make_facts(
     config: Mapping[str, Any],
@@ -94,6 +99,7 @@ def make_facts(
         tuple(map(_settings_in_use, configs)),
         detections,
         drawn,
+        tuple(has_generator(one["objective"]) for one in configs),
         row.minimizes_mlm,
         tuple(stage_starts),
         passes,
@@ -101,9 +107,11 @@ def make_facts(
 
 
 def _settings_in_use(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's configuration, flat, without the share of masked tokens that its denoisers replace: no alarm
-    may advise to change it."""
+    """A stage's configuration, flat, without what it does not read, which no alarm may advise to change: the
+    share of masked tokens if denoisers replace it, and the shape of a generator that is not trained."""
     settings = flatten_dict(dict(config), sep=".")
     if config["objective"]["denoisers"]:
         del settings["objective.mask_prob"]
-    return settings
+    if has_generator(config["objective"]):
+        return settings
+    return {key: value for key, value in settings.items() if not key.startswith("model.generator.")}

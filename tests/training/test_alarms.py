@@ -65,8 +65,8 @@ BESIDE = {
 }
 
 
-def make_config(**changes):
-    config = debug.get_config()
+def make_config(argument="", **changes):
+    config = debug.get_config(argument)
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict({"train.num_steps": NUM_STEPS} | changes)
     return config.to_dict()
@@ -266,6 +266,24 @@ def test_a_fixed_generator_is_never_too_strong(make_run):
     run = make_run(config)
     assert run.facts.drawn == ({},)
     assert run.write(run_rows({"replaced_rate": 0.01}, {})) == []
+
+
+@pytest.mark.parametrize("name", ["generator_strong", "generator_weak", "generator_entropy_collapse"])
+def test_a_finished_generator_is_not_judged(name, make_run):
+    training, evaluation, _ = FAILURES[name]
+    config = make_config(argument="objective=fast_electra")
+    raised = {one for _, one in make_run(config).write(run_rows(training, evaluation))}
+    assert not raised & {"generator_strong", "generator_weak", "generator_entropy_collapse"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"argument": "objective=fast_electra"}, {"objective.generator": "unigram"}]
+)
+def test_no_alarm_advises_another_shape_for_a_generator_that_does_not_learn(changes, make_run):
+    run = make_run(make_config(**changes))
+    run.write(run_rows({"rtd_auc": 0.51}, {}))
+    (event,) = [event for event in read_events(run.path) if event["name"] == "auc_stuck"]
+    assert "model.generator" not in event["advice"] and "disc_weight" in event["advice"]
 
 
 def test_a_stage_with_more_masks_draws_more_tokens():
