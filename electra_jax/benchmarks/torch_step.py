@@ -93,7 +93,6 @@ def make_torch_step(
         return objective["disc_weight"] * (bce * weights).sum() / weights.sum()
 
     def update(index: int, loss: torch.Tensor) -> None:
-        optimizers[index].zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(models.groups[index], 1.0)
         optimizers[index].step()
@@ -110,6 +109,8 @@ def make_torch_step(
             update(0, loss)
             loss = forward(discriminator_loss, corrupted)
         update(-1, loss)
+        for optimizer in optimizers:  # gradients take no memory while other programs have their turn
+            optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
     return step

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.progress import waiting
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context, batch_sharding
@@ -52,14 +53,17 @@ def compare_steps(
         "train": config["train"] | {"batch_size": batch_size, "num_microbatches": num_microbatches},
         "data": config["data"] | {"sequence_length": length},
     }
+    description = f"{name} {batch_size}x{length}"
     ids_BL = random_rows(config["model"]["vocab_size"], batch_size, length)
     contestants = [
         *jax_contestants(name, config, ids_BL),
         *torch_contestants(config, ids_BL),
         Contestant("matmul", make_matmul()),
     ]
-    description = f"{name} {batch_size}x{length}"
-    first_steps = {contestant.name: _seconds(contestant.step) for contestant in contestants}
+    first_steps = {}
+    for contestant in contestants:
+        with waiting(f"{description}: first step of {contestant.name}, which compiles"):
+            first_steps[contestant.name] = _seconds(contestant.step)
     seconds = time_in_turns(contestants, rounds=rounds, steps=steps, description=description)
     peak = 2.0 * MATMUL_SIZE**3 / float(np.median(seconds.pop("matmul")))
     figures: Metrics = {}
