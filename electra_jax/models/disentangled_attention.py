@@ -7,12 +7,12 @@
 Kr and Qr are the relative table under the layer's key and query projections, biases included. Both position
 terms use the same index δ(i, j), as the released code does; the paper writes δ(j, i) for the second.
 
-δ depends on i − j alone. The table is therefore expanded to one row per distance, all queries are multiplied
-by it at once, and row i of the product is shifted by i: no element is gathered. Kernels for TPUs (tpu/) and
-GPUs (gpu/) do the same and the softmax in the chip's own memory.
+δ depends on i − j alone. The table is therefore expanded to one row per distance, a block of queries is
+multiplied by the distances that it has to any key, and row i of the product is shifted by i: no element is
+gathered. Kernels for TPUs (tpu/) and GPUs (gpu/) do the same and the softmax in the chip's own memory.
 
 Shapes: B batch, L length of queries, M of keys (equal to L), D hidden, H heads, K head dim, R reachable rows
-of the relative table, T distances.
+of the relative table, N blocks of queries or keys, Q their size, T distances.
 """
 
 import functools
@@ -31,6 +31,10 @@ from electra_jax.models.dropout import Dropout
 from electra_jax.models.initializers import kernel_initializer, neighbour_query_bias, neighbour_relative_key
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import Dense, einsum_f32
+
+# Queries, or keys, that are multiplied by the same distances. Smaller blocks waste fewer products, but blocks
+# of 64 are no faster on a CPU (benchmarks/README.md).
+BLOCK = 128
 
 
 def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positions: int) -> np.ndarray:
@@ -75,24 +79,35 @@ def skewed_positions(
     rows: RelativeRows,
     dtype: str,
 ) -> jax.Array:
-    """The two position terms [B, H, L, M] without gathers: one column per distance, then a shift of each row.
-
-    Column t of the first product belongs to distance L − 1 − t, column t of the second to t − (L − 1). One
-    additional column turns the shift into a reshape.
-    """
+    """The two position terms [B, H, L, M] without gathers."""
     ascending = np.append(rows.index_T, rows.index_T[-1])
     descending = np.append(rows.index_T[::-1], rows.index_T[0])
-    content_to_position_BHLT = einsum_f32(
-        "THK,BLHK->BHLT", dtype, expand_rows(key_RHK, descending), query_BLHK
-    )
-    position_to_content_BHMT = einsum_f32(
-        "THK,BMHK->BHMT", dtype, expand_rows(query_RHK, ascending), key_BMHK
-    )
     # Without the barrier XLA's CPU back end would shift the rows again in each pass of the softmax.
-    position_to_content_BHML = skew(dtype, position_to_content_BHMT)
+    position_to_content_BHML = _by_distance(dtype, ascending, key_BMHK, query_RHK)
     return jax.lax.optimization_barrier(
-        skew(dtype, content_to_position_BHLT) + position_to_content_BHML.swapaxes(-1, -2)
+        _by_distance(dtype, descending, query_BLHK, key_RHK) + position_to_content_BHML.swapaxes(-1, -2)
     )
+
+
+def _by_distance(dtype: str, index_T: np.ndarray, x_BLHK: jax.Array, table_RHK: jax.Array) -> jax.Array:
+    """[B, H, L, M]: x at i times the table's row index_T[j − i + L − 1].
+
+    Each block of Q tokens is multiplied by the rows that it needs for any j, L + Q − 1 of them, and row i of
+    the product is shifted by i. One additional column turns the shift into a reshape: index_T is [2L].
+    """
+    batch, length, heads, width = x_BLHK.shape
+    size = BLOCK if length % BLOCK == 0 else length
+
+    def products(x_BLHK, table_RHK):
+        rows_THK = expand_rows(table_RHK, index_T)
+        starts = range(length - size, -1, -size)
+        windows_NTHK = jnp.stack([rows_THK[start : start + length + size] for start in starts])
+        blocks_BNQHK = x_BLHK.reshape(batch, length // size, size, heads, width)
+        return einsum_f32("NTHK,BNQHK->BHNQT", dtype, windows_NTHK, blocks_BNQHK)
+
+    # The backward pass makes the windows and blocks again: they are copies of what it keeps.
+    products_BHNQT = jax.checkpoint(products, prevent_cse=False)(x_BLHK, table_RHK)
+    return skew(dtype, products_BHNQT).reshape(batch, heads, length, length)
 
 
 def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
@@ -105,31 +120,31 @@ def expand_rows(table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def skew(dtype: str, x_BHLT: jax.Array) -> jax.Array:
-    """Shift row i by L − 1 − i: x [B, H, L, 2L] → y [B, H, L, L], y[…, i, j] = x[…, i, j + L − 1 − i].
+def skew(dtype: str, x_QT: jax.Array) -> jax.Array:
+    """Shift row i by Q − 1 − i: x […, Q, L + Q] → y […, Q, L], y[…, i, j] = x[…, i, j + Q − 1 − i].
 
     Reading the flat array in rows that are one element shorter gives the shift. The gradient is rounded to
-    `dtype` before it is spread over twice its size; the matrix product that reads it would round it anyway.
+    `dtype` before it is spread over a larger array; the matrix product that reads it would round it anyway.
     """
-    *lead, length, width = x_BHLT.shape
-    flat = x_BHLT.reshape(*lead, length * width)
-    flat = jax.lax.slice_in_dim(flat, length - 1, length - 1 + length * (width - 1), axis=-1)
-    return flat.reshape(*lead, length, width - 1)[..., :length]
+    *lead, size, width = x_QT.shape
+    flat = x_QT.reshape(*lead, size * width)
+    flat = jax.lax.slice_in_dim(flat, size - 1, size - 1 + size * (width - 1), axis=-1)
+    return flat.reshape(*lead, size, width - 1)[..., : width - size]
 
 
-def _skew_forward(dtype, x_BHLT):
-    return skew(dtype, x_BHLT), None
+def _skew_forward(dtype, x_QT):
+    return skew(dtype, x_QT), None
 
 
-def _skew_backward(dtype, _, gradient_BHLL):
-    *lead, length, _ = gradient_BHLL.shape
-    rounded = gradient_BHLL.astype(dtype)
+def _skew_backward(dtype, _, gradient_QM):
+    *lead, size, length = gradient_QM.shape
+    rounded = gradient_QM.astype(dtype)
     # On XLA's CPU back end concatenation copies whole rows, while padding visits each element; and bfloat16
     # would be converted to float32 and back, which integers are not.
     moved = jax.lax.bitcast_convert_type(rounded, jnp.uint16) if dtype == "bfloat16" else rounded
     zeros = lambda *shape: jnp.zeros((*lead, *shape), moved.dtype)
-    rows = jnp.concatenate([moved, zeros(length, length - 1)], axis=-1).reshape(*lead, -1)
-    rows = jnp.concatenate([zeros(length - 1), rows, zeros(1)], axis=-1).reshape(*lead, length, 2 * length)
+    rows = jnp.concatenate([moved, zeros(size, size - 1)], axis=-1).reshape(*lead, -1)
+    rows = jnp.concatenate([zeros(size - 1), rows, zeros(1)], axis=-1).reshape(*lead, size, length + size)
     spread = jax.lax.bitcast_convert_type(rows, rounded.dtype) if dtype == "bfloat16" else rows
     return (spread.astype(jnp.float32),)
 

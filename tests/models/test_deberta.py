@@ -206,7 +206,7 @@ def test_log_buckets_as_released():
     np.testing.assert_array_equal(matrix[:, 0], [4, 5, 6, 7, 8])
 
 
-@pytest.mark.parametrize("length", [1, 2, 31, 64, 128, 300])
+@pytest.mark.parametrize("length", [1, 2, 31, 128, 256, 300, 384])
 @pytest.mark.parametrize("buckets", [32, 256])
 def test_skew_equals_gather_in_value_and_gradient(length, buckets):
     config = make_pretraining_config(
