@@ -220,6 +220,7 @@ def _read_parquet(
     try:
         with parquet.ParquetFile(source) as file:
             _check_column(file.schema_arrow, text_field, source, arrow)
+            _check_rows(file.metadata, source)
             num_rows = file.metadata.num_rows
             known = [name for name in fields if name in file.schema_arrow.names]
             for name in known:
@@ -238,12 +239,22 @@ def _read_parquet(
                     if text is not None:
                         yield Record(iter([text]), dict(zip(known, beside, strict=True)))
             decoder.report.note_bytes(size - noted)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
         if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened
             raise
         raise ValueError(
             f"{source}: not a Parquet file, or damaged ({error}); fetch the file again"
         ) from error
+
+
+def _check_rows(metadata: Any, source: str) -> None:
+    """Raises ValueError if a file's groups have together other rows than the file."""
+    groups = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+    if groups != metadata.num_rows:
+        raise ValueError(
+            f"{source}: got {groups} rows in its groups, expected {metadata.num_rows}, as its description "
+            "says; the file is damaged, fetch it again"
+        )
 
 
 def _check_column(schema: Any, text_field: str, source: str, arrow: Any) -> None:

@@ -33,9 +33,11 @@ def parquet_batches(file: Any, source: str, field: str, others: Sequence[str] = 
 
 
 def _rows_at_once(file: Any, source: str, field: str, group: int) -> int:
+    # pyarrow ends the process where a column's description is damaged, unless it is about to read the column.
+    next(file.iter_batches(batch_size=1, row_groups=[group], columns=[field]), None)
     described = file.metadata.row_group(group)
-    columns = [described.column(number) for number in range(described.num_columns)]
-    columns = [column for column in columns if column.path_in_schema == field]
+    paths = [file.schema.column(number).path for number in range(len(file.schema))]
+    columns = [described.column(number) for number, path in enumerate(paths) if path == field]
     longest = max([1, *(column.total_uncompressed_size for column in columns)])  # of any value
     if PARQUET_BYTES // longest < PARQUET_ROWS:
         encodings = {encoding for column in columns for encoding in column.encodings}

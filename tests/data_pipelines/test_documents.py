@@ -148,6 +148,27 @@ def test_compressed_files(tmp_path):
         list(read_documents([damaged]))
 
 
+def test_a_parquet_file_with_a_wrong_byte_is_read_or_refused_by_name(tmp_path):
+    """A wrong byte made pyarrow end the process, a name that is no text an error without the file's name."""
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": ["one document", "another"]}), path)
+    content, messages = path.read_bytes(), set()
+    for place, byte in enumerate(content):
+        for wrong in {0, byte ^ 1, byte ^ 128} - {byte}:
+            path.write_bytes(content[:place] + bytes([wrong]) + content[place + 1 :])
+            try:
+                list(read_documents([str(path)]))
+            except ValueError as error:
+                assert str(path) in str(error), (place, wrong)
+                messages.add(str(error).removeprefix(f"{path}: "))
+    assert (
+        "got 2 rows in its groups, expected 0, as its description says; the file is damaged, fetch it again"
+        in messages
+    )
+    assert any("can't decode byte" in message for message in messages)
+    assert any("histogram size mismatch" in message for message in messages)
+
+
 def test_parquet(tmp_path):
     source = str(tmp_path / "a.parquet")
     parquet.write_table(pyarrow.table({"text": ["one", None, "zwölf"], "id": [1, 2, 3]}), source)
