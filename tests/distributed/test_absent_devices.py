@@ -208,6 +208,9 @@ def test_the_step_of_deberta_v3_compiles_for_v5e_and_h100_without_logits_of_ever
         layer = {
             form: figures[f"{device}_attention_{form}_temporary_mib"] for form in ("plain", "skew", "gather")
         }
-        assert layer["plain"] < layer["skew"] < layer["gather"]
         kernels = figures[f"{device}_attention_pallas_temporary_mib"]
-        assert kernels < layer["skew"]
+        assert layer["skew"] < layer["gather"]
+        if device == "h100:1":
+            assert max(layer["plain"], kernels) < layer["skew"]
+        else:  # its fast memory holds arrays as small as these
+            assert max(layer["plain"], layer["skew"], kernels) < 0.1
