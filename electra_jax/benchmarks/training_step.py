@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -147,10 +148,10 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
     ]
     num_predictions = max_predictions_per_seq(config["objective"]["mask_prob"], ids_BL.shape[1])
     modes = {"torch": lambda models: models}
-    if has_cpp_compiler():
-        modes["torch_compiled"] = compile_models
+    if obstacle := _obstacle_to_compiling():
+        print(f"{obstacle}: torch.compile is not measured.", file=sys.stderr)
     else:
-        print("There is no C++ compiler (g++, or $CXX): torch.compile is not measured.", file=sys.stderr)
+        modes["torch_compiled"] = compile_models
     contestants = []
     for (mode, prepare), dtype in itertools.product(modes.items(), DTYPES):
         step = make_torch_step(
@@ -165,9 +166,14 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
     return contestants
 
 
-def has_cpp_compiler() -> bool:
-    """Whether torch.compile can compile for a CPU."""
-    return shutil.which(os.environ.get("CXX") or "g++") is not None
+def _obstacle_to_compiling() -> str:
+    """Why torch.compile cannot compile for a CPU here; "" if it can."""
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        return "There is no C++ compiler (g++, or $CXX)"
+    (directory,) = find_spec("torch").submodule_search_locations
+    if len(directory.split()) > 1:
+        return f"PyTorch is in {directory}, and torch.compile does not quote the space in it"
+    return ""
 
 
 def make_matmul() -> Callable[[], object]:

@@ -1,10 +1,11 @@
 """The benchmark command: its flags and errors, its suites, and timing in turns."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from electra_jax.benchmarks import torch_step
+from electra_jax.benchmarks import torch_step, training_step
 from electra_jax.benchmarks.suites import SUITES, run_suite
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
 from electra_jax.benchmarks.training_step import random_rows, torch_contestants
@@ -73,11 +74,17 @@ def test_torch_is_measured_as_written_and_compiled_where_there_is_a_compiler(mon
     monkeypatch.setattr(
         torch_step, "compile_models", lambda models: models
     )  # importing the compiler takes long
-    for compiler, modes in (("python3", ("torch", "torch_compiled")), ("no-such-compiler", ("torch",))):
+    both, eager = ("torch", "torch_compiled"), ("torch",)
+    cases = (("python3", "/a", both), ("no-such-compiler", "/a", eager), ("python3", "/a b", eager))
+    for compiler, directory, modes in cases:
         monkeypatch.setenv("CXX", compiler)
+        where = SimpleNamespace(submodule_search_locations=[directory])
+        monkeypatch.setattr(training_step, "find_spec", lambda name, where=where: where)
         found = torch_contestants(config, random_rows(64, 2, 16))
         assert [one.name for one in found] == [f"{mode}_{dtype}" for mode in modes for dtype in DTYPES]
-    assert "torch.compile is not measured" in capsys.readouterr().err
+    messages = capsys.readouterr().err.splitlines()
+    assert [line.endswith(": torch.compile is not measured.") for line in messages] == [True, True]
+    assert "PyTorch is in /a b" in messages[1]
     assert float(found[0].step()) > 0
 
 
