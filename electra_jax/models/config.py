@@ -26,7 +26,7 @@ class DisentangledConfig:
     """
 
     position_buckets: int  # S: 2·S buckets of relative distances, exact for near, logarithmic for far ones
-    max_relative_positions: int  # M: distances are clipped to ±(M − 1); the published −1 means 512
+    max_relative_positions: int  # M: longer distances share a bucket; the published −1 means 512
     position_biased_input: bool  # add absolute positions to the input, as BERT does; off in v3
     # The generator's last layer runs twice, on a query stream that starts from absolute positions.
     enhanced_mask_decoder: bool

@@ -38,13 +38,13 @@ BLOCK = 128
 
 
 def log_bucket(distance: np.ndarray, position_buckets: int, max_relative_positions: int) -> np.ndarray:
-    """Bucket of each signed distance, int within ±(S − 1): the distance itself up to S/2, logarithmic beyond.
+    """Bucket of each signed distance: the distance itself up to S/2, logarithmic beyond.
 
-    S = position_buckets; distances are clipped to ±(M − 1), M = max_relative_positions (microsoft/DeBERTa
+    S = position_buckets, M = max_relative_positions. Distances of M − 1 are in buckets ±(S − 1). Longer ones
+    have larger buckets, which share the last row of the table at each end: −S and S − 1 (microsoft/DeBERTa
     deberta/da_utils.py).
     """
     middle, last = position_buckets // 2, max_relative_positions - 1
-    distance = np.clip(distance, -last, last)
     far = np.maximum(np.abs(distance), middle)
     logarithmic = np.ceil(np.log(far / middle) / np.log(last / middle) * (middle - 1)) + middle
     return np.where(np.abs(distance) <= middle, distance, np.sign(distance) * logarithmic).astype(np.int64)

@@ -121,9 +121,9 @@ def padded_rows(length):
     return ids
 
 
-@pytest.mark.parametrize("length, conv", [(16, 0), (200, 0), (512, 0), (200, 3)])
+@pytest.mark.parametrize("length, conv, limit", [(16, 0, 512), (200, 0, 512), (512, 0, 512), (200, 3, 140)])
 @pytest.mark.parametrize("position_terms", [skewed_positions, gathered_positions])
-def test_agrees_with_transformers(length, conv, position_terms, monkeypatch):
+def test_agrees_with_transformers(length, conv, limit, position_terms, monkeypatch):
     monkeypatch.setattr(DisentangledSelfAttention, "position_terms", staticmethod(position_terms))
     config = make_pretraining_config(
         deberta_section(
@@ -132,7 +132,7 @@ def test_agrees_with_transformers(length, conv, position_terms, monkeypatch):
             disentangled=DISENTANGLED
             | {
                 "position_buckets": 256,
-                "max_relative_positions": 512,
+                "max_relative_positions": limit,
                 "enhanced_mask_decoder": False,
                 "conv_kernel_size": conv,
             },
@@ -196,7 +196,7 @@ def test_log_buckets_as_released():
         500: 254,
         510: 255,
         511: 255,
-        600: 255,
+        600: 270,
     }
     distances = np.array(list(expected))
     np.testing.assert_array_equal(log_bucket(distances, 256, 512), list(expected.values()))
