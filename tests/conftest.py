@@ -39,6 +39,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from electra_jax.configuration.cycle_collection import collect_cycles_rarely
 from support import (
+    devices,
     faults,
     forged_export,
     tiny_embeddings,
@@ -126,6 +127,13 @@ def environment():
         **os.environ,
         "XLA_FLAGS": os.environ["XLA_FLAGS"].removesuffix("--xla_force_host_platform_device_count=8"),
     }
+
+
+@pytest.fixture
+def one_device():
+    """`support.devices.one_device`, for tests of what does not depend on a mesh."""
+    with devices.one_device():
+        yield
 
 
 @pytest.fixture(scope="session")

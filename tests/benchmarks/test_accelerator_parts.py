@@ -141,7 +141,7 @@ def test_a_loss_beyond_its_tolerance_is_named(make_job):
     ]
 
 
-def test_the_learning_part_trains_and_compares(make_job, monkeypatch):
+def test_the_learning_part_trains_and_compares(one_device, make_job, monkeypatch):
     recipe = learning.debug_config
 
     def two_steps(rows):

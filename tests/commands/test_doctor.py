@@ -19,21 +19,15 @@ from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.only_writer import describe_writer
 from electra_jax.training.program import make_program
-from support.commands import run_module
+from support.commands import run_module, start_module
 from support.paths import ROOT
 from support.small_corpus import replace_rows
 from support.tiny_run import command, values
 
 
 def start(workdir, data, environment, arguments=(), **changes):
-    return subprocess.Popen(
-        command(workdir, data, module="electra_jax.doctor", arguments=arguments, **changes),
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    words = command(workdir, data, module="electra_jax.doctor", arguments=arguments, **changes)[2:]
+    return start_module(words, environment)
 
 
 def lines(output):

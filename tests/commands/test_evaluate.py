@@ -133,7 +133,7 @@ def test_a_wrong_task_is_found_before_the_pretraining(command, message, environm
 
 
 @pytest.mark.slow
-def test_every_encoder_is_fine_tuned_on_every_task(config, tmp_path):
+def test_every_encoder_is_fine_tuned_on_every_task(one_device, config, tmp_path):
     workdir = tmp_path / "run"
     runs = pretrain_objectives(config["pretraining"], ["mlm", "electra"], workdir, 2)
     assert {name: sorted(path.name for path in directory.iterdir()) for name, directory in runs.items()} == {

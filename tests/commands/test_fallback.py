@@ -19,7 +19,8 @@ from support.tiny_run import NUM_STEPS, start, values
 
 BEFORE, LAST = NUM_STEPS - 10, NUM_STEPS  # steps of the two checkpoints
 
-pytestmark = pytest.mark.slow
+# One device, as the complete run had.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_device")]
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def task(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_encoders_are_compared_and_finished_runs_are_kept(run_directory, task, tmp_path):
+def test_encoders_are_compared_and_finished_runs_are_kept(one_device, run_directory, task, tmp_path):
     inits = [run_directory, f"random:{run_directory}"]
     first = finetune(task, tmp_path / "run", Plan(inits[:1], [0]))
     assert [(result.model, result.seed) for result in first] == [(inits[0], 0)] and 0 <= first[0].metrics[
@@ -108,7 +108,7 @@ def test_encoders_are_compared_and_finished_runs_are_kept(run_directory, task, t
 
 
 @pytest.mark.slow
-def test_a_sweep_takes_more_values_later_and_keeps_the_best_model(run_directory, task, tmp_path):
+def test_a_sweep_takes_more_values_later_and_keeps_the_best_model(one_device, run_directory, task, tmp_path):
     name = f"random:{run_directory}"
     sweep = [{"optimizer.learning_rate": rate} for rate in (1e-3, 3e-3)]
     some = finetune(task, tmp_path / "run", Plan([name], [0], sweep[:1]))
@@ -178,7 +178,7 @@ def test_starts_with_similar_names_keep_their_models(run_directory, task, tmp_pa
 
 
 @pytest.mark.slow
-def test_each_seed_can_have_another_encoder(task, data, tmp_path):
+def test_each_seed_can_have_another_encoder(one_device, task, data, tmp_path):
     for seed in (0, 1):
         tiny_export.make_run(tmp_path / f"run_{seed}", data, tiny_export.electra_model())
     own = f"{tmp_path}/run_{SEED}"

@@ -15,12 +15,12 @@ from electra_jax.objectives.course_weights import only_courses
 from electra_jax.objectives.mcl import HEADS, mcl_flops
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import matmul_flops
+from electra_jax.training import program
 from electra_jax.training.metrics import summarize
-from electra_jax.training.program import make_program
 from support.commands import run_python
 from support.paths import ROOT
 from support.tiny import LENGTH, SPECIAL, key, mcl, mcl_arguments, model_section, rows
-from support.training_steps import config, run_steps
+from support.training_steps import config, plain_descent, run_steps
 
 NONE = only_courses()
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -30,7 +30,8 @@ MODEL = model_section(
 
 
 @pytest.mark.slow
-def test_without_the_other_courses_it_is_electra_bit_for_bit():
+def test_without_the_other_courses_it_is_electra_bit_for_bit(monkeypatch):
+    monkeypatch.setattr(program, "make_optimizers", plain_descent())
     full = config(model={"discriminator": MODEL["discriminator"]})  # with dropout
     mesh = make_mesh(ONE, jax.devices()[:1])
     _, electra_state, electra_windows = run_steps(full, mesh, 3)
@@ -144,7 +145,7 @@ def test_losses_are_the_same_on_a_mesh(params, together):
     mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     objective = mcl(MODEL)
     with axis_context(mesh):
-        abstract = make_program(
+        abstract = program.make_program(
             config(objective=mcl_arguments()[1], model=MODEL), objective, mesh
         ).abstract_state.params
         params = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), params, abstract)

@@ -14,6 +14,7 @@ from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.experiment_directory import MODELS
 from electra_jax.predict import main
 from electra_jax.prediction.models import best_model
+from support import devices
 from support.commands import run_module
 from support.local_task import local_task
 from support.paths import ROOT
@@ -35,7 +36,8 @@ def fine_tuned(data, run, tmp_path_factory):
     config = local_task(data, root, num_validation=40, lengths=(1, 12))
     config["train"] |= {"batch_size": 16, "num_epochs": 2}
     config["optimizer"]["learning_rate"] = 3e-3
-    [result] = finetune(config, root / "run", Plan([str(run)], [0]))
+    with devices.one_device():
+        [result] = finetune(config, root / "run", Plan([str(run)], [0]))
     return root / "run", root / "validation.tsv", result.metrics["accuracy"]
 
 

@@ -30,7 +30,7 @@ def num_rows(data):
 
 
 @pytest.mark.slow
-def test_a_run_has_the_sizes_of_its_data_and_is_made_longer_and_shorter(data, tmp_path, capsys):
+def test_a_run_has_the_sizes_of_its_data_and_is_made_longer_and_shorter(one_device, data, tmp_path, capsys):
     workdir, kept = tmp_path / "run", {"checkpoint__keep": 20, "log__progress": False}
     num_epochs = 19.5 * 16 / num_rows(data)  # 20 steps of 16 rows
     first = configuration(data, train__num_epochs=num_epochs, **kept)

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -24,7 +22,7 @@ from electra_jax.soups.ingredients import open_ingredient, open_ingredients
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import abstract_params
 from electra_jax.training.writers import read_metrics
-from support.paths import ROOT
+from support.commands import run_module
 from support.tiny import SPECIAL
 from support.tiny_export import PLAIN, electra_model, make_config
 from support.tiny_run import LENGTH, NUM_STEPS
@@ -328,21 +326,13 @@ def test_the_command_makes_a_greedy_soup_that_other_commands_read(
     finished, environment, tmp_path, monkeypatch
 ):
     run, made = finished[0], tmp_path / "soup"
-    outcome = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "electra_jax.soup",
-            f"--runs={run},{run}:{NUM_STEPS - 10}",
-            f"--workdir={made}",
-            "--method=greedy",
-            "--score=heldout_mlm_loss",
-        ],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    outcome = run_module(
+        "electra_jax.soup",
+        f"--runs={run},{run}:{NUM_STEPS - 10}",
+        f"--workdir={made}",
+        "--method=greedy",
+        "--score=heldout_mlm_loss",
+        environment=environment,
     )
     assert outcome.returncode == 0, outcome.stderr
     record = json.loads((made / "soup.json").read_text())

@@ -1,24 +1,29 @@
-"""google-research/electra's TensorFlow checkpoints, written and read by TensorFlow in other processes."""
+"""google-research/electra's TensorFlow checkpoints, written and read by TensorFlow in another process."""
+
+import json
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from electra_jax.conversion.export_run import export_run
 from electra_jax.models.config import encoder_shape
 from electra_jax.runs.trained import load_run
 from support import aside, tiny_export
 from support.commands import run_python
 
-WRITE = """
-import sys
+# One process, since importing TensorFlow takes seconds. The last of the commands ends it.
+WRITE_AND_IMPORT = """
+import json, sys
 import tensorflow as tf
 from safetensors.numpy import load_file
 arrays = load_file(sys.argv[1])
 names = sorted(arrays)
 tf.raw_ops.SaveV2(prefix=sys.argv[2], tensor_names=[name.replace("|", "/") for name in names],
                   shape_and_slices=[""] * len(names), tensors=[tf.constant(arrays[name]) for name in names])
+from electra_jax.convert import main
+for words in json.loads(sys.argv[3]):
+    main(words)
 """
 
 
@@ -34,16 +39,12 @@ def google_name(name: str, role: str) -> str:
     return name.replace(".", "/")
 
 
-def run_aside(*command):
-    return run_python(*command, environment=aside.environment("tensorflow"))
-
-
 @pytest.mark.slow
 def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
     # Google's code fixes the head size at 64.
     model = tiny_export.electra_model(discriminator=encoder_shape(128, 2), generator=encoder_shape(64, 2))
     run, params = tiny_export.make_run(tmp_path / "run", data, model)
-    export_run(run, None, tmp_path / "out", tiny_export.PLAIN)
+    tiny_export.export_unverified(run, tmp_path / "out")
     arrays = {"global_step": np.asarray(7, np.int64)}
     for role in ("discriminator", "generator"):
         for name, array in load_file(tmp_path / "out" / role / "model.safetensors").items():
@@ -55,27 +56,20 @@ def test_both_models_of_a_checkpoint_are_read(data, tmp_path):
         tmp_path / "arrays.safetensors",
     )
     prefix = tmp_path / "model.ckpt-7"
-    assert run_aside("-c", WRITE, tmp_path / "arrays.safetensors", prefix).returncode == 0
-    command = [
-        "-m",
-        "electra_jax.convert",
-        "import",
-        f"--from={prefix}",
-        "--kind=google",
-        f"--out={tmp_path / 'imported'}",
-        f"--tokenizer={data / 'tokenizer_corpus'}",
-    ]
-    outcome = run_aside(*command)
-    assert outcome.returncode == 0, outcome.stderr
-    assert "embeddings: tied" in outcome.stdout and "newly initialised" not in outcome.stdout
+    kind = "--kind=google"
+    right = [f"--from={prefix}", kind, f"--out={tmp_path / 'imported'}"]
+    right += [f"--tokenizer={data / 'tokenizer_corpus'}"]
+    wrong = [f"--from={tmp_path / 'model.ckpt-8'}", kind, f"--out={tmp_path / 'no'}"]
+    commands = json.dumps([["import", *right], ["import", *wrong]])
+    words = "-c", WRITE_AND_IMPORT, tmp_path / "arrays.safetensors", prefix, commands
+    outcome = run_python(*words, environment=aside.environment("tensorflow"))
+    assert "embeddings: tied" in outcome.stdout and "newly initialised" not in outcome.stdout, outcome.stderr
+    assert outcome.stdout.splitlines()[-1] == str(tmp_path / "imported")
     imported = load_run(tmp_path / "imported")
     assert imported.config["model"]["generator"] == model["generator"]
     jax.tree.map(np.testing.assert_array_equal, imported.params, params)
-    wrong = run_aside(
-        *command[:3], f"--from={tmp_path / 'model.ckpt-8'}", *command[4:5], f"--out={tmp_path / 'no'}"
-    )
-    assert wrong.returncode == 1 and "expected the prefix of a TensorFlow checkpoint" in wrong.stderr
-    assert "Traceback" not in wrong.stderr and not (tmp_path / "no").exists()
+    assert outcome.returncode == 1 and "expected the prefix of a TensorFlow checkpoint" in outcome.stderr
+    assert "Traceback" not in outcome.stderr and not (tmp_path / "no").exists()
 
 
 def test_the_error_without_tensorflow_names_it(tmp_path):

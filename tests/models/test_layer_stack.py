@@ -14,11 +14,12 @@ from electra_jax.models.execution import LAYERS, REMAT, UNROLLED, LayerExecution
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import make_encoder
 from electra_jax.objectives.electra import make_electra_objective
+from electra_jax.training import program
 from electra_jax.training.metrics import summarize
 from electra_jax.training.state import unbox
 from support.random_parameters import random_parameters
 from support.tiny import LENGTH, SPECIAL, deberta_section, key, model_section, rows
-from support.training_steps import config, run_steps
+from support.training_steps import config, plain_descent, run_steps
 
 WIDTH, DEPTH = 32, 4
 SHAPE = encoder_shape(WIDTH, DEPTH) | {"num_heads": 2}
@@ -180,7 +181,8 @@ def test_unknown_values_are_rejected():
         LayerExecution("rolled", "none")
 
 
-def test_losses_of_scanned_layers_on_a_mesh_are_those_of_one_device():
+def test_losses_of_scanned_layers_on_a_mesh_are_those_of_one_device(monkeypatch):
+    monkeypatch.setattr(program, "make_optimizers", plain_descent())
     full = config()
 
     def scanned(section, **objective):

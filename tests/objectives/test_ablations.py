@@ -25,6 +25,7 @@ from electra_jax.training.program import make_program
 from electra_jax.training.state import TrainState, unbox
 from electra_jax.training.step import abstract_window, make_evaluation_step, make_train_step, training_batch
 from support.jaxprs import sizes_of
+from support.jitted import apply_jitted
 from support.tiny import LENGTH, SPECIAL, key, rows
 from support.tiny_ablations import VOCAB, bce, full_config, is_chosen, loss_of, make, prepared
 
@@ -83,12 +84,10 @@ def test_the_step_and_the_evaluation_can_be_traced(name, generator):
 
 def test_electra_15_counts_the_masked_positions_alone():
     objective, params, batch = prepared("electra_15", "uniform")
-    value, sums = loss_of(objective, batch)(params)
+    value, sums = jax.jit(loss_of(objective, batch))(params)
     model = DiscriminatorModel(make_pretraining_config(full_config("electra_15")["model"]))
     batch, corrupted = jax.device_get(batch)
-    logits = np.asarray(
-        model.apply({"params": params}, corrupted, batch.inputs, False, method="discriminate")
-    )
+    logits = np.asarray(apply_jitted(model, params, corrupted, batch.inputs, False, method="discriminate"))
     chosen = is_chosen(batch)
     assert 0 < chosen.sum() < batch.inputs.is_token_BL.sum()
     expected = bce(logits, corrupted != batch.ids_BL)[chosen].mean()
@@ -248,6 +247,7 @@ def test_a_frozen_generator_does_not_change():
         },
         window,
     )
+    step = jax.jit(step)  # or every operation would be compiled separately
     for seed in range(2):
         state, window = step(state, jnp.asarray(rows(4, seed=seed, vocab_size=VOCAB)))
     for name in params:
@@ -328,7 +328,7 @@ def test_evaluation_without_a_generator():
     step = make_evaluation_step(objective, seed=0, vocab_size=VOCAB)
     numbers = summarize(
         jax.device_get(jax.eval_shape(step, params, jax.ShapeDtypeStruct((4, LENGTH), jnp.int32), 0))
-        and jax.device_get(step(params, jnp.asarray(rows(4, vocab_size=VOCAB)), 0)),
+        and jax.device_get(jax.jit(step)(params, jnp.asarray(rows(4, vocab_size=VOCAB)), 0)),
         np.full(VOCAB, -2.5),
     )
     assert 0 < numbers["replaced_rate"] < 0.3 and "mlm_loss" not in numbers

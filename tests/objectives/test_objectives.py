@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from electra_jax.models.config import encoder_shape
 from electra_jax.objectives.corruption import mask_tokens, max_predictions_per_seq, write_tokens
 from electra_jax.objectives.rtd import rtd_loss
 from electra_jax.objectives.vocabulary import sample_tokens
@@ -147,7 +148,9 @@ def test_bfloat16_computes_nearly_the_same_loss_and_gradient():
     ids = jnp.asarray(rows(8))
     value = {}
     for dtype in ("float32", "bfloat16"):
-        objective = electra(model_section(dtype=dtype, hidden_dropout=0.1, attention_dropout=0.1))
+        one_layer = encoder_shape(32, 1) | {"num_heads": 4}
+        model = model_section(dtype=dtype, hidden_dropout=0.1, attention_dropout=0.1, discriminator=one_layer)
+        objective = electra(model)
         # Jitted as wholes, or every operation would be compiled separately.
         params = jax.jit(lambda objective=objective: unbox(objective.init(key(0), ids.shape[1])))()
         batch = jax.jit(objective.prepare)(key(1), ids)

@@ -13,8 +13,9 @@ from electra_jax.finetuning.model_files import load_model
 from electra_jax.finetuning.models import TaskModel
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.predict import main
+from support import devices
 from support.jitted import apply_jitted
-from support.tiny_task import ONE, make_encoder
+from support.tiny_task import make_encoder
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,10 @@ def model(data, tmp_path_factory):
     files = {split: str(root / "pairs.tsv") for split in ("train", "validation")}
     config["task"] |= files | {"text": "q", "pair": "p", "matryoshka": ("8",), "max_length": 12}
     config["train"] |= {"num_epochs": 1, "batch_size": 16}
-    config["log"], config["mesh"] = {"progress": False}, ONE | {"data": 8}
+    config["log"] = {"progress": False}
     plan = Plan([f"random:{make_encoder(data, tmp_path_factory)[1]}"], [0], [{"task.temperature": 0.1}])
-    [result] = finetune(config, root / "run", plan)
+    with devices.one_device():
+        [result] = finetune(config, root / "run", plan)
     assert list(result.metrics) == ["ndcg@10", "recall@1", "recall@10", "mrr"]
     [directory] = (root / "run" / MODELS).iterdir()
     return directory, words

@@ -14,7 +14,7 @@ from electra_jax.objectives.registry import own_settings
 from electra_jax.runs.changed_length import describe_new_length
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
-from support import tiny_export
+from support import devices, tiny_export
 from support.checkpoint_arrays import arrays_of
 from support.tiny_export import PLAIN
 
@@ -42,7 +42,8 @@ def trained(data, tmp_path_factory):
     root = tmp_path_factory.mktemp("fast_electra")
     generator, _ = tiny_export.make_run(root / "electra", data, tiny_export.electra_model())
     config = make_config(data, generator)
-    pretrain(config, root / "run")
+    with devices.one_device():
+        pretrain(config, root / "run")
     return config, root / "run", generator
 
 
@@ -83,7 +84,7 @@ def test_a_new_length_says_what_becomes_of_the_temperature(trained, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_resumed_run_needs_no_generator_and_is_the_same(trained, tmp_path):
+def test_a_resumed_run_needs_no_generator_and_is_the_same(one_device, trained, tmp_path):
     config, run, generator = trained
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))

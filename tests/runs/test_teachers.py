@@ -15,7 +15,7 @@ from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.teachers import with_teacher_models
 from electra_jax.runs.trained import load_run
 from electra_jax.training.checkpointing import Checkpointer
-from support import tiny_export
+from support import devices, tiny_export
 from support.checkpoint_arrays import arrays_of
 from support.tiny_export import LENGTH
 
@@ -60,7 +60,8 @@ def trained(runs, data, tmp_path_factory):
     for name in ("small", "wide"):
         shutil.copytree(runs[name], root / name)
     config = make_config(data, ["init_from", str(root / "wide")], root / "small")
-    pretrain(config, root / "run")
+    with devices.one_device():
+        pretrain(config, root / "run")
     return config, root / "run", root
 
 
@@ -106,7 +107,7 @@ def test_readers_of_a_run_see_the_student(trained, runs):
     assert 0 < max(jax.tree.leaves(moved)) < 0.1  # four steps from config.checkpoint.init_from
 
 
-def test_a_resumed_run_needs_no_teacher_and_is_the_same(trained, tmp_path):
+def test_a_resumed_run_needs_no_teacher_and_is_the_same(one_device, trained, tmp_path):
     config, run, root = trained
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")

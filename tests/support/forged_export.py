@@ -2,19 +2,14 @@
 
 import json
 
-import pytest
-
 from data_pipelines.json_files import write_json
-from electra_jax.conversion import export_run
 from support import tiny_export
 
 
 def make(root, data):
     """DIR with "discriminator" and "generator" of a tiny ELECTRA."""
     run, _ = tiny_export.make_run(root / "run", data, tiny_export.electra_model())
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export_run, "verify_if_possible", lambda directory, lines: None)
-        export_run.export_run(run, None, root / "export", tiny_export.PLAIN)
+    tiny_export.export_unverified(run, root / "export")
     return root / "export"
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from electra_jax.configuration.flags import load_config
-from support.tiny_task import ONE
 
 
 def local_task(data, root, num_validation=20, lengths=(4, 5)):
@@ -23,5 +22,4 @@ def local_task(data, root, num_validation=20, lengths=(4, 5)):
     config["task"] |= files | {"text": "sentence", "label": "class"}
     config["train"] |= {"num_epochs": 1}
     config["log"] = {"progress": False}
-    config["mesh"] = ONE | {"data": 8}
     return config

@@ -70,6 +70,20 @@ def deberta_section(**changes):
     )
 
 
+def shallow_deberta_section(**changes):
+    """The same with one layer in each encoder, and so without the enhanced mask decoder, which needs two."""
+    section = deberta_section()
+    return (
+        section
+        | {
+            "disentangled": section["disentangled"] | {"enhanced_mask_decoder": False},
+            "generator": encoder_shape(32, 1) | {"num_heads": 2},
+            "discriminator": encoder_shape(32, 1) | {"num_heads": 2},
+        }
+        | changes
+    )
+
+
 def modern_section(**changes):
     """config.model of a tiny ModernBERT with layers of all kinds, whose windows end within documents;
     published start, gradient-disentangled sharing, no dropout."""

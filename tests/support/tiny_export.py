@@ -9,9 +9,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import debug
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.conversion import export_run as conversion
 from electra_jax.conversion.export_run import ExportOptions, export_run
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.models.config import encoder_shape, make_pretraining_config
@@ -189,6 +191,13 @@ VARIANTS = {
         ["discriminator", "generator"],
     ),
 }
+
+
+def export_unverified(run: Path, out: Path, options: ExportOptions = PLAIN) -> list[Path]:
+    """`export_run` without the verification by `transformers`, for tests of something else."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(conversion, "verify_if_possible", lambda directory, lines: None)
+        return export_run(run, None, out, options)
 
 
 def make_exports(root: Path, data: Path):

@@ -5,6 +5,7 @@ clipping and the optimizer. The compiler's optimisation level and the number of 
 8e-8 of their value; the tolerance is a hundred times that.
 """
 
+import jax
 import pytest
 
 from configs import debug
@@ -32,7 +33,7 @@ def debug_recipe(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_first_steps_are_the_recorded_ones(method, golden):
-    mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    mesh = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
     _, _, windows = run_steps(debug_recipe(method), mesh, 3, make=METHODS[method])
     numbers = {
         f"step_{step}": {name: float(windows[step - 1][name]) for name in ("loss", "gradient_norm")}

@@ -12,15 +12,15 @@ from electra_jax.models.config import encoder_shape
 from electra_jax.models.dropout import keep_mask
 from electra_jax.training.gradients import Accumulation, gradients, make_accumulation
 from electra_jax.training.state import unbox
-from support.tiny import LENGTH, deberta, deberta_section, electra, key, model_section, rows
+from support.tiny import LENGTH, deberta, electra, key, model_section, rows, shallow_deberta_section
 
 WHOLE = Accumulation(1, 2, "float32")
 NOISY = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
-# A second layer would draw its noise in the same way.
+# A second layer would draw its noise in the same way, and so would a decoder.
 ONE_LAYER = {name: encoder_shape(32, 1) | {"num_heads": 2} for name in ("generator", "discriminator")}
 OBJECTIVES = {
     "electra": lambda: electra(model_section(**NOISY, **ONE_LAYER)),
-    "deberta": lambda: deberta(deberta_section(**NOISY)),
+    "deberta": lambda: deberta(shallow_deberta_section(**NOISY)),
 }
 
 

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from electra_jax.distributed.mesh import make_mesh
@@ -19,7 +18,7 @@ from support.tiny import (
     objective_section,
     relative_section,
 )
-from support.training_steps import config, run_steps
+from support.training_steps import config, plain_descent, run_steps
 
 NOISY = {"hidden_dropout": 0.2, "attention_dropout": 0.2}
 SMALL = {"vocab_size": 64, "initializer": "published"}
@@ -29,7 +28,7 @@ GLOBAL_AND_LOCAL = {
     name: modern_section()[name] | {"num_layers": number}
     for name, number in (("generator", 1), ("discriminator", 2))
 }
-NUM_STEPS, LEARNING_RATE = 3, 0.05
+NUM_STEPS = 3
 ROTARY = modern_section()["rotary"] | {"attention_output_dropout": 0.2}
 # Name: (config.model, config.objective).
 FAMILIES = {
@@ -49,16 +48,10 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def plain_descent():
-    """An optimizer that compiles at once: an update reads the gradients alone, however they were summed."""
-
-    def make(section, num_steps, params, phases, *arguments, **more):
-        return {phase.name: optax.sgd(LEARNING_RATE) for phase in phases}, lambda step: LEARNING_RATE
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "make_optimizers", make)
-        yield
+@pytest.fixture(autouse=True)
+def plain_optimizer(monkeypatch):
+    """An update reads the gradients alone, however they were summed."""
+    monkeypatch.setattr(program, "make_optimizers", plain_descent())
 
 
 @functools.cache
