@@ -38,7 +38,7 @@ from electra_jax.configuration.recipes import (
 )
 from electra_jax.configuration.shape_hints import shape_hints
 from electra_jax.configuration.shown_values import value_lines
-from electra_jax.training.malloc_arenas import limit_arenas
+from electra_jax.training.host_memory import keep_freed_memory, limit_arenas
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
@@ -99,6 +99,7 @@ def run_command(
         del argv
         silence_libraries()
         limit_arenas()
+        keep_freed_memory()
         collect_cycles_rarely()
         with errors_on_the_terminal(saves_result=has_workdir):
             main()
