@@ -21,7 +21,7 @@ from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import command_parser
 from data_pipelines.number_arguments import whole
 from data_pipelines.path_flags import FILE, NEW_FILE, read_arguments
-from electra_jax.configuration.flags import silence_libraries
+from electra_jax.configuration.process_setup import prepare_process
 from electra_jax.reports.command_line import MOST, check_flags, make_report
 from electra_jax.reports.token_views import TokenSettings
 
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = read_arguments(make_parser(), argv, PATHS, ("runs",))
-    silence_libraries()
+    prepare_process()
     out = check_flags(flags)
     settings = TokenSettings(flags.texts, flags.sentences, flags.checkpoints)
     size = make_report(flags.runs, out, settings, json_file=flags.json, device=flags.device)

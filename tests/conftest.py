@@ -37,7 +37,7 @@ import jax
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from electra_jax.configuration.cycle_collection import collect_cycles_rarely
+from electra_jax.configuration.process_setup import collect_cycles_rarely
 from support import (
     devices,
     faults,

@@ -8,14 +8,13 @@ A command's module ends with
 
 import difflib
 import functools
-import logging as standard_logging
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
@@ -25,9 +24,9 @@ from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.path_flags import NEW_DIRECTORY, check_paths
 from data_pipelines.problems import Problems
-from electra_jax.configuration.cycle_collection import collect_cycles_rarely
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
+from electra_jax.configuration.process_setup import prepare_process
 from electra_jax.configuration.recipes import (
     PRETRAINING,
     Kind,
@@ -38,7 +37,6 @@ from electra_jax.configuration.recipes import (
 )
 from electra_jax.configuration.shape_hints import shape_hints
 from electra_jax.configuration.shown_values import value_lines
-from electra_jax.training.host_memory import keep_freed_memory, limit_arenas
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
@@ -97,10 +95,7 @@ def run_command(
 
     def run(argv: list[str]) -> None:
         del argv
-        silence_libraries()
-        limit_arenas()
-        keep_freed_memory()
-        collect_cycles_rarely()
+        prepare_process()
         with errors_on_the_terminal(saves_result=has_workdir):
             main()
 
@@ -113,12 +108,6 @@ def run_command(
     optional = () if requires_config else ("config",)
     parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind, paths=paths)
     app.run(run, flags_parser=parser)
-
-
-def silence_libraries() -> None:
-    """Keep quiet what is also raised: Orbax reports every rename, and each array that a full disk rejects."""
-    logging.set_verbosity(logging.FATAL)
-    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bool = True) -> None:

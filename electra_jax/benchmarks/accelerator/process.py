@@ -13,7 +13,7 @@ from pathlib import Path
 from data_pipelines.command_errors import errors_on_the_terminal
 from electra_jax.benchmarks.accelerator.parts import Job, find_parts, result_path
 from electra_jax.benchmarks.accelerator.results import FAILED, NOT_RUN, PASSED, CannotRunError, Recorder
-from electra_jax.configuration.flags import silence_libraries
+from electra_jax.configuration.process_setup import prepare_process
 
 
 @errors_on_the_terminal()
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--directory", required=True, type=Path, help="of the whole check")
     parser.add_argument("--data", default="", help="a dataset for the debug recipe")
     flags = parser.parse_args(argv)
-    silence_libraries()
+    prepare_process()
     part = find_parts([flags.part])[-1]
     recorder = Recorder(result_path(flags.directory, part.name), part.name)
     sys.exit(0 if run_recorded(Job(part, flags.directory, flags.data, recorder)) else 1)
