@@ -55,10 +55,12 @@ def main():
         return (product / product.sum(axis=0)).sum()
 
     program, x = jax.jit(program), jnp.ones((6000, 4))
-    for _ in range(3):
+    pages = []
+    for _ in range(12):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         program(x).block_until_ready()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    print(min(pages[6:]))
 
 run_command(main, has_workdir=False, requires_config=False)
 """
@@ -76,7 +78,8 @@ PAGES = 144_000_000 // 4096
     ],
 )
 def test_a_program_finds_the_memory_of_its_last_call(variable, is_kept):
-    """Counted in pages that the system gives to the process: none, or all of them again."""
+    """Counted in pages that the system gives to the process: none, or all of them again. In the first calls
+    small blocks still settle in the middle of freed ones."""
     pages = int(run_in(variable, REPEATED))
     assert pages < PAGES // 100 if is_kept else pages > PAGES // 2
 
