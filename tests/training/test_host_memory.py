@@ -1,16 +1,18 @@
 """Threads of a command share few heaps, and its steps find the memory of the last one, unless the environment
 says otherwise."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 
 import pytest
 
+from electra_jax.training import host_memory
 from electra_jax.training.host_memory import most_arenas
 from support.paths import ROOT
 
-VARIABLES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "XLA_FLAGS")
+VARIABLES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "XLA_FLAGS")
 # Every thread allocates while the others live, so that glibc gives each its own arena if it may.
 PROGRAM = """
 import ctypes, sys, threading
@@ -70,7 +72,6 @@ PAGES = 144_000_000 // 4096
 @pytest.mark.parametrize(
     ("variable", "is_kept"),
     [
-        ("", True),
         ("JAX_PLATFORMS=cpu", True),
         ("JAX_PLATFORMS=cuda,cpu", False),  # there may be a GPU
         ("MALLOC_MMAP_MAX_=65536", False),
@@ -82,6 +83,18 @@ def test_a_program_finds_the_memory_of_its_last_call(variable, is_kept):
     small blocks still settle in the middle of freed ones."""
     pages = int(run_in(variable, REPEATED))
     assert pages < PAGES // 100 if is_kept else pages > PAGES // 2
+
+
+@pytest.mark.parametrize("plug_in", ["", "libtpu", "jax_plugins"])
+def test_memory_is_kept_only_without_plug_ins_where_the_platform_is_open(plug_in, monkeypatch):
+    given = []
+    monkeypatch.setattr(host_memory, "_mallopt", lambda *setting: given.append(setting))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == plug_in else None)
+    for name in (*VARIABLES, "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", "true")  # or this process's setting would change
+    host_memory.keep_freed_memory()
+    assert bool(given) == (not plug_in)
 
 
 def run_in(variable, program, *arguments):
