@@ -1,15 +1,16 @@
 """Threads of a command share few heaps, and its steps find the memory of the last one, unless the environment
 says otherwise."""
 
+import ctypes
 import importlib.util
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from electra_jax.training import host_memory
-from electra_jax.training.host_memory import most_arenas
+from electra_jax.training.host_memory import keep_freed_memory, most_arenas
 from support.paths import ROOT
 
 VARIABLES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "XLA_FLAGS")
@@ -88,12 +89,13 @@ def test_a_program_finds_the_memory_of_its_last_call(variable, is_kept):
 @pytest.mark.parametrize("plug_in", ["", "libtpu", "jax_plugins"])
 def test_memory_is_kept_only_without_plug_ins_where_the_platform_is_open(plug_in, monkeypatch):
     given = []
-    monkeypatch.setattr(host_memory, "_mallopt", lambda *setting: given.append(setting))
+    libc = SimpleNamespace(mallopt=lambda *setting: given.append(setting))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == plug_in else None)
     for name in (*VARIABLES, "JAX_PLATFORMS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", "true")  # or this process's setting would change
-    host_memory.keep_freed_memory()
+    keep_freed_memory()
     assert bool(given) == (not plug_in)
 
 
