@@ -119,7 +119,9 @@ def state_shardings(
         )
         for name, optimizer in optimizers.items()
     }
-    average = {"ema": shardings_of_params} if hasattr(abstract_state, "ema") else {}
+    average = {}
+    if hasattr(abstract_state, "ema"):
+        average["ema"] = {name: shardings_of_params[name] for name in abstract_state.ema}
     return rest.replace(params=shardings_of_params, opt_state=opt_state, **average)
 
 

@@ -10,10 +10,10 @@ from electra_jax.runs.agreed_problems import agreed_problem
 from electra_jax.runs.bucket_runs import RunDirectory
 from electra_jax.runs.changed_length import recorded_length
 from electra_jax.runs.directory import differences
-from electra_jax.runs.guarded_state import restore_state
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.provenance import read_sessions
 from electra_jax.runs.rollbacks import read_rollbacks
+from electra_jax.runs.saved_states import restore_state
 from electra_jax.runs.trained import NO_CHECKSUMS, read_description
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
 from electra_jax.training.events import EventLog

@@ -205,20 +205,24 @@ class Checkpointer:
         return state
 
     def restore_params(self, step: int, abstract_params: Any) -> Any:
-        """The parameters alone, or their moving average if the checkpoint has one, saved by `save` or
+        """The parameters alone, or their moving average where the checkpoint has one, saved by `save` or
         `save_params`. Shards them and raises as `restore` does."""
         self._check_once(step)
         directory = self.place(step) / "state"
         try:
             with ocp.PyTreeCheckpointer() as reader:
-                name = "ema" if "ema" in self._saved_tree(reader, step) else "params"
-                wanted = {name: abstract_params}
+                averaged = self._saved_tree(reader, step).get("ema", {})
+                wanted: dict[str, dict[str, Any]] = {"params": {}, "ema": {}}
+                for name, module in abstract_params.items():
+                    wanted["ema" if name in averaged else "params"][name] = module
+                wanted = {part: modules for part, modules in wanted.items() if modules}
                 args = ocp.args.PyTreeRestore(
                     wanted,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
                     partial_restore=True,
                 )
-                params = reader.restore(directory, args=args)[name]
+                found = reader.restore(directory, args=args)
+            params = {name: module for part in found.values() for name, module in part.items()}
             # A partial restore does not report missing arrays.
             missing = [
                 jax.tree_util.keystr(path, simple=True, separator="/")
@@ -228,6 +232,14 @@ class Checkpointer:
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             return params
+        except Exception as error:
+            raise self._unreadable(step, self._reason(error)) from error
+
+    def averaged_modules(self, step: int) -> set[str]:
+        """Names of the modules of which `step` has a moving average; raises as `restore` does."""
+        try:
+            with ocp.PyTreeCheckpointer() as reader:
+                return set(self._saved_tree(reader, step).get("ema", {}))
         except Exception as error:
             raise self._unreadable(step, self._reason(error)) from error
 

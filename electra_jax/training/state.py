@@ -28,9 +28,10 @@ class TrainState:
 
 @flax.struct.dataclass
 class AveragedTrainState(TrainState):
-    """A state that also holds the moving average of the parameters (config.train.ema_decay)."""
+    """A state that also holds the moving average of the parameters (config.train.ema_decay), of all modules
+    that are trained."""
 
-    ema: Any
+    ema: dict[str, Any]
 
 
 @flax.struct.dataclass
@@ -89,19 +90,21 @@ def init_state(
         for phase in objective.phases
     }
     state = TrainState(jnp.zeros([], jnp.int32), params, opt_state, zeros)
-    state = AveragedTrainState(**vars(state), ema=params) if ema_decay else state
+    if ema_decay:
+        trained = {name: module for name, module in params.items() if name not in objective.frozen}
+        state = AveragedTrainState(**vars(state), ema=trained)
     return with_guard(state, init_guard()) if is_guarded else state
 
 
 def start_from(state: TrainState, params: Any) -> TrainState:
     """The state before the first step, with other parameters; a moving average starts as those."""
     state = state.replace(params=params)
+    if not isinstance(state, AveragedTrainState):
+        return state
     # A copy, since a training step donates both.
-    return (
-        state.replace(ema=jax.tree.map(jnp.copy, params)) if isinstance(state, AveragedTrainState) else state
-    )
+    return state.replace(ema=jax.tree.map(jnp.copy, {name: params[name] for name in state.ema}))
 
 
 def measured_params(state: TrainState) -> Any:
     """The parameters that evaluations and probes measure: the moving average if the state has one."""
-    return state.ema if isinstance(state, AveragedTrainState) else state.params
+    return state.params | state.ema if isinstance(state, AveragedTrainState) else state.params

@@ -81,7 +81,8 @@ def make_train_step(
         )
         new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, window=window)
         if ema_decay:
-            new = new.replace(ema=interpolate(new.ema, params, 1.0 - ema_decay))
+            trained = {name: params[name] for name in new.ema}
+            new = new.replace(ema=interpolate(new.ema, trained, 1.0 - ema_decay))
         if detector is not None:
             new = trouble.without_update(verdict, state, new).replace(guard=guard)
             window = window | of_step

@@ -16,12 +16,13 @@ from electra_jax.distributed.sharding import axis_context, batch_sharding
 from electra_jax.objectives.base import Objective, Phase
 from electra_jax.runs.directory import check_run_directory
 from electra_jax.runs.pretraining import first_state
+from electra_jax.runs.saved_states import restore_state
 from electra_jax.runs.trained import read_description
 from electra_jax.training.averaging import interpolate
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.loop import Intervals
 from electra_jax.training.program import make_program
-from electra_jax.training.state import AveragedTrainState, TrainState
+from electra_jax.training.state import AveragedTrainState, TrainState, measured_params, start_from
 from support.fake_run import FakeRun
 from support.tiny import rows
 from support.training_steps import config
@@ -57,9 +58,24 @@ def make_regression():
     return Objective(init, lambda key, ids_BL: ids_BL, lambda batch: {}, phases, targets)
 
 
-def program_of(ema_decay):
+def with_fixed_bias(objective):
+    """The objective whose bias is in a module that is not trained."""
+
+    def init(key, sequence_length):
+        params = objective.init(key, sequence_length)
+        bias = nn.Partitioned(jnp.full((4,), 0.5), ("mlp",))
+        return params | {"output": {"kernel": params["output"]["kernel"]}, "fixed": {"bias": bias}}
+
+    def loss(params, *rest):
+        return objective.phases[0].loss(params | {"output": params["output"] | params["fixed"]}, *rest)
+
+    phases = (objective.phases[0]._replace(loss=loss),)
+    return objective._replace(init=init, phases=phases, frozen=("fixed",))
+
+
+def program_of(ema_decay, objective=None):
     full = config(train={"ema_decay": ema_decay}, optimizer={"learning_rate": 1e-2, "warmup_steps": 0})
-    return make_program(full, make_regression(), make_mesh(EIGHT))
+    return make_program(full, objective or make_regression(), make_mesh(EIGHT))
 
 
 def train(program, state, first, last):
@@ -140,6 +156,30 @@ def test_checkpoints_hold_it_and_resuming_is_bitwise_exact(averaged):
     assert any((one != other).any() for one, other in zip(ema, trajectory[SAVED], strict=True))
 
 
+def test_what_is_not_trained_has_no_average_and_one_of_an_earlier_version_is_dropped(tmp_path):
+    program = program_of(DECAY, with_fixed_bias(make_regression()))
+    with (
+        axis_context(make_mesh(EIGHT)),
+        contextlib.closing(Checkpointer(str(tmp_path / "new"), keep=1)) as new,
+        contextlib.closing(Checkpointer(str(tmp_path / "old"), keep=1)) as old,
+    ):
+        state, _ = train(program, start_from(program.init(), program.init().params), 0, STEPS)
+        assert set(state.ema) == {"table", "output"} and set(state.params) == {"table", "output", "fixed"}
+        measured = measured_params(state)
+        assert float(measured["fixed"]["bias"][0]) == 0.5
+        of_earlier_version = state.replace(ema=state.ema | {"fixed": state.params["fixed"]})
+        for checkpointer, saved in ((new, state), (old, of_earlier_version)):
+            checkpointer.save(STEPS, saved, {"config": config()})
+            checkpointer.wait()
+            restored = restore_state(checkpointer, STEPS, program.abstract_state)
+            alone = checkpointer.restore_params(STEPS, program.abstract_state.params)
+            jax.tree.map(np.testing.assert_array_equal, restored, state)
+            jax.tree.map(np.testing.assert_array_equal, alone, measured)
+    assert any(
+        (one != other).any() for one, other in zip(leaves(measured), leaves(state.params), strict=True)
+    )
+
+
 def test_training_is_the_same_without_an_average_and_the_state_has_none(averaged, tmp_path):
     _, trajectory, *_ = averaged
     with (
@@ -210,10 +250,11 @@ class MeasuredRun(FakeRun):
 
 def test_evaluations_and_probes_measure_it(tmp_path):
     run = MeasuredRun(tmp_path)
+    params = {"encoder": "parameters", "teachers": "frozen"}
     for state in (
-        TrainState(0, "parameters", {}, {}),
-        AveragedTrainState(0, "parameters", {}, {}, "average"),
+        TrainState(0, params, {}, {}),
+        AveragedTrainState(0, params, {}, {}, {"encoder": "average"}),
     ):
         run.workdir = tmp_path / type(state).__name__
         run.go(state, Intervals(2, log=1, evaluate=2, checkpoint=2, probe=2))
-    assert run.evaluated == ["parameters"] * 2 + ["average"] * 2
+    assert run.evaluated == [params] * 2 + [params | {"encoder": "average"}] * 2
