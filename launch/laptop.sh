@@ -42,6 +42,14 @@ if [ "${#validation[@]}" -gt 0 ]; then held_out=(--validation "${validation[@]}"
 [ -e "$data/corpus" ] ||
   python -m data_pipelines.corpus --train "${train[@]}" "${held_out[@]}" --tokenizer "$data/tokenizer" \
     --sequence_length 128 --packing documents --max_document_chars 500 --out "$data/corpus"
+# The recipe's dtype is bfloat16. A processor without instructions for it, of whose names Linux has a list, is
+# faster with float32. A run that resumes keeps its own.
+dtype=bfloat16 settings="$workdir/config.json"
+if [ -e "$settings" ]; then
+  if grep -q '"dtype": "float32"' "$settings"; then dtype=float32; fi
+elif [ -r /proc/cpuinfo ] && ! grep -q bf16 /proc/cpuinfo; then
+  dtype=float32
+fi
 python -m electra_jax.pretrain --config=configs/laptop.py --workdir="$workdir" \
-  --config.data.datasets="$data/corpus"
+  --config.data.datasets="$data/corpus" --config.model.dtype="$dtype"
 [ -e "$workdir/export" ] || python -m electra_jax.convert export --workdir="$workdir" --out="$workdir/export"

@@ -30,7 +30,9 @@ from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import SPECIAL
 from electra_jax.training.program import make_program
 
-MATMUL_SIZE = 2048
+MATMUL_SIZE, SMALL_MATMUL_SIZE = 2048, 512
+# Without instructions for bfloat16, PyTorch may take 100 times as long as with float32: a step, minutes.
+TOO_SLOW = 10
 Metrics = dict[str, Any]
 
 
@@ -147,13 +149,21 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
         config["objective"]["name"]
     ]
     num_predictions = max_predictions_per_seq(config["objective"]["mask_prob"], ids_BL.shape[1])
+    dtypes = DTYPES
+    if (times := bfloat16_slowdown()) > TOO_SLOW:
+        print(
+            f"A bfloat16 matrix product takes PyTorch {times:,.0f} times as long as a float32 one on this "
+            "processor: its bfloat16 steps are not measured.",
+            file=sys.stderr,
+        )
+        dtypes = ("float32",)
     modes = {"torch": lambda models: models}
     if obstacle := _obstacle_to_compiling():
         print(f"{obstacle}: torch.compile is not measured.", file=sys.stderr)
     else:
         modes["torch_compiled"] = compile_models
     contestants = []
-    for (mode, prepare), dtype in itertools.product(modes.items(), DTYPES):
+    for (mode, prepare), dtype in itertools.product(modes.items(), dtypes):
         step = make_torch_step(
             prepare(make_models(make_pretraining_config(config["model"]))),
             config["objective"],
@@ -164,6 +174,17 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
         )
         contestants.append(Contestant(f"{mode}_{dtype}", step))
     return contestants
+
+
+def bfloat16_slowdown() -> float:
+    """How many times as long as with float32 a matrix product takes PyTorch with bfloat16."""
+    import torch
+
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(SMALL_MATMUL_SIZE, SMALL_MATMUL_SIZE, dtype=dtype)
+        seconds[dtype] = min(_seconds(lambda x=x: x @ x) for _ in range(3))
+    return seconds[torch.bfloat16] / seconds[torch.float32]
 
 
 def _obstacle_to_compiling() -> str:

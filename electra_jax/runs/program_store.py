@@ -23,6 +23,7 @@ from typing import Any
 from data_pipelines.buckets import is_bucket
 from data_pipelines.cache_directory import cache_directory
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, write_bytes
+from electra_jax.distributed.processor import processor_lines
 
 PARENT, OFF = "parent", "off"  # values of config.train.compilation_cache; any other is a directory
 DIRECTORY = ".compiled"
@@ -145,14 +146,9 @@ def _kept_name(key: str, data: bytes) -> str:
 def _machine() -> str:
     """A digest of this machine's processor, Python and JAX: a program may use every instruction that its
     compiler found."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
     versions = [importlib.metadata.version(package) for package in ("jax", "jaxlib")]
     parts = [platform.machine(), platform.processor(), *versions, sys.version.split()[0]]
-    return hashlib.sha256("\n".join([*parts, *features]).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join([*parts, *processor_lines()]).encode()).hexdigest()[:8]
 
 
 def _is_whole(data: bytes) -> bool:

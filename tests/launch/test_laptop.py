@@ -3,9 +3,12 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from data_pipelines.json_files import write_json
+from electra_jax.models.config import DTYPES
 from support.paths import ROOT
 from support.stand_in_gcloud import THIS_PYTHON, write_program
 
@@ -71,6 +74,20 @@ def test_without_text_it_takes_wikitext2_and_one_text_is_divided(laptop, tmp_pat
     (tmp_path / "mine.txt").write_text("A text.")
     _, commands = laptop("other", "mine.txt")
     assert commands[1][3:5] == ["--validation_fraction", "0.02"]
+
+
+def test_a_processor_without_bfloat16_takes_float32_and_a_run_keeps_its_own(laptop, tmp_path):
+    cpuinfo, settings = Path("/proc/cpuinfo"), tmp_path / "run" / "config.json"
+    (tmp_path / "mine.txt").write_text("A text.")
+    has_bfloat16 = not cpuinfo.exists() or "bf16" in cpuinfo.read_text()
+    for written, expected in ((None, "bfloat16" if has_bfloat16 else "float32"), *((d, d) for d in DTYPES)):
+        if written:
+            settings.parent.mkdir(exist_ok=True)
+            write_json(settings, {"model": {"dtype": written}})
+        outcome, commands = laptop("run", "mine.txt")
+        assert outcome.returncode == 0, outcome.stderr
+        (pretrain,) = [command for command in commands if command[0] == "electra_jax.pretrain"]
+        assert f"--config.model.dtype={expected}" in pretrain
 
 
 @pytest.mark.parametrize(

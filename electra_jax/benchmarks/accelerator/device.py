@@ -3,11 +3,9 @@
 import contextlib
 import importlib.metadata
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.distributed.chips import CHIPS, chip_of
+from electra_jax.distributed.processor import processor_name
 from electra_jax.models.layers import einsum_f32
 from electra_jax.runs.provenance import commit, describe_devices, installed_versions
 
@@ -44,7 +43,7 @@ def run_part(job: Job) -> None:
         memory_limit=memory,
         chip=next((name for name, known in CHIPS.items() if known is chip), None),
         peak_flops=chip and chip.peak_flops,
-        processor=processor(),
+        processor=processor_name(),
         num_processors=os.cpu_count(),
         gpus=gpus(),
         conditions=conditions,
@@ -62,14 +61,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def gpus(run: Callable[..., Any] = subprocess.run) -> list[str]:

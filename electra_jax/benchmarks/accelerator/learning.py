@@ -30,11 +30,12 @@ from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.json_files import read_json
 from electra_jax.benchmarks.accelerator.corpus import build_rows
-from electra_jax.benchmarks.accelerator.device import processor, versions
+from electra_jax.benchmarks.accelerator.device import versions
 from electra_jax.benchmarks.accelerator.parts import Job
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.distributed.processor import processor_name
 from electra_jax.runs.inputs import open_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.training.writers import read_metrics
@@ -171,7 +172,7 @@ def record(directory: Path) -> None:
     }
     made = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "processor": processor(),
+        "processor": processor_name(),
         "versions": versions(),
     }
     value = {"made": made, "rows": digest, "losses": losses}
