@@ -4,7 +4,6 @@ One process reads a group from its first document to its last. The contents of a
 group and, with `deduplicate` or `keep_fraction`, on the other groups.
 """
 
-import hashlib
 import itertools
 import math
 import os
@@ -128,15 +127,11 @@ def _read_divided(
 
 
 def _divide(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[str, Piece]]:
-    """(split, piece); the share `fraction` of the documents, by a hash of their text, is held out.
-
-    The first piece of a long document decides for the whole document.
-    """
+    """(split, piece); the share `fraction` of the documents, by a hash of their text, is held out."""
     split = ""
     for piece in pieces:
         if piece.is_first:
-            digest = hashlib.sha256(piece.text.encode("utf-8", "surrogatepass")).digest()
-            is_held_out = int.from_bytes(digest[:8], "big") < fraction * 2**64
+            is_held_out = int.from_bytes(piece.digest[:8], "big") < fraction * 2**64
             split = "validation" if is_held_out else "train"
         yield split, piece
 

@@ -53,6 +53,8 @@ def main() -> None:
         print("\n".join(preview_lines(settings, workers.num_processes)))
         return
     info = build_corpus(out, settings, workers, start_over=start_over, report=report)
+    if not report.documents:
+        print(f"{out} holds this dataset already; nothing was read. If a source changed, give another --out.")
     print("\n".join([*report.lines(settings.on_invalid_utf8), *info.split_lines()]))
     for line in info.unknown_lines():
         print(line, file=sys.stderr)

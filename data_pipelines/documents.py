@@ -20,6 +20,7 @@ from data_pipelines.document_decoding import (
     check_max_record_bytes,
     check_on_invalid_utf8,
 )
+from data_pipelines.document_digests import DocumentDigest
 from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, Reader, reader_of
 
 __all__ = [
@@ -52,6 +53,7 @@ class Piece(NamedTuple):
     is_first: bool = True  # of its document
     fields: Mapping[str, Any] = {}  # of the document, as far as they were asked for
     copies: int = 1  # times that it is packed
+    digest: bytes = b""  # of the text of the whole document
 
 
 def read_documents(sources: Sequence[str], **options) -> Iterator[str]:
@@ -137,10 +139,24 @@ def _read_all(
                 for name, value in record.fields.items()
                 if (name != text_field if fields is None else name in fields)
             }
-            for number, text in enumerate(_cut(record.fragments, max_chars, report, source)):
+            pieces = _with_digest(record.fragments, max_chars, report, source)
+            for number, (text, digest) in enumerate(pieces):
                 report.documents += 1
                 report.characters += len(text)
-                yield Piece(text, source, number == 0, kept)
+                yield Piece(text, source, number == 0, kept, digest=digest)
+
+
+def _with_digest(
+    fragments: Iterator[str], max_chars: int, report: ReadReport, source: str
+) -> Iterator[tuple[str, bytes]]:
+    """(piece, digest of the document) of the document that `fragments` make up; see `_cut`."""
+    document, waiting = DocumentDigest(), []
+    for text in _cut(document.reading(fragments), max_chars, report, source):
+        waiting.append(text)
+        if document.is_full:
+            yield from ((text, document.digest()) for text in waiting)
+            waiting = []
+    yield from ((text, document.digest()) for text in waiting)
 
 
 def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport, source: str) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Leave out documents whose whole text was read before, in bounded memory."""
 
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,9 +20,8 @@ class SeenTexts:
         self._hashes = np.zeros((NUM_SETS, NUM_WAYS), np.uint64)
         self._oldest = np.zeros(NUM_SETS, np.uint8)  # of each set, the place that the next hash takes
 
-    def add(self, text: str) -> bool:
-        """Remember a text; returns whether it is new."""
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    def add(self, digest: bytes) -> bool:
+        """Remember the text with this digest; returns whether it is new."""
         number = np.uint64(int.from_bytes(digest[:8], "big") or 1)  # 0 is an empty place
         at = int.from_bytes(digest[8:16], "big") % NUM_SETS
         if number in self._hashes[at]:
@@ -35,14 +33,11 @@ class SeenTexts:
 
 
 def without_duplicates(pieces: Iterator[Piece], seen: SeenTexts, report: ReadReport) -> Iterator[Piece]:
-    """The documents that are new; `report` counts the others apart.
-
-    A document that is read in pieces is compared by its first piece.
-    """
+    """The documents that are new; `report` counts the others apart."""
     is_new = True
     for piece in pieces:
         if piece.is_first:
-            is_new = seen.add(piece.text)
+            is_new = seen.add(piece.digest)
             report.duplicates += not is_new
         if is_new:
             yield piece

@@ -58,14 +58,13 @@ class Cleaner:
             return Outcome(text, reason, _number(value), language, changes=changes)
         if self._bad_words and (found := self._bad_words.search(text.lower())):
             return Outcome(text, C4_BAD_WORDS, found.group(), language, changes=changes)
-        removed = ()
+        whole, removed = text, ()
         if settings.removes_lines:
-            whole = text
             text, lines = remove_lines(text, settings.bounds)
-            reason, value = broken_rule(TextView(text, language), REST_RULES, settings.bounds)
-            if reason:  # the whole document goes, with its lines
-                return Outcome(whole, reason, _number(value), language, changes=changes)
             removed = tuple(lines)
+        reason, value = broken_rule(TextView(text, language), REST_RULES, settings.bounds)
+        if reason:  # the whole document goes, with its lines
+            return Outcome(whole, reason, _number(value), language, changes=changes)
         if not text:
             return Outcome(text, EMPTY, "", language, removed, changes)
         if self._index is not None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NUM_EXAMPLES = 3  # of each reason
@@ -10,9 +10,14 @@ MAX_CHARS = 300  # of a text
 
 
 class Examples:
-    """Of each reason the records whose hashes are the smallest: as good as drawn at random."""
+    """Of each reason the records whose hashes are the smallest: as good as drawn at random.
 
-    def __init__(self):
+    Args:
+      prepare: what is done to their texts before they are shortened.
+    """
+
+    def __init__(self, prepare: Callable[[str], str] = str):
+        self._prepare = prepare
         self.chosen: dict[str, list[list]] = {}  # reason → [hash, record] with a shortened text, as JSON
 
     def add(self, reason: str, record: Mapping[str, Any]) -> None:
@@ -21,7 +26,8 @@ class Examples:
         key = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
         chosen = self.chosen.setdefault(reason, [])
         if len(chosen) < NUM_EXAMPLES or key < chosen[-1][0]:
-            self.merge({reason: [[key, dict(record) | {"text": shortened(record["text"])}]]})
+            text = shortened(self._prepare(record["text"]))
+            self.merge({reason: [[key, dict(record) | {"text": text}]]})
 
     def merge(self, other: Mapping[str, list[list]]) -> None:
         """Consider the examples of others."""

@@ -11,12 +11,16 @@ from collections.abc import Collection, Sequence
 EMAIL, IP, PHONE = KINDS = ("email", "ip", "phone")
 NAMES = {EMAIL: "|||EMAIL_ADDRESS|||", IP: "|||IP_ADDRESS|||", PHONE: "|||PHONE_NUMBER|||"}
 # Lengths are bounded as the addresses' own are (RFC 5321), so that no text takes long to search.
+# What is beside an address may be a letter of another script, which has no spaces between words.
+_LETTERS = "A-Za-z0-9\u00c0-\u024f"
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[A-Za-z0-9][A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{0,63}@"
-    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.){1,8}[A-Za-z]{2,24}(?![\w-])"
+    rf"(?<![{_LETTERS}_.+-])[{_LETTERS}_][{_LETTERS}.!#$%&'*+/=?^_`{{|}}~-]{{0,63}}@"
+    rf"[{_LETTERS}](?:[{_LETTERS}-]{{0,62}}\.){{1,8}}"
+    r"(?:xn--[A-Za-z0-9-]{1,58}[A-Za-z0-9]|[A-Za-z]{2,24})(?![A-Za-z0-9_])"
 )
 _IP = re.compile(
-    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
+    r"(?<![A-Za-z0-9_.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![A-Za-z0-9_]|\.[0-9])|"
+    r"(?<![A-Za-z0-9_.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![A-Za-z0-9_:]|\.[0-9])"
 )
 # Addresses of version 6 that are in use (IANA, "Internet Protocol Version 6 Address Space"); a::b is not one.
 _ASSIGNED = ipaddress.ip_network("2000::/3")
@@ -62,7 +66,9 @@ def _mask_numbers(text: str, regions: Sequence[str]) -> tuple[str, int]:
 
     found = 0
     for region in regions or (None,):
-        spans = [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)]
+        # Its own limit of tries, for hostile texts, would leave the end of a long text out.
+        matches = phonenumbers.PhoneNumberMatcher(text, region, max_tries=len(text) + 1)
+        spans = [(match.start, match.end) for match in matches]
         begins = [0, *(end for _, end in spans)]
         ends = [*(start for start, _ in spans), len(text)]
         text = NAMES[PHONE].join(text[begin:end] for begin, end in zip(begins, ends, strict=True))

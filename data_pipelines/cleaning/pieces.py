@@ -26,6 +26,7 @@ from data_pipelines.array_files import save_array
 from data_pipelines.cleaning.cleaner import Cleaner, Outcome
 from data_pipelines.cleaning.contamination import Index
 from data_pipelines.cleaning.examples import Examples
+from data_pipelines.cleaning.masking import mask
 from data_pipelines.cleaning.settings import CleaningSettings
 from data_pipelines.cleaning.signatures import NUM_PERMUTATIONS, band_numbers, digest, signature
 from data_pipelines.cleaning.words import word_numbers
@@ -136,7 +137,9 @@ def clean_piece(piece: Piece) -> dict[str, Any]:
     Path(piece.path + COUNTS).unlink(missing_ok=True)  # of other text: its files are exchanged now
     cleaner = _cleaner(piece.settings, piece.index, piece.filters_sha256)
     kept, dropped, lines, digests, signatures = [], [], [], [], []
-    reasons, changes, examples = Counter(), Counter(), Examples()
+    reasons, changes, settings = Counter(), Counter(), piece.settings
+    # What is dropped was not masked; a report may be shown around.
+    examples = Examples(lambda text: mask(text, settings.mask, settings.phone_regions)[0])
     for document in piece.documents:
         outcome = cleaner.clean(document.text)
         changes.update(outcome.changes)

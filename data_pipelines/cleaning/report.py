@@ -7,7 +7,6 @@ from typing import Any
 
 from data_pipelines.cleaning.cleaner import CONTAMINATION, EMPTY, LANGUAGE
 from data_pipelines.cleaning.duplicate_search import EXACT, NEAR
-from data_pipelines.cleaning.masking import mask
 from data_pipelines.cleaning.rules import RULES, SOURCES
 from data_pipelines.cleaning.settings import C4_BAD_WORDS, CleaningSettings
 
@@ -60,9 +59,7 @@ def report_markdown(
     for reason in sorted(examples):
         lines += [f"### `{reason}`", "", meaning(reason, settings) + ".", ""]
         for _, record in examples[reason]:
-            # What is dropped was not masked; a report may be shown around.
-            text, _ = mask(record["text"], settings.mask, settings.phone_regions)
-            lines += _example(record | {"text": text})
+            lines += _example(record)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -10,7 +10,7 @@ FORMS = ("NFC", "NFKC")
 def repair(text: str) -> str:
     """The text without wrong decoding ("schÃ¶n" → "schön"), control characters and HTML's entities.
 
-    Quotation marks keep their form. Raises ImportError without ftfy.
+    Quotation marks, full-width forms and ligatures keep their form. Raises ImportError without ftfy.
     """
     import ftfy
 
@@ -21,7 +21,13 @@ def repair(text: str) -> str:
 def _config() -> Any:
     import ftfy
 
-    return ftfy.TextFixerConfig(uncurl_quotes=False, normalization=None, explain=False)
+    return ftfy.TextFixerConfig(
+        uncurl_quotes=False,
+        fix_character_width=False,
+        fix_latin_ligatures=False,
+        normalization=None,
+        explain=False,
+    )
 
 
 def normalize(text: str, form: str) -> str:

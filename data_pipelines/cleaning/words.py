@@ -2,6 +2,7 @@
 
 Letter case, punctuation, white space and Unicode's compatible forms (NFKC) make no difference. In scripts
 without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese), every character is a word.
+Combining marks, such as the vowel signs of Hindi and Arabic, belong to the word that they are in.
 """
 
 import functools
@@ -14,7 +15,8 @@ import numpy as np
 _WITHOUT_SPACES = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )
-_WORD = re.compile(f"[{_WITHOUT_SPACES}]|[^\\W{_WITHOUT_SPACES}]+")
+_JOINERS = "\u200c\u200d"  # between letters of one word
+_MARKS = range(0x300, 0x1FFFF)  # where combining marks are, but for variation selectors
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying by it loses nothing
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _HALF = np.uint64(33)
@@ -22,7 +24,19 @@ _HALF = np.uint64(33)
 
 def words_of(text: str) -> list[str]:
     """The words of a text, lower-cased."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    return _word().findall(unicodedata.normalize("NFKC", text).lower())
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """A word. For Python, marks are no characters of words."""
+    without_spaces, letters = re.compile(f"[{_WITHOUT_SPACES}]"), f"[^\\W{_WITHOUT_SPACES}]"
+    marks = "".join(
+        character
+        for character in map(chr, _MARKS)
+        if unicodedata.category(character).startswith("M") and not without_spaces.match(character)
+    )
+    return re.compile(f"{without_spaces.pattern}|{letters}+(?:[{marks}{_JOINERS}]+{letters}*)*")
 
 
 def word_numbers(text: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_pipelines.json_files import parse_json
@@ -66,6 +67,13 @@ def table_rows(path: str) -> list[tuple[int, list[str]]]:
       ValueError: the file is damaged.
     """
     return _TABLE_ROWS[plain_ending(path)](path)
+
+
+def check_are_different(where: str, header: Sequence[str], names: Iterable[str | None]) -> None:
+    """Raises ValueError if a header has several columns of a name."""
+    for name in names:
+        if name and header.count(name) > 1:
+            raise ValueError(f"{where}: got several columns {name!r}, expected one; rename the others")
 
 
 def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Sentence]:
@@ -135,6 +143,7 @@ def _read_table(path: str, columns: Columns, split: str, skipped: Skipped) -> li
     if has_header and rows:
         header = rows.pop(0)[1]
         width = len(header)
+        check_are_different(f"{path}:1", header, columns)
         found = {name: header.index(name) if name in header else None for name in columns if name}
         known = f"found {', '.join(map(repr, header))}"
     else:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_pipelines.tasks.files import read_sentences
+from data_pipelines.tasks.files import check_are_different, read_sentences
 from data_pipelines.tasks.records import Columns, Skipped, as_text, json_objects
 from data_pipelines.tasks.squad_files import squad_records
 from data_pipelines.tasks.text_files import plain_ending
@@ -237,6 +237,7 @@ def _table(rows: Iterator[tuple[str, list[str]]], source: Source, wanted: Wanted
     for where, fields in rows:
         is_first, width = width is None, len(fields) if width is None else width
         if is_first and has_header:
+            check_are_different(where, fields, (*names, wanted.id))
             place = {name: at for at, name in enumerate(fields)}
         if is_first:
             absent = [name for name in names if place.get(name, width) >= width]

@@ -251,10 +251,15 @@ def test_the_report_shows_hostile_text_as_text(tmp_path):
 
 
 def test_the_report_masks_what_was_dropped(tmp_path):
-    source = write_texts(tmp_path / "a.jsonl", ["Too short: jo@example.org"])
+    # The second is cut within the address.
+    source = write_texts(
+        tmp_path / "a.jsonl", ["Too short: jo@example.org", "- " * 142 + "jo@example.organic"]
+    )
     clean(str(tmp_path / "out"), CleaningSettings(input=(source,), mask=("email",)))
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "Too short: |||EMAIL_ADDRESS|||" in report and "jo@" not in report
+    assert (
+        "Too short: |||EMAIL_ADDRESS|||" in report and "- - |||EMAIL_ADDR" in report and "jo@" not in report
+    )
 
 
 def test_a_name_that_is_not_utf8_and_texts_without_words(tmp_path):

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.cleaning import masking, rules
+from data_pipelines.cleaning.cleaner import Cleaner
 from data_pipelines.cleaning.contamination import Index, write_index
 from data_pipelines.cleaning.languages import identify
+from data_pipelines.cleaning.settings import CleaningSettings
 from data_pipelines.cleaning.text_view import TextView
 from data_pipelines.cleaning.unicode_repair import normalize, repair
-from data_pipelines.cleaning.words import ngram_numbers, word_numbers
+from data_pipelines.cleaning.words import ngram_numbers, word_numbers, words_of
 from support.dirty_corpus import write_texts
 from support.plain_texts import english_documents, german_documents
 
@@ -111,8 +113,9 @@ def test_languages_are_told_apart():
         ("salt &amp; pepper", "salt & pepper"),
         ("a\u0000b\u0007c", "abc"),
         ("“right” and schön", "“right” and schön"),
+        ("你好，世界！（测试）ｶﾀｶﾅ　Ａ１ ﬁle", "你好，世界！（测试）ｶﾀｶﾅ　Ａ１ ﬁle"),
     ],
-    ids=["umlaut", "apostrophe", "entity", "control", "right"],
+    ids=["umlaut", "apostrophe", "entity", "control", "right", "forms"],
 )
 def test_wrongly_decoded_text_is_repaired(text, repaired):
     assert repair(text) == repaired
@@ -129,12 +132,21 @@ def test_normal_forms():
     [
         ("to jo.doe+x@mail.example.org.", "to |||EMAIL_ADDRESS|||."),
         ("not an@address, nor @name or a@b", None),
+        (
+            "メールはjohn@example.comです, _jörg@example.de",
+            "メールは|||EMAIL_ADDRESS|||です, |||EMAIL_ADDRESS|||",
+        ),
+        ("to john@example.xn--p1ai-", "to |||EMAIL_ADDRESS|||-"),
+        (
+            "服务器8.8.8.8的 inet:8.8.4.4: 8.8.8.8:80",
+            "服务器{}的 inet:{}: {}:80".format(*["|||IP_ADDRESS|||"] * 3),
+        ),
         ("from 8.8.8.8 and 2001:4860:4860::8888,", "from |||IP_ADDRESS||| and |||IP_ADDRESS|||,"),
         ("127.0.0.1, 192.168.0.7, 999.1.1.1, 1.2.3, 8.8.8.8.8, 10:30:15, ::1, a::b", None),
         ("call +49 30 901820 or +1 650-253-0000", "call |||PHONE_NUMBER||| or |||PHONE_NUMBER|||"),
         ("in 1998-2004 it had 12345678 rows", None),
     ],
-    ids=["email", "no_email", "ip", "no_ip", "phone", "no_phone"],
+    ids=["email", "no_email", "letters", "punycode", "beside", "ip", "no_ip", "phone", "no_phone"],
 )
 def test_personal_data_is_masked_and_nothing_else(text, masked):
     result, counts = masking.mask(text, masking.KINDS)
@@ -146,6 +158,33 @@ def test_numbers_without_a_prefix_are_found_for_their_country():
     assert masking.mask("call (650) 253-0000", ["phone"])[0] == "call (650) 253-0000"
     assert masking.mask("call (650) 253-0000", ["phone"], ["DE", "US"])[0] == "call |||PHONE_NUMBER|||"
     assert masking.mask("8.8.8.8 a@b.org", ["email"])[0] == "8.8.8.8 |||EMAIL_ADDRESS|||"
+
+
+def test_a_number_at_the_end_of_a_long_text_is_found():
+    masked, counts = masking.mask("1234567 " * 66_000 + "+49 30 901820", ["phone"])
+    assert masked.endswith(" |||PHONE_NUMBER|||") and counts == {"phone": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी की किताब", ["हिन्दी", "की", "किताब"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("العَرَبِيَّة لغة", ["العَرَبِيَّة", "لغة"]),
+        ("می‌خواهم x̂y", ["می‌خواهم", "x̂y"]),
+        ("東京 I'm in_1 «é»", ["東", "京", "i", "m", "in_1", "é"]),
+    ],
+    ids=["hindi", "tamil", "arabic", "joined", "others"],
+)
+def test_marks_belong_to_their_word(text, words):
+    assert words_of(text) == words
+
+
+def test_the_number_of_sentences_is_a_rule_without_rules_of_lines():
+    settings = CleaningSettings(input=("a.jsonl",), rules=(), set=("c4_min_sentences=3",))
+    cleaner = Cleaner(settings, None, ())
+    assert cleaner.clean("One. Two. Three.").reason == ""
+    assert cleaner.clean("One sentence alone.").reason == "c4_min_sentences"
 
 
 def test_words_are_compared_without_case_punctuation_and_forms():

@@ -177,6 +177,7 @@ def test_questions_of_files(tmp_path):
     [
         ("a.tsv", "x\ty\none\t1\n", r"a\.tsv:1: no column 's', found 'x', 'y'; set config\.task\.text"),
         ("a.tsv", "s\tlabel\none\t1\n", r"a\.tsv:1: no column 'y', found 's', 'label'"),
+        ("a.tsv", "s\ty\ts\none\t1\ttwo\n", r"a\.tsv:1: got several columns 's', expected one"),
         ("a.tsv", "s\ty\n", r"no example is left in train, .*it has no rows"),
         ("a.tsv", "", r"no example is left in train, .*it has no rows"),
         (

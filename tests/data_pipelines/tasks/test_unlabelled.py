@@ -115,6 +115,7 @@ def test_sentences_come_from_standard_input_too(monkeypatch):
             "no column 'text', found 'sentence', 'class'; set --text_column",
         ),
         ("a.tsv", "x\ty\n", Wanted("0", "2"), "no column '2', found 2 columns, counted from 0"),
+        ("a.tsv", "text\ty\ttext\n", TEXT, "a.tsv:1: got several columns 'text', expected one"),
         ("a.tsv", "text\tb\nx\ty\tz\n", TEXT, "a.tsv:2: got 3 columns, expected 2"),
         ("a.csv", 'text\n"x\n', TEXT, "a.csv:2: not valid CSV"),
         ("a.jsonl", '{"tekst": 1}\n', TEXT, "a.jsonl:1: no column 'text', found 'tekst'; set --text_column"),
