@@ -128,8 +128,8 @@ SHARED: dict[str, dict[str, Any]] = {
         "gradient_dtype": "float32",
         # Above 0, such as 0.999 or 0.9999, a moving average of the parameters is kept: after every update
         # average += (1 - ema_decay) · (parameters - average), from the first step on (training/averaging.py).
-        # It needs as much memory again as the parameters. eval/ and probe/ then measure the average, and
-        # export, fine-tuning, init_from and soup read it.
+        # It needs as much memory again as the trained parameters. eval/ and probe/ then measure the average,
+        # and export, fine-tuning, init_from and soup read it.
         "ema_decay": 0.0,
         "seed": 0,
         # Where compiled programs are kept for the next start: "parent", in .compiled beside --workdir; a

@@ -42,12 +42,12 @@ if [ "${#validation[@]}" -gt 0 ]; then held_out=(--validation "${validation[@]}"
 [ -e "$data/corpus" ] ||
   python -m data_pipelines.corpus --train "${train[@]}" "${held_out[@]}" --tokenizer "$data/tokenizer" \
     --sequence_length 128 --packing documents --max_document_chars 500 --out "$data/corpus"
-# The recipe's dtype is bfloat16. A processor without instructions for it, of whose names Linux has a list, is
-# faster with float32. A run that resumes keeps its own.
+# The recipe's dtype is bfloat16, but many processors are faster with float32. A run that resumes keeps the
+# dtype that it began with.
 dtype=bfloat16 settings="$workdir/config.json"
-if [ -e "$settings" ]; then
-  if grep -q '"dtype": "float32"' "$settings"; then dtype=float32; fi
-elif [ -r /proc/cpuinfo ] && ! grep -q bf16 /proc/cpuinfo; then
+if [ ! -e "$settings" ]; then
+  dtype="$(python -c 'from electra_jax.distributed.processor import faster_dtype; print(faster_dtype())')"
+elif grep -q '"dtype": "float32"' "$settings"; then
   dtype=float32
 fi
 python -m electra_jax.pretrain --config=configs/laptop.py --workdir="$workdir" \

@@ -3,18 +3,22 @@
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from data_pipelines.json_files import write_json
+from electra_jax.distributed import processor
 from electra_jax.models.config import DTYPES
 from support.paths import ROOT
 from support.stand_in_gcloud import THIS_PYTHON, write_program
 
-# Records its arguments, and makes what --out names.
+# Records its arguments, and makes what --out names; but code it runs.
 PYTHON = """import json, pathlib, sys
 arguments = sys.argv[1:]
+if arguments[0] == "-c":
+    sys.path.insert(0, {root!r})
+    exec(arguments[1])
+    sys.exit()
 with open({log!r}, "a") as log:
     log.write(json.dumps(arguments) + "\\n")
 words = [word for argument in arguments for word in argument.split("=", 1)]
@@ -29,7 +33,7 @@ def laptop(tmp_path):
     checkout = tmp_path / "a [b] c"
     shutil.copytree(ROOT / "launch", checkout / "launch")
     log, programs = tmp_path / "log", tmp_path / "bin"
-    write_program(programs / "python", PYTHON.format(log=str(log)), THIS_PYTHON)
+    write_program(programs / "python", PYTHON.format(log=str(log), root=str(ROOT)), THIS_PYTHON)
     (checkout / "launch" / "environment.sh").write_text(
         f'make_environment() {{ PATH="{programs}:$PATH"; }}\n'
     )
@@ -77,10 +81,9 @@ def test_without_text_it_takes_wikitext2_and_one_text_is_divided(laptop, tmp_pat
 
 
 def test_a_processor_without_bfloat16_takes_float32_and_a_run_keeps_its_own(laptop, tmp_path):
-    cpuinfo, settings = Path("/proc/cpuinfo"), tmp_path / "run" / "config.json"
+    settings = tmp_path / "run" / "config.json"
     (tmp_path / "mine.txt").write_text("A text.")
-    has_bfloat16 = not cpuinfo.exists() or "bf16" in cpuinfo.read_text()
-    for written, expected in ((None, "bfloat16" if has_bfloat16 else "float32"), *((d, d) for d in DTYPES)):
+    for written, expected in ((None, processor.faster_dtype()), *((dtype, dtype) for dtype in DTYPES)):
         if written:
             settings.parent.mkdir(exist_ok=True)
             write_json(settings, {"model": {"dtype": written}})

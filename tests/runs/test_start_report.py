@@ -97,11 +97,15 @@ def test_passes_are_counted_over_stages_and_by_weight():
     ],
 )
 def test_bfloat16_is_advised_against_on_a_cpu_without_it(
-    processor_of_another_machine, description, dtype, is_warned
+    processor_of_another_machine, monkeypatch, description, dtype, is_warned
 ):
     processor_of_another_machine.write_text(description)
     found = lines(stage(0, 100, [("c", 1.0, 1280, 0)]), dtype=dtype)
     assert any("--config.model.dtype=float32" in line for line in found) == is_warned
+    if dtype == "bfloat16":
+        assert processor.faster_dtype() == ("float32" if is_warned else "bfloat16")
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert processor.faster_dtype() == "bfloat16"
 
 
 def test_memory_is_compared_with_a_known_chip():
