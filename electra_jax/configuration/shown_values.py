@@ -47,7 +47,10 @@ def value_lines(config: config_dict.ConfigDict, recipe: str, argv: Sequence[str]
 
 
 def _wrap(comment: str, indent: str) -> list[str]:
-    return textwrap.wrap(comment, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    # Not at hyphens: a flag or a path in a comment stays whole.
+    return textwrap.wrap(
+        comment, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _without_argument(path: str) -> Mapping[str, Any]:
