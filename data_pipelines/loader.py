@@ -104,7 +104,8 @@ class EvaluationLoader:
     Args:
       mixture: from `make_sequential`.
       batch_size, sharding, prefetch: as for `Loader`.
-      max_batches: stop after this number of batches; None reads all.
+      max_batches: read this number of batches, of rows that are evenly spread over several datasets, or of
+        the first rows of a single one (`Mixture.cut_to`); None, or enough for all, reads all.
 
     Raises:
       ValueError: an endless mixture, `max_batches` < 1, or as for `Loader`.
@@ -125,9 +126,10 @@ class EvaluationLoader:
             raise ValueError(
                 f"config.eval.max_batches: got {max_batches}, expected None (all) or at least 1."
             )
+        if max_batches is not None and 0 < max_batches * batch_size < mixture.num_examples:
+            mixture = mixture.cut_to(max_batches * batch_size)
         rows = _ShardedRows(mixture, batch_size, sharding, key="config.eval.batch_size")
-        num_batches = -(-mixture.num_examples // batch_size)
-        self._num_batches = num_batches if max_batches is None else min(num_batches, max_batches)
+        self._num_batches = -(-mixture.num_examples // batch_size)
         self._ahead = _LookAhead(
             lambda indices: rows.read([index * batch_size for index in indices]),
             prefetch=prefetch,

@@ -72,6 +72,25 @@ class Mixture:
         dataset_index = np.searchsorted(self._starts, place, side="right") - 1
         return dataset_index.astype(np.int32), place - self._starts[dataset_index]
 
+    def cut_to(self, num_examples: int) -> "Mixture":
+        """A mixture of `num_examples` examples of this finite one: of a single dataset the first ones; of
+        several datasets evenly spaced ones, so that each has its share of them by number of rows.
+
+        Raises:
+          ValueError: an endless mixture, or not 1 … `num_examples` of this one.
+        """
+        whole, order = self.num_examples, self._order
+        if whole is None or not 1 <= num_examples <= whole:
+            raise ValueError(
+                f"got {num_examples} examples of a mixture with num_examples={whole}, expected at least 1, "
+                "and at most all of a finite mixture."
+            )
+        if len(self._datasets) > 1:
+            # Whole numbers are the same on all hosts. The first and the last example are among them.
+            place = lambda index: self._order[index * (whole - 1) // max(1, num_examples - 1)]
+            order = grain.MapDataset.range(num_examples).map(place)
+        return Mixture(self.sources, self._datasets, order, num_examples=num_examples)
+
     def read(self, dataset_index: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Token ids [n, L] of the given rows, in the given order; one batched read per dataset.
 

@@ -201,7 +201,7 @@ def test_windows_evaluations_and_what_the_run_keeps(whole, corpora):
     held_out = make_sequential(
         [DatasetSource(str(corpora / name), split="validation") for name in ("long", "second")]
     )
-    ids = held_out.read(*held_out.rows_at(0, 32))  # two batches of 16
+    ids = held_out.read(*held_out.cut_to(32).rows_at(0, 32))  # two batches of 16, of both datasets
     assert [row["step"] for row in evaluation] == [LENGTHENED, 12]
     assert {row["eval/tokens"] for row in evaluation} == {float((ids != run.tokenizer.special.pad).sum())}
     assert checkpoints(workdir) == [RAMP, LENGTHENED, 12]

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import opened_dataset
-from data_pipelines.mixture import DatasetSource, elements, make_mixture, make_sequential
+from data_pipelines.loader import EvaluationLoader
+from data_pipelines.mixture import DatasetSource, Mixture, elements, make_mixture, make_sequential
 from data_pipelines.record_files import RecordFiles
 from data_pipelines.tokenizers.directory import SpecialIds
+from support.fake_mixture import sharding_of
 
 L = 5
 VOCAB_SIZE = 5000
@@ -220,6 +222,51 @@ def test_sequential_is_one_pass_in_stored_order(built):
     assert mixed.read(*mixed.rows_at(5, 9))[:, 1].tolist() == [506, 507, 1001, 1002]
     with pytest.raises(IndexError, match=r"\[29, 31\): expected 0 <= start <= stop <= 30"):
         mixed.rows_at(29, 31)
+
+
+def evaluated(mixture, max_batches):
+    """The numbers in the rows that a loader of batches of 4 rows reads; 0 for padding."""
+    with EvaluationLoader(mixture, batch_size=4, sharding=sharding_of(), max_batches=max_batches) as batches:
+        ids = [np.asarray(batches.batch_at(index)["input_ids"]) for index in range(len(batches))]
+    return np.concatenate(ids)[:, 1].tolist()
+
+
+def test_an_evaluation_of_some_batches_has_each_datasets_share_of_rows(built):
+    held_out = DatasetSource(built.a, split="validation")
+    mixed = make_sequential([held_out, DatasetSource(built.b)])
+    assert evaluated(mixed, 2) == [501, 505, 1002, 1006, 1010, 1014, 1018, 1023]
+    every = [*range(501, 508), *range(1001, 1024), 0, 0]
+    assert evaluated(mixed, 8) == evaluated(mixed, None) == every
+    # Of a single dataset the first rows, as ever.
+    assert evaluated(make_sequential([held_out]), 1) == [501, 502, 503, 504]
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.data())
+@settings(max_examples=50, deadline=None)
+def test_evenly_spaced_rows_are_different_and_shared_by_size(sizes, data):
+    datasets = [
+        types.SimpleNamespace(
+            num_rows=size,
+            info=types.SimpleNamespace(special_ids=SPECIAL._asdict()),
+            sequence_length=L,
+            dtype=np.uint16,
+        )
+        for size in sizes
+    ]
+    whole = sum(sizes)
+    mixture = Mixture([], datasets, grain.MapDataset.range(whole), num_examples=whole)
+    number = data.draw(st.integers(1, whole))
+    found = pairs(mixture.cut_to(number), 0, number)
+    assert len(set(found)) == number and found == sorted(found)
+    for index, size in enumerate(sizes):
+        assert abs(sum(one == index for one, _ in found) - number * size / whole) < 2
+    with pytest.raises(ValueError, match=f"got {whole + 1} examples of a mixture with num_examples={whole}"):
+        mixture.cut_to(whole + 1)
+
+
+def test_an_endless_mixture_cannot_be_cut(built):
+    with pytest.raises(ValueError, match="got 3 examples of a mixture with num_examples=None"):
+        make_mixture([DatasetSource(built.a)], seed=0).cut_to(3)
 
 
 def test_attributes_of_a_mixture(built):

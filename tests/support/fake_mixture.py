@@ -1,5 +1,6 @@
 """A mixture in memory, and shardings of its batches, for tests of loaders."""
 
+import copy
 import threading
 import time
 import types
@@ -46,6 +47,11 @@ class FakeMixture:
         assert self.num_examples is None or stop <= self.num_examples
         example = np.arange(start, stop)
         return (example % 2).astype(np.int32), (example // 2).astype(np.int64)
+
+    def cut_to(self, num_examples):
+        cut = copy.copy(self)  # remembers its reads in the same list
+        cut.num_examples = num_examples
+        return cut
 
     def read(self, dataset_index, row):
         self.gate.take()
