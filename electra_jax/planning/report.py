@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from electra_jax.configuration.stages import KEYS
 from electra_jax.distributed.chips import GIB
 from electra_jax.planning.collectives import Collective
 from electra_jax.planning.estimate import FIXED_SECONDS, LEAST_SECONDS
@@ -21,6 +22,7 @@ SETTINGS = (
     "train.num_microbatches",
     "mesh.fsdp",
 )
+BATCH = "train.batch_size"  # a stage has its own, which no plan recommends to change
 
 
 def report_values(plan: StagePlan) -> dict[str, Any]:
@@ -30,6 +32,7 @@ def report_values(plan: StagePlan) -> dict[str, Any]:
     return {
         "device": plan.device.text,
         "compiled_as": plan.device.compiled_as,
+        "first_step": plan.first_step,
         "settings": _settings(plan.config),
         "bytes": step.memory._asdict() | {"total": step.memory.total, "available": available},
         "program_flops": step.flops,
@@ -60,9 +63,30 @@ def report_lines(plan: StagePlan) -> list[str]:
         "",
         *_time_lines(plan),
         "",
-        "give pretrain, or a launcher after --: "
-        + " ".join(f"--config.{key}={value}" for key, value in _settings(plan.config).items()),
+        *_settings_lines(plan),
     ]
+
+
+def _settings_lines(plan: StagePlan) -> list[str]:
+    """What to give pretrain. A flag sets the first stage; those after it inherit what they do not change."""
+    settings = _settings(plan.config)
+    as_flags = lambda keys: " ".join(f"--config.{key}={settings[key]}" for key in keys)
+    fixed = [key for key in settings if key not in KEYS]
+    if plan.first_step == 0:
+        lines = [f"give pretrain, or a launcher after --: {as_flags(settings)}"]
+    else:
+        own = ", ".join(f"'{key}': {settings[key]!r}" for key in settings if key in KEYS and key != BATCH)
+        lines = [
+            f"for the stage from step {plan.first_step} on, in config.stages: {own}",
+            f"planned with these flags, which hold for the whole run: {as_flags(fixed)}",
+        ]
+    if plan.config["stages"]:
+        *most, last = fixed
+        lines.append(
+            f"{', '.join(most)} and {last} are the same in all stages: take those of the stage that needs "
+            "most memory, then plan again with them and --as_configured."
+        )
+    return lines
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

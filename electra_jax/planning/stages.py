@@ -27,6 +27,7 @@ class StagePlan(NamedTuple):
     trials: list[CompileTrial]  # in the order of the search; empty without one
     utilization: Utilization  # assumed shares of the peak
     num_steps: int
+    first_step: int  # 0, or that of a later stage
 
 
 def with_accelerator_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def plan_stages(
         num_steps = stage.end - stage.first_step
         used = _utilization(best, device, assumptions)
         figures = _estimate_stage(best, device, num_steps, step, assumptions, used)
-        yield StagePlan(best, device, step, figures, trials, used, num_steps)
+        yield StagePlan(best, device, step, figures, trials, used, num_steps, stage.first_step)
 
 
 def describe_execution(config: dict[str, Any]) -> str:

@@ -65,14 +65,15 @@ def test_ids_of_a_large_vocabulary_take_four_bytes():
     assert large.bytes_per_second.high / large.rows_per_second.high == pytest.approx(4 * LENGTH)
 
 
-def lines_of(device, memory=(GIB, GIB, 0, GIB, 0), **changes):
+def lines_of(device, memory=(GIB, GIB, 0, GIB, 0), *, first_step=0, stages=(), **changes):
     """The lines of a plan of a small model."""
-    full = config(train={"batch_size": 64})
+    full = config(train={"batch_size": 64}) | {"stages": stages}
     devices = plan_devices(device, str(ROOT / "configs" / "prices.json"))
     step = CompiledStep(Memory(*memory), 1e9, None, [], (0,) * 8 + (1,) * 8)
     work = WORK._replace(dollars_per_hour=devices.dollars_per_hour, **changes)
     used = Utilization(0.25, 0.5, "a source")
-    return report_lines(StagePlan(full, devices, step, estimate(full, work, ASSUMPTIONS), [], used, 1000))
+    figures = estimate(full, work, ASSUMPTIONS)
+    return report_lines(StagePlan(full, devices, step, figures, [], used, 1000, first_step))
 
 
 def test_a_report_gives_ranges_with_their_sources():
@@ -85,6 +86,22 @@ def test_a_report_gives_ranges_with_their_sources():
     assert "at $2.69 to $12.29 an hour and device" in text and "not checked" in text
     assert "MB/s on each of 2 hosts" in text and "save a checkpoint every" in text
     assert "0.0 days" not in text and "(the same, to one percent)" not in text
+
+
+def test_the_settings_of_a_later_stage_are_no_flags_for_the_first():
+    stages = ((500, {"train.batch_size": 64}),)
+    whole_run = "--config.model.dtype=float32 --config.train.layers=unrolled --config.train.remat=none"
+    (alone,) = (line for line in lines_of("h100:16") if "--config." in line)
+    assert alone == (
+        f"give pretrain, or a launcher after --: {whole_run} --config.train.batch_size=64 "
+        "--config.train.num_microbatches=1 --config.mesh.fsdp=1"
+    )
+    first, same = lines_of("h100:16", stages=stages)[-2:]
+    assert first == alone and "are the same in all stages: take those of the stage that needs most" in same
+    *before, own, planned_with, again = lines_of("h100:16", first_step=500, stages=stages)
+    assert own == "for the stage from step 500 on, in config.stages: 'train.num_microbatches': 1"
+    assert planned_with.endswith(f"whole run: {whole_run} --config.mesh.fsdp=1") and again == same
+    assert not any("batch_size" in line for line in [*before, own, planned_with, again])
 
 
 def test_nothing_is_reported_of_a_step_that_is_too_small():
