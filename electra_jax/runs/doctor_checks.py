@@ -29,6 +29,7 @@ from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, bucket_of, local_directory
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.doctor_rows import check_rows
+from electra_jax.runs.doctor_space import bytes_there, how_to_fit, most_at_once
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.only_writer import describe_writer
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
@@ -305,21 +306,23 @@ def check_sizes(inputs: RunInputs, workdir: str | Path) -> Finding:
     on_device = sum(
         int(np.prod(array.sharding.shard_shape(array.shape))) * array.dtype.itemsize for array in arrays
     )
-    needed = whole * (inputs.config["checkpoint"]["keep"] + 1)  # one more is written before the oldest goes
+    most = whole * most_at_once(inputs)
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     of_memory = f" of {format_bytes(memory)}" if memory else ""
-    text = f"state {format_bytes(on_device)} a device{of_memory}, {format_bytes(needed)} of checkpoints"
+    text = f"state {format_bytes(on_device)} a device{of_memory}, {format_bytes(most)} of checkpoints"
     if memory and on_device > memory:
         return Finding(text, "the state alone does not fit. Raise config.mesh.fsdp, or take a smaller model.")
     if is_bucket(workdir):
         return Finding(text)
     workdir = Path(workdir)
     nearest = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(nearest).free
-    text += f", {format_bytes(free)} free"
-    if needed > free:
-        return Finding(text, "the checkpoints do not fit. Free space, or lower config.checkpoint.keep.")
-    return Finding(text)
+    there, free = bytes_there(workdir), shutil.disk_usage(nearest).free
+    text += (f", {format_bytes(there)} of them there" if there else "") + f", {format_bytes(free)} free"
+    needed = max(most - there, whole)  # the next one is written before an old one goes
+    if needed <= free:
+        return Finding(text)
+    problem = f"the checkpoints do not fit, they need {format_bytes(needed)} more. "
+    return Finding(text, problem + how_to_fit(inputs.config))
 
 
 def format_bytes(number: float) -> str:

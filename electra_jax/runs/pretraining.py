@@ -39,7 +39,7 @@ from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stag
 from electra_jax.runs.probes import measures_the_same, open_probe, probe_config
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.resuming import Start, find_start, set_aside
-from electra_jax.runs.rollbacks import describe_rollbacks, record_events, resume_rollbacks
+from electra_jax.runs.rollbacks import describe_rollbacks, reach_of, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
 from electra_jax.runs.start_step import started_from, with_start_step
@@ -60,7 +60,6 @@ from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
 from electra_jax.training.trackers.interface import TrackedRun
-from electra_jax.training.trouble import ROLLBACK
 from electra_jax.training.unigram import unigram_log_probabilities
 from electra_jax.training.watch import RollBack
 from electra_jax.training.writers import MetricWriters
@@ -181,9 +180,7 @@ def make_probe(
 
 
 def _open_checkpointer(inputs: RunInputs, workdir: Path) -> Checkpointer:
-    trouble = inputs.config["trouble"]
-    may_return = ROLLBACK in (trouble["on_nonfinite"], trouble["on_spike"])
-    reach = trouble["rollback_steps"] if may_return else 0
+    reach = reach_of(inputs.config["trouble"])
     return open_checkpoints(workdir, keep=inputs.config["checkpoint"]["keep"], reach=reach)
 
 

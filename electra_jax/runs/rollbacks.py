@@ -21,6 +21,7 @@ from electra_jax.runs.agreed_problems import agreed_problem
 from electra_jax.runs.directory import ROLLBACKS
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.events import EventLog, read_events
+from electra_jax.training.trouble import ROLLBACK
 from electra_jax.training.watch import Incident, NumericalTroubleError
 
 ROLLBACKS_FILE = "rollbacks.json"
@@ -66,6 +67,12 @@ def next_rollback(
         min(max(incident.step - 1 - trouble["rollback_steps"], earliest), incident.step - 1),
         f"{incident.description}. {evidence}",
     )
+
+
+def reach_of(trouble: dict[str, Any]) -> int:
+    """Number of steps that a run with this config.trouble may return by; 0 if it never does."""
+    may_return = ROLLBACK in (trouble["on_nonfinite"], trouble["on_spike"])
+    return trouble["rollback_steps"] if may_return else 0
 
 
 def passed_over(rollbacks: Rollbacks, first_step: int, end: int) -> tuple[PassedOver, ...]:

@@ -1,5 +1,6 @@
 """Which checkpoints Orbax keeps."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,18 @@ def within_reach(steps: Sequence[int], reach: int) -> set[int]:
     border = max(steps, default=0) - reach
     older = [step for step in steps if step <= border]
     return {step for step in steps if step > border} | ({max(older)} if older else set())
+
+
+def most_kept(steps: Sequence[int], keep: int, reach: int) -> int:
+    """The largest number of checkpoints that `which_to_keep` keeps at once of a run that saves at `steps`,
+    which grow; at least `keep`."""
+    if not reach:
+        return keep
+    counts = [keep]
+    for number, newest in enumerate(steps, 1):  # as `within_reach` of the first `number`
+        num_older = bisect.bisect_right(steps, newest - reach)
+        counts.append(number - num_older + min(num_older, 1))
+    return max(counts)
 
 
 class _Reach:

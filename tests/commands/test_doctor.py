@@ -160,6 +160,38 @@ def test_sizes_are_those_of_the_arrays(data, tmp_path, monkeypatch):
     assert "10 B free" in finding.text and "the checkpoints do not fit" in finding.problem
 
 
+def test_room_for_checkpoints_is_what_a_run_keeps_beyond_those_there(data, tmp_path, monkeypatch):
+    config = config_dict.ConfigDict(load_config("configs/debug.py").to_dict())
+    # A run that looks for spikes has a larger state, whatever it does about them.
+    changes = values(
+        data, checkpoint__keep=2, checkpoint__every=10, train__num_steps=95, trouble__on_spike="stop"
+    )
+    config.update_from_flattened_dict(changes | {"data.datasets": (str(data / "corpus"),)})
+    inputs, workdir = open_inputs(resolve(config.to_dict()), tmp_path / "run"), tmp_path / "run"
+    with axis_context(inputs.mesh):
+        arrays = jax.tree.leaves(make_program(inputs.config, inputs.objective, inputs.mesh).abstract_state)
+    whole = sum(array.size * array.dtype.itemsize for array in arrays)
+
+    def problem_with(free, **trouble):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free))
+        changed = inputs.config | {"trouble": inputs.config["trouble"] | trouble}
+        return check_sizes(inputs._replace(config=changed), workdir).problem
+
+    assert problem_with(3 * whole) == ""
+    assert f"they need {format_bytes(3 * whole)} more" in problem_with(3 * whole - 1)
+    returns = {"on_spike": "rollback", "rollback_steps": 40}
+    # 60, 70, 80, 90, 95 and the one before them; and one that is being written.
+    assert problem_with(7 * whole, **returns) == ""
+    assert "lower config.checkpoint.keep or config.trouble.rollback_steps" in problem_with(
+        7 * whole - 1, **returns
+    )
+    for step in ("10", "20", "30.unusable"):
+        (workdir / "checkpoints" / step).mkdir(parents=True)
+        (workdir / "checkpoints" / step / "array").write_bytes(bytes(whole))
+    assert problem_with(whole) == ""
+    assert f"they need {format_bytes(whole)} more" in problem_with(whole - 1)  # before an old one goes
+
+
 def test_rows_of_another_build_are_found_by_reading_all(data, tmp_path):
     shutil.copytree(data / "corpus", tmp_path / "corpus")
     name = replace_rows(tmp_path / "corpus", lambda rows: rows[::-1])

@@ -12,8 +12,9 @@ import pytest
 
 from electra_jax.training import plain_paths
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
-from electra_jax.training.kept_checkpoints import within_reach
+from electra_jax.training.kept_checkpoints import most_kept, within_reach
 from electra_jax.training.plain_paths import PlainPath, check_checkpoint_path
+from electra_jax.training.state import TrainState
 
 
 @pytest.fixture
@@ -132,6 +133,18 @@ def test_special_characters_in_a_bucket_are_refused():
     check_checkpoint_path("gs://bucket/run")
     with pytest.raises(ValueError, match=r"gs://bucket/a\[1\]': got '\['"):
         check_checkpoint_path("gs://bucket/a[1]")
+
+
+@pytest.mark.parametrize(("keep", "reach"), [(2, 0), (1, 7), (2, 4), (3, 100)])
+def test_as_many_checkpoints_are_kept_as_is_foretold(keep, reach, tmp_path):
+    checkpointer, kept = Checkpointer(str(tmp_path / "checkpoints"), keep=keep, reach=reach), []
+    steps = [3, 6, 7, 9, 12, 15]
+    for step in steps:
+        checkpointer.save(step, TrainState(jnp.int32(step), {}, {}, {}), {})
+        checkpointer.wait()
+        kept.append(len(checkpointer.all_steps()))
+    checkpointer.close()
+    assert max(kept) == most_kept(steps, keep, reach)
 
 
 def test_checkpoints_that_a_rollback_may_need_are_kept(tmp_path):
