@@ -243,4 +243,5 @@ FAST_ELECTRA = ObjectiveRow(
     not_published=(TEACHERS,),
     continues_as="electra",
     minimizes_mlm=False,
+    held_out=("rtd_loss",),
 )

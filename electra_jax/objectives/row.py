@@ -63,8 +63,10 @@ class ObjectiveRow(NamedTuple):
     schedules: Mapping[str, Callable[[Mapping[str, Any], Any], Any]] = NOTHING
 
     # What may be concluded from its metrics (training/alarms.py): whether it minimises mlm_loss, if it has
-    # that; and whether its metrics rtd_… are of the masked tokens alone.
+    # that; the losses of which the first that it has should fall on held-out text; and whether its metrics
+    # rtd_… are of the masked tokens alone.
     minimizes_mlm: bool = True
+    held_out: tuple[str, ...] = ("mlm_loss", "rtd_loss")
     judges_masked_only: bool = False
 
     # Whether the encoder of the discriminator's shape predicts tokens. It is then published as a generator.

@@ -49,10 +49,10 @@ class Finding(NamedTuple):
     figures: Mapping[str, float]
 
 
-def held_out_loss(block: Block) -> tuple[str, float] | None:
-    """(metric, value) of the loss that should fall on held-out text: that of predicting tokens, or for an
-    objective without it that of detecting them."""
-    for name in ("mlm_loss", "rtd_loss"):
+def held_out_loss(block: Block, facts: RunFacts) -> tuple[str, float] | None:
+    """(metric, value) of the loss that should fall on held-out text: that of predicting tokens, or where
+    nothing learns to predict them that of detecting them."""
+    for name in facts.held_out:
         if name in block.means:
             return name, block.means[name]
     return None
@@ -175,7 +175,7 @@ def embeddings_apart(history: History, facts: RunFacts, _: Detection | None) -> 
 
 def _loss_rise(history: History, facts: RunFacts) -> tuple[str, float, float] | None:
     """(metric, value, lowest value) of a held-out loss that has risen too far."""
-    found = held_out_loss(history.evaluations[-1])
+    found = held_out_loss(history.evaluations[-1], facts)
     if found is None or history.best is None or (found[0] == "mlm_loss" and not facts.minimizes_mlm):
         return None
     metric, loss = found

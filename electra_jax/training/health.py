@@ -151,7 +151,7 @@ class _State:
 
     def _note_best(self) -> None:
         block = self._evaluations[-1]
-        found = held_out_loss(block)
+        found = held_out_loss(block, self._facts)
         if found and (self._best is None or found[1] < self._best[0].means.get(found[0], math.inf)):
             self._best = block, self._training[-1] if self._training else None
 

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from electra_jax.objectives.denoisers import mean_mask_prob
 from electra_jax.objectives.metrics import Detection
-from electra_jax.objectives.registry import has_generator, objective_row
+from electra_jax.objectives.registry import find_row, has_generator, objective_row
 
 # A block of training rows, whose means are judged: this share of the run, at most this number of steps.
 BLOCK_SHARE, LONGEST_BLOCK = 0.05, 5_000
@@ -23,6 +23,7 @@ class RunFacts(NamedTuple):
     drawn: tuple[Mapping[str, float], ...]
     trains_generator: tuple[bool, ...]  # for each stage: whether there is a generator that learns
     minimizes_mlm: bool  # whether the objective minimises mlm_loss
+    held_out: tuple[str, ...]  # losses of which the first that a run has should fall on held-out text
     stage_starts: tuple[int, ...]  # first steps of the stages, the first of which is 0
     passes: Callable[[int], float]  # step → how often the run has read the rows of a dataset by then, at most
 
@@ -99,11 +100,17 @@ def make_facts(
         tuple(map(_settings_in_use, configs)),
         detections,
         drawn,
-        tuple(has_generator(one["objective"]) for one in configs),
+        tuple(_trains_generator(one["objective"]) for one in configs),
         row.minimizes_mlm,
+        row.held_out,
         tuple(stage_starts),
         passes,
     )
+
+
+def _trains_generator(objective: Mapping[str, Any]) -> bool:
+    """Whether there is a generator that learns, and is not the finished one of a first stage."""
+    return has_generator(objective) and find_row(objective["name"]).first_stage is None
 
 
 def _settings_in_use(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,6 +119,6 @@ def _settings_in_use(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = flatten_dict(dict(config), sep=".")
     if config["objective"]["denoisers"]:
         del settings["objective.mask_prob"]
-    if has_generator(config["objective"]):
+    if _trains_generator(config["objective"]):
         return settings
     return {key: value for key, value in settings.items() if not key.startswith("model.generator.")}

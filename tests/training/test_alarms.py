@@ -268,6 +268,23 @@ def test_a_fixed_generator_is_never_too_strong(make_run):
     assert run.write(run_rows({"replaced_rate": 0.01}, {})) == []
 
 
+@pytest.mark.parametrize("objective", ["fast_electra", "two_stage"])
+@pytest.mark.parametrize(
+    ("name", "training"), [("data_repeating", {"rtd_loss": 0.2}), ("held_out_rising", {})]
+)
+def test_a_discriminator_beside_a_finished_generator_is_judged_by_its_own_loss(
+    objective, name, training, make_run
+):
+    run = make_run(make_config(argument=f"objective={objective}"))
+    assert {one for _, one in run.write(run_rows(training, {"rtd_loss": 0.5}))} == {name}
+    other = make_run(make_config(argument=f"objective={objective}"), "other")
+    assert other.write(run_rows({}, {"mlm_loss": 4.8})) == []  # nothing learns to predict tokens
+
+
+def test_the_loss_of_detection_is_not_judged_while_a_generator_learns(make_run):
+    assert make_run(make_config()).write(run_rows({}, {"rtd_loss": 0.5})) == []
+
+
 @pytest.mark.parametrize("name", ["generator_strong", "generator_weak", "generator_entropy_collapse"])
 def test_a_finished_generator_is_not_judged(name, make_run):
     training, evaluation, _ = FAILURES[name]
@@ -277,13 +294,28 @@ def test_a_finished_generator_is_not_judged(name, make_run):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"argument": "objective=fast_electra"}, {"objective.generator": "unigram"}]
+    "changes",
+    [
+        {"argument": "objective=fast_electra"},
+        {"argument": "objective=two_stage"},
+        {"objective.generator": "unigram"},
+    ],
 )
 def test_no_alarm_advises_another_shape_for_a_generator_that_does_not_learn(changes, make_run):
     run = make_run(make_config(**changes))
     run.write(run_rows({"rtd_auc": 0.51}, {}))
     (event,) = [event for event in read_events(run.path) if event["name"] == "auc_stuck"]
     assert "model.generator" not in event["advice"] and "disc_weight" in event["advice"]
+
+
+def test_a_finished_generator_of_a_first_stage_is_too_strong_but_no_smaller_one_is_advised(make_run):
+    run = make_run(make_config(argument="objective=two_stage"))
+    run.write(run_rows(FAILURES["generator_strong"][0], {}))
+    (event,) = [event for event in read_events(run.path) if event["name"] == "generator_strong"]
+    assert "model.generator" not in event["advice"] and "temperature" in event["advice"]
+    run = make_run(make_config(argument="objective=two_stage"), "weak")
+    raised = run.write(run_rows(*FAILURES["generator_weak"][:2]))  # and what is raised beside it
+    assert raised == []
 
 
 def test_a_stage_with_more_masks_draws_more_tokens():
