@@ -4,8 +4,6 @@ import contextlib
 import itertools
 import os
 import re
-import sys
-import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +22,11 @@ from electra_jax.training.checksums import OnProgress, digest
 from electra_jax.training.kept_checkpoints import which_to_keep
 from electra_jax.training.plain_paths import PlainPath
 from electra_jax.training.state import TrainState
+from electra_jax.training.stragglers import silence_stragglers
 
 DAMAGED = "damaged"  # a checkpoint that was set aside is called STEP.damaged, STEP.damaged.2, …
 _DETAILS = re.compile(r"\s*\[tensorstore_spec|\s*\[source locations|\s*See full TensorStore details|\n")
 _FULL = re.compile("No space left on device|Disk quota exceeded")
-# How errors of coroutines begin that nobody waits for any longer: TensorStore's and Orbax's.
-STRAGGLERS = ("Event loop is closed", "Encountered error while reading array index")
 _ABOUT = "checkpoint"  # key of the saved description for what a checkpoint tells about itself
 
 
@@ -74,7 +71,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str, *, keep: int | None, reach: int = 0):
-        _silence_stragglers()
+        silence_stragglers()
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
         if keep is not None:
@@ -330,22 +327,6 @@ def _check_may_write(directory: str) -> None:
             f"{directory}: this user may not write there, so that no checkpoint could be saved. Give this "
             "user the right to write, or use another --workdir."
         )
-
-
-def _silence_stragglers() -> None:
-    """Hide the tracebacks and warnings that are printed after one array of a checkpoint has failed: one for
-    every other array, since their coroutines end when they are freed, and the event loop is closed by
-    then."""
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    previous = sys.unraisablehook
-    if getattr(previous, "__module__", None) == __name__:
-        return
-
-    def hook(unraisable):
-        if not str(unraisable.exc_value).startswith(STRAGGLERS):
-            previous(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def with_shardings(abstract_state: Any, shardings: Any) -> Any:
