@@ -240,10 +240,12 @@ def _is_complete(tokenizer: tokenizers.Tokenizer, special: SpecialIds) -> bool:
 def _complete(tokenizer: tokenizers.Tokenizer, special: SpecialIds) -> None:
     """Find special tokens in text, put [CLS] and [SEP] around texts and pairs, and do not cut or pad."""
     names = SpecialIds(*map(tokenizer.id_to_token, special))
+    # Adding one again would lose its settings: RoBERTa's <mask> takes the blank before it (lstrip).
+    known = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     tokenizer.add_special_tokens(
         [
             AddedToken(tokenizer.id_to_token(number), special=True, normalized=False)
-            for number in sorted(special)
+            for number in sorted(set(special) - known)
         ]
     )
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -100,6 +100,25 @@ def test_nul_is_a_piece_of_byte_level_vocabularies(adopted):
         assert len(ids) == 3 and ours.decode(ids) == "a\0b"
 
 
+def test_a_mask_keeps_the_blank_that_it_takes(tmp_path):
+    """RoBERTa's kind: its mask takes the blank before it. A stored truncation is removed all the same."""
+    tokenizer, trainer = bpe()
+    trainer.special_tokens = [name for name in NAMES if name != "[MASK]"]
+    tokenizer.train_from_iterator(TRAINING, trainer)
+    tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True, normalized=False)])
+    tokenizer.enable_truncation(6)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    adopt_tokenizer(tmp_path / "tokenizer.json", tmp_path / "t", lowercase=None)
+    (tmp_path / "out").mkdir()
+    write_tokenizer(tmp_path / "t", tmp_path / "out", model_max_length=32)
+    exported = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    tokenizer.no_truncation()
+    text, special = "tea [MASK] pan", load_tokenizer(str(tmp_path / "t")).special
+    wanted = tokenizer.encode(text, add_special_tokens=False).ids
+    assert tokenizer.token_to_id("Ġ") not in wanted
+    assert exported.encode(text).ids == [special.cls, *wanted, special.sep]
+
+
 def test_chance_in_a_model_is_left_out_of_rows(tmp_path):
     """BPE's dropout, with which others may have trained."""
     tokenizer, trainer = bpe()
