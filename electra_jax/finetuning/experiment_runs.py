@@ -22,7 +22,7 @@ from electra_jax.finetuning.experiment_directory import (
     write_results,
 )
 from electra_jax.finetuning.folders import folder_names
-from electra_jax.finetuning.model_files import save_model
+from electra_jax.finetuning.model_files import is_saved_model, save_model
 from electra_jax.finetuning.predictions import write_predictions, write_scores
 from electra_jax.finetuning.results import Result, reported_metrics
 from electra_jax.finetuning.sweep import Settings, apply_settings, format_settings
@@ -146,20 +146,26 @@ class RunsOfPlan:
             )
 
     def _keep(self, run: Run, finetuned: Finetuned) -> Result:
-        """Write the predictions of a run, its model if it beats every earlier one of the same init, and its
-        result, which is returned."""
+        """Write the predictions of a run, its model if it beats every other one of the same init, and its
+        result, which is returned. A run that is done again since its model was gone leaves one, unless a
+        better one is there."""
         encoder = self._encoder
         result = Result(run.init, run.seed, finetuned.metrics, run.settings, encoder.digest, encoder.step)
         metric = next(iter(result.metrics))
         known = list(map(run_of, self._results))
         is_again = run in known  # for its model, which was gone
-        best_so_far = [other.metrics[metric] for other in self._results if other.model == run.init]
+        others = [
+            other.metrics[metric]
+            for other in self._results
+            if other.model == run.init and run_of(other) != run
+        ]
         place = known.index(run) if is_again else len(known)  # of equal results the first one has the model
         self._results[place : place + 1] = [result]
         if not is_main_process():
             return result
         self._check()
         finetuner, folder = self._finetuner, self._folders[run.init]
+        model = self._workdir / MODELS / folder
         settings = folder_names([format_settings(run.settings)]).values()
         directory = self._workdir.joinpath(PREDICTIONS, folder, *settings, f"seed_{run.seed}")
         task = finetuner.config["task"]
@@ -167,8 +173,11 @@ class RunsOfPlan:
             write_predictions(directory, finetuner.task_type, task, finetuner.data, split, predictions)
         if finetuned.scores:
             write_scores(directory, finetuned)
-        if is_again or all(value < result.metrics[metric] for value in best_so_far):
-            self._save(run, finetuned, self._workdir / MODELS / folder)
+        value = result.metrics[metric]
+        is_as_good = all(other <= value for other in others)
+        # New runs before this one may have saved a better model than the one that was gone.
+        if all(other < value for other in others) or (is_again and (is_as_good or not is_saved_model(model))):
+            self._save(run, finetuned, model)
         write_results(self._workdir, self._results)
         return result
 

@@ -28,8 +28,8 @@ def start(data, tmp_path):
 @pytest.fixture
 def experiment(data, tmp_path, monkeypatch):
     """`do(inits, seeds)` → titles of the runs that were done, without training. Odd seeds give one answer,
-    even ones the other."""
-    titles, task = [], local_task(data, tmp_path)
+    even ones the other, and one of two classes is more frequent among 21 examples."""
+    titles, task = [], local_task(data, tmp_path, num_validation=21)
     task["log"] = {"progress": True}
 
     def run(self, params, seed, train, held_out, watch):
@@ -114,6 +114,23 @@ def test_a_missing_best_model_is_made_again(start, experiment, tmp_path, capsys)
     others = [seed for seed in range(3) if seed != best]
     assert experiment([start], others) == [f"{start}, seed {best}"]
     assert json.loads((model / "model.json").read_text())["seed"] == best
+
+
+def test_a_model_made_again_replaces_no_better_one(start, experiment, tmp_path):
+    """New runs that come first in the plan may be better, or worse, than the one whose model is gone."""
+    workdir = tmp_path / "tuned"
+    experiment([start], [0, 1])
+    accuracies = [row["metrics"]["accuracy"] for row in results_of(workdir)]
+    better, worse = sorted(range(2), key=lambda seed: -accuracies[seed])
+    assert accuracies[better] > accuracies[worse]
+    title = lambda seed: f"{start}, seed {seed}"
+    for earlier, new in ((worse, better), (better, worse)):
+        other = tmp_path / f"new_{new}"
+        experiment([start], [earlier], other)
+        (model,) = (path.parent for path in models(other))
+        shutil.rmtree(model)
+        assert experiment([start], [new, earlier], other) == [title(new), title(earlier)]
+        assert json.loads((model / "model.json").read_text())["seed"] == better
 
 
 def test_an_older_model_stays_until_its_successor_is_there(tmp_path, monkeypatch):
