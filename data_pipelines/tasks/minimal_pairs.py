@@ -1,13 +1,15 @@
 """Read minimal pairs: two sentences that differ in one point of grammar, of which one is acceptable.
 
 BLiMP (Warstadt et al. 2020) has a file of JSON lines for each phenomenon. Two fields are needed,
-`sentence_good` and `sentence_bad`. `UID` names the phenomenon, the file if it is missing. `field` and
-`linguistics_term` group phenomena and may be missing.
+`sentence_good` and `sentence_bad`. `UID` names the phenomenon, the file if it is missing; of several files
+with one name, each with the folders that tell them apart. `field` and `linguistics_term` group phenomena and
+may be missing.
 """
 
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 from data_pipelines.json_files import parse_json, type_name
 from data_pipelines.tasks.files import table_rows
 from data_pipelines.tasks.records import as_text, json_objects
-from data_pipelines.tasks.text_files import numbered_lines, plain_ending, read_text
+from data_pipelines.tasks.text_files import numbered_lines, plain_ending, read_text, short_names
 
 GOOD, BAD = "sentence_good", "sentence_bad"
 PHENOMENON, FIELD, TERM = "UID", "field", "linguistics_term"
@@ -61,9 +63,9 @@ def load_pairs(places: Sequence[str], max_pairs: int) -> list[PairFile]:
     counts: dict[str, int] = {}
     first: dict[str, MinimalPair] = {}
     files = []
-    for path in find_files(places):
+    for path, name in _names(find_files(places)).items():
         chosen = []
-        for pair in read_pairs(path):
+        for pair in read_pairs(path, name):
             _check_same_group(pair, first.setdefault(pair.phenomenon, pair))
             counts[pair.phenomenon] = counts.get(pair.phenomenon, 0) + 1
             if not max_pairs or counts[pair.phenomenon] <= max_pairs:
@@ -101,16 +103,35 @@ def find_files(places: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def read_pairs(path: str) -> list[MinimalPair]:
-    """All pairs of one file. Raises ValueError as `load_pairs`."""
+def _names(paths: Sequence[str]) -> dict[str, str]:
+    """Path → the phenomenon of pairs that do not name theirs."""
+    plain = {path: str(Path(path).parent / _stem(path)) for path in paths}
+    count = Counter(plain.values())
+    # With their endings if they differ in nothing else.
+    unlike = {path: name if count[name] == 1 else path for path, name in plain.items()}
+    short = short_names(list(unlike.values()))
+    return {path: short[name] for path, name in unlike.items()}
+
+
+def _stem(path: str) -> str:
+    """The file's name without its ending."""
     name = Path(path).name
-    stem = name[: name.lower().rindex(plain_ending(path))]
+    return name[: name.lower().rindex(plain_ending(path))]
+
+
+def read_pairs(path: str, phenomenon: str = "") -> list[MinimalPair]:
+    """All pairs of one file. Raises ValueError as `load_pairs`.
+
+    Args:
+      phenomenon: of pairs that do not name theirs; "": the file's name without its ending.
+    """
+    phenomenon = phenomenon or _stem(path)
     pairs = [
         MinimalPair(
             where,
             _sentence(record, GOOD, where),
             _sentence(record, BAD, where),
-            _label(record, PHENOMENON, where) or stem,
+            _label(record, PHENOMENON, where) or phenomenon,
             _label(record, FIELD, where),
             _label(record, TERM, where),
         )

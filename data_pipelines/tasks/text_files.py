@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MAX_BYTES = 1 << 30  # of a file's text
@@ -12,6 +12,21 @@ MAX_BYTES = 1 << 30  # of a file's text
 def plain_ending(path: str) -> str:
     """The extension of a file in lower case, that of x.tsv.gz is .tsv; "" if it has none."""
     return Path(path.lower().removesuffix(".gz")).suffix
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Path → the end of it that no other path has, the file's name if possible: a.txt, or x/a.txt if there is
+    y/a.txt, too."""
+    own = {path: Path(path).parts for path in paths}
+    depth = max(map(len, own.values()), default=0)
+    counts = [Counter(parts[-size:] for parts in own.values()) for size in range(1, depth + 1)]
+    names = {}
+    for path, parts in own.items():
+        ends = [parts[-size:] for size in range(1, len(parts) + 1)]
+        # A whole path can be the end of another one: a.txt is that of x/a.txt.
+        unique = (end for end, count in zip(ends, counts, strict=False) if count[end] == 1)
+        names[path] = str(Path(*next(unique, parts)))
+    return names
 
 
 def check_is_file(path: str) -> None:

@@ -12,7 +12,7 @@ from data_pipelines.problems import Problems
 from data_pipelines.sample.trec_questions import with_files
 from data_pipelines.tasks.examples import TextExample
 from data_pipelines.tasks.load import TaskData, load_task
-from data_pipelines.tasks.text_files import plain_ending
+from data_pipelines.tasks.text_files import plain_ending, short_names
 from data_pipelines.tasks.unlabelled import Source, Wanted, read_unlabelled
 from electra_jax.configuration.checks import check_values, of_task
 from electra_jax.finetuning.data_checks import (
@@ -150,12 +150,14 @@ def _least(*limits: int) -> int:
 
 
 def read_outside(places: Sequence[str], max_length: int, max_examples: int) -> Iterator[TextSet]:
-    """Texts of other origin, from files with a text on each line.
+    """Texts of other origin, from files with a text on each line; each file once. Of several with one name,
+    each is named with the folders that tell them apart.
 
     Raises:
       ValueError, OSError: it is no such file, or holds no text.
     """
-    for place in places:
+    names = short_names(list({Path(place).resolve(): place for place in places}.values()))
+    for place, name in names.items():
         if plain_ending(place) != ".txt":
             raise ValueError(
                 f"{OUTSIDE}: got {place}, expected a file that ends in .txt (or .txt.gz), with a text on "
@@ -167,7 +169,7 @@ def read_outside(places: Sequence[str], max_length: int, max_examples: int) -> I
         examples = [TextExample(one.text, None, None) for one in inputs if one.text.strip()]
         if not examples:
             raise ValueError(f"{OUTSIDE}: {place} has only blank lines, expected texts.")
-        yield TextSet(Path(place).name, random_subset(examples, max_examples), max_length)
+        yield TextSet(name, random_subset(examples, max_examples), max_length)
 
 
 def noisy(task: FrozenTask, rates: Sequence[float]) -> dict[tuple[str, float], TextSet]:

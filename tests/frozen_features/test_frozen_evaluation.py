@@ -180,6 +180,22 @@ def test_examples_are_limited_and_long_texts_are_cut(options, measured, tmp_path
     assert f"good: foreign.txt: 1 of 1 texts cut to {longest} tokens" in capsys.readouterr().err
 
 
+def test_files_with_one_name_are_told_apart(options, measured, monkeypatch):
+    """A file that is given twice is measured once."""
+    options, root = options[0], options[0].workdir.parent
+    for folder in ("news", "code"):
+        (root / folder).mkdir()
+        (root / folder / "foreign.txt").write_text(f"{folder}\n" * 2)
+    given, found = [f"{folder}foreign.txt" for folder in ("", "news/", "code/", "code/../")], {}
+    measure = evaluation.measure
+    note = lambda task, features, *_: found.update(features.outside) or measure(task)
+    monkeypatch.setattr(evaluation, "measure", note)
+    outside = [str(root / name) for name in given]
+    evaluate(options._replace(outside=outside, init_from=["good"]), "tasks=sst2")
+    assert [len(one["mean"][-1]) for one in found.values()] == [3, 2, 2]
+    assert [*found][1:] == given[1:3] and next(iter(found)).endswith("/foreign.txt")
+
+
 @pytest.mark.parametrize(
     ("changes", "argument", "message"),
     [

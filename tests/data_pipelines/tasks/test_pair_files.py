@@ -64,6 +64,23 @@ def test_the_first_pairs_of_each_phenomenon_are_taken(tmp_path):
     assert [len(file.pairs) for file in load_pairs(places, 0)] == [1, 6]
 
 
+def test_files_with_one_name_are_several_phenomena(tmp_path):
+    pair = {"sentence_good": GOOD, "sentence_bad": BAD}
+    names = ["en/agreement.jsonl", "de/agreement.jsonl", "de/case.csv", "de/case.jsonl", "de/order.json"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, pair)
+    (tmp_path / "de" / "case.csv").write_text(f"sentence_good,sentence_bad\n{GOOD},{BAD}\n")
+    files = load_pairs([str(tmp_path / "en"), str(tmp_path / "de")], 0)
+    assert [file.pairs[0].phenomenon for file in files] == [
+        "en/agreement",
+        "de/agreement",
+        "case.csv",
+        "case.jsonl",
+        "order",
+    ]
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [
