@@ -10,7 +10,8 @@ Every document goes through these filters, each only if its option is on: repair
 language, the rules of Gopher and C4 with their published bounds, evaluation text, personal data. Then exact
 and near duplicates are found over all files; of each group the first stays.
 
-    DIR/kept-00000.jsonl …            {"text", "source", "document"}: give these to data_pipelines.corpus
+    DIR/kept-00000.jsonl …            {"text", "source", "document", "record"}: give these to
+                                      data_pipelines.corpus
     DIR/dropped-00000.jsonl …         the same with "reason" and "value"
     DIR/removed_lines-00000.jsonl …   lines that C4's rules removed from kept documents
     DIR/report.md, DIR/cleaning.json  counts for every reason, with examples; counts and settings

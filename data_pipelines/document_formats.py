@@ -25,6 +25,7 @@ class Record(NamedTuple):
     """One document of a source."""
 
     fragments: Iterator[str]  # of its text
+    number: int  # from 1: of the line, row or example; of a .txt file, of the document among its documents
     fields: Mapping[str, Any] = {}  # all of a JSON line, of others those that were asked for
 
 
@@ -108,10 +109,10 @@ def _whole_lines(blocks: Iterable[bytes], source: str, decoder: Decoder) -> Iter
 
 def _read_txt(source: str, text_field: str, decoder: Decoder, *, document_separator: str) -> Iterator[Record]:
     lines = _txt_fragments(source, decoder, document_separator)
-    for fragment in lines:
-        if fragment is not None:
-            # `lines` gives None at the end of a document, which ends the document's iterator.
-            yield Record(_until_none(fragment, lines))
+    # `lines` gives None at the end of a document, which ends the document's iterator.
+    firsts = (fragment for fragment in lines if fragment is not None)
+    for number, fragment in enumerate(firsts, 1):
+        yield Record(_until_none(fragment, lines), number)
 
 
 def _until_none(first: str, fragments: Iterator[str | None]) -> Iterator[str]:
@@ -178,7 +179,7 @@ def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Reco
         is_known = True
         value = decoder.string(_field(record, text_field, where), where)
         if value is not None:
-            yield Record(iter([value]), record)
+            yield Record(iter([value]), number, record)
     if first and not is_known:
         record, where = first
         _field(record, text_field, where)
@@ -237,7 +238,7 @@ def _read_parquet(
                         continue
                     text = decoder.text(value or b"", where)
                     if text is not None:
-                        yield Record(iter([text]), dict(zip(known, beside, strict=True)))
+                        yield Record(iter([text]), row, dict(zip(known, beside, strict=True)))
             decoder.report.note_bytes(size - noted)
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
         if isinstance(error, OSError) and error.errno is not None:  # the file cannot be opened
@@ -316,4 +317,5 @@ def _read_tfds(
                 f"{text_field!r}"
             )
         if text is not None:
-            yield Record(iter([text]), {name: record[name] for name in fields if name in record})
+            known = {name: record[name] for name in fields if name in record}
+            yield Record(iter([text]), index + 1, known)

@@ -54,6 +54,7 @@ class Piece(NamedTuple):
     fields: Mapping[str, Any] = {}  # of the document, as far as they were asked for
     copies: int = 1  # times that it is packed
     digest: bytes = b""  # of the text of the whole document
+    record: int = 0  # number of its record in the source, from 1; see `Record`
 
 
 def read_documents(sources: Sequence[str], **options) -> Iterator[str]:
@@ -143,7 +144,7 @@ def _read_all(
             for number, (text, digest) in enumerate(pieces):
                 report.documents += 1
                 report.characters += len(text)
-                yield Piece(text, source, number == 0, kept, digest=digest)
+                yield Piece(text, source, number == 0, kept, digest=digest, record=record.number)
 
 
 def _with_digest(

@@ -16,8 +16,9 @@ known: positive ones are documents on which the better of any two models has the
         --losses loss_small=71.2 loss_base=78.4 loss_large=81.0 --field predictive --out data/scored.jsonl
 
 FILE has a line for each document, in order. A JSON line keeps its fields; documents of other sources get
-"source" and "document", their number. The same files and settings give the same bytes with any number of
-processes. The file appears whole or not at all; an interrupted scoring restarts.
+"source", "document", their number, and "record", that of the row or example. The same files and settings give
+the same bytes with any number of processes. The file appears whole or not at all; an interrupted scoring
+restarts.
 
 The loss of a pre-trained model is another score: `python -m electra_jax.predict --loss_field=NAME …`.
 data_pipelines/scoring/README.md has the sources of both, and how to choose by them.

@@ -2,7 +2,7 @@
 
 The files of a piece in the working directory:
 
-    00000000.kept.jsonl      documents that are kept so far: text, source, document, and their language
+    00000000.kept.jsonl      documents that are kept so far: text, source, document, record, language
     00000000.dropped.jsonl   the same with reason and value
     00000000.lines.jsonl     lines that were removed from kept documents
     00000000.digests.npy     of the kept documents, uint64 [documents, 2]; with duplicates
@@ -38,7 +38,7 @@ KEPT, DROPPED, LINES = ".kept.jsonl", ".dropped.jsonl", ".lines.jsonl"
 DIGESTS, PLACES, BANDS, SIGNATURES = ".digests.npy", ".places.npy", ".bands.npy", ".signatures.npy"
 COUNTS = ".json"
 SUFFIXES = (KEPT, DROPPED, LINES, DIGESTS, PLACES, BANDS, SIGNATURES, COUNTS)
-RECORD_FORM = {"text": str, "source": str, "document": int}
+RECORD_FORM = {"text": str, "source": str, "document": int, "record": int}
 SOURCE_SHIFT = 40  # bits of a place for the number of a document in its source
 
 
@@ -47,7 +47,8 @@ class Document(NamedTuple):
 
     text: str
     source: str
-    number: int  # among those of the source, from 1
+    number: int  # among those of the source that were read, from 1
+    record: int  # the number of its record in the source, from 1; records without text count
 
 
 class Piece(NamedTuple):
@@ -85,7 +86,7 @@ def read_input(
     for piece in pieces:
         in_source = in_source + 1 if piece.source == source else 1
         source = piece.source
-        held.append(Document(piece.text, source, in_source))
+        held.append(Document(piece.text, source, in_source, piece.record))
         size += len(piece.text)
         if size >= settings.piece_chars:
             yield make()
@@ -113,7 +114,8 @@ def _sizes(piece: Piece) -> dict[str, int]:
 def _sha256_of(piece: Piece) -> str:
     total = hashlib.sha256(piece.filters_sha256.encode())
     for document in piece.documents:
-        total.update(document.number.to_bytes(8, "big"))  # it moves when a document before it goes
+        for number in (document.number, document.record):  # they move when a document before it goes
+            total.update(number.to_bytes(8, "big"))
         for data in (
             document.text.encode("utf-8", "surrogatepass"),
             document.source.encode("utf-8", "replace"),
@@ -151,8 +153,7 @@ def clean_piece(piece: Piece) -> dict[str, Any]:
             continue
         kept.append(record)
         for rule, value, line in outcome.removed:
-            lines.append({"text": line, "source": document.source, "document": document.number})
-            lines[-1] |= {"reason": rule, "value": f"{value:.4g}"}
+            lines.append(_place(document, line) | {"reason": rule, "value": f"{value:.4g}"})
         if piece.settings.duplicates != "none":
             digests.append(digest(outcome.text))
         if piece.settings.duplicates == "near":
@@ -178,16 +179,22 @@ def clean_piece(piece: Piece) -> dict[str, Any]:
 
 
 def _record(document: Document, outcome: Outcome) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "text": outcome.text,
-        "source": document.source,
-        "document": document.number,
-    }
+    record = _place(document, outcome.text)
     if outcome.language:
         record["language"] = outcome.language
     if outcome.reason:
         record |= {"reason": outcome.reason, "value": outcome.value}
     return record
+
+
+def _place(document: Document, text: str) -> dict[str, Any]:
+    """What every record has: a text of a document, and where that comes from."""
+    return {
+        "text": text,
+        "source": document.source,
+        "document": document.number,
+        "record": document.record,
+    }
 
 
 def _save_arrays(

@@ -77,7 +77,7 @@ class ScoringSettings:
 
     def _check_values(self) -> None:
         own = (self.field, self.strength_field) if self.losses else (self.field,)
-        if self.field in ("", "source", "document") or self.text_field in own:
+        if self.field in ("", "source", "document", "record") or self.text_field in own:
             raise ValueError(
                 f"--field: got {self.field!r}, expected a name that no other field of a document has; "
                 "choose another, such as score."

@@ -12,7 +12,7 @@ import zstandard
 from pyarrow import parquet
 
 from data_pipelines import document_bytes, documents
-from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.documents import ReadReport, read_documents, read_pieces
 
 
 def _write(path, data):
@@ -219,6 +219,29 @@ def test_tensorflow_datasets(sentences):
         list(read_documents([f"{sentences}@test"]))
     assert list(read_documents([f"{sentences}@test"], on_invalid_utf8="skip")) == ["held out"]
     assert list(read_documents([f"{sentences}@test"], on_invalid_utf8="replace")) == ["held out", "b\ufffdd"]
+
+
+def test_the_number_of_a_record_counts_those_without_text(sentences, tmp_path):
+    """So that other fields of the source can be joined."""
+    long = "long " * 100
+    values = ["one", None, "", "x" * 2000, long, "last"]
+    lines = [json.dumps({"text": value}) for value in values]
+    lines[3:3] = ["", json.dumps({"id": 3})]  # lines 4 and 5
+    jsonl = _write(tmp_path / "a.jsonl", "\n".join(lines).encode())
+    table = str(tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table({"text": values}), table)
+    text = _write(tmp_path / "a.txt", f"\n\none\n\n{long}\n\n\nlast".encode())
+    for source, numbers in (
+        (jsonl, {"one": 1, long: 7, "last": 8}),
+        (table, {"one": 1, long: 5, "last": 6}),
+        (text, {"one": 1, long: 2, "last": 3}),
+        (sentences, {"one": 1, "zwölf ☃\nthree": 2, "four": 4}),
+    ):
+        pieces = list(read_pieces([source], max_document_chars=300, max_record_bytes=1000))
+        assert {piece.record: piece.text for piece in pieces if piece.is_first} == {
+            number: text[:300].strip() for text, number in numbers.items()
+        }
+        assert len(pieces) == 3 + (long in numbers)
 
 
 def test_tensorflow_datasets_that_cannot_be_read(sentences, tmp_path):

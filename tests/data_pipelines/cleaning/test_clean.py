@@ -156,6 +156,41 @@ def test_documents_that_moved_have_their_new_numbers(tmp_path, monkeypatch):
     assert [record["document"] for record in read_results(tmp_path / "out", "kept")] == [1, 2]
 
 
+def test_the_record_is_the_line_of_the_source(tmp_path):
+    """Lines without text count, and if they go, a piece whose texts are the same is rebuilt."""
+    prose = english_documents(4, seed=2)
+    texts = [
+        prose[0],
+        "",
+        None,
+        "Too short.",
+        prose[1] + "\nHome Contact Login",
+        prose[2],
+        prose[0],
+        prose[3],
+    ]
+    source = write_texts(tmp_path / "a.jsonl", texts)
+    settings = CleaningSettings(input=(source,), piece_chars=len(prose[0]) + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "find_duplicates", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            clean(str(tmp_path / "out"), settings)
+    write_texts(tmp_path / "a.jsonl", texts[:1] + texts[2:])
+    clean(str(tmp_path / "out"), settings)
+    places = {
+        kind: [(one["record"], one["document"]) for one in read_results(tmp_path / "out", kind)]
+        for kind in ("kept", "dropped", "removed_lines")
+    }
+    assert places == {
+        "kept": [(1, 1), (4, 3), (5, 4), (7, 6)],
+        "dropped": [(3, 2), (6, 5)],
+        "removed_lines": [(4, 3)],
+    }
+    lines = Path(source).read_text().splitlines()
+    for one in read_results(tmp_path / "out", "kept"):
+        assert json.loads(lines[one["record"] - 1])["text"].startswith(one["text"])
+
+
 def test_files_of_others_are_never_removed(small):
     settings, out = small
     partial = Path(f"{out}.partial")

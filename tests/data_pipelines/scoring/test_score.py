@@ -149,13 +149,20 @@ def test_json_lines_keep_their_fields_and_others_get_their_place(examples, tmp_p
     lines.write_bytes(gzip.compress(json.dumps(record).encode()))
     text = tmp_path / "b.txt"
     text.write_text("one\n\ntwo\nthree\n")
-    settings = settings_of(examples, input=(str(lines), str(text)), field="quality")
+    table = tmp_path / "c.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [None, "four", " ", "five"]}), table)
+    settings = settings_of(examples, input=(str(lines), str(text), str(table)), field="quality")
     score_files(str(tmp_path / "out.jsonl"), settings)
     first, *others = records_of(tmp_path / "out.jsonl")
     assert first == record | {"text": "tea  and milk", "quality": first["quality"]}
     assert 0 < first["quality"] < 1
-    places = [(one["text"], one["source"], one["document"]) for one in others]
-    assert places == [("one", str(text), 1), ("two\nthree", str(text), 2)]
+    assert [tuple(one.values())[:-1] for one in others] == [
+        ("one", str(text), 1, 1),
+        ("two\nthree", str(text), 2, 2),
+        ("four", str(table), 1, 2),  # the record is the row
+        ("five", str(table), 2, 4),
+    ]
+    assert list(others[0]) == ["text", "source", "document", "record", "quality"]
     again = settings_of(examples, input=(str(tmp_path / "out.jsonl"),), field="quality")
     with pytest.raises(ValueError, match=r"document 1 has a field 'quality' already; name another"):
         score_files(str(tmp_path / "again.jsonl"), again)
