@@ -1,9 +1,8 @@
 """Measure speed, memory and FLOPs: `python -m electra_jax.benchmark --suite=NAME [--json=FILE]`.
 
   cpu        ELECTRA-small's training step, 32 rows of 128, beside the same step in PyTorch `transformers`,
-             in float32 and in bfloat16 (PyTorch: autocast), PyTorch's also under torch.compile if there is a
-             C++ compiler. `ratio_to_best_peer` is the better of our two over the best of PyTorch's four, or
-             two: its bfloat16 is left out on a CPU where a product takes ten times as long as in float32.
+             in float32 and bfloat16 (PyTorch's by autocast, unless its products are ten times as slow), also
+             by torch.compile if there is a C++ compiler. `ratio_to_best_peer`: our best over PyTorch's best.
   deberta    The same for DeBERTaV3-xsmall, 32 rows of 128, 8 of 512; `transformers` has no mask decoder.
   attention  One layer of disentangled attention, forward and backward, by gather, by skew (and in
              kernels, on a TPU or GPU): time and memory.

@@ -1,4 +1,4 @@
-"""What is printed after one array of a checkpoint has failed, by coroutines that nobody waits for any longer."""
+"""What coroutines print, for which nobody waits any longer, after an array of a checkpoint has failed."""
 
 import sys
 import warnings
