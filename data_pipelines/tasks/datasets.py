@@ -1,8 +1,8 @@
 """Read labelled rows and sentences from TensorFlow Datasets in ArrayRecord format, without TensorFlow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,15 @@ PUBLISHED = {
 }
 SPLIT_ORDER = ("train", "validation", "dev", "test")
 READ_EXAMPLES = 1024
+NUMBER = "idx"  # GLUE's feature with the number of an example in the published file
+
+
+class Origin(NamedTuple):
+    """The part of a dataset that a split comes from."""
+
+    dataset: str  # "NAME/CONFIG", or "NAME" if there is no config
+    split: str  # the dataset's name of it
+    is_numbered: bool  # whether its examples have their published numbers, which give their order
 
 
 class TaskDataset:
@@ -50,9 +59,8 @@ class TaskDataset:
             raise _unreadable(source, error) from error
         self.builder, features = builder, builder.info.features
         config = builder.builder_config
-        known = PUBLISHED.get(
-            f"{builder.name}/{config.name}" if config else builder.name, Columns("", "", "")
-        )
+        self.name = f"{builder.name}/{config.name}" if config else builder.name
+        known = PUBLISHED.get(self.name, Columns("", "", ""))
         self.columns = Columns(*(given or default for given, default in zip(columns, known, strict=True)))
         for key, name in self.columns._asdict().items():
             if name not in features and (name or key != "pair"):
@@ -75,9 +83,26 @@ class TaskDataset:
             (),
         )
         self.splits = sorted(builder.info.splits, key=split_place)
+        self.is_numbered = (
+            NUMBER in features
+            and isinstance(features[NUMBER], tfds.features.Tensor)
+            and features[NUMBER].shape == ()
+            and np.issubdtype(features[NUMBER].np_dtype, np.integer)
+        )
 
-    def read(self, split: str, *, language: str, tagging: bool) -> list[Row] | list[Sentence]:
-        """All examples of `split`; `language` selects a translation.
+    def origin(self, split: str) -> Origin:
+        """Where the examples of `split` come from."""
+        return Origin(self.name, split, self.is_numbered)
+
+    def read(
+        self, split: str, *, language: str, tagging: bool, by_number: bool = False
+    ) -> list[Row] | list[Sentence]:
+        """All examples of `split`.
+
+        Args:
+          language: selects a translation.
+          by_number: put examples that have their published number in its order. Predictions are identified
+            by position, and preparing a dataset shuffles it.
 
         Raises:
           ValueError: no such split, or an example of the wrong form.
@@ -89,7 +114,7 @@ class TaskDataset:
             )
         read = [
             self._sentence(example, where) if tagging else self._row(example, where, language)
-            for where, example in self.examples(split)
+            for where, example in (self._by_number(split) if by_number else self.examples(split))
         ]
         # Published test splits of regression tasks have -1 for an unknown label, as class labels do.
         if not tagging and split != "train" and all(row.label == -1 for row in read):
@@ -112,6 +137,10 @@ class TaskDataset:
             indices = range(start, min(start + READ_EXAMPLES, len(examples)))
             for index, example in zip(indices, examples.__getitems__(list(indices)), strict=True):
                 yield f"{self.source} {split}: example {index}", example
+
+    def _by_number(self, split: str) -> Iterable[tuple[str, dict[str, Any]]]:
+        examples = self.examples(split)
+        return sorted(examples, key=lambda one: int(one[1][NUMBER])) if self.is_numbered else examples
 
     def _row(self, example: dict[str, Any], where: str, language: str) -> Row:
         text, pair = (

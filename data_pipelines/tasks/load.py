@@ -6,10 +6,11 @@ values mean that there is no label is in label_values.py.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from data_pipelines.tasks.datasets import TaskDataset, split_place
+from data_pipelines.tasks.datasets import Origin, TaskDataset, split_place
 from data_pipelines.tasks.embedding_examples import (
     SQUAD,
     EmbeddingExample,
@@ -46,6 +47,7 @@ class TaskData(NamedTuple):
         str, list[TextExample] | list[TaggedExample] | list[Question] | list[EmbeddingExample]
     ]  # training first, then validation, then test
     notes: list[str]  # skipped examples, one sentence per split and reason
+    origins: Mapping[str, Origin] = MappingProxyType({})  # of splits that are one split of one dataset
 
 
 def load_task(task: dict[str, Any]) -> TaskData:
@@ -58,19 +60,21 @@ def load_task(task: dict[str, Any]) -> TaskData:
         train="tfds:glue/mnli". Labels are those of `labels`, else the dataset's, else those of the training
         split, sorted (numbers by value). A dataset in several languages is trained on in `train_language`
         ("all" for every language) and evaluated in `language`. `validation_fraction` is the share of the
-        training examples that become the validation split.
+        training examples that become the validation split. Splits to evaluate on are in the order of the
+        published numbers of their examples, if the dataset has them, as GLUE does.
 
     Raises:
       ValueError: a wrong setting, damaged data, or an unknown label. FileNotFoundError: no such file.
     """
     _check(task)
     skipped = Skipped()
+    origins: Mapping[str, Origin] = MappingProxyType({})
     if task["kind"] == "question_answering":
         labels, splits = (), _read_questions(task, skipped)
     elif task["kind"] == "embedding":
         labels, splits = (), _read_embedding_examples(task, skipped)
     else:
-        labels, splits = _read_labelled(task, skipped)
+        labels, splits, origins = _read_labelled(task, skipped)
     for split, examples in splits.items():
         if not examples:
             raise ValueError(
@@ -80,7 +84,7 @@ def load_task(task: dict[str, Any]) -> TaskData:
     if task["validation_fraction"]:
         splits = with_validation(splits, task["validation_fraction"])
     absent = _absent(labels, splits["train"]) if task["labels"] and "train" in splits else []
-    return TaskData(labels, splits, skipped.sentences() + absent)
+    return TaskData(labels, splits, skipped.sentences() + absent, origins)
 
 
 def _absent(labels: Sequence[str], examples: Sequence[TextExample] | Sequence[TaggedExample]) -> list[str]:
@@ -160,8 +164,19 @@ def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str
     }
 
 
-def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, ...], dict[str, list]]:
-    """(labels, examples by split) of every task type except question answering."""
+def _origins(places: dict[str, list[tuple[Any, str]]]) -> dict[str, Origin]:
+    """Those of the splits that are a single split of a single dataset."""
+    return {
+        split: parts[0][0].origin(parts[0][1])
+        for split, parts in places.items()
+        if len(parts) == 1 and isinstance(parts[0][0], TaskDataset)
+    }
+
+
+def _read_labelled(
+    task: dict[str, Any], skipped: Skipped
+) -> tuple[tuple[str, ...], dict[str, list], dict[str, Origin]]:
+    """(labels, examples by split, origins) of classification, regression and tagging."""
     tagging, columns = task["kind"] == "tagging", Columns(task["text"], task["pair"], task["label"])
     places = _places(task, lambda name: TaskDataset(name, columns))
     datasets = [place for parts in places.values() for place, _ in parts if isinstance(place, TaskDataset)]
@@ -176,19 +191,25 @@ def _read_labelled(task: dict[str, Any], skipped: Skipped) -> tuple[tuple[str, .
         for place, name in parts:
             if isinstance(place, TaskDataset):
                 for language in _languages(task, split, place):
-                    records[split] += place.read(name, language=language, tagging=tagging)
+                    # Training examples keep the order in which they are stored.
+                    records[split] += place.read(
+                        name, language=language, tagging=tagging, by_number=split != "train"
+                    )
             else:
                 read = read_sentences if tagging else read_rows
                 records[split] += read(place, file_columns, split, skipped)
+    origins = _origins(places)
     if task["kind"] == "regression":
-        return (), {split: list(number_examples(split, rows, skipped)) for split, rows in records.items()}
+        numbers = {split: list(number_examples(split, rows, skipped)) for split, rows in records.items()}
+        return (), numbers, origins
     records = {split: [with_spelled_labels(row) for row in rows] for split, rows in records.items()}
     classes = _classes(task, datasets, records)
     is_listed = bool(task["labels"])
-    return classes.names, {
+    examples = {
         split: list(class_examples(split, rows, classes, skipped, is_listed=is_listed))
         for split, rows in records.items()
     }
+    return classes.names, examples, origins
 
 
 def _languages(task: dict[str, Any], split: str, dataset: TaskDataset) -> Sequence[str]:

@@ -35,6 +35,8 @@ from electra_jax.finetuning.experiment_directory import (
     RESULTS_PLOT,
     SWEEP_PLOT,
     check_directory,
+    check_order,
+    held_out_order,
     read_results,
     with_recorded_metrics,
 )
@@ -153,8 +155,8 @@ def open_task(
     written.
 
     Returns:
-      The task, and what config.json holds: "config" and the fingerprints of "files", which decide whether a
-      directory belongs to an experiment.
+      The task, and what config.json holds: "config", and in "files" the fingerprints of the files and the
+      order of the held-out examples, which decide whether a directory belongs to an experiment.
 
     Raises:
       ValueError, OSError: see `finetune`.
@@ -168,6 +170,8 @@ def open_task(
     files = {"files": fingerprint_files(task)}
     check_directory(workdir, {"config": config} | files)
     data = load_task(with_files(config["task"], workdir / "data"))
+    order = held_out_order(data)
+    check_order(workdir, order)
     mesh = make_mesh(config["mesh"])
     _check_batches(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
@@ -177,7 +181,7 @@ def open_task(
         *same_files(files["files"], can_hold_out=not (task["kind"] == "embedding" and task["label"])),
         *commonest_class_notes(finetuner.task_type, finetuner.data),
     ]
-    return finetuner, {"config": finetuner.config} | files
+    return finetuner, {"config": finetuner.config} | {"files": files["files"] | order}
 
 
 def _check_batches(config: dict[str, Any], sweep: Sequence[Settings], mesh: Mesh) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.json_files import Maybe, misread, read_json, write_json
+from data_pipelines.tasks.datasets import NUMBER
+from data_pipelines.tasks.load import TaskData
 from electra_jax.configuration.recipes import FINETUNING
 from electra_jax.finetuning.results import RESULTS_FORM, Result, from_json, to_json
 from electra_jax.runs.directory import check_run_directory
@@ -21,7 +23,8 @@ FINE_TUNING = Results(
     (CONFIG_FILE, RESULTS_FILE, RESULTS_PLOT, SWEEP_PLOT), (MODELS, PREDICTIONS, TOKENIZERS, PLOTS)
 )
 # Of config.json, for `read_json`; the directory may be that of a run of another kind.
-CONFIG_FORM = {"config": Maybe({"task": Maybe({"metrics": Maybe([str])})})}
+CONFIG_FORM = {"config": Maybe({"task": Maybe({"metrics": Maybe([str])})}), "files": Maybe(dict)}
+HELD_OUT_ORDER = "held_out_order"  # in "files" of config.json: the feature that gives it
 
 
 def read_results(workdir: Path) -> list[Result]:
@@ -54,6 +57,26 @@ def check_directory(workdir: Path, description: dict[str, Any]) -> None:
     as in `check_run_directory`."""
     if _is_claimed(workdir):
         check_run_directory(workdir, description)
+
+
+def held_out_order(data: TaskData) -> dict[str, str]:
+    """What config.json says of the order of held-out examples; {} if it is the one in which they are
+    stored."""
+    is_numbered = any(origin.is_numbered for split, origin in data.origins.items() if split != "train")
+    return {HELD_OUT_ORDER: NUMBER} if is_numbered else {}
+
+
+def check_order(workdir: Path, order: dict[str, str]) -> None:
+    """Raises ValueError if `workdir` has results of an older version, with other positions of the held-out
+    examples. `order` as of `held_out_order`."""
+    if not order or not _is_claimed(workdir):
+        return
+    if HELD_OUT_ORDER not in read_json(workdir / CONFIG_FILE, CONFIG_FORM).get("files", {}):
+        raise ValueError(
+            f"{workdir} has predictions of an older version, which numbered the held-out examples as the "
+            f"dataset stores them, expected their published order (feature {NUMBER!r}): the numbers do not "
+            "belong together. Use another --workdir."
+        )
 
 
 def write_description(workdir: Path, description: dict[str, Any]) -> None:

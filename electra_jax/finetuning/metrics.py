@@ -235,7 +235,7 @@ def write_glue_predictions(
     positive, equivalent, duplicate or entailment.
 
     Args:
-      predictions: in the order of the test set.
+      predictions: one for each example of the test set, in its published order.
       label_names: name of each class.
 
     Source: nyu-mll/GLUE-baselines, src/main.py and src/evaluate.py.

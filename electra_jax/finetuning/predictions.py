@@ -12,8 +12,8 @@ from electra_jax.finetuning.squad_metrics import write_squad_predictions
 from electra_jax.finetuning.task_finetuner import Finetuned
 from electra_jax.finetuning.task_types import TaskType
 
-# (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is the split "test" of MNLI, with
-# --config.task.test=tfds:glue/ax.
+# (dataset, test split) → file of a GLUE submission. GLUE's diagnostic set is predicted by a model of MNLI,
+# with --config.task.test=tfds:glue/ax.
 GLUE_SUBMISSION = {
     ("glue/cola", "test"): "CoLA.tsv",
     ("glue/sst2", "test"): "SST-2.tsv",
@@ -25,7 +25,9 @@ GLUE_SUBMISSION = {
     ("glue/wnli", "test"): "WNLI.tsv",
     ("glue/mnli", "test_matched"): "MNLI-m.tsv",
     ("glue/mnli", "test_mismatched"): "MNLI-mm.tsv",
-    ("glue/mnli", "test"): "AX.tsv",
+    ("glue/mnli_matched", "test"): "MNLI-m.tsv",
+    ("glue/mnli_mismatched", "test"): "MNLI-mm.tsv",
+    ("glue/ax", "test"): "AX.tsv",
 }
 
 
@@ -48,9 +50,10 @@ def write_predictions(
 ) -> None:
     """Write the predictions of one split to `directory`.
 
-    SPLIT.tsv has a line for each example: its index, and its label, number, tags or answer. A test set of
-    GLUE also gets its submission file. Questions also get SPLIT.json, and SPLIT_null_odds.json if some
-    training questions have no answer.
+    SPLIT.tsv has a line for each example: its index, and its label, number, tags or answer. The index counts
+    the examples of the split from 0. A test set of GLUE, read by its name or from a directory, also gets its
+    submission file. Questions also get SPLIT.json, and SPLIT_null_odds.json if some training questions have
+    no answer.
 
     Args:
       task: config.task.
@@ -59,7 +62,8 @@ def write_predictions(
     directory.mkdir(parents=True, exist_ok=True)
     rows = [f"{index}\t{task_type.format_prediction(value)}\n" for index, value in enumerate(predictions)]
     write_text(directory / f"{split}.tsv", "index\tprediction\n" + "".join(rows))
-    submission = GLUE_SUBMISSION.get((task["source"], split))
+    origin = data.origins.get(split)
+    submission = origin and GLUE_SUBMISSION.get((origin.dataset, origin.split))
     if submission:
         write_glue_predictions(directory / submission, predictions, data.labels)
     if task_type.name == "question_answering":

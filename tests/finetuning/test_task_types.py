@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.tasks.datasets import Origin
 from data_pipelines.tasks.encoding import EncodedExample, encode_examples
 from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
@@ -84,13 +85,17 @@ def task_of(**changes):
 
 
 def test_files_for_the_leaderboard_of_glue(tmp_path):
-    task = task_of(source="glue/mnli")
-    labels = ("entailment", "neutral", "contradiction")
+    task, labels = task_of(), ("entailment", "neutral", "contradiction")
     unlabelled, labelled = [TextExample("a", "b", None)] * 2, [TextExample("a", "b", 1)] * 2
     data = TaskData(
         labels,
         {"train": labelled, "test_matched": unlabelled, "test": unlabelled, "validation_matched": labelled},
         [],
+        {
+            "test_matched": Origin("glue/mnli", "test_matched", True),
+            "test": Origin("glue/ax", "test", True),
+            "validation_matched": Origin("glue/mnli", "validation_matched", True),
+        },
     )
     task_type = make_task_type(task, labels)
     for split in ("test_matched", "test", "validation_matched"):
@@ -103,7 +108,9 @@ def test_files_for_the_leaderboard_of_glue(tmp_path):
         "validation_matched.tsv",
     }
     assert (tmp_path / "AX.tsv").read_text() == "index\tprediction\n0\tcontradiction\n1\tentailment\n"
-    write_predictions(tmp_path / "own", make_task_type(task_of(), labels), task_of(), data, "test", [1, 1])
+    # A file of one's own is none of GLUE's test sets, whatever the source of the other splits is.
+    own, glue = data._replace(origins={}), task_of(source="glue/mnli")
+    write_predictions(tmp_path / "own", make_task_type(glue, labels), glue, own, "test", [1, 1])
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["test.tsv"]
 
 

@@ -22,6 +22,7 @@ LABELS = {
     "rte": ["entailment", "not_entailment"],
     "wnli": ["not_entailment", "entailment"],
 }
+NUM_TESTED = 8
 TEXTS = {
     "cola": ["sentence"],
     "sst2": ["sentence"],
@@ -33,7 +34,8 @@ TEXTS = {
 
 
 class Glue(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Per task two training examples with labels 1 and 0, one validation and one unlabelled test example."""
+    """Per task two training examples with labels 1 and 0, one validation example, and test examples without
+    labels. Preparing shuffles them, as it does the published ones."""
 
     VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, version="2.0.0") for name in TEXTS]
@@ -43,13 +45,13 @@ class Glue(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = {text: TEXT for text in TEXTS[name]} | {"idx": np.int32}
         features["label"] = tfds.features.ClassLabel(names=LABELS[name]) if name in LABELS else np.float32
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=False
         )
 
     def _split_generators(self, _):
         both = ["_matched", "_mismatched"] if self.builder_config.name == "mnli" else [""]
         splits = (
-            {f"test{end}": [-1] for end in both}
+            {f"test{end}": [-1] * NUM_TESTED for end in both}
             | {"train": [1, 0]}
             | {f"validation{end}": [0] for end in both}
         )
@@ -166,11 +168,12 @@ def test_glue_by_name(datasets, name):
         texts = [f"{split} {text} {i}" for text in TEXTS[name]]
         return (texts[0], texts[1] if texts[1:] else None, label)
 
-    assert data.splits["train"] == [example("train", 0, 1), example("train", 1, 0)]
+    assert sorted(data.splits["train"]) == [example("train", 0, 1), example("train", 1, 0)]
     assert type(data.splits["train"][0].label) is (int if name in LABELS else float)
     for end in ends:
         assert data.splits[f"validation{end}"] == [example(f"validation{end}", 0, 0)]
-        assert data.splits[f"test{end}"] == [example(f"test{end}", 0, None)]
+        assert data.splits[f"test{end}"] == [example(f"test{end}", i, None) for i in range(NUM_TESTED)]
+        assert data.origins[f"test{end}"] == (f"glue/{name}", f"test{end}", True)
 
 
 def test_glue_by_directory_with_chosen_columns_and_labels(datasets):
@@ -183,6 +186,7 @@ def test_glue_by_directory_with_chosen_columns_and_labels(datasets):
         )
     )
     assert data.labels == ("not_entailment", "entailment")
+    assert data.origins["test"] == ("glue/rte", "test", True)
     assert data.splits["train"][0] == ("train sentence2 0", "train sentence1 0", 0)
     with pytest.raises(
         ValueError, match="glue/rte train: example 0: label 'not_entailment', expected one of 'entailment'"

@@ -15,7 +15,7 @@ def test_quotes_have_no_meaning_in_tsv(tmp_path, name):
         tmp_path / name, '\ufeffsentence\tid\tlabel\r\n"an open quote\t0\tgood\r\na\x85b, c\t1\t bad\n\n'
     )
     data = load_task(classification(train=train, text="sentence", label="label"))
-    assert data == (("bad", "good"), {"train": [('"an open quote', None, 1), ("a\x85b, c", None, 0)]}, [])
+    assert data == (("bad", "good"), {"train": [('"an open quote', None, 1), ("a\x85b, c", None, 0)]}, [], {})
 
 
 def test_csv_has_quotes(tmp_path):
@@ -44,7 +44,7 @@ def test_jsonl(tmp_path):
         '{"s": "one", "t": "zwölf", "y": true}\n\n{"s": "a", "t": "b", "y": false, "z": 1}\n',
     )
     data = load_task(classification(train=train, text="s", pair="t", label="y"))
-    assert data == (("false", "true"), {"train": [("one", "zwölf", 1), ("a", "b", 0)]}, [])
+    assert data == (("false", "true"), {"train": [("one", "zwölf", 1), ("a", "b", 0)]}, [], {})
 
 
 def test_labels_are_sorted_by_value_or_given(tmp_path):
@@ -80,7 +80,7 @@ def test_an_error_shows_some_of_many_labels(tmp_path):
 def test_regression_takes_finite_numbers(tmp_path, label):
     train = write(tmp_path / "a.tsv", "one\t-1\ntwo\t2.5e0\n")
     task = classification(kind="regression", train=train, text="0", label="1")
-    assert load_task(task) == ((), {"train": [("one", None, -1.0), ("two", None, 2.5)]}, [])
+    assert load_task(task) == ((), {"train": [("one", None, -1.0), ("two", None, 2.5)]}, [], {})
     write(tmp_path / "a.tsv", f"one\t-1\ntwo\t{label}\n")
     with pytest.raises(
         ValueError, match=rf"a\.tsv:2: label '{label}', expected a finite number .*config\.task\.label"
@@ -150,6 +150,7 @@ def test_a_split_of_several_files(tmp_path):
         ("a", "b"),
         {"train": [("one", None, 1), ("two", None, 0)], "validation": [("two", None, 0)]},
         [],
+        {},
     )
 
 
@@ -277,7 +278,7 @@ def test_column_files(tmp_path, name, separator):
     )
     data = load_task(tagging(train=train, text="0", label="2"))
     expected = [(("EU", "#", "\u3000"), (0, 2, 2)), (("#", "Peter"), (2, 1))]
-    assert data == (("B-ORG", "B-PER", "O"), {"train": expected}, [])
+    assert data == (("B-ORG", "B-PER", "O"), {"train": expected}, [], {})
 
 
 def test_column_files_with_blanks_in_words_and_without_tags(tmp_path):
