@@ -127,16 +127,34 @@ def paths_of(setting: str) -> list[str]:
 
 def _read_questions(task: dict[str, Any], skipped: Skipped) -> dict[str, list[Question]]:
     places = _places(task, lambda name: TaskDataset(name, QUESTION_COLUMNS))
-    questions: dict[str, list[Question]] = {split: [] for split in places}
+    questions: dict[str, list[Question]] = {}
     for split, parts in places.items():
+        read = []
         for place, name in parts:
             if isinstance(place, TaskDataset):
-                questions[split] += questions_of_dataset(place, name, split, skipped)
+                where, some = f"{place.source} {name}", questions_of_dataset(place, name, split, skipped)
             else:
-                questions[split] += read_squad_file(place, split, skipped)
+                where, some = place, read_squad_file(place, split, skipped)
+            read += [(where, question) for question in some]
+        questions[split] = _labelled_alike(split, read, lambda question: question.is_labelled, skipped)
         if split != "train":
             _check_ids(split, questions[split])
     return questions
+
+
+def _labelled_alike(
+    split: str, read: list[tuple[str, Any]], is_labelled: Callable[[Any], bool], skipped: Skipped
+) -> list[Any]:
+    """The examples of a split, read as (file, example), of which either all have labels or none has: beside
+    labelled ones the others are counted and skipped, since they cannot be scored."""
+    has_labels = any(is_labelled(example) for _, example in read)
+    examples = []
+    for where, example in read:
+        if has_labels and not is_labelled(example):
+            skipped.add(split, "a missing label", where)
+        else:
+            examples.append(example)
+    return examples
 
 
 def _check_ids(split: str, questions: Sequence[Question]) -> None:
@@ -153,15 +171,15 @@ def _check_ids(split: str, questions: Sequence[Question]) -> None:
 
 def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str, list[EmbeddingExample]]:
     columns = columns_of(task)
-    return {
-        split: [
-            example
+    examples = {}
+    for split in (split for split in SPLITS if task[split]):
+        read = [
+            (path, example)
             for path in paths_of(task[split])
             for example in read_embedding_file(path, columns, split, skipped)
         ]
-        for split in SPLITS
-        if task[split]
-    }
+        examples[split] = _labelled_alike(split, read, lambda example: example.label is not None, skipped)
+    return examples
 
 
 def _origins(places: dict[str, list[tuple[Any, str]]]) -> dict[str, Origin]:

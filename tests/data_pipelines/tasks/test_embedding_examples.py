@@ -92,6 +92,21 @@ def test_numbers_are_read_where_they_are_scored(tmp_path):
         load_task(task | {"validation": wrong})
 
 
+def test_pairs_without_numbers_beside_pairs_with_numbers_are_not_scored(tmp_path):
+    scored = write(tmp_path / "a.tsv", "q\tp\ts\na\tb\t1\n")
+    unscored = write(tmp_path / "b.tsv", "q\tp\nc\td\n")
+    partly = write(tmp_path / "c.jsonl", '{"q": "a", "p": "b", "s": 1}\n{"q": "c", "p": "d"}')
+    task = embedding(train=unscored, label="s", **COLUMNS)
+    for test, place in (
+        (f"{scored},{unscored}", unscored),
+        (f"{unscored},{scored}", unscored),
+        (partly,) * 2,
+    ):
+        data = load_task(task | {"test": test})
+        assert data.splits["test"] == [EmbeddingExample("a", "b", (), 1.0)]
+        assert data.notes == [f"test: skipped 1 example with a missing label, the first at {place}"]
+
+
 def test_questions_of_squad_belong_to_their_paragraphs(tmp_path):
     path = write(tmp_path / "a.json", of_squad(("a one", "who", "never"), ("a two", "why", " ")))
     data = load_task(embedding(train=path))

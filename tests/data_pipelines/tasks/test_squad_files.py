@@ -121,6 +121,18 @@ def test_two_files_to_evaluate_on_share_no_ids(tmp_path):
         load_task(task | {"validation": f"{one},{other}"})
 
 
+def test_a_file_without_answers_beside_one_with_answers_is_not_scored(tmp_path):
+    one = write(tmp_path / "a.json", json.dumps(squad(asked("1", answers=[BOAT]))))
+    other = write(tmp_path / "b.json", json.dumps(squad(asked("2"), asked("3"))))
+    task = classification(kind="question_answering", train=one)
+    for test in (f"{one},{other}", f"{other},{one}"):
+        data = load_task(task | {"test": test})
+        assert [(question.id, question.is_labelled) for question in data.splits["test"]] == [("1", True)]
+        assert data.notes == [f"test: skipped 2 examples with a missing label, the first at {other}"]
+    data = load_task(task | {"test": other})
+    assert [question.is_labelled for question in data.splits["test"]] == [False, False] and data.notes == []
+
+
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.json: does not exist, expected a file"):
         read_squad_file(str(tmp_path / "a.json"), "train", Skipped())
