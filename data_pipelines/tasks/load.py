@@ -27,7 +27,7 @@ from data_pipelines.tasks.examples import (
     with_spelled_labels,
 )
 from data_pipelines.tasks.files import found_columns, read_rows, read_sentences
-from data_pipelines.tasks.hold_out import with_validation
+from data_pipelines.tasks.hold_out import VALIDATION, with_validation
 from data_pipelines.tasks.label_values import Classes, found_classes, listed_classes
 from data_pipelines.tasks.labels import TASK_TYPES
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
@@ -83,6 +83,10 @@ def load_task(task: dict[str, Any]) -> TaskData:
             )
     if task["validation_fraction"]:
         splits = with_validation(splits, task["validation_fraction"])
+    if task["kind"] == "question_answering":
+        for split in (split for split in splits if split != "train"):
+            is_held_out = split == VALIDATION and bool(task["validation_fraction"])
+            _check_ids(split, splits[split], is_held_out=is_held_out)
     absent = _absent(labels, splits["train"]) if task["labels"] and "train" in splits else []
     return TaskData(labels, splits, skipped.sentences() + absent, origins)
 
@@ -137,8 +141,6 @@ def _read_questions(task: dict[str, Any], skipped: Skipped) -> dict[str, list[Qu
                 where, some = place, read_squad_file(place, split, skipped)
             read += [(where, question) for question in some]
         questions[split] = _labelled_alike(split, read, lambda question: question.is_labelled, skipped)
-        if split != "train":
-            _check_ids(split, questions[split])
     return questions
 
 
@@ -157,16 +159,27 @@ def _labelled_alike(
     return examples
 
 
-def _check_ids(split: str, questions: Sequence[Question]) -> None:
-    """Raises ValueError if two files of a split have an id in common: predictions are keyed by it."""
+def _check_ids(split: str, questions: Sequence[Question], *, is_held_out: bool) -> None:
+    """Raises ValueError if two files of a split have an id in common: predictions are keyed by it.
+
+    Args:
+      is_held_out: whether the questions come from the files of config.task.train.
+    """
     counts = Counter(question.id for question in questions)
     twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"config.task.{split}: got {len(twice)} ids of questions that two of its files have, such as "
-            f"{twice[0]!r}, expected each once, since predictions are keyed by it; evaluate one file at a "
-            "time, or correct the data"
+    if not twice:
+        return
+    key, advice = split, "evaluate one file at a time, or correct the data"
+    if is_held_out:
+        key = "train"
+        advice = (
+            "correct the data, or set config.task.validation to a file in place of "
+            "config.task.validation_fraction"
         )
+    raise ValueError(
+        f"config.task.{key}: got {len(twice)} ids of questions {'to hold out ' * is_held_out}that two of its "
+        f"files have, such as {twice[0]!r}, expected each once, since predictions are keyed by it; {advice}"
+    )
 
 
 def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str, list[EmbeddingExample]]:

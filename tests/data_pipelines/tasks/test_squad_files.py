@@ -121,6 +121,24 @@ def test_two_files_to_evaluate_on_share_no_ids(tmp_path):
         load_task(task | {"validation": f"{one},{other}"})
 
 
+def test_questions_that_are_held_out_share_no_ids(tmp_path):
+    content = {"data": []}
+    for number in range(4):
+        question = asked(number, answers=[BOAT])
+        content["data"] += squad(question, context=f"{CONTEXT} {number}")["data"]
+    one, other = (write(tmp_path / name, json.dumps(content)) for name in ("a.json", "b.json"))
+    task = classification(kind="question_answering", train=f"{one},{other}")
+    assert len(load_task(task).splits["train"]) == 8
+    with pytest.raises(
+        ValueError,
+        match=r"config\.task\.train: got 2 ids of questions to hold out that two of its files have, such as "
+        r".*set config\.task\.validation to a file in place of config\.task\.validation_fraction",
+    ):
+        load_task(task | {"validation_fraction": 0.5})
+    data = load_task(task | {"train": one, "validation_fraction": 0.5})
+    assert [len(questions) for questions in data.splits.values()] == [2, 2]
+
+
 def test_a_file_without_answers_beside_one_with_answers_is_not_scored(tmp_path):
     one = write(tmp_path / "a.json", json.dumps(squad(asked("1", answers=[BOAT]))))
     other = write(tmp_path / "b.json", json.dumps(squad(asked("2"), asked("3"))))
