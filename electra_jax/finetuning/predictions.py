@@ -8,6 +8,7 @@ from data_pipelines.json_files import write_json
 from data_pipelines.tasks.load import TaskData
 from data_pipelines.whole_files import write_text
 from electra_jax.finetuning.metrics import write_glue_predictions
+from electra_jax.finetuning.span_decoding import Answer
 from electra_jax.finetuning.squad_metrics import write_squad_predictions
 from electra_jax.finetuning.task_finetuner import Finetuned
 from electra_jax.finetuning.task_types import TaskType
@@ -52,26 +53,42 @@ def write_predictions(
 
     SPLIT.tsv has a line for each example: its index, and its label, number, tags or answer. The index counts
     the examples of the split from 0. A test set of GLUE, read by its name or from a directory, also gets its
-    submission file. Questions also get SPLIT.json, and SPLIT_null_odds.json if some training questions have
-    no answer.
+    submission file. Questions also get SPLIT.json.
+
+    If some questions of the split have no answer, those with a null score above config.task.null_threshold
+    are left unanswered in both files, as where the split is scored, and SPLIT_null_odds.json has the null
+    scores. Of a split without labels, the training questions tell whether some have no answer.
 
     Args:
       task: config.task.
       predictions: one per example, in the order of `data.splits[split]`.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    if task_type.name == "question_answering":
+        predictions = _write_answers(directory, task, data, split, predictions)
     rows = [f"{index}\t{task_type.format_prediction(value)}\n" for index, value in enumerate(predictions)]
     write_text(directory / f"{split}.tsv", "index\tprediction\n" + "".join(rows))
     origin = data.origins.get(split)
     submission = origin and GLUE_SUBMISSION.get((origin.dataset, origin.split))
     if submission:
         write_glue_predictions(directory / submission, predictions, data.labels)
-    if task_type.name == "question_answering":
-        may_be_impossible = any(question.is_impossible for question in data.splits["train"])
-        write_squad_predictions(
-            directory / f"{split}.json",
-            [question.id for question in data.splits[split]],
-            [answer.text for answer in predictions],
-            [answer.null_score for answer in predictions] if may_be_impossible else None,
-            task["null_threshold"],
-        )
+
+
+def _write_answers(
+    directory: Path, task: dict[str, Any], data: TaskData, split: str, answers: Sequence[Answer]
+) -> list[Answer]:
+    """Write SPLIT.json and SPLIT_null_odds.json; return the answers, "" where a question is unanswered."""
+    questions, threshold = data.splits[split], task["null_threshold"]
+    known = questions if questions[0].is_labelled else data.splits["train"]
+    may_abstain = any(question.is_impossible for question in known)
+    write_squad_predictions(
+        directory / f"{split}.json",
+        [question.id for question in questions],
+        [answer.text for answer in answers],
+        [answer.null_score for answer in answers] if may_abstain else None,
+        threshold,
+    )
+    return [
+        answer._replace(text="") if may_abstain and answer.null_score > threshold else answer
+        for answer in answers
+    ]

@@ -131,13 +131,42 @@ def test_files_for_the_leaderboard_of_squad(tmp_path, impossible):
         "y": "" if impossible else "Peter\nran.",
     }
     assert (tmp_path / "test_null_odds.json").exists() == impossible
-    assert (tmp_path / "test.tsv").read_text() == "index\tprediction\n0\tPeter\n1\tPeter ran.\n"
+    second = "" if impossible else "Peter ran."
+    assert (tmp_path / "test.tsv").read_text() == f"index\tprediction\n0\tPeter\n1\t{second}\n"
     scores = task_type.score(questions, answers)
     assert next(iter(scores)) == "exact_match" and scores["exact_match"] == (1.0 if impossible else 0.5)
     with pytest.raises(
         ValueError, match=r"config\.task\.metrics: got accuracy, expected some of exact_match, f1"
     ):
         make_task_type(task | {"metrics": ("accuracy",)}, ()).score(questions, answers)
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "second"),
+    [
+        (False, True, ""),  # SQuAD 1.1, then 2.0
+        (True, False, "ran"),
+        (True, None, ""),  # without labels: as the training questions
+        (False, None, "ran"),
+    ],
+)
+def test_written_answers_are_those_that_are_scored(tmp_path, trained, evaluated, second):
+    """Whether the training questions and those of the split have some without an answer."""
+    task = task_of(kind="question_answering", metrics=("exact_match",))
+    possible, impossible = question("x", ("Peter",)), question("y", (), True)
+    split = [possible, impossible if evaluated else question("y", ("ran",))]
+    if evaluated is None:
+        split = [one._replace(answers=(), is_labelled=False) for one in split]
+    train = [possible, impossible] if trained else [possible]
+    answers = [Answer("Peter", 1.0, -3.0, []), Answer("ran", 1.0, 2.0, [])]
+    task_type = make_task_type(task, ())
+    write_predictions(tmp_path, task_type, task, TaskData((), {"train": train, "s": split}, []), "s", answers)
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert written == {"x": "Peter", "y": second}
+    assert (tmp_path / "s.tsv").read_text() == f"index\tprediction\n0\tPeter\n1\t{second}\n"
+    if evaluated is not None:
+        right = [written[one.id] in (one.answers or ("",)) for one in split]
+        assert task_type.score(split, answers)["exact_match"] == sum(right) / 2
 
 
 def test_answers_are_texts_of_the_context():
