@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from data_pipelines.tasks.conll_comments import CommentFinder, Line
-from data_pipelines.tasks.records import Columns, Sentence, Skipped
+from data_pipelines.tasks.records import Columns, Sentence, Skipped, skip_malformed
 from data_pipelines.tasks.text_files import most_common, numbered_lines
 
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -27,18 +27,18 @@ def read_conllu(path: str, columns: Columns, split: str, skipped: Skipped) -> li
     """The sentences of a file in CoNLL-U, only words, not ranges (1-2) or empty nodes (1.1).
 
     Raises:
-      ValueError: no such column.
+      ValueError: no such column, or a malformed line of a file to test on without tags.
     """
     form, upos = (
         _conllu_column(path, name or default)
         for name, default in ((columns.text, CONLLU_DEFAULT.text), (columns.label, CONLLU_DEFAULT.label))
     )
-    sentences = []
+    sentences, malformed = [], []
     for block in _blocks(path):
         lines = [(number, line.split("\t")) for number, line in block if not line.startswith("#")]
-        wrong = next((number for number, fields in lines if len(fields) != len(CONLLU_COLUMNS)), None)
-        if wrong is not None:
-            skipped.add(split, f"a number of columns other than {len(CONLLU_COLUMNS)}", f"{path}:{wrong}")
+        wrong = [(f"{path}:{number}", len(one)) for number, one in lines if len(one) != len(CONLLU_COLUMNS)]
+        if wrong:
+            malformed.append(wrong[0])
             continue
         words = [(number, fields) for number, fields in lines if fields[0].isdecimal()]
         # "_" is an unspecified value; in the column "feats" it means that there are none.
@@ -48,7 +48,12 @@ def read_conllu(path: str, columns: Columns, split: str, skipped: Skipped) -> li
         ]
         if words:
             sentences.append(_sentence(path, [(number, fields[form]) for number, fields in words], tags))
+    skip_malformed(malformed, len(CONLLU_COLUMNS), split, skipped, _tags(sentences))
     return sentences
+
+
+def _tags(sentences: list[Sentence]) -> list[str | None]:
+    return [tag for sentence in sentences for tag in sentence.tags]
 
 
 def _conllu_column(path: str, name: str) -> int:
@@ -66,7 +71,7 @@ def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> l
     """The sentences of a file with columns between tabs or blanks; `CommentFinder` tells comments from words.
 
     Raises:
-      ValueError: no such column.
+      ValueError: no such column, or a malformed line of a file to test on without tags.
     """
     for key, name in (("text", columns.text), ("label", columns.label)):
         if not name.isdecimal():
@@ -90,7 +95,7 @@ def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> l
     ]
     rows = [[line for line in block if line.fields[0].split(" ")[0] != DOCUMENT_MARK] for block in rows]
     finder = CommentFinder([block for block in rows if block], width, label, has_tabs=has_tabs)
-    sentences = []
+    sentences, malformed = [], []
     for block in rows:
         first = finder.first_word(block)
         if any(finder.is_doubtful(line) for line in block[:first]):
@@ -98,12 +103,13 @@ def read_columns(path: str, columns: Columns, split: str, skipped: Skipped) -> l
                 split, "a comment that has as many columns as the words", f"{path}:{block[0].number}"
             )
         lines = block[first:]
-        wrong = next((line.number for line in lines if len(line.fields) != width), None)
-        if wrong is not None:
-            skipped.add(split, f"a number of columns other than {width}", f"{path}:{wrong}")
+        wrong = [(f"{path}:{line.number}", len(line.fields)) for line in lines if len(line.fields) != width]
+        if wrong:
+            malformed.append(wrong[0])
         elif lines:
             tags = [line.fields[label].strip() or None if label < width else None for line in lines]
             sentences.append(_sentence(path, [(line.number, line.fields[text]) for line in lines], tags))
+    skip_malformed(malformed, width, split, skipped, _tags(sentences))
     return sentences
 
 

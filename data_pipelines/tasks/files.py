@@ -7,7 +7,16 @@ from typing import Any
 
 from data_pipelines.json_files import parse_json
 from data_pipelines.tasks.conll_files import numbered_columns, read_columns, read_conllu
-from data_pipelines.tasks.records import Columns, Row, Sentence, Skipped, as_sentence, as_text, json_objects
+from data_pipelines.tasks.records import (
+    Columns,
+    Row,
+    Sentence,
+    Skipped,
+    as_sentence,
+    as_text,
+    json_objects,
+    skip_malformed,
+)
 from data_pipelines.tasks.text_files import (
     check_is_file,
     most_common,
@@ -44,7 +53,8 @@ def read_rows(path: str, columns: Columns, split: str, skipped: Skipped) -> list
     given by number.
 
     Raises:
-      ValueError: a column is missing, or the file is damaged. FileNotFoundError: no such file.
+      ValueError: a column is missing, the file is damaged, or it is to test on, without labels, and a row has
+        another number of columns. FileNotFoundError: no such file.
     """
     ending = ending_of(path, tagging=False)
     if ending == ".jsonl":
@@ -82,7 +92,8 @@ def read_sentences(path: str, columns: Columns, split: str, skipped: Skipped) ->
     In .jsonl, text and label are lists. For the others see conll_files.py.
 
     Raises:
-      ValueError: a column is missing, or the file is damaged. FileNotFoundError: no such file.
+      ValueError: a column is missing, the file is damaged, or it is to test on, without tags, and a line has
+        another number of columns. FileNotFoundError: no such file.
     """
     ending = ending_of(path, tagging=True)
     if ending == ".jsonl":
@@ -156,11 +167,11 @@ def _read_table(path: str, columns: Columns, split: str, skipped: Skipped) -> li
             f"{path}:1: no column {' and no '.join(map(repr, missing))}, {known}; set config.task.text, "
             "pair and label to names in the first line, or to numbers from 0 if the file has no header"
         )
-    examples = []
+    examples, malformed = [], []
     for number, fields in rows:
         where = f"{path}:{number}"
         if len(fields) != width:
-            skipped.add(split, f"a number of columns other than {width}", where)
+            malformed.append((where, len(fields)))
             continue
         label = None if found[columns.label] is None else fields[found[columns.label]].strip() or None
         examples.append(
@@ -171,6 +182,7 @@ def _read_table(path: str, columns: Columns, split: str, skipped: Skipped) -> li
                 label,
             )
         )
+    skip_malformed(malformed, width, split, skipped, [row.label for row in examples])
     return examples
 
 

@@ -2,7 +2,7 @@
 skipped ones."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.json_files import parse_json, type_name
@@ -65,6 +65,29 @@ class Skipped:
     def _count(self, split: str, what: str, reason: str, where: str) -> None:
         count, first = self._found.get((split, what, reason), (0, where))
         self._found[split, what, reason] = (count + 1, first)
+
+
+def skip_malformed(
+    rows: Sequence[tuple[str, int]], width: int, split: str, skipped: Skipped, labels: Sequence[Any]
+) -> None:
+    """Count the rows, or the sentences with a line, that have another number of columns than `width`.
+
+    Args:
+      rows: (location, number of columns) of each of them.
+      labels: those of the other rows of the file; None for a missing one.
+
+    Raises:
+      ValueError: there are some in a file to test on without labels. Its predictions are identified by
+        position, so none may be skipped.
+    """
+    if rows and split == "test" and labels and all(label is None for label in labels):
+        where, width_found = rows[0]
+        raise ValueError(
+            f"{where}: got {width_found} columns, expected {width}: the file has no labels, so its "
+            "predictions are identified by position, and no row is skipped; correct the row"
+        )
+    for where, _ in rows:
+        skipped.add(split, f"a number of columns other than {width}", where)
 
 
 def json_objects(lines: Iterable[tuple[str, str]], field: str) -> Iterator[tuple[str, dict[str, Any]]]:

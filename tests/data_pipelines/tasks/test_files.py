@@ -143,6 +143,38 @@ def test_no_row_of_a_split_without_labels_is_skipped(tmp_path):
     assert data.splits["test"] == [(("EU", ""), (-2, -2)), ((), ())]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("b.tsv", "s\nthree\nfour\tx\nfive\n", r"b\.tsv:3: got 2 columns, expected 1: the file has no lab"),
+        ("b.csv", "s,y\nthree,\nfour\nfive,\n", r"b\.csv:3: got 1 columns, expected 2: .*correct the row"),
+        ("b.conll", "EU\n\nrejects x\n\ncalls\n", r"b\.conll:3: got 2 columns, expected 1: "),
+        ("b.conllu", "1\tEU" + "\t_" * 8 + "\n\n1\tit\n", r"b\.conllu:3: got 2 columns, expected 10: "),
+    ],
+    ids=["tsv", "csv", "conll", "conllu"],
+)
+def test_a_malformed_row_of_a_file_without_labels_is_an_error(tmp_path, name, text, message):
+    """Its predictions are identified by position."""
+    trained = {
+        "b.conll": tagging(text="0", label="1", train=write(tmp_path / "a.conll", "EU B\nran O\n")),
+        "b.conllu": tagging(train=write(tmp_path / "a.conllu", CONLLU)),
+    }
+    table = write(tmp_path / "a.tsv", "s\ty\none\t1\n")
+    task = trained.get(name, classification(train=table, text="s", label="y"))
+    with pytest.raises(ValueError, match=message):
+        load_task(task | {"test": write(tmp_path / name, text)})
+
+
+def test_a_malformed_row_beside_labelled_ones_is_skipped(tmp_path):
+    train = write(tmp_path / "a.tsv", "s\ty\none\t1\n")
+    test = write(tmp_path / "b.tsv", "s\ty\none\t1\ntwo\n")
+    data = load_task(classification(train=train, test=test, text="s", label="y"))
+    assert data.splits["test"] == [("one", None, 0)]
+    assert data.notes == [
+        f"test: skipped 1 example with a number of columns other than 2, the first at {test}:3"
+    ]
+
+
 def test_a_split_of_several_files(tmp_path):
     one, other = write(tmp_path / "a.tsv", "s\ty\none\tb\n"), write(tmp_path / "b.tsv", "s\ty\ntwo\ta\n")
     data = load_task(classification(train=f"{one}, {other}", validation=other, text="s", label="y"))
