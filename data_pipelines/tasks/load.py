@@ -30,8 +30,14 @@ from data_pipelines.tasks.files import found_columns, read_rows, read_sentences
 from data_pipelines.tasks.hold_out import VALIDATION, with_validation
 from data_pipelines.tasks.label_values import Classes, found_classes, listed_classes
 from data_pipelines.tasks.labels import TASK_TYPES
-from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
-from data_pipelines.tasks.records import Columns, Skipped
+from data_pipelines.tasks.questions import (
+    QUESTION_COLUMNS,
+    Question,
+    check_ids,
+    questions_of_dataset,
+    read_squad_file,
+)
+from data_pipelines.tasks.records import Columns, Skipped, labelled_alike
 from data_pipelines.tasks.text_files import plain_ending
 
 SPLITS = ("train", "validation", "test")
@@ -86,7 +92,7 @@ def load_task(task: dict[str, Any]) -> TaskData:
     if task["kind"] == "question_answering":
         for split in (split for split in splits if split != "train"):
             is_held_out = split == VALIDATION and bool(task["validation_fraction"])
-            _check_ids(split, splits[split], is_held_out=is_held_out)
+            check_ids(split, splits[split], is_held_out=is_held_out)
     absent = _absent(labels, splits["train"]) if task["labels"] and "train" in splits else []
     return TaskData(labels, splits, skipped.sentences() + absent, origins)
 
@@ -140,46 +146,8 @@ def _read_questions(task: dict[str, Any], skipped: Skipped) -> dict[str, list[Qu
             else:
                 where, some = place, read_squad_file(place, split, skipped)
             read += [(where, question) for question in some]
-        questions[split] = _labelled_alike(split, read, lambda question: question.is_labelled, skipped)
+        questions[split] = labelled_alike(split, read, lambda question: question.is_labelled, skipped)
     return questions
-
-
-def _labelled_alike(
-    split: str, read: list[tuple[str, Any]], is_labelled: Callable[[Any], bool], skipped: Skipped
-) -> list[Any]:
-    """The examples of a split, read as (file, example), of which either all have labels or none has: beside
-    labelled ones the others are counted and skipped, since they cannot be scored."""
-    has_labels = any(is_labelled(example) for _, example in read)
-    examples = []
-    for where, example in read:
-        if has_labels and not is_labelled(example):
-            skipped.add(split, "a missing label", where)
-        else:
-            examples.append(example)
-    return examples
-
-
-def _check_ids(split: str, questions: Sequence[Question], *, is_held_out: bool) -> None:
-    """Raises ValueError if two files of a split have an id in common: predictions are keyed by it.
-
-    Args:
-      is_held_out: whether the questions come from the files of config.task.train.
-    """
-    counts = Counter(question.id for question in questions)
-    twice = [name for name, count in counts.items() if count > 1]
-    if not twice:
-        return
-    key, advice = split, "evaluate one file at a time, or correct the data"
-    if is_held_out:
-        key = "train"
-        advice = (
-            "correct the data, or set config.task.validation to a file in place of "
-            "config.task.validation_fraction"
-        )
-    raise ValueError(
-        f"config.task.{key}: got {len(twice)} ids of questions {'to hold out ' * is_held_out}that two of its "
-        f"files have, such as {twice[0]!r}, expected each once, since predictions are keyed by it; {advice}"
-    )
 
 
 def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str, list[EmbeddingExample]]:
@@ -191,7 +159,7 @@ def _read_embedding_examples(task: dict[str, Any], skipped: Skipped) -> dict[str
             for path in paths_of(task[split])
             for example in read_embedding_file(path, columns, split, skipped)
         ]
-        examples[split] = _labelled_alike(split, read, lambda example: example.label is not None, skipped)
+        examples[split] = labelled_alike(split, read, lambda example: example.label is not None, skipped)
     return examples
 
 

@@ -6,7 +6,8 @@ questions that cannot be used, are counted.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +85,29 @@ def questions_of_dataset(dataset: TaskDataset, name: str, split: str, skipped: S
             "config.task.source"
         )
     return questions
+
+
+def check_ids(split: str, questions: Sequence[Question], *, is_held_out: bool) -> None:
+    """Raises ValueError if two files of a split have an id in common: predictions are keyed by it.
+
+    Args:
+      is_held_out: whether the questions come from the files of config.task.train.
+    """
+    counts = Counter(question.id for question in questions)
+    twice = [name for name, count in counts.items() if count > 1]
+    if not twice:
+        return
+    key, advice = split, "evaluate one file at a time, or correct the data"
+    if is_held_out:
+        key = "train"
+        advice = (
+            "correct the data, or set config.task.validation to a file in place of "
+            "config.task.validation_fraction"
+        )
+    raise ValueError(
+        f"config.task.{key}: got {len(twice)} ids of questions {'to hold out ' * is_held_out}that two of its "
+        f"files have, such as {twice[0]!r}, expected each once, since predictions are keyed by it; {advice}"
+    )
 
 
 def _dataset_records(dataset: TaskDataset, name: str) -> Iterator[Record]:

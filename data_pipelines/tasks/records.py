@@ -2,7 +2,7 @@
 skipped ones."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.json_files import parse_json, type_name
@@ -88,6 +88,21 @@ def skip_malformed(
         )
     for where, _ in rows:
         skipped.add(split, f"a number of columns other than {width}", where)
+
+
+def labelled_alike(
+    split: str, read: list[tuple[str, Any]], is_labelled: Callable[[Any], bool], skipped: Skipped
+) -> list[Any]:
+    """The examples of a split, read as (file, example), of which either all have labels or none has: beside
+    labelled ones the others are counted and skipped, since they cannot be scored."""
+    has_labels = any(is_labelled(example) for _, example in read)
+    examples = []
+    for where, example in read:
+        if has_labels and not is_labelled(example):
+            skipped.add(split, "a missing label", where)
+        else:
+            examples.append(example)
+    return examples
 
 
 def json_objects(lines: Iterable[tuple[str, str]], field: str) -> Iterator[tuple[str, dict[str, Any]]]:
