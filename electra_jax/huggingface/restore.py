@@ -4,6 +4,7 @@ read and those that were newly initialised because the files lack them.
 Shapes: V vocab, E embedding_size.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +189,20 @@ def stores_decoder(generator: SourceModel) -> bool:
     )
 
 
+def check_output_table(role: str, model: SourceModel, leaves: Collection[str]) -> None:
+    """Raises ValueError if the head that fills in masks is among `leaves`, the paths that the file has, and
+    multiplies by a table of its own: ours multiplies by the word embeddings. An encoder without this head is
+    the same either way."""
+    has_head = role == "generator" and any(path.startswith("head/") for path in leaves)
+    tied = model.config.get("tie_word_embeddings", True)
+    if has_head and tied is not True:
+        raise ValueError(
+            f"{model.path}: got tie_word_embeddings={tied!r} in its config.json, expected True: our head for "
+            "masks has no output table but the word embeddings. Set it to true if the two tables are equal. "
+            "For the encoder alone, save it with AutoModel of `transformers`, which leaves the head out."
+        )
+
+
 class Found(NamedTuple):
     """What the files have of the models' parameters."""
 
@@ -199,7 +214,7 @@ def find_params(source: Source, shapes: dict[str, dict[str, tuple[int, ...]]]) -
     """The arrays of the files for the parameters of `shapes`, role → our path → shape. A head may be missing.
 
     Raises:
-      ValueError: an array of an encoder is missing, or its size differs.
+      ValueError: an array of an encoder is missing, its size differs, or a head has another output table.
     """
     leaves, notes = {}, list(source.notes)
     for role, model in source.models.items():
@@ -211,6 +226,7 @@ def find_params(source: Source, shapes: dict[str, dict[str, tuple[int, ...]]]) -
                 f"{model.path}: the file has no arrays for {shorten(lacking, MAX_SHOWN)}; it holds "
                 f"{shorten(sorted(model.arrays), MAX_SHOWN)}."
             )
+        check_output_table(role, model, found.leaves)
         leaves[role] = found.leaves
         notes.append(f"{role}: {len(found.leaves)} arrays from {model.path}")
         if found.missing:

@@ -28,7 +28,7 @@ from electra_jax.huggingface.published_models import (
     to_published,
 )
 from electra_jax.huggingface.readers import SourceModel, read_directory
-from electra_jax.huggingface.restore import read_source, stores_decoder
+from electra_jax.huggingface.restore import check_output_table, read_source, stores_decoder
 from electra_jax.huggingface.sizes import check_layers
 from electra_jax.models.config import EncoderConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens, derive_inputs
@@ -192,7 +192,7 @@ def _published(role: str, model: SourceModel, tokenizer: Tokenizer) -> ModelWeig
     """The model with its head, None if the file has no head of that role.
 
     Raises:
-      ValueError: the encoder is not complete.
+      ValueError: the encoder is not complete, or the head has an output table of its own.
     """
     if role not in model.family.heads:
         return None
@@ -213,12 +213,13 @@ def _filled(model: SourceModel, role: str, init: Any, *, head_may_lack: bool) ->
     """The parameters that `init` describes, from a file; None if its head is missing and may be.
 
     Raises:
-      ValueError: an array is missing.
+      ValueError: an array is missing, or a head has an output table of its own.
     """
     abstract = jax.eval_shape(lambda key: unbox(init(key)["params"]), jax.random.key(0))
     shapes = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
     with misread(model.path):
         found = from_file(model.family, role, model.arrays, shapes)
+    check_output_table(role, model, found.leaves)
     lacking = [path for path in found.missing if not (head_may_lack and path.startswith("head/"))]
     if lacking:
         raise ValueError(f"{model.path}: the file has no arrays for {', '.join(lacking[:4])}.")
