@@ -42,11 +42,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--workdir", required=True, type=Path, metavar="OUT", help="run directory to create")
     add("--method", choices=METHODS, default="uniform", help="default: uniform")
     add("--score", metavar="NAME", help="metric by which greedy chooses; with uniform it is only reported")
-    datasets_help = "datasets whose held-out rows are scored (default: those of the first run)"
+    datasets_help = (
+        "datasets whose held-out rows are scored, for --score=heldout_… (default: those of the first run)"
+    )
     add("--datasets", type=split_words, default=[], metavar="DIR,…", help=datasets_help)
     probe_help = (
         "a value that replaces config.probe.KEY of the first run (train=FILE, validation=FILE, "
-        "config=configs/finetune.py:task=…); may be given several times"
+        "config=configs/finetune.py:task=…), for --score=probe_…; may be given several times"
     )
     add("--probe", action="append", type=_key_and_value, default=[], metavar="KEY=VALUE", help=probe_help)
     add("--different_starts", action="store_true", help="accept runs that started from different parameters")

@@ -21,7 +21,7 @@ from electra_jax.distributed.sharding import replicated
 from electra_jax.runs.provenance import record_start
 from electra_jax.runs.trained import restore_params
 from electra_jax.soups.ingredients import SOUP_FILE, Ingredient, open_ingredients
-from electra_jax.soups.scores import Score, check_name, open_score
+from electra_jax.soups.scores import HELD_OUT, PROBE, Score, check_name, open_score
 from electra_jax.training.averaging import interpolate
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 
@@ -168,6 +168,16 @@ def _check_options(out: Path, options: SoupOptions) -> None:
             "--score is missing: --method=greedy chooses by it, for example "
             "--score=probe_finetuned_accuracy or --score=heldout_rtd_auc (--help explains what they measure)."
         )
+    for flag, given, prefix in (
+        ("--datasets", options.datasets, HELD_OUT),
+        ("--probe", options.probe, PROBE),
+    ):
+        if given and not (options.score or "").startswith(prefix):
+            score = "without --score" if options.score is None else f"with --score={options.score}"
+            raise ValueError(
+                f"{flag}: got {', '.join(given)} {score}, expected it with --score={prefix}METRIC: no other "
+                "score reads it. Leave it out, or give such a score."
+            )
 
 
 def _open_optional_score(
