@@ -146,7 +146,7 @@ def add_import(commands) -> None:
         "--generator",
         type=Path,
         metavar="DIR_OR_FILE",
-        help="its generator, if it is not in the same directory",
+        help="its generator, if it is not in the same directory (not with google: it is in the same files)",
     )
     parser.add_argument(
         "--missing_generator",

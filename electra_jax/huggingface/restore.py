@@ -48,9 +48,15 @@ def read_source(path: Path, source_format: str, generator: Path | None) -> Sourc
     `path` may be a directory with folders "discriminator" and "generator", as the export writes them.
 
     Raises:
+      ValueError: `generator` for google, whose files hold it.
       ValueError, OSError, ImportError: see `read_directory`, `read_google`, `merge_deltas`.
     """
     if source_format == "google":
+        if generator is not None:
+            raise ValueError(
+                f"--generator: got {generator} with --kind=google, expected none: the generator of a "
+                "checkpoint of Google's is in the same files. Leave the flag out."
+            )
         return Source(read_google(path), [], None)
     folders = {role: path / role for role in ROLES if (path / role).is_dir()} or {_role_of(path): path}
     if generator is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from electra_jax.huggingface.restore import read_source
 from electra_jax.models.config import encoder_shape
 from electra_jax.runs.trained import load_run
 from support import aside, tiny_export
@@ -79,3 +80,8 @@ def test_the_error_without_tensorflow_names_it(tmp_path):
         ImportError, match="reading a TensorFlow checkpoint needs TensorFlow: `pip install tensorflow`"
     ):
         read_google(tmp_path / "model.ckpt-7")
+
+
+def test_a_generator_beside_a_checkpoint_with_both_models_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^--generator: got .*/other with --kind=google, expected none: "):
+        read_source(tmp_path / "model.ckpt-7", "google", tmp_path / "other")
