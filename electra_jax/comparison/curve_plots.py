@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_pipelines.whole_files import named_errors
 from electra_jax.comparison.budgets import Budget
@@ -12,6 +12,8 @@ from electra_jax.finetuning.results import Result, Summary, summarize
 
 COLUMNS = 3  # panels in a row
 SHADE = 0.15  # opacity of the range
+COLORS = 10  # of matplotlib's cycle; then they come again with the next marker
+MARKERS = "os^D"
 
 
 class Curve(NamedTuple):
@@ -36,7 +38,8 @@ def curves_of(points: Mapping[Budget, Sequence[Result]], metric: str) -> dict[st
 
 def plot_curves(points: Mapping[Budget, Sequence[Result]], random: Sequence[Result], path: Path) -> None:
     """Write the picture as PNG: medians over seeds, the range from the lowest to the highest shaded, and the
-    medians of newly initialised weights dashed; without matplotlib, print that it is not drawn."""
+    medians of newly initialised weights dashed. A variant has one colour in all panels; the legend of all is
+    in the first. Without matplotlib, print that it is not drawn."""
     if not can_draw(str(path)):
         return
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
@@ -46,21 +49,29 @@ def plot_curves(points: Mapping[Budget, Sequence[Result]], random: Sequence[Resu
     )
     rows = -(-len(metrics) // COLUMNS)
     figure = Figure(figsize=(5.0 * min(COLUMNS, len(metrics)), 3.5 * rows), layout="constrained")
-    panels = figure.subplots(rows, min(COLUMNS, len(metrics)), squeeze=False).flat
+    panels = list(figure.subplots(rows, min(COLUMNS, len(metrics)), squeeze=False).flat)
+    # A panel lacks the variants without its metric. Its own cycle of colours would give theirs to others.
+    variants = dict.fromkeys(one.model for results in points.values() for one in results)
+    styles = {
+        variant: {"color": f"C{number % COLORS}", "marker": MARKERS[number // COLORS % len(MARKERS)]}
+        for number, variant in enumerate(variants)
+    }
+    handles: dict[str, Any] = {}  # name → what the legend shows of it
     for axes, metric in zip(panels, metrics, strict=False):
         for variant, curve in curves_of(points, metric).items():
-            line = axes.plot(
-                curve.tokens, [one.median for one in curve.summaries], marker="o", label=row_label(variant)
-            )
+            style, medians = styles[variant], [one.median for one in curve.summaries]
+            [line] = axes.plot(curve.tokens, medians, label=row_label(variant), **style)
             low, high = ([one.low for one in curve.summaries], [one.high for one in curve.summaries])
-            axes.fill_between(curve.tokens, low, high, color=line[0].get_color(), alpha=SHADE)
+            axes.fill_between(curve.tokens, low, high, color=style["color"], alpha=SHADE)
+            handles.setdefault(variant, line)
         for name, summary in summarize(random, metric).items() if metric in _metrics(random) else ():
-            axes.axhline(summary.median, linestyle="--", color="grey", label=row_label(name))
+            line = axes.axhline(summary.median, linestyle="--", color="grey", label=row_label(name))
+            handles.setdefault(name, line)
         axes.set(xscale="log", xlabel="tokens", ylabel=metric)
         axes.grid(alpha=0.3)
-    for axes in list(panels)[len(metrics) :]:
+    for axes in panels[len(metrics) :]:
         axes.remove()
-    figure.axes[0].legend(fontsize="small")
+    figure.axes[0].legend(handles=[*handles.values()], fontsize="small")
     with named_errors(path):
         figure.savefig(path, format="png", dpi=120)
 

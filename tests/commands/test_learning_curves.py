@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from matplotlib import colors
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from electra_jax.comparison import downstream, judging, learning_curves, suites
 from electra_jax.comparison.budgets import Budget, parse_budgets, with_budget
-from electra_jax.comparison.curve_plots import curves_of
+from electra_jax.comparison.curve_plots import curves_of, plot_curves
 from electra_jax.comparison.downstream import Evaluation
 from electra_jax.comparison.judging import Judges
 from electra_jax.configuration.flags import load_config
@@ -150,6 +152,44 @@ def test_a_curve_has_the_numbers_of_tokens_that_its_variant_has():
     del points[Budget(20, 1)][1].metrics["y"]
     assert curves_of(points, "y")["b"].tokens == [10]
     assert [tuple(one) for one in found["a"].summaries] == [(2.0, 1.0, 3.0, 2), (4.0, 4.0, 4.0, 1)]
+
+
+def test_the_legend_names_the_curves_of_all_panels(monkeypatch, tmp_path):
+    def keep(figure, path, **_):
+        drawn.append(figure)
+
+    def color_of(line):
+        return colors.to_hex(line.get_color())
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", keep)
+    results = [
+        Result("rtd", 0, {"loss": 3.0, "auc": 0.9}),
+        Result("mlm", 0, {"loss": 2.0}),  # leaves a gap in the panel of the AUC
+        Result("other rtd", 0, {"loss": 3.1, "auc": 0.8}),
+        Result("task", 0, {"f1": 0.5, "mcc": 0.4}),  # not in the first panel
+    ]
+    plot_curves({Budget(10, 1): results}, [Result("random", 0, {"f1": 0.3})], tmp_path / "curves.png")
+    [figure] = drawn
+    legend = figure.axes[0].get_legend()
+    named = dict(zip([text.get_text() for text in legend.get_texts()], legend.get_lines(), strict=True))
+    assert [*named] == ["rtd", "mlm", "other rtd", "task", "random"]
+    assert len({color_of(line) for line in named.values()}) == len(named)
+    shown = [(axes.get_ylabel(), line) for axes in figure.axes for line in axes.lines]
+    assert [(metric, line.get_label()) for metric, line in shown] == [
+        ("loss", "rtd"),
+        ("loss", "mlm"),
+        ("loss", "other rtd"),
+        ("auc", "rtd"),
+        ("auc", "other rtd"),
+        ("f1", "task"),
+        ("f1", "random"),
+        ("mcc", "task"),
+    ]
+    assert len(figure.axes) == 4  # none is empty
+    for _, line in shown:
+        assert color_of(line) == color_of(named[line.get_label()])
+    assert named["random"].get_linestyle() == "--"
 
 
 def test_pairs_of_every_number_of_tokens_are_kept(fakes, monkeypatch, tmp_path):
