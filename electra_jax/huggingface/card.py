@@ -188,8 +188,7 @@ def _steps_taken(record: RunRecord) -> list[str]:
         sentences.append(
             f"The weights are exponential moving averages of the parameters, decay {train['ema_decay']:g}."
         )
-    read = [stage._replace(end=min(stage.end, record.step)) for stage in stages]
-    tokens = sum(stage.num_examples * _tokens_per_row(record, stage) for stage in read)
+    tokens = tokens_read(record)
     if tokens:
         sentences.append(f"It read about {tokens / 1e6:,.1f} million tokens, not counting padding.")
     speed = record.summary and record.summary.get("tokens_per_second")
@@ -252,6 +251,13 @@ def _soup(soup: dict[str, Any]) -> str:
             f"soups](https://arxiv.org/abs/2203.05482)) by {soup['score']['name']}"
         )
     return text + "."
+
+
+def tokens_read(record: RunRecord) -> float:
+    """About how many tokens the steps of a run read, without padding; 0 if its datasets are unknown."""
+    stages = [stage for stage in make_stages(record.config) if stage.first_step < record.step]
+    read = [stage._replace(end=min(stage.end, record.step)) for stage in stages]
+    return sum(stage.num_examples * _tokens_per_row(record, stage) for stage in read)
 
 
 def _tokens_per_row(record: RunRecord, stage: Stage) -> float:

@@ -212,10 +212,23 @@ def test_pairs_of_every_number_of_tokens_are_kept(fakes, monkeypatch, tmp_path):
     assert lines.count("a note") == 1
 
 
-@pytest.mark.parametrize(("speed", "hours"), [(None, {}), (100.0, {"hours": 100 * 4 * 8 / 100 / 3600})])
-def test_a_run_too_short_to_measure_its_speed_has_no_hours(speed, hours, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("speed", "num_datasets", "hours"),
+    [
+        (None, 1, {}),
+        (50.0, 0, {}),
+        # Of 8 tokens in a row 6 are real, and the speed counts only these.
+        (50.0, 1, {"hours": 100 * 4 * 6 / 50 / 3600}),
+    ],
+)
+def test_hours_need_the_speed_and_the_tokens_without_padding(
+    speed, num_datasets, hours, monkeypatch, tmp_path
+):
     monkeypatch.setattr(suites, "measure_backbone", lambda *_: {"mlm_loss": 1.0})
-    monkeypatch.setattr(suites, "read_description", lambda _: {"config": RECIPE.to_dict()})
+    (tmp_path / "config.json").write_text(json.dumps({"config": RECIPE.to_dict()}))
+    train = {"rows": 50, "documents": 9, "tokens": 300}
+    read = {"fingerprint": "f", "sources": {"train": ["a"]}, "splits": {"train": train}}
+    (tmp_path / "datasets.json").write_text(json.dumps([read] * num_datasets))
     summary = {"steps": 100, "tokens_per_second": speed}
     assert suites.measure_objective(tmp_path, summary) == {"mlm_loss": 1.0} | hours
 
