@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--text_column", default="", metavar="NAME", help=text)
     text = "column of the second text of a pair, or of a question's context"
     flag("--pair_column", default="", metavar="NAME", help=text)
-    text = "file to write, whole or not at all (default: standard output)"
+    text = "file to write, whole or not at all, not compressed (default: standard output)"
     flag("--out", default="", metavar="FILE", help=text)
     flag("--format", default="", choices=FORMATS, help="of the output (default: as --out ends, else jsonl)")
     flag("--top", type=whole(1, 10_000), default=5, metavar="N", help="fillings of each [MASK] (default: 5)")

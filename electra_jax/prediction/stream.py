@@ -34,6 +34,7 @@ from electra_jax.prediction.tokens import TokenPredictor
 
 FORMATS = ("jsonl", "tsv")
 TABLES = (".tsv", ".conll")  # endings of --out that ask for a table
+COMPRESSED = (".gz", ".zst")  # endings of --out that nothing is written with
 BATCHES_AT_ONCE = 8  # read before they are predicted, so that texts of similar length share batches
 
 
@@ -106,6 +107,11 @@ def _check_out(options: Options) -> None:
         raise ValueError(f"--out: {out} is a directory, expected a file to write.")
     if options.input != STANDARD_INPUT and out.exists() and out.samefile(options.input):
         raise ValueError(f"--out: got {out}, which is also --input, expected another file.")
+    if out.name.lower().endswith(COMPRESSED):
+        raise ValueError(
+            f"--out: got {out}, expected a name without {out.suffix}: the file is not compressed. Leave "
+            f"{out.suffix} out, and compress it afterwards."
+        )
 
 
 def _predictor(

@@ -182,3 +182,14 @@ def test_a_fine_tuning_without_a_finished_model_is_told_so(tmp_path):
     (tmp_path / "a.txt").write_text("x\n")
     with pytest.raises(SystemExit, match="has no finished model yet"):
         main([f"--model={tmp_path}", f"--input={tmp_path / 'a.txt'}"])
+
+
+@pytest.mark.parametrize(("name", "ending"), [("a.jsonl.gz", ".gz"), ("a.tsv.GZ", ".GZ"), ("a.zst", ".zst")])
+def test_a_name_of_a_compressed_file_is_refused_before_a_model_is_read(name, ending, tmp_path):
+    (tmp_path / "a.txt").write_text("x\n")
+    flags = [f"--model={tmp_path / 'none'}", f"--input={tmp_path / 'a.txt'}", f"--out={tmp_path / name}"]
+    with pytest.raises(
+        SystemExit, match=rf"--out: got .*{name}, expected a name without \{ending}: the file"
+    ):
+        main(flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
