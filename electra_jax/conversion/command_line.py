@@ -101,7 +101,7 @@ def add_export(commands) -> None:
     parser.add_argument(
         "--data_license", metavar="TEXT", help="of the training text, or of the task's data, for the card"
     )
-    parser.add_argument("--language", help="of the text, for the card: en, de, …")
+    parser.add_argument("--language", help="of the text, for the card: en, or several: en,de")
 
 
 def export_options(flags: argparse.Namespace) -> ExportOptions:

@@ -1,5 +1,6 @@
 """Parts of a model card: front matter, Python that loads the model, its shape, tables."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,21 +28,32 @@ class Publication(NamedTuple):
 
     license: str | None  # of the model
     data_license: str | None  # of the training text, or of the task's data
-    language: str | None  # of the text
+    language: str | None  # of the text; several between commas
 
 
 def front_matter(
     publication: Publication, pipeline_tag: str | None, tags: Sequence[str], library: str = "transformers"
 ) -> str:
-    """The YAML header that the Hugging Face Hub reads."""
+    """The YAML header that the Hugging Face Hub reads. Several languages are between commas."""
     stated = {
-        "language": publication.language,
-        "license": publication.license,
+        "language": _languages(publication.language),
+        "license": _yaml_string(publication.license),
         "pipeline_tag": pipeline_tag,
     }
     lines = ["---", f"library_name: {library}"]
     lines += [f"{key}: {value}" for key, value in stated.items() if value]
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _languages(text: str | None) -> str:
+    """One value of YAML, a list of several, or "" without any."""
+    names = [_yaml_string(name.strip()) for name in (text or "").split(",") if name.strip()]
+    return f"[{', '.join(names)}]" if len(names) > 1 else "".join(names)
+
+
+def _yaml_string(text: str | None) -> str:
+    """The text between quotation marks, "" without any: YAML takes a bare `no`, Norwegian, for false."""
+    return json.dumps(text, ensure_ascii=False) if text else ""
 
 
 def usage_code(role: str) -> str:

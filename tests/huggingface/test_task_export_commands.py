@@ -83,7 +83,7 @@ def test_the_command_exports_a_model(data, tmp_path, capsys):
     assert said.splitlines()[-1] == str(tmp_path / "out") and "FAILED" not in said
     card = (tmp_path / "out" / CARD_FILE).read_text()
     assert (
-        "license: apache-2.0" in card
-        and "language: en" in card
+        'license: "apache-2.0"' in card
+        and 'language: "en"' in card
         and "Licence of the task's data: CC BY 4.0." in card
     )
