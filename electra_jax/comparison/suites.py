@@ -13,15 +13,15 @@ import numpy as np
 from ml_collections import config_dict
 
 from electra_jax.comparison.backbones import check_recipe, to_modernbert
+from electra_jax.configuration.datasets_read import read_datasets, tokens_read
 from electra_jax.configuration.objectives import apply_objective
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.huggingface.card import read_record, tokens_read
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.course_weights import ADDED, INSERTED, SWAPPED, only_courses
 from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.objectives.row import ObjectiveRow
-from electra_jax.runs.trained import load_run
+from electra_jax.runs.trained import load_run, read_description
 from electra_jax.soups.ingredients import Ingredient, open_ingredient
 from electra_jax.soups.scores import HELD_OUT, held_out
 
@@ -139,7 +139,9 @@ def measure_objective(run_directory: Path, summary: dict[str, Any]) -> Metrics:
     metrics, tokens_per_second = measure_backbone(run_directory, summary), summary["tokens_per_second"]
     if tokens_per_second is None:
         return metrics
-    tokens = tokens_read(read_record(run_directory, summary["steps"]))  # the speed does not count padding
+    config, steps = read_description(run_directory)["config"], summary["steps"]
+    # The speed does not count padding either.
+    tokens = tokens_read(config, read_datasets(run_directory, config, steps), steps)
     return metrics | ({"hours": tokens / tokens_per_second / 3600} if tokens else {})
 
 

@@ -5,9 +5,10 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.json_files import Maybe, misread, read_json
+from data_pipelines.json_files import Maybe, read_json
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
-from electra_jax.configuration.migration import upgrade_config, upgrade_datasets
+from electra_jax.configuration.datasets_read import read_datasets, tokens_read
+from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.session_lines import SESSIONS_FILE, Session, read_session_lines
 from electra_jax.configuration.stages import Stage, make_stages
 from electra_jax.huggingface.card_parts import (
@@ -34,14 +35,6 @@ METRICS = {
     "heldout_rtd_loss": "replaced token detection loss",
     "heldout_replaced_rate": "fraction of tokens replaced",
 }
-# The form of an entry of datasets.json, as far as the card needs it.
-DATASET = {
-    "fingerprint": str,
-    "sources": {"train": [str]},
-    "splits": {"train": {"rows": int, "documents": int, "tokens": int}},
-    "first_step": Maybe(int),
-    "weight": Maybe(float),
-}
 
 
 class RunRecord(NamedTuple):
@@ -65,16 +58,13 @@ def read_record(workdir: Path, step: int) -> RunRecord:
         return read_json(path, form) if path.is_file() else missing
 
     config = upgrade_config(description["config"])
-    with misread(workdir / "datasets.json"):
-        datasets = upgrade_datasets(read("datasets.json", [DATASET], []), config)
-        datasets = [info for info in datasets if info["first_step"] < max(step, 1)]  # read by then
     summary = read("summary.json", {str: (float, type(None))}, None)
     return RunRecord(
         config,
         step,
         name_of(description["imported_from"]) if "imported_from" in description else None,
         summary if summary and summary.get("steps") == step else None,
-        datasets,
+        read_datasets(workdir, config, step),
         read_session_lines(workdir / SESSIONS_FILE),
         read("soup.json", dict, None),
     )
@@ -188,7 +178,7 @@ def _steps_taken(record: RunRecord) -> list[str]:
         sentences.append(
             f"The weights are exponential moving averages of the parameters, decay {train['ema_decay']:g}."
         )
-    tokens = tokens_read(record)
+    tokens = tokens_read(record.config, record.datasets, record.step)
     if tokens:
         sentences.append(f"It read about {tokens / 1e6:,.1f} million tokens, not counting padding.")
     speed = record.summary and record.summary.get("tokens_per_second")
@@ -251,26 +241,6 @@ def _soup(soup: dict[str, Any]) -> str:
             f"soups](https://arxiv.org/abs/2203.05482)) by {soup['score']['name']}"
         )
     return text + "."
-
-
-def tokens_read(record: RunRecord) -> float:
-    """About how many tokens the steps of a run read, without padding; 0 if its datasets are unknown."""
-    stages = [stage for stage in make_stages(record.config) if stage.first_step < record.step]
-    read = [stage._replace(end=min(stage.end, record.step)) for stage in stages]
-    return sum(stage.num_examples * _tokens_per_row(record, stage) for stage in read)
-
-
-def _tokens_per_row(record: RunRecord, stage: Stage) -> float:
-    """Mean number of tokens in a row of a stage's mixture, without padding; 0 if it is unknown."""
-    begun = [info for info in record.datasets if info["first_step"] <= stage.first_step]
-    mixture = [info for info in begun if info["first_step"] == begun[-1]["first_step"]]
-    if not mixture:
-        return 0.0
-    tokens = [
-        info["weight"] * info["splits"]["train"]["tokens"] / info["splits"]["train"]["rows"]
-        for info in mixture
-    ]
-    return sum(tokens) / sum(info["weight"] for info in mixture)
 
 
 def _data(record: RunRecord, publication: Publication) -> str:
