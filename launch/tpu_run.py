@@ -36,8 +36,7 @@ def check_arguments(arguments: Sequence[str], shared: bool) -> None:
                 f"{flag}: got {value!r}, but ~ is not your home directory on the workers. Write bucket/… or "
                 "an absolute path."
             )
-    # If a flag is given twice, the last one counts.
-    workdir = ([""] + [word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)])[-1]
+    workdir = workdir_of(arguments)
     if re.match("s3a?:/", workdir):
         raise LauncherError(
             f"--workdir: got {workdir!r}, expected gs://BUCKET/… or bucket/…: TPU VMs are in Google's "
@@ -49,6 +48,11 @@ def check_arguments(arguments: Sequence[str], shared: bool) -> None:
             "is deleted with the VM. Write --workdir=bucket/… (with the equals sign), and give "
             "--bucket=BUCKET to `setup` or `babysit`; or write --workdir=gs://BUCKET/…."
         )
+
+
+def workdir_of(arguments: Sequence[str]) -> str:
+    """The value of --workdir=…, "" without it. If a flag is given twice, the last one counts."""
+    return ([""] + [word.partition("=")[2] for word in arguments if re.match("--?workdir=", word)])[-1]
 
 
 def fingerprint(arguments: Sequence[str]) -> str:

@@ -23,8 +23,9 @@ It uses Google's Cloud TPU API, which gets no new types: TPU7x (Ironwood) is in 
 
 A TPU costs money until it is deleted, whether or not anything runs on it. Its disks are deleted with it: keep
 datasets and runs in bucket/, which all workers share (TPUs from v5litepod-16 on have several workers and need
---distributed). The VM's service account must be allowed to write to the bucket. Put secrets into a file of
-NAME=VALUE lines with mode 600 and give --env_file=FILE; the run finds them in its environment.
+--distributed). With --spot or --delete_when_done, `babysit` refuses another --workdir. The VM's service
+account must be allowed to write to the bucket. Put secrets into a file of NAME=VALUE lines with mode 600 and
+give --env_file=FILE; the run finds them in its environment.
 
 `babysit` counts as failures: a creation that is refused or fails, a set-up that fails, and a run that ends
 with another exit code than 0 (complete) or 143 (told to stop; it is restarted). After --max_failures of them
@@ -51,7 +52,7 @@ from typing import NoReturn
 
 from tpu_machine import LauncherError, Tpu, check_type, runtime_version
 from tpu_output import exit_code, finish, open_closed_streams, show
-from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status
+from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status, workdir_of
 
 COMMANDS = {
     "create": "Request the TPU and wait until it is ready. An existing one is not changed.",
@@ -131,7 +132,9 @@ def make_parser() -> argparse.ArgumentParser:
                 "--max_failures", type=int, default=3, help="give up after this many (default %(default)s)"
             )
             command.add_argument(
-                "--delete_when_done", action="store_true", help="delete the TPU when the run is complete"
+                "--delete_when_done",
+                action="store_true",
+                help="delete the TPU when the run is complete, whose directory must then be in a bucket",
             )
     return parser
 
@@ -165,15 +168,25 @@ def check_options(options: argparse.Namespace) -> None:
         options.env_file = os.path.expanduser(options.env_file)
         check_env_file(options.env_file)
     if options.command == "babysit":
-        is_in_bucket = any(re.match("--?workdir=(gs|s3)://", word) for word in options.arguments)
-        if options.spot and not options.bucket and not is_in_bucket:
-            region = options.zone.rpartition("-")[0]
-            raise LauncherError(
-                "--bucket: got none with --spot, so the run directory would be deleted with the TPU. Make a "
-                f"bucket near it, `gcloud storage buckets create gs://BUCKET --location={region}`, and give "
-                "--bucket=BUCKET and --workdir=bucket/…."
-            )
-        check_arguments(options.arguments, shared=options.spot)
+        check_workdir(options)
+
+
+def check_workdir(options: argparse.Namespace) -> None:
+    """Raises LauncherError for a run directory that `babysit` would delete with the TPU."""
+    deleting = "--spot" if options.spot else "--delete_when_done" if options.delete_when_done else ""
+    check_arguments(options.arguments, shared=bool(deleting))
+    workdir = workdir_of(options.arguments)
+    if options.bucket or not (workdir.startswith("bucket/") or deleting) or workdir.startswith("gs://"):
+        return
+    region = options.zone.rpartition("-")[0]
+    if deleting:
+        got = f"got none with {deleting}, so the run directory would be deleted with the TPU"
+    else:
+        got = f"got none with --workdir={workdir}, which would be on a VM's own disk"
+    raise LauncherError(
+        f"--bucket: {got}. Make a bucket near it, `gcloud storage buckets create gs://BUCKET "
+        f"--location={region}`, and give --bucket=BUCKET and --workdir=bucket/…."
+    )
 
 
 def check_env_file(path: str) -> None:

@@ -116,7 +116,9 @@ def test_babysit_takes_over_a_running_run(sandbox):
     stderr = sandbox.root / "stderr"
     with stderr.open("w") as output:
         watching = subprocess.Popen(
-            sandbox.command("babysit", TYPE, QUICK, *RUN), env=sandbox.environment, stderr=output
+            sandbox.command("babysit", TYPE, "--bucket=my-bucket", QUICK, *RUN),
+            env=sandbox.environment,
+            stderr=output,
         )
     sandbox.wait_for(lambda: "worker 0: running" in stderr.read_text())
     watching.send_signal(signal.SIGINT)

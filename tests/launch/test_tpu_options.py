@@ -58,6 +58,17 @@ def test_help_shows_a_command_and_the_exit_codes(untouched):
             r"--workdir: got 'runs/a', which is on each",
         ),
         (
+            ["babysit", TYPE, "--delete_when_done", "--bucket=bbb", "--", "--workdir=runs/a"],
+            {},
+            r"--workdir: got 'runs/a', which is on each",
+        ),
+        (
+            ["babysit", TYPE, "--reserved", "--delete_when_done", *RUN],
+            {},
+            r"--bucket: got none with --delete_when_done, so the run directory would be deleted",
+        ),
+        (["babysit", TYPE, *RUN], {}, r"--bucket: got none with --workdir=bucket/runs/a, which would be on"),
+        (
             ["babysit", TYPE, "--", "--workdir=~/bucket/a"],
             {},
             r"--workdir: got '~/bucket/a', but ~ is not your home directory on the workers",
@@ -98,7 +109,12 @@ def test_ironwood_and_newer_are_refused_with_the_way_to_them(verb, more, name, u
 
 def test_a_run_in_a_bucket_needs_no_mounted_one(untouched):
     run = ["--config=c.py", "--workdir=gs://b/runs/a", "--distributed"]
-    assert untouched.succeed("babysit", TYPE, "--spot", "--dry_run", "--", *run).stdout
+    for flag in ("--spot", "--delete_when_done"):
+        assert untouched.succeed("babysit", TYPE, flag, "--dry_run", "--", *run).stdout
+
+
+def test_a_run_stays_on_the_disk_of_a_tpu_that_is_not_deleted(untouched):
+    assert untouched.succeed("babysit", TYPE, "--dry_run", "--", "--workdir=runs/a", "--distributed").stdout
 
 
 def test_a_missing_gcloud_is_reported(sandbox):

@@ -199,7 +199,7 @@ def test_status_when_nothing_answers(sandbox):
     outcome = sandbox.launch("status")
     assert outcome.returncode == 7 and "not all workers answer: ssh: connect to host" in outcome.stderr
     sandbox.script(no_login=True)
-    for words in (["status"], ["create", TYPE], ["babysit", TYPE, *RUN]):
+    for words in (["status"], ["create", TYPE], ["babysit", TYPE, "--bucket=b-b", *RUN]):
         outcome = sandbox.launch(*words)
         assert outcome.returncode == 7 and "refreshing your auth tokens" in outcome.stderr
         assert len(outcome.stderr.splitlines()) == 1  # it does not ask again
