@@ -8,7 +8,7 @@ from typing import Any
 
 import tokenizers
 
-from data_pipelines.json_files import Maybe, parse_json, read_bytes, read_json
+from data_pipelines.json_files import parse_json, read_bytes, read_json
 from data_pipelines.tokenizers.directory import (
     MAX_MODEL_BYTES,
     META_FILE,
@@ -21,6 +21,13 @@ from data_pipelines.tokenizers.directory import (
     read_model,
     write_directory,
 )
+from data_pipelines.tokenizers.hugging_face_files import (
+    CONFIG_FILES,
+    check_added_tokens,
+    configured_lowercase,
+    read_configs,
+    with_class_settings,
+)
 from data_pipelines.tokenizers.huggingface import (
     FORMAT,
     TOKENIZER_FORM,
@@ -32,13 +39,6 @@ from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.wordpiece import BertText, wordpiece_json
 
 TOKENIZER_FILE, VOCAB_FILE = MODEL_FILES[FORMAT], "vocab.txt"
-# Where Hugging Face names the special tokens; the first file takes precedence.
-CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
-_SPELLING = Maybe((str, dict, type(None)))
-CONFIG_FORM = {
-    "do_lower_case": Maybe(object),
-    **{f"{role}_token": _SPELLING for role in SpecialIds._fields},
-}
 NOT_A_TOKENIZER = "Expected a tokenizer.json of the library tokenizers; check the path."
 SPELLINGS = {
     "pad": ("[PAD]", "<pad>"),
@@ -64,13 +64,15 @@ def adopt_tokenizer(
       source: a WordPiece vocab.txt, a tokenizer.json, a Hugging Face directory that holds one of them, or a
         tokenizer directory of this project, which is copied.
       lowercase: whether a vocab.txt is of lower-case text; None if a tokenizer_config.json beside it
-        specifies that. A tokenizer.json specifies it itself.
+        specifies that. A tokenizer.json specifies it itself, or for BERT's and ELECTRA's classes of
+        transformers, the tokenizer_config.json beside it does.
 
     Raises:
       FileNotFoundError: no such source, or nothing in it.
       FileExistsError: `directory` holds something else.
       LetterCaseError: `lowercase` is missing. ValueError: it is given where the source specifies it, a
-        vocabulary lacks one of the five special tokens, or a file has another form.
+        vocabulary lacks one of the five special tokens, files beside a vocab.txt add tokens to it, or a
+        file has another form.
     """
     place_tokenizer(tokenizer_files(Path(source), lowercase), Path(directory), f"that of {source}")
 
@@ -154,7 +156,7 @@ def _vocabulary_in(source: Path) -> Path:
 
 def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
     """tokenizer.json and the meta file for a vocabulary of either form."""
-    config = _read_configs(vocabulary.parent)
+    config = read_configs(vocabulary.parent)
     if vocabulary.suffix == ".json":
         if lowercase is not None:
             raise ValueError(
@@ -163,6 +165,7 @@ def _files_of(vocabulary: Path, lowercase: bool | None) -> dict[str, bytes]:
             )
         model_bytes = read_bytes(vocabulary, MAX_MODEL_BYTES)
         parse_json(model_bytes, TOKENIZER_FORM, str(vocabulary), NOT_A_TOKENIZER)
+        model_bytes = with_class_settings(model_bytes, vocabulary.parent, config)
     else:
         model_bytes = _wordpiece(vocabulary, config, _agreed_lowercase(vocabulary, config, lowercase))
     with tokenizer_errors(str(vocabulary)):
@@ -184,29 +187,15 @@ def files_of_model(model_bytes: bytes, num_pieces: int, special: SpecialIds) -> 
     return {TOKENIZER_FILE: model_bytes, META_FILE: meta_bytes(meta)}
 
 
-def _read_configs(directory: Path) -> dict[str, Any]:
-    """The CONFIG_FILES of a directory in one, {} if it has none."""
-    config: dict[str, Any] = {}
-    for name in reversed(CONFIG_FILES):
-        path = directory / name
-        if path.is_file():
-            config |= read_json(path, CONFIG_FORM)
-    return config
-
-
 def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bool | None) -> bool:
     """`lowercase`, or what the configuration beside the vocabulary gives; at least one is needed, and both
     must agree."""
-    configured = config.get("do_lower_case")
+    configured = configured_lowercase(vocabulary.parent, config)
     if lowercase is None and configured is None:
         raise LetterCaseError(
             f"{vocabulary}: a list of pieces does not tell whether text is lower-cased. Put "
             '{"do_lower_case": true} (an uncased vocabulary) or {"do_lower_case": false} (a cased one) into '
             f"{vocabulary.parent / CONFIG_FILES[0]}"
-        )
-    if configured not in (None, True, False):
-        raise ValueError(
-            f"{vocabulary.parent / CONFIG_FILES[0]}: do_lower_case is {configured!r}, expected true or false"
         )
     if None not in (lowercase, configured) and lowercase != configured:
         raise ValueError(
@@ -219,13 +208,14 @@ def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bo
 def _wordpiece(vocabulary: Path, config: Mapping[str, Any], lowercase: bool) -> bytes:
     """The tokenizer.json of BERT's tokenizer for a vocab.txt: one piece a line, ids from 0."""
     try:
-        lines = read_bytes(vocabulary, MAX_MODEL_BYTES).decode("utf-8-sig").split("\n")
+        lines = read_bytes(vocabulary, MAX_MODEL_BYTES).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{vocabulary}: got a file that is not UTF-8 ({error}), expected a vocab.txt, one piece a line; "
             "check the path"
         ) from error
     pieces = {piece: number for number, piece in enumerate(lines if lines[-1] else lines[:-1])}
+    check_added_tokens(vocabulary, config, pieces)
     names = _names(config, pieces, vocabulary)
     text = BertText(lowercase, config.get("strip_accents"), config.get("tokenize_chinese_chars", True))
     return wordpiece_json(pieces, names, text)
