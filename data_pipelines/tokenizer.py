@@ -257,7 +257,9 @@ def _train(args: argparse.Namespace) -> list[str]:
         seconds = time.monotonic() - started
         lines += _text_lines(args, report, reached[-1], f"trained in       {seconds:.1f} s on ")
     else:
-        lines.append("trained in       already trained with the same options: nothing was trained")
+        lines.append(
+            "trained in       already trained, with the same options and names of files: nothing was trained"
+        )
     lines += report.lines(args.on_invalid_utf8)
     documents = (piece.text for piece in _read(args, ReadReport()))
     with waiting("measuring the tokenizer on the text"):
@@ -284,7 +286,11 @@ def _noted(pieces: Iterator[Piece], reached: list[str]) -> Iterator[str]:
 
 def _trained(args: argparse.Namespace, documents: Iterator[str]) -> Tokenizer:
     """The tokenizer that the flags describe, trained if --out does not have it already."""
-    options = {"vocab_size": args.vocab_size, "max_training_chars": args.max_training_chars}
+    options = {
+        "vocab_size": args.vocab_size,
+        "max_training_chars": args.max_training_chars,
+        "sources": args.input,
+    }
     if args.character_coverage is not None:
         options["character_coverage"] = args.character_coverage
     if args.kind == SENTENCEPIECE:

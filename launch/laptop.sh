@@ -5,7 +5,8 @@
 #
 # RUN_DIRECTORY is runs/laptop by default. TEXT is .txt or .jsonl (both also with .gz or .zst) or .parquet;
 # without it, WikiText-2. Without --validation, one document in fifty is held out. The dataset is built in
-# RUN_DIRECTORY-data. A part whose result exists is skipped, so running it again resumes.
+# RUN_DIRECTORY-data. A part whose result exists is skipped, so running it again resumes, with or without the
+# texts. RUN_DIRECTORY-data/texts lists them; others are an error.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 case "${1:-}" in
@@ -25,6 +26,34 @@ for text in "${@:2}"; do
   text="$(realpath -- "$text")"
   if [ -n "$is_validation" ]; then validation+=("$text"); else train+=("$text"); fi
 done
+if [ "${#train[@]}" = 0 ] && [ "${#validation[@]}" -gt 0 ]; then
+  echo "laptop.sh: got --validation alone, expected texts to train on before it." >&2
+  exit 1
+fi
+
+# list_texts: the texts, one a line.
+list_texts() {
+  printf 'train %s\n' "${train[@]}"
+  if [ "${#validation[@]}" -gt 0 ]; then printf 'validation %s\n' "${validation[@]}"; fi
+}
+
+if [ -e "$data/texts" ]; then
+  if [ "${#train[@]}" = 0 ]; then
+    while IFS= read -r line; do
+      case "$line" in
+        "train "*) train+=("${line#train }") ;;
+        "validation "*) validation+=("${line#validation }") ;;
+      esac
+    done < "$data/texts"
+  elif [ "$(list_texts)" != "$(cat "$data/texts")" ]; then
+    echo "laptop.sh: got these texts:" >&2
+    list_texts >&2
+    echo "expected those of $data, or none:" >&2
+    cat "$data/texts" >&2
+    echo "Give another RUN_DIRECTORY, or remove $workdir and $data." >&2
+    exit 1
+  fi
+fi
 
 cd "$here"
 source launch/environment.sh
@@ -32,6 +61,11 @@ make_environment formats,finetune,plots
 if [ "${#train[@]}" = 0 ]; then
   python -m data_pipelines.sample.wikitext2 --out "$data/wikitext2"
   train=("$data/wikitext2/train.jsonl") validation=("$data/wikitext2/validation.jsonl")
+fi
+# The texts of a dataset that an earlier version built are not known.
+if [ ! -e "$data/texts" ] && [ ! -e "$data/corpus" ]; then
+  mkdir -p "$data"
+  list_texts > "$data/texts"
 fi
 held_out=(--validation_fraction 0.02)
 if [ "${#validation[@]}" -gt 0 ]; then held_out=(--validation "${validation[@]}"); fi

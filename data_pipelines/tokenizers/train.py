@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -20,6 +20,7 @@ from data_pipelines.tokenizers.trained import (
     check_text_options,
     first_characters,
     has_trained,
+    source_options,
     write_trained,
 )
 
@@ -45,11 +46,15 @@ def train_tokenizer(
     normalization: str = "nfkc",
     character_coverage: float = CHARACTER_COVERAGE,
     max_training_chars: int = MAX_TRAINING_CHARS,
+    sources: Sequence[str] = (),
 ) -> SentencePieceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 
     The directory appears complete or not at all. If it already holds a tokenizer trained with the same
     options, that one is returned and `documents` is not read.
+
+    Args:
+      sources: paths of `documents`; their names without directories are options, too.
 
     Raises:
       FileExistsError: `directory` holds something else, or a tokenizer of other options.
@@ -62,6 +67,7 @@ def train_tokenizer(
         "normalization": normalization,
         "character_coverage": character_coverage,
         "max_training_chars": max_training_chars,
+        **source_options(sources),
     }
     _check_options(options)
     if has_trained(Path(directory), FORMAT, options):

@@ -6,7 +6,7 @@ number in the order of a hash table is given to it sorted.
 
 import collections
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -20,6 +20,7 @@ from data_pipelines.tokenizers.trained import (
     count_words,
     first_characters,
     has_trained,
+    source_options,
     write_trained,
 )
 from data_pipelines.tokenizers.wordpiece import INSIDE, BertText, wordpiece_json
@@ -40,6 +41,7 @@ def train_wordpiece(
     min_frequency: int = 2,
     character_coverage: float = CHARACTER_COVERAGE,
     max_training_chars: int = MAX_TRAINING_CHARS,
+    sources: Sequence[str] = (),
 ) -> HuggingFaceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 
@@ -51,6 +53,7 @@ def train_wordpiece(
       vocab_size: pieces, the five special ones included.
       min_frequency: two pieces become one if they are neighbours this often.
       character_coverage: the share of the text's characters that get a piece, the most frequent ones first.
+      sources: as of `train_tokenizer`.
 
     Raises:
       FileExistsError: `directory` holds something else, or a tokenizer of other options.
@@ -62,6 +65,7 @@ def train_wordpiece(
         "min_frequency": min_frequency,
         "character_coverage": character_coverage,
         "max_training_chars": max_training_chars,
+        **source_options(sources),
         **text.config(),
     }
     check_text_options(options)

@@ -1,7 +1,7 @@
 """What the trainers of all kinds of tokenizers share: the text they read and the directory they leave."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,18 @@ def check_text_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"max_training_chars: got {options['max_training_chars']}, expected at least 1")
 
 
+def source_options(sources: Sequence[str]) -> dict[str, list[str]]:
+    """What a meta file records of the sources of a text, {} without any: their names without directories.
+
+    So the same texts in another place are the same, and meta files do not tell where a user keeps them.
+    """
+    return {"input": [Path(source).name for source in sources]} if sources else {}
+
+
 def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, Any]) -> bool:
     """Whether `directory` holds a tokenizer that was trained with `options`.
+
+    A meta file of an earlier version does not name the text, which may then be any.
 
     Raises:
       FileExistsError: it holds a tokenizer of another format or of other options, or something else.
@@ -79,7 +89,7 @@ def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, An
     differing = [
         f"{key} is {meta.get(key)!r}, asked for {value!r}"
         for key, value in options.items()
-        if meta.get(key) != value
+        if meta.get(key) != value and not (key == "input" and key not in meta)
     ]
     if differing:
         raise FileExistsError(

@@ -80,6 +80,37 @@ def test_without_text_it_takes_wikitext2_and_one_text_is_divided(laptop, tmp_pat
     assert commands[1][3:5] == ["--validation_fraction", "0.02"]
 
 
+def test_other_texts_are_an_error_and_none_means_the_earlier_ones(laptop, tmp_path):
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text("A text.")
+    earlier = ("one.txt", "--validation", "two.txt")
+    _, [tokenizer, corpus, pretrain, _] = laptop("run", *earlier)
+    for others in (("two.txt", "--validation", "two.txt"), ("one.txt",), ("one.txt", "two.txt")):
+        outcome, commands = laptop("run", *others)
+        assert outcome.returncode == 1 and not commands
+        assert (
+            f"expected those of {tmp_path}/run-data, or none:\ntrain {tmp_path}/one.txt\n" in outcome.stderr
+        )
+    for again in (earlier, ()):
+        outcome, commands = laptop("run", *again)
+        assert outcome.returncode == 0 and commands == [pretrain], outcome.stderr
+    for name in ("tokenizer", "corpus"):
+        (tmp_path / "run-data" / name).rmdir()
+    assert laptop("run")[1] == [tokenizer, corpus, pretrain]
+    laptop("sample")
+    outcome, commands = laptop("sample", "one.txt")
+    assert outcome.returncode == 1 and "wikitext2/train.jsonl" in outcome.stderr and not commands
+    assert [command[0] for command in laptop("sample")[1]] == ["electra_jax.pretrain"]
+
+
+def test_a_dataset_of_an_earlier_version_may_be_of_any_text(laptop, tmp_path):
+    (tmp_path / "one.txt").write_text("A text.")
+    laptop("run", "one.txt")
+    (tmp_path / "run-data" / "texts").unlink()
+    outcome, commands = laptop("run", "one.txt")
+    assert outcome.returncode == 0 and len(commands) == 1 and not (tmp_path / "run-data" / "texts").exists()
+
+
 def test_a_processor_without_bfloat16_takes_float32_and_a_run_keeps_its_own(laptop, tmp_path):
     settings = tmp_path / "run" / "config.json"
     (tmp_path / "mine.txt").write_text("A text.")
@@ -98,6 +129,7 @@ def test_a_processor_without_bfloat16_takes_float32_and_a_run_keeps_its_own(lapt
     [
         (["run", "missing.txt"], "got missing.txt, expected a file"),
         (["gs://bucket/run"], "got gs://bucket/run, expected a local directory"),
+        (["run", "--validation", __file__], "got --validation alone, expected texts to train on"),
         (["--help"], "bash launch/laptop.sh runs/laptop mine.jsonl"),
     ],
 )

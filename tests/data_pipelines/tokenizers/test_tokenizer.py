@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines import tokenizer as tokenizer_command
 from data_pipelines.documents import ReadReport
+from data_pipelines.json_files import read_json, write_json
 from data_pipelines.tokenizer import main
 from data_pipelines.tokenizers.load import load_tokenizer
 from data_pipelines.tokenizers.watching import watched
@@ -29,6 +30,26 @@ def test_training(tmp_path, capsys):
     assert "nothing was trained" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^error: .*requested_vocab_size is 200, asked for 300"):
         main([*args[:4], "--vocab_size", "300"])
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+def test_a_tokenizer_of_another_text_is_refused_but_not_of_a_text_that_was_moved(kind, tmp_path, capsys):
+    for name in ("a/c.txt", "b/c.txt", "b/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    words = ["--out", str(tmp_path / "t"), "--vocab_size", "60", "--kind", kind, "--input"]
+    main([*words, str(tmp_path / "a" / "c.txt")])
+    path = tmp_path / "t" / "tokenizer_meta.json"
+    meta = read_json(path)
+    assert meta.pop("input") == ["c.txt"]
+    main([*words, str(tmp_path / "b" / "c.txt")])
+    other = [*words, str(tmp_path / "b" / "d.txt")]
+    with pytest.raises(SystemExit, match=r"input is \['c\.txt'\], asked for \['d\.txt'\]\); choose another"):
+        main(other)
+    write_json(path, meta)  # of an earlier version
+    capsys.readouterr()
+    main(other)
+    assert "nothing was trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
