@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -84,8 +85,8 @@ class HuggingFaceTokenizer:
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
         """Ids as by `encode_batch`, with int32 [n, 2]: start and end of each piece in the original text.
 
-        A span excludes the white space before its piece, so that of "▁" alone is empty. Pieces that are bytes
-        have the span of their character.
+        A span excludes the white space before its piece, so that of "▁" alone is empty. It includes combining
+        marks that have no piece of their own. Pieces that are bytes have the span of their character.
         """
         encodings = self._encoder.encode_batch(list(texts), add_special_tokens=False)
         return [
@@ -155,7 +156,35 @@ def _spans(text: str, encoding: tokenizers.Encoding) -> np.ndarray:
         # A space that the tokenizer puts before the text, where it is a separate piece, claims the first
         # character of the first word.
         spans.append((start, start if piece in SPACE_MARKS and covered != piece else end))
-    return np.array(spans, np.int32).reshape(-1, 2)
+    array = np.array(spans, np.int32).reshape(-1, 2)
+    if text.isascii() or not spans:
+        return array
+    # Where the normaliser of the file makes a word of several ("ﷺ"), the library's offsets may go backwards.
+    array = np.maximum.accumulate(array, axis=0)
+    return np.maximum.accumulate(_with_marks(text, array), axis=0)
+
+
+def _with_marks(text: str, spans: np.ndarray) -> np.ndarray:
+    """Spans that include the combining marks behind them, which the library leaves out where a normaliser
+    composes or strips them; a mark with a piece of its own is left to that. `spans` never decrease."""
+    starts, ends = spans.T
+    after = np.searchsorted(starts, ends)  # the next piece that lies beyond, for spans that are not empty
+    limits = np.append(starts, len(text))[after]
+    for number in np.flatnonzero((starts < ends) & (ends < limits)):
+        end, limit = int(ends[number]), int(limits[number])
+        while end < limit and _is_mark(text[end]):
+            end += 1
+        spans[number, 1] = end
+    return spans
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character is written onto the one before it: an accent, or the rest of a Korean syllable."""
+    return (
+        unicodedata.combining(character) > 0
+        or unicodedata.category(character) == "Mn"
+        or "\u1160" <= character <= "\u11ff"
+    )
 
 
 def _make_encoder(model_bytes: bytes, special: SpecialIds) -> tokenizers.Tokenizer:
