@@ -13,7 +13,7 @@ unset PYTHONDONTWRITEBYTECODE
 # make_environment EXTRAS: create .venv if it is missing, install this checkout with EXTRAS, and activate it.
 # It installs again only when the Python, setup.py, the constraints or the extras have changed.
 make_environment() {
-  local extras="$1${EXTRAS:+,$EXTRAS}" python="${PYTHON:-python3}" wanted got stamp options
+  local extras="$1${EXTRAS:+,$EXTRAS}" python="${PYTHON:-python3}" wanted got place stamp options
   if [ -n "${PYTHON:-}" ] || ! .venv/bin/python -c '' 2>/dev/null; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
       echo "$python: got $("$python" --version 2>&1), expected 3.11 or newer. Set PYTHON=PATH_OF_PYTHON." >&2
@@ -26,6 +26,14 @@ make_environment() {
       echo ".venv: got $got, expected $wanted ($python). Delete .venv to create it with $wanted." >&2
       return 1
     fi
+  fi
+  # A copy would use the original's programs and code, whose paths are in its files.
+  # shellcheck disable=SC1091
+  place="$(unset VIRTUAL_ENV; source .venv/bin/activate; echo "${VIRTUAL_ENV:-}")"
+  if [ -n "$place" ] && ! [ "$place" -ef .venv ]; then
+    echo ".venv: got an environment of $place, expected one of $PWD/.venv: it was moved or copied. Delete" \
+      ".venv to create it here." >&2
+    return 1
   fi
   # shellcheck disable=SC1091
   source .venv/bin/activate

@@ -60,10 +60,16 @@ def make_environment(directory, **variables):
     shutil.copy(ROOT / "setup.py", directory)
     binaries = directory / ".venv" / "bin"
     binaries.mkdir(parents=True)
-    (binaries / "activate").write_text(f'PATH="{binaries}:$PATH"\n')
+    (binaries / "activate").write_text(f'VIRTUAL_ENV="{binaries.parent}"\nPATH="{binaries}:$PATH"\n')
     python = binaries / "python"
     python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.12.0 || echo "$@" >> installed\n')
     python.chmod(0o755)
+    return make_again(directory, **variables)
+
+
+def make_again(directory, **variables):
+    """`make_environment formats` in a directory that has all that it needs."""
+    binaries = directory / ".venv" / "bin"
     return subprocess.run(
         ["bash", "-c", "set -euo pipefail; source launch/environment.sh; make_environment formats"],
         cwd=directory,
@@ -124,6 +130,36 @@ def test_another_python_than_that_of_the_environment_is_refused(tmp_path):
     assert outcome.returncode == 1
     assert re.search(r"\.venv: got Python 3\.12\.0, expected Python .* Delete \.venv", outcome.stderr)
     assert not (tmp_path / "installed").exists()
+
+
+@pytest.mark.parametrize("is_moved", [True, False], ids=["moved", "copied"])
+def test_an_environment_of_another_place_is_refused(is_moved, tmp_path):
+    python = str(write_python(tmp_path / "python", "3.12.0", usable=True))
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    assert make_environment(old, PYTHON=python).returncode == 0
+    shutil.copytree(old, new)
+    if is_moved:
+        shutil.rmtree(old)
+    # Another activated one changes nothing.
+    outcome = make_again(new, PYTHON=python, VIRTUAL_ENV=str(new / ".venv"))
+    message = (
+        f".venv: got an environment of {old}/.venv, expected one of {new}/.venv: it was moved or copied."
+    )
+    assert outcome.returncode == 1 and outcome.stderr == f"{message} Delete .venv to create it here.\n"
+
+
+def test_an_environment_behind_links_is_used(tmp_path):
+    python = str(write_python(tmp_path / "python", "3.12.0", usable=True))
+    main, worktree, link = (tmp_path / name for name in ("main", "worktree", "link"))
+    main.mkdir()
+    assert make_environment(main, PYTHON=python).returncode == 0
+    shutil.copytree(main, worktree, ignore=shutil.ignore_patterns(".venv"))
+    (worktree / ".venv").symlink_to(main / ".venv")
+    link.symlink_to(main)
+    for place in (worktree, link, main):
+        outcome = make_again(place, PYTHON=python)
+        assert outcome.returncode == 0 and not outcome.stderr, outcome.stderr
 
 
 @pytest.mark.parametrize(
