@@ -13,6 +13,8 @@ Different here, since an encoder predicts each masked token in its place:
 * A row is a circle, as with T5's option random_roll: without it the first token is never masked and the last
   always; here every token is masked equally often.
 * The units of spans may be whole words, as in whole word masking (google-research/bert, README of 2019).
+  A word with more tokens than its denoiser may mask in a row is cut into several units. In a script without
+  spaces, a "word" of SentencePiece is a sentence, and no such word would ever be masked.
 
 Documents are cut out of a row at their special tokens, which are never masked. A span that reaches one ends
 there; what remains of it begins behind.
@@ -97,8 +99,8 @@ def choose_denoised_positions(
     A row with n units has round(n·mask_prob) of them masked, at least one and at most P, in
     round(that / mean_span) spans, at least one. [CLS], [SEP], [MASK] and padding are never chosen. Used slots
     come first and their positions ascend; unused slots hold position 0. P is the largest number of any
-    denoiser. Where slots do not suffice, words are left out whole: those longer than P tokens, and the last
-    ones, counted from a random place in the row.
+    denoiser. Where slots do not suffice, the last units are left out whole, counted from a random place in
+    the row; the first one always fits (`number_units`).
 
     Args:
       mask_prob: not read; all ways of masking have one signature.
@@ -158,14 +160,20 @@ def number_units(
 ) -> tuple[jax.Array, jax.Array]:
     """The number of each token's unit in its row, int32 [B, L] from 0 (special tokens: any number), and
     whether a unit begins there, bool [B, L]. A unit is a token, or a word. A word also begins behind a
-    special token, so that none reaches over the end of a document."""
+    special token, so that none reaches over the end of a document. A unit also begins wherever the word has
+    had as many tokens as its denoiser has slots in a row."""
     is_candidate_BL = is_ordinary(ids_BL, special)
     is_unit_BL = is_candidate_BL
     if word_starts is not None:
+        length = ids_BL.shape[1]
         of_words_B = jnp.asarray([denoiser.whole_words for denoiser in denoisers])[drawn_B]
         is_first_BL = jnp.pad(~is_candidate_BL[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         begins_BL = jnp.asarray(word_starts)[ids_BL] | is_first_BL | ~of_words_B[:, None]
-        is_unit_BL = is_candidate_BL & begins_BL
+        # Units are cut to the slots of their own denoiser. Those of a mixture may be most of the row.
+        index_1L = jnp.arange(length, dtype=jnp.int32)[None, :]
+        since_BL = index_1L - jax.lax.cummax(jnp.where(begins_BL, index_1L, 0), axis=1)
+        limits_K = jnp.asarray([max(1, num_denoiser_slots(denoiser, length)) for denoiser in denoisers])
+        is_unit_BL = is_candidate_BL & (since_BL % limits_K[drawn_B][:, None] == 0)
     return jnp.cumsum(is_unit_BL, axis=1, dtype=jnp.int32) - 1, is_unit_BL
 
 

@@ -213,17 +213,43 @@ def test_a_word_also_begins_with_its_document():
 
 
 def test_words_beyond_the_slots_are_left_out_whole():
-    """10 of 40 tokens at most: a word of 30 never fits, and of those of 4 tokens only two at a time."""
+    """10 of 40 tokens at most: of words of 4 tokens only two at a time."""
+    inside, start = np.flatnonzero(~WORD_STARTS[5:])[0] + 5, np.flatnonzero(WORD_STARTS[5:])[0] + 5
+    fours = np.array([1, *[start, inside, inside, inside] * 9, 2, 0, 0], np.int32)
+    _, weights, is_masked = choose(
+        np.tile(fours, (300, 1)), (Denoiser(1.0, 0.2, 1.0, True), Denoiser(1e-6, 0.25, 1.0, False))
+    )
+    assert weights.shape[1] == 10
+    assert set(weights.sum(1)) == {8.0}
+    expected = np.full(9, 300 * 2 / 9)
+    assert chi_square(is_masked[:, 1:37:4].sum(0), expected) < 26.1  # 8 degrees of freedom, p = 0.001
+
+
+def test_a_word_longer_than_the_slots_is_cut_into_units():
+    """10 of 40 tokens: a word of 30 has three units, each as likely as each of the 8 words behind it; two of
+    the 11 are chosen, and one that does not fit behind the other is left out."""
     inside, start = np.flatnonzero(~WORD_STARTS[5:])[0] + 5, np.flatnonzero(WORD_STARTS[5:])[0] + 5
     giant = np.array([1, start, *[inside] * 29, *[start] * 8, 2], np.int32)
-    fours = np.array([1, *[start, inside, inside, inside] * 9, 2, 0, 0], np.int32)
-    ids = np.repeat(np.stack([giant, fours]), 300, axis=0)
-    _, weights, is_masked = choose(ids, (Denoiser(1.0, 0.2, 1.0, True), Denoiser(1e-6, 0.25, 1.0, False)))
-    assert weights.shape[1] == 10
-    assert not is_masked[:300, 1:31].any() and weights[:300].sum(1).max() == 2
-    assert set(weights[300:].sum(1)) == {8.0}
-    expected = np.full(9, 300 * 2 / 9)
-    assert chi_square(is_masked[300:, 1:37:4].sum(0), expected) < 26.1  # 8 degrees of freedom, p = 0.001
+    denoisers = (Denoiser(1.0, 0.2, 1.0, True), Denoiser(1e-6, 0.5, 1.0, False))
+    _, weights, is_masked = choose(np.tile(giant, (600, 1)), denoisers)
+    assert weights.shape[1] == 20  # a mixture may have more slots than the denoiser of the words
+    parts = is_masked[:, 1:31].reshape(600, 3, 10)
+    assert (parts.all(2) | ~parts.any(2)).all()
+    units = np.concatenate([parts[:, :, 0], is_masked[:, 31:39]], axis=1)
+    np.testing.assert_array_equal(units.sum(1), 2)
+    assert chi_square(units.sum(0), np.full(11, 600 * 2 / 11)) < 29.6  # 10 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize("mean_span", [1.0, 3.0])
+@pytest.mark.parametrize("word", [24, 25, 31, 63, 126])
+def test_rows_of_long_words_are_masked(word, mean_span):
+    """As with a script without spaces: no row of 24 slots is without a mask, whatever the words' lengths."""
+    inside, start = np.flatnonzero(~WORD_STARTS[5:])[0] + 5, np.flatnonzero(WORD_STARTS[5:])[0] + 5
+    ids = np.full((400, 128), inside, np.int32)
+    ids[:, 1::word], ids[:, 0], ids[:, -1] = start, SPECIAL.cls, SPECIAL.sep
+    _, weights, _ = choose(ids, (Denoiser(1.0, 0.15, mean_span, True),))
+    assert weights.shape[1] == 24 and weights.sum(1).min() >= 1
+    assert 0.08 < weights.sum() / (400 * 126) < 0.18
 
 
 def test_rate_of_whole_words():
