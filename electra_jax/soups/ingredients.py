@@ -16,7 +16,7 @@ from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.denoisers import needs_words
-from electra_jax.objectives.registry import make_objective, without_teachers
+from electra_jax.objectives.registry import find_row, make_objective, without_teachers
 from electra_jax.runs.trained import (
     dataset_paths,
     differing_settings,
@@ -112,16 +112,21 @@ def _start_of(workdir: Path, description: dict[str, Any]) -> dict[str, Any] | No
     """The settings that determined the parameters at step 0; None for a soup of different starts.
 
     With config.checkpoint.init_from that run alone determines them. The seed then only affects masks and
-    dropout, which may differ.
+    dropout, which may differ. But in the second of two stages it also determines the new detection head, as
+    do the initial values of config.model. That is assumed of every such run, also of one that continues
+    another second stage.
     """
     if (workdir / SOUP_FILE).is_file():
         return read_json(workdir / SOUP_FILE, {"start": (dict, type(None))})["start"]
     if "imported_from" in description:
         return {"imported from": description["imported_from"]}
     config = description["config"]
+    start = {}
     if config["checkpoint"]["init_from"]:
-        return {"config.checkpoint.init_from": str(Path(config["checkpoint"]["init_from"]).resolve())}
-    return {
+        start["config.checkpoint.init_from"] = str(Path(config["checkpoint"]["init_from"]).resolve())
+        if find_row(config["objective"]["name"]).first_stage is None:
+            return start
+    return start | {
         "config.train.seed": config["train"]["seed"],
         **{f"config.model.{key}": config["model"][key] for key in ("initializer", "initializer_range")},
     }
@@ -170,7 +175,8 @@ def _check_same_start(first: Ingredient, other: Ingredient) -> None:
             f"--runs: {first.name} and {other.name} started from different or unknown parameters, expected "
             f"the same:\n{lines}\nIndependently initialised models use their hidden units differently; their "
             "average is meaningless. Train them from the same config.train.seed or the same "
-            "config.checkpoint.init_from. If you know that they started alike, give --different_starts."
+            "config.checkpoint.init_from (two_stage: both). If you know that they started alike, give "
+            "--different_starts."
         )
 
 

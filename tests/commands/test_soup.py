@@ -185,6 +185,12 @@ REFUSED = {
         ValueError,
         r"  config\.checkpoint\.init_from: '/b' and '/c'\n",
     ),
+    "second stages with other detection heads": (
+        ["stage_0", "stage_1"],
+        {},
+        ValueError,
+        r"started from different or unknown parameters(.|\n)*:\n  config\.train\.seed: 0 and 1\n",
+    ),
     "two imports": (["import_b", "import_c"], {}, ValueError, r"  imported from: 'b' and 'c'\n"),
     "greedy without a score": (
         ["a", "b"],
@@ -238,6 +244,10 @@ def pantry(data, base, tmp_path_factory):
     make_run(root / "seed", data, base, train__seed=1)
     make_run(root / "initializer", data, base, model__initializer="local")
     make_run(root / "lost", data, base, data__datasets=["/lost"])
+    # Their parameters are not read, and may be those of another model.
+    stage = make_config(dict(base[0]["model"]), data, "two_stage"), base[1]
+    for name, seed in (("stage_0", 0), ("as_stage_0", 0), ("stage_1", 1)):
+        make_run(root / name, data, stage, train__seed=seed, checkpoint__init_from="/first")
     for name in ("b", "c"):
         make_run(root / f"from_{name}", data, base, checkpoint__init_from=f"/{name}")
         run, _ = make_run(root / f"import_{name}", data, base)
@@ -256,6 +266,17 @@ def test_invalid_soups_are_refused_before_parameters_are_read(case, pantry, data
     with pytest.raises(error, match=message):
         make_soup([str(pantry / run) for run in runs], tmp_path / "soup", UNIFORM._replace(**options))
     assert not [*tmp_path.iterdir()]
+
+
+def test_second_stages_that_started_alike_can_be_averaged(pantry):
+    runs = [str(pantry / run) for run in ("stage_0", "as_stage_0")]
+    first, _ = open_ingredients(runs, different_starts=False)
+    assert first.start == {
+        "config.checkpoint.init_from": "/first",
+        "config.train.seed": 0,
+        "config.model.initializer": "published",
+        "config.model.initializer_range": 0.02,
+    }
 
 
 def test_existing_directories_are_kept_and_different_starts_can_be_allowed(pantry, data, tmp_path):
