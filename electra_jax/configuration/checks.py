@@ -11,7 +11,7 @@ from electra_jax.configuration.migration import OF_EMBEDDINGS
 from electra_jax.configuration.ranges import Allowed
 from electra_jax.configuration.stages import place_of, schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
-from electra_jax.models.config import SECTIONS
+from electra_jax.models.config import SECTIONS, PretrainingConfig
 from electra_jax.objectives.corruption import max_predictions_per_seq
 from electra_jax.objectives.denoisers import denoisers_of, num_denoiser_slots
 from electra_jax.objectives.registry import find_row, has_generator
@@ -28,6 +28,14 @@ OF_LENGTH = (
 OF_TOKENS = ("tagging", "question_answering")
 # While one of these is wrong, the others of the model cannot be said to fit it.
 OF_SHAPE = ("hidden_size", "position", *SECTIONS)
+# What one layer of embeddings can have only once. Each encoder has its own hidden_dropout behind it.
+OF_SHARED_EMBEDDINGS = (
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_epsilon",
+    "initializer",
+    "initializer_range",
+)
 
 
 def of_task(name: str, error: Exception) -> str:
@@ -125,6 +133,24 @@ def check_stage_values(stages: Sequence[tuple[int, dict[str, Any]]]) -> None:
                 problems.add_text(
                     f"{place_of(first_step)}: got {key}={value!r}, expected {rule[0].expected}."
                 )
+    problems.report()
+
+
+def check_shared_embeddings(model: PretrainingConfig, wrong: Collection[str]) -> None:
+    """Raises ValueError where the generator has other settings of embeddings than the discriminator, whose
+    embeddings it shares. They would not be used. Settings whose keys are `wrong` are left out.
+
+    Only new training is refused, so that runs from before this check can be read.
+    """
+    problems, names = Problems(), {key.split(".")[-1] for key in wrong}
+    for field in OF_SHARED_EMBEDDINGS if model.shares_embeddings else ():
+        own, used = getattr(model.generator, field), getattr(model.discriminator, field)
+        if own != used and field not in names:
+            problems.add_text(
+                f"config.model.generator.{field}: got {own!r} with config.model.embedding_sharing='tied', "
+                f"expected {used!r}, as the discriminator has: both share their embeddings. Set "
+                f"config.model.{field} for both in the recipe, or pass --config.model.embedding_sharing=none."
+            )
     problems.report()
 
 

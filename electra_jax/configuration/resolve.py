@@ -13,6 +13,7 @@ from electra_jax.configuration.checks import (
     OF_LENGTH,
     check_predictions,
     check_rates,
+    check_shared_embeddings,
     check_stage_values,
     check_trust_ratios,
     check_values,
@@ -95,6 +96,7 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
             if has_a_shape(wrong):
                 execution = LayerExecution.of_training(config["train"])
                 model = make_pretraining_config(config["model"], execution)
+                check_shared_embeddings(model, wrong)
         with problems.kept():
             if not set(OF_LENGTH) & wrong.keys():
                 config = with_num_steps(config, None)

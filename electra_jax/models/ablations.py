@@ -145,7 +145,9 @@ class TwoTowerModel(nn.Module):
         right tower's at t + 1; zeros beyond the edge of a document. The released code wraps around there, to
         a state that has seen t.
         """
-        x_BLE = self.embeddings(ids_BL, inputs, is_training)
+        x_BLE = self.embeddings(
+            ids_BL, inputs, is_training, hidden_dropout=self.config.generator.hidden_dropout
+        )
 
         def states_beside(tower: nn.Module, direction: int) -> jax.Array:
             x_BLD = tower(x_BLE, inputs._replace(direction=jnp.int32(direction)), is_training)

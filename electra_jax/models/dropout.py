@@ -22,11 +22,18 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, is_training: bool, rows_B: jax.Array | None = None) -> jax.Array:
-        """`rows_B` as for `keep_mask`."""
-        if not is_training or self.rate == 0.0:
+    def __call__(
+        self,
+        x: jax.Array,
+        is_training: bool,
+        rows_B: jax.Array | None = None,
+        rate: float | None = None,
+    ) -> jax.Array:
+        """`rows_B` as for `keep_mask`; `rate` replaces that of the module."""
+        rate = self.rate if rate is None else rate
+        if not is_training or rate == 0.0:
             return x
-        return drop(1.0 - self.rate, x, rows_B, self.make_rng("dropout"))
+        return drop(1.0 - rate, x, rows_B, self.make_rng("dropout"))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -84,6 +84,7 @@ class Embeddings(nn.Module):
         is_training: bool,
         shared: SharedTables | None = None,
         perturbation_BLE: jax.Array | None = None,
+        hidden_dropout: float | None = None,
     ) -> jax.Array:
         """Ids [B, L] → normalised embeddings [B, L, E] with dropout.
 
@@ -94,6 +95,8 @@ class Embeddings(nn.Module):
           shared: the generator's tables, unless `source` is "own".
           perturbation_BLE: added before the LayerNorm to the standardised sum, which then gets no gradient
             (finetuning/sift.py).
+          hidden_dropout: the rate of the encoder that reads them; None: that of `config`. Shared embeddings
+            have the configuration of the discriminator.
         """
         config = self.config
         x_BLE = self.word_embeddings(ids_BL, shared and shared.word_VE)
@@ -106,7 +109,7 @@ class Embeddings(nn.Module):
         x_BLE = self.layer_norm(nn.with_logical_constraint(x_BLE, ("batch", "length", None)))
         if config.family.zeroes_padding:
             x_BLE *= inputs.is_token_BL[:, :, None]
-        return self.dropout(x_BLE, is_training, inputs.rows_B)
+        return self.dropout(x_BLE, is_training, inputs.rows_B, hidden_dropout)
 
     def positions(self, inputs: EncoderInputs) -> jax.Array:
         """Embedded absolute positions [B, L, E], not normalised, for the enhanced mask decoder."""

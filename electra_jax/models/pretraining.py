@@ -1,7 +1,7 @@
 """Generator and discriminator, and how they share embeddings (ELECTRA §3.2; DeBERTaV3 §3.3).
 
-* "tied": both use the same tables. ELECTRA shares the whole embedding layer, DeBERTa only word and position
-  tables.
+* "tied": both use the same tables. ELECTRA shares the whole embedding layer, except that each encoder has its
+  own rate of dropout behind it; DeBERTa shares only word and position tables.
 * "none": each has its own.
 * "gdes", gradient-disentangled embedding sharing: the discriminator uses stop_gradient(generator's table)
   plus its own table, "delta", which starts at zero.
@@ -143,7 +143,7 @@ def encode_masked(
     encoder: nn.Module, embeddings: Embeddings, ids_BL: jax.Array, inputs: EncoderInputs, is_training: bool
 ) -> jax.Array:
     """Hidden states [B, L, D] of a generator, after the enhanced mask decoder if it has one."""
-    x_BLE = embeddings(ids_BL, inputs, is_training)
+    x_BLE = embeddings(ids_BL, inputs, is_training, hidden_dropout=encoder.config.hidden_dropout)
     if has_decoder(encoder.config):
         return encoder(x_BLE, inputs, is_training, embeddings.positions(inputs))
     return encoder(x_BLE, inputs, is_training)

@@ -182,3 +182,31 @@ def test_a_resolved_configuration_is_written_copied_and_changed_in_a_copy():
     assert values["train"]["batch_size"] == 32 and pickle.loads(pickle.dumps(values)) == values
     other = values | {"train": values["train"] | {"batch_size": 64}}
     assert other["train"]["batch_size"] == 64 and type(other) is type(other["train"]) is dict
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "used"),
+    [
+        ("layer_norm_epsilon", 1e-3, 1e-12),
+        ("type_vocab_size", 0, 2),
+        ("max_position_embeddings", 256, 128),
+        ("initializer_range", 0.05, 0.02),
+        ("initializer", "published", "local"),
+    ],
+)
+def test_settings_of_the_generator_that_shared_embeddings_do_not_read_are_refused(field, value, used):
+    config = with_assumed_sizes(debug.get_config().to_dict())
+    config["data"]["datasets"] = "data/corpus"
+    config["model"]["generator"] |= {field: value, "hidden_dropout": 0.0}
+    with pytest.raises(
+        ValueError,
+        match=rf"^config\.model\.generator\.{field}: got {value!r} with "
+        rf"config\.model\.embedding_sharing='tied', expected {used!r}, as the discriminator has",
+    ):
+        resolve(config)
+    config["model"]["embedding_sharing"] = "none"
+    assert getattr(resolve(config).model.generator, field) == value
+    # A value that is wrong in itself is one mistake, not two.
+    config["model"] |= {"embedding_sharing": "tied", field: -1}
+    with pytest.raises(ValueError, match=rf"^config\.model\.{field}: got -1, expected [^\n]*$"):
+        resolve(config)

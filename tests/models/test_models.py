@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from configs import electra as electra_config
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.models.ablations import TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.embeddings import Embeddings
 from electra_jax.models.inputs import derive_inputs
@@ -18,10 +19,10 @@ from support.random_parameters import random_parameters
 from support.tiny import LENGTH, SPECIAL, key, model_section, rows
 
 
-def init_params(config, length=LENGTH):
+def init_params(config, length=LENGTH, make=PretrainingModel):
     """Random parameters, also of biases and LayerNorms, so that a missing one is noticed."""
     ids = jnp.asarray(rows(2, length))
-    inputs, model = derive_inputs(ids, SPECIAL, 2), PretrainingModel(config)
+    inputs, model = derive_inputs(ids, SPECIAL, 2), make(config)
     return random_parameters(lambda: model.init(key(), ids, inputs, jnp.zeros((2, 1), int))["params"])
 
 
@@ -222,3 +223,34 @@ def test_config_errors_name_the_key():
         )
     with pytest.raises(ValueError, match="embedding_sharing"):
         make_pretraining_config(model_section(embedding_sharing="both"))
+
+
+@pytest.mark.parametrize(
+    ("make", "after_ids"), [(PretrainingModel, (np.ones((2, 1), int),)), (TwoTowerModel, ())]
+)
+def test_shared_embeddings_are_dropped_at_the_rate_of_the_encoder_that_reads_them(make, after_ids):
+    """Generator without dropout, discriminator with it, and the other way round."""
+    ids = jnp.asarray(rows(2, LENGTH))
+    inputs = derive_inputs(ids, SPECIAL, 2)
+    section = model_section(hidden_dropout=0.0, attention_dropout=0.0, embedding_sharing="tied")
+    params = init_params(make_pretraining_config(section), make=make)
+    for name in ("generator", "discriminator"):
+        changed = section | {name: section[name] | {"hidden_dropout": 0.5}}
+        model = make(make_pretraining_config(changed))
+
+        def states(method, *arguments, model=model):
+            call = lambda is_training: model.apply(
+                {"params": params},
+                ids,
+                inputs,
+                *arguments,
+                is_training,
+                method=method,
+                rngs={"dropout": key()},
+            )
+            return [jax.tree.leaves(call(is_training))[0] for is_training in (True, False)]
+
+        for of, arguments in (("generator", after_ids), ("discriminator", ())):
+            method = {"generator": "generate", "discriminator": "discriminate"}[of]
+            training, evaluation = states(method, *arguments)
+            assert (training == evaluation).all() == (of != name)
