@@ -14,8 +14,9 @@ def encoder_flops(config: EncoderConfig, sequence_length: int) -> float:
     """Forward FLOPs per token of an encoder: 8d² + 4df + 4Ld per layer, and the embedding projection.
 
     Disentangled attention adds 4d·min(2S, 2L), each token's product with the relative rows; projecting those
-    is not counted. In ModernBERT's gated layers 6df replaces 4df. In its local layers window + 1 keys replace
-    L; scores outside the window that a block also computes are not counted.
+    is not counted. DeBERTa-v2's convolution adds 2·k·d² at a width of k tokens, once for each encoder. In
+    ModernBERT's gated layers 6df replaces 4df. In its local layers window + 1 keys replace L; scores
+    outside the window that a block also computes are not counted.
     """
     d, f = config.hidden_size, config.intermediate_size
     if config.rotary is not None:
@@ -27,12 +28,12 @@ def encoder_flops(config: EncoderConfig, sequence_length: int) -> float:
         ]
         return config.num_layers * (8 * d * d + 6 * d * f) + 4 * d * sum(keys)
     projection = 2 * config.embedding_size * d if config.embedding_size != d else 0
-    relative = (
-        0
-        if config.disentangled is None
-        else 8 * d * min(config.disentangled.position_buckets, sequence_length)
-    )
-    return config.num_layers * (8 * d * d + 4 * d * f + 4 * sequence_length * d + relative) + projection
+    relative, convolution = 0, 0
+    if config.disentangled is not None:
+        relative = 8 * d * min(config.disentangled.position_buckets, sequence_length)
+        convolution = 2 * config.disentangled.conv_kernel_size * d * d
+    layer = 8 * d * d + 4 * d * f + 4 * sequence_length * d + relative
+    return config.num_layers * layer + convolution + projection
 
 
 def masked_head_flops(config: EncoderConfig, mask_prob: float) -> float:

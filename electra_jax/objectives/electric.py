@@ -161,14 +161,16 @@ def draw_noise(
 
 
 def electric_flops(config: PretrainingConfig, sequence_length: int, objective: Mapping[str, Any]) -> float:
-    """Two towers of the generator's shape, a head on both of their states and on every position, and a
-    discriminator."""
-    del objective  # FLOPs functions have one signature
+    """Two towers of the generator's shape, a head on both of their states and on every position, one third of
+    two more products with the vocabulary at the noise positions (`draw_noise`), and a discriminator. A step
+    is counted as three forward passes, and those products have no backward pass."""
     generator = config.generator
+    noise = 2 * objective["mask_prob"] * 2 * generator.embedding_size * generator.vocab_size
     return (
         2 * encoder_flops(generator, sequence_length)
         + 2 * generator.hidden_size * generator.embedding_size
         + masked_head_flops(generator, 1.0)
+        + noise / 3
         + discriminator_flops(config, sequence_length)
     )
 

@@ -22,9 +22,11 @@ from electra_jax.models.disentangled_attention import (
     skewed_positions,
 )
 from electra_jax.models.encoder import EncoderLayer
+from electra_jax.models.flops import discriminator_flops, generator_flops
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.layers import LayerNorm
 from electra_jax.models.pretraining import PretrainingModel
+from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.state import unbox
 from support.jitted import apply_jitted
 from support.random_parameters import random_parameters
@@ -287,6 +289,25 @@ def test_enhanced_mask_decoder_by_hand():
 
     expected, ours = apply_jitted(PretrainingModel(config), params, ids, inputs, method=by_hand)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_a_convolution_adds_its_products_to_the_flops(decoder):
+    """Once for each encoder, also where the last layer runs twice, as the traced program has them."""
+    ids = jnp.asarray(rows(2))
+    arguments = ids, derive_inputs(ids, SPECIAL, 0), jnp.zeros((2, 1), int)
+
+    def counted_and_estimated(width):
+        changes = {"conv_kernel_size": width, "enhanced_mask_decoder": decoder}
+        config = make_pretraining_config(deberta_section(disentangled=DISENTANGLED | changes))
+        model = PretrainingModel(config)
+        variables = unbox(jax.eval_shape(model.init, key(), *arguments))
+        traced = jax.make_jaxpr(lambda variables: model.apply(variables, *arguments))(variables)
+        flops = generator_flops(config.generator, LENGTH) + discriminator_flops(config, LENGTH)
+        return np.array([matmul_flops(traced.jaxpr), 2 * LENGTH * flops])
+
+    counted, estimated = counted_and_estimated(3) - counted_and_estimated(0)
+    assert counted == estimated > 0
 
 
 def test_packed_documents_do_not_attend_to_each_other():

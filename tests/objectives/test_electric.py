@@ -13,8 +13,10 @@ from electra_jax.models.ablations import TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.electric import noise_logits
+from electra_jax.objectives.registry import forward_flops
+from electra_jax.planning.compiled import matmul_flops
 from electra_jax.training.metrics import summarize
-from support.tiny import SPECIAL, key
+from support.tiny import LENGTH, SPECIAL, key
 from support.tiny_ablations import O0, VOCAB, full_config, is_chosen, loss_of, prepared, random_params
 
 L = 12
@@ -119,6 +121,16 @@ def test_the_loss_against_numpy():
     numbers = summarize(jax.device_get(sums))
     np.testing.assert_allclose([numbers["mlm_loss"], numbers["rtd_loss"]], [nll, nce], rtol=1e-5)
     np.testing.assert_allclose(numbers["replaced_rate"], is_noise[is_token].mean(), rtol=1e-6)
+
+
+def test_model_flops_are_the_products_of_the_program():
+    """A third of the loss and its gradient, but that chunks of logits are computed again for the gradient."""
+    objective, params, batch = prepared("electric")
+    full = full_config("electric")
+    full["objective"]["mask_prob"] = batch.positions_BP.shape[1] / LENGTH  # a whole number of a row's slots
+    expected = 3 * forward_flops(full, MODEL.config) + 2 * 16 * VOCAB
+    gradient = jax.make_jaxpr(jax.value_and_grad(loss_of(objective, batch), has_aux=True))(params)
+    assert matmul_flops(gradient.jaxpr) == pytest.approx(4 * LENGTH * expected, rel=1e-12)
 
 
 def noise_of(objective, params, batch):

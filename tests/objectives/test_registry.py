@@ -141,7 +141,7 @@ LAYER, HEAD, DETECTION = 7680, 2 * 16 * 16 + 2 * 16 * 64, 2 * 16 * 16 + 2 * 16
         ("replace_mlm", "model", 2 * LAYER + 2 * 0.15 * HEAD),
         ("all_tokens_mlm", "model", 2 * LAYER + 1.15 * HEAD + 2 * 16),
         ("adversarial", "model", 2 * LAYER + 0.15 * (HEAD + 2 * 16) + DETECTION),
-        ("electric", "model", 3 * LAYER + HEAD + 2 * 16 * 16 + DETECTION),
+        ("electric", "model", 3 * LAYER + HEAD + 2 * 16 * 16 + DETECTION + 2 * 0.15 * 2 * 16 * 64 / 3),
         ("electra", "uniform", LAYER + DETECTION),
     ],
 )
