@@ -46,7 +46,7 @@ from data_pipelines.tokenizers.train import (
 )
 from data_pipelines.tokenizers.train_wordpiece import CHARACTER_COVERAGE as WORDPIECE_COVERAGE
 from data_pipelines.tokenizers.train_wordpiece import train_wordpiece
-from data_pipelines.tokenizers.trained import first_characters
+from data_pipelines.tokenizers.trained import NamedDocuments, first_characters
 from data_pipelines.tokenizers.watching import watched
 from data_pipelines.tokenizers.wordpiece import BertText
 
@@ -286,11 +286,8 @@ def _noted(pieces: Iterator[Piece], reached: list[str]) -> Iterator[str]:
 
 def _trained(args: argparse.Namespace, documents: Iterator[str]) -> Tokenizer:
     """The tokenizer that the flags describe, trained if --out does not have it already."""
-    options = {
-        "vocab_size": args.vocab_size,
-        "max_training_chars": args.max_training_chars,
-        "sources": args.input,
-    }
+    documents = NamedDocuments(documents, args.input)
+    options = {"vocab_size": args.vocab_size, "max_training_chars": args.max_training_chars}
     if args.character_coverage is not None:
         options["character_coverage"] = args.character_coverage
     if args.kind == SENTENCEPIECE:

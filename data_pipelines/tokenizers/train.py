@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
@@ -46,15 +46,13 @@ def train_tokenizer(
     normalization: str = "nfkc",
     character_coverage: float = CHARACTER_COVERAGE,
     max_training_chars: int = MAX_TRAINING_CHARS,
-    sources: Sequence[str] = (),
 ) -> SentencePieceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 
     The directory appears complete or not at all. If it already holds a tokenizer trained with the same
     options, that one is returned and `documents` is not read.
 
-    Args:
-      sources: paths of `documents`; their names without directories are options, too.
+    The names of the sources of `NamedDocuments` are options, too.
 
     Raises:
       FileExistsError: `directory` holds something else, or a tokenizer of other options.
@@ -67,7 +65,7 @@ def train_tokenizer(
         "normalization": normalization,
         "character_coverage": character_coverage,
         "max_training_chars": max_training_chars,
-        **source_options(sources),
+        **source_options(documents),
     }
     _check_options(options)
     if has_trained(Path(directory), FORMAT, options):

@@ -6,7 +6,7 @@ number in the order of a hash table is given to it sorted.
 
 import collections
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import tokenizers
@@ -41,7 +41,6 @@ def train_wordpiece(
     min_frequency: int = 2,
     character_coverage: float = CHARACTER_COVERAGE,
     max_training_chars: int = MAX_TRAINING_CHARS,
-    sources: Sequence[str] = (),
 ) -> HuggingFaceTokenizer:
     """Train on the first `max_training_chars` characters of `documents` and save to `directory`.
 
@@ -53,7 +52,6 @@ def train_wordpiece(
       vocab_size: pieces, the five special ones included.
       min_frequency: two pieces become one if they are neighbours this often.
       character_coverage: the share of the text's characters that get a piece, the most frequent ones first.
-      sources: as of `train_tokenizer`.
 
     Raises:
       FileExistsError: `directory` holds something else, or a tokenizer of other options.
@@ -65,7 +63,7 @@ def train_wordpiece(
         "min_frequency": min_frequency,
         "character_coverage": character_coverage,
         "max_training_chars": max_training_chars,
-        **source_options(sources),
+        **source_options(documents),
         **text.config(),
     }
     check_text_options(options)

@@ -61,12 +61,24 @@ def check_text_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"max_training_chars: got {options['max_training_chars']}, expected at least 1")
 
 
-def source_options(sources: Sequence[str]) -> dict[str, list[str]]:
-    """What a meta file records of the sources of a text, {} without any: their names without directories.
+class NamedDocuments:
+    """Documents with the paths of their sources, whose names are an option of what is trained on them."""
+
+    def __init__(self, documents: Iterable[str], sources: Sequence[str]):
+        self._documents, self.sources = documents, sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+
+def source_options(documents: Iterable[str]) -> dict[str, list[str]]:
+    """What a meta file records of `NamedDocuments`, {} of others: the sources' names without directories.
 
     So the same texts in another place are the same, and meta files do not tell where a user keeps them.
     """
-    return {"input": [Path(source).name for source in sources]} if sources else {}
+    if not isinstance(documents, NamedDocuments):
+        return {}
+    return {"input": [Path(source).name for source in documents.sources]}
 
 
 def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, Any]) -> bool:
