@@ -41,7 +41,7 @@ def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
     contents = {
         "recipe": recipe,
         "command": f"python -m electra_jax.compare --suite={SUITE} --config={recipe} --workdir=DIR "
-        "--config.data.datasets=DIR",
+        f"--config.data.datasets=DIR --seeds={len(runs)}",
         "seeds": list(runs),
         "corpus": {"fingerprints": list(description["data"])},
         "made": {
