@@ -7,6 +7,7 @@ detection, dropout, clipping and fused AdamW. The models are in torch_electra.py
 Shapes: B batch, L length, P masked positions, V vocab.
 """
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 
 from electra_jax.models.inputs import SpecialTokens
+
+MATMUL_SIZE = 512
 
 
 class TorchModels(NamedTuple):
@@ -34,6 +37,18 @@ class TorchModels(NamedTuple):
 def compile_models(models: TorchModels) -> TorchModels:
     """The same models, whose functions torch.compile compiles at their first call."""
     return models._replace(generate=torch.compile(models.generate), detect=torch.compile(models.detect))
+
+
+def bfloat16_slowdown() -> float:
+    """How many times as long as with float32 a matrix product takes on the CPU with bfloat16."""
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for dtype, turns in seconds.items():
+        x = torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype)
+        for _ in range(3):
+            began = time.perf_counter()
+            x @ x
+            turns.append(time.perf_counter() - began)
+    return min(seconds[torch.bfloat16]) / min(seconds[torch.float32])
 
 
 def unique_parameters(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:

@@ -30,7 +30,7 @@ from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.planning.compiled import SPECIAL
 from electra_jax.training.program import make_program
 
-MATMUL_SIZE, SMALL_MATMUL_SIZE = 2048, 512
+MATMUL_SIZE = 2048
 # Without instructions for bfloat16, PyTorch may take 100 times as long as with float32: a step, minutes.
 TOO_SLOW = 10
 Metrics = dict[str, Any]
@@ -143,7 +143,7 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
     without."""
     from electra_jax.benchmarks.torch_deberta import make_torch_deberta
     from electra_jax.benchmarks.torch_electra import make_torch_electra
-    from electra_jax.benchmarks.torch_step import compile_models, make_torch_step
+    from electra_jax.benchmarks.torch_step import bfloat16_slowdown, compile_models, make_torch_step
 
     make_models = {"electra": make_torch_electra, "deberta_v3": make_torch_deberta}[
         config["objective"]["name"]
@@ -174,17 +174,6 @@ def torch_contestants(config: dict[str, Any], ids_BL: np.ndarray) -> list[Contes
         )
         contestants.append(Contestant(f"{mode}_{dtype}", step))
     return contestants
-
-
-def bfloat16_slowdown() -> float:
-    """How many times as long as with float32 a matrix product takes PyTorch with bfloat16."""
-    import torch
-
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.ones(SMALL_MATMUL_SIZE, SMALL_MATMUL_SIZE, dtype=dtype)
-        seconds[dtype] = min(_seconds(lambda x=x: x @ x) for _ in range(3))
-    return seconds[torch.bfloat16] / seconds[torch.float32]
 
 
 def _obstacle_to_compiling() -> str:

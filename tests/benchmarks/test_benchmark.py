@@ -90,7 +90,7 @@ def test_torch_is_measured_as_written_and_compiled_where_there_is_a_compiler(mon
         torch_step, "compile_models", lambda models: models
     )  # importing the compiler takes long
     both, eager = ("torch", "torch_compiled"), ("torch",)
-    monkeypatch.setattr(training_step, "bfloat16_slowdown", lambda: 0.5)
+    monkeypatch.setattr(torch_step, "bfloat16_slowdown", lambda: 0.5)
     cases = (("python3", "/a", both), ("no-such-compiler", "/a", eager), ("python3", "/a b", eager))
     for compiler, directory, modes in cases:
         monkeypatch.setenv("CXX", compiler)
@@ -102,7 +102,7 @@ def test_torch_is_measured_as_written_and_compiled_where_there_is_a_compiler(mon
     assert [line.endswith(": torch.compile is not measured.") for line in messages] == [True, True]
     assert "PyTorch is in /a b" in messages[1]
     assert float(found[0].step()) > 0
-    monkeypatch.setattr(training_step, "bfloat16_slowdown", lambda: 150.0)
+    monkeypatch.setattr(torch_step, "bfloat16_slowdown", lambda: 150.0)
     found = torch_contestants(config, random_rows(64, 2, 16))
     assert [one.name for one in found] == ["torch_float32"], "its bfloat16 steps would take minutes"
     assert "takes PyTorch 150 times as long as a float32 one" in capsys.readouterr().err
@@ -110,8 +110,8 @@ def test_torch_is_measured_as_written_and_compiled_where_there_is_a_compiler(mon
 
 def test_the_slowdown_is_that_of_pytorchs_own_products(monkeypatch):
     seconds = iter((0.0, 1.0, 0.0, 2.0, 0.0, 3.0, 0.0, 8.0, 0.0, 4.0, 0.0, 5.0))
-    monkeypatch.setattr(training_step.time, "perf_counter", lambda: next(seconds))
-    assert training_step.bfloat16_slowdown() == 4.0  # the fastest of three each
+    monkeypatch.setattr(torch_step.time, "perf_counter", lambda: next(seconds))
+    assert torch_step.bfloat16_slowdown() == 4.0  # the fastest of three each
 
 
 def test_contestants_take_turns_and_the_first_step_of_a_turn_is_not_timed():
