@@ -183,8 +183,8 @@ def _record(piece: Piece, number: int, score: float, settings: ScoringSettings) 
     for field in scores:
         if field in piece.fields:
             raise ValueError(f"{where} has a field {field!r} already; name another with --field")
-    place = {"source": piece.source, "document": number, "record": piece.record}
-    if is_json_lines(piece.source):
-        place = {}
+    place: dict[str, Any] = {}
+    if not is_json_lines(piece.source):
+        place = {"source": piece.source, "document": number, "record": piece.record}
     place.pop(settings.text_field, None)
     return {settings.text_field: piece.text, **place, **piece.fields, **scores}

@@ -140,7 +140,7 @@ def check_shared_embeddings(model: PretrainingConfig, wrong: Collection[str]) ->
     """Raises ValueError where the generator has other settings of embeddings than the discriminator, whose
     embeddings it shares. They would not be used. Settings whose keys are `wrong` are left out.
 
-    Only new training is refused, so that runs from before this check can be read.
+    Only training is refused: runs from before this check can be read and exported.
     """
     problems, names = Problems(), {key.split(".")[-1] for key in wrong}
     for field in OF_SHARED_EMBEDDINGS if model.shares_embeddings else ():

@@ -7,7 +7,6 @@ import jax
 
 from electra_jax.configuration.stages import schedule_span
 from electra_jax.distributed.chips import GIB, chip_of
-from electra_jax.distributed.processor import lacks_bfloat16
 from electra_jax.runs.data_passes import examples_read
 from electra_jax.runs.inputs import RunInputs, StageInputs
 from electra_jax.runs.provenance import describe_devices
@@ -31,7 +30,7 @@ def start_lines(inputs: RunInputs, abstract_state: Any) -> list[str]:
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     return [
         f"devices: {describe_devices()}{processes}; mesh: {shape}",
-        *_precision_lines(config["model"]["dtype"], mesh.devices.flat[0].platform),
+        f"precision: {PRECISION[config['model']['dtype']]}",
         *(_steps_line(stage) for stage in inputs.stages),
         *_rate_lines(inputs.stages),
         *_data_lines(inputs.stages),
@@ -47,17 +46,6 @@ def memory_line(memory: Memory, device_kind: str) -> str:
         f"expected memory: {_gib(memory.total)}{available} on each device by the compiler's count, "
         f"{_gib(memory.temporary)} of it while a step runs"
     )
-
-
-def _precision_lines(dtype: str, platform: str) -> list[str]:
-    """The dtype, and a warning where it makes steps slower, not faster."""
-    lines = [f"precision: {PRECISION[dtype]}"]
-    if dtype == "bfloat16" and platform == "cpu" and lacks_bfloat16():
-        lines.append(
-            "WARNING: this processor has no instructions for bfloat16, and float32 is faster. Pass "
-            "--config.model.dtype=float32 to a new run."
-        )
-    return lines
 
 
 def _steps_line(stage: StageInputs) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from electra_jax.distributed.processor import lacks_bfloat16
 from electra_jax.distributed.sharding import batch_sharding, param_shardings, replicated, state_shardings
 from electra_jax.objectives.base import Objective
 from electra_jax.training.checkpointing import with_shardings
@@ -140,11 +141,17 @@ def _jitted_comparison(params: Any, sharding: Any, mesh: Mesh) -> Callable[[Any]
 
 
 def dtype_note(dtype: str, mesh: Mesh) -> str:
-    """A sentence for the user of a run that computes in float32 on an accelerator; "" for another run."""
+    """A sentence for the user of a run that computes in the slower dtype: in float32 on an accelerator, or in
+    bfloat16 on a processor without instructions for it; "" for another run."""
     platform = mesh.devices.flat[0].platform
-    if dtype != "float32" or platform == "cpu":
-        return ""
-    return (
-        f"config.model.dtype=float32: matrix products are exact and slow on this {platform}. "
-        "--config.model.dtype=bfloat16 is several times faster."
-    )
+    if dtype == "float32" and platform != "cpu":
+        return (
+            f"config.model.dtype=float32: matrix products are exact and slow on this {platform}. "
+            "--config.model.dtype=bfloat16 is several times faster."
+        )
+    if dtype == "bfloat16" and platform == "cpu" and lacks_bfloat16():
+        return (
+            "config.model.dtype=bfloat16: this processor has no instructions for it. "
+            "--config.model.dtype=float32, in a new run, is probably faster."
+        )
+    return ""

@@ -7,7 +7,6 @@ import pytest
 
 from configs import debug
 from data_pipelines.mixture import DatasetSource
-from electra_jax.distributed import processor
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.runs.pretraining import peak_of_devices
 from electra_jax.runs.start_report import memory_line, start_lines
@@ -34,15 +33,6 @@ def lines(*stages, dtype="float32"):
     mesh = make_mesh({"data": 2, "fsdp": 1, "tensor": 1}, jax.devices()[:2])
     inputs = types.SimpleNamespace(config={"model": {"dtype": dtype}}, mesh=mesh, stages=stages)
     return start_lines(inputs, NO_STATE)
-
-
-@pytest.fixture(autouse=True)
-def processor_of_another_machine(tmp_path, monkeypatch):
-    """Linux' description of a processor, which a test may change: one with instructions for bfloat16."""
-    path = tmp_path / "cpuinfo"
-    path.write_text("processor\t: 0\nmodel name\t: A B\nflags\t\t: fpu avx2 avx512_bf16\n")
-    monkeypatch.setattr(processor, "CPUINFO", path)
-    return path
 
 
 def test_a_run_on_little_text_is_warned():
@@ -83,29 +73,6 @@ def test_passes_are_counted_over_stages_and_by_weight():
         "data: 200 steps = 2.0 passes over the 9,600 rows of a",
         "data: 200 steps = 0.1 of a pass over the 32,000 rows of b",
     ]
-
-
-@pytest.mark.parametrize(
-    ("description", "dtype", "is_warned"),
-    [
-        ("flags\t\t: fpu avx2 f16c\n", "bfloat16", True),
-        ("flags\t\t: fpu avx2 f16c\n", "float32", False),
-        ("flags\t\t: fpu avx512f amx_bf16\n", "bfloat16", False),
-        ("Features\t: fp asimd bf16\n", "bfloat16", False),
-        ("Features\t: fp asimd\n", "bfloat16", True),
-        ("model name\t: bf1\n", "bfloat16", False),  # no list of instructions: not known
-    ],
-)
-def test_bfloat16_is_advised_against_on_a_cpu_without_it(
-    processor_of_another_machine, monkeypatch, description, dtype, is_warned
-):
-    processor_of_another_machine.write_text(description)
-    found = lines(stage(0, 100, [("c", 1.0, 1280, 0)]), dtype=dtype)
-    assert any("--config.model.dtype=float32" in line for line in found) == is_warned
-    if dtype == "bfloat16":
-        assert processor.faster_dtype() == ("float32" if is_warned else "bfloat16")
-        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        assert processor.faster_dtype() == "bfloat16"
 
 
 def test_memory_is_compared_with_a_known_chip():
