@@ -126,6 +126,8 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.temperature_decay": (one_of(TEMPERATURE_DECAYS), "exponential"),
     "objective.temperature_share": (above_zero(1), 0.1),
     "objective.teacher_temperature": (TEMPERATURE, 2.0),
+    "objective.rop_mean_words": (above_zero(100), 3.0),
+    "objective.rop_subsampling": (from_zero(1), 1e-4),
     "objective.hidden_distance": (one_of(HIDDEN_DISTANCES), "mse"),
     # Filled in for each teacher when a run starts (runs/teachers.py).
     "objective.teacher_models": (

@@ -21,9 +21,11 @@ from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, fixed_gene
 from electra_jax.objectives.mcl import MCL
 from electra_jax.objectives.metrics import SumMetrics
 from electra_jax.objectives.mlm import MLM, Z_LOSS_METRIC
+from electra_jax.objectives.prop import PROP
 from electra_jax.objectives.replace_mlm import REPLACE_MLM
 from electra_jax.objectives.row import FirstStage, ObjectiveRow
 from electra_jax.objectives.rtd_distillation import RTD_DISTILLATION
+from electra_jax.objectives.teachers import BESIDE_THE_STUDENT
 from electra_jax.objectives.two_stage import TWO_STAGE
 
 ROWS = (
@@ -40,6 +42,7 @@ ROWS = (
     DISTILLATION,
     RTD_DISTILLATION,
     FAST_ELECTRA,
+    PROP,
 )
 OBJECTIVES = {row.name: row for row in ROWS}
 # Keys of config.objective that not all objectives read → the objectives that read them.
@@ -148,11 +151,22 @@ def without_teachers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameter_form(objective: Mapping[str, Any]) -> str:
-    """Equal for two sections config.objective whose parameters have the same modules, if config.model is the
-    same."""
+    """Equal for two sections config.objective whose parameters have the same modules but for what exports
+    leave out, if config.model is the same."""
     if not has_generator(objective):
         return "discriminator"
     return find_row(objective["name"]).parameters_of or objective["name"]
+
+
+def shared_modules(name: str, modules: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of top-level modules with which a run can start from a run with the objective `name` and the same
+    `parameter_form`: all but teachers, and but what only another objective adds."""
+    theirs = find_row(name).not_published
+    return {
+        module: tree
+        for module, tree in modules.items()
+        if module not in BESIDE_THE_STUDENT and (module not in NOT_PUBLISHED or module in theirs)
+    }
 
 
 def first_stage_from(name: str, modules: Mapping[str, Any]) -> FirstStage | None:

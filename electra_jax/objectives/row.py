@@ -48,8 +48,8 @@ class ObjectiveRow(NamedTuple):
     needs_chunks: bool = False
     # `make` with a fixed distribution in the generator's place (fixed_generators.py); None: it needs a model.
     make_with_fixed_generator: Make | None = None
-    # The objective whose parameters have the same modules, so that a run of one can start from a run of the
-    # other; "": none.
+    # The objective whose parameters have the same modules but for `not_published`, so that a run of one can
+    # start from a run of the other; "": none.
     parameters_of: str = ""
     # Whether config.objective.generator="model" is trained. If not, its parameters are those of a
     # discriminator alone, as with a fixed distribution.

@@ -24,9 +24,9 @@ from electra_jax.objectives.registry import (
     first_stage_from,
     make_objective,
     parameter_form,
+    shared_modules,
     without_teachers,
 )
-from electra_jax.objectives.teachers import BESIDE_THE_STUDENT
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.directory import differences
@@ -226,10 +226,10 @@ def initial_params(initial: str, params: Any, abstract: Any) -> tuple[int, Any]:
     """
     name = parse_checkpoint(initial)
     directory = local_directory(name.directory)
-    stage = first_stage_from(read_description(directory)["config"]["objective"]["name"], abstract)
+    objective = read_description(directory)["config"]["objective"]["name"]
+    stage = first_stage_from(objective, abstract)
     if stage is None:
-        student = {own: tree for own, tree in abstract.items() if own not in BESIDE_THE_STUDENT}
-        step, started = restore_params(directory, name.step, student)
+        step, started = restore_params(directory, name.step, shared_modules(objective, abstract))
         return step, params | started
     step, first = restore_params(
         directory, name.step, {theirs: abstract[own] for own, theirs in stage.modules.items()}
