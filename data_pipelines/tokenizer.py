@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from data_pipelines.command_errors import errors_on_the_terminal, shorten
 from data_pipelines.command_parsers import command_parser
@@ -46,7 +47,7 @@ from data_pipelines.tokenizers.train import (
 )
 from data_pipelines.tokenizers.train_wordpiece import CHARACTER_COVERAGE as WORDPIECE_COVERAGE
 from data_pipelines.tokenizers.train_wordpiece import train_wordpiece
-from data_pipelines.tokenizers.trained import NamedDocuments, first_characters
+from data_pipelines.tokenizers.trained import READING, NamedDocuments, first_characters
 from data_pipelines.tokenizers.watching import watched
 from data_pipelines.tokenizers.wordpiece import BertText
 
@@ -59,7 +60,7 @@ ONLY_OF = {
 }
 # Flags that go with --from, and those that go with it if it adds words.
 WITH_SOURCE = ("out", "source", "lowercase", "add_words")
-WITH_ADDED_WORDS = ("input", "text_field", "on_invalid_utf8", "max_record_bytes", "max_training_chars")
+WITH_ADDED_WORDS = ("input", *READING, "max_training_chars")
 MIN_BYTES = 16 << 20  # read, so that they tell how many documents all sources have; they are read in blocks
 
 
@@ -267,13 +268,11 @@ def _train(args: argparse.Namespace) -> list[str]:
 
 
 def _read(args: argparse.Namespace, report: ReadReport) -> Iterator[Piece]:
-    return read_pieces(
-        args.input,
-        text_field=args.text_field,
-        on_invalid_utf8=args.on_invalid_utf8,
-        max_record_bytes=args.max_record_bytes,
-        report=report,
-    )
+    return read_pieces(args.input, report=report, **_reading(args))
+
+
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in READING}
 
 
 def _noted(pieces: Iterator[Piece], reached: list[str]) -> Iterator[str]:
@@ -286,7 +285,7 @@ def _noted(pieces: Iterator[Piece], reached: list[str]) -> Iterator[str]:
 
 def _trained(args: argparse.Namespace, documents: Iterator[str]) -> Tokenizer:
     """The tokenizer that the flags describe, trained if --out does not have it already."""
-    documents = NamedDocuments(documents, args.input)
+    documents = NamedDocuments(documents, args.input, _reading(args))
     options = {"vocab_size": args.vocab_size, "max_training_chars": args.max_training_chars}
     if args.character_coverage is not None:
         options["character_coverage"] = args.character_coverage

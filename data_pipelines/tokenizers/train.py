@@ -52,7 +52,7 @@ def train_tokenizer(
     The directory appears complete or not at all. If it already holds a tokenizer trained with the same
     options, that one is returned and `documents` is not read.
 
-    The names of the sources of `NamedDocuments` are options, too.
+    The names of the sources of `NamedDocuments` and how they are read are options, too.
 
     Raises:
       FileExistsError: `directory` holds something else, or a tokenizer of other options.

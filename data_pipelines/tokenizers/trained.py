@@ -18,6 +18,8 @@ from data_pipelines.tokenizers.directory import (
 from data_pipelines.tokenizers.load import Tokenizer
 from data_pipelines.tokenizers.wordpiece import LONGEST_WORD
 
+READING = ("text_field", "on_invalid_utf8", "max_record_bytes")  # settings by which sources are read
+
 
 def first_characters(documents: Iterable[str], max_chars: int) -> Iterator[str]:
     """The documents, cut where they have `max_chars` characters together."""
@@ -62,29 +64,31 @@ def check_text_options(options: Mapping[str, Any]) -> None:
 
 
 class NamedDocuments:
-    """Documents with the paths of their sources, whose names are an option of what is trained on them."""
+    """Documents with the paths of their sources and the settings by which they are read, setting of READING →
+    value. These and the names of the sources are options of what is trained on them."""
 
-    def __init__(self, documents: Iterable[str], sources: Sequence[str]):
-        self._documents, self.sources = documents, sources
+    def __init__(self, documents: Iterable[str], sources: Sequence[str], reading: Mapping[str, Any]):
+        self._documents, self.sources, self.reading = documents, sources, reading
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._documents)
 
 
-def source_options(documents: Iterable[str]) -> dict[str, list[str]]:
-    """What a meta file records of `NamedDocuments`, {} of others: the sources' names without directories.
+def source_options(documents: Iterable[str]) -> dict[str, Any]:
+    """What a meta file records of `NamedDocuments`, {} of others: how they are read, and the sources' names
+    without directories.
 
     So the same texts in another place are the same, and meta files do not tell where a user keeps them.
     """
     if not isinstance(documents, NamedDocuments):
         return {}
-    return {"input": [Path(source).name for source in documents.sources]}
+    return {"input": [Path(source).name for source in documents.sources], **documents.reading}
 
 
 def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, Any]) -> bool:
     """Whether `directory` holds a tokenizer that was trained with `options`.
 
-    A meta file of an earlier version does not name the text, which may then be any.
+    A meta file of an earlier version does not tell the text or how it was read, which may then be any.
 
     Raises:
       FileExistsError: it holds a tokenizer of another format or of other options, or something else.
@@ -101,7 +105,7 @@ def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, An
     differing = [
         f"{key} is {meta.get(key)!r}, asked for {value!r}"
         for key, value in options.items()
-        if meta.get(key) != value and not (key == "input" and key not in meta)
+        if meta.get(key) != value and (key in meta or key not in ("input", *READING))
     ]
     if differing:
         raise FileExistsError(

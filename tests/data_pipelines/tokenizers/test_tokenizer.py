@@ -1,5 +1,6 @@
 """`python -m data_pipelines.tokenizer`: train, adopt, and flags that do not fit together."""
 
+import json
 import random
 import re
 
@@ -46,6 +47,35 @@ def test_a_tokenizer_of_another_text_is_refused_but_not_of_a_text_that_was_moved
     other = [*words, str(tmp_path / "b" / "d.txt")]
     with pytest.raises(SystemExit, match=r"input is \['c\.txt'\], asked for \['d\.txt'\]\); choose another"):
         main(other)
+    write_json(path, meta)  # of an earlier version
+    capsys.readouterr()
+    main(other)
+    assert "nothing was trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "wordpiece"])
+@pytest.mark.parametrize(
+    ("flag", "value", "default"),
+    [
+        ("text_field", "body", "text"),
+        ("on_invalid_utf8", "skip", "error"),
+        ("max_record_bytes", 1000, 64 << 20),
+    ],
+)
+def test_a_tokenizer_of_records_that_were_read_otherwise_is_refused(
+    kind, flag, value, default, tmp_path, capsys
+):
+    records = [{"text": text, "body": text} for text in DOCUMENTS[:40]]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    words = ["--input", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "t"), "--kind", kind]
+    words += ["--vocab_size", "40"]
+    main(words)
+    path = tmp_path / "t" / "tokenizer_meta.json"
+    meta = read_json(path)
+    other = [*words, f"--{flag}", str(value)]
+    with pytest.raises(SystemExit, match=f"{flag} is {default!r}, asked for {value!r}\\); choose another"):
+        main(other)
+    assert meta.pop(flag) == default
     write_json(path, meta)  # of an earlier version
     capsys.readouterr()
     main(other)
