@@ -33,6 +33,7 @@ MAX_HOVER = 160  # letters of a message under the pointer; the table of events h
 TRAINING_ALPHA = 0.9  # with which the contrast of the colours is still at least 3
 POWERS = (-6, 8)  # powers of ten beyond which values have exponents: a learning rate is 0.0005
 CLIPPED = 4.0  # an outlier is further from the bulk of the values than this many times their range
+ONE_VALUE = 1e-6  # with a relative range below this the bulk is one value, from which nothing is an outlier
 
 
 class Mark(NamedTuple):
@@ -49,6 +50,7 @@ class Chart(NamedTuple):
     title: str
     figure: Any  # a figure of Bokeh
     summary: str
+    outside: str  # a remark on values that it does not show, "" for none
 
 
 class ChartMaker:
@@ -69,22 +71,20 @@ class ChartMaker:
 
     def make(self, panel: Panel) -> Chart:
         """The chart of one panel, for all runs that have its metrics."""
-        figure, summaries, drawn = self._empty(), [], []
+        figure, summaries, curves = self._empty(), [], []
         for index, (name, run) in enumerate(self._runs.items()):
             style = _style(index)
             self._band(figure, run, panel, style)
             for metric, is_points in ((panel.training, False), (panel.points, True)):
                 curve = run.curves.get(metric)
                 if curve is not None:
-                    curve = thin(curve)
-                    drawn.append(curve.values)
-                    self._line(figure, name, metric, curve, is_points, style)
-                    summaries.append(_summary(self._shown(name), metric, run.curves[metric]))
+                    curves.append(curve)
+                    self._line(figure, name, metric, thin(curve), is_points, style)
+                    summaries.append(_summary(self._shown(name), metric, curve))
             self._draw_marks(figure, name)
-        if panel.training == "mlm_loss" or panel.points == "eval/mlm_loss":
-            drawn += self._counting(figure)
-        clipped = _set_range(figure, drawn)
-        return Chart(panel.title, figure, "; ".join(summaries) + clipped)
+        is_loss = panel.training == "mlm_loss" or panel.points == "eval/mlm_loss"
+        outside = _set_range(figure, curves, self._counting(figure) if is_loss else [])
+        return Chart(panel.title, figure, "; ".join(summaries), outside)
 
     def _empty(self) -> Any:
         from bokeh.models import BasicTickFormatter, NumeralTickFormatter
@@ -150,13 +150,13 @@ class ChartMaker:
             x=band.steps, y1=values[0], y2=values[1], color=style["colour"], alpha=0.16, level="underlay"
         )
 
-    def _counting(self, figure: Any) -> list[np.ndarray]:
+    def _counting(self, figure: Any) -> list[float]:
         """The loss of a model that only counts tokens, of the first run that knows it."""
         found = [run.curves[COUNTING].last() for run in self._runs.values() if COUNTING in run.curves]
         if not found or found[0] is None:
             return []
         figure.hspan(y=[found[0]], color="#808080", line_dash="dashed", width=1.2)
-        return [np.array(found[:1])]
+        return found[:1]
 
     def _draw_marks(self, figure: Any, name: str) -> None:
         from bokeh.models import HoverTool
@@ -227,20 +227,41 @@ def _summary(name: str, metric: str, curve: Curve) -> str:
     )
 
 
-def _set_range(figure: Any, drawn: Sequence[np.ndarray]) -> str:
-    """Show the bulk of the values: outliers, such as spikes, leave the chart. Returns a remark on them."""
+def _set_range(figure: Any, curves: Sequence[Curve], levels: Sequence[float]) -> str:
+    """Show the bulk of the values and the newest of each curve: outliers, such as spikes, leave the chart.
+
+    Returns a remark on what is outside, "" for nothing.
+    """
     from bokeh.models import Range1d
 
-    values = np.concatenate([[], *drawn])
-    values = values[np.isfinite(values)]
-    if len(values) < 20:
+    finite = [curve.values[np.isfinite(curve.values)] for curve in curves]
+    values = np.concatenate([*finite, levels])
+    # Of thinned curves, so that a few evaluations count beside many training rows.
+    drawn = np.concatenate([*(thin(curve).values for curve in curves), levels])
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn) < 20:
         return ""
-    low, high = np.quantile(values, [0.02, 0.98])
-    margin = CLIPPED * max(high - low, 0.01 * abs(high), 1e-12)
-    is_outside = (values > high + margin) | (values < low - margin)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, lower, upper, high = np.quantile(drawn, [0.02, 0.1, 0.9, 0.98])
+        if upper - lower <= ONE_VALUE * abs(upper):
+            return ""
+        newest = [one[-1] for one in finite if len(one)]
+        low, high = min(low, *newest), max(high, *newest)
+        margin = CLIPPED * max(high - low, 0.01 * abs(high))
+        is_outside = (values > high + margin) | (values < low - margin)
     if not is_outside.any():
         return ""
     inside = values[~is_outside]
-    pad = 0.05 * max(float(np.ptp(inside)), 1e-12)
+    pad = 0.05 * float(np.ptp(inside))
     figure.y_range = Range1d(float(inside.min()) - pad, float(inside.max()) + pad)
-    return f". Outside the chart: {is_outside.sum():,} values, up to {np.abs(values[is_outside]).max():.4g}"
+    return _outside(np.concatenate(finite), figure.y_range.start, figure.y_range.end)
+
+
+def _outside(values: np.ndarray, start: float, end: float) -> str:
+    """How many values are below and above the range of a chart, and between which bounds."""
+    parts = []
+    for place, found in (("above", values[values > end]), ("below", values[values < start])):
+        if len(found):
+            bounds = dict.fromkeys(f"{value:.4g}" for value in (found.min(), found.max()))
+            parts.append(f"{len(found):,} {place} ({' to '.join(bounds)})")
+    return f"Outside the chart, of {len(values):,} values: {', '.join(parts)}" if parts else ""

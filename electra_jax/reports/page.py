@@ -114,6 +114,7 @@ def _drawn(environment: Any, chart: Chart, division: str) -> dict[str, Any]:
     return {
         "title": chart.title,
         "summary": chart.summary,
+        "outside": chart.outside,
         "division": environment.filters["unescaped"](division),
     }
 
