@@ -9,15 +9,9 @@
 # texts. RUN_DIRECTORY-data/texts lists them; others are an error.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-case "${1:-}" in
-  -* | *://*)
-    echo "laptop.sh: got $1, expected a local directory for the run, then texts. Example:" >&2
-    echo "  bash launch/laptop.sh runs/laptop mine.jsonl --validation held_out.jsonl" >&2
-    exit 1
-    ;;
-esac
+source "$here/launch/options.sh"
 # Paths are relative to the folder in which the command was given.
-workdir="$(realpath -m -- "${1:-$here/runs/laptop}")"
+set_workdir "${1:-$here/runs/laptop}" "runs/laptop mine.jsonl --validation held_out.jsonl"
 data="$workdir-data"
 train=() validation=() is_validation=
 for text in "${@:2}"; do

@@ -2,20 +2,20 @@
 # From nothing to a trained tiny ELECTRA: environment, WikiText-2, tokenizer, dataset, pre-training,
 # evaluation, export.
 #
-#   bash launch/local_debug.sh [RUN_DIRECTORY]      (default runs/debug)
+#   bash launch/local_debug.sh [RUN_DIRECTORY]      (default: runs/debug of this checkout)
 #
-# A part whose result exists is skipped, so running it again resumes. On a machine with an NVIDIA GPU it
-# installs and uses JAX's CUDA build.
+# The directory is relative to the folder in which the command is given. A part whose result exists is
+# skipped, so running it again resumes. On a machine with an NVIDIA GPU it installs and uses JAX's CUDA build.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$here/launch/options.sh"
+if [ "$#" -gt 1 ]; then
+  echo "local_debug.sh: got ${*:2} after $1, expected the run directory alone." >&2
+  exit 1
+fi
+set_workdir "${1:-$here/runs/debug}" runs/debug
+cd "$here"
 source launch/environment.sh
-workdir="${1:-runs/debug}"
-case "$workdir" in
-  *://*)
-    echo "got $workdir, expected a local directory. electra_jax/runs/README.md explains runs in buckets." >&2
-    exit 1
-    ;;
-esac
 extras=formats,finetune,plots
 if has_cuda_driver; then extras="$extras,cuda"; fi
 make_environment "$extras"

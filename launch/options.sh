@@ -1,4 +1,4 @@
-# Sourced by the launchers: functions for their options. The launchers set dry_run to true or false.
+# Sourced by scripts for their arguments. Those that use `run` set dry_run to true or false.
 
 fail() {
   echo "$1 See --help." >&2
@@ -11,6 +11,28 @@ run() {
   if ! "$dry_run"; then "$@"; return; fi
   printf -v line '%q ' "$@"
   echo "${line% }"
+}
+
+# full_path PATH: print it from / on; it need not exist. The realpath of a Mac has no -m.
+full_path() {
+  local parent
+  if [ -d "$1" ]; then (CDPATH="" cd -- "$1" && pwd -P); return; fi
+  parent="$(full_path "$(dirname -- "$1")")"
+  echo "${parent%/}/$(basename -- "$1")"
+}
+
+# set_workdir PATH EXAMPLE: set workdir to the full path of a run directory on this machine, given relative to
+# the current folder.
+set_workdir() {
+  case "$1" in
+    -* | *://*)
+      echo "${0##*/}: got $1, expected a local directory for the run. Example:" >&2
+      echo "  bash launch/${0##*/} $2" >&2
+      echo "electra_jax/runs/README.md explains runs in buckets." >&2
+      exit 1
+      ;;
+  esac
+  workdir="$(full_path "$1")"
 }
 
 # expand_home OPTION PATH: set `expanded` to PATH on this machine. A shell does not expand ~ behind "=".

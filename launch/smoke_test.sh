@@ -5,6 +5,10 @@
 #
 #   [PYTHON=python3.13] bash launch/smoke_test.sh    (default: the newest Python found that is not .venv's)
 set -euo pipefail
+if [ "$#" -gt 0 ]; then
+  echo "smoke_test.sh: got $*, expected no arguments. Example: PYTHON=python3.13 bash launch/smoke_test.sh" >&2
+  exit 1
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 first="$PWD/.venv/bin/python"
 [ -x "$first" ] || { echo "smoke_test.sh: got no .venv. Run \`bash launch/local_debug.sh\` first." >&2; exit 1; }

@@ -1,6 +1,9 @@
-"""launch/laptop.sh: the commands that it runs, which a program in Python's place records."""
+"""launch/laptop.sh and local_debug.sh: the commands that they run, which a program in Python's place records;
+and the arguments that they and smoke_test.sh refuse."""
 
+import functools
 import json
+import os
 import shutil
 import subprocess
 
@@ -25,28 +28,42 @@ words = [word for argument in arguments for word in argument.split("=", 1)]
 if "--out" in words:
     pathlib.Path(words[words.index("--out") + 1]).mkdir(parents=True)
 """
+# Of a Mac.
+REALPATH = """if [ "$1" = -m ]; then echo "realpath: illegal option -- m" >&2; exit 1; fi
+PATH="${PATH#*:}" exec realpath "$@"
+"""
 
 
 @pytest.fixture()
-def laptop(tmp_path):
-    """Runs the script of a checkout whose environment is a stand-in: (outcome, commands)."""
+def launch(tmp_path):
+    """Runs a script of a checkout whose environment is a stand-in, with arguments: (outcome, commands)."""
     checkout = tmp_path / "a [b] c"
     shutil.copytree(ROOT / "launch", checkout / "launch")
     log, programs = tmp_path / "log", tmp_path / "bin"
     write_program(programs / "python", PYTHON.format(log=str(log), root=str(ROOT)), THIS_PYTHON)
     (checkout / "launch" / "environment.sh").write_text(
-        f'make_environment() {{ PATH="{programs}:$PATH"; }}\n'
+        f'make_environment() {{ PATH="{programs}:$PATH"; }}\nhas_cuda_driver() {{ false; }}\n'
     )
+    write_program(tmp_path / "mac" / "realpath", REALPATH)
 
-    def run(*arguments):
+    def run(script, *arguments):
         log.write_text("")
-        script = str(checkout / "launch" / "laptop.sh")
         outcome = subprocess.run(
-            ["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+            ["bash", checkout / "launch" / script, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": f"{tmp_path / 'mac'}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return outcome, [json.loads(line)[1:] for line in log.read_text().splitlines()]
 
     return run
+
+
+@pytest.fixture()
+def laptop(launch):
+    return functools.partial(launch, "laptop.sh")
 
 
 def test_own_text_becomes_a_tokenizer_a_dataset_a_run_and_an_export(laptop, tmp_path):
@@ -124,15 +141,39 @@ def test_a_processor_without_bfloat16_takes_float32_and_a_run_keeps_its_own(lapt
         assert f"--config.model.dtype={expected}" in pretrain
 
 
+@pytest.mark.parametrize("given", ["../my runs/./one/", "link/one", "{tmp_path}/my runs/one"])
+@pytest.mark.parametrize("script", ["laptop.sh", "local_debug.sh"])
+def test_a_run_directory_is_relative_to_the_folder_of_the_call(launch, script, given, tmp_path):
+    (tmp_path / "my runs").mkdir()
+    (tmp_path / "link").symlink_to("my runs")
+    given = given.format(tmp_path=tmp_path).replace("..", f"../{tmp_path.name}")
+    outcome, commands = launch(script, given)
+    assert outcome.returncode == 0, outcome.stderr
+    [pretrain] = [command for command in commands if command[0] == "electra_jax.pretrain"]
+    run = tmp_path / "my runs" / "one"
+    assert f"--workdir={run}" in pretrain and f"--out={run}/export" in commands[-1]
+
+
+def test_the_quick_start_has_its_run_in_the_checkout(launch, tmp_path):
+    outcome, commands = launch("local_debug.sh")
+    assert outcome.returncode == 0, outcome.stderr
+    assert commands[3][-1] == f"--workdir={tmp_path}/a [b] c/runs/debug"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("script", "arguments", "message"),
     [
-        (["run", "missing.txt"], "got missing.txt, expected a file"),
-        (["gs://bucket/run"], "got gs://bucket/run, expected a local directory"),
-        (["run", "--validation", __file__], "got --validation alone, expected texts to train on"),
-        (["--help"], "bash launch/laptop.sh runs/laptop mine.jsonl"),
+        ("laptop.sh", ["run", "missing.txt"], "got missing.txt, expected a file"),
+        ("laptop.sh", ["gs://bucket/run"], "got gs://bucket/run, expected a local directory"),
+        ("laptop.sh", ["run", "--validation", __file__], "got --validation alone, expected texts to train"),
+        ("laptop.sh", ["--help"], "bash launch/laptop.sh runs/laptop mine.jsonl"),
+        ("local_debug.sh", ["--help"], "got --help, expected a local directory for the run. Example:\n"),
+        ("local_debug.sh", ["-h"], "Example:\n  bash launch/local_debug.sh runs/debug\n"),
+        ("local_debug.sh", ["s3://bucket/run"], "electra_jax/runs/README.md explains runs in buckets"),
+        ("local_debug.sh", ["run", "--seed=1"], "got --seed=1 after run, expected the run directory alone"),
+        ("smoke_test.sh", ["--help"], "got --help, expected no arguments"),
     ],
 )
-def test_a_wrong_argument_is_an_error_before_anything_is_done(laptop, arguments, message):
-    outcome, commands = laptop(*arguments)
+def test_a_wrong_argument_is_an_error_before_anything_is_done(launch, script, arguments, message):
+    outcome, commands = launch(script, *arguments)
     assert outcome.returncode == 1 and message in outcome.stderr and not commands
