@@ -46,6 +46,7 @@ setup(
     # The recipes go with the package, but not as a top-level package named "configs".
     package_dir={"electra_jax.recipes": "configs"},
     package_data={
+        "": ["*.md"],  # the READMEs that --help and errors name
         "electra_jax.recipes": ["*.json"],  # prices.json, which `plan` reads
         "electra_jax.benchmarks.accelerator": ["*.json"],  # losses that a device is compared with
         "electra_jax.comparison": ["results/*.json"],  # of the shipped recipes, as the next

@@ -4,6 +4,7 @@ configs/."""
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 
@@ -135,8 +136,8 @@ def test_a_file_here_comes_before_a_recipe_of_that_name(elsewhere, monkeypatch):
 
 
 def test_every_file_of_the_packages_is_installed(installed, source):
-    """Data files, too, which setup.py has to name; READMEs are for readers of the checkout."""
-    files = [path for path in git(source, "ls-files", *FOLDERS).splitlines() if not path.endswith(".md")]
+    """Data files, too, which setup.py has to name, and the READMEs, which --help names."""
+    files = git(source, "ls-files", *FOLDERS).splitlines()
     places = [path.replace("configs/", "electra_jax/recipes/", 1) for path in files]
     assert len(places) > 200 and [place for place in places if not (installed / place).is_file()] == []
 
@@ -147,6 +148,15 @@ def test_the_licence_is_installed_and_named(installed):
     lines = (metadata / "METADATA").read_text(encoding="utf-8").splitlines()
     assert {"License-Expression: Apache-2.0", "License-File: LICENSE"} < set(lines)
     assert "Description-Content-Type: text/markdown" in lines and "# electra_jax" in lines
+
+
+def test_the_readme_has_a_row_for_every_extra(installed):
+    [path] = installed.glob("electra_jax-*.dist-info/METADATA")
+    text = path.read_text(encoding="utf-8")
+    extras = re.findall("^Provides-Extra: (.*)$", text, re.MULTILINE)
+    table = text.partition("\n| extra |")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall("`(.*?)`", row.split("|")[1])]
+    assert len(extras) > 10 and sorted(named) == sorted(extras)
 
 
 def test_an_installed_package_knows_its_commit_and_its_extras(installed, source, elsewhere):
