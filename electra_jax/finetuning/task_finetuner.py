@@ -203,7 +203,8 @@ class TaskFinetuner:
     ) -> Trainer:
         """The trainer of the last run, if it fits, or a new one."""
         sections = [config[name] for name in ("optimizer", "train", "model", "sift")]
-        key = encoder_config, special, config["task"], *sections
+        # The steps of the schedule: the number of rows may depend on the encoder's tokenizer.
+        key = encoder_config, special, training_steps(config, num_rows), config["task"], *sections
         if self._trainer is None or self._trainer[0] != key:
             if not self._shares_process:
                 jax.clear_caches()  # each trainer compiles its own functions, which would accumulate

@@ -1,0 +1,63 @@
+"""Fine-tuning on one task with several encoders."""
+
+import jax
+import pytest
+
+from data_pipelines.tasks.examples import TaggedExample
+from data_pipelines.tasks.load import TaskData
+from electra_jax.configuration.flags import load_config
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.finetuning.encoders import PretrainedEncoder
+from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.finetuning.trainer import Trainer
+from support.tiny import SPECIAL
+from support.tiny_task import ONE, encoder_config
+
+
+class WordTokenizer:
+    """A token for each word, or for each of its letters."""
+
+    special, num_pieces = SPECIAL, 20
+
+    def __init__(self, fingerprint):
+        self.fingerprint = fingerprint
+
+    def encode_batch(self, texts):
+        return [[7] * (1 if self.fingerprint == "words" else len(text)) for text in texts]
+
+    def decode(self, ids):
+        return "a"
+
+
+@pytest.fixture
+def open_task():
+    """A recipe's name, changes of its task, labels, training and held-out examples → TaskFinetuner."""
+
+    def open_it(name, changes, labels, train, held_out):
+        config = load_config(f"configs/finetune.py:task={name}").to_dict()
+        config["task"] |= changes
+        config["train"] |= {"num_epochs": 1, "batch_size": 4}
+        data = TaskData(labels, {"train": train, "validation": held_out}, [])
+        return TaskFinetuner(config, data, make_mesh(ONE, jax.devices()[:1]))
+
+    return open_it
+
+
+@pytest.mark.parametrize("order", [("words", "letters"), ("letters", "words")], ids="-".join)
+def test_the_schedule_of_a_run_has_the_steps_of_its_own_rows(order, open_task, monkeypatch):
+    """Encoders of one shape, whose tokenizers divide the sentences into one row or into four: of 30 letters,
+    a row holds three words of eight."""
+    sentence = TaggedExample(("lettered",) * 10, (0, 1) * 5)
+    finetuner = open_task("local_tagging", {"max_length": 32}, ("O", "B-X"), [sentence] * 8, [sentence])
+    num_steps = {}
+
+    def run(trainer, params, seed, train, held_out, watch):
+        num_steps[name] = trainer.num_steps
+        raise InterruptedError
+
+    monkeypatch.setattr(Trainer, "run", run)
+    for name in order:
+        encoder = PretrainedEncoder(name, encoder_config("electra"), WordTokenizer(name), None)
+        with pytest.raises(InterruptedError):
+            finetuner.finetune(encoder, {}, 0)
+    assert num_steps == {"words": 8 / 4, "letters": 8 * 4 / 4}
