@@ -78,7 +78,9 @@ class Store:
     def _features_path(self, model: FrozenModel, texts: TextSet) -> Path:
         digest = _digest(model, texts.digest)[:DIGEST_LETTERS]
         [stem] = folder_names([texts.name]).values()
-        return self._workdir / FEATURES / self._folders[model.name] / f"{stem}-{digest}.safetensors"
+        folder, ending = self._workdir / FEATURES / self._folders[model.name], f"-{digest}.safetensors"
+        # Sets of the same content have one file, under the name of that which was read first.
+        return min(folder.glob(f"*{ending}"), default=folder / f"{stem}{ending}")
 
     def _result_path(self, model: FrozenModel, task: str) -> Path:
         return self._workdir / RESULTS / self._folders[model.name] / f"{task}.json"

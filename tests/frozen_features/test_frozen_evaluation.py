@@ -196,6 +196,25 @@ def test_files_with_one_name_are_told_apart(options, measured, monkeypatch):
     assert [*found][1:] == given[1:3] and next(iter(found)).endswith("/foreign.txt")
 
 
+def test_sets_of_the_same_content_are_read_once(options, measured, monkeypatch):
+    """Texts without noise are the held-out ones, and two files may have the same lines."""
+    options, root = options[0], options[0].workdir.parent
+    (root / "copy.txt").write_text((root / "foreign.txt").read_text())
+    outside, noise = [*options.outside, str(root / "copy.txt")], [0.0, 0.25]
+    found, measure = [], evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", lambda task, *some: found.append(some[0]) or measure(task))
+    options = options._replace(outside=outside, noise=noise, init_from=["good"])
+    evaluate(options, "tasks=sst2")
+    assert len(FakeReader.calls) == 2 + 4 + 1  # training and held-out examples, four kinds of noise, a file
+    [features] = found
+    foreign, copy = features.outside.values()
+    for one, other in ((foreign, copy), (features.held_out, features.noisy["drop", 0.0])):
+        np.testing.assert_array_equal(one["mean"], other["mean"])
+    # The order of the files decides which name their vectors get, not whether they are read again.
+    evaluate(options._replace(outside=outside[::-1]), "tasks=sst2")
+    assert len(FakeReader.calls) == 2 + 4 + 1
+
+
 @pytest.mark.parametrize(
     ("changes", "argument", "message"),
     [
