@@ -82,7 +82,11 @@ def check_contrastive(config: dict[str, Any], examples: Sequence[EmbeddingExampl
             "without a pair, expected some: a text and itself would have the same vector. "
             "Pass --config.model.hidden_dropout=0.1, or name the column of the pairs in config.task.pair."
         )
-    if config["task"]["swaps_pairs"]:
+
+
+def check_swaps(task: dict[str, Any], examples: Sequence[Any]) -> None:
+    """Raises ValueError for config.task.swaps_pairs if the training examples are not all pairs."""
+    if task["swaps_pairs"] and any(getattr(example, "pair", None) is None for example in examples):
         raise ValueError(
             "config.task.swaps_pairs: got True with training texts without a pair, expected False. "
             "Pass --config.task.swaps_pairs=False."

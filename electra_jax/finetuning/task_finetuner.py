@@ -19,6 +19,7 @@ from electra_jax.finetuning.data_checks import (
     check_can_be_learned,
     check_contrastive,
     check_metrics,
+    check_swaps,
     no_evaluation,
 )
 from electra_jax.finetuning.encoders import PretrainedEncoder, first_layers
@@ -64,7 +65,7 @@ class TaskFinetuner:
 
         Raises:
           ValueError: no training split, one with a single class, no other split with labels, metrics that do
-            not fit the task, or a negative value in config.sift.
+            not fit the task, pairs to swap where there are none, or a negative value in config.sift.
         """
         if "train" not in data.splits:
             raise ValueError(
@@ -110,6 +111,7 @@ class TaskFinetuner:
     def _check_settings(self, config: dict[str, Any]) -> None:
         make_sift(config["sift"])
         check_weight_decay(config["optimizer"])
+        check_swaps(config["task"], self.data.splits["train"])
         if self.task_type.name == "embedding":
             check_contrastive(config, self.data.splits["train"])
         if config["train"]["keep"] == BEST and validation_split(self._labelled) is None:

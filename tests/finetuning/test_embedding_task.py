@@ -13,7 +13,12 @@ from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.finetuning.bm25 import bm25_notes
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_contrastive, check_metrics
+from electra_jax.finetuning.data_checks import (
+    check_can_be_learned,
+    check_contrastive,
+    check_metrics,
+    check_swaps,
+)
 from electra_jax.finetuning.metrics import check_metric_names
 from electra_jax.finetuning.retrieval import Found
 from electra_jax.finetuning.sweep import apply_settings, parse_sweep
@@ -87,8 +92,9 @@ def test_settings_that_do_not_fit():
     with pytest.raises(ValueError, match=r"^config\.model\.hidden_dropout: got 0.0, and no dropout of the"):
         check_contrastive(config, ALONE)
     model["hidden_dropout"], config["task"]["swaps_pairs"] = 0.1, True
+    check_contrastive(config, ALONE)
     with pytest.raises(ValueError, match=r"^config\.task\.swaps_pairs: got True with training texts without"):
-        check_contrastive(config, ALONE)
+        check_swaps(config["task"], ALONE)
     check_contrastive(config | {"train": {"batch_size": 1}}, [EXAMPLES[0]])
     with pytest.raises(
         ValueError, match=r"^config\.train\.batch_size: got 1, expected 2 or more: the other texts"

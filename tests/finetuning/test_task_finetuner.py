@@ -1,10 +1,11 @@
-"""Fine-tuning on one task with several encoders."""
+"""What one task is fine-tuned with: its rows by the encoder, and settings that its examples do not allow."""
 
 import jax
 import pytest
 
-from data_pipelines.tasks.examples import TaggedExample
+from data_pipelines.tasks.examples import TaggedExample, TextExample
 from data_pipelines.tasks.load import TaskData
+from data_pipelines.tasks.questions import Question
 from electra_jax.configuration.flags import load_config
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.finetuning.encoders import PretrainedEncoder
@@ -61,3 +62,27 @@ def test_the_schedule_of_a_run_has_the_steps_of_its_own_rows(order, open_task, m
         with pytest.raises(InterruptedError):
             finetuner.finetune(encoder, {}, 0)
     assert num_steps == {"words": 8 / 4, "letters": 8 * 4 / 4}
+
+
+ASKED = Question("1", "Who?", "A boat.", ("boat",), 2, "", False, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "train"),
+    [
+        ("local", ("low", "high"), [TextExample("a", None, 0), TextExample("b", None, 1)]),
+        ("local_regression", (), [TextExample("a", None, 0.5), TextExample("b", None, 1.5)]),
+        ("local_tagging", ("O", "B-X"), [TaggedExample(("a", "b"), (0, 1))]),
+        ("local_squad", (), [ASKED]),
+    ],
+    ids=["classes", "numbers", "tags", "answers"],
+)
+def test_only_pairs_are_swapped(name, labels, train, open_task):
+    open_task(name, {}, labels, train, train)
+    with pytest.raises(ValueError, match=r"^config\.task\.swaps_pairs: got True with .*, expected False"):
+        open_task(name, {"swaps_pairs": True}, labels, train, train)
+
+
+def test_pairs_are_swapped(open_task):
+    train = [TextExample("a", "b", 0), TextExample("c", "d", 1)]
+    open_task("local", {"swaps_pairs": True}, ("low", "high"), train, train)
