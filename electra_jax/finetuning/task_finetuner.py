@@ -82,9 +82,7 @@ class TaskFinetuner:
         ]
         if not self._labelled:
             raise ValueError(no_evaluation(self.task_type, list(data.splits)))
-        check_can_be_learned(self.task_type, data)
-        for split in self._labelled:
-            check_metrics(self.task_type, data.splits[split])
+        self._check_examples(data)
         # A test set without labels stays whole: a leaderboard wants all of its predictions.
         limits = dict.fromkeys(self._labelled, config["task"]["max_eval_examples"])
         limits["train"] = config["task"]["max_train_examples"]
@@ -92,11 +90,27 @@ class TaskFinetuner:
             split: random_subset(examples, limits.get(split, 0)) for split, examples in data.splits.items()
         }
         self.data = data._replace(splits=splits)
+        if splits != data.splits:
+            self._check_subsets()
         self._check_settings(config)  # wrong values are found here, before anything is written
         notes = *data.notes, dtype_note(config["model"]["dtype"], mesh)
         self.notes = [note for note in notes if note]
         self._encoded: tuple[Any, dict[str, Rows]] | None = None
         self._trainer: tuple[Any, Trainer] | None = None
+
+    def _check_examples(self, data: TaskData) -> None:
+        check_can_be_learned(self.task_type, data)
+        for split in self._labelled:
+            check_metrics(self.task_type, data.splits[split])
+
+    def _check_subsets(self) -> None:
+        try:
+            self._check_examples(self.data)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} All examples together allow it: raise config.task.max_train_examples and "
+                "max_eval_examples, or set them to 0 for all."
+            ) from error
 
     def check_sweep(self, sweep: Sequence[Settings]) -> None:
         """Check every combination of settings, as far as it does not depend on an encoder.

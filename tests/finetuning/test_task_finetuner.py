@@ -86,3 +86,41 @@ def test_only_pairs_are_swapped(name, labels, train, open_task):
 def test_pairs_are_swapped(open_task):
     train = [TextExample("a", "b", 0), TextExample("c", "d", 1)]
     open_task("local", {"swaps_pairs": True}, ("low", "high"), train, train)
+
+
+UNANSWERED = ASKED._replace(answers=(), start=None, answer="", is_impossible=True)
+# Of four examples, a subset of one is always the third, and one of two the first and the third.
+NUMBERS = [TextExample("a", None, number) for number in (1.0, 1.0, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "examples", "message"),
+    [
+        (
+            "local_squad",
+            {"metrics": ("best_f1",), "max_eval_examples": 1},
+            [ASKED, ASKED, ASKED, UNANSWERED],
+            r"config\.task\.metrics cannot be computed for this task: .*got best_f1, expected some of",
+        ),
+        (
+            "local_squad",
+            {"max_train_examples": 1},
+            [ASKED, ASKED, UNANSWERED, ASKED],
+            r"config\.task: got 1 questions in train that have no answer",
+        ),
+        (
+            "local_regression",
+            {"max_train_examples": 2},
+            NUMBERS,
+            r"config\.task: got the number 1 for each of 2 examples of train",
+        ),
+    ],
+    ids=["metrics", "answers", "numbers"],
+)
+def test_what_a_subset_does_not_allow_is_found_before_training(name, changes, examples, message, open_task):
+    unlimited = changes | dict.fromkeys(("max_train_examples", "max_eval_examples"), 0)
+    open_task(name, unlimited, (), examples, examples)
+    with pytest.raises(
+        ValueError, match=rf"^{message}.*: raise config\.task\.max_train_examples and max_eval"
+    ):
+        open_task(name, changes, (), examples, examples)
