@@ -1,6 +1,5 @@
 """Read labelled rows and sentences: .tsv, .csv, .jsonl, .conllu and column files, also with .gz."""
 
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from data_pipelines.tasks.records import (
 )
 from data_pipelines.tasks.text_files import (
     check_is_file,
+    csv_rows,
     most_common,
     numbered_lines,
     plain_ending,
@@ -130,19 +130,8 @@ def _tsv_rows(path: str) -> list[tuple[int, list[str]]]:
 
 
 def _csv_rows(path: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    rows, start = [], 1
-    try:
-        for fields in reader:
-            if fields:
-                rows.append((start, fields))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}:{start}: not valid CSV ({error}); correct its quotes, or name the file .tsv if it is "
-            "tabs without quoting"
-        ) from error
-    return rows
+    lines = io.StringIO(read_text(path), newline="")
+    return list(csv_rows(lines, path, "name the file .tsv if it is tabs without quoting"))
 
 
 _TABLE_ROWS = {".tsv": _tsv_rows, ".csv": _csv_rows}

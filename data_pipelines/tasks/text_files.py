@@ -1,12 +1,14 @@
 """Read the text of files with labelled data, plain or with .gz."""
 
+import csv
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 MAX_BYTES = 1 << 30  # of a file's text
+MAX_TEXT = 1 << 26  # bytes of a line, or characters of a field in CSV, that are read as one text
 
 
 def plain_ending(path: str) -> str:
@@ -67,6 +69,30 @@ def read_text(path: str) -> str:
 def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     """(number from 1, line). Only "\\n" ends a line, since text may contain the other line separators."""
     return enumerate((line.removesuffix("\r") for line in read_text(path).split("\n")), 1)
+
+
+def csv_rows(lines: Iterable[str], where: str, remedy: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line from 1, fields) of each row that is not empty.
+
+    Args:
+      lines: with their ends.
+      where: the file, for messages.
+      remedy: what to do about quotes that are none, for messages.
+
+    Raises:
+      ValueError: a quote too many or too few, or a field of more than MAX_TEXT characters.
+    """
+    csv.field_size_limit(MAX_TEXT)  # of the whole process, in place of 131,072 characters
+    reader, start = csv.reader(lines, strict=True), 1
+    try:
+        for fields in reader:
+            if fields:
+                yield start, fields
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{where}:{start}: not valid CSV ({error}); correct its quotes, or {remedy}"
+        ) from error
 
 
 def most_common(widths: Iterator[int]) -> int:

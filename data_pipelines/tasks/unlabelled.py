@@ -10,7 +10,6 @@ The first four are read line by line, so they may be of any length; the others a
 """
 
 import contextlib
-import csv
 import gzip
 import shutil
 import sys
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 from data_pipelines.tasks.files import check_are_different, read_sentences
 from data_pipelines.tasks.records import Columns, Skipped, as_text, json_objects
 from data_pipelines.tasks.squad_files import squad_records
-from data_pipelines.tasks.text_files import plain_ending
+from data_pipelines.tasks.text_files import MAX_TEXT, csv_rows, plain_ending
 
 STANDARD_INPUT = "-"
 # Format → the endings of its files.
@@ -36,7 +35,6 @@ ENDINGS = {
     "conllu": (".conllu",),
     "json": (".json",),
 }
-MAX_LINE_BYTES = 1 << 26  # of a line that is one text
 READ_WHOLE = ("conll", "conllu", "json")
 TABLES = ("tsv", "csv")
 # Keys of a task's configuration → the flags that take their place here, for the errors of shared readers.
@@ -171,10 +169,10 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
 def _raw_lines(source: Source) -> Iterator[str]:
     """Lines with their "\\n", the only end of a line, without a byte order mark."""
     with _opened(source) as stream:
-        for number, data in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b""), 1):
-            if len(data) > MAX_LINE_BYTES:
+        for number, data in enumerate(iter(lambda: stream.readline(MAX_TEXT + 1), b""), 1):
+            if len(data) > MAX_TEXT:
                 raise ValueError(
-                    f"{source.name}:{number}: got a line of more than {MAX_LINE_BYTES:,} bytes, the most "
+                    f"{source.name}:{number}: got a line of more than {MAX_TEXT:,} bytes, the most "
                     "that is read as one text. Divide it."
                 )
             try:
@@ -209,20 +207,9 @@ def _tsv(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
 
 
 def _csv(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
-    def rows() -> Iterator[tuple[str, list[str]]]:
-        reader, start = csv.reader(_raw_lines(source), strict=True), 1
-        try:
-            for fields in reader:
-                if fields:
-                    yield f"{source.name}:{start}", fields
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(
-                f"{source.name}:{start}: not valid CSV ({error}); correct its quotes, or give "
-                "--input_format=tsv if it is tabs without quoting"
-            ) from error
-
-    return _table(rows(), source, wanted)
+    remedy = "give --input_format=tsv if it is tabs without quoting"
+    rows = csv_rows(_raw_lines(source), source.name, remedy)
+    return _table(((f"{source.name}:{number}", fields) for number, fields in rows), source, wanted)
 
 
 def _has_header(wanted: Wanted) -> bool:

@@ -13,6 +13,7 @@ from data_pipelines import parquet_batches
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, read_documents
 from data_pipelines.tasks import text_files, unlabelled
+from data_pipelines.tasks.files import table_rows
 
 MIB = 1 << 20
 
@@ -159,9 +160,19 @@ def test_labelled_data_that_unfolds_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_line_to_predict_that_is_too_long_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(unlabelled, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(unlabelled, "MAX_TEXT", 1000)
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"short\n" + b"x" * 2000 + b"\n"))
     source = unlabelled.Source(str(path), "text")
     with pytest.raises(ValueError, match=r"a\.txt\.gz:2: got a line of more than 1,000 bytes"):
         list(unlabelled.read_unlabelled(source, unlabelled.Wanted("text", "")))
+
+
+def test_a_long_text_in_csv_is_read(tmp_path):
+    """Of more than 131,072 characters, where Python's csv ends unless told."""
+    long, path = "word, " * 50_000, tmp_path / "a.csv"
+    path.write_text(f'text,label\n"{long}",x\n')
+    assert table_rows(str(path)) == [(1, ["text", "label"]), (2, [long, "x"])]
+    source = unlabelled.Source(str(path), "csv")
+    [found] = unlabelled.read_unlabelled(source, unlabelled.Wanted("text", ""))
+    assert (found.text, found.where) == (long, f"{path}:2")
