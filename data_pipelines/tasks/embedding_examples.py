@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines.tasks.files import check_are_different, table_rows
-from data_pipelines.tasks.records import Skipped, as_number, as_text, json_objects
+from data_pipelines.tasks.records import Skipped, as_number, as_text, json_objects, skip_malformed
 from data_pipelines.tasks.squad_files import squad_records
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, plain_ending
 
@@ -67,10 +67,12 @@ def read_embedding_file(
     """The examples of a file.
 
     A split to train on may lack the column of the pair: each text is then its own pair. Its labels are not
-    read. Negatives are read to train on, and to search in; a file to evaluate on may lack their columns.
+    read. Negatives are read to train on, and to search in; a file to evaluate on may lack their columns. Of a
+    file to test on without any number, predictions are identified by position, so no row is skipped.
 
     Raises:
-      ValueError: a column is missing, or the file is damaged. FileNotFoundError: no such file.
+      ValueError: a column is missing, the file is damaged, or a row of a file to test on without numbers has
+        another number of columns. FileNotFoundError: no such file.
     """
     ending = ending_of(path)
     if ending == SQUAD:
@@ -80,11 +82,16 @@ def read_embedding_file(
     optional = {columns.pair} if is_train else set(columns.negatives)
     optional |= {columns.label} if split != "validation" else set()
     names = [name for name in (columns.text, columns.pair, *columns.negatives, columns.label) if name]
-    records = (_json_records if ending == ".jsonl" else _table_records)(path, names, optional, split, skipped)
+    if ending == ".jsonl":
+        records = _json_records(path, names, optional)
+    else:
+        records = _table_records(path, names, optional, wanted.label, split, skipped)
     has_pair = bool(wanted.pair) and any(wanted.pair in fields for _, fields in records)
+    read = [_example(fields, wanted, where, has_pair=has_pair) for where, fields in records]
+    if split == "test" and wanted.label and all(example.label is None for example in read):
+        return read
     examples = []
-    for where, fields in records:
-        example = _example(fields, wanted, where, has_pair=has_pair)
+    for (where, fields), example in zip(records, read, strict=True):
         if not example.text.strip() or (example.pair is not None and not example.pair.strip()):
             skipped.add(split, "an empty text", where)
         elif wanted.label and wanted.label in fields and example.label is None:
@@ -128,7 +135,7 @@ def _of_squad(path: str, split: str, skipped: Skipped) -> list[EmbeddingExample]
 
 
 def _table_records(
-    path: str, names: Sequence[str], optional: set[str], split: str, skipped: Skipped
+    path: str, names: Sequence[str], optional: set[str], label: str, split: str, skipped: Skipped
 ) -> list[tuple[str, dict[str, Any]]]:
     rows = table_rows(path)
     if rows and not all(name.isdecimal() for name in names):
@@ -142,18 +149,19 @@ def _table_records(
         known = f"its rows have {width} columns, counted from 0"
     if rows or places:
         _check_has(f"{path}:1", names, places, optional, known)
-    records = []
+    records, malformed = [], []
     for number, fields in rows:
+        where = f"{path}:{number}"
         if len(fields) == width:
-            records.append((f"{path}:{number}", {name: fields[at] for name, at in places.items()}))
+            records.append((where, {name: fields[at] for name, at in places.items()}))
         else:
-            skipped.add(split, f"a number of columns other than {width}", f"{path}:{number}")
+            malformed.append((where, len(fields)))
+    labels = [fields.get(label, "").strip() or None for _, fields in records if label]
+    skip_malformed(malformed, width, split, skipped, labels)
     return records
 
 
-def _json_records(
-    path: str, names: Sequence[str], optional: set[str], split: str, skipped: Skipped
-) -> list[tuple[str, dict[str, Any]]]:
+def _json_records(path: str, names: Sequence[str], optional: set[str]) -> list[tuple[str, dict[str, Any]]]:
     lines = ((f"{path}:{number}", line) for number, line in numbered_lines(path))
     records = list(json_objects(lines, names[0]))
     # A field that some records lack is a missing value; one that all records lack is a wrong name.

@@ -107,6 +107,29 @@ def test_pairs_without_numbers_beside_pairs_with_numbers_are_not_scored(tmp_path
         assert data.notes == [f"test: skipped 1 example with a missing label, the first at {place}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.tsv", "q\tp\na\tb\n\tc\nd\te\n"),
+        ("c.tsv", "q\tp\ts\na\tb\t\n\tc\t \nd\te\t\n"),
+        ("c.jsonl", '{"q": "a", "p": "b"}\n{"q": null, "p": "c", "s": null}\n{"q": "d", "p": "e", "s": ""}'),
+    ],
+    ids=["no column", "an empty column", "json"],
+)
+def test_no_row_of_a_file_to_test_on_without_numbers_is_skipped(tmp_path, name, text):
+    """Its predictions are identified by position."""
+    scored = write(tmp_path / "a.tsv", "q\tp\ts\na\tb\t1\n")
+    task = embedding(train=scored, validation=scored, label="s", **COLUMNS)
+    data = load_task(task | {"test": write(tmp_path / name, text)})
+    assert data.splits["test"] == [EmbeddingExample(*pair, (), None) for pair in ("ab", ("", "c"), "de")]
+    assert all(note.startswith("train: kept") for note in data.notes)
+    cut = write(tmp_path / "d.tsv", "q\tp\na\tb\nc\n")
+    with pytest.raises(ValueError, match=r"d\.tsv:3: got 1 columns, expected 2: .*correct the row"):
+        load_task(task | {"test": cut})
+    # Without numbers at all, a search is scored: rows that cannot be are left out of it.
+    assert len(load_task(task | {"test": cut, "label": ""}).splits["test"]) == 1
+
+
 def test_questions_of_squad_belong_to_their_paragraphs(tmp_path):
     path = write(tmp_path / "a.json", of_squad(("a one", "who", "never"), ("a two", "why", " ")))
     data = load_task(embedding(train=path))
