@@ -183,10 +183,11 @@ class RunsOfPlan:
 
     def _save(self, run: Run, finetuned: Finetuned, directory: Path) -> None:
         finetuner, encoder = self._finetuner, self._encoder
-        config = apply_settings(finetuner.config, run.settings)
+        config, origin = apply_settings(finetuner.config, run.settings), finetuner.data.origins.get("train")
         description = {
             "task": config["task"],
             "labels": finetuner.data.labels,
+            "dataset": origin.dataset if origin else "",
             "config": config,
             "start": encoder.name,
             "start_step": encoder.step,

@@ -32,6 +32,7 @@ MODEL_FORM = {
     "encoder": dict,
     "task": {"kind": str},
     "labels": list,
+    "dataset": Maybe(str),
     "config": {"model": dict},
     "start": Maybe(str),
     "metrics": Maybe({str: float}),
@@ -43,9 +44,10 @@ class SavedModel(NamedTuple):
     """A fine-tuned model, as it was saved."""
 
     encoder: EncoderConfig
-    # "task" (config.task), "labels", "start", "start_step" (None: it comes from no run), "seed", "settings",
-    # "metrics", "config", "trained_length"; of tagging also "word_separator" (data_pipelines/tasks/words.py).
-    # Older models lack "start_step" and the last two.
+    # "task" (config.task), "labels", "dataset" (of TensorFlow Datasets: the name of the one that was trained
+    # on, else ""), "start", "start_step" (None: it comes from no run), "seed", "settings", "metrics",
+    # "config", "trained_length"; of tagging also "word_separator" (data_pipelines/tasks/words.py). Older
+    # models lack "dataset", "start_step" and the last two.
     description: dict[str, Any]
     tokenizer: Tokenizer
     params: Any

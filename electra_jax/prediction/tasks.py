@@ -45,6 +45,8 @@ class TaskPredictor:
     def __init__(self, saved: SavedModel, batch_size: int, mesh: Mesh):
         self._task, head = saved.description["task"], saved.description["config"]["model"]
         self._labels = tuple(saved.description["labels"])
+        # Of older models, which do not record it, the name in the configuration, which may be a directory.
+        self._dataset = saved.description.get("dataset") or self._task["source"]
         self._encoder, self._tokenizer = saved.encoder, saved.tokenizer
         self._batch_size, self._mesh = batch_size, mesh
         self._type = make_task_type(self._task | {"metrics": ()}, self._labels)  # nothing is scored
@@ -80,7 +82,7 @@ class TaskPredictor:
 
     def wanted(self, file_format: str, given: Columns) -> Wanted:
         """The columns to read: those given, else those of the fine-tuning."""
-        published = PUBLISHED.get(self._task["source"])
+        published = PUBLISHED.get(self._dataset)
         text, pair, tags = (
             self._task.get(key) or (getattr(published, key) if published else "")
             for key in ("text", "pair", "label")

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.tasks.datasets import Origin
+from electra_jax.finetuning import experiment as experiments
 from electra_jax.finetuning import model_files
 from electra_jax.finetuning.encoders import check_start
 from electra_jax.finetuning.experiment import Plan, finetune
@@ -152,3 +154,14 @@ def test_an_older_model_stays_until_its_successor_is_there(tmp_path, monkeypatch
     assert (model / "model.json").read_text() == "model"
     model_files.put_in_place(unfinished, model, tmp_path / "older")
     assert (model / "model.json").read_text() == "new"
+
+
+def test_a_model_says_which_dataset_it_is_trained_on(start, experiment, tmp_path, monkeypatch):
+    """By its name, which shows the columns to predict: in the configuration it may be a directory."""
+    experiment([start], [0], tmp_path / "files")
+    load, origins = experiments.load_task, {"train": Origin("glue/mnli", "train", False)}
+    monkeypatch.setattr(experiments, "load_task", lambda task: load(task)._replace(origins=origins))
+    experiment([start], [0], tmp_path / "dataset")
+    found = {name: models(tmp_path / name) for name in ("files", "dataset")}
+    names = {name: json.loads(path.read_text())["dataset"] for name, [path] in found.items()}
+    assert names == {"files": "", "dataset": "glue/mnli"}

@@ -196,6 +196,14 @@ def test_columns_are_those_of_the_fine_tuning_unless_given(task_exports):
     [predictor, _] = predictors("electra_classification", task_exports)
     assert predictor.wanted("tsv", Columns("", ""))[:2] == ("text", "")
     assert predictor.wanted("tsv", Columns("a", "b"))[:2] == ("a", "b")
+    saved = load(str(task_exports("electra_classification")[0]), None)
+    for recorded, source in (("glue/mnli", "/data/glue/mnli/2.0.0"), ("", "glue/mnli")):
+        task = saved.description["task"] | {"source": source, "text": "", "pair": ""}
+        description = saved.description | {"task": task, "dataset": recorded}
+        published = TaskPredictor(
+            saved._replace(description=description), BATCH, make_mesh(ONE, jax.devices()[:1])
+        )
+        assert published.wanted("tsv", Columns("", ""))[:2] == ("premise", "hypothesis")
     [predictor, _] = predictors("electra_questions", task_exports)
     assert predictor.wanted("tsv", Columns("", ""))[:3] == ("question", "context", "id")
     [predictor, _] = predictors("electra_tagging", task_exports)
