@@ -218,6 +218,11 @@ def _read_relative_bias(config: dict[str, Any], undetermined: dict[str, Any]) ->
     return {"position": "relative_bias", "relative_bias": relative_bias}
 
 
+def _as_transformers_reads(config: dict[str, Any]) -> dict[str, Any]:
+    """A DeBERTa-v2's config.json with the activation of a convolution whose config.json names none."""
+    return {"conv_act": "tanh"} | config if config.get("conv_kernel_size") else config
+
+
 def _read_disentangled(config: dict[str, Any], undetermined: dict[str, Any]) -> dict[str, Any]:
     limit = config.get("max_relative_positions", -1)
     buckets = config.get("position_buckets", -1)
@@ -244,7 +249,7 @@ class _Form(NamedTuple):
     read: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
     fields: dict[str, str] = _FIELDS  # its field → our field
     supported: dict[str, tuple] = _SUPPORTED  # its field, which may be missing → the values of our encoders
-    # config.json → the same with the names that the other parts read.
+    # config.json → the same with the names and values that the other parts read.
     rename: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
 
 
@@ -254,7 +259,9 @@ _FORMS = {
     "electra": _Form(("embedding_size",), lambda config, undetermined: {}),
     "bert": _Form((), lambda config, undetermined: {}),
     "deberta-v2": _Form(
-        ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type"), _read_disentangled
+        ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type"),
+        _read_disentangled,
+        rename=_as_transformers_reads,
     ),
     RELATIVE_BIAS_TYPE: _Form(("embedding_size", *_RELATIVE_BIAS_FIELDS), _read_relative_bias),
     modernbert.MODEL_TYPE: _Form(
