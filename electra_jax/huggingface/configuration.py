@@ -7,9 +7,10 @@ libraries or releases.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from data_pipelines.problems import errors_in
 from electra_jax.huggingface import modernbert
 from electra_jax.huggingface.sizes import check_sizes
-from electra_jax.models.config import SECTIONS, DisentangledConfig, EncoderConfig
+from electra_jax.models.config import SECTIONS, EncoderConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens
 
 ACTIVATION = "gelu"  # exact, not the tanh approximation
@@ -51,7 +52,7 @@ _SUPPORTED = {
     "relative_attention": (True,),
     "share_att_key": (True,),
     "norm_rel_ebd": ("layer_norm",),
-    "pos_att_type": (["p2c", "c2p"], ["c2p", "p2c"], "p2c|c2p", "c2p|p2c"),
+    "pos_att_type": (["p2c", "c2p"], ["c2p", "p2c"]),
     "conv_act": (ACTIVATION,),
     "conv_groups": (1,),
 }
@@ -61,6 +62,8 @@ _RELATIVE_BIAS_FIELDS = {
     "relative_bias_max_distance": "max_distance",
     "position_biased_input": "position_biased_input",
 }
+# Field of our sections → that of config.json, where the names differ.
+_SECTION_NAMES = {ours: theirs for theirs, ours in (_RELATIVE_BIAS_FIELDS | modernbert.ROTARY_FIELDS).items()}
 
 
 def to_config_json(
@@ -184,7 +187,7 @@ def from_config_json(
     common = {
         "initializer": "published",
         "dtype": dtype,
-        "embedding_size": config.get("embedding_size", config["hidden_size"]),
+        "embedding_size": config["hidden_size"],
         "position": "absolute",
         **dict.fromkeys(SECTIONS),
     }
@@ -193,7 +196,9 @@ def from_config_json(
         "enhanced_mask_decoder": enhanced_mask_decoder,
         "attention_output_dropout": attention_output_dropout,
     }
-    return common | fields | form.read(config, undetermined)
+    found = common | fields | form.read(config, undetermined)
+    _check_encoder(found, config, form)
+    return found
 
 
 def _check_config_json(config: dict[str, Any], form: "_Form") -> None:
@@ -213,13 +218,33 @@ def _check_config_json(config: dict[str, Any], form: "_Form") -> None:
             )
 
 
+def _check_encoder(found: dict[str, Any], config: dict[str, Any], form: "_Form") -> None:
+    """Raises ValueError with names of config.json if our encoders cannot have the fields that were found."""
+    theirs = _SECTION_NAMES | {ours: name for name, ours in form.fields.items()}
+    try:
+        make_encoder_config(found)
+    except ValueError as error:
+        wrong = []
+        for one in errors_in(error):
+            field = one.field.rpartition(".")[2]
+            name = theirs.get(field, field)
+            wrong.append(f"got {name}={config.get(name, one.got)!r:.80}, expected {one.expected}")
+        raise ValueError(
+            f"config.json: {'; '.join(wrong)}. Our encoders cannot compute anything else."
+        ) from error
+
+
 def _read_relative_bias(config: dict[str, Any], undetermined: dict[str, Any]) -> dict[str, Any]:
     relative_bias = {ours: config[theirs] for theirs, ours in _RELATIVE_BIAS_FIELDS.items()}
     return {"position": "relative_bias", "relative_bias": relative_bias}
 
 
 def _as_transformers_reads(config: dict[str, Any]) -> dict[str, Any]:
-    """A DeBERTa-v2's config.json with the activation of a convolution whose config.json names none."""
+    """A DeBERTa-v2's config.json with the values that `transformers` takes for what others spell in several
+    ways, or leave out."""
+    types = config.get("pos_att_type")
+    if isinstance(types, str):
+        config = config | {"pos_att_type": [name.strip() for name in types.lower().split("|")]}
     return {"conv_act": "tanh"} | config if config.get("conv_kernel_size") else config
 
 
@@ -231,14 +256,21 @@ def _read_disentangled(config: dict[str, Any], undetermined: dict[str, Any]) -> 
             f"config.json: got position_buckets={buckets}, expected 2 or more: DeBERTa's first version, "
             "without logarithmic buckets, cannot be imported."
         )
-    disentangled = DisentangledConfig(
-        position_buckets=buckets,
-        max_relative_positions=config["max_position_embeddings"] if limit < 1 else limit,
-        position_biased_input=config.get("position_biased_input", True),
-        enhanced_mask_decoder=undetermined["enhanced_mask_decoder"],
-        conv_kernel_size=config.get("conv_kernel_size", 0),
-    )
-    return {"position": "disentangled", "disentangled": vars(disentangled)}
+    has_positions = config.get("position_biased_input", True)
+    disentangled = {
+        "position_buckets": buckets,
+        "max_relative_positions": config["max_position_embeddings"] if limit < 1 else limit,
+        "position_biased_input": has_positions,
+        # The decoder adds the positions that the input does not have.
+        "enhanced_mask_decoder": undetermined["enhanced_mask_decoder"] and not has_positions,
+        "conv_kernel_size": config.get("conv_kernel_size", 0),
+    }
+    embedding_size = config.get("embedding_size", config["hidden_size"])
+    return {"position": "disentangled", "embedding_size": embedding_size, "disentangled": disentangled}
+
+
+# Others' embeddings are as wide as the hidden states.
+_OWN_WIDTH = _FIELDS | {"embedding_size": "embedding_size"}
 
 
 class _Form(NamedTuple):
@@ -255,15 +287,14 @@ class _Form(NamedTuple):
 
 # model_type → how to read its config.json.
 _FORMS = {
-    # Other families' embeddings may be as wide as the hidden states.
-    "electra": _Form(("embedding_size",), lambda config, undetermined: {}),
+    "electra": _Form((), lambda config, undetermined: {}, _OWN_WIDTH),
     "bert": _Form((), lambda config, undetermined: {}),
     "deberta-v2": _Form(
         ("relative_attention", "share_att_key", "norm_rel_ebd", "pos_att_type"),
         _read_disentangled,
         rename=_as_transformers_reads,
     ),
-    RELATIVE_BIAS_TYPE: _Form(("embedding_size", *_RELATIVE_BIAS_FIELDS), _read_relative_bias),
+    RELATIVE_BIAS_TYPE: _Form(tuple(_RELATIVE_BIAS_FIELDS), _read_relative_bias, _OWN_WIDTH),
     modernbert.MODEL_TYPE: _Form(
         tuple(modernbert.ROTARY_FIELDS),
         lambda config, undetermined: modernbert.read_fields(config, undetermined["attention_output_dropout"]),

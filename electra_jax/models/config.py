@@ -6,7 +6,7 @@ from typing import ClassVar
 from data_pipelines.problems import Problems
 from electra_jax.models.execution import UNROLLED, LayerExecution
 from electra_jax.models.family import FAMILIES, Family
-from electra_jax.models.field_types import check_types, from_fields
+from electra_jax.models.field_types import FieldError, check_types, from_fields
 
 DTYPES = ("float32", "bfloat16")
 EMBEDDING_SHARING = ("tied", "none", "gdes")
@@ -296,7 +296,7 @@ class PretrainingConfig:
 
 def _require(condition: bool, field: str, got, expected: str) -> None:
     if not condition:
-        raise ValueError(f"model.{field}: got {got!r}, expected {expected}. Change config.model.{field}.")
+        raise FieldError(field, got, expected)
 
 
 def encoder_shape(hidden_size: int, num_layers: int) -> dict[str, int]:

@@ -15,6 +15,24 @@ TYPES: dict[Any, tuple[type, str]] = {
 }
 
 
+class FieldError(ValueError):
+    """A field of an encoder's configuration has a value that it cannot have.
+
+    Attributes:
+      field: its path below config.model, as "disentangled.position_buckets".
+      got: the value.
+      expected: what it can be, in words.
+    """
+
+    def __init__(self, field: str, got: Any, expected: str):
+        super().__init__(field, got, expected)
+        self.field, self.got, self.expected = field, got, expected
+
+    def __str__(self) -> str:
+        field, got = self.field, self.got
+        return f"model.{field}: got {got!r:.80}, expected {self.expected}. Change config.model.{field}."
+
+
 def check_types(section: Any, prefix: str = "") -> None:
     """Check the values of a dataclass against the annotations of its fields.
 
@@ -22,7 +40,7 @@ def check_types(section: Any, prefix: str = "") -> None:
       prefix: before the names of fields in messages, as "disentangled.".
 
     Raises:
-      ValueError: values of other types; names the field of each.
+      FieldError: a value of another type. SeveralProblemsError: several, of FieldErrors.
     """
     problems = Problems()
     for field in dataclasses.fields(section):
@@ -30,10 +48,7 @@ def check_types(section: Any, prefix: str = "") -> None:
             expected, name = TYPES[field.type]
             value = getattr(section, field.name)
             if not isinstance(value, expected) or isinstance(value, bool) != (field.type is bool):
-                problems.add_text(
-                    f"model.{prefix}{field.name}: got {value!r:.80}, expected {name}. Change "
-                    f"config.model.{prefix}{field.name}."
-                )
+                problems.add(FieldError(f"{prefix}{field.name}", value, name))
     problems.report()
 
 
