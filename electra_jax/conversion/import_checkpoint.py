@@ -29,7 +29,7 @@ from electra_jax.huggingface.training_settings import SECTIONS
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.registry import NOT_PUBLISHED, OWN_KEYS, make_objective, objective_row
-from electra_jax.runs.continued_settings import CONTINUED
+from electra_jax.runs.continued_settings import continued_sections
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.state import unbox
 
@@ -124,12 +124,12 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
         recipe = _with_training(recipe, source.training)
     objective, notes = restore.plain_objective(recipe["objective"])
     if source.training is None:
-        recipe = recipe | {section: recipe[section] | values for section, values in CONTINUED.items()}
-        optimizer, train = CONTINUED["optimizer"], CONTINUED["train"]
+        recipe = recipe | continued_sections(recipe)
+        optimizer, train = recipe["optimizer"], recipe["train"]
         notes.append(
             f"to continue: learning rate {optimizer['learning_rate']:g}, warming up for "
             f"{optimizer['warmup_steps']:,} of {train['num_steps']:,} steps of {train['batch_size']} rows, "
-            "as in Microsoft's rtd.sh"
+            f"as in Microsoft's rtd.sh; schedule {optimizer['schedule']}"
         )
     recipe = recipe | {"objective": objective}
     if objective["name"] == "mlm" and list(source.models) == ["discriminator"]:

@@ -5,6 +5,7 @@ from typing import Any
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.trained import read_description
+from electra_jax.training.schedules import has_decay
 
 # Microsoft's rtd.sh trains DeBERTaV3 xsmall with a rate of 3e-4 in 1,000,000 steps, and continues it with
 # 5e-5 in 100,000 steps, 10,000 of them warm-up.
@@ -16,6 +17,16 @@ CONTINUED: dict[str, dict[str, Any]] = {
     "optimizer": {"learning_rate": 5e-5, "warmup_steps": 10_000},
     "train": {"num_steps": 100_000, "batch_size": 256},
 }
+# rtd.sh's schedule, for a run whose own one leaves the decay to a later phase, as ModernBERT's does.
+DECAYING = "warmup_then_decay"
+
+
+def continued_sections(config: dict[str, Any]) -> dict[str, Any]:
+    """The sections of `config` with the values of CONTINUED, and with a schedule that ends in a decay."""
+    sections = {section: config[section] | values for section, values in CONTINUED.items()}
+    if not has_decay(sections["optimizer"]):
+        sections["optimizer"]["schedule"] = DECAYING
+    return sections
 
 
 def propose_settings(config: dict[str, Any]) -> str:
@@ -40,8 +51,11 @@ def propose_settings(config: dict[str, Any]) -> str:
     }
     if decay_steps := config["optimizer"]["decay_steps"]:
         values["optimizer.decay_steps"] = max(1, decay_steps // STEPS_DIVISOR)
+    if not has_decay(config["optimizer"]):
+        values["optimizer.schedule"] = DECAYING
     return (
         f"Learning rate, warm-up and number of steps are those of the first training of {initial}. To "
-        "continue a trained model, Microsoft's rtd.sh takes a sixth of the rate and a tenth of the steps: "
+        "continue a trained model, Microsoft's rtd.sh takes a sixth of the rate, a tenth of the steps and a "
+        "linear decay: "
         f"{' '.join(f'--config.{key}={value}' for key, value in values.items())}"
     )

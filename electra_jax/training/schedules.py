@@ -128,6 +128,12 @@ def decay_length(optimizer: Mapping[str, Any], num_steps: int) -> int:
     return optimizer["decay_steps"] or (max(1, round(share * num_steps)) if share else 0)
 
 
+def has_decay(optimizer: Mapping[str, Any]) -> bool:
+    """Whether the schedule of config.optimizer lowers the rate after the warm-up."""
+    name = optimizer["schedule"]
+    return decay_length(optimizer, num_steps=1) > 0 if name in DECAYS else name != "warmup_constant"
+
+
 def check_schedule(
     warmup_steps: int, total_steps: int, decay_steps: int = 0, *, total: str = "", remedy: str = ""
 ) -> None:

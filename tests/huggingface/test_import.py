@@ -186,6 +186,7 @@ def test_bert_continues_as_a_masked_language_model(data, tmp_path):
     assert (train["num_steps"], train["batch_size"]) == (100_000, 256)
     assert (optimizer["learning_rate"], optimizer["warmup_steps"]) == (5e-5, 10_000)
     assert any("5e-05, warming up for 10,000 of 100,000 steps of 256 rows" in note for note in notes)
+    assert optimizer["schedule"] == "warmup_times_decay"  # the recipe's, which decays
     ids = np.random.default_rng(0).integers(5, tiny_export.VOCAB, size=(2, 20)).astype(np.int32)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids.astype(np.int64))).logits.numpy()

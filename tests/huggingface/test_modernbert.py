@@ -24,6 +24,7 @@ from electra_jax.huggingface.task_heads import check_exportable, task_config_jso
 from electra_jax.models.config import make_encoder_config, make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.runs.trained import load_run
+from electra_jax.training.schedules import make_schedule
 from electra_jax.training.state import unbox
 from support import tiny_export
 from support.import_options import DEFAULT
@@ -278,7 +279,15 @@ def test_a_masked_language_model_of_others_is_trained_further(data, tmp_path):
     options = DEFAULT._replace(tokenizer=data / "tokenizer_corpus", recipe=recipe)
     notes = import_checkpoint(directory, tmp_path / "run", options)
     assert not any("newly initialised" in note for note in notes)
-    ids, (x, table, bias) = outputs_of(load_run(tmp_path / "run"), "generator")
+    run = load_run(tmp_path / "run")
+    # The recipe is phase 1 of three, without a decay.
+    assert any("of 256 rows, as in Microsoft's rtd.sh; schedule warmup_then_decay" in note for note in notes)
+    num_steps = run.config["train"]["num_steps"]
+    rate = make_schedule(run.config["optimizer"], num_steps)
+    assert [float(rate(step)) for step in (0, 10_000, 55_000, num_steps)] == pytest.approx(
+        [0.0, 4.5e-5, 2.25e-5, 0.0]
+    )
+    ids, (x, table, bias) = outputs_of(run, "generator")
     with torch.no_grad():
         expected = model(ids).logits
     np.testing.assert_allclose(x @ table.T + bias[None, None], expected.numpy(), atol=2e-5, rtol=0)

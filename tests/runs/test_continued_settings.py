@@ -34,6 +34,19 @@ def test_the_settings_of_a_first_training_are_proposed_smaller(continued):
 
 
 @pytest.mark.parametrize(
+    ("schedule", "decay"),
+    [("warmup_constant", None), ("warmup_constant_sqrt", 0.0), ("warmup_constant_sqrt", 0.1)],
+)
+def test_a_rate_that_stays_at_its_peak_is_proposed_with_a_decay(schedule, decay, continued, tmp_path):
+    values = {"optimizer__schedule": schedule}
+    ours = continued(**values if decay is None else values | {"optimizer__decay_share": decay})
+    theirs = ours | {"checkpoint": ours["checkpoint"] | {"init_from": ""}}
+    (tmp_path / "config.json").write_text(json.dumps({"config": theirs, "data": []}), encoding="utf-8")
+    flag = " --config.optimizer.schedule=warmup_then_decay"
+    assert propose_settings(ours).endswith(flag) == (not decay) and "num_steps=" in propose_settings(ours)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"optimizer__learning_rate": 1e-4},
