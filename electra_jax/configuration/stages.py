@@ -182,10 +182,14 @@ def _check_one_masking(objective: dict[str, Any]) -> None:
         )
 
 
+def with_implied(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes of a stage with those that follow from them."""
+    # An inherited number of steps would hold in place of the share.
+    return {"optimizer.decay_steps": 0} | changes if "optimizer.decay_share" in changes else changes
+
+
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    if "optimizer.decay_share" in changes:  # an inherited number of steps would hold in its place
-        changes = {"optimizer.decay_steps": 0} | changes
-    for key, value in changes.items():
+    for key, value in with_implied(changes).items():
         if key == "data.datasets" and isinstance(value, str):
             value = tuple(value.split(","))
         if key == "data.weights" and not isinstance(value, list | tuple):

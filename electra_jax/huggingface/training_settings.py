@@ -1,9 +1,11 @@
 """What is believed of a training_config.json, which travels with an export and may be anybody's.
 
 A whole configuration names files and code: datasets, the recipe of a probe, trackers. Only model, objective,
-optimizer and the row length are read; they are plain values, which are checked as this project's own are.
+optimizer, the row length and the step are read; they are plain values, which are checked as this project's
+own are.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from data_pipelines.json_files import Maybe, misread, read_json
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.migration import upgrade_config
-from electra_jax.configuration.stages import with_value
+from electra_jax.configuration.stages import with_implied, with_value
 from electra_jax.configuration.value_table import LENGTH
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import objective_row
@@ -25,7 +27,8 @@ FORM = {
         "optimizer": {"groups": [list]},
         "data": {"sequence_length": int},
         "stages": Maybe([list]),
-    }
+    },
+    "step": Maybe(int),
 }
 ADVICE = "Fetch the model again, or remove the file: the settings then come from the recipe."
 # Matching may take for ever on a short text: with repetitions of repetitions, or with many of them.
@@ -34,18 +37,19 @@ _REPETITION = re.compile(r"(?<!\\)[*+?{]")
 
 
 def read_training_settings(path: Path) -> dict[str, Any]:
-    """The sections SECTIONS and {"data": {"sequence_length"}} of the run's last stage.
+    """The sections SECTIONS and {"data": {"sequence_length"}} of the stage of the exported step, which older
+    exports do not name: of the last stage then.
 
     Raises:
       OSError: the file cannot be read. ValueError: it is of another form, or a value is not allowed.
     """
-    config = read_json(path, FORM, advice=ADVICE)["config"]
+    training = read_json(path, FORM, advice=ADVICE)
     try:
         with misread(path, ADVICE):
-            last = _last_stage(config)
-            upgraded = upgrade_config({section: last[section] for section in SECTIONS})
+            stage = _stage_at(training["config"], training.get("step", math.inf))
+            upgraded = upgrade_config({section: stage[section] for section in SECTIONS})
             settings = {section: upgraded[section] for section in SECTIONS}
-            settings |= {"data": {"sequence_length": _row_length(last)}}
+            settings |= {"data": {"sequence_length": _row_length(stage)}}
             objective_row(settings["objective"])
             check_values(settings)
             make_pretraining_config(settings["model"])
@@ -56,19 +60,22 @@ def read_training_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _last_stage(config: dict[str, Any]) -> dict[str, Any]:
-    """SECTIONS and the row length with the changes of all stages, which may be any JSON."""
-    last = {name: config[name] for name in SECTIONS}
-    last["data"] = {"sequence_length": config["data"]["sequence_length"]}
-    for _, changes in config.get("stages", []):
-        for key, value in changes.items():
+def _stage_at(config: dict[str, Any], num_done: float) -> dict[str, Any]:
+    """SECTIONS and the row length with the changes of the stages that begin before the last of `num_done`
+    steps (as configuration/stages.py: stage_at). The stages may be any JSON."""
+    stage = {name: config[name] for name in SECTIONS}
+    stage["data"] = {"sequence_length": config["data"]["sequence_length"]}
+    for first_step, changes in config.get("stages", []):
+        if first_step >= num_done:
+            break
+        for key, value in with_implied(changes).items():
             if key == ROW_LENGTH or key.partition(".")[0] in SECTIONS:
-                last = with_value(last, key, value)
-    return last
+                stage = with_value(stage, key, value)
+    return stage
 
 
-def _row_length(last: dict[str, Any]) -> int:
-    length = last["data"]["sequence_length"]
+def _row_length(stage: dict[str, Any]) -> int:
+    length = stage["data"]["sequence_length"]
     if not LENGTH.accepts(length):
         raise ValueError(f"config.{ROW_LENGTH}: got {length!r:.60}, expected {LENGTH.expected}.")
     return length

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from data_pipelines.tokenizers.load import load_tokenizer
-from electra_jax.configuration.stages import make_stages
+from electra_jax.configuration.stages import make_stages, stage_at
 from electra_jax.conversion import export_run
 from electra_jax.conversion.export_run import make_verification_inputs
 from electra_jax.conversion.export_task import example_rows
@@ -59,6 +59,29 @@ def test_an_import_takes_the_settings_of_the_last_stage(data, tmp_path):
     assert got["data"] == {"sequence_length": 24}
     for section in ("model", "objective", "optimizer"):
         assert got[section] == last[section]
+
+
+@pytest.mark.parametrize("step", [0, 5, 6, 9, 10, 14, 15, 10**9])
+def test_an_import_takes_the_settings_of_the_stage_of_its_step(step, data, tmp_path):
+    share = {"optimizer.schedule": "warmup_constant_sqrt", "optimizer.decay_share": 0.5}
+    stages = [
+        [5, {"optimizer.schedule": "warmup_constant_sqrt", "optimizer.decay_steps": 3}],
+        [9, CHANGES],
+        [14, share],
+    ]
+    config = described(tmp_path, data, stages, step=step)
+    got = read_training_settings(tmp_path / TRAINING_FILE)
+    wanted = stage_at(config, min(step, config["train"]["num_steps"])).config
+    assert got["data"] == {"sequence_length": wanted["data"]["sequence_length"]}
+    for section in ("model", "objective", "optimizer"):
+        assert got[section] == wanted[section]
+
+
+@pytest.mark.parametrize("step", [True, 1.5, "9", None, [9]], ids=repr)
+def test_a_step_of_another_type_is_refused(step, data, tmp_path):
+    described(tmp_path, data, [[9, CHANGES]], step=step)
+    with pytest.raises(ValueError, match="Fetch the model again"):
+        read_training_settings(tmp_path / TRAINING_FILE)
 
 
 @pytest.mark.parametrize(
