@@ -57,7 +57,7 @@ class SelfAttention(nn.Module):
             and self.is_first_layer
             and role != "value"
         ):
-            return neighbour_projection(config.initializer_range, role)
+            return neighbour_projection(config, role)
         return kernel_initializer(config)
 
 

@@ -13,7 +13,7 @@ from electra_jax.models.config import EncoderConfig
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.dropout import Dropout
 from electra_jax.models.execution import UNROLLED, LayerExecution
-from electra_jax.models.initializers import kernel_initializer, last_kernel_initializer
+from electra_jax.models.initializers import embeddings_projection, kernel_initializer
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layer_stack import run_layers
 from electra_jax.models.layers import Dense, LayerNorm, gelu
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
             x_BLD = Dense(
                 config.hidden_size,
                 ("embedding", "embed"),
-                last_kernel_initializer(config),
+                embeddings_projection(config),
                 config.dtype,
                 name="embeddings_project",
             )(x_BLE)

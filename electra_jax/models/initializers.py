@@ -5,7 +5,8 @@ find neighbouring tokens. The "local" initialisation removes this plateau. It ch
 a model still converts exactly to Hugging Face's classes. In the first layer, even heads attend to the token
 on the left and odd heads to the one on the right:
 
-* absolute positions: they start as sinusoids, and each head's queries as its keys rotated by one position;
+* absolute positions: they start as sinusoids, and each head's queries as its keys rotated by one position; a
+  projection of the embeddings to another width carries the sinusoids;
 * disentangled attention: the relative table starts as sinusoids, and the first layer's query bias and key
   kernel give the neighbour a bonus;
 * rotary positions: all tokens share a part of their embedding, from which the first layer's queries and keys
@@ -13,7 +14,7 @@ on the left and odd heads to the one on the right:
 * a relative bias: its table gives the neighbour a bonus, in all layers; but if absolute positions are added
   to the input, these start as in the first case instead.
 
-Shapes: D hidden, H heads, K head dim, M positions, N rows of a relative bias.
+Shapes: E embedding_size, D hidden, H heads, K head dim, M positions, N rows of a relative bias.
 """
 
 import jax
@@ -69,8 +70,8 @@ def residual_kernel_initializer(config: EncoderConfig):
 
 
 def last_kernel_initializer(config: EncoderConfig):
-    """embeddings_project and the discriminator head's last layer: TF1's default in ELECTRA; in DeBERTa, as
-    other kernels; in ModernBERT, by the width (full_megatron's final_out)."""
+    """The last layer of the discriminator's head, and embeddings_project as published: TF1's default in
+    ELECTRA; in DeBERTa, as other kernels; in ModernBERT, by the width (full_megatron's final_out)."""
     if config.family.last_kernels == "glorot":
         return glorot_uniform()
     if config.family.last_kernels == "inverse_root":
@@ -100,31 +101,57 @@ def sinusoidal_positions(stddev: float):
     return init
 
 
-def _pairs_of_head(head: int, num_heads: int, num_pairs_total: int, num_pairs: int) -> np.ndarray:
-    """Frequency pairs that a head reads: every num_heads-th, so that each head has low and high ones."""
-    return (np.arange(num_pairs) * num_heads + head) % num_pairs_total
+def _pairs_of_input(embedding_size: int, hidden_size: int) -> np.ndarray:
+    """Pairs of the position table [M, E] in the first layer's input [D]: as many as fit, evenly spread."""
+    width = min(embedding_size, hidden_size)
+    return np.arange(width // 2) * embedding_size // width
 
 
-def neighbour_projection(stddev: float, role: str):
+def embeddings_projection(config: EncoderConfig):
+    """embeddings_project [E, D]. If positions start as sinusoids, its first features are the pairs that
+    `neighbour_projection` reads, as large as they were; the others are random sums of the same size."""
+    if config.initializer != "local" or not config.has_input_positions:
+        return last_kernel_initializer(config)
+
+    def init(key, shape, dtype=jnp.float32):
+        rows = (2 * _pairs_of_input(*shape)[:, None] + np.arange(2)).ravel()
+        noise_key, others_key = jax.random.split(key)
+        kernel_ED = kernel_initializer(config)(others_key, shape, dtype)
+        # Small noise: with as much as in the other features, the neighbour would get 0.4 of the attention
+        # instead of 0.6.
+        noise = truncated_normal(config.initializer_range)(noise_key, (shape[0], len(rows)), dtype)
+        return kernel_ED.at[:, : len(rows)].set(noise).at[rows, np.arange(len(rows))].add(1.0)
+
+    return init
+
+
+def _pairs_of_head(head: int, head_size: int, width: int) -> np.ndarray:
+    """Which pairs of the `width` features a head reads: evenly spread, so that it has low and high ones."""
+    slots = np.arange(min(head_size, width) // 2)
+    return (slots * max(head_size, width) // head_size + head) % (width // 2)
+
+
+def neighbour_projection(config: EncoderConfig, role: str):
     """Query or key kernel [D, H, K]: on each head's sinusoid pairs, a rotation by ±1 position (query) or the
-    identity (key).
+    identity (key). The pairs are the first features of the input, of which there are fewer than D if E < D.
 
     Truncated normal noise with the published standard deviation is added, so that heads differ in how they
     read tokens.
     """
+    sizes = config.embedding_size, config.hidden_size
+    frequencies = _frequencies(config.embedding_size // 2)[_pairs_of_input(*sizes)]
 
     def init(key, shape, dtype=jnp.float32):
-        width, num_heads, head_size = shape
+        _, num_heads, head_size = shape
         kernel = np.zeros(shape)
-        num_pairs = min(head_size, width) // 2
         for head in range(num_heads):
-            for slot, pair in enumerate(_pairs_of_head(head, num_heads, width // 2, num_pairs)):
+            for slot, pair in enumerate(_pairs_of_head(head, head_size, min(sizes))):
                 offset = (-1.0 if head % 2 == 0 else 1.0) if role == "query" else 0.0
-                angle = offset * _frequencies(width // 2)[pair]
+                angle = offset * frequencies[pair]
                 # Maps (sin, cos) of position m to those of position m + offset, as a right multiplication.
                 rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
                 kernel[2 * pair : 2 * pair + 2, head, 2 * slot : 2 * slot + 2] = rotation
-        return jnp.asarray(kernel, dtype) + truncated_normal(stddev)(key, shape, dtype)
+        return jnp.asarray(kernel, dtype) + truncated_normal(config.initializer_range)(key, shape, dtype)
 
     return init
 

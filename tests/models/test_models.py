@@ -13,10 +13,11 @@ from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.models.ablations import TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.embeddings import Embeddings
+from electra_jax.models.encoder import Encoder
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import PretrainingModel
 from support.random_parameters import random_parameters
-from support.tiny import LENGTH, SPECIAL, key, model_section, rows
+from support.tiny import LENGTH, SPECIAL, key, model_section, relative_section, rows
 
 
 def init_params(config, length=LENGTH, make=PretrainingModel):
@@ -191,27 +192,49 @@ def test_derived_inputs_by_hand():
     np.testing.assert_array_equal(inputs.token_types_BL, [[0, 0, 0, 0, 0, 0, 1, 1, 0, 0]])
 
 
-def test_heads_attend_to_a_neighbour_after_local_initialisation():
-    model = model_section(
+@pytest.mark.parametrize("has_relative_bias", [False, True], ids=["absolute", "relative_bias"])
+@pytest.mark.parametrize(
+    ("embedding_size", "num_heads"),
+    [(64, 2), (32, 2), (96, 2), (128, 1)],
+    ids=["as wide", "narrow embeddings", "wide embeddings", "one head"],
+)
+def test_heads_attend_to_a_neighbour_after_local_initialisation(embedding_size, num_heads, has_relative_bias):
+    shape = {"hidden_size": 64, "num_layers": 1, "num_heads": num_heads, "intermediate_size": 64}
+    section = relative_section if has_relative_bias else model_section
+    model = section(
         initializer="local",
-        embedding_size=64,
-        discriminator={"hidden_size": 64, "num_layers": 1, "num_heads": 2, "intermediate_size": 64},
-        generator={"hidden_size": 64, "num_layers": 1, "num_heads": 2, "intermediate_size": 64},
+        embedding_size=embedding_size,
+        discriminator=shape,
+        generator=shape,
+        type_vocab_size=2,
     )
-    config = make_pretraining_config(model)
+    config = make_pretraining_config(model).discriminator
     ids = jnp.asarray([[1, *range(10, 30), 2]])
     inputs = derive_inputs(ids, SPECIAL, 2)
-    init = lambda: nn.meta.unbox(PretrainingModel(config).init(key(), ids, inputs, ids * 0))["params"]
-    params = jax.jit(init)()
-    x = Embeddings(config.discriminator).apply({"params": params["embeddings"]}, ids, inputs, False)
-    attention = params["discriminator"]["layer_0"]["attention"]
-    query = jnp.einsum("BLD,DHK->BHLK", x, attention["query"]["kernel"])
-    keys = jnp.einsum("BLD,DHK->BHLK", x, attention["key"]["kernel"])
-    nearest = (
-        np.asarray(jnp.einsum("BHLK,BHMK->BHLM", query, keys).argmax(-1))[0] - np.arange(ids.shape[1])[None]
-    )
-    assert (nearest[0, 1:] == -1).mean() > 0.8
-    assert (nearest[1, :-1] == 1).mean() > 0.8
+    embeddings = Embeddings(config)
+
+    def first_layer():
+        x_BLE, params = embeddings.init_with_output(key(), ids, inputs, False)
+        params = nn.meta.unbox(Encoder(config).init(key(1), x_BLE, inputs, False))["params"]
+        x_BLD = x_BLE
+        if embedding_size != 64:
+            x_BLD = jnp.einsum("BLE,ED->BLD", x_BLE, params["embeddings_project"]["kernel"])
+        attention = params["layer_0"]["attention"]
+        query, keys = (
+            jnp.einsum("BLD,DHK->BHLK", x_BLD, attention[role]["kernel"]) for role in ("query", "key")
+        )
+        scores = jnp.einsum("BHLK,BHMK->BHLM", query, keys)[0] / np.sqrt(config.head_size)
+        return x_BLD, jax.nn.softmax(scores, axis=-1)
+
+    x_BLD, weights_HLM = jax.tree.map(np.asarray, jax.jit(first_layer)())
+    # The states are as large as the embeddings' LayerNorm makes them, whichever feature they come from.
+    assert np.square(x_BLD[..., :32]).mean() == pytest.approx(1.0, abs=0.15)
+    assert np.square(x_BLD[..., 32:]).mean() == pytest.approx(1.0, abs=0.15)
+    nearest = weights_HLM.argmax(-1) - np.arange(ids.shape[1])[None]
+    last = ids.shape[1] - 1
+    for head, (side, place) in enumerate([(-1, np.arange(1, last + 1)), (1, np.arange(last))][:num_heads]):
+        assert (nearest[head, place] == side).mean() > 0.8
+        assert weights_HLM[head, place, place + side].mean() > 0.4
 
 
 def test_config_errors_name_the_key():

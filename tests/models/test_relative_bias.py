@@ -272,7 +272,8 @@ def test_local_initialisation():
     place, x_BLD = np.arange(LENGTH), jnp.zeros((1, LENGTH, 32))
     inputs = derive_inputs(jnp.asarray(rows(1)), SPECIAL, 2)
     for positions in (True, False):
-        config = make_pretraining_config(relative_section(positions, initializer="local")).discriminator
+        section = relative_section(positions, initializer="local", embedding_size=32)
+        config = make_pretraining_config(section).discriminator
         bias_HLM, params = RelativeBias(config).init_with_output(key(), LENGTH)
         greatest = np.abs(unbox(params)["params"]["embedding"]).max()
         kernel_DHK = unbox(SelfAttention(config, is_first_layer=True).init(key(), x_BLD, inputs, False))[
