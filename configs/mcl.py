@@ -99,7 +99,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
             "hidden_dropout": 0.1,  # [C]
             "attention_dropout": 0.1,  # [C]
             "layer_norm_epsilon": 1e-5,  # [C]
-            "initializer_range": 0.02,  # [C]
+            "initializer_range": 0.02,  # of a normal that is not truncated [C]
             # [R]; [C]. "absolute" is ELECTRA's architecture, for which `transformers` has classes.
             "position": "relative_bias",
             "relative_bias": {  # models/relative_bias.py; one table per encoder [C]

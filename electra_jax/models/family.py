@@ -35,6 +35,9 @@ BERT = Family(
     ties_whole_embeddings=True,
     task_head="electra",
 )
+# COCO-LM, whose encoder is BERT's, draws a plain normal for every table and kernel (microsoft/COCO-LM,
+# init_bert_params).
+COCO_LM = BERT._replace(truncates_initial_values=False, last_kernels="as_others")
 DEBERTA = Family(
     truncates_initial_values=False,
     last_kernels="as_others",
@@ -62,4 +65,4 @@ MODERN = Family(
 )
 
 # config.model.position → family.
-FAMILIES = {"absolute": BERT, "disentangled": DEBERTA, "relative_bias": BERT, "rotary": MODERN}
+FAMILIES = {"absolute": BERT, "disentangled": DEBERTA, "relative_bias": COCO_LM, "rotary": MODERN}

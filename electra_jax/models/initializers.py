@@ -23,6 +23,7 @@ import numpy as np
 from flax import linen as nn
 
 from electra_jax.models.config import EncoderConfig
+from electra_jax.models.family import FAMILIES, Family
 
 NEIGHBOUR_BONUS = 6.0  # added to the neighbour's score by "local"; disentangled attention and relative bias
 # With rotary positions: total amplitude of the score's cosines, and how many pairs (those with the shortest
@@ -46,9 +47,17 @@ def truncated_normal(stddev: float):
 glorot_uniform = nn.initializers.glorot_uniform
 
 
+def _family(config: EncoderConfig) -> Family:
+    """Whose initial values an encoder has. "local" is our own, and COCO-LM's encoder is ELECTRA's but for its
+    bias, so with "local" it starts as ELECTRA's."""
+    is_local_coco_lm = config.initializer == "local" and config.position == "relative_bias"
+    return FAMILIES["absolute" if is_local_coco_lm else config.position]
+
+
 def table_initializer(config: EncoderConfig):
-    """Embedding tables as published: normal, truncated in ELECTRA, not in DeBERTa (deberta/nnmodule.py)."""
-    published = truncated_normal if config.family.truncates_initial_values else nn.initializers.normal
+    """Embedding tables as published: normal; truncated in ELECTRA and ModernBERT, not in DeBERTa
+    (deberta/nnmodule.py) and COCO-LM."""
+    published = truncated_normal if _family(config).truncates_initial_values else nn.initializers.normal
     return published(config.initializer_range)
 
 
@@ -73,10 +82,12 @@ def residual_kernel_initializer(config: EncoderConfig):
 
 def last_kernel_initializer(config: EncoderConfig):
     """The last layer of the discriminator's head, and embeddings_project as published: TF1's default in
-    ELECTRA; in DeBERTa, as other kernels; in ModernBERT, by the width (full_megatron's final_out)."""
-    if config.family.last_kernels == "glorot":
+    ELECTRA; in DeBERTa and COCO-LM, as other kernels; in ModernBERT, by the width (full_megatron's
+    final_out)."""
+    last_kernels = _family(config).last_kernels
+    if last_kernels == "glorot":
         return glorot_uniform()
-    if config.family.last_kernels == "inverse_root":
+    if last_kernels == "inverse_root":
         return truncated_normal(config.hidden_size**-0.5)
     return kernel_initializer(config)
 
