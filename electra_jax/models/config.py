@@ -154,7 +154,7 @@ class EncoderConfig:
     attention_dropout: float
     layer_norm_epsilon: float
     initializer_range: float
-    # "published": truncated normal everywhere. "local": sinusoidal positions, and first-layer heads that
+    # "published": as the family's authors draw them, truncated or not (models/family.py). "local": heads that
     # initially attend to the left and right neighbour (models/initializers.py).
     initializer: str
     dtype: str  # of matrix products; parameters, softmax, LayerNorm statistics, logits, losses are float32
