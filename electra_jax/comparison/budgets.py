@@ -7,11 +7,10 @@ from typing import NamedTuple
 from ml_collections import config_dict
 
 from data_pipelines.number_arguments import finite, whole
-from electra_jax.configuration.length import with_num_steps
+from electra_jax.configuration.length import with_num_steps, with_scaled_schedule
 from electra_jax.configuration.number_flags import MOST_SEEDS
 
 EXAMPLE = "--tokens=1e6:5,10e6:3, which are one million tokens from five seeds and ten million from three"
-SCALED = ("warmup_steps", "decay_steps")
 MOST_TOKENS = 10**15  # what a run of any size reads; names of folders stay short
 
 
@@ -61,17 +60,13 @@ def _budget(word: str, num_seeds: int) -> Budget:
 
 
 def with_budget(config: config_dict.ConfigDict, tokens: int) -> config_dict.ConfigDict:
-    """The recipe with as many steps as have `tokens`, rounded up. Warm-up and decay, if they are given in
-    steps, keep their share of the run, and have one step or more.
+    """The recipe with as many steps as have `tokens`, rounded up, and the schedule of
+    `with_scaled_schedule`.
 
     Raises:
       ValueError: see `with_num_steps`.
     """
     values = config.to_dict()
-    values["train"]["num_tokens"] = float(tokens)
-    sized = with_num_steps(values, None)
-    share = sized["train"]["num_steps"] / config.train.num_steps
-    for key in SCALED:
-        if steps := sized["optimizer"][key]:
-            sized["optimizer"][key] = max(1, round(steps * share))
-    return config_dict.ConfigDict(sized)
+    with_tokens = values | {"train": values["train"] | {"num_tokens": float(tokens)}}
+    num_steps = with_num_steps(with_tokens, None)["train"]["num_steps"]
+    return config_dict.ConfigDict(with_scaled_schedule(values, num_steps))

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from electra_jax.comparison.suites import Change
+from electra_jax.configuration.length import with_scaled_schedule
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
 
@@ -42,7 +43,7 @@ def equal_flops_runs(
       config: the recipe.
       reference: the change to the recipe whose train.num_steps sets the FLOPs.
       changes: one per run of the variant. Each run starts from the one before, and all take the same number
-        of steps.
+        of steps. Warm-up and decay keep the share that they have of the recipe's steps.
       directory: of the variant. The last run is in seed_SEED, earlier ones are in stage_N/seed_SEED.
       seed: decides the initialisation, the masks and the order of the data.
 
@@ -55,10 +56,8 @@ def equal_flops_runs(
     for stage, variant in enumerate(variants, start=1):
         parent = directory if stage == len(variants) else directory / f"stage_{stage}"
         run_directory = parent / f"seed_{seed}"
-        runs[run_directory] = variant | {
-            "train": variant["train"] | {"num_steps": num_steps},
-            "checkpoint": variant["checkpoint"] | {"init_from": init_from},
-        }
+        checkpoint = variant["checkpoint"] | {"init_from": init_from}
+        runs[run_directory] = with_scaled_schedule(variant, num_steps) | {"checkpoint": checkpoint}
         init_from = str(run_directory)
     return runs
 

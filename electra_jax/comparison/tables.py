@@ -45,7 +45,8 @@ def write_comparison(
             num_steps, batch_size = variant["train"]["num_steps"], variant["train"]["batch_size"]
             tokens = num_steps * batch_size * config.data.sequence_length
             run = directory.parent.relative_to(workdir)
-            yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run"
+            warmup = f"{variant['optimizer']['warmup_steps']:,} steps of warm-up"
+            yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run, {warmup}"
     yield from _sizes_of(sizes)
     yield from results_table(results, metrics)
     if suite.keeps_curves:

@@ -16,6 +16,7 @@ from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.stages import make_stages
 
 KEYS = ("num_steps", "num_epochs", "num_tokens")
+SCALED = ("warmup_steps", "decay_steps")  # of a schedule, in steps; 0: not given in steps
 
 
 def with_num_steps(config: dict[str, Any], num_rows: Callable[[], int] | None) -> dict[str, Any]:
@@ -60,6 +61,15 @@ def with_num_steps(config: dict[str, Any], num_rows: Callable[[], int] | None) -
             f"{LARGEST:,}. Pass less, or a larger --config.train.batch_size."
         )
     return config | {"train": train | {"num_steps": num_steps, "num_epochs": 0.0, "num_tokens": 0.0}}
+
+
+def with_scaled_schedule(config: dict[str, Any], num_steps: int) -> dict[str, Any]:
+    """The configuration, whose length is in train.num_steps, with another number of steps. Warm-up and decay,
+    if they are given in steps, keep their share of the run, and have one step or more."""
+    train, optimizer = config["train"], config["optimizer"]
+    share = num_steps / train["num_steps"]
+    scaled = {key: max(1, round(optimizer[key] * share)) for key in SCALED if optimizer[key]}
+    return config | {"train": train | {"num_steps": num_steps}, "optimizer": optimizer | scaled}
 
 
 def without_end(config: dict[str, Any]) -> dict[str, Any]:

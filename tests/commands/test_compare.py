@@ -14,6 +14,7 @@ from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
 from electra_jax.comparison.suites import ABLATIONS, COURSES, SUITES, average_cosine, measure_soup
 from electra_jax.comparison.tables import write_comparison
 from electra_jax.configuration.flags import load_config
+from electra_jax.configuration.length import SCALED
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.finetuning.results import Result
@@ -73,6 +74,27 @@ def test_variants_cost_the_same(suite, model, tmp_path):
     assert all((run["train"]["seed"], run["data"]["seed"]) == (3, 3) for runs in variants for run in runs)
 
 
+def test_every_run_keeps_the_recipes_share_of_warm_up_and_decay(tmp_path):
+    config = sized("configs/debug.py:model=mcl")
+    config.train.num_steps, config.optimizer.warmup_steps, config.optimizer.decay_steps = 3000, 100, 600
+    lengths = lambda suite, config: {
+        path.rpartition("/")[0]: (run["train"]["num_steps"], *map(run["optimizer"].get, SCALED))
+        for runs in runs_of(suite, config, tmp_path).values()
+        for path, run in runs.items()
+    }
+    assert lengths("courses", config) == {
+        "rtd": (3000, 100, 600),
+        "rtd_std": (1500, 50, 300),
+        "rtd_std_itd": (1000, 33, 200),
+        "mcl": (600, 20, 120),
+    }
+    config = sized("configs/debug.py")
+    config.train.num_steps, config.optimizer.warmup_steps = 3000, 300
+    found = lengths("ablations", config)
+    assert found["two_stage/stage_1"] == found["two_stage"] != found["electra"] == (3000, 300, 0)
+    assert all(abs(warmup - steps / 10) <= 0.5 for steps, warmup, _ in found.values()), found
+
+
 def test_each_variant_adds_a_course(tmp_path):
     runs = runs_of("courses", sized("configs/debug.py:model=mcl"), tmp_path)
     objectives = {
@@ -126,12 +148,12 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
 
     monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
     config = sized("configs/debug.py:model=mcl")
-    config.train.num_steps, config.optimizer.warmup_steps = 100, 20
-    message = r"mcl/seed_0: config\.optimizer\.warmup_steps: got 20, expected fewer than .*num_steps=20"
+    config.train.num_steps, config.optimizer.warmup_steps = 5, 1
+    message = r"mcl/seed_0: config\.optimizer\.warmup_steps: got 1, expected fewer than .*num_steps=1"
     with pytest.raises(ValueError, match=message):
         pretrain_suite(SUITES["courses"], config, tmp_path, 1)
     assert not trained  # found before the first run
-    config.optimizer.warmup_steps = 10
+    config.train.num_steps, config.optimizer.warmup_steps = 100, 10
     results = pretrain_suite(SUITES["courses"], config, tmp_path, 1)
     assert [result.model for result in results] == [*COURSES, "soup"]
     assert trained == [("rtd", 100), ("rtd_std", 50), ("rtd_std_itd", 33), ("mcl", 20)]
@@ -154,7 +176,7 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     lines = list(write_comparison("courses", config, results, tmp_path))
     assert lines[:2] == [
         "courses: median (lowest–highest) of 1 seed, equal FLOPs",
-        "rtd: 100 steps, 0.2 M tokens a run",
+        "rtd: 100 steps, 0.2 M tokens a run, 10 steps of warm-up",
     ]
     table = lines[5:]
     assert len(table) == 2 + 6 and "task f1" in table[0]
@@ -177,7 +199,7 @@ def test_embedding_sharing_by_command_and_again(data, environment, tmp_path):
     outcome = start(tmp_path, data, environment, **choices)
     assert outcome.returncode == 0, outcome.stderr
     lines = outcome.stdout.splitlines()
-    assert lines[1] == "tied: 8 steps, 0.0 M tokens a run"
+    assert lines[1] == "tied: 8 steps, 0.0 M tokens a run, 2 steps of warm-up"
     assert lines[4].startswith("| | seeds | mlm_loss | mlm_loss, mean difference to tied | rtd_auc |")
     assert [line.split(" ")[1] for line in lines[6:9]] == ["tied", "none", "gdes"]
     results = json.loads((tmp_path / "comparison.json").read_text())["results"]

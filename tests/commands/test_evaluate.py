@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from electra_jax.comparison import downstream
+from electra_jax.comparison import downstream, pretraining
 from electra_jax.comparison.downstream import Evaluation, evaluate_on_tasks
 from electra_jax.comparison.equal_flops import equal_steps
 from electra_jax.comparison.pretraining import pretrain_objectives
@@ -130,6 +130,18 @@ def test_a_wrong_task_is_found_before_the_pretraining(command, message, environm
     outcome = run_module(*words, environment=environment)
     assert outcome.returncode == 1 and message in outcome.stderr, outcome.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_every_objective_keeps_the_share_of_warm_up(config, monkeypatch, tmp_path):
+    trained = {}
+    monkeypatch.setattr(
+        pretraining, "pretrain", lambda config, directory: trained.update({directory.parent.name: config})
+    )
+    config["pretraining"]["train"]["num_steps"], config["pretraining"]["optimizer"]["warmup_steps"] = 400, 100
+    pretrain_objectives(config["pretraining"], ["mlm", "electra"], tmp_path / "run", 1)
+    steps = trained["mlm"]["train"]["num_steps"]
+    assert trained["electra"]["optimizer"]["warmup_steps"] == 100 and steps > 500
+    assert abs(trained["mlm"]["optimizer"]["warmup_steps"] - steps / 4) <= 0.5
 
 
 @pytest.mark.slow
