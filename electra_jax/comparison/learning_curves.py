@@ -23,7 +23,7 @@ from electra_jax.comparison.budgets import Budget, with_budget
 from electra_jax.comparison.curve_plots import plot_curves
 from electra_jax.comparison.downstream import FOLDER
 from electra_jax.comparison.judging import Judges
-from electra_jax.comparison.pretraining import pretrain_suite
+from electra_jax.comparison.pretraining import plan_suite, pretrain_suite
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.results import Result, models_of, to_json
 from electra_jax.finetuning.tables import results_table
@@ -58,6 +58,8 @@ def learning_curves(
     suite, curves, random = SUITES[suite_name], {}, {}
     contents: dict[str, Any] = {"suite": suite_name, "config": config.to_dict()}
     notes: list[str] = []
+    for budget in budgets:  # what is wrong with any of them is found before any training
+        plan_suite(suite, with_budget(config, budget.tokens), workdir / budget.folder, budget.seeds, variants)
     for budget in budgets:
         sized = with_budget(config, budget.tokens)
         runs = workdir / budget.folder

@@ -17,8 +17,11 @@ from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.resolve import resolve
 from electra_jax.finetuning.results import Result
 from electra_jax.runs.data_sizes import with_data_values
+from electra_jax.runs.directory import is_evaluation
 from electra_jax.runs.pretraining import pretrain
+from electra_jax.runs.trained import read_description
 from electra_jax.soups.averaging import SoupOptions, make_soup
+from electra_jax.training.writers import read_metrics
 
 UNIFORM_SOUP = SoupOptions("uniform", None, (), {}, different_starts=False)
 
@@ -29,6 +32,27 @@ def suite_runs(
     """The runs of one variant of a suite: run directory → configuration; see `equal_flops_runs`."""
     (reference,) = next(iter(suite.variants.values()))
     return equal_flops_runs(config, reference, suite.variants[name], workdir / name, seed)
+
+
+def plan_suite(
+    suite: Suite, config: config_dict.ConfigDict, workdir: Path, num_seeds: int, variants: Sequence[str]
+) -> list[tuple[int, str, dict[Path, dict[str, Any]]]]:
+    """(seed, variant, its runs as in `suite_runs`), in the order of training; see `pretrain_suite`.
+
+    Raises:
+      ValueError: an unknown variant, a configuration that does not resolve, or runs in `workdir` that were
+        evaluated by other settings.
+    """
+    suite.check_variants(variants)
+    # Seed by seed, so that an early look shows every variant.
+    plan = [
+        (seed, name, suite_runs(suite, config, name, seed, workdir))
+        for seed, name in itertools.product(range(num_seeds), variants or suite.variants)
+    ]
+    check_runs(runs for *_, runs in plan)
+    for *_, runs in plan:
+        _check_evaluation(*list(runs.items())[-1])
+    return plan
 
 
 def pretrain_suite(
@@ -44,17 +68,11 @@ def pretrain_suite(
       variants: names of some; (): all. Soups are made of those that have all their ingredients.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `pretrain`, `make_soup`.
+      ValueError, OSError, FloatingPointError: see `plan_suite`, `pretrain`, `make_soup`.
     """
     results = []
     variants = tuple(dict.fromkeys(variants)) or tuple(suite.variants)
-    suite.check_variants(variants)
-    # Seed by seed, so that an early look shows every variant.
-    plan = [
-        (seed, name, suite_runs(suite, config, name, seed, workdir))
-        for seed, name in itertools.product(range(num_seeds), variants)
-    ]
-    check_runs(runs for *_, runs in plan)
+    plan = plan_suite(suite, config, workdir, num_seeds, variants)
     for index, (seed, name, runs) in enumerate(plan):
         summary = pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
         results.append(Result(name, seed, suite.measure(workdir / name / f"seed_{seed}", summary)))
@@ -86,6 +104,25 @@ def check_runs(variants: Iterable[Mapping[Path, dict[str, Any]]]) -> None:
             resolve(config)
         except ValueError as error:
             raise ValueError(f"{directory}: {error}") from error
+
+
+def _check_evaluation(directory: Path, config: dict[str, Any]) -> None:
+    """Raises ValueError if a run was evaluated by other settings than those of `config`. `pretrain` lets them
+    change, but evaluates nothing again: tables and curves would mix figures of different rows."""
+    if not any(map(is_evaluation, read_metrics(directory))):
+        return
+    old, new = read_description(directory)["config"]["eval"], config["eval"]
+    lines = [
+        f"  config.eval.{key}: the run has {old.get(key)!r}, you gave {value!r}"
+        for key, value in new.items()
+        if key != "every" and old.get(key) != value
+    ]
+    if lines:
+        raise ValueError(
+            "\n".join([f"{directory} was evaluated by other settings:", *lines])
+            + "\nIts figures could not be compared with those of other runs. Give its settings, or use "
+            "another --workdir."
+        )
 
 
 def pretrain_runs(runs: Mapping[Path, dict[str, Any]], progress: str) -> dict[str, Any]:

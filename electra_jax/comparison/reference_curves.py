@@ -19,7 +19,15 @@ REFERENCE_FILE = "reference.json"
 SUITE = "reference"
 RECORDED = ("started", "command", "devices", "versions")  # of a session
 # Sections and keys that do not decide the curves, or differ from seed to seed.
-LEFT_OUT = ("assumed.", "checkpoint.", "train.seed", "data.seed", "data.datasets", "train.num_epochs")
+LEFT_OUT = (
+    "assumed.",
+    "checkpoint.",
+    "data.datasets",
+    "data.seed",
+    "eval.every",
+    "train.num_epochs",
+    "train.seed",
+)
 
 
 def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
@@ -70,11 +78,11 @@ def _last_session(run: Path) -> Session:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, flat, that decide what a run of the recipe computes."""
+    """The settings, flat, that decide what a run of the recipe computes and what its evaluations measure."""
     return {
         key: value
         for key, value in flatten_dict(dict(config), sep=".").items()
-        if not may_change(f"config.{key}") and not key.startswith(LEFT_OUT)
+        if (not may_change(f"config.{key}") or key.startswith("eval.")) and not key.startswith(LEFT_OUT)
     }
 
 

@@ -1,5 +1,6 @@
 """`python -m electra_jax.compare`: its suites, its measures, and the run directories it reads."""
 
+import functools
 import json
 import shutil
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from data_pipelines.json_files import write_json
 from electra_jax.comparison import downstream, pretraining
 from electra_jax.comparison.downstream import Evaluation, add_downstream_metrics
-from electra_jax.comparison.pretraining import pretrain_suite, suite_runs
+from electra_jax.comparison.pretraining import plan_suite, pretrain_suite, suite_runs
 from electra_jax.comparison.suites import ABLATIONS, COURSES, SUITES, average_cosine, measure_soup
 from electra_jax.comparison.tables import write_comparison
 from electra_jax.configuration.flags import load_config
@@ -183,6 +185,36 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     assert table[2].startswith("| rtd | 1 | 5.000 (5.000–5.000)")
     assert (tmp_path / "comparison.png").is_file()
     assert len(json.loads((tmp_path / "comparison.json").read_text())["results"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("recorded", "row", "difference"),
+    [
+        (
+            {"max_batches": 3, "seed": 7},
+            {"eval/loss": 1.0},
+            r"max_batches: the run has 3, you gave 12\n  .*eval",
+        ),
+        ({"batch_size": 8}, {"eval/loss": 1.0}, r"batch_size: the run has 8, you gave 128\nIts figures"),
+        ({"every": 7}, {"eval/loss": 1.0}, None),
+        ({"seed": 7}, {"loss": 1.0}, None),  # it has not been evaluated yet
+    ],
+    ids=["two", "one", "how_often", "not_evaluated"],
+)
+def test_figures_of_other_evaluations_are_not_mixed(recorded, row, difference, tmp_path):
+    config = sized("configs/debug.py")
+    ((directory, run),) = suite_runs(SUITES["reference"], config, "recipe", 1, tmp_path).items()
+    directory.mkdir(parents=True)
+    write_json(directory / "config.json", {"config": run | {"eval": run["eval"] | recorded}})
+    (directory / "metrics.jsonl").write_text(json.dumps({"step": 3000} | row) + "\n")
+    plan = functools.partial(plan_suite, SUITES["reference"], config, tmp_path, variants=())
+    assert [seed for seed, *_ in plan(1)] == [0]  # without the seed of that run
+    if difference is None:
+        assert [seed for seed, *_ in plan(2)] == [0, 1]
+        return
+    message = rf"^{directory} was evaluated by other settings:\n  config\.eval\.{difference}"
+    with pytest.raises(ValueError, match=message):
+        plan(2)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from data_pipelines.json_files import write_json
 from electra_jax.comparison import downstream, judging, learning_curves, suites
 from electra_jax.comparison.budgets import Budget, parse_budgets, with_budget
 from electra_jax.comparison.curve_plots import curves_of, plot_curves
@@ -140,6 +141,20 @@ def test_points_before_a_failure_are_kept(fakes, tmp_path):
         curves(tmp_path, [Budget(3_200, 1), Budget(3_200_000, 1)], {})
     contents = json.loads((tmp_path / "curves.json").read_text())
     assert [point["tokens"] for point in contents["points"]] == [3200] and contents["random"] == []
+
+
+def test_another_evaluation_of_a_later_point_is_found_before_any_training(fakes, tmp_path):
+    later = tmp_path / "tokens_6400" / "electra" / "seed_0"
+    later.mkdir(parents=True)
+    evaluation = RECIPE.eval.to_dict() | {"max_batches": 5}
+    write_json(later / "config.json", {"config": RECIPE.to_dict() | {"eval": evaluation}})
+    (later / "metrics.jsonl").write_text('{"step": 200, "eval/mlm_loss": 6.0}\n')
+    message = (
+        r"tokens_6400/electra/seed_0 was evaluated by other settings:\n.*max_batches: the run has 5, you"
+    )
+    with pytest.raises(ValueError, match=message):
+        curves(tmp_path, [Budget(3_200, 1), Budget(6_400, 1)], {})
+    assert fakes == []
 
 
 def test_a_curve_has_the_numbers_of_tokens_that_its_variant_has():

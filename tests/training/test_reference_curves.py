@@ -99,6 +99,16 @@ def test_other_settings_and_other_text_are_listed(written):
     ]
 
 
+def test_another_evaluation_is_listed_as_its_curves_are_of_other_rows(written):
+    changes = {"eval__max_batches": 3, "eval__seed": 9, "eval__every": 7, "eval__batch_size": 8}
+    reference = find_reference(describe(**changes), written)
+    assert sorted(line.partition(":")[0] for line in reference.differences) == [
+        "eval.batch_size",
+        "eval.max_batches",
+        "eval.seed",
+    ]
+
+
 @pytest.mark.parametrize("changes", [{"model": "mcl"}, {"model__hidden_dropout": 0.1}])
 def test_another_method_or_model_has_no_curves(changes, written):
     assert find_reference(describe(**changes), written) is None
