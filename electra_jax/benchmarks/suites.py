@@ -1,6 +1,7 @@
 """The suites of `python -m electra_jax.benchmark`: what each measures, and on which recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from data_pipelines.progress import waiting
@@ -11,7 +12,7 @@ from electra_jax.benchmarks.input import input_figures
 from electra_jax.benchmarks.kept_bytes import kept_bytes
 from electra_jax.benchmarks.long_rows import long_row_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
-from electra_jax.benchmarks.training_step import Metrics, compare_steps
+from electra_jax.benchmarks.training_step import Metrics, compare_steps, require_settings
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.planning.compiler_log import compiler_messages_in_a_file
@@ -23,6 +24,7 @@ class Suite(NamedTuple):
     run: Callable[..., Metrics]  # takes a configuration and, if it is timed, `rounds` and `steps`
     is_timed: bool
     default_config: str  # the recipe that it measures unless --config gives another
+    needs: Mapping[str, str] = MappingProxyType({})  # settings without which it has nothing to measure
 
 
 def run_suite(name: str, config: dict[str, Any], *, rounds: int, steps: int) -> Metrics:
@@ -32,8 +34,12 @@ def run_suite(name: str, config: dict[str, Any], *, rounds: int, steps: int) -> 
       config: the recipe to measure.
       rounds: turns of each program, if the suite is timed.
       steps: timed steps in a turn.
+
+    Raises:
+      ValueError: the suite cannot measure this recipe.
     """
     suite = SUITES[name]
+    require_settings(config, suite.needs, f"--suite={name} measures no other")
     return suite.run(config, rounds=rounds, steps=steps) if suite.is_timed else suite.run(config)
 
 
@@ -54,8 +60,9 @@ def deberta_suite(config: dict[str, Any], *, rounds: int, steps: int) -> Metrics
     Ours takes microbatches of eight and of four rows. With smaller ones, adding up the gradients of two large
     embedding tables costs more than the caches save.
     """
-    disentangled = config["model"]["disentangled"] | {"enhanced_mask_decoder": False}
-    config = config | {"model": config["model"] | {"disentangled": disentangled}}
+    if disentangled := config["model"]["disentangled"]:
+        disentangled = disentangled | {"enhanced_mask_decoder": False}
+        config = config | {"model": config["model"] | {"disentangled": disentangled}}
     figures: Metrics = {}
     for batch_size, length, num_microbatches in ((32, 128, 4), (8, 512, 2)):
         shape_figures = compare_steps(
@@ -113,13 +120,16 @@ def _with_prefix(prefix: str, figures: Metrics) -> Metrics:
     return {f"{prefix}_{key}": value for key, value in figures.items()}
 
 
+DISENTANGLED = {"model.position": "disentangled"}
 SUITES = {
     "cpu": Suite(cpu_suite, True, "configs/electra.py:size=small"),
     "deberta": Suite(deberta_suite, True, "configs/deberta_v3.py:size=xsmall"),
-    "attention": Suite(attention_suite, True, "configs/deberta_v3.py:size=xsmall"),
-    "compiled": Suite(compiled_suite, False, "configs/deberta_v3.py:size=xsmall"),
-    "long_rows": Suite(long_row_figures, False, "configs/modernbert.py:size=base"),
+    "attention": Suite(attention_suite, True, "configs/deberta_v3.py:size=xsmall", DISENTANGLED),
+    "compiled": Suite(compiled_suite, False, "configs/deberta_v3.py:size=xsmall", DISENTANGLED),
+    "long_rows": Suite(
+        long_row_figures, False, "configs/modernbert.py:size=base", {"model.position": "rotary"}
+    ),
     "input": Suite(input_figures, True, "configs/debug.py"),
     "checkpoint": Suite(checkpoint_suite, True, "configs/electra.py:size=small"),
-    "courses": Suite(courses_suite, False, "configs/mcl.py:size=small"),
+    "courses": Suite(courses_suite, False, "configs/mcl.py:size=small", {"objective.name": "mcl"}),
 }

@@ -11,13 +11,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from data_pipelines.progress import waiting
 from electra_jax.benchmarks.timing import Contestant, time_in_turns, tokens_per_second
@@ -33,7 +34,53 @@ from electra_jax.training.program import make_program
 MATMUL_SIZE = 2048
 # Without instructions for bfloat16, PyTorch may take 100 times as long as with float32: a step, minutes.
 TOO_SLOW = 10
+# Settings that change the work of a step → the value that PyTorch's step has, with any objective …
+IN_TORCH = {
+    "objective.generator": "model",
+    "objective.denoisers": (),
+    "objective.z_loss_weight": 0.0,
+    "optimizer.name": "adam",
+    "train.ema_decay": 0.0,
+}
+# … and with each that it has.
+IN_TORCH_BY_OBJECTIVE = {
+    "electra": {"model.position": "absolute", "model.embedding_sharing": "tied", "model.type_vocab_size": 2},
+    "deberta_v3": {
+        "model.position": "disentangled",
+        "model.disentangled.enhanced_mask_decoder": False,
+        "model.disentangled.position_biased_input": False,
+        "model.disentangled.conv_kernel_size": 0,
+        "model.embedding_sharing": "gdes",
+        "model.type_vocab_size": 0,
+    },
+}
 Metrics = dict[str, Any]
+
+
+def require_settings(config: dict[str, Any], expected: Mapping[str, Any], why: str) -> None:
+    """Raises ValueError, with `why`, for the first key of a configuration that has not the expected value."""
+    values = flatten_dict(config, sep=".")
+    for key, value in expected.items():
+        if values.get(key) != value:
+            raise ValueError(
+                f"config.{key}: got {values.get(key)!r}, expected {value!r}: {why}. Give --config another "
+                "recipe."
+            )
+
+
+def check_peer(config: dict[str, Any]) -> None:
+    """Raises ValueError if PyTorch's step does other work than a training step of `config`; names the key."""
+    name = config["objective"]["name"]
+    if name not in IN_TORCH_BY_OBJECTIVE:
+        raise ValueError(
+            f"config.objective.name: got {name!r}, expected one of {', '.join(IN_TORCH_BY_OBJECTIVE)}, which "
+            "PyTorch's step has. Give --config another recipe."
+        )
+    expected = IN_TORCH_BY_OBJECTIVE[name] | IN_TORCH
+    if name == "deberta_v3":  # its embeddings are not projected
+        size = config["model"]["embedding_size"]
+        expected |= {f"model.{encoder}.hidden_size": size for encoder in ("generator", "discriminator")}
+    require_settings(config, expected, f"PyTorch's step of {name} has no other")
 
 
 def compare_steps(
@@ -51,7 +98,11 @@ def compare_steps(
     Args:
       name: of our step in the figures.
       num_microbatches: of our step; PyTorch's takes the batch at once.
+
+    Raises:
+      ValueError: see `check_peer`.
     """
+    check_peer(config)
     config = config | {
         "train": config["train"] | {"batch_size": batch_size, "num_microbatches": num_microbatches},
         "data": config["data"] | {"sequence_length": length},

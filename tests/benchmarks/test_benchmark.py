@@ -74,11 +74,68 @@ def test_courses_cost_what_the_readme_says(monkeypatch):
 
 def test_every_suite_has_a_recipe_and_timed_suites_get_rounds_and_steps(monkeypatch):
     for name, suite in SUITES.items():
-        load_config(suite.default_config)
+        config = load_config(suite.default_config).to_dict()
         fake = suite._replace(run=lambda config, **timing: {"config": config, **timing})
         monkeypatch.setitem(SUITES, name, fake)
-        expected = {"config": {}, "rounds": 3, "steps": 2} if suite.is_timed else {"config": {}}
-        assert run_suite(name, {}, rounds=3, steps=2) == expected
+        expected = {"config": config, "rounds": 3, "steps": 2} if suite.is_timed else {"config": config}
+        assert run_suite(name, config, rounds=3, steps=2) == expected
+
+
+DEBUG = "configs/debug.py:model="
+
+
+@pytest.mark.parametrize(
+    ("suite", "recipe", "changes", "message"),
+    [
+        ("cpu", f"{DEBUG}mcl", {}, r"objective\.name: got 'mcl', expected one of electra, deberta_v3, which"),
+        (
+            "cpu",
+            f"{DEBUG}mcl,objective=electra",
+            {},
+            r"model\.position: got 'relative_bias', expected 'absol",
+        ),
+        ("cpu", "configs/electra.py:size=small", {"model.embedding_sharing": "none"}, r".*got 'none', expec"),
+        ("cpu", "configs/electra.py:size=small", {"optimizer.name": "lamb"}, r"optimizer\.name: got 'lamb'"),
+        (
+            "cpu",
+            f"{DEBUG}deberta_v3",
+            {},
+            r"model\.disentangled\.enhanced_mask_decoder: got True, expected F",
+        ),
+        ("deberta", "configs/modernbert.py:size=17m", {}, r"model\.position: got 'rotary', expected 'absol"),
+        ("deberta", f"{DEBUG}deberta_v3", {"model.generator.hidden_size": 64}, r".*got 64, expected 128: Py"),
+        ("attention", f"{DEBUG}electra", {}, r"model\.position: got 'absolute', expected 'disentangled'"),
+        ("compiled", f"{DEBUG}mcl", {}, r"model\.position: got 'relative_bias', expected 'disentangled'"),
+        ("long_rows", f"{DEBUG}electra", {}, r"model\.position: got 'absolute', expected 'rotary'"),
+        (
+            "courses",
+            f"{DEBUG}electra",
+            {},
+            r"objective\.name: got 'electra', expected 'mcl': --suite=courses",
+        ),
+        ("deberta", f"{DEBUG}deberta_v3,objective=mlm", {}, r"objective\.name: got 'mlm', expected one of"),
+    ],
+)
+def test_a_recipe_that_a_suite_cannot_measure_is_refused(suite, recipe, changes, message, monkeypatch):
+    config = load_config(recipe)
+    config.update_from_flattened_dict(changes)
+    monkeypatch.setattr(training_step, "jax_contestants", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(ValueError, match=rf"^config\.{message}"):
+        run_suite(suite, with_assumed_sizes(config.to_dict()), rounds=1, steps=1)
+
+
+@pytest.mark.parametrize("suite", ["cpu", "deberta"])
+def test_the_recipes_of_the_suites_are_what_pytorch_computes(suite, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def stop(*_):
+        raise Reached
+
+    monkeypatch.setattr(training_step, "jax_contestants", stop)
+    config = with_assumed_sizes(load_config(SUITES[suite].default_config).to_dict())
+    with pytest.raises(Reached):
+        run_suite(suite, config, rounds=1, steps=1)
 
 
 def test_torch_is_measured_as_written_and_compiled_where_there_is_a_compiler(monkeypatch, capsys):
