@@ -129,6 +129,7 @@ def finetune_in_torch(
         ("optimizer", "weight_decay_follows", "rate"),
         ("model", "pooling", "cls"),
         ("model", "num_layers", 0),
+        ("sift", "vat_lambda", 0.0),
     ):
         if config[section][key] != ours:
             raise ValueError(

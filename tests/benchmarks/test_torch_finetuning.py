@@ -328,6 +328,9 @@ def test_settings_that_do_not_match_are_rejected(directories, arguments, tmp_pat
     other = config | {"optimizer": config["optimizer"] | {"weight_decay_follows": "schedule"}}
     with pytest.raises(ValueError, match=r"weight_decay_follows: got 'schedule', expected 'rate'"):
         torch_finetuning.finetune_in_torch(other, workdir, start, range(1))
+    other = load_config("configs/finetune.py:task=local,model=deberta,size=base,sift=true").to_dict()
+    with pytest.raises(ValueError, match=r"config\.sift\.vat_lambda: got 5\.0, expected 0\.0: this training"):
+        torch_finetuning.finetune_in_torch(other, workdir, start, range(1))
     with pytest.raises(FileNotFoundError, match=r"there is no results\.json, expected the --workdir"):
         torch_finetuning.read_beside(tmp_path, config, start)
     write_json(tmp_path / "results.json", [])
