@@ -35,12 +35,14 @@ class Work(NamedTuple):
     network: Range | None  # seconds of a step's collectives; None: not known
     dollars_per_hour: Range  # of one device
     state_bytes: int  # of a checkpoint
+    recomputation: float  # products of a step ÷ those without config.train.remat
 
 
 class Estimate(NamedTuple):
     """Time, money and input rate. None: the steps are too small to estimate (LEAST_SECONDS)."""
 
     model_flops: float  # of one step on all devices: three times the forward pass (models/flops.py)
+    recomputation: float  # what multiplies the time of the computation
     compute_seconds: Range  # of one step
     network_seconds: Range | None  # of one step; None: not known
     step_seconds: Range | None
@@ -61,12 +63,13 @@ def estimate(config: dict[str, Any], work: Work, assumptions: Assumptions) -> Es
     train, length = config["train"], config["data"]["sequence_length"]
     rows = train["batch_size"]
     model_flops = 3.0 * rows * length * forward_flops(config, make_pretraining_config(config["model"]))
-    ideal = model_flops / (work.num_devices * work.peak_flops)
+    ideal = work.recomputation * model_flops / (work.num_devices * work.peak_flops)
     compute = Range(ideal / work.utilization.high, ideal / work.utilization.low)
     per_day = _times(work.dollars_per_hour, HOURS_OF_A_DAY * work.num_devices)
     if compute.low < LEAST_SECONDS:
         unknown = (None,) * 4
-        return Estimate(model_flops, compute, work.network, *unknown, per_day, None, None, None)
+        found = (model_flops, work.recomputation, compute, work.network)
+        return Estimate(*found, *unknown, per_day, None, None, None)
     network = work.network or Range(0.0, 0.0)
     step = Range(
         max(compute.low, network.low) + FIXED_SECONDS.low, compute.high + network.high + FIXED_SECONDS.high
@@ -77,6 +80,7 @@ def estimate(config: dict[str, Any], work: Work, assumptions: Assumptions) -> Es
     id_bytes = 2 if config["model"]["vocab_size"] <= TWO_BYTES else 4
     return Estimate(
         model_flops,
+        work.recomputation,
         compute,
         work.network,
         step,

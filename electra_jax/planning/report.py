@@ -159,6 +159,9 @@ def _time_lines(plan: StagePlan) -> list[str]:
     peak = f"{chip.peak_of(dtype) / 1e12:,.4g} TFLOP/s a device"
     assumed = f"{_words(Range(used.low, used.high), '{:.0%}'.format)} of {dtype}'s peak, {peak}"
     lines = ["time, an estimate", f"  computation: {assumed} ({used.source})"]
+    if figures.recomputation > 1:
+        remat = plan.config["train"]["remat"]
+        lines.append(f"  times {figures.recomputation:.2f}: the products that remat {remat} repeats")
     if figures.step_seconds is None:
         seconds = figures.compute_seconds.low
         return [

@@ -10,7 +10,13 @@ from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.distributed.chips import GIB
 from electra_jax.planning.chips import PlannedDevices
-from electra_jax.planning.compiled import CompiledStep, DoesNotFitError, measure_step
+from electra_jax.planning.compiled import (
+    CompiledStep,
+    DoesNotFitError,
+    matmul_flops,
+    measure_step,
+    trace_step,
+)
 from electra_jax.planning.estimate import Assumptions, Estimate, Work, estimate
 from electra_jax.planning.network import Range, network_seconds
 from electra_jax.planning.search import LAYERS, CompileTrial, best_trial, search
@@ -73,7 +79,11 @@ def plan_stages(
             best, step, trials = stage.config, _measure_configured(stage.config, device, devices), []
         num_steps = stage.end - stage.first_step
         used = _utilization(best, device, assumptions)
-        figures = _estimate_stage(best, device, num_steps, step, assumptions, used)
+        recomputation = 1.0
+        if assumptions.utilization is None:  # else it is the planned step's own, recomputation included
+            recomputation = _recomputation(best, step, devices)
+        work = _work(best, device, num_steps, step, used, recomputation)
+        figures = estimate(best, work, assumptions)
         yield StagePlan(best, device, step, figures, trials, used, num_steps, stage.first_step)
 
 
@@ -122,25 +132,34 @@ def _utilization(config: dict[str, Any], device: PlannedDevices, assumptions: As
     return utilization_of(device.similar_to, config["model"]["dtype"], config["model"]["position"])
 
 
-def _estimate_stage(
+def _recomputation(config: dict[str, Any], step: CompiledStep, devices: list[jax.Device]) -> float:
+    """The products of a step ÷ those without config.train.remat."""
+    if config["train"]["remat"] == "none":
+        return 1.0
+    without = config | {"train": config["train"] | {"remat": "none"}}
+    with waiting("counting the products of the step without recomputation"):
+        traced, *_ = trace_step(without, devices)
+    return step.flops / matmul_flops(traced.jaxpr.jaxpr)
+
+
+def _work(
     config: dict[str, Any],
     device: PlannedDevices,
     num_steps: int,
     step: CompiledStep,
-    assumptions: Assumptions,
     used: Utilization,
-) -> Estimate:
+    recomputation: float,
+) -> Work:
     chip, memory = device.chip, step.memory
-    network = None if step.collectives is None else network_seconds(step.collectives, step.hosts, chip)
     shards = config["mesh"]["fsdp"] * config["mesh"]["tensor"]
-    work = Work(
+    return Work(
         num_steps=num_steps,
         num_devices=len(step.hosts),
         num_hosts=len(set(step.hosts)),
         peak_flops=chip.peak_of(config["model"]["dtype"]),
         utilization=Range(used.low, used.high),
-        network=network,
+        network=None if step.collectives is None else network_seconds(step.collectives, step.hosts, chip),
         dollars_per_hour=device.dollars_per_hour,
         state_bytes=(memory.parameters + memory.optimizer) * shards,
+        recomputation=recomputation,
     )
-    return estimate(config, work, assumptions)

@@ -22,7 +22,7 @@ from support.tiny import LENGTH
 from support.training_steps import config
 
 ASSUMPTIONS = Assumptions(None, 2.0, 0.5)
-WORK = Work(1000, 4, 2, 1e9, Range(0.25, 0.5), Range(0.1, 2.0), Range(2.0, 3.0), 2 * GIB)
+WORK = Work(1000, 4, 2, 1e9, Range(0.25, 0.5), Range(0.1, 2.0), Range(2.0, 3.0), 2 * GIB, 1.0)
 
 
 def model_flops(full):
@@ -48,6 +48,16 @@ def test_an_estimate_agrees_with_one_by_hand():
     assert figures.bytes_per_second == pytest.approx((32 * LENGTH * 2 / high, 32 * LENGTH * 2 / low))
     every = math.sqrt(2 * 4.0 * 7200) / math.sqrt(low * high)
     assert figures.checkpoint_every == pytest.approx(every, rel=0.05)
+
+
+def test_recomputation_takes_time_and_is_no_work_of_the_model():
+    full = config(train={"batch_size": 64})
+    figures = estimate(full, WORK._replace(recomputation=1.25), ASSUMPTIONS)
+    assert figures.model_flops == model_flops(full)
+    assert figures.compute_seconds == pytest.approx((model_flops(full) / 1.6e9, model_flops(full) / 0.8e9))
+    for times, said in ((1.25, ["  times 1.25"]), (1.0, [])):
+        lines = lines_of("h100:16", recomputation=times)
+        assert [line.partition(":")[0] for line in lines if line.startswith("  times ")] == said
 
 
 def test_a_slow_network_is_the_limit_of_a_step():

@@ -15,6 +15,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import batch_sharding
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
+from electra_jax.planning import stages
 from electra_jax.planning.chips import ByHand, plan_devices, price_of
 from electra_jax.planning.collectives import Collective, read_collectives, read_group
 from electra_jax.planning.compiled import (
@@ -23,7 +24,10 @@ from electra_jax.planning.compiled import (
     matmul_flops,
     measure_step,
     read_refusal,
+    trace_step,
 )
+from electra_jax.planning.estimate import Assumptions
+from electra_jax.planning.network import Range
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
 from electra_jax.planning.stages import plan_stages
 from electra_jax.training.step_memory import Memory
@@ -286,6 +290,28 @@ def test_a_search_needs_the_memory_of_a_device():
     plans = plan_stages({}, plan_devices("cpu:8", PRICES), None, is_searching=True, is_as_configured=False)
     with pytest.raises(ValueError, match=r"--search: the memory of cpu:8 is not known.* --memory_gib=16"):
         next(plans)
+
+
+def test_a_plan_takes_longer_with_recomputation_unless_the_share_of_the_peak_was_measured(monkeypatch):
+    def measure(config, devices, available):
+        """`measure_step` without the compiler."""
+        traced, _, _ = trace_step(config, devices)
+        return CompiledStep(Memory(1, 1, 0, 1, 0), matmul_flops(traced.jaxpr.jaxpr), None, [], (0,))
+
+    def figures(remat, used):
+        full = config(train={"batch_size": 16, "remat": remat})
+        assumptions = Assumptions(used, 6.0, 0.5)
+        ways = {"is_searching": False, "is_as_configured": True}
+        (plan,) = plan_stages(full, plan_devices("cpu:1", PRICES), assumptions, **ways)
+        return plan.figures
+
+    monkeypatch.setattr(stages, "measure_step", measure)
+    none, full = (figures(remat, None) for remat in ("none", "full"))
+    # The layers' products, most of the tiny model's, run four times instead of three.
+    assert 1.2 < full.recomputation < 4 / 3 and none.recomputation == 1
+    assert full.compute_seconds.low / none.compute_seconds.low == pytest.approx(full.recomputation)
+    measured = Range(0.1, 0.2)
+    assert figures("full", measured) == figures("none", measured)
 
 
 def test_a_tpu_slice_has_no_network_between_hosts():
