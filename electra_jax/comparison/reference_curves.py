@@ -1,5 +1,8 @@
 """Writes the reference curves of a recipe from finished runs of it (training/reference.py reads them)."""
 
+import itertools
+import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.json_files import write_json
+from electra_jax.configuration.flags import recipe_of
 from electra_jax.configuration.session_lines import SESSIONS_FILE, Session
 from electra_jax.runs.directory import may_change
 from electra_jax.runs.provenance import read_sessions
@@ -18,15 +22,18 @@ from electra_jax.training.writers import read_metrics
 REFERENCE_FILE = "reference.json"
 SUITE = "reference"
 RECORDED = ("started", "command", "devices", "versions")  # of a session
-# Sections and keys that do not decide the curves, or differ from seed to seed.
+# What may change when a run resumes and yet decides what the curves show: their held-out rows, their steps.
+MEASURES = ("eval.", "log.every")
+SEEDS = ("train.seed", "data.seed")
+# Sections and keys that do not decide the values of the curves, or differ from seed to seed.
 LEFT_OUT = (
+    *SEEDS,
     "assumed.",
     "checkpoint.",
     "data.datasets",
-    "data.seed",
     "eval.every",
+    "log.every",
     "train.num_epochs",
-    "train.seed",
 )
 
 
@@ -45,11 +52,9 @@ def write_reference(runs: Mapping[int, Path], workdir: Path) -> Path:
         raise ValueError(
             f"{first}: got a run with stages, expected config.stages=(): its tokens a step vary."
         )
-    recipe = _recipe(session["command"])
     contents = {
-        "recipe": recipe,
-        "command": f"python -m electra_jax.compare --suite={SUITE} --config={recipe} --workdir=DIR "
-        f"--config.data.datasets=DIR --seeds={len(runs)}",
+        "recipe": recipe_of(session["command"]) or "",
+        "command": _repeating(session["command"], len(runs)),
         "seeds": list(runs),
         "corpus": {"fingerprints": list(description["data"])},
         "made": {
@@ -82,11 +87,28 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten_dict(dict(config), sep=".").items()
-        if (not may_change(f"config.{key}") or key.startswith("eval.")) and not key.startswith(LEFT_OUT)
+        if _decides(key) and not key.startswith(LEFT_OUT)
     }
 
 
-def _recipe(command: Sequence[str]) -> str:
-    """The argument of --config in a recorded command, "" without one."""
-    given = [text.partition("=")[2] for text in command if text.startswith("--config=")]
-    return given[-1] if given else ""
+def _decides(key: str) -> bool:
+    return not may_change(f"config.{key}") or key.startswith(MEASURES)
+
+
+def _repeating(command: Sequence[str], num_seeds: int) -> str:
+    """The command, for a shell, that makes the curves which a recorded one made: its recipe, and those of its
+    flags for the configuration that decide them."""
+    overrides = []
+    for word, following in itertools.pairwise([*command, ""]):
+        given = re.match(r"--?(?:no)?config\.([\w.]+)", word)
+        if given and _decides(given[1]) and given[1] not in SEEDS:
+            is_whole = "=" in word or re.match(r"$|-\D", following)  # else its value is the next word
+            overrides.append(word if is_whole else f"{word}={following}")
+    return shlex.join(
+        [
+            *("python", "-m", "electra_jax.compare", f"--suite={SUITE}"),
+            f"--config={recipe_of(command) or ''}",
+            *overrides,
+            *("--workdir=DIR", "--config.data.datasets=DIR", f"--seeds={num_seeds}"),
+        ]
+    )

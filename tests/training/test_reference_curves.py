@@ -1,6 +1,7 @@
 """Reference curves: bands of several runs, and the recipe that a run is compared with."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -48,6 +49,31 @@ def written(tmp_path):
     folder.mkdir()
     assert write_reference(runs, folder) == folder / REFERENCE_FILE
     return folder
+
+
+def test_the_command_has_the_flags_that_decide_the_curves(written, tmp_path):
+    denoisers = "((4, 0.15, 1, False), (1, 0.5, 3, False))"
+    words = ["--config", "configs/debug.py:model=electra", "--workdir", "my runs", "--seeds", "1"]
+    words += ["--config.optimizer.learning_rate=1e-3", "--config.train.num_steps", "500"]
+    words += [f"--config.objective.denoisers={denoisers}", "-config.eval.max_batches=4"]
+    words += ["--config.data.datasets=my text", "--config.log.trackers=wandb", "--config.mesh.data", "-1"]
+    words += ["--config.checkpoint.every=9", "--config.train.seed=8", "--noconfig.optimizer.bias_correction"]
+    session = json.loads((tmp_path / "seed_0" / "sessions.jsonl").read_text())
+    session["command"] = ["python", "-m", "electra_jax.compare", "--suite=reference", *words]
+    (tmp_path / "seed_0" / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    path = write_reference({0: tmp_path / "seed_0"}, written)
+    contents = json.loads(path.read_text())
+    assert contents["recipe"] == "configs/debug.py:model=electra"
+    assert shlex.split(contents["command"]) == [
+        *("python", "-m", "electra_jax.compare", "--suite=reference"),
+        "--config=configs/debug.py:model=electra",
+        "--config.optimizer.learning_rate=1e-3",
+        "--config.train.num_steps=500",
+        f"--config.objective.denoisers={denoisers}",
+        "-config.eval.max_batches=4",
+        "--noconfig.optimizer.bias_correction",
+        *("--workdir=DIR", "--config.data.datasets=DIR", "--seeds=1"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", '{"started": "x"}\n'])
