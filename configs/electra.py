@@ -23,6 +23,8 @@ to the end here.
   electric         Electric, an energy per token by noise-contrastive estimation (objectives/electric.py)
   fast_electra     the discriminator beside the generator of a finished run of any size,
                    --config.objective.teachers=DIR, whose temperature falls (objectives/README.md)
+  prop             masked language modelling, and which of two sets of words represents a text better, for
+                   retrieval (objectives/README.md)
 """
 
 from ml_collections import config_dict

@@ -24,6 +24,7 @@ from electra_jax.huggingface.restore import plain_objective
 from electra_jax.models.ablations import TokenModel, TwoTowerModel
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
+from electra_jax.models.word_set_model import WORD_SET_HEAD
 from electra_jax.objectives.registry import OBJECTIVES, make_objective
 from electra_jax.runs.directory import check_run_directory, is_measured
 from electra_jax.runs.pretraining import pretrain
@@ -110,6 +111,21 @@ def test_both_encoders_of_the_second_stage_start_from_the_first(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["mlm", "prop"])
+def test_prop_starts_from_masked_language_modelling_with_a_new_head(name, data, tmp_path):
+    first, trained = run_of(tmp_path / "first", data, name)
+    config = config_of(data, "prop")
+    check_initial(str(first), config, load_run(first).tokenizer.fingerprint)
+    shapes, _ = abstract_params(objective_of(config), tiny_export.LENGTH)
+    everywhere = replicated(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1]))
+    abstract = with_shardings(shapes, jax.tree.map(lambda _: everywhere, shapes))
+    fresh = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 9.0), abstract)
+    _, params = initial_params(str(first), fresh, abstract)
+    head = params.pop(WORD_SET_HEAD)
+    jax.tree.map(np.testing.assert_array_equal, head, trained.pop(WORD_SET_HEAD, fresh[WORD_SET_HEAD]))
+    jax.tree.map(np.testing.assert_array_equal, params, trained)
+
+
 def test_an_initial_run_with_other_parameters_is_refused(data, tmp_path):
     initial, _ = run_of(tmp_path / "run", data, "electra", "unigram")
     fingerprint = load_run(initial).tokenizer.fingerprint
@@ -132,6 +148,7 @@ def test_an_initial_run_with_other_parameters_is_refused(data, tmp_path):
         ("electric", "model", ["discriminator"], "discriminator"),
         ("electra", "uniform", ["discriminator"], "discriminator"),
         ("fast_electra", "model", ["discriminator"], "discriminator"),
+        ("prop", "model", ["generator"], "generator"),
         ("replace_mlm", "model", ["generator"], "discriminator"),
         ("all_tokens_mlm", "model", ["generator"], "discriminator"),
     ],
@@ -200,6 +217,7 @@ def test_exports_are_computed_by_transformers(name, role, left_out, data, tmp_pa
     [
         ("all_tokens_mlm", "model", "mlm"),
         ("replace_mlm", "model", "mlm"),
+        ("prop", "model", "mlm"),
         ("adversarial", "model", "electra"),
         ("electra_15", "unigram", "electra_15"),
         ("fast_electra", "model", "electra"),

@@ -14,7 +14,7 @@ from support import tiny_run
 from support.paths import ROOT
 
 OBJECTIVES = "electra_jax/objectives"
-LAST_ROW = "    FAST_ELECTRA,\n)"
+LAST_ROW = "    PROP,\n)"
 COMPARED = ("electra", "focal_rtd")
 SETTINGS = {
     "train__num_steps": 2,

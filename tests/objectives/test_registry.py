@@ -107,7 +107,7 @@ def test_runs_of_one_form_can_start_from_each_other():
     assert form("electra") == form("deberta_v3") == form("electra_15") == form("two_stage")
     assert form("electra", "unigram") == form("electra_15", "uniform")
     assert form("electra", "unigram") == form("fast_electra")
-    assert form("mlm") == form("distillation") and form("electra") == form("rtd_distillation")
+    assert form("mlm") == form("distillation") == form("prop") and form("electra") == form("rtd_distillation")
     others = [form(name) for name in ("electra", "mlm", "mcl", "replace_mlm", "adversarial", "electric")]
     assert len({*others, form("electra", "unigram")}) == 7
 

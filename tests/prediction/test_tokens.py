@@ -131,6 +131,7 @@ ABILITIES = {
     "rtd_distillation": (True, "replaced"),
     "electra:unigram": (False, "replaced"),
     "fast_electra": (False, "replaced"),
+    "prop": (True, None),
 }
 
 

@@ -44,6 +44,7 @@ FAMILIES = {
     ),
     "electric": (model_section(**ONE_LAYER), objective_section("electric", vocab_chunk_size=16)),
     "adversarial": (model_section(**ONE_LAYER), objective_section("adversarial")),
+    "prop": (model_section(**ONE_LAYER), objective_section("prop")),
     "all_tokens_mlm": (model_section(**ONE_LAYER), objective_section("all_tokens_mlm", vocab_chunk_size=16)),
 }
 
