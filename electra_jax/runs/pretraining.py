@@ -38,7 +38,7 @@ from electra_jax.runs.lost_rows import LOG_EVERY, record_lost_rows
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.probes import measures_the_same, open_probe, probe_config
 from electra_jax.runs.provenance import record_start
-from electra_jax.runs.resuming import Start, find_start, set_aside
+from electra_jax.runs.resuming import Start, find_start, leave_behind
 from electra_jax.runs.rollbacks import describe_rollbacks, reach_of, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
@@ -135,8 +135,8 @@ def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> 
     with axis_context(inputs.mesh), contextlib.closing(_open_checkpointer(inputs, run.path)) as checkpointer:
         # The initial state is the same in all stages.
         abstract_state = stages[0].program.abstract_state
-        rollbacks = resume_rollbacks(run.path, checkpointer)
-        start = find_start(checkpointer, inputs, run, abstract_state)
+        rollbacks, undone = resume_rollbacks(run.path, checkpointer)
+        start = find_start(checkpointer, inputs, run, abstract_state, undone)
         check_length(run.name, start.step, inputs.config["train"]["num_steps"])
         _record(start, inputs, stages[0].program, run, checkpointer)
         stop = StopNotice()  # one for all stages, since with several processes it counts its checks
@@ -152,7 +152,7 @@ def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> 
             if is_stopping:
                 raise Stopped
             start = find_start(checkpointer, inputs, run, abstract_state)
-            set_aside(start.rejected, start.step, checkpointer, run)
+            leave_behind(start, checkpointer, run)
 
 
 def make_probes(inputs: RunInputs, directory: Path) -> list[Callable[[Any], Metrics] | None]:
@@ -190,7 +190,7 @@ def _record(
     """Write what a start leaves in the run directory, and print it."""
     config, workdir, step = inputs.config, run.path, start.step
     run.check_writer()
-    fell_back = set_aside(start.rejected, step, checkpointer, run)
+    fell_back = leave_behind(start, checkpointer, run)
     if not is_main_process():
         return
     new_length = describe_new_length(workdir, step, config)

@@ -1,7 +1,9 @@
 """Where a run resumes: at its newest checkpoint that is whole and was saved with its settings. Newer ones
-that are not are set aside, and the run prints and records it."""
+that are not are set aside, and the run prints and records it. Those that rollbacks undid are removed, once it
+is known that another one remains."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from electra_jax.runs.changed_length import recorded_length
 from electra_jax.runs.directory import differences
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.provenance import read_sessions
-from electra_jax.runs.rollbacks import read_rollbacks
+from electra_jax.runs.rollbacks import ROLLBACKS_FILE, read_rollbacks
 from electra_jax.runs.saved_states import restore_state
 from electra_jax.runs.trained import NO_CHECKSUMS, read_description
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
@@ -34,22 +36,30 @@ class Start(NamedTuple):
     rejected: tuple[Rejected, ...] = ()  # newer checkpoints, the newest first
     state: Any = None  # restored; None at the beginning, or if none was wanted
     description: dict[str, Any] | None = None  # that the checkpoint was saved with
+    undone: tuple[int, ...] = ()  # checkpoints that rollbacks undid, and that are still there
 
 
 def find_start(
-    checkpointer: Checkpointer, inputs: RunInputs, run: RunDirectory, abstract_state: Any = None
+    checkpointer: Checkpointer,
+    inputs: RunInputs,
+    run: RunDirectory,
+    abstract_state: Any = None,
+    undone: tuple[int, ...] = (),
 ) -> Start:
     """The newest checkpoint that may be resumed from, and its state if `abstract_state` is given. Every
-    process must call this; all get the same answer. Nothing is renamed or written.
+    process must call this; all get the same answer. Nothing is renamed, removed or written.
+
+    Args:
+      undone: checkpoints that do not count, as rollbacks undid them (`find_undone`).
 
     Raises:
       ValueError: the checkpoints were saved with other settings or of other data.
       OSError: no checkpoint is whole, the run has lost all of them, or a file cannot be read.
     """
-    steps = [step for step in exchange(checkpointer.all_steps())[0] if step]
+    steps = [step for step in exchange(checkpointer.all_steps())[0] if step and step not in undone]
     if not steps:
-        _check_is_new(run)
-        return Start(0)
+        _check_may_begin(checkpointer, inputs, run, undone)
+        return Start(0, undone=undone)
     rejected: list[Rejected] = []
     others: list[str] | None = None  # settings of the newest whole checkpoint, if they are not the run's
     for step in reversed(steps):
@@ -64,7 +74,7 @@ def find_start(
             state, reason = _try_to_restore(checkpointer, step, abstract_state, run)
         if not reason:
             state = None if abstract_state is None else state
-            return Start(step, tuple(rejected), state, description)
+            return Start(step, tuple(rejected), state, description, undone)
         rejected.append(Rejected(step, reason))
     if others:
         raise ValueError(
@@ -76,6 +86,7 @@ def find_start(
     raise OSError(
         "\n".join([f"{run.name}: no checkpoint can be resumed from:", *_indented(lines)])
         + f"\nCopy one from a backup to {run.name}/checkpoints/STEP, or start over with another --workdir."
+        + _told_of(undone)
     )
 
 
@@ -109,6 +120,34 @@ def _differences(saved: dict[str, Any], inputs: RunInputs, workdir: Path) -> lis
     return differences(saved, inputs.description, any_length=inputs.changes_length or num_steps in lengths)
 
 
+def _told_of(undone: Sequence[int]) -> str:
+    if not undone:
+        return ""
+    steps = ", ".join(map(str, reversed(undone)))
+    return (
+        f" Nothing was removed: {ROLLBACKS_FILE} undid the checkpoints of steps {steps}. Without that file "
+        "the run resumes from them."
+    )
+
+
+def _check_may_begin(
+    checkpointer: Checkpointer, inputs: RunInputs, run: RunDirectory, undone: Sequence[int]
+) -> None:
+    """Raises OSError unless a run that has no checkpoint, or only `undone` ones, has to start from its
+    beginning."""
+    if not undone:
+        _check_is_new(run)
+        return
+    # The first checkpoint that a run makes is of at most that step. If the oldest one is later, there were
+    # others that a rollback could return to: checkpoint.keep, which did not expect it, let them go.
+    configs = (inputs.config, checkpointer.inspect(undone[-1]).description.get("config", inputs.config))
+    if exchange(undone[-1] > min(config["checkpoint"]["every"] for config in configs))[0]:
+        raise FileNotFoundError(
+            f"{run.name}: no checkpoint is left that its rollbacks could return to. Copy an older one back "
+            f"to {run.name}/checkpoints/STEP.{_told_of(undone)}"
+        )
+
+
 def _check_is_new(run: RunDirectory) -> None:
     """Raises OSError if the run once had checkpoints: it would start over and overwrite its own rows."""
     started = [session["start_step"] for session in read_sessions(run.path) if session.get("start_step")]
@@ -117,8 +156,9 @@ def _check_is_new(run: RunDirectory) -> None:
         every = read_description(run.path)["config"]["checkpoint"]["every"]
         # The checkpoint before is complete when one is saved.
         started += [done] if done > 2 * every else []
-        if any(one.to < every for one in read_rollbacks(run.path)):
-            started = []  # the run returned to before its first checkpoint
+        # The run may have returned to before its first checkpoint. What it did until then does not count.
+        until = max((one.step for one in read_rollbacks(run.path) if one.to < every), default=0)
+        started = [step for step in started if step >= until]
     if exchange(bool(started))[0]:
         raise FileNotFoundError(
             f"{run.name}: got no checkpoint, but {METRICS_FILE} and sessions.jsonl are of a run that had "
@@ -127,20 +167,20 @@ def _check_is_new(run: RunDirectory) -> None:
         )
 
 
-def set_aside(
-    rejected: tuple[Rejected, ...], start: int, checkpointer: Checkpointer, run: RunDirectory
-) -> dict[str, Any]:
-    """Rename the rejected checkpoints, print and record it; returns what sessions.jsonl keeps of it. Every
-    process must call this."""
-    if not rejected:
+def leave_behind(start: Start, checkpointer: Checkpointer, run: RunDirectory) -> dict[str, Any]:
+    """Remove the checkpoints that were undone and rename the rejected ones, print and record these; returns
+    what sessions.jsonl keeps of it. Every process must call this."""
+    for step in start.undone:
+        checkpointer.remove(step)
+    if not start.rejected:
         return {}
-    names = [checkpointer.set_aside(one.step) for one in rejected]
-    record = [one._asdict() | {"now": name} for one, name in zip(rejected, names, strict=True)]
+    names = [checkpointer.set_aside(one.step) for one in start.rejected]
+    record = [one._asdict() | {"now": name} for one, name in zip(start.rejected, names, strict=True)]
     told = "; ".join(f"{one['step']} ({one['reason']}) is now checkpoints/{one['now']}" for one in record)
     plural = "s" if len(record) > 1 else ""
-    with EventLog(run.path, start_step=start, is_writer=is_main_process()) as events:
+    with EventLog(run.path, start_step=start.step, is_writer=is_main_process()) as events:
         events.record(
-            start,
+            start.step,
             "fell_back",
             f"{run.name} falls back to its checkpoint of this step. Checkpoint{plural} {told}.",
             advice="Nothing was deleted. Check the disk, and remove what was set aside.",

@@ -3,11 +3,11 @@
 A rollback follows from the step in trouble, config.trouble and the rollbacks before it, never from the
 checkpoints that happen to exist: the run resumes from any checkpoint of the step that it returns to or before
 it, repeats the steps in between, and from then on takes other batches. So a run that is killed at any moment
-ends like one that was not.
+ends like one that was not. If nothing to resume from would remain, there is no rollback, and the run ends.
 
 ROLLBACKS_FILE lists them, and every checkpoint has those of its past in its description ("rollbacks"). A
-rollback counts from the moment the file has it; checkpoints of what it undid are then removed, by the next
-start if this one is killed.
+rollback counts from the moment the file has it; checkpoints of what it undid are removed once the one to
+resume from is found, by the next start if this one is killed.
 """
 
 from collections.abc import Sequence
@@ -86,21 +86,32 @@ def describe_rollbacks(description: dict[str, Any], rollbacks: Rollbacks) -> dic
 
 
 def record_rollback(workdir: Path, rollbacks: Rollbacks) -> None:
-    """Write ROLLBACKS_FILE, on the main process. Call `resume_rollbacks` afterwards."""
+    """Write ROLLBACKS_FILE, on the main process. Remove what `find_undone` names afterwards."""
     if is_main_process():
         write_json(workdir / ROLLBACKS_FILE, [one._asdict() for one in rollbacks])
     barrier("rollback recorded")
 
 
-def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> Rollbacks:
-    """The rollbacks of a run so far. Checkpoints that do not belong to its past any longer are removed.
+def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> tuple[Rollbacks, tuple[int, ...]]:
+    """The rollbacks of a run so far, and what they undid, as `find_undone` finds it.
 
     Raises:
       ValueError: ROLLBACKS_FILE cannot be read, or is that of another run.
       OSError: a checkpoint cannot be read.
     """
     # A shared file system may show the hosts different files; what process 0 sees holds for all.
-    rollbacks = _parse(exchange(read_rollbacks(workdir) if is_main_process() else ())[0], workdir)
+    listed = exchange(read_rollbacks(workdir) if is_main_process() else ())[0]
+    return find_undone(_parse(listed, workdir), workdir, checkpointer)
+
+
+def find_undone(
+    rollbacks: Rollbacks, workdir: Path, checkpointer: Checkpointer
+) -> tuple[Rollbacks, tuple[int, ...]]:
+    """`rollbacks`, or those of a checkpoint that has more of them, which ROLLBACKS_FILE then gets, and the
+    steps of the whole checkpoints that do not belong to the past of the run any longer, the newest first.
+    Nothing is removed. Every process must call this, with the same rollbacks; all get the same answer. Raises
+    as `resume_rollbacks` does."""
+    undone = []
     for step in exchange(checkpointer.all_steps())[0][::-1]:
         if agreed_problem(checkpointer, step):
             continue  # resuming.py sets it aside
@@ -117,8 +128,8 @@ def resume_rollbacks(workdir: Path, checkpointer: Checkpointer) -> Rollbacks:
             record_rollback(workdir, rollbacks)
         if all(step <= later.to for later in rollbacks[len(saved) :]):
             break  # and so do the older ones
-        checkpointer.remove(step)
-    return rollbacks
+        undone.append(step)
+    return rollbacks, tuple(undone)
 
 
 def record_events(workdir: Path, rollbacks: Rollbacks, events: EventLog) -> None:

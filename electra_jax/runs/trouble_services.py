@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from electra_jax.distributed.processes import exchange
 from electra_jax.distributed.stopping import StopNotice
 from electra_jax.objectives.metrics import Metrics
 from electra_jax.runs.bucket_runs import RunDirectory
@@ -10,10 +11,11 @@ from electra_jax.runs.compilation_cache import CompilationCache
 from electra_jax.runs.incidents import Evidence
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.prepared_stages import PreparedStage
-from electra_jax.runs.rollbacks import Rollbacks, next_rollback, record_rollback, resume_rollbacks
+from electra_jax.runs.resuming import find_start
+from electra_jax.runs.rollbacks import Rollback, Rollbacks, find_undone, next_rollback, record_rollback
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.events import EventLog
-from electra_jax.training.watch import Incident, TroubleServices
+from electra_jax.training.watch import Incident, NumericalTroubleError, TroubleServices
 
 
 class RunningPretraining(NamedTuple):
@@ -58,15 +60,44 @@ def roll_back(
     those to resume from.
 
     Raises:
-      NumericalTroubleError: config.trouble allows no more rollbacks.
+      NumericalTroubleError: config.trouble allows no more rollbacks, or no checkpoint is left to resume from.
+        Nothing was changed.
     """
     run, checkpointer = running.run, running.checkpointer
     stage = next(one.inputs for one in stages if incident.step <= one.inputs.end)
     rollback = next_rollback(
         incident, evidence, running.rollbacks, running.inputs.config["trouble"], stage.first_step
     )
+    rollback = Rollback(*exchange(rollback)[0])  # process 0 alone knows the file of the evidence
     checkpointer.wait()
     run.check_writer()
-    record_rollback(run.path, (*running.rollbacks, rollback))
+    rollbacks, undone = find_undone((*running.rollbacks, rollback), run.path, checkpointer)
+    _check_remains(rollback, undone, running)
+    record_rollback(run.path, rollbacks)
     run.publish()
-    return resume_rollbacks(run.path, checkpointer)
+    for step in undone:
+        checkpointer.remove(step)
+    return rollbacks
+
+
+def _check_remains(rollback: Rollback, undone: tuple[int, ...], running: RunningPretraining) -> None:
+    """Raises NumericalTroubleError unless there is something to resume from without the checkpoints that
+    `rollback` undoes."""
+    try:
+        find_start(running.checkpointer, running.inputs, running.run, undone=undone)
+    except (OSError, ValueError) as error:
+        reason, advice = str(error), ""
+        if undone:
+            reason = (
+                f"the oldest checkpoint that is whole is of step {undone[-1]}. Older ones are damaged, or "
+                "were not kept, since config.trouble or config.checkpoint.keep was another one then."
+            )
+            most = rollback.step - 1 - undone[-1]
+            advice = " Nothing was changed. Run the same command again with " + (
+                f"config.trouble.rollback_steps of at most {most}."
+                if most
+                else "another policy of config.trouble, or with another optimizer.learning_rate in a new run."
+            )
+        raise NumericalTroubleError(
+            f"{rollback.because} The run cannot return to step {rollback.to}: {reason}{advice}"
+        ) from error

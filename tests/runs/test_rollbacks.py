@@ -224,8 +224,8 @@ def test_a_lost_list_of_rollbacks_is_found_in_a_checkpoint_and_a_foreign_one_is_
     before = listed.read_bytes()
     listed.unlink()
     with Checkpoints(tmp_path / "run") as checkpointer:
-        found = resume_rollbacks(tmp_path / "run", checkpointer)
-    assert [one.step for one in found] == [13, 15] and listed.read_bytes() == before
+        found, undone = resume_rollbacks(tmp_path / "run", checkpointer)
+    assert [one.step for one in found] == [13, 15] and listed.read_bytes() == before and undone == ()
     for content, message in (
         ('[{"step": 14, "to": 9, "because": ""}]', "the checkpoint of step 20 has others"),
         (

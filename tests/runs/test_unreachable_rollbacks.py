@@ -1,0 +1,155 @@
+"""Rollbacks for which no checkpoint is left, since config.trouble or checkpoint.keep was another one before:
+an error that says what is possible, and nothing is removed."""
+
+import json
+import types
+
+import pytest
+
+from electra_jax.runs.bucket_runs import RunDirectory
+from electra_jax.runs.resuming import find_start, leave_behind
+from electra_jax.runs.rollbacks import Rollback, record_rollback, resume_rollbacks
+from electra_jax.runs.trouble_services import RunningPretraining, roll_back
+from electra_jax.training.checkpointing import Inspection
+from electra_jax.training.watch import Incident, NonFiniteLossError, NumericalTroubleError
+from support import poisoned
+from support.poisoned import configuration, poison
+from support.run_records import checkpoints
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "kept", "most"),
+    [
+        ({"checkpoint__keep": 1, "checkpoint__every": 5}, (3, 3), [10], 2),
+        ({"checkpoint__keep": 2, "checkpoint__every": 3}, (1, 12), [9, 12], 3),
+    ],
+    ids=["stop_then_rollback", "rollback_steps_raised"],
+)
+def test_no_checkpoint_is_removed_before_another_one_is_found(
+    changes, steps, kept, most, data, tmp_path, monkeypatch
+):
+    def go(policy, rollback_steps):
+        trouble = {"trouble__on_nonfinite": policy, "trouble__rollback_steps": rollback_steps}
+        config = configuration(data, train__num_steps=14, **changes, **trouble)
+        poisoned.run(monkeypatch, config, tmp_path, poison(data, {12: INF}))
+
+    with pytest.raises(NonFiniteLossError):
+        go("stop", steps[0])
+    assert checkpoints(tmp_path) == kept
+    message = rf"to step {12 - steps[1]}: .* is of step {kept[0]}\..*rollback_steps of at most {most}\."
+    for _ in range(2):
+        with pytest.raises(NumericalTroubleError, match=message):
+            go("rollback", steps[1])
+        assert checkpoints(tmp_path) == kept and not (tmp_path / "rollbacks.json").exists()
+    go("rollback", most)
+    (found,) = json.loads((tmp_path / "rollbacks.json").read_text())
+    assert (found["step"], found["to"]) == (13, kept[0]) and checkpoints(tmp_path)[-1] == 14
+
+
+class Checkpoints:
+    """Step → (what is wrong with it, checkpoint.every with which it was saved). `description`: of the run."""
+
+    def __init__(self, found, description):
+        self.found, self.description = dict(found), description
+        self.wait = lambda: None
+
+    def all_steps(self):
+        return sorted(self.found)
+
+    def inspect(self, step):
+        problem, every = self.found[step]
+        config = json.loads(json.dumps(self.description["config"]))
+        config["checkpoint"]["every"] = every
+        return Inspection(problem, {} if problem else self.description | {"config": config})
+
+    def remove(self, step):
+        del self.found[step]
+
+
+def opened(found, every, workdir, rollback_steps=100):
+    """(checkpoints, RunningPretraining) of a run with checkpoint.every=`every` now."""
+    changes = {"checkpoint__every": every, "trouble__rollback_steps": rollback_steps}
+    config = configuration(workdir, train__num_steps=1000, **changes)
+    description = {"config": config, "data": [], "data_files": []}
+    (workdir / "config.json").write_text(json.dumps(description))
+    inputs = types.SimpleNamespace(config=config, description=description, changes_length=False)
+    inputs.end, inputs.first_step = 1000, 0
+    checkpointer = Checkpoints(found, description)
+    run = RunDirectory(workdir, None, lambda: None)
+    return checkpointer, RunningPretraining(inputs, run, checkpointer, (), None, (), None)
+
+
+WHOLE, CUT = ("", 10), ("state/d/1: it is missing", 10)
+
+
+@pytest.mark.parametrize(
+    ("found", "every", "to", "left"),
+    [
+        ({10: WHOLE, 20: WHOLE, 30: WHOLE}, 10, 25, [10, 20]),
+        ({10: WHOLE, 20: WHOLE}, 10, 9, []),  # the first one is later: from the beginning
+        ({}, 10, 9, []),
+        ({20: WHOLE, 30: WHOLE}, 10, 9, "of step 20"),
+        ({20: WHOLE, 30: WHOLE}, 100, 9, "of step 20"),  # every was raised since
+        ({20: ("", 100), 30: WHOLE}, 10, 9, "of step 20"),  # or was lowered
+        ({10: CUT, 20: WHOLE}, 10, 15, "of step 20"),
+        ({5: CUT}, 10, 9, "step 5: state/d/1: it is missing"),
+    ],
+    ids=["kept", "beginning", "none_yet", "pruned", "raised", "lowered", "damaged", "only_damaged"],
+)
+def test_a_rollback_needs_a_whole_checkpoint_or_the_beginning(found, every, to, left, tmp_path):
+    incident = Incident(35, "nonfinite", {}, 1)
+    checkpointer, running = opened(found, every, tmp_path, rollback_steps=34 - to)
+    stages = [types.SimpleNamespace(inputs=running.inputs)]
+    if isinstance(left, list):
+        assert [one.to for one in roll_back(incident, "", stages, running)] == [to]
+        assert checkpointer.all_steps() == left and (tmp_path / "rollbacks.json").exists()
+        return
+    message = f"(?s)step 35 is not finite.*cannot return to step {to}: .*{left}"
+    with pytest.raises(NumericalTroubleError, match=message):
+        roll_back(incident, "", stages, running)
+    assert checkpointer.found == found and not (tmp_path / "rollbacks.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "to", "left"),
+    [
+        ({10: WHOLE, 20: WHOLE}, 15, [10]),
+        ({10: WHOLE, 20: WHOLE}, 9, []),
+        (
+            {20: WHOLE, 30: WHOLE},
+            9,
+            "checkpoints of steps 20, 30. Without that file the run resumes from them",
+        ),
+        ({10: CUT, 20: WHOLE}, 15, "  step 10: state/d/1: it is missing.*\n.*the checkpoints of steps 20[.]"),
+    ],
+    ids=["kept", "beginning", "pruned", "damaged"],
+)
+def test_a_start_after_a_rollback_removes_nothing_before_it_can_resume(found, to, left, tmp_path):
+    checkpointer, running = opened(found, 10, tmp_path)
+    record_rollback(tmp_path, (Rollback(35, to, ""),))
+    _, undone = resume_rollbacks(tmp_path, checkpointer)
+    start = lambda: find_start(checkpointer, running.inputs, running.run, undone=undone)
+    if isinstance(left, str):
+        with pytest.raises(OSError, match=left):
+            start()
+        assert checkpointer.found == found
+        return
+    found = start()
+    assert found.step == max(left, default=0)
+    leave_behind(found, checkpointer, running.run)
+    assert checkpointer.all_steps() == left
+
+
+@pytest.mark.parametrize(("done", "is_lost"), [(12, False), (34, False), (35, True), (500, True)])
+def test_lost_checkpoints_are_told_also_in_a_run_that_once_returned_to_its_beginning(done, is_lost, tmp_path):
+    checkpointer, running = opened({}, 10, tmp_path)
+    record_rollback(tmp_path, (Rollback(35, 2, ""), Rollback(4, 2, "")))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": done, "loss": 1.0}) + "\n")
+    (tmp_path / "sessions.jsonl").write_text(json.dumps({"start_step": 10}) + "\n")
+    if is_lost:
+        with pytest.raises(FileNotFoundError, match=f"got no checkpoint.*had done {done} steps"):
+            find_start(checkpointer, running.inputs, running.run)
+    else:
+        assert find_start(checkpointer, running.inputs, running.run).step == 0
