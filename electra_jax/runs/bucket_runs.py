@@ -77,15 +77,20 @@ class RunDirectory:
         self._url = url if is_writer else None
         self._uploaded = self._state() if self._url else {}
 
-    def publish(self) -> None:
+    def publish(self, *reopen: Callable[[], None]) -> None:
         """Upload the files that have changed since the last call; of a run outside buckets only check that
         nobody else writes it.
 
+        Args:
+          reopen: functions that close files and open them again, which brings them to a mounted bucket.
+
         Raises:
           LostError: another process writes the run now.
-          OSError: the bucket cannot be written.
+          OSError: the bucket, or one of those files, cannot be written.
         """
         self.check_writer()
+        for function in reopen:
+            function()
         if self._url is None:
             return
         state = self._state()

@@ -235,7 +235,7 @@ def _train_from(start: Start, stages: list[PreparedStage], running: RunningPretr
             running.stop,
             None,
             peak_of_devices(config, jax.devices()),
-            run.publish,
+            functools.partial(run.publish, writers.reopen, events.reopen),
             running.programs.first_step_done,
         )
         for stage, probe in zip(stages, running.probes, strict=True):

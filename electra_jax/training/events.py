@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_pipelines.json_files import Maybe, misfit
-from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows
+from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows, reopened
 
 EVENTS_FILE = "events.jsonl"
 # Kind → whether events of later steps than the restored one stay when a run resumes. Others happen again, as
@@ -64,6 +64,12 @@ class EventLog:
             self._file, {"step": int(step), "kind": kind, "message": message, "advice": advice, **values}
         )
         print(f"step {step}: {message}{' ' if advice else ''}{advice}", file=sys.stderr, flush=True)
+
+    def reopen(self) -> None:
+        """Bring the events to where the file is kept, see `reopened`, which also says what is raised."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            self._file = reopened(file)
 
     def close(self) -> None:
         """May be called twice."""

@@ -60,6 +60,24 @@ def append_row(file: TextIO, row: Row) -> None:
         ) from error
 
 
+def reopened(file: TextIO) -> TextIO:
+    """Close a file of rows and open it again for appending. gcsfuse brings a file to its bucket when it is
+    closed; flushing it does nothing there, and fsync is not enough for a new file (docs/semantics.md of
+    gcsfuse).
+
+    Raises:
+      OSError: the disk is full or gone; the file is closed then.
+    """
+    try:
+        file.close()
+        return Path(file.name).open("a", encoding="utf-8")
+    except OSError as error:
+        raise OSError(
+            f"{file.name}: it could not be closed and opened again: {error}. Run the same command again: it "
+            "resumes from the newest checkpoint."
+        ) from error
+
+
 def _parse(path: Path, check: Check) -> tuple[list[Row], bool]:
     """Rows of the file, and whether its last line lacks its newline. That line is left out unless it is a
     complete row."""

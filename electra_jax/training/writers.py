@@ -14,7 +14,7 @@ from typing import TextIO
 
 from electra_jax.distributed.processes import exchange
 from electra_jax.training.progress import RunProgress
-from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows
+from electra_jax.training.step_rows import Row, append_row, keep_rows, read_rows, reopened
 from electra_jax.training.trackers.background import BackgroundTracker, close_trackers
 
 METRICS_FILE = "metrics.jsonl"
@@ -119,6 +119,12 @@ class MetricWriters:
     def has_row(self, step: int, prefix: str = "") -> bool:
         """Whether the file had this row when it was opened: its metrics are known."""
         return (step, prefix) in self._rows_in_file
+
+    def reopen(self) -> None:
+        """Bring the rows to where the file is kept, see `reopened`, which also says what is raised."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            self._file = reopened(file)
 
     def close(self) -> None:
         """Flush and close everything. May be called twice."""
