@@ -64,16 +64,17 @@ check_secrets() {
     fail "--env_file: others can read '$1', expected mode 600. Run \`chmod 600 $1\`."
 }
 
-# read_arguments ARGUMENTS…: set workdir and is_distributed from the arguments of the run.
+# read_arguments ARGUMENTS…: set workdir and is_distributed from the arguments of the run. absl takes true, t
+# and 1 for true, in any case.
 read_arguments() {
-  local previous="" word has_config=false
+  local previous="" word has_config=false distributed='^--?distributed(=([tT]([rR][uU][eE])?|1))?$'
   for word in "$@"; do
     if [[ "$previous" =~ ^--?workdir$ ]]; then workdir="$word"; fi
     if [[ "$previous" =~ ^--?config$ ]]; then has_config=true; fi
+    if [[ "$word" =~ $distributed ]]; then is_distributed=true; fi
     case "$word" in
       --workdir=* | -workdir=*) workdir="${word#*=}" ;;
       --config=* | -config=*) has_config=true ;;
-      --distributed | -distributed | --distributed=true) is_distributed=true ;;
     esac
     previous="$word"
   done

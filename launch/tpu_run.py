@@ -14,6 +14,7 @@ STOPPED = 143  # exit code of a run that was told to stop and has saved
 LOST = 137  # stands for the exit code of a run that left none
 STATUS_CODES = {"running": 0, "complete": 0, "stopped": 3, "failed": 4, "never": 5}
 NO_TPU = 6
+DISTRIBUTED = re.compile("--?distributed(=(?i:t|true|1))?")  # as absl takes a flag for true
 MAX_UNANSWERED = 10  # consecutive polls without an answer before giving up
 MAX_PAUSE_SECONDS = 600  # between two polls
 REPORT_AGAIN_SECONDS = 600  # after which an unchanged state is printed again
@@ -94,7 +95,7 @@ def start(tpu: Tpu, arguments: Sequence[str]) -> None:
         raise LauncherError(
             f"{tpu.name}: a run is running on it ({busy[0]}). Run `stop`, then `status` until it has ended."
         )
-    if len(workers) > 1 and not any(re.fullmatch("--?distributed(=true)?", word) for word in arguments):
+    if len(workers) > 1 and not any(map(DISTRIBUTED.fullmatch, arguments)):
         raise LauncherError(
             f"{tpu.name}: got {len(workers)} workers but no --distributed among the run's arguments: each "
             "worker would train alone. Add it."

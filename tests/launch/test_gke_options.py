@@ -313,6 +313,12 @@ def test_several_hosts_need_distributed(tool, device, more, is_one, untouched):
         check_refused(outcome, "--distributed: missing among the run's arguments")
 
 
+@pytest.mark.parametrize("value", ["=True", "=T", "=1"])
+def test_hosts_with_gpus_find_each_other_whatever_the_spelling_of_distributed(value, untouched):
+    words = ("--num_nodes=2", STORAGE, "--", *RUN, f"--distributed{value}")
+    assert "--coordinator=" in untouched.succeed("create", "--dry_run", GPU, IMAGE, *words).stdout
+
+
 def test_gcluster_needs_a_place_for_its_image_and_takes_no_file_of_secrets(tmp_path):
     with Cluster(tmp_path, "gcluster") as cluster:
         secrets = tmp_path / "secrets"

@@ -77,6 +77,12 @@ def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, message, unto
     )
 
 
+@pytest.mark.parametrize("value", ["", "=true", "=True", "=TRUE", "=t", "=T", "=1"])  # as absl takes them
+def test_every_spelling_of_distributed_is_accepted(value, untouched):
+    outcome = untouched.launch("--dry_run", "--nodes=2", "--", *RUN[:2], f"--distributed{value}")
+    assert outcome.returncode == 0 and f"--distributed{value}" in outcome.stdout
+
+
 @pytest.mark.parametrize("time", ["10", "24:00:00", "0:10:00", "7-00", "1-00:00:00", "15:00"])
 def test_slurms_forms_of_a_time_limit_are_accepted(time, untouched):
     outcome = untouched.launch("--dry_run", f"--time={time}", "--", *RUN)

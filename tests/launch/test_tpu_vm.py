@@ -136,8 +136,10 @@ def test_a_run_from_start_to_end(sandbox):
     assert sandbox.launch("status").returncode == 5
     assert "--distributed" in sandbox.launch("start", "--", "--workdir=bucket/a").stderr
     assert "on each VM's own disk" in sandbox.launch("start", "--", "--workdir=a", "--distributed").stderr
-    on_s3 = sandbox.launch("start", "--", "--workdir=s3://b/a", "--distributed")
-    assert "got 's3://b/a', expected gs://BUCKET/…" in on_s3.stderr
+    for distributed in ("--distributed", "-distributed=T", "--distributed=True", "--distributed=1"):
+        on_s3 = sandbox.launch("start", "--", "--workdir=s3://b/a", distributed)
+        assert "got 's3://b/a', expected gs://BUCKET/…" in on_s3.stderr
+    assert "--distributed" in sandbox.launch("start", "--", "--workdir=bucket/a", "--distributed=0").stderr
     sandbox.succeed("start", *RUN)
     running = sandbox.succeed("status").stdout.splitlines()
     assert running[0] == "small: ACTIVE" and re.fullmatch(f"worker 1: running {RUN_NAME}", running[2])
