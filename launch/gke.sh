@@ -61,7 +61,8 @@ With `create` through gcluster:
 With `create` through xpk:
 
     --storage=NAME                of `xpk storage attach`, mounted in the containers; may be given several
-                                  times: xpk storage attach NAME --type=gcsfuse --mount-point=/data …
+                                  times: xpk storage attach NAME --type=gcsfuse --mount-point=/data
+                                  --mount-options=implicit-dirs,metadata-cache:ttl-secs:60 …
     --env_file=FILE               NAME=VALUE lines for the run's environment, with mode 600. The values are in
                                   no command line, but xpk writes them into the workload, which other users of
                                   the cluster may be able to read

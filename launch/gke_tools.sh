@@ -48,7 +48,7 @@ set_names() {
 
 # read_mount SOURCE:/DIRECTORY[:MODE]: append to mounts what gcluster expects, and to mount_points the
 # directory if it can be written. gcluster mounts read-only unless it is told otherwise. implicit-dirs shows
-# directories that `gcloud storage cp` made.
+# directories that `gcloud storage cp` made; ttl-secs is for locks, as in tpu_worker.sh.
 read_mount() {
   local value="$1" mode=rw from to options="" directory='^/[^/;,][^;,]*$'
   local source='^(gs://[a-z0-9][-_.a-z0-9]*(/[^;,]+)?|(filestore|pvc)://[^;,]+|/[^;,]+|[a-z0-9][-.a-z0-9]*)$'
@@ -60,7 +60,7 @@ filestore://INSTANCE/SHARE or the name of a volume claim: --mount=gs://my-bucket
   case "$to/" in
     /app/*) fail "--mount: got '$1', but the checkout is in /app. Expected another directory: /data." ;;
   esac
-  if [[ "$from" == gs://* ]]; then options=";options=implicit-dirs"; fi
+  if [[ "$from" == gs://* ]]; then options=";options=implicit-dirs,metadata-cache:ttl-secs:60"; fi
   mounts+=("--mount=$from;$to;$mode$options")
   if [ "$mode" = rw ]; then mount_points+=("$to"); fi
 }

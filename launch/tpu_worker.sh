@@ -49,7 +49,9 @@ setup() {
   make_environment tpu,formats,buckets
 }
 
-# Finished checkpoints are renamed as whole directories, which gcsfuse refuses without --rename-dir-limit.
+# Finished checkpoints are renamed as whole directories, which gcsfuse refuses without --rename-dir-limit. On
+# TPU machines it would by itself keep for ever what it has seen of a file, and the lock of another host would
+# seem left: data_pipelines/lock_holders.py expects news after a minute.
 mount_bucket() {
   local mounted
   mkdir -p "$HOME/bucket"
@@ -61,7 +63,8 @@ mount_bucket() {
   fi
   if [ -z "$mounted" ]; then
     command -v gcsfuse >/dev/null || install_gcsfuse
-    gcsfuse --implicit-dirs --rename-dir-limit=100000 "$1" "$HOME/bucket" 8>&-  # it must not keep the lock
+    gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=60 \
+      "$1" "$HOME/bucket" 8>&-  # it must not keep the lock
   fi
   ln -sfn "$HOME/bucket" "$checkout/bucket"  # runs start in the checkout: --workdir=bucket/…
 }

@@ -44,7 +44,7 @@ CALLS = {
         "stop": "gcluster job cancel base --cluster=c --project=p --location=z",
         "create": "gcluster job submit --cluster=c --project=p --location=z --name=base --restarts=20 "
         "--restart-on-exit-codes=1,134,137,139,143 --grace-period=120s --compute-type=ct5lp-hightpu-4t "
-        "--topology=4x4 --num-slices=1 --image=mine --mount=gs://bucket;/data;rw;options=implicit-dirs",
+        "--topology=4x4 --num-slices=1 --image=mine --mount=gs://bucket;/data;rw;options=implicit-dirs,metadata-cache:ttl-secs:60",
     },
     "xpk": {
         "status": "xpk workload list --cluster=c --project=p --zone=z --filter-by-job=base",
@@ -197,8 +197,8 @@ MORE = {
         ["--mount=my-claim:/cache:ro", "--gcluster=--priority=high", "--gcluster=--grace-period=300s"],
         "--restarts=0 --restart-on-exit-codes=134,137,139,143 --grace-period=120s "
         "--compute-type=ct6e-standard-4t --topology=2x2 --num-slices=1 --base-image=python:3.12 CONTEXT "
-        "--mount=gs://bucket;/data;rw;options=implicit-dirs --mount=my-claim;/cache;ro --priority=high "
-        "--grace-period=300s",
+        "--mount=gs://bucket;/data;rw;options=implicit-dirs,metadata-cache:ttl-secs:60 "
+        "--mount=my-claim;/cache;ro --priority=high --grace-period=300s",
         "--build-context=",
     ),
     "xpk": (

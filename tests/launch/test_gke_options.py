@@ -186,8 +186,11 @@ def test_a_mount_that_gcluster_would_refuse_or_misread_is_refused(mount, untouch
 @pytest.mark.parametrize(
     ("mount", "expected"),
     [
-        ("gs://bucket/folder:/data/", "gs://bucket/folder;/data;rw;options=implicit-dirs"),
-        ("gs://bucket:/data:rw", "gs://bucket;/data;rw;options=implicit-dirs"),
+        (
+            "gs://bucket/folder:/data/",
+            "gs://bucket/folder;/data;rw;options=implicit-dirs,metadata-cache:ttl-secs:60",
+        ),
+        ("gs://bucket:/data:rw", "gs://bucket;/data;rw;options=implicit-dirs,metadata-cache:ttl-secs:60"),
         ("filestore://10.0.0.2:2049/share:/data", "filestore://10.0.0.2:2049/share;/data;rw"),
         ("my-claim:/data", "my-claim;/data;rw"),
         ("/mnt/disk:/data", "/mnt/disk;/data;rw"),

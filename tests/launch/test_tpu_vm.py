@@ -121,6 +121,7 @@ def test_setup_installs_gcsfuse_and_a_newer_python_if_they_are_missing(sandbox):
         "-m pip install --quiet --user uv",
         "-m uv python install --quiet 3.11",
     ]
+    assert "--metadata-cache-ttl-secs=60 my-bucket " in (sandbox.root / "mounts").read_text()
     sudo = (sandbox.root / "sudo").read_text()
     assert "apt-get install --yes" in sudo and (sandbox.home() / "electra_jax" / "bucket").is_dir()
 

@@ -218,7 +218,8 @@ sys.exit(143)
 # In place of programs on the workers that would leave the sandbox.
 PROGRAMS = {
     "curl": 'case "$*" in *agent-worker-number*) echo -n "$WORKER" ;; *) echo key ;; esac',
-    "gcsfuse": 'mkdir -p "$STAND_IN/shared/$3"; rmdir "$4"; ln -s "$STAND_IN/shared/$3" "$4"',
+    "gcsfuse": 'echo "$*" >> "$STAND_IN/mounts"; mkdir -p "$STAND_IN/shared/${@: -2:1}"; rmdir "${@: -1}"; '
+    'ln -s "$STAND_IN/shared/${@: -2:1}" "${@: -1}"',
     "findmnt": 'basename "$(readlink "${@: -1}" || exit 1)"',
     "python3.13": "exit 0",
     "sudo": 'echo "$*" >> "$STAND_IN/sudo"; '
