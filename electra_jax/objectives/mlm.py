@@ -28,6 +28,8 @@ from electra_jax.objectives.vocabulary import (
 )
 
 PASSES = ("generate", "discriminate", "regenerate", "rediscriminate")
+# Keys of config.model, or their beginnings, that mean nothing for one encoder of the discriminator's shape.
+UNUSED_MODEL_KEYS = ("generator.", "embedding_sharing")
 MLM_METRICS = prediction_metrics("mlm", entropy="generator_entropy")
 # The metric of z-loss: the mean square of log Z, Z the sum of the exponentials of a prediction's logits. The
 # loss keeps logits from drifting (Chowdhery et al. 2022, PaLM, §5). A row with this metric takes

@@ -9,8 +9,8 @@ head on [CLS] scores both. The loss is
 
 s₁ the better set's score: the hinge loss with margin 1 of the softmax of both scores, as in the released code
 (Albert-Ma/PROP, pytorch_pretrain_bert/modeling.py). As published: the loss, sizes drawn from Poisson(3),
-subsampling of frequent words. The paper starts from BERT: pass --config.checkpoint.init_from with an imported
-one. Words are tokens here, and a row's further documents take part in MLM alone.
+subsampling of frequent words. The paper starts from BERT (README.md shows how). Words are tokens here, and a
+row's further documents take part in MLM alone.
 
 Shapes: B batch, L length, P predicted positions, W words of a set.
 """

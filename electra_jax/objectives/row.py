@@ -20,8 +20,6 @@ class FirstStage(NamedTuple):
     objective: str  # config.objective.name of the first stage
     modules: Mapping[str, str]  # module of the second stage → module of the first that it continues
     copies: Mapping[str, str]  # the same, for modules of the first stage that two modules start from
-    # Keys of config.model, or their beginnings, that mean nothing in the first stage and may differ there.
-    unused_model_keys: tuple[str, ...]
 
 
 class ObjectiveRow(NamedTuple):

@@ -81,6 +81,5 @@ TWO_STAGE = ObjectiveRow(
             "generator_predictions": "generator_predictions",
         },
         copies={"discriminator_embeddings": "embeddings", "discriminator": "generator"},
-        unused_model_keys=("generator.", "embedding_sharing"),
     ),
 )

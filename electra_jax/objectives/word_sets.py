@@ -137,13 +137,15 @@ def begin_with(
 ) -> MaskedBatch:
     """The rows with `sizes_B` words and a [SEP] in front: [CLS] words [SEP] text. Words are never masked.
 
-    Rows keep their length: padding is dropped first, then the end of the text, with the predictions there.
-    Rows of no words stay as they are. A row that begins within a document gets a [CLS].
+    Rows keep their length: padding is dropped first, then the end of the text, with the predictions there,
+    and the row ends in [SEP]. Rows of no words stay as they are. A row that begins within a document gets a
+    [CLS].
     """
     length = batch.ids_BL.shape[1]
     has_cls_B1 = batch.ids_BL[:, :1] == special.cls
     sizes_B1 = sizes_B[:, None]
     offset_B1 = jnp.where(sizes_B1 > 0, sizes_B1 + 2 - has_cls_B1, 0)
+    is_cut_B1 = batch.inputs.is_token_BL.sum(axis=1, keepdims=True) + offset_B1 > length
     index_1L = jnp.arange(length)[None]
     source_BL = jnp.maximum(index_1L - offset_B1, 0)
     words_BL = jnp.take_along_axis(words_BW, jnp.clip(index_1L - 1, 0, words_BW.shape[1] - 1), axis=1)
@@ -152,11 +154,12 @@ def begin_with(
         text_BL = jnp.take_along_axis(row_BL, source_BL, axis=1)
         front_BL = jnp.where(index_1L <= sizes_B1, words_BL, special.sep)
         front_BL = jnp.where(index_1L == 0, special.cls, front_BL)
-        return jnp.where((index_1L < sizes_B1 + 2) & (sizes_B1 > 0), front_BL, text_BL)
+        out_BL = jnp.where((index_1L < sizes_B1 + 2) & (sizes_B1 > 0), front_BL, text_BL)
+        return jnp.where(is_cut_B1 & (index_1L == length - 1), special.sep, out_BL)
 
     ids_BL = put_in_front(batch.ids_BL)
     positions_BP = batch.positions_BP + offset_B1
-    weights_BP = batch.weights_BP * (positions_BP < length)
+    weights_BP = batch.weights_BP * (positions_BP < length - is_cut_B1)
     return batch._replace(
         ids_BL=ids_BL,
         inputs=derive_inputs(ids_BL, special, type_vocab_size),

@@ -19,6 +19,7 @@ from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.objectives.mlm import MLM, UNUSED_MODEL_KEYS
 from electra_jax.objectives.registry import (
     find_row,
     first_stage_from,
@@ -279,9 +280,8 @@ def check_initial(initial: str, config: dict[str, Any], tokenizer_fingerprint: s
     is_next_stage = stage is not None and theirs["objective"]["name"] == stage.objective
     if not is_next_stage:
         _check_same_objective(initial, theirs["objective"], config["objective"])
-    _check_same_model(
-        initial, theirs["model"], config["model"], stage.unused_model_keys if is_next_stage else ()
-    )
+    is_one_encoder = parameter_form(theirs["objective"]) == MLM.name
+    _check_same_model(initial, theirs["model"], config["model"], UNUSED_MODEL_KEYS if is_one_encoder else ())
     check_tokenizer("config.checkpoint.init_from", initial, directory, tokenizer_fingerprint)
 
 

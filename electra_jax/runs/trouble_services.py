@@ -90,7 +90,7 @@ def _check_remains(rollback: Rollback, undone: tuple[int, ...], running: Running
         if undone:
             reason = (
                 f"the oldest checkpoint that is whole is of step {undone[-1]}. Older ones are damaged, or "
-                "were not kept, since config.trouble or config.checkpoint.keep was another one then."
+                "were not kept or saved with the config.trouble and config.checkpoint of that time."
             )
             most = rollback.step - 1 - undone[-1]
             advice = " Nothing was changed. Run the same command again with " + (

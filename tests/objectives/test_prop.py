@@ -101,7 +101,11 @@ def in_front(row_ids, words):
     if not words:
         return row_ids
     text = row_ids[1:] if row_ids[0] == CLS else row_ids
-    return [CLS, *words, SEP, *text][: len(row_ids)]
+    text = [one for one in text if one != PAD]
+    whole = [CLS, *words, SEP, *text]
+    if len(whole) > len(row_ids):
+        return [*whole[: len(row_ids) - 1], SEP]
+    return row(*whole)
 
 
 def test_rows_begin_with_words():
