@@ -3,7 +3,7 @@
 
 Papers: Warner et al., "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder", 2024 (base, large);
 Weller et al., "Seq vs Seq" (Ettin), 2025, the same architecture in six sizes. Values: AnswerDotAI/ModernBERT,
-yamls/modernbert/*.yaml, and Ettin's configurations.
+yamls/modernbert/*.yaml, and JHU-CLSP/ettin-encoder-vs-decoder, pretraining/configs/standard/*/encoder_*.yaml.
 
     python -m electra_jax.pretrain --config=configs/modernbert.py:size=17m --workdir=runs/modern \\
         --config.data.datasets=DIR
@@ -32,7 +32,7 @@ from electra_jax.configuration.objectives import apply_objective
 from electra_jax.configuration.recipe_argument import parse_recipe_argument
 from electra_jax.models.published_sizes import MODERN_SIZES
 
-ROW_LENGTH, NUM_TOKENS = 1024, 1.719e12  # of phase 1
+ROW_LENGTH = 1024  # of phase 1
 # Phases 2 and 3 of base are in yamls/modernbert/modernbert-base-{context-extension,learning-rate-decay}.yaml.
 LONG_ROW_LENGTH, LONG_ROWS_PER_STEP, LONG_TOKENS, DECAY_TOKENS = 8192, 576, 250e9, 50e9
 LONG_LEARNING_RATE, LONG_GLOBAL_THETA, FINAL_SHARE = 3e-4, 160_000.0, 0.001
@@ -45,16 +45,17 @@ class FirstPhase(NamedTuple):
     weight_decay: float  # share of a weight that a step at the peak rate takes
     batch_size: int  # rows per step; the published runs reach it from fewer
     warmup_tokens: float  # length of the warm-up, in tokens
+    num_tokens: float  # its length
 
 
-# base and large: their yamls. 17m, 68m, 1b: Ettin. Not stated: 32m's weight decay, and Ettin's warm-up.
+# base and large: ModernBERT. The others: Ettin, whose yamls call them very_tiny, tiny, mini and huge.
 FIRST_PHASES = {
-    "17m": FirstPhase(3e-3, 3e-4, 4608, 3e9),
-    "32m": FirstPhase(3e-3, 3e-4, 4608, 3e9),
-    "68m": FirstPhase(3e-3, 3e-4, 4608, 3e9),
-    "base": FirstPhase(8e-4, 1e-5, 4608, 3e9),
-    "large": FirstPhase(5e-4, 1e-5, 4928, 2e9),
-    "1b": FirstPhase(5e-4, 5e-5, 4608, 3e9),
+    "17m": FirstPhase(3e-3, 3e-4, 4608, 4e9, 1.7e12),
+    "32m": FirstPhase(3e-3, 3e-4, 4608, 4e9, 1.7e12),
+    "68m": FirstPhase(3e-3, 3e-4, 4608, 3e9, 1.7e12),
+    "base": FirstPhase(8e-4, 1e-5, 4608, 3e9, 1.719e12),
+    "large": FirstPhase(5e-4, 1e-5, 4928, 2e9, 1.719e12),
+    "1b": FirstPhase(5e-4, 5e-5, 4608, 2e9, 1.7e12),
 }
 
 
@@ -107,7 +108,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
         },
         assumed={"vocab_size": 50_368, "sequence_length": ROW_LENGTH},
         optimizer=_optimizer(phase),
-        train={"num_steps": round(NUM_TOKENS / tokens_per_step), "batch_size": phase.batch_size},
+        train={"num_steps": round(phase.num_tokens / tokens_per_step), "batch_size": phase.batch_size},
         eval={"batch_size": 256},
     )
     apply_objective(config, chosen["objective"])

@@ -75,6 +75,26 @@ def test_a_recipe_of_pretraining_resolves(argument):
     assert (config["model"]["vocab_size"], config["data"]["sequence_length"]) == (0, 0)
 
 
+def test_modernbert_has_the_values_of_its_sources():
+    """Peak rate, weight decay, rows, and tokens of warm-up and of phase 1: AnswerDotAI/ModernBERT,
+    yamls/modernbert, and JHU-CLSP/ettin-encoder-vs-decoder at 496a3f42, pretraining/configs/standard."""
+    published = {
+        "17m": (3e-3, 3e-4, 4608, 4_000_000_000, 1_700_000_000_000),
+        "32m": (3e-3, 3e-4, 4608, 4_000_000_000, 1_700_000_000_000),
+        "68m": (3e-3, 3e-4, 4608, 3_000_000_000, 1_700_000_000_000),
+        "base": (8e-4, 1e-5, 4608, 3_000_000_000, 1_719_000_000_000),
+        "large": (5e-4, 1e-5, 4928, 2_000_000_000, 1_719_000_000_000),
+        "1b": (5e-4, 5e-5, 4608, 2_000_000_000, 1_700_000_000_000),
+    }
+    for size, (rate, decay, rows, warmup, tokens) in published.items():
+        config = recipe(f"configs/modernbert.py:size={size},objective=mlm")
+        optimizer, train = config["optimizer"], config["train"]
+        found = (optimizer["learning_rate"], optimizer["weight_decay"], train["batch_size"])
+        assert found == (rate, decay, rows), size
+        assert abs(optimizer["warmup_steps"] * rows * 1024 - warmup) <= rows * 512, size
+        assert abs(train["num_steps"] * rows * 1024 - tokens) <= rows * 512, size
+
+
 def test_recipes_of_finetuning_have_allowed_values():
     for argument in FINETUNING:
         check_values(recipe(argument))
