@@ -2,7 +2,8 @@
 parameters by ordered regular expressions.
 
 A rule is (pattern, learning-rate multiplier, weight-decay multiplier). The first pattern found in a
-parameter's path decides. A parameter that no rule matches is an error.
+parameter's path decides. A parameter that no rule matches is an error. A group with a learning-rate
+multiplier of 0 is frozen: it has no weight decay either.
 """
 
 import re
@@ -33,6 +34,8 @@ def assign_groups(params: Any, groups: Sequence[Sequence]) -> Any:
         wrong form.
     """
     rules = [Group(*rule) for rule in groups]
+    # A decay that follows the schedule is not multiplied by the rate: it would shrink a frozen group to zero.
+    rules = [rule if rule.learning_rate else rule._replace(weight_decay=0.0) for rule in rules]
     used = set()
 
     def assign(path, _):

@@ -75,6 +75,22 @@ def test_weight_decay_that_follows_the_schedule_does_not_depend_on_the_peak():
         equal(ours, kept)
 
 
+@pytest.mark.parametrize("follows", ["rate", "schedule"])
+def test_a_group_without_a_learning_rate_stays_as_it_is(follows):
+    changes = {
+        "groups": (("table", 0.0, 1.0), ("head", 0.1, 1.0), (".*", 1.0, 1.0)),
+        "weight_decay_follows": follows,
+    }
+    still = lambda step: {path: np.zeros_like(value) for path, value in flat_params().items()}
+    # With `schedule` the multiplier of a rate does not scale the decay, unless it is 0.
+    tenth, whole = (0.1 * PEAK, PEAK) if follows == "rate" else (1.0, 1.0)
+    share = lambda path: 0.0 if "table" in path else tenth if "head" in path else whole
+    expected = {path: value * (1 - DECAY * share(path)) ** STEPS for path, value in flat_params().items()}
+    ours = train(section("adamw", **changes), still)
+    equal(ours, expected)
+    np.testing.assert_array_equal(ours["encoder/table"], flat_params()["encoder/table"])
+
+
 def test_lamb_against_numpy_and_optax():
     def update(path, param, grad, direction, second):
         rate, decay = multipliers(path)
@@ -206,3 +222,8 @@ def test_the_table_of_parameters_says_which_rule_trains_each():
     rules = {line.split()[0]: line.split()[-1] for line in lines[1:-1]}
     assert rules == {path: "muon" if path in MATRICES else "adamw" for path in SHAPES} | {"head/kernel": "-"}
     assert "rule" not in parameter_table(unflatten_dict(shapes, sep="/"), axes, section("adamw"))[0]
+    frozen = section("adamw", groups=(("table", 0.0, 1.0), (".*", 1.0, 1.0)))
+    lines = parameter_table(unflatten_dict(shapes, sep="/"), axes, frozen)
+    assert {line.split()[0]: tuple(line.split()[-2:]) for line in lines[1:-1]} == {
+        path: ("0", "0") if "table" in path else ("1", "0.1") for path in SHAPES
+    }
