@@ -21,7 +21,8 @@ Code that the run names, a recipe of your own for its probe or trackers of your 
 directory may come from somebody else. A line on stderr names what to pass if you trust it.
 
 `pretrain` proposes these values if none is changed; `convert import` writes them for foreign checkpoints.
-Both give a schedule without a decay, as that of ModernBERT's phase 1, a linear one.
+Both give a schedule without a decay, as that of ModernBERT's phase 1, a linear one, and shorten a decay that
+leaves no room for the warm-up, as that of its phase 3.
 Source: microsoft/DeBERTa, rtd.sh, deberta-v3-xsmall and deberta-v3-*-continue, batches of 256 rows to
 continue. No result was published with it, and it was not run at that scale here.
 """

@@ -1,13 +1,17 @@
 """A run that repeats the settings of the run that it starts from is told gentler ones."""
 
 import json
+import re
 
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import electra
+from configs import continued as continued_recipe
+from configs import electra, modernbert
 from electra_jax.configuration.resolve import resolve
-from electra_jax.runs.continued_settings import CONTINUED, propose_settings
+from electra_jax.configuration.stages import last_stage
+from electra_jax.runs.continued_settings import CONTINUED, continued_sections, propose_settings
+from electra_jax.training.schedules import decay_length
 
 
 @pytest.fixture
@@ -44,6 +48,43 @@ def test_a_rate_that_stays_at_its_peak_is_proposed_with_a_decay(schedule, decay,
     (tmp_path / "config.json").write_text(json.dumps({"config": theirs, "data": []}), encoding="utf-8")
     flag = " --config.optimizer.schedule=warmup_then_decay"
     assert propose_settings(ours).endswith(flag) == (not decay) and "num_steps=" in propose_settings(ours)
+
+
+PHASES = resolve(modernbert.get_config("size=base,phases=3").to_dict()).values
+
+
+def proposed_flags(text):
+    """Key → value of the flags in a proposal."""
+    return dict(flag.split("=", 1) for flag in re.findall(r"--config\.(\S+)", text))
+
+
+@pytest.mark.parametrize(
+    ("step", "rate", "changes"),
+    [
+        (0, "0.00013", {"optimizer.schedule": "warmup_then_decay"}),  # a sixth of 8e-4, the peak of phase 1
+        (400_000, "5e-05", {"optimizer.schedule": "warmup_then_decay"}),  # of 3e-4
+        (None, "5e-05", {"optimizer.decay_share": "0.9"}),  # phase 3 is nothing but a decay
+    ],
+)
+def test_a_run_with_schedules_of_its_stages_is_proposed_gentler_settings(step, rate, changes, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": PHASES, "data": []}), encoding="utf-8")
+    name = str(tmp_path) if step is None else f"{tmp_path}:{step}"
+    ours = continued_recipe.get_config(f"run={name}")
+    flags = proposed_flags(propose_settings(resolve(ours.to_dict()).values))
+    num_steps = PHASES["train"]["num_steps"] // 10
+    expected = {"train.num_steps": str(num_steps), "optimizer.warmup_steps": str(num_steps // 10)}
+    assert flags == {"optimizer.learning_rate": rate} | expected | changes
+    values = flatten_dict(ours.to_dict(), sep=".")
+    ours.update_from_flattened_dict({key: type(values[key])(value) for key, value in flags.items()})
+    resolve(ours.to_dict())  # warm-up and decay fit
+
+
+def test_the_settings_of_an_import_fit_a_recipe_that_ends_in_a_decay():
+    last = json.loads(json.dumps(last_stage(PHASES)))  # what is resolved is frozen
+    config = resolve(last | continued_sections(last)).values
+    optimizer = config["optimizer"]
+    assert (optimizer["schedule"], optimizer["warmup_steps"]) == ("warmup_constant_sqrt", 10_000)
+    assert decay_length(optimizer, config["train"]["num_steps"]) == 90_000
 
 
 @pytest.mark.parametrize(
