@@ -101,7 +101,7 @@ def check_runs(variants: Iterable[Mapping[Path, dict[str, Any]]]) -> None:
     """Raises ValueError, before the first run, if a configuration of any run does not resolve."""
     for directory, config in itertools.chain.from_iterable(runs.items() for runs in variants):
         try:
-            resolve(config)
+            resolve(config, has_begun=(directory / "config.json").is_file())
         except ValueError as error:
             raise ValueError(f"{directory}: {error}") from error
 

@@ -1,7 +1,7 @@
 """Checks of the values of a configuration, against the table and against each other."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -9,13 +9,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data_pipelines.problems import Problems
 from electra_jax.configuration.migration import OF_EMBEDDINGS
 from electra_jax.configuration.ranges import Allowed
-from electra_jax.configuration.stages import place_of, schedule_span
+from electra_jax.configuration.stages import SCHEDULE, place_of, schedule_span
 from electra_jax.configuration.value_table import OF_PRETRAINING, find_rule
 from electra_jax.models.config import SECTIONS, PretrainingConfig
 from electra_jax.objectives.corruption import max_predictions_per_seq
 from electra_jax.objectives.denoisers import denoisers_of, num_denoiser_slots
 from electra_jax.objectives.registry import find_row, has_generator
-from electra_jax.training.schedules import check_schedule, decay_length
+from electra_jax.training.schedules import DECAYS, check_schedule, decay_length
 from electra_jax.training.update_rules import LAMB
 
 # The keys that decide the length of a run, and what must fit it.
@@ -206,6 +206,31 @@ def check_rates(config: dict[str, Any], first_step: int = 0) -> None:
         total=total,
         remedy=remedy,
     )
+
+
+def check_decays(config: dict[str, Any], wrong: Set[str]) -> None:
+    """Raises ValueError for a length or end of a decay that no schedule reads, unless its key is `wrong`. A
+    stage may inherit it."""
+    problems, optimizer = Problems(), config["optimizer"]
+    own = [(first_step, changes) for first_step, changes in config["stages"] if SCHEDULE in changes]
+    schedules = {optimizer["schedule"], *(changes[SCHEDULE] for _, changes in own)}
+    readers = " and ".join(DECAYS)
+    for key in ("decay_steps", "final_share"):
+        if optimizer[key] and not schedules & DECAYS.keys() and not wrong & {SCHEDULE, f"optimizer.{key}"}:
+            problems.add_text(
+                f"config.optimizer.{key}: got {optimizer[key]} with config.optimizer.schedule="
+                f"{optimizer['schedule']!r}, expected 0: only {readers} read it. Pass "
+                f"--config.optimizer.{key}=0, or one of these schedules."
+            )
+    for first_step, changes in own:
+        for key in ("optimizer.decay_steps", "optimizer.decay_share", "optimizer.final_share"):
+            if changes.get(key) and changes[SCHEDULE] not in DECAYS:
+                problems.add_text(
+                    f"{place_of(first_step)}: got {key}={changes[key]} with {SCHEDULE}="
+                    f"{changes[SCHEDULE]!r}, expected no such key: only {readers} read it. Leave it out, or "
+                    "name one of these schedules."
+                )
+    problems.report()
 
 
 def check_weight_decay(optimizer: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from data_pipelines.problems import Problems
 from electra_jax.configuration.checks import (
     OF_LENGTH,
+    check_decays,
     check_predictions,
     check_rates,
     check_shared_embeddings,
@@ -62,13 +63,15 @@ class ResolvedConfig:
         return tuple(path for stage in self.stages for path in stage.config["data"]["datasets"])
 
 
-def resolve(config: dict[str, Any]) -> ResolvedConfig:
+def resolve(config: dict[str, Any], *, has_begun: bool = False) -> ResolvedConfig:
     """Complete, check and freeze a configuration of pre-training.
 
     Args:
       config: as a recipe or a file gives it; lists may stand for tuples. It is not changed. Sizes that are 0
         in it become those that the recipe assumes; the commands that read data have filled them before
         (`runs.data_sizes.resolve_run`).
+      has_begun: whether it is that of a run which exists already. Such a run may have values that earlier
+        versions took and did not read.
 
     Raises:
       ValueError: values are not allowed, or do not fit together; names each key and how to change it.
@@ -86,6 +89,9 @@ def resolve(config: dict[str, Any]) -> ResolvedConfig:
         make_stages(without_end(config | {"stages": stages}))
         check_stage_values(stages)
         config = config | {"stages": stages}
+    with problems.kept():
+        if not has_begun:
+            check_decays(config, wrong.keys())
     with problems.kept():
         check_weight_decay(config["optimizer"])
     with problems.kept():

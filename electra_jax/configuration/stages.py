@@ -79,7 +79,11 @@ KEYS: dict[str, StageKey] = {
         "rate starts from 0 again.",
         **OWN_SCHEDULE,
     ),
-    "optimizer.decay_steps": StageKey("Length of the decay at the end of that schedule.", **OWN_SCHEDULE),
+    "optimizer.decay_steps": StageKey(
+        "Length of the decay at the end of that schedule. Only `warmup_constant_linear` and "
+        "`warmup_constant_sqrt` have it and the next two; with others they are refused.",
+        **OWN_SCHEDULE,
+    ),
     "optimizer.decay_share": StageKey(
         "The same as a share of its steps; an inherited decay_steps is then left out.", **OWN_SCHEDULE
     ),

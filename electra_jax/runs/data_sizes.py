@@ -40,7 +40,7 @@ def resolve_run(config: dict[str, Any], workdir: Path) -> ResolvedConfig:
     with problems.kept():
         filled = with_data_values(config, [workdir], workdir)
     with problems.kept():
-        resolved = resolve(filled)
+        resolved = resolve(filled, has_begun=(workdir / "config.json").is_file())
     if problems:
         _keep_problems_of_rows(filled, problems)
     problems.report()

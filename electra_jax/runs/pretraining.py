@@ -84,7 +84,8 @@ def pretrain(config: dict[str, Any], workdir: str | Path, *, changes_length: boo
       NumericalTroubleError: a step in numerical trouble ended the run (config.trouble).
     """
     if is_bucket(workdir):
-        resolve(without_end(config))  # mistakes come before the bucket is read
+        # Mistakes come before the bucket is read, which tells whether the run has begun.
+        resolve(without_end(config), has_begun=True)
     with opened_run(workdir) as run:
         resolved = resolve_run(with_start_step(config, run.path), run.path)
         return _pretrain(open_inputs(resolved, run.path, changes_length=changes_length), run)

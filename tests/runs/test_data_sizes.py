@@ -6,7 +6,7 @@ import pytest
 
 from configs import continued
 from electra_jax.benchmarks.suites import SUITES
-from electra_jax.comparison.pretraining import with_values_of_data
+from electra_jax.comparison.pretraining import check_runs, with_values_of_data
 from electra_jax.configuration.recipes import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
@@ -149,6 +149,17 @@ def test_a_run_of_an_older_version_keeps_its_vocabulary(datasets, tmp_path):
     write_run(tmp_path / "comparison" / "electra" / "seed_0", old)
     compared = with_values_of_data(recipe("configs/electra.py", web), tmp_path / "comparison")
     assert sizes(compared) == (30522, 128)
+
+
+def test_a_run_that_began_with_a_decay_that_its_schedule_does_not_read_goes_on(datasets, tmp_path):
+    config = recipe("configs/electra.py", datasets(web=(8192, 128)), optimizer__final_share=0.1)
+    with pytest.raises(ValueError, match=r"^config\.optimizer\.final_share: got 0\.1 with"):
+        resolve_run(config, tmp_path / "run")
+    run = write_run(tmp_path / "run", with_assumed_sizes(config))
+    assert resolve_run(config, run).values["optimizer"]["final_share"] == 0.1
+    check_runs([{run: with_assumed_sizes(config)}])
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/other: config\.optimizer\.final_share"):
+        check_runs([{tmp_path / "other": with_assumed_sizes(config)}])
 
 
 def test_a_run_that_starts_from_another_has_its_vocabulary(datasets, tmp_path):

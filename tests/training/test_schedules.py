@@ -141,6 +141,15 @@ def test_another_length_changes_the_last_schedule_alone():
             r"from step 60 on: got optimizer\.schedule='cosine', expected one of",
         ),
         (
+            ((60, {"optimizer.schedule": "warmup_then_decay", "optimizer.final_share": 0.1}),),
+            r"from step 60 on: got optimizer\.final_share=0\.1 with optimizer\.schedule='warmup_then_decay', "
+            r"expected no such key: only warmup_constant_linear and warmup_constant_sqrt read it",
+        ),
+        (
+            ((60, {"optimizer.schedule": "warmup_constant", "optimizer.decay_share": 0.5}),),
+            r"from step 60 on: got optimizer\.decay_share=0\.5 with optimizer\.schedule='warmup_constant'",
+        ),
+        (
             ((60, {"objective.mask_prob": 1.5}),),
             r"from step 60 on: got objective\.mask_prob=1\.5, expected a probability",
         ),
@@ -153,6 +162,19 @@ def test_another_length_changes_the_last_schedule_alone():
 def test_errors_of_stages(stages, message):
     with pytest.raises(ValueError, match=r"^config\.stages, in the stage " + message):
         resolve(staged(stages))
+
+
+@pytest.mark.parametrize("key", ["decay_steps", "final_share"])
+@pytest.mark.parametrize("schedule", ["warmup_times_decay", "warmup_then_decay", "warmup_constant"])
+def test_a_decay_that_no_schedule_reads_is_refused_in_new_runs(schedule, key):
+    decay = {"schedule": schedule, key: 1 if key == "decay_steps" else 0.5}
+    message = rf"^config\.optimizer\.{key}: got .* with config\.optimizer\.schedule='{schedule}', expected 0"
+    with pytest.raises(ValueError, match=message):
+        resolve(staged((), **decay))
+    resolve(staged((), **decay), has_begun=True)
+    # A stage that reads it may inherit it; one that does not may inherit it as well.
+    reader = {"optimizer.schedule": "warmup_constant_sqrt", "optimizer.warmup_steps": 0}
+    resolve(staged(((60, reader), (90, reader | {"optimizer.schedule": schedule})), **decay))
 
 
 def test_the_first_schedule_ends_where_the_next_begins():
