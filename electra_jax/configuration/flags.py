@@ -37,6 +37,7 @@ from electra_jax.configuration.recipes import (
 )
 from electra_jax.configuration.shape_hints import shape_hints
 from electra_jax.configuration.shown_values import value_lines
+from electra_jax.models.config import SECTIONS
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 # What a command that reads datasets and runs, and one that also writes a run, may find in a bucket.
@@ -260,8 +261,14 @@ def _check_keys(argv: Sequence[str], defaults: dict[str, Any]) -> None:
         if not given:
             continue
         key, index, value = given.groups()
+        section = re.match(rf"(?:.+\.)?(?:{'|'.join(SECTIONS)})(?=\.|$)", key)
         if not defaults:
             problems.add_text(f"--config.{key}: got no configuration to change. Give --config=FILE as well.")
+        elif section and (value == "None" or defaults.get(section[0], "") is None):
+            problems.add_text(
+                f"--config.{key}: got {value!r}, which no flag can set: a recipe sets config.{section[0]} "
+                "together with the position. Give the recipe of another family, or change a copy of this one."
+            )
         elif key in defaults:
             if value is not None and not index and not _has_type(value, defaults[key]):
                 problems.add_text(_wrong_type(key, value, defaults[key]))

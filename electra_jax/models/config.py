@@ -184,7 +184,8 @@ class EncoderConfig:
                 (getattr(self, section) is not None) == (self.position == section),
                 section,
                 getattr(self, section),
-                f"a section if config.model.position is {section!r}, else None (it is {self.position!r})",
+                f"a section if config.model.position is {section!r}, else None (it is {self.position!r}): a "
+                "recipe sets both, so that another family needs another recipe, or a copy of this one",
             )
         with problems.kept():
             self._check_family()

@@ -51,6 +51,14 @@ pytestmark = pytest.mark.filterwarnings(
             r"got 'maybe', expected bool",
         ),
         (["--config=configs/debug.py", "--workdir=w", "--config.train=5"], r"--config\.train=5"),
+        (
+            ["--config=configs/mcl.py", "--workdir=w", "--config.model.relative_bias=None"],
+            r"relative_bias: got 'None', which no flag can set: .* recipe of another family, or change",
+        ),
+        (
+            ["--config=configs/electra.py", "--workdir=w", "--config.model.rotary.window=64"],
+            r"rotary\.window: got '64', which no flag can set: a recipe sets config\.model\.rotary together",
+        ),
         (["--config=configs/debug.py"], r"^error: --workdir is missing"),
         (["--workdir=w"], r"^error: --config is missing"),
         (["--workdir=w", "--config.train.num_steps=5"], r"^error: --config\.train\.num_steps: got no conf"),

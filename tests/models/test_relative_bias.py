@@ -317,7 +317,8 @@ def test_wrong_values_name_the_key(changes, message):
 def test_the_section_must_match_the_position():
     for section in (relative_section(position="absolute"), relative_section(relative_bias=None)):
         with pytest.raises(
-            ValueError, match=r"relative_bias.*if config\.model\.position is 'relative_bias', else None"
+            ValueError,
+            match=r"relative_bias.*if config\.model\.position is 'relative_bias', else None .*another recipe",
         ):
             make_pretraining_config(section)
 
