@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from electra_jax.configuration.stages import schedule_span
 from electra_jax.runs.data_passes import most_passes
 from electra_jax.runs.inputs import RunInputs
 from electra_jax.training.events import EventLog, read_events
@@ -22,6 +23,7 @@ def health_of(inputs: RunInputs, workdir: Path, events: EventLog) -> Callable[[R
         inputs.config,
         stage_starts=[stage.first_step for stage in inputs.stages],
         stage_configs=[stage.config for stage in inputs.stages],
+        schedule_starts=[schedule_span(stage.config, stage.first_step)[0] for stage in inputs.stages],
         passes=functools.partial(most_passes, inputs.stages),
     )
     reported = {

@@ -67,7 +67,8 @@ def _rise(blocks: Sequence[Block], metric: str) -> float | None:
 
 def _is_stuck(history: History, facts: RunFacts, auc: str) -> bool:
     rise = _rise(history.training, auc)
-    return history.training[-1].step >= facts.late and rise is not None and rise < MIN_RISE
+    step = history.training[-1].step
+    return step >= facts.late_at(step) and rise is not None and rise < MIN_RISE
 
 
 def majority_class(history: History, facts: RunFacts, detection: Detection) -> Finding | None:
@@ -116,7 +117,7 @@ def generator_weak(history: History, facts: RunFacts, detection: Detection) -> F
         return None
     auc, loss = block.means[f"{detection.name}_auc"], block.means["mlm_loss"]
     level = block.means["unigram_cross_entropy"]
-    if block.step < facts.late or auc < facts.limit("trivial_auc") or loss < level - COUNTING:
+    if block.step < facts.late_at(block.step) or auc < facts.limit("trivial_auc") or loss < level - COUNTING:
         return None
     return Finding(
         f"The replacements are trivial: {detection.name}_auc={auc:.3f} on held-out text, while the "
@@ -131,7 +132,7 @@ def rate_drift(history: History, facts: RunFacts, detection: Detection) -> Findi
         return None
     if metric not in blocks[-2].means:
         return None
-    if blocks[-2].step <= facts.beginning:
+    if blocks[-2].step <= facts.beginning_at(blocks[-1].step):
         return None
     if facts.stage_of(blocks[-1].step) != facts.stage_of(blocks[-2].step):
         return None
@@ -242,7 +243,7 @@ def unigram_plateau(history: History, facts: RunFacts, _: Detection | None) -> F
     in_training = history.training[-1].means.get("mlm_loss", loss) if history.training else loss
     if in_training < level - BY_HEART:  # it has learnt its training text, which is another trouble
         return None
-    if block.step < facts.late or loss < level - COUNTING or not facts.minimizes_mlm:
+    if block.step < facts.late_at(block.step) or loss < level - COUNTING or not facts.minimizes_mlm:
         return None
     return Finding(
         f"The generator is still where counting tokens would be: mlm_loss={loss:.2f} on held-out text, "

@@ -159,7 +159,7 @@ class _State:
         block, facts = self._training[-1], self._facts
         if len(self._training) > 1 and facts.stage_of(self._training[-2].step) != facts.stage_of(block.step):
             self._lowest_rates = {}
-        if block.step > facts.beginning:
+        if block.step > facts.beginning_at(block.step):
             for rate in (detection.rate for detection in facts.detections):
                 if rate in block.means:
                     lowest = self._lowest_rates.get(rate, math.inf)

@@ -25,18 +25,8 @@ class RunFacts(NamedTuple):
     minimizes_mlm: bool  # whether the objective minimises mlm_loss
     held_out: tuple[str, ...]  # losses of which the first that a run has should fall on held-out text
     stage_starts: tuple[int, ...]  # first steps of the stages, the first of which is 0
+    warmup_ends: tuple[int, ...]  # for each stage: the last step of the warm-up of its schedule
     passes: Callable[[int], float]  # step → how often the run has read the rows of a dataset by then, at most
-
-    @property
-    def late(self) -> int:
-        """The step from which on something should have been learnt."""
-        share = int(self.limit("late_share") * self.settings["train.num_steps"])
-        return max(min(share, int(self.limit("late_steps"))), self.beginning)
-
-    @property
-    def beginning(self) -> int:
-        """The last step of which little is expected: small blocks are noisy, and the warm-up changes much."""
-        return max(int(self.limit("early_steps")), self.settings["optimizer.warmup_steps"])
 
     @property
     def block_steps(self) -> int:
@@ -61,6 +51,16 @@ class RunFacts(NamedTuple):
         """The configuration of the step'th update, flat."""
         return self.stage_settings[self.stage_of(step)]
 
+    def late_at(self, step: int) -> int:
+        """The step from which on something should have been learnt, in the stage of the step'th update."""
+        share = int(self.limit("late_share") * self.settings["train.num_steps"])
+        return max(min(share, int(self.limit("late_steps"))), self.beginning_at(step))
+
+    def beginning_at(self, step: int) -> int:
+        """The last step of which little is expected, in the stage of the step'th update: small blocks are
+        noisy, and a warm-up changes much, also that of a stage with a schedule of its own."""
+        return max(int(self.limit("early_steps")), self.warmup_ends[self.stage_of(step)])
+
     def drawn_at(self, step: int) -> Mapping[str, float]:
         """Detection → the share of its tokens that the generator draws, at the step'th update."""
         return self.drawn[self.stage_of(step)]
@@ -75,17 +75,20 @@ def make_facts(
     *,
     stage_starts: Sequence[int] = (0,),
     stage_configs: Sequence[Mapping[str, Any]] = (),
+    schedule_starts: Sequence[int] = (),
     passes: Callable[[int], float],
 ) -> RunFacts:
     """The facts of a run with this whole configuration.
 
     Args:
       stage_configs: the whole configuration of each stage; (): that of the run.
+      schedule_starts: for each stage, the first step of its learning-rate schedule; (): that of the run.
 
     Raises:
       ValueError: there is no such objective.
     """
     row, configs = objective_row(config["objective"]), stage_configs or [config] * len(stage_starts)
+    starts = schedule_starts or [0] * len(stage_starts)
     detections = tuple(metrics.detection for metrics in row.metrics if metrics.detection)
     drawn = tuple(
         {
@@ -104,6 +107,7 @@ def make_facts(
         row.minimizes_mlm,
         row.held_out,
         tuple(stage_starts),
+        tuple(start + one["optimizer"]["warmup_steps"] for start, one in zip(starts, configs, strict=True)),
         passes,
     )
 

@@ -218,6 +218,28 @@ def test_a_new_stage_may_have_another_replaced_rate(begins, make_run):
     assert run.write(run_rows({"replaced_rate": 0.17}, {}, bad=range(begins + 1, 4_001))) == []
 
 
+@pytest.mark.parametrize("warmup, expected", [(0, ["replaced_rate_drift"]), (1_000, [])])
+def test_a_stage_that_warms_up_again_may_change_the_replaced_rate(warmup, expected, make_run):
+    """The generator becomes worse by a fifth while the rate of the second schedule rises, and recovers."""
+    config = make_config()
+    again = config | {"optimizer": config["optimizer"] | {"warmup_steps": warmup}}
+    run = make_run(config)
+    run.facts = make_facts(
+        config,
+        stage_starts=(0, 1_000, 1_600),  # the third has the schedule of the second
+        stage_configs=[config, again, again],
+        schedule_starts=(0, 1_000, 1_000),
+        passes=passes,
+    )
+    run.start()
+    rows = run_rows({}, {}, bad=())
+    rates = {
+        step: 0.13 * (1 + 0.2 * max(0, 1 - abs(step - 1_600) / 400)) for step in range(EVERY, 4_001, EVERY)
+    }
+    rows = [row | ({"replaced_rate": rates[row["step"]]} if "replaced_rate" in row else {}) for row in rows]
+    assert [name for _, name in run.write(rows)] == expected
+
+
 @pytest.mark.parametrize("early, expected", [(0, ["replaced_rate_drift"]), (500, [])])
 def test_the_rate_of_a_short_run_may_be_noisy(early, expected, make_run):
     run = make_run(make_config(**{"train.num_steps": 400, "health.early_steps": early}))
@@ -335,7 +357,7 @@ def test_healthy_runs_of_the_debug_recipes_raise_nothing(model, seed, tmp_path):
     """Rows of real runs at their normal length (support/healthy_rows.py)."""
     config, rows = read_healthy(model, seed)
     facts = facts_of_healthy(config)
-    assert rows[-1]["step"] > 2 * facts.late
+    assert rows[-1]["step"] > 2 * facts.late_at(rows[-1]["step"])
     assert judged(tmp_path, facts, rows) == []
 
 
