@@ -28,7 +28,7 @@ def with_num_steps(config: dict[str, Any], num_rows: Callable[[], int] | None) -
 
     Raises:
       ValueError: both num_epochs and num_tokens are given, or epochs whose number of steps is not known, or
-        values are not allowed.
+        tokens that the stages before the last one need, or values are not allowed.
     """
     train = config["train"]
     num_epochs, num_tokens = train["num_epochs"], train["num_tokens"]
@@ -97,8 +97,14 @@ def check_one_length(argv: Sequence[str]) -> None:
 def _steps_for_tokens(config: dict[str, Any], num_tokens: float) -> int:
     """Steps of all stages together; the last stage has what the others leave."""
     *finished, last = make_stages(without_end(config))
-    num_tokens -= sum((stage.end - stage.first_step) * _tokens_a_step(stage.config) for stage in finished)
-    return last.first_step + _round_up(num_tokens / _tokens_a_step(last.config))
+    needed = sum((stage.end - stage.first_step) * _tokens_a_step(stage.config) for stage in finished)
+    if num_tokens <= needed:
+        raise ValueError(
+            f"config.train.num_tokens: got {num_tokens:,.0f}, expected more than {needed:,}. So many are "
+            f"read before the last stage, which begins with step {last.first_step:,}. Pass more, or begin "
+            "the stages earlier."
+        )
+    return last.first_step + _round_up((num_tokens - needed) / _tokens_a_step(last.config))
 
 
 def _tokens_a_step(config: dict[str, Any]) -> int:

@@ -105,7 +105,9 @@ def resolve(config: dict[str, Any], *, has_begun: bool = False) -> ResolvedConfi
                 check_shared_embeddings(model, wrong)
         with problems.kept():
             if not set(OF_LENGTH) & wrong.keys():
-                config = with_num_steps(config, None)
+                # If its length is wrong, no stage is beyond its end.
+                given, config = config, without_end(config)
+                config = with_num_steps(given, None)
                 check_rates(config)
     with problems.kept():
         config = config | {"data": config["data"] | dataset_values(config["data"])}
