@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from electra_jax.models.config import PretrainingConfig
+from electra_jax.models.config import EncoderConfig, PretrainingConfig
 from electra_jax.models.course_model import unstack
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.models.word_set_model import WORD_SET_HEAD, WordSetModel
@@ -53,6 +53,43 @@ class WordSetBatch(NamedTuple):
     num_tokens_B: jax.Array  # int32, real tokens of the text, without the sets
 
 
+class Pair(NamedTuple):
+    """Two sets of words for each document."""
+
+    better_BW: jax.Array  # int32
+    worse_BW: jax.Array  # int32
+    sizes_B: jax.Array  # int32: how many of the words are used, in both sets
+    weights_B: jax.Array  # float32: 0 where neither is better
+
+
+def draw_pair(
+    key: jax.Array,
+    ids_BL: jax.Array,
+    objective: Mapping[str, Any],
+    special: SpecialTokens,
+    encoder: EncoderConfig,
+) -> Pair:
+    """Draw both sets and compare the probabilities of the words that are used."""
+    size_key, *keys = jax.random.split(key, 3)
+    mean_words = objective["rop_mean_words"]
+    collection = collect(ids_BL, special, encoder.type_vocab_size, encoder.vocab_size)
+    longest = longest_set(mean_words, ids_BL.shape[1])
+    one, other = (draw_set(key, collection, longest, objective["rop_subsampling"]) for key in keys)
+    sizes_B = draw_sizes(jax.random.uniform(size_key, ids_BL.shape[:1]), mean_words, longest)
+    sizes_B = jnp.minimum(sizes_B, jnp.minimum(one.available_B, other.available_B))
+    is_used_BW = jnp.arange(longest)[None] < sizes_B[:, None]
+    total_B, other_total_B = (
+        jnp.where(is_used_BW, each.log_probs_BW, 0.0).sum(axis=1) for each in (one, other)
+    )
+    is_better_B1 = (total_B > other_total_B)[:, None]
+    return Pair(
+        jnp.where(is_better_B1, one.words_BW, other.words_BW),
+        jnp.where(is_better_B1, other.words_BW, one.words_BW),
+        sizes_B,
+        (total_B != other_total_B).astype(jnp.float32),
+    )
+
+
 def make_prop_objective(
     config: PretrainingConfig, objective: Mapping[str, Any], special: SpecialTokens
 ) -> Objective:
@@ -62,29 +99,17 @@ def make_prop_objective(
       ValueError: see `make_mlm_objective`.
     """
     plain, model = make_mlm_objective(config, objective, special), WordSetModel(config)
-    types, vocab_size = config.discriminator.type_vocab_size, config.discriminator.vocab_size
 
     def prepare(key: jax.Array, ids_BL: jax.Array) -> WordSetBatch:
-        size_key, *keys = jax.random.split(key, 5)
-        collection = collect(ids_BL, special, types, vocab_size)
-        longest = longest_set(objective["rop_mean_words"], ids_BL.shape[1])
-        one, other = (draw_set(key, collection, longest, objective["rop_subsampling"]) for key in keys[:2])
-        sizes_B = draw_sizes(
-            jax.random.uniform(size_key, ids_BL.shape[:1]), objective["rop_mean_words"], longest
-        )
-        sizes_B = jnp.minimum(sizes_B, jnp.minimum(one.available_B, other.available_B))
-        total_B, other_total_B = (sum_of_first(each.log_probs_BW, sizes_B) for each in (one, other))
-        is_better_B1 = (total_B > other_total_B)[:, None]
-        better_BW = jnp.where(is_better_B1, one.words_BW, other.words_BW)
-        worse_BW = jnp.where(is_better_B1, other.words_BW, one.words_BW)
-        masked = [plain.prepare(key, ids_BL) for key in keys[2:]]
+        draw_key, *mask_keys = jax.random.split(key, 3)
+        pair = draw_pair(draw_key, ids_BL, objective, special, config.discriminator)
+        masked = [plain.prepare(key, ids_BL) for key in mask_keys]
+        types = config.discriminator.type_vocab_size
         return WordSetBatch(
-            *(
-                begin_with(batch, words_BW, sizes_B, special, types)
-                for batch, words_BW in zip(masked, (better_BW, worse_BW), strict=True)
-            ),
-            weights_B=(total_B != other_total_B).astype(jnp.float32),
-            num_words_B=sizes_B,
+            begin_with(masked[0], pair.better_BW, pair.sizes_B, special, types),
+            begin_with(masked[1], pair.worse_BW, pair.sizes_B, special, types),
+            weights_B=pair.weights_B,
+            num_words_B=pair.sizes_B,
             num_tokens_B=masked[0].inputs.is_token_BL.sum(axis=1, dtype=jnp.int32),
         )
 
@@ -126,12 +151,6 @@ def make_prop_objective(
             for parts in zip(plain.targets(batch.better), plain.targets(batch.worse), strict=True)
         ),
     )
-
-
-def sum_of_first(values_BW: jax.Array, sizes_B: jax.Array) -> jax.Array:
-    """The sum of the first `sizes_B` values of each row [B]."""
-    is_used_BW = jnp.arange(values_BW.shape[1])[None] < sizes_B[:, None]
-    return jnp.where(is_used_BW, values_BW, 0.0).sum(axis=1)
 
 
 def rop_loss(better_B: jax.Array, worse_B: jax.Array, weights_B: jax.Array) -> tuple[jax.Array, Sums]:
