@@ -1,7 +1,7 @@
 """Chunks of documents → one ArrayRecord file of packed rows each.
 
 The chunks (data_pipelines/chunks.py) may be packed anywhere, by worker processes of this machine (`run_jobs`)
-or of others (data_pipelines/beam_runner.py). Finished files are not rebuilt.
+or of others (data_pipelines/beam_runner.py). A finished file of the same text and settings is not rebuilt.
 """
 
 import collections
@@ -22,6 +22,8 @@ from data_pipelines.chunks import Job, num_characters
 from data_pipelines.documents import Piece
 from data_pipelines.json_files import read_json, write_json
 from data_pipelines.packing import Lines, pack
+from data_pipelines.process_ends import end_with_parent
+from data_pipelines.tokenizers.directory import load_meta
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.whole_files import written_whole
 
@@ -40,7 +42,7 @@ def run_jobs(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, counts) of every job in order; at most `num_processes` + 2 jobs are in memory.
 
-    A file that an earlier build finished from the same text is kept.
+    A file that an earlier build finished from the same text, with the same settings, is kept.
 
     Args:
       on_progress: called about every second with the characters of text that are tokenised, of all jobs
@@ -55,7 +57,7 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     tokenised = context.Value("q", 0)
     # An executor notices if the system kills one of its processes; multiprocessing.Pool would wait forever.
-    pool = ProcessPoolExecutor(num_processes, context, initializer=_count_in, initargs=(tokenised,))
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_start_worker, initargs=(tokenised,))
     kept = 0  # characters of files that an earlier build finished
     show = lambda: on_progress(kept + tokenised.value)
     try:
@@ -101,8 +103,10 @@ def _run_here(
         _on_tokenised = before
 
 
-def _count_in(tokenised: Any) -> None:
-    """Let this worker process add the characters that it tokenises to a number that all share."""
+def _start_worker(tokenised: Any) -> None:
+    """Let this process end when its parent does, and add the characters that it tokenises to a number that
+    all share."""
+    end_with_parent()
 
     def count(characters: int) -> None:
         with tokenised.get_lock():
@@ -129,26 +133,28 @@ def _wait(
 
 
 def _finished(job: Job) -> dict[str, Any] | None:
-    """Counts of the job's file, None unless it is complete and was made from this text by this version."""
+    """Counts of the job's file, None unless it is complete and was made for this job by this version."""
     recorded = Path(job.path + COUNTS_SUFFIX)
     if not recorded.exists() or not Path(job.path).exists():
         return None
     counts = read_json(recorded, dict, advice="Remove it: the same command makes that file again.")
     is_same = (
-        "by_source" in counts
-        and Path(job.path + TOKENS_SUFFIX).exists()  # which earlier versions lack
-        and counts["text_sha256"] == _digest(job.pieces)
+        counts.get("input_sha256") == _sha256_of(job)  # which earlier versions lack
+        and Path(job.path + TOKENS_SUFFIX).exists()
         and counts["file_bytes"] == Path(job.path).stat().st_size
     )
     return counts if is_same else None
 
 
-def _digest(pieces: list[Piece]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        data = piece.text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big"))
-        digest.update(data)
+def _sha256_of(job: Job) -> str:
+    """Digest of all that decides the rows and the counts of a job, but for this program."""
+    tokenizer = load_meta(Path(job.tokenizer), ("fingerprint",))["fingerprint"]
+    digest = hashlib.sha256(repr((tokenizer, job.sequence_length, job.packing, job.seed)).encode())
+    for piece in job.pieces:
+        for value in (piece.source, piece.text):
+            data = value.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big"))
+            digest.update(data)
     return digest.hexdigest()
 
 
@@ -201,7 +207,7 @@ def write_shard(job: Job) -> dict[str, Any]:
         "unknown_tokens": sum(counts["unknown_tokens"] for counts in by_source.values()),
         "by_source": by_source,
         "text_bytes": sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-        "text_sha256": _digest(job.pieces),
+        "input_sha256": _sha256_of(job),
         "file_bytes": os.path.getsize(job.path),
         "sha256": digest.hexdigest(),
     }

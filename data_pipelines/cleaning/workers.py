@@ -2,14 +2,13 @@
 
 import collections
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
-from multiprocessing.connection import wait as wait_for
 from typing import Any
+
+from data_pipelines.process_ends import end_with_parent
 
 AHEAD = 2  # things that wait while every process is busy
 SECONDS_BETWEEN_SIGNS = 1.0
@@ -36,7 +35,7 @@ def map_in_order(
         return
     # An executor notices if the system kills one of its processes; multiprocessing.Pool would wait forever.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_processes, context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_start_worker)
     waiting: collections.deque = collections.deque()
 
     def next_result() -> Any:
@@ -62,14 +61,7 @@ def map_in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Let this process end when its parent does, however that ends: an executor's would wait forever if the
-    parent was killed. Ctrl-C is left to the parent."""
+def _start_worker() -> None:
+    """Let this process end when its parent does; Ctrl-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import corpus_builder, dataset_directory, shards
+from data_pipelines import chunks, corpus_builder, dataset_directory, shards
+from data_pipelines.documents import Piece
 from data_pipelines.lock_holders import HeldError, LostError
+from data_pipelines.tokenizers.train import train_tokenizer
 from support.small_corpus import build, make_documents, rows_of, write_data
 
 
@@ -130,6 +132,48 @@ def test_the_same_settings_with_start_over_pack_everything_again(data, monkeypat
     again = count_writes(monkeypatch)
     info = build(data, out, train=[str(source)], validation=[str(source)], start_over=True)
     assert len(again) == sum(len(split["shards"]) for split in info.splits.values())
+
+
+@pytest.fixture
+def job(data, tmp_path):
+    """A job whose file is finished."""
+    pieces = [Piece(document, "train.jsonl") for document in make_documents(30, 1)]
+    job = chunks.Job(str(data / "tokenizer"), 32, "electra", (0, 0, 0), str(tmp_path / "file"), pieces)
+    shards.finish_job(job)
+    return job
+
+
+@pytest.mark.parametrize("change", ["sequence_length", "packing", "seed", "tokenizer", "source", "text"])
+def test_a_finished_file_of_other_settings_is_made_again(job, tmp_path, monkeypatch, change):
+    """A worker of a killed build may have finished it after the next build had begun."""
+    train_tokenizer(make_documents(300, 3), str(tmp_path / "other"), vocab_size=70)
+    first, *rest = job.pieces
+    changes = {
+        "sequence_length": {"sequence_length": 16},
+        "packing": {"packing": "contiguous"},
+        "seed": {"seed": (1, 0, 0)},
+        "tokenizer": {"tokenizer": str(tmp_path / "other")},
+        "source": {"pieces": [first._replace(source="other.jsonl"), *rest]},
+        "text": {"pieces": [first._replace(text=first.text.replace("a", "o")), *rest]},
+    }
+    other = job._replace(**changes[change])
+    again = count_writes(monkeypatch)
+    shards.finish_job(job)
+    assert not again
+    _, counts = shards.finish_job(other)
+    assert again == [job.path]
+    _, fresh = shards.finish_job(other._replace(path=str(tmp_path / "fresh")))
+    keys = "rows", "by_source", "sha256"
+    assert [counts[key] for key in keys] == [fresh[key] for key in keys]
+    assert shards.finish_job(other) == (job.path, counts) and len(again) == 2
+
+
+def test_a_finished_file_of_an_earlier_version_is_made_again(job, monkeypatch):
+    path = Path(job.path + shards.COUNTS_SUFFIX)
+    counts = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in counts.items() if key != "input_sha256"}))
+    again = count_writes(monkeypatch)
+    assert shards.finish_job(job) == (job.path, counts) and again == [job.path]
 
 
 @pytest.mark.parametrize("settings", [None, "{}", '{"sources": []}', "// of an editor"])
