@@ -167,7 +167,7 @@ def _add_comparing_flags(add) -> None:
         nargs="+",
         default=("text",),
         metavar="FIELD",
-        help="fields of the evaluation files that hold text (default text)",
+        help="fields that hold text, of each evaluation file those that it has (default text)",
     )
     add(
         "--shared_words",

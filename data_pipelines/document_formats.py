@@ -29,6 +29,10 @@ class Record(NamedTuple):
     fields: Mapping[str, Any] = {}  # all of a JSON line, of others those that were asked for
 
 
+class MissingFieldError(ValueError):
+    """No record of a source has the text field, or not its first ones."""
+
+
 Reader = Callable[[str, str, Decoder], Iterator[Record]]
 
 
@@ -160,7 +164,8 @@ def _txt_fragments(source: str, decoder: Decoder, document_separator: str) -> It
 
 
 def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Record]:
-    """Records without the field are counted. If no record has it, or the first many lack it, ValueError."""
+    """Records without the field are counted. If no record has it, or the first many lack it,
+    MissingFieldError."""
     num_without, first, is_known = 0, None, False
     for number, data in _whole_lines(text_blocks(source, decoder.report.note_bytes), source, decoder):
         where = f"{source}:{number}"
@@ -196,9 +201,10 @@ def _json_object(text: str, text_field: str, where: str) -> dict[str, Any]:
 
 
 def _field(record: dict[str, Any], text_field: str, where: str) -> str:
-    """The text of a record, "" for a missing value; raises ValueError with the names of its fields."""
+    """The text of a record, "" for a missing value; raises MissingFieldError with the names of its fields, or
+    ValueError."""
     if text_field not in record:
-        raise ValueError(
+        raise MissingFieldError(
             f"{where}: no field {text_field!r}, found {', '.join(map(repr, record)) or 'no fields'}; "
             "name the one that holds the text with --text_field"
         )

@@ -21,7 +21,13 @@ from data_pipelines.document_decoding import (
     check_on_invalid_utf8,
 )
 from data_pipelines.document_digests import DocumentDigest
-from data_pipelines.document_formats import DOCUMENT_SEPARATORS, SOURCES_HELP, Reader, reader_of
+from data_pipelines.document_formats import (
+    DOCUMENT_SEPARATORS,
+    SOURCES_HELP,
+    MissingFieldError,
+    Reader,
+    reader_of,
+)
 
 __all__ = [
     "DOCUMENT_SEPARATORS",
@@ -29,6 +35,7 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "ON_INVALID_UTF8",
     "SOURCES_HELP",
+    "MissingFieldError",
     "Piece",
     "ReadReport",
     "check_document_separator",
@@ -88,8 +95,8 @@ def read_pieces(
       report: is added to.
 
     Raises:
-      FileNotFoundError: a source does not exist. ValueError: an unknown source format, or damaged data; or
-        `fields` of a .txt file.
+      FileNotFoundError: a source does not exist. MissingFieldError: one has no `text_field`.
+      ValueError: an unknown source format, or damaged data; or `fields` of a .txt file.
       ImportError: a package that reads the format is not installed.
     """
     if isinstance(sources, str):

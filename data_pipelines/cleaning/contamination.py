@@ -4,13 +4,13 @@ Brown et al. 2020, Language Models are Few-Shot Learners (GPT-3), appendix C: 13
 examples all, but no fewer than 8. GPT-3 cuts 200 characters around the place; here the document goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.cleaning.words import ngram_numbers, word_numbers
-from data_pipelines.documents import ReadReport, read_documents
+from data_pipelines.documents import MissingFieldError, ReadReport, read_documents
 from data_pipelines.whole_files import written_whole
 
 FEWEST_WORDS = 8
@@ -22,29 +22,25 @@ def write_index(
     """Write the hashes of all n-grams of evaluation files, int64 lengths beside uint64 hashes, sorted.
 
     Args:
-      fields: of their records, each read as a text of its own; .txt files have none.
+      fields: of their records, each read as a text of its own; of a source those that it has. A .txt file
+        has the first.
 
     Returns:
       The number of evaluation texts that are too short to be looked for.
 
     Raises:
-      OSError, ValueError: as `read_documents`; or no text is long enough.
+      OSError, ValueError: as `read_documents`; a source without any of the fields, or a field of no source;
+        or no text is long enough.
     """
     grams: dict[int, list[np.ndarray]] = {}
     num_short = 0
-    for source in sources:
-        is_plain = source.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
-        for field in fields[:1] if is_plain else fields:
-            texts = read_documents(
-                [source], text_field=field, document_separator=document_separator, report=ReadReport()
-            )
-            for text in texts:
-                numbers = word_numbers(text)
-                length = min(n, len(numbers))
-                if length < min(n, FEWEST_WORDS):
-                    num_short += 1
-                else:
-                    grams.setdefault(length, []).append(ngram_numbers(numbers, length))
+    for text in _texts(sources, fields, document_separator):
+        numbers = word_numbers(text)
+        length = min(n, len(numbers))
+        if length < min(n, FEWEST_WORDS):
+            num_short += 1
+        else:
+            grams.setdefault(length, []).append(ngram_numbers(numbers, length))
     if not grams:
         raise ValueError(
             f"--decontaminate: got {', '.join(sources)} with {num_short:,} texts, expected one of "
@@ -54,6 +50,39 @@ def write_index(
     with written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{str(length): hashes for length, hashes in unique.items()})
     return num_short
+
+
+def _texts(sources: Sequence[str], fields: Sequence[str], document_separator: str) -> Iterator[str]:
+    """The evaluation texts, those of a field after another; arguments and errors as of `write_index`."""
+    found: set[str] = set()
+    for source in sources:
+        is_plain = source.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
+        missing = None
+        has_any = False
+        for field in fields[:1] if is_plain else fields:
+            try:
+                yield from read_documents(
+                    [source], text_field=field, document_separator=document_separator, report=ReadReport()
+                )
+                has_any = True
+                found.add(field)
+            except MissingFieldError as error:
+                missing = missing or error
+            except ValueError as error:
+                raise _with_own_flag(error) from error
+        if missing and not has_any:
+            raise _with_own_flag(missing) from missing
+    unknown = [field for field in fields if field not in found]
+    if unknown:
+        raise ValueError(
+            f"--evaluation_fields: got {', '.join(unknown)}, expected fields of {', '.join(sources)}: none "
+            "has it; correct the name, or leave it out"
+        )
+
+
+def _with_own_flag(error: ValueError) -> ValueError:
+    """The error of a reader, which names the flag of the text to clean."""
+    return ValueError(str(error).replace("--text_field", "--evaluation_fields"))
 
 
 class Index:

@@ -1,5 +1,6 @@
 """Each filter of single documents does what its source says, on texts whose values are counted by hand."""
 
+import json
 import time
 
 import numpy as np
@@ -217,3 +218,41 @@ def test_evaluation_text_is_found_from_thirteen_words_on(tmp_path):
     assert shared("Too short to tell") == 0
     with pytest.raises(ValueError, match=r"--decontaminate: got .* with 1 texts, expected one of 8 words"):
         write_index(tmp_path / "b.npz", [write_texts(tmp_path / "b.jsonl", ["a b"])], ["text"], 13, "line")
+
+
+def write_records(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_evaluation_files_may_have_different_fields(tmp_path):
+    texts = {name: " ".join(f"{name}{n}" for n in range(13)) for name in ("one", "two", "three", "plain")}
+    (tmp_path / "plain.txt").write_text(texts["plain"])
+    sources = [
+        write_records(tmp_path / "squad.jsonl", {"question": texts["one"], "context": texts["two"]}),
+        write_records(tmp_path / "boolq.jsonl", {"question": texts["one"], "passage": texts["three"]}),
+        str(tmp_path / "plain.txt"),
+    ]
+    fields = ["question", "context", "passage"]
+    assert write_index(tmp_path / "index.npz", sources, fields, 13, "blank_line") == 0
+    index = Index(tmp_path / "index.npz")
+    assert [index.shared(word_numbers(text)) for text in texts.values()] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (["context"], "boolq.jsonl:1: no field 'context', found 'question', 'answer'"),
+        (["question", "contxt"], "got contxt, expected fields of .*: none has it"),
+        (["question", "answer"], "boolq.jsonl:1: field 'answer' is true or false, expected a string"),
+    ],
+    ids=["none", "misspelled", "no_text"],
+)
+def test_wrong_evaluation_fields_are_named_with_their_flag(tmp_path, fields, message):
+    sources = [
+        write_records(tmp_path / "squad.jsonl", {"question": "who", "context": "word " * 13}),
+        write_records(tmp_path / "boolq.jsonl", {"question": "is it", "answer": True}),
+    ]
+    with pytest.raises(ValueError, match=message) as raised:
+        write_index(tmp_path / "index.npz", sources, fields, 13, "blank_line")
+    assert "--evaluation_fields" in str(raised.value) and "--text_field" not in str(raised.value)
