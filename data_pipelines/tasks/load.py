@@ -183,7 +183,7 @@ def _read_labelled(
         raise ValueError(
             f"config.task.language: got {task['language']!r}, expected '', since this data has one language"
         )
-    file_columns = datasets[0].columns if task["source"] else columns
+    file_columns = datasets[0].columns if datasets else columns
     records: dict[str, list] = {}
     for split, parts in places.items():
         records[split] = []
@@ -240,22 +240,20 @@ def _check(task: dict[str, Any]) -> None:
         raise ValueError(
             f"config.task.pair: got {task['pair']!r}, expected '' for tagging, which takes single sentences"
         )
-    files = [path for split in SPLITS for path in paths_of(task[split]) if not path.startswith(TFDS_PREFIX)]
+    places = [path for split in SPLITS for path in paths_of(task[split])]
+    files = [path for path in places if not path.startswith(TFDS_PREFIX)]
     if task["kind"] == "embedding":
         _check_embedding(task, files)
         return
-    have_names = (
-        task["source"]
-        or task["train"].startswith(TFDS_PREFIX)
-        or task["kind"] == "question_answering"
-        or all(".conllu" in path.lower() for path in files)
-    )
+    # A dataset gives its columns' names to the files beside it.
+    have_names = task["source"] or len(files) < len(places) or task["kind"] == "question_answering"
+    nameless = [path for path in files if plain_ending(path) != ".conllu"]
     empty = [key for key in ("text", "label") if not task[key]]
-    if files and empty and not have_names:
-        found = found_columns(files[0], tagging=task["kind"] == "tagging")
+    if nameless and empty and not have_names:
+        found = found_columns(nameless[0], tagging=task["kind"] == "tagging")
         raise ValueError(
             f"{' and '.join(f'config.task.{key}' for key in empty)}: got '', expected the column or field of "
-            f"{files[0]} that holds it; {found}"
+            f"{nameless[0]} that holds it; {found}"
         )
 
 

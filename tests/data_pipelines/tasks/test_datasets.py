@@ -252,6 +252,17 @@ def test_xnli_is_trained_on_another_dataset(datasets, tmp_path, train, first):
     assert data.splits["validation"][0] == ("premise de 0", "hypothesis de 0", 2)
 
 
+@pytest.mark.parametrize("name", ["own.tsv", "own.csv"])
+@pytest.mark.parametrize("own", ["train", "validation"])
+def test_a_file_beside_a_dataset_has_its_columns(datasets, tmp_path, name, own):
+    text = "id,label,sentence\n1,positive,a fine film\n".replace(",", "\t" if name == "own.tsv" else ",")
+    file, other = write(tmp_path / name, text), "validation" if own == "train" else "train"
+    data = load_task(classification(**{own: file, other: "tfds:glue/sst2"}))
+    assert data.labels == ("negative", "positive")
+    assert data.splits[own] == [("a fine film", None, 1)]
+    assert data.splits[other][0] == (f"{other} sentence 0", None, int(other == "train"))
+
+
 def test_a_dataset_of_tagged_words(datasets):
     data = load_task(tagging(source="tagged", text="tokens", label="ner"))
     assert data.labels == ("O", "B-PER")

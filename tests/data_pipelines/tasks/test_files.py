@@ -277,6 +277,18 @@ def test_only_words_are_read_from_conllu(tmp_path):
         load_task(tagging(train=train, text="form", label="pos"))
 
 
+def test_only_conllu_needs_no_names_of_columns(tmp_path):
+    train = write(tmp_path / "a.conllu", CONLLU)
+    other = write(tmp_path / "a.conllu.jsonl", '{"words": ["Go"], "tags": ["VERB"]}\n')
+    with pytest.raises(
+        ValueError, match=r"text and config\.task\.label: got '', .* of \S+a\.conllu\.jsonl that"
+    ):
+        load_task(tagging(train=train, validation=other))
+    rows = write(tmp_path / "a.conllu.tsv", "s\ty\none\t1\n")
+    with pytest.raises(ValueError, match="its first line has the columns 's', 'y'"):
+        load_task(classification(train=rows))
+
+
 def test_unusable_sentences_are_counted(tmp_path):
     cut, untagged = CONLLU.replace("\tcop\t_\t_", "\tcop"), CONLLU.replace("\tADV\tRB", "\t_\tRB", 1)
     nameless = CONLLU.replace("\tIt\tit", "\t\tit")
