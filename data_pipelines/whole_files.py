@@ -15,7 +15,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Context that gives a temporary path to write to; it is renamed to `path` unless an error is raised.
 
     Every call has its own temporary name, so two processes may write the same file; the last one wins. A
-    process that is killed leaves a file that ends in TEMPORARY_SUFFIX.
+    process that is killed leaves a file that ends in TEMPORARY_SUFFIX; large ones are written within
+    `signals_as_exit` (data_pipelines/process_ends.py).
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:

@@ -12,6 +12,7 @@ from data_pipelines.cleaning.pieces import to_line
 from data_pipelines.cleaning.workers import map_in_order
 from data_pipelines.document_formats import is_json_lines
 from data_pipelines.documents import Piece, ReadReport, read_pieces, source_bytes
+from data_pipelines.process_ends import signals_as_exit
 from data_pipelines.progress import Progress, make_progress, waiting
 from data_pipelines.scoring.classifier import Classifier, fit, held_out_auc, shortened
 from data_pipelines.scoring.examples import Examples, choose_examples
@@ -65,7 +66,7 @@ def score_files(
         classifier = fit(positive, negative, settings.ngrams)
         auc = held_out_auc(classifier, positive, negative)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(Path(out)) as temporary, temporary.open("wb") as file:
+    with signals_as_exit(), written_whole(Path(out)) as temporary, temporary.open("wb") as file:
         scores = array("d")
         for lines, some in _scored(pieces, classifier, settings, num_processes, report):
             file.write(lines)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import jax
 
+from data_pipelines.process_ends import signals_as_exit
 from data_pipelines.progress import make_progress
 from data_pipelines.standard_streams import result_stream
 from data_pipelines.tasks.unlabelled import (
@@ -171,7 +172,7 @@ def _opened(out: str) -> Iterator[BinaryIO]:
     it are made."""
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(Path(out)) as temporary, temporary.open("wb") as file:
+        with signals_as_exit(), written_whole(Path(out)) as temporary, temporary.open("wb") as file:
             yield file
     else:
         yield result_stream()

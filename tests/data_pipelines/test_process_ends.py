@@ -1,12 +1,15 @@
-"""Worker processes do not outlive the one that started them."""
+"""Worker processes do not outlive the one that started them; one that is told to end does so in order."""
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from data_pipelines.process_ends import signals_as_exit
 
 ROOT = Path(__file__).parents[2]
 CLEANING = """
@@ -55,3 +58,33 @@ def test_workers_end_when_their_parent_is_killed(start, tmp_path):
         finally:
             if parent.stdout and not parent.stdout.closed:
                 os.killpg(parent.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_raises_system_exit_unless_it_is_ignored(number):
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with pytest.raises(SystemExit) as ended, signals_as_exit():
+            os.kill(os.getpid(), number)
+        assert ended.value.code == 128 + number and not heard
+        os.kill(os.getpid(), number)
+        assert heard == [number]  # the handler before is that after
+        signal.signal(number, signal.SIG_IGN)
+        with signals_as_exit():
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
+
+
+def test_other_threads_leave_the_signals_alone():
+    found = []
+
+    def work():
+        with signals_as_exit():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGTERM)]

@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from data_pipelines.process_ends import signals_as_exit
 from electra_jax.benchmarks.accelerator.parts import Part, log_path, result_path
 from electra_jax.benchmarks.accelerator.results import (
     FAILED,
@@ -132,7 +133,7 @@ def _may_keep(result: Result, conditions: dict[str, Any]) -> bool:
 def _run_limited(command: list[str], output, variables: dict[str, str], limit: float) -> int | None:
     """Exit code of a command; None if it had to be killed. Nothing that it started in its process group
     outlives it."""
-    with _sigterm_as_exit():
+    with signals_as_exit():
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -155,20 +156,6 @@ def _kill_group(process: subprocess.Popen) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a process inside a driver may not even die
             process.wait(timeout=GRACE_SECONDS)
-
-
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Context in which SIGTERM raises SystemExit, so that a part does not outlive the check."""
-
-    def leave(*_: Any) -> NoReturn:
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _report(part: Part, result: Result, later: list[Part], elapsed: float, *, is_kept: bool) -> None:

@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import json
 import math
+import os
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import murmurhash3_32
 
 from data_pipelines import score as command
+from data_pipelines.scoring import scorer
 from data_pipelines.scoring.classifier import NUM_FEATURES, C
 from data_pipelines.scoring.examples import choose_examples
 from data_pipelines.scoring.scorer import score_files
@@ -120,6 +123,26 @@ def test_processes_and_pieces_make_no_difference(examples, tmp_path):
     score_files(outs[2], settings_of(examples, piece_chars=2000), num_processes=2)
     assert len({Path(out).read_bytes() for out in outs}) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "c.jsonl"]
+
+
+def test_a_scoring_that_is_told_to_end_leaves_nothing(examples, tmp_path, monkeypatch):
+    calls, score_documents = [], scorer.score_documents
+
+    def told_at_the_second(job):
+        calls.append(job)
+        if len(calls) == 2:
+            assert len(list(tmp_path.iterdir())) == 1  # the unfinished file
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score_documents(job)
+
+    monkeypatch.setattr(scorer, "score_documents", told_at_the_second)
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would have ended the process"))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            score_files(str(tmp_path / "out.jsonl"), settings_of(examples, piece_chars=1))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
 
 
 def test_examples_are_a_uniform_sample_in_any_order():
