@@ -127,11 +127,13 @@ def _read_divided(
 
 
 def _divide(pieces: Iterable[Piece], fraction: float) -> Iterator[tuple[str, Piece]]:
-    """(split, piece); the share `fraction` of the documents, by a hash of their text, is held out."""
+    """(split, piece); the share `fraction` of the documents, by a hash of their text, is held out. Records
+    with pieces of one document share its hash."""
     split = ""
     for piece in pieces:
         if piece.is_first:
-            is_held_out = int.from_bytes(piece.digest[:8], "big") < fraction * 2**64
+            digest = bytes.fromhex(piece.piece_of) or piece.digest
+            is_held_out = int.from_bytes(digest[:8], "big") < fraction * 2**64
             split = "validation" if is_held_out else "train"
         yield split, piece
 

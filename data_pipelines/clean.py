@@ -11,7 +11,7 @@ language, the rules of Gopher and C4 with their published bounds, evaluation tex
 and near duplicates are found over all files; of each group the first stays.
 
     DIR/kept-00000.jsonl …            {"text", "source", "document", "record"}: give these to
-                                      data_pipelines.corpus
+                                      data_pipelines.corpus; of pieces of a long document also "piece_of"
     DIR/dropped-00000.jsonl …         the same with "reason" and "value"
     DIR/removed_lines-00000.jsonl …   lines that C4's rules removed from kept documents
     DIR/report.md, DIR/cleaning.json  counts for every reason, with examples; counts and settings

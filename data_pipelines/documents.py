@@ -34,6 +34,7 @@ __all__ = [
     "MAX_DOCUMENT_CHARS",
     "MAX_RECORD_BYTES",
     "ON_INVALID_UTF8",
+    "PIECE_OF",
     "SOURCES_HELP",
     "MissingFieldError",
     "Piece",
@@ -48,6 +49,10 @@ __all__ = [
 ]
 
 
+# The field of a JSON line with a piece of a document that `clean` or `score` cut: the digest of the document,
+# in hexadecimal digits.
+PIECE_OF = "piece_of"
+DIGEST = re.compile("[0-9a-f]{64}")
 # The end of a sentence or of a line.
 SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*|(?=\n)")
 
@@ -57,11 +62,20 @@ class Piece(NamedTuple):
 
     text: str
     source: str  # that it comes from
-    is_first: bool = True  # of its document
+    is_first: bool = True  # of its record
     fields: Mapping[str, Any] = {}  # of the document, as far as they were asked for
     copies: int = 1  # times that it is packed
     digest: bytes = b""  # of the text of the whole document
     record: int = 0  # number of its record in the source, from 1; see `Record`
+    is_whole: bool = True  # no other piece is of its record
+    piece_of: str = ""  # PIECE_OF of its record, if that is itself a piece
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """The field that is written with a piece, so that whoever reads the pieces knows that they are of
+        one document; {} for a whole one."""
+        document = self.piece_of or ("" if self.is_whole else self.digest.hex())
+        return {PIECE_OF: document} if document else {}
 
 
 def read_documents(sources: Sequence[str], **options) -> Iterator[str]:
@@ -147,24 +161,28 @@ def _read_all(
                 for name, value in record.fields.items()
                 if (name != text_field if fields is None else name in fields)
             }
+            given = record.fields.get(PIECE_OF)
+            piece_of = given if isinstance(given, str) and DIGEST.fullmatch(given) else ""
             pieces = _with_digest(record.fragments, max_chars, report, source)
-            for number, (text, digest) in enumerate(pieces):
+            for number, (text, digest, is_whole) in enumerate(pieces):
                 report.documents += 1
                 report.characters += len(text)
-                yield Piece(text, source, number == 0, kept, digest=digest, record=record.number)
+                yield Piece(text, source, number == 0, kept, 1, digest, record.number, is_whole, piece_of)
 
 
 def _with_digest(
     fragments: Iterator[str], max_chars: int, report: ReadReport, source: str
-) -> Iterator[tuple[str, bytes]]:
-    """(piece, digest of the document) of the document that `fragments` make up; see `_cut`."""
+) -> Iterator[tuple[str, bytes, bool]]:
+    """(piece, digest of the document, whether it is all of it) of the document that `fragments` make up; see
+    `_cut`."""
     document, waiting = DocumentDigest(), []
     for text in _cut(document.reading(fragments), max_chars, report, source):
         waiting.append(text)
         if document.is_full:
-            yield from ((text, document.digest()) for text in waiting)
+            yield from ((text, document.digest(), False) for text in waiting)
             waiting = []
-    yield from ((text, document.digest()) for text in waiting)
+    is_whole = len(waiting) == 1 and not document.is_full
+    yield from ((text, document.digest(), is_whole) for text in waiting)
 
 
 def _cut(fragments: Iterator[str], max_chars: int, report: ReadReport, source: str) -> Iterator[str]:

@@ -16,7 +16,8 @@ known: positive ones are documents on which the better of any two models has the
         --losses loss_small=71.2 loss_base=78.4 loss_large=81.0 --field predictive --out data/scored.jsonl
 
 FILE has a line for each document, in order. A JSON line keeps its fields; documents of other sources get
-"source", "document", their number, and "record", that of the row or example. The same files and settings give
+"source", "document", their number, and "record", that of the row or example; pieces of a long document get
+"piece_of", which names it. The same files and settings give
 the same bytes with any number of processes. The file appears whole or not at all; an interrupted scoring
 restarts.
 

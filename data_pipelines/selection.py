@@ -189,9 +189,13 @@ def _with_scores(
     divided: Iterable[tuple[str, Piece]], field: str, report: ReadReport, max_bytes: float
 ) -> Iterator[tuple[str, Piece, float | None]]:
     """Each piece with the score of its document. None, which is counted, for a training document without one,
-    and for all others."""
-    source, number, num_with = None, 0, 0
+    and for all others. Of records that follow each other with pieces of one document only the first is
+    first."""
+    source, number, num_with, document = None, 0, 0, ""
     for split, piece in divided:
+        if piece.piece_of and piece.piece_of == document:
+            piece = piece._replace(is_first=False)
+        document = piece.piece_of
         if split != TRAIN:
             yield split, piece, None
             continue

@@ -49,6 +49,7 @@ class Document(NamedTuple):
     source: str
     number: int  # among those of the source that were read, from 1
     record: int  # the number of its record in the source, from 1; records without text count
+    mark: Mapping[str, str]  # of a piece of a long document, see `data_pipelines.documents.Piece`
 
 
 class Piece(NamedTuple):
@@ -86,7 +87,7 @@ def read_input(
     for piece in pieces:
         in_source = in_source + 1 if piece.source == source else 1
         source = piece.source
-        held.append(Document(piece.text, source, in_source, piece.record))
+        held.append(Document(piece.text, source, in_source, piece.record, piece.mark))
         size += len(piece.text)
         if size >= settings.piece_chars:
             yield make()
@@ -119,6 +120,7 @@ def _sha256_of(piece: Piece) -> str:
         for data in (
             document.text.encode("utf-8", "surrogatepass"),
             document.source.encode("utf-8", "replace"),
+            "".join(document.mark.values()).encode(),
         ):
             total.update(len(data).to_bytes(8, "big"))
             total.update(data)
@@ -194,6 +196,7 @@ def _place(document: Document, text: str) -> dict[str, Any]:
         "source": document.source,
         "document": document.number,
         "record": document.record,
+        **document.mark,
     }
 
 

@@ -175,7 +175,7 @@ def score_documents(job: Job) -> tuple[bytes, list[float], int]:
 
 def _record(piece: Piece, number: int, score: float, settings: ScoringSettings) -> dict[str, Any]:
     """A document as it is written: a JSON line keeps its fields, another one gets its place, but for a field
-    that holds its text."""
+    that holds its text. A piece of a long one has a mark."""
     where, scores = f"{piece.source}: document {number}", {settings.field: score}
     if settings.losses:
         strength = Models.of(settings.losses).strength(piece, where)
@@ -188,4 +188,4 @@ def _record(piece: Piece, number: int, score: float, settings: ScoringSettings) 
     if not is_json_lines(piece.source):
         place = {"source": piece.source, "document": number, "record": piece.record}
     place.pop(settings.text_field, None)
-    return {settings.text_field: piece.text, **place, **piece.fields, **scores}
+    return {settings.text_field: piece.text, **place, **piece.fields, **piece.mark, **scores}

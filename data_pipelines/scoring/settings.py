@@ -6,6 +6,7 @@ import importlib.util
 from data_pipelines.documents import (
     DOCUMENT_SEPARATORS,
     MAX_RECORD_BYTES,
+    PIECE_OF,
     check_document_separator,
     check_max_record_bytes,
     check_on_invalid_utf8,
@@ -77,7 +78,7 @@ class ScoringSettings:
 
     def _check_values(self) -> None:
         own = (self.field, self.strength_field) if self.losses else (self.field,)
-        if self.field in ("", "source", "document", "record") or self.text_field in own:
+        if self.field in ("", "source", "document", "record", PIECE_OF) or self.text_field in own:
             raise ValueError(
                 f"--field: got {self.field!r}, expected a name that no other field of a document has; "
                 "choose another, such as score."

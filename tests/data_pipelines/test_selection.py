@@ -5,6 +5,7 @@ import json
 import math
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -17,6 +18,7 @@ from data_pipelines.chunks import make_groups, make_selector, read_jobs
 from data_pipelines.corpus_builder import Workers
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.document_decoding import ReadReport
+from data_pipelines.documents import PIECE_OF, read_pieces
 from data_pipelines.preview import preview_lines
 from support.small_corpus import build, make_documents, write, write_data
 
@@ -130,6 +132,46 @@ def test_the_pieces_of_a_long_document_stay_together(source, tmp_path):
     assert len(texts["train"]) > 2 * len(whole["train"])
     words = lambda found: " ".join(found).split()
     assert words(texts["train"]) == words(whole["train"])
+
+
+@pytest.fixture
+def cut(source, tmp_path):
+    """The two files with pieces of at most 60 characters as records; first pieces alone have the scores of
+    their documents."""
+    paths = []
+    for path in source[1]:
+        pieces = list(read_pieces([path], max_document_chars=60, fields=(FIELD,)))
+        assert any(piece.is_whole for piece in pieces) and not all(piece.is_whole for piece in pieces)
+        written = [
+            {"text": piece.text, FIELD: piece.fields.get(FIELD) if piece.is_first else 100.0} | piece.mark
+            for piece in pieces
+        ]
+        paths.append(write_records(tmp_path / f"cut-{Path(path).name}", written))
+    return paths
+
+
+@pytest.mark.parametrize("max_document_chars", [20, 10_000])
+@pytest.mark.parametrize(
+    "changes", [{"keep_fraction": 0.4}, {"min_score": 0.5}, {"min_score": -100.0, "validation_fraction": 0.4}]
+)
+def test_records_with_the_pieces_of_a_long_document_stay_together(
+    source, cut, tmp_path, changes, max_document_chars
+):
+    """As `clean` and `score` write them; the builder may cut them once more."""
+    whole, _ = read(settings_of(source[1], **changes), tmp_path)
+    texts, _ = read(settings_of(cut, max_document_chars=max_document_chars, **changes), tmp_path)
+    words = lambda found: " ".join(found).split()
+    splits = ["train", "validation"] if "validation_fraction" in changes else ["train"]
+    assert len(texts["train"]) > len(whole["train"]) > 0
+    assert {split: words(texts[split]) for split in splits} == {
+        split: words(whole[split]) for split in splits
+    }
+
+
+@pytest.mark.parametrize("value", [7, "chapter one", "A" * 64, None])
+def test_other_fields_of_that_name_mean_nothing(tmp_path, value):
+    path = write_records(tmp_path / "a.jsonl", [{"text": f"text {n}", PIECE_OF: value} for n in range(3)])
+    assert [(piece.piece_of, piece.mark) for piece in read_pieces([path])] == [("", {})] * 3
 
 
 def test_the_share_is_of_different_documents(data, tmp_path):

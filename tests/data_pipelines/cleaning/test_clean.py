@@ -1,5 +1,6 @@
 """The command: what is made dirty becomes clean again, with the same bytes however it is run."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from data_pipelines import clean as command
 from data_pipelines.cleaning import builder, pieces
 from data_pipelines.cleaning.builder import clean
 from data_pipelines.cleaning.settings import CleaningSettings
-from data_pipelines.documents import read_documents
+from data_pipelines.documents import PIECE_OF, read_documents, read_pieces
 from data_pipelines.lock_holders import HeldError
 from support.dirty_corpus import CLEAN, make_dirty, read_results, scores, write_dirty, write_texts
 from support.plain_texts import english_documents, german_documents
@@ -189,6 +190,21 @@ def test_the_record_is_the_line_of_the_source(tmp_path):
     lines = Path(source).read_text().splitlines()
     for one in read_results(tmp_path / "out", "kept"):
         assert json.loads(lines[one["record"] - 1])["text"].startswith(one["text"])
+
+
+def test_pieces_of_a_long_document_are_marked(tmp_path):
+    """With the digest of its text, so that the corpus builder keeps them together."""
+    long = "word " * 299_999 + "word"
+    source = write_texts(tmp_path / "a.jsonl", ["Short.", long])
+    clean(str(tmp_path / "out"), CleaningSettings(input=(source,), rules=("none",), duplicates="none"))
+    short, *kept = read_results(tmp_path / "out", "kept")
+    assert " ".join(one["text"] for one in kept) == long and len(kept) == 2
+    assert [one[PIECE_OF] for one in kept] == [hashlib.sha256(long.encode()).hexdigest()] * 2
+    assert PIECE_OF not in short
+    assert {piece.piece_of for piece in read_pieces([str(tmp_path / "out" / "kept-00000.jsonl")])} == {
+        "",
+        kept[0][PIECE_OF],
+    }
 
 
 def test_files_of_others_are_never_removed(small):

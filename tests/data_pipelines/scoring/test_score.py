@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import murmurhash3_32
 
 from data_pipelines import score as command
+from data_pipelines.documents import PIECE_OF
 from data_pipelines.scoring import scorer
 from data_pipelines.scoring.classifier import NUM_FEATURES, C
 from data_pipelines.scoring.examples import choose_examples
@@ -190,6 +191,18 @@ def test_json_lines_keep_their_fields_and_others_get_their_place(examples, tmp_p
     with pytest.raises(ValueError, match=r"document 1 has a field 'quality' already; name another"):
         score_files(str(tmp_path / "again.jsonl"), again)
     assert not (tmp_path / "again.jsonl").exists()
+
+
+def test_pieces_of_a_long_document_are_marked(examples, tmp_path):
+    """With the digest of its text, so that the corpus builder keeps them together; again scored they keep
+    it."""
+    long = "word " * 299_999 + "word"
+    source = write_texts(tmp_path / "a.jsonl", ["Short.", long])
+    for field, read, written in (("one", source, "b.jsonl"), ("two", str(tmp_path / "b.jsonl"), "c.jsonl")):
+        score_files(str(tmp_path / written), settings_of((*examples[:2], read), field=field))
+        short, *pieces = records_of(tmp_path / written)
+        assert " ".join(piece["text"] for piece in pieces) == long and PIECE_OF not in short
+        assert [piece[PIECE_OF] for piece in pieces] == [sha256_of(long).hex()] * 2
 
 
 def test_a_text_stays_where_its_column_has_the_name_of_a_place(examples, tmp_path):
