@@ -1,4 +1,4 @@
-"""How processes end: a worker with the process that started it, and a command that is told to, in order."""
+"""How processes end: a worker with the process that started it, a command in order when it gets a signal."""
 
 import contextlib
 import multiprocessing

@@ -88,7 +88,7 @@ def source_options(documents: Iterable[str]) -> dict[str, Any]:
 def has_trained(directory: Path, tokenizer_format: str, options: Mapping[str, Any]) -> bool:
     """Whether `directory` holds a tokenizer that was trained with `options`.
 
-    A meta file of an earlier version does not tell the text or how it was read, which may then be any.
+    A meta file of an earlier version does not say which text was read, and how; both may then be any.
 
     Raises:
       FileExistsError: it holds a tokenizer of another format or of other options, or something else.

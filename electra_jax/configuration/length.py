@@ -100,9 +100,9 @@ def _steps_for_tokens(config: dict[str, Any], num_tokens: float) -> int:
     needed = sum((stage.end - stage.first_step) * _tokens_a_step(stage.config) for stage in finished)
     if num_tokens <= needed:
         raise ValueError(
-            f"config.train.num_tokens: got {num_tokens:,.0f}, expected more than {needed:,}. So many are "
-            f"read before the last stage, which begins with step {last.first_step:,}. Pass more, or begin "
-            "the stages earlier."
+            f"config.train.num_tokens: got {num_tokens:,.0f}, expected more than {needed:,}, which are "
+            f"read before the last stage begins with step {last.first_step:,}. Pass more, or begin the stages "
+            "earlier."
         )
     return last.first_step + _round_up((num_tokens - needed) / _tokens_a_step(last.config))
 

@@ -86,7 +86,7 @@ def find_start(
     raise OSError(
         "\n".join([f"{run.name}: no checkpoint can be resumed from:", *_indented(lines)])
         + f"\nCopy one from a backup to {run.name}/checkpoints/STEP, or start over with another --workdir."
-        + _told_of(undone)
+        + _about_undone(undone)
     )
 
 
@@ -120,7 +120,7 @@ def _differences(saved: dict[str, Any], inputs: RunInputs, workdir: Path) -> lis
     return differences(saved, inputs.description, any_length=inputs.changes_length or num_steps in lengths)
 
 
-def _told_of(undone: Sequence[int]) -> str:
+def _about_undone(undone: Sequence[int]) -> str:
     if not undone:
         return ""
     steps = ", ".join(map(str, reversed(undone)))
@@ -139,12 +139,12 @@ def _check_may_begin(
         _check_is_new(run)
         return
     # The first checkpoint that a run makes is of at most that step. If the oldest one is later, there were
-    # others that a rollback could return to: checkpoint.keep, which did not expect it, let them go.
+    # others that a rollback could return to, and checkpoint.keep, which did not expect it, removed them.
     configs = (inputs.config, checkpointer.inspect(undone[-1]).description.get("config", inputs.config))
     if exchange(undone[-1] > min(config["checkpoint"]["every"] for config in configs))[0]:
         raise FileNotFoundError(
             f"{run.name}: no checkpoint is left that its rollbacks could return to. Copy an older one back "
-            f"to {run.name}/checkpoints/STEP.{_told_of(undone)}"
+            f"to {run.name}/checkpoints/STEP.{_about_undone(undone)}"
         )
 
 

@@ -169,7 +169,7 @@ def test_a_line_to_predict_that_is_too_long_is_named(tmp_path, monkeypatch):
 
 
 def test_a_long_text_in_csv_is_read(tmp_path):
-    """Of more than 131,072 characters, where Python's csv ends unless told."""
+    """Of more than 131,072 characters, the limit of Python's csv by default."""
     long, path = "word, " * 50_000, tmp_path / "a.csv"
     path.write_text(f'text,label\n"{long}",x\n')
     assert table_rows(str(path)) == [(1, ["text", "label"]), (2, [long, "x"])]

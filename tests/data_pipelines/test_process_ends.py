@@ -1,4 +1,4 @@
-"""Worker processes do not outlive the one that started them; one that is told to end does so in order."""
+"""Worker processes do not outlive the one that started them; a command that gets SIGTERM ends in order."""
 
 import os
 import signal

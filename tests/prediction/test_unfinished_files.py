@@ -1,4 +1,4 @@
-"""A prediction that is told to end leaves no part of its file."""
+"""A prediction that gets SIGTERM leaves no part of its file."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ from electra_jax.prediction import stream
 from electra_jax.prediction.records import one_line
 
 
-def test_a_prediction_that_is_told_to_end_leaves_nothing(tmp_path, monkeypatch):
+def test_a_prediction_that_gets_sigterm_leaves_nothing(tmp_path, monkeypatch):
     out = tmp_path / "new" / "out.jsonl"
 
-    def told(inputs):
+    def interrupted(inputs):
         assert len(list(out.parent.iterdir())) == 1  # the unfinished file
         os.kill(os.getpid(), signal.SIGTERM)
         return [{"text": one.text} for one in inputs], []
@@ -25,7 +25,7 @@ def test_a_prediction_that_is_told_to_end_leaves_nothing(tmp_path, monkeypatch):
         title="a stand-in",
         table=one_line("text"),
         wanted=lambda *_: Wanted("text", ""),
-        predict=told,
+        predict=interrupted,
     )
     monkeypatch.setattr(stream, "load", lambda *_: None)
     monkeypatch.setattr(stream, "TaskPredictor", lambda *_: predictor)
